@@ -1,0 +1,1 @@
+"""The Segmentation Gateway: GraphQL over people segments."""

@@ -1,0 +1,102 @@
+"""A made-up shop of any size, the same for the same seed: what the demo and the benchmarks evaluate."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.random import Generator, default_rng
+from numpy.typing import NDArray
+
+COUNTRIES = ("US", "DE", "FR", "GB", "IT", "JP", "BR", "IN", "CA", "ES")
+TIERS = ("bronze", "silver", "gold", "platinum")
+DEVICES = ("phone", "desktop", "tablet")
+EVENT_TYPES = ("view", "search", "cart", "purchase", "login", "email.open", "email.click", "return")
+EVENT_WEIGHTS = (0.42, 0.16, 0.12, 0.08, 0.1, 0.08, 0.03, 0.01)
+PRODUCTS = 2_000
+IDENTITY_COLUMN = "customerId"
+IDENTITY_NAMESPACE = "shop"
+PERIOD = timedelta(days=365)
+
+_ROWS_AT_ONCE = 250_000
+
+
+def write_shop(folder: Path, profiles: int, events: int, until: datetime, seed: int = 7) -> tuple[Path, Path]:
+    """Writes `profiles.parquet` and `events.parquet` into `folder` and returns their paths.
+
+    `events` fall into the year before `until`; a few customers have many of them, most have few, some none.
+    """
+    rng = default_rng(seed)
+    people, facts = folder / "profiles.parquet", folder / "events.parquet"
+    pq.write_table(_profiles(rng, profiles, until), people)
+    with pq.ParquetWriter(facts, _events(rng, 0, 0, profiles, until).schema) as writer:
+        for start in range(0, events, _ROWS_AT_ONCE):
+            writer.write_table(_events(rng, start, min(_ROWS_AT_ONCE, events - start), profiles, until))
+    return people, facts
+
+
+def _ids(numbers: NDArray[np.int64]) -> pa.Array:
+    return pa.array([f"{number:07d}" for number in numbers.tolist()])
+
+
+def _pick(rng: Generator, values: tuple[str, ...], n: int, weights: tuple[float, ...] | None = None) -> pa.Array:
+    codes = rng.choice(len(values), n, p=weights).astype(np.int32)
+    return pa.DictionaryArray.from_arrays(codes, list(values)).cast(pa.string())
+
+
+def _profiles(rng: Generator, n: int, until: datetime) -> pa.Table:
+    today = np.datetime64(until.date())
+    joined = today - rng.integers(0, 3_000, n).astype("timedelta64[D]")
+    born = today - rng.integers(16 * 365, 90 * 365, n).astype("timedelta64[D]")
+    address = pa.StructArray.from_arrays([_pick(rng, COUNTRIES, n)], ["country"])
+    person = pa.StructArray.from_arrays([pa.array(born)], ["birthDate"])
+    loyalty = pa.StructArray.from_arrays(
+        [_pick(rng, TIERS, n, (0.6, 0.25, 0.12, 0.03)), pa.array(rng.integers(0, 10_000, n)), pa.array(joined)],
+        ["tier", "points", "joinDate"],
+    )
+    return pa.table(
+        {
+            IDENTITY_COLUMN: _ids(np.arange(n)),
+            "homeAddress": address,
+            "person": person,
+            "loyalty": loyalty,
+            "newsletter": pa.array(rng.random(n) < 0.4),
+        }
+    )
+
+
+def _events(rng: Generator, start: int, n: int, profiles: int, until: datetime) -> pa.Table:
+    # Squaring a uniform number crowds people towards one end: a long tail of busy customers.
+    customers = (profiles * rng.random(n) ** 2).astype(np.int64)
+    microseconds = rng.integers(0, PERIOD // timedelta(microseconds=1), n)
+    times = np.datetime64(until.astimezone(UTC).replace(tzinfo=None), "us") - microseconds.astype("timedelta64[us]")
+    types = rng.choice(len(EVENT_TYPES), n, p=EVENT_WEIGHTS).astype(np.int32)
+    bought = np.isin(types, [EVENT_TYPES.index(name) for name in ("cart", "purchase", "return")])
+    counts = np.where(bought, rng.integers(1, 4, n), 0)
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    m = int(offsets[-1])
+    prices = np.round(rng.gamma(2.0, 20.0, m), 2)
+    totals = np.bincount(np.repeat(np.arange(n), counts), weights=prices, minlength=n)
+    items = pa.StructArray.from_arrays(
+        [
+            pa.DictionaryArray.from_arrays(
+                rng.integers(0, PRODUCTS, m).astype(np.int32), [f"SKU-{number:04d}" for number in range(PRODUCTS)]
+            ).cast(pa.string()),
+            pa.array(rng.integers(1, 5, m)),
+            pa.array(prices),
+        ],
+        ["SKU", "quantity", "price"],
+    )
+    order = pa.StructArray.from_arrays([pa.array(np.round(totals, 2), pa.float64(), mask=~bought)], ["priceTotal"])
+    return pa.table(
+        {
+            "_id": pa.array([f"e{number:08d}" for number in range(start, start + n)], pa.string()),
+            IDENTITY_COLUMN: _ids(customers).cast(pa.string()),
+            "timestamp": pa.array(times).cast(pa.timestamp("us", tz="UTC")),
+            "eventType": pa.DictionaryArray.from_arrays(types, list(EVENT_TYPES)).cast(pa.string()),
+            "device": _pick(rng, DEVICES, n, (0.6, 0.3, 0.1)),
+            "commerce": pa.StructArray.from_arrays([order], ["order"]),
+            "productListItems": pa.ListArray.from_arrays(pa.array(offsets), items),
+        }
+    )

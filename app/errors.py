@@ -1,0 +1,103 @@
+"""Refusals: what a caller did wrong, as values with a code and a path; a leaf that imports nothing of ours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """Why a request was refused; the names are those of the API."""
+
+    INVALID_INPUT = "INVALID_INPUT"
+    INVALID_EXPRESSION = "INVALID_EXPRESSION"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    STALE_ETAG = "STALE_ETAG"
+    HAS_DEPENDENTS = "HAS_DEPENDENTS"
+    INVALID_STATE = "INVALID_STATE"
+    NOT_ELIGIBLE = "NOT_ELIGIBLE"
+    LIMIT_EXCEEDED = "LIMIT_EXCEEDED"
+    FORBIDDEN = "FORBIDDEN"
+
+
+class DiagnosticKind(StrEnum):
+    """What kind of mistake a text of one of our languages has."""
+
+    SYNTAX = "SYNTAX"
+    UNKNOWN_FIELD = "UNKNOWN_FIELD"
+    UNKNOWN_FUNCTION = "UNKNOWN_FUNCTION"
+    UNKNOWN_SEGMENT = "UNKNOWN_SEGMENT"
+    ARGUMENT_COUNT = "ARGUMENT_COUNT"
+    TYPE = "TYPE"
+    LIMIT = "LIMIT"
+    CYCLE = "CYCLE"
+
+
+class Severity(StrEnum):
+    ERROR = "ERROR"
+    WARNING = "WARNING"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One finding in a text: `line` and `column` are 1-based and count characters, `length` covers the offending text."""
+
+    kind: DiagnosticKind
+    message: str
+    line: int
+    column: int
+    length: int
+    suggestions: tuple[str, ...] = ()
+    severity: Severity = Severity.ERROR
+
+
+class Refusal(Exception):
+    """A request that cannot be served as it stands. Nothing has changed when it is raised.
+
+    `path` leads into the input, such as ("input", "definitionIds", "2"); it may be empty.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, path: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.path = tuple(path)
+
+
+class ExpressionRefused(Refusal):
+    """An expression that does not parse or check; `diagnostics` say where."""
+
+    def __init__(self, diagnostics: Sequence[Diagnostic], path: Sequence[str] = ()) -> None:
+        first = diagnostics[0]
+        where = f"line {first.line}, column {first.column}: "
+        more = f" (and {len(diagnostics) - 1} more)" if len(diagnostics) > 1 else ""
+        super().__init__(ErrorCode.INVALID_EXPRESSION, where + first.message + more, path)
+        self.diagnostics = tuple(diagnostics)
+
+
+class StaleEtag(Refusal):
+    """A write based on an old state; `current` is the etag of the present one."""
+
+    def __init__(self, current: str, path: Sequence[str] = ()) -> None:
+        super().__init__(
+            ErrorCode.STALE_ETAG,
+            "the object has been changed since it was read: read it again and repeat the change",
+            path,
+        )
+        self.current = current
+
+
+class HasDependents(Refusal):
+    """Others still use the object; `dependents` are (type name, raw id) pairs and the message names them."""
+
+    def __init__(self, message: str, dependents: Sequence[tuple[str, str]], path: Sequence[str] = ()) -> None:
+        super().__init__(ErrorCode.HAS_DEPENDENTS, message, path)
+        self.dependents = tuple(dependents)
+
+
+class Refusals(Exception):
+    """Several refusals of one request, reported together."""
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        super().__init__("; ".join(refusal.message for refusal in refusals))
+        self.refusals = tuple(refusals)

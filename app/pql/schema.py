@@ -1,0 +1,94 @@
+"""The types of PQL, and with them the schema of a profile; knows neither expressions nor files."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Scalar(StrEnum):
+    """A type without parts. `INTERVAL` (such as `last month`) and `NULL` (the literal) are never stored."""
+
+    NUMBER = "number"
+    STRING = "string"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    TIMESTAMP = "timestamp"
+    INTERVAL = "interval"
+    NULL = "null"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayType:
+    element: "Type"
+
+    def __str__(self) -> str:
+        return f"array<{self.element}>"
+
+
+@dataclass(frozen=True, slots=True)
+class MapType:
+    """Keys are strings."""
+
+    value: "Type"
+
+    def __str__(self) -> str:
+        return f"map<{self.value}>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ObjectType:
+    """Named fields; compared by content, hashed by names (fields may nest deeply, names are enough to tell most apart)."""
+
+    fields: Mapping[str, "Type"] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", MappingProxyType(dict(self.fields)))
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, ObjectType) and self.fields == other.fields)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.fields))
+
+    def __str__(self) -> str:
+        return "object"
+
+
+Type = Scalar | ArrayType | MapType | ObjectType
+
+IDENTITY_MAP = MapType(ArrayType(ObjectType({"id": Scalar.STRING, "primary": Scalar.BOOLEAN})))
+SEGMENT_MEMBERSHIP = MapType(
+    MapType(ObjectType({"status": Scalar.STRING, "lastQualificationTime": Scalar.TIMESTAMP}))
+)
+EVENTS = "xEvent"
+
+
+def profile_schema(profile: ObjectType, event: ObjectType) -> ObjectType:
+    """The schema that PQL sees: the fields of the records, the events under `xEvent`, and the two built-in maps."""
+    return ObjectType(
+        {
+            "identityMap": IDENTITY_MAP,
+            "segmentMembership": SEGMENT_MEMBERSHIP,
+            **profile.fields,
+            EVENTS: ArrayType(event),
+        }
+    )
+
+
+def leaf_paths(schema: ObjectType, prefix: str = "") -> Iterator[tuple[str, Type]]:
+    """Each field that is not an object, with its dotted path; arrays of objects are followed, maps are not.
+
+    >>> list(leaf_paths(ObjectType({"a": ObjectType({"b": Scalar.NUMBER}), "c": Scalar.STRING})))
+    [('a.b', <Scalar.NUMBER: 'number'>), ('c', <Scalar.STRING: 'string'>)]
+    """
+    for name, type_ in schema.fields.items():
+        path = f"{prefix}{name}"
+        inner = type_.element if isinstance(type_, ArrayType) else type_
+        if isinstance(inner, ObjectType):
+            yield from leaf_paths(inner, f"{path}.")
+        else:
+            yield path, type_

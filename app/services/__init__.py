@@ -1,0 +1,1 @@
+"""Use cases within one tenant; knows neither GraphQL nor HTTP."""
