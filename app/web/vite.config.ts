@@ -1,0 +1,19 @@
+import { defineConfig } from 'vite';
+
+export default defineConfig({
+  // Everything is relative to the page, so that it also works behind a proxy with a path prefix.
+  base: './',
+  build: {
+    // The page is /graphql, and its files are /graphql/assets/….
+    assetsDir: 'graphql/assets',
+    // Monaco and its GraphQL mode are what is large; there is nothing to split off that the first screen does not need.
+    chunkSizeWarningLimit: 8192,
+    // A polyfill for old browsers, which GraphiQL 5 does not support anyway.
+    modulePreload: { polyfill: false },
+    rolldownOptions: {
+      // Dependencies say "use client" for server rendering, which this page has not.
+      onLog: (level, log, handle) => log.code !== 'MODULE_LEVEL_DIRECTIVE' && handle(level, log),
+    },
+  },
+  worker: { format: 'es' },
+});
