@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -18,11 +19,19 @@ REASON = "not-built.txt"
 """In the built folder: why there is no page. pip hides what a build prints; the server shows this instead."""
 NOT_SOURCE = {BUILT, "node_modules", "__pycache__", "graphiql.png"}
 NPM_SECONDS = 600
-REASON_CHARACTERS = 2_000
+PATIENCE = ["--fetch-retries=2", "--fetch-retry-factor=2", "--fetch-retry-mintimeout=1000"]
+"""npm's own would wait for minutes on a machine without network."""
 
 
 class PageNotBuilt(Exception):
-    """npm could not be started or did not succeed; the message says which step and what it printed."""
+    """npm could not be started or did not succeed.
+
+    The message says which step, and is fit for every visitor of the server; `output` is for who builds.
+    """
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class PageBuildHook(BuildHookInterface[Any]):
@@ -35,8 +44,8 @@ class PageBuildHook(BuildHookInterface[Any]):
         try:
             built = build_page(web, node_and_npm())
             self.app.display_info("GraphiQL page: built" if built else "GraphiQL page: up to date")
-        except (PageNotBuilt, OSError) as error:
-            self.app.display_warning(f"GraphiQL page: not built, everything else works. {error}")
+        except PageNotBuilt as error:
+            self.app.display_warning(f"GraphiQL page: not built, everything else works. {error}\n{error.output}")
             note_reason(web / BUILT, str(error))
 
 
@@ -55,7 +64,7 @@ def build_page(web: Path, npm: list[str]) -> bool:
         copy = Path(folder, "web")
         shutil.copytree(web, copy, ignore=lambda _, names: NOT_SOURCE.intersection(names))
         # No package here needs its install script, so none gets to run one.
-        run(npm, ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retry-mintimeout=1000"], copy)
+        run(npm, ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", *PATIENCE], copy)
         run(npm, ["run", "build"], copy)
         shutil.rmtree(built, ignore_errors=True)
         shutil.copytree(copy / BUILT, built)
@@ -89,7 +98,7 @@ def node_and_npm() -> list[str]:
 def run(npm: list[str], arguments: list[str], folder: Path) -> None:
     """One npm command in `folder`, with its node in front on the PATH: the scripts of packages start `node`."""
     environment = os.environ | {"PATH": os.pathsep.join([str(Path(npm[0]).parent), os.environ.get("PATH", "")])}
-    step = f"npm {' '.join(arguments[:2])}"
+    step = "npm ci" if arguments[0] == "ci" else f"npm {' '.join(arguments)}"
     try:
         done = subprocess.run(
             [*npm, *arguments],
@@ -102,10 +111,14 @@ def run(npm: list[str], arguments: list[str], folder: Path) -> None:
             text=True,
             errors="replace",
         )
+    except OSError as error:
+        raise PageNotBuilt(f"`{step}` did not start ({error.strerror}).") from error
     except subprocess.TimeoutExpired:
         raise PageNotBuilt(f"`{step}` did not end within {NPM_SECONDS} seconds.") from None
     if done.returncode != 0:
-        raise PageNotBuilt(f"`{step}` ended with code {done.returncode}:\n{done.stdout[-REASON_CHARACTERS:].strip()}")
+        cause = re.search(r"^npm error code (\w+)$", done.stdout, re.MULTILINE)
+        ended = f"`{step}` ended with code {done.returncode}"
+        raise PageNotBuilt(f"{ended} ({cause[1]})." if cause else f"{ended}.", done.stdout.strip())
 
 
 def note_reason(built: Path, reason: str) -> None:
