@@ -1,0 +1,133 @@
+"""Delta tables partitioned by bucket: versions, files and commits of files that are already written; knows no people."""
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.transaction import AddAction, RemoveAction
+
+BUCKET = "__bucket"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One Parquet file of a table; `name` is relative to the table's folder."""
+
+    name: str
+    bucket: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class TableVersion:
+    """One version of a table: the files that it consists of, and its columns (with the bucket's)."""
+
+    folder: Path
+    version: int
+    schema: pa.Schema
+    files: tuple[DataFile, ...]
+
+    def paths(self, bucket: int | None = None) -> list[Path]:
+        """The files of one bucket, or all, oldest name last decided by the table: callers must not rely on the order."""
+        return [self.folder / file.name for file in self.files if bucket is None or file.bucket == bucket]
+
+
+def open_table(folder: Path, version: int | None = None) -> TableVersion | None:
+    """The newest version, or the one asked for; None when there is no table."""
+    if not (folder / "_delta_log").is_dir() or not DeltaTable.is_deltatable(str(folder)):
+        return None
+    table = DeltaTable(folder, version=version)
+    actions = pa.table(table.get_add_actions(flatten=True))
+    if actions.num_rows:
+        names, rows = actions["path"].to_pylist(), actions["num_records"].to_pylist()
+        buckets = actions[f"partition.{BUCKET}"].to_pylist()
+    else:
+        names, rows, buckets = [], [], []
+    files = tuple(
+        DataFile(name, int(bucket), int(count)) for name, bucket, count in zip(names, buckets, rows, strict=True)
+    )
+    return TableVersion(folder, table.version(), pa.schema(table.schema().to_arrow()), files)
+
+
+def committed_version(folder: Path, transaction: str) -> int | None:
+    """The version that a commit with this transaction id made, None when it never happened."""
+    if not (folder / "_delta_log").is_dir() or not DeltaTable.is_deltatable(str(folder)):
+        return None
+    return DeltaTable(folder).transaction_version(transaction)
+
+
+def next_version(current: TableVersion | None, schema: pa.Schema) -> int:
+    """The version that `commit` will make (a new or wider schema is a version of its own before it)."""
+    if current is None:
+        return 1
+    return current.version + (2 if _adds_columns(current.schema, schema) else 1)
+
+
+def commit(
+    folder: Path,
+    current: TableVersion | None,
+    schema: pa.Schema,
+    add: Sequence[DataFile],
+    remove: Sequence[DataFile] = (),
+    transaction: str | None = None,
+) -> int:
+    """Adds and removes files in one version, creating the table or widening its columns first, and gives that version.
+
+    `schema` has the bucket's column and contradicts nothing that is there. The files lie in the folder already. Raises
+    `CommitFailedError` when another writer was faster with the same files.
+    """
+    if current is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        table = DeltaTable.create(folder, schema, partition_by=[BUCKET])
+    else:
+        table = DeltaTable(folder)
+        if _adds_columns(current.schema, schema):
+            write_deltalake(table, schema.empty_table(), mode="append", schema_mode="merge")
+            table = DeltaTable(folder)
+    version = table.version() + 1
+    now = int(time.time() * 1000)
+    actions: list[AddAction | RemoveAction] = [
+        AddAction(
+            file.name,
+            os.path.getsize(folder / file.name),
+            {BUCKET: str(file.bucket)},
+            now,
+            True,
+            json.dumps({"numRecords": file.rows}),
+        )
+        for file in add
+    ]
+    actions += [RemoveAction(file.name, True, now, None, {BUCKET: str(file.bucket)}) for file in remove]
+    transactions = [Transaction(transaction, version)] if transaction is not None else None
+    table.create_write_transaction(
+        actions, "append", schema, [BUCKET], commit_properties=CommitProperties(app_transactions=transactions)
+    )
+    return version
+
+
+def bucket_folder(bucket: int) -> str:
+    return f"{BUCKET}={bucket}"
+
+
+def _adds_columns(old: pa.Schema, new: pa.Schema) -> bool:
+    return any(_wider(old.field(field.name) if field.name in old.names else None, field) for field in new)
+
+
+def _wider(old: pa.Field | None, new: pa.Field) -> bool:
+    """Whether `new` has a field, at any depth, that `old` lacks."""
+    if old is None:
+        return True
+    kept, wanted = old.type, new.type
+    if pa.types.is_struct(wanted) and pa.types.is_struct(kept):
+        names = {field.name: field for field in kept}
+        return any(_wider(names.get(field.name), field) for field in wanted)
+    if pa.types.is_map(wanted) and pa.types.is_map(kept):
+        return _wider(kept.item_field, wanted.item_field)
+    if pa.types.is_list(wanted) and pa.types.is_list(kept):
+        return _wider(kept.value_field, wanted.value_field)
+    return False

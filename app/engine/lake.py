@@ -1,0 +1,205 @@
+"""Where the data of a sandbox lies: folders, locks, scratch space and DuckDB sessions; knows no tables and no formats."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from app.scope import Tenant
+
+PEOPLE_IN_A_BUCKET = 1 << 16
+FEWEST_BUCKET_BITS = 4
+MOST_BUCKET_BITS = 14
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """All data below one folder. `memory_limit` and `threads` hold for each DuckDB session."""
+
+    root: Path
+    memory_limit: str = "1GB"
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).resolve())
+
+    def tenant(self, tenant: Tenant) -> "TenantLake":
+        return TenantLake(self, self.root / file_name(tenant.organisation) / file_name(tenant.sandbox))
+
+
+@dataclass(frozen=True, slots=True)
+class TenantLake:
+    """The folder of one sandbox; safe to share between threads, and several processes may work in it."""
+
+    lake: Lake
+    folder: Path
+
+    @property
+    def identities(self) -> Path:
+        return self.folder / "identities"
+
+    def dataset(self, dataset_id: str) -> Path:
+        return self.folder / "datasets" / file_name(dataset_id)
+
+    def view(self, policy_id: str) -> Path:
+        return self.folder / "profiles" / file_name(policy_id)
+
+    def membership(self, run_id: str) -> Path:
+        return self.folder / "membership" / file_name(run_id)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Keeps every other thread and process out of the same `name` of this sandbox; a dead process lets go of it."""
+        folder = self.folder / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / file_name(name), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder of one's own on the same disk (so that files can be renamed out of it), gone afterwards.
+
+        What a killed process left behind is removed on the way: its folder is no longer locked.
+        """
+        parent = self.folder / "scratch"
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(parent)
+        name = uuid.uuid4().hex
+        # The lock lies beside the folder and is taken before the folder exists, so that nobody can take it for abandoned.
+        handle = os.open(parent / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            folder = parent / name
+            folder.mkdir()
+            yield folder
+        finally:
+            shutil.rmtree(parent / name, ignore_errors=True)
+            with suppress(FileNotFoundError):
+                (parent / f"{name}.lock").unlink()
+            os.close(handle)
+
+    @contextmanager
+    def session(self, scratch: Path, readable: Sequence[Path] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A DuckDB of its own that reads and writes in this sandbox's folder and reads the files of `readable`, nothing else.
+
+        Times are UTC. Its tables lie in a file below `scratch`, so that they need no memory.
+        """
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": self.lake.memory_limit,
+            "threads": self.lake.threads,
+            "temp_directory": str(scratch / "spill"),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+        }
+        connection = duckdb.connect(str(scratch / f"{uuid.uuid4().hex}.duckdb"), config=config)
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.execute(f"SET allowed_directories = [{text_literal(str(self.folder) + '/')}]")
+            connection.execute(f"SET allowed_paths = [{', '.join(text_literal(str(path)) for path in readable)}]")
+            connection.execute("SET enable_external_access = false")
+            connection.execute("SET lock_configuration = true")
+            yield connection
+        finally:
+            connection.close()
+
+    def bucket_bits(self) -> int | None:
+        """The sandbox has 2^bits buckets; None before its first person."""
+        try:
+            return int(json.loads((self.folder / "layout.json").read_text())["bucket_bits"])
+        except FileNotFoundError:
+            return None
+
+    def choose_bucket_bits(self, people: int) -> int:
+        """The bits for a sandbox that begins with so many people, kept for good. Call it under the lock of the identities."""
+        chosen = self.bucket_bits()
+        if chosen is None:
+            chosen = FEWEST_BUCKET_BITS
+            while chosen < MOST_BUCKET_BITS and people > PEOPLE_IN_A_BUCKET << chosen:
+                chosen += 1
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.folder / "layout.json", json.dumps({"bucket_bits": chosen}).encode())
+        return chosen
+
+
+def bucket_of(profile_id: str, bits: int) -> int:
+    """The bucket of a person by the id `namespace:id`; `bucket_sql` says the same in SQL.
+
+    >>> bucket_of("CRM:00001", 4) in range(16)
+    True
+    """
+    return int.from_bytes(hashlib.md5(profile_id.encode()).digest()[8:], "little") & ((1 << bits) - 1)
+
+
+def bucket_sql(profile_id: str, bits: int) -> str:
+    """The bucket as SQL; `profile_id` is an SQL expression."""
+    return f"(md5_number_lower({profile_id}) & {(1 << bits) - 1})::INTEGER"
+
+
+def only_row(database: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
+    """The one row of a query (read to its end, so that the session is free for the next)."""
+    (row,) = database.execute(query).fetchall()
+    return tuple(row)
+
+
+def text_literal(text: str) -> str:
+    """The text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def name_literal(name: str) -> str:
+    """The name of a column or field as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def file_name(name: str) -> str:
+    """A name that is safe as one path component, different for different names, also where case does not count.
+
+    No percent signs: Delta's paths are URLs.
+
+    >>> file_name("../A b")
+    '_2e._2f_41_20b'
+    """
+    if not name:
+        raise ValueError("a name in the lake must not be empty")
+    plain = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
+    safe = "".join(chr(byte) if chr(byte) in plain else f"_{byte:02x}" for byte in name.encode())
+    return f"_2e{safe[1:]}" if safe.startswith(".") else safe
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Readers see the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for lock in parent.glob("*.lock"):
+        with suppress(FileNotFoundError):
+            handle = os.open(lock, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(parent / lock.stem, ignore_errors=True)
+                lock.unlink()
+            except BlockingIOError:
+                pass
+            finally:
+                os.close(handle)
