@@ -1,0 +1,296 @@
+"""The update log of jobs, and who is woken when it grows: within a process, and across processes."""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, Self
+
+import asyncpg
+from sqlalchemy import func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from app.scope import Tenant
+from app.storage.database import Database, announce, is_unavailable
+from app.storage.tables.jobs import RUNNING, WAITING, JobColumns, JobUpdateRow
+from app.storage.tables.segment_jobs import SegmentJobRow
+from app.storage.tenancy import within
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "segmentation"
+LOOK_SECONDS = 0.2
+"""How often SQLite is asked whether another process has written."""
+RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
+
+KINDS: dict[str, type[JobColumns]] = {"SEGMENT": SegmentJobRow}
+"""Every kind of job, with its table."""
+
+_UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
+_PRIVATE = frozenset({"idempotency_key", "lease_owner", "lease_until", "lost_leases", "snapshot"})
+"""Columns of a job that are no part of its visible state."""
+_QUEUED = WAITING | RUNNING
+
+
+class JobKey(Protocol):
+    """What names a job: a row of its table, or anything else with its key."""
+
+    @property
+    def organisation(self) -> str: ...
+    @property
+    def sandbox(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """What one can be woken for. A wake-up says "look again", no more, so it may also come for nothing."""
+
+    kind: str
+    organisation: str = ""
+    sandbox: str = ""
+    id: str = ""
+
+    @property
+    def digest(self) -> str:
+        """The topic as the payload of a notification, which must be short."""
+        name = "\0".join((self.kind, self.organisation, self.sandbox, self.id))
+        return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+
+
+QUEUE = Topic("queue")
+"""There may be something for a worker to do."""
+
+
+def job_topic(tenant: Tenant, id: str) -> Topic:
+    """One job has changed."""
+    return Topic("job", tenant.organisation, tenant.sandbox, id)
+
+
+def jobs_topic(tenant: Tenant) -> Topic:
+    """Some job of the tenant has changed."""
+    return Topic("jobs", tenant.organisation, tenant.sandbox)
+
+
+# ---------------------------------------------------------------- the log
+
+
+async def append_update(session: AsyncSession, job: JobKey, kind: str = "SEGMENT") -> None:
+    """Logs the job as it is in this transaction, under its next `sequence`; subscribers wake after the commit.
+
+    Sequences have no gaps and are committed in order, since taking one locks the job's row. A row object that the
+    caller holds is not refreshed.
+    """
+    await session.flush()
+    row = KINDS[kind]
+    columns: Any = row.__table__.c  # type: ignore[attr-defined]
+    tenant = Tenant(job.organisation, job.sandbox)
+    taken = within(update(row.__table__), row, tenant).where(columns.id == job.id)  # type: ignore[attr-defined]
+    state = (await session.execute(taken.values(sequence=columns.sequence + 1).returning(*columns))).one()
+    values = {
+        "organisation": job.organisation,
+        "sandbox": job.sandbox,
+        "job_id": job.id,
+        "sequence": state.sequence,
+        "kind": kind,
+        "state": {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in state._mapping.items()
+            if name not in _PRIVATE
+        },
+        "at": state.updated_at,
+    }
+    await session.execute(insert(JobUpdateRow.__table__).values(values))  # type: ignore[attr-defined]
+    topics = {job_topic(tenant, job.id), jobs_topic(tenant)}
+    if state.status in _QUEUED and state.lease_until is None:
+        topics.add(QUEUE)
+    await publish(session, *topics)
+
+
+async def read_updates(session: AsyncSession, tenant: Tenant, job_id: str, after: int) -> list[SegmentJobRow]:
+    """The states of a job with a sequence above `after`, in order; each reads like the job's row of that moment."""
+    statement = within(select(_UPDATES.kind, _UPDATES.state), JobUpdateRow, tenant)
+    later = statement.where(_UPDATES.job_id == job_id, _UPDATES.sequence > after).order_by(_UPDATES.sequence)
+    return [_state(kind, state) for kind, state in await session.execute(later)]
+
+
+async def changed_jobs(session: AsyncSession, tenant: Tenant, since: datetime) -> dict[str, int]:
+    """The jobs of a tenant that changed at `since` or later, with the newest sequence of each.
+
+    Times are set before a transaction commits: ask again from a few seconds earlier, and compare sequences.
+    """
+    statement = within(select(_UPDATES.job_id, func.max(_UPDATES.sequence)), JobUpdateRow, tenant)
+    rows = await session.execute(statement.where(_UPDATES.at >= since).group_by(_UPDATES.job_id))
+    return {job_id: int(sequence) for job_id, sequence in rows}
+
+
+async def publish(session: AsyncSession, *topics: Topic) -> None:
+    """Wakes the topics' subscribers, here and in other processes, once this transaction is committed."""
+    announce(session, *topics)
+    if session.get_bind().dialect.name == "postgresql":
+        payloads = [func.pg_notify(CHANNEL, topic.digest) for topic in sorted(topics, key=lambda topic: topic.kind)]
+        await session.execute(select(*payloads))
+
+
+def _state(kind: str, state: dict[str, Any]) -> Any:
+    row = KINDS[kind]
+    columns = row.__table__.c  # type: ignore[attr-defined]
+    values: dict[str, Any] = {
+        name: datetime.fromisoformat(value)
+        if value is not None and columns[name].type.python_type is datetime
+        else value
+        for name, value in state.items()
+        if name in columns
+    }
+    return row(**values)
+
+
+# ---------------------------------------------------------------- wake-ups
+
+
+class Wakeups:
+    """The wake-ups of one subscriber: one flag, so a slow one costs nothing and misses nothing that it then reads."""
+
+    def __init__(self) -> None:
+        self._flag = asyncio.Event()
+
+    def set(self) -> None:
+        self._flag.set()
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Waits for the next wake-up and takes it; false when none came within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._flag.wait()
+        except TimeoutError:
+            return False
+        self._flag.clear()
+        return True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> None:
+        await self.wait()
+
+
+class Changes:
+    """Wakes subscribers of this process, whichever process made the change. Open it with `Changes.open`."""
+
+    def __init__(self) -> None:
+        self._subscribers: dict[Topic, set[Wakeups]] = {}
+        self._topics: dict[str, Topic] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, database: Database) -> AsyncIterator[Self]:
+        """Listens to the database until the block ends; while the connection is away, it tries again and again."""
+        changes = cls()
+        remove = database.on_commit(lambda topics: changes.wake(*topics))
+        ready = asyncio.Event()
+        source = _notifications if database.dialect == "postgresql" else _looks
+        listening = asyncio.create_task(_keep_listening(database, changes, source, ready), name="changes")
+        try:
+            await ready.wait()
+            yield changes
+        finally:
+            remove()
+            listening.cancel()
+            with suppress(asyncio.CancelledError):
+                await listening
+
+    @asynccontextmanager
+    async def subscribe(self, topic: Topic) -> AsyncIterator[Wakeups]:
+        """Wake-ups from now on. Subscribe first and read the log afterwards: then nothing falls between the two."""
+        wakeups = Wakeups()
+        self._subscribers.setdefault(topic, set()).add(wakeups)
+        self._topics[topic.digest] = topic
+        try:
+            yield wakeups
+        finally:
+            others = self._subscribers[topic]
+            others.discard(wakeups)
+            if not others:
+                del self._subscribers[topic], self._topics[topic.digest]
+
+    def wake(self, *topics: Topic) -> None:
+        for topic in topics:
+            for wakeups in self._subscribers.get(topic, ()):
+                wakeups.set()
+
+    def wake_digest(self, digest: str) -> None:
+        if (topic := self._topics.get(digest)) is not None:
+            self.wake(topic)
+
+    def wake_all(self, *, but_jobs: bool = False) -> None:
+        """Everybody, or everybody whose topic is not told by the update log."""
+        self.wake(*(topic for topic in self._subscribers if not but_jobs or topic.kind not in {"job", "jobs"}))
+
+
+async def _keep_listening(database: Database, changes: Changes, source: Any, ready: asyncio.Event) -> None:
+    failures = 0
+    while True:
+        try:
+            async for _ in source(database, changes):
+                # Whatever happened while nobody listened is made up for by one look of everybody.
+                changes.wake_all()
+                ready.set()
+                failures = 0
+        except Exception as error:
+            if not is_unavailable(error):
+                log.exception("listening for changes failed, and is tried again")
+            ready.set()
+        await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
+        failures += 1
+
+
+async def _notifications(database: Database, changes: Changes) -> AsyncIterator[None]:
+    """PostgreSQL tells. Yields once it listens; ends when the connection does."""
+    connection = await asyncpg.connect(database.location, timeout=10)
+    try:
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _connection: ended.set())
+        await connection.add_listener(CHANNEL, lambda _c, _pid, _channel, payload: changes.wake_digest(payload))
+        yield
+        await ended.wait()
+    finally:
+        if not connection.is_closed():
+            connection.terminate()
+
+
+async def _looks(database: Database, changes: Changes) -> AsyncIterator[None]:
+    """SQLite is asked. Yields once it is looked at; ends when it cannot be."""
+    async with database.engines[0].connect() as plain:
+        connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
+        version = await _scalar(connection, "PRAGMA data_version")
+        newest = await _scalar(connection, "SELECT max(rowid) FROM job_update")
+        yield
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = await _scalar(connection, "PRAGMA data_version")
+            if now != version:
+                version = now
+                newest = await _wake_logged(connection, changes, newest)
+                changes.wake_all(but_jobs=True)
+
+
+async def _wake_logged(connection: AsyncConnection, changes: Changes, newest: int) -> int:
+    """Wakes those whose jobs have new rows in the log. SQLite numbers rows in the order of their insertion."""
+    last = await _scalar(connection, "SELECT max(rowid) FROM job_update")
+    if last < newest:
+        # Newest rows were deleted, so numbers are given again: they no longer say what is new.
+        changes.wake_all()
+    elif last > newest:
+        fresh = text("SELECT DISTINCT organisation, sandbox, job_id FROM job_update WHERE rowid > :newest")
+        for organisation, sandbox, job_id in await connection.execute(fresh, {"newest": newest}):
+            tenant = Tenant(organisation, sandbox)
+            changes.wake(job_topic(tenant, job_id), jobs_topic(tenant))
+    return last
+
+
+async def _scalar(connection: AsyncConnection, statement: str) -> int:
+    return int((await connection.exec_driver_sql(statement)).scalar() or 0)

@@ -1,0 +1,69 @@
+"""Column types that mean the same on SQLite and on PostgreSQL, and what every tenant's row begins with."""
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, DateTime, Dialect, MetaData, String
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware instant in UTC with microseconds. SQLite keeps it as text of fixed width, so it sorts as it should."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value!r} has no time zone: instants are stored in UTC")
+        instant = value.astimezone(UTC)
+        return instant.replace(tzinfo=None) if dialect.name == "sqlite" else instant
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+JsonValue = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+"""A JSON value; None is NULL."""
+
+
+_SortableText = String().with_variant(String(collation="C"), "postgresql")
+
+
+class Row(SQLModel):
+    """Our tables and no others: they share one metadata, in which every constraint has a predictable name."""
+
+    metadata: ClassVar[MetaData] = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class TenantRow(Row):
+    """A row of one sandbox of one organisation: every key and every index begins with the two."""
+
+    organisation: str = Field(primary_key=True)
+    sandbox: str = Field(primary_key=True)
+
+
+def json_column(**options: Any) -> Any:
+    return Field(sa_type=JsonValue, **options)
+
+
+def sortable_text(**options: Any) -> Any:
+    """Text that lists are sorted by: by code point, whatever the locale of the database."""
+    return Field(sa_type=_SortableText, **options)
+
+
+def time_column(**options: Any) -> Any:
+    return Field(sa_type=UtcDateTime, **options)

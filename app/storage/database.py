@@ -1,0 +1,183 @@
+"""The database: connections, transactions and what differs between SQLite and PostgreSQL; knows no table."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import asyncpg
+import orjson
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from app.storage.migrate import migrate, use_wal
+
+Topics = frozenset[Any]
+BUSY_SECONDS = 30
+"""How long a writer on SQLite waits for the writer of another process."""
+
+
+class InvalidDatabaseUrl(ValueError):
+    """A database URL that cannot be used; the message says what is wrong and shows one that can."""
+
+
+class Database:
+    """One database of either kind, for one event loop. Close it with `dispose`.
+
+    `url` is `sqlite:///path/to/file.db` or a plain `postgresql://user:password@host/name` in libpq's form, also with
+    a socket (`?host=/folder`). Raises `InvalidDatabaseUrl`.
+    """
+
+    def __init__(self, url: str, *, connections: int = 10) -> None:
+        self.dialect: Literal["sqlite", "postgresql"]
+        self.location: str
+        """Where it is: a path for SQLite, a DSN for PostgreSQL."""
+        self.dialect, self.location = _read_url(url)
+        if self.dialect == "sqlite":
+            self._reader, self._writer = _sqlite_engines(self.location, connections)
+        else:
+            self._reader = self._writer = _postgresql_engine(self.location, connections)
+        # A read sees one state of the database throughout, and cannot write: on SQLite by `query_only`.
+        options: dict[str, Any] = {}
+        if self.dialect == "postgresql":
+            options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        self._read = async_sessionmaker(self._reader.execution_options(**options), autoflush=False)
+        self._write = async_sessionmaker(self._writer, expire_on_commit=False)
+        self._listeners: list[Callable[[Topics], None]] = []
+
+    @property
+    def engines(self) -> tuple[AsyncEngine, ...]:
+        """What statements go through, for those who watch them."""
+        return (self._reader,) if self._reader is self._writer else (self._reader, self._writer)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """Reads: all of them see the database as it was at the first one. Writing in it is an error."""
+        async with self._read() as session:
+            yield session
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncSession]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        Never open one inside another in the same task: SQLite has one writer, and the inner one would wait for ever.
+        """
+        async with self._write() as session:
+            yield session
+            await session.commit()
+            topics: Topics = frozenset(session.info.get("topics", ()))
+        if topics:
+            for listener in tuple(self._listeners):
+                listener(topics)
+
+    def on_commit(self, listener: Callable[[Topics], None]) -> Callable[[], None]:
+        """Calls `listener` with what each transaction announced, after its commit. Returns how to take it off again."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def migrate(self) -> None:
+        """Brings the tables to the newest form; several processes may do it at once. Raises `MigrationRefused`."""
+        if self.dialect == "sqlite":
+            async with self._writer.connect() as connection:
+                autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await autocommit.run_sync(use_wal)
+        async with self._writer.begin() as connection:
+            await connection.run_sync(migrate)
+
+    async def dispose(self) -> None:
+        for engine in self.engines:
+            await engine.dispose()
+
+
+def announce(session: AsyncSession, *topics: Any) -> None:
+    """Notes what this transaction changes; `Database.write` tells the listeners once it is committed."""
+    session.info.setdefault("topics", set()).update(topics)
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether an error means that the database is away or busy: the same may succeed a little later."""
+    if isinstance(error, PoolTimeout | OSError | asyncpg.InterfaceError | asyncio.TimeoutError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, _AWAY)
+    cause = error.orig.__cause__ if error.orig is not None else None
+    busy = isinstance(error.orig, sqlite3.OperationalError) and "locked" in str(error.orig)
+    return error.connection_invalidated or busy or isinstance(cause, (*_AWAY, OSError, asyncpg.InterfaceError))
+
+
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+)
+
+
+def _read_url(url: str) -> tuple[Literal["sqlite", "postgresql"], str]:
+    example = "use sqlite:///path/to/file.db or postgresql://user:password@host:5432/name"
+    if url.startswith(("postgresql://", "postgres://")):
+        return "postgresql", url
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidDatabaseUrl(f"{url!r} is not a database URL: {example}") from None
+    if parsed.drivername != "sqlite":
+        raise InvalidDatabaseUrl(f"databases of kind {parsed.drivername!r} are not supported: {example}")
+    if parsed.database in {None, "", ":memory:"}:
+        raise InvalidDatabaseUrl(f"{url!r} names no file, and the database must outlive a connection: {example}")
+    return "sqlite", str(parsed.database)
+
+
+def _sqlite_engines(path: str, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
+    """Readers side by side, and one writer: a process's writers queue for its connection, not for the file."""
+    url = make_url("sqlite+aiosqlite://").set(database=path)
+    reader = create_async_engine(url, pool_size=connections, max_overflow=connections, **_JSON)
+    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=BUSY_SECONDS, **_JSON)
+    for engine, begin, query_only in ((reader, "BEGIN", "ON"), (writer, "BEGIN IMMEDIATE", "OFF")):
+        _govern_sqlite(engine, begin, query_only)
+    return reader, writer
+
+
+def _govern_sqlite(engine: AsyncEngine, begin: str, query_only: str) -> None:
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself: it would begin them too late, and never for reads.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.execute(f"PRAGMA query_only = {query_only}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def start(connection: Connection) -> None:
+        # A transaction that begins with a read cannot become a writer when another one wrote meanwhile.
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql(begin)
+
+
+def _postgresql_engine(dsn: str, connections: int) -> AsyncEngine:
+    async def connect() -> asyncpg.Connection:
+        return await asyncpg.connect(dsn, timeout=10)
+
+    # asyncpg reads the DSN itself, so that all of libpq's forms work: sockets, sslmode, several hosts.
+    return create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=connect,
+        pool_size=connections,
+        max_overflow=connections,
+        pool_pre_ping=True,
+        **_JSON,
+    )
+
+
+def _to_json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+_JSON: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": orjson.loads}

@@ -1,0 +1,62 @@
+"""Brings a database's tables to the newest form; knows nothing of what is in them."""
+
+import time
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK = 0x5E6D_E17A_7101
+"""Number of the advisory lock that migrating processes take turns on."""
+
+
+class MigrationRefused(Exception):
+    """The database cannot be brought to the form that this program knows; the message says why and what to do."""
+
+
+def migrate(connection: Connection) -> None:
+    """Runs the migrations that are missing, within the transaction of `connection`, which writes.
+
+    Any number of processes may do so at once: the first does the work, the others wait and find nothing to do. On
+    SQLite the transaction is the lock, since it began IMMEDIATE. Raises `MigrationRefused`.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    config = configuration(connection)
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        head = ScriptDirectory.from_config(config).get_current_head()
+        raise MigrationRefused(
+            f"the database is not of a form that this version knows (it knows up to {head}): {error}. "
+            "It was probably used by a newer version: run that one, or another database"
+        ) from error
+
+
+def configuration(connection: Connection) -> Config:
+    """Alembic's configuration for migrations on this connection."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def use_wal(connection: Connection, patience: float = 30.0) -> None:
+    """Switches an SQLite file to write-ahead logging, for good. Must be outside a transaction.
+
+    SQLite does not wait for another process that is switching just now, so this waits.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            return
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

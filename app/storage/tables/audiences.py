@@ -1,0 +1,76 @@
+"""Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlmodel import Field
+
+from app.storage.columns import TenantRow, json_column, sortable_text, time_column
+
+_COMPUTED = text("type = 'SEGMENT_DEFINITION'")
+
+
+class AudienceRow(TenantRow, table=True):
+    """What an audience and its definition share, name included, is here and only here.
+
+    Names are unique among computed audiences, which are the definitions. `revision`, the etag, rises with every write.
+    `by_namespace` is {namespace: count} of the newest finished evaluation; `total_profiles` is None before the first.
+    """
+
+    __tablename__ = "audience"
+    __table_args__: ClassVar[Any] = (
+        ForeignKeyConstraint(
+            ["organisation", "sandbox", "merge_policy_id"],
+            ["merge_policy.organisation", "merge_policy.sandbox", "merge_policy.id"],
+        ),
+        UniqueConstraint("organisation", "sandbox", "namespace", "audience_id"),
+        Index(
+            "uq_audience_definition_name",
+            "organisation",
+            "sandbox",
+            "name",
+            unique=True,
+            sqlite_where=_COMPUTED,
+            postgresql_where=_COMPUTED,
+        ),
+        Index(None, "organisation", "sandbox", "created_at", "id"),
+        Index(None, "organisation", "sandbox", "updated_at", "id"),
+        Index(None, "organisation", "sandbox", "name", "id"),
+        Index(None, "organisation", "sandbox", "total_profiles", "id"),
+        Index(None, "organisation", "sandbox", "folder_id", "id"),
+        Index(None, "organisation", "sandbox", "merge_policy_id"),
+    )
+
+    id: str = Field(primary_key=True)
+    audience_id: str
+    name: str = sortable_text()
+    description: str | None = None
+    type: str = "SEGMENT_DEFINITION"
+    origin: str = "REAL_TIME_CUSTOMER_PROFILE"
+    namespace: str = "AEPSegments"
+    lifecycle_state: str = "PUBLISHED"
+    labels: list[str] = json_column(default_factory=list)
+    evaluates_batch: bool = True
+    evaluates_streaming: bool = False
+    evaluates_edge: bool = False
+    exclude_opt_out: bool = True
+    merge_policy_id: str | None = None
+    dataset_id: str | None = None
+    ttl_in_days: int | None = None
+    expires_at: datetime | None = time_column(default=None)
+    folder_id: str | None = None
+    audience_meta: Any = json_column(default=None, nullable=True)
+    linked_audience_ref: dict[str, Any] | None = json_column(default=None)
+    is_system: bool = False
+    save_segment_membership: bool = True
+    override_performance_warnings: bool = False
+    revision: int = 1
+    created_by: str
+    last_modified_by: str
+    created_at: datetime = time_column()
+    updated_at: datetime = time_column()
+    total_profiles: int | None = Field(default=None, sa_type=BigInteger)
+    by_namespace: dict[str, int] = json_column(default_factory=dict)
+    metrics_updated_at: datetime | None = time_column(default=None)
+    metrics_job_id: str | None = None

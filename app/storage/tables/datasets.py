@@ -1,0 +1,66 @@
+"""Datasets and their batches. The rows themselves are in the lake."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlmodel import Field
+
+from app.storage.columns import TenantRow, json_column, sortable_text, time_column
+
+
+class DatasetRow(TenantRow, table=True):
+    """`kind` is PROFILE, EVENT, AUDIENCE or EXPORT. `identity_column` with `namespace` is the primary identity."""
+
+    __tablename__ = "dataset"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("organisation", "sandbox", "name"),
+        Index(None, "organisation", "sandbox", "created_at", "id"),
+    )
+
+    id: str = Field(primary_key=True)
+    name: str = sortable_text()
+    kind: str
+    identity_column: str | None = None
+    namespace: str | None = None
+    timestamp_column: str | None = None
+    row_count: int = Field(default=0, sa_type=BigInteger)
+    revision: int = 1
+    created_by: str
+    created_at: datetime = time_column()
+    updated_at: datetime = time_column()
+
+
+class BatchRow(TenantRow, table=True):
+    """One file of a dataset: LOADING while its loader renews `lease_until`, then ACTIVE or FAILED with `error`."""
+
+    __tablename__ = "batch"
+    __table_args__: ClassVar[Any] = (
+        ForeignKeyConstraint(
+            ["organisation", "sandbox", "dataset_id"],
+            ["dataset.organisation", "dataset.sandbox", "dataset.id"],
+            ondelete="CASCADE",
+        ),
+        Index(None, "organisation", "sandbox", "dataset_id", "created_at", "id"),
+        Index(
+            "ix_batch_loading",
+            "organisation",
+            "sandbox",
+            "lease_until",
+            sqlite_where=text("status = 'LOADING'"),
+            postgresql_where=text("status = 'LOADING'"),
+        ),
+    )
+
+    id: str = Field(primary_key=True)
+    dataset_id: str
+    status: str
+    row_count: int = Field(default=0, sa_type=BigInteger)
+    rejected_rows: int = Field(default=0, sa_type=BigInteger)
+    bytes: int = Field(default=0, sa_type=BigInteger)
+    error: str | None = None
+    segment_ids: list[str] = json_column(default_factory=list)
+    lease_owner: str | None = None
+    lease_until: datetime | None = time_column(default=None)
+    created_by: str
+    created_at: datetime = time_column()

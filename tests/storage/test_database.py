@@ -1,0 +1,222 @@
+"""Databases: what a session sees, what it may do, and how tables come to be."""
+
+import asyncio
+import os
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+import app.storage.tables  # noqa: F401
+from app.storage.columns import Row
+from app.storage.database import Database, InvalidDatabaseUrl, is_unavailable
+from app.storage.migrate import MigrationRefused
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from tests.databases import count_statements
+
+NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
+
+
+def dataset(id: str, **columns: object) -> DatasetRow:
+    values = {"name": f"dataset {id}", "kind": "EVENT", "created_by": "ada", "created_at": NOON, "updated_at": NOON}
+    return DatasetRow(organisation="o", sandbox="prod", id=id, **{**values, **columns})
+
+
+async def count(database: Database) -> int:
+    async with database.session() as session:
+        return (await session.execute(select(func.count()).select_from(DatasetRow))).scalar_one()
+
+
+async def test_the_migrations_make_exactly_the_tables_of_the_code(database: Database) -> None:
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, Row.metadata))
+
+    async with database.engines[0].connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_every_key_and_index_begins_with_the_tenant() -> None:
+    for table in Row.metadata.tables.values():
+        keys = [index.columns for index in table.indexes] + [table.primary_key.columns]
+        for key in keys:
+            assert [column.name for column in key][:2] == ["organisation", "sandbox"], table.name
+
+
+async def test_a_write_is_committed_at_the_end_and_undone_by_an_exception(database: Database) -> None:
+    async with database.write() as session:
+        session.add(dataset("1"))
+
+    async def fail() -> None:
+        async with database.write() as session:
+            session.add(dataset("2"))
+            await session.flush()
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        await fail()
+    assert await count(database) == 1
+
+
+async def test_instants_come_back_aware_in_utc_with_their_microseconds(database: Database) -> None:
+    elsewhere = datetime(2026, 6, 15, 14, 0, 0, 123456, tzinfo=timezone(timedelta(hours=2)))
+    async with database.write() as session:
+        session.add(dataset("1", created_at=elsewhere))
+        session.add(dataset("2", created_at=NOON))
+    created = DatasetRow.__table__.c.created_at  # type: ignore[attr-defined]
+    async with database.session() as session:
+        found = list(await session.scalars(select(created).order_by(created)))
+        later = list(await session.scalars(select(created).where(created > NOON)))
+    assert found == [NOON, elsewhere]
+    assert [instant.tzinfo for instant in found] == [UTC, UTC]
+    assert later == [elsewhere]
+
+
+async def test_an_instant_without_a_zone_is_refused(database: Database) -> None:
+    with pytest.raises(Exception, match="has no time zone"):
+        async with database.write() as session:
+            session.add(dataset("1", created_at=datetime(2026, 6, 15)))  # noqa: DTZ001
+
+
+async def test_names_sort_by_code_point_on_both(database: Database) -> None:
+    async with database.write() as session:
+        session.add_all(dataset(name, name=name) for name in ["b", "a", "B", "é", "_"])
+    name = DatasetRow.__table__.c.name  # type: ignore[attr-defined]
+    async with database.session() as session:
+        assert list(await session.scalars(select(name).order_by(name))) == ["B", "_", "a", "b", "é"]
+
+
+async def test_json_comes_back_as_it_was(database: Database) -> None:
+    batch = BatchRow(
+        organisation="o",
+        sandbox="prod",
+        id="b",
+        dataset_id="1",
+        status="ACTIVE",
+        segment_ids=["é", "x"],
+        row_count=2**40,
+        created_by="ada",
+        created_at=NOON,
+    )
+    async with database.write() as session:
+        session.add(dataset("1"))
+        await session.flush()
+        session.add(batch)
+    async with database.session() as session:
+        row = (await session.execute(select(*BatchRow.__table__.c))).one()  # type: ignore[attr-defined]
+    assert (row.segment_ids, row.row_count, row.error) == (["é", "x"], 2**40, None)
+
+
+async def test_foreign_keys_hold(database: Database) -> None:
+    orphan = BatchRow(
+        organisation="o", sandbox="dev", id="b", dataset_id="1", status="LOADING", created_by="ada", created_at=NOON
+    )
+    async with database.write() as session:
+        session.add(dataset("1"))
+    with pytest.raises(IntegrityError):
+        async with database.write() as session:
+            session.add(orphan)
+
+
+async def test_a_read_session_cannot_write(database: Database) -> None:
+    with pytest.raises(DBAPIError, match=r"readonly|read-only"):
+        async with database.session() as session:
+            await session.execute(insert(DatasetRow.__table__).values(dataset("1").model_dump()))  # type: ignore[attr-defined]
+    assert await count(database) == 0
+
+
+async def test_a_read_session_sees_one_state_throughout(database: Database) -> None:
+    counting = select(func.count()).select_from(DatasetRow)
+    async with database.session() as session:
+        before = (await session.execute(counting)).scalar_one()
+        async with database.write() as writing:
+            writing.add(dataset("1"))
+        assert [before, (await session.execute(counting)).scalar_one()] == [0, 0]
+    assert await count(database) == 1
+
+
+async def test_writers_take_turns_without_errors(database: Database) -> None:
+    await _add(database, "0")
+
+    async def grow() -> None:
+        async with database.write() as session:
+            # Read, then write: what a transaction that began as a reader could not do on SQLite.
+            row = (await session.execute(select(DatasetRow).with_for_update())).scalar_one()
+            await asyncio.sleep(0)
+            row.row_count += 1
+
+    await asyncio.gather(*(grow() for _ in range(20)))
+    async with database.session() as session:
+        assert (await session.execute(select(DatasetRow))).scalar_one().row_count == 20
+
+
+async def test_statements_are_counted_without_transaction_control(database: Database) -> None:
+    with count_statements(database) as statements:
+        await count(database)
+        await _add(database, "1")
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "INSERT"]
+
+
+async def test_migrating_twice_changes_nothing(database: Database) -> None:
+    await _add(database, "1")
+    await database.migrate()
+    assert await count(database) == 1
+
+
+async def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
+    async with database.write() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(MigrationRefused, match="used by a newer version"):
+        await database.migrate()
+
+
+async def test_several_processes_may_migrate_an_empty_database_at_once(empty_database_url: str) -> None:
+    script = (
+        "import asyncio, sys; from app.storage.database import Database as D; asyncio.run(D(sys.argv[1]).migrate())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", script, empty_database_url, env=environment)
+        for _ in range(3)
+    ]
+    assert [await process.wait() for process in processes] == [0, 0, 0]
+    database = Database(empty_database_url)
+    await _add(database, "1")
+    assert await count(database) == 1
+    await database.dispose()
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("nonsense", "'nonsense' is not a database URL: use sqlite:///path"),
+        ("mysql://localhost/x", "databases of kind 'mysql' are not supported"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_explained(url: str, message: str) -> None:
+    with pytest.raises(InvalidDatabaseUrl, match=message):
+        Database(url)
+
+
+async def test_a_database_that_is_away_is_told_from_a_mistake(database: Database) -> None:
+    away = Database("postgresql://nobody@127.0.0.1:1/none")
+    with pytest.raises(OSError) as refused:
+        await count(away)
+    assert is_unavailable(refused.value)
+    await away.dispose()
+    with pytest.raises(DBAPIError) as mistaken:
+        async with database.session() as session:
+            await session.execute(text("SELECT * FROM no_such_table"))
+    assert not is_unavailable(mistaken.value)
+
+
+async def _add(database: Database, id: str) -> None:
+    async with database.write() as session:
+        session.add(dataset(id))
