@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, Self
 
-import asyncpg
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.scope import Tenant
-from app.storage.database import Database, announce, is_unavailable
+from app.storage.database import Database, announce, connect_postgresql, is_unavailable
 from app.storage.tables.jobs import RUNNING, WAITING, JobColumns, JobUpdateRow
 from app.storage.tables.segment_jobs import SegmentJobRow
 from app.storage.tenancy import within
@@ -250,7 +249,7 @@ async def _keep_listening(database: Database, changes: Changes, source: Any, rea
 
 async def _notifications(database: Database, changes: Changes) -> AsyncIterator[None]:
     """PostgreSQL tells. Yields once it listens; ends when the connection does."""
-    connection = await asyncpg.connect(database.location, timeout=10)
+    connection = await connect_postgresql(database.location)
     try:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _connection: ended.set())

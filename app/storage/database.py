@@ -1,6 +1,5 @@
 """The database: connections, transactions and what differs between SQLite and PostgreSQL; knows no table."""
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -93,6 +92,18 @@ class Database:
             await engine.dispose()
 
 
+class DatabaseAway(ConnectionError):
+    """There is no connection to be had to the database just now."""
+
+
+async def connect_postgresql(dsn: str) -> asyncpg.Connection:
+    """A connection of the driver, which reads all of libpq's forms of a DSN itself. Raises `DatabaseAway`."""
+    try:
+        return await asyncpg.connect(dsn, timeout=10)
+    except (OSError, TimeoutError) as error:
+        raise DatabaseAway(f"PostgreSQL does not answer: {error}") from error
+
+
 def announce(session: AsyncSession, *topics: Any) -> None:
     """Notes what this transaction changes; `Database.write` tells the listeners once it is committed."""
     session.info.setdefault("topics", set()).update(topics)
@@ -100,16 +111,17 @@ def announce(session: AsyncSession, *topics: Any) -> None:
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether an error means that the database is away or busy: the same may succeed a little later."""
-    if isinstance(error, PoolTimeout | OSError | asyncpg.InterfaceError | asyncio.TimeoutError):
-        return True
     if not isinstance(error, DBAPIError):
         return isinstance(error, _AWAY)
     cause = error.orig.__cause__ if error.orig is not None else None
     busy = isinstance(error.orig, sqlite3.OperationalError) and "locked" in str(error.orig)
-    return error.connection_invalidated or busy or isinstance(cause, (*_AWAY, OSError, asyncpg.InterfaceError))
+    return error.connection_invalidated or busy or isinstance(cause, _AWAY)
 
 
 _AWAY = (
+    PoolTimeout,
+    ConnectionError,
+    asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
@@ -162,13 +174,9 @@ def _govern_sqlite(engine: AsyncEngine, begin: str, query_only: str) -> None:
 
 
 def _postgresql_engine(dsn: str, connections: int) -> AsyncEngine:
-    async def connect() -> asyncpg.Connection:
-        return await asyncpg.connect(dsn, timeout=10)
-
-    # asyncpg reads the DSN itself, so that all of libpq's forms work: sockets, sslmode, several hosts.
     return create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=connect,
+        async_creator=lambda: connect_postgresql(dsn),
         pool_size=connections,
         max_overflow=connections,
         pool_pre_ping=True,

@@ -1,0 +1,229 @@
+"""The queue, which is the job tables themselves: who works on which job, and whose writes count.
+
+A job is held by one worker at a time, until `lease_until`, which the worker keeps moving on. Whoever takes the job up
+next raises `attempts`; that number is the *fencing token*: each write of a worker first makes sure, in its own
+transaction, that the number is still its own. A worker that was frozen, cut off or slow can then change nothing more.
+
+Leases are compared with the clocks of the machines. Clocks that differ by less than two thirds of a lease cost nothing;
+beyond that a living worker's job may be taken away, which repeats the buckets in hand and never gives a wrong result.
+
+These functions look across tenants: a worker serves them all.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.scope import Tenant
+from app.storage.changes import KINDS, append_update
+from app.storage.database import Database
+from app.storage.tables.jobs import RUNNING, WAITING, JobPhase, JobStatus
+from app.storage.tenancy import within
+
+MOST_LOST_LEASES = 5
+"""A job whose workers died so often without finishing a bucket in between is given up."""
+
+Work = Callable[[AsyncSession], Awaitable[None]]
+
+
+class LeaseLost(Exception):
+    """Somebody else has taken the job up, or ended it: whatever this worker still wants to write is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job as its worker took it up. `row` is the job's row of that moment, `token` the fencing token."""
+
+    kind: str
+    row: Any
+    token: int
+    owner: str
+    lease: timedelta
+
+    @property
+    def tenant(self) -> Tenant:
+        return Tenant(self.row.organisation, self.row.sandbox)
+
+    @property
+    def job_id(self) -> str:
+        return str(self.row.id)
+
+
+async def claim_next(
+    database: Database, clock: Clock, *, owner: str, lease: timedelta, kind: str = "SEGMENT"
+) -> Claim | None:
+    """Takes up the job whose turn it is; None when there is none. Jobs that nobody can finish are ended on the way."""
+    while True:
+        async with database.session() as session:
+            if (await session.execute(_next_in_turn(kind, clock()).limit(1))).first() is None:
+                return None
+        async with database.write() as session:
+            now = clock()
+            table = _table(kind)
+            turn = _next_in_turn(kind, now).limit(1).with_for_update(of=table, skip_locked=True)
+            row = (await session.execute(turn)).first()
+            if row is None:
+                return None
+            if (claimed := await _take(session, kind, row, now, owner, lease)) is not None:
+                return claimed
+
+
+async def fence(session: AsyncSession, claim: Claim, now: datetime) -> str:
+    """Makes sure that the claim still counts, until this transaction ends, and renews its lease.
+
+    Returns the job's status: PROCESSING, or CANCELLING when it is to stop. Raises `LeaseLost`.
+    """
+    columns = _table(claim.kind).c
+    renewed = await session.execute(
+        _own(claim).where(columns.status.in_(RUNNING)).values(lease_until=now + claim.lease).returning(columns.status)
+    )
+    status = renewed.scalar()
+    if status is None:
+        raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has been overtaken")
+    return str(status)
+
+
+async def change_job(session: AsyncSession, claim: Claim, now: datetime, **values: Any) -> None:
+    """Changes columns of a job that `fence` has secured in this transaction, and logs the change."""
+    await session.execute(_own(claim).values(updated_at=now, **values))
+    await append_update(session, claim.row, claim.kind)
+
+
+async def renew(database: Database, claim: Claim, now: datetime) -> str:
+    """Moves the lease on. Returns the job's status; raises `LeaseLost`."""
+    async with database.write() as session:
+        return await fence(session, claim, now)
+
+
+async def look(database: Database, claim: Claim) -> str:
+    """The job's status, without a write. Raises `LeaseLost`."""
+    columns = _table(claim.kind).c
+    async with database.session() as session:
+        asked = within(select(columns.status), KINDS[claim.kind], claim.tenant)
+        status = (
+            await session.execute(asked.where(columns.id == claim.job_id, columns.attempts == claim.token))
+        ).scalar()
+    if status not in RUNNING:
+        raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has been overtaken")
+    return str(status)
+
+
+async def hand_back(database: Database, claim: Claim, now: datetime) -> None:
+    """Lets anybody take the job up at once; it goes on from its finished buckets. Raises `LeaseLost`."""
+    async with database.write() as session:
+        if await fence(session, claim, now) == JobStatus.CANCELLING:
+            await change_job(session, claim, now, **_ended(JobStatus.CANCELLED, now))
+        else:
+            await change_job(session, claim, now, lease_owner=None, lease_until=None)
+
+
+async def request_cancel(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: str = "SEGMENT") -> None:
+    """Cancels a job that nobody works on, else asks the worker to stop. One that has ended or is stopping stays so."""
+    table = _table(kind)
+    job = within(update(table), KINDS[kind], tenant).where(table.c.id == id).returning(*table.c)
+    idle = or_(
+        table.c.status.in_(WAITING),
+        and_(table.c.status == JobStatus.PROCESSING.value, table.c.lease_until.is_(None)),
+    )
+    row = (await session.execute(job.where(idle).values(**_ended(JobStatus.CANCELLED, now), updated_at=now))).first()
+    if row is None:
+        running = job.where(table.c.status == JobStatus.PROCESSING.value)
+        row = (await session.execute(running.values(status=JobStatus.CANCELLING.value, updated_at=now))).first()
+    if row is not None:
+        await append_update(session, row, kind)
+
+
+def _next_in_turn(kind: str, now: datetime) -> Select[Any]:
+    """Jobs to take up, in turn: of the tenant with the fewest running, among those of the one served longest ago."""
+    table = _table(kind)
+    c = table.c
+    live, held = table.alias("live"), _held(table.c, now)
+    running = func.sum(case((_held(live.c, now), 1), else_=0)).label("running")
+    tenants = (
+        select(live.c.organisation, live.c.sandbox, running)
+        .where(live.c.status.in_(WAITING | RUNNING))
+        .group_by(live.c.organisation, live.c.sandbox)
+        .subquery("tenants")
+    )
+    past = table.alias("past")
+    same = and_(past.c.organisation == tenants.c.organisation, past.c.sandbox == tenants.c.sandbox)
+    served = select(func.max(past.c.started_at)).where(same).scalar_subquery()
+    return (
+        select(*c)
+        .join_from(table, tenants, and_(c.organisation == tenants.c.organisation, c.sandbox == tenants.c.sandbox))
+        .where(c.status.in_(WAITING | RUNNING), ~held)
+        .order_by(tenants.c.running, served.asc().nulls_first(), c.created_at, c.id)
+    )
+
+
+def _held(columns: Any, now: datetime) -> ColumnElement[bool]:
+    """Whether somebody works on a job: never null, so that it can be negated."""
+    has_lease = and_(columns.lease_until.is_not(None), columns.lease_until >= now)
+    return and_(columns.status.in_(RUNNING), has_lease)
+
+
+async def _take(
+    session: AsyncSession, kind: str, row: Any, now: datetime, owner: str, lease: timedelta
+) -> Claim | None:
+    """The row, taken up in this transaction; None when all there was to do was to end it, or somebody was faster."""
+    table = _table(kind)
+    died = row.status in RUNNING and row.lease_until is not None
+    lost = row.lost_leases + (1 if died else 0)
+    values: dict[str, Any] = {"attempts": row.attempts + 1, "lost_leases": lost, "updated_at": now}
+    if row.status == JobStatus.CANCELLING:
+        values |= _ended(JobStatus.CANCELLED, now)
+    elif lost >= MOST_LOST_LEASES:
+        values |= _ended(JobStatus.FAILED, now) | {"errors": [*row.errors, _given_up(lost)]}
+    else:
+        values |= {"status": JobStatus.PROCESSING.value, "lease_owner": owner, "lease_until": now + lease}
+        values |= {"started_at": row.started_at or now}
+        if row.phase == JobPhase.WAITING:
+            values["phase"] = JobPhase.READING.value
+    tenant = Tenant(row.organisation, row.sandbox)
+    unchanged = (table.c.id == row.id, table.c.attempts == row.attempts, table.c.status == row.status)
+    taken = within(update(table), KINDS[kind], tenant).where(*unchanged).values(**values).returning(*table.c)
+    job = (await session.execute(taken)).first()
+    if job is None:
+        return None
+    await append_update(session, job, kind)
+    return Claim(kind, job, job.attempts, owner, lease) if job.status == JobStatus.PROCESSING else None
+
+
+def _ended(status: JobStatus, now: datetime) -> dict[str, Any]:
+    """What every ended job has: no worker, no time left, and it is not waiting for anything."""
+    return {
+        "status": status.value,
+        "phase": JobPhase.DONE.value,
+        "seconds_left": None,
+        "lease_owner": None,
+        "lease_until": None,
+        "finished_at": now,
+    }
+
+
+def ended(status: JobStatus, now: datetime) -> dict[str, Any]:
+    """The columns of a job that ends with `status`; one that succeeded is done in full."""
+    return _ended(status, now) | ({"fraction": 1.0} if status == JobStatus.SUCCEEDED else {})
+
+
+def _given_up(lost: int) -> dict[str, Any]:
+    return {
+        "code": "WORKERS_LOST",
+        "message": f"{lost} workers in a row ended without a word while they evaluated this job, so it was given up. "
+        "They may have run out of memory: see their logs, then run the definitions in smaller jobs",
+    }
+
+
+def _own(claim: Claim) -> Any:
+    table = _table(claim.kind)
+    own = within(update(table), KINDS[claim.kind], claim.tenant)
+    return own.where(table.c.id == claim.job_id, table.c.attempts == claim.token)
+
+
+def _table(kind: str) -> Any:
+    return KINDS[kind].__table__  # type: ignore[attr-defined]

@@ -1,0 +1,283 @@
+"""One attempt at a job, as the code that does the job sees it; knows nothing of what the job computes."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import case, insert, literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.scope import Tenant
+from app.storage.changes import KINDS
+from app.storage.claims import Claim, LeaseLost, Work, change_job, ended, fence, hand_back
+from app.storage.database import Database, is_unavailable
+from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
+from app.storage.tables.segment_jobs import SegmentJobRow
+from app.storage.tenancy import within
+
+__all__ = ["BucketAlreadyRecorded", "JobRun", "LeaseLost"]
+
+PROGRESS_SECONDS = 0.2
+"""Progress is written at most so often: 5 times a second."""
+_PATIENCE = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+Result = TypeVar("Result")
+_BUCKETS: Any = JobBucketRow.__table__  # type: ignore[attr-defined]
+
+
+class BucketAlreadyRecorded(Exception):
+    """A bucket of a job is finished once: an earlier attempt has done it. Leave out `done_buckets`."""
+
+
+class JobRun:
+    """A claimed job while its worker works on it.
+
+    The methods that are no coroutines may be called from any thread and do not wait. The coroutines are for the event
+    loop; all that write are fenced and raise `LeaseLost`, which the caller lets pass. While the database is away they
+    wait.
+    """
+
+    def __init__(
+        self, database: Database, clock: Clock, claim: Claim, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.database = database
+        self.clock = clock
+        self.claim = claim
+        self.job: SegmentJobRow = claim.row
+        """The job's row as it was taken up."""
+        self.ended_as: str | None = None
+        """The final status, once this attempt has ended the job."""
+        self._monotonic = monotonic
+        self._cancelled = self._stopped = self._lost = False
+        self._progress: dict[str, Any] | None = None
+        self._written = float("-inf")
+
+    @property
+    def tenant(self) -> Tenant:
+        return self.claim.tenant
+
+    @property
+    def token(self) -> int:
+        """The fencing token: the number of this attempt, 1 for the first."""
+        return self.claim.token
+
+    # ------------------------------------------------------------ what the work asks
+
+    def cancelled(self) -> bool:
+        """Whether somebody has asked for the job to be cancelled."""
+        return self._cancelled
+
+    def stopping(self) -> bool:
+        """Whether this attempt is to end early, unfinished: the worker stops, or the lease is lost."""
+        return self._stopped or self._lost
+
+    def interrupted(self) -> bool:
+        """Either of the two."""
+        return self._cancelled or self.stopping()
+
+    # ------------------------------------------------------------ what the worker tells
+
+    def note_status(self, status: str) -> None:
+        self._cancelled = self._cancelled or status == JobStatus.CANCELLING
+
+    def note_loss(self) -> None:
+        self._lost = True
+
+    def stop(self) -> None:
+        self._stopped = True
+
+    @property
+    def lost(self) -> bool:
+        return self._lost
+
+    # ------------------------------------------------------------ progress
+
+    def progress(
+        self,
+        phase: str,
+        fraction: float,
+        profiles_read: int,
+        total_profiles: int,
+        seconds_left: float | None = None,
+    ) -> None:
+        """Notes how far the job is, for the next write; a later note replaces it. A fraction never falls."""
+        self._progress = {
+            "phase": str(phase),
+            "fraction": min(max(fraction, 0.0), 1.0),
+            "profiles_read": profiles_read,
+            "total_profiles": total_profiles,
+            "seconds_left": seconds_left,
+        }
+
+    def progress_due(self) -> bool:
+        """Whether there is progress to write, and it is time."""
+        return self._progress is not None and self._monotonic() - self._written >= PROGRESS_SECONDS
+
+    async def write_progress(self) -> None:
+        """Writes the progress noted last, if it is time. Raises `LeaseLost`, and does not wait for the database."""
+        if self.progress_due():
+            async with self.database.write() as session:
+                self.note_status(await fence(session, self.claim, self.clock()))
+                await self._log_progress(session)
+
+    async def _log_progress(self, session: AsyncSession, **others: Any) -> None:
+        await change_job(session, self.claim, self.clock(), **self._noted(), **others)
+        self._progress, self._written = None, self._monotonic()
+
+    def _noted(self) -> dict[str, Any]:
+        """The progress noted last, as columns."""
+        values = dict(self._progress or {})
+        columns: Any = KINDS[self.claim.kind].__table__.c  # type: ignore[attr-defined]
+        for name in ("fraction", "profiles_read"):
+            if name in values:
+                # A later attempt begins with what it finds done, which may be less than its predecessor told.
+                new = literal(values[name], columns[name].type)
+                values[name] = case((columns[name] < new, new), else_=columns[name])
+        return values
+
+    # ------------------------------------------------------------ fenced writes
+
+    async def write(self, work: Work) -> None:
+        """Runs `work` in a transaction that counts only while this attempt does.
+
+        It is run again when the connection was lost, even if the first time had got through: make it repeatable.
+        """
+
+        async def attempt(session: AsyncSession) -> None:
+            self.note_status(await fence(session, self.claim, self.clock()))
+            await work(session)
+
+        await self._transaction(attempt)
+
+    async def update(self, **columns: Any) -> None:
+        """Changes columns of the job, and logs it."""
+
+        async def work(session: AsyncSession) -> None:
+            await change_job(session, self.claim, self.clock(), **columns)
+
+        await self.write(work)
+
+    async def record_bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, Any]) -> None:
+        """Notes a bucket as finished, with the file of its result, and writes the progress if it is time.
+
+        Raises `BucketAlreadyRecorded`.
+        """
+
+        async def work(session: AsyncSession) -> None:
+            found = within(select(_BUCKETS.c.attempt, _BUCKETS.c.file), JobBucketRow, self.tenant)
+            key = (_BUCKETS.c.job_id == self.claim.job_id, _BUCKETS.c.bucket == bucket)
+            earlier = (await session.execute(found.where(*key))).first()
+            if earlier is not None:
+                if (earlier.attempt, earlier.file) == (self.token, file):
+                    return  # It had got through, and only the answer was lost.
+                raise BucketAlreadyRecorded(f"bucket {bucket} was finished by attempt {earlier.attempt}")
+            await session.execute(insert(_BUCKETS).values(**self._bucket(bucket, file, profiles, counts)))
+            if self.progress_due():
+                await self._log_progress(session, lost_leases=0)
+            elif self.job.lost_leases:
+                await change_job(session, self.claim, self.clock(), lost_leases=0)
+
+        await self.write(work)
+
+    async def done_buckets(self) -> dict[int, JobBucketRow]:
+        """The buckets that this attempt or an earlier one has finished, by number."""
+
+        async def read() -> dict[int, JobBucketRow]:
+            async with self.database.session() as session:
+                mine = within(select(*_BUCKETS.c), JobBucketRow, self.tenant)
+                rows: Any = await session.execute(mine.where(_BUCKETS.c.job_id == self.claim.job_id))
+                return {row.bucket: row for row in rows}
+
+        return await self._patiently(read)
+
+    async def finish(
+        self,
+        status: str,
+        *,
+        errors: Sequence[Mapping[str, Any]] = (),
+        metrics: Mapping[str, Any] | None = None,
+        write: Work | None = None,
+    ) -> str:
+        """Ends the job, with `write` in the same transaction. Returns its final status.
+
+        When the job was to be cancelled meanwhile it ends as CANCELLED, and `write` is not run.
+        """
+
+        async def attempt(session: AsyncSession) -> str:
+            now = self.clock()
+            current = await fence(session, self.claim, now)
+            final = JobStatus.CANCELLED if current == JobStatus.CANCELLING else JobStatus(status)
+            values = ended(final, now)
+            if final == status:
+                if write is not None:
+                    await write(session)
+                values |= {"errors": [dict(error) for error in errors]}
+                if metrics is not None:
+                    values["metrics"] = dict(metrics)
+            await change_job(session, self.claim, now, **{**self._noted(), **values})
+            return final.value
+
+        try:
+            self.ended_as = await self._transaction(attempt)
+        except LeaseLost:
+            # An earlier try may have got through, and only its answer was lost.
+            self.ended_as = await self._own_end()
+            if self.ended_as is None:
+                raise
+        return self.ended_as
+
+    async def hand_back(self) -> None:
+        """Gives the job up unfinished, for anybody to go on with at once."""
+        await self._patiently(lambda: hand_back(self.database, self.claim, self.clock()))
+
+    # ------------------------------------------------------------ inside
+
+    def _bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "organisation": self.tenant.organisation,
+            "sandbox": self.tenant.sandbox,
+            "job_id": self.claim.job_id,
+            "bucket": bucket,
+            "attempt": self.token,
+            "file": file,
+            "profiles": profiles,
+            "counts": dict(counts),
+            "at": self.clock(),
+        }
+
+    async def _own_end(self) -> str | None:
+        """The job's final status, when it was this attempt that ended it."""
+        columns: Any = KINDS[self.claim.kind].__table__.c  # type: ignore[attr-defined]
+
+        async def read() -> str | None:
+            async with self.database.session() as session:
+                asked = within(select(columns.status), KINDS[self.claim.kind], self.tenant)
+                mine = asked.where(columns.id == self.claim.job_id, columns.attempts == self.token)
+                status = (await session.execute(mine)).scalar()
+                return str(status) if status in FINAL else None
+
+        return await self._patiently(read)
+
+    async def _transaction(self, attempt: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
+        async def once() -> Result:
+            async with self.database.write() as session:
+                return await attempt(session)
+
+        return await self._patiently(once)
+
+    async def _patiently(self, act: Callable[[], Awaitable[Result]]) -> Result:
+        """Does it again for as long as the database is away, unless this attempt is to stop."""
+        failures = 0
+        while True:
+            try:
+                return await act()
+            except LeaseLost:
+                self.note_loss()
+                raise
+            except Exception as error:
+                if self.stopping() or not is_unavailable(error):
+                    raise
+                await asyncio.sleep(_PATIENCE[min(failures, len(_PATIENCE) - 1)])
+                failures += 1

@@ -1,0 +1,27 @@
+"""Which code does which kind of job: one table, one row for each kind."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from app.engine.lake import Lake
+from app.services.segment_runs import run_segment_job
+from app.storage.job_runs import JobRun
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a job is done with: the data, and how many threads it may use."""
+
+    lake: Lake
+    threads: int
+
+
+Handler = Callable[[JobRun, Tools], Awaitable[None]]
+"""Does a job and ends it with `finish`. It returns without that only when it was interrupted."""
+
+
+async def _segment_job(run: JobRun, tools: Tools) -> None:
+    await run_segment_job(run, tools.lake, tools.threads)
+
+
+HANDLERS: Mapping[str, Handler] = {"SEGMENT": _segment_job}
