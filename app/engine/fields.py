@@ -81,6 +81,20 @@ def _wider(old: Type, new: Type) -> Type:
             return old
 
 
+def contradicts(one: Type, other: Type) -> bool:
+    """Whether a value of one cannot be held by the other at some place that both have."""
+    match one, other:
+        case ObjectType(), ObjectType():
+            shared = one.fields.keys() & other.fields.keys()
+            return any(contradicts(one.fields[name], other.fields[name]) for name in shared)
+        case ArrayType(inner), ArrayType(outer):
+            return contradicts(inner, outer)
+        case MapType(inner), MapType(outer):
+            return contradicts(inner, outer)
+        case _:
+            return one != other
+
+
 def case_clash(fields: ObjectType) -> tuple[str, str] | None:
     """Two names of one object that differ only in case (tables cannot hold both), or None."""
     seen: dict[str, str] = {}

@@ -50,7 +50,8 @@ class TenantLake:
     def dataset(self, dataset_id: str) -> Path:
         return self.folder / "datasets" / file_name(dataset_id)
 
-    def view(self, policy_id: str) -> Path:
+    def views(self, policy_id: str) -> Path:
+        """The views of a merge policy, one folder for each generation; the last one is in use."""
         return self.folder / "profiles" / file_name(policy_id)
 
     def membership(self, run_id: str) -> Path:

@@ -1,0 +1,109 @@
+"""Runs a plan over buckets in a few threads of this process; knows neither jobs nor databases."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine.evaluate import Cancelled, EvaluationError, evaluate
+from app.engine.membership import BucketCounts, Membership, counts, next_membership
+from app.engine.plan import Plan
+from app.engine.snapshot import Snapshot
+
+__all__ = ["BucketResult", "Cancelled", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class BucketResult:
+    """What came of one bucket: memberships and counts of the definitions that could be evaluated, errors of the others."""
+
+    bucket: int
+    profiles: int
+    memberships: list[Membership]
+    counts: dict[str, BucketCounts]
+    errors: dict[str, EvaluationError]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    plan: Plan
+    snapshot: Snapshot
+    now: datetime
+    stored: Callable[[str, int], Membership | None]
+    previous: Callable[[int], Mapping[str, Membership]]
+    versions: Mapping[str, int]
+    stopped: Callable[[], bool]
+
+    def bucket(self, number: int) -> BucketResult:
+        if self.stopped():
+            raise Cancelled
+        bucket = self.snapshot.read(number, self.plan.needs)
+
+        def member(id: str) -> NDArray[np.bool_]:
+            membership = self.stored(id, number)
+            return _rows(membership.members if membership is not None else BitMap(), bucket.ordinals)
+
+        found = evaluate(self.plan, bucket, now=self.now, member=member, cancelled=self.stopped)
+        before, namespaces = self.previous(number), self.snapshot.namespaces(number)
+        result = BucketResult(number, len(bucket.ordinals), [], {}, {})
+        for id, rows in found.items():
+            if isinstance(rows, EvaluationError):
+                result.errors[id] = rows
+                continue
+            members = BitMap(bucket.ordinals[rows])
+            membership = next_membership(before.get(id), id, members, self.versions[id], self.now)
+            result.memberships.append(membership)
+            result.counts[id] = counts(membership, namespaces)
+        return result
+
+
+def run(
+    plan: Plan,
+    snapshot: Snapshot,
+    buckets: Iterable[int],
+    *,
+    now: datetime,
+    stored: Callable[[str, int], Membership | None],
+    previous: Callable[[int], Mapping[str, Membership]],
+    versions: Mapping[str, int],
+    finished: Callable[[BucketResult], None],
+    cancelled: Callable[[], bool],
+    threads: int,
+) -> None:
+    """Evaluates the plan over the buckets, at most `threads` of them in memory.
+
+    `stored` gives the membership of a segment outside the plan in a bucket, `previous` those of the run before by definition,
+    `versions` the version of each definition. `finished` gets each result on the calling thread, in any order. Raises `Cancelled` soon
+    after `cancelled` says so; results handed over until then are whole. An error of `finished` or of a bucket ends the run.
+    """
+    given_up = threading.Event()
+    work = _Work(plan, snapshot, now, stored, previous, versions, lambda: given_up.is_set() or cancelled())
+    waiting = iter(buckets)
+    under_way: set[Future[BucketResult]] = set()
+    with ThreadPoolExecutor(max(threads, 1), thread_name_prefix="buckets") as pool:
+        try:
+            while True:
+                if cancelled():
+                    raise Cancelled
+                while len(under_way) < max(threads, 1) and (bucket := next(waiting, None)) is not None:
+                    under_way.add(pool.submit(work.bucket, bucket))
+                if not under_way:
+                    return
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in done:
+                    finished(future.result())
+        finally:
+            given_up.set()
+
+
+def _rows(members: BitMap, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Whether the person of each row (ordinals rise) is among the members."""
+    mask = np.zeros(int(ordinals[-1]) + 1 if len(ordinals) else 0, np.bool_)
+    known = np.frombuffer(members.to_array(), np.uint32) if len(members) else np.empty(0, np.uint32)
+    mask[known[known < len(mask)]] = True
+    return mask[ordinals]

@@ -1,0 +1,21 @@
+"""Profiles, in one place for callers: the merged view, snapshots of it, and pages; knows nothing itself."""
+
+from app.engine.identities import find
+from app.engine.pages import Event, EventPage, Identity, Key, Person
+from app.engine.snapshot import Snapshot, open_snapshot, reopen
+from app.engine.view import Dataset, MergeRule, schema_of
+
+__all__ = [
+    "Dataset",
+    "Event",
+    "EventPage",
+    "Identity",
+    "Key",
+    "MergeRule",
+    "Person",
+    "Snapshot",
+    "find",
+    "open_snapshot",
+    "reopen",
+    "schema_of",
+]

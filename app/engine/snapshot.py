@@ -1,0 +1,177 @@
+"""The people and events of a merge policy at fixed versions, bucket by bucket; knows no expressions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine import pages
+from app.engine.bucket import Bucket, Needs, Path
+from app.engine.ingest import EVENT_ID, TIMESTAMP
+from app.engine.lake import TenantLake
+from app.engine.leaves import open_file, prune, read_columns, stored_type
+from app.engine.pages import EventPage, Key, Person
+from app.engine.view import ORDINAL, Dataset, MergeRule, Sources, View, namespaces, open_view, refresh, sources
+from app.pql.schema import EVENTS, ArrayType, ObjectType
+
+
+def open_snapshot(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]) -> "Snapshot":
+    """The data as they are now; brings the merged view up to date first."""
+    found, view = refresh(lake, rule, datasets)
+    return Snapshot(found, view)
+
+
+def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinned: Mapping[str, Any]) -> "Snapshot":
+    """The data of an earlier snapshot, by its `pinned`; what has come since is not seen."""
+    found = sources(lake, rule, datasets, pinned["datasets"])
+    return Snapshot(found, open_view(lake, rule, pinned["view"]["generation"], pinned["view"]["version"]))
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Files of certain versions; reading it twice gives the same. Safe to share between threads."""
+
+    sources: Sources
+    view: View
+    schema: ObjectType = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schema", self.sources.schema)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The buckets with at least one person."""
+        return tuple(sorted(file.bucket for file in self._view_files if file.rows))
+
+    @property
+    def total_profiles(self) -> int:
+        return sum(file.rows for file in self._view_files)
+
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """The versions read, as JSON values, for `reopen`."""
+        tables = {**self.sources.records, **self.sources.events}
+        table = self.view.table
+        return {
+            "datasets": {id: version.version for id, version in tables.items()},
+            "view": {"generation": self.view.generation, "version": table.version if table is not None else None},
+        }
+
+    def profiles_in(self, bucket: int) -> int:
+        return sum(file.rows for file in self._view_files if file.bucket == bucket)
+
+    def namespaces(self, bucket: int) -> dict[str, BitMap]:
+        """The ordinals that have an identity in each namespace."""
+        path = self._view_path(bucket)
+        return namespaces(path) if path is not None else {}
+
+    def read(self, bucket: int, needs: Needs) -> Bucket:
+        """The needed columns of one bucket. Text outside maps comes as dictionaries."""
+        path = self._view_path(bucket)
+        fields = ObjectType({name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS})
+        wanted = prune(fields, needs.profile)
+        if path is None:
+            ordinals, profiles = np.empty(0, np.uint32), pa.table({})
+        else:
+            table = read_columns(open_file(path, wanted), wanted, plain=[ORDINAL])
+            ordinals = table[ORDINAL].to_numpy().astype(np.uint32)
+            profiles = table.drop_columns([ORDINAL])
+        events, owners = self._events(bucket, needs.event) if needs.events or needs.event else _no_events()
+        rows = np.searchsorted(ordinals, owners).astype(np.int32)
+        return Bucket(bucket, ordinals, profiles, events, rows)
+
+    def people(self, keys: Sequence[Key]) -> list[Person | None]:
+        """Who they are; None for a key without a profile."""
+        return pages.people(self._view_path, keys)
+
+    def attributes(self, keys: Sequence[Key], paths: Sequence[Path] | None) -> list[dict[str, Any]]:
+        """The merged fields as JSON values, those of the paths only when given, without nulls and events."""
+        fields = ObjectType({name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS})
+        return pages.attributes(self._view_path, keys, fields if paths is None else prune(fields, paths))
+
+    def events(
+        self, keys: Sequence[Key], *, first: int, after: tuple[Any, ...] | None, paths: Sequence[Path] | None = None
+    ) -> list[EventPage]:
+        """For each person the newest events, or the next ones `after` an event's (timestamp, id)."""
+        fields = self.sources.event_fields
+        wanted = fields if paths is None else prune(fields, paths)
+        return pages.events(self.sources.events, keys, wanted, first, after)
+
+    def event_counts(self, keys: Sequence[Key]) -> list[int]:
+        return pages.event_counts(self.sources.events, keys)
+
+    @property
+    def _view_files(self) -> Sequence[Any]:
+        return self.view.table.files if self.view.table is not None else ()
+
+    def _view_path(self, bucket: int) -> Any:
+        paths = self.view.table.paths(bucket) if self.view.table is not None else []
+        return paths[0] if paths else None
+
+    def _events(self, bucket: int, paths: frozenset[Path]) -> tuple[pa.Table, NDArray[np.int32]]:
+        """All events of the bucket by (ordinal, timestamp, id), with the ordinals of their owners."""
+        fields = self.schema.fields[EVENTS]
+        wanted = prune(fields.element, paths) if isinstance(fields, ArrayType) and paths else ObjectType()
+        files = [path for table in self.sources.events.values() for path in table.paths(bucket)]
+        if not files:
+            return _no_events()
+        plain = [ORDINAL] if len(files) == 1 else [ORDINAL, TIMESTAMP]
+        hidden = {ORDINAL: ORDINAL} if len(files) == 1 else {ORDINAL: ORDINAL, TIMESTAMP: "__at"}
+        parts = []
+        for path in files:
+            part = read_columns(open_file(path, wanted), wanted)
+            keys = read_columns(open_file(path, ObjectType()), ObjectType(), plain=plain)
+            parts.append((keys.rename_columns([hidden[name] for name in keys.column_names]), part))
+        keys = pa.concat_tables([key for key, _ in parts])
+        table = _together([part for _, part in parts], wanted)
+        if len(files) > 1:
+            order = pa.array(_merged_order(keys, files))
+            keys, table = keys.take(order), table.take(order)
+        return table.combine_chunks(), keys[ORDINAL].to_numpy()
+
+
+def _no_events() -> tuple[pa.Table, NDArray[np.int32]]:
+    return pa.table({}), np.empty(0, np.int32)
+
+
+def _together(parts: Sequence[pa.Table], wanted: ObjectType) -> pa.Table:
+    """The parts below each other; a column that only some of them have is null in the others."""
+    names = [name for name in wanted.fields if any(name in part.schema.names for part in parts)]
+    columns = {}
+    for name in names:
+        target = stored_type(wanted.fields[name])
+        columns[name] = pa.chunked_array(
+            [
+                chunk
+                for part in parts
+                for chunk in (
+                    part[name].chunks if name in part.schema.names else [pa.nulls(part.num_rows, target)]
+                )
+            ],
+            target,
+        )
+    return pa.table(columns)
+
+
+def _merged_order(keys: pa.Table, files: Sequence[Any]) -> NDArray[np.int64]:
+    """The order of all events by (ordinal, time, id); the ids are read only when two events meet at one instant."""
+    ordinals = keys[ORDINAL].to_numpy()
+    times = keys["__at"].cast(pa.int64()).to_numpy()
+    order = np.lexsort((times, ordinals))
+    tied = (np.diff(ordinals[order]) == 0) & (np.diff(times[order]) == 0)
+    if not tied.any():
+        return order
+    either = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+    ids = pa.chunked_array([chunk for path in files for chunk in pages.event_ids(path).chunks]).take(pa.array(order[either]))
+    ranks = pc.rank(ids.combine_chunks(), tiebreaker="dense").to_numpy()
+    inner = np.lexsort((ranks, times[order[either]], ordinals[order[either]]))
+    order[either] = order[either][inner]
+    return order
+
+
+__all__ = ["EVENT_ID", "Snapshot", "open_snapshot", "reopen"]

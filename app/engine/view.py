@@ -1,0 +1,304 @@
+"""The merged view of a merge policy: one row for each person of a bucket, kept up to date; knows no expressions."""
+
+import base64
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine.arrow_types import arrow_type
+from app.engine.delta import BUCKET, DataFile, TableVersion, bucket_folder, commit, open_table
+from app.engine.fields import contradicts, widen
+from app.engine.identities import primary_identities
+from app.engine.identity_map import identity_map
+from app.engine.ingest import TIMESTAMP, user_fields
+from app.engine.lake import TenantLake
+from app.engine.leaves import open_file, plain_type, read_columns, stored_type
+from app.pql.schema import IDENTITY_MAP, ObjectType, Scalar, Type, profile_schema
+
+ORDINAL = "__ordinal"
+PROFILE = "__profile"
+_IDENTITIES = "identityMap"
+_NAMESPACES = b"namespaces"
+_FORM = "1"
+_ROW_GROUP = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset as the view sees it."""
+
+    id: str
+    kind: Literal["PROFILE", "EVENT"]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRule:
+    """How the records of a person from several datasets become one.
+
+    `TIMESTAMP_ORDERED`: for each field the newest value that is not null, over all datasets. `DATA_SET_PRECEDENCE`: the value of the
+    first dataset that has one, in the order of `datasets`; records of other datasets are left out. Events are never merged.
+    """
+
+    id: str
+    method: Literal["TIMESTAMP_ORDERED", "DATA_SET_PRECEDENCE"]
+    datasets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The dataset versions that a view is made of; records in the order of their precedence."""
+
+    rule: MergeRule
+    records: Mapping[str, TableVersion]
+    events: Mapping[str, TableVersion]
+
+    @property
+    def record_fields(self) -> ObjectType:
+        """The fields of all records; where two datasets disagree on a type, the first one's is taken."""
+        return _all_fields(self.records)
+
+    @property
+    def event_fields(self) -> ObjectType:
+        return widen(ObjectType({TIMESTAMP: Scalar.TIMESTAMP}), _all_fields(self.events))
+
+    @property
+    def schema(self) -> ObjectType:
+        return profile_schema(self.record_fields, self.event_fields)
+
+    @property
+    def buckets(self) -> list[int]:
+        tables = [*self.records.values(), *self.events.values()]
+        return sorted({file.bucket for table in tables for file in table.files})
+
+    def fingerprints(self) -> dict[int, str]:
+        """For each bucket what its part of the view depends on."""
+        parts: dict[int, list[str]] = {}
+        for kind, tables in (("r", self.records), ("e", self.events)):
+            for id, table in tables.items():
+                for file in sorted(table.files, key=lambda file: file.name):
+                    parts.setdefault(file.bucket, []).append(f"{kind}/{id}/{file.name}")
+        start = f"{_FORM}/{self.rule.method}"
+        return {bucket: hashlib.sha256("\n".join([start, *names]).encode()).hexdigest()[:32] for bucket, names in parts.items()}
+
+
+def sources(
+    lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], versions: Mapping[str, int] | None = None
+) -> Sources:
+    """The datasets as they are now, or at the versions given (a dataset without one is left out)."""
+    order = [dataset.id for dataset in datasets if dataset.kind == "PROFILE"]
+    if rule.method == "DATA_SET_PRECEDENCE" and rule.datasets:
+        order = [id for id in rule.datasets if id in order]
+    events = [dataset.id for dataset in datasets if dataset.kind == "EVENT"]
+    opened = {}
+    for id in [*order, *events]:
+        if versions is None or id in versions:
+            table = open_table(lake.dataset(id), versions[id] if versions is not None else None)
+            if table is not None:
+                opened[id] = table
+    return Sources(
+        rule,
+        {id: opened[id] for id in order if id in opened},
+        {id: opened[id] for id in events if id in opened},
+    )
+
+
+def schema_of(lake: TenantLake, datasets: Sequence[Dataset]) -> ObjectType:
+    """The schema that expressions are checked against; where datasets disagree on a type, the first one's is taken."""
+    return sources(lake, MergeRule("", "TIMESTAMP_ORDERED"), datasets).schema
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One version of a merge policy's view; `table` is None while the sandbox has no people."""
+
+    generation: int
+    table: TableVersion | None
+
+
+def refresh(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]) -> tuple[Sources, View]:
+    """Brings the view up to date, rebuilding touched buckets only, and gives the versions that it then shows."""
+    with lake.lock(f"view {rule.id}"):
+        found = sources(lake, rule, datasets)
+        generation = max((int(path.name) for path in lake.views(rule.id).glob("[0-9]*")), default=1)
+        current = open_table(lake.views(rule.id) / str(generation))
+        fields = _view_fields(found)
+        if current is not None and contradicts(user_fields(current.schema), fields):
+            # A dataset went, and with it the type of a field: begin anew, the old files stay for those who read them.
+            generation, current = generation + 1, None
+        wanted = found.fingerprints()
+        files = current.files if current is not None else ()
+        stale = [file for file in files if not _shows(file, wanted)]
+        missing = sorted(wanted.keys() - {file.bucket for file in files if _shows(file, wanted)})
+        if missing or stale:
+            folder = lake.views(rule.id) / str(generation)
+            added = _build_files(lake, found, fields, folder, {bucket: wanted[bucket] for bucket in missing})
+            ours = [pa.field(BUCKET, pa.int32()), pa.field(ORDINAL, pa.int32()), pa.field(PROFILE, pa.string())]
+            schema = pa.schema(ours + [pa.field(name, arrow_type(type_)) for name, type_ in fields.fields.items()])
+            commit(folder, current, schema, added, stale)
+            current = open_table(folder)
+        return found, View(generation, current)
+
+
+def open_view(lake: TenantLake, rule: MergeRule, generation: int, version: int | None) -> View:
+    """The view as it was in that version."""
+    if version is None:
+        return View(generation, None)
+    return View(generation, open_table(lake.views(rule.id) / str(generation), version))
+
+
+def namespaces(path: Path) -> dict[str, BitMap]:
+    """The ordinals that have an identity in each namespace, as noted in a file of the view."""
+    noted = (pq.read_metadata(path).metadata or {}).get(_NAMESPACES, b"{}")
+    return {name: BitMap.deserialize(base64.b64decode(text)) for name, text in json.loads(noted).items()}
+
+
+def _all_fields(tables: Mapping[str, TableVersion]) -> ObjectType:
+    fields = ObjectType()
+    for table in tables.values():
+        fields = widen(fields, user_fields(table.schema))
+    return fields
+
+
+def _shows(file: DataFile, wanted: Mapping[int, str]) -> bool:
+    return Path(file.name).name.split("-")[0] == wanted.get(file.bucket)
+
+
+def _view_fields(found: Sources) -> ObjectType:
+    return ObjectType({_IDENTITIES: IDENTITY_MAP, **found.record_fields.fields})
+
+
+def _build_files(
+    lake: TenantLake, found: Sources, fields: ObjectType, folder: Path, wanted: Mapping[int, str]
+) -> list[DataFile]:
+    known = open_table(lake.identities)
+    added = []
+    with lake.scratch() as scratch:
+        for bucket, fingerprint in wanted.items():
+            name = f"{bucket_folder(bucket)}/{fingerprint}-{uuid.uuid4().hex}.parquet"
+            table = _merged(found, fields, primary_identities(known, bucket), bucket)
+            _write(scratch / "view.parquet", table)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / "view.parquet").rename(folder / name)
+            added.append(DataFile(name, bucket, table.num_rows))
+    return added
+
+
+def _merged(found: Sources, fields: ObjectType, known: pa.Table, bucket: int) -> pa.Table:
+    """The people of the bucket: their ordinals, ids, identities and merged fields."""
+    records = [_records(table, fields, bucket) for table in found.records.values()]
+    senders = [_ordinals(path) for table in found.events.values() for path in table.paths(bucket)]
+    ordinals = np.unique(np.concatenate([*(record[ORDINAL].to_numpy() for record in records), *senders]))
+    columns: dict[str, pa.Array] = {ORDINAL: pa.array(ordinals.astype(np.int32))}
+    primary = known.take(pa.array(ordinals))
+    columns[PROFILE] = pc.binary_join_element_wise(primary["namespace"], primary["id"], ":").combine_chunks()
+    given = [(record[ORDINAL].to_numpy(), record[_IDENTITIES]) for record in records if _IDENTITIES in record.schema.names]
+    columns[_IDENTITIES] = identity_map(ordinals, primary, given)
+    rows, ranks = _ranked(found, ordinals, records)
+    for name, type_ in fields.fields.items():
+        if name != _IDENTITIES:
+            there = [(record[name], rows[i], ranks[i]) for i, record in enumerate(records) if name in record.schema.names]
+            if there:
+                columns[name] = _newest(there, type_, len(ordinals))
+    return pa.table(columns)
+
+
+def _records(table: TableVersion, fields: ObjectType, bucket: int) -> pa.Table:
+    """What one dataset knows last of each person of the bucket, by ordinal; a later batch replaces a person's record."""
+    parts = []
+    for path in table.paths(bucket):
+        file = open_file(path, fields)
+        part = read_columns(file, fields, plain=[ORDINAL, "__version", "__time"])
+        absent = [name for name in fields.fields if name not in part.schema.names and name in table.schema.names]
+        for name in absent:
+            part = part.append_column(name, pa.nulls(part.num_rows, stored_type(fields.fields[name])))
+        parts.append(part)
+    if not parts:
+        return pa.table({ORDINAL: pa.array([], pa.int32()), "__time": pa.array([], pa.timestamp("us", tz="UTC"))})
+    rows = pa.concat_tables([part.select(parts[0].schema.names) for part in parts]).combine_chunks()
+    ordinals, versions = rows[ORDINAL].to_numpy(), rows["__version"].to_numpy()
+    order = np.lexsort((versions, ordinals))
+    last = np.flatnonzero(np.append(np.diff(ordinals[order]) != 0, True))
+    return rows.take(pa.array(order[last]))
+
+
+def _ordinals(path: Path) -> NDArray[np.int32]:
+    return np.unique(pq.ParquetFile(path).read(columns=[ORDINAL])[ORDINAL].to_numpy())
+
+
+def _ranked(
+    found: Sources, ordinals: NDArray[np.int32], records: Sequence[pa.Table]
+) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
+    """For each dataset and person: the row of the record (-1 without one), and how much it counts (more is better)."""
+    rows, ranks = [], []
+    for position, record in enumerate(records):
+        row = np.full(len(ordinals), -1, np.int64)
+        places = np.searchsorted(ordinals, record[ORDINAL].to_numpy())
+        row[places] = np.arange(record.num_rows)
+        rank = np.full(len(ordinals), -position, np.int64)
+        if found.rule.method == "TIMESTAMP_ORDERED":
+            rank[places] = record["__time"].cast(pa.int64()).to_numpy()
+        rows.append(row)
+        ranks.append(rank)
+    return rows, ranks
+
+
+_Candidate = tuple[pa.ChunkedArray | pa.Array, NDArray[np.int64], NDArray[np.int64]]
+
+
+def _newest(candidates: Sequence[_Candidate], type_: Type, n: int) -> pa.Array:
+    """For each person the value, of those that are not null, that counts most; of objects, each field for itself."""
+    arrays = [column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column, _, _ in candidates]
+    if len(arrays) == 1:
+        rows = candidates[0][1]
+        return arrays[0].take(pa.array(rows, mask=rows < 0))
+    if isinstance(type_, ObjectType):
+        target = stored_type(type_)
+        children = []
+        for position, inner in enumerate(type_.fields.values()):
+            inside = [
+                (array.flatten()[position], rows, ranks) for array, (_, rows, ranks) in zip(arrays, candidates, strict=True)
+            ]
+            children.append(_newest(inside, inner, n))
+        absent = np.logical_and.reduce([child.is_null().to_numpy(zero_copy_only=False) for child in children])
+        return pa.StructArray.from_arrays(children, fields=list(target), mask=pa.array(absent))
+    best, chosen = np.full(n, np.iinfo(np.int64).min), np.full(n, -1, np.int64)
+    offset = 0
+    for array, (_, rows, ranks) in zip(arrays, candidates, strict=True):
+        valid = np.append(array.is_valid().to_numpy(zero_copy_only=False), False)
+        # Of equal ranks the first dataset wins; row -1 (no record) is the appended False.
+        better = valid[rows] & ((chosen < 0) | (ranks > best))
+        best[better], chosen[better] = ranks[better], rows[better] + offset
+        offset += len(array)
+    return pa.concat_arrays(arrays).take(pa.array(chosen, mask=chosen < 0))
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    """One file of the view, text in plain columns, with the namespaces of its people noted in it."""
+    plain = pa.schema([pa.field(field.name, plain_type(field.type)) for field in table.schema])
+    noted = {
+        name: base64.b64encode(members.serialize()).decode()
+        for name, members in _by_namespace(table[ORDINAL].to_numpy(), table[_IDENTITIES].combine_chunks()).items()
+    }
+    with pq.ParquetWriter(path, plain, compression="zstd", store_schema=False) as writer:
+        writer.write_table(table.cast(plain), row_group_size=_ROW_GROUP)
+        writer.add_key_value_metadata({_NAMESPACES.decode(): json.dumps(noted)})
+
+
+def _by_namespace(ordinals: NDArray[np.int32], identities: pa.MapArray) -> dict[str, BitMap]:
+    owners = np.repeat(ordinals, np.diff(identities.offsets.to_numpy()))
+    keys = identities.keys.dictionary_encode()
+    codes = keys.indices.to_numpy()
+    return {
+        name: BitMap(np.unique(owners[codes == code]).astype(np.uint32)) for code, name in enumerate(keys.dictionary.to_pylist())
+    }
