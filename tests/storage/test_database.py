@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 import app.storage.tables  # noqa: F401
 from app.storage.columns import Row
-from app.storage.database import Database, InvalidDatabaseUrl, is_unavailable
+from app.storage.database import Database, DatabaseAway, InvalidDatabaseUrl, is_unavailable
 from app.storage.migrate import MigrationRefused
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from tests.databases import count_statements
@@ -207,7 +207,7 @@ def test_a_url_that_cannot_be_used_is_explained(url: str, message: str) -> None:
 
 async def test_a_database_that_is_away_is_told_from_a_mistake(database: Database) -> None:
     away = Database("postgresql://nobody@127.0.0.1:1/none")
-    with pytest.raises(OSError) as refused:
+    with pytest.raises(DatabaseAway) as refused:
         await count(away)
     assert is_unavailable(refused.value)
     await away.dispose()

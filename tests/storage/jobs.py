@@ -1,0 +1,48 @@
+"""Segment jobs for tests of the queue."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from app.scope import Tenant
+from app.storage.changes import append_update
+from app.storage.database import Database
+from app.storage.tables.jobs import JobUpdateRow
+from app.storage.tables.segment_jobs import SegmentJobRow
+from app.storage.tenancy import within
+
+ACME = Tenant("acme", "prod")
+GLOBEX = Tenant("globex", "prod")
+_JOBS: Any = SegmentJobRow.__table__  # type: ignore[attr-defined]
+_UPDATES: Any = JobUpdateRow.__table__  # type: ignore[attr-defined]
+
+
+async def queue(database: Database, now: datetime, *ids: str, tenant: Tenant = ACME) -> None:
+    """Queues jobs with these ids, as `createSegmentJob` does."""
+    async with database.write() as session:
+        for name in ids:
+            job = SegmentJobRow(
+                organisation=tenant.organisation,
+                sandbox=tenant.sandbox,
+                id=name,
+                created_by="ada",
+                created_at=now,
+                updated_at=now,
+            )
+            session.add(job)
+            await append_update(session, job)
+
+
+async def job(database: Database, id: str, tenant: Tenant = ACME) -> Any:
+    async with database.session() as session:
+        return (await session.execute(within(select(*_JOBS.c), SegmentJobRow, tenant).where(_JOBS.c.id == id))).one()
+
+
+async def history(database: Database, id: str, *names: str, tenant: Tenant = ACME) -> Sequence[tuple[Any, ...]]:
+    """The update log of a job: of each row the sequence and the named parts of its state."""
+    mine = within(select(_UPDATES.c.sequence, _UPDATES.c.state), JobUpdateRow, tenant).where(_UPDATES.c.job_id == id)
+    async with database.session() as session:
+        rows = list(await session.execute(mine.order_by(_UPDATES.c.sequence)))
+    return [(sequence, *(state[name] for name in names)) for sequence, state in rows]

@@ -1,0 +1,287 @@
+"""An attempt at a job: what it writes, what it is refused, and what others see of it."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import FixedClock
+from app.storage.claims import claim_next, request_cancel
+from app.storage.database import Database
+from app.storage.job_runs import BucketAlreadyRecorded, JobRun, LeaseLost
+from app.storage.tables.datasets import DatasetRow
+from tests.storage.jobs import ACME, history, job, queue
+
+LEASE = timedelta(seconds=15)
+
+
+class Seconds:
+    """A stopwatch that stands still until it is moved."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def seconds() -> Seconds:
+    return Seconds()
+
+
+@pytest.fixture
+async def run(database: Database, clock: FixedClock, seconds: Seconds) -> JobRun:
+    await queue(database, clock(), "j1")
+    return await begin(database, clock, seconds)
+
+
+async def begin(database: Database, clock: FixedClock, seconds: Seconds) -> JobRun:
+    claim = await claim_next(database, clock, owner="w1", lease=LEASE)
+    assert claim is not None
+    return JobRun(database, clock, claim, monotonic=seconds)
+
+
+async def take_over(run: JobRun, clock: FixedClock, seconds: Seconds) -> JobRun:
+    clock.advance(LEASE * 2)
+    return await begin(run.database, clock, seconds)
+
+
+async def cancel(run: JobRun) -> None:
+    async with run.database.write() as session:
+        await request_cancel(session, ACME, "j1", run.clock())
+
+
+def adding(run: JobRun, id: str) -> Callable[[AsyncSession], Awaitable[None]]:
+    """Work that leaves a trace: a dataset."""
+
+    async def work(session: AsyncSession) -> None:
+        now = run.clock()
+        values = {"name": id, "kind": "EVENT", "created_by": "ada", "created_at": now, "updated_at": now}
+        session.add(DatasetRow(organisation="acme", sandbox="prod", id=id, **values))
+
+    return work
+
+
+async def datasets(database: Database) -> int:
+    async with database.session() as session:
+        return (await session.execute(select(func.count()).select_from(DatasetRow))).scalar_one()
+
+
+async def test_it_knows_what_it_works_on(run: JobRun) -> None:
+    assert (run.job.id, run.job.status, run.tenant, run.token) == ("j1", "PROCESSING", ACME, 1)
+    assert (run.cancelled(), run.stopping(), run.interrupted(), run.ended_as) == (False, False, False, None)
+
+
+async def test_a_write_renews_the_lease_and_is_kept(run: JobRun, clock: FixedClock) -> None:
+    clock.advance(timedelta(seconds=10))
+    await run.write(adding(run, "d1"))
+    assert await datasets(run.database) == 1
+    assert (await job(run.database, "j1")).lease_until == clock() + LEASE
+
+
+async def test_an_update_is_logged_with_its_values(run: JobRun, clock: FixedClock) -> None:
+    await run.update(evaluated_at=clock(), snapshot={"versions": [3]}, total_profiles=10)
+    assert await history(run.database, "j1", "evaluated_at", "total_profiles") == [
+        (1, None, 0),
+        (2, None, 0),
+        (3, "2026-06-15T12:00:00+00:00", 10),
+    ]
+    assert (await job(run.database, "j1")).snapshot == {"versions": [3]}
+
+
+async def test_the_log_shows_nothing_of_the_queue(run: JobRun) -> None:
+    await run.update(snapshot={"versions": [3]})
+    hidden = ("snapshot", "lease_owner", "lease_until", "lost_leases", "idempotency_key")
+    for name in hidden:
+        with pytest.raises(KeyError, match=name):
+            await history(run.database, "j1", name)
+
+
+async def test_whoever_was_overtaken_writes_nothing_more(run: JobRun, clock: FixedClock, seconds: Seconds) -> None:
+    successor = await take_over(run, clock, seconds)
+    before = (await job(run.database, "j1"), await history(run.database, "j1"))
+    run.progress("EVALUATING", 0.9, 9, 10)
+    late: list[Callable[[], Awaitable[object]]] = [
+        lambda: run.write(adding(run, "d1")),
+        lambda: run.update(total_profiles=99),
+        lambda: run.record_bucket(0, "late", 1, {}),
+        lambda: run.write_progress(),
+        lambda: run.finish("SUCCEEDED", write=adding(run, "d2")),
+        lambda: run.hand_back(),
+    ]
+    for act in late:
+        with pytest.raises(LeaseLost):
+            await act()
+    assert (await job(run.database, "j1"), await history(run.database, "j1")) == before
+    assert (await datasets(run.database), await successor.done_buckets()) == (0, {})
+    assert (run.stopping(), run.interrupted(), successor.stopping()) == (True, True, False)
+
+
+# ---------------------------------------------------------------- buckets
+
+
+async def test_finished_buckets_are_found_by_the_next_attempt(run: JobRun, clock: FixedClock, seconds: Seconds) -> None:
+    await run.record_bucket(3, "three", 100, {"a": {"members": 7}})
+    await run.record_bucket(0, "zero", 50, {})
+    successor = await take_over(run, clock, seconds)
+    found = await successor.done_buckets()
+    assert {number: (row.attempt, row.file, row.profiles, row.counts) for number, row in found.items()} == {
+        3: (1, "three", 100, {"a": {"members": 7}}),
+        0: (1, "zero", 50, {}),
+    }
+
+
+async def test_a_bucket_is_recorded_once(run: JobRun, clock: FixedClock, seconds: Seconds) -> None:
+    await run.record_bucket(3, "three", 100, {})
+    await run.record_bucket(3, "three", 100, {})
+    successor = await take_over(run, clock, seconds)
+    with pytest.raises(BucketAlreadyRecorded, match="bucket 3 was finished by attempt 1"):
+        await successor.record_bucket(3, "again", 100, {})
+    assert (await run.done_buckets())[3].file == "three"
+
+
+async def test_a_finished_bucket_forgives_the_leases_lost_before(
+    run: JobRun, clock: FixedClock, seconds: Seconds
+) -> None:
+    successor = await take_over(run, clock, seconds)
+    assert successor.job.lost_leases == 1
+    await successor.record_bucket(0, "zero", 1, {})
+    assert (await job(run.database, "j1")).lost_leases == 0
+
+
+# ---------------------------------------------------------------- progress
+
+
+async def test_progress_is_written_five_times_a_second_at_most_and_the_latest_wins(
+    run: JobRun, seconds: Seconds
+) -> None:
+    for step in range(1, 7):
+        run.progress("EVALUATING", step / 10, step, 10, seconds_left=1.5)
+        await run.write_progress()
+        seconds.now += 0.1
+    await run.write_progress()
+    steps = await history(run.database, "j1", "phase", "fraction", "profiles_read", "total_profiles", "seconds_left")
+    assert steps[2:] == [
+        (3, "EVALUATING", 0.1, 1, 10, 1.5),
+        (4, "EVALUATING", 0.3, 3, 10, 1.5),
+        (5, "EVALUATING", 0.5, 5, 10, 1.5),
+    ]
+    seconds.now += 0.2
+    await run.write_progress()
+    await run.write_progress()
+    assert [fraction for _, fraction in await history(run.database, "j1", "fraction")][5:] == [0.6]
+
+
+async def test_a_fraction_never_falls_also_not_with_a_later_attempt(
+    run: JobRun, clock: FixedClock, seconds: Seconds
+) -> None:
+    run.progress("EVALUATING", 0.8, 8, 10)
+    await run.write_progress()
+    successor = await take_over(run, clock, seconds)
+    seconds.now += 1
+    for fraction in (0.5, 1.7, -1.0):
+        successor.progress("EVALUATING", fraction, int(fraction * 10), 10)
+        await successor.write_progress()
+        seconds.now += 1
+    told = await history(run.database, "j1", "fraction", "profiles_read")
+    assert told[2:] == [(3, 0.8, 8), (4, 0.8, 8), (5, 0.8, 8), (6, 1.0, 17), (7, 1.0, 17)]
+
+
+async def test_a_recorded_bucket_takes_the_progress_along(run: JobRun) -> None:
+    run.progress("EVALUATING", 0.5, 5, 10)
+    await run.record_bucket(0, "zero", 5, {})
+    run.progress("EVALUATING", 0.6, 6, 10)
+    await run.record_bucket(1, "one", 1, {})
+    assert await history(run.database, "j1", "fraction") == [(1, 0.0), (2, 0.0), (3, 0.5)]
+
+
+# ---------------------------------------------------------------- the end
+
+
+async def test_success_is_complete_and_comes_with_its_work(run: JobRun, clock: FixedClock) -> None:
+    run.progress("EVALUATING", 0.5, 10, 10)
+    status = await run.finish("SUCCEEDED", metrics={"totalProfiles": 10}, write=adding(run, "d1"))
+    row = await job(run.database, "j1")
+    assert (status, run.ended_as) == ("SUCCEEDED", "SUCCEEDED")
+    assert (row.status, row.phase, row.fraction) == ("SUCCEEDED", "DONE", 1.0)
+    assert (row.profiles_read, row.metrics, row.errors, row.finished_at) == (10, {"totalProfiles": 10}, [], clock())
+    assert (row.lease_owner, row.lease_until) == (None, None)
+    assert await datasets(run.database) == 1
+
+
+async def test_a_failure_keeps_its_errors_and_how_far_it_came(run: JobRun) -> None:
+    run.progress("EVALUATING", 0.5, 5, 10)
+    await run.finish("FAILED", errors=[{"code": "X", "message": "why"}])
+    row = await job(run.database, "j1")
+    assert (row.status, row.fraction, row.errors) == ("FAILED", 0.5, [{"code": "X", "message": "why"}])
+
+
+async def test_an_end_whose_work_fails_is_no_end(run: JobRun) -> None:
+    async def work(session: AsyncSession) -> None:
+        await adding(run, "d1")(session)
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        await run.finish("SUCCEEDED", write=work)
+    assert ((await job(run.database, "j1")).status, await datasets(run.database)) == ("PROCESSING", 0)
+    assert run.ended_as is None
+
+
+async def test_a_job_cancelled_in_the_last_moment_ends_as_cancelled_without_its_work(run: JobRun) -> None:
+    await cancel(run)
+    assert await run.finish("SUCCEEDED", metrics={"totalProfiles": 10}, write=adding(run, "d1")) == "CANCELLED"
+    row = await job(run.database, "j1")
+    assert (row.status, row.metrics, row.fraction, await datasets(run.database)) == ("CANCELLED", None, 0.0, 0)
+
+
+async def test_cancelling_is_noticed_with_the_next_write(run: JobRun) -> None:
+    await cancel(run)
+    await run.record_bucket(0, "zero", 1, {})
+    assert (run.cancelled(), run.stopping(), run.interrupted()) == (True, False, True)
+
+
+async def test_a_stop_is_no_cancelling(run: JobRun) -> None:
+    run.stop()
+    assert (run.cancelled(), run.stopping(), run.interrupted()) == (False, True, True)
+
+
+# ---------------------------------------------------------------- the database away
+
+
+def away() -> OperationalError:
+    return OperationalError("COMMIT", {}, sqlite3.OperationalError("database is locked"))
+
+
+async def test_a_write_waits_for_the_database_and_is_made_once(run: JobRun) -> None:
+    tries = 0
+
+    async def work(session: AsyncSession) -> None:
+        nonlocal tries
+        tries += 1
+        await adding(run, "d1")(session)
+        await session.flush()
+        if tries < 3:
+            raise away()
+
+    await run.write(work)
+    assert (tries, await datasets(run.database)) == (3, 1)
+
+
+async def test_a_stopping_attempt_does_not_wait_for_the_database(run: JobRun) -> None:
+    async def work(_session: AsyncSession) -> None:
+        raise away()
+
+    run.stop()
+    with pytest.raises(OperationalError):
+        await run.write(work)
+
+
+async def test_an_end_whose_answer_was_lost_is_found_to_be_made(run: JobRun) -> None:
+    await run.finish("SUCCEEDED")
+    run.ended_as = None
+    assert await run.finish("SUCCEEDED", write=adding(run, "d1")) == "SUCCEEDED"
+    assert await datasets(run.database) == 0
