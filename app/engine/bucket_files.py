@@ -75,7 +75,7 @@ class BucketWriter:
 
 
 def parquet_list(paths: Sequence[Path], columns: str) -> str:
-    """The rows of the files with their bucket, as an SQL table expression; `columns` names and types them when there is no file."""
+    """SQL for the rows of the files with their bucket; `columns` names and types them when there is no file."""
     if not paths:
         names = ", ".join(
             f"CAST(NULL AS {column.split(' ', 1)[1]}) AS {column.split(' ', 1)[0]}" for column in columns.split(", ")

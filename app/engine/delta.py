@@ -1,4 +1,4 @@
-"""Delta tables partitioned by bucket: versions, files and commits of files that are already written; knows no people."""
+"""Delta tables partitioned by bucket: versions, and commits of files already written; knows no people."""
 
 import json
 import os
@@ -33,7 +33,7 @@ class TableVersion:
     files: tuple[DataFile, ...]
 
     def paths(self, bucket: int | None = None) -> list[Path]:
-        """The files of one bucket, or all, oldest name last decided by the table: callers must not rely on the order."""
+        """The files of one bucket, or all, in no order to rely on."""
         return [self.folder / file.name for file in self.files if bucket is None or file.bucket == bucket]
 
 

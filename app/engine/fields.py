@@ -1,4 +1,4 @@
-"""The types of a dataset's fields: how they widen, how DuckDB names them, how text becomes their values; knows no files."""
+"""Types of fields: how they widen, how DuckDB names them, how text becomes their values; knows no files."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ NOUNS = {
     Scalar.STRING: "text",
     Scalar.BOOLEAN: "true or false",
     Scalar.DATE: "a date (YYYY-MM-DD)",
-    Scalar.TIMESTAMP: "a time (ISO 8601, such as 2026-06-15T12:00:00Z)",
+    Scalar.TIMESTAMP: "a time (ISO 8601, such as 2026-06-15 or 2026-06-15T12:00:00Z)",
 }
 
 

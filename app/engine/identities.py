@@ -20,10 +20,10 @@ _TOO_MANY_FILES = 16
 
 
 def assign(lake: TenantLake, database: duckdb.DuckDBPyConnection, scratch: Path, namespace: str) -> int:
-    """Gives the ids in the table `senders(id, first_row)` their places: fills `people(id, bucket, ordinal)`; returns how many are new.
+    """Gives the ids of the table `senders(id, first_row)` their places: fills `people(id, bucket, ordinal, fresh)`.
 
-    New identities are committed before any of their data: one without data is harmless, since only people with a record or an event
-    are profiles.
+    Returns how many are new. New identities are committed before any of their data: one without data is harmless,
+    since only people with a record or an event are profiles.
     """
     with lake.lock("identities"):
         bits = lake.choose_bucket_bits(only_row(database, "SELECT count(*) FROM senders")[0])
@@ -46,7 +46,9 @@ def assign(lake: TenantLake, database: duckdb.DuckDBPyConnection, scratch: Path,
             SELECT id, bucket, ordinal, false AS fresh FROM matched WHERE ordinal IS NOT NULL
             UNION ALL
             SELECT id, matched.bucket,
-                (coalesce(next.ordinal, 0) + row_number() OVER (PARTITION BY matched.bucket ORDER BY first_row) - 1)::INTEGER, true
+                (coalesce(next.ordinal, 0) - 1
+                 + row_number() OVER (PARTITION BY matched.bucket ORDER BY first_row))::INTEGER,
+                true
             FROM matched LEFT JOIN next ON next.bucket = matched.bucket WHERE matched.ordinal IS NULL
             """
         )

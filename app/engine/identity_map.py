@@ -17,8 +17,8 @@ def identity_map(
 ) -> pa.Array:
     """One map for each of the `ordinals` (rising).
 
-    `primary` has their namespaces and ids; `given` are maps of some of them, of the kind that comes out. The primary identity
-    comes first in its namespace and is marked so; the others keep the mark that they came with.
+    `primary` has their namespaces and ids; `given` are maps of some of them, of the kind that comes out. The primary
+    identity comes first in its namespace and is marked so; the others keep the mark that they came with.
     """
     n = len(ordinals)
     owner = [np.arange(n)]
@@ -40,7 +40,7 @@ def identity_map(
 def _assembled(
     n: int, owner: NDArray[np.int64], names: pa.Array, ids: pa.Array, primary: NDArray[np.bool_]
 ) -> pa.Array:
-    """Sorts the identities by owner and namespace, each once (as it came first), and puts lists and maps around them."""
+    """Sorts the identities by owner and namespace, each once (as it came first), and puts lists and maps around."""
     name_codes = names.dictionary_encode().indices.to_numpy()
     id_codes = ids.dictionary_encode().indices.fill_null(-1).to_numpy()
     came = np.arange(len(owner))
@@ -50,7 +50,9 @@ def _assembled(
     kept = kept[id_codes[kept] >= 0]
     kept = kept[np.lexsort((came[kept], name_codes[kept], owner[kept]))]
     starts = np.flatnonzero(
-        np.insert((np.diff(owner[kept]) != 0) | (np.diff(name_codes[kept]) != 0), 0, True) if len(kept) else np.zeros(0, bool)
+        np.insert((np.diff(owner[kept]) != 0) | (np.diff(name_codes[kept]) != 0), 0, True)
+        if len(kept)
+        else np.zeros(0, bool)
     )
     identity = pa.StructArray.from_arrays(
         [ids.take(pa.array(kept)), pa.array(primary[kept])], fields=list(_TYPE.item_type.value_type)

@@ -15,7 +15,7 @@ from app.engine import identities
 from app.engine.arrow_types import arrow_type, object_type
 from app.engine.bucket_files import BucketWriter, parquet_list
 from app.engine.delta import BUCKET, DataFile, commit, committed_version, next_version, open_table
-from app.engine.fields import noun, parsed, sql_type, widen
+from app.engine.fields import MAPS, noun, parsed, sql_type, widen
 from app.engine.lake import TenantLake, name_literal, only_row, text_literal, write_atomically
 from app.engine.reading import Column, FileFormat, Source, Unreadable, open_source, plain_file, refuse
 from app.engine.reading.columns import complaint
@@ -35,8 +35,9 @@ _SYSTEM: Mapping[str, pa.DataType] = {
     "__ingested": pa.timestamp("us", tz="UTC"),
     "__time": pa.timestamp("us", tz="UTC"),
 }
-"""Columns of ours, before those of the user: whose row it is, and where and when it came from. `__time` (of records only) is how new
-the record says it is."""
+"""Columns of ours, before those of the user: whose row it is, and where and when it came from.
+
+`__row` is for events only, `__time` for records only: how new the record says it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,10 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of a batch. `row_count` are the rows stored: not those sent before, nor a record replaced by a later row."""
+    """What became of a batch.
+
+    `row_count` are the rows stored: not events sent before, nor a record that a later row of the file replaces.
+    """
 
     row_count: int
     rejected_rows: int
@@ -86,7 +90,7 @@ class NoGoodRows(Refusal):
 def ingest(
     lake: TenantLake, dataset_id: str, shape: DatasetShape, file: Path, format: FileFormat, batch_id: str
 ) -> Ingested:
-    """Adds the good rows of the file to the dataset in one commit; a batch id that has been committed is not added again.
+    """Adds the good rows of the file to the dataset in one commit; a batch id that was committed is not added again.
 
     Raises `Refusal` when the file as a whole cannot be used (`NoGoodRows` when no row can), with nothing changed.
     """
@@ -174,7 +178,8 @@ class _Batch:
                 raise NoGoodRows(rejected_rows, rejected)
             raise refuse("the file has no rows")
         self.database.execute(
-            "CREATE TABLE senders AS SELECT __id AS id, min(__row) AS first_row FROM staged WHERE __problem IS NULL GROUP BY __id"
+            "CREATE TABLE senders AS SELECT __id AS id, min(__row) AS first_row FROM staged"
+            " WHERE __problem IS NULL GROUP BY __id"
         )
         new_profiles = identities.assign(self.lake, self.database, self.scratch, self.shape.namespace)
         fields = ObjectType({name: column.type for name, column in columns.items()})
@@ -190,7 +195,9 @@ class _Batch:
     def _open(self, file: Path, format: FileFormat) -> Source:
         identity, time = self.shape.identity_column, self.time_column
         as_text = frozenset({identity, EVENT_ID} if self.is_event else {identity})
-        known = ObjectType({n: t for n, t in self.known.fields.items() if not (self.is_event and n == TIMESTAMP)})
+        maps = {path[0]: type_ for path, type_ in MAPS.items() if len(path) == 1}
+        typed = {**maps, **self.known.fields}
+        known = ObjectType({n: t for n, t in typed.items() if not (self.is_event and n == TIMESTAMP)})
         source = open_source(self.database, file, self.scratch, format, known, as_text)
         there = ", ".join(source.names)
         if identity not in source.names:
@@ -228,9 +235,8 @@ class _Batch:
             time = f"CAST({column.value} AS TIMESTAMPTZ)"
         else:
             time = parsed(text, Scalar.TIMESTAMP)
-        noun_ = f"{noun(Scalar.TIMESTAMP)[:-1]} or a date 2026-06-15)"
         missing = f"ELSE {text_literal(f'{name}: the time is missing')}" if self.is_event else ""
-        unreadable = f"WHEN {text} IS NOT NULL THEN {complaint(name, text, noun_)}"
+        unreadable = f"WHEN {text} IS NOT NULL THEN {complaint(name, text, noun(Scalar.TIMESTAMP))}"
         return time, f"CASE WHEN ({time}) IS NOT NULL THEN NULL {unreadable} {missing} END"
 
     def _rejected(self, unreadable: Unreadable) -> tuple[int, tuple[RejectedRow, ...]]:
@@ -285,7 +291,10 @@ class _Batch:
         )
 
     def _commit(self, writer: BucketWriter, files: list[DataFile], schema: pa.Schema, result: Ingested) -> None:
-        """The note comes first: it says what to remove when there is no commit after it, and what the batch brought when there is."""
+        """Commits the files, after a note of them.
+
+        The note says what to remove when no commit follows, and what the batch brought when one does.
+        """
         note = _note(self.folder, self.batch_id)
         note.parent.mkdir(parents=True, exist_ok=True)
         content = {"batch": self.batch_id, "files": [file.name for file in files], "ingested": asdict(result)}
@@ -315,7 +324,7 @@ def _note(folder: Path, batch_id: str) -> Path:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Removes the files of batches that a killed process moved here and did not commit. Call it under the dataset's lock."""
+    """Removes files that a killed process moved here and did not commit. Call it under the dataset's lock."""
     for mark in (folder / "_batches").glob("*.unfinished"):
         note = mark.with_suffix(".json")
         content = json.loads(note.read_text())

@@ -1,4 +1,4 @@
-"""Where the data of a sandbox lies: folders, locks, scratch space and DuckDB sessions; knows no tables and no formats."""
+"""Where the data of a sandbox lies: folders, locks, scratch space, DuckDB sessions; knows no tables and no formats."""
 
 import fcntl
 import hashlib
@@ -79,7 +79,7 @@ class TenantLake:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(parent)
         name = uuid.uuid4().hex
-        # The lock lies beside the folder and is taken before the folder exists, so that nobody can take it for abandoned.
+        # The lock lies beside the folder and is taken before that exists, so that nobody takes it for abandoned.
         handle = os.open(parent / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -94,7 +94,7 @@ class TenantLake:
 
     @contextmanager
     def session(self, scratch: Path, readable: Sequence[Path] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB of its own that reads and writes in this sandbox's folder and reads the files of `readable`, nothing else.
+        """A DuckDB of its own that may touch this sandbox's folder and read the files of `readable`, nothing else.
 
         Times are UTC. Its tables lie in a file below `scratch`, so that they need no memory.
         """
@@ -125,7 +125,7 @@ class TenantLake:
             return None
 
     def choose_bucket_bits(self, people: int) -> int:
-        """The bits for a sandbox that begins with so many people, kept for good. Call it under the lock of the identities."""
+        """The bits for a sandbox that begins with so many people, kept for good. Call it under the identities' lock."""
         chosen = self.bucket_bits()
         if chosen is None:
             chosen = FEWEST_BUCKET_BITS

@@ -12,7 +12,7 @@ from app.engine.bucket import Path
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
-"""Text outside maps comes as codes into a dictionary: the files hold it so, and tests on text look at the dictionary."""
+"""Text outside maps comes as codes into a dictionary: the files hold it so, and tests on text look at that alone."""
 
 
 def prune(fields: ObjectType, paths: Iterable[Path]) -> ObjectType:
@@ -152,7 +152,7 @@ def plain_type(arrow: pa.DataType) -> pa.DataType:
 
 
 def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
-    """The array with exactly the fields of the type, in their order; what it lacks is null, and so is what contradicts it."""
+    """The array with exactly the fields of the type, in their order; what is missing or contradicts it is null."""
     target = stored_type(type_, in_map)
     if array.type == target:
         return array
@@ -163,7 +163,9 @@ def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
             there = {field.name: position for position, field in enumerate(array.type)}
             parts = array.flatten()
             children = [
-                shape(parts[there[name]], inner, in_map) if name in there else pa.nulls(len(array), stored_type(inner, in_map))
+                shape(parts[there[name]], inner, in_map)
+                if name in there
+                else pa.nulls(len(array), stored_type(inner, in_map))
                 for name, inner in type_.fields.items()
             ]
             return pa.StructArray.from_arrays(children, fields=list(target), mask=pc.is_null(array))

@@ -20,7 +20,7 @@ __all__ = ["BucketResult", "Cancelled", "run"]
 
 @dataclass(frozen=True, slots=True)
 class BucketResult:
-    """What came of one bucket: memberships and counts of the definitions that could be evaluated, errors of the others."""
+    """What came of one bucket: memberships and counts of what could be evaluated, errors of the others."""
 
     bucket: int
     profiles: int
@@ -51,14 +51,14 @@ class _Work:
         found = evaluate(self.plan, bucket, now=self.now, member=member, cancelled=self.stopped)
         before, namespaces = self.previous(number), self.snapshot.namespaces(number)
         result = BucketResult(number, len(bucket.ordinals), [], {}, {})
-        for id, rows in found.items():
+        for definition, rows in found.items():
             if isinstance(rows, EvaluationError):
-                result.errors[id] = rows
+                result.errors[definition] = rows
                 continue
-            members = BitMap(bucket.ordinals[rows])
-            membership = next_membership(before.get(id), id, members, self.versions[id], self.now)
+            members, version = BitMap(bucket.ordinals[rows]), self.versions[definition]
+            membership = next_membership(before.get(definition), definition, members, version, self.now)
             result.memberships.append(membership)
-            result.counts[id] = counts(membership, namespaces)
+            result.counts[definition] = counts(membership, namespaces)
         return result
 
 
@@ -77,9 +77,10 @@ def run(
 ) -> None:
     """Evaluates the plan over the buckets, at most `threads` of them in memory.
 
-    `stored` gives the membership of a segment outside the plan in a bucket, `previous` those of the run before by definition,
-    `versions` the version of each definition. `finished` gets each result on the calling thread, in any order. Raises `Cancelled` soon
-    after `cancelled` says so; results handed over until then are whole. An error of `finished` or of a bucket ends the run.
+    `stored` gives the membership of a segment outside the plan in a bucket, `previous` those of the run before by
+    definition, `versions` the version of each definition. `finished` gets each result on the calling thread, in any
+    order. Raises `Cancelled` soon after `cancelled` says so; results handed over until then are whole. An error of
+    `finished` or of a bucket ends the run.
     """
     given_up = threading.Event()
     work = _Work(plan, snapshot, now, stored, previous, versions, lambda: given_up.is_set() or cancelled())

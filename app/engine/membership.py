@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,8 +32,8 @@ _SCHEMA = pa.schema(
 class Membership:
     """One definition in one bucket after one run; the bitmaps hold ordinals.
 
-    `entered` are the members that were none before the run, `exited` those who were and are none now. `qualified` tells when
-    somebody last entered: cohorts by time, of the members and of all who have left, each person in one of them.
+    `entered` are the members that were none before the run, `exited` those who were and are none now. `qualified`
+    tells when somebody last entered: cohorts by time, of the members and of all who have left, each person in one.
     """
 
     definition: str
@@ -118,7 +119,7 @@ class MembershipFiles:
         table = pq.read_table(self.lake.membership(run_id) / name, partitioning=None)
         if definitions is not None:
             table = table.filter(pc.is_in(table["definition"], pa.array(list(definitions), pa.string())))
-        # Read as text of bytes and integers: Arrow's times to Python need no time zone database that way.
+        # Without their zone, Arrow's times become Python's with no time zone database.
         return {row["definition"]: _membership(row) for row in table.cast(_READ).to_pylist()}
 
 
@@ -130,12 +131,9 @@ _READ = pa.schema(
 )
 
 
-def _membership(row: Mapping[str, object]) -> Membership:
-    qualified = row["qualified"]
-    assert isinstance(qualified, list)
-    return Membership(
-        str(row["definition"]),
-        int(str(row["version"])),
-        *(BitMap.deserialize(row[name]) for name in ("members", "entered", "exited")),
-        tuple((item["at"].replace(tzinfo=UTC), BitMap.deserialize(item["members"])) for item in qualified),
+def _membership(row: Mapping[str, Any]) -> Membership:
+    members, entered, exited = (BitMap.deserialize(row[name]) for name in ("members", "entered", "exited"))
+    qualified = tuple(
+        (item["at"].replace(tzinfo=UTC), BitMap.deserialize(item["members"])) for item in row["qualified"]
     )
+    return Membership(row["definition"], row["version"], members, entered, exited, qualified)

@@ -1,4 +1,4 @@
-"""Pages of people for a reader: identities, attributes and events as JSON values; knows files of one bucket, no rules."""
+"""Pages of people for a reader: identities, attributes, events as JSON values; knows files of a bucket, no rules."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,9 @@ def people(path_of: Callable[[int], FilePath | None], keys: Sequence[Key]) -> li
     return [found.get(key) for key in keys]
 
 
-def attributes(path_of: Callable[[int], FilePath | None], keys: Sequence[Key], wanted: ObjectType) -> list[dict[str, Any]]:
+def attributes(
+    path_of: Callable[[int], FilePath | None], keys: Sequence[Key], wanted: ObjectType
+) -> list[dict[str, Any]]:
     found: dict[Key, dict[str, Any]] = {}
     for bucket, ordinals in _by_bucket(keys).items():
         path = path_of(bucket)
@@ -101,9 +103,9 @@ def events(
             places = zip(
                 table[_ORDINAL].to_pylist(), _times(table["__timestamp"]), _ids(table).to_pylist(), strict=True
             )
-            for row, (ordinal, time, id) in enumerate(places):
-                if after is None or (time, id) < (after[0], after[1]):
-                    found[bucket, ordinal].setdefault((time, id), (table, row))
+            for row, (ordinal, *place) in enumerate(places):
+                if after is None or tuple(place) < after:
+                    found[bucket, ordinal].setdefault((place[0], place[1]), (table, row))
     return [_page(found[key], wanted, first) for key in keys]
 
 
@@ -118,7 +120,7 @@ def event_counts(datasets: Mapping[str, TableVersion], keys: Sequence[Key]) -> l
 
 
 def event_ids(path: FilePath) -> pa.ChunkedArray:
-    """The ids of all events of a file: their `_id`, or one made from the place in their batch (as `event_id_sql` says)."""
+    """The ids of all events of a file: their `_id`, or one made from the place in the batch, as `event_id_sql` says."""
     file = pq.ParquetFile(path)
     names = [name for name in ("_id", "__batch", "__row") if name in file.schema_arrow.names]
     return _ids(file.read(columns=names).rename_columns(["___id" if name == "_id" else name for name in names]))
@@ -187,7 +189,7 @@ def _object(values: Mapping[str, Any], type_: ObjectType) -> dict[str, Any]:
 
 
 def _json(value: Any, type_: Type) -> Any:
-    """The value as JSON has it: whole numbers without a point, times in ISO 8601, maps as objects; objects of nulls only are None."""
+    """The value as JSON has it: whole numbers without a point, times in ISO 8601, objects of nulls only as None."""
     match type_:
         case ObjectType():
             return _object(value, type_) or None

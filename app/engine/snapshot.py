@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from pyroaring import BitMap
 
 from app.engine import pages
 from app.engine.bucket import Bucket, Needs, Path
-from app.engine.ingest import EVENT_ID, TIMESTAMP
+from app.engine.delta import DataFile
+from app.engine.ingest import TIMESTAMP
 from app.engine.lake import TenantLake
 from app.engine.leaves import open_file, prune, read_columns, stored_type
 from app.engine.pages import EventPage, Key, Person
 from app.engine.view import ORDINAL, Dataset, MergeRule, Sources, View, namespaces, open_view, refresh, sources
-from app.pql.schema import EVENTS, ArrayType, ObjectType
+from app.pql.schema import EVENTS, ObjectType
 
 
 def open_snapshot(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]) -> "Snapshot":
@@ -58,7 +60,7 @@ class Snapshot:
         tables = {**self.sources.records, **self.sources.events}
         table = self.view.table
         return {
-            "datasets": {id: version.version for id, version in tables.items()},
+            "datasets": {dataset: version.version for dataset, version in tables.items()},
             "view": {"generation": self.view.generation, "version": table.version if table is not None else None},
         }
 
@@ -106,17 +108,16 @@ class Snapshot:
         return pages.event_counts(self.sources.events, keys)
 
     @property
-    def _view_files(self) -> Sequence[Any]:
+    def _view_files(self) -> Sequence[DataFile]:
         return self.view.table.files if self.view.table is not None else ()
 
-    def _view_path(self, bucket: int) -> Any:
+    def _view_path(self, bucket: int) -> FilePath | None:
         paths = self.view.table.paths(bucket) if self.view.table is not None else []
         return paths[0] if paths else None
 
     def _events(self, bucket: int, paths: frozenset[Path]) -> tuple[pa.Table, NDArray[np.int32]]:
         """All events of the bucket by (ordinal, timestamp, id), with the ordinals of their owners."""
-        fields = self.schema.fields[EVENTS]
-        wanted = prune(fields.element, paths) if isinstance(fields, ArrayType) and paths else ObjectType()
+        wanted = prune(self.sources.event_fields, paths)
         files = [path for table in self.sources.events.values() for path in table.paths(bucket)]
         if not files:
             return _no_events()
@@ -149,16 +150,14 @@ def _together(parts: Sequence[pa.Table], wanted: ObjectType) -> pa.Table:
             [
                 chunk
                 for part in parts
-                for chunk in (
-                    part[name].chunks if name in part.schema.names else [pa.nulls(part.num_rows, target)]
-                )
+                for chunk in (part[name].chunks if name in part.schema.names else [pa.nulls(part.num_rows, target)])
             ],
             target,
         )
     return pa.table(columns)
 
 
-def _merged_order(keys: pa.Table, files: Sequence[Any]) -> NDArray[np.int64]:
+def _merged_order(keys: pa.Table, files: Sequence[FilePath]) -> NDArray[np.int64]:
     """The order of all events by (ordinal, time, id); the ids are read only when two events meet at one instant."""
     ordinals = keys[ORDINAL].to_numpy()
     times = keys["__at"].cast(pa.int64()).to_numpy()
@@ -167,11 +166,13 @@ def _merged_order(keys: pa.Table, files: Sequence[Any]) -> NDArray[np.int64]:
     if not tied.any():
         return order
     either = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
-    ids = pa.chunked_array([chunk for path in files for chunk in pages.event_ids(path).chunks]).take(pa.array(order[either]))
+    ids = pa.chunked_array([chunk for path in files for chunk in pages.event_ids(path).chunks]).take(
+        pa.array(order[either])
+    )
     ranks = pc.rank(ids.combine_chunks(), tiebreaker="dense").to_numpy()
     inner = np.lexsort((ranks, times[order[either]], ordinals[order[either]]))
     order[either] = order[either][inner]
     return order
 
 
-__all__ = ["EVENT_ID", "Snapshot", "open_snapshot", "reopen"]
+__all__ = ["Snapshot", "open_snapshot", "reopen"]

@@ -46,8 +46,9 @@ class Dataset:
 class MergeRule:
     """How the records of a person from several datasets become one.
 
-    `TIMESTAMP_ORDERED`: for each field the newest value that is not null, over all datasets. `DATA_SET_PRECEDENCE`: the value of the
-    first dataset that has one, in the order of `datasets`; records of other datasets are left out. Events are never merged.
+    `TIMESTAMP_ORDERED`: for each field the newest value that is not null, over all datasets. `DATA_SET_PRECEDENCE`: the
+    value of the first dataset that has one, in the order of `datasets`; records of other datasets are left out (with no
+    `datasets`, the order is that in which the datasets are given). Events are never merged.
     """
 
     id: str
@@ -85,11 +86,14 @@ class Sources:
         """For each bucket what its part of the view depends on."""
         parts: dict[int, list[str]] = {}
         for kind, tables in (("r", self.records), ("e", self.events)):
-            for id, table in tables.items():
+            for dataset, table in tables.items():
                 for file in sorted(table.files, key=lambda file: file.name):
-                    parts.setdefault(file.bucket, []).append(f"{kind}/{id}/{file.name}")
+                    parts.setdefault(file.bucket, []).append(f"{kind}/{dataset}/{file.name}")
         start = f"{_FORM}/{self.rule.method}"
-        return {bucket: hashlib.sha256("\n".join([start, *names]).encode()).hexdigest()[:32] for bucket, names in parts.items()}
+        return {
+            bucket: hashlib.sha256("\n".join([start, *names]).encode()).hexdigest()[:32]
+            for bucket, names in parts.items()
+        }
 
 
 def sources(
@@ -98,18 +102,19 @@ def sources(
     """The datasets as they are now, or at the versions given (a dataset without one is left out)."""
     order = [dataset.id for dataset in datasets if dataset.kind == "PROFILE"]
     if rule.method == "DATA_SET_PRECEDENCE" and rule.datasets:
-        order = [id for id in rule.datasets if id in order]
+        order = [chosen for chosen in rule.datasets if chosen in order]
     events = [dataset.id for dataset in datasets if dataset.kind == "EVENT"]
-    opened = {}
-    for id in [*order, *events]:
-        if versions is None or id in versions:
-            table = open_table(lake.dataset(id), versions[id] if versions is not None else None)
-            if table is not None:
-                opened[id] = table
+    if versions is None:
+        tables = {name: open_table(lake.dataset(name)) for name in [*order, *events]}
+    else:
+        tables = {
+            name: open_table(lake.dataset(name), versions[name]) for name in [*order, *events] if name in versions
+        }
+    opened = {name: table for name, table in tables.items() if table is not None}
     return Sources(
         rule,
-        {id: opened[id] for id in order if id in opened},
-        {id: opened[id] for id in events if id in opened},
+        {name: opened[name] for name in order if name in opened},
+        {name: opened[name] for name in events if name in opened},
     )
 
 
@@ -202,19 +207,23 @@ def _merged(found: Sources, fields: ObjectType, known: pa.Table, bucket: int) ->
     columns: dict[str, pa.Array] = {ORDINAL: pa.array(ordinals.astype(np.int32))}
     primary = known.take(pa.array(ordinals))
     columns[PROFILE] = pc.binary_join_element_wise(primary["namespace"], primary["id"], ":").combine_chunks()
-    given = [(record[ORDINAL].to_numpy(), record[_IDENTITIES]) for record in records if _IDENTITIES in record.schema.names]
+    given = [
+        (record[ORDINAL].to_numpy(), record[_IDENTITIES]) for record in records if _IDENTITIES in record.schema.names
+    ]
     columns[_IDENTITIES] = identity_map(ordinals, primary, given)
     rows, ranks = _ranked(found, ordinals, records)
     for name, type_ in fields.fields.items():
         if name != _IDENTITIES:
-            there = [(record[name], rows[i], ranks[i]) for i, record in enumerate(records) if name in record.schema.names]
+            there = [
+                (record[name], rows[i], ranks[i]) for i, record in enumerate(records) if name in record.schema.names
+            ]
             if there:
                 columns[name] = _newest(there, type_, len(ordinals))
     return pa.table(columns)
 
 
 def _records(table: TableVersion, fields: ObjectType, bucket: int) -> pa.Table:
-    """What one dataset knows last of each person of the bucket, by ordinal; a later batch replaces a person's record."""
+    """What one dataset knows of each person of the bucket, by ordinal; a later batch replaces a person's record."""
     parts = []
     for path in table.paths(bucket):
         file = open_file(path, fields)
@@ -267,7 +276,8 @@ def _newest(candidates: Sequence[_Candidate], type_: Type, n: int) -> pa.Array:
         children = []
         for position, inner in enumerate(type_.fields.values()):
             inside = [
-                (array.flatten()[position], rows, ranks) for array, (_, rows, ranks) in zip(arrays, candidates, strict=True)
+                (array.flatten()[position], rows, ranks)
+                for array, (_, rows, ranks) in zip(arrays, candidates, strict=True)
             ]
             children.append(_newest(inside, inner, n))
         absent = np.logical_and.reduce([child.is_null().to_numpy(zero_copy_only=False) for child in children])
@@ -300,5 +310,6 @@ def _by_namespace(ordinals: NDArray[np.int32], identities: pa.MapArray) -> dict[
     keys = identities.keys.dictionary_encode()
     codes = keys.indices.to_numpy()
     return {
-        name: BitMap(np.unique(owners[codes == code]).astype(np.uint32)) for code, name in enumerate(keys.dictionary.to_pylist())
+        name: BitMap(np.unique(owners[codes == code]).astype(np.uint32))
+        for code, name in enumerate(keys.dictionary.to_pylist())
     }

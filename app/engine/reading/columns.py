@@ -13,7 +13,7 @@ from app.pql.schema import Type
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column as it will be stored: its type, SQL for its value, and SQL for a sentence (NULL when the value is fine)."""
+    """A column as it will be stored: its type, SQL for its value, and SQL for what is wrong (NULL when it is fine)."""
 
     type: Type
     value: str
@@ -41,9 +41,9 @@ class Unreadable:
 class Source:
     """The rows of a file.
 
-    `relation` is an SQL table expression with a column `__row` (1-based, counting the rows that could be read). `texts` has, for the
-    columns of the top, SQL for their text as written. `names` are all columns of the file, also those without any value, which
-    `columns` leaves out. `problem` is SQL for what is wrong with a row as a whole.
+    `relation` is an SQL table expression with a column `__row` (1-based, counting the rows that could be read).
+    `texts` has, for the columns of the top, SQL for their text as written. `names` are all columns of the file, also
+    those without any value, which `columns` leaves out. `problem` is SQL for what is wrong with a row as a whole.
     """
 
     relation: str

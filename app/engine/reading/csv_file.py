@@ -77,9 +77,9 @@ def _header(file: Path) -> tuple[tuple[str, ...], str]:
 def _relation(file: Path, names: tuple[str, ...], delimiter: str, options: str) -> str:
     columns = ", ".join(f"{text_literal(name)}: 'VARCHAR'" for name in names)
     return (
-        f"(SELECT row_number() OVER () AS __row, * FROM read_csv({text_literal(str(file))}, auto_detect = false, header = true,"
-        f" delim = {text_literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}, strict_mode = true,"
-        f" max_line_size = {LONGEST_ROW}, {options}))"
+        f"(SELECT row_number() OVER () AS __row, * FROM read_csv({text_literal(str(file))}, auto_detect = false,"
+        f" header = true, delim = {text_literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}},"
+        f" strict_mode = true, max_line_size = {LONGEST_ROW}, {options}))"
     )
 
 
@@ -149,7 +149,7 @@ def _swallows_rows(database: duckdb.DuckDBPyConnection, run: str) -> bool:
 def _one_row_a_line(file: Path, target: Path, width: int, delimiter: str, notes: dict[int, str]) -> Path:
     """The file with a line for each row: one with an open quotation mark becomes a row that is too long, and is noted.
 
-    Only for files in which such a mark swallowed what follows it. Values over several lines are lost with it, and reported.
+    Only for files in which such a mark swallowed what follows it. Values over several lines are lost, and reported.
     """
     mark = delimiter.encode()
     broken = mark * width + b"\n"

@@ -26,7 +26,8 @@ def read(
             raise refuse("the file is Parquet, not NDJSON")
     lines = (
         f"SELECT row_number() OVER () AS __row, json FROM read_json_objects({text_literal(str(file))},"
-        f" format = 'newline_delimited', ignore_errors = true, maximum_object_size = {LONGEST_ROW}, compression = 'none')"
+        f" format = 'newline_delimited', ignore_errors = true, maximum_object_size = {LONGEST_ROW},"
+        " compression = 'none')"
     )
     structure = _Structure(database, f"(SELECT json FROM ({lines}) WHERE {_IS_OBJECT})")
     try:
@@ -133,7 +134,7 @@ class _Structure:
                 return Scalar.STRING if node == "VARCHAR" else Scalar.NUMBER
 
     def _untangle(self, path: str) -> Any:
-        """The structure at a place with values of several kinds: that of most of them; scalars of several kinds are text."""
+        """The structure at a place with values of several kinds: that of most; scalars of several kinds are text."""
         counts = dict(
             self.database.execute(
                 f"SELECT json_type(v) AS kind, count(*) FROM {self._values(path)} WHERE kind <> 'NULL' GROUP BY kind"
@@ -172,7 +173,7 @@ class _Structure:
         return _replaced(draft, "$", guessed)  # type: ignore[no-any-return]
 
     def _guess_single(self, places: list[str]) -> dict[str, Scalar]:
-        """The types of texts outside lists and maps; all of a row are taken at once, so that each line is parsed once."""
+        """The types of texts outside lists and maps; all of a row at once, so that each line is parsed once."""
         if not places:
             return {}
         counts = []

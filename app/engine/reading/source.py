@@ -46,8 +46,8 @@ def open_source(
 ) -> Source:
     """The rows of an unpacked file.
 
-    `known` are the fields that the dataset has already: their types are taken, others are found from the whole file; the
-    columns of `as_text` stay text as written. Raises `Refusal` when the file is not of that format.
+    `known` are the fields that the dataset has already: their types are taken, others are found from the whole file;
+    the columns of `as_text` stay text as written. Raises `Refusal` when the file is not of that format.
     """
     source = _READERS[format](database, file, scratch, known, as_text)
     clash = case_clash(ObjectType({**known.fields, **{name: column.type for name, column in source.columns.items()}}))
