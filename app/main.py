@@ -1,0 +1,115 @@
+"""Wires the parts into one server: the only place that knows all of them."""
+
+import asyncio
+import logging
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.applications import Starlette
+
+from app.api.context import ApiParts, Limits
+from app.api.page import missing_reason
+from app.api.routes import api_routes
+from app.clock import Clock, utc_now
+from app.engine.lake import Lake
+from app.settings import Settings
+from app.storage.changes import Changes
+from app.storage.database import Database
+from app.worker.loop import Worker
+
+log = logging.getLogger("segmentation")
+
+STOP_SECONDS = 9.0
+"""How long a stopping process waits for the bucket in hand before its jobs are left to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every process of ours has: the same for the server, a worker and the commands."""
+
+    settings: Settings
+    database: Database
+    lake: Lake
+    changes: Changes
+    clock: Clock
+
+    def worker(self) -> Worker:
+        return Worker(
+            self.database,
+            self.changes,
+            self.lake,
+            self.clock,
+            concurrency=self.settings.concurrent_jobs,
+            lease_seconds=self.settings.lease_seconds,
+            threads=self.settings.threads,
+        )
+
+
+@asynccontextmanager
+async def open_parts(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[Parts]:
+    """Opens database (migrated) and lake, and closes them."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.database)
+    try:
+        await database.migrate()
+        lake = Lake(settings.data_dir / "lake", memory_limit=settings.memory_limit, threads=settings.threads)
+        async with Changes.open(database) as changes:
+            yield Parts(settings, database, lake, changes, clock)
+    finally:
+        await database.dispose()
+
+
+@asynccontextmanager
+async def working(parts: Parts) -> AsyncIterator[None]:
+    """A worker beside whatever the caller does; on leaving it finishes or hands back what it holds."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(parts.worker().run(stop), name="worker")
+    try:
+        yield
+    finally:
+        stop.set()
+        try:
+            await asyncio.wait_for(running, STOP_SECONDS)
+        except TimeoutError:
+            log.warning("the worker did not stop within %.0f seconds; its leases run out by themselves", STOP_SECONDS)
+
+
+def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
+    """The ASGI application. Its parts open when it starts and close when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        if reason := missing_reason():
+            log.warning("GraphiQL is not available: %s", reason)
+        async with open_parts(settings, clock) as parts, _uploads(settings.data_dir) as uploads:
+            api = ApiParts(
+                database=parts.database,
+                lake=parts.lake,
+                changes=parts.changes,
+                clock=clock,
+                uploads=uploads,
+                limits=Limits(
+                    max_tokens=settings.max_tokens,
+                    max_depth=settings.max_depth,
+                    max_aliases=settings.max_aliases,
+                    max_upload_bytes=settings.max_upload_bytes,
+                ),
+            )
+            app.router.routes.extend(api_routes(api))
+            if settings.worker:
+                async with working(parts):
+                    yield
+            else:
+                yield
+
+    return Starlette(lifespan=lifespan)
+
+
+@asynccontextmanager
+async def _uploads(data_dir: Path) -> AsyncIterator[Path]:
+    """A folder for files in transit, on the disk of the lake and gone with the process."""
+    with tempfile.TemporaryDirectory(prefix="uploads-", dir=data_dir) as folder:
+        yield Path(folder)

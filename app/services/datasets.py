@@ -1,0 +1,146 @@
+"""Datasets: named tables of people or events, filled batch by batch."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.engine.ingest import dataset_fields
+from app.engine.lake import Lake
+from app.errors import ErrorCode, Refusal, Refusals
+from app.pql.schema import leaf_paths
+from app.scope import Scope
+from app.services.names import refuse_bad_name
+from app.services.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
+from app.services.rows import as_row, get_rows, select_rows
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tenancy import within
+
+_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
+_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+_DATASET_ORDER = Order("CREATED", (Key(_DATASETS.created_at), Key(_DATASETS.id)))
+_BATCH_ORDER = Order("NEWEST", (Key(_BATCHES.created_at, descending=True), Key(_BATCHES.id, descending=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class NewDataset:
+    """`identity_column` and `namespace` are the primary identity; `timestamp_column` is for events only."""
+
+    name: str
+    kind: str
+    identity_column: str | None = None
+    namespace: str | None = None
+    timestamp_column: str | None = None
+
+
+async def create(database: Database, clock: Clock, scope: Scope, new: NewDataset) -> DatasetRow:
+    """Raises `Refusals` for what does not fit together and `Refusal` for a name that is taken."""
+    _refuse_misfits(new)
+    now = clock()
+    async with database.write() as session:
+        await refuse_taken_name(session, scope, new.name)
+        row = DatasetRow(
+            organisation=scope.organisation,
+            sandbox=scope.sandbox,
+            id=new_id(now),
+            name=new.name,
+            kind=new.kind,
+            identity_column=new.identity_column,
+            namespace=new.namespace,
+            timestamp_column=new.timestamp_column,
+            row_count=0,
+            created_by=scope.user,
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(row)
+    return row
+
+
+async def refuse_taken_name(session: AsyncSession, scope: Scope, name: str) -> None:
+    if await by_name(session, scope, name) is not None:
+        message = f"there is a dataset named {name!r} already: choose another name"
+        raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
+
+
+async def by_name(session: AsyncSession, scope: Scope, name: str) -> DatasetRow | None:
+    row = (await session.execute(select_rows(DatasetRow, scope).where(_DATASETS.name == name))).first()
+    return None if row is None else as_row(DatasetRow, row)
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, DatasetRow]:
+    return await get_rows(session, DatasetRow, scope, ids)
+
+
+async def page(session: AsyncSession, scope: Scope, request: PageRequest, kind: str | None = None) -> Slice[DatasetRow]:
+    statement = select_rows(DatasetRow, scope)
+    if kind is not None:
+        statement = statement.where(_DATASETS.kind == kind)
+    return await fetch_page(session, statement, _DATASET_ORDER, request, lambda row: as_row(DatasetRow, row))
+
+
+async def count(session: AsyncSession, scope: Scope, kind: str | None = None) -> int:
+    statement = within(select(func.count()).select_from(DatasetRow), DatasetRow, scope.tenant)
+    if kind is not None:
+        statement = statement.where(_DATASETS.kind == kind)
+    return (await session.execute(statement)).scalar_one()
+
+
+async def fields_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """Path and type of each field of each dataset, as PQL sees them; none before the first batch."""
+
+    def read() -> dict[str, list[tuple[str, str]]]:
+        tenant = lake.tenant(scope.tenant)
+        return {id_: [(path, str(type_)) for path, type_ in leaf_paths(dataset_fields(tenant, id_))] for id_ in ids}
+
+    return await asyncio.to_thread(read)
+
+
+async def batches_get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, BatchRow]:
+    return await get_rows(session, BatchRow, scope, ids)
+
+
+async def batches_by_dataset(
+    session: AsyncSession, scope: Scope, dataset_ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[BatchRow]]:
+    """Newest first."""
+    statement = select_rows(BatchRow, scope)
+    return await fetch_pages(
+        session,
+        statement,
+        _BATCHES.dataset_id,
+        _BATCH_ORDER,
+        request,
+        dataset_ids,
+        lambda row: as_row(BatchRow, row),
+    )
+
+
+async def batch_counts(session: AsyncSession, scope: Scope, dataset_ids: Sequence[str]) -> dict[str, int]:
+    statement = within(select(_BATCHES.dataset_id, func.count()), BatchRow, scope.tenant)
+    grouped = statement.where(_BATCHES.dataset_id.in_(dataset_ids)).group_by(_BATCHES.dataset_id)
+    found = {dataset_id: int(number) for dataset_id, number in await session.execute(grouped)}
+    return {dataset_id: found.get(dataset_id, 0) for dataset_id in dataset_ids}
+
+
+def _refuse_misfits(new: NewDataset) -> None:
+    refusals: list[Refusal] = []
+
+    def refuse(message: str, *path: str) -> None:
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
+
+    refuse_bad_name(new.name, refusals)
+    if new.kind not in {"PROFILE", "EVENT"}:
+        refuse(f"datasets of kind {new.kind} cannot be created yet: use PROFILE or EVENT", "kind")
+    if not new.identity_column or not new.namespace:
+        refuse("say which column holds the primary identity, and its namespace", "primary_identity")
+    if new.kind == "EVENT" and not new.timestamp_column:
+        refuse("an EVENT dataset needs `timestampColumn`: the column with the time of each event", "timestamp_column")
+    if refusals:
+        raise Refusals(refusals)

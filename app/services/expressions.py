@@ -1,0 +1,75 @@
+"""Expressions of a tenant: checked against the schema of its profiles and the segments that it has."""
+
+import asyncio
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.engine.lake import Lake
+from app.engine.profiles import Dataset, schema_of
+from app.errors import ExpressionRefused
+from app.pql.checker import Checked, check
+from app.pql.json_form import from_json, to_json
+from app.pql.parser import parse
+from app.pql.printer import print_tree
+from app.pql.schema import ObjectType
+from app.scope import Scope
+from app.storage.database import Database
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import DatasetRow
+from app.storage.tenancy import within
+
+
+class ExpressionFormat(StrEnum):
+    PQL_TEXT = "PQL_TEXT"
+    PQL_JSON = "PQL_JSON"
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What expressions of a tenant may speak of."""
+
+    schema: ObjectType
+    segments: frozenset[str]
+
+    def check(self, expression: str, format: ExpressionFormat = ExpressionFormat.PQL_TEXT) -> Checked:
+        """Positions in pql/json are those of the text that it stands for. Raises `ExpressionRefused` if it is not pql/json."""
+        return check(as_text(expression, format), self.schema, segments=self.segments)
+
+
+async def vocabulary(database: Database, lake: Lake, scope: Scope) -> Vocabulary:
+    async with database.session() as session:
+        sources = await data_sources(session, scope)
+        ids = await session.scalars(within(select(AudienceRow.id), AudienceRow, scope.tenant))
+        segments = frozenset(ids)
+    schema = await asyncio.to_thread(schema_of, lake.tenant(scope.tenant), sources)
+    return Vocabulary(schema, segments)
+
+
+async def data_sources(session: AsyncSession, scope: Scope) -> list[Dataset]:
+    """The tenant's datasets with people or events, oldest first."""
+    statement = within(select(DatasetRow.id, DatasetRow.kind), DatasetRow, scope.tenant)
+    rows = await session.execute(
+        statement.where(DatasetRow.kind.in_(("PROFILE", "EVENT"))).order_by(DatasetRow.created_at, DatasetRow.id)
+    )
+    return [Dataset(row.id, row.kind) for row in rows]
+
+
+def as_text(expression: str, format: ExpressionFormat) -> str:
+    """Raises `ExpressionRefused` for pql/json that is none."""
+    return expression if format is ExpressionFormat.PQL_TEXT else print_tree(from_json(expression))
+
+
+def convert_expression(expression: str, source: ExpressionFormat, target: ExpressionFormat) -> str:
+    """Between pql/text (printed canonically) and pql/json. Raises `ExpressionRefused`."""
+    tree = parse(expression) if source is ExpressionFormat.PQL_TEXT else from_json(expression)
+    return to_json(tree) if target is ExpressionFormat.PQL_JSON else print_tree(tree)
+
+
+def require(checked: Checked, path: tuple[str, ...]) -> Checked:
+    """Raises `ExpressionRefused` with every diagnostic unless the expression is in order."""
+    if not checked.ok:
+        raise ExpressionRefused(checked.diagnostics, path)
+    return checked

@@ -1,0 +1,17 @@
+"""What a name may be, the same for every resource."""
+
+from app.errors import ErrorCode, Refusal
+
+LONGEST_NAME = 255
+
+
+def refuse_bad_name(name: str, refusals: list[Refusal]) -> None:
+    """Adds a refusal when the name is empty, padded or too long."""
+    if not name.strip():
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, "the name is empty: give one that people recognise", ("name",)))
+    elif name != name.strip():
+        message = f"the name {name!r} begins or ends with white space: leave it out"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("name",)))
+    elif len(name) > LONGEST_NAME:
+        message = f"the name has {len(name)} characters, at most {LONGEST_NAME} are allowed: shorten it"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("name",)))
