@@ -1,0 +1,97 @@
+"""Chromium with our GraphiQL in it: opens the page, records every address it asks for, runs operations."""
+
+import json
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from playwright.async_api import ConsoleMessage, Page, Request, WebSocket, async_playwright
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def chromium() -> str | None:
+    """Path of the Chromium of this machine."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@dataclass
+class GraphiQL:
+    """The page, and what it did: addresses asked for, problems on its console, frames received by WebSocket."""
+
+    page: Page
+    addresses: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    frames: list[dict[str, Any]] = field(default_factory=list)
+
+    def watch(self) -> None:
+        def asked(request: Request) -> None:
+            self.addresses.append(request.url)
+
+        def said(message: ConsoleMessage) -> None:
+            if message.type in {"error", "warning"}:
+                self.problems.append(message.text)
+
+        def connected(socket: WebSocket) -> None:
+            self.addresses.append(socket.url)
+            socket.on("framereceived", lambda text: self.frames.append(json.loads(text)))
+
+        self.page.context.on("request", asked)
+        self.page.on("websocket", connected)
+        self.page.on("console", said)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+    async def open(self, url: str) -> None:
+        """Loads the page and waits until it knows the schema."""
+        await self.page.goto(f"{url}/graphql")
+        await self.page.locator(".graphiql-query-editor .monaco-editor .view-lines").first.wait_for()
+        await self.page.get_by_label("Re-fetch GraphQL schema").and_(self.page.locator(":enabled")).wait_for()
+
+    async def query(self) -> str:
+        """The text of the query editor, as far as it is on the screen."""
+        return await self._lines(".graphiql-query-editor")
+
+    async def run(self, name: str, operation: str, expected: str) -> dict[str, Any]:
+        """Types an operation of this name, runs it by Ctrl+Enter; the response as soon as it contains `expected`."""
+        await self.page.locator(".graphiql-query-editor .monaco-editor").click()
+        await self.page.keyboard.press("ControlOrMeta+a")
+        await self.page.keyboard.insert_text(operation)
+        # GraphiQL reads the document a tenth of a second after the last key, then names the tab after the operation.
+        await self.page.locator(".graphiql-tab-active", has_text=name).wait_for()
+        await self.page.keyboard.press("ControlOrMeta+Enter")
+        await self.page.locator(".result-window .view-lines", has_text=expected).wait_for()
+        response: dict[str, Any] = json.loads(await self._lines(".result-window"))
+        return response
+
+    async def _lines(self, editor: str) -> str:
+        """Monaco keeps the lines in any order in the document, each at its height, with hard spaces."""
+        lines: list[str] = await self.page.locator(f"{editor} .view-line").evaluate_all(
+            """lines => lines.map(line => [parseFloat(line.style.top), line.textContent])
+                             .sort((a, b) => a[0] - b[0]).map(line => line[1])"""
+        )
+        return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
+
+
+@asynccontextmanager
+async def graphiql(url: str, width: int = 1280, height: int = 720) -> AsyncIterator[GraphiQL]:
+    """A fresh Chromium, without profile or cache, on the page of the server at `url`."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        try:
+            seen = GraphiQL(await browser.new_page(viewport={"width": width, "height": height}))
+            seen.watch()
+            await seen.open(url)
+            yield seen
+        finally:
+            await browser.close()

@@ -1,0 +1,31 @@
+"""Takes the README's picture from a running server: `python -m tests.end_to_end.screenshot http://127.0.0.1:8000`."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from tests.end_to_end.browser import graphiql
+
+PICTURE = Path(__file__).parents[2] / "app" / "web" / "graphiql.png"
+OPERATION = """query Audiences {
+  segmentDefinitions(first: 3) {
+    totalCount
+    nodes {
+      name
+      expression
+      audience { metrics { totalProfiles } }
+    }
+  }
+}"""
+
+
+async def take(url: str) -> None:
+    async with graphiql(url, width=1200, height=640) as seen:
+        await seen.run("Audiences", OPERATION, "totalProfiles")
+        await seen.page.mouse.move(600, 630)
+        await seen.page.screenshot(path=PICTURE)
+    print(f"{PICTURE}: {PICTURE.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    asyncio.run(take(sys.argv[1]))

@@ -1,0 +1,74 @@
+"""GraphiQL in a real browser, against the real server: it loads, answers, watches a job, and asks no other host."""
+
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from app.api.page import missing_reason
+from tests.end_to_end.browser import GraphiQL, chromium, graphiql
+from tests.end_to_end.client import Gateway
+
+PURCHASES = (
+    b"customer,at,dollars\n001,2024-01-05,120.50\n001,2024-02-01,30.00\n002,2024-02-02,8.25\n003,2024-03-09,99.99\n"
+)
+
+
+@pytest.fixture
+async def page(running_server: Any) -> AsyncIterator[GraphiQL]:
+    """The page in Chromium; without one, skipped; a failure where SEGMENTATION_TEST_REQUIRE has `browser`."""
+    reason = "there is no Chromium (Debian: apt-get install chromium)" if chromium() is None else missing_reason()
+    if reason:
+        required = "browser" in os.environ.get("SEGMENTATION_TEST_REQUIRE", "").split(",")
+        (pytest.fail if required else pytest.skip)(reason)
+    async with graphiql(running_server.url) as opened:
+        yield opened
+        host = urlsplit(running_server.url).netloc
+        strangers = [url for url in opened.addresses if urlsplit(url).netloc != host and not is_local(url)]
+        assert strangers == []
+        assert opened.problems == []
+
+
+def is_local(url: str) -> bool:
+    """Data within the page itself, no request."""
+    return urlsplit(url).scheme in {"data", "blob"}
+
+
+async def test_a_first_visitor_sees_a_query_that_works(page: GraphiQL) -> None:
+    assert "query FirstLook {" in await page.query()
+    await page.page.get_by_label("Execute query").click()
+    await page.page.locator(".result-window .view-lines", has_text="organisation").wait_for()
+    assert '"errors"' not in await page.page.locator(".result-window").inner_text()
+
+
+async def test_a_typed_query_is_answered(page: GraphiQL, running_server: Any) -> None:
+    response = await page.run("Who", "query Who { viewer { organisation sandbox } }", "organisation")
+
+    assert response == {"data": {"viewer": {"organisation": "default", "sandbox": "prod"}}}
+    assert page.addresses.count(f"{running_server.url}/graphql") >= 3  # the page, the schema, the query
+
+
+async def test_a_job_is_watched_to_its_end(page: GraphiQL, running_server: Any) -> None:
+    gateway = Gateway(running_server.url)  # the page's own tenant: nothing in its headers editor
+    dataset = gateway.create_dataset("browser purchases", "EVENT", "customer", "at")
+    assert gateway.upload(dataset, "purchases.csv", PURCHASES, "CSV")["errors"] == []
+    definition = gateway.define("Browser: over 50", "xEvent.sum(dollars) > 50")
+    job = gateway.start_job(definition)
+
+    response = await page.run(
+        "Watch",
+        f'subscription Watch {{ segmentJobUpdated(id: "{job}") {{ status progress {{ fraction sequence }} }} }}',
+        "SUCCEEDED",
+    )
+
+    states = [frame["payload"]["data"]["segmentJobUpdated"] for frame in page.frames if frame["type"] == "next"]
+    sequences = [state["progress"]["sequence"] for state in states]
+    assert sequences == sorted(set(sequences))
+    assert (states[-1]["status"], states[-1]["progress"]["fraction"]) == ("SUCCEEDED", 1)
+    assert response == {"data": {"segmentJobUpdated": states[-1]}}
+    # The stream ended by itself: the page offers to run again instead of to stop.
+    await page.page.get_by_label("Execute query").wait_for()
+    assert page.frames[-1]["type"] == "complete"
+    assert running_server.url.replace("http", "ws") + "/graphql" in page.addresses
