@@ -1,0 +1,137 @@
+"""What one GraphQL operation has at hand: its caller, one read of the database and the loaders; knows no resource."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import strawberry
+
+from app.api.loaders import Loaders
+from app.clock import Clock
+from app.engine.lake import Lake
+from app.errors import ErrorCode, Refusal
+from app.scope import Scope
+from app.services.profiles import ProfileReader
+from app.storage.changes import Changes
+from app.storage.database import Database
+
+T = TypeVar("T")
+
+ORGANISATION_HEADER = "x-gw-ims-org-id"
+SANDBOX_HEADER = "x-sandbox-name"
+CALLER_HEADERS = (ORGANISATION_HEADER, SANDBOX_HEADER, "authorization", "x-api-key")
+LONGEST_NAME = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may cost before it is refused."""
+
+    max_tokens: int = 5_000
+    max_depth: int = 15
+    max_aliases: int = 50
+    max_upload_bytes: int = 20 * 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """The parts of the server that the API works with; `uploads` is a folder for files in transit."""
+
+    database: Database
+    lake: Lake
+    changes: Changes
+    clock: Clock
+    uploads: Path
+    limits: Limits = field(default_factory=Limits)
+
+
+def read_scope(headers: Mapping[str, Any]) -> Scope:
+    """The tenant that the headers (or a connection payload of the same names) choose; names are in lower case.
+
+    Raises `Refusal` with the header as its path.
+    """
+    organisation = _name(headers, ORGANISATION_HEADER, "default")
+    sandbox = _name(headers, SANDBOX_HEADER, "prod")
+    return Scope(organisation, sandbox, user="anonymous")
+
+
+def _name(headers: Mapping[str, Any], header: str, default: str) -> str:
+    value = headers.get(header, default)
+    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME or not value.isprintable():
+        message = f"{header} is {value!r}: it must be 1 to {LONGEST_NAME} printable characters, or be left out"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, (header,))
+    return value.strip()
+
+
+@dataclass(slots=True)
+class Caller:
+    """Who is on the other end of a request or of a WebSocket. `scope` is None until a WebSocket's first message."""
+
+    parts: ApiParts
+    scope: Scope | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = field(default_factory=lambda: uuid4().hex)
+    connection_params: Any = None
+    """Strawberry writes the payload of a WebSocket's first message here."""
+
+    def identify(self, payload: Mapping[str, Any]) -> None:
+        """Takes the payload of a WebSocket's first message, which wins over the headers. Raises `Refusal`."""
+        sent = {str(name).lower(): value for name, value in payload.items()}
+        self.scope = read_scope({**self.headers, **{name: sent[name] for name in CALLER_HEADERS if name in sent}})
+
+    def operation(self) -> "Operation":
+        if self.scope is None:
+            raise RuntimeError("an operation began before its caller was known")
+        return Operation(self.parts, self.scope, self.request_id)
+
+
+class Operation:
+    """The context of one GraphQL operation. All of its reads see one state of the database, until `renew`."""
+
+    def __init__(self, parts: ApiParts, scope: Scope, request_id: str) -> None:
+        self.parts = parts
+        self.scope = scope
+        self.request_id = request_id
+        # Loaders run side by side, and a session does one thing at a time.
+        self._lock = asyncio.Lock()
+        self._session: Any = None
+        self._open = AsyncExitStack()
+        self._closed = False
+
+    async def read(self, query: Callable[[Any], Awaitable[T]]) -> T:
+        """What `query` finds with the session of this operation, opened when first needed."""
+        async with self._lock:
+            if self._closed:
+                raise RuntimeError("a read began after its operation had ended")
+            if self._session is None:
+                self._session = await self._open.enter_async_context(self.parts.database.session())
+            return await query(self._session)
+
+    @cached_property
+    def profiles(self) -> ProfileReader:
+        return ProfileReader(self.parts.database, self.parts.lake, self.scope)
+
+    @cached_property
+    def loaders(self) -> Loaders:
+        return Loaders(self.read, self.scope, self.parts.lake, self.profiles)
+
+    async def renew(self) -> None:
+        """Forgets what was read: after a write, and between the items of a subscription."""
+        async with self._lock:
+            self.__dict__.pop("loaders", None)
+            self.__dict__.pop("profiles", None)
+            self._session = None
+            await self._open.aclose()
+            self._open = AsyncExitStack()
+
+    async def close(self) -> None:
+        await self.renew()
+        self._closed = True
+
+
+Info = strawberry.Info[Operation, None]

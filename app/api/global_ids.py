@@ -1,0 +1,75 @@
+"""Ids as clients see them: opaque and global, or raw; knows no resource but by its name."""
+
+import base64
+import binascii
+from typing import TYPE_CHECKING, Any, Self
+
+import strawberry
+
+from app.errors import ErrorCode, Refusal
+
+if TYPE_CHECKING:
+    from app.api.context import Operation
+
+
+@strawberry.interface(description="An object with an id that `node(id:)` finds again.")
+class Node:
+    id: strawberry.ID = strawberry.field(description="Opaque global id, unique among all types.")
+
+    @classmethod
+    async def fetch(cls, operation: "Operation", raw: str) -> Self | None:
+        """The object with this raw id within the caller's tenant."""
+        raise NotImplementedError(f"{cls.__name__} cannot be fetched by its id")
+
+
+def global_id(type_name: str, raw: str) -> strawberry.ID:
+    """
+    >>> global_id("Audience", "0197")
+    'QXVkaWVuY2U6MDE5Nw=='
+    """
+    return strawberry.ID(base64.b64encode(f"{type_name}:{raw}".encode()).decode())
+
+
+def split_id(value: str) -> tuple[str | None, str]:
+    """Type name and raw id of a global id; None and the value itself for a raw one.
+
+    >>> split_id("QXVkaWVuY2U6MDE5Nw=="), split_id("0197")
+    (('Audience', '0197'), (None, '0197'))
+    """
+    try:
+        name, colon, raw = base64.b64decode(value, validate=True).decode().partition(":")
+    except (ValueError, binascii.Error):
+        return None, value
+    known = colon and name in node_types()
+    return (name, raw) if known else (None, value)
+
+
+def node_types() -> dict[str, type[Node]]:
+    """Every type that implements Node, by name."""
+    return {type_.__name__: type_ for type_ in Node.__subclasses__()}
+
+
+def find_id(type_name: str, value: str) -> str | None:
+    """The raw id in an argument; None for a global id of another type, which finds nothing."""
+    name, raw = split_id(value)
+    return raw if name in (None, type_name) else None
+
+
+def need_id(type_name: str, value: str, *path: str) -> str:
+    """The raw id in an input field. Raises `Refusal` for a global id of another type."""
+    name, raw = split_id(value)
+    if name in (None, type_name):
+        return raw
+    message = f"{value!r} is the id of an object of type {name}, and a {type_name} is asked for"
+    raise Refusal(ErrorCode.NOT_FOUND, message, path)
+
+
+def node_type(type_name: str) -> Any:
+    """The type of this name: for links to a resource whose module comes later, and so cannot be imported."""
+    return node_types()[type_name]
+
+
+async def fetch_node(operation: "Operation", value: str) -> Any:
+    """The object with a global id, of whatever type; None when there is none, or when the id is raw."""
+    name, raw = split_id(value)
+    return None if name is None else await node_type(name).fetch(operation, raw)

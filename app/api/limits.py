@@ -1,0 +1,164 @@
+"""What is done around every operation: limits before it, its context during it, masked errors after it."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import strawberry
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    ValidationContext,
+    ValidationRule,
+)
+from strawberry.extensions import AddValidationRules, MaxTokensLimiter, SchemaExtension
+from strawberry.types import ExecutionContext
+
+from app.api.context import Caller, Limits, Operation
+from app.api.errors import client_error
+
+DOCUMENTS_KEPT = 512
+LONGEST_KEPT = 20_000
+"""Valid documents that the process remembers, and how long (in characters) one may be to be remembered."""
+
+Documents = OrderedDict[str, DocumentNode]
+
+
+def extensions(limits: Limits) -> list[Callable[[], SchemaExtension]]:
+    """Strawberry's extensions for one schema, outermost first. Strawberry makes each anew for every operation."""
+    rule = selection_limits(limits)
+    documents: Documents = OrderedDict()
+    return [
+        OperationContext,
+        lambda: MaxTokensLimiter(limits.max_tokens),
+        lambda: AddValidationRules([rule]),
+        lambda: DocumentCache(documents),
+    ]
+
+
+class OperationContext(SchemaExtension):
+    """Gives every operation a context of its own, also those that share a WebSocket."""
+
+    async def on_operation(self) -> AsyncIterator[None]:
+        caller = self.execution_context.context
+        if not isinstance(caller, Caller):
+            raise TypeError(f"the context of a request is a Caller, not {caller!r}")
+        operation = self.execution_context.context = caller.operation()
+        try:
+            yield
+        finally:
+            await operation.close()
+
+    async def on_stream_result(self, result: Any) -> AsyncIterator[None]:
+        # What the next item shows must be read anew, and nothing stays open while it is awaited.
+        await self._operation.renew()
+        yield
+
+    @property
+    def _operation(self) -> Operation:
+        operation: Operation = self.execution_context.context
+        return operation
+
+
+class DocumentCache(SchemaExtension):
+    """A document that was valid before is neither parsed nor validated again; the one used longest ago goes first.
+
+    Strawberry's own two caches are not used: one raises syntax errors where streams expect none, the other hashes
+    the whole tree for each request.
+    """
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+
+    def on_parse(self) -> Iterator[None]:
+        context = self.execution_context
+        text = context.query or ""
+        if text in self._documents:
+            self._documents.move_to_end(text)
+            context.graphql_document = self._documents[text]
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        context = self.execution_context
+        text, document = context.query, context.graphql_document
+        if text in self._documents:
+            context.pre_execution_errors = []
+            yield
+            return
+        yield
+        if text is not None and document is not None and not context.pre_execution_errors and len(text) <= LONGEST_KEPT:
+            self._documents[text] = document
+            if len(self._documents) > DOCUMENTS_KEPT:
+                self._documents.popitem(last=False)
+
+
+class GatewaySchema(strawberry.Schema):
+    """Errors are masked where they become visible, in one place for queries, mutations and streams."""
+
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+        request_id = getattr(execution_context.context if execution_context else None, "request_id", "unknown")
+        errors[:] = [client_error(error, request_id) for error in errors]
+
+
+def selection_limits(limits: Limits) -> type[ValidationRule]:
+    """A rule against documents that select too deep, or the same too often under other names.
+
+    Each fragment is looked at once, however often it is spread: a document of a few lines can spread one 2^30 times.
+    """
+
+    class SelectionLimits(ValidationRule):
+        def __init__(self, context: ValidationContext) -> None:
+            super().__init__(context)
+            definitions = context.document.definitions
+            fragments = {node.name.value: node for node in definitions if isinstance(node, FragmentDefinitionNode)}
+            measure = _Measure(fragments)
+            for node in definitions:
+                if isinstance(node, OperationDefinitionNode):
+                    depth, aliases = measure.selection(node.selection_set)
+                    for problem in _problems(limits, depth, aliases):
+                        self.report_error(GraphQLError(problem, node))
+
+    return SelectionLimits
+
+
+def _problems(limits: Limits, depth: int, aliases: int) -> Iterator[str]:
+    if depth > limits.max_depth:
+        yield f"the operation is {depth} levels deep, and at most {limits.max_depth} are allowed: split it"
+    if aliases > limits.max_aliases:
+        yield f"the operation has {aliases} aliases, and at most {limits.max_aliases} are allowed: split it"
+
+
+class _Measure:
+    """Depth and number of aliases of selections. Introspection has its own shape, and is not counted."""
+
+    def __init__(self, fragments: dict[str, FragmentDefinitionNode]) -> None:
+        self._fragments = fragments
+        self._known: dict[str, tuple[int, int]] = {}
+
+    def selection(self, selection_set: SelectionSetNode | None) -> tuple[int, int]:
+        depth = aliases = 0
+        for node in selection_set.selections if selection_set else ():
+            if isinstance(node, FieldNode):
+                if node.name.value in {"__schema", "__type"}:
+                    continue
+                deeper, more = self.selection(node.selection_set)
+                deeper, more = deeper + 1, more + bool(node.alias)
+            elif isinstance(node, FragmentSpreadNode):
+                deeper, more = self.fragment(node.name.value)
+            else:
+                deeper, more = self.selection(getattr(node, "selection_set", None))
+            depth, aliases = max(depth, deeper), aliases + more
+        return depth, aliases
+
+    def fragment(self, name: str) -> tuple[int, int]:
+        if name not in self._known:
+            # Unknown fragments and circles are refused by other rules; here they only must come to an end.
+            self._known[name] = (0, 0)
+            if name in self._fragments:
+                self._known[name] = self.selection(self._fragments[name].selection_set)
+        return self._known[name]

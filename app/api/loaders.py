@@ -1,0 +1,195 @@
+"""One read for all rows of a level: loaders of one operation, each bound to a function of `services`."""
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+from aiodataloader import DataLoader
+
+from app.engine.lake import Lake
+from app.engine.profiles import Event, Person
+from app.errors import Refusal
+from app.pql.facts import StreamingEligibility
+from app.scope import Scope
+from app.services import audiences, datasets, definitions, merge_policies, segment_jobs
+from app.services.paging import Slice
+from app.services.profiles import Member, ProfileReader
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
+
+Found = TypeVar("Found")
+Key = TypeVar("Key", bound=Hashable)
+
+Page = tuple[Any, ...]
+"""Parent first, then the arguments that its page or count was asked with; hashable."""
+
+Read = Callable[[Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
+
+
+class Loaders:
+    """Loaders are questions: `jobs_of_definition.load((definition_id, page_request, filter))`."""
+
+    def __init__(self, read: Read, scope: Scope, lake: Lake, profiles: ProfileReader) -> None:
+        self._read = read
+        self._scope = scope
+        self._lake = lake
+        self._profiles = profiles
+
+    @cached_property
+    def dataset(self) -> DataLoader[str, DatasetRow | None]:
+        return self._rows(datasets.get_many)
+
+    @cached_property
+    def batch(self) -> DataLoader[str, BatchRow | None]:
+        return self._rows(datasets.batches_get_many)
+
+    @cached_property
+    def fields_of_dataset(self) -> DataLoader[str, list[tuple[str, str]]]:
+        async def load(ids: list[str]) -> list[list[tuple[str, str]]]:
+            found = await datasets.fields_many(self._lake, self._scope, ids)
+            return [found.get(id_, []) for id_ in ids]
+
+        return DataLoader(load)
+
+    @cached_property
+    def merge_policy(self) -> DataLoader[str, MergePolicyRow | None]:
+        return self._rows(merge_policies.get_many)
+
+    @cached_property
+    def audience(self) -> DataLoader[str, AudienceRow | None]:
+        return self._rows(audiences.get_many)
+
+    @cached_property
+    def definition(self) -> DataLoader[str, definitions.DefinitionView | None]:
+        return self._rows(definitions.get_many)
+
+    @cached_property
+    def segment_job(self) -> DataLoader[str, SegmentJobRow | None]:
+        return self._rows(segment_jobs.get_many)
+
+    @cached_property
+    def batches_of_dataset(self) -> DataLoader[Page, Slice[BatchRow]]:
+        return self._pages(datasets.batches_by_dataset)
+
+    @cached_property
+    def batch_count_of_dataset(self) -> DataLoader[Page, int]:
+        return self._pages(datasets.batch_counts)
+
+    @cached_property
+    def dependencies_of_definition(self) -> DataLoader[Page, Slice[definitions.DefinitionView]]:
+        return self._pages(definitions.dependencies_by_definition)
+
+    @cached_property
+    def dependency_count_of_definition(self) -> DataLoader[Page, int]:
+        return self._pages(definitions.dependency_counts)
+
+    @cached_property
+    def dependents_of_definition(self) -> DataLoader[Page, Slice[definitions.DefinitionView]]:
+        return self._pages(definitions.dependents_by_definition)
+
+    @cached_property
+    def dependent_count_of_definition(self) -> DataLoader[Page, int]:
+        return self._pages(definitions.dependent_counts)
+
+    @cached_property
+    def jobs_of_definition(self) -> DataLoader[Page, Slice[SegmentJobRow]]:
+        return self._pages(segment_jobs.page_by_definition)
+
+    @cached_property
+    def job_count_of_definition(self) -> DataLoader[Page, int]:
+        return self._pages(segment_jobs.counts_by_definition)
+
+    @cached_property
+    def segments_of_job(self) -> DataLoader[Page, Slice[SegmentJobDefinitionRow]]:
+        return self._pages(segment_jobs.segments_by_job)
+
+    @cached_property
+    def segment_count_of_job(self) -> DataLoader[Page, int]:
+        return self._pages(segment_jobs.segment_counts)
+
+    @cached_property
+    def streaming_eligibility(self) -> DataLoader[str, StreamingEligibility]:
+        async def load(ids: list[str]) -> list[StreamingEligibility]:
+            found = await self._read(lambda session: definitions.streaming_eligibility_many(session, self._scope, ids))
+            return [found[id_] for id_ in ids]
+
+        return DataLoader(load)
+
+    @cached_property
+    def members_of_definition(self) -> DataLoader[Page, Slice[Member]]:
+        return by_arguments(lambda ids, arguments: self._profiles.members_many(ids, *arguments))
+
+    @cached_property
+    def member_count_of_definition(self) -> DataLoader[Page, int]:
+        return by_arguments(lambda ids, arguments: self._profiles.member_counts(ids, *arguments))
+
+    @cached_property
+    def person(self) -> DataLoader[Page, Person]:
+        return by_arguments(lambda keys, _arguments: self._profiles.people(keys))
+
+    @cached_property
+    def attributes_of_profile(self) -> DataLoader[Page, dict[str, Any]]:
+        return by_arguments(lambda keys, arguments: self._profiles.attributes(keys, *arguments))
+
+    @cached_property
+    def events_of_profile(self) -> DataLoader[Page, Slice[Event]]:
+        return by_arguments(lambda keys, arguments: self._profiles.events(keys, *arguments))
+
+    @cached_property
+    def event_count_of_profile(self) -> DataLoader[Page, int]:
+        return by_arguments(lambda keys, _arguments: self._profiles.event_counts(keys))
+
+    @cached_property
+    def memberships_of_profile(self) -> DataLoader[Page, Slice[Member]]:
+        return by_arguments(lambda keys, arguments: self._profiles.memberships(keys, *arguments))
+
+    @cached_property
+    def membership_count_of_profile(self) -> DataLoader[Page, int]:
+        return by_arguments(lambda keys, arguments: self._profiles.membership_counts(keys, *arguments))
+
+    def _rows(self, get_many: Callable[..., Awaitable[dict[str, Found]]]) -> DataLoader[str, Found | None]:
+        """By id; None for what the tenant does not have."""
+
+        async def load(ids: list[str]) -> list[Found | None]:
+            found = await self._read(lambda session: get_many(session, self._scope, ids))
+            return [found.get(id_) for id_ in ids]
+
+        return DataLoader(load)
+
+    def _pages(self, fetch: Callable[..., Awaitable[dict[str, Found]]]) -> DataLoader[Page, Found]:
+        """By parent and arguments: one read for all parents that are asked for with the same arguments."""
+
+        async def read(parents: Sequence[str], arguments: Page) -> dict[str, Found]:
+            found: dict[str, Found] = await self._read(lambda session: fetch(session, self._scope, parents, *arguments))
+            return found
+
+        return by_arguments(read)
+
+
+def by_arguments(fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Found]]]) -> DataLoader[Page, Found]:
+    """A loader of keys (parent, *arguments): one `fetch(parents, arguments)` for all parents with the same arguments."""
+
+    async def load(keys: list[Page]) -> list[Found]:
+        parents: dict[Page, list[Any]] = defaultdict(list)
+        for parent, *arguments in keys:
+            parents[tuple(arguments)].append(parent)
+        found: dict[Page, Any] = {}
+        for arguments_, these in parents.items():
+            found.update(await _of_all(fetch, these, arguments_))
+        return [found[key] for key in keys]
+
+    return DataLoader(load)
+
+
+async def _of_all(
+    fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Any]]], parents: list[Any], arguments: Page
+) -> Iterable[tuple[Page, Any]]:
+    """A refusal (of a cursor, say) is the answer for those parents, and spares the others of the batch."""
+    try:
+        answers = await fetch(parents, arguments)
+    except Refusal as refusal:
+        return [((parent, *arguments), refusal) for parent in parents]
+    return [((parent, *arguments), answers[parent]) for parent in parents]

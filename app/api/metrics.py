@@ -1,0 +1,70 @@
+"""What the server counts about itself, for Prometheus."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from strawberry.extensions import SchemaExtension
+from strawberry.types.graphql import OperationType
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """The counters of one application."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.operations = Counter(
+            "segmentation_graphql_operations",
+            "GraphQL operations that ended, by kind and outcome (ok, error).",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "segmentation_graphql_seconds",
+            "How long queries and mutations took.",
+            ["kind"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600),
+            registry=self.registry,
+        )
+        self.streams = Gauge(
+            "segmentation_graphql_streams",
+            "Streams that are open: WebSockets, and subscriptions by server-sent events.",
+            registry=self.registry,
+        )
+
+    def text(self) -> bytes:
+        return generate_latest(self.registry)
+
+
+class Measured(SchemaExtension):
+    """Counts one operation."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._failed = False
+
+    async def on_operation(self) -> AsyncIterator[None]:
+        began = time.perf_counter()
+        yield
+        kind, result = self._kind(), self.execution_context.result
+        failed = self._failed or bool(self.execution_context.pre_execution_errors or getattr(result, "errors", None))
+        self._metrics.operations.labels(kind, "error" if failed else "ok").inc()
+        if kind in {"query", "mutation"}:
+            self._metrics.seconds.labels(kind).observe(time.perf_counter() - began)
+
+    async def on_stream_result(self, result: Any) -> AsyncIterator[None]:
+        self._failed = self._failed or bool(getattr(result, "errors", None))
+        yield
+
+    def _kind(self) -> str:
+        context = self.execution_context
+        if context.graphql_document is None:
+            return "invalid"
+        try:
+            kind: OperationType = context.operation_type
+        except RuntimeError:
+            return "invalid"
+        return kind.value

@@ -1,0 +1,95 @@
+"""The scalars of the API and how they are written in JSON; knows no resource."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NewType
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.schema.config import StrawberryConfig
+
+BigInt = NewType("BigInt", int)
+Upload = NewType("Upload", Path)
+"""A file of a multipart request, where it lies on disk until the request is over."""
+
+LARGEST = 2**53 - 1
+"""Beyond this a JSON number is not exact for most clients."""
+
+
+def write_time(instant: datetime) -> str:
+    """ISO 8601 in UTC.
+
+    >>> write_time(datetime(2026, 6, 15, 12, tzinfo=UTC))
+    '2026-06-15T12:00:00Z'
+    """
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def read_time(value: Any) -> datetime:
+    """An aware instant; a time without a zone is UTC, as all times of the API.
+
+    >>> read_time("2026-06-15T14:00:00+02:00").isoformat()
+    '2026-06-15T12:00:00+00:00'
+    """
+    if not isinstance(value, str):
+        raise GraphQLError(f"DateTime cannot be {value!r}: write an ISO 8601 text such as 2026-06-15T12:00:00Z")
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        message = f"{value!r} is not a time: write it in ISO 8601, such as 2026-06-15T12:00:00Z"
+        raise GraphQLError(message) from None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def read_big_int(value: Any) -> int:
+    """
+    >>> read_big_int(9007199254740991)
+    9007199254740991
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST:
+        raise GraphQLError(f"BigInt cannot be {value!r}: write a whole number between -(2^53 - 1) and 2^53 - 1")
+    return value
+
+
+def read_upload(value: Any) -> Path:
+    if not isinstance(value, Path):
+        message = "Upload must be a file: send it by the multipart request specification, as multipart/form-data"
+        raise GraphQLError(message)
+    return value
+
+
+def _refuse_writing(_value: Any) -> Any:
+    raise GraphQLError("Upload is for input only")
+
+
+SCALARS: dict[Any, Any] = {
+    datetime: strawberry.scalar(
+        name="DateTime",
+        description="An instant in ISO 8601, always in UTC on the way out: `2026-06-15T12:00:00Z`.",
+        specified_by_url="https://datatracker.ietf.org/doc/html/rfc3339",
+        serialize=write_time,
+        parse_value=read_time,
+    ),
+    BigInt: strawberry.scalar(
+        name="BigInt",
+        description="A whole number that may be larger than 32 bits, as a JSON number; up to 2^53 - 1 either way.",
+        serialize=int,
+        parse_value=read_big_int,
+    ),
+    Upload: strawberry.scalar(
+        name="Upload",
+        description="A file, sent by the GraphQL multipart request specification.",
+        specified_by_url="https://github.com/jaydenseric/graphql-multipart-request-spec",
+        serialize=_refuse_writing,
+        parse_value=read_upload,
+    ),
+}
+
+CONFIG = StrawberryConfig(scalar_map=SCALARS)
+
+
+def given(value: Any, default: Any = None) -> Any:
+    """An optional input as services take it: `default` when the caller left it out."""
+    return default if value is strawberry.UNSET else value

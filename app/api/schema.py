@@ -1,0 +1,57 @@
+"""The list of resources, and nothing else."""
+
+from collections.abc import Callable, Sequence
+
+import strawberry
+from strawberry.extensions import SchemaExtension
+
+from app.api.audiences import AudienceQueries
+from app.api.context import Limits
+from app.api.datasets import DatasetMutations, DatasetQueries
+from app.api.definitions import DefinitionMutations, DefinitionQueries
+from app.api.errors import ERROR_TYPES
+from app.api.limits import GatewaySchema, extensions
+from app.api.merge_policies import MergePolicyQueries
+from app.api.nodes import NodeQueries
+from app.api.pql import PqlQueries
+from app.api.profiles import ProfileQueries
+from app.api.scalars import CONFIG
+from app.api.segment_jobs import SegmentJobMutations, SegmentJobQueries, SegmentJobSubscriptions
+
+
+@strawberry.type(description="What can be read.")
+class Query(
+    NodeQueries,
+    AudienceQueries,
+    DefinitionQueries,
+    SegmentJobQueries,
+    MergePolicyQueries,
+    DatasetQueries,
+    ProfileQueries,
+    PqlQueries,
+):
+    pass
+
+
+@strawberry.type(
+    description="What can be changed. What the caller did wrong comes back as `errors`, "
+    "which is empty exactly when it was done."
+)
+class Mutation(DatasetMutations, DefinitionMutations, SegmentJobMutations):
+    pass
+
+
+@strawberry.type(description="What can be watched.")
+class Subscription(SegmentJobSubscriptions):
+    pass
+
+
+def build_schema(limits: Limits, more: Sequence[Callable[[], SchemaExtension]] = ()) -> GatewaySchema:
+    return GatewaySchema(
+        Query, Mutation, Subscription, types=ERROR_TYPES, extensions=[*extensions(limits), *more], config=CONFIG
+    )
+
+
+def print_schema() -> str:
+    """The schema as text, as `schema.graphql` holds it."""
+    return build_schema(Limits()).as_str() + "\n"
