@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -20,14 +20,13 @@ from rich.console import Console
 from app.api.schema import print_schema
 from app.clock import utc_now
 from app.demo import run_demo
-from app.engine.trial import Trial, evaluate_trial, load_trial
+from app.engine.trial import evaluate_trial, load_trial
 from app.errors import Diagnostic, ExpressionRefused, Refusal, Refusals, Severity
 from app.main import Parts, create_app, open_parts
 from app.pql.checker import check
 from app.pql.json_form import from_json, to_json
 from app.pql.parser import parse
 from app.pql.printer import print_tree
-from app.pql.schema import ObjectType
 from app.scope import Scope
 from app.services.uploads import FORMATS, ingest_file
 from app.settings import InvalidSettings, Settings, load_settings
@@ -96,7 +95,9 @@ def schema() -> None:
     sys.stdout.write(print_schema())
 
 
-@cli.command(epilog="Example: `segmentation ingest purchases.csv --dataset purchases --kind event --id customer_id --time date`")
+@cli.command(
+    epilog="Example: `segmentation ingest purchases.csv --dataset purchases --kind event --id customer_id --time date`"
+)
 def ingest(
     file: Annotated[Path, typer.Argument(help="CSV, NDJSON or Parquet, also gzipped.", exists=True, dir_okay=False)],
     dataset: Annotated[str, typer.Option(help="Name of the dataset; created when there is none.")],
@@ -118,7 +119,17 @@ def ingest(
 
     async def load(parts: Parts) -> None:
         uploaded = await ingest_file(
-            parts.database, parts.lake, parts.clock, scope, dataset, kind.upper(), id, namespace, time, file, FORMATS[chosen]
+            parts.database,
+            parts.lake,
+            parts.clock,
+            scope,
+            dataset,
+            kind.upper(),
+            id,
+            namespace,
+            time,
+            file,
+            FORMATS[chosen],
         )
         console.print(f"{uploaded.batch.row_count:,} rows in, {uploaded.batch.rejected_rows:,} rejected")
         for row in uploaded.rejected:

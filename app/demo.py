@@ -40,7 +40,10 @@ async def run_demo(parts: Parts, profiles: int, events: int, console: Console) -
         with console.status(f"Generating a shop: {profiles:,} people, {events:,} events"):
             people, facts = await asyncio.to_thread(write_shop, Path(folder), profiles, events, parts.clock())
         with console.status("Loading it"):
-            for name, kind, time, file in (("people", "PROFILE", None, people), ("clicks", "EVENT", "timestamp", facts)):
+            for name, kind, time, file in (
+                ("people", "PROFILE", None, people),
+                ("clicks", "EVENT", "timestamp", facts),
+            ):
                 loaded = await ingest_file(
                     parts.database, parts.lake, parts.clock, SCOPE,
                     name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time, file, "PARQUET",

@@ -47,6 +47,21 @@ class Membership:
         """When the person last entered; None for somebody who never was a member."""
         return next((at for at, cohort in self.qualified if ordinal in cohort), None)
 
+    def with_status(self, statuses: Collection[str]) -> BitMap:
+        """A new bitmap of those who have one of the statuses REALIZED, EXISTING, EXITED (segmentation-service.md)."""
+        by_status = {
+            "REALIZED": self.entered,
+            "EXISTING": self.members - self.entered,
+            "EXITED": self.exited,
+        }
+        return BitMap.union(BitMap(), *(by_status[status] for status in statuses))
+
+    def status(self, ordinal: int) -> str:
+        """The status of somebody who is or was a member."""
+        if ordinal in self.entered:
+            return "REALIZED"
+        return "EXISTING" if ordinal in self.members else "EXITED"
+
 
 @dataclass(frozen=True, slots=True)
 class BucketCounts:

@@ -8,7 +8,9 @@ LONGEST_NAME = 255
 def refuse_bad_name(name: str, refusals: list[Refusal]) -> None:
     """Adds a refusal when the name is empty, padded or too long."""
     if not name.strip():
-        refusals.append(Refusal(ErrorCode.INVALID_INPUT, "the name is empty: give one that people recognise", ("name",)))
+        refusals.append(
+            Refusal(ErrorCode.INVALID_INPUT, "the name is empty: give one that people recognise", ("name",))
+        )
     elif name != name.strip():
         message = f"the name {name!r} begins or ends with white space: leave it out"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("name",)))

@@ -41,12 +41,16 @@ def definitions() -> list[tuple[str, str]]:
         return f"SELECT e.who FROM events e WHERE {where} GROUP BY e.who HAVING {having}"
 
     for kind, least in zip(KINDS, (20, 10, 6, 4, 5, 4, 2, 1), strict=True):
-        pairs.append((f'xEvent[eventType = "{kind}"].count() >= {least}', grouped(TYPE.format(kind), f"count(*) >= {least}")))
+        pairs.append(
+            (f'xEvent[eventType = "{kind}"].count() >= {least}', grouped(TYPE.format(kind), f"count(*) >= {least}"))
+        )
     for days in (1, 3, 7, 14, 30, 60, 90, 180):
         pairs.append(
             (
                 f'exists E from xEvent where E.eventType = "purchase" and E.timestamp occurs <= {days} days before now',
-                grouped(f"{TYPE.format('purchase')} AND {DAYS.format(days)} AND e.timestamp <= TIMESTAMPTZ '{NOW}'", "true"),
+                grouped(
+                    f"{TYPE.format('purchase')} AND {DAYS.format(days)} AND e.timestamp <= TIMESTAMPTZ '{NOW}'", "true"
+                ),
             )
         )
     for amount in (100, 200, 400, 600, 800, 1_000, 1_500, 2_000):
@@ -67,8 +71,12 @@ def definitions() -> list[tuple[str, str]]:
             )
         )
     for device in ("phone", "desktop", "tablet"):
-        pairs.append((f'xEvent[device = "{device}"].max(timestamp) occurs <= 30 days before now', grouped(
-            f"e.device = '{device}'", f"max(e.timestamp) >= TIMESTAMPTZ '{NOW}' - INTERVAL 30 DAY")))
+        pairs.append(
+            (
+                f'xEvent[device = "{device}"].max(timestamp) occurs <= 30 days before now',
+                grouped(f"e.device = '{device}'", f"max(e.timestamp) >= TIMESTAMPTZ '{NOW}' - INTERVAL 30 DAY"),
+            )
+        )
     for kind in ("view", "search", "cart", "login", "email.open"):
         pairs.append(
             (
@@ -96,7 +104,9 @@ def compare(folder: Path, profiles: int, events: int, threads: int) -> None:
     _, facts = write_shop(folder, profiles, events, NOW)
     lake = Lake(folder / "lake", threads=threads).tenant(Tenant("benchmark", "prod"))
     started = time.perf_counter()
-    ingest(lake, "events", DatasetShape("EVENT", IDENTITY_COLUMN, IDENTITY_NAMESPACE, "timestamp"), facts, "PARQUET", "b1")
+    ingest(
+        lake, "events", DatasetShape("EVENT", IDENTITY_COLUMN, IDENTITY_NAMESPACE, "timestamp"), facts, "PARQUET", "b1"
+    )
     print(f"ingested {events:,} events in {time.perf_counter() - started:.1f} s")
     pairs = definitions()
     sources = [Dataset("events", "EVENT")]

@@ -1,0 +1,97 @@
+"""Audiences: sets of people. Computed ones are made, changed and deleted together with their definitions."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, String, cast, func, literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.scope import Scope
+from app.services.filters import DateTimeFilter, OrderBy, StringFilter
+from app.services.paging import Key, Order, PageRequest, Slice, fetch_page
+from app.services.rows import as_row, get_rows, select_rows
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tenancy import within
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_ORDER_COLUMNS = {
+    "NAME": _AUDIENCES.name,
+    "CREATED_AT": _AUDIENCES.created_at,
+    "UPDATED_AT": _AUDIENCES.updated_at,
+    "TOTAL_PROFILES": func.coalesce(_AUDIENCES.total_profiles, -1),
+}
+_METHODS = {
+    "BATCH": _AUDIENCES.evaluates_batch,
+    "STREAMING": _AUDIENCES.evaluates_streaming,
+    "EDGE": _AUDIENCES.evaluates_edge,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceFilter:
+    """All that are given must hold."""
+
+    ids: Collection[str] | None = None
+    audience_id: StringFilter = field(default_factory=StringFilter)
+    name: StringFilter = field(default_factory=StringFilter)
+    description: StringFilter = field(default_factory=StringFilter)
+    type: Collection[str] | None = None
+    origin: Collection[str] | None = None
+    namespace: StringFilter = field(default_factory=StringFilter)
+    lifecycle_state: Collection[str] | None = None
+    evaluation_method: str | None = None
+    label: str | None = None
+    merge_policy_id: str | None = None
+    folder_id: str | None = None
+    created_by: StringFilter = field(default_factory=StringFilter)
+    created_at: DateTimeFilter = field(default_factory=DateTimeFilter)
+    updated_at: DateTimeFilter = field(default_factory=DateTimeFilter)
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        for name in ("audience_id", "name", "description", "namespace", "created_by", "created_at", "updated_at"):
+            yield from getattr(self, name).on(_AUDIENCES[name])
+        for name in ("type", "origin", "lifecycle_state"):
+            if (chosen := getattr(self, name)) is not None:
+                yield _AUDIENCES[name].in_(list(chosen))
+        for name in ("merge_policy_id", "folder_id"):
+            if (wanted := getattr(self, name)) is not None:
+                yield _AUDIENCES[name] == wanted
+        if self.ids is not None:
+            yield _AUDIENCES.id.in_(list(self.ids))
+        if self.evaluation_method is not None:
+            yield _METHODS[self.evaluation_method]
+        if self.label is not None:
+            yield has_label(self.label)
+
+
+def has_label(label: str) -> ColumnElement[bool]:
+    """Labels are a JSON list of texts without quotes in them, so one of them is found with its quotes around it."""
+    return cast(_AUDIENCES.labels, String).contains(literal(f'"{label}"'), autoescape=False)
+
+
+def audience_order(order: OrderBy | None) -> Order:
+    """Newest first unless it says otherwise."""
+    chosen = order or OrderBy("CREATED_AT", descending=True)
+    keys = Key(_ORDER_COLUMNS[chosen.field], chosen.descending), Key(_AUDIENCES.id, chosen.descending)
+    return Order(chosen.name, keys)
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, AudienceRow]:
+    return await get_rows(session, AudienceRow, scope, ids)
+
+
+async def page(
+    session: AsyncSession,
+    scope: Scope,
+    request: PageRequest,
+    filter: AudienceFilter | None = None,
+    order: OrderBy | None = None,
+) -> Slice[AudienceRow]:
+    statement = select_rows(AudienceRow, scope).where(*(filter or AudienceFilter()).conditions())
+    return await fetch_page(session, statement, audience_order(order), request, lambda row: as_row(AudienceRow, row))
+
+
+async def count(session: AsyncSession, scope: Scope, filter: AudienceFilter | None = None) -> int:
+    statement = within(select(func.count()).select_from(AudienceRow), AudienceRow, scope.tenant)
+    return (await session.execute(statement.where(*(filter or AudienceFilter()).conditions()))).scalar_one()

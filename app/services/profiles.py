@@ -1,0 +1,287 @@
+"""People: their identities, attributes, events and memberships, read from the lake page by page."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from app.engine.lake import Lake
+from app.engine.membership import Membership, MembershipFiles
+from app.engine.profiles import Event, Key, MergeRule, Person, Snapshot, find, open_snapshot
+from app.errors import ErrorCode, Refusal
+from app.scope import Scope
+from app.services.expressions import data_sources
+from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_of
+from app.services.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
+from app.services.segment_runs import definition_heads, membership_files
+from app.storage.database import Database
+
+MEMBERS_NOW = ("REALIZED", "EXISTING")
+_MEMBER_ORDER, _MEMBERSHIP_ORDER, _EVENT_ORDER = "MEMBER", "MEMBERSHIP", "EVENT"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One person in one segment; `status` is that of the segment's newest run."""
+
+    key: Key
+    definition_id: str
+    status: str
+    last_qualification_time: datetime
+
+
+def project(attributes: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+    """Only what the dotted paths name, in its place; arrays are followed. Raises `Refusal` for a malformed path.
+
+    >>> project({"commerce": {"order": {"total": 3, "id": "a"}}, "device": "phone"}, ["commerce.order.total"])
+    {'commerce': {'order': {'total': 3}}}
+    """
+    tree: dict[str, Any] = {}
+    for path in split_paths(paths):
+        branch = tree
+        for name in path:
+            branch = branch.setdefault(name, {})
+    return _pruned(attributes, tree) if tree else {}
+
+
+def split_paths(paths: Sequence[str]) -> list[tuple[str, ...]]:
+    """Raises `Refusal` for a path with an empty name."""
+    for at, path in enumerate(paths):
+        if not all(path.split(".")):
+            message = f"{path!r} is not a path: write names with dots between them, like homeAddress.country"
+            raise Refusal(ErrorCode.INVALID_INPUT, message, ("paths", str(at)))
+    return [tuple(path.split(".")) for path in paths]
+
+
+def _pruned(value: Any, tree: Mapping[str, Any]) -> Any:
+    if isinstance(value, list):
+        return [_pruned(item, tree) for item in value]
+    if not tree or not isinstance(value, Mapping):
+        return value
+    # A branch without an end of its own (a path that ends here) keeps everything below it.
+    return {name: _pruned(value[name], branch) for name, branch in tree.items() if name in value}
+
+
+class ProfileReader:
+    """Reads of one request: all of them see one snapshot of the data and one newest run of each segment."""
+
+    def __init__(self, database: Database, lake: Lake, scope: Scope) -> None:
+        self._database = database
+        self._lake = lake.tenant(scope.tenant)
+        self._scope = scope
+        self._files = MembershipFiles(self._lake)
+        self._opened: asyncio.Task[Snapshot] | None = None
+        self._known_runs: asyncio.Task[_Runs] | None = None
+
+    # ------------------------------------------------------------ people
+
+    async def find(self, profile_id: str) -> Key | None:
+        """By "namespace:id" of the primary identity."""
+        namespace, colon, id_ = profile_id.partition(":")
+        return await self.find_identity(namespace, id_) if colon else None
+
+    async def find_identity(self, namespace: str, id: str) -> Key | None:
+        """By primary identity; somebody without any record or event is nobody."""
+        key = await asyncio.to_thread(find, self._lake, namespace, id)
+        if key is None:
+            return None
+        return key if (await self.people([key])).get(key) is not None else None
+
+    async def people(self, keys: Sequence[Key]) -> dict[Key, Person]:
+        snapshot = await self._snapshot()
+        found = await asyncio.to_thread(snapshot.people, list(keys))
+        return {key: person for key, person in zip(keys, found, strict=True) if person is not None}
+
+    async def attributes(self, keys: Sequence[Key], paths: Sequence[str] | None = None) -> dict[Key, dict[str, Any]]:
+        """Merged, or only the given paths. Raises `Refusal` for a malformed path."""
+        wanted = None if paths is None else split_paths(paths)
+        snapshot = await self._snapshot()
+        return dict(zip(keys, await asyncio.to_thread(snapshot.attributes, list(keys), wanted), strict=True))
+
+    async def events(self, keys: Sequence[Key], request: PageRequest) -> dict[Key, Slice[Event]]:
+        """Newest first; forward only."""
+        place = None
+        if request.cursor is not None:
+            place = decode_cursor(_EVENT_ORDER, request.cursor, "after")
+            if [type(value) for value in place] != [datetime, str]:
+                raise _not_a_cursor(request.cursor)
+        snapshot = await self._snapshot()
+        pages = await asyncio.to_thread(snapshot.events, list(keys), first=request.limit, after=place)
+        return {
+            key: slice_of(
+                {encode_cursor(_EVENT_ORDER, (event.timestamp, event.event_id)): event for event in page.items},
+                request,
+                has_next=page.has_next,
+                behind=place is not None,
+            )
+            for key, page in zip(keys, pages, strict=True)
+        }
+
+    async def event_counts(self, keys: Sequence[Key]) -> dict[Key, int]:
+        snapshot = await self._snapshot()
+        return dict(zip(keys, await asyncio.to_thread(snapshot.event_counts, list(keys)), strict=True))
+
+    # ------------------------------------------------------------ members
+
+    async def members_many(
+        self, definition_ids: Sequence[str], request: PageRequest, status: Collection[str] | None = None
+    ) -> dict[str, Slice[Member]]:
+        """Members of each segment by bucket and ordinal, an order that new people do not disturb; forward only."""
+        runs, after = await self._runs(), _member_place(request)
+
+        def read() -> dict[str, Slice[Member]]:
+            return {id_: self._member_page(runs, id_, request, after, _statuses(status)) for id_ in definition_ids}
+
+        return await asyncio.to_thread(read)
+
+    async def member_counts(
+        self, definition_ids: Sequence[str], status: Collection[str] | None = None
+    ) -> dict[str, int]:
+        runs, wanted = await self._runs(), _statuses(status)
+
+        def read() -> dict[str, int]:
+            return {
+                id_: sum(len(membership.with_status(wanted)) for _, membership in self._memberships_of(runs, id_))
+                for id_ in definition_ids
+            }
+
+        return await asyncio.to_thread(read)
+
+    async def memberships(
+        self, keys: Sequence[Key], request: PageRequest, status: Collection[str] | None = None
+    ) -> dict[Key, Slice[Member]]:
+        """The segments of each person, by the segment's id; forward only."""
+        after = None
+        if request.cursor is not None:
+            place = decode_cursor(_MEMBERSHIP_ORDER, request.cursor, "after")
+            if [type(value) for value in place] != [str]:
+                raise _not_a_cursor(request.cursor)
+            after = place[0]
+        everything = await self._all_memberships(keys, status)
+        found = {}
+        for key, members in everything.items():
+            ahead = [member for member in members if after is None or member.definition_id > after]
+            cursors = {
+                encode_cursor(_MEMBERSHIP_ORDER, (member.definition_id,)): member for member in ahead[: request.limit]
+            }
+            has_next = len(ahead) > request.limit
+            found[key] = slice_of(cursors, request, has_next=has_next, behind=len(ahead) < len(members))
+        return found
+
+    async def membership_counts(self, keys: Sequence[Key], status: Collection[str] | None = None) -> dict[Key, int]:
+        return {key: len(members) for key, members in (await self._all_memberships(keys, status)).items()}
+
+    # ------------------------------------------------------------ how
+
+    async def _snapshot(self) -> Snapshot:
+        if self._opened is None:
+            self._opened = asyncio.create_task(self._open())
+        return await asyncio.shield(self._opened)
+
+    async def _open(self) -> Snapshot:
+        async with self._database.session() as session:
+            policy = await default_policy(session, self._scope)
+            datasets = await data_sources(session, self._scope)
+        rule = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ()) if policy is None else rule_of(policy)
+        return await asyncio.to_thread(open_snapshot, self._lake, rule, datasets)
+
+    async def _runs(self) -> "_Runs":
+        if self._known_runs is None:
+            self._known_runs = asyncio.create_task(self._read_runs())
+        return await asyncio.shield(self._known_runs)
+
+    async def _read_runs(self) -> "_Runs":
+        async with self._database.session() as session:
+            heads = await definition_heads(session, self._scope)
+            return _Runs(heads, await membership_files(session, self._scope, set(heads.values())))
+
+    def _memberships_of(self, runs: "_Runs", definition_id: str, first: int = 0) -> Iterator[tuple[int, Membership]]:
+        """The segment's newest memberships, from bucket `first` on, read one at a time."""
+        run_id = runs.heads.get(definition_id)
+        for bucket, name in sorted(runs.files.get(run_id or "", {}).items()):
+            if run_id is not None and bucket >= first:
+                found = self._files.read(run_id, bucket, name, [definition_id]).get(definition_id)
+                if found is not None:
+                    yield bucket, found
+
+    def _member_page(
+        self, runs: "_Runs", definition_id: str, request: PageRequest, after: Key | None, wanted: frozenset[str]
+    ) -> Slice[Member]:
+        items: dict[str, Member] = {}
+        more = False
+        for bucket, membership in self._memberships_of(runs, definition_id, after[0] if after else 0):
+            chosen = membership.with_status(wanted)
+            if after is not None and bucket == after[0]:
+                chosen.remove_range(0, after[1] + 1)
+            room = request.limit - len(items)
+            more = len(chosen) > room
+            for ordinal in chosen[:room]:
+                member = _member((bucket, ordinal), membership)
+                items[encode_cursor(_MEMBER_ORDER, member.key)] = member
+            if more:
+                break
+        return slice_of(items, request, has_next=more, behind=after is not None)
+
+    async def _all_memberships(self, keys: Sequence[Key], status: Collection[str] | None) -> dict[Key, list[Member]]:
+        runs, wanted = await self._runs(), _statuses(status)
+        by_bucket: dict[int, list[Key]] = defaultdict(list)
+        for key in keys:
+            by_bucket[key[0]].append(key)
+
+        def read() -> dict[Key, list[Member]]:
+            found: dict[Key, list[Member]] = {key: [] for key in keys}
+            for bucket, these in by_bucket.items():
+                for membership in runs.in_bucket(self._files, bucket):
+                    chosen = membership.with_status(wanted)
+                    for key in these:
+                        if key[1] in chosen:
+                            found[key].append(_member(key, membership))
+            return found
+
+        return await asyncio.to_thread(read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """The newest run of each definition, and the files of those runs by bucket."""
+
+    heads: Mapping[str, str]
+    files: Mapping[str, Mapping[int, str]]
+
+    def in_bucket(self, files: MembershipFiles, bucket: int) -> list[Membership]:
+        by_run: dict[str, list[str]] = defaultdict(list)
+        for definition_id, run_id in self.heads.items():
+            by_run[run_id].append(definition_id)
+        found: dict[str, Membership] = {}
+        for run_id, wanted in by_run.items():
+            if (name := self.files.get(run_id, {}).get(bucket)) is not None:
+                found |= files.read(run_id, bucket, name, wanted)
+        return [found[definition_id] for definition_id in sorted(found)]
+
+
+def _statuses(status: Collection[str] | None) -> frozenset[str]:
+    return frozenset(MEMBERS_NOW if status is None else status)
+
+
+def _member(key: Key, membership: Membership) -> Member:
+    ordinal = key[1]
+    at = membership.last_qualified(ordinal)
+    if at is None:
+        raise RuntimeError(f"no time of qualification for {key} in {membership.definition}")
+    return Member(key, membership.definition, membership.status(ordinal), at)
+
+
+def _member_place(request: PageRequest) -> Key | None:
+    if request.cursor is None:
+        return None
+    place = decode_cursor(_MEMBER_ORDER, request.cursor, "after")
+    if [type(value) for value in place] != [int, int]:
+        raise _not_a_cursor(request.cursor)
+    return int(place[0]), int(place[1])
+
+
+def _not_a_cursor(cursor: str) -> Refusal:
+    message = f"{cursor!r} is not a cursor: send back one that a page of this list gave"
+    return Refusal(ErrorCode.INVALID_INPUT, message, ("after",))

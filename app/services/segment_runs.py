@@ -1,0 +1,358 @@
+"""What a worker does with a segment job: definitions to plan, buckets to memberships, memberships to counts."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.engine.lake import Lake
+from app.engine.local import BucketResult, Cancelled, run
+from app.engine.membership import Membership, MembershipFiles
+from app.engine.plan import Plan
+from app.engine.profiles import Snapshot, open_snapshot, reopen
+from app.pql.checker import check
+from app.pql.consent import with_consent
+from app.pql.core import Builder, Node
+from app.scope import Scope
+from app.services.expressions import data_sources
+from app.services.merge_policies import get_many as get_policies
+from app.services.merge_policies import rule_of
+from app.services.rows import select_rows
+from app.services.segment_jobs import freeze_definitions
+from app.storage.job_runs import JobRun
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.definitions import DefinitionRow
+from app.storage.tables.jobs import JobBucketRow, JobPhase, JobStatus
+from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
+from app.storage.tenancy import within
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_DEFINITIONS: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
+_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
+
+_NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
+
+
+@dataclass(slots=True)
+class _Run:
+    """A job as one attempt sees it. `heads` are the runs that the changes are counted against, by definition."""
+
+    scope: Scope
+    evaluated_at: datetime
+    snapshot: Snapshot
+    parts: dict[str, SegmentJobDefinitionRow]
+    heads: dict[str, str]
+    files: dict[str, dict[int, str]]
+    conditions: dict[str, Node] = field(default_factory=dict)
+    errors: dict[str, dict[str, str]] = field(default_factory=dict)
+
+
+async def run_segment_job(job_run: JobRun, lake: Lake, threads: int) -> None:
+    """Runs a claimed job to its end, or as far as this attempt gets: finished buckets are kept for the next one."""
+    job_run.progress(JobPhase.READING, 0.0, 0, 0)
+    state = await _prepare(job_run, lake)
+    if state is None:
+        return
+    done = await job_run.done_buckets()
+    snapshot = state.snapshot
+    waiting = [bucket for bucket in snapshot.buckets if bucket not in done]
+    read = sum(row.profiles for row in done.values())
+    progress = _Progress(job_run, snapshot.total_profiles, read)
+    progress.tell()
+    try:
+        await _evaluate(job_run, lake, state, waiting, threads, progress)
+    except Cancelled:
+        if job_run.cancelled():
+            await job_run.finish(JobStatus.CANCELLED)
+        return
+    job_run.progress(JobPhase.WRITING, 1.0, snapshot.total_profiles, snapshot.total_profiles)
+    await _finish(job_run, state)
+
+
+# ---------------------------------------------------------------- before
+
+
+async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
+    """Fixes what the job reads, in its first attempt; a later attempt takes it as it is."""
+    job: SegmentJobRow = job_run.job
+    scope = Scope(job.organisation, job.sandbox, user=job.created_by)
+    if job.snapshot is None:
+        async with job_run.database.session() as session:
+            chosen = (
+                None if job.all_definitions else {part.definition_id for part in await _parts(session, scope, job.id)}
+            )
+
+        async def freeze(session: AsyncSession) -> None:
+            await freeze_definitions(session, scope, job.id, job.created_at, chosen)
+
+        await job_run.write(freeze)
+    async with job_run.database.session() as session:
+        parts = {part.definition_id: part for part in await _parts(session, scope, job.id)}
+        if not parts:
+            error = {"code": "NOT_FOUND", "message": "all definitions of the job were deleted before it started"}
+            await job_run.finish(JobStatus.FAILED, errors=[error])
+            return None
+        policies = await get_policies(session, scope, {part.merge_policy_id for part in parts.values()})
+        datasets = await data_sources(session, scope)
+        consent = await _consents(session, scope, parts)
+        heads = await definition_heads(session, scope)
+    rule = rule_of(policies[next(iter(sorted(policies)))])
+    pinned = job.snapshot
+    if pinned is None:
+        snapshot = await asyncio.to_thread(open_snapshot, lake.tenant(job_run.tenant), rule, datasets)
+        evaluated_at = job_run.clock()
+        pinned = {"evaluated_at": evaluated_at.isoformat(), "lake": snapshot.pinned, "heads": heads}
+        await job_run.update(snapshot=pinned, evaluated_at=evaluated_at, total_profiles=snapshot.total_profiles)
+    else:
+        evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
+        snapshot = await asyncio.to_thread(reopen, lake.tenant(job_run.tenant), rule, datasets, pinned["lake"])
+    state = _Run(scope, evaluated_at, snapshot, parts, pinned["heads"], {})
+    state.files = await _files_of(job_run, scope, set(state.heads.values()))
+    _check(state, consent)
+    return state
+
+
+def _check(state: _Run, consent: Mapping[str, bool]) -> None:
+    """Conditions of what still checks against the schema of the data; errors of the rest and of what refers to it."""
+    builder = Builder()
+    known = set(state.parts) | set(state.heads)
+    references: dict[str, frozenset[str]] = {}
+    for id_, part in state.parts.items():
+        checked = check(part.expression, state.snapshot.schema, segments=known, builder=builder)
+        if checked.condition is None:
+            first = next(iter(checked.diagnostics))
+            message = (
+                f"line {first.line}, column {first.column}: {first.message}; change the expression and run it again"
+            )
+            state.errors[id_] = {"code": "INVALID_EXPRESSION", "message": message}
+            continue
+        condition = checked.condition
+        if consent.get(id_, True):
+            condition = with_consent(condition, state.snapshot.schema, builder)
+        state.conditions[id_] = condition
+        references[id_] = checked.references
+    failed = set(state.errors)
+    while failed:
+        failed = {id_ for id_ in state.conditions if references[id_] & failed}
+        for id_ in failed:
+            del state.conditions[id_]
+            state.errors[id_] = _dependency_error(references[id_] & set(state.errors))
+
+
+def _dependency_error(causes: frozenset[str] | set[str]) -> dict[str, str]:
+    message = f"it refers to {', '.join(sorted(causes))}, which failed in this job; mend that one and run again"
+    return {"code": "DEPENDENCY_FAILED", "message": message}
+
+
+# ---------------------------------------------------------------- between
+
+
+@dataclass(slots=True)
+class _Progress:
+    job_run: JobRun
+    total: int
+    read: int
+    started: datetime | None = None
+    read_at_start: int = 0
+
+    def tell(self) -> None:
+        now = self.job_run.clock()
+        if self.started is None:
+            self.started, self.read_at_start = now, self.read
+        passed, newly = (now - self.started).total_seconds(), self.read - self.read_at_start
+        left = passed / newly * (self.total - self.read) if newly else None
+        fraction = self.read / self.total if self.total else 1.0
+        self.job_run.progress(JobPhase.EVALUATING, fraction, self.read, self.total, left)
+
+
+async def _evaluate(
+    job_run: JobRun, lake: Lake, state: _Run, waiting: list[int], threads: int, progress: _Progress
+) -> None:
+    """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
+    files = MembershipFiles(lake.tenant(job_run.tenant))
+    loop = asyncio.get_running_loop()
+    plan = Plan(state.conditions)
+    tenant_files = state.files
+    readers = _Stored(files, state.heads, tenant_files)
+
+    def finished(result: BucketResult) -> None:
+        name = files.write(job_run.job.id, result.bucket, job_run.token, result.memberships)
+        recorded: Future[None] = asyncio.run_coroutine_threadsafe(
+            job_run.record_bucket(result.bucket, name, result.profiles, _counted(result)), loop
+        )
+        recorded.result()
+        progress.read += result.profiles
+        progress.tell()
+
+    await asyncio.to_thread(
+        run,
+        plan,
+        state.snapshot,
+        waiting,
+        now=state.evaluated_at,
+        stored=readers.one,
+        previous=lambda bucket: readers.many(bucket, state.conditions),
+        versions={id_: part.version for id_, part in state.parts.items()},
+        finished=finished,
+        cancelled=job_run.interrupted,
+        threads=threads,
+    )
+
+
+def _counted(result: BucketResult) -> dict[str, Any]:
+    return {
+        "counts": {
+            id_: {
+                "members": counts.members,
+                "realized": counts.realized,
+                "existing": counts.existing,
+                "exited": counts.exited,
+                "by_namespace": dict(counts.by_namespace),
+            }
+            for id_, counts in result.counts.items()
+        },
+        "errors": {id_: {"code": error.code, "message": error.message} for id_, error in result.errors.items()},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Memberships of earlier runs. Each definition has its own newest run, and a run has one file for each bucket."""
+
+    files: MembershipFiles
+    heads: Mapping[str, str]
+    names: Mapping[str, Mapping[int, str]]
+
+    def one(self, definition: str, bucket: int) -> Membership | None:
+        return self.many(bucket, [definition]).get(definition)
+
+    def many(self, bucket: int, definitions: Any) -> dict[str, Membership]:
+        by_run: dict[str, list[str]] = defaultdict(list)
+        for definition in definitions:
+            if definition in self.heads:
+                by_run[self.heads[definition]].append(definition)
+        found: dict[str, Membership] = {}
+        for run_id, wanted in by_run.items():
+            if (name := self.names.get(run_id, {}).get(bucket)) is not None:
+                found |= self.files.read(run_id, bucket, name, wanted)
+        return found
+
+
+# ---------------------------------------------------------------- after
+
+
+async def _finish(job_run: JobRun, state: _Run) -> None:
+    """Adds up the buckets and, in one transaction, makes the run the newest of every definition that it finished."""
+    now = job_run.clock()
+    totals: dict[str, Counter[str]] = {id_: Counter(_NOBODY) for id_ in state.conditions}
+    namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in state.conditions}
+    errors = dict(state.errors)
+    for row in (await job_run.done_buckets()).values():
+        errors |= row.counts["errors"]
+        for id_, counts in row.counts["counts"].items():
+            namespaces[id_].update(counts["by_namespace"])
+            totals[id_].update({name: counts[name] for name in _NOBODY})
+    good = [id_ for id_ in state.parts if id_ not in errors]
+
+    async def publish(session: AsyncSession) -> None:
+        for id_, part in state.parts.items():
+            await _write_result(session, job_run, part, totals.get(id_), namespaces.get(id_), errors.get(id_))
+        heads = await definition_heads(session, state.scope)
+        runs = await _evaluated_at(session, state.scope, {heads[id_] for id_ in good if id_ in heads})
+        for id_ in good:
+            # A job that began earlier and ends later must not replace what a newer one found.
+            if id_ not in heads or runs.get(heads[id_], state.evaluated_at) <= state.evaluated_at:
+                await _publish_head(session, job_run, state, id_, totals[id_]["members"], dict(namespaces[id_]), now)
+
+    listed = [{**error, "definition_id": id_} for id_, error in sorted(errors.items())]
+    started = job_run.job.started_at or now
+    metrics = {
+        "total_time": {"start": started.isoformat(), "end": now.isoformat()},
+        "profile_segmentation_time": {"start": state.evaluated_at.isoformat(), "end": now.isoformat()},
+        "total_profiles": state.snapshot.total_profiles,
+        "total_profiles_by_merge_policy": dict.fromkeys({part.merge_policy_id for part in state.parts.values()}, state.snapshot.total_profiles),
+    }
+    status = JobStatus.SUCCEEDED if good else JobStatus.FAILED
+    await job_run.finish(status, errors=listed, metrics=metrics, write=publish)
+
+
+async def _write_result(
+    session: AsyncSession,
+    job_run: JobRun,
+    part: SegmentJobDefinitionRow,
+    totals: Counter[str] | None,
+    namespaces: Counter[str] | None,
+    error: dict[str, str] | None,
+) -> None:
+    values: dict[str, Any] = {"error": error}
+    if error is None and totals is not None and namespaces is not None:
+        statuses = {name.upper(): totals[name] for name in ("realized", "existing", "exited")}
+        values |= {"profile_count": totals["members"], "by_status": statuses, "by_namespace": dict(namespaces)}
+    change = within(update(SegmentJobDefinitionRow), SegmentJobDefinitionRow, job_run.tenant)
+    mine = change.where(_PARTS.job_id == job_run.job.id, _PARTS.definition_id == part.definition_id)
+    await session.execute(mine.values(**values))
+
+
+async def _publish_head(
+    session: AsyncSession,
+    job_run: JobRun,
+    state: _Run,
+    id_: str,
+    members: int,
+    by_namespace: dict[str, int],
+    now: datetime,
+) -> None:
+    head = within(update(DefinitionRow), DefinitionRow, job_run.tenant).where(_DEFINITIONS.id == id_)
+    await session.execute(head.values(membership_run_id=job_run.job.id))
+    audience = within(update(AudienceRow), AudienceRow, job_run.tenant).where(_AUDIENCES.id == id_)
+    await session.execute(
+        audience.values(
+            total_profiles=members, by_namespace=by_namespace, metrics_updated_at=now, metrics_job_id=job_run.job.id
+        )
+    )
+
+
+# ---------------------------------------------------------------- reads
+
+
+async def _parts(session: AsyncSession, scope: Scope, job_id: str) -> list[Any]:
+    return list(await session.execute(select_rows(SegmentJobDefinitionRow, scope).where(_PARTS.job_id == job_id)))
+
+
+async def _consents(session: AsyncSession, scope: Scope, ids: Any) -> dict[str, bool]:
+    statement = within(select(_AUDIENCES.id, _AUDIENCES.exclude_opt_out), AudienceRow, scope.tenant)
+    return {row.id: row.exclude_opt_out for row in await session.execute(statement.where(_AUDIENCES.id.in_(list(ids))))}
+
+
+async def definition_heads(session: AsyncSession, scope: Scope) -> dict[str, str]:
+    """The newest run of each definition that was ever evaluated."""
+    statement = within(select(_DEFINITIONS.id, _DEFINITIONS.membership_run_id), DefinitionRow, scope.tenant)
+    rows = await session.execute(statement.where(_DEFINITIONS.membership_run_id.is_not(None)))
+    return {row.id: row.membership_run_id for row in rows}
+
+
+async def _evaluated_at(session: AsyncSession, scope: Scope, run_ids: set[str]) -> dict[str, datetime]:
+    jobs: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
+    statement = within(select(jobs.id, jobs.evaluated_at), SegmentJobRow, scope.tenant)
+    return {row.id: row.evaluated_at for row in await session.execute(statement.where(jobs.id.in_(sorted(run_ids))))}
+
+
+async def _files_of(job_run: JobRun, scope: Scope, run_ids: set[str]) -> dict[str, dict[int, str]]:
+    async with job_run.database.session() as session:
+        return await membership_files(session, scope, run_ids)
+
+
+async def membership_files(session: AsyncSession, scope: Scope, run_ids: set[str]) -> dict[str, dict[int, str]]:
+    """Of each run, the file of each bucket."""
+    statement = within(select(_BUCKETS.job_id, _BUCKETS.bucket, _BUCKETS.file), JobBucketRow, scope.tenant)
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for row in await session.execute(statement.where(_BUCKETS.job_id.in_(sorted(run_ids)))):
+        found[row.job_id][row.bucket] = row.file
+    return dict(found)
