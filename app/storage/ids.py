@@ -12,7 +12,7 @@ def new_id(now: datetime) -> str:
 
     >>> from datetime import UTC, datetime
     >>> new_id(datetime(2026, 6, 15, 12, 0, 0, 123456, tzinfo=UTC))[:18]
-    '019ecb3f-2c7b-774b'
+    '019ecb27-227b-774b'
     """
     milliseconds = int(now.timestamp()) * 1000 + now.microsecond // 1000
     fraction = (now.microsecond % 1000) * 4096 // 1000

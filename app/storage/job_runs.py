@@ -51,6 +51,7 @@ class JobRun:
         """The final status, once this attempt has ended the job."""
         self._monotonic = monotonic
         self._cancelled = self._stopped = self._lost = False
+        self._forgiven = claim.row.lost_leases == 0
         self._progress: dict[str, Any] | None = None
         self._written = float("-inf")
 
@@ -176,8 +177,9 @@ class JobRun:
             await session.execute(insert(_BUCKETS).values(**self._bucket(bucket, file, profiles, counts)))
             if self.progress_due():
                 await self._log_progress(session, lost_leases=0)
-            elif self.job.lost_leases:
+            elif not self._forgiven:
                 await change_job(session, self.claim, self.clock(), lost_leases=0)
+            self._forgiven = True
 
         await self.write(work)
 

@@ -110,14 +110,15 @@ class Worker:
         if held:
             log.info("stopping: %d jobs in hand", len(held))
             await asyncio.wait(held, timeout=self._grace)
-        for task, run in held.items():
-            if not task.done():
-                # Its threads may still compute; the fencing token keeps what they write away.
-                with suppress(Exception):
-                    await asyncio.wait_for(run.hand_back(), 1.0)
-                task.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await task
+        await asyncio.gather(*(self._abandon(task, run) for task, run in held.items() if not task.done()))
+
+    async def _abandon(self, task: asyncio.Task[None], run: JobRun) -> None:
+        """Hands a job back that does not end. Its threads may still compute: what they write is fenced off."""
+        with suppress(Exception):
+            await asyncio.wait_for(run.hand_back(), 1.0)
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
 
     # ------------------------------------------------------------ one job
 

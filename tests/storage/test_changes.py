@@ -120,13 +120,16 @@ async def test_what_is_rolled_back_wakes_nobody(database: Database, clock: Fixed
             raise RuntimeError("stop")
 
     # Opened only now, so that what was written before wakes nobody any more.
-    async with Changes.open(database) as changes, changes.subscribe(job_topic(ACME, "j1")) as wakeups:
-        async with changes.subscribe(QUEUE) as witness:
-            with pytest.raises(RuntimeError, match="stop"):
-                await fail()
-            await queue(database, clock(), "j2")
-            assert await witness.wait(0)
-            assert not await wakeups.wait(0)
+    async with (
+        Changes.open(database) as changes,
+        changes.subscribe(job_topic(ACME, "j1")) as wakeups,
+        changes.subscribe(QUEUE) as witness,
+    ):
+        with pytest.raises(RuntimeError, match="stop"):
+            await fail()
+        await queue(database, clock(), "j2")
+        assert await witness.wait(0)
+        assert not await wakeups.wait(0)
 
 
 @pytest.mark.parametrize("topic", [job_topic(ACME, "j1"), jobs_topic(ACME), QUEUE], ids=lambda topic: topic.kind)
@@ -200,12 +203,15 @@ async def test_a_cut_connection_is_made_up_for(database: Database, database_url:
     listener = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query = :q"
     )
-    async with Changes.open(database) as changes, another(database_url) as other:
-        async with changes.subscribe(job_topic(ACME, "j1")) as wakeups:
-            async with other.write() as session:
-                cut = list(await session.execute(text(listener), {"q": 'LISTEN "segmentation"'}))
-            assert len(cut) == 1
-            # First the wake-up of the new connection, for what may have been missed; then every commit's again.
-            assert await wakeups.wait(30)
-            await bump(other, "j1")
-            assert await wakeups.wait(30)
+    async with (
+        another(database_url) as other,
+        Changes.open(database) as changes,
+        changes.subscribe(job_topic(ACME, "j1")) as wakeups,
+    ):
+        async with other.write() as session:
+            cut = list(await session.execute(text(listener), {"q": 'LISTEN "segmentation"'}))
+        assert len(cut) == 1
+        # First the wake-up of the new connection, for what may have been missed; then every commit's again.
+        assert await wakeups.wait(30)
+        await bump(other, "j1")
+        assert await wakeups.wait(30)

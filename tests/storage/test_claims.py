@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -93,11 +92,10 @@ async def test_processes_share_the_queue_without_doing_a_job_twice(
 ) -> None:
     ids = [f"j{n:02}" for n in range(30)]
     await queue(database, clock(), *ids)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     processes = [
         await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", _CLAIMS_ALL, database_url, str(number)),
-            env=environment,
+            cwd=Path(__file__).parents[2],
             stdout=asyncio.subprocess.PIPE,
         )
         for number in range(2)

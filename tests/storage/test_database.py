@@ -1,7 +1,6 @@
 """Databases: what a session sees, what it may do, and how tables come to be."""
 
 import asyncio
-import os
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -179,9 +178,10 @@ async def test_several_processes_may_migrate_an_empty_database_at_once(empty_dat
     script = (
         "import asyncio, sys; from app.storage.database import Database as D; asyncio.run(D(sys.argv[1]).migrate())"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     processes = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", script, empty_database_url, env=environment)
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, empty_database_url, cwd=Path(__file__).parents[2]
+        )
         for _ in range(3)
     ]
     assert [await process.wait() for process in processes] == [0, 0, 0]

@@ -149,8 +149,11 @@ async def test_a_finished_bucket_forgives_the_leases_lost_before(
 ) -> None:
     successor = await take_over(run, clock, seconds)
     assert successor.job.lost_leases == 1
-    await successor.record_bucket(0, "zero", 1, {})
+    for bucket in range(3):
+        await successor.record_bucket(bucket, str(bucket), 1, {})
     assert (await job(run.database, "j1")).lost_leases == 0
+    # The claim of each attempt, and the pardon: a bucket without progress is no visible change.
+    assert await history(run.database, "j1") == [(1,), (2,), (3,), (4,)]
 
 
 # ---------------------------------------------------------------- progress
