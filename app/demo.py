@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -60,7 +61,7 @@ async def run_demo(parts: Parts, profiles: int, events: int, console: Console) -
         rows = await audiences.get_many(session, SCOPE, list(ids.values()))
     table = Table("Audience", "People", "Expression")
     for name, id_ in ids.items():
-        table.add_row(name, f"{rows[id_].total_profiles:,}", AUDIENCES[name][1])
+        table.add_row(name, f"{rows[id_].total_profiles:,}", escape(AUDIENCES[name][1]))
     console.print(table)
 
 

@@ -94,4 +94,4 @@ async def page(
 
 async def count(session: AsyncSession, scope: Scope, filter: AudienceFilter | None = None) -> int:
     statement = within(select(func.count()).select_from(AudienceRow), AudienceRow, scope.tenant)
-    return (await session.execute(statement.where(*(filter or AudienceFilter()).conditions()))).scalar_one()
+    return int((await session.execute(statement.where(*(filter or AudienceFilter()).conditions()))).scalar_one())

@@ -89,7 +89,7 @@ async def count(session: AsyncSession, scope: Scope, kind: str | None = None) ->
     statement = within(select(func.count()).select_from(DatasetRow), DatasetRow, scope.tenant)
     if kind is not None:
         statement = statement.where(_DATASETS.kind == kind)
-    return (await session.execute(statement)).scalar_one()
+    return int((await session.execute(statement)).scalar_one())
 
 
 async def fields_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, list[tuple[str, str]]]:

@@ -164,7 +164,7 @@ async def page(
 async def count(session: AsyncSession, scope: Scope, filter: DefinitionFilter | None = None) -> int:
     conditions = (filter or DefinitionFilter()).of_audience().conditions()
     statement = within(select(func.count()).select_from(DefinitionRow), DefinitionRow, scope.tenant)
-    return (await session.execute(statement.join(AudienceRow, _same_audience()).where(*conditions))).scalar_one()
+    return int((await session.execute(statement.join(AudienceRow, _same_audience()).where(*conditions))).scalar_one())
 
 
 async def dependencies_by_definition(

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -20,6 +21,9 @@ from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tenancy import within
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
 
 
 class ExpressionFormat(StrEnum):
@@ -42,7 +46,7 @@ class Vocabulary:
 async def vocabulary(database: Database, lake: Lake, scope: Scope) -> Vocabulary:
     async with database.session() as session:
         sources = await data_sources(session, scope)
-        ids = await session.scalars(within(select(AudienceRow.id), AudienceRow, scope.tenant))
+        ids = await session.scalars(within(select(_AUDIENCES.id), AudienceRow, scope.tenant))
         segments = frozenset(ids)
     schema = await asyncio.to_thread(schema_of, lake.tenant(scope.tenant), sources)
     return Vocabulary(schema, segments)
@@ -50,9 +54,9 @@ async def vocabulary(database: Database, lake: Lake, scope: Scope) -> Vocabulary
 
 async def data_sources(session: AsyncSession, scope: Scope) -> list[Dataset]:
     """The tenant's datasets with people or events, oldest first."""
-    statement = within(select(DatasetRow.id, DatasetRow.kind), DatasetRow, scope.tenant)
+    statement = within(select(_DATASETS.id, _DATASETS.kind), DatasetRow, scope.tenant)
     rows = await session.execute(
-        statement.where(DatasetRow.kind.in_(("PROFILE", "EVENT"))).order_by(DatasetRow.created_at, DatasetRow.id)
+        statement.where(_DATASETS.kind.in_(("PROFILE", "EVENT"))).order_by(_DATASETS.created_at, _DATASETS.id)
     )
     return [Dataset(row.id, row.kind) for row in rows]
 

@@ -1,6 +1,7 @@
 """Merge policies: how fragments of one profile become one view. Every sandbox has a default one."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -68,7 +69,7 @@ async def page(session: AsyncSession, scope: Scope, request: PageRequest) -> Sli
 
 async def count(session: AsyncSession, scope: Scope) -> int:
     statement = within(select(func.count()).select_from(MergePolicyRow), MergePolicyRow, scope.tenant)
-    return (await session.execute(statement)).scalar_one()
+    return int((await session.execute(statement)).scalar_one())
 
 
 async def choose(database: Database, clock: Clock, scope: Scope, id: str | None) -> MergePolicyRow:
@@ -83,4 +84,7 @@ async def choose(database: Database, clock: Clock, scope: Scope, id: str | None)
 
 
 def rule_of(policy: MergePolicyRow) -> MergeRule:
-    return MergeRule(policy.id, policy.method, tuple(policy.datasets))
+    method: Literal["TIMESTAMP_ORDERED", "DATA_SET_PRECEDENCE"] = (
+        "DATA_SET_PRECEDENCE" if policy.method == "DATA_SET_PRECEDENCE" else "TIMESTAMP_ORDERED"
+    )
+    return MergeRule(policy.id, method, tuple(policy.datasets))

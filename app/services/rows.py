@@ -5,12 +5,12 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlmodel import SQLModel
 
 from app.scope import Scope
+from app.storage.columns import TenantRow
 from app.storage.tenancy import within
 
-Row = TypeVar("Row", bound=SQLModel)
+Row = TypeVar("Row", bound=TenantRow)
 
 
 def select_rows(table: type[Row], scope: Scope) -> Select[Any]:

@@ -1,6 +1,6 @@
 """Segment jobs: created, watched and cancelled here; `segment_runs` does what a worker does with one."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -161,7 +161,7 @@ async def page(
 
 async def count(session: AsyncSession, scope: Scope, filter: SegmentJobFilter | None = None) -> int:
     statement = within(select(func.count()).select_from(SegmentJobRow), SegmentJobRow, scope.tenant)
-    return (await session.execute(statement.where(*_conditions(scope, filter)))).scalar_one()
+    return int((await session.execute(statement.where(*_conditions(scope, filter)))).scalar_one())
 
 
 async def page_by_definition(
@@ -203,7 +203,7 @@ async def segment_counts(session: AsyncSession, scope: Scope, job_ids: Sequence[
 
 async def watch(
     database: Database, changes: Changes, scope: Scope, id: str, after: int | None
-) -> AsyncIterator[SegmentJobRow]:
+) -> AsyncGenerator[SegmentJobRow, None]:
     """The present state of a job, then each later one in the order of `sequence`, until a final one has been given.
 
     `after` resumes: every state above it comes, none at or below it. Raises `Refusal` for an unknown job.
@@ -230,7 +230,7 @@ async def watch(
 
 async def watch_all(
     database: Database, changes: Changes, scope: Scope, status: Collection[str] | None = None
-) -> AsyncIterator[SegmentJobRow]:
+) -> AsyncGenerator[SegmentJobRow, None]:
     """Every later state of every job of the tenant, those of one job in the order of `sequence`; does not end."""
     async with changes.subscribe(jobs_topic(scope.tenant)) as wakeups:
         started = datetime.now(UTC)

@@ -5,7 +5,7 @@ import logging
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.engine.ingest import DatasetShape, Ingested, RejectedRow, committed_batch, ingest
 from app.engine.lake import Lake
+from app.engine.reading import FileFormat
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope, Tenant
 from app.services import datasets
@@ -23,7 +24,7 @@ from app.storage.tenancy import within
 
 log = logging.getLogger(__name__)
 
-FORMATS = {"csv": "CSV", "ndjson": "NDJSON", "jsonl": "NDJSON", "parquet": "PARQUET"}
+FORMATS: dict[str, FileFormat] = {"csv": "CSV", "ndjson": "NDJSON", "jsonl": "NDJSON", "parquet": "PARQUET"}
 """Ending of a file's name → format."""
 
 _LEASE = timedelta(seconds=60)
@@ -38,7 +39,7 @@ class Uploaded:
 
 
 async def upload_batch(
-    database: Database, lake: Lake, clock: Clock, scope: Scope, dataset_id: str, file: Path, format: str
+    database: Database, lake: Lake, clock: Clock, scope: Scope, dataset_id: str, file: Path, format: FileFormat
 ) -> Uploaded:
     """Adds the file to the dataset. Raises `Refusal`; the dataset then is as it was, and the batch is FAILED."""
     async with database.session() as session:
@@ -59,7 +60,7 @@ async def ingest_file(
     namespace: str,
     timestamp_column: str | None,
     file: Path,
-    format: str,
+    format: FileFormat,
 ) -> Uploaded:
     """The same for a dataset by name, made if it is not there. Raises `Refusal` if it is there and differs."""
     new = datasets.NewDataset(name, kind, identity_column, namespace, timestamp_column)
@@ -77,10 +78,10 @@ async def ingest_file(
 
 
 async def _load(
-    database: Database, lake: Lake, clock: Clock, scope: Scope, dataset: DatasetRow, file: Path, format: str
+    database: Database, lake: Lake, clock: Clock, scope: Scope, dataset: DatasetRow, file: Path, format: FileFormat
 ) -> Uploaded:
+    shape = _shape(dataset)
     batch = await _begin(database, clock, scope, dataset)
-    shape = DatasetShape(dataset.kind, dataset.identity_column, dataset.namespace, dataset.timestamp_column)
     tenant = lake.tenant(scope.tenant)
     renewing = asyncio.create_task(_renew(database, clock, scope.tenant, batch.id))
     try:
@@ -112,6 +113,14 @@ async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
         else:
             await _land(database, clock, tenant, batch, landed)
         log.info("batch %s was left unfinished and is %s now", batch.id, "ACTIVE" if landed else "FAILED")
+
+
+def _shape(dataset: DatasetRow) -> DatasetShape:
+    if dataset.identity_column is None or dataset.namespace is None or dataset.kind not in {"PROFILE", "EVENT"}:
+        message = f"{dataset.name!r} is a dataset of kind {dataset.kind}, and batches go into PROFILE or EVENT datasets"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
+    kind: Literal["PROFILE", "EVENT"] = "PROFILE" if dataset.kind == "PROFILE" else "EVENT"
+    return DatasetShape(kind, dataset.identity_column, dataset.namespace, dataset.timestamp_column)
 
 
 async def _begin(database: Database, clock: Clock, scope: Scope, dataset: DatasetRow) -> BatchRow:
@@ -173,4 +182,4 @@ async def _land(database: Database, clock: Clock, tenant: Tenant, batch: BatchRo
 async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: dict[str, Any]) -> bool:
     change = within(update(BatchRow), BatchRow, tenant)
     settled = change.where(_BATCHES.id == batch_id, _BATCHES.status == "LOADING").values(lease_until=None, **values)
-    return (await session.execute(settled)).rowcount == 1
+    return (await session.execute(settled.returning(_BATCHES.id))).first() is not None
