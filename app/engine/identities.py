@@ -20,39 +20,36 @@ _TOO_MANY_FILES = 16
 
 
 def assign(lake: TenantLake, database: duckdb.DuckDBPyConnection, scratch: Path, namespace: str) -> int:
-    """Gives the ids of the table `senders(id, first_row)` their places: fills `people(id, bucket, ordinal, fresh)`.
+    """Gives the ids of `senders(__sender, __first)` places: fills `people(__sender, __bucket, __ordinal, __fresh)`.
 
     Returns how many are new. New identities are committed before any of their data: one without data is harmless,
     since only people with a record or an event are profiles.
     """
     with lake.lock("identities"):
         bits = lake.choose_bucket_bits(only_row(database, "SELECT count(*) FROM senders")[0])
-        profile_id = f"{text_literal(namespace + ':')} || id"
-        database.execute(
-            f"CREATE TABLE placed AS SELECT id, first_row, {bucket_sql(profile_id, bits)} AS bucket FROM senders"
-        )
-        touched = [number for (number,) in database.execute("SELECT DISTINCT bucket FROM placed ORDER BY 1").fetchall()]
+        place = bucket_sql(f"{text_literal(namespace + ':')} || __sender", bits)
+        database.execute(f"CREATE TABLE placed AS SELECT *, {place} AS __bucket FROM senders")
+        touched = [number for (number,) in database.execute("SELECT DISTINCT __bucket FROM placed").fetchall()]
         current = open_table(lake.identities)
-        known = _rows(current, touched)
         database.execute(
             f"""
             CREATE TABLE people AS
-            WITH known AS (SELECT __bucket AS bucket, ordinal, namespace, id FROM {known}),
-            next AS (SELECT bucket, max(ordinal) + 1 AS ordinal FROM known GROUP BY bucket),
+            WITH known AS (SELECT * FROM {_rows(current, touched)}),
+            next AS (SELECT __bucket, max(ordinal) + 1 AS ordinal FROM known GROUP BY __bucket),
             matched AS (
-                SELECT placed.id, placed.bucket, placed.first_row, known.ordinal FROM placed
-                LEFT JOIN known ON known.id = placed.id AND known.namespace = {text_literal(namespace)}
+                SELECT placed.*, known.ordinal FROM placed
+                LEFT JOIN known ON known.id = placed.__sender AND known.namespace = {text_literal(namespace)}
             )
-            SELECT id, bucket, ordinal, false AS fresh FROM matched WHERE ordinal IS NOT NULL
+            SELECT __sender, __bucket, ordinal AS __ordinal, false AS __fresh FROM matched WHERE ordinal IS NOT NULL
             UNION ALL
-            SELECT id, matched.bucket,
+            SELECT __sender, __bucket,
                 (coalesce(next.ordinal, 0) - 1
-                 + row_number() OVER (PARTITION BY matched.bucket ORDER BY first_row))::INTEGER,
+                 + row_number() OVER (PARTITION BY __bucket ORDER BY __first))::INTEGER,
                 true
-            FROM matched LEFT JOIN next ON next.bucket = matched.bucket WHERE matched.ordinal IS NULL
+            FROM matched LEFT JOIN next USING (__bucket) WHERE matched.ordinal IS NULL
             """
         )
-        new = int(only_row(database, "SELECT count(*) FROM people WHERE fresh")[0])
+        new = int(only_row(database, "SELECT count(*) FROM people WHERE __fresh")[0])
         if new:
             _append(lake, database, scratch, current, namespace)
         return new
@@ -92,11 +89,14 @@ def _append(
     lake: TenantLake, database: duckdb.DuckDBPyConnection, scratch: Path, current: TableVersion | None, namespace: str
 ) -> None:
     """Commits the fresh people; a bucket with many small files gets one instead of them."""
-    buckets = {number for (number,) in database.execute("SELECT DISTINCT bucket FROM people WHERE fresh").fetchall()}
+    buckets = {
+        number for (number,) in database.execute("SELECT DISTINCT __bucket FROM people WHERE __fresh").fetchall()
+    }
     crowded = _crowded(current, buckets)
     old = [file for file in current.files if file.bucket in crowded] if current else []
     reader = database.sql(
-        f"SELECT bucket AS __bucket, ordinal, {text_literal(namespace)} AS namespace, id FROM people WHERE fresh"
+        f"SELECT __bucket, __ordinal AS ordinal, {text_literal(namespace)} AS namespace, __sender AS id"
+        " FROM people WHERE __fresh"
         f" UNION ALL SELECT __bucket, ordinal, namespace, id FROM {_rows(current, crowded)} ORDER BY 1, 2"
     ).to_arrow_reader(65_536)
     writer = BucketWriter(scratch / "identities", uuid.uuid4().hex)

@@ -178,7 +178,7 @@ class _Batch:
                 raise NoGoodRows(rejected_rows, rejected)
             raise refuse("the file has no rows")
         self.database.execute(
-            "CREATE TABLE senders AS SELECT __id AS id, min(__row) AS first_row FROM staged"
+            "CREATE TABLE senders AS SELECT __id AS __sender, min(__row) AS __first FROM staged"
             " WHERE __problem IS NULL GROUP BY __id"
         )
         new_profiles = identities.assign(self.lake, self.database, self.scratch, self.shape.namespace)
@@ -261,24 +261,24 @@ class _Batch:
         users = [name_literal(name) for name in fields.fields]
         batch = text_literal(self.batch_id)
         ingested = f"{text_literal(datetime.now(UTC).isoformat())}::TIMESTAMPTZ"
-        ours = f"bucket AS __bucket, ordinal AS __ordinal, {batch} AS __batch"
+        ours = f"__bucket, __ordinal, {batch} AS __batch"
         origin = f"{version}::BIGINT AS __version, {ingested} AS __ingested"
-        good = "staged JOIN people ON people.id = staged.__id WHERE __problem IS NULL"
+        good = "staged JOIN people ON __sender = __id WHERE __problem IS NULL"
         if not self.is_event:
-            latest = "QUALIFY row_number() OVER (PARTITION BY bucket, ordinal ORDER BY __row DESC) = 1"
+            latest = "QUALIFY row_number() OVER (PARTITION BY __bucket, __ordinal ORDER BY __row DESC) = 1"
             time = f"coalesce(__time, {ingested}) AS __time"
-            return f"SELECT {', '.join([ours, origin, time, *users])} FROM {good} {latest} ORDER BY bucket, ordinal"
+            return f"SELECT {', '.join([ours, origin, time, *users])} FROM {good} {latest} ORDER BY __bucket, __ordinal"
         chosen = ", ".join([ours, "__row", origin, f"__time AS {TIMESTAMP}", *users])
-        order = f"bucket, ordinal, __time, {event_id_sql(EVENT_ID in fields.fields, batch)}"
+        order = f"__bucket, __ordinal, __time, {event_id_sql(EVENT_ID in fields.fields, batch)}"
         if EVENT_ID not in fields.fields:
-            return f"SELECT {chosen} FROM {good} ORDER BY bucket, ordinal, __time, __row"
+            return f"SELECT {chosen} FROM {good} ORDER BY __bucket, __ordinal, __time, __row"
         self._find_sent()
-        first = "(_id IS NULL OR row_number() OVER (PARTITION BY bucket, ordinal, _id ORDER BY __row) = 1)"
+        first = "(_id IS NULL OR row_number() OVER (PARTITION BY __bucket, __ordinal, _id ORDER BY __row) = 1)"
         return f"SELECT {chosen} FROM {good} AND __row NOT IN (SELECT __row FROM sent) QUALIFY {first} ORDER BY {order}"
 
     def _find_sent(self) -> None:
         """Fills `sent` with the rows whose event the dataset has already: the same person's with the same `_id`."""
-        touched = {n for (n,) in self.database.execute("SELECT DISTINCT bucket FROM people").fetchall()}
+        touched = {n for (n,) in self.database.execute("SELECT DISTINCT __bucket FROM people").fetchall()}
         current = self.current
         paths = []
         if current is not None and EVENT_ID in current.schema.names:
@@ -286,8 +286,9 @@ class _Batch:
         stored = parquet_list(paths, f"{BUCKET} INTEGER, __ordinal INTEGER, {EVENT_ID} VARCHAR")
         self.database.execute(
             f"CREATE TABLE sent AS SELECT DISTINCT staged.__row FROM {stored} stored"
-            f" JOIN (staged JOIN people ON people.id = staged.__id) ON stored.{BUCKET} = bucket"
-            f" AND stored.__ordinal = ordinal AND stored.{EVENT_ID} = staged.{EVENT_ID} WHERE __problem IS NULL"
+            f" JOIN (staged JOIN people ON __sender = __id) ON stored.{BUCKET} = people.{BUCKET}"
+            f" AND stored.__ordinal = people.__ordinal AND stored.{EVENT_ID} = staged.{EVENT_ID}"
+            " WHERE __problem IS NULL"
         )
 
     def _commit(self, writer: BucketWriter, files: list[DataFile], schema: pa.Schema, result: Ingested) -> None:

@@ -105,6 +105,7 @@ class TenantLake:
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
             "allow_community_extensions": False,
+            "python_enable_replacements": False,
         }
         connection = duckdb.connect(str(scratch / f"{uuid.uuid4().hex}.duckdb"), config=config)
         try:

@@ -1,6 +1,6 @@
 """What every format's reader gives: columns as SQL expressions, with what is wrong in a row."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,6 +56,13 @@ class Source:
 
 def refuse(message: str) -> Refusal:
     return Refusal(ErrorCode.INVALID_INPUT, message, ("input", "file"))
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises `Refusal` for a column that is named like one of ours."""
+    for name in names:
+        if name.startswith("__"):
+            raise refuse(f'the column "{name}" begins with two underscores, which is kept for the system: rename it')
 
 
 def complaint(name: str, text: str, expected: str) -> str:

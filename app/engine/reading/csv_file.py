@@ -10,10 +10,11 @@ import numpy as np
 
 from app.engine.fields import guess, looks_like, noun, parsed
 from app.engine.lake import name_literal, only_row, text_literal
-from app.engine.reading.columns import Column, Source, Unreadable, complaint, refuse
+from app.engine.reading.columns import Column, Source, Unreadable, check_names, complaint, refuse
 from app.pql.schema import ObjectType, Scalar
 
-LONGEST_ROW = 16 * 1024 * 1024
+LONGEST_ROW = 2 * 1024 * 1024
+_READ_AT_ONCE = 8 * 1024 * 1024
 _HEADER_BYTES = 1024 * 1024
 _DELIMITERS = ",;\t|"
 _GUESSED = (Scalar.BOOLEAN, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP)
@@ -34,12 +35,16 @@ def read(
     try:
         seen = _look(database, file, names, delimiter, "first", known, as_text)
         again = _swallows_rows(database, "first")
+    except duckdb.OutOfMemoryException:
+        raise
     except duckdb.Error:
         again = True
     if again:
         file = _one_row_a_line(file, scratch / "lines.csv", len(names), delimiter, notes)
         try:
             seen = _look(database, file, names, delimiter, "second", known, as_text)
+        except duckdb.OutOfMemoryException:
+            raise
         except duckdb.Error:
             raise refuse("the file cannot be read as CSV: it must be UTF-8 text with one header line") from None
     return Source(
@@ -71,6 +76,7 @@ def _header(file: Path) -> tuple[tuple[str, ...], str]:
             raise refuse(f"column {position} of the header has no name")
         if name.lower() in (other.lower() for other in names[: position - 1]):
             raise refuse(f'the header names the column "{name}" twice (case does not count)')
+    check_names(names)
     return names, delimiter
 
 
@@ -79,7 +85,8 @@ def _relation(file: Path, names: tuple[str, ...], delimiter: str, options: str) 
     return (
         f"(SELECT row_number() OVER () AS __row, * FROM read_csv({text_literal(str(file))}, auto_detect = false,"
         f" header = true, delim = {text_literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}},"
-        f" strict_mode = true, max_line_size = {LONGEST_ROW}, {options}))"
+        f" strict_mode = true, max_line_size = {LONGEST_ROW},"
+        f" buffer_size = {_READ_AT_ONCE}, {options}))"
     )
 
 
@@ -152,7 +159,7 @@ def _one_row_a_line(file: Path, target: Path, width: int, delimiter: str, notes:
     Only for files in which such a mark swallowed what follows it. Values over several lines are lost, and reported.
     """
     mark = delimiter.encode()
-    broken = mark * width + b"\n"
+    broken = mark.join([b"x"] * (width + 1)) + b"\n"
     with file.open("rb") as lines, target.open("wb") as out:
         number = 0
         for line in lines:

@@ -9,7 +9,7 @@ import duckdb
 
 from app.engine.fields import MAPS, guess, looks_like, noun, parsed, sql_type, widen
 from app.engine.lake import name_literal, only_row, text_literal
-from app.engine.reading.columns import Column, Source, complaint, first_of, refuse
+from app.engine.reading.columns import Column, Source, check_names, complaint, first_of, refuse
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 LONGEST_ROW = 16 * 1024 * 1024
@@ -31,7 +31,9 @@ def read(
     )
     structure = _Structure(database, f"(SELECT json FROM ({lines}) WHERE {_IS_OBJECT})")
     try:
-        names, found = structure.find()
+        names, found = structure.find(known)
+    except duckdb.OutOfMemoryException:
+        raise
     except duckdb.Error:
         raise refuse("the file cannot be read as NDJSON: it must be UTF-8 with one JSON object in each line") from None
     columns, forms = {}, {}
@@ -70,16 +72,17 @@ class _Structure:
         self.objects = objects
         self.mixed: dict[str, frozenset[str]] = {}
 
-    def find(self) -> tuple[tuple[str, ...], ObjectType]:
+    def find(self, known: ObjectType) -> tuple[tuple[str, ...], ObjectType]:
         """The names at the top, and the types of what has a value. Raises `Refusal` when no line is an object."""
         (text,) = self._row(f"SELECT json_group_structure(json) FROM {self.objects}")
         top = json.loads(text) if text else None
         if not isinstance(top, dict):
             raise refuse("the file is not NDJSON: none of its lines is a JSON object with fields")
+        check_names(top)
         drafts = {
             name: draft
             for name in top
-            if (draft := self._resolve(top[name], (name,), f"$.{_step(name)}", MAPS.get((name,))))
+            if (draft := self._resolve(top[name], (name,), f"$.{_step(name)}", known.fields.get(name)))
         }
         return tuple(top), self._with_times(ObjectType(drafts))
 
@@ -105,7 +108,7 @@ class _Structure:
     def _resolve(self, node: Any, names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
         """The type of a node of DuckDB's structure; None when it has no value anywhere."""
         if node == "JSON":
-            node = self._untangle(path)
+            node = self._untangle(path, expected)
         match node:
             case dict() if isinstance(expected, MapType):
                 value = self._resolve(self._structure_at(f"{path}.*"), (*names, "*"), f"{path}.*", expected.value)
@@ -133,8 +136,11 @@ class _Structure:
             case _:
                 return Scalar.STRING if node == "VARCHAR" else Scalar.NUMBER
 
-    def _untangle(self, path: str) -> Any:
-        """The structure at a place with values of several kinds: that of most; scalars of several kinds are text."""
+    def _untangle(self, path: str, expected: Type | None) -> Any:
+        """The structure at a place with values of several kinds: that expected, else that of most.
+
+        Scalars of several kinds are text.
+        """
         counts = dict(
             self.database.execute(
                 f"SELECT json_type(v) AS kind, count(*) FROM {self._values(path)} WHERE kind <> 'NULL' GROUP BY kind"
@@ -143,12 +149,15 @@ class _Structure:
         if not counts:
             return None
         self.mixed[path] = frozenset(counts)
-        scalars = {kind: count for kind, count in counts.items() if kind not in ("OBJECT", "ARRAY")}
-        top = max(("OBJECT", "ARRAY", ""), key=lambda kind: counts.get(kind, 0) if kind else sum(scalars.values()))
+        scalars = counts.keys() - {"OBJECT", "ARRAY"}
+        kinds = {"OBJECT": counts.get("OBJECT", 0), "ARRAY": counts.get("ARRAY", 0)}
+        kinds[""] = sum(counts[kind] for kind in scalars)
+        hoped = {"OBJECT", "ARRAY"} & _allowed(expected) if expected is not None else set()
+        top = next((kind for kind in hoped if kinds[kind]), max(kinds, key=lambda kind: kinds[kind]))
         if top:
             found = self._structure_at(path, f"WHERE json_type(v) = '{top}'")
             return None if found == "JSON" else found
-        if set(scalars) <= set(_NUMBERS):
+        if scalars <= set(_NUMBERS):
             return "DOUBLE"
         return next(iter(scalars)) if len(scalars) == 1 else "VARCHAR"
 

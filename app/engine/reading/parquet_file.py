@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.engine.arrow_types import pql_type
-from app.engine.fields import MAPS, noun, sql_type, widen
+from app.engine.fields import MAPS, noun, parsed, sql_type, widen
 from app.engine.lake import name_literal, text_literal
-from app.engine.reading.columns import Column, Source, complaint, refuse
+from app.engine.reading.columns import Column, Source, check_names, complaint, refuse
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 
@@ -54,6 +54,7 @@ def _schema(file: Path) -> pa.Schema:
         raise refuse("the file begins like Parquet but cannot be read: it is damaged or cut off") from None
     if rows == 0:
         raise refuse("the file has no rows")
+    check_names(schema.names)
     twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if twice is not None:
         raise refuse(f'the file has the column "{twice}" twice')
@@ -104,67 +105,72 @@ def _map_of(type_: Type, target: Type) -> Type:
 
 def _column(name: str, found: Type, target: Type) -> Column:
     raw = name_literal(name)
-    value = converted(raw, found, target)
-    if value is None:
-        text = f"CAST({raw} AS VARCHAR)"
-        attempt = f"try_cast({raw} AS {sql_type(target)})" if _castable(found, target) else "NULL"
-        wrong = f"CASE WHEN {raw} IS NOT NULL AND {attempt} IS NULL THEN {complaint(name, text, noun(target))} END"
-        return Column(target, attempt, wrong)
-    return Column(target, value)
+    value, exact = _converted(raw, found, target, 0)
+    if exact:
+        return Column(target, value)
+    attempt = f"TRY({value})"
+    wrong = complaint(name, f"CAST({raw} AS VARCHAR)", noun(target))
+    return Column(target, attempt, f"CASE WHEN {raw} IS NOT NULL AND {attempt} IS NULL THEN {wrong} END")
 
 
-def _castable(found: Type, target: Type) -> bool:
-    return isinstance(found, Scalar) and isinstance(target, Scalar) and Scalar.BOOLEAN not in (found, target)
+def _converted(value: str, found: Type, target: Type, depth: int) -> tuple[str, bool]:
+    """SQL that makes the value (an SQL expression) one of the target type, and whether it can do so with every value.
 
-
-def converted(value: str, found: Type, target: Type, depth: int = 0) -> str | None:
-    """SQL that makes the value (an SQL expression) one of the target type, None when the types contradict.
-
-    Fields are matched by name; those that are missing become NULL.
+    Where it cannot, it fails. Fields are matched by name; those that are missing become NULL.
     """
     item = f"x{depth}"
     match found, target:
         case Scalar(), Scalar():
-            if found is target:
-                return f"CAST({value} AS {sql_type(target)})"
-            return f"CAST({value} AS VARCHAR)" if target is Scalar.STRING else None
+            return _scalar(value, found, target)
         case ArrayType(one), ArrayType(other):
-            inner = converted(item, one, other, depth + 1)
-            return None if inner is None else f"list_transform({value}, lambda {item}: {inner})"
+            inner, exact = _converted(item, one, other, depth + 1)
+            return f"list_transform({value}, lambda {item}: {inner})", exact
         case ObjectType(), ObjectType():
             return _object(value, found, target, depth)
         case MapType(one), MapType(other):
-            inner = converted(f"{item}.value", one, other, depth + 1)
+            inner, exact = _converted(f"{item}.value", one, other, depth + 1)
             entry = f"struct_pack(k := CAST({item}.key AS VARCHAR), v := {inner})"
-            return (
-                None
-                if inner is None
-                else _entries(value, f"list_transform(map_entries({value}), lambda {item}: {entry})")
-            )
+            return _map(value, f"list_transform(map_entries({value}), lambda {item}: {entry})"), exact
         case ObjectType(), MapType(other):
-            entries = []
-            for name, one in found.fields.items():
-                inner = converted(f"{value}.{name_literal(name)}", one, other, depth)
-                if inner is None:
-                    return None
-                entries.append(f"struct_pack(k := {text_literal(name)}, v := {inner})")
-            return _entries(value, f"list_filter([{', '.join(entries)}], lambda {item}: {item}.v IS NOT NULL)")
+            parts = {
+                name: _converted(f"{value}.{name_literal(name)}", one, other, depth)
+                for name, one in found.fields.items()
+            }
+            entries = ", ".join(
+                f"struct_pack(k := {text_literal(name)}, v := {part})" for name, (part, _) in parts.items()
+            )
+            exact = all(exact for _, exact in parts.values())
+            return _map(value, f"list_filter([{entries}], lambda {item}: {item}.v IS NOT NULL)"), exact
         case _:
-            return None
+            return _failing(value, f"CAST(NULL AS {sql_type(target)})"), False
 
 
-def _entries(value: str, entries: str) -> str:
+def _scalar(value: str, found: Scalar, target: Scalar) -> tuple[str, bool]:
+    if target in (found, Scalar.STRING) or (found, target) == (Scalar.DATE, Scalar.TIMESTAMP):
+        return f"CAST({value} AS {sql_type(target)})", True
+    return _failing(
+        value, parsed(value, target) if found is Scalar.STRING else f"CAST(NULL AS {sql_type(target)})"
+    ), False
+
+
+def _failing(value: str, attempt: str) -> str:
+    """The attempt, which must give a value when there is one."""
+    # A cast that cannot succeed: TRY takes no error(), which DuckDB calls volatile.
+    never = f"CAST('!' || CAST({value} AS VARCHAR) AS BOOLEAN)"
+    lost = f"({value}) IS NOT NULL AND ({attempt}) IS NULL"
+    return f"CASE WHEN {lost} THEN CASE WHEN {never} THEN {attempt} END ELSE {attempt} END"
+
+
+def _map(value: str, entries: str) -> str:
     return f"CASE WHEN {value} IS NOT NULL THEN map_from_entries({entries}) END"
 
 
-def _object(value: str, found: ObjectType, target: ObjectType, depth: int) -> str | None:
-    parts = []
+def _object(value: str, found: ObjectType, target: ObjectType, depth: int) -> tuple[str, bool]:
+    parts, exact = [], True
     for name, other in target.fields.items():
+        inner = f"CAST(NULL AS {sql_type(other)})"
         if name in found.fields:
-            inner = converted(f"{value}.{name_literal(name)}", found.fields[name], other, depth)
-            if inner is None:
-                return None
-        else:
-            inner = f"CAST(NULL AS {sql_type(other)})"
+            inner, fits = _converted(f"{value}.{name_literal(name)}", found.fields[name], other, depth)
+            exact = exact and fits
         parts.append(f"{name_literal(name)} := {inner}")
-    return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(parts)}) END"
+    return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(parts)}) END", exact

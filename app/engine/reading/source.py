@@ -53,7 +53,4 @@ def open_source(
     clash = case_clash(ObjectType({**known.fields, **{name: column.type for name, column in source.columns.items()}}))
     if clash is not None:
         raise refuse(f'the names "{clash[0]}" and "{clash[1]}" differ only in case: rename one of them')
-    for name in source.names:
-        if name.startswith("__"):
-            raise refuse(f'the column "{name}" begins with two underscores, which is kept for the system: rename it')
     return source

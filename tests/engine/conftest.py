@@ -1,0 +1,12 @@
+"""Fixtures of the engine's tests."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.engine.sandbox import Sandbox
+
+
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Sandbox:
+    return Sandbox(tmp_path)

@@ -1,0 +1,88 @@
+"""Folders, locks, scratch space and sessions."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from app.engine.lake import Lake, bucket_of, bucket_sql, file_name
+from app.scope import Tenant
+
+
+def test_names_are_safe_and_different_where_case_does_not_count() -> None:
+    names = ["a", "A", "..", ".", "a/b", "a_b", "a%b", "Ä", "_2e", "=", "a b"]
+    safe = [file_name(name) for name in names]
+    assert len({name.lower() for name in safe}) == len(names)
+    assert all("/" not in name and "%" not in name and "=" not in name and not name.startswith(".") for name in safe)
+    with pytest.raises(ValueError, match="empty"):
+        file_name("")
+
+
+def test_sandboxes_have_folders_of_their_own(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    folders = {
+        lake.tenant(Tenant(o, s)).folder for o, s in [("a", "b"), ("a", "B"), ("A", "b"), ("a/b", "c"), ("a", "b/c")]
+    }
+    assert len(folders) == 5
+    assert all(folder.parent.parent == tmp_path for folder in folders)
+
+
+def test_python_and_sql_agree_on_the_bucket() -> None:
+    ids = ["CRM:00001", "CRM:é", "Email:a@example.com", "x:"]
+    for bits in (4, 7, 14):
+        found = [duckdb.sql(f"SELECT {bucket_sql('?', bits)}", params=[text]).fetchall()[0][0] for text in ids]
+        assert found == [bucket_of(text, bits) for text in ids]
+
+
+def test_the_number_of_buckets_follows_the_first_people_and_stays(tmp_path: Path) -> None:
+    few, many = (Lake(tmp_path).tenant(Tenant("o", name)) for name in ("few", "many"))
+    assert few.bucket_bits() is None
+    assert [few.choose_bucket_bits(1), few.choose_bucket_bits(50_000_000), few.bucket_bits()] == [4, 4, 4]
+    assert many.choose_bucket_bits(16 * 65_536 + 1) == 5
+
+
+def test_a_session_reads_nothing_outside_and_cannot_be_unlocked(tmp_path: Path) -> None:
+    outside, upload = tmp_path / "secret.csv", tmp_path / "upload.csv"
+    outside.write_text("a\n1\n")
+    upload.write_text("a\n2\n")
+    lake = Lake(tmp_path / "lake").tenant(Tenant("o", "s"))
+    with lake.scratch() as scratch, lake.session(scratch, [upload]) as database:
+        assert database.execute(f"SELECT * FROM read_csv('{upload}')").fetchall() == [(2,)]
+        with pytest.raises(duckdb.PermissionException):
+            database.execute(f"SELECT * FROM read_csv('{outside}')")
+        with pytest.raises(duckdb.PermissionException):
+            database.execute(f"COPY (SELECT 1) TO '{tmp_path / 'new.csv'}'")
+        with pytest.raises(duckdb.InvalidInputException, match="locked"):
+            database.execute("SET enable_external_access = true")
+        with pytest.raises(duckdb.Error):
+            database.execute("INSTALL httpfs")
+
+
+def test_what_a_killed_process_left_is_removed_and_what_lives_stays(tmp_path: Path) -> None:
+    lake = Lake(tmp_path).tenant(Tenant("o", "s"))
+    program = (
+        "import sys; from pathlib import Path; from app.engine.lake import Lake; from app.scope import Tenant\n"
+        f"with Lake(Path({str(tmp_path)!r})).tenant(Tenant('o', 's')).scratch() as folder:\n"
+        "    (folder / 'half').write_text('x'); print(folder, flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        abandoned = Path(process.stdout.readline().strip())
+        with lake.scratch():
+            assert (abandoned / "half").exists()
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with lake.scratch() as mine:
+            assert not abandoned.exists()
+            assert mine.exists()
+        assert list((lake.folder / "scratch").iterdir()) == []
+    finally:
+        process.kill()
+        process.communicate()
