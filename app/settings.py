@@ -12,7 +12,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SEGMENTATION_", env_file=".env", extra="ignore")
 
-    data_dir: Path = Field(Path("data"), description="Folder of the lake, of uploads in transit and of the SQLite file.")
+    data_dir: Path = Field(
+        Path("data"), description="Folder of the lake, of uploads in transit and of the SQLite file."
+    )
     database_url: str | None = Field(
         None, description="`postgresql://…` or `sqlite:///…`; by default `segmentation.db` in the data folder."
     )

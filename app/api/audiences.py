@@ -1,6 +1,6 @@
 """Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -40,6 +40,8 @@ from app.api.merge_policies import MergePolicy
 from app.api.profiles import Membership, Statuses
 from app.api.scalars import BigInt, given
 from app.services import audiences
+from app.services.definitions import DefinitionView
+from app.services.paging import Slice
 from app.storage.tables.audiences import AudienceRow
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ class EvaluationMethod(Enum):
     EDGE = enum_value("EDGE", description="Afresh for a person at the moment when the memberships are read.")
 
 
-def evaluation_methods(row: AudienceRow) -> list[EvaluationMethod]:
+def evaluation_methods(row: AudienceRow | DefinitionView) -> list[EvaluationMethod]:
     flags = (
         (row.evaluates_batch, EvaluationMethod.BATCH),
         (row.evaluates_streaming, EvaluationMethod.STREAMING),
@@ -187,7 +189,7 @@ class Audience(Node):
         page, loaders = asked(first, after, last, before), info.context.loaders
         return await connect(
             info,
-            lambda: loaders.dependencies_of_definition.load((self.raw, page)),
+            lambda: _audiences(info, loaders.dependencies_of_definition.load((self.raw, page))),
             Audience.of,
             lambda: loaders.dependency_count_of_definition.load((self.raw,)),
         )
@@ -204,7 +206,7 @@ class Audience(Node):
         page, loaders = asked(first, after, last, before), info.context.loaders
         return await connect(
             info,
-            lambda: loaders.dependents_of_definition.load((self.raw, page)),
+            lambda: _audiences(info, loaders.dependents_of_definition.load((self.raw, page))),
             Audience.of,
             lambda: loaders.dependent_count_of_definition.load((self.raw,)),
         )
@@ -283,6 +285,13 @@ class Audience(Node):
         return None if row is None else cls.of(row)
 
 
+async def _audiences(info: Info, definitions: Awaitable[Slice[DefinitionView]]) -> Slice[AudienceRow]:
+    """The audiences of a page of definitions."""
+    page = await definitions
+    rows = await info.context.loaders.audience.load_many([definition.id for definition in page.items])
+    return Slice([row for row in rows if row is not None], page.cursors, page.has_next, page.has_previous)
+
+
 def _metrics(row: AudienceRow) -> AudienceMetrics | None:
     if row.total_profiles is None or row.metrics_updated_at is None:
         return None
@@ -357,7 +366,9 @@ class AudienceOrderField(Enum):
     NAME = enum_value("NAME", description="Their names.")
     CREATED_AT = enum_value("CREATED_AT", description="When they were made.")
     UPDATED_AT = enum_value("UPDATED_AT", description="When they last changed.")
-    TOTAL_PROFILES = enum_value("TOTAL_PROFILES", description="How many people are in them; uncounted ones as 0.")
+    TOTAL_PROFILES = enum_value(
+        "TOTAL_PROFILES", description="How many people are in them; uncounted ones as the smallest."
+    )
 
 
 @strawberry.input(description="An order of audiences.")

@@ -118,7 +118,7 @@ class Operation:
 
     @cached_property
     def loaders(self) -> Loaders:
-        return Loaders(self.read, self.scope, self.parts.lake, self.profiles)
+        return Loaders(self.read, self.scope, self.parts.database, self.parts.lake, self.profiles)
 
     async def renew(self) -> None:
         """Forgets what was read: after a write, and between the items of a subscription."""

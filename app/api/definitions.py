@@ -28,6 +28,7 @@ from app.api.jobs import JobFilterArgument, segment_job_filter
 from app.api.merge_policies import MergePolicy
 from app.api.pql import ExpressionFormat, FormatArgument, StreamingEligibility, service_format
 from app.api.scalars import given
+from app.errors import ErrorCode, Refusal, Refusals
 from app.services import definitions
 from app.services.expressions import convert_expression
 
@@ -52,7 +53,6 @@ class SegmentDefinition(Node):
     etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
     text: strawberry.Private[str]
     merge_policy_id: strawberry.Private[str]
-    row: strawberry.Private[Any]
 
     @resolver(description="The expression, as text or as pql/json.")
     def expression(self, format: FormatArgument = ExpressionFormat.PQL_TEXT) -> str:
@@ -61,7 +61,7 @@ class SegmentDefinition(Node):
 
     @resolver(description="Whether streaming evaluation would be accepted, with the reason when not.")
     async def streaming_eligibility(self, info: Info) -> StreamingEligibility:
-        return StreamingEligibility.of(await info.context.loaders.streaming_eligibility.load(self.segment_id))
+        return StreamingEligibility.of(await info.context.loaders.streaming_eligibility.load(self.text))
 
     @resolver(description="How profiles are merged for it.")
     async def merge_policy(self, info: Info) -> MergePolicy:
@@ -73,8 +73,11 @@ class SegmentDefinition(Node):
         return MergePolicy.of(row)
 
     @resolver(description="The audience that it computes.")
-    def audience(self) -> Audience:
-        return Audience.of(self.row)
+    async def audience(self, info: Info) -> Audience:
+        row = await info.context.loaders.audience.load(self.segment_id)
+        if row is None:
+            raise LookupError(f"definition {self.segment_id} has no audience")
+        return Audience.of(row)
 
     @resolver(description="The definitions that its expression refers to.")
     async def dependencies(
@@ -147,7 +150,6 @@ class SegmentDefinition(Node):
             etag=str(row.revision),
             text=row.expression,
             merge_policy_id=row.merge_policy_id,
-            row=row,
         )
 
     @classmethod
@@ -291,6 +293,12 @@ class UpdateSegmentDefinitionInput:
     folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Folder to put it in.")
 
     def as_changes(self) -> definitions.DefinitionChanges:
+        """Raises `Refusals` for nulls where there must be a value."""
+        needed = ("name", "expression", "evaluation_methods", "merge_policy_id", "exclude_opt_out", "labels")
+        nulls = [name for name in needed if getattr(self, name) is None]
+        if nulls:
+            message = "it cannot be null: leave it out to keep it as it is"
+            raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
         changes = {
             "name": self.name,
             "description": self.description,

@@ -60,7 +60,7 @@ def need_id(type_name: str, value: str, *path: str) -> str:
     name, raw = split_id(value)
     if name in (None, type_name):
         return raw
-    message = f"{value!r} is the id of an object of type {name}, and a {type_name} is asked for"
+    message = f"{value!r} is the id of an object of type {name}, but one of type {type_name} is asked for"
     raise Refusal(ErrorCode.NOT_FOUND, message, path)
 
 

@@ -13,8 +13,10 @@ from app.errors import Refusal
 from app.pql.facts import StreamingEligibility
 from app.scope import Scope
 from app.services import audiences, datasets, definitions, merge_policies, segment_jobs
+from app.services.expressions import vocabulary
 from app.services.paging import Slice
 from app.services.profiles import Member, ProfileReader
+from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.merge_policies import MergePolicyRow
@@ -32,9 +34,10 @@ Read = Callable[[Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
 class Loaders:
     """Loaders are questions: `jobs_of_definition.load((definition_id, page_request, filter))`."""
 
-    def __init__(self, read: Read, scope: Scope, lake: Lake, profiles: ProfileReader) -> None:
+    def __init__(self, read: Read, scope: Scope, database: Database, lake: Lake, profiles: ProfileReader) -> None:
         self._read = read
         self._scope = scope
+        self._database = database
         self._lake = lake
         self._profiles = profiles
 
@@ -112,9 +115,11 @@ class Loaders:
 
     @cached_property
     def streaming_eligibility(self) -> DataLoader[str, StreamingEligibility]:
-        async def load(ids: list[str]) -> list[StreamingEligibility]:
-            found = await self._read(lambda session: definitions.streaming_eligibility_many(session, self._scope, ids))
-            return [found[id_] for id_ in ids]
+        """By expression, as text."""
+
+        async def load(expressions: list[str]) -> list[StreamingEligibility]:
+            words = await vocabulary(self._database, self._lake, self._scope)
+            return [words.check(expression).streaming for expression in expressions]
 
         return DataLoader(load)
 
@@ -170,7 +175,7 @@ class Loaders:
 
 
 def by_arguments(fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Found]]]) -> DataLoader[Page, Found]:
-    """A loader of keys (parent, *arguments): one `fetch(parents, arguments)` for all parents with the same arguments."""
+    """By (parent, *arguments): one `fetch(parents, arguments)` for all parents with the same arguments."""
 
     async def load(keys: list[Page]) -> list[Found]:
         parents: dict[Page, list[Any]] = defaultdict(list)

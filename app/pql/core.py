@@ -71,6 +71,15 @@ BINDERS: Final = frozenset(
 )
 """Operations whose payload starts with the level that they bind."""
 
+CONDITIONS: Final = frozenset(
+    {"in_segment", "truth", "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "is_null", "is_not_null", "not_empty"}
+    | {"exists", "forall", "in", "not_in", "intersects", "subset_of", "superset_of", "set_eq", "set_ne", "like", "not_like"}
+    | {"starts_with", "ends_with", "contains", "equals", "matches", "compare", "chain"}
+    | {"not_starts_with", "not_ends_with", "not_contains", "not_equals"}
+    | {"occurs", "occurs_before", "occurs_after", "occurs_on", "occurs_between"}
+)
+"""Operations marked `cond`; a `const` of true or false is one too."""
+
 UNBOUND_OPERANDS: Final = {"top": (0, 2), "bottom": (0, 2)}
 """Operands that a binder evaluates outside of the level that it binds; for all other binders only the first (the array)."""
 

@@ -274,13 +274,18 @@ async def _finish(job_run: JobRun, state: _Run) -> None:
     listed = [{**error, "definition_id": id_} for id_, error in sorted(errors.items())]
     started = job_run.job.started_at or now
     metrics = {
-        "total_time": {"start": started.isoformat(), "end": now.isoformat()},
-        "profile_segmentation_time": {"start": state.evaluated_at.isoformat(), "end": now.isoformat()},
+        "total_time": _span(started, now),
+        "profile_segmentation_time": _span(state.evaluated_at, now),
         "total_profiles": state.snapshot.total_profiles,
         "total_profiles_by_merge_policy": dict.fromkeys({part.merge_policy_id for part in state.parts.values()}, state.snapshot.total_profiles),
     }
     status = JobStatus.SUCCEEDED if good else JobStatus.FAILED
     await job_run.finish(status, errors=listed, metrics=metrics, write=publish)
+
+
+def _span(start: datetime, end: datetime) -> dict[str, Any]:
+    milliseconds = round((end - start).total_seconds() * 1000)
+    return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}
 
 
 async def _write_result(

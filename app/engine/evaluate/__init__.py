@@ -1,1 +1,86 @@
-"""PQL over the columns of one bucket: scopes, kernels, one memo for all definitions of a job."""
+"""Evaluates all definitions of a plan over one bucket, columns at a time; knows neither files nor jobs."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.bucket import Bucket
+from app.engine.evaluate.calendars import Instant
+from app.engine.evaluate.columns import Array, Object, Rows
+from app.engine.evaluate.failure import Cancelled, EvaluationError
+from app.engine.evaluate.kernels import KERNELS
+from app.engine.evaluate.memo import Evaluation
+from app.engine.evaluate.stored import table
+from app.engine.plan import Plan
+from app.pql.schema import EVENTS
+
+__all__ = ["Cancelled", "EvaluationError", "Result", "evaluate"]
+
+Result = NDArray[np.bool_] | EvaluationError
+
+_LOG = logging.getLogger(__name__)
+
+
+def evaluate(
+    plan: Plan,
+    bucket: Bucket,
+    *,
+    now: datetime,
+    member: Callable[[str], NDArray[np.bool_]],
+    cancelled: Callable[[], bool],
+) -> dict[str, Result]:
+    """Who is in each segment, by row of the bucket; for a definition that fails, why.
+
+    `member(id)` is the stored membership of a segment outside of the plan, by row. `cancelled` is asked between the
+    nodes; raises `Cancelled` once it says so.
+    """
+    results: dict[str, Result] = {}
+
+    def membership(id: str) -> NDArray[np.bool_]:
+        if id not in plan.conditions:
+            return member(id)
+        result = results[id]
+        if isinstance(result, EvaluationError):
+            raise EvaluationError(
+                "DEPENDENCY_FAILED", f"the segment {id}, which it refers to, failed: {result.message}"
+            )
+        return result
+
+    n, events = bucket.profiles.num_rows, bucket.events
+    happened = Array(
+        Rows(n, bucket.event_rows.astype(np.intp)),
+        Object(table(events, len(bucket.event_rows)), len(bucket.event_rows)),
+    )
+    evaluation = Evaluation(
+        KERNELS,
+        table(bucket.profiles, n, {EVENTS: happened}),
+        n,
+        instant=Instant.of(now),
+        member=membership,
+        cancelled=cancelled,
+        users=plan.users,
+    )
+    with np.errstate(all="ignore"):  # what is out of range becomes null
+        for id in plan.order:
+            results[id] = _result(plan, id, evaluation)
+            evaluation.drop(plan.last_users[id])
+    return results
+
+
+def _result(plan: Plan, id: str, evaluation: Evaluation) -> Result:
+    try:
+        return evaluation.mask(plan.conditions[id], evaluation.root).copy()
+    except Cancelled:
+        raise
+    except EvaluationError as failure:
+        return failure
+    except RecursionError:
+        return EvaluationError("LIMIT_EXCEEDED", "the expression nests quantifiers too deeply to be evaluated")
+    except MemoryError:
+        return EvaluationError("OUT_OF_MEMORY", "the evaluation needs more memory than there is")
+    except Exception:
+        _LOG.exception("definition %s could not be evaluated", id)
+        return EvaluationError("INTERNAL", "the evaluation failed; the log has the details under the definition's id")
