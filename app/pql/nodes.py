@@ -1,0 +1,309 @@
+"""The syntax tree of PQL as it was written; knows no types, no schema and no meaning of names.
+
+Every node has a `span` (offsets from, to), parentheses around it included; `at` is the offset of the name or operator that errors point
+at. Neither takes part in comparing trees.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+Span: TypeAlias = tuple[int, int]
+NOWHERE: Span = (0, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    span: Span = field(default=NOWHERE, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pointed(Located):
+    at: int = field(default=0, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Literal(Located):
+    """Numbers are floats and never negative: `-5` is a `Negate`."""
+
+    value: str | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Name(Pointed):
+    """A bare name; `up` counts the `^` before it."""
+
+    name: str
+    up: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter(Located):
+    """`$1`, `$2`, …"""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Field(Pointed):
+    object: "Expr"
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Pointed):
+    """A method when it has a receiver, else a free function; `if` too."""
+
+    receiver: "Expr | None"
+    name: str
+    arguments: tuple["Expr", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Index(Pointed):
+    """`array[condition]`; `at` is the bracket."""
+
+    array: "Expr"
+    condition: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayLiteral(Located):
+    items: tuple["Expr", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not(Located):
+    operand: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class Negate(Located):
+    operand: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class Logic(Located):
+    """`and` or `or` with two or more operands, none of which is a `Logic` of the same operator."""
+
+    operator: str
+    operands: tuple["Expr", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Binary(Pointed):
+    """`operator` is one of = != < <= > >= in notIn like + - * / %."""
+
+    operator: str
+    left: "Expr"
+    right: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment(Located):
+    """`now`, `today`, `yesterday`, `tomorrow`."""
+
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Period(Located):
+    """`this`, `last` or `next` and a unit (singular)."""
+
+    which: str
+    unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class OccursWithin(Pointed):
+    """`time occurs <operator> count unit direction reference`; without `time` inside a WHEN."""
+
+    time: "Expr | None"
+    operator: str
+    count: "Expr"
+    unit: str
+    direction: str
+    reference: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class OccursAt(Pointed):
+    """`time occurs before|after|on reference`; without `time` inside a WHEN."""
+
+    time: "Expr | None"
+    relation: str
+    reference: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class OccursBetween(Pointed):
+    time: "Expr | None"
+    start: "Expr"
+    end: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class Let(Located):
+    name: str
+    value: "Expr"
+    body: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class Clause(Located):
+    """`variable from array where condition`."""
+
+    variable: str
+    array: "Expr"
+    condition: "Expr"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantifier(Located):
+    """`exists` or `forall` over one or more clauses."""
+
+    kind: str
+    clauses: tuple[Clause, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Select(Located):
+    clause: Clause
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregate(Located):
+    """`kind body over clause`; `count` has no body. Kinds: sum, count, average, min, max."""
+
+    kind: str
+    body: "Expr | None"
+    clause: Clause
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Located):
+    label: str
+    what: "Expr"
+    when: "Occurs | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Chain(Located):
+    array: "Expr"
+    time: "Expr"
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable(Located):
+    """A parameter's name in `(P) => …`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A whole text. `parameters` is empty when it is only a body."""
+
+    body: "Expr"
+    parameters: tuple[Variable, ...] = ()
+
+
+Occurs: TypeAlias = OccursWithin | OccursAt | OccursBetween
+Expr: TypeAlias = (
+    Literal
+    | Name
+    | Parameter
+    | Field
+    | Call
+    | Index
+    | ArrayLiteral
+    | Not
+    | Negate
+    | Logic
+    | Binary
+    | Moment
+    | Period
+    | Occurs
+    | Let
+    | Quantifier
+    | Select
+    | Aggregate
+    | Chain
+)
+
+UNITS = {
+    "millisecond": "milliseconds",
+    "second": "seconds",
+    "minute": "minutes",
+    "hour": "hours",
+    "day": "days",
+    "week": "weeks",
+    "month": "months",
+    "year": "years",
+    "decade": "decades",
+    "century": "centuries",
+    "millennium": "millennia",
+}
+"""Singular → plural."""
+
+SINGULAR = {written: unit for unit, plural in UNITS.items() for written in (unit, plural)}
+"""Either form → singular; `centurys` and `millenniums` do not exist."""
+
+
+def joined(operator: str, operands: list[Expr], span: Span = NOWHERE) -> Logic:
+    """`and` or `or` of all operands, with those of the same operator taken apart."""
+    flat: list[Expr] = []
+    for operand in operands:
+        if isinstance(operand, Logic) and operand.operator == operator:
+            flat.extend(operand.operands)
+        else:
+            flat.append(operand)
+    return Logic(operator, tuple(flat), span=span)
+
+
+def children(node: Expr | Clause | Step) -> Iterator[Expr | Clause | Step]:
+    """The nodes directly below, in the order in which they are written."""
+    match node:
+        case Field(object=inner) | Not(operand=inner) | Negate(operand=inner) | Select(clause=inner):
+            yield inner
+        case Call():
+            if node.receiver is not None:
+                yield node.receiver
+            yield from node.arguments
+        case Index():
+            yield from (node.array, node.condition)
+        case ArrayLiteral():
+            yield from node.items
+        case Logic():
+            yield from node.operands
+        case Binary():
+            yield from (node.left, node.right)
+        case OccursWithin() | OccursAt() | OccursBetween():
+            if node.time is not None:
+                yield node.time
+            match node:
+                case OccursWithin():
+                    yield from (node.count, node.reference)
+                case OccursAt():
+                    yield node.reference
+                case OccursBetween():
+                    yield from (node.start, node.end)
+        case Let():
+            yield from (node.value, node.body)
+        case Clause():
+            yield from (node.array, node.condition)
+        case Quantifier():
+            yield from node.clauses
+        case Aggregate():
+            if node.body is not None:
+                yield node.body
+            yield node.clause
+        case Step():
+            yield node.what
+            if node.when is not None:
+                yield node.when
+        case Chain():
+            yield from (node.array, node.time, *node.steps)
+        case _:
+            pass

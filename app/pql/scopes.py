@@ -1,0 +1,95 @@
+"""Which names are visible where, innermost first; knows core nodes, but no syntax and no messages."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from app.pql.core import Builder, Node
+from app.pql.schema import ArrayType, ObjectType
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One place where names are looked up, inside of `outer`.
+
+    A *level* (the profile, or what a method's argument, `[…]`, WHAT and WHEN see) offers the fields of its `element`; `^` steps out of
+    the nearest level. Other scopes (`let`, quantifiers, parameters) only bind `variables`. `depth` is the number of binders
+    around, which numbers the next one. None stands for a value that has been refused already.
+    """
+
+    depth: int
+    outer: "Scope | None" = None
+    variables: Mapping[str, Node | None] = field(default_factory=dict)
+    is_level: bool = False
+    element: Node | None = None
+
+    def level(self, element: Node | None) -> "Scope":
+        return Scope(self.depth + 1, self, is_level=True, element=element)
+
+    def with_variable(self, name: str, value: Node | None, *, binder: bool = False) -> "Scope":
+        return Scope(self.depth + binder, self, {name: value})
+
+    def climb(self, up: int) -> "Scope | None":
+        """The scope around the `up` nearest levels; None when there are not as many."""
+        scope: Scope | None = self
+        for _ in range(up):
+            while scope is not None and not scope.is_level:
+                scope = scope.outer
+            scope = scope.outer if scope is not None else None
+        return scope
+
+    def around(self) -> "Iterator[Scope]":
+        """This scope and all outside of it, innermost first."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.outer
+
+    def names(self) -> list[str]:
+        """All names that can be written here, innermost first."""
+        found: dict[str, None] = {}
+        for scope in self.around():
+            found.update(dict.fromkeys(scope.variables))
+            if scope.is_level and scope.element is not None:
+                found.update(dict.fromkeys(fields_of(scope.element)))
+        return list(found)
+
+
+class Fields:
+    """Steps along paths; a step through an array maps over it, flattened."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.builder = builder
+
+    def of(self, value: Node, name: str, depth: int) -> Node | None:
+        """The field of an object or of each object of an array; None when there is no such field. `depth` as in `Scope`."""
+        while isinstance(value.type, ArrayType) and isinstance(value.type.element, ArrayType):
+            value = self.mapped(value, self.element(value, depth), depth + 1)
+        if isinstance(value.type, ObjectType):
+            type_ = value.type.fields.get(name)
+            return None if type_ is None else self.builder.node("field", type_, value, payload=(name,))
+        if not isinstance(value.type, ArrayType):
+            return None
+        array, body, level = value, self.element(value, depth), depth + 1
+        if value.op == "map" and isinstance(value.operands[1].type, ObjectType):
+            # One map over the whole path: a null on the way is dropped at the end as well as in the middle.
+            (array, body), level = value.operands, value.payload[0]
+        inner = self.of(body, name, level)
+        return None if inner is None else self.mapped(array, inner, level)
+
+    def element(self, array: Node, depth: int) -> Node:
+        """The current element for a binder written at that depth."""
+        if not isinstance(array.type, ArrayType):
+            raise TypeError(f"{array.type} has no elements")
+        return self.builder.node("element", array.type.element, payload=(depth + 1,))
+
+    def mapped(self, array: Node, body: Node, level: int) -> Node:
+        inner = body.type.element if isinstance(body.type, ArrayType) else body.type
+        return self.builder.node("map", ArrayType(inner), array, body, payload=(level,))
+
+
+def fields_of(value: Node) -> list[str]:
+    """Names of the fields that can be written after the value."""
+    type_ = value.type
+    while isinstance(type_, ArrayType):
+        type_ = type_.element
+    return list(type_.fields) if isinstance(type_, ObjectType) else []

@@ -1,0 +1,108 @@
+"""Checks moments, periods and what is said with `occurs`; knows no names but those of the steps of a CHAIN."""
+
+from collections.abc import Generator, Mapping
+from typing import Any, Final
+
+from app.pql.checking import COMPARABLE_TIMES, Checking, Checks, leaf
+from app.pql.core import Node
+from app.pql.nodes import Expr, Moment, Name, Occurs, OccursAt, OccursBetween, OccursWithin, Period
+from app.pql.schema import Scalar
+from app.pql.scopes import Scope
+
+DAYS: Final = {"yesterday": -1, "today": 0, "tomorrow": 1}
+SHIFTS: Final = {"last": -1, "this": 0, "next": 1}
+TIMES: Final = COMPARABLE_TIMES | {Scalar.NULL}
+REFERENCES: Final = TIMES | {Scalar.INTERVAL}
+
+
+def moment(checking: Checking, expr: Moment) -> Node:
+    if expr.word == "now":
+        return checking.builder.node("now", Scalar.TIMESTAMP)
+    return checking.builder.node("day", Scalar.DATE, payload=(DAYS[expr.word],))
+
+
+def period(checking: Checking, expr: Period) -> Node:
+    return checking.builder.node("period", Scalar.INTERVAL, payload=(SHIFTS[expr.which], expr.unit))
+
+
+def occurs(
+    checking: Checking,
+    expr: Occurs,
+    scope: Scope,
+    step_time: Node | None = None,
+    labels: Mapping[str, int] | None = None,
+) -> Checks:
+    """The test as a condition. In a WHEN, `step_time` is the time of the step and `labels` are the earlier steps."""
+    time = step_time
+    if expr.time is not None:
+        time = yield checking.visit(expr.time, scope)
+        if time is not None and leaf(time.type) not in TIMES:
+            message = f"`occurs` takes a date or a timestamp, this is a {time.type}"
+            checking.type_error(message, (expr.at, expr.at + len("occurs")))
+            time = None
+    operands: list[Node | None] = []
+    for reference, needs in operands_of(expr):
+        value: Node | None = yield _reference(checking, reference, scope, labels or {})
+        if value is not None and value.type not in needs:
+            checking.type_error(_wrong(value, needs), reference.span)
+            value = None
+        operands.append(value)
+    known = [operand for operand in operands if operand is not None]
+    if time is None or len(known) < len(operands):
+        return None
+    return checking.any_of(time, scope.depth, lambda element: _test(checking, expr, element, known))
+
+
+def operands_of(expr: Occurs) -> list[tuple[Expr, frozenset[Scalar]]]:
+    """The expressions that the time is held against, with the types that they may have."""
+    match expr:
+        case OccursWithin():
+            return [(expr.count, frozenset({Scalar.NUMBER, Scalar.NULL})), (expr.reference, REFERENCES)]
+        case OccursAt():
+            return [(expr.reference, REFERENCES)]
+        case OccursBetween():
+            return [(expr.start, REFERENCES), (expr.end, REFERENCES)]
+
+
+def _reference(
+    checking: Checking, expr: Expr, scope: Scope, labels: Mapping[str, int]
+) -> Generator[Any, Any, Node | None]:
+    if isinstance(expr, Name) and not expr.up and expr.name in labels:
+        return checking.builder.node("label", Scalar.TIMESTAMP, payload=(labels[expr.name],))
+    value: Node | None = yield checking.visit(expr, scope)
+    return value
+
+
+def _test(checking: Checking, expr: Occurs, time: Node, operands: list[Node]) -> Node:
+    make = checking.builder.condition
+    match expr:
+        case OccursWithin():
+            return make("occurs", time, *operands, payload=(expr.operator, expr.unit, expr.direction))
+        case OccursAt():
+            return make(f"occurs_{expr.relation}", time, *operands)
+        case OccursBetween():
+            start, end = operands
+            if Scalar.INTERVAL not in (start.type, end.type):
+                return make("occurs_between", time, start, end)
+            # From the beginning of the one interval to the end of the other.
+            return make("and", _not_before(checking, time, start), _not_after(checking, time, end))
+
+
+def _not_before(checking: Checking, time: Node, start: Node) -> Node:
+    make = checking.builder.condition
+    if start.type is not Scalar.INTERVAL:
+        return make("ge", time, start)
+    return make("or", make("occurs_on", time, start), make("occurs_after", time, start))
+
+
+def _not_after(checking: Checking, time: Node, end: Node) -> Node:
+    make = checking.builder.condition
+    if end.type not in (Scalar.INTERVAL, Scalar.DATE):
+        return make("le", time, end)
+    return make("or", make("occurs_before", time, end), make("occurs_on", time, end))
+
+
+def _wrong(value: Node, needs: frozenset[Scalar]) -> str:
+    if Scalar.NUMBER in needs:
+        return f"the number of units must be a number, this is a {value.type}"
+    return f"`occurs` is held against a date, a timestamp or an interval such as `last month`, this is a {value.type}"

@@ -1,0 +1,36 @@
+"""Runs functions that would call themselves without using Python's stack; knows nothing of what they walk."""
+
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def run(walk: Generator[Any, Any, Result]) -> Result:
+    """Run a generator that yields generators of its own kind and is sent their results.
+
+    A walk over a tree is written as if it were recursive (`left = yield walk(tree.left)`), but text of any shape within
+    the limits, such as 10,000 terms joined by `+`, cannot overflow the stack.
+
+    >>> def height(tree):
+    ...     tallest = 0
+    ...     for branch in tree:
+    ...         tallest = max(tallest, (yield height(branch)))
+    ...     return 1 + tallest
+    >>> run(height([[], [[]]]))
+    3
+    """
+    stack: list[Generator[Any, Any, Any]] = [walk]
+    value: Any = None
+    while True:
+        try:
+            deeper = stack[-1].send(value)
+        except StopIteration as done:
+            stack.pop()
+            value = done.value
+            if not stack:
+                result: Result = value
+                return result
+        else:
+            stack.append(deeper)
+            value = None
