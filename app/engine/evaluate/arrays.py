@@ -1,0 +1,260 @@
+"""Operations that go over the elements of arrays: quantifiers, filters, aggregates, order, groups.
+
+Sums add the elements of each array one after the other in the order of the array (as a plain loop over doubles would):
+neither slices nor buckets nor other definitions change a result by a bit.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.evaluate.columns import (
+    Array,
+    Bools,
+    Column,
+    Fields,
+    Index,
+    Map,
+    Object,
+    Rows,
+    Text,
+    Value,
+    condition,
+    nulls,
+    numbers,
+    ranks,
+    spread,
+    stacked,
+)
+from app.engine.evaluate.memo import BinderKernel, Call, Evaluation, RowKernel
+from app.engine.evaluate.scopes import Scope
+from app.engine.evaluate.sets import codes_of, first_seen
+from app.engine.evaluate.text import compared_text
+from app.pql.core import Node
+from app.pql.schema import ArrayType, Scalar, Type
+
+
+def exists(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
+    return condition(_any(array.rows, evaluation.mask(node.operands[1], child)))
+
+
+def forall(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
+    return condition(~_any(array.rows, ~evaluation.mask(node.operands[1], child)))
+
+
+def filter_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
+    picked = np.flatnonzero(evaluation.mask(node.operands[1], child))
+    scope.picked[node] = picked
+    return array.narrowed(picked)
+
+
+def map_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    """Nulls are dropped, and arrays within the array are laid out flat."""
+    level = node.payload[0]
+    array, child = evaluation.elements(node.operands[0], level, scope)
+    body = spread(evaluation.operand(node.operands[1], child), child.n)
+    if isinstance(body, Array):
+        flat = Array(Rows(scope.n, array.rows.parent[body.rows.parent]), body.element, array.valid)
+        present = flat.element.valid
+    else:
+        flat = Array(array.rows, body, array.valid)
+        present = body.valid
+    if present is None or present.all():
+        return flat
+    return flat.narrowed(np.flatnonzero(present))
+
+
+def total(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    rows, values = _numbers(evaluation, node, scope)
+    return numbers(np.bincount(rows.parent, values, rows.n))
+
+
+def average(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    rows, values = _numbers(evaluation, node, scope)
+    return numbers(np.bincount(rows.parent, values, rows.n) / rows.counts, rows.counts > 0)
+
+
+def extreme(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    """The smallest or largest, by `minimum.reduceat` over the arrays that are not empty."""
+    rows, values = _present(evaluation, node, scope)
+    dictionary = None
+    if isinstance(values, Text):
+        keys, dictionary = ranks(values)
+    elif isinstance(values, Column):
+        keys = values.values
+    else:
+        raise TypeError(f"no {node.op} of {node.operands[1].type}")
+    filled = np.flatnonzero(rows.counts)
+    found = np.zeros(rows.n, keys.dtype)
+    if len(filled):
+        reduce = np.minimum if node.op == "min" else np.maximum
+        found[filled] = reduce.reduceat(keys, rows.starts[filled])
+    valid = rows.counts > 0
+    if dictionary is not None:
+        return Text(np.where(valid, found, -1), dictionary)
+    return Column(values.kind, found, valid) if isinstance(values, Column) else nulls(node.type, scope.n)
+
+
+def ordered(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    """`top` and `bottom`: by key within each array; ties keep the array's order, null keys are left out."""
+    array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
+    key = evaluation.operand(node.operands[1], child)
+    most = evaluation.operand(node.operands[2], scope)
+    if not isinstance(most, Column):
+        raise TypeError(f"{node.op} takes a number")
+    rank = _sortable(spread(key, child.n))
+    if node.op == "top":
+        rank = -rank
+    kept = np.arange(child.n) if key.valid is None else np.flatnonzero(np.broadcast_to(key.valid, child.n))
+    parent = array.rows.parent
+    order = kept[np.lexsort((rank[kept], parent[kept]))]
+    rows = Rows(scope.n, parent[order])
+    position = np.arange(len(order)) - rows.starts[rows.parent]
+    limit = np.where(True if most.valid is None else most.valid, most.values, 0.0)
+    within = position < (limit if len(limit) == 1 else limit[rows.parent])
+    chosen_rows = order[within]
+    return Array(Rows(scope.n, parent[chosen_rows]), array.element.take(chosen_rows), array.valid)
+
+
+def group_by(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    """Groups in the order of their first elements, elements in the array's order; a null key is a group like others."""
+    array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
+    key = evaluation.operand(node.operands[1], child)
+    key = spread(key, child.n)
+    codes = codes_of([key])[0]
+    pairs = array.rows.parent * (int(codes.max(initial=0)) + 2) + codes + 1
+    first, group = first_seen(pairs)
+    order = np.argsort(group, kind="stable")
+    groups = Rows(len(first), group[order])
+    values = Array(groups, array.element.take(order))
+    made = Object(Fields({"key": key.take(first), "values": values}), len(first))
+    return Array(Rows(scope.n, array.rows.parent[first]), made, array.valid)
+
+
+def head(call: Call, array: Value) -> Value:
+    if not isinstance(array, Array):
+        raise TypeError("the head of an array was asked for")
+    return at_rows(array.element, array.rows.starts, array.rows.counts > 0, call.node.type)
+
+
+def at_rows(value: Value, index: Index, there: Bools, type_: Type) -> Value:
+    """The entries at `index` where there is one, else null."""
+    if not len(value):
+        return nulls(type_, len(index))
+    taken = value.take(np.where(there, index, 0))
+    return taken if there.all() else taken.masked(there)
+
+
+def count(call: Call, array: Value) -> Value:
+    if not isinstance(array, Array):
+        raise TypeError("the count of an array was asked for")
+    return Column(Scalar.NUMBER, array.rows.counts.astype(np.float64))
+
+
+def not_empty(call: Call, array: Value) -> Value:
+    if not isinstance(array, Array):
+        raise TypeError("an array was expected")
+    if "counts" in array.rows.__dict__:
+        return condition(array.rows.counts > 0)
+    found = np.zeros(array.rows.n, np.bool_)
+    found[array.rows.parent] = True
+    return condition(found)
+
+
+def literal(call: Call, *items: Value) -> Value:
+    """The items of each row, side by side."""
+    n, size = call.n, len(items)
+    element = call.node.type.element if isinstance(call.node.type, ArrayType) else Scalar.NULL
+    typed = [nulls(element, n) if _is_null(item) else spread(item, n) for item in items]
+    rows = Rows(n, np.repeat(np.arange(n), size))
+    if not typed:
+        return Array(rows, nulls(element, 0))
+    place = (np.arange(n)[:, None] + np.arange(size)[None, :] * n).ravel()
+    return Array(rows, stacked(typed).take(place))
+
+
+def get(call: Call, of: Value, key: Value) -> Value:
+    """The value under a key: the first entry that has it."""
+    if not isinstance(of, Map) or not isinstance(key, Text):
+        raise TypeError("a map and a key were expected")
+    wanted = key if len(key) == 1 else key.take(of.rows.parent)
+    hits = np.flatnonzero(compared_text("eq", of.keys, wanted))[::-1]
+    index = np.full(of.rows.n, -1, np.intp)
+    index[of.rows.parent[hits]] = hits
+    return at_rows(of.items, index, index >= 0, call.node.type)
+
+
+def keys(call: Call, of: Value) -> Value:
+    if not isinstance(of, Map):
+        raise TypeError("a map was expected")
+    return Array(of.rows, of.keys, of.valid)
+
+
+def values(call: Call, of: Value) -> Value:
+    if not isinstance(of, Map):
+        raise TypeError("a map was expected")
+    return Array(of.rows, of.items, of.valid)
+
+
+def _any(rows: Rows, mask: Bools) -> Bools:
+    found = np.zeros(rows.n, np.bool_)
+    found[rows.parent[mask]] = True
+    return found
+
+
+def _present(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, Value]:
+    """The body of an aggregate for each element, without nulls."""
+    array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
+    body = evaluation.operand(node.operands[1], child)
+    body = spread(body, child.n)
+    if body.valid is None or body.valid.all():
+        return array.rows, body
+    kept = np.flatnonzero(body.valid)
+    return array.rows.narrowed(kept), body.take(kept)
+
+
+def _numbers(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, NDArray[Any]]:
+    rows, body = _present(evaluation, node, scope)
+    if not isinstance(body, Column) or body.kind not in (Scalar.NUMBER, Scalar.NULL):
+        raise TypeError(f"{node.op} takes numbers")
+    return rows, body.values
+
+
+def _sortable(key: Value) -> NDArray[Any]:
+    if isinstance(key, Text):
+        return ranks(key)[0]
+    if isinstance(key, Column):
+        return key.values.astype(np.int64) if key.values.dtype != np.float64 else key.values
+    raise TypeError("arrays cannot be ordered by such keys")
+
+
+def _is_null(value: Value) -> bool:
+    return isinstance(value, Column) and value.kind is Scalar.NULL
+
+
+BINDERS: dict[str, BinderKernel] = {
+    "exists": exists,
+    "forall": forall,
+    "filter": filter_,
+    "map": map_,
+    "sum": total,
+    "average": average,
+    "min": extreme,
+    "max": extreme,
+    "top": ordered,
+    "bottom": ordered,
+    "group_by": group_by,
+}
+KERNELS: dict[str, RowKernel] = {
+    "head": head,
+    "count": count,
+    "not_empty": not_empty,
+    "array": literal,
+    "get": get,
+    "keys": keys,
+    "values": values,
+}

@@ -1,0 +1,115 @@
+"""The calendar in columns of microseconds (UTC): units, intervals, shifting by months; knows no operations.
+
+Weeks start on Monday; decades, centuries and millennia at years divisible by 10, 100 and 1000.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Micros = NDArray[np.int64]
+
+SECOND: Final = 1_000_000
+DAY: Final = 86_400 * SECOND
+
+LENGTHS: Final = {
+    "millisecond": 1_000,
+    "second": SECOND,
+    "minute": 60 * SECOND,
+    "hour": 3_600 * SECOND,
+    "day": DAY,
+    "week": 7 * DAY,
+}
+"""Units of fixed length, in microseconds."""
+
+MONTHS: Final = {"month": 1, "year": 12, "decade": 120, "century": 1_200, "millennium": 12_000}
+"""Units of the calendar, in months."""
+
+BEGINNING: Final = -(1 << 62)
+END: Final = 1 << 62
+"""Before and after all times; sums of a time and a distance are kept within."""
+
+_MONDAY = -3 * DAY  # 1969-12-29
+_MOST_MONTHS = 12 * 100_000
+_EPOCH_MONTHS = 1970 * 12
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """The instant of a job."""
+
+    micros: int
+
+    @classmethod
+    def of(cls, now: datetime) -> "Instant":
+        return cls((now.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
+
+    @property
+    def day(self) -> int:
+        return self.micros // DAY
+
+
+def midnights(days: NDArray[Any]) -> Micros:
+    """When dates begin."""
+    return days.astype(np.int64) * DAY
+
+
+def days_of(micros: Micros) -> NDArray[np.int64]:
+    return micros // DAY
+
+
+def months_of(days: NDArray[Any]) -> NDArray[np.int64]:
+    """Months since year 0 of dates."""
+    return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) + _EPOCH_MONTHS
+
+
+def first_days(months: NDArray[Any]) -> NDArray[np.int64]:
+    """First days of months since year 0."""
+    return (months - _EPOCH_MONTHS).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+
+
+def days_in_month(days: NDArray[Any]) -> NDArray[np.int64]:
+    """Day of the month of dates, from 1."""
+    return days.astype(np.int64) - first_days(months_of(days)) + 1
+
+
+def unit_number(micros: Micros, unit: str) -> NDArray[np.int64]:
+    """Which unit of the calendar, counted from some beginning, times lie in."""
+    if unit in MONTHS:
+        return months_of(days_of(micros)) // MONTHS[unit]
+    return (micros - _offset(unit)) // LENGTHS[unit]
+
+
+def unit_start(number: NDArray[np.int64], unit: str) -> Micros:
+    """When units begin; the inverse of `unit_number`."""
+    if unit in MONTHS:
+        most = _MOST_MONTHS // MONTHS[unit]
+        return midnights(first_days(np.clip(number, -most, most) * MONTHS[unit]))
+    length = LENGTHS[unit]
+    most = (END - 2 * DAY * 7) // length
+    return np.clip(number, -most, most) * length + _offset(unit)
+
+
+def shifted(micros: Micros, amount: NDArray[np.float64], unit: str) -> Micros:
+    """Times moved by an amount of units. Months and longer ones keep the day of the month, or take the last one.
+
+    A fraction of a month counts for nothing; other fractions are exact to the microsecond.
+    """
+    if unit in LENGTHS:
+        distance = np.clip(np.rint(amount * LENGTHS[unit]), -(2.0**61), 2.0**61).astype(np.int64)
+        moved: Micros = np.clip(micros + distance, BEGINNING, END)
+        return moved
+    step = np.clip(np.trunc(amount * MONTHS[unit]), -_MOST_MONTHS, _MOST_MONTHS).astype(np.int64)
+    days = days_of(micros)
+    month = months_of(days)
+    start = first_days(month + step)
+    last = first_days(month + step + 1) - start - 1
+    on: Micros = start + np.minimum(days - first_days(month), last)
+    return on * DAY + (micros - days * DAY)
+
+
+def _offset(unit: str) -> int:
+    return _MONDAY if unit == "week" else 0

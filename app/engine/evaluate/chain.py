@@ -1,0 +1,277 @@
+"""CHAIN: different events, each strictly later than the one before, each with its WHAT and WHEN.
+
+A step's rows are feasible when some feasible row of the step before is earlier, and near enough when WHEN refers to it.
+As the windows of a WHEN never turn back when the earlier time grows, the rows before that suit a given row stand side
+by side: two binary searches find whether there are any. That is linear (but for a logarithm) in events, whatever the
+window, and pairs nothing.
+
+A WHEN that refers to an older label (or measures by the later event's own fields) takes that away. Then the profiles
+that pass without such conditions are searched with the label *pinned*: a track for each candidate of it, in slices, in
+which it is a constant.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from app.engine.evaluate.calendars import BEGINNING, END, Micros
+from app.engine.evaluate.columns import Bools, Column, Index, Value, condition, spread
+from app.engine.evaluate.dates import Window, between_windows, distance_windows, inside, micros, reference_windows
+from app.engine.evaluate.memo import BinderKernel, Evaluation
+from app.engine.evaluate.scopes import Scope, cuts
+from app.pql.core import Node, walk
+from app.pql.schema import Scalar
+
+PAIRS_AT_ONCE = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The events that suit a step, sorted by (track, time). `row` is the event's row in the chain's scope."""
+
+    track: Index
+    at: Micros
+    row: Index
+
+    def where(self, mask: Bools) -> "Step":
+        return Step(self.track[mask], self.at[mask], self.row[mask])
+
+    def bounds(self, tracks: int) -> tuple[Index, Index]:
+        """First row of each track, and first row after it."""
+        ends = np.cumsum(np.bincount(self.track, minlength=tracks))
+        return np.concatenate([np.zeros(1, np.intp), ends[:-1]]), ends
+
+
+@dataclass(frozen=True, slots=True)
+class Tracks:
+    """Places in which a chain is looked for: at first one for each outer row (`of`). `pinned` are times of labels."""
+
+    of: Index
+    pinned: dict[int, Micros]
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+
+def chain(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    level, count = node.payload
+    array, child = evaluation.elements(node.operands[0], level, scope)
+    whats = node.operands[2 : 2 + count]
+    whens = node.operands[2 + count :]
+    masks = [evaluation.mask(what, child) for what in whats]
+    for at, when in enumerate(whens):
+        if not labels_of(when):
+            masks[at] = masks[at] & evaluation.mask(when, child)
+    found = np.zeros(scope.n, np.bool_)
+    if count == 1:
+        found[array.rows.parent[masks[0]]] = True
+        return condition(found)
+    time = evaluation.operand(node.operands[1], child)
+    if not isinstance(time, Column):
+        raise TypeError("the time of a chain was expected")
+    times = np.broadcast_to(micros(time), child.n)
+    parent = array.rows.parent
+    rows = _in_time_order(parent, times)
+    steps = []
+    for mask in masks:
+        kept = mask if time.valid is None else mask & time.valid
+        chosen = np.flatnonzero(kept) if rows is None else rows[kept[rows]]
+        steps.append(Step(parent[chosen], times[chosen], chosen))
+    search = _Search(evaluation, node, scope, child)
+    return condition(search.found(Tracks(np.arange(scope.n), {}), 0, steps, search.pins()))
+
+
+def labels_of(when: Node) -> frozenset[int]:
+    """The earlier steps that a WHEN refers to."""
+    return frozenset(node.payload[0] for node in walk(when) if node.op == "label")
+
+
+class _Search:
+    def __init__(self, evaluation: Evaluation, node: Node, scope: Scope, child: Scope) -> None:
+        self._evaluation = evaluation
+        self._scope = scope
+        self._child = child
+        self._level, count = node.payload
+        self._time = node.operands[1]
+        self._whens = node.operands[2 + count :]
+        self._labels = [labels_of(when) for when in self._whens]
+
+    def pins(self) -> frozenset[int]:
+        """Labels to be pinned: those that a later step than the next one refers to, or one with fields of its own."""
+        found: set[int] = set()
+        for at, (when, labels) in enumerate(zip(self._whens, self._labels, strict=True)):
+            own = any(self._level in operand.free for operand in when.operands[1:]) or when.operands[:1] != (
+                self._time,
+            )
+            found |= labels if own else labels - {at - 1}
+        return frozenset(found)
+
+    def found(self, tracks: Tracks, first: int, steps: Sequence[Step], pins: frozenset[int]) -> Bools:
+        """Which tracks have a chain of the steps from `first` on; `steps[i]` is step `first + i`."""
+        last = self._feasible(tracks, first, steps, pins)
+        result = np.zeros(len(tracks), np.bool_)
+        result[last.track] = True
+        if not pins:
+            return result
+        pin = min(pins)
+        candidates = self._feasible(tracks, first, steps[: pin - first + 1], pins)
+        candidates = candidates.where(result[candidates.track])
+        later = steps[pin - first + 1 :]
+        result[:] = False
+        starts = [_first_after(step, candidates, len(tracks)) for step in later]
+        ends = [step.bounds(len(tracks))[1][candidates.track] for step in later]
+        sizes = np.sum([end - start for start, end in zip(starts, ends, strict=True)], axis=0)
+        bounds = cuts(sizes, PAIRS_AT_ONCE)
+        for begin, stop in pairwise(bounds):
+            self._evaluation.check_cancelled()
+            part = np.arange(begin, stop)
+            part = part[~result[candidates.track[part]]]
+            owner = candidates.track[part]
+            pinned = {label: times[owner] for label, times in tracks.pinned.items()} | {pin: candidates.at[part]}
+            inner = [_laid_out(step, s[part], e[part]) for step, s, e in zip(later, starts, ends, strict=True)]
+            hit = self.found(Tracks(tracks.of[owner], pinned), pin + 1, inner, pins - {pin})
+            result[owner[hit]] = True
+        return result
+
+    def _feasible(self, tracks: Tracks, first: int, steps: Sequence[Step], relaxed: frozenset[int]) -> Step:
+        """The rows of the last step that end a chain; a WHEN that needs a label of `relaxed` counts as true."""
+        before: Step | None = None
+        for at, step in enumerate(steps, first):
+            labels = self._labels[at]
+            if labels & relaxed:
+                labels = frozenset()
+            elif labels and labels <= tracks.pinned.keys():
+                step = step.where(self._holds_pinned(tracks, at, step))
+                labels = frozenset()
+            if before is not None:
+                linked = self._linked(tracks, at, before, step) if labels else _earlier(before, step, len(tracks))
+                step = step.where(linked)
+            before = step
+        if before is None:
+            raise ValueError("a chain has at least one step")
+        return before
+
+    def _holds_pinned(self, tracks: Tracks, at: int, step: Step) -> Bools:
+        """A WHEN all of whose labels are pinned is a test of each row."""
+        times = {label: pinned[step.track] for label, pinned in tracks.pinned.items()}
+        windows, valid = self._windows(self._whens[at], times, tracks.of[step.track], step.row)
+        t = self._own(self._whens[at].operands[0], tracks.of[step.track], step.row)
+        if not isinstance(t, Column):
+            raise TypeError("a time was expected")
+        held = np.broadcast_to(inside(t, windows), step.track.shape)
+        for one in (t.valid, valid):
+            held = held if one is None else held & one
+        return held
+
+    def _linked(self, tracks: Tracks, at: int, before: Step, step: Step) -> Bools:
+        """Which rows have a feasible row of the step before in the window that their WHEN gives."""
+        times = {label: pinned[before.track] for label, pinned in tracks.pinned.items()} | {at - 1: before.at}
+        windows, valid = self._windows(self._whens[at], times, tracks.of[before.track], None)
+        if valid is not None and not valid.all():
+            keep = np.broadcast_to(valid, before.track.shape)  # the same for all of a track
+            windows = [(_kept(lower, keep), _kept(upper, keep)) for lower, upper in windows]
+            before = before.where(keep)
+        starts, ends = (bound[step.track] for bound in before.bounds(len(tracks)))
+        strictly = searched(before.at, step.at, starts, ends, right=False)
+        found = np.zeros(len(step.track), np.bool_)
+        for lower, upper in windows:
+            low = starts if _always(upper, END) else searched(_long(upper, before), step.at, starts, ends, right=True)
+            high = strictly
+            if not _always(lower, BEGINNING):
+                high = np.minimum(high, searched(_long(lower, before), step.at, starts, ends, right=True))
+            found |= high > low
+        return found
+
+    def _windows(
+        self, when: Node, times: dict[int, Micros], of: Index, rows: Index | None
+    ) -> tuple[list[Window], Bools | None]:
+        operands = [self._operand(operand, times, of, rows) for operand in when.operands[1:]]
+        valid: Bools | None = None
+        for operand in operands:
+            if operand.valid is not None:
+                valid = operand.valid if valid is None else valid & operand.valid
+        t_is_date = self._time.type is Scalar.DATE
+        match when.op, operands:
+            case "occurs", [Column() as n, r]:
+                return distance_windows(n.values, r, *when.payload), valid
+            case "occurs_between", [a, b]:
+                return between_windows(a, b), valid
+            case (("occurs_before" | "occurs_after" | "occurs_on"), [r]):
+                return reference_windows(when.op, r, t_is_date), valid
+        raise TypeError(f"WHEN cannot be {when.op}")
+
+    def _operand(self, node: Node, times: dict[int, Micros], of: Index, rows: Index | None) -> Value:
+        if node.op == "label":
+            return Column(Scalar.TIMESTAMP, times[node.payload[0]])
+        return self._own(node, of, rows)
+
+    def _own(self, node: Node, of: Index, rows: Index | None) -> Value:
+        """An operand without labels: by each entry's event where it reads that, else by its track's outer row."""
+        if self._level in node.free and rows is not None:
+            value = self._evaluation.operand(node, self._child)
+            return spread(value, self._child.n).take(rows)
+        value = self._evaluation.operand(node, self._scope)
+        return value if len(value) == 1 and self._scope.n != 1 else value.take(of)
+
+
+def searched(values: Micros, targets: Micros, low: Index, high: Index, *, right: bool) -> Index:
+    """Where each target would stand in its own stretch `low <= i < high` of values that rise within a stretch.
+
+    >>> searched(np.array([1, 5, 9, 2, 2]), np.array([5, 2]), np.array([0, 3]), np.array([3, 5]), right=True)
+    array([2, 5])
+    """
+    low, high = low.copy(), high.copy()
+    active = np.flatnonzero(low < high)
+    while len(active):
+        middle = (low[active] + high[active]) // 2
+        below = values[middle] <= targets[active] if right else values[middle] < targets[active]
+        low[active[below]] = middle[below] + 1
+        high[active[~below]] = middle[~below]
+        active = active[low[active] < high[active]]
+    return low
+
+
+def _in_time_order(parent: Index, at: Micros) -> Index | None:
+    """The rows sorted by (parent, time); None when they are."""
+    if bool(np.all((at[1:] >= at[:-1]) | (parent[1:] != parent[:-1]))):
+        return None
+    return np.lexsort((at, parent))
+
+
+def _earlier(before: Step, step: Step, tracks: int) -> Bools:
+    """Which rows come strictly after the first one of the step before."""
+    starts, ends = before.bounds(tracks)
+    first = np.full(tracks, END, np.int64)
+    filled = starts < ends
+    first[filled] = before.at[starts[filled]]
+    return np.asarray(first[step.track] < step.at)
+
+
+def _first_after(step: Step, candidates: Step, tracks: int) -> Index:
+    starts, ends = (bound[candidates.track] for bound in step.bounds(tracks))
+    return searched(step.at, candidates.at, starts, ends, right=True)
+
+
+def _laid_out(step: Step, starts: Index, ends: Index) -> Step:
+    """A track of its own for each stretch of a step."""
+    counts = ends - starts
+    total = np.cumsum(counts)
+    index = np.arange(int(counts.sum())) + np.repeat(starts - (total - counts), counts)
+    return Step(np.repeat(np.arange(len(counts)), counts), step.at[index], step.row[index])
+
+
+def _kept(bound: Micros, keep: Bools) -> Micros:
+    return bound if len(bound) == 1 and len(keep) != 1 else bound[keep]
+
+
+def _long(bound: Micros, before: Step) -> Micros:
+    return np.broadcast_to(bound, before.at.shape)
+
+
+def _always(bound: Micros, limit: int) -> bool:
+    return len(bound) == 1 and int(bound[0]) == limit
+
+
+BINDERS: dict[str, BinderKernel] = {"chain": chain}

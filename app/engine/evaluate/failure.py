@@ -1,0 +1,14 @@
+"""How an evaluation ends early: one definition fails alone, or all of it is cancelled; knows nothing else."""
+
+
+class EvaluationError(Exception):
+    """A definition that cannot be evaluated; the others go on. `code` is for programs, `message` for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Cancelled(Exception):
+    """The caller asked to stop; nothing that was computed so far is of use."""

@@ -1,0 +1,144 @@
+"""Columns of a bucket, from Arrow to values, each decoded when it is first asked for; knows no expressions.
+
+Numbers of any Arrow type become doubles, and those that are not finite become null. The fields of a missing object are
+null.
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from app.engine.arrow_types import arrow_type, pql_type
+from app.engine.evaluate.columns import (
+    Array,
+    Bools,
+    Column,
+    Map,
+    Object,
+    Rows,
+    Value,
+    encoded,
+    nulls,
+    numbers,
+)
+from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
+
+
+class Stored:
+    """The fields of the rows of a table or of a struct column."""
+
+    def __init__(
+        self, columns: dict[str, Any], n: int, valid: Bools | None = None, made: dict[str, Value] | None = None
+    ):
+        self._columns = columns
+        self._n = n
+        self._valid = valid
+        self._values: dict[str, Value] = dict(made or {})
+
+    def field(self, name: str, type_: Type) -> Value:
+        """The column `name`; nulls of that type where the bucket has no such column."""
+        value = self._values.get(name)
+        if value is None:
+            column = self._columns.get(name)
+            value = nulls(type_, self._n) if column is None else decode(column, type_)
+            if self._valid is not None:
+                value = value.masked(self._valid)
+            self._values[name] = value
+        return value
+
+
+def table(source: pa.Table, n: int, made: dict[str, Value] | None = None) -> Stored:
+    """The `n` rows of a table (which may have no columns); `made` are columns that do not come from it."""
+    return Stored({name: source.column(name) for name in source.column_names}, n, None, made)
+
+
+def decode(data: Any, type_: Type) -> Value:
+    """A stored column as a value of a type. What is stored otherwise (a date as text, say) is cast.
+
+    Raises `pyarrow.ArrowInvalid` when a value cannot be cast.
+    """
+    data = _one_chunk(data)
+    stored = pql_type(data.type)
+    if isinstance(type_, Scalar):
+        if stored != type_:
+            data = _one_chunk(pc.cast(_plain(data), arrow_type(type_)))
+        return _scalar(data, type_)
+    if pa.types.is_null(data.type) or type(stored) is not type(type_):
+        return nulls(type_, len(data))
+    valid = _valid(data)
+    match type_:
+        case ArrayType(element):
+            rows, items = _children(data)
+            return Array(rows, decode(items, element), valid)
+        case MapType(item):
+            rows, entries = _children(data.cast(pa.map_(pa.string(), data.type.item_type)))
+            return Map(rows, encoded(entries.field(0)), decode(entries.field(1), item), valid)
+        case ObjectType():
+            columns = {field.name: data.field(at) for at, field in enumerate(data.type)}
+            return Object(Stored(columns, len(data), valid), len(data), None, valid)
+
+
+def _one_chunk(data: Any) -> pa.Array:
+    if not isinstance(data, pa.ChunkedArray):
+        return data
+    if pa.types.is_dictionary(data.type):
+        data = data.unify_dictionaries()
+    if data.num_chunks == 1:
+        return data.chunk(0)
+    return pa.concat_arrays(data.chunks) if data.num_chunks else pa.array([], data.type)
+
+
+def _plain(data: pa.Array) -> pa.Array:
+    return data.dictionary_decode() if pa.types.is_dictionary(data.type) else data
+
+
+def _valid(data: pa.Array) -> Bools | None:
+    if not data.null_count:
+        return None
+    valid: Bools = data.is_valid().to_numpy(zero_copy_only=False)
+    return valid
+
+
+def _scalar(data: pa.Array, kind: Scalar) -> Value:
+    if kind is Scalar.STRING:
+        return encoded(data)
+    data = _plain(data)
+    valid = _valid(data)
+    if kind is Scalar.NUMBER:
+        values = _filled(data.cast(pa.float64(), safe=False), 0.0).to_numpy(zero_copy_only=False)
+        return numbers(values, valid)
+    if kind is Scalar.BOOLEAN:
+        return Column(kind, _filled(data, False).to_numpy(zero_copy_only=False), valid)
+    if kind is Scalar.DATE:
+        days = data.cast(pa.date32(), safe=False).cast(pa.int32())
+        return Column(kind, _filled(days, 0).to_numpy(zero_copy_only=False), valid)
+    instants = data.cast(pa.timestamp("us", data.type.tz), safe=False).cast(pa.int64())
+    return Column(kind, _filled(instants, 0).to_numpy(zero_copy_only=False), valid)
+
+
+def _filled(data: pa.Array, value: Any) -> pa.Array:
+    return data.fill_null(value) if data.null_count else data
+
+
+def _children(data: pa.Array) -> tuple[Rows, pa.Array]:
+    """The elements of lists (or entries of maps) that are not null, and whose they are."""
+    if pa.types.is_fixed_size_list(data.type):
+        data = data.cast(pa.list_(data.type.value_type))
+    offsets = data.offsets.to_numpy()
+    starts, counts = offsets[:-1], np.diff(offsets)
+    missing = data.null_count > 0
+    if missing:
+        counts = np.where(data.is_valid().to_numpy(zero_copy_only=False), counts, 0)
+    entries = _entries(data) if pa.types.is_map(data.type) else data.values
+    rows = Rows(len(data), np.repeat(np.arange(len(data)), counts))
+    if missing and int(counts.sum()) != int(offsets[-1] - offsets[0]):
+        ends = np.cumsum(counts)
+        origin = np.arange(len(rows.parent)) + np.repeat(starts - (ends - counts), counts)
+        return rows, entries.take(pa.array(origin))
+    return rows, entries.slice(int(offsets[0]), len(rows.parent))
+
+
+def _entries(data: pa.Array) -> pa.Array:
+    return pa.StructArray.from_arrays([data.keys, data.items], names=["key", "value"])
