@@ -39,10 +39,8 @@ class TimeSpan:
 
     @classmethod
     def of(cls, span: Mapping[str, Any]) -> Self:
-        start, end = datetime.fromisoformat(span["start"]), span.get("end")
-        return cls(
-            start=start, end=None if end is None else datetime.fromisoformat(end), total_ms=BigInt(span["total_ms"])
-        )
+        start, end = datetime.fromisoformat(span["start"]), datetime.fromisoformat(span["end"])
+        return cls(start=start, end=end, total_ms=BigInt(round((end - start).total_seconds() * 1000)))
 
 
 @strawberry.type(description="People, as one merge policy counts them.")

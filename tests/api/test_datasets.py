@@ -1,0 +1,194 @@
+"""Datasets and uploads."""
+
+import gzip
+import io
+import json
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from app.api.global_ids import global_id
+from tests.api.conftest import CSV, Api
+
+CREATE = """mutation ($input: CreateDatasetInput!) { createDataset(input: $input) {
+  dataset { id datasetId name kind rowCount fields { path type } createdAt updatedAt }
+  errors { __typename code message path } } }"""
+
+
+def parquet() -> bytes:
+    sink = io.BytesIO()
+    table = {"customer": ["00001", "00002"], "when": ["2026-01-01", "2026-01-02"], "dollars": [12.5, 700.0]}
+    pq.write_table(pa.table(table), sink)
+    return sink.getvalue()
+
+
+NDJSON = b'{"customer": "00001", "when": "2026-01-01", "dollars": 1}\n{"customer": "00002", "when": "2026-01-02"}\n'
+
+
+async def create(api: Api, **values: Any) -> dict[str, Any]:
+    payload: dict[str, Any] = (await api.query(CREATE, input=values))["createDataset"]
+    return payload
+
+
+async def test_a_dataset_is_created_and_found_again(api: Api) -> None:
+    identity = {"column": "customer", "namespace": "crm"}
+    made = await create(api, name="purchases", kind="EVENT", primaryIdentity=identity, timestampColumn="when")
+    assert made["errors"] == []
+    dataset = made["dataset"]
+    assert dataset == {
+        "id": global_id("Dataset", dataset["datasetId"]),
+        "datasetId": dataset["datasetId"],
+        "name": "purchases",
+        "kind": "EVENT",
+        "rowCount": 0,
+        "fields": [],
+        "createdAt": "2026-06-15T12:00:00Z",
+        "updatedAt": "2026-06-15T12:00:00Z",
+    }
+    for id_ in (dataset["id"], dataset["datasetId"]):
+        assert (await api.query("query ($id: ID!) { dataset(id: $id) { name } }", id=id_))["dataset"] == {
+            "name": "purchases"
+        }
+    node = await api.query("query ($id: ID!) { node(id: $id) { __typename id } }", id=dataset["id"])
+    assert node["node"] == {"__typename": "Dataset", "id": dataset["id"]}
+
+
+async def test_a_taken_name_is_refused(api: Api) -> None:
+    await api.dataset("purchases")
+    refused = await create(
+        api, name="purchases", kind="PROFILE", primaryIdentity={"column": "customer", "namespace": "crm"}
+    )
+    assert refused == {
+        "dataset": None,
+        "errors": [
+            {
+                "__typename": "InputError",
+                "code": "ALREADY_EXISTS",
+                "message": "there is a dataset named 'purchases' already: choose another name",
+                "path": ["input", "name"],
+            }
+        ],
+    }
+    assert (await api.query("{ datasets { totalCount } }"))["datasets"] == {"totalCount": 1}
+
+
+async def test_what_does_not_fit_together_is_refused_all_at_once(api: Api) -> None:
+    refused = await create(api, name=" ", kind="PROFILE", timestampColumn="when")
+    assert refused["dataset"] is None
+    assert {error["code"] for error in refused["errors"]} == {"INVALID_INPUT"}
+    paths = [error["path"] for error in refused["errors"]]
+    assert ["input", "name"] in paths
+    assert ["input", "timestampColumn"] in paths
+    assert ["input", "primaryIdentity", "column"] in paths
+    assert (await api.query("{ datasets { totalCount } }"))["datasets"] == {"totalCount": 0}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize(
+    ("format", "content", "rows"), [("CSV", CSV, 3), ("NDJSON", NDJSON, 2), ("PARQUET", parquet(), 2)]
+)
+async def test_an_upload(api: Api, format: str, content: bytes, rows: int, compressed: bool) -> None:
+    dataset = await api.dataset()
+    sent = gzip.compress(content) if compressed else content
+    response = await api.upload(dataset, sent, format)
+    payload = response.json()["data"]["uploadBatch"]
+    batch = payload["batch"]
+    assert payload == {"batch": batch, "rejected": [], "errors": []}
+    assert batch == {
+        "id": global_id("Batch", batch["batchId"]),
+        "batchId": batch["batchId"],
+        "status": "ACTIVE",
+        "rowCount": rows,
+        "rejectedRows": 0,
+        "bytes": len(sent),
+    }
+    found = await api.query(
+        """query ($id: ID!) { dataset(id: $id) { rowCount fields { path type }
+          batches { totalCount nodes { batchId status } } } }""",
+        id=dataset,
+    )
+    assert found["dataset"]["rowCount"] == rows
+    assert found["dataset"]["batches"] == {
+        "totalCount": 1,
+        "nodes": [{"batchId": batch["batchId"], "status": "ACTIVE"}],
+    }
+    assert "xEvent.dollars" in [field["path"] for field in found["dataset"]["fields"]]
+
+
+async def test_rejected_rows_are_reported_and_good_ones_land(api: Api) -> None:
+    dataset = await api.dataset()
+    content = b"customer,when,dollars\n1,2026-01-01,5\n,2026-01-01,5\n2,never,5\n"
+    payload = (await api.upload(dataset, content)).json()["data"]["uploadBatch"]
+    assert payload["errors"] == []
+    assert (payload["batch"]["rowCount"], payload["batch"]["rejectedRows"]) == (1, 2)
+    assert [row["row"] for row in payload["rejected"]] == [2, 3]
+    assert all(row["message"] for row in payload["rejected"])
+
+
+@pytest.mark.parametrize(
+    ("content", "format"),
+    [(b"", "CSV"), (b"a,b\n1,2\n", "CSV"), (b"customer,when\n1,2026-01-01\n", "PARQUET"), (b"\x00\x01", "NDJSON")],
+    ids=["empty", "no identity column", "not parquet", "not text"],
+)
+async def test_a_file_that_cannot_be_used_changes_nothing(api: Api, content: bytes, format: str) -> None:
+    dataset = await api.dataset()
+    payload = (await api.upload(dataset, content, format)).json()["data"]["uploadBatch"]
+    assert payload["batch"] is None
+    (error,) = payload["errors"]
+    assert (error["__typename"], error["code"], error["path"]) == ("InputError", "INVALID_INPUT", ["input", "file"])
+    found = await api.query("query ($id: ID!) { dataset(id: $id) { rowCount fields { path } } }", id=dataset)
+    assert found["dataset"] == {"rowCount": 0, "fields": []}
+
+
+async def test_rows_that_are_all_bad_are_reported(api: Api) -> None:
+    dataset = await api.dataset()
+    payload = (await api.upload(dataset, b"customer,when\n1,never\n")).json()["data"]["uploadBatch"]
+    assert payload["batch"] is None
+    assert [row["row"] for row in payload["rejected"]] == [1]
+    assert [error["path"] for error in payload["errors"]] == [["input", "file"]]
+
+
+async def test_an_upload_to_nowhere(api: Api) -> None:
+    for id_ in ("nothing", global_id("Audience", "nothing")):
+        payload = (await api.upload(id_, CSV)).json()["data"]["uploadBatch"]
+        (error,) = payload["errors"]
+        assert (error["code"], error["path"]) == ("NOT_FOUND", ["input", "datasetId"])
+
+
+async def test_a_file_must_be_a_file(api: Api) -> None:
+    answer = await api.answer(
+        "mutation ($input: UploadBatchInput!) { uploadBatch(input: $input) { errors { message } } }",
+        input={"datasetId": await api.dataset(), "file": "/etc/passwd", "format": "CSV"},
+    )
+    assert "Upload must be a file" in json.dumps(answer["errors"])
+    assert "data" not in answer
+
+
+async def test_datasets_by_kind_page_by_page(api: Api) -> None:
+    names = [f"d{number}" for number in range(5)]
+    for name in names:
+        await api.dataset(name, "EVENT" if name != "d2" else "PROFILE")
+    document = """query ($after: String, $kind: DatasetKind) { datasets(first: 2, after: $after, kind: $kind) {
+      nodes { name } edges { cursor node { name } } totalCount
+      pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }"""
+    seen, after = [], None
+    while True:
+        page = (await api.query(document, after=after, kind="EVENT"))["datasets"]
+        seen += [node["name"] for node in page["nodes"]]
+        assert page["totalCount"] == 4
+        assert [edge["node"] for edge in page["edges"]] == page["nodes"]
+        assert page["pageInfo"]["startCursor"] == page["edges"][0]["cursor"]
+        assert page["pageInfo"]["hasPreviousPage"] is (after is not None)
+        after = page["pageInfo"]["endCursor"]
+        if not page["pageInfo"]["hasNextPage"]:
+            break
+    assert seen == ["d0", "d1", "d3", "d4"]
+
+
+async def test_a_cursor_that_is_none(api: Api) -> None:
+    answer = await api.answer('{ datasets(after: "nonsense") { nodes { id } } }')
+    (error,) = answer["errors"]
+    assert error["extensions"] == {"code": "INVALID_INPUT", "path": ["after"]}
+    assert error["message"] == "'nonsense' is not a cursor: send back one that a page of this list gave"

@@ -1,0 +1,104 @@
+"""Nothing of one sandbox is seen or changed from another."""
+
+from typing import Any
+
+import pytest
+
+from app.api.global_ids import global_id
+from tests.api.conftest import CSV, Api
+
+EVERYTHING = """{
+  audiences { totalCount nodes { id etag } } segmentDefinitions { totalCount nodes { id name etag } }
+  segmentJobs { totalCount nodes { id status progress { sequence } } } datasets { totalCount nodes { id rowCount } }
+  mergePolicies { totalCount nodes { id etag } } }"""
+
+READS = [
+    ("audience", "Audience"),
+    ("segmentDefinition", "SegmentDefinition"),
+    ("segmentJob", "SegmentJob"),
+    ("dataset", "Dataset"),
+]
+
+
+class Mine:
+    """One of each, in the sandbox `prod`."""
+
+    def __init__(self, api: Api) -> None:
+        self.api = api
+        self.ids: dict[str, str] = {}
+
+    async def make(self) -> "Mine":
+        self.ids["Dataset"] = await self.api.loaded()
+        self.ids["SegmentDefinition"] = self.ids["Audience"] = await self.api.define("A")
+        self.ids["SegmentJob"] = await self.api.start()
+        return self
+
+
+@pytest.fixture
+async def mine(api: Api) -> Mine:
+    return await Mine(api).make()
+
+
+async def test_lists_of_another_sandbox_are_empty(api: Api, mine: Mine) -> None:
+    found = await api.within("dev").query(EVERYTHING)
+    assert all(connection == {"totalCount": 0, "nodes": []} for connection in found.values())
+
+
+@pytest.mark.parametrize(("field", "type_name"), READS)
+async def test_an_id_of_another_sandbox_finds_nothing(api: Api, mine: Mine, field: str, type_name: str) -> None:
+    raw = mine.ids[type_name]
+    document = f"query ($id: ID!) {{ {field}(id: $id) {{ id }} }}"
+    for id_ in (raw, global_id(type_name, raw)):
+        assert (await api.query(document, id=id_))[field] == {"id": global_id(type_name, raw)}
+        assert (await api.within("dev").query(document, id=id_))[field] is None
+    node = await api.within("dev").query("query ($id: ID!) { node(id: $id) { id } }", id=global_id(type_name, raw))
+    assert node["node"] is None
+
+
+async def test_a_person_of_another_sandbox_is_nobody(api: Api, mine: Mine) -> None:
+    document = 'query { profile(id: "crm:00001") { profileId } }'
+    assert (await api.query(document))["profile"] == {"profileId": "crm:00001"}
+    assert (await api.within("dev").query(document))["profile"] is None
+
+
+@pytest.mark.parametrize(
+    ("document", "type_name", "variables"),
+    [
+        ("updateSegmentDefinition(input: {id: $id, name: $name})", "SegmentDefinition", {"name": "mine"}),
+        ("deleteSegmentDefinition(input: {id: $id})", "SegmentDefinition", {}),
+        ("createSegmentJob(input: {definitionIds: [$id]})", "SegmentDefinition", {}),
+        ("cancelSegmentJob(id: $id)", "SegmentJob", {}),
+    ],
+)
+async def test_a_write_to_another_sandbox_is_refused_and_changes_nothing(
+    api: Api, mine: Mine, document: str, type_name: str, variables: dict[str, Any]
+) -> None:
+    before = await api.query(EVERYTHING)
+    head = "mutation ($id: ID!, $name: String)" if variables else "mutation ($id: ID!)"
+    answer = await api.within("dev").query(
+        f"{head} {{ done: {document} {{ errors {{ code }} }} }}", id=mine.ids[type_name], **variables
+    )
+    assert answer["done"]["errors"] == [{"code": "NOT_FOUND"}]
+    assert await api.query(EVERYTHING) == before
+
+
+async def test_an_upload_to_another_sandbox_is_refused_and_changes_nothing(api: Api, mine: Mine) -> None:
+    before = await api.query(EVERYTHING)
+    payload = (await api.within("dev").upload(mine.ids["Dataset"], CSV)).json()["data"]["uploadBatch"]
+    assert [error["code"] for error in payload["errors"]] == ["NOT_FOUND"]
+    assert await api.query(EVERYTHING) == before
+
+
+async def test_an_expression_cannot_refer_to_another_sandbox(api: Api, mine: Mine) -> None:
+    document = "query ($e: String!) { pql { check(expression: $e) { ok diagnostics { kind } } } }"
+    expression = f'inSegment("{mine.ids["Audience"]}")'
+    assert (await api.query(document, e=expression))["pql"]["check"]["ok"] is True
+    other = (await api.within("dev").query(document, e=expression))["pql"]["check"]
+    assert other == {"ok": False, "diagnostics": [{"kind": "UNKNOWN_SEGMENT"}]}
+
+
+async def test_the_same_names_may_be_in_two_sandboxes(api: Api, mine: Mine) -> None:
+    other = api.within("dev")
+    await other.loaded()
+    await other.define("A")
+    assert (await other.query("{ audiences { totalCount } }"))["audiences"] == {"totalCount": 1}
