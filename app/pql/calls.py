@@ -91,7 +91,9 @@ def _build(
         type_ = _result(function, value.type, arguments)
         return checking.builder.node(function.op, type_, value, *arguments, payload=payload)
 
-    if function.receiver in SCALAR_RECEIVERS or (function.receiver is Receiver.MAP and receiver.type != leaf(receiver.type)):
+    if function.receiver in SCALAR_RECEIVERS or (
+        function.receiver is Receiver.MAP and receiver.type != leaf(receiver.type)
+    ):
         lift = checking.any_of if function.result is Result.BOOLEAN else checking.each_of
         return lift(receiver, depth, made)
     return made(receiver)

@@ -61,9 +61,7 @@ class Checked:
         return not any(finding.severity is Severity.ERROR for finding in self.diagnostics)
 
 
-def check(
-    text: str, schema: ObjectType, *, segments: Container[str], builder: Builder | None = None
-) -> Checked:
+def check(text: str, schema: ObjectType, *, segments: Container[str], builder: Builder | None = None) -> Checked:
     """Parse and check a segment's expression; never raises for a mistake in the text.
 
     `segments` are the ids that `inSegment` may name; when they can be iterated over, near ones are suggested.

@@ -61,7 +61,9 @@ class Checking:
             return None
         made = self.as_condition(value)
         if made is None:
-            self.type_error(f"{what} must be a boolean or an array, this is a {value.type}: {_as_test(value)}", expr.span)
+            self.type_error(
+                f"{what} must be a boolean or an array, this is a {value.type}: {_as_test(value)}", expr.span
+            )
         return made
 
     def as_condition(self, value: Node) -> Node | None:

@@ -72,8 +72,35 @@ BINDERS: Final = frozenset(
 """Operations whose payload starts with the level that they bind."""
 
 CONDITIONS: Final = frozenset(
-    {"in_segment", "truth", "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "is_null", "is_not_null", "not_empty"}
-    | {"exists", "forall", "in", "not_in", "intersects", "subset_of", "superset_of", "set_eq", "set_ne", "like", "not_like"}
+    {
+        "in_segment",
+        "truth",
+        "and",
+        "or",
+        "not",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "is_null",
+        "is_not_null",
+        "not_empty",
+    }
+    | {
+        "exists",
+        "forall",
+        "in",
+        "not_in",
+        "intersects",
+        "subset_of",
+        "superset_of",
+        "set_eq",
+        "set_ne",
+        "like",
+        "not_like",
+    }
     | {"starts_with", "ends_with", "contains", "equals", "matches", "compare", "chain"}
     | {"not_starts_with", "not_ends_with", "not_contains", "not_equals"}
     | {"occurs", "occurs_before", "occurs_after", "occurs_on", "occurs_between"}

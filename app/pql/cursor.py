@@ -11,7 +11,9 @@ from app.pql.positions import Positions
 MAXIMUM_BYTES: Final = 64 * 1024
 MAXIMUM_DEPTH: Final = 200
 
-OPERATOR_WORDS: Final = frozenset({"and", "or", "in", "notin", "like", "occurs", "from", "where", "over", "what", "when"})
+OPERATOR_WORDS: Final = frozenset(
+    {"and", "or", "in", "notin", "like", "occurs", "from", "where", "over", "what", "when"}
+)
 RESERVED: Final = OPERATOR_WORDS | {"not", "let", "exists", "forall", "select", "true", "false", "null"}
 """Words that never are the name of a bare field or variable; after a dot they are names like any other."""
 TIME_WORDS: Final = frozenset({"now", "today", "yesterday", "tomorrow"})

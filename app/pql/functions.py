@@ -249,9 +249,7 @@ FUNCTIONS: Final[tuple[Function, ...]] = (
         "All values of the map.",
         'segmentMembership.get("AEPSegments").values().status = "exited"',
     ),
-    Function(
-        "isNull", Receiver.ANY, (), Result.BOOLEAN, "is_null", "There is no value.", "homeAddress.state.isNull()"
-    ),
+    Function("isNull", Receiver.ANY, (), Result.BOOLEAN, "is_null", "There is no value.", "homeAddress.state.isNull()"),
     Function(
         "isNotNull", Receiver.ANY, (), Result.BOOLEAN, "is_not_null", "There is a value.", "homeAddress.isNotNull()"
     ),

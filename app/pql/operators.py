@@ -110,9 +110,7 @@ def _conversion(a: Type, b: Type) -> str:
     return ": both sides must be of one kind"
 
 
-def _any_side(
-    checking: Checking, left: Node, right: Node, depth: int, test: Callable[[Node, Node], Node]
-) -> Node:
+def _any_side(checking: Checking, left: Node, right: Node, depth: int, test: Callable[[Node, Node], Node]) -> Node:
     """The test with the elements of whichever side is an array."""
     if isinstance(left.type, ArrayType):
         return checking.any_of(left, depth, lambda element: test(element, right))

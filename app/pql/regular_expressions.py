@@ -56,7 +56,9 @@ class _Reader:
             count = _COUNT.match(self.pattern, self.at) if character == "{" else None
             if count or character in "*+?":
                 if not atom or repeated:
-                    self._refuse(f"`{character}` repeats nothing" if not atom else f"`{character}` repeats a repetition", start)
+                    self._refuse(
+                        f"`{character}` repeats nothing" if not atom else f"`{character}` repeats a repetition", start
+                    )
                 atom *= self._repetition(count)
                 repeated = True
                 if atom > MAXIMUM_REPEAT:

@@ -61,9 +61,7 @@ class ObjectType:
 Type = Scalar | ArrayType | MapType | ObjectType
 
 IDENTITY_MAP = MapType(ArrayType(ObjectType({"id": Scalar.STRING, "primary": Scalar.BOOLEAN})))
-SEGMENT_MEMBERSHIP = MapType(
-    MapType(ObjectType({"status": Scalar.STRING, "lastQualificationTime": Scalar.TIMESTAMP}))
-)
+SEGMENT_MEMBERSHIP = MapType(MapType(ObjectType({"status": Scalar.STRING, "lastQualificationTime": Scalar.TIMESTAMP})))
 EVENTS = "xEvent"
 
 

@@ -1,0 +1,55 @@
+"""Circles of references, and which definitions could be streamed, with the reasons."""
+
+import pytest
+
+from app.pql.checker import check
+from app.pql.facts import find_cycle
+from app.pql.schema import ObjectType, Scalar, profile_schema
+
+SCHEMA = profile_schema(
+    ObjectType({"country": Scalar.STRING}), ObjectType({"timestamp": Scalar.TIMESTAMP, "total": Scalar.NUMBER})
+)
+OLD = "it looks at events older than 24 hours: add `timestamp occurs <= 24 hours before now`"
+MANY = "it counts or combines several events, and only single ones or a sequence in time can be streamed"
+BOTH = "it combines inSegment with events: put one of them into a definition of its own"
+
+
+@pytest.mark.parametrize(
+    ("expression", "reasons"),
+    [
+        ('country = "US"', ()),
+        ('inSegment("a") and country = "US"', ()),
+        ("xEvent[total > 5 and timestamp occurs <= 24 hours before now]", ()),
+        ("exists E from xEvent where E.timestamp occurs < 1 day before now", ()),
+        (
+            "CHAIN(xEvent, timestamp, [A: WHAT(total > 1 and timestamp occurs <= 2 hours before now), "
+            "B: WHAT(total > 2) WHEN(<= 1 hour before now)])",
+            (),
+        ),
+        ("CHAIN(xEvent, timestamp, [A: WHAT(total > 1), B: WHAT(total > 2) WHEN(<= 1 hour before now)])", (OLD,)),
+        ("xEvent[timestamp occurs <= 25 hours before now]", (OLD,)),
+        ("xEvent[timestamp occurs <= 24 hours before now].count() > 3", (MANY,)),
+        ("xEvent.sum(total) > 3", (OLD, MANY)),
+        ("xEvent.count() > 3", (OLD,)),
+        ('inSegment("a") and xEvent[timestamp occurs <= 1 hour before now]', (BOTH,)),
+    ],
+)
+def test_streaming(expression: str, reasons: tuple[str, ...]) -> None:
+    checked = check(expression, SCHEMA, segments={"a"})
+    assert checked.ok, checked.diagnostics
+    assert checked.streaming.reasons == reasons
+    assert checked.streaming.eligible == (not reasons)
+
+
+@pytest.mark.parametrize(
+    ("edges", "cycle"),
+    [
+        ({}, None),
+        ({"a": ["b", "c"], "b": ["c"]}, None),
+        ({"a": ["a"]}, ["a", "a"]),
+        ({"a": ["b"], "b": ["c"], "c": ["b"]}, ["b", "c", "b"]),
+        ({str(n): [str(n + 1)] for n in range(3_000)} | {"3000": ["2999"]}, ["2999", "3000", "2999"]),
+    ],
+)
+def test_circles(edges: dict[str, list[str]], cycle: list[str] | None) -> None:
+    assert find_cycle(edges) == cycle
