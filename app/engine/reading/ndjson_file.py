@@ -1,7 +1,9 @@
 """NDJSON as a source of rows: structure and types from all lines, contradicting rows told apart; knows no datasets."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,70 @@ def read(
     )
 
 
+@dataclass(slots=True)
+class _Shape:
+    """What values of one place are: how many of each kind, and the shapes below.
+
+    `unclear` when DuckDB saw different kinds in one array and did not say which.
+    """
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    fields: dict[str, "_Shape"] = field(default_factory=dict)
+    element: "_Shape | None" = None
+    unclear: bool = False
+
+    def add(self, structure: Any, count: int) -> None:
+        """Counts values of the structure (as `json_structure` gives it) in."""
+        match structure:
+            case dict():
+                self.kinds["OBJECT"] += count
+                for name, below in structure.items():
+                    self.fields.setdefault(name, _Shape()).add(below, count)
+            case list():
+                self.kinds["ARRAY"] += count
+                self.element = self.element or _Shape()
+                for below in structure:
+                    self.element.add(below, count)
+            case "JSON":
+                self.unclear = True
+            case "NULL":
+                pass
+            case kind:
+                self.kinds[kind] += count
+
+    def include(self, other: "_Shape") -> None:
+        self.kinds += other.kinds
+        self.unclear = self.unclear or other.unclear
+        for name, below in other.fields.items():
+            self.fields.setdefault(name, _Shape()).include(below)
+        if other.element is not None:
+            self.element = self.element or _Shape()
+            self.element.include(other.element)
+
+    def any_field(self) -> "_Shape":
+        """The shapes of all fields together, for an object whose names are keys of a map."""
+        together = _Shape()
+        for below in self.fields.values():
+            together.include(below)
+        return together
+
+    def kind(self, expected: Type | None) -> str:
+        """OBJECT, ARRAY or the empty text for scalars and nothing."""
+        hoped = {"OBJECT", "ARRAY"} & _allowed(expected) if expected is not None else set()
+        counts = {kind: self.kinds.get(kind, 0) for kind in ("OBJECT", "ARRAY")}
+        counts[""] = self.kinds.total() - sum(counts.values())
+        return next((kind for kind in hoped if counts[kind]), max(counts, key=lambda kind: counts[kind]))
+
+    def scalar(self) -> Scalar | None:
+        """The type of the scalars; of several kinds they are text."""
+        found = self.kinds.keys() - {"OBJECT", "ARRAY"}
+        if not found:
+            return None
+        if found <= set(_NUMBERS):
+            return Scalar.NUMBER
+        return Scalar.BOOLEAN if found == {"BOOLEAN"} else Scalar.STRING
+
+
 class _Structure:
     """What all lines of a file hold together; `mixed` remembers the places where values are of several kinds."""
 
@@ -74,15 +140,14 @@ class _Structure:
 
     def find(self, known: ObjectType) -> tuple[tuple[str, ...], ObjectType]:
         """The names at the top, and the types of what has a value. Raises `Refusal` when no line is an object."""
-        (text,) = self._row(f"SELECT json_group_structure(json) FROM {self.objects}")
-        top = json.loads(text) if text else None
-        if not isinstance(top, dict):
+        top = self._merged(f"SELECT json FROM {self.objects}").fields
+        if not top:
             raise refuse("the file is not NDJSON: none of its lines is a JSON object with fields")
         check_names(top)
         drafts = {
             name: draft
-            for name in top
-            if (draft := self._resolve(top[name], (name,), f"$.{_step(name)}", known.fields.get(name)))
+            for name, shape in top.items()
+            if (draft := self._resolve(shape, (name,), f"$.{_step(name)}", known.fields.get(name)))
         }
         return tuple(top), self._with_times(ObjectType(drafts))
 
@@ -105,69 +170,40 @@ class _Structure:
             case MapType(inner), MapType(other):
                 yield from self.contradictions(inner, other, f"{path}.*", label)
 
-    def _resolve(self, node: Any, names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
-        """The type of a node of DuckDB's structure; None when it has no value anywhere."""
-        if node == "JSON":
-            node = self._untangle(path, expected)
-        match node:
-            case dict() if isinstance(expected, MapType):
-                value = self._resolve(self._structure_at(f"{path}.*"), (*names, "*"), f"{path}.*", expected.value)
-                return expected if value is None else MapType(value)
-            case dict():
-                inner = expected.fields if isinstance(expected, ObjectType) else {}
-                fields = {
-                    name: type_
-                    for name, child in node.items()
-                    if (
-                        type_ := self._resolve(
-                            child, (*names, name), f"{path}.{_step(name)}", inner.get(name) or MAPS.get((*names, name))
-                        )
-                    )
-                }
-                return ObjectType(fields) if fields else None
-            case list():
-                element = expected.element if isinstance(expected, ArrayType) else None
-                type_ = self._resolve(node[0], (*names, "[]"), f"{path}[*]", element) if node else None
-                return ArrayType(type_) if type_ else None
-            case "BOOLEAN":
-                return Scalar.BOOLEAN
-            case "NULL" | None:
-                return None
-            case _:
-                return Scalar.STRING if node == "VARCHAR" else Scalar.NUMBER
+    def _merged(self, values: str) -> "_Shape":
+        """The shapes of all values of a query together; equal shapes are counted by the database."""
+        cursor = self.database.execute(f"SELECT json_structure(v), count(*) FROM ({values}) t(v) GROUP BY 1")
+        shape = _Shape()
+        while rows := cursor.fetchmany(10_000):
+            for text, count in rows:
+                shape.add(json.loads(text) if text else "NULL", count)
+        return shape
 
-    def _untangle(self, path: str, expected: Type | None) -> Any:
-        """The structure at a place with values of several kinds: that expected, else that of most.
-
-        Scalars of several kinds are text.
-        """
-        counts = dict(
-            self.database.execute(
-                f"SELECT json_type(v) AS kind, count(*) FROM {self._values(path)} WHERE kind <> 'NULL' GROUP BY kind"
-            ).fetchall()
-        )
-        if not counts:
-            return None
-        self.mixed[path] = frozenset(counts)
-        scalars = counts.keys() - {"OBJECT", "ARRAY"}
-        kinds = {"OBJECT": counts.get("OBJECT", 0), "ARRAY": counts.get("ARRAY", 0)}
-        kinds[""] = sum(counts[kind] for kind in scalars)
-        hoped = {"OBJECT", "ARRAY"} & _allowed(expected) if expected is not None else set()
-        top = next((kind for kind in hoped if kinds[kind]), max(kinds, key=lambda kind: kinds[kind]))
-        if top:
-            found = self._structure_at(path, f"WHERE json_type(v) = '{top}'")
-            return None if found == "JSON" else found
-        if scalars <= set(_NUMBERS):
-            return "DOUBLE"
-        return next(iter(scalars)) if len(scalars) == 1 else "VARCHAR"
-
-    def _values(self, path: str) -> str:
-        value = f"json_extract(json, {text_literal(path)})"
-        return f"(SELECT {f'unnest({value})' if '*' in path else value} AS v FROM {self.objects})"
-
-    def _structure_at(self, path: str, where: str = "") -> Any:
-        (text,) = self._row(f"SELECT json_group_structure(v) FROM {self._values(path)} {where}")
-        return json.loads(text) if text else None
+    def _resolve(self, shape: "_Shape", names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
+        """The type at a place: of values of several kinds that expected, else that of most; None without values."""
+        if shape.unclear:
+            value = f"json_extract(json, {text_literal(path)})"
+            shape = self._merged(f"SELECT {f'unnest({value})' if '*' in path else value} FROM {self.objects}")
+        if len(shape.kinds) > 1:
+            self.mixed[path] = frozenset(shape.kinds)
+        kind = shape.kind(expected)
+        if kind == "OBJECT" and isinstance(expected, MapType):
+            value_type = self._resolve(shape.any_field(), (*names, "*"), f"{path}.*", expected.value)
+            return expected if value_type is None else MapType(value_type)
+        if kind == "OBJECT":
+            inner = expected.fields if isinstance(expected, ObjectType) else {}
+            fields = {}
+            for name, below in shape.fields.items():
+                place = (*names, name)
+                type_ = self._resolve(below, place, f"{path}.{_step(name)}", inner.get(name) or MAPS.get(place))
+                if type_ is not None:
+                    fields[name] = type_
+            return ObjectType(fields) if fields else None
+        if kind == "ARRAY":
+            element = expected.element if isinstance(expected, ArrayType) else None
+            type_ = self._resolve(shape.element, (*names, "[]"), f"{path}[*]", element) if shape.element else None
+            return None if type_ is None else ArrayType(type_)
+        return shape.scalar()
 
     def _with_times(self, draft: ObjectType) -> ObjectType:
         """The draft with those texts made dates or times that look so in every row."""

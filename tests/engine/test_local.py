@@ -1,0 +1,160 @@
+"""Running a plan over buckets: results, errors, cancelling, bounds."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pyroaring import BitMap
+
+from app.engine.ingest import ingest
+from app.engine.local import BucketResult, Cancelled, run
+from app.engine.membership import Membership, next_membership
+from app.engine.plan import Plan
+from app.engine.profiles import Dataset, MergeRule, Snapshot, open_snapshot
+from app.pql.checker import check
+from app.pql.core import Builder
+from tests.engine.sandbox import CDNOW, PURCHASES, Sandbox
+
+NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
+DEFINITIONS = {
+    "C": 'inSegment("A") and not(inSegment("B"))',
+    "A": "xEvent.sum(dollars) > 500",
+    "B": "xEvent[timestamp occurs between date(1997, 1, 1) and date(1997, 3, 31)].count() >= 3",
+    "D": "CHAIN(xEvent, timestamp, [C0: WHAT(dollars > 100), C1: WHAT(dollars > 100) WHEN(<= 30 days after C0)])",
+    "E": "xEvent.min(timestamp).getMonth() = 2",
+}
+
+
+@pytest.fixture
+def snapshot(sandbox: Sandbox) -> Snapshot:
+    ingest(sandbox.lake, "purchases", PURCHASES, CDNOW, "CSV", "b1")
+    return open_snapshot(sandbox.lake, MergeRule("default", "TIMESTAMP_ORDERED"), [Dataset("purchases", "EVENT")])
+
+
+def plan(snapshot: Snapshot, definitions: dict[str, str]) -> Plan:
+    builder = Builder()
+    checked = {
+        name: check(text, snapshot.schema, segments={*DEFINITIONS, "outside"}, builder=builder)
+        for name, text in definitions.items()
+    }
+    assert all(result.ok for result in checked.values())
+    return Plan({name: result.condition for name, result in checked.items() if result.condition is not None})
+
+
+def evaluated(
+    snapshot: Snapshot,
+    definitions: dict[str, str],
+    *,
+    finished: Callable[[BucketResult], None] | None = None,
+    stored: Callable[[str, int], Membership | None] = lambda definition, bucket: None,
+    previous: Callable[[int], dict[str, Membership]] = lambda bucket: {},
+    cancelled: Callable[[], bool] = lambda: False,
+) -> list[BucketResult]:
+    results: list[BucketResult] = []
+    run(
+        plan(snapshot, definitions),
+        snapshot,
+        snapshot.buckets,
+        now=NOW,
+        stored=stored,
+        previous=previous,
+        versions=dict.fromkeys(definitions, 1),
+        finished=finished or results.append,
+        cancelled=cancelled,
+        threads=2,
+    )
+    return results
+
+
+def totals(results: list[BucketResult], what: str) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for result in results:
+        for name, count in result.counts.items():
+            sums[name] = sums.get(name, 0) + getattr(count, what)
+    return sums
+
+
+def test_cdnow(snapshot: Snapshot) -> None:
+    results = evaluated(snapshot, DEFINITIONS)
+    assert totals(results, "members") == {"A": 734, "B": 1_590, "C": 392, "D": 226, "E": 8_476}
+    assert sorted(result.bucket for result in results) == list(range(16))
+    assert sum(result.profiles for result in results) == 23_570
+    assert sum(result.counts["A"].by_namespace["CRM"] for result in results) == 734
+    before = {result.bucket: {m.definition: m for m in result.memberships} for result in results}
+    again = evaluated(snapshot, DEFINITIONS, previous=lambda bucket: before[bucket])
+    assert totals(again, "realized") == dict.fromkeys("ABCDE", 0)
+    assert totals(again, "existing")["A"] == 734
+    assert totals(again, "exited") == dict.fromkeys("ABCDE", 0)
+
+
+def test_a_segment_outside_the_plan_is_read_from_its_stored_membership(snapshot: Snapshot) -> None:
+    def stored(definition: str, bucket: int) -> Membership | None:
+        # Ordinals that the bucket does not have are nobody.
+        return next_membership(None, definition, BitMap([0, 2, 1_000_000]), 1, NOW) if bucket < 4 else None
+
+    results = evaluated(snapshot, {"C": 'inSegment("outside")'}, stored=stored)
+    assert totals(results, "members") == {"C": 8}
+
+
+def test_results_come_on_the_callers_thread_and_few_at_a_time(snapshot: Snapshot, monkeypatch: Any) -> None:
+    reading, most, lock = 0, 0, threading.Lock()
+    read = Snapshot.read
+
+    def counted(self: Snapshot, bucket: int, needs: Any) -> Any:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        return read(self, bucket, needs)
+
+    def finished(result: BucketResult) -> None:
+        nonlocal reading
+        assert threading.current_thread() is threading.main_thread()
+        with lock:
+            reading -= 1
+
+    monkeypatch.setattr(Snapshot, "read", counted)
+    evaluated(snapshot, {"A": DEFINITIONS["A"]}, finished=finished)
+    assert (reading, most) == (0, 2)
+
+
+def test_cancelling_stops_between_buckets_and_inside_one(snapshot: Snapshot) -> None:
+    done: list[int] = []
+    with pytest.raises(Cancelled):
+        evaluated(
+            snapshot, DEFINITIONS, finished=lambda result: done.append(result.bucket), cancelled=lambda: len(done) > 2
+        )
+    assert 3 <= len(done) <= 4
+    asked = 0
+
+    def soon() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > 6
+
+    with pytest.raises(Cancelled):
+        evaluated(snapshot, DEFINITIONS, finished=lambda result: pytest.fail("no bucket can be done"), cancelled=soon)
+
+
+def test_an_error_of_the_receiver_ends_the_run(snapshot: Snapshot) -> None:
+    handed: list[int] = []
+
+    def refuse(result: BucketResult) -> None:
+        handed.append(result.bucket)
+        raise RuntimeError("the lease is lost")
+
+    with pytest.raises(RuntimeError, match="the lease is lost"):
+        evaluated(snapshot, {"A": DEFINITIONS["A"]}, finished=refuse)
+    assert len(handed) == 1
+
+
+def test_an_error_of_a_bucket_ends_the_run(snapshot: Snapshot) -> None:
+    def previous(bucket: int) -> dict[str, Membership]:
+        if bucket == 3:
+            raise OSError("the disk is gone")
+        return {}
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        evaluated(snapshot, {"A": DEFINITIONS["A"]}, previous=previous)
