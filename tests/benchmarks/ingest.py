@@ -54,9 +54,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
         done.set()
         watcher.join()
-    print(
-        f"{format} of {megabytes} MB, {rows:,} rows ({result.row_count:,} stored) in {seconds:.1f} s: {megabytes / seconds:.0f} MB/s"
-    )
+    print(f"{kind} of {megabytes} MB, {rows:,} rows ({result.row_count:,} stored): {megabytes / seconds:.0f} MB/s")
     print(f"memory: {before / 1e6:.0f} MB before, at most {peak / 1e6:.0f} MB, of which DuckDB may take 200 MB")
 
 

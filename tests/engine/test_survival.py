@@ -136,9 +136,8 @@ def test_a_file_larger_than_the_memory_allowed(tmp_path: Path) -> None:
     with file.open("w") as out:
         out.write("id,timestamp,n,note\n")
         for n in range(600_000):
-            out.write(
-                f"{n * 7919 % 30_000:06d},2026-01-{1 + n % 28:02d},{n},{n * 2654435761 % 2**64:020d} some words to fill it {n}\n"
-            )
+            words = f"{n * 2654435761 % 2**64:020d} some words to fill it {n}"
+            out.write(f"{n * 7919 % 30_000:06d},2026-01-{1 + n % 28:02d},{n},{words}\n")
     assert file.stat().st_size > 40_000_000
     lake = Lake(tmp_path / "lake", memory_limit="80MB", threads=2).tenant(Tenant("org", "prod"))
     done = ingest(lake, "e", EVENTS, file, "CSV", "b")

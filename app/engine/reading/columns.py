@@ -68,8 +68,8 @@ def check_names(names: Iterable[str]) -> None:
 def complaint(name: str, text: str, expected: str) -> str:
     """SQL for the sentence that a value (`text`: SQL for it) is not what is expected.
 
-    >>> complaint("a", "v", "a number")
-    "'a: \\"' || left(v, 100) || '\\" is not a number'"
+    >>> print(complaint("a", "v", "a number"))
+    'a: "' || left(v, 100) || '" is not a number'
     """
     return (
         f"{text_literal(f'{name}: ' + chr(34))} || left({text}, 100) || {text_literal(chr(34) + f' is not {expected}')}"
