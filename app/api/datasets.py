@@ -87,7 +87,8 @@ class Dataset(Node):
     @resolver(description="Paths and types of its rows, as PQL sees them; empty before the first batch.")
     async def fields(self, info: Info) -> list[DatasetField]:
         found = await info.context.loaders.fields_of_dataset.load(self.dataset_id)
-        return [DatasetField(path=path, type=type_) for path, type_ in found]
+        root = "xEvent." if self.kind is DatasetKind.EVENT else ""
+        return [DatasetField(path=root + path, type=type_) for path, type_ in found]
 
     @resolver(description="Its batches, newest first.")
     async def batches(

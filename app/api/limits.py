@@ -37,6 +37,7 @@ def extensions(limits: Limits) -> list[Callable[[], SchemaExtension]]:
         OperationContext,
         lambda: MaxTokensLimiter(limits.max_tokens),
         lambda: AddValidationRules([rule]),
+        OneOperation,
         lambda: DocumentCache(documents),
     ]
 
@@ -65,6 +66,19 @@ class OperationContext(SchemaExtension):
         return operation
 
 
+class OneOperation(SchemaExtension):
+    """Of several operations one must be named. Strawberry would take the first."""
+
+    def on_validate(self) -> Iterator[None]:
+        context = self.execution_context
+        definitions = context.graphql_document.definitions if context.graphql_document else ()
+        operations = sum(isinstance(node, OperationDefinitionNode) for node in definitions)
+        if operations > 1 and context._provided_operation_name is None:
+            message = f"the document has {operations} operations: say which one to run by `operationName`"
+            context.pre_execution_errors = [GraphQLError(message)]
+        yield
+
+
 class DocumentCache(SchemaExtension):
     """A document that was valid before is neither parsed nor validated again; the one used longest ago goes first.
 
@@ -86,7 +100,7 @@ class DocumentCache(SchemaExtension):
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
         text, document = context.query, context.graphql_document
-        if text in self._documents:
+        if text in self._documents and context.pre_execution_errors is None:
             context.pre_execution_errors = []
             yield
             return

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from graphql import GraphQLError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -27,6 +28,11 @@ MOST_OPERATIONS = 100
 
 class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
     """Learns from the first message who is there."""
+
+    @staticmethod
+    def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
+        """Strawberry would close the socket, and all other operations with it, for a syntax error of one."""
+        return None
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
         payload: Any = message.get("payload") or {}

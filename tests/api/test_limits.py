@@ -35,9 +35,9 @@ async def test_aliases_also_in_fragments(api: Api) -> None:
 
 
 async def test_fragments_that_multiply_come_to_an_end(api: Api) -> None:
-    chain = " ".join(f"fragment F{i} on Viewer {{ ...F{i + 1} ...F{i + 1} }}" for i in range(20))
-    document = f"{{ viewer {{ ...F0 }} }} {chain} fragment F20 on Viewer {{ x: sandbox }}"
-    assert await refusals(api, document) == [f"the operation has {2**20} aliases, and at most 3 are allowed: split it"]
+    chain = " ".join(f"fragment F{i} on Viewer {{ ...F{i + 1} ...F{i + 1} }}" for i in range(12))
+    document = f"{{ viewer {{ ...F0 }} }} {chain} fragment F12 on Viewer {{ x: sandbox }}"
+    assert await refusals(api, document) == [f"the operation has {2**12} aliases, and at most 3 are allowed: split it"]
 
 
 async def test_unknown_and_circular_fragments_are_graphqls_own_errors(api: Api) -> None:

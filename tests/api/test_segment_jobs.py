@@ -1,10 +1,12 @@
 """Segment jobs: started, read, cancelled; and the people they find."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from app.api.global_ids import global_id
+from app.clock import FixedClock
 from tests.api.conftest import Api
 
 CREATE = """mutation ($input: CreateSegmentJobInput!) { createSegmentJob(input: $input) {
@@ -118,7 +120,8 @@ async def test_what_a_job_finds(api: Api) -> None:
     found = await api.query(
         """query ($job: ID!, $a: ID!) {
           segmentJob(id: $job) {
-            evaluatedAt startedAt finishedAt attempts allDefinitions progress { phase fraction profilesRead totalProfiles }
+            evaluatedAt startedAt finishedAt attempts allDefinitions
+            progress { phase fraction profilesRead totalProfiles }
             metrics { totalProfiles totalProfilesByMergePolicy { count mergePolicy { isDefault } }
               totalTime { start end totalMs } }
             segments { totalCount nodes { segmentId version expression profileCount definition { name }
@@ -260,11 +263,12 @@ async def test_a_path_that_is_none(api: Api) -> None:
 
 
 @pytest.mark.usefixtures("working")
-async def test_jobs_are_filtered_and_ordered(api: Api) -> None:
+async def test_jobs_are_filtered_and_ordered(api: Api, clock: FixedClock) -> None:
     await api.loaded()
     a, b = await api.define("A"), await api.define("B")
     one = await api.start(a)
     await api.ended(one)
+    clock.advance(timedelta(seconds=1))
     two = await api.start(a, b)
     await api.ended(two)
     document = """query ($filter: SegmentJobFilter, $order: JobOrder) {
