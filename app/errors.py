@@ -40,7 +40,8 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One finding in a text: `line` and `column` are 1-based and count characters, `length` covers the offending text."""
+    """One finding in a text: `line` and `column` are 1-based and count characters, `length` covers the offending
+    text."""
 
     kind: DiagnosticKind
     message: str

@@ -14,7 +14,8 @@ Path = tuple[str, ...]
 class Needs:
     """What an evaluation reads: paths from the profile, and paths from an element of `xEvent`.
 
-    A path may name an object (all its leaves are read). `events` is true when events are read at all, even without a field
+    A path may name an object (all its leaves are read). `events` is true when events are read at all, even without a
+    field
     (`xEvent.count()`).
     """
 
@@ -31,7 +32,8 @@ class Bucket:
     """People and their events, with the columns that were asked for (nested columns hold only the leaves asked for).
 
     Row i of `profiles` is the person with ordinal `ordinals[i]`; someone with events and no record has nulls. Event j
-    belongs to row `event_rows[j]`; events are sorted by (row, timestamp, _id). `events` may have no columns: its number of rows
+    belongs to row `event_rows[j]`; events are sorted by (row, timestamp, _id). `events` may have no columns: its
+    number of rows
     is that of `event_rows`. A column that was asked for and that no file of the bucket has is absent.
     """
 

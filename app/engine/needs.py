@@ -13,7 +13,7 @@ from app.pql.schema import EVENTS, ArrayType, MapType, ObjectType
 
 View = tuple[str, Path] | tuple[str, "Views"]
 """("profile" or "event", path), or ("group", views of what was grouped)."""
-Views = frozenset[View]  # type: ignore[misc]
+Views = frozenset[View]
 
 _SAME_VIEW = frozenset({"filter", "top", "bottom", "distinct", "head", "intersection"})
 _WHOLE = frozenset(
@@ -128,7 +128,7 @@ class _Reading:
                 self._events = True
                 found.add(("event", ()))
             else:
-                found.add((view[0], (*view[1], name)))  # type: ignore[arg-type]
+                found.add((view[0], (*view[1], name)))
         return frozenset(found)
 
 

@@ -11,7 +11,7 @@ from app.pql.checking import Checking, Checks, comparable, did_you_mean, leaf, n
 from app.pql.core import Node
 from app.pql.functions import PER_ELEMENT, TEXT_TESTS, Kind, Parameter
 from app.pql.nodes import Expr, Literal
-from app.pql.schema import ArrayType, Scalar
+from app.pql.schema import ArrayType, Scalar, Type
 from app.pql.scopes import Scope
 
 NULLABLE: Final = {Kind.TEXT: Scalar.STRING, Kind.FLAG: Scalar.BOOLEAN, Kind.NUMBER: Scalar.NUMBER}
@@ -132,8 +132,9 @@ def _items(value: Node, place: Place) -> str:
     return f"an array of {element}, this is {value.type}"
 
 
-def _element(place: Place) -> object:
-    return place.receiver.type.element if place.receiver and isinstance(place.receiver.type, ArrayType) else None
+def _element(place: Place) -> Type:
+    receiver = place.receiver.type if place.receiver is not None else Scalar.NULL
+    return receiver.element if isinstance(receiver, ArrayType) else Scalar.NULL
 
 
 def _any(value: Node, place: Place) -> str:

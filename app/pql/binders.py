@@ -7,7 +7,7 @@ from app.errors import DiagnosticKind
 from app.pql import times
 from app.pql.checking import Checking, Checks
 from app.pql.core import Node
-from app.pql.nodes import Aggregate, Chain, Clause, Expr, Index, Let, Name, Quantifier, Select, Span, Step
+from app.pql.nodes import Aggregate, Chain, Clause, Expr, Index, Let, Name, Occurs, Quantifier, Select, Span, Step
 from app.pql.schema import ArrayType, Scalar, Type
 from app.pql.scopes import Scope
 
@@ -39,7 +39,8 @@ def filtered(checking: Checking, array: Node, condition: Node, level: int) -> No
 def quantifier(checking: Checking, expr: Quantifier, scope: Scope) -> Checks:
     """Nested from the first clause to the last.
 
-    `exists` tests each `where` as early as it can; in `forall` all of them stand innermost, for they have to hold in every
+    `exists` tests each `where` as early as it can; in `forall` all of them stand innermost, for they have to hold in
+    every
     combination and there may be none.
     """
     inside = scope
@@ -161,5 +162,5 @@ def _when(checking: Checking, steps: tuple[Step, ...], number: int, inside: Scop
     return when
 
 
-def _references(when: times.Occurs) -> list[Name]:
+def _references(when: Occurs) -> list[Name]:
     return [expr for expr, _ in times.operands_of(when) if isinstance(expr, Name) and not expr.up]

@@ -164,7 +164,8 @@ def _wrong_count(checking: Checking, function: Function, given: int, at: Span) -
     checking.error(DiagnosticKind.ARGUMENT_COUNT, message, at)
 
 
-# ------------------------------------------------------------ functions whose operands are not receiver and arguments in order
+# ------------------------------------------------------------ functions whose operands are not receiver and arguments
+# in order
 
 
 def _includes(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node | None:

@@ -1,4 +1,5 @@
-"""Checks PQL text against a profile's schema and turns it into core nodes; the one entrance to the language for services and engine."""
+"""Checks PQL text against a profile's schema and turns it into core nodes; the one entrance to the language for
+services and engine."""
 
 from collections.abc import Container
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""The state of one check: nodes made, findings, conversions that every construct needs; knows no particular construct."""
+"""The state of one check: nodes made, findings, conversions that every construct needs; knows no particular
+construct."""
 
 import difflib
 from collections.abc import Callable, Container, Generator, Iterable

@@ -3,8 +3,10 @@
 All names are resolved and all implicit steps are explicit here, so that an evaluator needs no rule of the language but
 the meaning of each operation below.
 
-**Levels.** Level 0 is the profile. Every operation that runs over the elements of an array *binds* a level, one more than
-the depth of the place where it was written; `element(level)` is its current element. `let` and variables do not exist any more: their
+**Levels.** Level 0 is the profile. Every operation that runs over the elements of an array *binds* a level, one more
+than
+the depth of the place where it was written; `element(level)` is its current element. `let` and variables do not exist
+any more: their
 uses are the same node. A node may therefore stand deeper than it was written, with levels between that it does not
 mention; it is to be evaluated once for each row of its deepest *free* level (`Node.free`), not where it stands.
 
@@ -26,14 +28,18 @@ Operations (operands; payload) → type
     is_null, is_not_null (x)           cond; any type; a missing array or object is null, an empty array is not
     not_empty      (array)             cond
     exists, forall (array, cond; level) cond; binds; a missing array is empty
-    in, not_in     (x, array)          cond; false when x is null or the array is missing; scalar x. Null elements never match
-    intersects, subset_of, superset_of, set_eq, set_ne (a, b)   cond; as sets without nulls; false when either is missing
+    in, not_in     (x, array)          cond; false when x is null or the array is missing; scalar x. Null elements
+    never match
+    intersects, subset_of, superset_of, set_eq, set_ne (a, b)   cond; as sets without nulls; false when either is
+    missing
   text (all conds false on null)
     like, not_like (text, pattern, case)    % and _;   case is a BOOLEAN operand, true = case-sensitive
-    starts_with, ends_with, contains, equals and not_starts_with, not_ends_with, not_contains, not_equals (text, other, case)
+    starts_with, ends_with, contains, equals and not_starts_with, not_ends_with, not_contains, not_equals (text,
+    other, case)
     matches        (text, regex)       found anywhere (RE2)
     regex_group    (text, regex, n)    STRING; null without a match or with an invalid regex or n
-    compare        (text, array, case; test)   test is one of the eight names above: any element, all for a `not_` one; nulls of
+    compare        (text, array, case; test)   test is one of the eight names above: any element, all for a `not_`
+    one; nulls of
                                        the array are skipped
   numbers
     add subtract multiply divide remainder (a, b), negate (a)     NUMBER; null on null, overflow, division by zero;
@@ -42,7 +48,8 @@ Operations (operands; payload) → type
     month_of, year_of, day_of_month_of (t)   NUMBER from DATE or TIMESTAMP
     date           (y, m, d)           DATE, null when invalid
   time (pql.md, "Dates and times" and fine print 8-10); t and r are DATE or TIMESTAMP, r also INTERVAL or `label`
-    occurs         (t, n, r; op, unit, direction)   op is one of < <= > >= = !=; direction before, after, from; unit singular
+    occurs         (t, n, r; op, unit, direction)   op is one of < <= > >= = !=; direction before, after, from; unit
+    singular
     occurs_before, occurs_after, occurs_on (t, r);   occurs_between (t, a, b)       all cond
     label          (; step)            TIMESTAMP: time of that earlier step; only inside a `when` of its chain
   arrays
@@ -50,14 +57,16 @@ Operations (operands; payload) → type
     map            (array, body; level)   binds; an array body is flattened; nulls are dropped
     filter         (array, cond; level)   binds
     top, bottom    (array, key, n; level)   binds in key only; null keys skipped; ties keep order
-    group_by       (array, key; level)    binds in key; ArrayType of ObjectType{key, values: array}; null keys are one group
+    group_by       (array, key; level)    binds in key; ArrayType of ObjectType{key, values: array}; null keys are one
+    group
     distinct       (array), intersection (a, b)
     head           (array)             first element
     count          (array)             NUMBER
     sum, average, min, max (array, body; level)   binds; skip nulls; sum of nothing is 0, the others null;
                                        min and max also of DATE, TIMESTAMP, STRING
     get (map, key), keys (map), values (map)
-    chain          (array, time, what…, when…; level, steps)   cond; binds; `steps` whats (conds), then as many whens (conds over
+    chain          (array, time, what…, when…; level, steps)   cond; binds; `steps` whats (conds), then as many whens
+    (conds over
                                        `element(level)` and `label`); a step without one has `const true`
 """
 
@@ -108,7 +117,8 @@ CONDITIONS: Final = frozenset(
 """Operations marked `cond`; a `const` of true or false is one too."""
 
 UNBOUND_OPERANDS: Final = {"top": (0, 2), "bottom": (0, 2)}
-"""Operands that a binder evaluates outside of the level that it binds; for all other binders only the first (the array)."""
+"""Operands that a binder evaluates outside of the level that it binds; for all other binders only the first (the
+array)."""
 
 
 class Node:

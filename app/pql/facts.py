@@ -42,7 +42,8 @@ def find_cycle(edges: Mapping[str, Collection[str]]) -> list[str] | None:
 
 
 def streaming_eligibility(condition: Node) -> StreamingEligibility:
-    """Attributes, or single events of the last 24 hours; not segments together with events (segmentation-service.md)."""
+    """Attributes, or single events of the last 24 hours; not segments together with events
+    (segmentation-service.md)."""
     nodes = list(walk(condition))
     reasons: dict[str, None] = {}
     for node in nodes:

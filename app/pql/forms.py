@@ -78,7 +78,8 @@ def _clause(parser: "Parser") -> Generator[Any, Any, Clause]:
 def _is_aggregate(parser: "Parser") -> bool:
     """Tells `sum e over …` from a field called `sum`.
 
-    What follows decides, except for `(`, `[` and `-`, which may follow a field: then it is an aggregate when an `over` belongs to it.
+    What follows decides, except for `(`, `[` and `-`, which may follow a field: then it is an aggregate when an
+    `over` belongs to it.
     """
     if parser.operand_follows():
         return True

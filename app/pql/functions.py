@@ -1,6 +1,8 @@
-"""The table of PQL's functions: one row each, for the checker, the printer's readers and the language service; knows no trees.
+"""The table of PQL's functions: one row each, for the checker, the printer's readers and the language service; knows
+no trees.
 
-A new function is one row here, one kernel in the engine, and its cases. Rows whose operation takes the receiver and the arguments in
+A new function is one row here, one kernel in the engine, and its cases. Rows whose operation takes the receiver and
+the arguments in
 their order need nothing else; the others have a builder of their own in `calls`.
 """
 
@@ -10,7 +12,8 @@ from typing import Final
 
 
 class Receiver(StrEnum):
-    """What a function is called on; `NONE` marks a free function. A test or a reading of a scalar also takes an array of them."""
+    """What a function is called on; `NONE` marks a free function. A test or a reading of a scalar also takes an array
+    of them."""
 
     NONE = ""
     TEXT = "string"

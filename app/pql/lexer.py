@@ -1,4 +1,5 @@
-"""Cuts PQL text into tokens with their offsets; knows no grammar and never refuses (a bad token is for the parser to report)."""
+"""Cuts PQL text into tokens with their offsets; knows no grammar and never refuses (a bad token is for the parser to
+report)."""
 
 import re
 from enum import Enum, auto

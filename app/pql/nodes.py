@@ -1,6 +1,7 @@
 """The syntax tree of PQL as it was written; knows no types, no schema and no meaning of names.
 
-Every node has a `span` (offsets from, to), parentheses around it included; `at` is the offset of the name or operator that errors point
+Every node has a `span` (offsets from, to), parentheses around it included; `at` is the offset of the name or operator
+that errors point
 at. Neither takes part in comparing trees.
 """
 

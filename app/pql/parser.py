@@ -1,6 +1,7 @@
 """Parses PQL text into a syntax tree by operator precedence; knows no types and no schema.
 
-Every construct is a generator run by `walking.run`: the depth of the text costs no Python stack. The constructs that begin
+Every construct is a generator run by `walking.run`: the depth of the text costs no Python stack. The constructs that
+begin
 with a word of their own are in `forms`, what may follow `occurs` is in `time_forms`.
 """
 
@@ -46,7 +47,8 @@ SPELLING: Final = {"notin": "notIn"}
 
 
 def parse(text: str) -> Tree:
-    """The syntax tree of a text; raises `ExpressionRefused` with one diagnostic, at the first token that cannot continue."""
+    """The syntax tree of a text; raises `ExpressionRefused` with one diagnostic, at the first token that cannot
+    continue."""
     parser = Parser(text)
     return run(parser.whole())
 

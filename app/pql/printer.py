@@ -1,7 +1,9 @@
 """The canonical text of a syntax tree: one spelling for each meaning by form; knows no types.
 
-Printing is idempotent, and what is printed parses to an equal tree. Operators carry only the parentheses that they need;
-constructs that reach as far right as they can (`let`, `exists`, `select`, `sum … over`) are parenthesised inside others.
+Printing is idempotent, and what is printed parses to an equal tree. Operators carry only the parentheses that they
+need;
+constructs that reach as far right as they can (`let`, `exists`, `select`, `sum … over`) are parenthesised inside
+others.
 """
 
 from collections.abc import Generator
@@ -90,7 +92,7 @@ def _listed(nodes: tuple[Expr, ...]) -> _Printing:
     return ", ".join(texts)
 
 
-def _expression(node: Expr) -> _Printing:  # noqa: PLR0911
+def _expression(node: Expr) -> _Printing:
     match node:
         case Literal():
             return _literal(node.value)
@@ -143,7 +145,8 @@ def _expression(node: Expr) -> _Printing:  # noqa: PLR0911
             body = "" if node.body is None else f"{(yield _within(node.body, _SUM))} over "
             return f"{node.kind} {body}{(yield _clause(node.clause))}"
         case Chain():
-            return (yield _chain(node))
+            text: str = yield _chain(node)
+            return text
 
 
 def _receiver(node: Expr) -> _Printing:

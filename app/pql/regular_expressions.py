@@ -1,6 +1,7 @@
 """Whether a text is a regular expression as RE2 takes it, and how many groups it has; knows nothing of PQL.
 
-The engine matches with RE2, which cannot be made to hang; Python's `re` takes other texts than RE2, so it cannot judge. The grammar is
+The engine matches with RE2, which cannot be made to hang; Python's `re` takes other texts than RE2, so it cannot
+judge. The grammar is
 https://github.com/google/re2/wiki/Syntax, restrictions on repetition as in its parser.
 """
 

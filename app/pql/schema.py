@@ -41,7 +41,8 @@ class MapType:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectType:
-    """Named fields; compared by content, hashed by names (fields may nest deeply, names are enough to tell most apart)."""
+    """Named fields; compared by content, hashed by names (fields may nest deeply, names are enough to tell most
+    apart)."""
 
     fields: Mapping[str, "Type"] = field(default_factory=dict)
 

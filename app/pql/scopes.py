@@ -11,8 +11,10 @@ from app.pql.schema import ArrayType, ObjectType
 class Scope:
     """One place where names are looked up, inside of `outer`.
 
-    A *level* (the profile, or what a method's argument, `[…]`, WHAT and WHEN see) offers the fields of its `element`; `^` steps out of
-    the nearest level. Other scopes (`let`, quantifiers, parameters) only bind `variables`. `depth` is the number of binders
+    A *level* (the profile, or what a method's argument, `[…]`, WHAT and WHEN see) offers the fields of its `element`;
+    `^` steps out of
+    the nearest level. Other scopes (`let`, quantifiers, parameters) only bind `variables`. `depth` is the number of
+    binders
     around, which numbers the next one. None stands for a value that has been refused already.
     """
 
@@ -61,7 +63,8 @@ class Fields:
         self.builder = builder
 
     def of(self, value: Node, name: str, depth: int) -> Node | None:
-        """The field of an object or of each object of an array; None when there is no such field. `depth` as in `Scope`."""
+        """The field of an object or of each object of an array; None when there is no such field. `depth` as in
+        `Scope`."""
         while isinstance(value.type, ArrayType) and isinstance(value.type.element, ArrayType):
             value = self.mapped(value, self.element(value, depth), depth + 1)
         if isinstance(value.type, ObjectType):

@@ -141,7 +141,8 @@ async def check_expression(
     expression: str,
     format: ExpressionFormat = ExpressionFormat.PQL_TEXT,
 ) -> Checked:
-    """What the tenant's schema and segments say of an expression. Raises `ExpressionRefused` for pql/json that is none."""
+    """What the tenant's schema and segments say of an expression. Raises `ExpressionRefused` for pql/json that is
+    none."""
     return (await vocabulary(database, lake, scope)).check(expression, format)
 
 

@@ -39,7 +39,8 @@ class Vocabulary:
     segments: frozenset[str]
 
     def check(self, expression: str, format: ExpressionFormat = ExpressionFormat.PQL_TEXT) -> Checked:
-        """Positions in pql/json are those of the text that it stands for. Raises `ExpressionRefused` if it is not pql/json."""
+        """Positions in pql/json are those of the text that it stands for. Raises `ExpressionRefused` if it is not
+        pql/json."""
         return check(as_text(expression, format), self.schema, segments=self.segments)
 
 

@@ -1,6 +1,7 @@
 """Keyset pagination: pages that stay right while rows come and go; knows no resource.
 
-A cursor holds the sort keys of a row, so a page starts after a *place* in the order, whether or not that row still exists.
+A cursor holds the sort keys of a row, so a page starts after a *place* in the order, whether or not that row still
+exists.
 """
 
 import base64
@@ -111,7 +112,8 @@ def decode_cursor(order: str, cursor: str, argument: str) -> Cursor:
 async def fetch_page(
     session: AsyncSession, statement: Select[Any], order: Order, request: PageRequest, make: Callable[[Any], T]
 ) -> Slice[T]:
-    """One page of `statement` (which has no order and no limit of its own): one SQL statement, one more with a cursor."""
+    """One page of `statement` (which has no order and no limit of its own): one SQL statement, one more with a
+    cursor."""
     place = _place(order, request)
     keyed = statement.add_columns(*_key_columns(order))
     asked = keyed if place is None else keyed.where(_beyond(order, place, request.backward))

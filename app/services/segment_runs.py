@@ -277,7 +277,9 @@ async def _finish(job_run: JobRun, state: _Run) -> None:
         "total_time": _span(started, now),
         "profile_segmentation_time": _span(state.evaluated_at, now),
         "total_profiles": state.snapshot.total_profiles,
-        "total_profiles_by_merge_policy": dict.fromkeys({part.merge_policy_id for part in state.parts.values()}, state.snapshot.total_profiles),
+        "total_profiles_by_merge_policy": dict.fromkeys(
+            (part.merge_policy_id for part in state.parts.values()), state.snapshot.total_profiles
+        ),
     }
     status = JobStatus.SUCCEEDED if good else JobStatus.FAILED
     await job_run.finish(status, errors=listed, metrics=metrics, write=publish)

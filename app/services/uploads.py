@@ -101,7 +101,8 @@ async def _load(
 
 
 async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
-    """Settles the batches whose process died: ACTIVE if their rows landed, FAILED if not. Any process may do it, at any time."""
+    """Settles the batches whose process died: ACTIVE if their rows landed, FAILED if not. Any process may do it, at
+    any time."""
     async with database.session() as session:
         stale = list(await session.scalars(_lost(clock)))
     for batch in stale:

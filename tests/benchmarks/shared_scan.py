@@ -2,7 +2,7 @@
 
     python tests/benchmarks/shared_scan.py [--profiles 100000] [--events 2000000]
 
-Prints both times, their ratio and whether all 40 counts are equal. DuckDB reads the very files of our lake, with as many
+Prints both times, their ratio and whether all 40 counts are equal. DuckDB reads the files of our lake, with as many
 threads; its queries are warmed by one unmeasured run, so that both find the files in the system's cache.
 """
 
@@ -65,7 +65,8 @@ def definitions() -> list[tuple[str, str]]:
             (
                 f'xEvent.productListItems[price > {60 + 10 * sku}].SKU = "SKU-{sku:04d}"',
                 grouped(
-                    f"len(list_filter(e.productListItems, lambda i: i.price > {60 + 10 * sku} AND i.SKU = 'SKU-{sku:04d}')) > 0",
+                    "len(list_filter(e.productListItems, "
+                    f"lambda i: i.price > {60 + 10 * sku} AND i.SKU = 'SKU-{sku:04d}')) > 0",
                     "true",
                 ),
             )
@@ -80,7 +81,8 @@ def definitions() -> list[tuple[str, str]]:
     for kind in ("view", "search", "cart", "login", "email.open"):
         pairs.append(
             (
-                f'CHAIN(xEvent, timestamp, [A: WHAT(eventType = "{kind}"), B: WHAT(eventType = "purchase") WHEN(<= 7 days after A)])',
+                f'CHAIN(xEvent, timestamp, [A: WHAT(eventType = "{kind}"), '
+                'B: WHAT(eventType = "purchase") WHEN(<= 7 days after A)])',
                 f"""SELECT DISTINCT a.who FROM events a JOIN events b ON a.who = b.who AND b.timestamp > a.timestamp
                     AND b.timestamp <= a.timestamp + INTERVAL 7 DAY
                     WHERE a.eventType = '{kind}' AND b.eventType = 'purchase'""",

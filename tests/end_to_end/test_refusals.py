@@ -62,7 +62,8 @@ def test_an_unknown_segment(gateway: Gateway, dataset: str) -> None:
 
 
 def test_broken_rows_are_reported_and_good_ones_land(gateway: Gateway, dataset: str) -> None:
-    broken = b"customer,time,dollars,shop\n0003,2026-01-03,1,a\n,2026-01-03,2,a\n0004,yesterday,3,a\n0005,2026-01-05,much,a\n"
+    rows = ("0003,2026-01-03,1,a", ",2026-01-03,2,a", "0004,yesterday,3,a", "0005,2026-01-05,much,a")
+    broken = "\n".join(("customer,time,dollars,shop", *rows)).encode()
     payload = gateway.upload(dataset, "b.csv", broken, "CSV")
     assert payload["errors"] == []
     assert (payload["batch"]["rowCount"], payload["batch"]["rejectedRows"]) == (1, 3)

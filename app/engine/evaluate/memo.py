@@ -207,7 +207,8 @@ class Evaluation:
         return stacked([self.value(node, home.sliced(start, stop)) for start, stop in pairwise(bounds)])
 
     def _release(self, node: Node, home: Scope) -> None:
-        """One use less of each operand; what has no users left is forgotten, but for paths (views of stored columns)."""
+        """One use less of each operand; what has no users left is forgotten, but for paths (views of stored
+        columns)."""
         if self._keeps_all:
             return
         inner = None
