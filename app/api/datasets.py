@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, cast
 
 import strawberry
 
@@ -14,6 +14,7 @@ from app.api.filters import one_name
 from app.api.global_ids import Node, find_id, global_id, need_id
 from app.api.scalars import BigInt, Upload, given
 from app.engine.ingest import NoGoodRows, RejectedRow
+from app.engine.reading import FileFormat
 from app.services import datasets, uploads
 from app.storage.tables.datasets import BatchRow, DatasetRow
 
@@ -240,7 +241,13 @@ class DatasetMutations:
             raw = need_id("Dataset", input.dataset_id, "dataset_id")
             try:
                 return await uploads.upload_batch(
-                    parts.database, parts.lake, parts.clock, scope, raw, input.file, input.format.value
+                    parts.database,
+                    parts.lake,
+                    parts.clock,
+                    scope,
+                    raw,
+                    input.file,
+                    cast(FileFormat, input.format.value),
                 )
             except NoGoodRows as refusal:
                 rejected.extend(refusal.rejected)

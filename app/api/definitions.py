@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 import strawberry
 
@@ -310,9 +310,8 @@ class UpdateSegmentDefinitionInput:
             "labels": self.labels,
             "folder_id": _kept(self.folder_id, lambda id_: one_id("Folder", id_, "folder_id")),
         }
-        return definitions.DefinitionChanges(
-            **{name: value for name, value in changes.items() if value is not strawberry.UNSET}  # type: ignore[typeddict-item]
-        )
+        given_ones = {name: value for name, value in changes.items() if value is not strawberry.UNSET}
+        return cast(definitions.DefinitionChanges, given_ones)
 
 
 def _kept(value: Any, convert: Any) -> Any:

@@ -169,7 +169,9 @@ async def port(app: Starlette) -> AsyncIterator[int]:
 @asynccontextmanager
 async def serving(app: Starlette) -> AsyncIterator[int]:
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=2)
+        uvicorn.Config(
+            app, port=0, log_level="warning", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=2
+        )
     )
     running = asyncio.create_task(server._serve())
     while not server.started:
