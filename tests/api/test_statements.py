@@ -10,11 +10,16 @@ NESTED = """{ segmentDefinitions(first: 50) { totalCount nodes { name
     segments(first: 5) { totalCount nodes { profileCount definition { name audience { name } } } } } } } } }"""
 
 
+def of_queries(statements: list[str]) -> list[str]:
+    """Without those of the task that looks out for changes of jobs from time to time."""
+    return [statement for statement in statements if "FROM job_update" not in statement]
+
+
 async def cost(api: Api) -> tuple[int, int]:
     """Definitions seen, and statements needed."""
     with count_statements(api.parts.database) as statements:
         found = await api.query(NESTED)
-    return len(found["segmentDefinitions"]["nodes"]), len(statements)
+    return len(found["segmentDefinitions"]["nodes"]), len(of_queries(statements))
 
 
 async def test_a_nested_query_costs_the_same_for_3_rows_and_for_30(api: Api) -> None:
@@ -30,7 +35,7 @@ async def test_a_nested_query_costs_the_same_for_3_rows_and_for_30(api: Api) -> 
         await api.start(*ids, id_)
     many = await cost(api)
     assert (few[0], many[0]) == (3, 30)
-    assert few[1] == many[1]
+    assert few[1] == many[1] == 11
 
 
 async def test_each_level_costs_one_statement(api: Api) -> None:
@@ -49,7 +54,7 @@ async def test_each_level_costs_one_statement(api: Api) -> None:
     }.items():
         with count_statements(api.parts.database) as statements:
             await api.query(document)
-        costs[name] = len(statements)
+        costs[name] = len(of_queries(statements))
     assert costs == {
         "definitions": 1,
         "and audience": 2,
