@@ -261,15 +261,21 @@ async def _serve(settings: Settings) -> None:
         _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port")
     with listener:
         host, port = listener.getsockname()[:2]
+        app = create_app(settings)
         config = uvicorn.Config(
-            create_app(settings),
+            app,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=5,
             ws="websockets-sansio",
         )
         server = _Server(config)
-        _on_signals(lambda: setattr(server, "should_exit", True))
+
+        def stop() -> None:
+            app.state.stopping.set()
+            server.should_exit = True
+
+        _on_signals(stop)
         console.print(f"GraphiQL and the API: http://{host}:{port}/graphql  (Ctrl+C stops)", soft_wrap=True)
         await server.serve(sockets=[listener])
         if not server.started:

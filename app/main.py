@@ -78,7 +78,11 @@ async def working(parts: Parts) -> AsyncIterator[None]:
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
-    """The ASGI application. Its parts open when it starts and close when it stops."""
+    """The ASGI application. Its parts open when it starts and close when it stops.
+
+    Whoever stops the server sets `app.state.stopping` first, so that streams end and do not hold it up.
+    """
+    stopping = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -97,6 +101,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
                     max_aliases=settings.max_aliases,
                     max_upload_bytes=settings.max_upload_bytes,
                 ),
+                stopping=stopping,
             )
             app.router.routes.extend(api_routes(api))
             if settings.worker:
@@ -105,7 +110,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
             else:
                 yield
 
-    return Starlette(lifespan=lifespan)
+    app = Starlette(lifespan=lifespan)
+    app.state.stopping = stopping
+    return app
 
 
 @asynccontextmanager

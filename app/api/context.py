@@ -40,7 +40,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ApiParts:
-    """The parts of the server that the API works with; `uploads` is a folder for files in transit."""
+    """The parts of the server that the API works with; `uploads` is a folder for files in transit.
+
+    Streams of server-sent events end when `stopping` is set: no web server tells an application in time that it stops.
+    """
 
     database: Database
     lake: Lake
@@ -48,6 +51,7 @@ class ApiParts:
     clock: Clock
     uploads: Path
     limits: Limits = field(default_factory=Limits)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def read_scope(headers: Mapping[str, Any]) -> Scope:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -70,31 +70,33 @@ class GraphQLOverHTTP:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         request_id = _request_id(request)
+        # Files are there until the last byte of the answer is sent: streams execute while they are sent.
+        with ExitStack() as files:
+            response = await self._answer(request, request_id, files)
+            response.headers["x-request-id"] = request_id
+            await response(scope, receive, send)
+
+    async def _answer(self, request: Request, request_id: str, files: ExitStack) -> Response:
         media = JSON
         try:
             if shows_page(request):
-                response = graphiql_response()
-            else:
-                media = negotiate(request.headers.get("accept", ""))
-                with scratch(self._parts.uploads) as folder:
-                    caller = Caller(self._parts, read_scope(request.headers), request.headers, request_id)
-                    params = await self._read(request, folder)
-                    response = await self._respond(request, caller, params, media)
-                    if not isinstance(response, StreamingResponse):
-                        response.headers["x-request-id"] = request_id
-                    # Files are there until the last byte of the answer is sent: streams execute while they are sent.
-                    await response(scope, receive, send)
-                return
+                return graphiql_response()
+            media = negotiate(request.headers.get("accept", ""))
+            caller = Caller(self._parts, read_scope(request.headers), request.headers, request_id)
+            params = await self._read(request, files.enter_context(scratch(self._parts.uploads)))
+            return await self._respond(request, caller, params, media)
         except BadRequest as problem:
-            response = failure(problem.status, str(problem), media, problem.headers, problem.code)
+            return failure(problem.status, str(problem), media, problem.headers, problem.code)
         except BadMultipart as problem:
-            response = failure(problem.status, str(problem), media, {}, "BAD_REQUEST")
+            return failure(problem.status, str(problem), media, {}, "BAD_REQUEST")
         except Refusal as refusal:
-            response = failure(400, refusal.message, media, {}, refusal.code.value)
+            return failure(400, refusal.message, media, {}, refusal.code.value)
         except ClientDisconnect:
-            return
-        response.headers["x-request-id"] = request_id
-        await response(scope, receive, send)
+            return Response(status_code=499)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            message = f"internal error: the log of the server has it under the request id {request_id}"
+            return failure(500, message, media, {}, "INTERNAL")
 
     async def _read(self, request: Request, folder: Any) -> Params:
         if request.method == "GET":
@@ -130,8 +132,7 @@ class GraphQLOverHTTP:
                 operation_name=params.operation_name,
                 allowed_operation_types=allowed | {OperationType.SUBSCRIPTION},
             )
-            headers = {**STREAM_HEADERS, "x-request-id": caller.request_id}
-            return StreamingResponse(self._events(results), media_type=EVENTS, headers=headers)
+            return StreamingResponse(self._events(results), media_type=EVENTS, headers=STREAM_HEADERS)
         try:
             result = await self._schema.execute(
                 params.query,
@@ -152,25 +153,29 @@ class GraphQLOverHTTP:
         return Response(encode(result, with_data=not refused), status, media_type=_with_charset(media))
 
     async def _events(self, results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
+        """Items until the operation completes. A server that stops just ends the stream: clients then come again."""
         self._metrics.streams.inc()
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         pump = asyncio.create_task(_pump(results, queue))
+        stopping = asyncio.create_task(self._parts.stopping.wait())
+        getting = asyncio.create_task(queue.get())
         try:
-            while True:
-                try:
-                    async with asyncio.timeout(HEARTBEAT_SECONDS):
-                        event = await queue.get()
-                except TimeoutError:
-                    event = b": still here\n\n"
+            while not stopping.done():
+                await asyncio.wait({getting, stopping}, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if not getting.done():
+                    yield b": still here\n\n"
+                    continue
+                event = getting.result()
                 if event is None:
-                    break
+                    yield b"event: complete\ndata: \n\n"
+                    return
                 yield event
-            yield b"event: complete\ndata: \n\n"
+                getting = asyncio.create_task(queue.get())
         finally:
             self._metrics.streams.dec()
-            pump.cancel()
-            with suppress(asyncio.CancelledError):
-                await pump
+            for task in (pump, stopping, getting):
+                task.cancel()
+            await asyncio.gather(pump, stopping, getting, return_exceptions=True)
 
 
 async def _pump(results: AsyncGenerator[Any, None], queue: "asyncio.Queue[bytes | None]") -> None:

@@ -1,6 +1,7 @@
 """Parses the constructs that begin with a word: let, exists, forall, select, sum … over, CHAIN; knows no types."""
 
 from collections.abc import Generator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import DiagnosticKind
@@ -83,10 +84,10 @@ def _is_aggregate(parser: "Parser") -> bool:
     """
     if parser.operand_follows():
         return True
-    if parser.ahead().word not in ("(", "[", "-"):
+    if parser.token.word == "count" or parser.ahead().word not in ("(", "[", "-"):
         return False
     depth = 0
-    for token in parser.tokens[parser.position + 1 :]:
+    for before, token in pairwise(parser.tokens[parser.position :]):
         if token.word in ("(", "["):
             depth += 1
         elif token.word in (")", "]"):
@@ -95,7 +96,7 @@ def _is_aggregate(parser: "Parser") -> bool:
                 return False
         elif depth == 0 and token.word == "over":
             return True
-        elif depth == 0 and (token.word in ("where", ",", ":") or token.word in AGGREGATES):
+        elif depth == 0 and (token.word in ("where", ",", ":") or (token.word in AGGREGATES and before.word != ".")):
             return False
     return False
 

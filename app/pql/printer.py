@@ -1,14 +1,15 @@
-"""The canonical text of a syntax tree: one spelling for each meaning by form; knows no types.
+"""The canonical text of a syntax tree: one spelling for each, the fewest parentheses; knows no types.
 
-Printing is idempotent, and what is printed parses to an equal tree. Operators carry only the parentheses that they
-need;
-constructs that reach as far right as they can (`let`, `exists`, `select`, `sum … over`) are parenthesised inside
-others.
+`parse(print_tree(tree)) == tree`, and printing the result again gives the same text.
 """
 
+import re
 from collections.abc import Generator
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
 
+from app.pql.forms import AGGREGATES
+from app.pql.functions import FREE
 from app.pql.nodes import (
     UNITS,
     Aggregate,
@@ -27,6 +28,7 @@ from app.pql.nodes import (
     Name,
     Negate,
     Not,
+    Occurs,
     OccursAt,
     OccursBetween,
     OccursWithin,
@@ -34,161 +36,226 @@ from app.pql.nodes import (
     Period,
     Quantifier,
     Select,
+    Step,
     Tree,
 )
+from app.pql.parser import AND, COMPARISON, INFIX, NOT, OR, SUM, UNARY
 from app.pql.walking import run
 
-_OPEN, _OR, _AND, _NOT, _COMPARISON, _SUM, _PRODUCT, _NEGATION, _POSTFIX = range(9)
-"""How tightly constructs bind, loosest first (pql.md, "Operators, loosest first")."""
+POSTFIX: Final = UNARY + 1
 
-_BINARY: Final = {"+": _SUM, "-": _SUM, "*": _PRODUCT, "/": _PRODUCT, "%": _PRODUCT}
-_LOGIC: Final = {"or": _OR, "and": _AND}
+_TAKES_UNIT: Final = re.compile(rf"(?:^|[^.\w])(?:this|last|next|{'|'.join(AGGREGATES)})$", re.IGNORECASE)
+"""A number of units that ends in such a word, a field's name, would take the unit for its own."""
 
-_Printing = Generator[Any, Any, str]
+Prints: TypeAlias = Generator[Any, Any, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an expression is printed.
+
+    Operators in it bind at least as `power`; `followed` when text comes after it before the next bracket closes;
+    `before_in` when a bare `in` would end it; `before_over` in what is summed, where `sum -x` is no subtraction.
+    """
+
+    power: int = 0
+    followed: bool = False
+    before_in: bool = False
+    before_over: bool = False
+
+    def at(self, power: int, *, followed: bool) -> "Place":
+        """A part of what is printed here; the last part is followed by what follows the whole."""
+        return replace(self, power=power, followed=followed or self.followed)
+
+
+ANYWHERE: Final = Place()
 
 
 def print_tree(tree: Tree) -> str:
     """The canonical text.
 
     >>> from app.pql.parser import parse
-    >>> print_tree(parse('NOT ( (country)="US"  OR (income>1) )'))
-    'not (country = "US" or income > 1)'
+    >>> print_tree(parse('((income>1)) AND NOT (tags.count() = 2.0)'))
+    'income > 1 and not tags.count() = 2'
     """
-    body = run(_expression(tree.body))
+    body = run(_expr(tree.body, ANYWHERE))
     if not tree.parameters:
         return body
     return f"({', '.join(parameter.name for parameter in tree.parameters)}) => {body}"
 
 
-def _power(node: Expr) -> int:
-    match node:
+def print_number(value: float) -> str:
+    """Whole numbers without a point while they are exact."""
+    return str(int(value)) if value == int(value) and abs(value) < 1e16 else repr(value)
+
+
+def _expr(expr: Expr, place: Place) -> Prints:
+    if _needs_parentheses(expr, place):
+        return f"({(yield _bare(expr, ANYWHERE))})"
+    return (yield _bare(expr, place))
+
+
+def _needs_parentheses(expr: Expr, place: Place) -> bool:
+    match expr:
         case Let() | Quantifier() | Select() | Aggregate():
-            return _OPEN
+            return place.followed
         case Logic():
-            return _LOGIC[node.operator]
+            return INFIX[expr.operator] < place.power
         case Not():
-            return _NOT
+            return place.power > NOT
         case Binary():
-            return _BINARY.get(node.operator, _COMPARISON)
+            return INFIX[expr.operator.lower()] < place.power or (expr.operator == "in" and place.before_in)
         case OccursWithin() | OccursAt() | OccursBetween():
-            return _COMPARISON
+            return place.power > COMPARISON
         case Negate():
-            return _NEGATION
-        case _:
-            return _POSTFIX
-
-
-def _within(node: Expr, least: int) -> _Printing:
-    """The node as an operand that must bind at least so tightly."""
-    text: str = yield _expression(node)
-    return text if _power(node) >= least else f"({text})"
-
-
-def _listed(nodes: tuple[Expr, ...]) -> _Printing:
-    """Between commas; what would take a comma for its own is parenthesised."""
-    texts = []
-    for node in nodes:
-        texts.append((yield _within(node, _OR if len(nodes) > 1 else _OPEN)))
-    return ", ".join(texts)
-
-
-def _expression(node: Expr) -> _Printing:
-    match node:
-        case Literal():
-            return _literal(node.value)
+            return place.power > UNARY
         case Name():
-            return "^" * node.up + node.name
-        case Parameter():
-            return f"${node.position}"
-        case Moment():
-            return node.word
-        case Period():
-            return f"{node.which} {node.unit}"
+            return place.before_over and expr.name.lower() in AGGREGATES
+    return False
+
+
+def _bare(expr: Expr, place: Place) -> Prints:
+    match expr:
+        case Literal() | Name() | Parameter() | Moment() | Period():
+            return _leaf(expr)
         case Field():
-            return f"{(yield _receiver(node.object))}.{node.name}"
-        case Call():
-            receiver = "" if node.receiver is None else (yield _receiver(node.receiver)) + "."
-            return f"{receiver}{node.name}({(yield _listed(node.arguments))})"
+            return f"{(yield _receiver(expr.object, place))}.{expr.name}"
         case Index():
-            return f"{(yield _receiver(node.array))}[{(yield _expression(node.condition))}]"
+            array = yield _receiver(expr.array, place)
+            return f"{array}[{(yield _expr(expr.condition, ANYWHERE))}]"
+        case Call():
+            receiver = "" if expr.receiver is None else f"{(yield _receiver(expr.receiver, place))}."
+            return f"{receiver}{expr.name}({(yield _list(expr.arguments))})"
         case ArrayLiteral():
-            return f"[{(yield _listed(node.items))}]"
+            return f"[{(yield _list(expr.items))}]"
         case Not():
-            return f"not {(yield _within(node.operand, _NOT))}"
+            return f"not {(yield _expr(expr.operand, place.at(NOT, followed=False)))}"
         case Negate():
-            return f"-{(yield _within(node.operand, _POSTFIX))}"
+            operand: str = yield _expr(expr.operand, place.at(UNARY, followed=False))
+            return f"- {operand}" if operand.startswith("-") else f"-{operand}"
         case Logic():
-            texts = []
-            for operand in node.operands:
-                texts.append((yield _within(operand, _LOGIC[node.operator] + 1)))
-            return f" {node.operator} ".join(texts)
+            return (yield _logic(expr, place))
         case Binary():
-            power = _power(node)
-            left = yield _within(node.left, _SUM if power == _COMPARISON else power)
-            right = yield _within(node.right, power + 1)
-            return f"{left} {node.operator} {right}"
+            power = INFIX[expr.operator.lower()]
+            left = yield _expr(expr.left, place.at(power, followed=True))
+            return f"{left} {expr.operator} {(yield _expr(expr.right, place.at(power + 1, followed=False)))}"
         case OccursWithin() | OccursAt() | OccursBetween():
-            time = "" if node.time is None else (yield _within(node.time, _SUM)) + " "
-            return f"{time}occurs {(yield _occurs(node))}"
+            return (yield _occurs(expr, place))
         case Let():
-            # A bare `in` would end the value, so whatever may hold one is parenthesised.
-            value = yield _within(node.value, _SUM)
-            return f"let {node.name} = {value} in {(yield _expression(node.body))}"
+            value = yield _expr(expr.value, Place(followed=True, before_in=True))
+            return f"let {expr.name} = {value} in {(yield _expr(expr.body, place.at(0, followed=False)))}"
         case Quantifier():
-            clauses = []
-            for clause in node.clauses:
-                clauses.append((yield _clause(clause, _OR if len(node.clauses) > 1 else _OPEN)))
-            return f"{node.kind} {', '.join(clauses)}"
+            return (yield _quantifier(expr, place))
         case Select():
-            return f"select {(yield _clause(node.clause))}"
+            return f"select {(yield _clause(expr.clause, place, last=True))}"
         case Aggregate():
-            body = "" if node.body is None else f"{(yield _within(node.body, _SUM))} over "
-            return f"{node.kind} {body}{(yield _clause(node.clause))}"
+            return (yield _aggregate(expr, place))
         case Chain():
-            text: str = yield _chain(node)
-            return text
+            return (yield _chain(expr))
 
 
-def _receiver(node: Expr) -> _Printing:
-    """What a dot or a bracket may follow: `last month` and numbers would read otherwise."""
-    text: str = yield _within(node, _POSTFIX)
-    wrapped = isinstance(node, Period) or (isinstance(node, Literal) and not isinstance(node.value, str))
-    return f"({text})" if wrapped else text
+def _leaf(expr: Literal | Name | Parameter | Moment | Period) -> str:
+    match expr:
+        case Literal(value=None):
+            return "null"
+        case Literal(value=bool(value)):
+            return "true" if value else "false"
+        case Literal(value=float(value)):
+            return print_number(value)
+        case Literal(value=value):
+            return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+        case Name():
+            return "^" * expr.up + expr.name
+        case Parameter():
+            return f"${expr.position}"
+        case Moment():
+            return expr.word
+        case Period():
+            return f"{expr.which} {expr.unit}"
 
 
-def _occurs(node: OccursWithin | OccursAt | OccursBetween) -> _Printing:
-    """What follows `occurs`, and what stands inside a WHEN."""
-    match node:
-        case OccursWithin():
-            count = yield _within(node.count, _SUM)
-            unit = node.unit if node.count == Literal(1.0) else UNITS[node.unit]
-            return f"{node.operator} {count} {unit} {node.direction} {(yield _within(node.reference, _SUM))}"
+def _receiver(expr: Expr, place: Place) -> Prints:
+    return (yield _expr(expr, place.at(POSTFIX, followed=True)))
+
+
+def _list(items: tuple[Expr, ...]) -> Prints:
+    printed: list[str] = []
+    for item in items:
+        printed.append((yield _expr(item, ANYWHERE)))
+    return ", ".join(printed)
+
+
+def _logic(expr: Logic, place: Place) -> Prints:
+    power = OR if expr.operator == "or" else AND
+    printed: list[str] = []
+    for number, operand in enumerate(expr.operands, 1):
+        printed.append((yield _expr(operand, place.at(power + 1, followed=number < len(expr.operands)))))
+    return f" {expr.operator} ".join(printed)
+
+
+def _occurs(expr: Occurs, place: Place) -> Prints:
+    time = ""
+    if expr.time is not None:
+        time = f"{(yield _expr(expr.time, place.at(COMPARISON, followed=True)))} occurs "
+    return time + (yield _test(expr, place))
+
+
+def _test(expr: Occurs, place: Place) -> Prints:
+    """What stands after `occurs` or in a WHEN."""
+    middle, last = place.at(SUM, followed=True), place.at(SUM, followed=False)
+    match expr:
         case OccursAt():
-            return f"{node.relation} {(yield _within(node.reference, _SUM))}"
+            # `on` is written only where the reference could be taken for something else.
+            reference = yield _expr(expr.reference, last)
+            needless = expr.relation == "on" and (_is_plain(expr.reference) or reference.startswith("["))
+            return reference if needless else f"{expr.relation} {reference}"
         case OccursBetween():
-            return f"between {(yield _within(node.start, _SUM))} and {(yield _within(node.end, _SUM))}"
+            return f"between {(yield _expr(expr.start, middle))} and {(yield _expr(expr.end, last))}"
+        case OccursWithin():
+            count = yield _expr(expr.count, middle)
+            if _TAKES_UNIT.search(count):
+                count = f"({count})"
+            unit = expr.unit if expr.count == Literal(1.0) else UNITS[expr.unit]
+            reference = yield _expr(expr.reference, last)
+            return f"{expr.operator} {count} {unit} {expr.direction} {reference}"
 
 
-def _clause(clause: Clause, least: int = _OPEN) -> _Printing:
-    array = yield _within(clause.array, _SUM)
-    return f"{clause.variable} from {array} where {(yield _within(clause.condition, least))}"
+def _is_plain(reference: Expr) -> bool:
+    return isinstance(reference, Moment | Period) or (
+        isinstance(reference, Call) and reference.receiver is None and reference.name in FREE
+    )
 
 
-def _chain(node: Chain) -> _Printing:
-    array, time = (yield _within(node.array, _OR)), (yield _within(node.time, _OR))
-    steps = []
-    for step in node.steps:
-        when = "" if step.when is None else f" WHEN({(yield _occurs(step.when))})"
-        steps.append(f"{step.label}: WHAT({(yield _expression(step.what))}){when}")
+def _clause(clause: Clause, place: Place, *, last: bool) -> Prints:
+    array = yield _expr(clause.array, place.at(SUM, followed=True))
+    condition = yield _expr(clause.condition, place.at(0, followed=not last))
+    return f"{clause.variable} from {array} where {condition}"
+
+
+def _quantifier(expr: Quantifier, place: Place) -> Prints:
+    printed: list[str] = []
+    for number, clause in enumerate(expr.clauses, 1):
+        printed.append((yield _clause(clause, place, last=number == len(expr.clauses))))
+    return f"{expr.kind} {', '.join(printed)}"
+
+
+def _aggregate(expr: Aggregate, place: Place) -> Prints:
+    body = ""
+    if expr.body is not None:
+        body = f"{(yield _expr(expr.body, replace(place.at(0, followed=True), before_over=True)))} over "
+    return f"{expr.kind} {body}{(yield _clause(expr.clause, place, last=True))}"
+
+
+def _chain(expr: Chain) -> Prints:
+    array = yield _expr(expr.array, ANYWHERE)
+    time = yield _expr(expr.time, ANYWHERE)
+    steps: list[str] = []
+    for step in expr.steps:
+        steps.append((yield _step(step)))
     return f"CHAIN({array}, {time}, [{', '.join(steps)}])"
 
 
-def _literal(value: str | float | bool | None) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(float(value))
+def _step(step: Step) -> Prints:
+    what = yield _expr(step.what, ANYWHERE)
+    when = "" if step.when is None else f" WHEN({(yield _test(step.when, ANYWHERE))})"
+    return f"{step.label}: WHAT({what}){when}"

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.api import http
 from app.api.context import ApiParts
 from app.api.http import LARGEST_BODY
 from app.services import datasets
@@ -178,6 +179,19 @@ async def test_a_bug_is_masked_and_logged(
     }
     assert "SELECT secret" in caplog.text
     assert "request r1 failed at ['datasets']" in caplog.text
+
+
+async def test_a_bug_outside_of_graphql_is_masked_too(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Any) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(http, "read_params", broken)
+    response = await api.http.post("/graphql", json={"query": VIEWER}, headers={"x-request-id": "r2"})
+    assert response.status_code == 500
+    assert message(response) == "internal error: the log of the server has it under the request id r2"
+    assert "RuntimeError: secret" in caplog.text
 
 
 async def test_multipart_without_preflight_header_is_refused(api: Api) -> None:

@@ -205,3 +205,13 @@ async def test_queries_and_mutations_may_be_streamed(api: Api, port: int) -> Non
     mutation = 'mutation { createDataset(input: {name: "a", kind: EXPORT}) { errors { message } } }'
     for document in ("{ viewer { sandbox } }", mutation):
         assert len([item async for item in by_sse(port, document)]) == 1
+
+
+async def test_a_stream_ends_when_the_server_stops(api: Api, port: int) -> None:
+    await api.loaded()
+    await api.define("A")
+    items = by_sse(port, WATCH, id=await api.start())
+    assert (await anext(items))["segmentJobUpdated"]["status"] == "QUEUED"
+    api.parts.stopping.set()
+    with pytest.raises(AssertionError, match="the stream ended without `complete`"):
+        await anext(items)

@@ -30,7 +30,7 @@ def test_what_is_printed_parses_to_the_same_tree(expression: str) -> None:
         ("a or (b and c) or (d or e)", "a or b and c or d or e"),
         ("(a or b) and c", "(a or b) and c"),
         ("1 + 2 * 3 - (4 - 5) > 0", "1 + 2 * 3 - (4 - 5) > 0"),
-        ("- -5 < 3.50", "-(-5) < 3.5"),
+        ("- -5 < 3.50", "- -5 < 3.5"),
         ("(exists E from x where E.a = 1) and c", "(exists E from x where E.a = 1) and c"),
         ("exists E from x : E.a = 1", "exists E from x where E.a = 1"),
         ("let N = (a in [1,2]) in N and b", "let N = (a in [1, 2]) in N and b"),

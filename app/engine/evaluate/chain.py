@@ -179,7 +179,7 @@ class _Search:
         for lower, upper in windows:
             low = starts if _always(upper, END) else searched(_long(upper, before), step.at, starts, ends, right=True)
             high = strictly
-            if not _always(lower, BEGINNING):
+            if not (_always(lower, BEGINNING) or bool(np.all(lower <= before.at + 1))):  # strictly later is enough
                 high = np.minimum(high, searched(_long(lower, before), step.at, starts, ends, right=True))
             found |= high > low
         return found

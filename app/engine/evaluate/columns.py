@@ -281,7 +281,7 @@ def encoded(array: pa.Array) -> Text:
     if not pa.types.is_dictionary(array.type):
         array = array.dictionary_encode()
     dictionary = array.dictionary.cast(pa.string())
-    codes = array.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    codes = array.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
     distinct = pc.unique(dictionary.drop_null())
     if len(distinct) != len(dictionary):
         table = pc.index_in(dictionary, distinct).fill_null(-1).to_numpy(zero_copy_only=False)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from app.engine.arrow_types import arrow_type, pql_type
 from app.engine.evaluate.columns import (
@@ -107,19 +108,21 @@ def _scalar(data: pa.Array, kind: Scalar) -> Value:
     data = _plain(data)
     valid = _valid(data)
     if kind is Scalar.NUMBER:
-        values = _filled(data.cast(pa.float64(), safe=False), 0.0).to_numpy(zero_copy_only=False)
-        return numbers(values, valid)
+        return numbers(_unmasked(data.cast(pa.float64(), safe=False), np.float64), valid)
     if kind is Scalar.BOOLEAN:
-        return Column(kind, _filled(data, False).to_numpy(zero_copy_only=False), valid)
+        flags = data.fill_null(False) if data.null_count else data
+        return Column(kind, flags.to_numpy(zero_copy_only=False), valid)
     if kind is Scalar.DATE:
-        days = data.cast(pa.date32(), safe=False).cast(pa.int32())
-        return Column(kind, _filled(days, 0).to_numpy(zero_copy_only=False), valid)
-    instants = data.cast(pa.timestamp("us", data.type.tz), safe=False).cast(pa.int64())
-    return Column(kind, _filled(instants, 0).to_numpy(zero_copy_only=False), valid)
+        return Column(kind, _unmasked(data.cast(pa.date32(), safe=False), np.int32), valid)
+    return Column(kind, _unmasked(data.cast(pa.timestamp("us", data.type.tz), safe=False), np.int64), valid)
 
 
-def _filled(data: pa.Array, value: Any) -> pa.Array:
-    return data.fill_null(value) if data.null_count else data
+def _unmasked(data: pa.Array, dtype: Any) -> NDArray[Any]:
+    """The values as they lie in memory, not copied; anything where there is a null."""
+    buffer = data.buffers()[1]
+    if buffer is None or not len(data):
+        return np.zeros(len(data), dtype)
+    return np.frombuffer(buffer, dtype, len(data), data.offset * np.dtype(dtype).itemsize)
 
 
 def _children(data: pa.Array) -> tuple[Rows, pa.Array]:
