@@ -9,6 +9,7 @@ import strawberry
 from app.api.audiences import Audience, EvaluationMethod, LifecycleState, evaluation_methods
 from app.api.connections import After, Before, Connection, First, Last, asked, connect
 from app.api.context import Info, Operation
+from app.api.deletions import DeleteArgument, DeletePayload
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
 from app.api.filters import (
@@ -319,23 +320,6 @@ def _kept(value: Any, convert: Any) -> Any:
     return value if value is strawberry.UNSET else convert(value)
 
 
-@strawberry.input(description="An object to delete.")
-class DeleteInput:
-    id: strawberry.ID = strawberry.field(description="Global or raw id.")
-    etag: str | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="As it was read; refused when it has changed since. Unchecked unless given.",
-    )
-
-
-@strawberry.type(description="Outcome of a deletion.")
-class DeletePayload:
-    deleted_id: strawberry.ID | None = strawberry.field(
-        description="Global id of what is gone; null when it was refused."
-    )
-    errors: list[UserError] = errors_field()
-
-
 @strawberry.type(description="Outcome of a change to a segment definition.")
 class SegmentDefinitionPayload:
     definition: SegmentDefinition | None = strawberry.field(description="The definition; null when it was refused.")
@@ -349,7 +333,6 @@ CreateArgument = Annotated[CreateSegmentDefinitionInput, strawberry.argument(des
 UpdateArgument = Annotated[
     UpdateSegmentDefinitionInput, strawberry.argument(description="Which one, and what changes.")
 ]
-DeleteArgument = Annotated[DeleteInput, strawberry.argument(description="Which one.")]
 
 
 @strawberry.type

@@ -1,0 +1,36 @@
+"""Folders: a tree for each namespace, that audiences are sorted into."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import ForeignKeyConstraint, Index
+from sqlmodel import Field
+
+from app.storage.columns import TenantRow, sortable_text, time_column
+
+
+class FolderRow(TenantRow, table=True):
+    """`path` is the names from the root down, each after a slash: `/Retail/Summer`; unique within the namespace.
+
+    Audiences have the folder's id without a foreign key: whoever writes either holds the tenant's turn.
+    """
+
+    __tablename__ = "folder"
+    __table_args__: ClassVar[Any] = (
+        ForeignKeyConstraint(
+            ["organisation", "sandbox", "parent_id"],
+            ["folder.organisation", "folder.sandbox", "folder.id"],
+        ),
+        Index(None, "organisation", "sandbox", "parent_id"),
+    )
+
+    id: str = Field(primary_key=True)
+    name: str
+    namespace: str
+    parent_id: str | None = None
+    path: str = sortable_text()
+    revision: int = 1
+    created_by: str
+    last_modified_by: str
+    created_at: datetime = time_column()
+    updated_at: datetime = time_column()
