@@ -34,6 +34,7 @@ from app.api.filters import (
     text_filter,
     time_filter,
 )
+from app.api.folders import Folder
 from app.api.global_ids import Node, find_id, global_id, node_type
 from app.api.jobs import JobFilterArgument, segment_job_filter
 from app.api.merge_policies import MergePolicy
@@ -161,6 +162,7 @@ class Audience(Node):
     raw: strawberry.Private[str]
     merge_policy_id: strawberry.Private[str | None]
     dataset_id: strawberry.Private[str | None]
+    folder_id: strawberry.Private[str | None]
 
     @resolver(description="The definition it is computed from; null for an external audience.")
     async def definition(
@@ -176,6 +178,10 @@ class Audience(Node):
     @resolver(description="External audiences only: the dataset with its members.")
     async def dataset(self, info: Info) -> Dataset | None:
         return None if self.dataset_id is None else await Dataset.fetch(info.context, self.dataset_id)
+
+    @resolver(description="The folder it is in; null at the root.")
+    async def folder(self, info: Info) -> Folder | None:
+        return await Folder.fetch_maybe(info.context, self.folder_id)
 
     @resolver(description="The audiences that its expression refers to.")
     async def dependencies(
@@ -277,6 +283,7 @@ class Audience(Node):
             raw=row.id,
             merge_policy_id=row.merge_policy_id,
             dataset_id=row.dataset_id,
+            folder_id=row.folder_id,
         )
 
     @classmethod

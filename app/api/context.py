@@ -17,6 +17,7 @@ from app.engine.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 from app.services.profiles import ProfileReader
+from app.services.search import SearchIndexes
 from app.storage.changes import Changes
 from app.storage.database import Database
 
@@ -51,6 +52,7 @@ class ApiParts:
     clock: Clock
     uploads: Path
     limits: Limits = field(default_factory=Limits)
+    search: SearchIndexes = field(default_factory=SearchIndexes)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 

@@ -24,6 +24,7 @@ from app.api.filters import (
     text_filter,
     time_filter,
 )
+from app.api.folders import Folder
 from app.api.global_ids import Node, find_id, global_id, need_id, node_type
 from app.api.jobs import JobFilterArgument, segment_job_filter
 from app.api.merge_policies import MergePolicy
@@ -54,6 +55,7 @@ class SegmentDefinition(Node):
     etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
     text: strawberry.Private[str]
     merge_policy_id: strawberry.Private[str]
+    folder_id: strawberry.Private[str | None]
 
     @resolver(description="The expression, as text or as pql/json.")
     def expression(self, format: FormatArgument = ExpressionFormat.PQL_TEXT) -> str:
@@ -72,6 +74,10 @@ class SegmentDefinition(Node):
                 f"definition {self.segment_id} has the merge policy {self.merge_policy_id}, which is gone"
             )
         return MergePolicy.of(row)
+
+    @resolver(description="The folder it is in, with its audience; null at the root.")
+    async def folder(self, info: Info) -> Folder | None:
+        return await Folder.fetch_maybe(info.context, self.folder_id)
 
     @resolver(description="The audience that it computes.")
     async def audience(self, info: Info) -> Audience:
@@ -151,6 +157,7 @@ class SegmentDefinition(Node):
             etag=str(row.revision),
             text=row.expression,
             merge_policy_id=row.merge_policy_id,
+            folder_id=row.folder_id,
         )
 
     @classmethod

@@ -12,13 +12,14 @@ from app.engine.profiles import Event, Person
 from app.errors import Refusal
 from app.pql.facts import StreamingEligibility
 from app.scope import Scope
-from app.services import audiences, datasets, definitions, merge_policies, segment_jobs
+from app.services import audiences, datasets, definitions, folders, merge_policies, segment_jobs
 from app.services.expressions import vocabulary
 from app.services.paging import Slice
 from app.services.profiles import Member, ProfileReader
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.folders import FolderRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 
@@ -60,6 +61,10 @@ class Loaders:
     @cached_property
     def merge_policy(self) -> DataLoader[str, MergePolicyRow | None]:
         return self._rows(merge_policies.get_many)
+
+    @cached_property
+    def folder(self) -> DataLoader[str, FolderRow | None]:
+        return self._rows(folders.get_many)
 
     @cached_property
     def audience(self) -> DataLoader[str, AudienceRow | None]:

@@ -10,12 +10,14 @@ from app.api.context import Limits
 from app.api.datasets import DatasetMutations, DatasetQueries
 from app.api.definitions import DefinitionMutations, DefinitionQueries
 from app.api.errors import ERROR_TYPES
+from app.api.folders import FolderMutations, FolderQueries
 from app.api.limits import GatewaySchema, extensions
 from app.api.merge_policies import MergePolicyQueries
 from app.api.nodes import NodeQueries
 from app.api.pql import PqlQueries
 from app.api.profiles import ProfileQueries
 from app.api.scalars import CONFIG
+from app.api.search import SearchQueries
 from app.api.segment_jobs import SegmentJobMutations, SegmentJobQueries, SegmentJobSubscriptions
 
 
@@ -29,6 +31,8 @@ class Query(
     DatasetQueries,
     ProfileQueries,
     PqlQueries,
+    FolderQueries,
+    SearchQueries,
 ):
     pass
 
@@ -37,7 +41,7 @@ class Query(
     description="What can be changed. What the caller did wrong comes back as `errors`, "
     "which is empty exactly when it was done."
 )
-class Mutation(DatasetMutations, DefinitionMutations, SegmentJobMutations):
+class Mutation(DatasetMutations, DefinitionMutations, SegmentJobMutations, FolderMutations):
     pass
 
 

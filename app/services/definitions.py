@@ -25,7 +25,7 @@ from app.errors import (
 from app.pql.checker import Checked
 from app.pql.facts import find_cycle
 from app.scope import Scope
-from app.services import merge_policies
+from app.services import folders, merge_policies
 from app.services.audiences import AudienceFilter, audience_order
 from app.services.expressions import ExpressionFormat, vocabulary
 from app.services.filters import DateTimeFilter, OrderBy, StringFilter
@@ -41,6 +41,8 @@ from app.storage.tenancy import within
 MOST_DEFINITIONS = 4_000
 PROFILE_SCHEMA = "_xdm.context.profile"
 """The one schema that expressions are about."""
+NAMESPACE = "AEPSegments"
+"""That of every definition and its audience, and so of the folders they may be in."""
 
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _DEFINITIONS: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
@@ -210,6 +212,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         labels=list(new.labels),
         exclude_opt_out=new.exclude_opt_out,
         merge_policy_id=policy.id,
+        folder_id=new.folder_id,
         created_by=scope.user,
         last_modified_by=scope.user,
         created_at=now,
@@ -219,6 +222,8 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         await _refuse_too_many(session, scope)
         await _refuse_taken_name(session, scope, new.name)
         await _refuse_gone(session, scope, checked)
+        if new.folder_id is not None:
+            await folders.choose(session, scope, new.folder_id, NAMESPACE)
         session.add(audience)
         await session.flush()
         text, canonical = _text_of(new.expression, new.format, checked), str(checked.canonical)
@@ -253,7 +258,7 @@ async def update(
         merge_policy_id=policy.id,
         exclude_opt_out=_unless_none(changes.get("exclude_opt_out"), current.exclude_opt_out),
         labels=_unless_none(changes.get("labels"), current.labels),
-        folder_id=changes.get("folder_id"),
+        folder_id=changes.get("folder_id", current.folder_id),
     )
     checked = await _accept(database, lake, scope, merged)
     text = _text_of(merged.expression, merged.format, checked)
@@ -264,6 +269,8 @@ async def update(
             await _refuse_taken_name(session, scope, merged.name)
         await _refuse_gone(session, scope, checked)
         await _refuse_cycle(session, scope, id, checked)
+        if merged.folder_id is not None:
+            await folders.choose(session, scope, merged.folder_id, NAMESPACE)
         await session.execute(
             within(update_rows(AudienceRow), AudienceRow, scope.tenant)
             .where(_AUDIENCES.id == id)
@@ -273,6 +280,7 @@ async def update(
                 labels=list(merged.labels),
                 exclude_opt_out=merged.exclude_opt_out,
                 merge_policy_id=policy.id,
+                folder_id=merged.folder_id,
                 revision=fresh.revision + 1,
                 last_modified_by=scope.user,
                 updated_at=now,
@@ -321,9 +329,6 @@ async def _accept(database: Database, lake: Lake, scope: Scope, new: NewDefiniti
     if set(new.evaluation_methods or ("BATCH",)) != {"BATCH"}:
         message = "streaming and edge evaluation are not built yet: leave `evaluationMethods` out, or send [BATCH]"
         refusals.append(Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",)))
-    if new.folder_id is not None:
-        message = f"there is no folder {new.folder_id!r}: folders are not built yet, leave `folderId` out"
-        refusals.append(Refusal(ErrorCode.NOT_FOUND, message, ("folder_id",)))
     if new.lifecycle_state == "INACTIVE":
         message = "a definition starts as DRAFT or PUBLISHED: INACTIVE ones are not evaluated"
         refusals.append(Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",)))

@@ -10,7 +10,7 @@ import hashlib
 import heapq
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,15 +138,17 @@ async def namespaces(indexes: SearchIndexes, session: AsyncSession, scope: Scope
     return sorted(found, key=lambda each: (-each.count, each.namespace))
 
 
-async def taxonomy(session: AsyncSession, scope: Scope, namespace: str, kind: str, id: str) -> list[Entry]:
-    """The folders from the root down to an object of this kind, the object last; nothing when there is none."""
-    statement = _select_folders(scope) if kind == "Folder" else _select_audiences(scope)
-    column = _FOLDERS if kind == "Folder" else _AUDIENCES
-    row = (await session.execute(statement.where(column.id == id, column.namespace == namespace))).first()
-    if row is None:
-        return []
-    last = _entry(kind, row)
-    return [_folder_entry(each) for each in await folders.chain(session, scope, last.folder_id)] + [last]
+async def taxonomy(session: AsyncSession, scope: Scope, namespace: str, kinds: Collection[str], id: str) -> list[Entry]:
+    """The folders from the root down to an object of one of these kinds, the object last; nothing when there is
+    none."""
+    for kind in kinds:
+        statement = _select_folders(scope) if kind == "Folder" else _select_audiences(scope)
+        table = _FOLDERS if kind == "Folder" else _AUDIENCES
+        row = (await session.execute(statement.where(table.id == id, table.namespace == namespace))).first()
+        if row is not None:
+            last = _entry(kind, row)
+            return [_folder_entry(each) for each in await folders.chain(session, scope, last.folder_id)] + [last]
+    return []
 
 
 def _parse(term: str) -> lucene.Node:
