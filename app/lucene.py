@@ -203,8 +203,8 @@ class _Parser:
     def _named(self, found: re.Match[str]) -> Node:
         name = found[1]
         if name not in self._fields:
-            near = get_close_matches(name.lower(), {one.lower(): one for one in self._fields}, 3)
-            suggestions = tuple(one for one in sorted(self._fields) if one.lower() in near)
+            spelled = {one.lower(): one for one in self._fields}
+            suggestions = tuple(spelled[near] for near in get_close_matches(name.lower(), spelled, 3))
             known = ", ".join(sorted(self._fields))
             message = f"there is no field {name!r}; the fields are {known}. To search for a colon write it as \\:"
             refuse(message, *found.span(1), DiagnosticKind.UNKNOWN_FIELD, suggestions)
@@ -247,7 +247,7 @@ class _Parser:
         if found is None:
             refuse("this double quote is never closed: add one at the end of the phrase", start, len(self._text))
         self._at = found.end()
-        slop = self._number("~", "words", LARGEST_SLOP, default=None) or 0
+        slop = self._number("~", LARGEST_SLOP, default=None) or 0
         return Phrase(field=field, start=start, end=self._at, text=_plain(found[1]), slop=int(slop))
 
     def _regex(self, field: str | None) -> Node:
@@ -273,7 +273,7 @@ class _Parser:
             if wild:
                 message = "a word is fuzzy (~) or has wildcards (* ?), not both: take one of them out"
                 refuse(message, start, self._at + 1)
-            distance = self._number("~", "edits", FARTHEST, default=FARTHEST)
+            distance = self._number("~", FARTHEST, default=FARTHEST)
             return Fuzzy(field=field, start=start, end=self._at, text="".join(parts), distance=int(distance or 0))
         if parts == (Wild.ANY,) and self._text.startswith(":*", self._at):
             self._at += 2
@@ -288,14 +288,14 @@ class _Parser:
 
     def _boosted(self, node: Node) -> Node:
         start = self._at
-        factor = self._number("^", "times as important", LARGEST_BOOST, default=0)
+        factor = self._number("^", LARGEST_BOOST, default=0)
         if factor is None:
             return node
         if not factor:
             refuse('"^" needs a number above 0 after it, as in word^2', start, self._at)
         return replace(node, boost=node.boost * factor)
 
-    def _number(self, sign: str, unit: str, largest: float, default: float | None) -> float | None:
+    def _number(self, sign: str, largest: float, default: float | None) -> float | None:
         """The number after a sign that stands here; `default` for a sign without one, None for no sign at all."""
         if self._at == len(self._text) or self._text[self._at] != sign:
             return None
@@ -311,7 +311,7 @@ class _Parser:
         value = float(found[0])
         if value > largest or (sign == "~" and not value.is_integer()):
             kind = "whole number from 0" if sign == "~" else "number"
-            refuse(f"{found[0]} {unit} is not possible: write a {kind} up to {largest:g}", *found.span())
+            refuse(f"{found[0]} is not possible after {sign}: write a {kind} up to {largest:g}", *found.span())
         return value
 
     def _refuse_character(self) -> NoReturn:

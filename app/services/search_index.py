@@ -44,19 +44,24 @@ class Entry:
 
 
 class Level(NamedTuple):
-    """How much a find counts in a name, and in a description: names come before descriptions, exact ones first."""
+    """How much a find counts as the first word of a name, elsewhere in a name, and in a description: names come before
+    descriptions, and exact ones before others."""
 
+    start: int
     name: int
     description: int
 
+    def of(self, column: str) -> int:
+        return int(getattr(self, column, self.name))
 
-EXACT, PATTERN, NEAR, FAR = Level(16, 4), Level(12, 3), Level(10, 3), Level(8, 2)
+
+EXACT, PATTERN, NEAR, FAR = Level(18, 16, 4), Level(14, 12, 3), Level(11, 10, 3), Level(9, 8, 2)
 """The word itself, one that fits a pattern, one that is one edit away, one that is two edits away."""
 
 FIELDS: Mapping[str | None, tuple[tuple[str, ...], str | None]] = {
-    None: (("name", "description", "ids"), None),
-    "name": (("name",), None),
-    "segmentName": (("name",), "Audience"),
+    None: (("start", "name", "description", "ids"), None),
+    "name": (("start", "name"), None),
+    "segmentName": (("start", "name"), "Audience"),
     "segmentDescription": (("description",), "Audience"),
     "segmentId": (("ids",), "Audience"),
     "folderId": (("folder",), None),
@@ -65,7 +70,8 @@ FIELDS: Mapping[str | None, tuple[tuple[str, ...], str | None]] = {
 }
 """Field of the language → columns of the index, and the kind that it is limited to."""
 
-_TEXTS = ("name", "description", "location")
+_TEXTS = ("start", "name", "description", "location")
+"""Columns of words; `start` has only the first word of the name."""
 _WHOLES = ("key", "kind", "ids", "folder", "parent")
 
 
@@ -190,17 +196,19 @@ class Index:
 def _document(slot: int, entry: Entry) -> tantivy.Document:
     document = tantivy.Document()
     document.add_unsigned("slot", slot)
-    for name, text in (("name", entry.name), ("description", entry.description), ("location", entry.location)):
-        document.add_text(name, " ".join(words(text or "")))
-    wholes: dict[str, Sequence[str | None]] = {
+    texts = {"name": words(entry.name), "start": words(entry.name)[:1]}
+    texts |= {"description": words(entry.description or ""), "location": words(entry.location or "")}
+    for name, found in texts.items():
+        document.add_text(name, " ".join(found))
+    wholes: dict[str, Sequence[str]] = {
         "key": (f"{entry.kind}:{entry.id}",),
         "kind": (entry.kind,),
         "ids": (fold(entry.id), fold(entry.other_id or entry.id)) if entry.kind == "Audience" else (),
-        "folder": (fold(entry.id) if entry.kind == "Folder" else entry.folder_id,),
-        "parent": (entry.folder_id,),
+        "folder": (fold(entry.id if entry.kind == "Folder" else entry.folder_id or ""),),
+        "parent": (fold(entry.folder_id or ""),),
     }
     for name, values in wholes.items():
-        for value in sorted({value for value in values if value}):
+        for value in sorted(set(values) - {""}):
             document.add_text(name, value)
     return document
 
@@ -266,23 +274,25 @@ class _Compiler:
 
     def _finds(self, leaf: lucene.Leaf, column: str) -> Iterator[tuple[Query, int]]:
         """Queries for a leaf in one column, each with what it counts."""
-        at = 1 if column == "description" else 0
+        exact, pattern_level = EXACT.of(column), PATTERN.of(column)
         match leaf:
             case lucene.Word(text=text) if column in _WHOLES:
-                yield Query.term_query(SCHEMA, column, fold(text)), EXACT[at]
+                yield Query.term_query(SCHEMA, column, fold(text)), exact
             case lucene.Phrase(text=text) if column in _WHOLES:
-                yield Query.term_query(SCHEMA, column, fold(text)), EXACT[at]
+                yield Query.term_query(SCHEMA, column, fold(text)), exact
+            case _ if column == "ids" and leaf.field is None:
+                return  # without their field ids are found as a whole only: `a*` does not mean those that begin with a
             case lucene.Word(text=text) if found := words(text):
-                yield _words_query(column, found, 0), EXACT[at]
+                yield _words_query(column, found, 0), exact
             case lucene.Phrase(text=text, slop=slop) if found := words(text):
-                yield _words_query(column, found, slop), EXACT[at]
+                yield _words_query(column, found, slop), exact
             case lucene.Fuzzy(text=text, distance=distance):
                 parts = [fold(text)] if column in _WHOLES else words(text)
-                yield from _fuzzy(column, parts, distance, at)
+                yield from _fuzzy(column, parts, distance)
             case lucene.Wildcard(parts=parts):
-                yield from _wildcard(column, parts, at)
+                yield from ((query, pattern_level) for query in _wildcard(column, parts))
             case lucene.Regex(pattern=pattern):
-                yield _regex(column, _folded_pattern(pattern), leaf), PATTERN[at]
+                yield _regex(column, _folded_pattern(pattern, leaf), leaf), pattern_level
 
 
 _OCCUR = {
@@ -311,15 +321,18 @@ def _words_query(column: str, found: Sequence[str], slop: int) -> Query:
     return Query.phrase_query(SCHEMA, column, list(found), slop)
 
 
-def _fuzzy(column: str, found: Sequence[str], distance: int, at: int) -> Iterator[tuple[Query, int]]:
+def _fuzzy(column: str, found: Sequence[str], distance: int) -> Iterator[tuple[Query, int]]:
     """Of several words (`e-mail~1`) each may be that far away."""
     for edits, level in enumerate((EXACT, NEAR, FAR)[: distance + 1]):
         each = [Query.fuzzy_term_query(SCHEMA, column, word, edits) for word in found]
         if each:
-            yield each[0] if len(each) == 1 else Query.boolean_query([(Occur.Must, one) for one in each]), level[at]
+            yield (
+                each[0] if len(each) == 1 else Query.boolean_query([(Occur.Must, one) for one in each]),
+                level.of(column),
+            )
 
 
-def _wildcard(column: str, parts: Sequence[str | lucene.Wild], at: int) -> Iterator[tuple[Query, int]]:
+def _wildcard(column: str, parts: Sequence[str | lucene.Wild]) -> Iterator[Query]:
     """In a text `e-mail*` is two words, the second of them with the wildcard."""
     patterns = [""]
     for part in parts:
@@ -339,21 +352,30 @@ def _wildcard(column: str, parts: Sequence[str | lucene.Wild], at: int) -> Itera
             patterns.append("")
     found_ones = [pattern for pattern in patterns if pattern]
     if len(found_ones) == 1:
-        yield Query.regex_query(SCHEMA, column, found_ones[0]), PATTERN[at]
+        yield Query.regex_query(SCHEMA, column, found_ones[0])
     elif found_ones:
-        yield Query.regex_phrase_query(SCHEMA, column, list[str | tuple[int, str]](found_ones)), PATTERN[at]
+        yield Query.regex_phrase_query(SCHEMA, column, list[str | tuple[int, str]](found_ones))
 
 
-_ESCAPES = re.compile(r"\\[pP]\{[^}]*\}|\\x\{[^}]*\}|\\[\s\S]|\[:\^?\w+:\]|\(\?[^:)]*[:)]|([^\\\[(]+)|[\[(]")
+_PATTERN = re.compile(r"\\(.)|\[:\^?\w+:\]|\(\?[^:)]*[:)]|([^\\\[(]+)|[\[(]", re.DOTALL)
+_CLASSES = {"w": "[^ ]", "d": "[0-9]"}
+"""Words hold nothing but letters and digits. Unicode's own classes would make automata of a thousand states."""
 
 
-def _folded_pattern(pattern: str) -> str:
-    """Letters folded as in the index; what has a meaning of its own is left.
+def _folded_pattern(pattern: str, leaf: lucene.Leaf) -> str:
+    """Letters folded as in the index; what has a meaning of its own is left."""
 
-    >>> _folded_pattern(r"[MĤ]OTEL\\W")
-    '[mh]otel\\\\W'
-    """
-    return _ESCAPES.sub(lambda found: fold(found[1]) if found[1] else found[0], pattern)
+    def folded(found: re.Match[str]) -> str:
+        escaped, letters = found.groups()
+        if escaped and escaped.isalnum():
+            if escaped not in _CLASSES:
+                known = " and ".join(f"\\{name}" for name in _CLASSES)
+                message = f"\\{escaped} means nothing in a regular expression here: only {known} do"
+                lucene.refuse(message, leaf.start, leaf.end)
+            return _CLASSES[escaped]
+        return fold(letters) if letters else found[0]
+
+    return _PATTERN.sub(folded, pattern)
 
 
 def _regex(column: str, pattern: str, leaf: lucene.Leaf) -> Query:
