@@ -165,6 +165,8 @@ class Index:
 
     def __init__(self, version: int, entries: Iterable[Entry]) -> None:
         self._index = tantivy.Index(SCHEMA)
+        # It must not reload by itself: `apply` would wait 100 ms for the lock that this takes.
+        self._index.config_reader("Manual")
         self._next_slot = 0
         empty = Snapshot(version, {}, self._index.searcher(), {})
         self.snapshot = empty
