@@ -7,8 +7,8 @@ add up. So a search sees every change that was committed before it, whoever made
 
 import asyncio
 import hashlib
-import heapq
 import logging
+from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from app.errors import ErrorCode, Refusal
 from app.scope import Scope, Tenant
 from app.services import folders
 from app.services.paging import PageRequest, Slice, decode_cursor, encode_cursor
-from app.services.search_index import FIELDS, Entry, Hit, Index, Snapshot
+from app.services.search_index import FIELDS, Entry, Index, Rank, Snapshot, score_of
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.folders import FolderRow
 from app.storage.tables.search import CHANGES_KEPT, SearchChangeRow, SearchVersionRow
@@ -110,18 +110,18 @@ async def find(
     place = None if request.cursor is None else _read_cursor(request.cursor, term)
     snapshot = await _current(indexes, session, scope)
     hits, weights = await asyncio.to_thread(snapshot.hits, node, None if place is None else place.weights)
-    wanted = [hit for hit in hits if _is_wanted(hit.entry, snapshot, namespace, folder_id)]
-    ahead = (
-        wanted if place is None else [hit for hit in wanted if (hit.against, hit.rank) > (place.against, place.rank)]
-    )
-    page = heapq.nsmallest(request.limit + 1, ahead)
-    kept = page[: request.limit]
+    wanted = hits
+    if namespace is not None or folder_id is not None:
+        wanted = [hit for hit in hits if _is_wanted(snapshot.entry(hit), snapshot, namespace, folder_id)]
+    start = 0 if place is None else bisect_left(wanted, snapshot.after(place.score, place.rank))
+    end = start + request.limit
+    kept = [(score_of(hit), snapshot.entry(hit)) for hit in wanted[start:end]]
     return FoundPage(
         Slice(
-            [Found(hit.entry, -hit.against / 100) for hit in kept],
-            [_write_cursor(term, weights, hit) for hit in kept],
-            has_next=len(page) > request.limit,
-            has_previous=len(ahead) < len(wanted),
+            [Found(entry, score / 100) for score, entry in kept],
+            [_write_cursor(term, weights, score, entry) for score, entry in kept],
+            has_next=len(wanted) > end,
+            has_previous=start > 0,
         ),
         len(wanted),
     )
@@ -132,7 +132,7 @@ async def namespaces(indexes: SearchIndexes, session: AsyncSession, scope: Scope
     node = _parse(term)
     snapshot = await _current(indexes, session, scope)
     hits, _ = await asyncio.to_thread(snapshot.hits, node)
-    counts = Counter(hit.entry.namespace for hit in hits)
+    counts = Counter(snapshot.entry(hit).namespace for hit in hits)
     every = {entry.namespace for entry in snapshot.entries.values()}
     found = [NamespaceHits(name, DISPLAY_NAMES.get(name, name), counts[name]) for name in every]
     return sorted(found, key=lambda each: (-each.count, each.namespace))
@@ -176,25 +176,25 @@ class _Cursor:
     changes weights, and must not change the order of the pages that follow."""
 
     weights: tuple[int, ...]
-    against: int
-    rank: tuple[int, str, str]
+    score: int
+    rank: Rank
 
 
 def _digest(term: str) -> str:
     return hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
-def _write_cursor(term: str, weights: Sequence[int], hit: Hit) -> str:
-    return encode_cursor(_CURSORS, [_digest(term), list(weights), hit.against, *hit.rank])
+def _write_cursor(term: str, weights: Sequence[int], score: int, entry: Entry) -> str:
+    return encode_cursor(_CURSORS, [_digest(term), list(weights), score, *entry.rank])
 
 
 def _read_cursor(cursor: str, term: str) -> _Cursor:
     values = decode_cursor(_CURSORS, cursor, "after")
     match values:
-        case (digest, [*weights], int(against), int(length), str(name), str(key)) if digest == _digest(term) and all(
+        case (digest, [*weights], int(score), int(length), str(name), str(key)) if digest == _digest(term) and all(
             isinstance(weight, int) for weight in weights
         ):
-            return _Cursor(tuple(weights), against, (length, name, key))
+            return _Cursor(tuple(weights), score, (length, name, key))
     message = f"{cursor!r} is not a cursor of a search for {term!r}: send back one that a page of this search gave"
     raise Refusal(ErrorCode.INVALID_INPUT, message, ("after",))
 

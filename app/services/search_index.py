@@ -7,6 +7,7 @@ keeps the weights finds the same scores again, whatever else was added to the in
 import math
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
@@ -17,6 +18,10 @@ from tantivy import Occur, Query
 from app import lucene
 
 WRITER_BYTES = 15_000_000
+
+
+Rank = tuple[int, str, str]
+"""Order of those with the same score: short names first, then by the alphabet; unique."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +37,7 @@ class Entry:
     folder_id: str | None = None
     location: str | None = None
     other_id: str | None = None
-    rank: tuple[int, str, str] = field(init=False)
-    """Order of those with the same score: short names first, then by the alphabet; unique."""
+    rank: Rank = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank", (len(words(self.name)), fold(self.name), f"{self.kind}:{self.id}"))
@@ -118,13 +122,16 @@ def words(text: str) -> list[str]:
 # ---------------------------------------------------------------- the index
 
 
-class Hit(NamedTuple):
-    """Sorts as hits are shown: the best first."""
+_SHIFT = 1 << 24
+"""More than there will ever be entries in one index."""
 
-    against: int
-    """The score with its sign turned."""
-    rank: tuple[int, str, str]
-    entry: Entry
+Place = int
+"""Where a hit stands among all hits, the best first: its score with the sign turned, then its place in `order`. Plain
+numbers, since thousands of objects for each search make Python's garbage collector stop the process now and then."""
+
+
+def score_of(place: Place) -> int:
+    return -(place // _SHIFT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,22 +141,35 @@ class Snapshot:
     version: int
     entries: Mapping[tuple[str, str], Entry]
     searcher: tantivy.Searcher
-    slots: Mapping[int, Entry]
+    order: Sequence[Entry]
+    """By rank."""
+    ordinals: Mapping[int, int]
+    """Slot → index in `order`."""
 
-    def hits(self, node: lucene.Node, weights: Sequence[int] | None = None) -> tuple[list[Hit], list[int]]:
-        """All hits in no order, and the weights of the query's parts: those given, or as this index has them.
+    def hits(self, node: lucene.Node, weights: Sequence[int] | None = None) -> tuple[list[Place], list[int]]:
+        """The places of all hits, in order, and the weights of the query's parts: those given, or as they are now.
 
         Raises `ExpressionRefused` for a regular expression that cannot be used.
         """
+        if isinstance(node, lucene.Everything):
+            return list(range(len(self.order))), []
         compiler = _Compiler(self, weights)
         query = compiler.query(node)
         if query is None or not self.entries:
             return [], compiler.weights
         found = self.searcher.search(query, limit=len(self.entries), count=False).hits
-        slots = self.searcher.fast_field_values("slot", [address for _, address in found])
-        entries = [self.slots[cast(int, slot)] for slot in slots]
-        hits = [Hit(-round(score), entry.rank, entry) for (score, _), entry in zip(found, entries, strict=True)]
-        return hits, compiler.weights
+        slots = cast(list[int], self.searcher.fast_field_values("slot", [address for _, address in found]))
+        ordinals = self.ordinals
+        places = [ordinals[slot] - round(score) * _SHIFT for (score, _), slot in zip(found, slots, strict=True)]
+        places.sort()
+        return places, compiler.weights
+
+    def entry(self, place: Place) -> Entry:
+        return self.order[place % _SHIFT]
+
+    def after(self, score: int, rank: Rank) -> Place:
+        """The first place behind a hit with this score and rank, whether or not that one is still there."""
+        return bisect_right(self.order, rank, key=lambda entry: entry.rank) - score * _SHIFT
 
     def count(self, query: Query) -> int:
         found: Any = self.searcher.search(query, limit=1)
@@ -168,31 +188,37 @@ class Index:
         # It must not reload by itself: `apply` would wait 100 ms for the lock that this takes.
         self._index.config_reader("Manual")
         self._next_slot = 0
-        empty = Snapshot(version, {}, self._index.searcher(), {})
-        self.snapshot = empty
+        self._slot_of: dict[tuple[str, str], int] = {}
+        self._ranked: list[tuple[Rank, int, Entry]] = []
+        self.snapshot = Snapshot(version, {}, self._index.searcher(), (), {})
         self.apply(version, list(entries), ())
 
     def apply(self, version: int, changed: Sequence[Entry], gone: Iterable[tuple[str, str]]) -> None:
         """Puts in what is new or has changed and takes out what is gone. Raises `Damaged`."""
-        entries, slots = dict(self.snapshot.entries), dict(self.snapshot.slots)
-        outdated = {entry.key for entry in changed} | set(gone)
+        entries = dict(self.snapshot.entries)
         writer = self._index.writer(WRITER_BYTES, 1)
-        for kind, id_ in outdated & entries.keys():
-            writer.delete_documents_by_term("key", f"{kind}:{id_}")
-            del entries[kind, id_]
-        slots = {slot: entry for slot, entry in slots.items() if entry.key in entries}
+        outdated = set()
+        for key in ({entry.key for entry in changed} | set(gone)) & entries.keys():
+            writer.delete_documents_by_term("key", ":".join(key))
+            outdated.add(self._slot_of.pop(key))
+            del entries[key]
+        ranked = [each for each in self._ranked if each[1] not in outdated]
         for entry in changed:
-            slot = self._next_slot
+            writer.add_document(_document(self._next_slot, entry))
+            ranked.append((entry.rank, self._next_slot, entry))
+            self._slot_of[entry.key] = self._next_slot
+            entries[entry.key] = entry
             self._next_slot += 1
-            writer.add_document(_document(slot, entry))
-            entries[entry.key] = slots[slot] = entry
         writer.commit()
         writer.wait_merging_threads()
         self._index.reload()
         searcher = self._index.searcher()
         if searcher.num_docs != len(entries):
             raise Damaged(f"{searcher.num_docs} documents where there should be {len(entries)}")
-        self.snapshot = Snapshot(version, entries, searcher, slots)
+        ranked.sort()
+        self._ranked = ranked
+        ordinals = {slot: at for at, (_, slot, _) in enumerate(ranked)}
+        self.snapshot = Snapshot(version, entries, searcher, tuple(entry for _, _, entry in ranked), ordinals)
 
 
 def _document(slot: int, entry: Entry) -> tantivy.Document:
