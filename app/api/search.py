@@ -12,7 +12,7 @@ from app.api.global_ids import Node, find_id, global_id, node_type, split_id
 from app.api.scalars import given
 from app.errors import ExpressionRefused
 from app.services import search
-from app.services.search_index import Entry
+from app.services.search_entries import Entry
 
 
 @strawberry.type(description="An audience or a folder that was found.")

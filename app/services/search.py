@@ -22,7 +22,9 @@ from app.errors import ErrorCode, Refusal
 from app.scope import Scope, Tenant
 from app.services import folders
 from app.services.paging import PageRequest, Slice, decode_cursor, encode_cursor
-from app.services.search_index import FIELDS, Entry, Index, Rank, Snapshot, score_of
+from app.services.search_entries import Entry, Rank
+from app.services.search_index import Index, Snapshot, score_of
+from app.services.search_queries import FIELDS
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.folders import FolderRow
 from app.storage.tables.search import CHANGES_KEPT, SearchChangeRow, SearchVersionRow

@@ -7,7 +7,9 @@ import pytest
 
 from app import lucene
 from app.errors import ExpressionRefused
-from app.services.search_index import FIELDS, Damaged, Entry, Index, Snapshot, score_of
+from app.services.search_entries import Entry
+from app.services.search_index import Damaged, Index, Snapshot, score_of
+from app.services.search_queries import FIELDS
 
 DATA = Path(__file__).parents[1] / "data" / "search"
 
