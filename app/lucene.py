@@ -120,7 +120,7 @@ _OPERATOR = re.compile(r"(AND|OR|NOT)(?=[\s()]|$)|&&|\|\||!(?=\S)")
 _NAMES = {"&&": "AND", "||": "OR", "!": "NOT"}
 _FIELD = re.compile(r"([^\W\d]\w*|\*)\s*:")
 _WORD = re.compile(r'(?:\\[\s\S]|[^\s()\[\]{}"^~:\\])+')
-_PIECE = re.compile(r"\\([\s\S])|([*?])|([^\\*?]+)")
+_PIECE = re.compile(r"\\([\s\S])|(\*+|\?)|([^\\*?]+)")
 _PHRASE = re.compile(r'"((?:\\[\s\S]|[^"\\])*)"')
 _REGEX = re.compile(r"/((?:\\[\s\S]|[^/\\])*)/")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -141,6 +141,10 @@ class _Parser:
         if len(self._text) > LONGEST:
             message = f"the query has {len(self._text)} characters, and at most {LONGEST:,} are read: shorten it"
             refuse(message, LONGEST, len(self._text), DiagnosticKind.LIMIT)
+        try:
+            self._text.encode()
+        except UnicodeEncodeError as error:
+            refuse("this is half of a character: leave it out", error.start, error.start + 1)
         if not self._text.strip():
             return Everything(end=len(self._text))
         found = self._any_of(None)
@@ -358,7 +362,7 @@ def _pieces(word: str) -> Iterator[str | Wild]:
     for escaped, wild, plain in _PIECE.findall(word):
         if wild:
             yield from (literal,) if literal else ()
-            yield Wild(wild)
+            yield Wild(wild[0])
             literal = ""
         else:
             literal += escaped or plain

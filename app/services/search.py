@@ -45,6 +45,9 @@ DISPLAY_NAMES = {
     "AAMTraits": "Audience Manager traits",
 }
 
+HEAVIEST = 10_000
+"""More than a part of a query can weigh: what is in a cursor may be forged."""
+
 _CURSORS = "SEARCH"
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _FOLDERS: Any = FolderRow.__table__.c  # type: ignore[attr-defined]
@@ -194,7 +197,7 @@ def _read_cursor(cursor: str, term: str) -> _Cursor:
     values = decode_cursor(_CURSORS, cursor, "after")
     match values:
         case (digest, [*weights], int(score), int(length), str(name), str(key)) if digest == _digest(term) and all(
-            isinstance(weight, int) for weight in weights
+            isinstance(weight, int) and 0 < weight < HEAVIEST for weight in weights
         ):
             return _Cursor(tuple(weights), score, (length, name, key))
     message = f"{cursor!r} is not a cursor of a search for {term!r}: send back one that a page of this search gave"

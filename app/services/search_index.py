@@ -9,7 +9,7 @@ import tantivy
 
 from app import lucene
 from app.services.search_entries import SCHEMA, Entry, Rank, document
-from app.services.search_queries import Compiler
+from app.services.search_queries import TOO_WIDE, Compiler
 
 WRITER_BYTES = 15_000_000
 
@@ -48,7 +48,10 @@ class Snapshot:
         query = compiler.query(node)
         if query is None or not self.entries:
             return [], compiler.weights
-        found = self.searcher.search(query, limit=len(self.entries), count=False).hits
+        try:
+            found = self.searcher.search(query, limit=len(self.entries), count=False).hits
+        except ValueError:
+            lucene.refuse(TOO_WIDE, 0, 0)
         slots = cast(list[int], self.searcher.fast_field_values("slot", [address for _, address in found]))
         ordinals = self.ordinals
         places = [ordinals[slot] - round(score) * _SHIFT for (score, _), slot in zip(found, slots, strict=True)]

@@ -43,6 +43,10 @@ FIELDS: Mapping[str | None, tuple[tuple[str, ...], str | None]] = {
 """Field of the language → columns of the index, and the kind that it is limited to."""
 
 
+TOO_WIDE = "the wildcards fit too many words: put more letters between them"
+"""Tantivy finds out only when it looks."""
+
+
 class Compiler:
     """Collects the weights of the leaves in their order, by the share of documents that `count` finds, or uses up
     those that are given."""
@@ -74,7 +78,10 @@ class Compiler:
         scored = [pair for column in columns for pair in self._finds(node, column)]
         if not scored:
             return None
-        found = self._weighted(scored, boost * node.boost)
+        try:
+            found = self._weighted(scored, boost * node.boost)
+        except ValueError:
+            lucene.refuse(TOO_WIDE, node.start, node.end)
         if kind is None:
             return found
         of_kind = Query.const_score_query(Query.term_query(SCHEMA, "kind", kind), 0)
@@ -120,9 +127,9 @@ class Compiler:
                 parts = [fold(text)] if column in WHOLES else words(text)
                 yield from _fuzzy(column, parts, distance)
             case lucene.Wildcard(parts=parts):
-                yield from ((query, pattern_level) for query in _wildcard(column, parts))
+                yield from ((query, pattern_level) for query in _wildcard(column, parts, leaf))
             case lucene.Regex(pattern=pattern):
-                yield _regex(column, _folded_pattern(pattern, leaf), leaf), pattern_level
+                yield _automaton(column, _folded_pattern(pattern, leaf), leaf, "regular expression"), pattern_level
 
 
 _OCCUR = {
@@ -162,7 +169,7 @@ def _fuzzy(column: str, found: Sequence[str], distance: int) -> Iterator[tuple[Q
             )
 
 
-def _wildcard(column: str, parts: Sequence[str | lucene.Wild]) -> Iterator[Query]:
+def _wildcard(column: str, parts: Sequence[str | lucene.Wild], leaf: lucene.Leaf) -> Iterator[Query]:
     """In a text `e-mail*` is two words, the second of them with the wildcard."""
     patterns = [""]
     for part in parts:
@@ -182,8 +189,10 @@ def _wildcard(column: str, parts: Sequence[str | lucene.Wild]) -> Iterator[Query
             patterns.append("")
     found_ones = [pattern for pattern in patterns if pattern]
     if len(found_ones) == 1:
-        yield Query.regex_query(SCHEMA, column, found_ones[0])
+        yield _automaton(column, found_ones[0], leaf, "word with wildcards")
     elif found_ones:
+        for each in found_ones:
+            _automaton(column, each, leaf, "word with wildcards")
         yield Query.regex_phrase_query(SCHEMA, column, list[str | tuple[int, str]](found_ones))
 
 
@@ -208,10 +217,13 @@ def _folded_pattern(pattern: str, leaf: lucene.Leaf) -> str:
     return _PATTERN.sub(folded, pattern)
 
 
-def _regex(column: str, pattern: str, leaf: lucene.Leaf) -> Query:
+def _automaton(column: str, pattern: str, leaf: lucene.Leaf, what: str) -> Query:
     try:
         return Query.regex_query(SCHEMA, column, pattern)
     except ValueError as error:
         reason = re.sub(r"\s+", " ", str(error).rpartition("error: ")[2].rpartition("RegexQueryError: ")[2]).strip(" '")
-        message = f"the regular expression cannot be used: {reason}. It stands for one whole word, as /[mh]otel/"
+        message = f"the {what} cannot be used: {reason}. It stands for one whole word, as {_EXAMPLES[what]}"
         lucene.refuse(message, leaf.start, leaf.end)
+
+
+_EXAMPLES = {"regular expression": "/[mh]otel/", "word with wildcards": "run*"}

@@ -15,7 +15,7 @@ from app.errors import Refusal
 from app.scope import Scope
 from app.services import folders, search
 from app.services.folders import NewFolder
-from app.services.paging import PageRequest
+from app.services.paging import PageRequest, decode_cursor, encode_cursor
 from app.services.search import SearchIndexes
 from app.services.search_index import Index
 from app.storage.database import Database
@@ -273,6 +273,11 @@ async def test_a_cursor_of_another_search_is_refused(here: Process) -> None:
     await here.add(audience("a", "Blue"))
     cursor = (await here.find("blue")).page.cursors[0]
     assert (await here.find("blue", PageRequest(2, cursor=cursor))).page.items == []
+    order, *values = "SEARCH", *decode_cursor("SEARCH", cursor, "after")
+    for weight in (10**400, -1, "1", 0):
+        forged = encode_cursor(order, [values[0], [weight], *values[2:]])
+        with pytest.raises(Refusal, match="is not a cursor of a search for 'blue'"):
+            await here.find("blue", PageRequest(2, cursor=forged))
     with pytest.raises(Refusal, match="is not a cursor of a search for 'red'"):
         await here.find("red", PageRequest(2, cursor=cursor))
 

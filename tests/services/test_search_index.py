@@ -9,7 +9,7 @@ from app import lucene
 from app.errors import ExpressionRefused
 from app.services.search_entries import Entry
 from app.services.search_index import Damaged, Index, Snapshot, score_of
-from app.services.search_queries import FIELDS
+from app.services.search_queries import FIELDS, TOO_WIDE
 
 DATA = Path(__file__).parents[1] / "data" / "search"
 
@@ -134,6 +134,16 @@ def test_near_words_and_near_places(query: str, names: list[str]) -> None:
     ("query", "message"),
     [
         ("a /(/", "the regular expression cannot be used: unclosed group. It stands for one whole word, as /[mh]otel/"),
+        (
+            "a " + "?" * 1500,
+            "the word with wildcards cannot be used: Compiled regex exceeds size limit of 1000 states. "
+            "It stands for one whole word, as run*",
+        ),
+        (
+            "a b-" + "?" * 1500,
+            "the word with wildcards cannot be used: Compiled regex exceeds size limit of 1000 states. "
+            "It stands for one whole word, as run*",
+        ),
         ("a /\\p{L}/", "\\p means nothing in a regular expression here: only \\w and \\d do"),
     ],
 )
@@ -143,6 +153,16 @@ def test_a_bad_regular_expression_is_refused_with_its_place(query: str, message:
             found(index, query)
         (diagnostic,) = caught.value.diagnostics
         assert (diagnostic.message, diagnostic.column, diagnostic.length) == (message, 3, len(query) - 2)
+
+
+def test_wildcards_that_fit_too_many_words_are_refused() -> None:
+    index = Index(1, entries(*(f"word{at}" for at in range(200))))
+    with pytest.raises(ExpressionRefused) as caught:
+        found(index, "a " + "-".join("*" * 100))
+    assert caught.value.diagnostics[0].message == TOO_WIDE
+    assert (caught.value.diagnostics[0].column, caught.value.diagnostics[0].length) == (3, 199)
+    with pytest.raises(ExpressionRefused, match=TOO_WIDE):
+        index.snapshot.hits(lucene.parse("-".join("*" * 100), []), [5])
 
 
 def test_a_snapshot_stays_as_it_is_while_the_index_goes_on() -> None:
