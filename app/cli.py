@@ -22,7 +22,7 @@ from app.clock import utc_now
 from app.demo import run_demo
 from app.engine.trial import evaluate_trial, load_trial
 from app.errors import Diagnostic, ExpressionRefused, Refusal, Refusals, Severity
-from app.main import Parts, create_app, open_parts
+from app.main import Parts, create_app, open_parts, working
 from app.pql.checker import check
 from app.pql.json_form import from_json, to_json
 from app.pql.parser import parse
@@ -250,7 +250,8 @@ async def _work(settings: Settings) -> None:
     async with open_parts(settings) as parts:
         stop = asyncio.Event()
         _on_signals(stop.set)
-        await parts.worker().run(stop)
+        async with working(parts):
+            await stop.wait()
 
 
 async def _serve(settings: Settings) -> None:
@@ -297,8 +298,6 @@ def _on_signals(stop: Any) -> None:
 
 
 def _refuse_open_door(settings: Settings) -> None:
-    if settings.auth == "jwt":
-        _fail("SEGMENTATION_AUTH=jwt is not built yet: use `none` on a loopback address, behind your own gateway")
     if settings.host != "localhost" and not ipaddress.ip_address(settings.host).is_loopback:
         _fail(
             f"SEGMENTATION_AUTH=none lets everybody in, so it serves loopback addresses only, not {settings.host}: "

@@ -18,6 +18,7 @@ from app.engine.lake import Lake
 from app.settings import Settings
 from app.storage.changes import Changes
 from app.storage.database import Database
+from app.worker.housekeeping import keep_house
 from app.worker.loop import Worker
 
 log = logging.getLogger("segmentation")
@@ -66,15 +67,18 @@ async def open_parts(settings: Settings, clock: Clock = utc_now) -> AsyncIterato
 async def working(parts: Parts) -> AsyncIterator[None]:
     """A worker beside whatever the caller does; on leaving it finishes or hands back what it holds."""
     stop = asyncio.Event()
-    running = asyncio.create_task(parts.worker().run(stop), name="worker")
+    running = [
+        asyncio.create_task(parts.worker().run(stop), name="worker"),
+        asyncio.create_task(keep_house(parts.database, parts.lake, parts.clock, stop), name="housekeeping"),
+    ]
     try:
         yield
     finally:
         stop.set()
-        try:
-            await asyncio.wait_for(running, STOP_SECONDS)
-        except TimeoutError:
-            log.warning("the worker did not stop within %.0f seconds; its leases run out by themselves", STOP_SECONDS)
+        _, late = await asyncio.wait(running, timeout=STOP_SECONDS)
+        for task in late:
+            log.warning("the %s did not stop within %.0f seconds; leases run out", task.get_name(), STOP_SECONDS)
+            task.cancel()
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:

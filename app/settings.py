@@ -20,7 +20,7 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address that `serve` binds.")
     port: int = Field(8000, ge=0, le=65535, description="Port that `serve` binds; 0 takes a free one.")
-    auth: Literal["none", "jwt"] = Field("none", description="`none` is for loopback addresses only.")
+    auth: Literal["none"] = Field("none", description="Everybody may do everything, on loopback addresses only.")
     worker: bool = Field(True, description="Whether `serve` also evaluates jobs.")
     concurrent_jobs: int = Field(2, ge=1, description="Jobs that one process evaluates side by side.")
     threads: int = Field(2, ge=1, description="Buckets of a job that are evaluated side by side, and DuckDB's threads.")

@@ -43,7 +43,7 @@ async def create(database: Database, clock: Clock, scope: Scope, new: NewDataset
     """Raises `Refusals` for what does not fit together and `Refusal` for a name that is taken."""
     _refuse_misfits(new)
     now = clock()
-    async with database.write() as session:
+    async with database.write(scope.tenant) as session:
         await refuse_taken_name(session, scope, new.name)
         row = DatasetRow(
             organisation=scope.organisation,

@@ -218,7 +218,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         created_at=now,
         updated_at=now,
     )
-    async with database.write() as session:
+    async with database.write(scope.tenant) as session:
         await _refuse_too_many(session, scope)
         await _refuse_taken_name(session, scope, new.name)
         await _refuse_gone(session, scope, checked)
@@ -263,7 +263,7 @@ async def update(
     checked = await _accept(database, lake, scope, merged)
     text = _text_of(merged.expression, merged.format, checked)
     now = clock()
-    async with database.write() as session:
+    async with database.write(scope.tenant) as session:
         fresh = await _required(session, scope, id, str(current.revision) if etag is None else etag)
         if merged.name != fresh.name:
             await _refuse_taken_name(session, scope, merged.name)
@@ -300,7 +300,7 @@ async def update(
 
 async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: str | None = None) -> None:
     """Deletes definition and audience; jobs keep what they ran. Raises `HasDependents` while others refer to it."""
-    async with database.write() as session:
+    async with database.write(scope.tenant) as session:
         await _required(session, scope, id, etag)
         dependents = (await dependents_by_definition(session, scope, [id], PageRequest(20)))[id].items
         if dependents:

@@ -26,7 +26,7 @@ async def ensure_default(database: Database, clock: Clock, scope: Scope) -> Merg
         found = await default_policy(session, scope)
     if found is not None:
         return found
-    async with database.write() as session:
+    async with database.write(scope.tenant) as session:
         if (found := await default_policy(session, scope)) is None:
             now = clock()
             row = MergePolicyRow(

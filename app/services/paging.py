@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import ErrorCode, Refusal
@@ -143,20 +143,26 @@ async def fetch_pages(
         *_key_columns(order), parent.label("page_parent"), number.label("page_number")
     )
     if place is None:
-        numbered = inner.subquery()
+        numbered = inner.add_columns(true().label("page_beyond")).subquery()
         outer = select(numbered).where(numbered.c.page_number <= request.limit + 1)
     else:
-        # Numbered over all rows, so that the first number of a page says whether anything lies behind it.
+        # Numbered over all rows too: when the very first one is not beyond the place, something lies behind the page.
         everything = inner.add_columns(_beyond(order, place, request.backward).label("page_beyond")).subquery()
-        again = func.row_number().over(partition_by=everything.c.page_parent, order_by=everything.c.page_number)
-        numbered = select(everything, again.label("page_place")).where(everything.c.page_beyond).subquery()
-        outer = select(numbered).where(numbered.c.page_place <= request.limit + 1)
+        again = func.row_number().over(
+            partition_by=(everything.c.page_parent, everything.c.page_beyond), order_by=everything.c.page_number
+        )
+        numbered = select(everything, again.label("page_place")).subquery()
+        in_page = and_(numbered.c.page_beyond, numbered.c.page_place <= request.limit + 1)
+        outer = select(numbered).where(or_(in_page, numbered.c.page_number == 1))
     found: dict[str, list[Any]] = {one: [] for one in parents}
     for row in await session.execute(outer.order_by(numbered.c.page_parent, numbered.c.page_number)):
         found[row.page_parent].append(row)
-    return {
-        one: _slice(order, request, rows, bool(rows) and rows[0].page_number > 1, make) for one, rows in found.items()
-    }
+    return {one: _slice_beyond(order, request, rows, make) for one, rows in found.items()}
+
+
+def _slice_beyond(order: Order, request: PageRequest, rows: list[Any], make: Callable[[Any], T]) -> Slice[T]:
+    behind = bool(rows) and not rows[0].page_beyond
+    return _slice(order, request, rows[1:] if behind else rows, behind, make)
 
 
 def slice_of(items: Mapping[str, T], request: PageRequest, has_next: bool, behind: bool) -> Slice[T]:

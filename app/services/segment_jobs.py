@@ -66,7 +66,7 @@ async def create(
     if definition_ids is not None:
         _refuse_size(definition_ids)
     now = clock()
-    async with database.write() as session:
+    async with database.write(scope.tenant) as session:
         if idempotency_key is not None and (known := await _by_key(session, scope, idempotency_key, now)) is not None:
             return known
         chosen = None if definition_ids is None else list(dict.fromkeys(definition_ids))
@@ -130,7 +130,7 @@ async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> Seg
 
     Raises `Refusal` for an unknown job and for one that has succeeded or failed.
     """
-    async with database.write() as session:
+    async with database.write(scope.tenant) as session:
         row = (await session.execute(select_rows(SegmentJobRow, scope).where(_JOBS.id == id))).first()
         if row is None:
             raise Refusal(ErrorCode.NOT_FOUND, f"there is no segment job {id!r} in this sandbox", ("id",))

@@ -1,5 +1,6 @@
 """The database: connections, transactions and what differs between SQLite and PostgreSQL; knows no table."""
 
+import hashlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -7,12 +8,13 @@ from typing import Any, Literal
 
 import asyncpg
 import orjson
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from app.scope import Tenant
 from app.storage.migrate import migrate, use_wal
 
 Topics = frozenset[Any]
@@ -60,12 +62,16 @@ class Database:
             yield session
 
     @asynccontextmanager
-    async def write(self) -> AsyncIterator[AsyncSession]:
+    async def write(self, tenant: Tenant | None = None) -> AsyncIterator[AsyncSession]:
         """One transaction: committed when the block ends, rolled back when it raises.
 
+        With a `tenant`, such transactions of this tenant take turns, so that what one has looked up (a free name, no
+        circle, the present etag) still holds when it writes. On SQLite all writers take turns in any case.
         Never open one inside another in the same task: SQLite has one writer, and the inner one would wait for ever.
         """
         async with self._write() as session:
+            if tenant is not None and self.dialect == "postgresql":
+                await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _lock_number(tenant)})
             yield session
             await session.commit()
             topics: Topics = frozenset(session.info.get("topics", ()))
@@ -102,6 +108,11 @@ async def connect_postgresql(dsn: str) -> asyncpg.Connection:
         return await asyncpg.connect(dsn, timeout=10)
     except (OSError, TimeoutError) as error:
         raise DatabaseAway(f"PostgreSQL does not answer: {error}") from error
+
+
+def _lock_number(tenant: Tenant) -> int:
+    name = f"{tenant.organisation}\0{tenant.sandbox}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), signed=True)
 
 
 def announce(session: AsyncSession, *topics: Any) -> None:

@@ -1,0 +1,40 @@
+"""Fixtures: the services over a real database of each kind and a real lake."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from app.clock import FixedClock
+from app.engine.lake import Lake
+from app.scope import Scope
+from app.services import definitions
+from app.services.uploads import Uploaded, ingest_file
+from app.storage.database import Database
+
+SCOPE = Scope("acme", "prod", "ann")
+CSV = "customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T10:00:00Z,700\n00001,2026-02-01,600\n"
+
+Define = Callable[..., Awaitable[definitions.DefinitionView]]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(tmp_path / "lake")
+
+
+@pytest.fixture
+async def purchases(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> Uploaded:
+    """Three purchases of two people: 00001 spent 612.5, 00002 700 dollars."""
+    file = tmp_path / "purchases.csv"
+    file.write_text(CSV)
+    return await ingest_file(database, lake, clock, SCOPE, "purchases", "EVENT", "customer", "crm", "when", file, "CSV")
+
+
+@pytest.fixture
+def define(database: Database, lake: Lake, clock: FixedClock, purchases: Uploaded) -> Define:
+    async def create(name: str, expression: str = "xEvent.sum(dollars) > 500") -> definitions.DefinitionView:
+        new = definitions.NewDefinition(name=name, expression=expression)
+        return await definitions.create(database, lake, clock, SCOPE, new)
+
+    return create

@@ -1,0 +1,145 @@
+"""Definitions: names, versions, etags and what refers to what, also when many write at once."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import select
+
+from app.clock import FixedClock
+from app.engine.lake import Lake
+from app.errors import ErrorCode, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag
+from app.scope import Scope
+from app.services import definitions
+from app.services.definitions import DefinitionView, NewDefinition
+from app.services.paging import PageRequest
+from app.storage.database import Database
+from app.storage.tables.definitions import DefinitionVersionRow
+from app.storage.tenancy import within
+from tests.services.conftest import SCOPE, Define
+
+
+async def stored(database: Database, id_: str) -> DefinitionView | None:
+    async with database.session() as session:
+        return (await definitions.get_many(session, SCOPE, [id_])).get(id_)
+
+
+async def versions(database: Database, id_: str) -> list[tuple[int, str]]:
+    async with database.session() as session:
+        rows = await session.execute(within(select(DefinitionVersionRow), DefinitionVersionRow, SCOPE.tenant))
+        return sorted((row.version, row.expression) for (row,) in rows if row.definition_id == id_)
+
+
+async def test_a_new_expression_is_a_new_version_and_a_new_name_is_not(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    first = await define("Over 500")
+    assert (first.version, first.revision, first.canonical) == (1, 1, "xEvent.sum(dollars) > 500")
+    named = await definitions.update(database, lake, clock, SCOPE, first.id, "1", {"name": "Spenders"})
+    assert (named.name, named.version, named.revision) == ("Spenders", 1, 2)
+    changed = await definitions.update(
+        database, lake, clock, SCOPE, first.id, None, {"expression": "xEvent.sum(dollars)>600"}
+    )
+    assert (changed.name, changed.version, changed.revision) == ("Spenders", 2, 3)
+    assert changed.canonical == "xEvent.sum(dollars) > 600"
+    assert await versions(database, first.id) == [(1, "xEvent.sum(dollars) > 500"), (2, "xEvent.sum(dollars)>600")]
+
+
+async def test_a_stale_etag_names_the_present_one_and_changes_nothing(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    first = await define("A")
+    second = await definitions.update(database, lake, clock, SCOPE, first.id, "1", {"description": "new"})
+    with pytest.raises(StaleEtag) as caught:
+        await definitions.update(database, lake, clock, SCOPE, first.id, "1", {"description": "newer"})
+    assert (caught.value.current, caught.value.path) == ("2", ("etag",))
+    with pytest.raises(StaleEtag):
+        await definitions.delete(database, clock, SCOPE, first.id, "1")
+    assert await stored(database, first.id) == second
+
+
+async def test_of_many_writers_with_one_etag_one_wins(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    first = await define("A")
+    answers = await asyncio.gather(
+        *(
+            definitions.update(database, lake, clock, SCOPE, first.id, "1", {"description": f"by {n}"})
+            for n in range(8)
+        ),
+        return_exceptions=True,
+    )
+    won = [answer for answer in answers if isinstance(answer, DefinitionView)]
+    assert len(won) == 1
+    assert [type(answer) for answer in answers if answer not in won] == [StaleEtag] * 7
+    assert await stored(database, first.id) == won[0]
+
+
+async def test_of_many_creations_with_one_name_one_wins(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    answers = await asyncio.gather(*(define("Same") for _ in range(8)), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, Refusal)]
+    assert [(refusal.code, refusal.path) for refusal in refused] == [(ErrorCode.ALREADY_EXISTS, ("name",))] * 7
+    assert refused[0].message == "there is a definition named 'Same' already: choose another name"
+    async with database.session() as session:
+        assert await definitions.count(session, SCOPE) == 1
+
+
+async def test_a_circle_is_refused_with_its_path(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    a = await define("A")
+    b = await define("B", f'inSegment("{a.id}")')
+    c = await define("C", f'inSegment("{b.id}")')
+    with pytest.raises(ExpressionRefused) as caught:
+        await definitions.update(database, lake, clock, SCOPE, a.id, None, {"expression": f'not inSegment("{c.id}")'})
+    found = caught.value.diagnostics[0]
+    assert found.kind == "CYCLE"
+    path = found.message.removeprefix("the definitions would refer to one another in a circle: ")
+    assert path in {"'A' → 'C' → 'B' → 'A'", "'B' → 'A' → 'C' → 'B'", "'C' → 'B' → 'A' → 'C'"}
+    assert await stored(database, a.id) == a
+
+
+async def test_what_others_refer_to_is_not_deleted(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    a = await define("A")
+    b = await define("B", f'inSegment("{a.id}")')
+    with pytest.raises(HasDependents) as caught:
+        await definitions.delete(database, clock, SCOPE, a.id)
+    assert caught.value.message == "'B' refer to it by inSegment: change or delete them first"
+    assert caught.value.dependents == (("SegmentDefinition", b.id),)
+    async with database.session() as session:
+        up = await definitions.dependencies_by_definition(session, SCOPE, [a.id, b.id], PageRequest(5))
+        down = await definitions.dependents_by_definition(session, SCOPE, [a.id, b.id], PageRequest(5))
+    assert [one.id for one in up[b.id].items] == [a.id]
+    assert [one.id for one in down[a.id].items] == [b.id]
+    assert (up[a.id].items, down[b.id].items) == ([], [])
+    await definitions.delete(database, clock, SCOPE, b.id)
+    await definitions.delete(database, clock, SCOPE, a.id)
+    assert (await stored(database, a.id), await stored(database, b.id)) == (None, None)
+
+
+async def test_several_mistakes_are_told_together(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    new = NewDefinition(name=" ", expression="xEvent.sum(dolars) > ", evaluation_methods=["EDGE"], labels=["ok", 'a"b'])
+    with pytest.raises(Refusals) as caught:
+        await definitions.create(database, lake, clock, SCOPE, new)
+    assert [(refusal.code, refusal.path) for refusal in caught.value.refusals] == [
+        (ErrorCode.INVALID_INPUT, ("name",)),
+        (ErrorCode.NOT_ELIGIBLE, ("evaluation_methods",)),
+        (ErrorCode.INVALID_INPUT, ("labels", "1")),
+        (ErrorCode.INVALID_EXPRESSION, ("expression",)),
+    ]
+
+
+async def test_a_name_is_taken_in_its_own_sandbox_only(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    await define("A")
+    other = Scope("acme", "dev", "ann")
+    twin = await definitions.create(database, lake, clock, other, NewDefinition(name="A", expression="true"))
+    async with database.session() as session:
+        assert await definitions.get_many(session, SCOPE, [twin.id]) == {}
+        assert await definitions.count(session, other) == 1

@@ -1,0 +1,143 @@
+"""Jobs as their users see them: one for each key, results of what they ran, and cancelling that takes effect soon."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.clock import FixedClock
+from app.engine.lake import Lake
+from app.errors import Refusal
+from app.services import audiences, definitions, segment_jobs
+from app.services.paging import PageRequest
+from app.services.segment_runs import run_segment_job
+from app.services.uploads import ingest_file
+from app.storage.changes import Changes
+from app.storage.claims import claim_next
+from app.storage.database import Database
+from app.storage.job_runs import JobRun
+from app.worker.loop import Worker
+from tests.services.conftest import SCOPE, Define
+
+PURCHASES = Path(__file__).parents[1] / "data" / "cdnow_purchases.csv"
+
+
+async def job_of(database: Database, id_: str) -> Any:
+    async with database.session() as session:
+        return (await segment_jobs.get_many(session, SCOPE, [id_]))[id_]
+
+
+async def run_next(database: Database, lake: Lake, clock: FixedClock) -> JobRun:
+    claim = await claim_next(database, clock, owner="test", lease=timedelta(seconds=60), kind="SEGMENT")
+    assert claim is not None
+    run = JobRun(database, clock, claim)
+    await run_segment_job(run, lake, 1)
+    return run
+
+
+async def results(database: Database, job_id: str) -> dict[str, Any]:
+    async with database.session() as session:
+        page = (await segment_jobs.segments_by_job(session, SCOPE, [job_id], PageRequest(50)))[job_id]
+    return {row.definition_id: (row.version, row.profile_count, row.by_status, row.error) for row in page.items}
+
+
+async def test_twenty_calls_with_one_key_give_one_job(database: Database, clock: FixedClock, define: Define) -> None:
+    definition = await define("A")
+    jobs = await asyncio.gather(
+        *(segment_jobs.create(database, clock, SCOPE, [definition.id], idempotency_key="k") for _ in range(20))
+    )
+    assert len({job.id for job in jobs}) == 1
+    async with database.session() as session:
+        assert await segment_jobs.count(session, SCOPE) == 1
+
+
+async def test_a_key_is_free_again_after_a_day(database: Database, clock: FixedClock, define: Define) -> None:
+    definition = await define("A")
+    first = await segment_jobs.create(database, clock, SCOPE, [definition.id], idempotency_key="k")
+    clock.advance(timedelta(hours=23, minutes=59))
+    assert (await segment_jobs.create(database, clock, SCOPE, [definition.id], idempotency_key="k")).id == first.id
+    clock.advance(timedelta(minutes=2))
+    assert (await segment_jobs.create(database, clock, SCOPE, [definition.id], idempotency_key="k")).id != first.id
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ({}, "INVALID_INPUT", "a job runs either `definitionIds` or `allDefinitions: true`: give one of the two"),
+        (
+            {"definition_ids": ["x"], "all_definitions": True},
+            "INVALID_INPUT",
+            "a job runs either `definitionIds` or `allDefinitions: true`: give one of the two",
+        ),
+    ],
+)
+async def test_what_is_to_be_run_must_be_said_once(
+    database: Database, clock: FixedClock, arguments: dict[str, Any], code: str, message: str
+) -> None:
+    with pytest.raises(Refusal) as caught:
+        await segment_jobs.create(database, clock, SCOPE, **arguments)
+    assert (caught.value.code, caught.value.message, caught.value.path) == (code, message, ("definition_ids",))
+
+
+async def test_a_job_runs_the_version_of_its_start_and_keeps_it(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    a = await define("A", "xEvent.sum(dollars) > 650")
+    first = await segment_jobs.create(database, clock, SCOPE, [a.id])
+    await run_next(database, lake, clock)
+    await definitions.update(database, lake, clock, SCOPE, a.id, None, {"expression": "xEvent.sum(dollars) > 500"})
+    second = await segment_jobs.create(database, clock, SCOPE, [a.id])
+    await run_next(database, lake, clock)
+    assert await results(database, first.id) == {a.id: (1, 1, {"REALIZED": 1, "EXISTING": 0, "EXITED": 0}, None)}
+    assert await results(database, second.id) == {a.id: (2, 2, {"REALIZED": 1, "EXISTING": 1, "EXITED": 0}, None)}
+
+
+async def test_one_that_fails_fails_alone_with_all_that_refer_to_it(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    good = await define("Good")
+    bad = await define("Bad", 'xEvent["x".matches("[")].count() > 0')
+    child = await define("Child", f'inSegment("{bad.id}")')
+    job = await segment_jobs.create(database, clock, SCOPE, all_definitions=True)
+    await run_next(database, lake, clock)
+    found = await results(database, job.id)
+    assert found[good.id] == (1, 2, {"REALIZED": 2, "EXISTING": 0, "EXITED": 0}, None)
+    assert found[bad.id][3] is not None
+    assert found[child.id][3]["code"] == "DEPENDENCY_FAILED"
+    assert bad.id in found[child.id][3]["message"]
+    ended = await job_of(database, job.id)
+    assert (ended.status, {error["definition_id"] for error in ended.errors}) == ("SUCCEEDED", {bad.id, child.id})
+
+
+async def test_a_running_job_is_cancelled_between_buckets_and_changes_no_audience(
+    database: Database, changes: Changes, lake: Lake, clock: FixedClock
+) -> None:
+    await ingest_file(
+        database, lake, clock, SCOPE, "cdnow", "EVENT", "customer_id", "customer", "date", PURCHASES, "CSV"
+    )
+    for n in range(200):
+        steps = f"[A: WHAT(dollars > {n}), B: WHAT(dollars > {n} + 1) WHEN(<= {n + 1} days after A)]"
+        new = definitions.NewDefinition(name=f"{n}", expression=f"CHAIN(xEvent, timestamp, {steps})")
+        await definitions.create(database, lake, clock, SCOPE, new)
+    job = await segment_jobs.create(database, clock, SCOPE, all_definitions=True)
+    stop = asyncio.Event()
+    working = asyncio.create_task(Worker(database, changes, lake, clock, concurrency=1, threads=1).run(stop))
+    statuses: list[str] = []
+    async for state in segment_jobs.watch(database, changes, SCOPE, job.id, None):
+        statuses.append(state.status)
+        if state.profiles_read and "CANCELLING" not in statuses:
+            await segment_jobs.cancel(database, clock, SCOPE, job.id)
+            statuses.append("CANCELLING")
+    stop.set()
+    await working
+    assert list(dict.fromkeys(statuses)) == ["QUEUED", "PROCESSING", "CANCELLING", "CANCELLED"]
+    ended = await job_of(database, job.id)
+    assert 0 < ended.profiles_read < ended.total_profiles == 23_570
+    assert {count for _, count, _, _ in (await results(database, job.id)).values()} == {None}
+    async with database.session() as session:
+        found = await audiences.page(session, SCOPE, PageRequest(500))
+    assert {row.total_profiles for row in found.items} == {None}
+    again = await segment_jobs.cancel(database, clock, SCOPE, job.id)
+    assert again.status == "CANCELLED"
