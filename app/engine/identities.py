@@ -34,7 +34,7 @@ def assign(lake: TenantLake, database: duckdb.DuckDBPyConnection, scratch: Path,
         database.execute(
             f"""
             CREATE TABLE people AS
-            WITH known AS (SELECT * FROM {_rows(current, touched)}),
+            WITH known AS (SELECT * FROM {rows_of(current, touched)}),
             next AS (SELECT __bucket, max(ordinal) + 1 AS ordinal FROM known GROUP BY __bucket),
             matched AS (
                 SELECT placed.*, known.ordinal FROM placed
@@ -79,7 +79,8 @@ def primary_identities(current: TableVersion | None, bucket: int) -> pa.Table:
     return pa.concat_tables([pq.ParquetFile(path).read() for path in paths]).sort_by("ordinal").combine_chunks()
 
 
-def _rows(current: TableVersion | None, buckets: Iterable[int]) -> str:
+def rows_of(current: TableVersion | None, buckets: Iterable[int]) -> str:
+    """SQL for the identities of these buckets."""
     wanted = set(buckets)
     paths = [current.folder / file.name for file in current.files if file.bucket in wanted] if current else []
     return parquet_list(paths, "__bucket INTEGER, ordinal INTEGER, namespace VARCHAR, id VARCHAR")
@@ -97,7 +98,7 @@ def _append(
     reader = database.sql(
         f"SELECT __bucket, __ordinal AS ordinal, {text_literal(namespace)} AS namespace, __sender AS id"
         " FROM people WHERE __fresh"
-        f" UNION ALL SELECT __bucket, ordinal, namespace, id FROM {_rows(current, crowded)} ORDER BY 1, 2"
+        f" UNION ALL SELECT __bucket, ordinal, namespace, id FROM {rows_of(current, crowded)} ORDER BY 1, 2"
     ).to_arrow_reader(65_536)
     writer = BucketWriter(scratch / "identities", uuid.uuid4().hex)
     files = writer.write(reader)
@@ -114,4 +115,4 @@ def _crowded(current: TableVersion | None, buckets: set[int]) -> set[int]:
     return {bucket for bucket in buckets if counts.get(bucket, 0) >= _TOO_MANY_FILES}
 
 
-__all__ = ["SCHEMA", "DataFile", "assign", "find", "primary_identities"]
+__all__ = ["SCHEMA", "DataFile", "assign", "find", "primary_identities", "rows_of"]

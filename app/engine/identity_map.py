@@ -13,17 +13,21 @@ _TYPE = arrow_type(IDENTITY_MAP)
 
 
 def identity_map(
-    ordinals: NDArray[np.int32], primary: pa.Table, given: Sequence[tuple[NDArray[np.int32], pa.ChunkedArray]]
+    ordinals: NDArray[np.int32],
+    owners: NDArray[np.int64],
+    known: pa.Table,
+    given: Sequence[tuple[NDArray[np.int32], pa.ChunkedArray]],
 ) -> pa.Array:
     """One map for each of the `ordinals` (rising).
 
-    `primary` has their namespaces and ids; `given` are maps of some of them, of the kind that comes out. The primary
-    identity comes first in its namespace and is marked so; the others keep the mark that they came with.
+    `known` are identities (namespace, id, primary) of the people in the rows `owners`; `given` are maps of some people,
+    of the kind that comes out. The known ones come first in their namespace with their mark, the others keep that
+    which they came with.
     """
     n = len(ordinals)
-    owner = [np.arange(n)]
-    names, ids = [primary["namespace"].combine_chunks()], [primary["id"].combine_chunks()]
-    marks = [np.ones(n, bool)]
+    owner = [owners]
+    names, ids = [_plain(known["namespace"])], [_plain(known["id"])]
+    marks = [known["primary"].to_numpy()]
     for people, maps in given:
         array = maps.combine_chunks()
         lists = array.items
@@ -35,6 +39,11 @@ def identity_map(
         ids.append(identities.field("id"))
         marks.append(identities.field("primary").fill_null(False).to_numpy(zero_copy_only=False))
     return _assembled(n, np.concatenate(owner), pa.concat_arrays(names), pa.concat_arrays(ids), np.concatenate(marks))
+
+
+def _plain(column: pa.ChunkedArray) -> pa.Array:
+    found = column.combine_chunks()
+    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
 
 
 def _assembled(

@@ -47,8 +47,17 @@ class TenantLake:
     def identities(self) -> Path:
         return self.folder / "identities"
 
+    @property
+    def graph(self) -> Path:
+        """Who is the same person, and the data of those persons."""
+        return self.folder / "graph"
+
     def dataset(self, dataset_id: str) -> Path:
         return self.folder / "datasets" / file_name(dataset_id)
+
+    def stitched(self, dataset_id: str) -> Path:
+        """A dataset's rows once more, by persons."""
+        return self.graph / "data" / file_name(dataset_id)
 
     def views(self, policy_id: str) -> Path:
         """The views of a merge policy, one folder for each generation; the last one is in use."""

@@ -2,7 +2,7 @@
 
 from app.engine.identities import find
 from app.engine.pages import Event, EventPage, Identity, Key, Person
-from app.engine.snapshot import Snapshot, open_snapshot, reopen
+from app.engine.snapshot import Snapshot, find_person, open_snapshot, reopen
 from app.engine.view import Dataset, MergeRule, schema_of
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Person",
     "Snapshot",
     "find",
+    "find_person",
     "open_snapshot",
     "reopen",
     "schema_of",

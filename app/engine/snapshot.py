@@ -14,11 +14,24 @@ from pyroaring import BitMap
 from app.engine import pages
 from app.engine.bucket import Bucket, Needs, Path
 from app.engine.delta import DataFile
+from app.engine.identities import find
+from app.engine.identity_graph import open_graph
 from app.engine.ingest import TIMESTAMP
 from app.engine.lake import TenantLake
 from app.engine.leaves import open_file, prune, read_columns, stored_type
 from app.engine.pages import EventPage, Key, Person
-from app.engine.view import ORDINAL, Dataset, MergeRule, Sources, View, namespaces, open_view, refresh, sources
+from app.engine.view import (
+    ORDINAL,
+    Dataset,
+    MergeRule,
+    Sources,
+    View,
+    namespaces,
+    open_view,
+    people_graph,
+    refresh,
+    sources,
+)
 from app.pql.schema import EVENTS, ObjectType
 
 
@@ -30,8 +43,35 @@ def open_snapshot(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]
 
 def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinned: Mapping[str, Any]) -> "Snapshot":
     """The data of an earlier snapshot, by its `pinned`; what has come since is not seen."""
-    found = sources(lake, rule, datasets, pinned["datasets"])
+    version = pinned.get("graph")
+    graph = open_graph(lake, version) if version is not None else None
+    found = sources(lake, rule, datasets, pinned["datasets"], graph)
     return Snapshot(found, open_view(lake, rule, pinned["view"]["generation"], pinned["view"]["version"]))
+
+
+def find_person(
+    lake: TenantLake, snapshot: "Snapshot", datasets: Sequence[Dataset], namespace: str, id: str
+) -> Key | None:
+    """The person with this identity; None for nobody.
+
+    Without an identity graph several profiles may name one identity: the one that has it as its primary identity is
+    meant, or else the one in the lowest bucket with the lowest ordinal.
+    """
+    graph = snapshot.sources.graph
+    if graph is not None:
+        candidates = [graph.find(namespace, id)]
+    else:
+        primary = find(lake, namespace, id)
+        if primary is not None and snapshot.people([primary])[0] is not None:
+            return primary
+        graph = people_graph(lake, datasets)
+        person = graph.find(namespace, id)
+        candidates = [*graph.fragments(person)] if person is not None else []
+    keys = [key for key in candidates if key is not None]
+    for key, found in zip(keys, snapshot.people(keys), strict=True):
+        if found is not None and any((one.namespace, one.id) == (namespace, id) for one in found.identities):
+            return key
+    return None
 
 
 @dataclass(frozen=True)
@@ -61,8 +101,14 @@ class Snapshot:
         table = self.view.table
         return {
             "datasets": {dataset: version.version for dataset, version in tables.items()},
+            "graph": self.graph_version,
             "view": {"generation": self.view.generation, "version": table.version if table is not None else None},
         }
+
+    @property
+    def graph_version(self) -> int | None:
+        """The version of the identity graph whose persons these are; None when each fragment is a person."""
+        return self.sources.graph.version if self.sources.graph is not None else None
 
     def profiles_in(self, bucket: int) -> int:
         return sum(file.rows for file in self._view_files if file.bucket == bucket)
@@ -175,4 +221,4 @@ def _merged_order(keys: pa.Table, files: Sequence[FilePath]) -> NDArray[np.int64
     return order
 
 
-__all__ = ["Snapshot", "open_snapshot", "reopen"]
+__all__ = ["Snapshot", "find_person", "open_snapshot", "reopen"]

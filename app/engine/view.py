@@ -1,4 +1,10 @@
-"""The merged view of a merge policy: one row for each person of a bucket, kept up to date; knows no expressions."""
+"""The merged view of a merge policy: one row for each person of a bucket, kept up to date; knows no expressions.
+
+With the identity graph `none` a person is a primary identity, and the view is made of the datasets. With `pdg` it is a
+person of the `identity_graph`, and the view is made of the datasets' copies by persons (`stitching`), which have the
+same form; a record then is that of one fragment, and of several in one dataset the newest counts first. Views are one
+for each merge policy and never read one another, so that both kinds stand side by side in one sandbox.
+"""
 
 import base64
 import hashlib
@@ -20,10 +26,12 @@ from app.engine.arrow_types import arrow_type
 from app.engine.delta import BUCKET, DataFile, TableVersion, bucket_folder, commit, open_table
 from app.engine.fields import contradicts, widen
 from app.engine.identities import primary_identities
+from app.engine.identity_graph import Graph, graph_of
 from app.engine.identity_map import identity_map
 from app.engine.ingest import TIMESTAMP, user_fields
 from app.engine.lake import TenantLake
 from app.engine.leaves import open_file, plain_type, read_columns, stored_type
+from app.engine.stitching import FRAGMENT, open_stitched, stitched
 from app.pql.schema import IDENTITY_MAP, ObjectType, Scalar, Type, profile_schema
 
 ORDINAL = "__ordinal"
@@ -49,20 +57,28 @@ class MergeRule:
     `TIMESTAMP_ORDERED`: for each field the newest value that is not null, over all datasets. `DATA_SET_PRECEDENCE`: the
     value of the first dataset that has one, in the order of `datasets`; records of other datasets are left out (with no
     `datasets`, the order is that in which the datasets are given). Events are never merged.
+
+    `identity_graph` tells whose records are one person's: `NONE` those with one primary identity, `PDG` all that are
+    linked by identities.
     """
 
     id: str
     method: Literal["TIMESTAMP_ORDERED", "DATA_SET_PRECEDENCE"]
     datasets: tuple[str, ...] = ()
+    identity_graph: Literal["NONE", "PDG"] = "NONE"
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The dataset versions that a view is made of; records in the order of their precedence."""
+    """The dataset versions that a view is made of; records in the order of their precedence.
+
+    With a `graph` they are the copies by persons of that version.
+    """
 
     rule: MergeRule
     records: Mapping[str, TableVersion]
     events: Mapping[str, TableVersion]
+    graph: Graph | None = None
 
     @property
     def record_fields(self) -> ObjectType:
@@ -90,6 +106,11 @@ class Sources:
                 for file in sorted(table.files, key=lambda file: file.name):
                     parts.setdefault(file.bucket, []).append(f"{kind}/{dataset}/{file.name}")
         start = f"{_FORM}/{self.rule.method}"
+        if self.graph is not None:
+            start += "/pdg"
+            for file in self.graph.members:
+                if file.bucket in parts:
+                    parts[file.bucket].append(f"m/{file.name}")
         return {
             bucket: hashlib.sha256("\n".join([start, *names]).encode()).hexdigest()[:32]
             for bucket, names in parts.items()
@@ -97,14 +118,21 @@ class Sources:
 
 
 def sources(
-    lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], versions: Mapping[str, int] | None = None
+    lake: TenantLake,
+    rule: MergeRule,
+    datasets: Sequence[Dataset],
+    versions: Mapping[str, int] | None = None,
+    graph: Graph | None = None,
 ) -> Sources:
-    """The datasets as they are now, or at the versions given (a dataset without one is left out)."""
+    """The datasets as they are now, or at the versions given (a dataset without one is left out), or by persons as in
+    a version of the graph that they were laid out for."""
     order = [dataset.id for dataset in datasets if dataset.kind == "PROFILE"]
     if rule.method == "DATA_SET_PRECEDENCE" and rule.datasets:
         order = [chosen for chosen in rule.datasets if chosen in order]
     events = [dataset.id for dataset in datasets if dataset.kind == "EVENT"]
-    if versions is None:
+    if graph is not None:
+        tables: Mapping[str, TableVersion | None] = open_stitched(lake, graph).tables
+    elif versions is None:
         tables = {name: open_table(lake.dataset(name)) for name in [*order, *events]}
     else:
         tables = {
@@ -115,7 +143,13 @@ def sources(
         rule,
         {name: opened[name] for name in order if name in opened},
         {name: opened[name] for name in events if name in opened},
+        graph,
     )
+
+
+def people_graph(lake: TenantLake, datasets: Sequence[Dataset]) -> Graph:
+    """Who is the same person, by all of the sandbox's datasets as they are now."""
+    return graph_of(lake, [dataset.id for dataset in datasets])
 
 
 def schema_of(lake: TenantLake, datasets: Sequence[Dataset]) -> ObjectType:
@@ -134,7 +168,11 @@ class View:
 def refresh(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]) -> tuple[Sources, View]:
     """Brings the view up to date, rebuilding touched buckets only, and gives the versions that it then shows."""
     with lake.lock(f"view {rule.id}"):
-        found = sources(lake, rule, datasets)
+        graph = None
+        if rule.identity_graph == "PDG":
+            graph = people_graph(lake, datasets)
+            stitched(lake, graph)
+        found = sources(lake, rule, datasets, graph=graph)
         generation = max((int(path.name) for path in lake.views(rule.id).glob("[0-9]*")), default=1)
         current = open_table(lake.views(rule.id) / str(generation))
         fields = _view_fields(found)
@@ -191,7 +229,7 @@ def _build_files(
     with lake.scratch() as scratch:
         for bucket, fingerprint in wanted.items():
             name = f"{bucket_folder(bucket)}/{fingerprint}-{uuid.uuid4().hex}.parquet"
-            table = _merged(found, fields, primary_identities(known, bucket), bucket)
+            table = _merged(found, fields, known, bucket)
             _write(scratch / "view.parquet", table)
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (scratch / "view.parquet").rename(folder / name)
@@ -199,35 +237,55 @@ def _build_files(
     return added
 
 
-def _merged(found: Sources, fields: ObjectType, known: pa.Table, bucket: int) -> pa.Table:
+def _merged(found: Sources, fields: ObjectType, known: TableVersion | None, bucket: int) -> pa.Table:
     """The people of the bucket: their ordinals, ids, identities and merged fields."""
     records = [_records(table, fields, bucket) for table in found.records.values()]
     senders = [_ordinals(path) for table in found.events.values() for path in table.paths(bucket)]
     ordinals = np.unique(np.concatenate([*(record[ORDINAL].to_numpy() for record in records), *senders]))
     columns: dict[str, pa.Array] = {ORDINAL: pa.array(ordinals.astype(np.int32))}
-    primary = known.take(pa.array(ordinals))
-    columns[PROFILE] = pc.binary_join_element_wise(primary["namespace"], primary["id"], ":").combine_chunks()
+    owners, names = _names(found, known, ordinals, bucket)
+    firsts = names.take(pa.array(np.searchsorted(owners, np.arange(len(ordinals)))))
+    columns[PROFILE] = pc.binary_join_element_wise(firsts["namespace"], firsts["id"], ":").combine_chunks()
     given = [
         (record[ORDINAL].to_numpy(), record[_IDENTITIES]) for record in records if _IDENTITIES in record.schema.names
     ]
-    columns[_IDENTITIES] = identity_map(ordinals, primary, given)
-    rows, ranks = _ranked(found, ordinals, records)
+    columns[_IDENTITIES] = identity_map(ordinals, owners, names, given)
+    order = _order(found, ordinals, records)
     for name, type_ in fields.fields.items():
-        if name != _IDENTITIES:
-            there = [
-                (record[name], rows[i], ranks[i]) for i, record in enumerate(records) if name in record.schema.names
-            ]
-            if there:
-                columns[name] = _newest(there, type_, len(ordinals))
+        if name != _IDENTITIES and any(name in record.schema.names for record in records):
+            columns[name] = _best(_column(records, name, type_), type_, order)
     return pa.table(columns)
 
 
+def _names(
+    found: Sources, known: TableVersion | None, ordinals: NDArray[np.int32], bucket: int
+) -> tuple[NDArray[np.int64], pa.Table]:
+    """Identities (namespace, id, primary) and the row of the person of each (rising); that of the profile id first."""
+    if found.graph is None:
+        table = primary_identities(known, bucket).take(pa.array(ordinals))
+        return np.arange(len(ordinals)), table.append_column("primary", pa.array(np.ones(len(ordinals), bool)))
+    table = found.graph.members_of(bucket)
+    persons = table["person"].to_numpy()
+    table = table.filter(pa.array(np.isin(persons, ordinals)))
+    own = (
+        pc.fill_null(
+            pc.and_(pc.equal(table["place"], bucket), pc.equal(table["ordinal"], table["person"])), False
+        ).to_numpy(zero_copy_only=False)
+        if table.num_rows
+        else np.zeros(0, bool)
+    )
+    owners = np.searchsorted(ordinals, table["person"].to_numpy())
+    order = np.lexsort((~own, owners))
+    named = table.select(["namespace", "id"]).append_column("primary", pc.is_valid(table["ordinal"]))
+    return owners[order], named.take(pa.array(order))
+
+
 def _records(table: TableVersion, fields: ObjectType, bucket: int) -> pa.Table:
-    """What one dataset knows of each person of the bucket, by ordinal; a later batch replaces a person's record."""
+    """What one dataset knows of each person of the bucket, in no order; a later batch replaces a fragment's record."""
     parts = []
     for path in table.paths(bucket):
         file = open_file(path, fields)
-        part = read_columns(file, fields, plain=[ORDINAL, "__version", "__time"])
+        part = read_columns(file, fields, plain=[ORDINAL, FRAGMENT, "__version", "__time"])
         absent = [name for name in fields.fields if name not in part.schema.names and name in table.schema.names]
         for name in absent:
             part = part.append_column(name, pa.nulls(part.num_rows, stored_type(fields.fields[name])))
@@ -235,9 +293,9 @@ def _records(table: TableVersion, fields: ObjectType, bucket: int) -> pa.Table:
     if not parts:
         return pa.table({ORDINAL: pa.array([], pa.int32()), "__time": pa.array([], pa.timestamp("us", tz="UTC"))})
     rows = pa.concat_tables([part.select(parts[0].schema.names) for part in parts]).combine_chunks()
-    ordinals, versions = rows[ORDINAL].to_numpy(), rows["__version"].to_numpy()
-    order = np.lexsort((versions, ordinals))
-    last = np.flatnonzero(np.append(np.diff(ordinals[order]) != 0, True))
+    fragments = rows[FRAGMENT if FRAGMENT in rows.schema.names else ORDINAL].to_numpy()
+    order = np.lexsort((rows["__version"].to_numpy(), fragments))
+    last = np.flatnonzero(np.append(np.diff(fragments[order]) != 0, True))
     return rows.take(pa.array(order[last]))
 
 
@@ -245,52 +303,60 @@ def _ordinals(path: Path) -> NDArray[np.int32]:
     return np.unique(pq.ParquetFile(path).read(columns=[ORDINAL])[ORDINAL].to_numpy())
 
 
-def _ranked(
-    found: Sources, ordinals: NDArray[np.int32], records: Sequence[pa.Table]
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.int64]]]:
-    """For each dataset and person: the row of the record (-1 without one), and how much it counts (more is better)."""
-    rows, ranks = [], []
-    for position, record in enumerate(records):
-        row = np.full(len(ordinals), -1, np.int64)
-        places = np.searchsorted(ordinals, record[ORDINAL].to_numpy())
-        row[places] = np.arange(record.num_rows)
-        rank = np.full(len(ordinals), -position, np.int64)
-        if found.rule.method == "TIMESTAMP_ORDERED":
-            rank[places] = record["__time"].cast(pa.int64()).to_numpy()
-        rows.append(row)
-        ranks.append(rank)
-    return rows, ranks
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """All records below each other: `rows` of them by person, those that count more first; `owners` their persons."""
+
+    rows: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    people: int
+
+    def first(self, valid: NDArray[np.bool_]) -> pa.Array:
+        """Of each person the first row that is valid; null when there is none."""
+        places = np.flatnonzero(valid[self.rows])
+        owners = self.owners[places]
+        begins = np.flatnonzero(np.insert(np.diff(owners) != 0, 0, True)) if len(owners) else places
+        chosen = np.full(self.people, -1, np.int64)
+        chosen[owners[begins]] = self.rows[places[begins]]
+        return pa.array(chosen, mask=chosen < 0)
 
 
-_Candidate = tuple[pa.ChunkedArray | pa.Array, NDArray[np.int64], NDArray[np.int64]]
+def _order(found: Sources, ordinals: NDArray[np.int32], records: Sequence[pa.Table]) -> _Order:
+    """By the rule. Of records that are equally new the one of the first dataset, then of the first fragment, wins."""
+    if not records:
+        return _Order(np.empty(0, np.int64), np.empty(0, np.int64), len(ordinals))
+    owners = np.searchsorted(ordinals, np.concatenate([record[ORDINAL].to_numpy() for record in records]))
+    ages = -np.concatenate([record["__time"].cast(pa.int64()).to_numpy() for record in records])
+    datasets = np.repeat(np.arange(len(records)), [record.num_rows for record in records])
+    rows = np.arange(len(owners))
+    keys = (ages, datasets) if found.rule.method == "TIMESTAMP_ORDERED" else (datasets, ages)
+    order = np.lexsort((rows, keys[1], keys[0], owners))
+    return _Order(order, owners[order], len(ordinals))
 
 
-def _newest(candidates: Sequence[_Candidate], type_: Type, n: int) -> pa.Array:
+def _column(records: Sequence[pa.Table], name: str, type_: Type) -> pa.Array:
+    """One field of all records below each other."""
+    target = stored_type(type_)
+    parts = [
+        _one_array(record[name]) if name in record.schema.names else pa.nulls(record.num_rows, target)
+        for record in records
+    ]
+    return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+
+
+def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _best(values: pa.Array, type_: Type, order: _Order) -> pa.Array:
     """For each person the value, of those that are not null, that counts most; of objects, each field for itself."""
-    arrays = [column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column, _, _ in candidates]
-    if len(arrays) == 1:
-        rows = candidates[0][1]
-        return arrays[0].take(pa.array(rows, mask=rows < 0))
-    if isinstance(type_, ObjectType):
-        target = stored_type(type_)
-        children = []
-        for position, inner in enumerate(type_.fields.values()):
-            inside = [
-                (array.flatten()[position], rows, ranks)
-                for array, (_, rows, ranks) in zip(arrays, candidates, strict=True)
-            ]
-            children.append(_newest(inside, inner, n))
+    if isinstance(type_, ObjectType) and len(order.rows) > len(np.unique(order.owners)):
+        children = [
+            _best(child, inner, order) for child, inner in zip(values.flatten(), type_.fields.values(), strict=True)
+        ]
         absent = np.logical_and.reduce([child.is_null().to_numpy(zero_copy_only=False) for child in children])
-        return pa.StructArray.from_arrays(children, fields=list(target), mask=pa.array(absent))
-    best, chosen = np.full(n, np.iinfo(np.int64).min), np.full(n, -1, np.int64)
-    offset = 0
-    for array, (_, rows, ranks) in zip(arrays, candidates, strict=True):
-        valid = np.append(array.is_valid().to_numpy(zero_copy_only=False), False)
-        # Of equal ranks the first dataset wins; row -1 (no record) is the appended False.
-        better = valid[rows] & ((chosen < 0) | (ranks > best))
-        best[better], chosen[better] = ranks[better], rows[better] + offset
-        offset += len(array)
-    return pa.concat_arrays(arrays).take(pa.array(chosen, mask=chosen < 0))
+        return pa.StructArray.from_arrays(children, fields=list(stored_type(type_)), mask=pa.array(absent))
+    return values.take(order.first(values.is_valid().to_numpy(zero_copy_only=False)))
 
 
 def _write(path: Path, table: pa.Table) -> None:
