@@ -2,15 +2,20 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Self
+from typing import Annotated, Any, Self, cast
 
 import strawberry
 
 from app.api.connections import After, Connection, First, asked, connect
 from app.api.context import Info, Operation
 from app.api.datasets import Dataset
-from app.api.described import enum_value, resolver
-from app.api.global_ids import Node, find_id, global_id
+from app.api.deletions import DeleteArgument, DeletePayload
+from app.api.described import enum_value, mutation, resolver
+from app.api.errors import UserError, attempt, errors_field
+from app.api.filters import many_ids
+from app.api.global_ids import Node, find_id, global_id, need_id
+from app.api.scalars import given
+from app.errors import ErrorCode, Refusal, Refusals
 from app.services import merge_policies
 from app.storage.tables.merge_policies import MergePolicyRow
 
@@ -86,3 +91,109 @@ class MergePolicyQueries:
             MergePolicy.of,
             lambda: operation.read(lambda session: merge_policies.count(session, operation.scope)),
         )
+
+
+_IDS = "For DATA_SET_PRECEDENCE, by global or raw id: the datasets of records, the one that wins first."
+_INPUT = {"datasets": ("datasetIds",)}
+
+
+@strawberry.input(description="A new merge policy.")
+class CreateMergePolicyInput:
+    name: str = strawberry.field(description="Name.")
+    method: MergeMethod = strawberry.field(description="Which value of a field wins.")
+    identity_graph: GraphType = strawberry.field(
+        default=GraphType.NONE, description="Which fragments are taken for one person."
+    )
+    dataset_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
+    is_default: bool | None = strawberry.field(
+        default=False, description="Whether it takes the place of the default policy."
+    )
+
+    def as_new(self) -> merge_policies.NewPolicy:
+        return merge_policies.NewPolicy(
+            self.name,
+            self.method.value,
+            self.identity_graph.value,
+            many_ids("Dataset", self.dataset_ids, "datasets") or (),
+            bool(self.is_default),
+        )
+
+
+@strawberry.input(description="Changes of a merge policy: only the given fields change; null names no datasets.")
+class UpdateMergePolicyInput:
+    id: strawberry.ID = strawberry.field(description="Global id, or the raw `mergePolicyId`.")
+    etag: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="As it was read; refused when it has changed since. Unchecked unless given.",
+    )
+    name: str | None = strawberry.field(default=strawberry.UNSET, description="Name.")
+    method: MergeMethod | None = strawberry.field(default=strawberry.UNSET, description="Which value of a field wins.")
+    identity_graph: GraphType | None = strawberry.field(
+        default=strawberry.UNSET, description="Which fragments are taken for one person."
+    )
+    dataset_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
+    is_default: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="True to take the place of the default policy."
+    )
+
+    def as_changes(self) -> merge_policies.PolicyChanges:
+        """Raises `Refusals` for nulls where there must be a value."""
+        needed = ("name", "method", "identity_graph", "is_default")
+        nulls = [name for name in needed if getattr(self, name) is None]
+        if nulls:
+            message = "it cannot be null: leave it out to keep it as it is"
+            raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
+        changes: dict[str, Any] = {
+            name: value.value if isinstance(value, Enum) else value
+            for name in needed
+            if (value := getattr(self, name)) is not strawberry.UNSET
+        }
+        if self.dataset_ids is not strawberry.UNSET:
+            changes["datasets"] = many_ids("Dataset", self.dataset_ids, "datasets") or ()
+        return cast(merge_policies.PolicyChanges, changes)
+
+
+@strawberry.type(description="Outcome of a change to a merge policy.")
+class MergePolicyPayload:
+    merge_policy: MergePolicy | None = strawberry.field(description="The policy; null when it was refused.")
+    errors: list[UserError] = errors_field()
+
+
+CreateArgument = Annotated[CreateMergePolicyInput, strawberry.argument(description="What it is to be.")]
+UpdateArgument = Annotated[UpdateMergePolicyInput, strawberry.argument(description="Which one, and what changes.")]
+
+
+@strawberry.type
+class MergePolicyMutations:
+    @mutation(description="Makes a merge policy.")
+    async def create_merge_policy(self, info: Info, input: CreateArgument) -> MergePolicyPayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def create() -> MergePolicyRow:
+            return await merge_policies.create(parts.database, parts.clock, scope, input.as_new())
+
+        row, errors = await attempt(info, create, "input", names=_INPUT)
+        return MergePolicyPayload(merge_policy=None if row is None else MergePolicy.of(row), errors=errors)
+
+    @mutation(description="Changes a merge policy; memberships follow with the next evaluation.")
+    async def update_merge_policy(self, info: Info, input: UpdateArgument) -> MergePolicyPayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def update() -> MergePolicyRow:
+            raw, changes = need_id("MergePolicy", input.id, "id"), input.as_changes()
+            return await merge_policies.update(parts.database, parts.clock, scope, raw, given(input.etag), changes)
+
+        row, errors = await attempt(info, update, "input", names=_INPUT)
+        return MergePolicyPayload(merge_policy=None if row is None else MergePolicy.of(row), errors=errors)
+
+    @mutation(description="Deletes a merge policy; refused for the default one, and while audiences use it.")
+    async def delete_merge_policy(self, info: Info, input: DeleteArgument) -> DeletePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def delete() -> strawberry.ID:
+            raw = need_id("MergePolicy", input.id, "id")
+            await merge_policies.delete(parts.database, scope, raw, given(input.etag))
+            return global_id("MergePolicy", raw)
+
+        deleted, errors = await attempt(info, delete, "input")
+        return DeletePayload(deleted_id=deleted, errors=errors)

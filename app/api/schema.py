@@ -12,7 +12,7 @@ from app.api.definitions import DefinitionMutations, DefinitionQueries
 from app.api.errors import ERROR_TYPES
 from app.api.folders import FolderMutations, FolderQueries
 from app.api.limits import GatewaySchema, extensions
-from app.api.merge_policies import MergePolicyQueries
+from app.api.merge_policies import MergePolicyMutations, MergePolicyQueries
 from app.api.nodes import NodeQueries
 from app.api.pql import PqlQueries
 from app.api.profiles import ProfileQueries
@@ -41,7 +41,7 @@ class Query(
     description="What can be changed. What the caller did wrong comes back as `errors`, "
     "which is empty exactly when it was done."
 )
-class Mutation(DatasetMutations, DefinitionMutations, SegmentJobMutations, FolderMutations):
+class Mutation(DatasetMutations, DefinitionMutations, SegmentJobMutations, FolderMutations, MergePolicyMutations):
     pass
 
 

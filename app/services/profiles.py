@@ -9,7 +9,7 @@ from typing import Any
 
 from app.engine.lake import Lake
 from app.engine.membership import Membership, MembershipFiles
-from app.engine.profiles import Event, Key, MergeRule, Person, Snapshot, find, open_snapshot
+from app.engine.profiles import Event, Key, MergeRule, Person, Snapshot, find_person, open_snapshot
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 from app.services.expressions import data_sources
@@ -78,16 +78,16 @@ class ProfileReader:
     # ------------------------------------------------------------ people
 
     async def find(self, profile_id: str) -> Key | None:
-        """By "namespace:id" of the primary identity."""
+        """By "namespace:id" of an identity; the primary one is what the profile's own id says."""
         namespace, colon, id_ = profile_id.partition(":")
         return await self.find_identity(namespace, id_) if colon else None
 
     async def find_identity(self, namespace: str, id: str) -> Key | None:
-        """By primary identity; somebody without any record or event is nobody."""
-        key = await asyncio.to_thread(find, self._lake, namespace, id)
-        if key is None:
-            return None
-        return key if (await self.people([key])).get(key) is not None else None
+        """By any identity, the primary one first; somebody without any record or event is nobody."""
+        snapshot = await self._snapshot()
+        async with self._database.session() as session:
+            datasets = await data_sources(session, self._scope)
+        return await asyncio.to_thread(find_person, self._lake, snapshot, datasets, namespace, id)
 
     async def people(self, keys: Sequence[Key]) -> dict[Key, Person]:
         snapshot = await self._snapshot()

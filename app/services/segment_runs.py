@@ -103,6 +103,12 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
         datasets = await data_sources(session, scope)
         consent = await _consents(session, scope, parts)
         heads = await definition_heads(session, scope)
+    if len(policies) > 1:
+        # One evaluation reads one view: results of another view's people would be wrong, so there are none.
+        names = ", ".join(repr(policies[id_].name) for id_ in sorted(policies))
+        message = f"the job's definitions have different merge policies ({names}): start one job for each of them"
+        await job_run.finish(JobStatus.FAILED, errors=[{"code": "INVALID_INPUT", "message": message}])
+        return None
     rule = rule_of(policies[next(iter(sorted(policies)))])
     pinned = job.snapshot
     if pinned is None:

@@ -1,0 +1,77 @@
+"""Merge policies over the API: made, changed, deleted, and refused with nothing changed."""
+
+from typing import Any
+
+from tests.api.conftest import Api
+
+FIELDS = "mergePolicy { mergePolicyId name method identityGraph isDefault etag datasets { datasetId } }"
+ERRORS = "errors { __typename code path message ... on StaleEtagError { currentEtag } }"
+CREATE = f"mutation ($input: CreateMergePolicyInput!) {{ createMergePolicy(input: $input) {{ {FIELDS} {ERRORS} }} }}"
+UPDATE = f"mutation ($input: UpdateMergePolicyInput!) {{ updateMergePolicy(input: $input) {{ {FIELDS} {ERRORS} }} }}"
+DELETE = f"mutation ($input: DeleteInput!) {{ deleteMergePolicy(input: $input) {{ deletedId {ERRORS} }} }}"
+
+
+async def all_policies(api: Api) -> list[Any]:
+    found = await api.query("{ mergePolicies { nodes { mergePolicyId name isDefault etag } } }")
+    nodes: list[Any] = found["mergePolicies"]["nodes"]
+    return nodes
+
+
+async def made(api: Api, **input: Any) -> dict[str, Any]:
+    payload: dict[str, Any] = (await api.query(CREATE, input=input))["createMergePolicy"]
+    return payload
+
+
+async def test_a_policy_is_made_changed_and_deleted(api: Api) -> None:
+    people = await api.dataset("people", "PROFILE")
+    policy = await made(api, name="Shop first", method="DATA_SET_PRECEDENCE", datasetIds=[people])
+    assert policy["errors"] == []
+    one = policy["mergePolicy"]
+    assert (one["etag"], one["isDefault"], one["datasets"]) == ("1", False, [{"datasetId": people}])
+    id_ = one["mergePolicyId"]
+    change = {"id": id_, "etag": "1", "method": "TIMESTAMP_ORDERED", "datasetIds": None, "isDefault": True}
+    changed = (await api.query(UPDATE, input=change))["updateMergePolicy"]
+    assert changed["errors"] == []
+    assert (changed["mergePolicy"]["method"], changed["mergePolicy"]["etag"]) == ("TIMESTAMP_ORDERED", "2")
+    assert {each["mergePolicyId"]: (each["isDefault"], each["etag"]) for each in await all_policies(api)} == {
+        "default": (False, "2"),
+        id_: (True, "2"),
+    }
+    stale = (await api.query(UPDATE, input=change))["updateMergePolicy"]["errors"]
+    assert [(error["__typename"], error["currentEtag"]) for error in stale] == [("StaleEtagError", "2")]
+    refused = (await api.query(DELETE, input={"id": id_}))["deleteMergePolicy"]
+    assert (refused["deletedId"], refused["errors"][0]["code"]) == (None, "INVALID_STATE")
+    back = (await api.query(UPDATE, input={"id": "default", "isDefault": True}))["updateMergePolicy"]
+    assert back["errors"] == []
+    assert (await api.query(DELETE, input={"id": id_, "etag": "3"}))["deleteMergePolicy"]["errors"] == []
+    assert [each["mergePolicyId"] for each in await all_policies(api)] == ["default"]
+
+
+async def test_what_does_not_fit_is_refused_together_and_changes_nothing(api: Api) -> None:
+    events = await api.dataset()
+    before = await all_policies(api)
+    errors = (await made(api, name=" ", method="DATA_SET_PRECEDENCE", datasetIds=[events, "nowhere"]))["errors"]
+    assert [(error["code"], error["path"]) for error in errors] == [
+        ("INVALID_INPUT", ["input", "name"]),
+        ("INVALID_INPUT", ["input", "datasetIds", "0"]),
+        ("NOT_FOUND", ["input", "datasetIds", "1"]),
+    ]
+    errors = (await made(api, name="P", method="DATA_SET_PRECEDENCE"))["errors"]
+    assert [(error["code"], error["path"]) for error in errors] == [("INVALID_INPUT", ["input", "datasetIds"])]
+    unmade = [policy for policy in await all_policies(api) if policy["mergePolicyId"] != "default"]
+    assert (unmade, before) == ([], [])
+
+
+async def test_a_policy_in_use_is_not_deleted_and_another_sandbox_does_not_see_it(api: Api) -> None:
+    await api.loaded()
+    id_ = (await made(api, name="P", method="TIMESTAMP_ORDERED"))["mergePolicy"]["mergePolicyId"]
+    document = """mutation ($input: CreateSegmentDefinitionInput!) { createSegmentDefinition(input: $input) {
+      errors { message } } }"""
+    new = {"name": "Big", "expression": "xEvent.sum(dollars) > 500", "mergePolicyId": id_}
+    assert (await api.query(document, input=new))["createSegmentDefinition"]["errors"] == []
+    errors = (await api.query(DELETE, input={"id": id_}))["deleteMergePolicy"]["errors"]
+    assert [(error["__typename"], error["code"]) for error in errors] == [("DependentsError", "HAS_DEPENDENTS")]
+    assert errors[0]["message"].startswith("'Big' use it")
+    elsewhere = (await api.within("dev").query(DELETE, input={"id": id_}))["deleteMergePolicy"]["errors"]
+    assert [error["code"] for error in elsewhere] == ["NOT_FOUND"]
+    assert id_ in [policy["mergePolicyId"] for policy in await all_policies(api)]
