@@ -30,6 +30,7 @@ from app.pql.printer import print_tree
 from app.scope import Scope
 from app.services.uploads import FORMATS, ingest_file
 from app.settings import InvalidSettings, Settings, load_settings
+from app.storage.database import InvalidDatabaseUrl
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ def main() -> None:
     """The entry point: refusals become one clear sentence on standard error and exit code 1."""
     try:
         cli()
-    except (Refusal, Refusals, InvalidSettings) as refusal:
+    except (Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl) as refusal:
         _fail(str(refusal))
 
 
@@ -237,8 +238,7 @@ def _expressions(given: list[str] | None) -> Iterator[str]:
 
 def _error_line(found: Diagnostic) -> str:
     level = "ERROR" if found.severity is Severity.ERROR else "WARNING"
-    hint = f" (did you mean {', '.join(found.suggestions)}?)" if found.suggestions else ""
-    return f"{level} {found.line}:{found.column} {found.kind.lower()} {found.message}{hint}"
+    return f"{level} {found.line}:{found.column} {found.kind.lower()} {found.message}"
 
 
 async def _with_parts(settings: Settings, use: Any) -> None:
@@ -256,13 +256,13 @@ async def _work(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     _refuse_open_door(settings)
+    app = create_app(settings)
     try:
         listener = socket.create_server((settings.host, settings.port), reuse_port=False)
     except OSError as error:
         _fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port")
     with listener:
         host, port = listener.getsockname()[:2]
-        app = create_app(settings)
         config = uvicorn.Config(
             app,
             log_config=None,

@@ -17,7 +17,7 @@ from app.clock import Clock, utc_now
 from app.engine.lake import Lake
 from app.settings import Settings
 from app.storage.changes import Changes
-from app.storage.database import Database
+from app.storage.database import Database, read_url
 from app.worker.housekeeping import keep_house
 from app.worker.loop import Worker
 
@@ -85,7 +85,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
     """The ASGI application. Its parts open when it starts and close when it stops.
 
     Whoever stops the server sets `app.state.stopping` first, so that streams end and do not hold it up.
+    Raises `InvalidDatabaseUrl`.
     """
+    read_url(settings.database)
     stopping = asyncio.Event()
 
     @asynccontextmanager

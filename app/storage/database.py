@@ -37,7 +37,7 @@ class Database:
         self.dialect: Literal["sqlite", "postgresql"]
         self.location: str
         """Where it is: a path for SQLite, a DSN for PostgreSQL."""
-        self.dialect, self.location = _read_url(url)
+        self.dialect, self.location = read_url(url)
         if self.dialect == "sqlite":
             self._reader, self._writer = _sqlite_engines(self.location, connections)
         else:
@@ -141,7 +141,8 @@ _AWAY = (
 )
 
 
-def _read_url(url: str) -> tuple[Literal["sqlite", "postgresql"], str]:
+def read_url(url: str) -> tuple[Literal["sqlite", "postgresql"], str]:
+    """The kind of database and where it is. Raises `InvalidDatabaseUrl`."""
     example = "use sqlite:///path/to/file.db or postgresql://user:password@host:5432/name"
     if url.startswith(("postgresql://", "postgres://")):
         return "postgresql", url

@@ -9,16 +9,16 @@ from tests.end_to_end.browser import graphiql
 PICTURE = Path(__file__).parents[2] / "app" / "web" / "graphiql.png"
 # On one line, since the editor indents and closes brackets by itself as one types; GraphiQL then lays it out.
 OPERATION = (
-    "query Audiences { segmentDefinitions(first: 3) { totalCount nodes { name version "
+    "query Audiences { segmentDefinitions(first: 2) { totalCount nodes { name version "
     "audience { metrics { totalProfiles } } } } }"
 )
 
 
 async def take(url: str) -> None:
-    async with graphiql(url, width=1200, height=640) as seen:
+    async with graphiql(url, width=1200, height=760) as seen:
         await seen.run("Audiences", OPERATION, "totalProfiles")
         await seen.page.get_by_label("Prettify query").click()
-        await seen.page.mouse.move(600, 630)
+        await seen.page.mouse.move(600, 750)
         await seen.page.wait_for_timeout(1_000)
         await seen.page.screenshot(path=PICTURE)
     print(f"{PICTURE}: {PICTURE.stat().st_size:,} bytes")

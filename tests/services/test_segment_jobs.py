@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from app.clock import FixedClock
 from app.engine.lake import Lake
@@ -18,6 +19,8 @@ from app.storage.changes import Changes
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_runs import JobRun
+from app.storage.tables.definitions import DefinitionVersionRow
+from app.storage.tenancy import within
 from app.worker.loop import Worker
 from tests.services.conftest import SCOPE, Define
 
@@ -98,13 +101,21 @@ async def test_one_that_fails_fails_alone_with_all_that_refer_to_it(
     database: Database, lake: Lake, clock: FixedClock, define: Define
 ) -> None:
     good = await define("Good")
-    bad = await define("Bad", 'xEvent["x".matches("[")].count() > 0')
+    bad = await define("Bad", "xEvent.sum(dollars) > 1")
     child = await define("Child", f'inSegment("{bad.id}")')
+    async with database.write() as session:  # as if the data had lost a field since
+        change = within(update(DefinitionVersionRow), DefinitionVersionRow, SCOPE.tenant)
+        mine = DefinitionVersionRow.definition_id == bad.id
+        await session.execute(change.where(mine).values(expression="xEvent.sum(gone) > 1"))  # type: ignore[arg-type]
     job = await segment_jobs.create(database, clock, SCOPE, all_definitions=True)
     await run_next(database, lake, clock)
     found = await results(database, job.id)
     assert found[good.id] == (1, 2, {"REALIZED": 2, "EXISTING": 0, "EXITED": 0}, None)
-    assert found[bad.id][3] is not None
+    assert found[bad.id][3] == {
+        "code": "INVALID_EXPRESSION",
+        "message": "line 1, column 12: there is no field or variable `gone` here; "
+        "change the expression and run it again",
+    }
     assert found[child.id][3]["code"] == "DEPENDENCY_FAILED"
     assert bad.id in found[child.id][3]["message"]
     ended = await job_of(database, job.id)

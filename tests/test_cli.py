@@ -1,0 +1,161 @@
+"""The commands as processes: what they print, how they end, and what they say of bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PEOPLE = '{"_id": "00001", "income": 10}\n{"_id": "00002", "income": 3}\n'
+EVENTS = '{"profileId": "00002", "timestamp": "2026-01-01T00:00:00Z", "dollars": 7}\n'
+
+
+def segmentation(
+    folder: Path, *arguments: str, input: str | None = None, **settings: str
+) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")}
+    environment |= {"PYTHONPATH": str(ROOT), "SEGMENTATION_DATA_DIR": str(folder / "data"), **settings}
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments],
+        cwd=folder, env=environment, input=input, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "people.ndjson").write_text(PEOPLE)
+    (tmp_path / "events.ndjson").write_text(EVENTS)
+    return tmp_path
+
+
+def test_expressions_are_tried_on_files(folder: Path) -> None:
+    files = ("--profiles", "people.ndjson", "--events", "events.ndjson")
+    ended = segmentation(folder, "pql", "eval", *files, "income > 1", "xEvent.sum(dollars) > 5", "incme > 1")
+    assert ended.stdout.splitlines() == [
+        "income > 1\t00001 00002",
+        "xEvent.sum(dollars) > 5\t00002",
+        "ERROR 1:1 unknown_field there is no field or variable `incme` here; did you mean `income`?",
+    ]
+    assert ended.returncode == 1
+
+
+def test_expressions_come_from_standard_input_too(folder: Path) -> None:
+    ended = segmentation(folder, "pql", "eval", "--profiles", "people.ndjson", input="income > 1\n\nnot (income > 5)\n")
+    assert ended.stdout == "income > 1\t00001 00002\nnot (income > 5)\t00002\n"
+    assert ended.returncode == 0
+
+
+def test_expressions_are_checked(folder: Path) -> None:
+    ended = segmentation(folder, "pql", "check", "--profiles", "people.ndjson", "((income>1))", "income >")
+    lines = ended.stdout.splitlines()
+    assert lines[0] == "income > 1"
+    assert lines[1].startswith("ERROR 1:9 syntax ")
+    assert (len(lines), ended.returncode) == (2, 1)
+
+
+def test_a_file_goes_in_and_its_bad_rows_are_told(folder: Path) -> None:
+    (folder / "sales.csv").write_text("who,when,dollars\n007,2026-01-01,1.5\n,2026-01-01,2\n008,never,3\n")
+    ended = segmentation(
+        folder, "ingest", "sales.csv", "--dataset", "sales", "--kind", "event", "--id", "who", "--time", "when"
+    )
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stderr.splitlines()
+    assert lines[0] == "1 rows in, 2 rejected"
+    assert [line.split(":")[0].strip() for line in lines[1:3]] == ["row 2", "row 3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("--kind", "people", "--id", "who"),
+            "segmentation: --kind is 'people', but a dataset holds `profile` or `event`",
+        ),
+        (("--kind", "profile", "--id", "id"), 'no identity column "id"; the columns of the file are: who, dollars'),
+        (("--kind", "profile", "--id", "who", "--format", "xml"), "say --format csv, ndjson or parquet"),
+    ],
+)
+def test_a_file_that_cannot_go_in_is_explained(folder: Path, arguments: tuple[str, ...], said: str) -> None:
+    (folder / "sales.csv").write_text("who,dollars\n007,1.5\n")
+    ended = segmentation(folder, "ingest", "sales.csv", "--dataset", "sales", *arguments)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"SEGMENTATION_AUTH": "jwt"}, "SEGMENTATION_AUTH='jwt': Input should be 'none'"),
+        ({"SEGMENTATION_HOST": "0.0.0.0"}, "SEGMENTATION_AUTH=none lets everybody in, so it serves loopback addresses"),
+        ({"SEGMENTATION_PORT": "http"}, "SEGMENTATION_PORT='http': "),
+        ({"SEGMENTATION_DATABASE_URL": "mysql://x"}, "databases of kind 'mysql' are not supported"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_explained(folder: Path, settings: dict[str, str], said: str) -> None:
+    ended = segmentation(folder, "serve", **settings)
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_tables_are_migrated(folder: Path) -> None:
+    ended = segmentation(folder, "migrate")
+    assert (ended.returncode, ended.stderr) == (0, "the tables are up to date\n")
+    assert (folder / "data" / "segmentation.db").exists()
+
+
+def test_the_schema_is_printed(folder: Path) -> None:
+    assert segmentation(folder, "schema").stdout == (ROOT / "schema.graphql").read_text()
+
+
+def test_the_demo_shows_its_audiences_and_ends(folder: Path) -> None:
+    ended = segmentation(folder, "demo", "--no-serve", "--profiles", "2000", "--events", "40000")
+    assert ended.returncode == 0, ended.stderr
+    assert "Loaded 2,000 rows into the dataset 'people'" in ended.stdout
+    assert "Loaded 40,000 rows into the dataset 'clicks'" in ended.stdout
+    assert "SUCCEEDED, 2,000 people read" in ended.stdout
+    for name in ("Big spenders", "Abandoned carts", "Winnable"):
+        assert name in ended.stdout
+    assert ended.stderr == ""
+
+
+def test_the_readme_s_commands_and_expressions_work(folder: Path) -> None:
+    """Each expression of its table on one person, and its example of `pql eval`."""
+    readme = (ROOT / "README.md").read_text()
+    command = next(part for part in readme.split("`") if part.startswith("segmentation pql eval --profiles"))
+    assert command == "segmentation pql eval --profiles people.ndjson --events events.ndjson 'income > 5'"
+    ended = segmentation(folder, *command.split()[1:7], "income > 5")
+    assert ended.stdout == "income > 5\t00001\n"
+
+    person = {"_id": "1", "homeAddress": {"country": "US"}, "loyalty": {"points": 120, "tier": "gold"}}
+    item = {"SKU": "SKU-0001"}
+    event = {
+        "profileId": "1",
+        "timestamp": "2026-01-01T00:00:00Z",
+        "eventType": "cart",
+        "dollars": 600,
+        "productListItems": [item],
+    }
+    (folder / "one.ndjson").write_text(json.dumps(person))
+    (folder / "facts.ndjson").write_text(json.dumps(event))
+    rows = [line for line in readme.splitlines() if line.startswith("| `")]
+    expressions = [row.split("`")[1] for row in rows if "inSegment" not in row]
+    assert len(expressions) == 5
+    ended = segmentation(
+        folder,
+        "pql",
+        "eval",
+        "--profiles",
+        "one.ndjson",
+        "--events",
+        "facts.ndjson",
+        "--now",
+        "2026-01-10",
+        *expressions,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert [line.split("\t")[1] for line in ended.stdout.splitlines()] == ["1", "1", "", "1", ""]
