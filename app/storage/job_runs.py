@@ -53,6 +53,7 @@ class JobRun:
         self._cancelled = self._stopped = self._lost = False
         self._forgiven = claim.row.lost_leases == 0
         self._progress: dict[str, Any] | None = None
+        self._told: dict[str, Any] | None = None
         self._written = float("-inf")
 
     @property
@@ -114,7 +115,7 @@ class JobRun:
 
     def progress_due(self) -> bool:
         """Whether there is progress to write, and it is time."""
-        return self._progress is not None and self._monotonic() - self._written >= PROGRESS_SECONDS
+        return self._progress is not self._told and self._monotonic() - self._written >= PROGRESS_SECONDS
 
     async def write_progress(self) -> None:
         """Writes the progress noted last, if it is time. Raises `LeaseLost`, and does not wait for the database."""
@@ -124,8 +125,10 @@ class JobRun:
                 await self._log_progress(session)
 
     async def _log_progress(self, session: AsyncSession, **others: Any) -> None:
+        telling = self._progress
         await change_job(session, self.claim, self.clock(), **self._noted(), **others)
-        self._progress, self._written = None, self._monotonic()
+        # What was noted meanwhile is not told yet.
+        self._told, self._written = telling, self._monotonic()
 
     def _noted(self) -> dict[str, Any]:
         """The progress noted last, as columns."""

@@ -10,6 +10,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import FixedClock
+from app.storage import job_runs
 from app.storage.claims import claim_next, request_cancel
 from app.storage.database import Database
 from app.storage.job_runs import BucketAlreadyRecorded, JobRun, LeaseLost
@@ -200,6 +201,21 @@ async def test_a_recorded_bucket_takes_the_progress_along(run: JobRun) -> None:
     run.progress("EVALUATING", 0.6, 6, 10)
     await run.record_bucket(1, "one", 1, {})
     assert await history(run.database, "j1", "fraction") == [(1, 0.0), (2, 0.0), (3, 0.5)]
+
+
+async def test_what_is_noted_during_a_write_is_not_lost(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_job = job_runs.change_job
+
+    async def slow(*given: Any, **columns: Any) -> None:
+        await change_job(*given, **columns)
+        monkeypatch.setattr(job_runs, "change_job", change_job)
+        run.progress("WRITING", 1.0, 10, 10)
+
+    monkeypatch.setattr(job_runs, "change_job", slow)
+    run.progress("EVALUATING", 0.5, 5, 10)
+    await run.write_progress()
+    await run.finish("SUCCEEDED")
+    assert await history(run.database, "j1", "profiles_read") == [(1, 0), (2, 0), (3, 5), (4, 10)]
 
 
 # ---------------------------------------------------------------- the end
