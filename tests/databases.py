@@ -22,7 +22,8 @@ from app.storage.changes import Changes
 from app.storage.database import Database
 
 _NUMBERS = itertools.count(1)
-_TEMPLATE = "segmentation_template"
+_PREFIX = f"test_{os.getpid()}"
+_TEMPLATE = f"{_PREFIX}_template"
 _TRANSACTIONS = ("BEGIN", "COMMIT", "ROLLBACK", "PRAGMA")
 
 
@@ -44,8 +45,16 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgresql_server() -> Iterator[str]:
     """The URL of a PostgreSQL server for this run, with a migrated database to copy.
 
-    Skips where the wheel cannot run, unless SEGMENTATION_TEST_REQUIRE names `postgres`.
+    It is the server that SEGMENTATION_TEST_POSTGRESQL names, which several runs may share; else one from the wheel, of which a
+    machine runs one at a time. Skips where the wheel cannot run, unless SEGMENTATION_TEST_REQUIRE names `postgres`.
     """
+    given = os.environ.get("SEGMENTATION_TEST_POSTGRESQL")
+    if given:
+        _execute(given, f"CREATE DATABASE {_TEMPLATE}")
+        _migrate(_with_name(given, _TEMPLATE))
+        yield given
+        _execute(given, f"DROP DATABASE {_TEMPLATE} WITH (FORCE)")
+        return
     # Not in pytest's folder: run as root, the server is another user, whom the next run of pytest would lock out of it.
     folder = Path(tempfile.mkdtemp(prefix="segmentation-postgresql-"))
     try:
@@ -77,7 +86,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite:///{path}"
     else:
         server = request.getfixturevalue("postgresql_server")
-        name = f"test_{next(_NUMBERS)}"
+        name = f"{_PREFIX}_{next(_NUMBERS)}"
         _execute(server, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
         yield _with_name(server, name)
         _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
@@ -90,7 +99,7 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
         yield f"sqlite:///{tmp_path / 'empty.db'}"
     else:
         server = request.getfixturevalue("postgresql_server")
-        name = f"test_{next(_NUMBERS)}"
+        name = f"{_PREFIX}_{next(_NUMBERS)}"
         _execute(server, f"CREATE DATABASE {name}")
         yield _with_name(server, name)
         _execute(server, f"DROP DATABASE {name} WITH (FORCE)")

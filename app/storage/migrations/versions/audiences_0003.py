@@ -1,0 +1,10 @@
+"""External audiences and the members that were uploaded for them."""
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""

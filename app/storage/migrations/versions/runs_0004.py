@@ -1,0 +1,10 @@
+"""Segment jobs over several merge policies."""
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Nothing yet."""
