@@ -24,7 +24,8 @@ from app.engine.trial import evaluate_trial, load_trial
 from app.errors import Diagnostic, ExpressionRefused, Refusal, Refusals, Severity
 from app.main import Parts, create_app, open_parts, working
 from app.pql.checker import check
-from app.pql.json_form import from_json, to_json
+from app.pql.json_form import to_json
+from app.pql.json_reader import from_json
 from app.pql.parser import parse
 from app.pql.printer import print_tree
 from app.scope import Scope

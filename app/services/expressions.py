@@ -12,7 +12,8 @@ from app.engine.lake import Lake
 from app.engine.profiles import Dataset, schema_of
 from app.errors import ExpressionRefused
 from app.pql.checker import Checked, check
-from app.pql.json_form import from_json, to_json
+from app.pql.json_form import to_json
+from app.pql.json_reader import from_json
 from app.pql.parser import parse
 from app.pql.printer import print_tree
 from app.pql.schema import ObjectType

@@ -1,0 +1,191 @@
+"""pql/json: every expression survives the way there and back, and what is no pql/json is refused at its object."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from app.errors import DiagnosticKind, ExpressionRefused
+from app.pql.json_form import to_json
+from app.pql.json_reader import from_json
+from app.pql.parser import parse
+from app.pql.printer import print_tree
+
+CORPUS = Path(__file__).parent.parent / "data" / "pql" / "corpus.tsv"
+EXPRESSIONS = [line.split("\t")[0] for line in CORPUS.read_text("utf-8").splitlines()[1:]]
+
+PROFILE = {"nodeType": "parameterReference", "position": 1}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_the_corpus_survives(expression: str) -> None:
+    tree = parse(expression)
+    there = to_json(tree)
+    back = from_json(there)
+    assert to_json(back) == there
+    # `$1.x` comes back as `x`, which means the same; all else comes back as it was.
+    assert back == tree or "$1." in expression
+
+
+def field(name: str) -> dict[str, object]:
+    return {"nodeType": "fieldLookup", "fieldName": name, "object": PROFILE}
+
+
+def literal(kind: str, value: object) -> dict[str, object]:
+    return {"nodeType": "literal", "literalType": kind, "value": value}
+
+
+def apply(name: str, *params: object) -> dict[str, object]:
+    return {"nodeType": "fnApply", "fnName": name, "params": list(params)}
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ('country = "US"', apply("=", field("country"), literal("String", "US"))),
+        ("$1.income>-1", apply(">", field("income"), literal("Integer", -1))),
+        ("income > 1.5", apply(">", field("income"), literal("Double", 1.5))),
+        ("a.b = null", apply("=", {**field("b"), "object": field("a")}, literal("Null", None))),
+        ('a in ["x", 2, -3, true]', apply("in", field("a"), literal("List", ["x", 2, -3, True]))),
+        ("a in [b, 1]", apply("in", field("a"), literal("List", [field("b"), 1]))),
+        ("1 + 2 + 3 - 4 > 0", apply(
+            ">",
+            apply("-", apply("+", *(literal("Integer", n) for n in (1, 2, 3))), literal("Integer", 4)),
+            literal("Integer", 0),
+        )),
+        ("not (a or b or c)", apply("not", apply("or", field("a"), field("b"), field("c")))),
+        ('name.startsWith("A", false)', apply(
+            "startsWith", field("name"), literal("String", "A"), literal("Boolean", False)
+        )),
+        ("currentYear() = 2026", apply("=", apply("currentYear"), literal("Integer", 2026))),
+        ("orders[price > ^limit]", {
+            "nodeType": "index",
+            "array": field("orders"),
+            "condition": apply(
+                ">",
+                {"nodeType": "nameReference", "name": "price"},
+                {"nodeType": "nameReference", "name": "limit", "up": 1},
+            ),
+        }),
+        ("let N = 1 in N = M", {
+            "nodeType": "let",
+            "name": "N",
+            "value": literal("Integer", 1),
+            "body": apply("=", {"nodeType": "nameReference", "name": "N"}, field("M")),
+        }),
+        ("(P) => P.a", {
+            "nodeType": "lambda",
+            "parameters": ["P"],
+            "body": {"nodeType": "fieldLookup", "fieldName": "a", "object": {"nodeType": "nameReference", "name": "P"}},
+        }),
+        ("t occurs <= 3 days before now", {
+            "nodeType": "occursWithin",
+            "time": field("t"),
+            "operator": "<=",
+            "count": literal("Integer", 3),
+            "unit": "day",
+            "direction": "before",
+            "reference": {"nodeType": "moment", "word": "now"},
+        }),
+        ("t occurs before last month", {
+            "nodeType": "occurs",
+            "time": field("t"),
+            "relation": "before",
+            "reference": {"nodeType": "period", "which": "last", "unit": "month"},
+        }),
+    ],
+)  # fmt: skip
+def test_what_is_written(expression: str, expected: object) -> None:
+    assert json.loads(to_json(parse(expression))) == expected
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "income > -0",
+        "- -5 = 1",
+        "a in [[1], [-2]]",
+        "isNull(x)",
+        "a.foo(1)",
+        "foo(a)",
+        "x.date(1, 2, 3)",
+        "$1.now = 1",
+        "$1.sum > 2",
+        "let a = 1 in $1.a = a",
+        "$2.a = 1",
+        "(P, Q) => P.a = 1 and b",
+        "exists E from x where $1.E = E",
+        r'a = "\"\\ é"',
+        "CHAIN(xEvent, timestamp, [C0: WHAT(a = 1), C1: WHAT(b) WHEN(<= 7 days after C0)])",
+        "sum E.price over E from orders where E.sku = 1",
+        "count E from orders where E.sku = 1",
+    ],
+)
+def test_what_looks_like_something_else_stays_what_it_is(expression: str) -> None:
+    tree = parse(expression)
+    assert from_json(to_json(tree)) == tree
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["1" + " + 1" * 10_000 + " > 2", " or ".join(f"a{n} = {n}" for n in range(2_000)), "not " * 190 + "a"],
+)
+def test_long_and_deep_ones_survive(expression: str) -> None:
+    assert print_tree(from_json(to_json(parse(expression)))) == expression
+
+
+def test_what_is_too_deep_for_json_is_refused() -> None:
+    with pytest.raises(ExpressionRefused) as refused:
+        to_json(parse("1" + " + 1 - 1" * 1_000 + " > 2"))
+    assert refused.value.diagnostics[0].kind is DiagnosticKind.LIMIT
+
+
+MISSING_VALUE = (
+    '{"nodeType": "fnApply", "fnName": "not", "params": [\n {"nodeType": "literal", "literalType": "Null"}]}'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "said"),
+    [
+        ("", 1, 1, "this is no JSON: Expecting value"),
+        ('{"nodeType": moment}', 1, 14, "this is no JSON"),
+        ("[]", 1, 1, "a node is an object with a `nodeType`"),
+        ('"income > 1"', 1, 1, 'a node is an object with a `nodeType`, this is "income > 1"'),
+        ("{}", 1, 1, "there is no nodeType null; there are: parameterReference, "),
+        ('{"nodeType": "fnAply"}', 1, 1, 'there is no nodeType "fnAply"; did you mean `fnApply`?'),
+        ('{"nodeType": ["fnApply"]}', 1, 1, "there is no nodeType an object"),
+        (MISSING_VALUE, 2, 2, "a `literal` needs `value`"),
+        ('{"nodeType": "moment", "word": "noon"}', 1, 1, "`word` is one of now today tomorrow yesterday"),
+        ('{"nodeType": "moment", "word": "now", "wrd": 1}', 1, 1, 'a `moment` has no key "wrd"; did you mean `word`?'),
+        ('{"nodeType": "clause"}', 1, 1, "a `clause` cannot stand here"),
+        ('{"nodeType": "select", "clause": {"nodeType": "moment", "word": "now"}}', 1, 34, "a `moment` cannot stand"),
+        ('{"nodeType": "nameReference", "name": "or"}', 1, 1, '"or" cannot be a name'),
+        ('{"nodeType": "nameReference", "name": "a", "up": -1}', 1, 1, "`up` must be the number of levels"),
+        ('{"nodeType": "fnApply", "fnName": "a = 1 or b", "params": []}', 1, 1, 'there is no function "a = 1 or b"'),
+        ('{"nodeType": "fnApply", "fnName": "not", "params": []}', 1, 1, "the operator `not` cannot have 0 params"),
+        ('{"nodeType": "literal", "literalType": "Integer", "value": 1.5}', 1, 1, "1.5 is no Integer"),
+        ('{"nodeType": "literal", "literalType": "Integer", "value": true}', 1, 1, "true is no Integer"),
+        ('{"nodeType": "literal", "literalType": "Double", "value": NaN}', 1, 1, "NaN is no number"),
+        ('{"nodeType": "literal", "literalType": "Double", "value": 1e999}', 1, 1, "Infinity is no number"),
+        ('{"nodeType": "literal", "literalType": "String", "value": "\\ud800"}', 1, 1, '"\\ud800" is no value'),
+        ('{"nodeType": "parameterReference", "position": "1"}', 1, 1, "`position` must be a whole number"),
+        (
+            '{"nodeType": "occurs", "relation": "on", "reference": {"nodeType": "moment", "word": "now"}}',
+            1,
+            1,
+            "`time`",
+        ),
+        ('{"nodeType": "lambda", "parameters": [], "body": {}}', 1, 1, "`parameters` must be an array of names"),
+        ("[" * 100_000, 1, 1, "nested deeper than 600"),
+        ('{"a":' * 700 + "1" + "}" * 700, 1, 1, "nested deeper than 600"),
+        ('"' + "x" * 3_000_000 + '"', 1, 1, "more than 2097152 bytes"),
+    ],
+    ids=range(27),
+)
+def test_what_is_no_pql_json_is_refused(text: str, line: int, column: int, said: str) -> None:
+    with pytest.raises(ExpressionRefused) as refused:
+        from_json(text)
+    (found,) = refused.value.diagnostics
+    assert (found.line, found.column) == (line, column)
+    assert said in found.message
