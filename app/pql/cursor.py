@@ -1,6 +1,6 @@
 """Moves over the tokens of one text, counts nesting and refuses what cannot continue; knows tokens, not the grammar."""
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from typing import Any, Final, TypeAlias
 
 from app.errors import Diagnostic, DiagnosticKind, ExpressionRefused
@@ -59,16 +59,27 @@ class Cursor:
         """Offset after the last token taken."""
         return self.tokens[self.position - 1].end if self.position else 0
 
+    def at(self, word: str) -> bool:
+        return self.tokens[self.position].word == word
+
     def take(self, word: str) -> bool:
-        if self.tokens[self.position].word == word:
+        if self.at(word):
             self.position += 1
             return True
         return False
 
     def expect(self, word: str) -> Token:
-        if self.token.word != word:
-            raise self.unexpected(f"`{word}`")
+        return self.expect_any((word,), f"`{word}`")
+
+    def expect_any(self, words: Collection[str], expected: str) -> Token:
+        """One of the words; `expected` says in an error what should stand here."""
+        self.require(words, expected)
         return self.advance()
+
+    def require(self, words: Collection[str], expected: str) -> None:
+        """The token in hand must be one of the words; it stays in hand."""
+        if self.token.word not in words:
+            raise self.unexpected(expected)
 
     def expect_name(self, what: str) -> Token:
         """A name that may be bound: any but the reserved words."""

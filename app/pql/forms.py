@@ -69,9 +69,7 @@ def _clause(parser: "Parser") -> Generator[Any, Any, Clause]:
     parser.expect("from")
     array: Expr = yield parser.expression(ADDITIVE)
     if not parser.take(":"):
-        if parser.token.word != "where":
-            raise parser.unexpected("`where`")
-        parser.advance()
+        parser.expect("where")
     condition: Expr = yield parser.expression(0)
     return Clause(variable.text, array, condition, span=(variable.start, parser.end))
 
@@ -119,9 +117,7 @@ def _chain(parser: "Parser") -> Walk:
     parser.expect(",")
     time: Expr = yield parser.expression(0)
     parser.expect(",")
-    if parser.token.word != "[":
-        raise parser.unexpected("`[` and the steps of the sequence")
-    parser.enter(parser.advance())
+    parser.enter(parser.expect_any(("[",), "`[` and the steps of the sequence"))
     steps: list[Step] = [(yield _step(parser, set()))]
     while parser.take(","):
         steps.append((yield _step(parser, {step.label for step in steps})))
@@ -137,16 +133,12 @@ def _step(parser: "Parser", earlier: set[str]) -> Generator[Any, Any, Step]:
         message = f"the label `{label.text}` is there already: each step needs its own"
         raise parser.refusal(DiagnosticKind.SYNTAX, message, label)
     parser.expect(":")
-    if parser.token.word != "what":
-        raise parser.unexpected("`WHAT(…)`")
-    parser.advance()
-    if parser.token.word != "(":
-        raise parser.unexpected("`(`")
+    parser.expect_any(("what",), "`WHAT(…)`")
+    parser.require("(", "`(`")
     what: Expr = yield parser.enclosed(parser.expression(0), ")")
     when: Occurs | None = None
-    if parser.token.word == "when":
+    if parser.at("when"):
         token = parser.advance()
-        if parser.token.word != "(":
-            raise parser.unexpected("`(`")
+        parser.require("(", "`(`")
         when = yield parser.enclosed(time_forms.occurs(parser, None, token), ")")
     return Step(label.text, what, when, span=(label.start, parser.end))

@@ -98,7 +98,7 @@ NODES: Final[dict[str, Row]] = {
             "operator": COMPARISONS,
             "count": Takes.NODE,
             "unit": frozenset(UNITS),
-            "direction": DIRECTIONS,
+            "direction": frozenset(DIRECTIONS),
             "reference": Takes.NODE,
         },
     ),

@@ -209,9 +209,7 @@ class Parser(Cursor):
         return tuple(items)
 
     def expect_closing(self, closing: str, otherwise: str = "an operator or ") -> None:
-        if self.token.word != closing:
-            raise self.unexpected(f"{otherwise}`{closing}`")
-        self.advance()
+        self.expect_any((closing,), f"{otherwise}`{closing}`")
         self.leave()
 
     def _parameters(self) -> tuple[Variable, ...]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from app.pql.parser import Parser
 
 COMPARISONS: Final = frozenset({"=", "!=", "<", "<=", ">", ">="})
-DIRECTIONS: Final = frozenset({"before", "after", "from"})
+DIRECTIONS: Final = ("before", "after", "from")
 ADDITIVE: Final = 5
 """Binding power of the operands of `occurs`: `and`, comparisons and the like end them."""
 UNIT_NAMES: Final = "a unit of time (" + ", ".join(UNITS) + ")"
@@ -55,9 +55,7 @@ def _within(parser: "Parser", time: Expr | None, at: int, start: int) -> Walk:
     operator = parser.advance().word
     count: Expr = yield parser.expression(ADDITIVE)
     unit = _unit(parser)
-    if parser.token.word not in DIRECTIONS:
-        raise parser.unexpected("`before`, `after` or `from`")
-    direction = parser.advance().word
+    direction = parser.expect_any(DIRECTIONS, "`before`, `after` or `from`").word
     reference: Expr = yield parser.expression(ADDITIVE)
     return OccursWithin(time, operator, count, unit, direction, reference, at=at, span=(start, parser.end))
 
@@ -67,6 +65,4 @@ def _operand_after_on(parser: "Parser") -> bool:
 
 
 def _unit(parser: "Parser") -> str:
-    if parser.token.kind is not TokenKind.NAME or parser.token.word not in SINGULAR:
-        raise parser.unexpected(UNIT_NAMES)
-    return SINGULAR[parser.advance().word]
+    return SINGULAR[parser.expect_any(SINGULAR, UNIT_NAMES).word]
