@@ -32,8 +32,8 @@ def call(checking: Checking, expr: Call, scope: Scope) -> Checks:
     if function is None:
         _unknown(checking, expr, receiver, at)
         return None
-    if receiver is not None and not _accepts(function, receiver.type):
-        others = ", ".join(sorted(name for name, row in METHODS.items() if _accepts(row, receiver.type)))
+    if receiver is not None and not accepts(function, receiver.type):
+        others = ", ".join(sorted(name for name, row in METHODS.items() if accepts(row, receiver.type)))
         message = f"`{function.name}` is called on {_called_on(function)}, this is {receiver.type}"
         checking.type_error(f"{message}, which has: {others}", at)
         return None
@@ -116,7 +116,8 @@ def _result(function: Function, receiver: Type, arguments: list[Node]) -> Type:
     return receiver
 
 
-def _accepts(function: Function, type_: Type) -> bool:
+def accepts(function: Function, type_: Type) -> bool:
+    """Whether the function can be called on a value of the type."""
     if type_ is Scalar.INTERVAL:
         return False
     match function.receiver:
@@ -150,7 +151,7 @@ def _unknown(checking: Checking, expr: Call, receiver: Node | None, at: Span) ->
         suggestions = nearest(name, FREE)
         hint = f"; it is called on a value: `value.{name}(…)`" if name in METHODS else did_you_mean(suggestions)
     else:
-        fitting = [row.name for row in METHODS.values() if _accepts(row, receiver.type)]
+        fitting = [row.name for row in METHODS.values() if accepts(row, receiver.type)]
         suggestions = nearest(name, fitting) or nearest(name, METHODS)
         hint = f"; it is called by itself: `{name}(…)`" if name in FREE else did_you_mean(suggestions)
     checking.error(DiagnosticKind.UNKNOWN_FUNCTION, f"there is no function `{name}` here{hint}", at, suggestions)

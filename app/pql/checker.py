@@ -77,14 +77,15 @@ def check(text: str, schema: ObjectType, *, segments: Container[str], builder: B
         tree = parse(text)
     except ExpressionRefused as refused:
         return Checked(refused.diagnostics, None, None, None, frozenset(), REFUSED)
-    checking = Checking(text, schema, segments, builder or Builder(), _visit)
-    condition = run(_segment(checking, tree))
+    checking = Checking(text, schema, segments, builder or Builder(), visit)
+    condition = run(segment(checking, tree))
     found = checking.diagnostics
     streaming = REFUSED if condition is None else streaming_eligibility(condition)
     return Checked(found, tree, condition, print_tree(tree), frozenset(checking.references), streaming)
 
 
-def _segment(checking: Checking, tree: Tree) -> Checks:
+def segment(checking: Checking, tree: Tree) -> Checks:
+    """The condition of a whole tree, or None when there are findings."""
     scope = Scope(0, is_level=True, element=checking.profile)
     for place, parameter in enumerate(tree.parameters):
         if place > 0:
@@ -95,7 +96,7 @@ def _segment(checking: Checking, tree: Tree) -> Checks:
     return None if checking.diagnostics else condition
 
 
-def _visit(checking: Checking, expr: Expr, scope: Scope) -> Checks:
+def visit(checking: Checking, expr: Expr, scope: Scope) -> Checks:
     """The node of any expression."""
     match expr:
         case Field():

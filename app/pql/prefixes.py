@@ -29,6 +29,7 @@ class PrefixParser(Parser):
         self.words: list[str] = []
         """Other words that may stand there."""
         self._listening = True
+        self._made_up = 0
 
     def expression(self, minimum: int) -> Walk:
         made: Expr = yield from super().expression(minimum)
@@ -60,12 +61,15 @@ class PrefixParser(Parser):
         self._listening = self._listening and not self._at_end()
 
     def expect_name(self, what: str) -> Token:
+        if self.token.text == CURSOR:
+            # A new name is the user's to choose.
+            raise self.unexpected(what)
         if not self._at_end():
             return super().expect_name(what)
         self._listening = False
         # Labels and variables made up must differ from each other.
-        self.made_up = getattr(self, "made_up", 0) + 1
-        return Token(TokenKind.NAME, f"{CURSOR}{self.made_up}", len(self.text))
+        self._made_up += 1
+        return Token(TokenKind.NAME, f"{CURSOR}{self._made_up}", len(self.text))
 
     def _at_end(self) -> bool:
         return self.token.kind is TokenKind.END
