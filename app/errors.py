@@ -31,6 +31,7 @@ class DiagnosticKind(StrEnum):
     TYPE = "TYPE"
     LIMIT = "LIMIT"
     CYCLE = "CYCLE"
+    DUPLICATE = "DUPLICATE"
 
 
 class Severity(StrEnum):

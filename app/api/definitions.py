@@ -11,7 +11,7 @@ from app.api.connections import After, Before, Connection, First, Last, asked, c
 from app.api.context import Info, Operation
 from app.api.deletions import DeleteArgument, DeletePayload
 from app.api.described import enum_value, mutation, resolver
-from app.api.errors import UserError, attempt, errors_field
+from app.api.errors import PqlDiagnostic, UserError, attempt, errors_field
 from app.api.filters import (
     DateTimeFilter,
     OrderDirection,
@@ -330,7 +330,22 @@ def _kept(value: Any, convert: Any) -> Any:
 @strawberry.type(description="Outcome of a change to a segment definition.")
 class SegmentDefinitionPayload:
     definition: SegmentDefinition | None = strawberry.field(description="The definition; null when it was refused.")
+    warnings: list[PqlDiagnostic] = strawberry.field(
+        description="What speaks against the expression though it can be used, such as another definition that says "
+        "the same."
+    )
     errors: list[UserError] = errors_field()
+
+    @classmethod
+    async def of(cls, context: Operation, row: definitions.DefinitionView | None, errors: list[UserError]) -> Self:
+        if row is None:
+            return cls(definition=None, warnings=[], errors=errors)
+        found = await definitions.duplicates(
+            context.parts.database, context.scope, row.expression, row.canonical, but=row.id
+        )
+        return cls(
+            definition=SegmentDefinition.of(row), warnings=[PqlDiagnostic.of(each) for each in found], errors=errors
+        )
 
 
 DefinitionId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `segmentId`.")]
@@ -380,7 +395,7 @@ class DefinitionMutations:
             lambda: definitions.create(parts.database, parts.lake, parts.clock, scope, input.as_new()),
             "input",
         )
-        return SegmentDefinitionPayload(definition=None if row is None else SegmentDefinition.of(row), errors=errors)
+        return await SegmentDefinitionPayload.of(info.context, row, errors)
 
     @mutation(description="Changes a segment definition; jobs that run already keep the old one.")
     async def update_segment_definition(self, info: Info, input: UpdateArgument) -> SegmentDefinitionPayload:
@@ -398,7 +413,7 @@ class DefinitionMutations:
             ),
             "input",
         )
-        return SegmentDefinitionPayload(definition=None if row is None else SegmentDefinition.of(row), errors=errors)
+        return await SegmentDefinitionPayload.of(info.context, row, errors)
 
     @mutation(description="Deletes a segment definition and its audience; refused while others refer to it.")
     async def delete_segment_definition(self, info: Info, input: DeleteArgument) -> DeletePayload:

@@ -45,6 +45,7 @@ class DiagnosticKind(Enum):
     TYPE = enum_value("TYPE", description="Types that do not fit together.")
     LIMIT = enum_value("LIMIT", description="Longer or deeper than allowed.")
     CYCLE = enum_value("CYCLE", description="Segments that would refer to each other in a circle.")
+    DUPLICATE = enum_value("DUPLICATE", description="Another definition says the same; only ever a warning.")
 
 
 @strawberry.enum(description="Whether a finding stops the expression from being used.")

@@ -9,9 +9,12 @@ from app.api.context import Info
 from app.api.described import enum_value, resolver
 from app.api.errors import PqlDiagnostic
 from app.api.scalars import given
-from app.errors import ExpressionRefused
-from app.pql import checker, facts
+from app.errors import ErrorCode, ExpressionRefused, Refusal
+from app.pql import checker, completion, facts
+from app.pql.functions import FUNCTIONS
 from app.services import definitions, expressions
+
+MOST_COMPLETIONS = 200
 
 
 @strawberry.enum(description="How an expression is written.")
@@ -78,6 +81,54 @@ class PqlConversion:
     diagnostics: list[PqlDiagnostic] = strawberry.field(description="Why it does not parse.")
 
 
+@strawberry.enum(description="What a completion is.")
+class PqlCompletionKind(Enum):
+    FIELD = enum_value("FIELD", description="A field, a path of fields, a variable or the label of a step.")
+    FUNCTION = enum_value("FUNCTION", description="A function; its text ends in `(` when it takes arguments.")
+    KEYWORD = enum_value("KEYWORD", description="A word or an operator of the language.")
+    SEGMENT = enum_value("SEGMENT", description="The id of a segment of the sandbox.")
+    VALUE = enum_value("VALUE", description="A value, such as one that the data hold in the field compared with.")
+
+
+@strawberry.type(
+    description="A text that may stand at the cursor instead of the characters from `replaceFrom` up to `replaceTo`."
+)
+class PqlCompletion:
+    text: str = strawberry.field(description="The text.")
+    kind: PqlCompletionKind = strawberry.field(description="What it is.")
+    detail: str | None = strawberry.field(
+        description="Type of a field, signature of a function, name of a segment, origin of a value."
+    )
+    replace_from: int = strawberry.field(description="Offset of the first character that it replaces.")
+    replace_to: int = strawberry.field(description="Offset after the last character that it replaces.")
+
+    @classmethod
+    def of(cls, found: completion.Completion) -> Self:
+        return cls(
+            text=found.text,
+            kind=PqlCompletionKind(found.kind.value),
+            detail=found.detail,
+            replace_from=found.start,
+            replace_to=found.end,
+        )
+
+
+@strawberry.type(description="A function of PQL.")
+class PqlFunction:
+    name: str = strawberry.field(description="Its name; names are case-sensitive.")
+    signature: str = strawberry.field(description="Receiver, arguments (`?` may be left out) and result.")
+    description: str = strawberry.field(description="What it gives.")
+    example: str = strawberry.field(description="An expression that uses it.")
+
+
+OffsetArgument = Annotated[
+    int, strawberry.argument(description="Where the cursor stands, in characters; past the end means at the end.")
+]
+CompletionsArgument = Annotated[
+    int | None, strawberry.argument(description=f"How many completions at most; at most {MOST_COMPLETIONS}.")
+]
+
+
 @strawberry.type(description="What can be done with expressions without storing them.")
 class PqlService:
     @resolver(description="Checks an expression against the profiles and segments of the sandbox.")
@@ -102,6 +153,25 @@ class PqlService:
             found = [PqlDiagnostic.of(diagnostic) for diagnostic in refusal.diagnostics]
             return PqlConversion(expression=None, diagnostics=found)
         return PqlConversion(expression=converted, diagnostics=[])
+
+    @resolver(description="What may be written at a place of an expression, finished or not, best first.")
+    async def complete(
+        self, info: Info, expression: ExpressionArgument, offset: OffsetArgument, first: CompletionsArgument = 20
+    ) -> list[PqlCompletion]:
+        parts, scope = info.context.parts, info.context.scope
+        count = 20 if first is None else first
+        if not 0 <= count <= MOST_COMPLETIONS or offset < 0:
+            message = f"`first` is from 0 to {MOST_COMPLETIONS} and `offset` from 0, not {count} and {offset}"
+            raise Refusal(ErrorCode.INVALID_INPUT, message, ("first" if offset >= 0 else "offset",))
+        found = await expressions.completions(parts.database, parts.lake, scope, expression, offset, count)
+        return [PqlCompletion.of(each) for each in found]
+
+    @resolver(description="All functions of the language.")
+    def functions(self) -> list[PqlFunction]:
+        return [
+            PqlFunction(name=row.name, signature=row.signature, description=row.description, example=row.example)
+            for row in FUNCTIONS
+        ]
 
 
 @strawberry.type

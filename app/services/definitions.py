@@ -1,7 +1,7 @@
 """Segment definitions: named, versioned expressions; each shares its id, and its row, with the audience it computes."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, TypedDict
 
@@ -20,6 +20,7 @@ from app.errors import (
     HasDependents,
     Refusal,
     Refusals,
+    Severity,
     StaleEtag,
 )
 from app.pql.checker import Checked
@@ -37,6 +38,9 @@ from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tenancy import within
+
+DUPLICATES_NAMED = 3
+"""So many definitions are named in one warning."""
 
 MOST_DEFINITIONS = 4_000
 PROFILE_SCHEMA = "_xdm.context.profile"
@@ -143,9 +147,32 @@ async def check_expression(
     expression: str,
     format: ExpressionFormat = ExpressionFormat.PQL_TEXT,
 ) -> Checked:
-    """What the tenant's schema and segments say of an expression. Raises `ExpressionRefused` for pql/json that is
-    none."""
-    return (await vocabulary(database, lake, scope)).check(expression, format)
+    """What the tenant's schema and segments say of an expression, and a warning when a definition says the same
+    already. Raises `ExpressionRefused` for pql/json that is none."""
+    checked = (await vocabulary(database, lake, scope)).check(expression, format)
+    warnings = await duplicates(database, scope, expression, checked.canonical)
+    return replace(checked, diagnostics=(*checked.diagnostics, *warnings))
+
+
+async def duplicates(
+    database: Database, scope: Scope, expression: str, canonical: str | None, but: str | None = None
+) -> list[Diagnostic]:
+    """A warning that names definitions with the same canonical text, oldest first; nothing when there are none."""
+    if canonical is None:
+        return []
+    statement = (
+        _views(scope)
+        .where(_DEFINITIONS.canonical == canonical, _AUDIENCES.id != (but or ""))
+        .order_by(_AUDIENCES.created_at, _AUDIENCES.id)
+        .limit(DUPLICATES_NAMED + 1)
+    )
+    async with database.session() as session:
+        found = [f"{row.name!r} ({row.id})" for row in await session.execute(statement)]
+    if not found:
+        return []
+    names = ", ".join(found[:DUPLICATES_NAMED]) + (" and others" if len(found) > DUPLICATES_NAMED else "")
+    message = f"this says the same as {names}: use that one, or refer to it by inSegment, and it is evaluated once"
+    return [Diagnostic(DiagnosticKind.DUPLICATE, message, 1, 1, len(expression), severity=Severity.WARNING)]
 
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, DefinitionView]:
@@ -338,7 +365,7 @@ async def _accept(database: Database, lake: Lake, scope: Scope, new: NewDefiniti
             refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("labels", str(at))))
     checked = None
     try:
-        checked = await check_expression(database, lake, scope, new.expression, new.format)
+        checked = (await vocabulary(database, lake, scope)).check(new.expression, new.format)
         if not checked.ok:
             refusals.append(ExpressionRefused(checked.diagnostics, ("expression",)))
     except ExpressionRefused as refusal:

@@ -1,6 +1,7 @@
 """Expressions of a tenant: checked against the schema of its profiles and the segments that it has."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -10,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.lake import Lake
 from app.engine.profiles import Dataset, schema_of
+from app.engine.seen_values import seen_values
 from app.errors import ExpressionRefused
 from app.pql.checker import Checked, check
+from app.pql.completion import Completion, complete
 from app.pql.json_form import to_json
 from app.pql.json_reader import from_json
 from app.pql.parser import parse
@@ -37,7 +40,9 @@ class Vocabulary:
     """What expressions of a tenant may speak of."""
 
     schema: ObjectType
-    segments: frozenset[str]
+    segments: Mapping[str, str]
+    """Names by id."""
+    datasets: Sequence[Dataset]
 
     def check(self, expression: str, format: ExpressionFormat = ExpressionFormat.PQL_TEXT) -> Checked:
         """Positions in pql/json are those of the text that it stands for. Raises `ExpressionRefused` if it is not
@@ -48,10 +53,25 @@ class Vocabulary:
 async def vocabulary(database: Database, lake: Lake, scope: Scope) -> Vocabulary:
     async with database.session() as session:
         sources = await data_sources(session, scope)
-        ids = await session.scalars(within(select(_AUDIENCES.id), AudienceRow, scope.tenant))
-        segments = frozenset(ids)
+        named = await session.execute(within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant))
+        segments = {row.id: row.name for row in named}
     schema = await asyncio.to_thread(schema_of, lake.tenant(scope.tenant), sources)
-    return Vocabulary(schema, segments)
+    return Vocabulary(schema, segments, sources)
+
+
+async def completions(
+    database: Database, lake: Lake, scope: Scope, expression: str, offset: int, first: int
+) -> list[Completion]:
+    """What may be written at an offset of an expression, best first."""
+    known = await vocabulary(database, lake, scope)
+    tenant = lake.tenant(scope.tenant)
+
+    def values(path: tuple[str, ...]) -> list[str]:
+        return seen_values(tenant, known.datasets, path)
+
+    return await asyncio.to_thread(
+        complete, expression, offset, known.schema, segments=known.segments, values=values, limit=first
+    )
 
 
 async def data_sources(session: AsyncSession, scope: Scope) -> list[Dataset]:

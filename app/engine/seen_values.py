@@ -1,0 +1,60 @@
+"""The values that a text field holds, for those who write expressions; reads a few files, never all."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from app.engine.bucket import Path
+from app.engine.delta import open_table
+from app.engine.ingest import user_fields
+from app.engine.lake import TenantLake
+from app.engine.leaves import open_file, prune, read_columns
+from app.engine.view import Dataset
+from app.pql.schema import EVENTS
+
+FILES = 4
+"""So many files of each dataset are looked into, the first row group of each."""
+
+MOST = 50
+"""A field with more values than this is not one that people choose from."""
+
+
+def seen_values(lake: TenantLake, datasets: Sequence[Dataset], path: Path) -> list[str]:
+    """The values of the text field at a path from the profile, the most frequent first; none when there are many."""
+    kind, inner = ("EVENT", path[1:]) if path[:1] == (EVENTS,) else ("PROFILE", path)
+    counts: Counter[str] = Counter()
+    for dataset in datasets:
+        table = open_table(lake.dataset(dataset.id)) if dataset.kind == kind else None
+        if table is None:
+            continue
+        wanted = prune(user_fields(table.schema), [inner])
+        for file in table.paths()[:FILES]:
+            opened = open_file(file, wanted)
+            groups = [0] if opened.num_row_groups else []
+            for values in pc.value_counts(_leaf(read_columns(opened, wanted, groups=groups), inner)).to_pylist():
+                counts[values["values"]] += values["counts"]
+            if len(counts) > MOST:
+                return []
+    return [value for value, _ in counts.most_common() if value is not None]
+
+
+def _leaf(table: pa.Table, path: Path) -> pa.Array:
+    """The flat values at a path; empty when it is not there or leads to something else than text."""
+    nothing = pa.array([], pa.string())
+    if not path or path[0] not in table.column_names:
+        return nothing
+    column = table[path[0]].combine_chunks()
+    array = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
+    for name in (*path[1:], None):
+        while pa.types.is_list(array.type):
+            array = array.flatten()
+        if name is None:
+            break
+        if not pa.types.is_struct(array.type) or array.type.get_field_index(name) < 0:
+            return nothing
+        array = pc.struct_field(array, name)
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    return array if pa.types.is_string(array.type) else nothing
