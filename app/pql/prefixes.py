@@ -44,7 +44,8 @@ class PrefixParser(Parser):
         return (yield from super().operand())
 
     def at(self, word: str) -> bool:
-        self._hear((word,))
+        if word not in INFIX:
+            self._hear((word,))
         return super().at(word)
 
     def expect_any(self, words: Collection[str], expected: str) -> Token:
@@ -76,7 +77,7 @@ class PrefixParser(Parser):
 
     def _hear(self, words: Collection[str]) -> None:
         if self._listening and self._at_end():
-            self.words.extend(word for word in words if word.isalpha() and word not in INFIX)
+            self.words.extend(word for word in words if word.isalpha())
 
 
 def tree_around(text: str, tokens: list[Token]) -> Tree | None:
