@@ -46,7 +46,8 @@ def postgresql_server() -> Iterator[str]:
     """The URL of a PostgreSQL server for this run, with a migrated database to copy.
 
     It is the server that SEGMENTATION_TEST_POSTGRESQL names, which several runs may share; else one from the wheel, of
-    which a machine runs one at a time. Skips where the wheel cannot run, unless SEGMENTATION_TEST_REQUIRE names `postgres`.
+    which a machine runs one at a time. Skips where the wheel cannot run, unless SEGMENTATION_TEST_REQUIRE names
+    `postgres`.
     """
     given = os.environ.get("SEGMENTATION_TEST_POSTGRESQL")
     if given:

@@ -14,8 +14,8 @@ from app.engine.leaves import open_file, prune, read_columns
 from app.engine.view import Dataset
 from app.pql.schema import EVENTS
 
-FILES = 4
-"""So many files of each dataset are looked into, the first row group of each."""
+ROWS = 100_000
+"""Of each dataset, files are looked into until they have so many rows."""
 
 MOST = 50
 """A field with more values than this is not one that people choose from."""
@@ -30,13 +30,18 @@ def seen_values(lake: TenantLake, datasets: Sequence[Dataset], path: Path) -> li
         if table is None:
             continue
         wanted = prune(user_fields(table.schema), [inner])
-        for file in table.paths()[:FILES]:
+        rows = 0
+        for file in table.paths():
             opened = open_file(file, wanted)
             groups = [0] if opened.num_row_groups else []
-            for values in pc.value_counts(_leaf(read_columns(opened, wanted, groups=groups), inner)).to_pylist():
-                counts[values["values"]] += values["counts"]
+            columns = read_columns(opened, wanted, groups=groups)
+            for found in pc.value_counts(_leaf(columns, inner)).to_pylist():
+                counts[found["values"]] += found["counts"]
+            rows += columns.num_rows
             if len(counts) > MOST:
                 return []
+            if rows >= ROWS:
+                break
     return [value for value, _ in counts.most_common() if value is not None]
 
 

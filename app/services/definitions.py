@@ -163,7 +163,7 @@ async def duplicates(
     statement = (
         _views(scope)
         .where(_DEFINITIONS.canonical == canonical, _AUDIENCES.id != (but or ""))
-        .order_by(_AUDIENCES.created_at, _AUDIENCES.id)
+        .order_by(_AUDIENCES.created_at, _AUDIENCES.name)
         .limit(DUPLICATES_NAMED + 1)
     )
     async with database.session() as session:
