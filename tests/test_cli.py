@@ -2,11 +2,16 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+
+from app.engine.trial import evaluate_trial, load_trial
 
 ROOT = Path(__file__).parents[1]
 PEOPLE = '{"_id": "00001", "income": 10}\n{"_id": "00002", "income": 3}\n'
@@ -123,39 +128,35 @@ def test_the_demo_shows_its_audiences_and_ends(folder: Path) -> None:
     assert ended.stderr == ""
 
 
-def test_the_readme_s_commands_and_expressions_work(folder: Path) -> None:
-    """Each expression of its table on one person, and its example of `pql eval`."""
+def test_every_example_of_the_language_in_the_readme_is_true(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
-    command = next(part for part in readme.split("`") if part.startswith("segmentation pql eval --profiles"))
-    assert command == "segmentation pql eval --profiles people.ndjson --events events.ndjson 'income > 5'"
-    ended = segmentation(folder, *command.split()[1:7], "income > 5")
-    assert ended.stdout == "income > 5\t00001\n"
+    for name, kind in (("people.ndjson", "people"), ("events.ndjson", "events")):
+        (tmp_path / name).write_text(readme.split(f"```json {kind}\n")[1].split("```")[0])
+    rows = re.findall(r"^\| `(.+)` \| (.*?) ?\|$", readme, re.MULTILINE)
+    assert len(rows) == 54
+    trial = load_trial(tmp_path / "people.ndjson", tmp_path / "events.ndjson")
+    now = datetime(2026, 6, 15, 12, tzinfo=UTC)
+    assert [(each, " ".join(evaluate_trial(trial, each, now))) for each, _ in rows] == rows
 
-    person = {"_id": "1", "homeAddress": {"country": "US"}, "loyalty": {"points": 120, "tier": "gold"}}
-    item = {"SKU": "SKU-0001"}
-    event = {
-        "profileId": "1",
-        "timestamp": "2026-01-01T00:00:00Z",
-        "eventType": "cart",
-        "dollars": 600,
-        "productListItems": [item],
-    }
-    (folder / "one.ndjson").write_text(json.dumps(person))
-    (folder / "facts.ndjson").write_text(json.dumps(event))
-    rows = [line for line in readme.splitlines() if line.startswith("| `")]
-    expressions = [row.split("`")[1] for row in rows if "inSegment" not in row]
-    assert len(expressions) == 5
-    ended = segmentation(
-        folder,
-        "pql",
-        "eval",
-        "--profiles",
-        "one.ndjson",
-        "--events",
-        "facts.ndjson",
-        "--now",
-        "2026-01-10",
-        *expressions,
-    )
-    assert ended.returncode == 0, ended.stdout
-    assert [line.split("\t")[1] for line in ended.stdout.splitlines()] == ["1", "1", "", "1", ""]
+
+def test_the_readme_s_way_to_try_an_expression_works(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name, kind in (("people.ndjson", "people"), ("events.ndjson", "events")):
+        (tmp_path / name).write_text(readme.split(f"```json {kind}\n")[1].split("```")[0])
+    command = next(part for part in readme.split("`") if part.startswith("segmentation pql eval --profiles"))
+    ended = segmentation(tmp_path, *shlex.split(command)[1:])
+    assert (ended.stdout, ended.returncode) == ("points > 100\tann\n", 0)
+
+
+def test_expressions_are_converted_there_and_back(tmp_path: Path) -> None:
+    there = segmentation(tmp_path, "pql", "convert", "((income>1))", "income >", "a in [1, -2]")
+    assert there.returncode == 1
+    first, error, second = there.stdout.splitlines()
+    assert json.loads(first)["fnName"] == ">"
+    assert error.startswith("ERROR 1:9 syntax ")
+    back = segmentation(tmp_path, "pql", "convert", input=f"{first}\n{second}\n")
+    assert (back.stdout, back.returncode) == ("income > 1\na in [1, -2]\n", 0)
+    again = segmentation(tmp_path, "pql", "convert", input=back.stdout)
+    assert again.stdout.splitlines() == [first, second]
+    bad = segmentation(tmp_path, "pql", "convert", '{"nodeType": "moment"}')
+    assert (bad.stdout, bad.returncode) == ("ERROR 1:1 syntax a `moment` needs `word`\n", 1)
