@@ -46,10 +46,12 @@ def forall(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
 
 
 def filter_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    """What passes; of a missing array, nothing: an empty array."""
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     picked = np.flatnonzero(evaluation.mask(node.operands[1], child))
     scope.picked[node] = picked
-    return array.narrowed(picked)
+    kept = array.narrowed(picked)
+    return Array(kept.rows, kept.element)
 
 
 def map_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
