@@ -87,7 +87,8 @@ def intersection(call: Call, a: Value, b: Value) -> Value:
     codes, others = codes_of([left.element, right.element], types)
     size = _size(codes, others)
     rows = _first_of_each(left.rows, codes)
-    shared = np.isin(left.rows.parent[rows] * size + codes[rows], right.rows.parent * size + others)
+    known = others >= 0
+    shared = np.isin(left.rows.parent[rows] * size + codes[rows], right.rows.parent[known] * size + others[known])
     found = left.narrowed(rows[shared])
     return found if right.valid is None else found.masked(np.asarray(right.valid))
 
