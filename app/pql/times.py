@@ -46,6 +46,8 @@ def occurs(
         if value is not None and value.type not in needs:
             checking.type_error(_wrong(value, needs), reference.span)
             value = None
+        if value is not None and value.type is Scalar.NULL:
+            value = checking.known_as(value, Scalar.NUMBER if Scalar.NUMBER in needs else Scalar.TIMESTAMP)
         operands.append(value)
     known = [operand for operand in operands if operand is not None]
     if time is None or len(known) < len(operands):
@@ -81,25 +83,7 @@ def _test(checking: Checking, expr: Occurs, time: Node, operands: list[Node]) ->
         case OccursAt():
             return make(f"occurs_{expr.relation}", time, *operands)
         case OccursBetween():
-            start, end = operands
-            if Scalar.INTERVAL not in (start.type, end.type):
-                return make("occurs_between", time, start, end)
-            # From the beginning of the one interval to the end of the other.
-            return make("and", _not_before(checking, time, start), _not_after(checking, time, end))
-
-
-def _not_before(checking: Checking, time: Node, start: Node) -> Node:
-    make = checking.builder.condition
-    if start.type is not Scalar.INTERVAL:
-        return make("ge", time, start)
-    return make("or", make("occurs_on", time, start), make("occurs_after", time, start))
-
-
-def _not_after(checking: Checking, time: Node, end: Node) -> Node:
-    make = checking.builder.condition
-    if end.type not in (Scalar.INTERVAL, Scalar.DATE):
-        return make("le", time, end)
-    return make("or", make("occurs_before", time, end), make("occurs_on", time, end))
+            return make("occurs_between", time, *operands)
 
 
 def _wrong(value: Node, needs: frozenset[Scalar]) -> str:
