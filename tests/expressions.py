@@ -242,7 +242,9 @@ def _print_test(e: E, a: tuple[E, ...]) -> str:
         unit = e.data[1] if a[1].data == (1.0,) else UNITS[e.data[1]]
         return f"{e.data[0]} {text(a[1], _SUM)} {unit} {e.data[2]} {text(a[2], _SUM)}"
     if e.op == "at":
-        return f"{e.data[0]}{' ' if e.data[0] else ''}{text(a[1], _SUM)}"
+        reference = text(a[1], _SUM)
+        # After `on` a bracket would be the filter of a field of that name.
+        return f"{e.data[0]}{' ' if e.data[0] else ''}{f'({reference})' if reference[0] == '[' else reference}"
     return f"between {text(a[1], _SUM)} and {text(a[2], _SUM)}"
 
 

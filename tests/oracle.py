@@ -1,7 +1,7 @@
 """PQL by its rules, one person at a time, in plain Python: the judge of the engine, with which it shares no code.
 
-It evaluates the trees of `tests.expressions` on plain values: text, floats, booleans, None, lists, dicts for objects and
-maps, days since 1970 for dates and microseconds for times (the tree's types tell them apart).
+It evaluates the trees of `tests.expressions` on plain values: text, floats, booleans, None, lists, dicts for objects
+and maps, days since 1970 for dates and microseconds for times (the tree's types tell them apart).
 """
 
 import re
@@ -23,7 +23,7 @@ FIXED = {
 }
 YEARS = {"year": 1, "decade": 10, "century": 100, "millennium": 1000}
 
-# ------------------------------------------------------------ the calendar (of any year: Python's own ends at 1 and 9999)
+# ------------------------------------------------------------ the calendar (Python's own ends at years 1 and 9999)
 
 
 def day_number(year: int, month: int, day: int) -> int:
@@ -333,18 +333,16 @@ class Oracle:
         events = []
         for x in self.elements(array, env):
             inner = (("level", level, x), env)
-            at = self.value(time, inner)
-            if at is not None:
-                events.append((at, inner))
+            events.append((self.value(time, inner), inner))
         count = len(e.data[0])
         whats = [[self.holds(e.args[2 + 2 * n], inner) for _, inner in events] for n in range(count)]
 
-        def found(n: int, chosen: tuple[int, ...]) -> bool:
+        def found(n: int, chosen: tuple[int | None, ...]) -> bool:
             if n == count:
                 return True
             for which, (at, inner) in enumerate(events):
-                instant = at * DAY if time.type == "date" else at
-                if (chosen and instant <= chosen[-1]) or not whats[n][which]:
+                instant = as_type(at, time.type, "time")
+                if not whats[n][which] or (chosen and not later(chosen[-1], instant)):
                     continue
                 when = e.args[3 + 2 * n]
                 scope = (("labels", None, chosen), (("step", None, at), inner))
@@ -508,6 +506,11 @@ class Oracle:
 
 
 # ------------------------------------------------------------ values
+
+
+def later(first: int | None, second: int | None) -> bool:
+    """A comparison with null is false: what has no time can only be the single event of a chain."""
+    return first is not None and second is not None and first < second
 
 
 def path(value: Any, type_: Any, name: str) -> Any:
