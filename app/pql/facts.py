@@ -95,5 +95,6 @@ def _within_a_day(node: Node) -> bool:
     if node.op != "occurs" or node.payload[0] not in {"<", "<="} or node.payload[2] != "before":
         return False
     _, count, reference = node.operands
-    limit = count.payload[0] * _DAYS.get(node.payload[1], float("inf")) if count.op == "const" else float("inf")
+    written = count.payload[0] if count.op == "const" else None
+    limit = float("inf") if written is None else written * _DAYS.get(node.payload[1], float("inf"))
     return reference.op == "now" and limit <= 1
