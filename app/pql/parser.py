@@ -18,6 +18,7 @@ from app.pql.nodes import (
     ArrayLiteral,
     Binary,
     Call,
+    Chain,
     Expr,
     Field,
     Index,
@@ -100,9 +101,13 @@ class Parser(Cursor):
             inner = yield self.expression(UNARY)
             return Negate(inner, span=(token.start, inner.span[1]))
         form = forms.opening(self)
+        left: Expr
         if form is not None:
-            return (yield form)
-        left: Expr = self._simple() or (yield self._composed())
+            left = yield form
+            if not isinstance(left, Chain):  # which ends with its parenthesis; the others reach as far as they can
+                return left
+        else:
+            left = self._simple() or (yield self._composed())
         while self.token.word in (".", "["):
             left = yield self._postfix(left)
         return left
