@@ -1,4 +1,4 @@
-"""The long run of the engine against the oracle: `python -m tests.fuzz 50000 [--seed N]`; exit code 1 on any disagreement.
+"""The long run of engine against oracle: `python -m tests.fuzz 50000 [--seed N]`; exit code 1 on a disagreement.
 
 Prints how far it is, cases per second, and for each disagreement its smallest form: expression, person, both answers.
 """

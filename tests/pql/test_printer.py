@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 
 from app.pql.parser import parse
 from app.pql.printer import print_tree
+from tests.expressions import E, expressions, text
 
 CORPUS = Path(__file__).parent.parent / "data" / "pql" / "corpus.tsv"
 EXPRESSIONS = [line.split("\t")[0] for line in CORPUS.read_text("utf-8").splitlines()[1:]]
@@ -50,3 +52,12 @@ def test_thousands_of_terms_do_not_overflow_the_stack() -> None:
     assert print_tree(parse(chain)) == chain
     total = "1" + " + 1" * 10_000 + " > 2"
     assert print_tree(parse(total)) == total
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(expressions())
+def test_random_expressions_survive_printing(expression: E) -> None:
+    tree = parse(text(expression))
+    printed = print_tree(tree)
+    assert parse(printed) == tree
+    assert print_tree(parse(printed)) == printed
