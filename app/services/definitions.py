@@ -77,7 +77,6 @@ class DefinitionView:
     expression: str
     canonical: str
     schema_name: str
-    membership_run_id: str | None
 
     @classmethod
     def of(cls, row: Any) -> "DefinitionView":

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,9 +13,9 @@ from app.engine.profiles import Event, Key, MergeRule, Person, Snapshot, find_pe
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 from app.services.expressions import data_sources
+from app.services.memberships import Heads, read_heads
 from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_of
 from app.services.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
-from app.services.segment_runs import definition_heads, membership_files
 from app.storage.database import Database
 
 MEMBERS_NOW = ("REALIZED", "EXISTING")
@@ -73,7 +73,7 @@ class ProfileReader:
         self._scope = scope
         self._files = MembershipFiles(self._lake)
         self._opened: asyncio.Task[Snapshot] | None = None
-        self._known_runs: asyncio.Task[_Runs] | None = None
+        self._known_heads: asyncio.Task[Heads] | None = None
 
     # ------------------------------------------------------------ people
 
@@ -129,21 +129,21 @@ class ProfileReader:
         self, definition_ids: Sequence[str], request: PageRequest, status: Collection[str] | None = None
     ) -> dict[str, Slice[Member]]:
         """Members of each segment by bucket and ordinal, an order that new people do not disturb; forward only."""
-        runs, after = await self._runs(), _member_place(request)
+        heads, after = await self._heads(), _member_place(request)
 
         def read() -> dict[str, Slice[Member]]:
-            return {id_: self._member_page(runs, id_, request, after, _statuses(status)) for id_ in definition_ids}
+            return {id_: self._member_page(heads, id_, request, after, _statuses(status)) for id_ in definition_ids}
 
         return await asyncio.to_thread(read)
 
     async def member_counts(
         self, definition_ids: Sequence[str], status: Collection[str] | None = None
     ) -> dict[str, int]:
-        runs, wanted = await self._runs(), _statuses(status)
+        heads, wanted = await self._heads(), _statuses(status)
 
         def read() -> dict[str, int]:
             return {
-                id_: sum(len(membership.with_status(wanted)) for _, membership in self._memberships_of(runs, id_))
+                id_: sum(len(membership.with_status(wanted)) for _, membership in heads.of(self._files, id_))
                 for id_ in definition_ids
             }
 
@@ -187,31 +187,21 @@ class ProfileReader:
         rule = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ()) if policy is None else rule_of(policy)
         return await asyncio.to_thread(open_snapshot, self._lake, rule, datasets)
 
-    async def _runs(self) -> "_Runs":
-        if self._known_runs is None:
-            self._known_runs = asyncio.create_task(self._read_runs())
-        return await asyncio.shield(self._known_runs)
+    async def _heads(self) -> Heads:
+        if self._known_heads is None:
+            self._known_heads = asyncio.create_task(self._read_heads())
+        return await asyncio.shield(self._known_heads)
 
-    async def _read_runs(self) -> "_Runs":
+    async def _read_heads(self) -> Heads:
         async with self._database.session() as session:
-            heads = await definition_heads(session, self._scope)
-            return _Runs(heads, await membership_files(session, self._scope, set(heads.values())))
-
-    def _memberships_of(self, runs: "_Runs", definition_id: str, first: int = 0) -> Iterator[tuple[int, Membership]]:
-        """The segment's newest memberships, from bucket `first` on, read one at a time."""
-        run_id = runs.heads.get(definition_id)
-        for bucket, name in sorted(runs.files.get(run_id or "", {}).items()):
-            if run_id is not None and bucket >= first:
-                found = self._files.read(run_id, bucket, name, [definition_id]).get(definition_id)
-                if found is not None:
-                    yield bucket, found
+            return await read_heads(session, self._scope)
 
     def _member_page(
-        self, runs: "_Runs", definition_id: str, request: PageRequest, after: Key | None, wanted: frozenset[str]
+        self, heads: Heads, definition_id: str, request: PageRequest, after: Key | None, wanted: frozenset[str]
     ) -> Slice[Member]:
         items: dict[str, Member] = {}
         more = False
-        for bucket, membership in self._memberships_of(runs, definition_id, after[0] if after else 0):
+        for bucket, membership in heads.of(self._files, definition_id, after[0] if after else 0):
             chosen = membership.with_status(wanted)
             if after is not None and bucket == after[0]:
                 chosen.remove_range(0, after[1] + 1)
@@ -225,7 +215,7 @@ class ProfileReader:
         return slice_of(items, request, has_next=more, behind=after is not None)
 
     async def _all_memberships(self, keys: Sequence[Key], status: Collection[str] | None) -> dict[Key, list[Member]]:
-        runs, wanted = await self._runs(), _statuses(status)
+        heads, wanted = await self._heads(), _statuses(status)
         by_bucket: dict[int, list[Key]] = defaultdict(list)
         for key in keys:
             by_bucket[key[0]].append(key)
@@ -233,7 +223,7 @@ class ProfileReader:
         def read() -> dict[Key, list[Member]]:
             found: dict[Key, list[Member]] = {key: [] for key in keys}
             for bucket, these in by_bucket.items():
-                for membership in runs.in_bucket(self._files, bucket):
+                for _, membership in sorted(heads.many(self._files, bucket).items()):
                     chosen = membership.with_status(wanted)
                     for key in these:
                         if key[1] in chosen:
@@ -241,24 +231,6 @@ class ProfileReader:
             return found
 
         return await asyncio.to_thread(read)
-
-
-@dataclass(frozen=True, slots=True)
-class _Runs:
-    """The newest run of each definition, and the files of those runs by bucket."""
-
-    heads: Mapping[str, str]
-    files: Mapping[str, Mapping[int, str]]
-
-    def in_bucket(self, files: MembershipFiles, bucket: int) -> list[Membership]:
-        by_run: dict[str, list[str]] = defaultdict(list)
-        for definition_id, run_id in self.heads.items():
-            by_run[run_id].append(definition_id)
-        found: dict[str, Membership] = {}
-        for run_id, wanted in by_run.items():
-            if (name := self.files.get(run_id, {}).get(bucket)) is not None:
-                found |= files.read(run_id, bucket, name, wanted)
-        return [found[definition_id] for definition_id in sorted(found)]
 
 
 def _statuses(status: Collection[str] | None) -> frozenset[str]:

@@ -1,7 +1,7 @@
 """What a worker does with a segment job: definitions to plan, buckets to memberships, memberships to counts."""
 
 import asyncio
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.lake import Lake
 from app.engine.local import BucketResult, Cancelled, run
-from app.engine.membership import Membership, MembershipFiles
+from app.engine.membership import MembershipFiles
 from app.engine.plan import Plan
 from app.engine.profiles import Snapshot, open_snapshot, reopen
 from app.pql.checker import check
@@ -21,35 +21,32 @@ from app.pql.consent import with_consent
 from app.pql.core import Builder, Node
 from app.scope import Scope
 from app.services.expressions import data_sources
+from app.services.memberships import Heads, head_runs, read_heads
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
 from app.services.rows import select_rows
 from app.services.segment_jobs import freeze_definitions
 from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.definitions import DefinitionRow
-from app.storage.tables.jobs import JobBucketRow, JobPhase, JobStatus
+from app.storage.tables.jobs import JobPhase, JobStatus
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
 
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_DEFINITIONS: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
 _PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
-_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
 
 _NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
 
 
 @dataclass(slots=True)
 class _Run:
-    """A job as one attempt sees it. `heads` are the runs that the changes are counted against, by definition."""
+    """A job as one attempt sees it. The changes are counted against `heads`."""
 
     scope: Scope
     evaluated_at: datetime
     snapshot: Snapshot
     parts: dict[str, SegmentJobDefinitionRow]
-    heads: dict[str, str]
-    files: dict[str, dict[int, str]]
+    heads: Heads
     conditions: dict[str, Node] = field(default_factory=dict)
     errors: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -102,7 +99,7 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
         policies = await get_policies(session, scope, {part.merge_policy_id for part in parts.values()})
         datasets = await data_sources(session, scope)
         consent = await _consents(session, scope, parts)
-        heads = await definition_heads(session, scope)
+        heads = await read_heads(session, scope, None if job.snapshot is None else job.snapshot["heads"])
     if len(policies) > 1:
         # One evaluation reads one view: results of another view's people would be wrong, so there are none.
         names = ", ".join(repr(policies[id_].name) for id_ in sorted(policies))
@@ -114,13 +111,12 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
     if pinned is None:
         snapshot = await asyncio.to_thread(open_snapshot, lake.tenant(job_run.tenant), rule, datasets)
         evaluated_at = job_run.clock()
-        pinned = {"evaluated_at": evaluated_at.isoformat(), "lake": snapshot.pinned, "heads": heads}
+        pinned = {"evaluated_at": evaluated_at.isoformat(), "lake": snapshot.pinned, "heads": dict(heads.runs)}
         await job_run.update(snapshot=pinned, evaluated_at=evaluated_at, total_profiles=snapshot.total_profiles)
     else:
         evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
         snapshot = await asyncio.to_thread(reopen, lake.tenant(job_run.tenant), rule, datasets, pinned["lake"])
-    state = _Run(scope, evaluated_at, snapshot, parts, pinned["heads"], {})
-    state.files = await _files_of(job_run, scope, set(state.heads.values()))
+    state = _Run(scope, evaluated_at, snapshot, parts, heads)
     _check(state, consent)
     return state
 
@@ -128,7 +124,7 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
 def _check(state: _Run, consent: Mapping[str, bool]) -> None:
     """Conditions of what still checks against the schema of the data; errors of the rest and of what refers to it."""
     builder = Builder()
-    known = set(state.parts) | set(state.heads)
+    known = set(state.parts) | set(state.heads.runs)
     references: dict[str, frozenset[str]] = {}
     for id_, part in state.parts.items():
         checked = check(part.expression, state.snapshot.schema, segments=known, builder=builder)
@@ -185,8 +181,6 @@ async def _evaluate(
     files = MembershipFiles(lake.tenant(job_run.tenant))
     loop = asyncio.get_running_loop()
     plan = Plan(state.conditions)
-    tenant_files = state.files
-    readers = _Stored(files, state.heads, tenant_files)
 
     def finished(result: BucketResult) -> None:
         name = files.write(job_run.job.id, result.bucket, job_run.token, result.memberships)
@@ -203,8 +197,8 @@ async def _evaluate(
         state.snapshot,
         waiting,
         now=state.evaluated_at,
-        stored=readers.one,
-        previous=lambda bucket: readers.many(bucket, state.conditions),
+        stored=lambda audience, bucket: state.heads.one(files, audience, bucket),
+        previous=lambda bucket: state.heads.many(files, bucket, state.conditions),
         versions={id_: part.version for id_, part in state.parts.items()},
         finished=finished,
         cancelled=job_run.interrupted,
@@ -228,29 +222,6 @@ def _counted(result: BucketResult) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """Memberships of earlier runs. Each definition has its own newest run, and a run has one file for each bucket."""
-
-    files: MembershipFiles
-    heads: Mapping[str, str]
-    names: Mapping[str, Mapping[int, str]]
-
-    def one(self, definition: str, bucket: int) -> Membership | None:
-        return self.many(bucket, [definition]).get(definition)
-
-    def many(self, bucket: int, definitions: Any) -> dict[str, Membership]:
-        by_run: dict[str, list[str]] = defaultdict(list)
-        for definition in definitions:
-            if definition in self.heads:
-                by_run[self.heads[definition]].append(definition)
-        found: dict[str, Membership] = {}
-        for run_id, wanted in by_run.items():
-            if (name := self.names.get(run_id, {}).get(bucket)) is not None:
-                found |= self.files.read(run_id, bucket, name, wanted)
-        return found
-
-
 # ---------------------------------------------------------------- after
 
 
@@ -270,7 +241,7 @@ async def _finish(job_run: JobRun, state: _Run) -> None:
     async def publish(session: AsyncSession) -> None:
         for id_, part in state.parts.items():
             await _write_result(session, job_run, part, totals.get(id_), namespaces.get(id_), errors.get(id_))
-        heads = await definition_heads(session, state.scope)
+        heads = await head_runs(session, state.scope)
         runs = await _evaluated_at(session, state.scope, {heads[id_] for id_ in good if id_ in heads})
         for id_ in good:
             # A job that began earlier and ends later must not replace what a newer one found.
@@ -322,12 +293,14 @@ async def _publish_head(
     by_namespace: dict[str, int],
     now: datetime,
 ) -> None:
-    head = within(update(DefinitionRow), DefinitionRow, job_run.tenant).where(_DEFINITIONS.id == id_)
-    await session.execute(head.values(membership_run_id=job_run.job.id))
     audience = within(update(AudienceRow), AudienceRow, job_run.tenant).where(_AUDIENCES.id == id_)
     await session.execute(
         audience.values(
-            total_profiles=members, by_namespace=by_namespace, metrics_updated_at=now, metrics_job_id=job_run.job.id
+            membership_run_id=job_run.job.id,
+            total_profiles=members,
+            by_namespace=by_namespace,
+            metrics_updated_at=now,
+            metrics_job_id=job_run.job.id,
         )
     )
 
@@ -344,28 +317,7 @@ async def _consents(session: AsyncSession, scope: Scope, ids: Any) -> dict[str, 
     return {row.id: row.exclude_opt_out for row in await session.execute(statement.where(_AUDIENCES.id.in_(list(ids))))}
 
 
-async def definition_heads(session: AsyncSession, scope: Scope) -> dict[str, str]:
-    """The newest run of each definition that was ever evaluated."""
-    statement = within(select(_DEFINITIONS.id, _DEFINITIONS.membership_run_id), DefinitionRow, scope.tenant)
-    rows = await session.execute(statement.where(_DEFINITIONS.membership_run_id.is_not(None)))
-    return {row.id: row.membership_run_id for row in rows}
-
-
 async def _evaluated_at(session: AsyncSession, scope: Scope, run_ids: set[str]) -> dict[str, datetime]:
     jobs: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
     statement = within(select(jobs.id, jobs.evaluated_at), SegmentJobRow, scope.tenant)
     return {row.id: row.evaluated_at for row in await session.execute(statement.where(jobs.id.in_(sorted(run_ids))))}
-
-
-async def _files_of(job_run: JobRun, scope: Scope, run_ids: set[str]) -> dict[str, dict[int, str]]:
-    async with job_run.database.session() as session:
-        return await membership_files(session, scope, run_ids)
-
-
-async def membership_files(session: AsyncSession, scope: Scope, run_ids: set[str]) -> dict[str, dict[int, str]]:
-    """Of each run, the file of each bucket."""
-    statement = within(select(_BUCKETS.job_id, _BUCKETS.bucket, _BUCKETS.file), JobBucketRow, scope.tenant)
-    found: dict[str, dict[int, str]] = defaultdict(dict)
-    for row in await session.execute(statement.where(_BUCKETS.job_id.in_(sorted(run_ids)))):
-        found[row.job_id][row.bucket] = row.file
-    return dict(found)

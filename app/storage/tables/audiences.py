@@ -16,6 +16,7 @@ class AudienceRow(TenantRow, table=True):
 
     Names are unique among computed audiences, which are the definitions. `revision`, the etag, rises with every write.
     `by_namespace` is {namespace: count} of the newest finished evaluation; `total_profiles` is None before the first.
+    `membership_run_id` is the head: the run whose membership files hold the members now, None before the first.
     """
 
     __tablename__ = "audience"
@@ -74,3 +75,4 @@ class AudienceRow(TenantRow, table=True):
     by_namespace: dict[str, int] = json_column(default_factory=dict)
     metrics_updated_at: datetime | None = time_column(default=None)
     metrics_job_id: str | None = None
+    membership_run_id: str | None = None

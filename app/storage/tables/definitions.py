@@ -10,10 +10,7 @@ from app.storage.columns import TenantRow, time_column
 
 
 class DefinitionRow(TenantRow, table=True):
-    """The expression in force of the audience with the same id; name, labels and the rest are that audience's.
-
-    `membership_run_id` is the head: the run whose membership files hold the members now, None before the first.
-    """
+    """The expression in force of the audience with the same id; name, labels and the rest are that audience's."""
 
     __tablename__ = "definition"
     __table_args__: ClassVar[Any] = (
@@ -29,7 +26,6 @@ class DefinitionRow(TenantRow, table=True):
     expression: str
     canonical: str
     schema_name: str = "_xdm.context.profile"
-    membership_run_id: str | None = None
 
 
 class DefinitionVersionRow(TenantRow, table=True):
