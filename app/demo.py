@@ -12,7 +12,7 @@ from rich.table import Table
 from app.engine.shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.main import Parts, working
 from app.scope import Scope
-from app.services import audiences, definitions, segment_jobs
+from app.services import audiences, definitions, jobs, segment_jobs
 from app.services.uploads import ingest_file
 
 SCOPE = Scope("default", "prod", user="demo")
@@ -73,7 +73,7 @@ async def _evaluate(parts: Parts, ids: list[str], console: Console) -> None:
         )
         with bar:
             task = bar.add_task("Evaluating", total=1.0)
-            async for state in segment_jobs.watch(parts.database, parts.changes, SCOPE, job.id, None):
+            async for state in jobs.watch(parts.database, parts.changes, SCOPE, segment_jobs.KIND, job.id):
                 bar.update(task, completed=state.fraction, description=f"{state.phase.capitalize():<10}")
     console.print(f"Job {job.id}: {state.status}, {state.total_profiles:,} people read")
     for error in state.errors:

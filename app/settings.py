@@ -22,7 +22,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port that `serve` binds; 0 takes a free one.")
     auth: Literal["none"] = Field("none", description="Everybody may do everything, on loopback addresses only.")
     worker: bool = Field(True, description="Whether `serve` also evaluates jobs.")
-    concurrent_jobs: int = Field(2, ge=1, description="Jobs that one process evaluates side by side.")
+    concurrent_jobs: int = Field(2, ge=1, description="Jobs of each kind that one process does side by side.")
     threads: int = Field(2, ge=1, description="Buckets of a job that are evaluated side by side, and DuckDB's threads.")
     memory_limit: str = Field(
         "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="What DuckDB may use while it loads a batch."

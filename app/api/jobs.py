@@ -1,18 +1,20 @@
 """What every kind of job has; knows no kind."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
 
 from app.api.context import Info
-from app.api.described import enum_value, resolver
-from app.api.filters import DateTimeFilter, names, one_id, time_filter
+from app.api.described import enum_value, resolver, subscription
+from app.api.filters import DateTimeFilter, OrderDirection, names, one_id, time_filter
 from app.api.global_ids import node_type
 from app.api.scalars import BigInt, given
-from app.services import segment_jobs
+from app.services import jobs, segment_jobs
+from app.storage.changes import JobState
 
 if TYPE_CHECKING:
     from app.api.definitions import SegmentDefinition
@@ -78,6 +80,18 @@ class JobProgress:
         )
 
 
+@strawberry.type(description="A stretch of time.")
+class TimeSpan:
+    start: datetime = strawberry.field(description="When it began.")
+    end: datetime | None = strawberry.field(description="When it ended; null while it lasts.")
+    total_ms: BigInt = strawberry.field(description="Its length in milliseconds.")
+
+    @classmethod
+    def of(cls, span: Mapping[str, Any]) -> Self:
+        start, end = datetime.fromisoformat(span["start"]), datetime.fromisoformat(span["end"])
+        return cls(start=start, end=end, total_ms=BigInt(round((end - start).total_seconds() * 1000)))
+
+
 @strawberry.type(description="What went wrong in a job.")
 class JobError:
     code: str = strawberry.field(description="What went wrong, for programs.")
@@ -118,6 +132,15 @@ class Job:
     attempts: int = strawberry.field(description="How many times a worker took it up: more than 1 after a crash.")
 
 
+_TYPES = {"SEGMENT": "SegmentJob", "EXPORT": "ExportJob"}
+
+
+def any_job(state: JobState) -> Job:
+    """A job of whatever kind, as its own type."""
+    found: Job = node_type(_TYPES[state.kind]).of(state.row)
+    return found
+
+
 def job_fields(row: Any) -> dict[str, Any]:
     """The fields of `Job` but its id, from a row of any kind of job."""
     return {
@@ -134,6 +157,12 @@ def job_fields(row: Any) -> dict[str, Any]:
         "finished_at": row.finished_at,
         "attempts": row.attempts,
     }
+
+
+@strawberry.input(description="An order of jobs.")
+class JobOrder:
+    field: JobOrderField = strawberry.field(description="What they are ordered by.")
+    direction: OrderDirection = strawberry.field(description="Which end comes first.")
 
 
 @strawberry.input(description="Which segment jobs. All that is given must hold.")
@@ -159,3 +188,22 @@ def segment_job_filter(value: SegmentJobFilter | None) -> segment_jobs.SegmentJo
 
 
 JobFilterArgument = Annotated[SegmentJobFilter | None, strawberry.argument(description="Which of them.")]
+JobId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `jobId`.")]
+OrderArgument = Annotated[JobOrder | None, strawberry.argument(description="Newest first unless given.")]
+AfterArgument = Annotated[
+    int | None, strawberry.argument(description="Resumes: no state up to this `progress.sequence` is sent again.")
+]
+StatusArgument = Annotated[
+    list[JobStatus] | None, strawberry.argument(description="Only jobs in these states; all unless given.")
+]
+
+
+@strawberry.type
+class JobSubscriptions:
+    @subscription(description="Every job of the sandbox, of each kind, as it changes; does not complete.")
+    async def jobs_updated(self, info: Info, status: StatusArgument = strawberry.UNSET) -> AsyncGenerator[Job, None]:
+        parts = info.context.parts
+        states = jobs.watch_all(parts.database, parts.changes, info.context.scope, names(status))
+        async with aclosing(states):
+            async for state in states:
+                yield any_job(state)

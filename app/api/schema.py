@@ -11,6 +11,7 @@ from app.api.datasets import DatasetMutations, DatasetQueries
 from app.api.definitions import DefinitionMutations, DefinitionQueries
 from app.api.errors import ERROR_TYPES
 from app.api.folders import FolderMutations, FolderQueries
+from app.api.jobs import JobSubscriptions
 from app.api.limits import GatewaySchema, extensions
 from app.api.merge_policies import MergePolicyMutations, MergePolicyQueries
 from app.api.nodes import NodeQueries
@@ -46,7 +47,7 @@ class Mutation(DatasetMutations, DefinitionMutations, SegmentJobMutations, Folde
 
 
 @strawberry.type(description="What can be watched.")
-class Subscription(SegmentJobSubscriptions):
+class Subscription(SegmentJobSubscriptions, JobSubscriptions):
     pass
 
 

@@ -13,34 +13,24 @@ from app.api.context import Info, Operation
 from app.api.definitions import SegmentDefinition
 from app.api.described import mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
-from app.api.filters import OrderDirection, many_ids, names, ordered
+from app.api.filters import many_ids, ordered
 from app.api.global_ids import Node, find_id, global_id, need_id
 from app.api.jobs import (
+    AfterArgument,
     Job,
     JobError,
     JobFilterArgument,
-    JobOrderField,
-    JobStatus,
+    JobId,
+    OrderArgument,
+    TimeSpan,
     job_fields,
     segment_job_filter,
 )
 from app.api.merge_policies import MergePolicy
 from app.api.profiles import MembershipStatus
 from app.api.scalars import BigInt, given
-from app.services import segment_jobs
+from app.services import jobs, segment_jobs
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
-
-
-@strawberry.type(description="A stretch of time.")
-class TimeSpan:
-    start: datetime = strawberry.field(description="When it began.")
-    end: datetime | None = strawberry.field(description="When it ended; null while it lasts.")
-    total_ms: BigInt = strawberry.field(description="Its length in milliseconds.")
-
-    @classmethod
-    def of(cls, span: Mapping[str, Any]) -> Self:
-        start, end = datetime.fromisoformat(span["start"]), datetime.fromisoformat(span["end"])
-        return cls(start=start, end=end, total_ms=BigInt(round((end - start).total_seconds() * 1000)))
 
 
 @strawberry.type(description="People, as one merge policy counts them.")
@@ -153,12 +143,6 @@ class SegmentJob(Node, Job):
         return None if row is None else cls.of(row)
 
 
-@strawberry.input(description="An order of jobs.")
-class JobOrder:
-    field: JobOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description="Which end comes first.")
-
-
 @strawberry.input(
     description="Either `definitionIds` or `allDefinitions: true`. "
     "The same idempotencyKey within 24 hours returns the same job."
@@ -180,15 +164,7 @@ class SegmentJobPayload:
     errors: list[UserError] = errors_field()
 
 
-JobId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `jobId`.")]
-OrderArgument = Annotated[JobOrder | None, strawberry.argument(description="Newest first unless given.")]
 CreateArgument = Annotated[CreateSegmentJobInput, strawberry.argument(description="What it is to evaluate.")]
-AfterArgument = Annotated[
-    int | None, strawberry.argument(description="Resumes: no state up to this `progress.sequence` is sent again.")
-]
-StatusArgument = Annotated[
-    list[JobStatus] | None, strawberry.argument(description="Only jobs in these states; all unless given.")
-]
 
 
 @strawberry.type
@@ -254,15 +230,7 @@ class SegmentJobSubscriptions:
         self, info: Info, id: JobId, after: AfterArgument = strawberry.UNSET
     ) -> AsyncGenerator[SegmentJob, None]:
         parts, raw = info.context.parts, need_id("SegmentJob", id, "id")
-        states = segment_jobs.watch(parts.database, parts.changes, info.context.scope, raw, given(after))
-        async with aclosing(states):
-            async for row in states:
-                yield SegmentJob.of(row)
-
-    @subscription(description="Every job of the sandbox, as it changes; does not complete.")
-    async def jobs_updated(self, info: Info, status: StatusArgument = strawberry.UNSET) -> AsyncGenerator[Job, None]:
-        parts = info.context.parts
-        states = segment_jobs.watch_all(parts.database, parts.changes, info.context.scope, names(status))
+        states = jobs.watch(parts.database, parts.changes, info.context.scope, segment_jobs.KIND, raw, given(after))
         async with aclosing(states):
             async for row in states:
                 yield SegmentJob.of(row)

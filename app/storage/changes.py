@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.scope import Tenant
 from app.storage.database import Database, announce, connect_postgresql, is_unavailable
-from app.storage.tables.jobs import RUNNING, WAITING, JobColumns, JobUpdateRow
+from app.storage.tables.export_jobs import ExportJobRow
+from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobColumns, JobUpdateRow
 from app.storage.tables.segment_jobs import SegmentJobRow
 from app.storage.tenancy import within
 
@@ -25,7 +26,7 @@ LOOK_SECONDS = 0.2
 """How often SQLite is asked whether another process has written."""
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
-KINDS: dict[str, type[JobColumns]] = {"SEGMENT": SegmentJobRow}
+KINDS: dict[str, type[JobColumns]] = {"SEGMENT": SegmentJobRow, "EXPORT": ExportJobRow}
 """Every kind of job, with its table."""
 
 _UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
@@ -43,6 +44,14 @@ class JobKey(Protocol):
     def sandbox(self) -> str: ...
     @property
     def id(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """A job of any kind as it was or is; `row` reads like a row of the kind's table."""
+
+    kind: str
+    row: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +114,17 @@ async def append_update(session: AsyncSession, job: JobKey, kind: str = "SEGMENT
     }
     await session.execute(insert(JobUpdateRow.__table__).values(values))  # type: ignore[attr-defined]
     topics = {job_topic(tenant, job.id), jobs_topic(tenant)}
-    if state.status in _QUEUED and state.lease_until is None:
+    if state.status in FINAL or (state.status in _QUEUED and state.lease_until is None):
+        # The end of a job may be what another one waits for.
         topics.add(QUEUE)
     await publish(session, *topics)
 
 
-async def read_updates(session: AsyncSession, tenant: Tenant, job_id: str, after: int) -> list[SegmentJobRow]:
-    """The states of a job with a sequence above `after`, in order; each reads like the job's row of that moment."""
+async def read_updates(session: AsyncSession, tenant: Tenant, job_id: str, after: int) -> list[JobState]:
+    """The states of a job with a sequence above `after`, in order."""
     statement = within(select(_UPDATES.kind, _UPDATES.state), JobUpdateRow, tenant)
     later = statement.where(_UPDATES.job_id == job_id, _UPDATES.sequence > after).order_by(_UPDATES.sequence)
-    return [_state(kind, state) for kind, state in await session.execute(later)]
+    return [JobState(kind, _state(kind, state)) for kind, state in await session.execute(later)]
 
 
 async def changed_jobs(session: AsyncSession, tenant: Tenant, since: datetime) -> dict[str, int]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -144,6 +144,7 @@ def _next_in_turn(kind: str, now: datetime) -> Select[Any]:
     c = table.c
     live, held = table.alias("live"), _held(table.c, now)
     past = table.alias("past")
+    ready = ~held if "waits_for" not in c else and_(~held, ~_must_wait(c))
     same = and_(past.c.organisation == live.c.organisation, past.c.sandbox == live.c.sandbox)
     served = select(func.max(past.c.started_at)).where(same).correlate(live).scalar_subquery().label("served")
     running = func.sum(case((_held(live.c, now), 1), else_=0)).label("running")
@@ -156,9 +157,17 @@ def _next_in_turn(kind: str, now: datetime) -> Select[Any]:
     return (
         select(*c)
         .join_from(table, tenants, and_(c.organisation == tenants.c.organisation, c.sandbox == tenants.c.sandbox))
-        .where(c.status.in_(WAITING | RUNNING), ~held)
+        .where(c.status.in_(WAITING | RUNNING), ready)
         .order_by(tenants.c.running, tenants.c.served.asc().nulls_first(), c.created_at, c.id)
     )
+
+
+def _must_wait(columns: Any) -> ColumnElement[bool]:
+    """Whether a job waits for a segment job that has not ended: it then holds no place that others could work in."""
+    first = _table("SEGMENT").alias("first").c
+    same = and_(first.organisation == columns.organisation, first.sandbox == columns.sandbox)
+    live = first.status.in_(WAITING | RUNNING)
+    return and_(columns.status.in_(WAITING), exists().where(same, first.id == columns.waits_for, live))
 
 
 def _held(columns: Any, now: datetime) -> ColumnElement[bool]:
@@ -178,7 +187,7 @@ async def _take(
     if row.status == JobStatus.CANCELLING:
         values |= _ended(JobStatus.CANCELLED, now)
     elif lost >= MOST_LOST_LEASES:
-        values |= _ended(JobStatus.FAILED, now) | {"errors": [*row.errors, _given_up(lost)]}
+        values |= _ended(JobStatus.FAILED, now) | {"errors": [*row.errors, _given_up(kind, lost)]}
     else:
         values |= {"status": JobStatus.PROCESSING.value, "lease_owner": owner, "lease_until": now + lease}
         values |= {"started_at": row.started_at or now}
@@ -211,11 +220,14 @@ def ended(status: JobStatus, now: datetime) -> dict[str, Any]:
     return _ended(status, now) | ({"fraction": 1.0} if status == JobStatus.SUCCEEDED else {})
 
 
-def _given_up(lost: int) -> dict[str, Any]:
+_SMALLER = {"SEGMENT": "run the definitions in smaller jobs", "EXPORT": "export fewer fields, or no events"}
+
+
+def _given_up(kind: str, lost: int) -> dict[str, Any]:
     return {
         "code": "WORKERS_LOST",
-        "message": f"{lost} workers in a row ended without a word while they evaluated this job, so it was given up. "
-        "They may have run out of memory: see their logs, then run the definitions in smaller jobs",
+        "message": f"{lost} workers in a row ended without a word while they did this job, so it was given up. "
+        f"They may have run out of memory: see their logs, then {_SMALLER[kind]}",
     }
 
 

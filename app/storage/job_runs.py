@@ -14,7 +14,6 @@ from app.storage.changes import KINDS
 from app.storage.claims import Claim, LeaseLost, Work, change_job, ended, fence, hand_back
 from app.storage.database import Database, is_unavailable
 from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
-from app.storage.tables.segment_jobs import SegmentJobRow
 from app.storage.tenancy import within
 
 __all__ = ["BucketAlreadyRecorded", "JobRun", "LeaseLost"]
@@ -45,8 +44,8 @@ class JobRun:
         self.database = database
         self.clock = clock
         self.claim = claim
-        self.job: SegmentJobRow = claim.row
-        """The job's row as it was taken up."""
+        self.job: Any = claim.row
+        """The job's row, of its kind's table, as it was taken up."""
         self.ended_as: str | None = None
         """The final status, once this attempt has ended the job."""
         self._monotonic = monotonic

@@ -29,7 +29,10 @@ _PAUSES = (0.5, 1.0, 2.0, 5.0)
 
 
 class Worker:
-    """Does up to `concurrency` jobs side by side until it is told to stop. Any number of workers share the queue."""
+    """Does jobs side by side until it is told to stop. Any number of workers share the queue.
+
+    It has `concurrency` places for each kind of job, so that long ones of a kind never hold up those of another.
+    """
 
     def __init__(
         self,
@@ -79,9 +82,9 @@ class Worker:
             await self._let_go()
 
     async def _fill(self) -> None:
-        """Takes up jobs until this worker has enough, or there are no more."""
+        """Takes up jobs until this worker has enough of each kind, or there are no more."""
         for kind in self._handlers:
-            while len(self._running) < self._concurrency:
+            while self._has_place(kind):
                 claim = await claim_next(self._database, self._clock, owner=self.name, lease=self._lease, kind=kind)
                 if claim is None:
                     break
@@ -90,10 +93,13 @@ class Worker:
                 self._running[task] = run
                 task.add_done_callback(self._running.pop)
 
+    def _has_place(self, kind: str) -> bool:
+        return sum(run.claim.kind == kind for run in self._running.values()) < self._concurrency
+
     async def _sleep(self, wakeups: Wakeups, stopping: asyncio.Task[bool], seconds: float) -> None:
         """Until something may be there to do: a wake-up, a free place, the stop, or simply some time later."""
         woken = asyncio.create_task(wakeups.wait(), name="queue")
-        full = len(self._running) >= self._concurrency
+        full = not any(self._has_place(kind) for kind in self._handlers)
         # With every place taken a wake-up means nothing: the place that falls free looks at the queue.
         awaited = {stopping, *self._running} | (set() if full else {woken})
         await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -15,7 +15,7 @@ from gql.transport.websockets import WebsocketsTransport
 from websockets.asyncio.client import ClientConnection
 
 from app.clock import Clock, utc_now
-from app.services import segment_jobs
+from app.services import jobs
 from tests.api.conftest import Api
 
 
@@ -193,7 +193,7 @@ async def test_a_bug_in_a_stream_is_masked(port: int, way: Any, monkeypatch: pyt
         raise RuntimeError("SELECT secret")
         yield
 
-    monkeypatch.setattr(segment_jobs, "watch", broken)
+    monkeypatch.setattr(jobs, "watch", broken)
     with pytest.raises(TransportQueryError) as failed:
         await anext(way(port, WATCH, id="x"))
     (error,) = failed.value.errors or []

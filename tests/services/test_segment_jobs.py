@@ -11,7 +11,7 @@ from sqlalchemy import update
 from app.clock import FixedClock
 from app.engine.lake import Lake
 from app.errors import Refusal
-from app.services import audiences, definitions, segment_jobs
+from app.services import audiences, definitions, jobs, segment_jobs
 from app.services.paging import PageRequest
 from app.services.segment_runs import run_segment_job
 from app.services.uploads import ingest_file
@@ -136,7 +136,7 @@ async def test_a_running_job_is_cancelled_between_buckets_and_changes_no_audienc
     stop = asyncio.Event()
     working = asyncio.create_task(Worker(database, changes, lake, clock, concurrency=1, threads=1).run(stop))
     statuses: list[str] = []
-    async for state in segment_jobs.watch(database, changes, SCOPE, job.id, None):
+    async for state in jobs.watch(database, changes, SCOPE, "SEGMENT", job.id):
         statuses.append(state.status)
         if state.profiles_read and "CANCELLING" not in statuses:
             await segment_jobs.cancel(database, clock, SCOPE, job.id)

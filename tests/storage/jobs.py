@@ -1,4 +1,4 @@
-"""Segment jobs for tests of the queue."""
+"""Jobs for tests of the queue."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -9,6 +9,8 @@ from sqlalchemy import select
 from app.scope import Tenant
 from app.storage.changes import append_update
 from app.storage.database import Database
+from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import JobUpdateRow
 from app.storage.tables.segment_jobs import SegmentJobRow
 from app.storage.tenancy import within
@@ -33,6 +35,29 @@ async def queue(database: Database, now: datetime, *ids: str, tenant: Tenant = A
             )
             session.add(job)
             await append_update(session, job)
+
+
+async def queue_export(
+    database: Database, now: datetime, id: str, waits_for: str | None = None, tenant: Tenant = ACME
+) -> None:
+    """Queues an export job, with a dataset of its own."""
+    key = {"organisation": tenant.organisation, "sandbox": tenant.sandbox}
+    made: dict[str, Any] = {"created_by": "ada", "created_at": now, "updated_at": now}
+    async with database.write() as session:
+        session.add(DatasetRow(**key, **made, id=f"to {id}", name=f"to {id}", kind="EXPORT"))
+        await session.flush()
+        row = ExportJobRow(
+            **key,
+            **made,
+            id=id,
+            merge_policy_id="p",
+            merge_policy={"id": "p"},
+            schema_name="_xdm.context.profile",
+            destination_id=f"to {id}",
+            waits_for=waits_for,
+        )
+        session.add(row)
+        await append_update(session, row, "EXPORT")
 
 
 async def job(database: Database, id: str, tenant: Tenant = ACME) -> Any:

@@ -33,7 +33,7 @@ async def bump(database: Database, id: str) -> None:
 
 async def sequences(database: Database, id: str, after: int = 0) -> list[int]:
     async with database.session() as session:
-        return [row.sequence for row in await read_updates(session, ACME, id, after)]
+        return [state.row.sequence for state in await read_updates(session, ACME, id, after)]
 
 
 # ---------------------------------------------------------------- the log
@@ -70,7 +70,7 @@ async def test_updates_read_like_the_job_at_that_time(database: Database, clock:
     assert claim is not None
     await JobRun(database, clock, claim).finish("FAILED", errors=[{"code": "X", "message": "why"}])
     async with database.session() as session:
-        queued, running, failed = await read_updates(session, ACME, "j1", 0)
+        queued, running, failed = (state.row for state in await read_updates(session, ACME, "j1", 0))
     assert (queued.status, queued.started_at, queued.attempts) == ("QUEUED", None, 0)
     assert (running.status, running.started_at, running.attempts) == ("PROCESSING", clock(), 1)
     assert (failed.status, failed.finished_at, failed.errors) == ("FAILED", clock(), [{"code": "X", "message": "why"}])

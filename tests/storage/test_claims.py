@@ -13,7 +13,7 @@ from app.clock import FixedClock
 from app.scope import Tenant
 from app.storage.claims import Claim, LeaseLost, claim_next, fence, hand_back, look, renew, request_cancel
 from app.storage.database import Database
-from tests.storage.jobs import ACME, GLOBEX, history, job, queue
+from tests.storage.jobs import ACME, GLOBEX, history, job, queue, queue_export
 
 LEASE = timedelta(seconds=15)
 
@@ -291,3 +291,24 @@ async def test_cancelling_touches_no_other_tenant(database: Database, clock: Fix
 async def _end(database: Database, mine: Claim) -> None:
     async with database.write() as session:
         await session.execute(text("UPDATE segment_job SET status = 'SUCCEEDED' WHERE id = :id"), {"id": mine.job_id})
+
+
+async def test_a_job_that_waits_for_another_is_not_its_turn_until_that_has_ended(
+    database: Database, clock: FixedClock
+) -> None:
+    await queue(database, clock(), "j1")
+    await queue_export(database, clock(), "e1", waits_for="j1")
+    await queue_export(database, clock(), "e2")
+
+    async def next_export() -> str | None:
+        found = await claim_next(database, clock, owner="w1", lease=LEASE, kind="EXPORT")
+        return found and found.job_id
+
+    assert [await next_export(), await next_export()] == ["e2", None]
+    first = await claimed(database, clock)
+    assert await next_export() is None
+    await cancel(database, clock, "j1")
+    assert await next_export() is None
+    await hand_back(database, first, clock())
+    assert (await job(database, "j1")).status == "CANCELLED"
+    assert [await next_export(), await next_export()] == ["e1", None]

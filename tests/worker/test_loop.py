@@ -23,7 +23,7 @@ from app.storage.database import Database, DatabaseAway
 from app.storage.job_runs import JobRun
 from app.worker.handlers import Tools
 from app.worker.loop import Worker
-from tests.storage.jobs import ACME, history, job, queue
+from tests.storage.jobs import ACME, history, job, queue, queue_export
 
 Do = Callable[[JobRun], Awaitable[None]]
 Working = Callable[..., AbstractAsyncContextManager[asyncio.Event]]
@@ -86,6 +86,33 @@ async def test_a_waiting_job_is_done(database: Database, changes: Changes, clock
         row = await status(database, changes, "j1", "SUCCEEDED")
     assert (row.attempts, row.fraction, row.lease_owner) == (1, 1.0, None)
     assert [name for _, name in await history(database, "j1", "status")] == ["QUEUED", "PROCESSING", "SUCCEEDED"]
+
+
+async def test_long_jobs_of_one_kind_hold_up_none_of_another(
+    database: Database, changes: Changes, clock: FixedClock, tmp_path: Path
+) -> None:
+    done: list[str] = []
+
+    async def long(run: JobRun, _tools: Tools) -> None:
+        await until(lambda: "e2" in done)
+        await run.finish("SUCCEEDED")
+
+    async def short(run: JobRun, _tools: Tools) -> None:
+        await run.finish("SUCCEEDED")
+        done.append(run.job.id)
+
+    await queue(database, clock(), "j1", "j2")
+    handlers = {"SEGMENT": long, "EXPORT": short}
+    worker = Worker(database, changes, Lake(tmp_path), clock, concurrency=1, lease_seconds=NEVER, handlers=handlers)
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(stop))
+    await status(database, changes, "j1", "PROCESSING")
+    await queue_export(database, clock(), "e1")
+    await queue_export(database, clock(), "e2")
+    await status(database, changes, "j2", "SUCCEEDED")
+    stop.set()
+    await task
+    assert done == ["e1", "e2"]
 
 
 async def test_a_new_job_wakes_an_idle_worker(

@@ -1,5 +1,25 @@
 """The tables, one module for each resource; importing the package registers them all."""
 
-from app.storage.tables import audiences, datasets, definitions, folders, jobs, merge_policies, search, segment_jobs
+from app.storage.tables import (
+    audiences,
+    datasets,
+    definitions,
+    export_jobs,
+    folders,
+    jobs,
+    merge_policies,
+    search,
+    segment_jobs,
+)
 
-__all__ = ["audiences", "datasets", "definitions", "folders", "jobs", "merge_policies", "search", "segment_jobs"]
+__all__ = [
+    "audiences",
+    "datasets",
+    "definitions",
+    "export_jobs",
+    "folders",
+    "jobs",
+    "merge_policies",
+    "search",
+    "segment_jobs",
+]

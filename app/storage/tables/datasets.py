@@ -32,7 +32,10 @@ class DatasetRow(TenantRow, table=True):
 
 
 class BatchRow(TenantRow, table=True):
-    """One file of a dataset: LOADING while its loader renews `lease_until`, then ACTIVE or FAILED with `error`."""
+    """One file of a dataset: LOADING while its loader renews `lease_until`, then ACTIVE or FAILED with `error`.
+
+    One that an export job wrote names it, and is there only once it is ACTIVE.
+    """
 
     __tablename__ = "batch"
     __table_args__: ClassVar[Any] = (
@@ -50,6 +53,15 @@ class BatchRow(TenantRow, table=True):
             sqlite_where=text("status = 'LOADING'"),
             postgresql_where=text("status = 'LOADING'"),
         ),
+        Index(
+            "ix_batch_of_job",
+            "organisation",
+            "sandbox",
+            "job_id",
+            "id",
+            sqlite_where=text("job_id IS NOT NULL"),
+            postgresql_where=text("job_id IS NOT NULL"),
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -60,6 +72,7 @@ class BatchRow(TenantRow, table=True):
     bytes: int = Field(default=0, sa_type=BigInteger)
     error: str | None = None
     segment_ids: list[str] = json_column(default_factory=list)
+    job_id: str | None = None
     lease_owner: str | None = None
     lease_until: datetime | None = time_column(default=None)
     created_by: str
