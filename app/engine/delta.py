@@ -114,6 +114,15 @@ def bucket_folder(bucket: int) -> str:
     return f"{BUCKET}={bucket}"
 
 
+def bucket_number(name: str) -> int:
+    """The bucket of a file by its name.
+
+    >>> bucket_number("__bucket=12/a.parquet")
+    12
+    """
+    return int(name.partition("/")[0].partition("=")[2])
+
+
 def _adds_columns(old: pa.Schema, new: pa.Schema) -> bool:
     return any(_wider(old.field(field.name) if field.name in old.names else None, field) for field in new)
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from app.engine import identities
 from app.engine.arrow_types import arrow_type, object_type
 from app.engine.bucket_files import BucketWriter, parquet_list
-from app.engine.delta import BUCKET, DataFile, commit, committed_version, next_version, open_table
+from app.engine.delta import BUCKET, DataFile, bucket_number, commit, committed_version, next_version, open_table
 from app.engine.fields import MAPS, noun, parsed, sql_type, widen
 from app.engine.lake import TenantLake, name_literal, only_row, text_literal, write_atomically
 from app.engine.reading import Column, FileFormat, Source, Unreadable, open_source, plain_file, refuse
@@ -119,6 +119,16 @@ def committed_batch(lake: TenantLake, dataset_id: str, batch_id: str) -> Ingeste
     note = json.loads(_note(folder, batch_id).read_text())["ingested"]
     rejected = tuple(RejectedRow(**row) for row in note.pop("rejected"))
     return Ingested(**note, rejected=rejected)
+
+
+def batch_files(lake: TenantLake, dataset_id: str, batch_id: str) -> list[tuple[int, Path]]:
+    """The files that a landed batch brought, each with its bucket; none when the dataset is gone."""
+    folder = lake.dataset(dataset_id)
+    try:
+        names = json.loads(_note(folder, batch_id).read_text())["files"]
+    except FileNotFoundError:
+        return []
+    return [(bucket_number(name), folder / name) for name in names]
 
 
 def dataset_fields(lake: TenantLake, dataset_id: str) -> ObjectType:
@@ -341,6 +351,7 @@ __all__ = [
     "Ingested",
     "NoGoodRows",
     "RejectedRow",
+    "batch_files",
     "committed_batch",
     "dataset_fields",
     "delete_dataset",

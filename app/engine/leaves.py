@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path as FilePath
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from app.engine.arrow_types import arrow_type, pql_type
 from app.engine.bucket import Path
@@ -61,6 +64,20 @@ def read_columns(
         if name in table.schema.names:
             columns[name] = shape(_one_chunk(table[name]), type_)
     return pa.table(columns) if columns else table.select([])
+
+
+def groups_with(file: pq.ParquetFile, numbers: NDArray[Any], column: str) -> list[int]:
+    """The row groups that may have one of the numbers (rising) in a column, by its statistics."""
+    return [group for group in range(file.num_row_groups) if _may_have(file.metadata.row_group(group), numbers, column)]
+
+
+def _may_have(group: Any, numbers: NDArray[Any], column: str) -> bool:
+    found = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
+    statistics = found.statistics
+    if statistics is None or not statistics.has_min_max:
+        return True
+    start, end = np.searchsorted(numbers, [statistics.min, statistics.max + 1])
+    return bool(end > start)
 
 
 def open_file(path: FilePath, wanted: ObjectType) -> pq.ParquetFile:

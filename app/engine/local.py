@@ -38,11 +38,13 @@ class _Work:
     previous: Callable[[int], Mapping[str, Membership]]
     versions: Mapping[str, int]
     stopped: Callable[[], bool]
+    only: Callable[[int], BitMap] | None
 
     def bucket(self, number: int) -> BucketResult:
         if self.stopped():
             raise Cancelled
-        bucket = self.snapshot.read(number, self.plan.needs)
+        only = self.only(number) if self.only is not None else None
+        bucket = self.snapshot.read(number, self.plan.needs, only)
 
         def member(id: str) -> NDArray[np.bool_]:
             membership = self.stored(id, number)
@@ -56,7 +58,7 @@ class _Work:
                 result.errors[definition] = rows
                 continue
             members, version = BitMap(bucket.ordinals[rows]), self.versions[definition]
-            membership = next_membership(before.get(definition), definition, members, version, self.now)
+            membership = next_membership(before.get(definition), definition, members, version, self.now, only)
             result.memberships.append(membership)
             result.counts[definition] = counts(membership, namespaces)
         return result
@@ -74,16 +76,19 @@ def run(
     finished: Callable[[BucketResult], None],
     cancelled: Callable[[], bool],
     threads: int,
+    only: Callable[[int], BitMap] | None = None,
 ) -> None:
     """Evaluates the plan over the buckets, at most `threads` of them in memory.
 
+    With `only` the people whose ordinals it gives for a bucket are evaluated, and the others stay what they were:
+    `profiles` of the result counts the evaluated, its memberships and counts are those of the whole bucket.
     `stored` gives the membership of a segment outside the plan in a bucket, `previous` those of the run before by
     definition, `versions` the version of each definition. `finished` gets each result on the calling thread, in any
     order. Raises `Cancelled` soon after `cancelled` says so; results handed over until then are whole. An error of
     `finished` or of a bucket ends the run.
     """
     given_up = threading.Event()
-    work = _Work(plan, snapshot, now, stored, previous, versions, lambda: given_up.is_set() or cancelled())
+    work = _Work(plan, snapshot, now, stored, previous, versions, lambda: given_up.is_set() or cancelled(), only)
     waiting = iter(buckets)
     under_way: set[Future[BucketResult]] = set()
     with ThreadPoolExecutor(max(threads, 1), thread_name_prefix="buckets") as pool:

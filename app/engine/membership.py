@@ -75,16 +75,28 @@ class BucketCounts:
 
 
 def next_membership(
-    previous: Membership | None, definition: str, members: BitMap, version: int, evaluated_at: datetime
+    previous: Membership | None,
+    definition: str,
+    members: BitMap,
+    version: int,
+    evaluated_at: datetime,
+    only: BitMap | None = None,
 ) -> Membership:
-    """The membership after a run in which `members` qualified, given that of the run before (None for the first)."""
+    """The membership after a run in which `members` qualified, given that of the run before (None for the first).
+
+    When `only` some people were evaluated, all others stay what they were.
+    """
     before = previous.members if previous is not None else BitMap()
+    if only is not None:
+        members = (before - only) | (members & only)
     entered, exited = members - before, before - members
     cohorts = [
         (at, rest) for at, cohort in (previous.qualified if previous is not None else ()) if (rest := cohort - entered)
     ]
     if entered:
         cohorts.append((evaluated_at, entered))
+    if only is not None and previous is not None:
+        entered, exited = entered | (previous.entered - only), exited | (previous.exited - only)
     return Membership(definition, version, members, entered, exited, tuple(cohorts))
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from app.engine.delta import TableVersion
-from app.engine.leaves import open_file, read_columns
+from app.engine.leaves import groups_with, open_file, read_columns
 from app.pql.schema import IDENTITY_MAP, ArrayType, MapType, ObjectType, Type
 
 Key = tuple[int, int]
@@ -119,11 +119,13 @@ def event_counts(datasets: Mapping[str, TableVersion], keys: Sequence[Key]) -> l
     return [counts[key] for key in keys]
 
 
-def event_ids(path: FilePath) -> pa.ChunkedArray:
-    """The ids of all events of a file: their `_id`, or one made from the place in the batch, as `event_id_sql` says."""
+def event_ids(path: FilePath, groups: Sequence[int]) -> pa.ChunkedArray:
+    """The ids of the events of some row groups: their `_id`, or one made from the place in the batch, as
+    `event_id_sql` says."""
     file = pq.ParquetFile(path)
     names = [name for name in ("_id", "__batch", "__row") if name in file.schema_arrow.names]
-    return _ids(file.read(columns=names).rename_columns(["___id" if name == "_id" else name for name in names]))
+    table = file.read_row_groups(groups, columns=names)
+    return _ids(table.rename_columns(["___id" if name == "_id" else name for name in names]))
 
 
 def _ids(table: pa.Table) -> pa.ChunkedArray:
@@ -147,7 +149,7 @@ def _rows(
     With `split` the plain columns are read apart and get two more underscores when users may ask for them too.
     """
     file = open_file(path, wanted)
-    groups = [group for group in range(file.num_row_groups) if _may_have(file, group, ordinals)]
+    groups = groups_with(file, ordinals, _ORDINAL)
     if split:
         table = read_columns(file, wanted, groups=groups)
         keys = read_columns(pq.ParquetFile(path), ObjectType(), plain=[_ORDINAL, *plain], groups=groups)
@@ -156,16 +158,6 @@ def _rows(
     else:
         table = read_columns(file, wanted, plain=[_ORDINAL, *plain], groups=groups)
     return table.filter(pc.is_in(table[_ORDINAL], pa.array(ordinals)))
-
-
-def _may_have(file: pq.ParquetFile, group: int, ordinals: NDArray[np.int32]) -> bool:
-    part = file.metadata.row_group(group)
-    column = next(c for c in map(part.column, range(part.num_columns)) if c.path_in_schema == _ORDINAL)
-    statistics = column.statistics
-    if statistics is None or not statistics.has_min_max:
-        return True
-    start, end = np.searchsorted(ordinals, [statistics.min, statistics.max + 1])
-    return bool(end > start)
 
 
 def _page(found: dict[tuple[datetime, str], tuple[pa.Table, int]], wanted: ObjectType, first: int) -> EventPage:

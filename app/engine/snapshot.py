@@ -18,7 +18,7 @@ from app.engine.identities import find
 from app.engine.identity_graph import open_graph
 from app.engine.ingest import TIMESTAMP
 from app.engine.lake import TenantLake
-from app.engine.leaves import open_file, prune, read_columns, stored_type
+from app.engine.leaves import groups_with, open_file, prune, read_columns, stored_type
 from app.engine.pages import EventPage, Key, Person
 from app.engine.view import (
     ORDINAL,
@@ -118,18 +118,20 @@ class Snapshot:
         path = self._view_path(bucket)
         return namespaces(path) if path is not None else {}
 
-    def read(self, bucket: int, needs: Needs) -> Bucket:
-        """The needed columns of one bucket. Text outside maps comes as dictionaries."""
+    def read(self, bucket: int, needs: Needs, only: BitMap | None = None) -> Bucket:
+        """The needed columns of one bucket, of everybody or of the ordinals in `only`. Text outside maps comes as
+        dictionaries."""
+        chosen = None if only is None else np.frombuffer(only.to_array(), np.uint32).astype(np.int32)
         path = self._view_path(bucket)
         fields = ObjectType({name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS})
         wanted = prune(fields, needs.profile)
         if path is None:
             ordinals, profiles = np.empty(0, np.uint32), pa.table({})
         else:
-            table = read_columns(open_file(path, wanted), wanted, plain=[ORDINAL])
+            table = _Part.of(path, wanted, [ORDINAL], chosen).table
             ordinals = table[ORDINAL].to_numpy().astype(np.uint32)
             profiles = table.drop_columns([ORDINAL])
-        events, owners = self._events(bucket, needs.event) if needs.events or needs.event else _no_events()
+        events, owners = self._events(bucket, needs.event, chosen) if needs.events or needs.event else _no_events()
         rows = np.searchsorted(ordinals, owners).astype(np.int32)
         return Bucket(bucket, ordinals, profiles, events, rows)
 
@@ -161,8 +163,10 @@ class Snapshot:
         paths = self.view.table.paths(bucket) if self.view.table is not None else []
         return paths[0] if paths else None
 
-    def _events(self, bucket: int, paths: frozenset[Path]) -> tuple[pa.Table, NDArray[np.int32]]:
-        """All events of the bucket by (ordinal, timestamp, id), with the ordinals of their owners."""
+    def _events(
+        self, bucket: int, paths: frozenset[Path], chosen: NDArray[np.int32] | None
+    ) -> tuple[pa.Table, NDArray[np.int32]]:
+        """The events of the bucket by (ordinal, timestamp, id), with the ordinals of their owners."""
         wanted = prune(self.sources.event_fields, paths)
         files = [path for table in self.sources.events.values() for path in table.paths(bucket)]
         if not files:
@@ -171,15 +175,49 @@ class Snapshot:
         hidden = {ORDINAL: ORDINAL} if len(files) == 1 else {ORDINAL: ORDINAL, TIMESTAMP: "__at"}
         parts = []
         for path in files:
-            part = read_columns(open_file(path, wanted), wanted)
-            keys = read_columns(open_file(path, ObjectType()), ObjectType(), plain=plain)
-            parts.append((keys.rename_columns([hidden[name] for name in keys.column_names]), part))
-        keys = pa.concat_tables([key for key, _ in parts])
-        table = _together([part for _, part in parts], wanted)
-        if len(files) > 1:
-            order = pa.array(_merged_order(keys, files))
+            key = _Part.of(path, ObjectType(), plain, chosen)
+            if key.table.num_rows or len(files) == 1:
+                named = key.table.rename_columns([hidden[name] for name in key.table.column_names])
+                parts.append((key, named, key.also(wanted)))
+        if not parts:
+            return _no_events()
+        keys = pa.concat_tables([named for _, named, _ in parts])
+        table = _together([part for _, _, part in parts], wanted)
+        if len(parts) > 1:
+            order = pa.array(_merged_order(keys, [part for part, _, _ in parts]))
             keys, table = keys.take(order), table.take(order)
         return table.combine_chunks(), keys[ORDINAL].to_numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was read of one file: all of it, or the rows of some people (files are sorted by ordinal)."""
+
+    path: FilePath
+    groups: Sequence[int]
+    rows: pa.Array | None
+    table: pa.Table
+
+    @classmethod
+    def of(cls, path: FilePath, wanted: ObjectType, plain: Sequence[str], chosen: NDArray[np.int32] | None) -> "_Part":
+        file = open_file(path, wanted)
+        if chosen is None:
+            groups = list(range(file.num_row_groups))
+            return cls(path, groups, None, read_columns(file, wanted, plain=plain, groups=groups))
+        groups = groups_with(file, chosen, ORDINAL)
+        table = read_columns(file, wanted, plain=plain, groups=groups)
+        rows = pa.array(np.flatnonzero(np.isin(table[ORDINAL].to_numpy(), chosen)))
+        return cls(path, groups, rows, table.take(rows))
+
+    def also(self, wanted: ObjectType) -> pa.Table:
+        """Other columns of the same rows."""
+        return self._chosen(read_columns(open_file(self.path, wanted), wanted, groups=self.groups))
+
+    def event_ids(self) -> pa.ChunkedArray:
+        return self._chosen(pages.event_ids(self.path, self.groups))
+
+    def _chosen(self, found: Any) -> Any:
+        return found if self.rows is None else found.take(self.rows)
 
 
 def _no_events() -> tuple[pa.Table, NDArray[np.int32]]:
@@ -203,7 +241,7 @@ def _together(parts: Sequence[pa.Table], wanted: ObjectType) -> pa.Table:
     return pa.table(columns)
 
 
-def _merged_order(keys: pa.Table, files: Sequence[FilePath]) -> NDArray[np.int64]:
+def _merged_order(keys: pa.Table, parts: Sequence[_Part]) -> NDArray[np.int64]:
     """The order of all events by (ordinal, time, id); the ids are read only when two events meet at one instant."""
     ordinals = keys[ORDINAL].to_numpy()
     times = keys["__at"].cast(pa.int64()).to_numpy()
@@ -212,7 +250,7 @@ def _merged_order(keys: pa.Table, files: Sequence[FilePath]) -> NDArray[np.int64
     if not tied.any():
         return order
     either = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
-    ids = pa.chunked_array([chunk for path in files for chunk in pages.event_ids(path).chunks]).take(
+    ids = pa.chunked_array([chunk for part in parts for chunk in part.event_ids().chunks], pa.string()).take(
         pa.array(order[either])
     )
     ranks = pc.rank(ids.combine_chunks(), tiebreaker="dense").to_numpy()

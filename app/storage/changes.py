@@ -72,6 +72,8 @@ class Topic:
 
 QUEUE = Topic("queue")
 """There may be something for a worker to do."""
+STREAMS = Topic("streams")
+"""There may be a batch whose people are to be evaluated."""
 
 
 def job_topic(tenant: Tenant, id: str) -> Topic:
@@ -82,6 +84,11 @@ def job_topic(tenant: Tenant, id: str) -> Topic:
 def jobs_topic(tenant: Tenant) -> Topic:
     """Some job of the tenant has changed."""
     return Topic("jobs", tenant.organisation, tenant.sandbox)
+
+
+def audience_topic(tenant: Tenant, id: str) -> Topic:
+    """One audience has changed: its fields, its numbers or its members."""
+    return Topic("audience", tenant.organisation, tenant.sandbox, id)
 
 
 # ---------------------------------------------------------------- the log

@@ -102,12 +102,12 @@ def test_results_come_on_the_callers_thread_and_few_at_a_time(snapshot: Snapshot
     reading, most, lock = 0, 0, threading.Lock()
     read = Snapshot.read
 
-    def counted(self: Snapshot, bucket: int, needs: Any) -> Any:
+    def counted(self: Snapshot, bucket: int, *others: Any) -> Any:
         nonlocal reading, most
         with lock:
             reading += 1
             most = max(most, reading)
-        return read(self, bucket, needs)
+        return read(self, bucket, *others)
 
     def finished(result: BucketResult) -> None:
         nonlocal reading
