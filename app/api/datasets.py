@@ -134,7 +134,7 @@ class CreateDatasetInput:
     name: str = strawberry.field(description="Name, unique in the sandbox.")
     kind: DatasetKind = strawberry.field(description="What its rows are.")
     primary_identity: PrimaryIdentityInput | None = strawberry.field(
-        default=strawberry.UNSET, description="Whose the rows are; required for PROFILE and EVENT."
+        default=strawberry.UNSET, description="Whose the rows are; required for all but EXPORT."
     )
     timestamp_column: str | None = strawberry.field(
         default=strawberry.UNSET, description="For EVENT: the column that says when it happened."

@@ -21,11 +21,9 @@ _ORDER_COLUMNS = {
     "UPDATED_AT": _AUDIENCES.updated_at,
     "TOTAL_PROFILES": func.coalesce(_AUDIENCES.total_profiles, -1),
 }
-_METHODS = {
-    "BATCH": _AUDIENCES.evaluates_batch,
-    "STREAMING": _AUDIENCES.evaluates_streaming,
-    "EDGE": _AUDIENCES.evaluates_edge,
-}
+METHOD_COLUMNS = {"evaluates_batch": "BATCH", "evaluates_streaming": "STREAMING", "evaluates_edge": "EDGE"}
+"""Each column that says when an audience is evaluated, with the method that it stands for."""
+_METHODS = {method: _AUDIENCES[column] for column, method in METHOD_COLUMNS.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Datasets: named tables of people or events, filled batch by batch."""
+"""Datasets: named tables of people, events or members, filled batch by batch."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -30,7 +30,10 @@ _BATCH_ORDER = Order("NEWEST", (Key(_BATCHES.created_at, descending=True), Key(_
 
 @dataclass(frozen=True, slots=True)
 class NewDataset:
-    """`identity_column` and `namespace` are the primary identity; `timestamp_column` is for events only."""
+    """`identity_column` and `namespace` are the primary identity, which all but EXPORT datasets need.
+
+    `timestamp_column` is the time of an event, or how new a record is.
+    """
 
     name: str
     kind: str
@@ -136,11 +139,14 @@ def _refuse_misfits(new: NewDataset) -> None:
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
 
     refuse_bad_name(new.name, refusals)
-    if new.kind not in {"PROFILE", "EVENT"}:
-        refuse(f"datasets of kind {new.kind} cannot be created yet: use PROFILE or EVENT", "kind")
-    if not new.identity_column or not new.namespace:
+    if new.kind == "EXPORT":
+        if new.identity_column or new.namespace:
+            refuse("export jobs write whole people into an EXPORT dataset: leave it out", "primary_identity")
+    elif not new.identity_column or not new.namespace:
         refuse("say which column holds the primary identity, and its namespace", "primary_identity")
     if new.kind == "EVENT" and not new.timestamp_column:
         refuse("an EVENT dataset needs `timestampColumn`: the column with the time of each event", "timestamp_column")
+    if new.kind in {"AUDIENCE", "EXPORT"} and new.timestamp_column:
+        refuse(f"rows of {new.kind} datasets have no time of their own: leave it out", "timestamp_column")
     if refusals:
         raise Refusals(refusals)

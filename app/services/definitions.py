@@ -1,6 +1,6 @@
 """Segment definitions: named, versioned expressions; each shares its id, and its row, with the audience it computes."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, TypedDict
@@ -27,7 +27,7 @@ from app.pql.checker import Checked
 from app.pql.facts import find_cycle
 from app.scope import Scope
 from app.services import folders, merge_policies
-from app.services.audiences import AudienceFilter, audience_order
+from app.services.audiences import METHOD_COLUMNS, AudienceFilter, audience_order
 from app.services.expressions import ExpressionFormat, vocabulary
 from app.services.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.names import refuse_bad_name
@@ -237,6 +237,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         lifecycle_state=new.lifecycle_state,
         labels=list(new.labels),
         exclude_opt_out=new.exclude_opt_out,
+        **_flags(new.evaluation_methods),
         merge_policy_id=policy.id,
         folder_id=new.folder_id,
         created_by=scope.user,
@@ -280,7 +281,7 @@ async def update(
         format=changes.get("format", ExpressionFormat.PQL_TEXT)
         if "expression" in changes
         else ExpressionFormat.PQL_TEXT,
-        evaluation_methods=changes.get("evaluation_methods"),
+        evaluation_methods=changes.get("evaluation_methods", _methods(current)),
         merge_policy_id=policy.id,
         exclude_opt_out=_unless_none(changes.get("exclude_opt_out"), current.exclude_opt_out),
         labels=_unless_none(changes.get("labels"), current.labels),
@@ -304,6 +305,7 @@ async def update(
                 name=merged.name,
                 description=merged.description,
                 labels=list(merged.labels),
+                **_flags(merged.evaluation_methods),
                 exclude_opt_out=merged.exclude_opt_out,
                 merge_policy_id=policy.id,
                 folder_id=merged.folder_id,
@@ -352,9 +354,9 @@ async def _accept(database: Database, lake: Lake, scope: Scope, new: NewDefiniti
     if new.schema_name != PROFILE_SCHEMA:
         message = f"expressions are about {PROFILE_SCHEMA!r}, not {new.schema_name!r}: leave `schemaName` out"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("schema_name",)))
-    if set(new.evaluation_methods or ("BATCH",)) != {"BATCH"}:
-        message = "streaming and edge evaluation are not built yet: leave `evaluationMethods` out, or send [BATCH]"
-        refusals.append(Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",)))
+    if new.evaluation_methods is not None and not new.evaluation_methods:
+        message = "it would never be evaluated: name at least one method, or leave them out for BATCH"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluation_methods",)))
     if new.lifecycle_state == "INACTIVE":
         message = "a definition starts as DRAFT or PUBLISHED: INACTIVE ones are not evaluated"
         refusals.append(Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",)))
@@ -367,11 +369,30 @@ async def _accept(database: Database, lake: Lake, scope: Scope, new: NewDefiniti
         checked = (await vocabulary(database, lake, scope)).check(new.expression, new.format)
         if not checked.ok:
             refusals.append(ExpressionRefused(checked.diagnostics, ("expression",)))
+        elif not checked.streaming.eligible:
+            refusals.extend(_not_eligible(new, checked.streaming.reasons))
     except ExpressionRefused as refusal:
         refusals.append(ExpressionRefused(refusal.diagnostics, ("expression",)))
     if refusals or checked is None:
         raise Refusals(refusals)
     return checked
+
+
+def _not_eligible(new: NewDefinition, reasons: Sequence[str]) -> Iterator[Refusal]:
+    """What needs an expression that can be evaluated for one person at a time (segmentation-service.md)."""
+    if wanted := [method for method in ("STREAMING", "EDGE") if method in (new.evaluation_methods or ())]:
+        message = f"it cannot be evaluated by {' and '.join(wanted)}: {'; '.join(reasons)}"
+        yield Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",))
+
+
+def _flags(methods: Collection[str] | None) -> dict[str, bool]:
+    """The columns that say when an audience is evaluated."""
+    chosen = ("BATCH",) if methods is None else methods
+    return {column: method in chosen for column, method in METHOD_COLUMNS.items()}
+
+
+def _methods(view: DefinitionView) -> tuple[str, ...]:
+    return tuple(method for column, method in METHOD_COLUMNS.items() if getattr(view, column))
 
 
 async def _refuse_too_many(session: AsyncSession, scope: Scope) -> None:

@@ -117,8 +117,13 @@ async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
 
 
 def _shape(dataset: DatasetRow) -> DatasetShape:
-    if dataset.identity_column is None or dataset.namespace is None or dataset.kind not in {"PROFILE", "EVENT"}:
-        message = f"{dataset.name!r} is a dataset of kind {dataset.kind}, and batches go into PROFILE or EVENT datasets"
+    if dataset.identity_column is None or dataset.namespace is None:
+        message = (
+            f"{dataset.name!r} is a dataset of kind {dataset.kind}, which export jobs fill: upload into another one"
+        )
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
+    if dataset.kind == "AUDIENCE":
+        message = f"{dataset.name!r} is a dataset of kind AUDIENCE, and members cannot be uploaded yet"
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
     kind: Literal["PROFILE", "EVENT"] = "PROFILE" if dataset.kind == "PROFILE" else "EVENT"
     return DatasetShape(kind, dataset.identity_column, dataset.namespace, dataset.timestamp_column)

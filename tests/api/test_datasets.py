@@ -196,3 +196,37 @@ async def test_a_cursor_that_is_none(api: Api) -> None:
     (error,) = answer["errors"]
     assert error["extensions"] == {"code": "INVALID_INPUT", "path": ["after"]}
     assert error["message"] == "'nonsense' is not a cursor: send back one that a page of this list gave"
+
+
+async def test_datasets_of_members_and_of_exports_are_created(api: Api) -> None:
+    identity = {"column": "customer", "namespace": "crm"}
+    members = await create(api, name="members", kind="AUDIENCE", primaryIdentity=identity)
+    exports = await create(api, name="exports", kind="EXPORT")
+    assert (members["errors"], exports["errors"]) == ([], [])
+    assert (members["dataset"]["kind"], exports["dataset"]["kind"]) == ("AUDIENCE", "EXPORT")
+    wrong = [
+        await create(api, name="a", kind="AUDIENCE", timestampColumn="when"),
+        await create(api, name="b", kind="EXPORT", primaryIdentity=identity, timestampColumn="when"),
+    ]
+    assert [[(error["code"], error["path"]) for error in one["errors"]] for one in wrong] == [
+        [("INVALID_INPUT", ["input", "primaryIdentity"]), ("INVALID_INPUT", ["input", "timestampColumn"])],
+        [("INVALID_INPUT", ["input", "primaryIdentity"]), ("INVALID_INPUT", ["input", "timestampColumn"])],
+    ]
+    assert (await api.query("{ datasets { totalCount } }"))["datasets"] == {"totalCount": 2}
+
+
+async def test_nothing_is_uploaded_into_a_dataset_of_exports(api: Api) -> None:
+    made = await create(api, name="exports", kind="EXPORT")
+    id_ = made["dataset"]["datasetId"]
+    refused = (await api.upload(id_, CSV)).json()["data"]["uploadBatch"]
+    assert refused["batch"] is None
+    assert refused["errors"] == [
+        {
+            "__typename": "InputError",
+            "code": "INVALID_INPUT",
+            "message": "'exports' is a dataset of kind EXPORT, which export jobs fill: upload into another one",
+            "path": ["input", "datasetId"],
+        }
+    ]
+    batches = await api.query("query ($id: ID!) { dataset(id: $id) { rowCount batches { totalCount } } }", id=id_)
+    assert batches["dataset"] == {"rowCount": 0, "batches": {"totalCount": 0}}

@@ -150,11 +150,11 @@ async def test_a_taken_name_is_refused(api: Api) -> None:
 
 async def test_several_mistakes_are_told_together(api: Api) -> None:
     refused = await create(
-        api, name="", expression="xEvent.sum(", labels=['a"b'], mergePolicyId=None, evaluationMethods=["STREAMING"]
+        api, name="", expression="xEvent.sum(", labels=['a"b'], mergePolicyId=None, evaluationMethods=[]
     )
     assert [(error["__typename"], error["code"], error["path"]) for error in refused["errors"]] == [
         ("InputError", "INVALID_INPUT", ["input", "name"]),
-        ("InputError", "NOT_ELIGIBLE", ["input", "evaluationMethods"]),
+        ("InputError", "INVALID_INPUT", ["input", "evaluationMethods"]),
         ("InputError", "INVALID_INPUT", ["input", "labels", "0"]),
         ("ExpressionError", "INVALID_EXPRESSION", ["input", "expression"]),
     ]

@@ -123,12 +123,12 @@ async def test_what_others_refer_to_is_not_deleted(
 async def test_several_mistakes_are_told_together(
     database: Database, lake: Lake, clock: FixedClock, define: Define
 ) -> None:
-    new = NewDefinition(name=" ", expression="xEvent.sum(dolars) > ", evaluation_methods=["EDGE"], labels=["ok", 'a"b'])
+    new = NewDefinition(name=" ", expression="xEvent.sum(dolars) > ", evaluation_methods=[], labels=["ok", 'a"b'])
     with pytest.raises(Refusals) as caught:
         await definitions.create(database, lake, clock, SCOPE, new)
     assert [(refusal.code, refusal.path) for refusal in caught.value.refusals] == [
         (ErrorCode.INVALID_INPUT, ("name",)),
-        (ErrorCode.NOT_ELIGIBLE, ("evaluation_methods",)),
+        (ErrorCode.INVALID_INPUT, ("evaluation_methods",)),
         (ErrorCode.INVALID_INPUT, ("labels", "1")),
         (ErrorCode.INVALID_EXPRESSION, ("expression",)),
     ]
@@ -143,3 +143,41 @@ async def test_a_name_is_taken_in_its_own_sandbox_only(
     async with database.session() as session:
         assert await definitions.get_many(session, SCOPE, [twin.id]) == {}
         assert await definitions.count(session, other) == 1
+
+
+RECENT = "exists E from xEvent where E.dollars > 500 and E.timestamp occurs <= 24 hours before now"
+
+
+async def test_streaming_and_edge_need_an_expression_that_allows_them(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    a = await define("A")
+    for methods, words in ((["STREAMING"], "STREAMING"), (["BATCH", "EDGE", "STREAMING"], "STREAMING and EDGE")):
+        new = NewDefinition(name="B", expression="xEvent.sum(dollars) > 500", evaluation_methods=methods)
+        with pytest.raises(Refusals) as caught:
+            await definitions.create(database, lake, clock, SCOPE, new)
+        (refusal,) = caught.value.refusals
+        assert (refusal.code, refusal.path) == (ErrorCode.NOT_ELIGIBLE, ("evaluation_methods",))
+        assert refusal.message == (
+            f"it cannot be evaluated by {words}: it looks at events older than 24 hours: "
+            "add `timestamp occurs <= 24 hours before now`; "
+            "it counts or combines several events, and only single ones or a sequence in time can be streamed"
+        )
+    new = NewDefinition(name="B", expression=RECENT, evaluation_methods=["EDGE", "STREAMING"])
+    b = await definitions.create(database, lake, clock, SCOPE, new)
+    assert (b.evaluates_batch, b.evaluates_streaming, b.evaluates_edge) == (False, True, True)
+    assert (a.evaluates_batch, a.evaluates_streaming, a.evaluates_edge) == (True, False, False)
+    with pytest.raises(Refusals) as caught:
+        await definitions.update(database, lake, clock, SCOPE, b.id, None, {"expression": "xEvent.count() > 1"})
+    assert [one.code for one in caught.value.refusals] == [ErrorCode.NOT_ELIGIBLE]
+    assert await stored(database, b.id) == b
+    named = await definitions.update(database, lake, clock, SCOPE, b.id, None, {"name": "C"})
+    assert (named.evaluates_batch, named.evaluates_streaming, named.evaluates_edge) == (False, True, True)
+    plain: definitions.DefinitionChanges = {"expression": "xEvent.count() > 1", "evaluation_methods": ["BATCH"]}
+    batch = await definitions.update(database, lake, clock, SCOPE, b.id, None, plain)
+    assert (batch.evaluates_batch, batch.evaluates_streaming, batch.evaluates_edge, batch.version) == (
+        True,
+        False,
+        False,
+        2,
+    )
