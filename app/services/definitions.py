@@ -385,7 +385,7 @@ def _not_eligible(new: NewDefinition, reasons: Sequence[str]) -> Iterator[Refusa
         yield Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",))
 
 
-def _flags(methods: Collection[str] | None) -> dict[str, bool]:
+def _flags(methods: Collection[str] | None) -> dict[str, Any]:
     """The columns that say when an audience is evaluated."""
     chosen = ("BATCH",) if methods is None else methods
     return {column: method in chosen for column, method in METHOD_COLUMNS.items()}
