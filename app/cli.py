@@ -22,7 +22,7 @@ from app.clock import utc_now
 from app.demo import run_demo
 from app.engine.trial import evaluate_trial, load_trial
 from app.errors import Diagnostic, ExpressionRefused, Refusal, Refusals, Severity
-from app.main import Parts, create_app, open_parts, working
+from app.main import Parts, create_app, examined, open_parts, working
 from app.pql.checker import check
 from app.pql.json_form import to_json
 from app.pql.json_reader import from_json
@@ -89,6 +89,23 @@ def migrate() -> None:
             console.print("the tables are up to date")
 
     _run(migrated())
+
+
+@cli.command(epilog="Example: `segmentation doctor || echo something is wrong`")
+def doctor() -> None:
+    """Check the database and the lake against each other, and name what is wrong and what to do; changes nothing.
+
+    Ends with exit code 1 when anything is wrong. What runs meanwhile may show as wrong for a moment: ask again.
+    """
+    settings = load_settings()
+    if not settings.data_dir.is_dir():
+        _fail(f"there is no data folder {settings.data_dir}: set SEGMENTATION_DATA_DIR to the one that is meant")
+    findings = _run(examined(settings))
+    for finding in findings:
+        print(f"{finding.check}: {finding.where}: {finding.problem}\n    {finding.advice}")
+    if findings:
+        raise typer.Exit(1)
+    print("nothing is wrong")
 
 
 @cli.command(epilog="Example: `segmentation schema > schema.graphql`")

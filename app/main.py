@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -14,11 +14,13 @@ from app.api.context import ApiParts, Limits
 from app.api.page import missing_reason
 from app.api.routes import api_routes
 from app.clock import Clock, utc_now
-from app.engine.lake import Lake
+from app.engine.lake import Lake, scratch_folder
+from app.services.doctor import Finding, examine
+from app.services.retention import Keep
 from app.settings import Settings
 from app.storage.changes import Changes
 from app.storage.database import Database, read_url
-from app.worker.housekeeping import keep_house
+from app.worker.housekeeping import House
 from app.worker.loop import Worker
 
 log = logging.getLogger("segmentation")
@@ -48,6 +50,14 @@ class Parts:
             threads=self.settings.threads,
         )
 
+    def house(self) -> House:
+        keep = Keep(
+            job_updates=timedelta(days=self.settings.keep_job_updates_days),
+            memberships=timedelta(days=self.settings.keep_memberships_days),
+            versions=timedelta(hours=self.settings.keep_versions_hours),
+        )
+        return House(self.database, self.lake, self.clock, keep)
+
 
 @asynccontextmanager
 async def open_parts(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[Parts]:
@@ -56,11 +66,24 @@ async def open_parts(settings: Settings, clock: Clock = utc_now) -> AsyncIterato
     database = Database(settings.database)
     try:
         await database.migrate()
-        lake = Lake(settings.data_dir / "lake", memory_limit=settings.memory_limit, threads=settings.threads)
+        lake = _lake(settings)
         async with Changes.open(database) as changes:
             yield Parts(settings, database, lake, changes, clock)
     finally:
         await database.dispose()
+
+
+async def examined(settings: Settings, clock: Clock = utc_now) -> list[Finding]:
+    """What the doctor finds, with database and lake left as they are."""
+    database = Database(settings.database)
+    try:
+        return await examine(database, _lake(settings), clock)
+    finally:
+        await database.dispose()
+
+
+def _lake(settings: Settings) -> Lake:
+    return Lake(settings.data_dir / "lake", memory_limit=settings.memory_limit, threads=settings.threads)
 
 
 @asynccontextmanager
@@ -69,7 +92,7 @@ async def working(parts: Parts) -> AsyncIterator[None]:
     stop = asyncio.Event()
     running = [
         asyncio.create_task(parts.worker().run(stop), name="worker"),
-        asyncio.create_task(keep_house(parts.database, parts.lake, parts.clock, stop), name="housekeeping"),
+        asyncio.create_task(parts.house().keep(stop), name="housekeeping"),
     ]
     try:
         yield
@@ -124,5 +147,5 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
 @asynccontextmanager
 async def _uploads(data_dir: Path) -> AsyncIterator[Path]:
     """A folder for files in transit, on the disk of the lake and gone with the process."""
-    with tempfile.TemporaryDirectory(prefix="uploads-", dir=data_dir) as folder:
-        yield Path(folder)
+    with scratch_folder(data_dir / "uploads") as folder:
+        yield folder

@@ -28,6 +28,15 @@ class Settings(BaseSettings):
         "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="What DuckDB may use while it loads a batch."
     )
     lease_seconds: float = Field(15.0, ge=1, description="A job whose worker was silent for so long is taken over.")
+    keep_job_updates_days: int = Field(
+        7, ge=1, description="Days for which the states of an ended job can be resumed from; the last one stays."
+    )
+    keep_memberships_days: int = Field(
+        30, ge=1, description="Days that the memberships of a run stay once no audience and no job refers to them."
+    )
+    keep_versions_hours: int = Field(
+        24, ge=1, le=168, description="Hours that versions of the data stay, once replaced, for those who read them."
+    )
     max_upload_bytes: int = Field(20 * 1024**3, ge=1, description="Largest file that `uploadBatch` takes.")
     max_tokens: int = Field(5_000, ge=100, description="Longest GraphQL document, in tokens.")
     max_depth: int = Field(15, ge=1, description="Deepest GraphQL selection.")

@@ -160,3 +160,16 @@ def test_expressions_are_converted_there_and_back(tmp_path: Path) -> None:
     assert again.stdout.splitlines() == [first, second]
     bad = segmentation(tmp_path, "pql", "convert", '{"nodeType": "moment"}')
     assert (bad.stdout, bad.returncode) == ("ERROR 1:1 syntax a `moment` needs `word`\n", 1)
+
+
+def test_the_doctor_says_what_is_wrong_by_its_exit_code_too(folder: Path) -> None:
+    missing = segmentation(folder, "doctor")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "there is no data folder" in missing.stderr
+    assert segmentation(folder, "migrate").returncode == 0
+    healthy = segmentation(folder, "doctor")
+    assert (healthy.returncode, healthy.stdout) == (0, "nothing is wrong\n")
+    (folder / "data" / "lake" / "acme" / "prod").mkdir(parents=True)
+    ill = segmentation(folder, "doctor")
+    assert ill.returncode == 1
+    assert ill.stdout.startswith("folders: acme/prod: the lake has data of a sandbox that the database does not know\n")

@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,28 +78,9 @@ class TenantLake:
         finally:
             os.close(handle)
 
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """A folder of one's own on the same disk (so that files can be renamed out of it), gone afterwards.
-
-        What a killed process left behind is removed on the way: its folder is no longer locked.
-        """
-        parent = self.folder / "scratch"
-        parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(parent)
-        name = uuid.uuid4().hex
-        # The lock lies beside the folder and is taken before that exists, so that nobody takes it for abandoned.
-        handle = os.open(parent / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            folder = parent / name
-            folder.mkdir()
-            yield folder
-        finally:
-            shutil.rmtree(parent / name, ignore_errors=True)
-            with suppress(FileNotFoundError):
-                (parent / f"{name}.lock").unlink()
-            os.close(handle)
+    def scratch(self) -> AbstractContextManager[Path]:
+        """A folder of one's own on the same disk (so that files can be renamed out of it), gone afterwards."""
+        return scratch_folder(self.folder / "scratch")
 
     @contextmanager
     def session(self, scratch: Path, readable: Sequence[Path] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -202,7 +183,31 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
-def _remove_abandoned(parent: Path) -> None:
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A folder of one's own below `parent`, gone afterwards.
+
+    What a killed process left behind is removed on the way: its folder is no longer locked.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(parent)
+    name = uuid.uuid4().hex
+    # The lock lies beside the folder and is taken before that exists, so that nobody takes it for abandoned.
+    handle = os.open(parent / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        folder = parent / name
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(parent / name, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            (parent / f"{name}.lock").unlink()
+        os.close(handle)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Removes the scratch folders of processes that are gone."""
     for lock in parent.glob("*.lock"):
         with suppress(FileNotFoundError):
             handle = os.open(lock, os.O_RDWR)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from app.scope import Tenant
-from app.storage.migrate import migrate, use_wal
+from app.storage.migrate import differences, migrate, use_wal
 
 Topics = frozenset[Any]
 BUSY_SECONDS = 30
@@ -92,6 +92,15 @@ class Database:
                 await autocommit.run_sync(use_wal)
         async with self._writer.begin() as connection:
             await connection.run_sync(migrate)
+
+    async def differences(self) -> list[str]:
+        """What is not as this program makes it: tables, columns, indexes and, on SQLite, the file itself."""
+        async with self._reader.connect() as connection:
+            found = await connection.run_sync(differences)
+            if self.dialect == "sqlite":
+                checked = await connection.exec_driver_sql("PRAGMA quick_check(10)")
+                found += [f"SQLite finds: {line}" for (line,) in checked if line != "ok"]
+            return found
 
     async def dispose(self) -> None:
         for engine in self.engines:

@@ -2,13 +2,18 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
+
+from app.storage.columns import Row
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x5E6D_E17A_7101
@@ -60,3 +65,20 @@ def use_wal(connection: Connection, patience: float = 30.0) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+
+
+def differences(connection: Connection) -> list[str]:
+    """How the database's tables and indexes differ from those of this program; empty when they are the same."""
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    if context.get_current_revision() is None:
+        return ["it has no tables of this program"]
+    return [_told(difference) for difference in compare_metadata(context, Row.metadata)]
+
+
+def _told(difference: Any) -> str:
+    """One of Alembic's differences in words: ("add_index", index) means that the database lacks the index."""
+    action, *rest = difference if isinstance(difference, tuple) else difference[0]
+    named = [str(getattr(part, "name", part)) for part in rest if isinstance(part, str) or hasattr(part, "name")]
+    verb, _, noun = action.partition("_")
+    words = {"add": "is missing", "remove": "is not one of this program's"}.get(verb, "is not as this program makes it")
+    return f"{noun or action} {'.'.join(named)} {words}"

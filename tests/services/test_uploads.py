@@ -14,11 +14,12 @@ from app.engine.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.services import datasets, uploads
 from app.services.paging import PageRequest
+from app.services.retention import Keep
 from app.services.uploads import Uploaded, ingest_file, reconcile
 from app.storage.database import Database
 from app.storage.tables.datasets import BatchRow
 from app.storage.tenancy import within
-from app.worker.housekeeping import keep_house
+from app.worker.housekeeping import House
 from tests.services.conftest import SCOPE
 
 
@@ -103,7 +104,8 @@ async def test_processes_with_a_worker_look_after_lost_batches(
     await abandoned(database, clock, purchases.batch.dataset_id)
     clock.advance(timedelta(seconds=61))
     stop = asyncio.Event()
-    keeping = asyncio.create_task(keep_house(database, lake, clock, stop))
+    keep = Keep(timedelta(days=1), timedelta(days=1), timedelta(days=1))
+    keeping = asyncio.create_task(House(database, lake, clock, keep).keep(stop))
     while (await batches(database))[1][0] == "LOADING":  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     stop.set()

@@ -1,0 +1,171 @@
+"""Each thing that can be wrong is broken once, and the doctor names it, and nothing else."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from app.clock import FixedClock, utc_now
+from app.engine.lake import Lake
+from app.services import segment_jobs
+from app.services.doctor import Finding, examine
+from app.services.uploads import Uploaded
+from app.storage.claims import claim_next
+from app.storage.database import Database
+from tests.engine.test_cleaning import long_ago
+from tests.services.conftest import SCOPE, Define
+from tests.services.test_segment_jobs import run_next
+
+Found = Callable[[], Awaitable[list[tuple[str, str]]]]
+
+
+@pytest.fixture
+def clock() -> FixedClock:
+    """As the files have their times."""
+    return FixedClock(utc_now())
+
+
+@pytest.fixture
+def found(database: Database, lake: Lake, clock: FixedClock) -> Found:
+    async def examined() -> list[tuple[str, str]]:
+        findings: list[Finding] = await examine(database, lake, clock)
+        assert all(finding.advice for finding in findings)
+        return [(f"{finding.check}: {finding.where}", finding.problem) for finding in findings]
+
+    return examined
+
+
+@pytest.fixture
+async def healthy(database: Database, lake: Lake, clock: FixedClock, define: Define, found: Found) -> str:
+    """A sandbox with a dataset and an audience 'A' that has been evaluated; gives the id of the job."""
+    audience = await define("A")
+    job = await segment_jobs.create(database, clock, SCOPE, [audience.id])
+    await run_next(database, lake, clock)
+    assert await found() == []
+    return job.id
+
+
+async def execute(database: Database, statement: str, **values: Any) -> None:
+    async with database.write() as session:
+        await session.execute(text(statement), values)
+
+
+def a_file(folder: Path) -> Path:
+    return min(folder.rglob("*.parquet"))
+
+
+@pytest.mark.usefixtures("healthy")
+async def test_files_of_a_dataset(lake: Lake, purchases: Uploaded, found: Found) -> None:
+    dataset = purchases.batch.dataset_id
+    where = f"dataset 'purchases' ({dataset})"
+    folder = lake.tenant(SCOPE.tenant).dataset(dataset)
+    file = a_file(folder)
+    name, content = file.relative_to(folder).as_posix(), file.read_bytes()
+    file.unlink()
+    assert await found() == [("datasets: acme/prod", f"{where}: files are missing: {name}")]
+    file.write_bytes(content[:-4])
+    assert await found() == [("datasets: acme/prod", f"{where}: files cannot be read: {name}")]
+    file.write_bytes(content)
+    (file.parent / "stray.parquet").write_bytes(content)
+    assert await found() == [], "it may be on its way into the table"
+    long_ago(file.parent)
+    stray = f"{name.split('/')[0]}/stray.parquet"
+    assert await found() == [("files: acme/prod", f"{where}: nothing refers to {stray}")]
+
+
+async def test_rows_and_batches(database: Database, purchases: Uploaded, clock: FixedClock, found: Found) -> None:
+    dataset, batch = purchases.batch.dataset_id, purchases.batch.id
+    where = f"dataset 'purchases' ({dataset})"
+    await execute(database, "UPDATE dataset SET row_count = 7")
+    assert await found() == [("datasets: acme/prod", f"{where} has 3 rows in the lake, but 7 by the database")]
+    await execute(database, "UPDATE dataset SET row_count = 3")
+    await execute(database, "UPDATE batch SET id = 'other'")
+    assert await found() == [
+        ("batches: acme/prod", f"batch other is ACTIVE, but the lake has nothing of it in dataset {dataset}")
+    ]
+    await execute(
+        database,
+        "UPDATE batch SET id = :id, status = 'LOADING', lease_until = :past",
+        id=batch,
+        past=clock() - timedelta(minutes=3) if database.dialect == "postgresql" else "2020-01-01 00:00:00.0",
+    )
+    assert await found() == [("batches: acme/prod", f"batch {batch} is LOADING, but nobody loads it")]
+
+
+async def test_memberships(database: Database, lake: Lake, healthy: str, found: Found) -> None:
+    file = a_file(lake.tenant(SCOPE.tenant).membership(healthy))
+    file.write_bytes(file.read_bytes()[:-1])
+    ((check, problem),) = await found()
+    assert check == "heads: acme/prod"
+    assert problem.startswith("audience 'A' (")
+    assert problem.endswith(f"shows run {healthy}, whose files are missing or cannot be read: {file.name}")
+    file.unlink()
+    assert await found() == [(check, problem)]
+    await execute(database, "UPDATE audience SET membership_run_id = NULL")
+    assert await found() == []
+
+
+async def test_jobs_that_nobody_works_on(database: Database, clock: FixedClock, define: Define, found: Found) -> None:
+    a = await define("A")
+    job = await segment_jobs.create(database, clock, SCOPE, [a.id])
+    other = await segment_jobs.create(database, clock, SCOPE, [a.id])
+    created = clock()
+    clock.advance(timedelta(minutes=2))
+    assert await found() == []
+    clock.advance(timedelta(seconds=1))
+    told = f"is QUEUED, and nobody has worked on it since {created:%F %T}Z"
+    assert await found() == [("jobs: acme/prod", f"segment job {id_} {told}") for id_ in sorted([job.id, other.id])]
+    claim = await claim_next(database, clock, owner="w", lease=timedelta(seconds=15))
+    assert claim is not None
+    assert await found() == [], "somebody is at work, the other waits for its turn"
+    clock.advance(timedelta(minutes=3))
+    checks = [problem for _, problem in await found()]
+    assert len(checks) == 2
+    assert any(claim.job_id in problem and "is PROCESSING" in problem for problem in checks)
+
+
+@pytest.mark.usefixtures("healthy")
+async def test_layout_and_identities(lake: Lake, found: Found) -> None:
+    folder = lake.tenant(SCOPE.tenant).folder
+    layout = folder / "layout.json"
+    content = layout.read_text()
+    for damage, problem in (
+        ("{", "layout.json cannot be read"),
+        ('{"bucket_bits": 1}', "layout.json says 2 buckets, but there are people in bucket "),
+    ):
+        layout.write_text(damage)
+        ((check, told),) = await found()
+        assert (check, told[: len(problem)]) == ("layout: acme/prod", problem)
+    layout.unlink()
+    assert await found() == [("layout: acme/prod", "layout.json is missing, though there are people")]
+    layout.write_text(content)
+    file = a_file(folder / "identities")
+    file.unlink()
+    name = file.relative_to(folder / "identities").as_posix()
+    assert await found() == [("identities: acme/prod", f"files are missing or cannot be read: {name}")]
+
+
+@pytest.mark.usefixtures("healthy")
+async def test_a_sandbox_that_the_database_does_not_know(lake: Lake, found: Found) -> None:
+    (lake.root / "acme" / "old").mkdir()
+    assert await found() == [("folders: acme/old", "the lake has data of a sandbox that the database does not know")]
+
+
+async def test_tables_and_indexes(database: Database, found: Found) -> None:
+    await execute(database, "DROP INDEX ix_segment_job_live")
+    assert await found() == [("tables: database", "index ix_segment_job_live is missing")]
+    await execute(database, "DROP TABLE job_bucket")
+    assert ("tables: database", "table job_bucket is missing") in await found()
+
+
+async def test_a_database_without_tables(empty_database_url: str, lake: Lake, clock: FixedClock) -> None:
+    empty = Database(empty_database_url)
+    try:
+        assert [finding.problem for finding in await examine(empty, lake, clock)] == [
+            "it has no tables of this program"
+        ]
+    finally:
+        await empty.dispose()
