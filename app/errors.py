@@ -103,3 +103,9 @@ class Refusals(Exception):
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         super().__init__("; ".join(refusal.message for refusal in refusals))
         self.refusals = tuple(refusals)
+
+
+def refuse_all(refusals: Sequence[Refusal]) -> None:
+    """Raises `Refusals` if there are any."""
+    if refusals:
+        raise Refusals(refusals)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import strawberry
 from strawberry.extensions import SchemaExtension
 
+from app.api.audience_writes import AudienceMutations
 from app.api.audiences import AudienceQueries
 from app.api.context import Limits
 from app.api.datasets import DatasetMutations, DatasetQueries
@@ -42,7 +43,14 @@ class Query(
     description="What can be changed. What the caller did wrong comes back as `errors`, "
     "which is empty exactly when it was done."
 )
-class Mutation(DatasetMutations, DefinitionMutations, SegmentJobMutations, FolderMutations, MergePolicyMutations):
+class Mutation(
+    AudienceMutations,
+    DatasetMutations,
+    DefinitionMutations,
+    SegmentJobMutations,
+    FolderMutations,
+    MergePolicyMutations,
+):
     pass
 
 

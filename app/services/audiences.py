@@ -1,5 +1,6 @@
 """Audiences: sets of people. Computed ones are made, changed and deleted together with their definitions."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, String, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.errors import ErrorCode, Refusal, StaleEtag
 from app.scope import Scope
 from app.services.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.rows import as_row, get_rows, select_rows
+from app.storage.changes import audience_topic, publish
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tenancy import within
 
@@ -76,7 +79,29 @@ def audience_order(order: OrderBy | None) -> Order:
 
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, AudienceRow]:
-    return await get_rows(session, AudienceRow, scope, ids)
+    """By raw id, or by the `audienceId` that the maker of an external audience gave it (if no other has the same)."""
+    wanted = set(ids)
+    found = await get_rows(session, AudienceRow, scope, wanted)
+    if others := wanted - found.keys():
+        rows = list(await session.execute(select_rows(AudienceRow, scope).where(_AUDIENCES.audience_id.in_(others))))
+        times = Counter(row.audience_id for row in rows)
+        found |= {row.audience_id: as_row(AudienceRow, row) for row in rows if times[row.audience_id] == 1}
+    return found
+
+
+async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None = None) -> AudienceRow:
+    """Raises `Refusal` for an unknown id, and `StaleEtag` unless the etag, if there is one, is the present one."""
+    found = (await get_many(session, scope, [id])).get(id)
+    if found is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"there is no audience {id!r} in this sandbox", ("id",))
+    if etag is not None and etag != str(found.revision):
+        raise StaleEtag(str(found.revision), ("etag",))
+    return found
+
+
+async def tell(session: AsyncSession, scope: Scope, *ids: str) -> None:
+    """Wakes those who watch these audiences, once this transaction is committed; for all that writes their rows."""
+    await publish(session, *(audience_topic(scope.tenant, id_) for id_ in ids))
 
 
 async def page(

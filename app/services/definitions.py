@@ -17,20 +17,21 @@ from app.errors import (
     DiagnosticKind,
     ErrorCode,
     ExpressionRefused,
-    HasDependents,
     Refusal,
     Refusals,
     Severity,
     StaleEtag,
+    refuse_all,
 )
 from app.pql.checker import Checked
 from app.pql.facts import find_cycle
 from app.scope import Scope
 from app.services import folders, merge_policies
-from app.services.audiences import METHOD_COLUMNS, AudienceFilter, audience_order
+from app.services.audiences import METHOD_COLUMNS, AudienceFilter, audience_order, tell
 from app.services.expressions import ExpressionFormat, vocabulary
 from app.services.filters import DateTimeFilter, OrderBy, StringFilter
-from app.services.names import refuse_bad_name
+from app.services.lifecycle import refuse_start, refuse_step, refuse_unpublished, refuse_users
+from app.services.names import refuse_bad_labels, refuse_bad_name
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.storage.database import Database
 from app.storage.ids import new_id
@@ -115,6 +116,7 @@ class DefinitionChanges(TypedDict, total=False):
     exclude_opt_out: bool
     labels: Sequence[str]
     folder_id: str | None
+    lifecycle_state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +226,7 @@ async def dependent_counts(session: AsyncSession, scope: Scope, ids: Sequence[st
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewDefinition) -> DefinitionView:
     """Makes a definition and its audience. Raises `Refusals`, `ExpressionRefused` or `Refusal`."""
     policy = await merge_policies.choose(database, clock, scope, new.merge_policy_id)
-    checked = await _accept(database, lake, scope, new)
+    checked = await _accept(database, lake, scope, new, refuse_start("SEGMENT_DEFINITION", new.lifecycle_state))
     now = clock()
     id_ = new_id(now)
     audience = AudienceRow(
@@ -249,6 +251,8 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         await _refuse_too_many(session, scope)
         await _refuse_taken_name(session, scope, new.name)
         await _refuse_gone(session, scope, checked)
+        if new.lifecycle_state == "PUBLISHED":
+            await refuse_unpublished(session, scope, checked.references)
         if new.folder_id is not None:
             await folders.choose(session, scope, new.folder_id, NAMESPACE)
         session.add(audience)
@@ -262,6 +266,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         )
         await _write_version(session, scope, id_, 1, text, canonical, policy, now)
         await _write_dependencies(session, scope, id_, checked)
+        await tell(session, scope, id_)
         return (await get_many(session, scope, [id_]))[id_]
 
 
@@ -286,16 +291,27 @@ async def update(
         exclude_opt_out=_unless_none(changes.get("exclude_opt_out"), current.exclude_opt_out),
         labels=_unless_none(changes.get("labels"), current.labels),
         folder_id=changes.get("folder_id", current.folder_id),
+        lifecycle_state=changes.get("lifecycle_state", current.lifecycle_state),
     )
-    checked = await _accept(database, lake, scope, merged)
-    text = _text_of(merged.expression, merged.format, checked)
+    # What others did to the data must not stand in the way of a new name or of deactivation.
+    checked = None
+    if changes.keys() & {"expression", "evaluation_methods"}:
+        checked = await _accept(database, lake, scope, merged)
+    else:
+        refuse_all(_misfits(merged))
+    text = current.expression if checked is None else _text_of(merged.expression, merged.format, checked)
     now = clock()
     async with database.write(scope.tenant) as session:
         fresh = await _required(session, scope, id, str(current.revision) if etag is None else etag)
         if merged.name != fresh.name:
             await _refuse_taken_name(session, scope, merged.name)
-        await _refuse_gone(session, scope, checked)
-        await _refuse_cycle(session, scope, id, checked)
+        if checked is not None:
+            await _refuse_gone(session, scope, checked)
+            await _refuse_cycle(session, scope, id, checked)
+        await refuse_step(session, scope, id, fresh.lifecycle_state, merged.lifecycle_state)
+        rewritten = text != fresh.expression or policy.id != fresh.merge_policy_id
+        if merged.lifecycle_state == "PUBLISHED" and (rewritten or fresh.lifecycle_state != "PUBLISHED"):
+            await refuse_unpublished(session, scope, await _references(session, scope, id, checked))
         if merged.folder_id is not None:
             await folders.choose(session, scope, merged.folder_id, NAMESPACE)
         await session.execute(
@@ -309,32 +325,32 @@ async def update(
                 exclude_opt_out=merged.exclude_opt_out,
                 merge_policy_id=policy.id,
                 folder_id=merged.folder_id,
+                lifecycle_state=merged.lifecycle_state,
                 revision=fresh.revision + 1,
                 last_modified_by=scope.user,
                 updated_at=now,
             )
         )
-        if text != fresh.expression or policy.id != fresh.merge_policy_id:
-            version, canonical = fresh.version + 1, str(checked.canonical)
+        if rewritten:
+            version, canonical = fresh.version + 1, fresh.canonical if checked is None else str(checked.canonical)
             await session.execute(
                 within(update_rows(DefinitionRow), DefinitionRow, scope.tenant)
                 .where(_DEFINITIONS.id == id)
                 .values(version=version, expression=text, canonical=canonical)
             )
             await _write_version(session, scope, id, version, text, canonical, policy, now)
+        if checked is not None:
             await _write_dependencies(session, scope, id, checked)
+        await tell(session, scope, id)
         return (await get_many(session, scope, [id]))[id]
 
 
 async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: str | None = None) -> None:
-    """Deletes definition and audience; jobs keep what they ran. Raises `HasDependents` while others refer to it."""
+    """Deletes definition and audience; jobs keep what they ran. Raises `HasDependents` while others use it."""
     async with database.write(scope.tenant) as session:
         await _required(session, scope, id, etag)
-        dependents = (await dependents_by_definition(session, scope, [id], PageRequest(20)))[id].items
-        if dependents:
-            names = ", ".join(repr(dependent.name) for dependent in dependents)
-            message = f"{names} refer to it by inSegment: change or delete them first"
-            raise HasDependents(message, [("SegmentDefinition", dependent.id) for dependent in dependents], ("id",))
+        await refuse_users(session, scope, id, "id")
+        await tell(session, scope, id)
         for table, column in (
             (DefinitionDependencyRow, _DEPENDENCIES.definition_id),
             (DefinitionVersionRow, DefinitionVersionRow.__table__.c.definition_id),  # type: ignore[attr-defined]
@@ -347,23 +363,11 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
 # ---------------------------------------------------------------- rules
 
 
-async def _accept(database: Database, lake: Lake, scope: Scope, new: NewDefinition) -> Checked:
-    """Everything that can be wrong with the input by itself, reported together."""
-    refusals: list[Refusal] = []
-    refuse_bad_name(new.name, refusals)
-    if new.schema_name != PROFILE_SCHEMA:
-        message = f"expressions are about {PROFILE_SCHEMA!r}, not {new.schema_name!r}: leave `schemaName` out"
-        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("schema_name",)))
-    if new.evaluation_methods is not None and not new.evaluation_methods:
-        message = "it would never be evaluated: name at least one method, or leave them out for BATCH"
-        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluation_methods",)))
-    if new.lifecycle_state == "INACTIVE":
-        message = "a definition starts as DRAFT or PUBLISHED: INACTIVE ones are not evaluated"
-        refusals.append(Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",)))
-    for at, label in enumerate(new.labels):
-        if not label or not label.isprintable() or set('"%_\\') & set(label):
-            message = f'the label {label!r} is empty or holds one of the characters " % _ \\: write it like core/C1'
-            refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("labels", str(at))))
+async def _accept(
+    database: Database, lake: Lake, scope: Scope, new: NewDefinition, found: Sequence[Refusal] = ()
+) -> Checked:
+    """Everything that can be wrong with the input by itself, reported together with what was `found` already."""
+    refusals = [*found, *_misfits(new)]
     checked = None
     try:
         checked = (await vocabulary(database, lake, scope)).check(new.expression, new.format)
@@ -376,6 +380,20 @@ async def _accept(database: Database, lake: Lake, scope: Scope, new: NewDefiniti
     if refusals or checked is None:
         raise Refusals(refusals)
     return checked
+
+
+def _misfits(new: NewDefinition) -> list[Refusal]:
+    """What is wrong with the fields around the expression."""
+    refusals: list[Refusal] = []
+    refuse_bad_name(new.name, refusals)
+    if new.schema_name != PROFILE_SCHEMA:
+        message = f"expressions are about {PROFILE_SCHEMA!r}, not {new.schema_name!r}: leave `schemaName` out"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("schema_name",)))
+    if new.evaluation_methods is not None and not new.evaluation_methods:
+        message = "it would never be evaluated: name at least one method, or leave them out for BATCH"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluation_methods",)))
+    refuse_bad_labels(new.labels, refusals)
+    return refusals
 
 
 def _not_eligible(new: NewDefinition, reasons: Sequence[str]) -> Iterator[Refusal]:
@@ -416,6 +434,14 @@ async def _refuse_gone(session: AsyncSession, scope: Scope, checked: Checked) ->
     for gone in sorted(checked.references - there):
         message = f"there is no segment {gone!r} in this sandbox any more"
         raise Refusal(ErrorCode.NOT_FOUND, message, ("expression",))
+
+
+async def _references(session: AsyncSession, scope: Scope, id: str, checked: Checked | None) -> frozenset[str]:
+    """Those of the new expression, or of the one in force when there is no new one."""
+    if checked is not None:
+        return checked.references
+    statement = within(select(_DEPENDENCIES.depends_on_id), DefinitionDependencyRow, scope.tenant)
+    return frozenset(await session.scalars(statement.where(_DEPENDENCIES.definition_id == id)))
 
 
 async def _refuse_cycle(session: AsyncSession, scope: Scope, id: str, checked: Checked) -> None:

@@ -1,4 +1,6 @@
-"""What a name may be, the same for every resource."""
+"""What names and labels may be, the same for every resource."""
+
+from collections.abc import Sequence
 
 from app.errors import ErrorCode, Refusal
 
@@ -17,3 +19,11 @@ def refuse_bad_name(name: str, refusals: list[Refusal]) -> None:
     elif len(name) > LONGEST_NAME:
         message = f"the name has {len(name)} characters, at most {LONGEST_NAME} are allowed: shorten it"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("name",)))
+
+
+def refuse_bad_labels(labels: Sequence[str], refusals: list[Refusal]) -> None:
+    """Adds a refusal for each label that is empty or holds what cannot be searched for."""
+    for at, label in enumerate(labels):
+        if not label or not label.isprintable() or set('"%_\\') & set(label):
+            message = f'the label {label!r} is empty or holds one of the characters " % _ \\: write it like core/C1'
+            refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("labels", str(at))))

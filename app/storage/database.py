@@ -209,4 +209,9 @@ def _to_json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-_JSON: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": orjson.loads}
+def _from_json(value: Any) -> Any:
+    """SQLite makes a number of a text that is nothing but one."""
+    return value if isinstance(value, int | float) else orjson.loads(value)
+
+
+_JSON: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": _from_json}

@@ -8,7 +8,7 @@ from app.api.global_ids import global_id
 from tests.api.conftest import CSV, Api
 
 EVERYTHING = """{
-  audiences { totalCount nodes { id etag } } segmentDefinitions { totalCount nodes { id name etag } }
+  audiences { totalCount nodes { id name etag metrics { totalProfiles } } } segmentDefinitions { totalCount nodes { id name etag } }
   segmentJobs { totalCount nodes { id status progress { sequence } } } datasets { totalCount nodes { id rowCount } }
   mergePolicies { totalCount nodes { id etag } } }"""
 
@@ -66,6 +66,14 @@ async def test_a_person_of_another_sandbox_is_nobody(api: Api, mine: Mine) -> No
     [
         ("updateSegmentDefinition(input: {id: $id, name: $name})", "SegmentDefinition", {"name": "mine"}),
         ("deleteSegmentDefinition(input: {id: $id})", "SegmentDefinition", {}),
+        ("updateAudience(input: {id: $id, name: $name})", "Audience", {"name": "mine"}),
+        (
+            'replaceAudience(input: {id: $id, audience: {name: $name, expression: "true"}})',
+            "Audience",
+            {"name": "mine"},
+        ),
+        ("deleteAudience(input: {id: $id})", "Audience", {}),
+        ("updateAudienceMetrics(input: [{audienceId: $id, totalProfiles: 1}])", "Audience", {}),
         ("createSegmentJob(input: {definitionIds: [$id]})", "SegmentDefinition", {}),
         ("cancelSegmentJob(id: $id)", "SegmentJob", {}),
     ],

@@ -1,0 +1,205 @@
+"""External audiences: made elsewhere, with the people of a dataset as their members."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import select
+from sqlalchemy import update as update_rows
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.errors import ErrorCode, Refusal, refuse_all
+from app.scope import Scope
+from app.services import datasets, folders
+from app.services.audiences import get_many, required, tell
+from app.services.lifecycle import refuse_start, refuse_step, refuse_users
+from app.services.names import LONGEST_NAME, refuse_bad_labels, refuse_bad_name
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tenancy import within
+
+NAMESPACE = "CustomerAudienceUpload"
+"""That of an external audience whose maker names no other."""
+DAYS_TO_LIVE = 30
+MOST_DAYS = 3_650
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class NewExternal:
+    """What `create` needs; `audience_id` is the audience's own id unless its maker gives one."""
+
+    name: str
+    description: str | None = None
+    audience_id: str | None = None
+    namespace: str = NAMESPACE
+    origin: str = "CUSTOM_UPLOAD"
+    dataset_id: str | None = None
+    ttl_in_days: int = DAYS_TO_LIVE
+    audience_meta: Any = None
+    linked_audience_ref: Mapping[str, Any] | None = None
+    exclude_opt_out: bool = True
+    labels: Sequence[str] = ()
+    folder_id: str | None = None
+    lifecycle_state: str = "PUBLISHED"
+
+
+class ExternalChanges(TypedDict, total=False):
+    """Only the keys that are there change. What its maker knows it by does not."""
+
+    name: str
+    description: str | None
+    origin: str
+    dataset_id: str | None
+    ttl_in_days: int
+    audience_meta: Any
+    linked_audience_ref: Mapping[str, Any] | None
+    exclude_opt_out: bool
+    labels: Sequence[str]
+    folder_id: str | None
+    lifecycle_state: str
+
+
+_CHANGEABLE = tuple(ExternalChanges.__annotations__)
+
+
+async def create(database: Database, clock: Clock, scope: Scope, new: NewExternal) -> AudienceRow:
+    """Raises `Refusals` or `Refusal`."""
+    refuse_all([*refuse_start("EXTERNAL_SEGMENT", new.lifecycle_state), *_misfits(new)])
+    now = clock()
+    id_ = new_id(now)
+    row = AudienceRow(
+        organisation=scope.organisation,
+        sandbox=scope.sandbox,
+        id=id_,
+        audience_id=new.audience_id or id_,
+        namespace=new.namespace,
+        type="EXTERNAL_SEGMENT",
+        evaluates_batch=False,
+        created_by=scope.user,
+        last_modified_by=scope.user,
+        created_at=now,
+        updated_at=now,
+        **_columns({name: getattr(new, name) for name in _CHANGEABLE}),
+    )
+    async with database.write(scope.tenant) as session:
+        await _refuse_taken_id(session, scope, new)
+        await _refuse_strangers(session, scope, new)
+        session.add(row)
+        await session.flush()
+        await tell(session, scope, id_)
+        return (await get_many(session, scope, [id_]))[id_]
+
+
+async def update(
+    database: Database, clock: Clock, scope: Scope, id: str, etag: str | None, changes: ExternalChanges
+) -> AudienceRow:
+    """Changes what is given. Raises as `create`, `StaleEtag` and `HasDependents`."""
+    now = clock()
+    async with database.write(scope.tenant) as session:
+        current = await required(session, scope, id, etag)
+        present = {name: getattr(current, name) for name in _CHANGEABLE}
+        merged = NewExternal(namespace=current.namespace, **{**present, **changes})
+        refuse_all(_misfits(merged))
+        await _refuse_strangers(session, scope, merged)
+        await refuse_step(session, scope, current.id, current.lifecycle_state, merged.lifecycle_state)
+        values = _columns(dict(changes))
+        if current.dataset_id != merged.dataset_id:
+            values |= {**emptied(now), "expires_at": None}
+        elif expired(current, now):
+            values |= emptied(current.expires_at)
+        elif current.expires_at is not None:
+            values["expires_at"] = current.expires_at + timedelta(days=merged.ttl_in_days - (current.ttl_in_days or 0))
+        await session.execute(
+            within(update_rows(AudienceRow), AudienceRow, scope.tenant)
+            .where(_AUDIENCES.id == current.id)
+            .values(revision=current.revision + 1, last_modified_by=scope.user, updated_at=now, **values)
+        )
+        await tell(session, scope, current.id)
+        return (await get_many(session, scope, [current.id]))[current.id]
+
+
+async def delete(database: Database, scope: Scope, id: str, etag: str | None = None) -> None:
+    """Deletes the audience; the dataset and the people stay. Raises `HasDependents` while others use it."""
+    async with database.write(scope.tenant) as session:
+        current = await required(session, scope, id, etag)
+        await refuse_users(session, scope, current.id, "id")
+        await tell(session, scope, current.id)
+        await session.execute(
+            within(delete_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)
+        )
+
+
+# ---------------------------------------------------------------- rules
+
+
+def expired(row: AudienceRow, now: datetime) -> bool:
+    """Members go at the very instant, whenever the row is brought to say so."""
+    return row.expires_at is not None and row.expires_at <= now
+
+
+def emptied(at: datetime | None) -> dict[str, Any]:
+    """The columns of an audience whose members have gone at an instant."""
+    return {
+        "membership_run_id": None,
+        "total_profiles": 0,
+        "by_namespace": {},
+        "metrics_updated_at": at,
+        "metrics_job_id": None,
+    }
+
+
+def _misfits(new: NewExternal) -> list[Refusal]:
+    refusals: list[Refusal] = []
+
+    def refuse(message: str, path: str) -> None:
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, (path,)))
+
+    refuse_bad_name(new.name, refusals)
+    for path, value in (("audience_id", new.audience_id), ("namespace", new.namespace)):
+        if value is not None and (not value.strip() or value != value.strip() or len(value) > LONGEST_NAME):
+            refuse(f"it is {value!r}: write 1 to {LONGEST_NAME} characters without space around them", path)
+    if new.origin == "REAL_TIME_CUSTOMER_PROFILE":
+        refuse("audiences of this origin are computed here: say where this one was made", "origin")
+    if not 1 <= new.ttl_in_days <= MOST_DAYS:
+        refuse(f"members live 1 to {MOST_DAYS:,} days, not {new.ttl_in_days:,}", "ttl_in_days")
+    refuse_bad_labels(new.labels, refusals)
+    return refusals
+
+
+async def _refuse_taken_id(session: AsyncSession, scope: Scope, new: NewExternal) -> None:
+    statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
+    same = statement.where(_AUDIENCES.namespace == new.namespace, _AUDIENCES.audience_id == new.audience_id)
+    if new.audience_id is not None and (await session.execute(same)).first() is not None:
+        message = (
+            f"there is an audience {new.audience_id!r} in the namespace {new.namespace!r} already: change that one"
+        )
+        raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("audience_id",))
+
+
+async def _refuse_strangers(session: AsyncSession, scope: Scope, new: NewExternal) -> None:
+    """Raises `Refusal` for a dataset or folder that it cannot have."""
+    if new.dataset_id is not None:
+        dataset = (await datasets.get_many(session, scope, [new.dataset_id])).get(new.dataset_id)
+        if dataset is None:
+            message = f"there is no dataset {new.dataset_id!r} in this sandbox"
+            raise Refusal(ErrorCode.NOT_FOUND, message, ("dataset_id",))
+        if dataset.kind != "AUDIENCE":
+            message = f"{dataset.name!r} is a dataset of kind {dataset.kind}: members come from one of kind AUDIENCE"
+            raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
+    if new.folder_id is not None:
+        await folders.choose(session, scope, new.folder_id, new.namespace)
+
+
+def _columns(values: dict[str, Any]) -> dict[str, Any]:
+    """The values as the table has them."""
+    if "labels" in values:
+        values["labels"] = list(values["labels"])
+    if values.get("linked_audience_ref") is not None:
+        values["linked_audience_ref"] = dict(values["linked_audience_ref"])
+    return values

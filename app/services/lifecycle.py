@@ -1,0 +1,105 @@
+"""The life of an audience: which state may follow which, and who stands in the way; knows no expressions."""
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import and_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import ErrorCode, HasDependents, Refusal
+from app.scope import Scope
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.definitions import DefinitionDependencyRow
+from app.storage.tenancy import within
+
+STARTS: Mapping[str, Sequence[str]] = {
+    "SEGMENT_DEFINITION": ("DRAFT", "PUBLISHED"),
+    "EXTERNAL_SEGMENT": ("PUBLISHED",),
+}
+"""The states that an audience of each type may begin in."""
+NEXT: Mapping[str, Sequence[str]] = {"DRAFT": ("PUBLISHED",), "PUBLISHED": ("INACTIVE",), "INACTIVE": ("PUBLISHED",)}
+"""The states that may follow each; any audience may be deleted, which no row tells of."""
+
+MOST_NAMED = 20
+"""How many of those who use an audience a refusal names."""
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_DEPENDENCIES: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who relies on an audience: its type in the API, raw id and name, and in words what it does with it."""
+
+    type: str
+    id: str
+    name: str
+    does: str
+
+
+async def _definitions(session: AsyncSession, scope: Scope, audience_id: str) -> list[User]:
+    """The definitions that refer to the audience."""
+    statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant).join(
+        DefinitionDependencyRow,
+        and_(
+            _DEPENDENCIES.organisation == _AUDIENCES.organisation,
+            _DEPENDENCIES.sandbox == _AUDIENCES.sandbox,
+            _DEPENDENCIES.definition_id == _AUDIENCES.id,
+        ),
+    )
+    mine = statement.where(_DEPENDENCIES.depends_on_id == audience_id)
+    rows = await session.execute(mine.order_by(_AUDIENCES.name, _AUDIENCES.id).limit(MOST_NAMED + 1))
+    return [User("SegmentDefinition", row.id, row.name, "refer to it by inSegment") for row in rows]
+
+
+USERS: tuple[Callable[[AsyncSession, Scope, str], Awaitable[list[User]]], ...] = (_definitions,)
+"""Everything that may rely on an audience: each finds at most `MOST_NAMED + 1` of its kind, by name."""
+
+
+def refuse_start(type: str, state: str) -> list[Refusal]:
+    """What is wrong with beginning in this state."""
+    if state in STARTS[type]:
+        return []
+    message = f"an audience of type {type} cannot begin as {state}: begin with {' or '.join(STARTS[type])}"
+    return [Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",))]
+
+
+async def refuse_step(session: AsyncSession, scope: Scope, audience_id: str, old: str, new: str) -> None:
+    """Raises `Refusal` for a state that may not follow, and `HasDependents` while others rely on a published one."""
+    if new == old:
+        return
+    if new not in NEXT[old]:
+        message = f"{new} cannot follow {old}: {' or '.join(NEXT[old])} can"
+        raise Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",))
+    if old == "PUBLISHED":
+        await refuse_users(session, scope, audience_id, "lifecycle_state")
+
+
+async def refuse_users(session: AsyncSession, scope: Scope, audience_id: str, path: str) -> None:
+    """Raises `HasDependents`, naming those who rely on the audience."""
+    found = [user for finder in USERS for user in await finder(session, scope, audience_id)]
+    if not found:
+        return
+    named = found[:MOST_NAMED]
+    parts = [
+        f"{', '.join(repr(user.name) for user in users)} {does}"
+        for does, users in groupby(named, key=lambda user: user.does)
+    ]
+    more = " (and there are more)" if len(found) > MOST_NAMED else ""
+    message = f"{'; '.join(parts)}{more}: change or delete them first"
+    raise HasDependents(message, [(user.type, user.id) for user in named], (path,))
+
+
+async def refuse_unpublished(session: AsyncSession, scope: Scope, depends_on: Collection[str]) -> None:
+    """Raises `Refusal` unless all audiences that a published one is to depend on are published themselves."""
+    statement = within(select(_AUDIENCES.name, _AUDIENCES.lifecycle_state), AudienceRow, scope.tenant)
+    rows = await session.execute(
+        statement.where(_AUDIENCES.id.in_(sorted(depends_on)), _AUDIENCES.lifecycle_state != "PUBLISHED").order_by(
+            _AUDIENCES.name, _AUDIENCES.id
+        )
+    )
+    if names := ", ".join(f"{row.name!r} ({row.lifecycle_state})" for row in rows):
+        message = f"it refers to {names}, and what a published audience refers to must be published: publish that first"
+        raise Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",))
