@@ -8,7 +8,8 @@ from app.api.global_ids import global_id
 from tests.api.conftest import CSV, Api
 
 EVERYTHING = """{
-  audiences { totalCount nodes { id name etag metrics { totalProfiles } } } segmentDefinitions { totalCount nodes { id name etag } }
+  audiences { totalCount nodes { id name etag metrics { totalProfiles } } }
+  segmentDefinitions { totalCount nodes { id name etag } }
   segmentJobs { totalCount nodes { id status progress { sequence } } } datasets { totalCount nodes { id rowCount } }
   mergePolicies { totalCount nodes { id etag } } }"""
 
@@ -82,7 +83,7 @@ async def test_a_write_to_another_sandbox_is_refused_and_changes_nothing(
     api: Api, mine: Mine, document: str, type_name: str, variables: dict[str, Any]
 ) -> None:
     before = await api.query(EVERYTHING)
-    head = "mutation ($id: ID!, $name: String)" if variables else "mutation ($id: ID!)"
+    head = "mutation ($id: ID!, $name: String!)" if variables else "mutation ($id: ID!)"
     answer = await api.within("dev").query(
         f"{head} {{ done: {document} {{ errors {{ code }} }} }}", id=mine.ids[type_name], **variables
     )
