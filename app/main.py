@@ -22,6 +22,7 @@ from app.storage.changes import Changes
 from app.storage.database import Database, read_url
 from app.worker.housekeeping import House
 from app.worker.loop import Worker
+from app.worker.streaming import TURNS_AT_ONCE, StreamingLane
 
 log = logging.getLogger("segmentation")
 
@@ -58,6 +59,16 @@ class Parts:
         )
         return House(self.database, self.lake, self.clock, keep)
 
+    def lane(self) -> StreamingLane:
+        return StreamingLane(
+            self.database,
+            self.changes,
+            self.lake,
+            self.clock,
+            lease_seconds=self.settings.lease_seconds,
+            threads=self.settings.threads,
+        )
+
 
 @asynccontextmanager
 async def open_parts(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[Parts]:
@@ -92,6 +103,7 @@ async def working(parts: Parts) -> AsyncIterator[None]:
     stop = asyncio.Event()
     running = [
         asyncio.create_task(parts.worker().run(stop), name="worker"),
+        *(asyncio.create_task(parts.lane().run(stop), name="streaming lane") for _ in range(TURNS_AT_ONCE)),
         asyncio.create_task(parts.house().keep(stop), name="housekeeping"),
     ]
     try:

@@ -1,29 +1,66 @@
-"""Where the present membership of each audience lies: the one place that knows; it reads no people and no rules."""
+"""Where the present membership of each audience lies: the one place that knows; it reads no people and no rules.
+
+A run writes one file for each bucket, and the newest run of an audience is its *head*. Streaming evaluation puts
+*patches* on top: for a bucket the file of the newest turn, with the audiences in it and the head that each change was
+made on. A new head replaces the patches on the old one by being another.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.membership import Membership, MembershipFiles
 from app.scope import Scope
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow
+from app.storage.tables.streaming import MembershipPatchRow
 from app.storage.tenancy import within
+
+NO_RUN = ""
+"""The head that a patch of an audience without any run is made on."""
 
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
+_PATCHES: Any = MembershipPatchRow.__table__.c  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What a streaming turn left of a bucket; `bases` are the audiences in its file, with their heads of then."""
+
+    turn: int
+    file: str
+    bases: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """`runs` is the newest run by audience; `names` the file of each bucket by run. A run has one file for a bucket."""
+    """`runs` is the newest run by audience; `names` the file of each bucket by run; `patches` the newest by bucket."""
 
     runs: Mapping[str, str]
     names: Mapping[str, Mapping[int, str]]
+    patches: Mapping[int, Patch] = field(default_factory=dict)
+
+    @property
+    def turn(self) -> int:
+        """The newest turn that these heads show, 0 for none: with the runs, what `read_heads` needs to find them."""
+        return max((patch.turn for patch in self.patches.values()), default=0)
+
+    @property
+    def audiences(self) -> set[str]:
+        """All that have a run, or members by streaming alone."""
+        return {*self.runs, *(audience for bucket in self.patches for audience in self.patched(bucket))}
+
+    def patched(self, bucket: int) -> set[str]:
+        """The audiences whose membership in a bucket is in its patch."""
+        patch = self.patches.get(bucket)
+        if patch is None:
+            return set()
+        return {audience for audience, base in patch.bases.items() if base == self.runs.get(audience, NO_RUN)}
 
     def one(self, files: MembershipFiles, audience: str, bucket: int) -> Membership | None:
         """None for an audience without members there, or without any run."""
@@ -33,27 +70,41 @@ class Heads:
         self, files: MembershipFiles, bucket: int, audiences: Iterable[str] | None = None
     ) -> dict[str, Membership]:
         """Those of one bucket, of some audiences or of all that have any; each file is read once."""
+        patched = self.patched(bucket)
+        wanted = {*self.runs, *patched} if audiences is None else set(audiences)
         by_run: dict[str, list[str]] = defaultdict(list)
-        for audience in self.runs if audiences is None else audiences:
+        for audience in wanted - patched:
             if audience in self.runs:
                 by_run[self.runs[audience]].append(audience)
         found: dict[str, Membership] = {}
-        for run_id, wanted in by_run.items():
+        for run_id, these in by_run.items():
             if (name := self.names.get(run_id, {}).get(bucket)) is not None:
-                found |= files.read(run_id, bucket, name, wanted)
+                found |= files.read(run_id, bucket, name, these)
+        if here := wanted & patched:
+            patch = self.patches[bucket]
+            found |= files.read(patch_run(patch.turn), bucket, patch.file, here)
         return found
 
     def of(self, files: MembershipFiles, audience: str, first: int = 0) -> Iterator[tuple[int, Membership]]:
         """The audience's memberships by bucket, from bucket `first` on, read one at a time."""
-        for bucket in sorted(self.names.get(self.runs.get(audience, ""), {})):
+        written = self.names.get(self.runs.get(audience, NO_RUN), {})
+        for bucket in sorted({*written, *self.patches}):
             if bucket >= first and (found := self.one(files, audience, bucket)) is not None:
                 yield bucket, found
 
 
-async def read_heads(session: AsyncSession, scope: Scope, runs: Mapping[str, str] | None = None) -> Heads:
-    """The heads as they are now, or those of the `runs` given (audience → run)."""
+def patch_run(turn: int) -> str:
+    """The run under which a streaming turn writes its files."""
+    return f"streaming-{turn}"
+
+
+async def read_heads(
+    session: AsyncSession, scope: Scope, runs: Mapping[str, str] | None = None, turn: int = 0
+) -> Heads:
+    """The heads as they are now, or those of the `runs` (audience → run) with the patches up to `turn`."""
     known = await head_runs(session, scope) if runs is None else runs
-    return Heads(known, await _files(session, scope, set(known.values())))
+    patches = await _patches(session, scope, None if runs is None else turn)
+    return Heads(known, await _files(session, scope, set(known.values())), patches)
 
 
 async def head_runs(session: AsyncSession, scope: Scope) -> dict[str, str]:
@@ -69,3 +120,15 @@ async def _files(session: AsyncSession, scope: Scope, runs: Collection[str]) -> 
     for row in await session.execute(statement.where(_BUCKETS.job_id.in_(sorted(runs)))):
         found[row.job_id][row.bucket] = row.file
     return dict(found)
+
+
+async def _patches(session: AsyncSession, scope: Scope, last: int | None) -> dict[int, Patch]:
+    """The newest of each bucket, or the newest of those up to turn `last`."""
+    newest = within(select(_PATCHES.bucket, func.max(_PATCHES.turn).label("turn")), MembershipPatchRow, scope.tenant)
+    if last is not None:
+        newest = newest.where(_PATCHES.turn <= last)
+    newest_turns = newest.group_by(_PATCHES.bucket).subquery("newest")
+    same = and_(_PATCHES.bucket == newest_turns.c.bucket, _PATCHES.turn == newest_turns.c.turn)
+    columns = select(_PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases)
+    rows = await session.execute(within(columns.join(newest_turns, same), MembershipPatchRow, scope.tenant))
+    return {row.bucket: Patch(row.turn, row.file, row.bases) for row in rows}

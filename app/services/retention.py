@@ -14,12 +14,14 @@ from app.engine import cleaning
 from app.engine.cleaning import Pins
 from app.engine.lake import Lake, file_name
 from app.scope import Tenant
+from app.services.memberships import patch_run
 from app.storage.changes import KINDS
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobUpdateRow
 from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.streaming import MembershipPatchRow
 from app.storage.tenancy import within
 
 MOST_ROWS = 5_000
@@ -29,6 +31,7 @@ _UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
 _BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+_PATCHES: Any = MembershipPatchRow.__table__.c  # type: ignore[attr-defined]
 _POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
 
 
@@ -75,10 +78,12 @@ async def pinned(session: AsyncSession, tenant: Tenant) -> Pins:
 
 
 async def referenced_runs(session: AsyncSession, tenant: Tenant) -> set[str]:
-    """The runs whose memberships audiences show, or jobs write or read, or batches bring."""
+    """The runs whose memberships audiences show, also by what was streamed, or jobs write or read, or batches bring."""
     runs = (await pinned(session, tenant)).runs
     heads = within(select(_AUDIENCES.membership_run_id), AudienceRow, tenant)
     runs.update(await session.scalars(heads.where(_AUDIENCES.membership_run_id.is_not(None))))
+    turns = await session.scalars(within(select(_PATCHES.turn).distinct(), MembershipPatchRow, tenant))
+    runs.update(patch_run(turn) for turn in turns)
     loading = within(select(_BATCHES.id), BatchRow, tenant).where(_BATCHES.status == "LOADING")
     runs.update(await session.scalars(loading))
     for row in KINDS.values():

@@ -26,6 +26,7 @@ from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
 from app.services.rows import select_rows
 from app.services.segment_jobs import freeze_definitions
+from app.services.streaming import heads_change
 from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobPhase, JobStatus
@@ -99,7 +100,8 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
         policies = await get_policies(session, scope, {part.merge_policy_id for part in parts.values()})
         datasets = await data_sources(session, scope)
         consent = await _consents(session, scope, parts)
-        heads = await read_heads(session, scope, None if job.snapshot is None else job.snapshot["heads"])
+        fixed = job.snapshot or {}
+        heads = await read_heads(session, scope, fixed.get("heads"), fixed.get("turn", 0))
     if len(policies) > 1:
         # One evaluation reads one view: results of another view's people would be wrong, so there are none.
         names = ", ".join(repr(policies[id_].name) for id_ in sorted(policies))
@@ -111,7 +113,12 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
     if pinned is None:
         snapshot = await asyncio.to_thread(open_snapshot, lake.tenant(job_run.tenant), rule, datasets)
         evaluated_at = job_run.clock()
-        pinned = {"evaluated_at": evaluated_at.isoformat(), "lake": snapshot.pinned, "heads": dict(heads.runs)}
+        pinned = {
+            "evaluated_at": evaluated_at.isoformat(),
+            "lake": snapshot.pinned,
+            "heads": dict(heads.runs),
+            "turn": heads.turn,
+        }
         await job_run.update(snapshot=pinned, evaluated_at=evaluated_at, total_profiles=snapshot.total_profiles)
     else:
         evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
@@ -124,7 +131,7 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
 def _check(state: _Run, consent: Mapping[str, bool]) -> None:
     """Conditions of what still checks against the schema of the data; errors of the rest and of what refers to it."""
     builder = Builder()
-    known = set(state.parts) | set(state.heads.runs)
+    known = set(state.parts) | state.heads.audiences
     references: dict[str, frozenset[str]] = {}
     for id_, part in state.parts.items():
         checked = check(part.expression, state.snapshot.schema, segments=known, builder=builder)
@@ -241,6 +248,7 @@ async def _finish(job_run: JobRun, state: _Run) -> None:
     async def publish(session: AsyncSession) -> None:
         for id_, part in state.parts.items():
             await _write_result(session, job_run, part, totals.get(id_), namespaces.get(id_), errors.get(id_))
+        await heads_change(session, state.scope, [state.snapshot.pinned])
         heads = await head_runs(session, state.scope)
         runs = await _evaluated_at(session, state.scope, {heads[id_] for id_ in good if id_ in heads})
         for id_ in good:

@@ -17,6 +17,7 @@ from app.engine.reading import FileFormat
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope, Tenant
 from app.services import datasets
+from app.services.streaming import batch_landed
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -171,7 +172,7 @@ async def _end(database: Database, tenant: Tenant, batch: BatchRow, values: dict
 
 
 async def _land(database: Database, clock: Clock, tenant: Tenant, batch: BatchRow, loaded: Ingested) -> None:
-    """The batch is ACTIVE and its rows count in the dataset, in one transaction."""
+    """The batch is ACTIVE, its rows count in the dataset and its people wait for streaming, in one transaction."""
     values = {
         "status": "ACTIVE",
         "row_count": loaded.row_count,
@@ -183,6 +184,8 @@ async def _land(database: Database, clock: Clock, tenant: Tenant, batch: BatchRo
             grown = within(update(DatasetRow), DatasetRow, tenant).where(_DATASETS.id == batch.dataset_id)
             rows = _DATASETS.row_count + loaded.row_count
             await session.execute(grown.values(row_count=rows, updated_at=clock()))
+            scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
+            await batch_landed(session, scope, batch.dataset_id, batch.id, loaded.version, clock())
 
 
 async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: dict[str, Any]) -> bool:

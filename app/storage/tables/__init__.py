@@ -10,6 +10,7 @@ from app.storage.tables import (
     merge_policies,
     search,
     segment_jobs,
+    streaming,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "merge_policies",
     "search",
     "segment_jobs",
+    "streaming",
 ]

@@ -1,0 +1,205 @@
+"""The queue of streaming evaluation: batches whose people are to be evaluated, whose turn it is; knows no audiences.
+
+A sandbox's waiting batches are taken all at once, by one worker at a time. Taking a turn raises its number, which is
+the fencing token: what a worker that was frozen or cut off still wants to write is refused, as with jobs (`claims`).
+
+`claim_turn` looks across tenants: a worker serves them all.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.scope import Tenant
+from app.storage.changes import KINDS, STREAMS, publish
+from app.storage.claims import LeaseLost
+from app.storage.database import Database
+from app.storage.tables.jobs import RUNNING
+from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
+from app.storage.tenancy import within
+
+PAUSES = (timedelta(0), timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5))
+"""How long a sandbox rests after so many failures in a row (and after more than these, as after the last)."""
+
+_TURNS: Any = StreamingTurnRow.__table__  # type: ignore[attr-defined]
+_BATCHES: Any = StreamingBatchRow.__table__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A sandbox's turn as its worker took it. `number` is the fencing token."""
+
+    tenant: Tenant
+    number: int
+    owner: str
+    lease: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingBatch:
+    dataset_id: str
+    batch_id: str
+
+
+# ---------------------------------------------------------------- batches
+
+
+async def queue_batch(
+    session: AsyncSession, tenant: Tenant, dataset_id: str, batch_id: str, version: int, now: datetime
+) -> None:
+    """Queues a batch in the transaction in which it lands; `version` is that of the dataset with it."""
+    await _make_turn(session, tenant)
+    key = {"organisation": tenant.organisation, "sandbox": tenant.sandbox, "batch_id": batch_id}
+    values = {**key, "dataset_id": dataset_id, "version": version, "waiting": True, "created_at": now}
+    await session.execute(insert(_BATCHES).values(**values))
+    await publish(session, STREAMS)
+
+
+async def waiting_batches(session: AsyncSession, tenant: Tenant) -> list[WaitingBatch]:
+    """Those to evaluate, oldest first."""
+    found = within(select(_BATCHES.c.dataset_id, _BATCHES.c.batch_id), StreamingBatchRow, tenant)
+    rows = await session.execute(found.where(_BATCHES.c.waiting).order_by(_BATCHES.c.created_at, _BATCHES.c.batch_id))
+    return [WaitingBatch(row.dataset_id, row.batch_id) for row in rows]
+
+
+async def settle_batches(session: AsyncSession, tenant: Tenant, batches: Sequence[WaitingBatch], keep: bool) -> None:
+    """Notes that the batches are evaluated. With `keep` they stay, for `requeue_batches`; else all such ones go."""
+    ids = [batch.batch_id for batch in batches]
+    done = within(update(_BATCHES), StreamingBatchRow, tenant).where(_BATCHES.c.batch_id.in_(ids))
+    await session.execute(done.values(waiting=False))
+    if not keep:
+        old = within(delete(_BATCHES), StreamingBatchRow, tenant)
+        await session.execute(old.where(~_BATCHES.c.waiting))
+
+
+async def requeue_batches(session: AsyncSession, tenant: Tenant, seen: Callable[[str, int], bool]) -> None:
+    """Has kept batches evaluated once more, except those that were seen (dataset, version)."""
+    kept = within(select(_BATCHES.c.batch_id, _BATCHES.c.dataset_id, _BATCHES.c.version), StreamingBatchRow, tenant)
+    rows = await session.execute(kept.where(~_BATCHES.c.waiting))
+    again = [row.batch_id for row in rows if not seen(row.dataset_id, row.version)]
+    if again:
+        changed = within(update(_BATCHES), StreamingBatchRow, tenant).where(_BATCHES.c.batch_id.in_(again))
+        await session.execute(changed.values(waiting=True))
+        await publish(session, STREAMS)
+
+
+async def job_runs(session: AsyncSession, tenant: Tenant) -> bool:
+    """Whether some worker has taken up a job of the sandbox that has not ended: it may read what was there before."""
+    for kind in KINDS.values():
+        columns: Any = kind.__table__.c  # type: ignore[attr-defined]
+        running = within(select(columns.id), kind, tenant).where(columns.status.in_(RUNNING)).limit(1)
+        if (await session.execute(running)).first() is not None:
+            return True
+    return False
+
+
+# ---------------------------------------------------------------- turns
+
+
+async def claim_turn(database: Database, clock: Clock, *, owner: str, lease: timedelta) -> Turn | None:
+    """Takes the turn of the sandbox whose batches have waited longest; None when there is none to take."""
+    while True:
+        async with database.session() as session:
+            if (await session.execute(_due(clock()).limit(1))).first() is None:
+                return None
+        async with database.write() as session:
+            now = clock()
+            due = _due(now).limit(1).with_for_update(of=_TURNS, skip_locked=True)
+            row = (await session.execute(due)).first()
+            if row is None:
+                return None
+            if (turn := await _take(session, row, now, owner, lease)) is not None:
+                return turn
+
+
+async def fence(session: AsyncSession, turn: Turn, now: datetime) -> None:
+    """Makes sure that the turn still counts, until this transaction ends, and renews its lease. Raises `LeaseLost`."""
+    if not await _change(session, turn, lease_until=now + turn.lease):
+        raise LeaseLost(f"turn {turn.number} of {turn.tenant} has been overtaken")
+
+
+async def renew(database: Database, turn: Turn, now: datetime) -> None:
+    """Moves the lease on. Raises `LeaseLost`."""
+    async with database.write() as session:
+        await fence(session, turn, now)
+
+
+async def end_turn(session: AsyncSession, turn: Turn) -> None:
+    """Ends a turn that `fence` has secured in this transaction: its work is done."""
+    await _change(session, turn, lease_owner=None, lease_until=None, failures=0, not_before=None)
+
+
+async def hand_back(database: Database, turn: Turn) -> None:
+    """Lets anybody take the sandbox's next turn at once; what the turn was to do is still to be done."""
+    async with database.write() as session:
+        if await _change(session, turn, lease_owner=None, lease_until=None):
+            await publish(session, STREAMS)
+
+
+async def postpone(database: Database, turn: Turn, now: datetime) -> timedelta:
+    """Lets the sandbox rest after a failure, longer after each; returns for how long."""
+    async with database.write() as session:
+        mine = within(select(_TURNS.c.failures), StreamingTurnRow, turn.tenant)
+        failures = int((await session.execute(mine)).scalar_one()) + 1
+        pause = _pause(failures)
+        await _change(session, turn, lease_owner=None, lease_until=None, failures=failures, not_before=now + pause)
+    return pause
+
+
+async def lock_turn(session: AsyncSession, tenant: Tenant) -> None:
+    """Keeps every turn of the sandbox from ending until this transaction does: for whoever changes heads."""
+    await _make_turn(session, tenant)
+    await session.execute(within(select(_TURNS.c.turn), StreamingTurnRow, tenant).with_for_update())
+
+
+def _due(now: datetime) -> Select[Any]:
+    c = _TURNS.c
+    oldest = (
+        select(_BATCHES.c.organisation, _BATCHES.c.sandbox, func.min(_BATCHES.c.created_at).label("since"))
+        .where(_BATCHES.c.waiting)
+        .group_by(_BATCHES.c.organisation, _BATCHES.c.sandbox)
+        .subquery("oldest")
+    )
+    return (
+        select(*c)
+        .join_from(_TURNS, oldest, and_(c.organisation == oldest.c.organisation, c.sandbox == oldest.c.sandbox))
+        .where(or_(c.lease_until.is_(None), c.lease_until < now), or_(c.not_before.is_(None), c.not_before <= now))
+        .order_by(oldest.c.since, c.organisation, c.sandbox)
+    )
+
+
+async def _take(session: AsyncSession, row: Any, now: datetime, owner: str, lease: timedelta) -> Turn | None:
+    """The turn, taken in this transaction; None when its workers die so often that it has to rest first."""
+    tenant = Tenant(row.organisation, row.sandbox)
+    died = row.lease_until is not None
+    failures = row.failures + (1 if died else 0)
+    unchanged = within(update(_TURNS), StreamingTurnRow, tenant).where(_TURNS.c.turn == row.turn)
+    if died and _pause(failures):
+        rest = {"lease_owner": None, "lease_until": None, "failures": failures, "not_before": now + _pause(failures)}
+        await session.execute(unchanged.values(**rest))
+        return None
+    values = {"turn": row.turn + 1, "lease_owner": owner, "lease_until": now + lease, "failures": failures}
+    taken = await session.execute(unchanged.values(**values).returning(_TURNS.c.turn))
+    return None if taken.first() is None else Turn(tenant, row.turn + 1, owner, lease)
+
+
+def _pause(failures: int) -> timedelta:
+    return PAUSES[min(failures, len(PAUSES)) - 1]
+
+
+async def _change(session: AsyncSession, turn: Turn, **values: Any) -> bool:
+    mine = within(update(_TURNS), StreamingTurnRow, turn.tenant)
+    held = mine.where(_TURNS.c.turn == turn.number, _TURNS.c.lease_owner == turn.owner)
+    return (await session.execute(held.values(**values).returning(_TURNS.c.turn))).first() is not None
+
+
+async def _make_turn(session: AsyncSession, tenant: Tenant) -> None:
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    values = {"organisation": tenant.organisation, "sandbox": tenant.sandbox, "turn": 0, "failures": 0}
+    await session.execute(dialect.insert(_TURNS).values(**values).on_conflict_do_nothing())

@@ -1,0 +1,61 @@
+"""Streaming evaluation: what is still to do in a sandbox, whose turn it is, and the memberships that it changed."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint
+from sqlmodel import Field
+
+from app.storage.columns import TenantRow, json_column, time_column
+
+
+class StreamingTurnRow(TenantRow, table=True):
+    """A sandbox's place in the queue. `turn` is the number of its newest turn and the fencing token of whoever has it,
+    until `lease_until`; nobody has it when that is null. After `failures` in a row it rests until `not_before`."""
+
+    __tablename__ = "streaming_turn"
+
+    turn: int = 0
+    lease_owner: str | None = None
+    lease_until: datetime | None = time_column(default=None)
+    failures: int = 0
+    not_before: datetime | None = time_column(default=None)
+
+
+class StreamingBatchRow(TenantRow, table=True):
+    """A landed batch: `waiting` for its people to be evaluated, or kept because a job that runs may not have seen it.
+
+    `version` is that of the dataset with the batch in it.
+    """
+
+    __tablename__ = "streaming_batch"
+    __table_args__: ClassVar[Any] = (
+        ForeignKeyConstraint(
+            ["organisation", "sandbox", "batch_id"],
+            ["batch.organisation", "batch.sandbox", "batch.id"],
+            ondelete="CASCADE",
+        ),
+    )
+
+    batch_id: str = Field(primary_key=True)
+    dataset_id: str
+    version: int = Field(sa_type=BigInteger)
+    waiting: bool = True
+    created_at: datetime = time_column()
+
+
+class MembershipPatchRow(TenantRow, table=True):
+    """Memberships of one bucket as a streaming turn left them; the newest turn of a bucket counts.
+
+    `bases` are the audiences in the file, each with the head run that the change was made on, "" for none: a newer head
+    replaces the patch. `counts` are {audience: {members, by_namespace}} of the bucket.
+    """
+
+    __tablename__ = "membership_patch"
+
+    bucket: int = Field(primary_key=True)
+    turn: int = Field(primary_key=True)
+    file: str
+    bases: dict[str, str] = json_column()
+    counts: dict[str, Any] = json_column()
+    at: datetime = time_column()
