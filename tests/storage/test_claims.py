@@ -7,12 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from app.clock import FixedClock
 from app.scope import Tenant
 from app.storage.claims import Claim, LeaseLost, claim_next, fence, hand_back, look, renew, request_cancel
 from app.storage.database import Database
+from app.storage.tables.segment_jobs import SegmentJobRow
 from tests.storage.jobs import ACME, GLOBEX, history, job, queue, queue_export
 
 LEASE = timedelta(seconds=15)
@@ -117,7 +118,9 @@ async def test_jobs_of_a_tenant_go_in_the_order_of_their_creation(database: Data
 async def test_many_jobs_of_one_tenant_do_not_hold_up_the_first_of_another(
     database: Database, clock: FixedClock
 ) -> None:
-    await queue(database, clock(), *(f"a{n:03}" for n in range(100)))
+    row = {"organisation": "acme", "sandbox": "prod", "created_by": "a", "created_at": clock(), "updated_at": clock()}
+    async with database.write() as session:
+        await session.execute(insert(SegmentJobRow), [{**row, "id": f"a{n:03}"} for n in range(1_000)])
     assert (await claimed(database, clock)).job_id == "a000"
     clock.advance(timedelta(seconds=1))
     await queue(database, clock(), "g1", "g2", tenant=GLOBEX)
