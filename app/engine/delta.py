@@ -1,14 +1,16 @@
-"""Delta tables partitioned by bucket: versions, and commits of files already written; knows no people."""
+"""Delta tables, partitioned by bucket or plain: versions, and commits of files already written; knows no people."""
 
 import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 BUCKET = "__bucket"
@@ -16,7 +18,7 @@ BUCKET = "__bucket"
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One Parquet file of a table; `name` is relative to the table's folder."""
+    """One Parquet file of a table; `name` is relative to the table's folder. Those of a plain table have bucket 0."""
 
     name: str
     bucket: int
@@ -45,7 +47,8 @@ def open_table(folder: Path, version: int | None = None) -> TableVersion | None:
     actions = pa.table(table.get_add_actions(flatten=True))
     if actions.num_rows:
         names, rows = actions["path"].to_pylist(), actions["num_records"].to_pylist()
-        buckets = actions[f"partition.{BUCKET}"].to_pylist()
+        by_bucket = f"partition.{BUCKET}" in actions.schema.names
+        buckets = actions[f"partition.{BUCKET}"].to_pylist() if by_bucket else [0] * len(names)
     else:
         names, rows, buckets = [], [], []
     files = tuple(
@@ -92,15 +95,7 @@ def commit(
     version = table.version() + 1
     now = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [
-        AddAction(
-            file.name,
-            os.path.getsize(folder / file.name),
-            {BUCKET: str(file.bucket)},
-            now,
-            True,
-            json.dumps({"numRecords": file.rows}),
-        )
-        for file in add
+        _added(folder, file.name, file.rows, {BUCKET: str(file.bucket)}) for file in add
     ]
     actions += [RemoveAction(file.name, True, now, None, {BUCKET: str(file.bucket)}) for file in remove]
     transactions = [Transaction(transaction, version)] if transaction is not None else None
@@ -108,6 +103,51 @@ def commit(
         actions, "append", schema, [BUCKET], commit_properties=CommitProperties(app_transactions=transactions)
     )
     return version
+
+
+def append(folder: Path, schema: pa.Schema, files: Sequence[tuple[str, int]], transaction: str) -> None:
+    """Adds files (name, rows) to a plain table in one version, creating the table or widening its columns first.
+
+    A transaction is committed once, however many try it at the same time; other writers only make it try again.
+    """
+    while committed_version(folder, transaction) is None:
+        table = _plain_table(folder, schema)
+        version = table.version() + 1
+        actions: list[AddAction | RemoveAction] = [_added(folder, name, rows, {}) for name, rows in files]
+        properties = CommitProperties(app_transactions=[Transaction(transaction, version)])
+        # It fails when another one has committed the same transaction meanwhile: that is Delta's rule.
+        with suppress(CommitFailedError):
+            table.create_write_transaction(actions, "append", schema, [], commit_properties=properties)
+
+
+def remove(folder: Path, prefix: str) -> None:
+    """Takes the files whose names begin so out of a plain table, in one version."""
+    table = DeltaTable(folder)
+    names = [name for name in pa.table(table.get_add_actions())["path"].to_pylist() if name.startswith(prefix)]
+    now = int(time.time() * 1000)
+    actions: list[AddAction | RemoveAction] = [RemoveAction(name, True, now, None, {}) for name in names]
+    if actions:
+        schema = pa.schema(table.schema().to_arrow())
+        table.create_write_transaction(actions, "append", schema, [])
+
+
+def _plain_table(folder: Path, schema: pa.Schema) -> DeltaTable:
+    """The table with all of the columns. Whoever of several creates it first, the others find it."""
+    while not DeltaTable.is_deltatable(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(DeltaError):
+            DeltaTable.create(folder, schema)
+    table = DeltaTable(folder)
+    while _adds_columns(pa.schema(table.schema().to_arrow()), schema):
+        with suppress(CommitFailedError):
+            write_deltalake(table, schema.empty_table(), mode="append", schema_mode="merge")
+        table = DeltaTable(folder)
+    return table
+
+
+def _added(folder: Path, name: str, rows: int, partition: dict[str, str | None]) -> AddAction:
+    size, now = os.path.getsize(folder / name), int(time.time() * 1000)
+    return AddAction(name, size, partition, now, True, json.dumps({"numRecords": rows}))
 
 
 def bucket_folder(bucket: int) -> str:

@@ -25,6 +25,7 @@ from app.pql.schema import ObjectType, Scalar
 REPORTED = 20
 EVENT_ID = "_id"
 TIMESTAMP = "timestamp"
+INGESTED = "__ingested"
 
 _SYSTEM: Mapping[str, pa.DataType] = {
     BUCKET: pa.int32(),
@@ -32,7 +33,7 @@ _SYSTEM: Mapping[str, pa.DataType] = {
     "__batch": pa.string(),
     "__row": pa.int64(),
     "__version": pa.int64(),
-    "__ingested": pa.timestamp("us", tz="UTC"),
+    INGESTED: pa.timestamp("us", tz="UTC"),
     "__time": pa.timestamp("us", tz="UTC"),
 }
 """Columns of ours, before those of the user: whose row it is, and where and when it came from.

@@ -66,6 +66,10 @@ class TenantLake:
     def membership(self, run_id: str) -> Path:
         return self.folder / "membership" / file_name(run_id)
 
+    def export(self, job_id: str) -> Path:
+        """What an export job has written and nobody is to see yet."""
+        return self.folder / "exports" / file_name(job_id)
+
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """Keeps every other thread and process out of the same `name` of this sandbox; a dead process lets go of it."""

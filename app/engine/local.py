@@ -1,8 +1,6 @@
 """Runs a plan over buckets in a few threads of this process; knows neither jobs nor databases."""
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,6 +11,7 @@ from pyroaring import BitMap
 from app.engine.evaluate import Cancelled, EvaluationError, evaluate
 from app.engine.membership import BucketCounts, Membership, counts, next_membership
 from app.engine.plan import Plan
+from app.engine.pool import Stopped, in_threads
 from app.engine.snapshot import Snapshot
 
 __all__ = ["BucketResult", "Cancelled", "run"]
@@ -37,12 +36,9 @@ class _Work:
     stored: Callable[[str, int], Membership | None]
     previous: Callable[[int], Mapping[str, Membership]]
     versions: Mapping[str, int]
-    stopped: Callable[[], bool]
     only: Callable[[int], BitMap] | None
 
-    def bucket(self, number: int) -> BucketResult:
-        if self.stopped():
-            raise Cancelled
+    def bucket(self, number: int, stopped: Stopped) -> BucketResult:
         only = self.only(number) if self.only is not None else None
         bucket = self.snapshot.read(number, self.plan.needs, only)
 
@@ -50,7 +46,7 @@ class _Work:
             membership = self.stored(id, number)
             return _rows(membership.members if membership is not None else BitMap(), bucket.ordinals)
 
-        found = evaluate(self.plan, bucket, now=self.now, member=member, cancelled=self.stopped)
+        found = evaluate(self.plan, bucket, now=self.now, member=member, cancelled=stopped)
         before, namespaces = self.previous(number), self.snapshot.namespaces(number)
         result = BucketResult(number, len(bucket.ordinals), [], {}, {})
         for definition, rows in found.items():
@@ -87,24 +83,8 @@ def run(
     order. Raises `Cancelled` soon after `cancelled` says so; results handed over until then are whole. An error of
     `finished` or of a bucket ends the run.
     """
-    given_up = threading.Event()
-    work = _Work(plan, snapshot, now, stored, previous, versions, lambda: given_up.is_set() or cancelled(), only)
-    waiting = iter(buckets)
-    under_way: set[Future[BucketResult]] = set()
-    with ThreadPoolExecutor(max(threads, 1), thread_name_prefix="buckets") as pool:
-        try:
-            while True:
-                if cancelled():
-                    raise Cancelled
-                while len(under_way) < max(threads, 1) and (bucket := next(waiting, None)) is not None:
-                    under_way.add(pool.submit(work.bucket, bucket))
-                if not under_way:
-                    return
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in done:
-                    finished(future.result())
-        finally:
-            given_up.set()
+    work = _Work(plan, snapshot, now, stored, previous, versions, only)
+    in_threads(work.bucket, buckets, finished=finished, cancelled=cancelled, threads=threads)
 
 
 def _rows(members: BitMap, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:

@@ -16,12 +16,13 @@ from app.engine.bucket import Bucket, Needs, Path
 from app.engine.delta import DataFile
 from app.engine.identities import find
 from app.engine.identity_graph import open_graph
-from app.engine.ingest import TIMESTAMP
+from app.engine.ingest import INGESTED, TIMESTAMP
 from app.engine.lake import TenantLake
 from app.engine.leaves import groups_with, open_file, prune, read_columns, stored_type
 from app.engine.pages import EventPage, Key, Person
 from app.engine.view import (
     ORDINAL,
+    PROFILE,
     Dataset,
     MergeRule,
     Sources,
@@ -32,7 +33,7 @@ from app.engine.view import (
     refresh,
     sources,
 )
-from app.pql.schema import EVENTS, ObjectType
+from app.pql.schema import EVENTS, ObjectType, Scalar
 
 
 def open_snapshot(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]) -> "Snapshot":
@@ -120,11 +121,12 @@ class Snapshot:
 
     def read(self, bucket: int, needs: Needs, only: BitMap | None = None) -> Bucket:
         """The needed columns of one bucket, of everybody or of the ordinals in `only`. Text outside maps comes as
-        dictionaries."""
+        dictionaries. What no expression can name may be asked for too: `PROFILE` of a person, `INGESTED` of an event.
+        """
         chosen = None if only is None else np.frombuffer(only.to_array(), np.uint32).astype(np.int32)
         path = self._view_path(bucket)
-        fields = ObjectType({name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS})
-        wanted = prune(fields, needs.profile)
+        fields = {name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS}
+        wanted = prune(ObjectType({**fields, PROFILE: Scalar.STRING}), needs.profile)
         if path is None:
             ordinals, profiles = np.empty(0, np.uint32), pa.table({})
         else:
@@ -167,7 +169,8 @@ class Snapshot:
         self, bucket: int, paths: frozenset[Path], chosen: NDArray[np.int32] | None
     ) -> tuple[pa.Table, NDArray[np.int32]]:
         """The events of the bucket by (ordinal, timestamp, id), with the ordinals of their owners."""
-        wanted = prune(self.sources.event_fields, paths)
+        fields = self.sources.event_fields.fields
+        wanted = prune(ObjectType({**fields, INGESTED: Scalar.TIMESTAMP}), paths)
         files = [path for table in self.sources.events.values() for path in table.paths(bucket)]
         if not files:
             return _no_events()
