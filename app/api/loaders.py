@@ -12,13 +12,14 @@ from app.engine.profiles import Event, Person
 from app.errors import Refusal
 from app.pql.facts import StreamingEligibility
 from app.scope import Scope
-from app.services import audiences, datasets, definitions, folders, merge_policies, segment_jobs
+from app.services import audiences, datasets, definitions, export_jobs, folders, merge_policies, segment_jobs
 from app.services.expressions import vocabulary
 from app.services.paging import Slice
 from app.services.profiles import Member, ProfileReader
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.folders import FolderRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
@@ -77,6 +78,18 @@ class Loaders:
     @cached_property
     def segment_job(self) -> DataLoader[str, SegmentJobRow | None]:
         return self._rows(segment_jobs.get_many)
+
+    @cached_property
+    def export_job(self) -> DataLoader[str, ExportJobRow | None]:
+        return self._rows(export_jobs.get_many)
+
+    @cached_property
+    def batches_of_export(self) -> DataLoader[Page, Slice[BatchRow]]:
+        return self._pages(export_jobs.batches_by_job)
+
+    @cached_property
+    def batch_count_of_export(self) -> DataLoader[Page, int]:
+        return self._pages(export_jobs.batch_counts)
 
     @cached_property
     def batches_of_dataset(self) -> DataLoader[Page, Slice[BatchRow]]:

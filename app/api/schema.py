@@ -11,6 +11,7 @@ from app.api.context import Limits
 from app.api.datasets import DatasetMutations, DatasetQueries
 from app.api.definitions import DefinitionMutations, DefinitionQueries
 from app.api.errors import ERROR_TYPES
+from app.api.export_jobs import ExportJobMutations, ExportJobQueries, ExportJobSubscriptions
 from app.api.folders import FolderMutations, FolderQueries
 from app.api.jobs import JobSubscriptions
 from app.api.limits import GatewaySchema, extensions
@@ -29,6 +30,7 @@ class Query(
     AudienceQueries,
     DefinitionQueries,
     SegmentJobQueries,
+    ExportJobQueries,
     MergePolicyQueries,
     DatasetQueries,
     ProfileQueries,
@@ -48,6 +50,7 @@ class Mutation(
     DatasetMutations,
     DefinitionMutations,
     SegmentJobMutations,
+    ExportJobMutations,
     FolderMutations,
     MergePolicyMutations,
 ):
@@ -55,7 +58,7 @@ class Mutation(
 
 
 @strawberry.type(description="What can be watched.")
-class Subscription(SegmentJobSubscriptions, JobSubscriptions):
+class Subscription(SegmentJobSubscriptions, ExportJobSubscriptions, JobSubscriptions):
     pass
 
 

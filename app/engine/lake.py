@@ -35,6 +35,10 @@ class Lake:
     def tenant(self, tenant: Tenant) -> "TenantLake":
         return TenantLake(self, self.root / file_name(tenant.organisation) / file_name(tenant.sandbox))
 
+    def exports(self) -> dict[str, "TenantLake"]:
+        """The export jobs of all sandboxes that have written something nobody is to see yet, by id."""
+        return {path.name: TenantLake(self, path.parents[1]) for path in self.root.glob("*/*/exports/*")}
+
 
 @dataclass(frozen=True, slots=True)
 class TenantLake:

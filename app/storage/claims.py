@@ -123,9 +123,14 @@ async def hand_back(database: Database, claim: Claim, now: datetime) -> None:
 
 
 async def request_cancel(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: str = "SEGMENT") -> None:
-    """Cancels a job that nobody works on, else asks the worker to stop. One that has ended or is stopping stays so."""
+    """Cancels a job that nobody works on, else asks the worker to stop. One that has ended or is stopping stays so.
+
+    So does one that makes its result visible, which a stop would leave half done.
+    """
     table = _table(kind)
     job = within(update(table), KINDS[kind], tenant).where(table.c.id == id).returning(*table.c)
+    if "committing" in table.c:
+        job = job.where(~table.c.committing)
     idle = or_(
         table.c.status.in_(WAITING),
         and_(table.c.status == JobStatus.PROCESSING.value, table.c.lease_until.is_(None)),

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from app.engine.lake import Lake
+from app.services.export_runs import run_export_job
 from app.services.segment_runs import run_segment_job
 from app.storage.job_runs import JobRun
 
@@ -24,4 +25,8 @@ async def _segment_job(run: JobRun, tools: Tools) -> None:
     await run_segment_job(run, tools.lake, tools.threads)
 
 
-HANDLERS: Mapping[str, Handler] = {"SEGMENT": _segment_job}
+async def _export_job(run: JobRun, tools: Tools) -> None:
+    await run_export_job(run, tools.lake, tools.threads)
+
+
+HANDLERS: Mapping[str, Handler] = {"SEGMENT": _segment_job, "EXPORT": _export_job}

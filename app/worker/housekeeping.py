@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from app.clock import Clock
 from app.engine.lake import Lake
 from app.services import retention
+from app.services.export_runs import tidy
 from app.services.uploads import reconcile
 from app.storage.database import Database, is_unavailable
 
@@ -39,6 +40,7 @@ class House:
 
     async def settle(self) -> None:
         await reconcile(self.database, self.lake, self.clock)
+        await tidy(self.database, self.lake)
 
     async def clean(self) -> None:
         await retention.clean(self.database, self.lake, self.clock, self.keep_for)

@@ -16,7 +16,8 @@ class ExportJobRow(JobColumns, table=True):
 
     `fields` are paths, none for all. `filter` and `additional_fields` are as the caller gave them, with raw ids.
     `merge_policy` is the policy as it was when the job was made, {id, name, method, identity_graph, datasets, …}.
-    `waits_for` is the segment job that is to end before it is this one's turn.
+    `waits_for` is the segment job that is to end before it is this one's turn. Once it is `committing` its batches
+    become visible one after another, so it cannot be cancelled any more.
     """
 
     __tablename__ = "export_job"
@@ -54,10 +55,14 @@ class ExportJobRow(JobColumns, table=True):
     segment_per_batch: bool = False
     evaluate_first: bool = False
     waits_for: str | None = None
+    committing: bool = False
 
 
 class ExportJobAudienceRow(TenantRow, table=True):
-    """An audience that an export was asked for; it outlives the audience."""
+    """An audience that an export was asked for, with its name for readers, and the statuses that count.
+
+    It outlives the audience. `place` is its place in the caller's list.
+    """
 
     __tablename__ = "export_job_audience"
     __table_args__: ClassVar[Any] = (
@@ -71,3 +76,7 @@ class ExportJobAudienceRow(TenantRow, table=True):
 
     job_id: str = Field(primary_key=True)
     audience_id: str = Field(primary_key=True)
+    place: int
+    namespace: str
+    segment_id: str
+    status: list[str] = json_column()

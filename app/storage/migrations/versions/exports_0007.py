@@ -55,6 +55,7 @@ def upgrade() -> None:
         sa.Column("segment_per_batch", sa.Boolean(), nullable=False),
         sa.Column("evaluate_first", sa.Boolean(), nullable=False),
         sa.Column("waits_for", TEXT, nullable=True),
+        sa.Column("committing", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(
             ["organisation", "sandbox", "destination_id"],
             ["dataset.organisation", "dataset.sandbox", "dataset.id"],
@@ -89,6 +90,10 @@ def upgrade() -> None:
         sa.Column("sandbox", TEXT, nullable=False),
         sa.Column("job_id", TEXT, nullable=False),
         sa.Column("audience_id", TEXT, nullable=False),
+        sa.Column("place", sa.Integer(), nullable=False),
+        sa.Column("namespace", TEXT, nullable=False),
+        sa.Column("segment_id", TEXT, nullable=False),
+        sa.Column("status", JSON, nullable=False),
         sa.ForeignKeyConstraint(
             ["organisation", "sandbox", "job_id"],
             ["export_job.organisation", "export_job.sandbox", "export_job.id"],
