@@ -14,6 +14,9 @@ from app.pql.core import BINDERS, Builder, Node, walk
 from app.pql.schema import ArrayType, Scalar
 
 _NARROWING = frozenset({"filter", "exists"})
+_EXTREME = {"lt": "min", "le": "min", "gt": "max", "ge": "max"}
+_MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
+_ORDERED = frozenset({Scalar.NUMBER, Scalar.STRING, Scalar.DATE, Scalar.TIMESTAMP})
 
 
 class Plan:
@@ -63,21 +66,45 @@ class _Lowering:
         return self._done[root]
 
     def _narrowed(self, node: Node) -> Node:
-        """`A[text test and cheap and nested]` as `A[text test][cheap][nested]`."""
-        if node.op not in _NARROWING or node.operands[1].op != "and":
+        """`A[text test and cheap and nested]` as `A[text test][cheap][nested]`; what speaks of outer elements too comes
+        after what does not."""
+        if node.op not in _NARROWING:
             return node
         array, condition = node.operands
         level = node.payload[0]
-        parts = condition.operands
+        parts = _conjuncts(condition)
+        apart = [part for part in parts if node.op == "exists" and level not in part.free]
+        parts = [part for part in parts if part not in apart]
+        if not parts:
+            return node
         first = next((part for part in parts if _is_text_test(part, level)), None)
         rest = [part for part in parts if part is not first]
         nested = [part for part in rest if self._has_binder(part)]
         cheap = [part for part in rest if part not in nested]
-        stages = [[first] if first is not None else [], cheap, nested]
+        pairing = [part for part in cheap if not part.free <= array.free | {level}]
+        own = [part for part in cheap if part not in pairing]
+        stages = [[first] if first is not None else [], own, pairing, nested]
         *before, last = [stage for stage in stages if stage]
         for stage in before:
             array = self._builder.node("filter", array.type, array, self._all(stage), payload=(level,))
-        return self._builder.node(node.op, node.type, array, self._all(last), payload=node.payload)
+        made = self._builder.node(node.op, node.type, array, self._all(last), payload=node.payload)
+        made = self._by_extreme(made) if node.op == "exists" else made
+        return self._all([*apart, made])
+
+    def _by_extreme(self, node: Node) -> Node:
+        """`exists(A, f > g)`, where g speaks of outer elements only, as `max(A, f) > g`: nothing is paired."""
+        array, condition = node.operands
+        level = node.payload[0]
+        if condition.op not in _EXTREME:
+            return node
+        op, (f, g) = condition.op, condition.operands
+        if level in g.free:
+            op, f, g = _MIRRORED[op], g, f
+        outer = (f.free - {level}) | array.free
+        if level in g.free or f.type not in _ORDERED or max(outer, default=-1) >= max(g.free, default=-1):
+            return node
+        extreme = self._builder.node(_EXTREME[op], f.type, array, f, payload=(level,))
+        return self._builder.condition(op, extreme, g)
 
     def _all(self, parts: list[Node]) -> Node:
         return parts[0] if len(parts) == 1 else self._builder.condition("and", *parts)
@@ -87,6 +114,13 @@ class _Lowering:
             if node not in self._binds:
                 self._binds[node] = node.op in BINDERS or any(self._binds[operand] for operand in node.operands)
         return self._binds[root]
+
+
+def _conjuncts(condition: Node) -> list[Node]:
+    """The parts of a conjunction, of inner ones too."""
+    if condition.op != "and":
+        return [condition]
+    return [part for operand in condition.operands for part in _conjuncts(operand)]
 
 
 def _is_text_test(node: Node, level: int) -> bool:

@@ -6,8 +6,9 @@ by side: two binary searches find whether there are any. That is linear (but for
 window, and pairs nothing.
 
 A WHEN that refers to an older label (or measures by the later event's own fields) takes that away. Then the profiles
-that pass without such conditions are searched with the label *pinned*: a track for each candidate of it, in slices, in
-which it is a constant.
+that pass without such conditions are searched with the label *pinned*: each of its candidates is a constant. Where the
+later steps measure by that label alone, the first event that suits each step is as good as any (`_reached`): linear
+too. Else each candidate becomes a track of its own with the events in reach of it, in slices.
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from app.pql.core import Node, walk
 from app.pql.schema import Scalar
 
 PAIRS_AT_ONCE = 1 << 21
+_ALWAYS = (np.full(1, BEGINNING, np.int64), np.full(1, END, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,17 @@ class _Search:
         self._whens = node.operands[2 + count :]
         self._labels = [labels_of(when) for when in self._whens]
 
+        self._own_fields = [
+            bool(labels)
+            and (when.operands[0] != self._time or any(self._level in operand.free for operand in when.operands[1:]))
+            for when, labels in zip(self._whens, self._labels, strict=True)
+        ]
+
     def pins(self) -> frozenset[int]:
         """Labels to be pinned: those that a later step than the next one refers to, or one with fields of its own."""
         found: set[int] = set()
-        for at, (when, labels) in enumerate(zip(self._whens, self._labels, strict=True)):
-            own = any(self._level in operand.free for operand in when.operands[1:]) or when.operands[:1] != (
-                self._time,
-            )
-            found |= labels if own else labels - {at - 1}
+        for at, labels in enumerate(self._labels):
+            found |= labels if self._own_fields[at] else labels - {at - 1}
         return frozenset(found)
 
     def found(self, tracks: Tracks, first: int, steps: Sequence[Step], pins: frozenset[int]) -> Bools:
@@ -120,8 +125,10 @@ class _Search:
         candidates = candidates.where(result[candidates.track])
         later = steps[pin - first + 1 :]
         result[:] = False
-        starts = [_first_after(step, candidates, len(tracks)) for step in later]
-        ends = [step.bounds(len(tracks))[1][candidates.track] for step in later]
+        if pins == {pin} and all(self._is_greedy(at, pin, tracks) for at in range(pin + 1, pin + 1 + len(later))):
+            result[self._reached(tracks, pin, candidates, later)] = True
+            return result
+        starts, ends = self._in_reach(tracks, pin, candidates, later)
         sizes = np.sum([end - start for start, end in zip(starts, ends, strict=True)], axis=0)
         bounds = cuts(sizes, PAIRS_AT_ONCE)
         for begin, stop in pairwise(bounds):
@@ -134,6 +141,61 @@ class _Search:
             hit = self.found(Tracks(tracks.of[owner], pinned), pin + 1, inner, pins - {pin})
             result[owner[hit]] = True
         return result
+
+    def _is_greedy(self, at: int, pin: int, tracks: Tracks) -> bool:
+        """Whether nothing is lost by an earlier event in the step before: its own WHEN only asks for a least distance,
+        or does not refer to it."""
+        when, others = self._whens[at], self._labels[at] - {pin} - tracks.pinned.keys()
+        at_least = when.op == "occurs_after" or (
+            when.op == "occurs" and when.payload[0] in (">", ">=") and when.payload[2] == "after"
+        )
+        return not self._own_fields[at] and (not others or (others == {at - 1} and at_least))
+
+    def _reached(self, tracks: Tracks, pin: int, candidates: Step, later: Sequence[Step]) -> Index:
+        """The tracks in which some candidate of the label leads to the end: each step takes its first event."""
+        before = candidates.at
+        for at, step in enumerate(later, pin + 1):
+            if not len(step.at):
+                return step.track
+            windows, valid = self._pinned_windows(tracks, at, {pin: candidates.at, at - 1: before}, candidates.track)
+            starts, ends = (bound[candidates.track] for bound in step.bounds(len(tracks)))
+            strictly = searched(step.at, before, starts, ends, right=True)
+            first = np.full(len(before), END, np.int64)
+            for lower, upper in windows:
+                place = strictly
+                if not _always(lower, BEGINNING):
+                    place = np.maximum(place, searched(step.at, _long(lower, candidates), starts, ends, right=False))
+                time = step.at[np.minimum(place, len(step.at) - 1)]
+                first = np.where((place < ends) & (time < upper), np.minimum(first, time), first)
+            alive = first < END if valid is None else (first < END) & valid
+            candidates, before = candidates.where(alive), first[alive]
+        return candidates.track
+
+    def _in_reach(
+        self, tracks: Tracks, pin: int, candidates: Step, later: Sequence[Step]
+    ) -> tuple[list[Index], list[Index]]:
+        """Stretches of the later steps for each candidate of the label: no event out of them can be in its chain."""
+        starts = [_first_after(step, candidates, len(tracks)) for step in later]
+        ends = [step.bounds(len(tracks))[1][candidates.track] for step in later]
+        limit = np.full(len(candidates.at), END, np.int64)
+        for place, step in reversed(list(enumerate(later))):
+            at, low, high = pin + 1 + place, starts[place], ends[place]
+            if self._labels[at] <= {pin} | tracks.pinned.keys() and not self._own_fields[at]:
+                windows, _ = self._pinned_windows(tracks, at, {pin: candidates.at}, candidates.track)
+                limit = np.minimum(limit, windows[-1][1])
+                lower = _long(windows[0][0], candidates)
+                starts[place] = np.maximum(low, searched(step.at, lower, low, high, right=False))
+            ends[place] = np.maximum(starts[place], searched(step.at, limit, low, high, right=False))
+        return starts, ends
+
+    def _pinned_windows(
+        self, tracks: Tracks, at: int, times: dict[int, Micros], track: Index
+    ) -> tuple[list[Window], Bools | None]:
+        """The windows of a WHEN, given the times of labels in addition to those pinned before."""
+        if not self._labels[at]:
+            return [_ALWAYS], None  # it was tested with WHAT
+        pinned = {label: known[track] for label, known in tracks.pinned.items()}
+        return self._windows(self._whens[at], pinned | times, tracks.of[track], None)
 
     def _feasible(self, tracks: Tracks, first: int, steps: Sequence[Step], relaxed: frozenset[int]) -> Step:
         """The rows of the last step that end a chain; a WHEN that needs a label of `relaxed` counts as true."""

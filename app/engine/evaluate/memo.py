@@ -158,6 +158,7 @@ class Evaluation:
         try:
             return spread(self._kernel(node, home), home.n)
         except TooWide as wide:
+            wide.with_traceback(None)  # its frames would keep what was laid out so far
             if not isinstance(node.type, Scalar) or node.type is Scalar.INTERVAL:
                 return wide  # whoever reduces it to one value for each row will go in slices
             return self._in_slices(node, home, wide)
@@ -204,7 +205,12 @@ class Evaluation:
             bounds = cuts(wide.sizes, self._rows_at_once)
         else:
             bounds = cuts(np.ones(home.n, np.intp), max(1, home.n * self._rows_at_once // (2 * total)))
-        return stacked([self.value(node, home.sliced(start, stop)) for start, stop in pairwise(bounds)])
+        values = []
+        for start, stop in pairwise(bounds):
+            part = home.sliced(start, stop)
+            values.append(self.value(node, part))
+            part.forget()
+        return stacked(values)
 
     def _release(self, node: Node, home: Scope) -> None:
         """One use less of each operand; what has no users left is forgotten, but for paths (views of stored

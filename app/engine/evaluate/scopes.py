@@ -90,6 +90,14 @@ class Scope:
         part.unlimited = self.unlimited or stop - start == 1
         return part
 
+    def forget(self) -> None:
+        """Lets go of all that is known here and below: scopes refer to one another in circles, which the garbage
+        collector would find late."""
+        for scope in list(self.all_below()):
+            scope.memo.clear()
+            scope.children.clear()
+            scope.across = None
+
     def person_rows(self) -> Index | None:
         """For the profiles' scope: which of the bucket's rows these are (all of them: None)."""
         return self.element.index if isinstance(self.element, Object) else None
