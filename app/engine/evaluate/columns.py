@@ -229,6 +229,8 @@ def condition(values: Bools) -> Column:
 def numbers(values: NDArray[Any], valid: Bools | None = None) -> Column:
     """Numbers; what is not finite (past the range, divided by zero) is null."""
     values = np.asarray(values, np.float64)
+    if valid is not None and len(valid) != len(values):
+        valid = np.broadcast_to(valid, values.shape)  # a constant null beside a column
     finite = np.isfinite(values)
     return Column(Scalar.NUMBER, values, valid if finite.all() else both(valid, finite))
 

@@ -98,7 +98,7 @@ def only(text: Text) -> str | None:
 
 def tested(name: str, text: Text, other: Text, with_case: Bools) -> Bools:
     """A positive test (`starts_with`, `like`, …) for each row; false on null."""
-    if len(with_case) > 1:
+    if len(with_case) != 1:
         sensitive = tested(name, text, other, np.ones(1, np.bool_))
         return np.where(with_case, sensitive, tested(name, text, other, np.zeros(1, np.bool_)))
     if not with_case[0]:
