@@ -120,7 +120,7 @@ class Operation:
 
     @cached_property
     def profiles(self) -> ProfileReader:
-        return ProfileReader(self.parts.database, self.parts.lake, self.scope)
+        return ProfileReader(self.parts.database, self.parts.lake, self.parts.clock, self.scope)
 
     @cached_property
     def loaders(self) -> Loaders:

@@ -110,7 +110,7 @@ class Profile(Node):
             lambda: loaders.event_count_of_profile.load((self.key,)),
         )
 
-    @resolver(description="The audiences that the person is in.")
+    @resolver(description="The audiences that the person is in; EDGE ones are evaluated at this moment.")
     async def memberships(
         self,
         info: Info,

@@ -1,6 +1,6 @@
 """Runs a plan over buckets in a few threads of this process; knows neither jobs nor databases."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,7 +14,7 @@ from app.engine.plan import Plan
 from app.engine.pool import Stopped, in_threads
 from app.engine.snapshot import Snapshot
 
-__all__ = ["BucketResult", "Cancelled", "run"]
+__all__ = ["BucketResult", "Cancelled", "evaluated_now", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,40 @@ def run(
     """
     work = _Work(plan, snapshot, now, stored, previous, versions, only)
     in_threads(work.bucket, buckets, finished=finished, cancelled=cancelled, threads=threads)
+
+
+def evaluated_now(
+    plan: Plan,
+    snapshot: Snapshot,
+    bucket: int,
+    people: Collection[int],
+    *,
+    now: datetime,
+    stored: Callable[[str], Membership | None],
+    versions: Mapping[str, int],
+) -> dict[str, Membership]:
+    """The memberships of a bucket if some of its people (by ordinal) were evaluated now.
+
+    Those who are in and were in, or out and were out, by `stored`, keep their status. A definition that fails is left
+    out.
+    """
+    only = BitMap(people)
+    before = {id: membership for id in plan.conditions if (membership := stored(id)) is not None}
+    work = _Work(
+        plan,
+        snapshot,
+        now,
+        stored=lambda segment, _bucket: stored(segment),
+        previous=lambda _bucket: before,
+        versions=versions,
+        only=lambda _bucket: only,
+    )
+    found = {}
+    for fresh in work.bucket(bucket, lambda: False).memberships:
+        id, old = fresh.definition, before.get(fresh.definition)
+        changed = (fresh.members ^ old.members) if old is not None else fresh.members
+        found[id] = next_membership(old, id, fresh.members, fresh.version, now, changed)
+    return found
 
 
 def _rows(members: BitMap, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:

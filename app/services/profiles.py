@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from app.clock import Clock
 from app.engine.lake import Lake
 from app.engine.membership import Membership, MembershipFiles
 from app.engine.profiles import Event, Key, MergeRule, Person, Snapshot, find_person, open_snapshot
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
+from app.services.edge import Edge, open_edge
 from app.services.expressions import data_sources
+from app.services.live_definitions import live_definitions
 from app.services.memberships import Heads, read_heads
 from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_of
+from app.services.merge_policies import get_many as get_policies
 from app.services.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
 from app.storage.database import Database
 
@@ -67,13 +71,17 @@ def _pruned(value: Any, tree: Mapping[str, Any]) -> Any:
 class ProfileReader:
     """Reads of one request: all of them see one snapshot of the data and one newest run of each segment."""
 
-    def __init__(self, database: Database, lake: Lake, scope: Scope) -> None:
+    def __init__(self, database: Database, lake: Lake, clock: Clock, scope: Scope) -> None:
         self._database = database
+        self._clock = clock
         self._lake = lake.tenant(scope.tenant)
         self._scope = scope
         self._files = MembershipFiles(self._lake)
         self._opened: asyncio.Task[Snapshot] | None = None
         self._known_heads: asyncio.Task[Heads] | None = None
+        self._members: dict[Key, list[Member]] = {}
+        self._reading = asyncio.Lock()
+        self._opened_edge: asyncio.Task[Edge | None] | None = None
 
     # ------------------------------------------------------------ people
 
@@ -152,7 +160,7 @@ class ProfileReader:
     async def memberships(
         self, keys: Sequence[Key], request: PageRequest, status: Collection[str] | None = None
     ) -> dict[Key, Slice[Member]]:
-        """The segments of each person, by the segment's id; forward only."""
+        """The segments of each person, by the segment's id, EDGE ones evaluated just now; forward only."""
         after = None
         if request.cursor is not None:
             place = decode_cursor(_MEMBERSHIP_ORDER, request.cursor, "after")
@@ -196,6 +204,23 @@ class ProfileReader:
         async with self._database.session() as session:
             return await read_heads(session, self._scope)
 
+    async def _edge(self) -> Edge | None:
+        """None when the sandbox has no EDGE definitions."""
+        if self._opened_edge is None:
+            self._opened_edge = asyncio.create_task(self._open_edge())
+        return await asyncio.shield(self._opened_edge)
+
+    async def _open_edge(self) -> Edge | None:
+        async with self._database.session() as session:
+            definitions = await live_definitions(session, self._scope, edge=True)
+            if not definitions:
+                return None
+            policies = await get_policies(session, self._scope, {one.merge_policy_id for one in definitions})
+            datasets = await data_sources(session, self._scope)
+        rules = {id_: rule_of(policy) for id_, policy in policies.items()}
+        heads, shown, now = await self._heads(), await self._snapshot(), self._clock()
+        return await asyncio.to_thread(open_edge, self._lake, definitions, rules, datasets, shown, heads.audiences, now)
+
     def _member_page(
         self, heads: Heads, definition_id: str, request: PageRequest, after: Key | None, wanted: frozenset[str]
     ) -> Slice[Member]:
@@ -215,7 +240,15 @@ class ProfileReader:
         return slice_of(items, request, has_next=more, behind=after is not None)
 
     async def _all_memberships(self, keys: Sequence[Key], status: Collection[str] | None) -> dict[Key, list[Member]]:
-        heads, wanted = await self._heads(), _statuses(status)
+        """Each person is evaluated once, so that a page and its count agree and cost no more than one of them."""
+        async with self._reading:
+            if new := [key for key in keys if key not in self._members]:
+                self._members |= await self._read_memberships(new)
+        wanted = _statuses(status)
+        return {key: [member for member in self._members[key] if member.status in wanted] for key in keys}
+
+    async def _read_memberships(self, keys: Sequence[Key]) -> dict[Key, list[Member]]:
+        heads, edge = await self._heads(), await self._edge()
         by_bucket: dict[int, list[Key]] = defaultdict(list)
         for key in keys:
             by_bucket[key[0]].append(key)
@@ -223,10 +256,13 @@ class ProfileReader:
         def read() -> dict[Key, list[Member]]:
             found: dict[Key, list[Member]] = {key: [] for key in keys}
             for bucket, these in by_bucket.items():
-                for _, membership in sorted(heads.many(self._files, bucket).items()):
-                    chosen = membership.with_status(wanted)
+                memberships = heads.many(self._files, bucket)
+                if edge is not None:
+                    memberships |= edge.memberships(bucket, [ordinal for _, ordinal in these], memberships.get)
+                for _, membership in sorted(memberships.items()):
+                    known = membership.members | membership.exited
                     for key in these:
-                        if key[1] in chosen:
+                        if key[1] in known:
                             found[key].append(_member(key, membership))
             return found
 

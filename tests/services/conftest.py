@@ -7,13 +7,14 @@ import pytest
 
 from app.clock import FixedClock
 from app.engine.lake import Lake
-from app.scope import Scope
 from app.services import definitions
 from app.services.uploads import Uploaded, ingest_file
 from app.storage.database import Database
+from tests.services.gateway import SCOPE, Gateway
 
-SCOPE = Scope("acme", "prod", "ann")
 CSV = "customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T10:00:00Z,700\n00001,2026-02-01,600\n"
+
+__all__ = ["CSV", "SCOPE", "Define", "Gateway"]
 
 Define = Callable[..., Awaitable[definitions.DefinitionView]]
 
@@ -38,3 +39,8 @@ def define(database: Database, lake: Lake, clock: FixedClock, purchases: Uploade
         return await definitions.create(database, lake, clock, SCOPE, new)
 
     return create
+
+
+@pytest.fixture
+def gateway(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> Gateway:
+    return Gateway(database, lake, clock, tmp_path)

@@ -1,122 +1,26 @@
 """Streaming: after a batch its people's memberships are those of a full run, counts follow, and nothing is lost."""
 
 import asyncio
-import json
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import select
 
-from app.clock import FixedClock
-from app.engine.lake import Lake
 from app.engine.local import Cancelled
-from app.engine.membership import Membership, MembershipFiles
-from app.services import datasets, definitions, merge_policies, segment_jobs, streaming
-from app.services.memberships import read_heads
+from app.services import datasets, merge_policies, streaming
 from app.services.segment_runs import run_segment_job
 from app.services.streaming import run_turn
 from app.services.uploads import ingest_file
 from app.storage.changes import audience_topic
 from app.storage.claims import LeaseLost, claim_next
-from app.storage.database import Database
 from app.storage.job_runs import JobRun
-from app.storage.streaming import PAUSES, Turn, claim_turn, hand_back, postpone
+from app.storage.streaming import PAUSES, claim_turn, hand_back, postpone
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.streaming import MembershipPatchRow, StreamingBatchRow
-from app.storage.tenancy import within
 from tests.services.conftest import SCOPE
-
-LEASE = timedelta(seconds=60)
-
-
-class Gateway:
-    """The services over one database and lake, in short words."""
-
-    def __init__(self, database: Database, lake: Lake, clock: FixedClock, folder: Path) -> None:
-        self.database, self.lake, self.clock, self.folder = database, lake, clock, folder
-        self.files = MembershipFiles(lake.tenant(SCOPE.tenant))
-
-    async def people(self, rows: Sequence[Mapping[str, Any]], dataset: str = "people") -> str:
-        return await self._send(dataset, "PROFILE", None, rows)
-
-    async def events(self, rows: Sequence[Mapping[str, Any]], dataset: str = "visits") -> str:
-        return await self._send(dataset, "EVENT", "timestamp", rows)
-
-    async def _send(self, dataset: str, kind: str, time: str | None, rows: Sequence[Mapping[str, Any]]) -> str:
-        file = self.folder / "batch.ndjson"
-        file.write_text("\n".join(map(json.dumps, rows)))
-        sent = await ingest_file(
-            self.database, self.lake, self.clock, SCOPE, dataset, kind, "id", "crm", time, file, "NDJSON"
-        )
-        return sent.batch.id
-
-    async def define(self, name: str, expression: str, method: str = "STREAMING", policy: str | None = None) -> str:
-        new = definitions.NewDefinition(
-            name=name, expression=expression, merge_policy_id=policy, evaluation_methods=[method]
-        )
-        return (await definitions.create(self.database, self.lake, self.clock, SCOPE, new)).id
-
-    async def set(self, id: str, **values: Any) -> None:
-        async with self.database.write() as session:
-            change = within(update(AudienceRow), AudienceRow, SCOPE.tenant)
-            await session.execute(change.where(AudienceRow.id == id).values(**values))  # type: ignore[arg-type]
-
-    async def take(self) -> Turn:
-        turn = await claim_turn(self.database, self.clock, owner="test", lease=LEASE)
-        assert turn is not None
-        return turn
-
-    async def stream(self) -> int:
-        return await run_turn(self.database, self.lake, self.clock, await self.take(), 2, lambda: False)
-
-    async def nothing_waits(self) -> bool:
-        return await claim_turn(self.database, self.clock, owner="test", lease=LEASE) is None
-
-    async def start_job(self, *ids: str) -> JobRun:
-        await segment_jobs.create(self.database, self.clock, SCOPE, list(ids) or None, all_definitions=not ids)
-        claim = await claim_next(self.database, self.clock, owner="test", lease=LEASE, kind="SEGMENT")
-        assert claim is not None
-        return JobRun(self.database, self.clock, claim)
-
-    async def job(self, *ids: str) -> None:
-        run = await self.start_job(*ids)
-        await run_segment_job(run, self.lake, 1)
-        assert run.ended_as == "SUCCEEDED"
-
-    async def memberships(self, id: str) -> dict[int, Membership]:
-        async with self.database.session() as session:
-            heads = await read_heads(session, SCOPE)
-        return dict(heads.of(self.files, id))
-
-    async def members(self, id: str) -> dict[tuple[int, int], tuple[str, Any]]:
-        """Status and time of everybody who is or was a member."""
-        return {
-            (bucket, ordinal): (membership.status(ordinal), membership.last_qualified(ordinal))
-            for bucket, membership in (await self.memberships(id)).items()
-            for ordinal in membership.members | membership.exited
-        }
-
-    async def statuses(self, id: str) -> list[str]:
-        return sorted(status for status, _ in (await self.members(id)).values())
-
-    async def numbers(self, id: str) -> tuple[int | None, dict[str, int]]:
-        async with self.database.session() as session:
-            columns = select(AudienceRow.total_profiles, AudienceRow.by_namespace)  # type: ignore[call-overload]
-            row = (await session.execute(within(columns, AudienceRow, SCOPE.tenant).where(AudienceRow.id == id))).one()
-        return row.total_profiles, row.by_namespace
-
-    async def count(self, table: Any) -> int:
-        async with self.database.session() as session:
-            return int((await session.execute(select(func.count()).select_from(table))).scalar_one())
-
-
-@pytest.fixture
-def gateway(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> Gateway:
-    return Gateway(database, lake, clock, tmp_path)
+from tests.services.gateway import LEASE, Gateway
 
 
 async def test_a_batch_changes_memberships_and_counts_without_a_job(gateway: Gateway) -> None:
