@@ -72,6 +72,8 @@ class Topic:
 
 QUEUE = Topic("queue")
 """There may be something for a worker to do."""
+SCHEDULES = Topic("schedules")
+"""Something may be due at another time than before."""
 STREAMS = Topic("streams")
 """There may be a batch whose people are to be evaluated."""
 

@@ -1,0 +1,92 @@
+"""Schedules, the audiences that they name, and their runs."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlmodel import Field
+
+from app.storage.columns import TenantRow, json_column, sortable_text, time_column
+
+_DUE = text("next_due_at IS NOT NULL")
+
+
+class ScheduleRow(TenantRow, table=True):
+    """Starts jobs at the times of `cron_expression`; `revision`, the etag, rises with every write.
+
+    `next_due_at` is the first time that no run stands for yet; None while it is INACTIVE, and after its last one.
+    `export` is what each run of an EXPORT schedule starts, as the caller gave it, with raw ids.
+    """
+
+    __tablename__ = "schedule"
+    __table_args__: ClassVar[Any] = (
+        Index(None, "organisation", "sandbox", "created_at", "id"),
+        Index(None, "organisation", "sandbox", "updated_at", "id"),
+        Index(None, "organisation", "sandbox", "name", "id"),
+        # A scheduler looks for what is due in all tenants at once: through the whole of this index, which is short.
+        Index("ix_schedule_due", "organisation", "sandbox", "next_due_at", sqlite_where=_DUE, postgresql_where=_DUE),
+    )
+
+    id: str = Field(primary_key=True)
+    name: str = sortable_text()
+    description: str | None = None
+    type: str = "BATCH_SEGMENTATION"
+    state: str = "INACTIVE"
+    cron_expression: str
+    all_audiences: bool = False
+    export: dict[str, Any] | None = json_column(default=None)
+    next_due_at: datetime | None = time_column(default=None)
+    revision: int = 1
+    created_by: str
+    last_modified_by: str
+    created_at: datetime = time_column()
+    updated_at: datetime = time_column()
+
+
+class ScheduleAudienceRow(TenantRow, table=True):
+    """An audience that a schedule names: to be evaluated, or as one that its export writes."""
+
+    __tablename__ = "schedule_audience"
+    __table_args__: ClassVar[Any] = (
+        ForeignKeyConstraint(
+            ["organisation", "sandbox", "schedule_id"],
+            ["schedule.organisation", "schedule.sandbox", "schedule.id"],
+            ondelete="CASCADE",
+        ),
+        ForeignKeyConstraint(
+            ["organisation", "sandbox", "audience_id"],
+            ["audience.organisation", "audience.sandbox", "audience.id"],
+            ondelete="CASCADE",
+        ),
+        Index("ix_schedule_audience_schedules", "organisation", "sandbox", "audience_id", "schedule_id"),
+    )
+
+    schedule_id: str = Field(primary_key=True)
+    audience_id: str = Field(primary_key=True)
+
+
+class ScheduleRunRow(TenantRow, table=True):
+    """What became of one due time, or of one call to run now, which has no `due_at`.
+
+    At most one run stands for a due time, whoever was to make it: that is what makes its job the only one.
+    `outcome` is STARTED, with the job; SKIPPED, for a time that was missed; or REFUSED, with the reason in `message`.
+    """
+
+    __tablename__ = "schedule_run"
+    __table_args__: ClassVar[Any] = (
+        ForeignKeyConstraint(
+            ["organisation", "sandbox", "schedule_id"],
+            ["schedule.organisation", "schedule.sandbox", "schedule.id"],
+            ondelete="CASCADE",
+        ),
+        UniqueConstraint("organisation", "sandbox", "schedule_id", "due_at"),
+        Index("ix_schedule_run_last", "organisation", "sandbox", "schedule_id", "at"),
+    )
+
+    id: str = Field(primary_key=True)
+    schedule_id: str
+    due_at: datetime | None = time_column(default=None)
+    outcome: str
+    job_id: str | None = None
+    message: str | None = None
+    at: datetime = time_column()

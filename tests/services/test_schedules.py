@@ -1,0 +1,414 @@
+"""Schedules: what is taken and refused, whom they are for, and that each due time starts exactly one job."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from app.clock import FixedClock
+from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
+from app.scope import Scope
+from app.services import definitions, jobs, schedule_runs, schedules, segment_jobs
+from app.services.filters import OrderBy, StringFilter
+from app.services.paging import PageRequest
+from app.services.schedules import NewSchedule, ScheduleChanges, ScheduleFilter
+from app.storage.changes import JobState
+from app.storage.database import Database
+from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
+from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
+from app.storage.tenancy import within
+from tests.databases import count_statements
+from tests.services.conftest import SCOPE, Define
+
+DAILY = "0 0 2 * * ?"
+Plan = Callable[..., Awaitable[ScheduleRow]]
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.fixture
+def plan(database: Database, clock: FixedClock) -> Plan:
+    """Makes a schedule; an ACTIVE daily one at 02:00 unless said otherwise."""
+
+    async def make(*audience_ids: str, **options: Any) -> ScheduleRow:
+        values = {"name": "Nightly", "cron_expression": DAILY, "state": "ACTIVE", **options}
+        if not values.get("all_audiences"):
+            values["audience_ids"] = audience_ids
+        return await schedules.create(database, clock, SCOPE, NewSchedule(**values))
+
+    return make
+
+
+async def run_all(database: Database, clock: FixedClock) -> None:
+    """What a scheduler does when it looks."""
+    for tenant, id_ in await schedule_runs.due(database, clock()):
+        await schedule_runs.run_due(database, clock, tenant, id_)
+
+
+async def runs(database: Database, id: str) -> list[tuple[str | None, str, str | None]]:
+    """Due time, outcome and message of every run, the oldest first."""
+    table = ScheduleRunRow.__table__.c  # type: ignore[attr-defined]
+    statement = within(select(table.due_at, table.outcome, table.message), ScheduleRunRow, SCOPE.tenant)
+    async with database.session() as session:
+        rows = list(await session.execute(statement.where(table.schedule_id == id).order_by(table.at, table.due_at)))
+    return [(None if row.due_at is None else row.due_at.strftime("%d %H:%M"), row.outcome, row.message) for row in rows]
+
+
+async def jobs_of(database: Database, id: str) -> list[JobState]:
+    """The newest first."""
+    async with database.session() as session:
+        return (await jobs.page_by_schedule(session, SCOPE, [id], PageRequest(50)))[id].items
+
+
+async def refused(work: Awaitable[Any]) -> list[tuple[ErrorCode, tuple[str, ...], str]]:
+    with pytest.raises((Refusal, Refusals)) as caught:
+        await work
+    error: Any = caught.value
+    found: Sequence[Refusal] = error.refusals if isinstance(error, Refusals) else [error]
+    return [(refusal.code, refusal.path, refusal.message) for refusal in found]
+
+
+# ---------------------------------------------------------------- made and changed
+
+
+async def test_a_schedule_is_inactive_and_daily_unless_said_otherwise(
+    database: Database, clock: FixedClock, define: Define
+) -> None:
+    view = await define("A")
+    made = [
+        await schedules.create(database, clock, SCOPE, NewSchedule(f"S{number}", audience_ids=[view.id]))
+        for number in range(5)
+    ]
+    assert {(one.state, one.next_due_at, one.all_audiences, one.created_by) for one in made} == {
+        ("INACTIVE", None, False, "ann")
+    }
+    times = [one.cron_expression.split() for one in made]
+    assert {tuple(time[3:]) for time in times} == {("*", "*", "?")}
+    assert len({tuple(time[:3]) for time in times}) > 1
+
+
+async def test_everything_wrong_is_refused_at_once(database: Database, clock: FixedClock, define: Define) -> None:
+    view = await define("A")
+    new = NewSchedule(" ", cron_expression="0 0/5 * * * ?", audience_ids=[view.id, "nobody", view.id, "none"])
+    assert [refusal[:2] for refusal in await refused(schedules.create(database, clock, SCOPE, new))] == [
+        (ErrorCode.INVALID_INPUT, ("name",)),
+        (ErrorCode.INVALID_EXPRESSION, ("cron_expression",)),
+        (ErrorCode.NOT_FOUND, ("audience_ids", "1")),
+        (ErrorCode.NOT_FOUND, ("audience_ids", "3")),
+    ]
+    either = "a schedule is for either `audienceIds` or `allAudiences: true`: give one of the two"
+    for ids, every in ((None, False), ([view.id], True)):
+        new = NewSchedule("S", cron_expression=DAILY, audience_ids=ids, all_audiences=every)
+        assert await refused(schedules.create(database, clock, SCOPE, new)) == [
+            (ErrorCode.INVALID_INPUT, ("audience_ids",), either)
+        ]
+    new = NewSchedule("S", cron_expression="0 0 2 * * ? 2025", audience_ids=[])
+    assert [refusal[:2] for refusal in await refused(schedules.create(database, clock, SCOPE, new))] == [
+        (ErrorCode.INVALID_EXPRESSION, ("cron_expression",)),
+        (ErrorCode.INVALID_INPUT, ("audience_ids",)),
+    ]
+    new = NewSchedule("S", audience_ids=[f"a{number}" for number in range(1_501)])
+    assert (await refused(schedules.create(database, clock, SCOPE, new)))[0][:2] == (
+        ErrorCode.LIMIT_EXCEEDED,
+        ("audience_ids",),
+    )
+    async with database.session() as session:
+        assert await schedules.count(session, SCOPE) == 0
+
+
+async def test_a_change_keeps_what_is_not_given_and_moves_the_time_only_with_cron_or_state(
+    database: Database, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    one, two = await define("A"), await define("B")
+    made = await plan(one.id, description="At night")
+    assert made.next_due_at == at("2026-06-16T02:00")
+    clock.advance(timedelta(hours=15))  # 03:00, and nobody has run what was due at 02:00
+
+    async def change(etag: str | None = None, **changes: Any) -> ScheduleRow:
+        return await schedules.update(database, clock, SCOPE, made.id, etag, ScheduleChanges(**changes))  # type: ignore[typeddict-item]
+
+    renamed = await change("1", name="Night", cron_expression=DAILY)
+    assert (renamed.name, renamed.description, renamed.revision) == ("Night", "At night", 2)
+    assert renamed.next_due_at == at("2026-06-16T02:00")
+    retimed = await change(cron_expression="0 0 4 ? * MON")
+    assert (retimed.revision, retimed.next_due_at) == (3, at("2026-06-22T04:00"))
+    paused = await change(state="INACTIVE", description=None)
+    assert (paused.next_due_at, paused.description) == (None, None)
+    assert (await change(state="ACTIVE")).next_due_at == at("2026-06-22T04:00")
+    with pytest.raises(StaleEtag) as stale:
+        await change("4", name="Late")
+    assert stale.value.current == "5"
+
+    async def named() -> tuple[bool, list[str]]:
+        async with database.session() as session:
+            row = await schedules.required(session, SCOPE, made.id)
+            return row.all_audiences, await schedules.audience_ids(session, SCOPE, made.id)
+
+    await change(audience_ids=[two.id])
+    assert await named() == (False, [two.id])
+    await change(all_audiences=True)
+    assert await named() == (True, [])
+    await change(audience_ids=[one.id, two.id])
+    assert await named() == (False, sorted([one.id, two.id]))
+    before = await named()
+    wrong: list[dict[str, Any]] = [
+        {"audience_ids": [one.id], "all_audiences": True},
+        {"audience_ids": None},
+        {"audience_ids": []},
+    ]
+    for changes in wrong:
+        assert [refusal[:2] for refusal in await refused(change(**changes))] == [
+            (ErrorCode.INVALID_INPUT, ("audience_ids",))
+        ]
+    assert await named() == before
+
+
+async def test_a_schedule_whose_years_are_over_is_not_activated(
+    database: Database, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    made = await plan((await define("A")).id, cron_expression="0 0 2 1 7 ? 2026", state="INACTIVE")
+    clock.advance(timedelta(days=60))
+    renamed = await schedules.update(database, clock, SCOPE, made.id, None, {"name": "Old"})
+    assert renamed.name == "Old"
+    activate = schedules.update(database, clock, SCOPE, made.id, None, {"state": "ACTIVE"})
+    assert [refusal[:2] for refusal in await refused(activate)] == [
+        (ErrorCode.INVALID_EXPRESSION, ("cron_expression",))
+    ]
+
+
+async def test_audiences_are_added_and_removed(
+    database: Database, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    one, two, three = [(await define(name)).id for name in ("A", "B", "C")]
+    made = await plan(one)
+    assert (await schedules.add_audiences(database, clock, SCOPE, made.id, [two, one, two])).revision == 2
+    assert (await schedules.add_audiences(database, clock, SCOPE, made.id, [two])).revision == 2
+    add = schedules.add_audiences(database, clock, SCOPE, made.id, [three, "nobody"])
+    assert [refusal[:2] for refusal in await refused(add)] == [(ErrorCode.NOT_FOUND, ("audience_ids", "1"))]
+    remove = schedules.remove_audiences(database, clock, SCOPE, made.id, [one, three])
+    assert await refused(remove) == [
+        (ErrorCode.NOT_FOUND, ("audience_ids", "1"), f"the audience {three!r} is not in the schedule")
+    ]
+    remove = schedules.remove_audiences(database, clock, SCOPE, made.id, [one, two])
+    assert [refusal[:2] for refusal in await refused(remove)] == [(ErrorCode.INVALID_INPUT, ("audience_ids",))]
+    async with database.session() as session:
+        assert await schedules.audience_ids(session, SCOPE, made.id) == sorted([one, two])
+    assert (await schedules.remove_audiences(database, clock, SCOPE, made.id, [one])).revision == 3
+    every = await plan(all_audiences=True)
+    for change in (schedules.add_audiences, schedules.remove_audiences):
+        assert [refusal[:2] for refusal in await refused(change(database, clock, SCOPE, every.id, [one]))] == [
+            (ErrorCode.INVALID_STATE, ("id",))
+        ]
+
+
+# ---------------------------------------------------------------- lists
+
+
+async def test_schedules_are_listed_by_filter_and_order_and_by_audience(
+    database: Database, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    one, two = (await define("A")).id, (await define("B")).id
+    for name, ids, options in (
+        ("Beta", [one], {}),
+        ("alpha", [one, two], {"state": "INACTIVE"}),
+        ("Every", [], {"all_audiences": True}),
+    ):
+        await plan(*ids, name=name, **options)
+        clock.advance(timedelta(seconds=1))
+    async with database.session() as session:
+
+        async def names(filter: ScheduleFilter | None = None, order: OrderBy | None = None) -> list[str]:
+            found = await schedules.page(session, SCOPE, PageRequest(10), filter, order)
+            assert await schedules.count(session, SCOPE, filter) == len(found.items)
+            return [row.name for row in found.items]
+
+        assert await names() == ["Every", "alpha", "Beta"]
+        assert await names(order=OrderBy("NAME")) == ["Beta", "Every", "alpha"]
+        assert await names(order=OrderBy("UPDATED_AT")) == ["Beta", "alpha", "Every"]
+        assert await names(ScheduleFilter(name=StringFilter(contains="ET"))) == ["Beta"]
+        assert await names(ScheduleFilter(state="INACTIVE")) == ["alpha"]
+        assert await names(ScheduleFilter(type="EXPORT")) == []
+        assert await names(ScheduleFilter(audience_id=two)) == ["Every", "alpha"]
+        with count_statements(database) as statements:
+            found = await schedules.page_by_audience(session, SCOPE, [one, two, "nobody"], PageRequest(2))
+            counts = await schedules.counts_by_audience(session, SCOPE, [one, two, "nobody"])
+        assert {id_: [row.name for row in page.items] for id_, page in found.items()} == {
+            one: ["Beta", "Every"],
+            two: ["Every", "alpha"],
+            "nobody": [],
+        }
+        assert found[one].has_next
+        assert counts == {one: 3, two: 2, "nobody": 0}
+        assert len(statements) == 2
+        by_name = {row.name: row.id for row in (await schedules.page(session, SCOPE, PageRequest(10))).items}
+        with count_statements(database) as statements:
+            people = await schedules.audiences_by_schedule(session, SCOPE, list(by_name.values()), PageRequest(5))
+            numbers = await schedules.audience_counts(session, SCOPE, list(by_name.values()))
+        assert {name: [row.name for row in people[id_].items] for name, id_ in by_name.items()} == {
+            "Beta": ["A"],
+            "alpha": ["A", "B"],
+            "Every": ["A", "B"],
+        }
+        assert {name: numbers[id_] for name, id_ in by_name.items()} == {"Beta": 1, "alpha": 2, "Every": 2}
+        assert len(statements) == 2
+
+
+# ---------------------------------------------------------------- runs
+
+
+async def test_a_due_time_starts_one_job_with_the_dependencies_of_its_audiences(
+    database: Database, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    bottom = await define("Bottom")
+    middle = await define("Middle", f'inSegment("{bottom.id}")')
+    top = await define("Top", f'inSegment("{middle.id}")')
+    await define("Other")
+    made = await plan(top.id)
+    await run_all(database, clock)
+    assert await jobs_of(database, made.id) == []
+    clock.instant = at("2026-06-16T02:00")
+    await run_all(database, clock)
+    await run_all(database, clock)
+    (state,) = await jobs_of(database, made.id)
+    job = state.row
+    assert (state.kind, job.source, job.status, job.created_by) == ("SEGMENT", "SCHEDULER", "QUEUED", "ann")
+    parts = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+    async with database.session() as session:
+        statement = within(select(parts.definition_id), SegmentJobDefinitionRow, SCOPE.tenant)
+        assert set(await session.scalars(statement.where(parts.job_id == job.id))) == {bottom.id, middle.id, top.id}
+        run = (await schedules.last_runs(session, SCOPE, [made.id]))[made.id]
+        assert (await schedules.required(session, SCOPE, made.id)).next_due_at == at("2026-06-17T02:00")
+    assert (run.id, run.job_id, run.outcome, run.due_at) == (job.run_id, job.id, "STARTED", at("2026-06-16T02:00"))
+
+
+async def test_a_schedule_for_all_runs_all(database: Database, clock: FixedClock, define: Define, plan: Plan) -> None:
+    await define("A")
+    made = await plan(all_audiences=True)
+    await define("B")
+    clock.instant = at("2026-06-16T02:00")
+    await run_all(database, clock)
+    (state,) = await jobs_of(database, made.id)
+    assert state.row.all_definitions
+    async with database.session() as session:
+        assert await segment_jobs.segment_counts(session, SCOPE, [state.row.id]) == {state.row.id: 2}
+
+
+MISSED: list[tuple[str, list[tuple[str, str]], str]] = [
+    ("2026-06-16T01:59:59", [], "2026-06-16T02:00"),
+    ("2026-06-17T01:59:59", [("16 02:00", "STARTED")], "2026-06-17T02:00"),
+    ("2026-06-17T02:00", [("16 02:00", "SKIPPED"), ("17 02:00", "STARTED")], "2026-06-18T02:00"),
+    (
+        "2026-06-19T12:00",
+        [("16 02:00", "SKIPPED"), ("17 02:00", "SKIPPED"), ("18 02:00", "SKIPPED"), ("19 02:00", "STARTED")],
+        "2026-06-20T02:00",
+    ),
+]
+"""When a scheduler is back, what then becomes of the times since 15 June, and when the next one is due."""
+
+
+async def test_a_missed_time_runs_once_when_it_is_less_than_a_period_old(
+    database: Database, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    view = await define("A")
+    for back, expected, next_due in MISSED:
+        clock.instant = at("2026-06-15T12:00")
+        made = await plan(view.id)
+        clock.instant = at(back)
+        await run_all(database, clock)
+        assert [run[:2] for run in await runs(database, made.id)] == expected
+        started = [time for time, outcome in expected if outcome == "STARTED"]
+        assert len(await jobs_of(database, made.id)) == len(started)
+        async with database.session() as session:
+            assert (await schedules.required(session, SCOPE, made.id)).next_due_at == at(next_due)
+            last = await schedules.last_runs(session, SCOPE, [made.id])
+        assert [run.due_at.strftime("%d %H:%M") for run in last.values() if run.due_at] == started
+        await schedules.delete(database, SCOPE, made.id)
+
+
+async def test_the_last_time_of_all_runs_however_late_and_then_none_is_due(
+    database: Database, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    made = await plan((await define("A")).id, cron_expression="0 0 2 30 6 ? 2026")
+    clock.instant = at("2027-01-01T00:00")
+    await run_all(database, clock)
+    assert await runs(database, made.id) == [("30 02:00", "STARTED", None)]
+    assert await schedule_runs.next_due(database) is None
+
+
+async def test_many_schedulers_at_once_start_one_job_for_each_due_time(
+    database: Database, database_url: str, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    view = await define("A")
+    made = [await plan(view.id, name=f"S{number}") for number in range(5)]
+    clock.instant = at("2026-06-16T02:00:01")
+    found = await schedule_runs.due(database, clock())
+    assert {id_ for _, id_ in found} == {one.id for one in made}
+    other = Database(database_url)
+    try:
+        await asyncio.gather(
+            *(schedule_runs.run_due(one, clock, *each) for each in found for one in (database, other, database, other))
+        )
+    finally:
+        await other.dispose()
+    assert [await runs(database, one.id) for one in made] == [[("16 02:00", "STARTED", None)]] * 5
+    assert [len(await jobs_of(database, one.id)) for one in made] == [1] * 5
+
+
+async def test_a_run_that_cannot_start_is_noted_and_does_not_stop_the_schedule(
+    database: Database, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    made = await plan(all_audiences=True)
+    clock.instant = at("2026-06-16T02:00")
+    await run_all(database, clock)
+    reason = "the sandbox has no definitions, so the job would run nothing: create one first"
+    assert await runs(database, made.id) == [("16 02:00", "REFUSED", reason)]
+    assert await jobs_of(database, made.id) == []
+    await define("A")
+    clock.advance(timedelta(days=1))
+    await run_all(database, clock)
+    assert await runs(database, made.id) == [("16 02:00", "REFUSED", reason), ("17 02:00", "STARTED", None)]
+
+
+async def test_a_schedule_whose_audiences_are_gone_can_be_renamed_but_not_started(
+    database: Database, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    view = await define("A")
+    made = await plan(view.id, state="INACTIVE")
+    await definitions.delete(database, clock, SCOPE, view.id)
+    assert (await schedules.update(database, clock, SCOPE, made.id, None, {"name": "Emptied"})).name == "Emptied"
+    activate = schedules.update(database, clock, SCOPE, made.id, None, {"state": "ACTIVE"})
+    assert [refusal[:2] for refusal in await refused(activate)] == [(ErrorCode.INVALID_INPUT, ("audience_ids",))]
+    assert await refused(schedule_runs.trigger(database, clock, SCOPE, made.id)) == [
+        (ErrorCode.INVALID_STATE, ("id",), "the audiences of the schedule are gone: give it others, or delete it")
+    ]
+
+
+async def test_a_run_can_be_started_besides(database: Database, clock: FixedClock, define: Define, plan: Plan) -> None:
+    made = await plan((await define("A")).id, state="INACTIVE")
+    caller = Scope("acme", "prod", "bob")
+    first, second = [await schedule_runs.trigger(database, clock, caller, made.id) for _ in range(2)]
+    assert (first.row.source, first.row.schedule_id, first.row.created_by) == ("SCHEDULER", made.id, "bob")
+    assert await runs(database, made.id) == [(None, "STARTED", None)] * 2
+    assert {state.row.id for state in await jobs_of(database, made.id)} == {first.row.id, second.row.id}
+    assert first.row.run_id != second.row.run_id
+    unknown = schedule_runs.trigger(database, clock, Scope("acme", "dev", "bob"), made.id)
+    assert [refusal[:2] for refusal in await refused(unknown)] == [(ErrorCode.NOT_FOUND, ("id",))]
+
+
+async def test_jobs_outlive_their_schedule(database: Database, clock: FixedClock, define: Define, plan: Plan) -> None:
+    made = await plan((await define("A")).id)
+    await schedule_runs.trigger(database, clock, SCOPE, made.id)
+    with pytest.raises(StaleEtag):
+        await schedules.delete(database, SCOPE, made.id, "7")
+    await schedules.delete(database, SCOPE, made.id, "1")
+    assert await runs(database, made.id) == []
+    (state,) = await jobs_of(database, made.id)
+    assert state.row.schedule_id == made.id
+    assert await refused(schedules.delete(database, SCOPE, made.id)) == [
+        (ErrorCode.NOT_FOUND, ("id",), f"there is no schedule {made.id!r} in this sandbox")
+    ]
