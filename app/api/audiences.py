@@ -47,6 +47,7 @@ from app.storage.tables.audiences import AudienceRow
 
 if TYPE_CHECKING:
     from app.api.definitions import SegmentDefinition
+    from app.api.schedules import Schedule
     from app.api.segment_jobs import SegmentJob
 
 
@@ -215,6 +216,23 @@ class Audience(Node):
             lambda: _audiences(info, loaders.dependents_of_definition.load((self.raw, page))),
             Audience.of,
             lambda: loaders.dependent_count_of_definition.load((self.raw,)),
+        )
+
+    @resolver(description="The schedules that evaluate it, by name: those that name it, and those for all audiences.")
+    async def schedules(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+    ) -> Connection[Annotated["Schedule", strawberry.lazy("app.api.schedules")]]:
+        page, loaders = asked(first, after, last, before), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.schedules_of_audience.load((self.raw, page)),
+            node_type("Schedule").of,
+            lambda: loaders.schedule_count_of_audience.load((self.raw,)),
         )
 
     @resolver(description="The jobs that evaluated it, newest first.")

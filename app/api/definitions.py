@@ -35,6 +35,7 @@ from app.services import definitions
 from app.services.expressions import convert_expression
 
 if TYPE_CHECKING:
+    from app.api.schedules import Schedule
     from app.api.segment_jobs import SegmentJob
 
 
@@ -118,6 +119,23 @@ class SegmentDefinition(Node):
             lambda: loaders.dependents_of_definition.load((self.segment_id, page)),
             SegmentDefinition.of,
             lambda: loaders.dependent_count_of_definition.load((self.segment_id,)),
+        )
+
+    @resolver(description="The schedules that evaluate it, by name: those that name it, and those for all audiences.")
+    async def schedules(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+    ) -> Connection[Annotated["Schedule", strawberry.lazy("app.api.schedules")]]:
+        page, loaders = asked(first, after, last, before), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.schedules_of_audience.load((self.segment_id, page)),
+            node_type("Schedule").of,
+            lambda: loaders.schedule_count_of_audience.load((self.segment_id,)),
         )
 
     @resolver(description="The jobs that ran it, newest first.")

@@ -18,6 +18,7 @@ from app.storage.changes import JobState
 
 if TYPE_CHECKING:
     from app.api.definitions import SegmentDefinition
+    from app.api.schedules import Schedule
 
 
 @strawberry.enum(
@@ -130,6 +131,14 @@ class Job:
     started_at: datetime | None = strawberry.field(description="When a worker first took it up.")
     finished_at: datetime | None = strawberry.field(description="When it ended.")
     attempts: int = strawberry.field(description="How many times a worker took it up: more than 1 after a crash.")
+    schedule_id: strawberry.Private[str | None]
+
+    @resolver(description="For a scheduled job: the schedule that started it; null when it is gone.")
+    async def schedule(self, info: Info) -> Annotated["Schedule", strawberry.lazy("app.api.schedules")] | None:
+        found: Schedule | None = None
+        if self.schedule_id is not None:
+            found = await node_type("Schedule").fetch(info.context, self.schedule_id)
+        return found
 
 
 _TYPES = {"SEGMENT": "SegmentJob", "EXPORT": "ExportJob"}
@@ -156,6 +165,7 @@ def job_fields(row: Any) -> dict[str, Any]:
         "started_at": row.started_at,
         "finished_at": row.finished_at,
         "attempts": row.attempts,
+        "schedule_id": row.schedule_id,
     }
 
 
@@ -172,6 +182,9 @@ class SegmentJobFilter:
     segment_id: strawberry.ID | None = strawberry.field(
         default=strawberry.UNSET, description="Ran this definition: global id, or the raw `segmentId`."
     )
+    schedule_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Started by this schedule: global id, or the raw `scheduleId`."
+    )
     created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Made at such a time.")
 
 
@@ -183,6 +196,7 @@ def segment_job_filter(value: SegmentJobFilter | None) -> segment_jobs.SegmentJo
         status=names(value.status),
         source=names(value.source),
         segment_id=one_id("SegmentDefinition", value.segment_id, "filter", "segment_id"),
+        schedule_id=one_id("Schedule", value.schedule_id, "filter", "schedule_id"),
         created_at=time_filter(value.created_at),
     )
 

@@ -12,16 +12,28 @@ from app.engine.profiles import Event, Person
 from app.errors import Refusal
 from app.pql.facts import StreamingEligibility
 from app.scope import Scope
-from app.services import audiences, datasets, definitions, export_jobs, folders, merge_policies, segment_jobs
+from app.services import (
+    audiences,
+    datasets,
+    definitions,
+    export_jobs,
+    folders,
+    jobs,
+    merge_policies,
+    schedules,
+    segment_jobs,
+)
 from app.services.expressions import vocabulary
 from app.services.paging import Slice
 from app.services.profiles import Member, ProfileReader
+from app.storage.changes import JobState
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.folders import FolderRow
 from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 
 Found = TypeVar("Found")
@@ -130,6 +142,38 @@ class Loaders:
     @cached_property
     def segment_count_of_job(self) -> DataLoader[Page, int]:
         return self._pages(segment_jobs.segment_counts)
+
+    @cached_property
+    def schedule(self) -> DataLoader[str, ScheduleRow | None]:
+        return self._rows(schedules.get_many)
+
+    @cached_property
+    def schedules_of_audience(self) -> DataLoader[Page, Slice[ScheduleRow]]:
+        return self._pages(schedules.page_by_audience)
+
+    @cached_property
+    def schedule_count_of_audience(self) -> DataLoader[Page, int]:
+        return self._pages(schedules.counts_by_audience)
+
+    @cached_property
+    def audiences_of_schedule(self) -> DataLoader[Page, Slice[AudienceRow]]:
+        return self._pages(schedules.audiences_by_schedule)
+
+    @cached_property
+    def audience_count_of_schedule(self) -> DataLoader[Page, int]:
+        return self._pages(schedules.audience_counts)
+
+    @cached_property
+    def jobs_of_schedule(self) -> DataLoader[Page, Slice[JobState]]:
+        return self._pages(jobs.page_by_schedule)
+
+    @cached_property
+    def job_count_of_schedule(self) -> DataLoader[Page, int]:
+        return self._pages(jobs.counts_by_schedule)
+
+    @cached_property
+    def last_run_of_schedule(self) -> DataLoader[str, ScheduleRunRow | None]:
+        return self._rows(schedules.last_runs)
 
     @cached_property
     def streaming_eligibility(self) -> DataLoader[str, StreamingEligibility]:

@@ -20,6 +20,7 @@ from app.api.nodes import NodeQueries
 from app.api.pql import PqlQueries
 from app.api.profiles import ProfileQueries
 from app.api.scalars import CONFIG
+from app.api.schedules import ScheduleMutations, ScheduleQueries
 from app.api.search import SearchQueries
 from app.api.segment_jobs import SegmentJobMutations, SegmentJobQueries, SegmentJobSubscriptions
 
@@ -31,6 +32,7 @@ class Query(
     DefinitionQueries,
     SegmentJobQueries,
     ExportJobQueries,
+    ScheduleQueries,
     MergePolicyQueries,
     DatasetQueries,
     ProfileQueries,
@@ -51,6 +53,7 @@ class Mutation(
     DefinitionMutations,
     SegmentJobMutations,
     ExportJobMutations,
+    ScheduleMutations,
     FolderMutations,
     MergePolicyMutations,
 ):

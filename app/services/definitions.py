@@ -30,7 +30,7 @@ from app.services import folders, merge_policies
 from app.services.audiences import METHOD_COLUMNS, AudienceFilter, audience_order, tell
 from app.services.expressions import ExpressionFormat, vocabulary
 from app.services.filters import DateTimeFilter, OrderBy, StringFilter
-from app.services.lifecycle import refuse_start, refuse_step, refuse_unpublished, refuse_users
+from app.services.lifecycle import HOLDERS, refuse_start, refuse_step, refuse_unpublished, refuse_users
 from app.services.names import refuse_bad_labels, refuse_bad_name
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.storage.database import Database
@@ -349,7 +349,7 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
     """Deletes definition and audience; jobs keep what they ran. Raises `HasDependents` while others use it."""
     async with database.write(scope.tenant) as session:
         await _required(session, scope, id, etag)
-        await refuse_users(session, scope, id, "id")
+        await refuse_users(session, scope, id, "id", HOLDERS)
         await tell(session, scope, id)
         for table, column in (
             (DefinitionDependencyRow, _DEPENDENCIES.definition_id),

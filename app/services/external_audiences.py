@@ -15,7 +15,7 @@ from app.errors import ErrorCode, Refusal, refuse_all
 from app.scope import Scope
 from app.services import datasets, folders
 from app.services.audiences import get_many, required, tell
-from app.services.lifecycle import refuse_start, refuse_step, refuse_users
+from app.services.lifecycle import HOLDERS, refuse_start, refuse_step, refuse_users
 from app.services.names import LONGEST_NAME, refuse_bad_labels, refuse_bad_name
 from app.storage.database import Database
 from app.storage.ids import new_id
@@ -128,7 +128,7 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
     """Deletes the audience; the dataset and the people stay. Raises `HasDependents` while others use it."""
     async with database.write(scope.tenant) as session:
         current = await required(session, scope, id, etag)
-        await refuse_users(session, scope, current.id, "id")
+        await refuse_users(session, scope, current.id, "id", HOLDERS)
         await tell(session, scope, current.id)
         await session.execute(
             within(delete_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)

@@ -12,6 +12,7 @@ from app.errors import ErrorCode, HasDependents, Refusal
 from app.scope import Scope
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow
+from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow
 from app.storage.tenancy import within
 
 STARTS: Mapping[str, Sequence[str]] = {
@@ -27,6 +28,8 @@ MOST_NAMED = 20
 
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _DEPENDENCIES: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
+_SCHEDULES: Any = ScheduleRow.__table__.c  # type: ignore[attr-defined]
+_LINKS: Any = ScheduleAudienceRow.__table__.c  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,27 @@ async def _definitions(session: AsyncSession, scope: Scope, audience_id: str) ->
     return [User("SegmentDefinition", row.id, row.name, "refer to it by inSegment") for row in rows]
 
 
-USERS: tuple[Callable[[AsyncSession, Scope, str], Awaitable[list[User]]], ...] = (_definitions,)
-"""Everything that may rely on an audience: each finds at most `MOST_NAMED + 1` of its kind, by name."""
+async def _schedules(session: AsyncSession, scope: Scope, audience_id: str) -> list[User]:
+    """The active schedules that name the audience."""
+    statement = within(select(_SCHEDULES.id, _SCHEDULES.name), ScheduleRow, scope.tenant).join(
+        ScheduleAudienceRow,
+        and_(
+            _LINKS.organisation == _SCHEDULES.organisation,
+            _LINKS.sandbox == _SCHEDULES.sandbox,
+            _LINKS.schedule_id == _SCHEDULES.id,
+        ),
+    )
+    mine = statement.where(_LINKS.audience_id == audience_id, _SCHEDULES.state == "ACTIVE")
+    rows = await session.execute(mine.order_by(_SCHEDULES.name, _SCHEDULES.id).limit(MOST_NAMED + 1))
+    return [User("Schedule", row.id, row.name, "run it at their times") for row in rows]
+
+
+Finder = Callable[[AsyncSession, Scope, str], Awaitable[list[User]]]
+
+USERS: tuple[Finder, ...] = (_definitions,)
+"""Everything that relies on an audience being published: each finds at most `MOST_NAMED + 1` of its kind, by name."""
+HOLDERS: tuple[Finder, ...] = (*USERS, _schedules)
+"""Everything that relies on an audience being there at all."""
 
 
 def refuse_start(type: str, state: str) -> list[Refusal]:
@@ -77,9 +99,11 @@ async def refuse_step(session: AsyncSession, scope: Scope, audience_id: str, old
         await refuse_users(session, scope, audience_id, "lifecycle_state")
 
 
-async def refuse_users(session: AsyncSession, scope: Scope, audience_id: str, path: str) -> None:
+async def refuse_users(
+    session: AsyncSession, scope: Scope, audience_id: str, path: str, finders: Sequence[Finder] = USERS
+) -> None:
     """Raises `HasDependents`, naming those who rely on the audience."""
-    found = [user for finder in USERS for user in await finder(session, scope, audience_id)]
+    found = [user for finder in finders for user in await finder(session, scope, audience_id)]
     if not found:
         return
     named = found[:MOST_NAMED]

@@ -157,6 +157,9 @@ async def create(database: Database, clock: Clock, scope: Scope, new: NewSchedul
     async with database.write(scope.tenant) as session:
         refusals: list[Refusal] = []
         refuse_bad_name(new.name, refusals)
+        if new.type == "EXPORT":
+            message = "schedules that start exports are not built yet: make one of type BATCH_SEGMENTATION"
+            refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("type",)))
         refusals += [*_not_upcoming(cron, now), *_unclear_audiences(new)]
         _refuse_all([*refusals, *await _unfit_audiences(session, scope, new.audience_ids)])
         session.add(

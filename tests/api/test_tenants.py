@@ -11,12 +11,14 @@ EVERYTHING = """{
   audiences { totalCount nodes { id name etag metrics { totalProfiles } } }
   segmentDefinitions { totalCount nodes { id name etag } }
   segmentJobs { totalCount nodes { id status progress { sequence } } } datasets { totalCount nodes { id rowCount } }
+  schedules { totalCount nodes { id etag state audiences { totalCount } jobs { totalCount } } }
   mergePolicies { totalCount nodes { id etag } } }"""
 
 READS = [
     ("audience", "Audience"),
     ("segmentDefinition", "SegmentDefinition"),
     ("segmentJob", "SegmentJob"),
+    ("schedule", "Schedule"),
     ("dataset", "Dataset"),
 ]
 
@@ -32,7 +34,16 @@ class Mine:
         self.ids["Dataset"] = await self.api.loaded()
         self.ids["SegmentDefinition"] = self.ids["Audience"] = await self.api.define("A")
         self.ids["SegmentJob"] = await self.api.start()
+        self.ids["Schedule"] = await self._schedule(self.ids["Audience"])
         return self
+
+    async def _schedule(self, audience: str) -> str:
+        document = """mutation ($input: CreateScheduleInput!) { createSchedule(input: $input) {
+          schedule { scheduleId } errors { message } } }"""
+        payload = (await self.api.query(document, input={"name": "S", "audienceIds": [audience]}))["createSchedule"]
+        assert payload["errors"] == []
+        id_: str = payload["schedule"]["scheduleId"]
+        return id_
 
 
 @pytest.fixture
@@ -77,6 +88,12 @@ async def test_a_person_of_another_sandbox_is_nobody(api: Api, mine: Mine) -> No
         ("updateAudienceMetrics(input: [{audienceId: $id, totalProfiles: 1}])", "Audience", {}),
         ("createSegmentJob(input: {definitionIds: [$id]})", "SegmentDefinition", {}),
         ("cancelSegmentJob(id: $id)", "SegmentJob", {}),
+        ("createSchedule(input: {name: $name, audienceIds: [$id]})", "Audience", {"name": "mine"}),
+        ("updateSchedule(input: {id: $id, name: $name})", "Schedule", {"name": "mine"}),
+        ("deleteSchedule(input: {id: $id})", "Schedule", {}),
+        ("addScheduleAudiences(id: $id, audienceIds: [])", "Schedule", {}),
+        ("removeScheduleAudiences(id: $id, audienceIds: [])", "Schedule", {}),
+        ("triggerSchedule(id: $id)", "Schedule", {}),
     ],
 )
 async def test_a_write_to_another_sandbox_is_refused_and_changes_nothing(
