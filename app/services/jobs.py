@@ -1,9 +1,10 @@
 """What all kinds of jobs share for their users: keys, filters, lists, cancelling and watching; knows no kind's work."""
 
-from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, cast, func, literal, null, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,18 +15,29 @@ from app.scope import Scope
 from app.services.filters import DateTimeFilter, OrderBy
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.rows import get_rows, select_rows
-from app.storage.changes import KINDS, Changes, JobState, changed_jobs, job_topic, jobs_topic, read_updates
+from app.storage.changes import (
+    KINDS,
+    PATIENCE_SECONDS,
+    Changes,
+    JobState,
+    changed_jobs,
+    job_topic,
+    jobs_topic,
+    read_updates,
+)
 from app.storage.claims import request_cancel
-from app.storage.database import Database
+from app.storage.database import Database, is_unavailable
 from app.storage.tables.jobs import FINAL, JobSource, JobStatus
 from app.storage.tenancy import within
+
+T = TypeVar("T")
 
 NOUNS = {"SEGMENT": "segment job", "EXPORT": "export job"}
 """Every kind of job, in words."""
 
 KEY_LIFETIME = timedelta(hours=24)
-PATIENCE_SECONDS = 5.0
-"""How often a stream looks at the log without having been woken."""
+AWAY_SECONDS = 1.0
+"""How often a stream asks for a database that is away."""
 _OVERLAP = timedelta(seconds=30)
 _NEVER = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
 
@@ -184,18 +196,19 @@ async def watch(
         async with database.session() as session:
             present = await _required(session, scope, kind, id)
         seen = present.sequence - 1 if after is None else after
-        while True:
-            async with database.session() as session:
-                states = await read_updates(session, scope.tenant, id, seen)
-            for state in states:
-                seen = state.row.sequence
-                yield state.row
-                if state.row.status in FINAL:
+        with changes.tail(database, scope.tenant, id, present.sequence) as tail:
+            while True:
+                states = await _patiently(tail.after, seen, present.sequence)
+                for state in states:
+                    seen = state.row.sequence
+                    yield state.row
+                    if state.row.status in FINAL:
+                        return
+                if states:
+                    continue
+                if present.status in FINAL and seen >= present.sequence:
                     return
-            if not states and present.status in FINAL and seen >= present.sequence:
-                return
-            # The wait is bounded, so that a wake-up that got lost on its way costs seconds and not the stream.
-            await wakeups.wait(PATIENCE_SECONDS)
+                await wakeups.wait(PATIENCE_SECONDS)
 
 
 async def watch_all(
@@ -209,19 +222,35 @@ async def watch_all(
         while True:
             since = datetime.now(UTC) - _OVERLAP
             await wakeups.wait(PATIENCE_SECONDS)
-            async with database.session() as session:
-                newest = await changed_jobs(session, scope.tenant, since)
-                fresh = {id_: seen.get(id_, 0) for id_, sequence in newest.items() if sequence > seen.get(id_, 0)}
-                states = [
-                    state
-                    for id_, last in fresh.items()
-                    for state in await read_updates(session, scope.tenant, id_, last)
-                ]
+            newest, states = await _patiently(_news, database, scope, since, seen)
             # A job that nobody touched for the whole overlap may only come back with states that are newer.
             seen = {**{id_: last for id_, last in seen.items() if id_ in newest}, **newest}
             for state in sorted(states, key=lambda state: (state.row.updated_at, state.row.id, state.row.sequence)):
                 if status is None or state.row.status in status:
                     yield state
+
+
+async def _news(
+    database: Database, scope: Scope, since: datetime, seen: Mapping[str, int]
+) -> tuple[dict[str, int], list[JobState]]:
+    """The jobs that changed since, with their newest sequence, and their states above those seen."""
+    async with database.session() as session:
+        newest = await changed_jobs(session, scope.tenant, since)
+        fresh = {id_: seen.get(id_, 0) for id_, sequence in newest.items() if sequence > seen.get(id_, 0)}
+        return newest, [
+            state for id_, last in fresh.items() for state in await read_updates(session, scope.tenant, id_, last)
+        ]
+
+
+async def _patiently(read: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """What was read, as soon as the database is there: a stream outlives its being away."""
+    while True:
+        try:
+            return await read(*arguments)
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+        await asyncio.sleep(AWAY_SECONDS)
 
 
 # ---------------------------------------------------------------- inside

@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, Self
@@ -24,6 +26,10 @@ log = logging.getLogger(__name__)
 CHANNEL = "segmentation"
 LOOK_SECONDS = 0.2
 """How often SQLite is asked whether another process has written."""
+PATIENCE_SECONDS = 5.0
+"""How often a log is looked at without a wake-up."""
+TAIL_STATES = 128
+"""States of a job that are kept for all who watch it, and that one read of the log gives."""
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 KINDS: dict[str, type[JobColumns]] = {"SEGMENT": SegmentJobRow, "EXPORT": ExportJobRow}
@@ -129,10 +135,14 @@ async def append_update(session: AsyncSession, job: JobKey, kind: str = "SEGMENT
     await publish(session, *topics)
 
 
-async def read_updates(session: AsyncSession, tenant: Tenant, job_id: str, after: int) -> list[JobState]:
-    """The states of a job with a sequence above `after`, in order."""
+async def read_updates(
+    session: AsyncSession, tenant: Tenant, job_id: str, after: int, limit: int | None = None
+) -> list[JobState]:
+    """The states of a job with a sequence above `after`, in order; with a `limit` the first of them."""
     statement = within(select(_UPDATES.kind, _UPDATES.state), JobUpdateRow, tenant)
-    later = statement.where(_UPDATES.job_id == job_id, _UPDATES.sequence > after).order_by(_UPDATES.sequence)
+    later = (
+        statement.where(_UPDATES.job_id == job_id, _UPDATES.sequence > after).order_by(_UPDATES.sequence).limit(limit)
+    )
     return [JobState(kind, _state(kind, state)) for kind, state in await session.execute(later)]
 
 
@@ -189,11 +199,69 @@ class Wakeups:
         self._flag.clear()
         return True
 
+    @property
+    def pending(self) -> bool:
+        """Whether a wake-up has come that nobody has taken."""
+        return self._flag.is_set()
+
+    def take(self) -> None:
+        """Takes the wake-up that has come, if one has."""
+        self._flag.clear()
+
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> None:
         await self.wait()
+
+
+class Tail:
+    """The newest states of one job, read once for all who watch it in this process; the log has the others.
+
+    However many watch, an update costs one read. A slow one falls behind on its own: it goes on from the log, in parts.
+    """
+
+    def __init__(self, database: Database, tenant: Tenant, job_id: str, newest: int, wakeups: Wakeups) -> None:
+        self._database = database
+        self._job = (tenant, job_id)
+        self._newest = newest - 1
+        self._recent: deque[JobState] = deque(maxlen=TAIL_STATES)
+        self.wakeups = wakeups
+        self._turn = asyncio.Lock()
+        self._read_at = time.monotonic()
+        self.readers = 0
+
+    async def after(self, sequence: int, known: int) -> list[JobState]:
+        """The next states above `sequence`, in order, none when there are none; `known` is one that there is."""
+        if self._outdated(known):
+            async with self._turn:
+                if self._outdated(known):
+                    await self._read()
+        if self._recent and self._recent[0].row.sequence <= sequence + 1:
+            return [state for state in self._recent if state.row.sequence > sequence]
+        return await self._logged(sequence)
+
+    def _outdated(self, known: int) -> bool:
+        # A wake-up that got lost on its way costs seconds and not the stream.
+        late = time.monotonic() - self._read_at >= PATIENCE_SECONDS
+        return late or self._newest < known or self.wakeups.pending
+
+    async def _read(self) -> None:
+        self.wakeups.take()
+        try:
+            while fresh := await self._logged(self._newest):
+                self._recent.extend(fresh)
+                self._newest = fresh[-1].row.sequence
+                if len(fresh) < TAIL_STATES:
+                    break
+        except BaseException:
+            self.wakeups.set()
+            raise
+        self._read_at = time.monotonic()
+
+    async def _logged(self, sequence: int) -> list[JobState]:
+        async with self._database.session() as session:
+            return await read_updates(session, *self._job, sequence, TAIL_STATES)
 
 
 class Changes:
@@ -202,6 +270,7 @@ class Changes:
     def __init__(self) -> None:
         self._subscribers: dict[Topic, set[Wakeups]] = {}
         self._topics: dict[str, Topic] = {}
+        self._tails: dict[Topic, Tail] = {}
 
     @classmethod
     @asynccontextmanager
@@ -224,16 +293,39 @@ class Changes:
     @asynccontextmanager
     async def subscribe(self, topic: Topic) -> AsyncIterator[Wakeups]:
         """Wake-ups from now on. Subscribe first and read the log afterwards: then nothing falls between the two."""
-        wakeups = Wakeups()
-        self._subscribers.setdefault(topic, set()).add(wakeups)
-        self._topics[topic.digest] = topic
+        wakeups = self._add(topic)
         try:
             yield wakeups
         finally:
-            others = self._subscribers[topic]
-            others.discard(wakeups)
-            if not others:
-                del self._subscribers[topic], self._topics[topic.digest]
+            self._drop(topic, wakeups)
+
+    @contextmanager
+    def tail(self, database: Database, tenant: Tenant, job_id: str, newest: int) -> Iterator[Tail]:
+        """The job's tail, shared by all who watch it; `newest` is the newest sequence that the caller knows of."""
+        topic = job_topic(tenant, job_id)
+        tail = self._tails.get(topic)
+        if tail is None:
+            tail = self._tails[topic] = Tail(database, tenant, job_id, newest, self._add(topic))
+        tail.readers += 1
+        try:
+            yield tail
+        finally:
+            tail.readers -= 1
+            if not tail.readers:
+                del self._tails[topic]
+                self._drop(topic, tail.wakeups)
+
+    def _add(self, topic: Topic) -> Wakeups:
+        wakeups = Wakeups()
+        self._subscribers.setdefault(topic, set()).add(wakeups)
+        self._topics[topic.digest] = topic
+        return wakeups
+
+    def _drop(self, topic: Topic, wakeups: Wakeups) -> None:
+        others = self._subscribers[topic]
+        others.discard(wakeups)
+        if not others:
+            del self._subscribers[topic], self._topics[topic.digest]
 
     def wake(self, *topics: Topic) -> None:
         for topic in topics:

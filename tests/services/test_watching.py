@@ -1,0 +1,132 @@
+"""Streams of a job: who watches gets every state once and in order, at a price that does not grow with their number."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import FixedClock
+from app.scope import Scope
+from app.services import jobs
+from app.storage import changes as log
+from app.storage.changes import Changes, append_update
+from app.storage.database import Database, DatabaseAway
+from tests.databases import count_statements
+from tests.storage.jobs import ACME, job, queue
+
+SCOPE = Scope(ACME.organisation, ACME.sandbox, "ann")
+
+
+Watch = Callable[..., AsyncGenerator[Any, None]]
+
+
+@pytest.fixture
+async def watch(database: Database, changes: Changes) -> AsyncIterator[Watch]:
+    """Watches the job j1; what is opened is closed."""
+    opened: list[AsyncGenerator[Any, None]] = []
+
+    def begin(after: int | None = None) -> AsyncGenerator[Any, None]:
+        opened.append(jobs.watch(database, changes, SCOPE, "SEGMENT", "j1", after))
+        return opened[-1]
+
+    yield begin
+    for stream in opened:
+        await stream.aclose()
+    assert (changes._tails, changes._subscribers) == ({}, {}), "nothing is kept of who has gone"
+
+
+async def grow(database: Database, times: int = 1) -> None:
+    """The job changes so many times."""
+    row = await job(database, "j1")
+    for _ in range(times):
+        async with database.write() as session:
+            await append_update(session, row)
+
+
+async def sequences(stream: Any, count: int) -> list[int]:
+    return [(await anext(stream)).sequence for _ in range(count)]
+
+
+async def test_an_update_costs_one_read_however_many_watch(database: Database, clock: FixedClock, watch: Watch) -> None:
+    await queue(database, clock(), "j1")
+    streams = [watch() for _ in range(50)]
+    assert [await sequences(stream, 1) for stream in streams] == [[1]] * 50
+    waiting = [asyncio.create_task(sequences(stream, 1)) for stream in streams]
+    await asyncio.sleep(0.05)
+    with count_statements(database) as statements:
+        await grow(database)
+        assert await asyncio.gather(*waiting) == [[2]] * 50
+    reads = [one for one in statements if one.startswith("SELECT") and "FROM job_update" in one]
+    assert len(reads) in {1, 2}, "for the commit, and at times once more for what the database tells of it"
+
+
+async def test_a_slow_reader_holds_nobody_up_and_goes_on_from_the_log(
+    database: Database, changes: Changes, clock: FixedClock, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "TAIL_STATES", 4)
+    await queue(database, clock(), "j1")
+    slow, fast = (watch() for _ in range(2))
+    assert (await sequences(slow, 1), await sequences(fast, 1)) == ([1], [1])
+    for first in range(2, 22, 5):
+        await grow(database, 5)
+        assert await sequences(fast, 5) == list(range(first, first + 5))
+    (tail,) = changes._tails.values()
+    assert len(tail._recent) == 4, "no more is kept for those who are slow"
+    assert await sequences(slow, 20) == list(range(2, 22))
+    resumed = watch(3)
+    assert await sequences(resumed, 18) == list(range(4, 22))
+    await grow(database)
+    assert [await sequences(stream, 1) for stream in (slow, fast, resumed)] == [[22]] * 3
+
+
+async def test_who_comes_while_the_job_changes_misses_nothing(
+    database: Database, clock: FixedClock, watch: Watch
+) -> None:
+    await queue(database, clock(), "j1")
+
+    async def watched(after: int | None) -> list[int]:
+        return await sequences(watch(after), 5)
+
+    growing = asyncio.create_task(grow(database, 40))
+    watching = []
+    for after in (None, 0, 3) * 4:
+        watching.append(asyncio.create_task(watched(after)))
+        await asyncio.sleep(0.01)
+    await growing
+    found = await asyncio.gather(*watching)
+    assert all(seen == list(range(seen[0], seen[0] + 5)) for seen in found)
+    assert [seen[0] for seen in found[1::3]] == [1] * 4
+    assert [seen[0] for seen in found[2::3]] == [4] * 4
+
+
+async def test_a_stream_outlives_a_database_that_is_away(
+    database: Database, changes: Changes, clock: FixedClock, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "AWAY_SECONDS", 0.01)
+    real, away = database.session, 0
+
+    @asynccontextmanager
+    async def session() -> AsyncIterator[AsyncSession]:
+        nonlocal away
+        if away:
+            away -= 1
+            raise DatabaseAway("PostgreSQL does not answer")
+        async with real() as opened:
+            yield opened
+
+    await queue(database, clock(), "j1")
+    one = watch()
+    assert await sequences(one, 1) == [1]
+    monkeypatch.setattr(database, "session", session)
+    waiting = asyncio.create_task(sequences(one, 2))
+    await asyncio.sleep(0.05)
+    row = await job(database, "j1")
+    away = 3
+    async with database.write() as opened:
+        await append_update(opened, row)
+        await append_update(opened, row)
+    assert await waiting == [2, 3]
+    assert away == 0
