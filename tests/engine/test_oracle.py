@@ -78,8 +78,6 @@ def test_the_people_have_what_makes_mistakes(group: Crowd) -> None:
         (_PAIR.format("between last century and A"), lambda person: False),
         # Such a number in a test of recent events, when streaming is looked into.
         ("xEvent[timestamp occurs <= null days before now]", lambda person: False),
-        # A number that is null for everybody, beside one of each person, seen from their events.
-        ("xEvent.exists(value > ^tags.count() + 1 / 0)", lambda person: False),
         # A case flag of each person, while nobody has anything in the list.
         ('stringCompare("equals", name, words[false], active)', lambda person: False),
         # A dot after CHAIN.
