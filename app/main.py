@@ -22,6 +22,7 @@ from app.storage.changes import Changes
 from app.storage.database import Database, read_url
 from app.worker.housekeeping import House
 from app.worker.loop import Worker
+from app.worker.scheduler import keep_time
 from app.worker.streaming import TURNS_AT_ONCE, StreamingLane
 
 log = logging.getLogger("segmentation")
@@ -99,11 +100,12 @@ def _lake(settings: Settings) -> Lake:
 
 @asynccontextmanager
 async def working(parts: Parts) -> AsyncIterator[None]:
-    """A worker beside whatever the caller does; on leaving it finishes or hands back what it holds."""
+    """A worker and a scheduler beside whatever the caller does; on leaving it finishes or hands back what it holds."""
     stop = asyncio.Event()
     running = [
         asyncio.create_task(parts.worker().run(stop), name="worker"),
         *(asyncio.create_task(parts.lane().run(stop), name="streaming lane") for _ in range(TURNS_AT_ONCE)),
+        asyncio.create_task(keep_time(parts.database, parts.changes, parts.clock, stop), name="scheduler"),
         asyncio.create_task(parts.house().keep(stop), name="housekeeping"),
     ]
     try:

@@ -1,0 +1,64 @@
+"""Runs what schedules have due, at its time; knows no kind of job. Any number of processes may do so at once."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from app.clock import Clock
+from app.services.schedule_runs import due, next_due, run_due
+from app.storage.changes import SCHEDULES, Changes, Wakeups
+from app.storage.database import Database, is_unavailable
+
+log = logging.getLogger(__name__)
+
+LONGEST_SECONDS = 30.0
+"""How often it looks without having been woken: a clock may be set, and a wake-up may get lost."""
+RETRY_SECONDS = 5.0
+
+
+async def keep_time(database: Database, changes: Changes, clock: Clock, stop: asyncio.Event) -> None:
+    """Starts the runs of all tenants' schedules until `stop` is set; at first what was missed meanwhile."""
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        async with changes.subscribe(SCHEDULES) as wakeups:
+            while not stop.is_set():
+                try:
+                    pause = await _run_all(database, clock)
+                except Exception as error:
+                    pause = RETRY_SECONDS
+                    if is_unavailable(error):
+                        log.warning("the database is away; what is due waits: %s", error)
+                    else:
+                        log.exception("looking for what is due failed, and is tried again in %.0f s", pause)
+                await _sleep(wakeups, stopping, pause)
+    finally:
+        stopping.cancel()
+
+
+async def _run_all(database: Database, clock: Clock) -> float:
+    """Runs all that is due, and returns for how many seconds to sleep, should nothing change meanwhile."""
+    failed = False
+    for tenant, id_ in await due(database, clock()):
+        try:
+            await run_due(database, clock, tenant, id_)
+        except Exception as error:
+            if is_unavailable(error):
+                raise
+            # One schedule that fails by a mistake of ours does not hold up the others.
+            log.exception("the schedule %s of %s could not run, and is tried again", id_, tenant)
+            failed = True
+    upcoming = await next_due(database)
+    if failed:
+        return RETRY_SECONDS
+    if upcoming is None:
+        return LONGEST_SECONDS
+    return min(max((upcoming - clock()).total_seconds(), 0.0), LONGEST_SECONDS)
+
+
+async def _sleep(wakeups: Wakeups, stopping: asyncio.Task[bool], seconds: float) -> None:
+    woken = asyncio.create_task(wakeups.wait(seconds), name="schedules")
+    await asyncio.wait({woken, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not woken.done():
+        woken.cancel()
+        with suppress(asyncio.CancelledError):
+            await woken
