@@ -1,0 +1,120 @@
+"""How soon a batch shows in memberships: `python tests/benchmarks/streaming.py [profiles] [definitions]`.
+
+A shop is loaded and evaluated once. Then batches of events arrive, each row of another customer, and a lane streams
+them. Printed for each size of batch: the time from the end of the upload to the changed memberships, the profiles
+evaluated in a second, and what a job over everybody takes for the same.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from datetime import timedelta
+from pathlib import Path
+from statistics import median
+
+from app.clock import utc_now
+from app.engine.shop import write_shop
+from app.main import Parts, open_parts
+from app.scope import Scope
+from app.services import definitions, segment_jobs
+from app.services.segment_runs import run_segment_job
+from app.services.uploads import ingest_file
+from app.settings import Settings
+from app.storage.changes import audience_topic
+from app.storage.claims import claim_next
+from app.storage.job_runs import JobRun
+
+SCOPE = Scope("default", "prod", "benchmark")
+SIZES = (1, 100, 10_000)
+ROUNDS = 5
+
+
+def expressions(number: int) -> list[str]:
+    """The first one holds of everybody in a batch; the others are of all kinds that may be streamed."""
+    recent = "timestamp occurs <= 24 hours before now"
+    kinds = (
+        "loyalty.points > {n}",
+        "xEvent[" + recent + " and commerce.order.priceTotal > {n}]",
+        "CHAIN(xEvent, timestamp, [A: WHAT(commerce.order.priceTotal > {n}) WHEN(<= 24 hours before now),"
+        ' B: WHAT(eventType = "return") WHEN(<= 24 hours before now)])',
+    )
+    return [f"xEvent[{recent} and round > 0]", *(kinds[n % 3].format(n=n) for n in range(number - 1))]
+
+
+async def send(parts: Parts, folder: Path, people: list[int], number: int) -> None:
+    rows = [
+        {
+            "customerId": f"{person:07d}",
+            "timestamp": utc_now().isoformat(),
+            "eventType": "purchase",
+            "commerce": {"order": {"priceTotal": person % 500}},
+            "round": number,
+        }
+        for person in people
+    ]
+    file = folder / "batch.ndjson"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    await ingest_file(
+        parts.database, parts.lake, utc_now, SCOPE, "live", "EVENT", "customerId", "shop", "timestamp", file, "NDJSON"
+    )
+
+
+async def job(parts: Parts) -> float:
+    await segment_jobs.create(parts.database, utc_now, SCOPE, all_definitions=True)
+    start = time.perf_counter()
+    claim = await claim_next(parts.database, utc_now, owner="benchmark", lease=timedelta(minutes=10))
+    assert claim is not None
+    await run_segment_job(JobRun(parts.database, utc_now, claim), parts.lake, 2)
+    return time.perf_counter() - start
+
+
+async def main() -> None:
+    profiles, number = (int(value) for value in (*sys.argv[1:], *("200000", "30")[len(sys.argv) - 1 :]))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with open_parts(Settings(data_dir=folder, database_url=None)) as parts:
+            people, events = write_shop(folder, profiles, profiles * 10, utc_now())
+            for dataset, kind, file, at in (
+                ("people", "PROFILE", people, None),
+                ("events", "EVENT", events, "timestamp"),
+            ):
+                await ingest_file(
+                    parts.database, parts.lake, utc_now, SCOPE, dataset, kind, "customerId", "shop", at, file, "PARQUET"
+                )
+            await send(parts, folder, [0], 0)
+            first = ""
+            for at, expression in enumerate(expressions(number)):
+                new = definitions.NewDefinition(f"{at:03}", expression, evaluation_methods=["STREAMING"])
+                made = await definitions.create(parts.database, parts.lake, utc_now, SCOPE, new)
+                first = first or made.id
+            full = await job(parts)
+            print(f"{profiles:,} profiles, {profiles * 10:,} events, {number} definitions; a job: {full:.2f} s")
+            stop = asyncio.Event()
+            lane = asyncio.create_task(parts.lane().run(stop))
+            arrived = 0
+            for size in SIZES:
+                times, uploads = [], []
+                for _ in range(ROUNDS):
+                    some = list(range(arrived, arrived + size))
+                    arrived += size
+                    start = time.perf_counter()
+                    async with parts.changes.subscribe(audience_topic(SCOPE.tenant, first)) as wakeups:
+                        await send(parts, folder, some, 1)
+                        landed = time.perf_counter()
+                        await wakeups.wait(120)
+                        times.append(time.perf_counter() - landed)
+                        uploads.append(landed - start)
+                took = median(times)
+                print(
+                    f"a batch of {size:,}: taken in in {median(uploads):.2f} s, memberships changed {took:.2f} s later "
+                    f"(median of {ROUNDS}, at most {max(times):.2f} s): {size / took:,.0f} profiles/s, "
+                    f"{full / took:.1f} times sooner than a job alone takes"
+                )
+            stop.set()
+            await lane
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
