@@ -48,6 +48,8 @@ class Parts:
             self.lake,
             self.clock,
             concurrency=self.settings.concurrent_jobs,
+            places={"PREVIEW": self.settings.concurrent_previews},
+            tenant_places={"PREVIEW": self.settings.sandbox_previews},
             lease_seconds=self.settings.lease_seconds,
             threads=self.settings.threads,
         )
@@ -57,6 +59,7 @@ class Parts:
             job_updates=timedelta(days=self.settings.keep_job_updates_days),
             memberships=timedelta(days=self.settings.keep_memberships_days),
             versions=timedelta(hours=self.settings.keep_versions_hours),
+            previews=timedelta(days=self.settings.keep_previews_days),
         )
         return House(self.database, self.lake, self.clock, keep)
 

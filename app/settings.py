@@ -23,6 +23,10 @@ class Settings(BaseSettings):
     auth: Literal["none"] = Field("none", description="Everybody may do everything, on loopback addresses only.")
     worker: bool = Field(True, description="Whether `serve` also evaluates jobs.")
     concurrent_jobs: int = Field(2, ge=1, description="Jobs of each kind that one process does side by side.")
+    concurrent_previews: int = Field(4, ge=1, description="Previews that one process reads side by side.")
+    sandbox_previews: int = Field(
+        2, ge=1, description="Previews of one sandbox that are read side by side, by all processes together."
+    )
     threads: int = Field(2, ge=1, description="Buckets of a job that are evaluated side by side, and DuckDB's threads.")
     memory_limit: str = Field(
         "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="What DuckDB may use while it loads a batch."
@@ -34,6 +38,7 @@ class Settings(BaseSettings):
     keep_memberships_days: int = Field(
         30, ge=1, description="Days that the memberships of a run stay once no audience and no job refers to them."
     )
+    keep_previews_days: int = Field(7, ge=1, description="Days for which previews that have ended can be read.")
     keep_versions_hours: int = Field(
         24, ge=1, le=168, description="Hours that versions of the data stay, once replaced, for those who read them."
     )

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from aiodataloader import DataLoader
 
 from app.engine.lake import Lake
-from app.engine.profiles import Event, Person
+from app.engine.profiles import Event, MergeRule, Person
 from app.errors import Refusal
 from app.pql.facts import StreamingEligibility
 from app.scope import Scope
@@ -20,6 +20,7 @@ from app.services import (
     folders,
     jobs,
     merge_policies,
+    previews,
     schedules,
     segment_jobs,
 )
@@ -32,7 +33,9 @@ from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.folders import FolderRow
+from app.storage.tables.jobs import JobBucketRow
 from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.previews import PreviewRow
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 
@@ -54,6 +57,19 @@ class Loaders:
         self._database = database
         self._lake = lake
         self._profiles = profiles
+        self._by_rule: dict[MergeRule, Loaders] = {}
+
+    @property
+    def profiles(self) -> ProfileReader:
+        """What these loaders read people with."""
+        return self._profiles
+
+    def by_rule(self, rule: MergeRule) -> "Loaders":
+        """Loaders whose people are put together by this rule."""
+        if rule not in self._by_rule:
+            people = self._profiles.with_rule(rule)
+            self._by_rule[rule] = Loaders(self._read, self._scope, self._database, self._lake, people)
+        return self._by_rule[rule]
 
     @cached_property
     def dataset(self) -> DataLoader[str, DatasetRow | None]:
@@ -102,6 +118,21 @@ class Loaders:
     @cached_property
     def batch_count_of_export(self) -> DataLoader[Page, int]:
         return self._pages(export_jobs.batch_counts)
+
+    @cached_property
+    def preview(self) -> DataLoader[str, PreviewRow | None]:
+        return self._rows(previews.get_many)
+
+    @cached_property
+    def buckets_of_preview(self) -> DataLoader[str, Sequence[JobBucketRow]]:
+        """Those that have been read, in the order of the sample."""
+
+        async def load(ids: list[str]) -> list[Sequence[JobBucketRow]]:
+            rows = [row for row in await self.preview.load_many(ids) if row is not None]
+            found = await self._read(lambda session: previews.read_buckets(session, self._scope, rows))
+            return [found.get(id_, ()) for id_ in ids]
+
+        return DataLoader(load)
 
     @cached_property
     def batches_of_dataset(self) -> DataLoader[Page, Slice[BatchRow]]:

@@ -93,16 +93,18 @@ class Profile(Node):
     profile_id: str = strawberry.field(description="Raw id: namespace and id of the primary identity, `namespace:id`.")
     identities: list[Identity] = strawberry.field(description="The names that the person goes by.")
     key: strawberry.Private[Any]
+    loaders: strawberry.Private[Any] = None
+    """Those of the merge policy that the person was found with, unless it is the default one."""
 
     @resolver(description="The merged attributes.")
     async def attributes(self, info: Info, paths: Paths = strawberry.UNSET) -> JSON:
-        return JSON(await info.context.loaders.attributes_of_profile.load((self.key, asked_paths(paths))))
+        return JSON(await self._loaders(info).attributes_of_profile.load((self.key, asked_paths(paths))))
 
     @resolver(description="What the person did, newest first.")
     async def events(
         self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
     ) -> LongConnection[ExperienceEvent]:
-        page, loaders = asked(first, after), info.context.loaders
+        page, loaders = asked(first, after), self._loaders(info)
         return await connect_long(
             info,
             lambda: loaders.events_of_profile.load((self.key, page)),
@@ -118,7 +120,7 @@ class Profile(Node):
         after: After = strawberry.UNSET,
         status: Statuses = strawberry.UNSET,
     ) -> LongConnection[Membership]:
-        page, chosen, loaders = asked(first, after), names(status), info.context.loaders
+        page, chosen, loaders = asked(first, after), names(status), self._loaders(info)
         return await connect_long(
             info,
             lambda: loaders.memberships_of_profile.load((self.key, page, chosen)),
@@ -126,8 +128,11 @@ class Profile(Node):
             lambda: loaders.membership_count_of_profile.load((self.key, chosen)),
         )
 
+    def _loaders(self, info: Info) -> Any:
+        return self.loaders or info.context.loaders
+
     @classmethod
-    def of(cls, key: Any, person: Person) -> Self:
+    def of(cls, key: Any, person: Person, loaders: Any = None) -> Self:
         return cls(
             id=global_id("Profile", person.profile_id),
             profile_id=person.profile_id,
@@ -136,6 +141,7 @@ class Profile(Node):
                 for identity in person.identities
             ],
             key=key,
+            loaders=loaders,
         )
 
     @classmethod

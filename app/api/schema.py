@@ -18,6 +18,7 @@ from app.api.limits import GatewaySchema, extensions
 from app.api.merge_policies import MergePolicyMutations, MergePolicyQueries
 from app.api.nodes import NodeQueries
 from app.api.pql import PqlQueries
+from app.api.previews import PreviewMutations, PreviewQueries, PreviewSubscriptions
 from app.api.profiles import ProfileQueries
 from app.api.scalars import CONFIG
 from app.api.schedules import ScheduleMutations, ScheduleQueries
@@ -33,6 +34,7 @@ class Query(
     SegmentJobQueries,
     ExportJobQueries,
     ScheduleQueries,
+    PreviewQueries,
     MergePolicyQueries,
     DatasetQueries,
     ProfileQueries,
@@ -54,6 +56,7 @@ class Mutation(
     SegmentJobMutations,
     ExportJobMutations,
     ScheduleMutations,
+    PreviewMutations,
     FolderMutations,
     MergePolicyMutations,
 ):
@@ -61,7 +64,7 @@ class Mutation(
 
 
 @strawberry.type(description="What can be watched.")
-class Subscription(SegmentJobSubscriptions, ExportJobSubscriptions, JobSubscriptions):
+class Subscription(SegmentJobSubscriptions, ExportJobSubscriptions, JobSubscriptions, PreviewSubscriptions):
     pass
 
 

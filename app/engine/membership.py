@@ -1,6 +1,7 @@
 """Who is in a segment: bitmaps of one bucket, what changed in a run, and their files; knows no expressions."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -138,6 +139,10 @@ class MembershipFiles:
         finally:
             temporary.unlink(missing_ok=True)
         return name
+
+    def remove(self, run_id: str) -> None:
+        """Removes all files of a run; one that has none is no error."""
+        shutil.rmtree(self.lake.membership(run_id), ignore_errors=True)
 
     def read(
         self, run_id: str, bucket: int, name: str, definitions: Collection[str] | None = None

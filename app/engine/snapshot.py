@@ -111,6 +111,11 @@ class Snapshot:
         """The version of the identity graph whose persons these are; None when each fragment is a person."""
         return self.sources.graph.version if self.sources.graph is not None else None
 
+    @property
+    def people_by_bucket(self) -> dict[int, int]:
+        """How many people there are in each bucket that has any."""
+        return {file.bucket: file.rows for file in self._view_files if file.rows}
+
     def profiles_in(self, bucket: int) -> int:
         return sum(file.rows for file in self._view_files if file.bucket == bucket)
 

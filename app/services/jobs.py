@@ -16,6 +16,7 @@ from app.services.filters import DateTimeFilter, OrderBy
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.rows import get_rows, select_rows
 from app.storage.changes import (
+    JOBS,
     KINDS,
     PATIENCE_SECONDS,
     Changes,
@@ -32,8 +33,8 @@ from app.storage.tenancy import within
 
 T = TypeVar("T")
 
-NOUNS = {"SEGMENT": "segment job", "EXPORT": "export job"}
-"""Every kind of job, in words."""
+NOUNS = {"SEGMENT": "segment job", "EXPORT": "export job", "PREVIEW": "preview"}
+"""Every kind of what is queued, in words."""
 
 KEY_LIFETIME = timedelta(hours=24)
 AWAY_SECONDS = 1.0
@@ -166,9 +167,9 @@ async def counts_by_schedule(session: AsyncSession, scope: Scope, schedule_ids: 
 
 def _of_all_kinds(scope: Scope, schedule_ids: Sequence[str]) -> Any:
     """The jobs of the schedules with the columns of every kind's table; those of other kinds are null."""
-    types = {column.name: column.type for kind in KINDS for column in _columns(kind)}
+    types = {column.name: column.type for kind in JOBS for column in _columns(kind)}
     parts = []
-    for kind, table in KINDS.items():
+    for kind, table in JOBS.items():
         columns = _columns(kind)
         chosen = [
             columns[name] if name in columns else cast(null(), type_).label(name) for name, type_ in types.items()

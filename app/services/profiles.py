@@ -69,19 +69,29 @@ def _pruned(value: Any, tree: Mapping[str, Any]) -> Any:
 
 
 class ProfileReader:
-    """Reads of one request: all of them see one snapshot of the data and one newest run of each segment."""
+    """Reads of one request: all of them see one snapshot of the data and one newest run of each segment.
 
-    def __init__(self, database: Database, lake: Lake, clock: Clock, scope: Scope) -> None:
+    People are put together by `rule`, by the default merge policy unless it is given.
+    """
+
+    def __init__(
+        self, database: Database, lake: Lake, clock: Clock, scope: Scope, rule: MergeRule | None = None
+    ) -> None:
         self._database = database
         self._clock = clock
         self._lake = lake.tenant(scope.tenant)
         self._scope = scope
+        self._rule = rule
         self._files = MembershipFiles(self._lake)
         self._opened: asyncio.Task[Snapshot] | None = None
         self._known_heads: asyncio.Task[Heads] | None = None
         self._members: dict[Key, list[Member]] = {}
         self._reading = asyncio.Lock()
         self._opened_edge: asyncio.Task[Edge | None] | None = None
+
+    def with_rule(self, rule: MergeRule) -> "ProfileReader":
+        """A reader of the same tenant whose people are put together by this rule."""
+        return ProfileReader(self._database, self._lake.lake, self._clock, self._scope, rule)
 
     # ------------------------------------------------------------ people
 
@@ -190,9 +200,10 @@ class ProfileReader:
 
     async def _open(self) -> Snapshot:
         async with self._database.session() as session:
-            policy = await default_policy(session, self._scope)
+            policy = await default_policy(session, self._scope) if self._rule is None else None
             datasets = await data_sources(session, self._scope)
-        rule = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ()) if policy is None else rule_of(policy)
+        default = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ()) if policy is None else rule_of(policy)
+        rule = self._rule or default
         return await asyncio.to_thread(open_snapshot, self._lake, rule, datasets)
 
     async def _heads(self) -> Heads:

@@ -37,11 +37,13 @@ _POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """`job_updates` counts from when a state was written, the others from when something was replaced or given up."""
+    """`job_updates` counts from when a state was written, `previews` from their end, the others from when something was
+    replaced or given up."""
 
     job_updates: timedelta
     memberships: timedelta
     versions: timedelta
+    previews: timedelta = timedelta(days=7)
 
 
 async def clean(database: Database, lake: Lake, clock: Clock, keep: Keep) -> None:

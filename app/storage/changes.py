@@ -18,6 +18,7 @@ from app.scope import Tenant
 from app.storage.database import Database, announce, connect_postgresql, is_unavailable
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobColumns, JobUpdateRow
+from app.storage.tables.previews import PreviewRow
 from app.storage.tables.segment_jobs import SegmentJobRow
 from app.storage.tenancy import within
 
@@ -32,12 +33,14 @@ TAIL_STATES = 128
 """States of a job that are kept for all who watch it, and that one read of the log gives."""
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
-KINDS: dict[str, type[JobColumns]] = {"SEGMENT": SegmentJobRow, "EXPORT": ExportJobRow}
+JOBS: dict[str, type[JobColumns]] = {"SEGMENT": SegmentJobRow, "EXPORT": ExportJobRow}
 """Every kind of job, with its table."""
+KINDS: dict[str, type[JobColumns]] = {**JOBS, "PREVIEW": PreviewRow}
+"""All that is queued and logged as jobs are. Previews are no jobs to their users: no list and no stream has them."""
 
 _UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
-_PRIVATE = frozenset({"idempotency_key", "lease_owner", "lease_until", "lost_leases", "snapshot"})
-"""Columns of a job that are no part of its visible state."""
+_PRIVATE = frozenset({"idempotency_key", "lease_owner", "lease_until", "lost_leases", "snapshot", "expression"})
+"""Columns of a job that are no part of its visible state, or are long and never change."""
 _QUEUED = WAITING | RUNNING
 
 
@@ -128,7 +131,7 @@ async def append_update(session: AsyncSession, job: JobKey, kind: str = "SEGMENT
         "at": state.updated_at,
     }
     await session.execute(insert(JobUpdateRow.__table__).values(values))  # type: ignore[attr-defined]
-    topics = {job_topic(tenant, job.id), jobs_topic(tenant)}
+    topics = {job_topic(tenant, job.id)} | ({jobs_topic(tenant)} if kind in JOBS else set())
     if state.status in FINAL or (state.status in _QUEUED and state.lease_until is None):
         # The end of a job may be what another one waits for.
         topics.add(QUEUE)
@@ -152,7 +155,8 @@ async def changed_jobs(session: AsyncSession, tenant: Tenant, since: datetime) -
     Times are set before a transaction commits: ask again from a few seconds earlier, and compare sequences.
     """
     statement = within(select(_UPDATES.job_id, func.max(_UPDATES.sequence)), JobUpdateRow, tenant)
-    rows = await session.execute(statement.where(_UPDATES.at >= since).group_by(_UPDATES.job_id))
+    recent = statement.where(_UPDATES.at >= since, _UPDATES.kind.in_(JOBS))
+    rows = await session.execute(recent.group_by(_UPDATES.job_id))
     return {job_id: int(sequence) for job_id, sequence in rows}
 
 

@@ -55,17 +55,26 @@ class Claim:
 
 
 async def claim_next(
-    database: Database, clock: Clock, *, owner: str, lease: timedelta, kind: str = "SEGMENT"
+    database: Database,
+    clock: Clock,
+    *,
+    owner: str,
+    lease: timedelta,
+    kind: str = "SEGMENT",
+    most_of_tenant: int | None = None,
 ) -> Claim | None:
-    """Takes up the job whose turn it is; None when there is none. Jobs that nobody can finish are ended on the way."""
+    """Takes up the job whose turn it is; None when there is none. Jobs that nobody can finish are ended on the way.
+
+    A tenant that has `most_of_tenant` jobs of the kind at work, in all processes, has no turn.
+    """
     while True:
         async with database.session() as session:
-            if (await session.execute(_next_in_turn(kind, clock()).limit(1))).first() is None:
+            if (await session.execute(_next_in_turn(kind, clock(), most_of_tenant).limit(1))).first() is None:
                 return None
         async with database.write() as session:
             now = clock()
             table = _table(kind)
-            turn = _next_in_turn(kind, now).limit(1).with_for_update(of=table, skip_locked=True)
+            turn = _next_in_turn(kind, now, most_of_tenant).limit(1).with_for_update(of=table, skip_locked=True)
             row = (await session.execute(turn)).first()
             if row is None:
                 return None
@@ -143,7 +152,19 @@ async def request_cancel(session: AsyncSession, tenant: Tenant, id: str, now: da
         await append_update(session, row, kind)
 
 
-def _next_in_turn(kind: str, now: datetime) -> Select[Any]:
+async def cancel_now(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: str) -> None:
+    """Ends a job as cancelled, whoever works on it: what that worker still writes is fenced off. One that has ended
+    stays so."""
+    table = _table(kind)
+    job = within(update(table), KINDS[kind], tenant).where(table.c.id == id, table.c.status.in_(WAITING | RUNNING))
+    row = (
+        await session.execute(job.values(**_ended(JobStatus.CANCELLED, now), updated_at=now).returning(*table.c))
+    ).first()
+    if row is not None:
+        await append_update(session, row, kind)
+
+
+def _next_in_turn(kind: str, now: datetime, most_of_tenant: int | None = None) -> Select[Any]:
     """Jobs to take up, in turn: of the tenant with the fewest running, among those of the one served longest ago."""
     table = _table(kind)
     c = table.c
@@ -159,6 +180,8 @@ def _next_in_turn(kind: str, now: datetime) -> Select[Any]:
         .group_by(live.c.organisation, live.c.sandbox)
         .subquery("tenants")
     )
+    if most_of_tenant is not None:
+        ready = and_(ready, tenants.c.running < most_of_tenant)
     return (
         select(*c)
         .join_from(table, tenants, and_(c.organisation == tenants.c.organisation, c.sandbox == tenants.c.sandbox))
@@ -225,7 +248,11 @@ def ended(status: JobStatus, now: datetime) -> dict[str, Any]:
     return _ended(status, now) | ({"fraction": 1.0} if status == JobStatus.SUCCEEDED else {})
 
 
-_SMALLER = {"SEGMENT": "run the definitions in smaller jobs", "EXPORT": "export fewer fields, or no events"}
+_SMALLER = {
+    "SEGMENT": "run the definitions in smaller jobs",
+    "EXPORT": "export fewer fields, or no events",
+    "PREVIEW": "preview a simpler expression",
+}
 
 
 def _given_up(kind: str, lost: int) -> dict[str, Any]:

@@ -102,14 +102,19 @@ class JobRun:
         profiles_read: int,
         total_profiles: int,
         seconds_left: float | None = None,
+        **columns: Any,
     ) -> None:
-        """Notes how far the job is, for the next write; a later note replaces it. A fraction never falls."""
+        """Notes how far the job is, for the next write; a later note replaces it. A fraction never falls.
+
+        `columns` are others of the job's kind that tell of it.
+        """
         self._progress = {
             "phase": str(phase),
             "fraction": min(max(fraction, 0.0), 1.0),
             "profiles_read": profiles_read,
             "total_profiles": total_profiles,
             "seconds_left": seconds_left,
+            **columns,
         }
 
     def progress_due(self) -> bool:
@@ -162,10 +167,18 @@ class JobRun:
 
         await self.write(work)
 
-    async def record_bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, Any]) -> None:
+    async def record_bucket(
+        self,
+        bucket: int,
+        file: str,
+        profiles: int,
+        counts: Mapping[str, Any],
+        note: Callable[[], None] | None = None,
+    ) -> None:
         """Notes a bucket as finished, with the file of its result, and writes the progress if it is time.
 
-        Raises `BucketAlreadyRecorded`.
+        `note` may note progress that counts the bucket: it is not told before the bucket is recorded. Raises
+        `BucketAlreadyRecorded`.
         """
 
         async def work(session: AsyncSession) -> None:
@@ -177,6 +190,8 @@ class JobRun:
                     return  # It had got through, and only the answer was lost.
                 raise BucketAlreadyRecorded(f"bucket {bucket} was finished by attempt {earlier.attempt}")
             await session.execute(insert(_BUCKETS).values(**self._bucket(bucket, file, profiles, counts)))
+            if note is not None:
+                note()
             if self.progress_due():
                 await self._log_progress(session, lost_leases=0)
             elif not self._forgiven:

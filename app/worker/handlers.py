@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from app.engine.lake import Lake
 from app.services.export_runs import run_export_job
+from app.services.preview_runs import run_preview
 from app.services.segment_runs import run_segment_job
 from app.storage.job_runs import JobRun
 
@@ -29,4 +30,8 @@ async def _export_job(run: JobRun, tools: Tools) -> None:
     await run_export_job(run, tools.lake, tools.threads)
 
 
-HANDLERS: Mapping[str, Handler] = {"SEGMENT": _segment_job, "EXPORT": _export_job}
+async def _preview(run: JobRun, tools: Tools) -> None:
+    await run_preview(run, tools.lake, tools.threads)
+
+
+HANDLERS: Mapping[str, Handler] = {"PREVIEW": _preview, "SEGMENT": _segment_job, "EXPORT": _export_job}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from app.clock import Clock
 from app.engine.lake import Lake
-from app.services import retention
+from app.services import previews, retention
 from app.services.export_runs import tidy
 from app.services.uploads import reconcile
 from app.storage.database import Database, is_unavailable
@@ -44,6 +44,7 @@ class House:
 
     async def clean(self) -> None:
         await retention.clean(self.database, self.lake, self.clock, self.keep_for)
+        await previews.clean(self.database, self.lake, self.clock, self.keep_for.previews)
 
 
 async def _again(work: Callable[[], Awaitable[None]], meanwhile: str, every: float, stop: asyncio.Event) -> None:

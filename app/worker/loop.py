@@ -8,6 +8,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
+from types import MappingProxyType
 
 from app.clock import Clock
 from app.engine.lake import Lake
@@ -31,7 +32,9 @@ _PAUSES = (0.5, 1.0, 2.0, 5.0)
 class Worker:
     """Does jobs side by side until it is told to stop. Any number of workers share the queue.
 
-    It has `concurrency` places for each kind of job, so that long ones of a kind never hold up those of another.
+    It has `concurrency` places for each kind of job, so that long ones of a kind never hold up those of another;
+    `places` says it for single kinds. `tenant_places` bounds how many of a kind one tenant has at work, over all
+    workers (two that claim at one moment may give it one more).
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class Worker:
         clock: Clock,
         *,
         concurrency: int = 2,
+        places: Mapping[str, int] = MappingProxyType({}),
+        tenant_places: Mapping[str, int] = MappingProxyType({}),
         lease_seconds: float = 15.0,
         threads: int = 2,
         name: str | None = None,
@@ -52,7 +57,8 @@ class Worker:
         self._database = database
         self._changes = changes
         self._clock = clock
-        self._concurrency = concurrency
+        self._places = {**dict.fromkeys(handlers, concurrency), **places}
+        self._tenant_places = tenant_places
         self._lease = timedelta(seconds=lease_seconds)
         self._tools = Tools(lake, threads)
         self._grace = grace_seconds
@@ -85,7 +91,14 @@ class Worker:
         """Takes up jobs until this worker has enough of each kind, or there are no more."""
         for kind in self._handlers:
             while self._has_place(kind):
-                claim = await claim_next(self._database, self._clock, owner=self.name, lease=self._lease, kind=kind)
+                claim = await claim_next(
+                    self._database,
+                    self._clock,
+                    owner=self.name,
+                    lease=self._lease,
+                    kind=kind,
+                    most_of_tenant=self._tenant_places.get(kind),
+                )
                 if claim is None:
                     break
                 run = JobRun(self._database, self._clock, claim)
@@ -94,7 +107,7 @@ class Worker:
                 task.add_done_callback(self._running.pop)
 
     def _has_place(self, kind: str) -> bool:
-        return sum(run.claim.kind == kind for run in self._running.values()) < self._concurrency
+        return sum(run.claim.kind == kind for run in self._running.values()) < self._places[kind]
 
     async def _sleep(self, wakeups: Wakeups, stopping: asyncio.Task[bool], seconds: float) -> None:
         """Until something may be there to do: a wake-up, a free place, the stop, or simply some time later."""

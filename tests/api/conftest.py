@@ -113,6 +113,18 @@ class Api:
         id_: str = payload["job"]["jobId"]
         return id_
 
+    async def preview(self, expression: str, **more: Any) -> str:
+        payload = (
+            await self.query(
+                """mutation ($input: CreatePreviewInput!) { createPreview(input: $input) {
+                  preview { previewId } errors { message } } }""",
+                input={"expression": expression, **more},
+            )
+        )["createPreview"]
+        assert payload["errors"] == []
+        id_: str = payload["preview"]["previewId"]
+        return id_
+
     async def ended(self, job: str) -> dict[str, Any]:
         """The job when nothing more happens to it; needs the `working` fixture."""
         while True:

@@ -19,6 +19,8 @@ READS = [
     ("segmentDefinition", "SegmentDefinition"),
     ("segmentJob", "SegmentJob"),
     ("schedule", "Schedule"),
+    ("preview", "Preview"),
+    ("estimate", "Estimate"),
     ("dataset", "Dataset"),
 ]
 
@@ -35,6 +37,7 @@ class Mine:
         self.ids["SegmentDefinition"] = self.ids["Audience"] = await self.api.define("A")
         self.ids["SegmentJob"] = await self.api.start()
         self.ids["Schedule"] = await self._schedule(self.ids["Audience"])
+        self.ids["Preview"] = self.ids["Estimate"] = await self.api.preview("true")
         return self
 
     async def _schedule(self, audience: str) -> str:
@@ -94,6 +97,7 @@ async def test_a_person_of_another_sandbox_is_nobody(api: Api, mine: Mine) -> No
         ("addScheduleAudiences(id: $id, audienceIds: [])", "Schedule", {}),
         ("removeScheduleAudiences(id: $id, audienceIds: [])", "Schedule", {}),
         ("triggerSchedule(id: $id)", "Schedule", {}),
+        ("cancelPreview(id: $id)", "Preview", {}),
     ],
 )
 async def test_a_write_to_another_sandbox_is_refused_and_changes_nothing(
