@@ -31,7 +31,7 @@ from app.pql.printer import print_tree
 from app.scope import Scope
 from app.services.uploads import FORMATS, ingest_file
 from app.settings import InvalidSettings, Settings, load_settings
-from app.storage.database import InvalidDatabaseUrl
+from app.storage.database import DatabaseAway, InvalidDatabaseUrl
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def main() -> None:
     """The entry point: refusals become one clear sentence on standard error and exit code 1."""
     try:
         cli()
-    except (Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl) as refusal:
+    except (Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl, DatabaseAway) as refusal:
         _fail(str(refusal))
 
 
@@ -265,7 +265,7 @@ async def _with_parts(settings: Settings, use: Any) -> None:
 
 
 async def _work(settings: Settings) -> None:
-    async with open_parts(settings) as parts:
+    async with open_parts(settings, wait=True) as parts:
         stop = asyncio.Event()
         _on_signals(stop.set)
         async with working(parts):

@@ -19,7 +19,7 @@ from app.services.doctor import Finding, examine
 from app.services.retention import Keep
 from app.settings import Settings
 from app.storage.changes import Changes
-from app.storage.database import Database, read_url
+from app.storage.database import Database, is_unavailable, read_url
 from app.worker.housekeeping import House
 from app.worker.loop import Worker
 from app.worker.scheduler import keep_time
@@ -29,6 +29,9 @@ log = logging.getLogger("segmentation")
 
 STOP_SECONDS = 9.0
 """How long a stopping process waits for the bucket in hand before its jobs are left to others."""
+
+AWAY_SECONDS = 2.0
+"""How often a starting process asks for a database that is away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +78,28 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings, clock: Clock = utc_now) -> AsyncIterator[Parts]:
-    """Opens database (migrated) and lake, and closes them."""
+async def open_parts(settings: Settings, clock: Clock = utc_now, *, wait: bool = False) -> AsyncIterator[Parts]:
+    """Opens database (migrated) and lake, and closes them; with `wait` a database that is away is waited for."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database)
     try:
-        await database.migrate()
+        await _migrate(database, wait)
         lake = _lake(settings)
         async with Changes.open(database) as changes:
             yield Parts(settings, database, lake, changes, clock)
     finally:
         await database.dispose()
+
+
+async def _migrate(database: Database, wait: bool) -> None:
+    while True:
+        try:
+            return await database.migrate()
+        except Exception as error:
+            if not wait or not is_unavailable(error):
+                raise
+            log.warning("the database is away, trying again in %.0f s: %s", AWAY_SECONDS, error)
+        await asyncio.sleep(AWAY_SECONDS)
 
 
 async def examined(settings: Settings, clock: Clock = utc_now) -> list[Finding]:
@@ -134,7 +148,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if reason := missing_reason():
             log.warning("GraphiQL is not available: %s", reason)
-        async with open_parts(settings, clock) as parts, _uploads(settings.data_dir) as uploads:
+        async with open_parts(settings, clock, wait=True) as parts, _uploads(settings.data_dir) as uploads:
             api = ApiParts(
                 database=parts.database,
                 lake=parts.lake,

@@ -13,6 +13,7 @@ from app.api.context import Info
 from app.api.described import enum_value, resolver
 from app.api.global_ids import Node, node_type
 from app.errors import Diagnostic, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag
+from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -183,6 +184,10 @@ def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
         first = cause if isinstance(cause, Refusal) else cause.refusals[0]
         extensions = {"code": first.code.value, "path": [camel(name) for name in first.path]}
         message = str(cause)
+    elif is_unavailable(cause):
+        log.warning("request %s failed at %s: the database is away: %r", request_id, error.path, cause)
+        message = "the database does not answer just now, and nothing was changed that was not confirmed: try again"
+        extensions = {"code": "UNAVAILABLE", "requestId": request_id}
     else:
         log.error("request %s failed at %s", request_id, error.path, exc_info=cause)
         message = f"internal error: the log of the server has it under the request id {request_id}"
