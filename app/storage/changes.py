@@ -237,7 +237,8 @@ class Tail:
 
     async def after(self, sequence: int, known: int) -> list[JobState]:
         """The next states above `sequence`, in order, none when there are none; `known` is one that there is."""
-        if self._outdated(known):
+        # While somebody reads, the wake-up is taken and its news are not there yet: wait for them.
+        if self._turn.locked() or self._outdated(known):
             async with self._turn:
                 if self._outdated(known):
                     await self._read()
