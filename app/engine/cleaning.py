@@ -24,12 +24,13 @@ _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}")
 
 @dataclass(slots=True)
 class Pins:
-    """The versions that jobs read. Which view a version is of is not told: it is kept in every view."""
+    """What jobs that have not ended read and write. Of which view a version is, is not told: every view keeps it."""
 
     datasets: dict[str, set[int]] = field(default_factory=dict)
     views: set[tuple[int, int | None]] = field(default_factory=set)
     graphs: set[int] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)
+    jobs: set[str] = field(default_factory=set)
 
     def add(self, snapshot: Any) -> None:
         """Takes up every `Snapshot.pinned`, and the runs of every `heads`, wherever in the value they are."""
@@ -65,6 +66,9 @@ def clean(lake: TenantLake, policies: Collection[str], pins: Pins, keep: timedel
     for dataset in _folders(lake.folder / "datasets"):
         versions = next((found for id_, found in pins.datasets.items() if file_name(id_) == dataset.name), set())
         _clean_table(dataset, keep, versions)
+    exporting = {file_name(job) for job in pins.jobs}
+    for gone in _retired(_folders(lake.folder / "exports"), exporting, keep, now):
+        remove(gone)
     _clean_views(lake, policies, pins, keep, now)
     _clean_graph(lake, pins.graphs, before)
 

@@ -69,29 +69,27 @@ async def all_tenants(session: AsyncSession) -> list[Tenant]:
 
 
 async def pinned(session: AsyncSession, tenant: Tenant) -> Pins:
-    """What jobs that have not ended read."""
+    """What jobs that have not ended read and write."""
     pins = Pins()
     for row in KINDS.values():
         columns: Any = row.__table__.c  # type: ignore[attr-defined]
-        live = within(select(columns.snapshot), row, tenant).where(columns.status.in_(WAITING | RUNNING))
-        for snapshot in await session.scalars(live):
+        live = within(select(columns.id, columns.snapshot), row, tenant).where(columns.status.in_(WAITING | RUNNING))
+        for id_, snapshot in await session.execute(live):
+            pins.jobs.add(id_)
             pins.add(snapshot)
     return pins
 
 
 async def referenced_runs(session: AsyncSession, tenant: Tenant) -> set[str]:
     """The runs whose memberships audiences show, also by what was streamed, or jobs write or read, or batches bring."""
-    runs = (await pinned(session, tenant)).runs
+    pins = await pinned(session, tenant)
+    runs = pins.runs | pins.jobs
     heads = within(select(_AUDIENCES.membership_run_id), AudienceRow, tenant)
     runs.update(await session.scalars(heads.where(_AUDIENCES.membership_run_id.is_not(None))))
     turns = await session.scalars(within(select(_PATCHES.turn).distinct(), MembershipPatchRow, tenant))
     runs.update(patch_run(turn) for turn in turns)
     loading = within(select(_BATCHES.id), BatchRow, tenant).where(_BATCHES.status == "LOADING")
     runs.update(await session.scalars(loading))
-    for row in KINDS.values():
-        columns: Any = row.__table__.c  # type: ignore[attr-defined]
-        live = within(select(columns.id), row, tenant).where(columns.status.in_(WAITING | RUNNING))
-        runs.update(await session.scalars(live))
     return runs
 
 

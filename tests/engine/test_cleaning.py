@@ -111,6 +111,15 @@ def test_generations_of_a_view_that_are_out_of_use_go(sandbox: Sandbox) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["10", "8"]
 
 
+def test_what_an_export_wrote_goes_when_its_job_has_ended(sandbox: Sandbox) -> None:
+    now = datetime.now(UTC)
+    for job in ("Running", "Ended"):
+        sandbox.lake.export(job).mkdir(parents=True)
+    for later in (now, now + DAY):
+        clean(sandbox.lake, [], Pins(jobs={"Running"}), DAY, later)
+    assert (sandbox.lake.export("Running").exists(), sandbox.lake.export("Ended").exists()) == (True, False)
+
+
 def test_what_killed_processes_left_goes(sandbox: Sandbox) -> None:
     add(sandbox, 1)
     open_snapshot(sandbox.lake, PLAIN, DATASETS)
