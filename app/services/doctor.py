@@ -109,13 +109,15 @@ async def _batches(sandbox: _Sandbox) -> AsyncIterator[Finding]:
 
 
 _LOADED = frozenset({"PROFILE", "EVENT"})
-"""The kinds of datasets whose rows come in batches that we read again."""
+"""The kinds of datasets whose batches are files that were loaded."""
+_IN_TABLES = _LOADED | {"EXPORT"}
+"""The kinds of datasets whose rows lie in a table of their own."""
 
 
 async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
     lake = sandbox.lake.tenant(sandbox.tenant)
     for id_, kind, name, row_count in await _dataset_rows(sandbox):
-        if kind not in _LOADED:
+        if kind not in _IN_TABLES:
             continue
         state = await asyncio.to_thread(table_state, lake.dataset(id_), sandbox.now - SETTLED)
         rows, where = (state.rows if state is not None else 0), f"dataset {name!r} ({id_})"
@@ -129,7 +131,7 @@ async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
         for what, files in (("are missing", state.missing), ("cannot be read", state.damaged)):
             if files:
                 problem = f"{where}: files {what}: {_names(files)}"
-                advice = "restore them from a copy of the lake, or delete the dataset and send its files again"
+                advice = "restore them from a copy of the lake, or delete the dataset and load or export it again"
                 yield sandbox.finding("datasets", problem, advice)
         if state.stray:
             problem = f"{where}: nothing refers to {_names(state.stray)}"

@@ -5,12 +5,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import text
 
 from app.clock import FixedClock, utc_now
+from app.engine.delta import append
 from app.engine.lake import Lake
-from app.services import segment_jobs
+from app.services import datasets, segment_jobs
 from app.services.doctor import Finding, examine
 from app.services.uploads import Uploaded
 from app.storage.claims import claim_next
@@ -74,6 +77,21 @@ async def test_files_of_a_dataset(lake: Lake, purchases: Uploaded, found: Found)
     long_ago(file.parent)
     stray = f"{name.split('/')[0]}/stray.parquet"
     assert await found() == [("files: acme/prod", f"{where}: nothing refers to {stray}")]
+
+
+@pytest.mark.usefixtures("healthy")
+async def test_files_of_an_export(database: Database, lake: Lake, clock: FixedClock, found: Found) -> None:
+    dataset = await datasets.create(database, clock, SCOPE, datasets.NewDataset("export", "EXPORT"))
+    table, folder = pa.table({"profileId": ["crm:1", "crm:2"]}), lake.tenant(SCOPE.tenant).dataset(dataset.id)
+    (folder / "b1").mkdir(parents=True)
+    pq.write_table(table, folder / "b1" / "part.parquet")
+    append(folder, table.schema, [("b1/part.parquet", 2)], "b1")
+    where = f"dataset 'export' ({dataset.id})"
+    assert await found() == [("datasets: acme/prod", f"{where} has 2 rows in the lake, but 0 by the database")]
+    await execute(database, "UPDATE dataset SET row_count = 2 WHERE kind = 'EXPORT'")
+    assert await found() == []
+    (folder / "b1" / "part.parquet").unlink()
+    assert await found() == [("datasets: acme/prod", f"{where}: files are missing: b1/part.parquet")]
 
 
 async def test_rows_and_batches(database: Database, purchases: Uploaded, clock: FixedClock, found: Found) -> None:
