@@ -20,7 +20,7 @@ from app.services import definitions, segment_jobs
 from app.services.uploads import ingest_file
 from app.settings import Settings
 from app.storage.database import Database
-from app.storage.tables.jobs import JobBucketRow
+from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ async def until_final(database: Database, job_id: str) -> Any:
     for _ in range(PATIENCE * 10):
         async with database.session() as session:
             job = (await segment_jobs.get_many(session, SCOPE, [job_id]))[job_id]
-        if job.status in segment_jobs.FINAL:
+        if job.status in FINAL:
             return job
         await asyncio.sleep(0.1)
     raise AssertionError(f"the job is still {job.status} after {PATIENCE} seconds")
