@@ -388,7 +388,7 @@ async def test_what_cannot_be_evaluated_fails_with_the_reason(
     await previews.cancel(database, clock, SCOPE, made.id)
 
     monkeypatch.setattr("app.engine.evaluate.memo.ROWS_AT_MOST", 3)
-    pairs = "exists A from xEvent where exists B from xEvent where A.dollars < B.dollars"
+    pairs = "exists A from xEvent where exists B from xEvent where A.dollars = B.dollars"
     made = await previews.create(database, lake, clock, SCOPE, NewPreview(pairs))
     await read(database, lake, clock)
     failed = await state_of(database, made.id)
