@@ -1,6 +1,7 @@
 """Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -21,7 +22,7 @@ from app.api.connections import (
 )
 from app.api.context import Info, Operation
 from app.api.datasets import Dataset
-from app.api.described import enum_value, resolver
+from app.api.described import enum_value, resolver, subscription
 from app.api.filters import (
     DateTimeFilter,
     OrderDirection,
@@ -35,14 +36,13 @@ from app.api.filters import (
     time_filter,
 )
 from app.api.folders import Folder
-from app.api.global_ids import Node, find_id, global_id, node_type
+from app.api.global_ids import Node, find_id, global_id, need_id, node_type
 from app.api.jobs import JobFilterArgument, segment_job_filter
 from app.api.merge_policies import MergePolicy
 from app.api.profiles import Membership, Statuses
 from app.api.scalars import BigInt, given
 from app.services import audiences
 from app.services.definitions import DefinitionView
-from app.services.paging import Slice
 from app.storage.tables.audiences import AudienceRow
 
 if TYPE_CHECKING:
@@ -157,13 +157,17 @@ class Audience(Node):
     created_at: datetime = strawberry.field(description="When it was made.")
     updated_at: datetime = strawberry.field(description="When it last changed.")
     etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
-    metrics: AudienceMetrics | None = strawberry.field(
-        description="How many people are in it; null before the first count."
-    )
     raw: strawberry.Private[str]
+    counted: strawberry.Private[AudienceMetrics | None]
     merge_policy_id: strawberry.Private[str | None]
     dataset_id: strawberry.Private[str | None]
     folder_id: strawberry.Private[str | None]
+
+    @resolver(description="How many people are in it; null before the first count.")
+    def metrics(self, info: Info) -> AudienceMetrics | None:
+        if self.counted is None or self.expires_at is None or self.expires_at > info.context.parts.clock():
+            return self.counted
+        return AudienceMetrics(total_profiles=BigInt(0), by_namespace=[], updated_at=self.expires_at, job_id=None)
 
     @resolver(description="The definition it is computed from; null for an external audience.")
     async def definition(
@@ -196,9 +200,9 @@ class Audience(Node):
         page, loaders = asked(first, after, last, before), info.context.loaders
         return await connect(
             info,
-            lambda: _audiences(info, loaders.dependencies_of_definition.load((self.raw, page))),
+            lambda: loaders.dependencies_of_audience.load((self.raw, page)),
             Audience.of,
-            lambda: loaders.dependency_count_of_definition.load((self.raw,)),
+            lambda: loaders.dependency_count_of_audience.load((self.raw,)),
         )
 
     @resolver(description="The audiences whose expressions refer to it.")
@@ -213,7 +217,7 @@ class Audience(Node):
         page, loaders = asked(first, after, last, before), info.context.loaders
         return await connect(
             info,
-            lambda: _audiences(info, loaders.dependents_of_definition.load((self.raw, page))),
+            lambda: loaders.dependents_of_audience.load((self.raw, page)),
             Audience.of,
             lambda: loaders.dependent_count_of_definition.load((self.raw,)),
         )
@@ -297,8 +301,8 @@ class Audience(Node):
             created_at=row.created_at,
             updated_at=row.updated_at,
             etag=str(row.revision),
-            metrics=_metrics(row),
             raw=row.id,
+            counted=_metrics(row),
             merge_policy_id=row.merge_policy_id,
             dataset_id=row.dataset_id,
             folder_id=row.folder_id,
@@ -308,13 +312,6 @@ class Audience(Node):
     async def fetch(cls, operation: Operation, raw: str) -> Self | None:
         row = await operation.loaders.audience.load(raw)
         return None if row is None else cls.of(row)
-
-
-async def _audiences(info: Info, definitions: Awaitable[Slice[DefinitionView]]) -> Slice[AudienceRow]:
-    """The audiences of a page of definitions."""
-    page = await definitions
-    rows = await info.context.loaders.audience.load_many([definition.id for definition in page.items])
-    return Slice([row for row in rows if row is not None], page.cursors, page.has_next, page.has_previous)
 
 
 def _metrics(row: AudienceRow) -> AudienceMetrics | None:
@@ -433,3 +430,17 @@ class AudienceQueries:
             Audience.of,
             lambda: operation.read(lambda session: audiences.count(session, operation.scope, chosen)),
         )
+
+
+@strawberry.type
+class AudienceSubscriptions:
+    @subscription(
+        description="An audience as it is, then again whenever its fields, metrics or members have changed (an edit, a "
+        "finished job, an upload, a streaming batch, expiry); completes only when it is deleted."
+    )
+    async def audience_updated(self, info: Info, id: AudienceId) -> AsyncGenerator[Audience, None]:
+        parts, raw = info.context.parts, need_id("Audience", id, "id")
+        states = audiences.watch(parts.database, parts.changes, parts.clock, info.context.scope, raw)
+        async with aclosing(states):
+            async for row in states:
+                yield Audience.of(row)

@@ -100,6 +100,18 @@ class Loaders:
         return self._rows(audiences.get_many)
 
     @cached_property
+    def dependencies_of_audience(self) -> DataLoader[Page, Slice[AudienceRow]]:
+        return self._pages(audiences.dependencies_by_audience)
+
+    @cached_property
+    def dependency_count_of_audience(self) -> DataLoader[Page, int]:
+        return self._pages(audiences.dependency_counts)
+
+    @cached_property
+    def dependents_of_audience(self) -> DataLoader[Page, Slice[AudienceRow]]:
+        return self._pages(audiences.dependents_by_audience)
+
+    @cached_property
     def definition(self) -> DataLoader[str, definitions.DefinitionView | None]:
         return self._rows(definitions.get_many)
 
@@ -223,6 +235,11 @@ class Loaders:
     @cached_property
     def member_count_of_definition(self) -> DataLoader[Page, int]:
         return by_arguments(lambda ids, arguments: self._profiles.member_counts(ids, *arguments))
+
+    @cached_property
+    def payload_of_membership(self) -> DataLoader[Page, dict[str, Any] | None]:
+        """By (audience, person)."""
+        return by_arguments(lambda pairs, _arguments: self._profiles.payloads(pairs))
 
     @cached_property
     def person(self) -> DataLoader[Page, Person]:

@@ -79,6 +79,12 @@ class Membership:
         found: Audience = await node_type("Audience").fetch(info.context, self.member.definition_id)
         return found
 
+    @resolver(description="External audiences: what the person's newest row says besides who it is.")
+    async def payload(self, info: Info) -> JSON | None:
+        pair = (self.member.definition_id, self.member.key)
+        found = await info.context.loaders.payload_of_membership.load((pair,))
+        return None if found is None else JSON(found)
+
     @classmethod
     def of(cls, member: Member) -> Self:
         return cls(

@@ -6,7 +6,7 @@ import strawberry
 from strawberry.extensions import SchemaExtension
 
 from app.api.audience_writes import AudienceMutations
-from app.api.audiences import AudienceQueries
+from app.api.audiences import AudienceQueries, AudienceSubscriptions
 from app.api.context import Limits
 from app.api.datasets import DatasetMutations, DatasetQueries
 from app.api.definitions import DefinitionMutations, DefinitionQueries
@@ -64,7 +64,9 @@ class Mutation(
 
 
 @strawberry.type(description="What can be watched.")
-class Subscription(SegmentJobSubscriptions, ExportJobSubscriptions, JobSubscriptions, PreviewSubscriptions):
+class Subscription(
+    AudienceSubscriptions, SegmentJobSubscriptions, ExportJobSubscriptions, JobSubscriptions, PreviewSubscriptions
+):
     pass
 
 

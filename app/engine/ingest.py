@@ -26,6 +26,7 @@ REPORTED = 20
 EVENT_ID = "_id"
 TIMESTAMP = "timestamp"
 INGESTED = "__ingested"
+IDENTITIES = "identityMap"
 
 _SYSTEM: Mapping[str, pa.DataType] = {
     BUCKET: pa.int32(),
@@ -43,9 +44,12 @@ _SYSTEM: Mapping[str, pa.DataType] = {
 
 @dataclass(frozen=True, slots=True)
 class DatasetShape:
-    """How the rows of a dataset are to be read: whose they are and, for events, when they happened."""
+    """How the rows of a dataset are to be read: whose they are and, for events, when they happened.
 
-    kind: Literal["PROFILE", "EVENT"]
+    Rows of members (AUDIENCE) are stored as records are; what else they say is about the membership, not the person.
+    """
+
+    kind: Literal["PROFILE", "EVENT", "AUDIENCE"]
     identity_column: str
     namespace: str
     timestamp_column: str | None = None
@@ -215,6 +219,10 @@ class _Batch:
             raise refuse(f'there is no identity column "{identity}"; the columns of the file are: {there}')
         if time is not None and time not in source.names:
             raise refuse(f'there is no time column "{time}"; the columns of the file are: {there}')
+        if self.shape.kind == "AUDIENCE" and IDENTITIES in source.names:
+            raise refuse(
+                f'the column "{IDENTITIES}" would link people, which members do not: rename it or leave it out'
+            )
         if self.is_event and time != TIMESTAMP and TIMESTAMP in source.names:
             raise refuse(f'the time column "{time}" becomes "{TIMESTAMP}", but the file has a column of that name too')
         return source

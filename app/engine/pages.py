@@ -1,6 +1,6 @@
 """Pages of people for a reader: identities, attributes, events as JSON values; knows files of a bucket, no rules."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path as FilePath
@@ -107,6 +107,21 @@ def events(
                 if after is None or tuple(place) < after:
                     found[bucket, ordinal].setdefault((place[0], place[1]), (table, row))
     return [_page(found[key], wanted, first) for key in keys]
+
+
+def newest_rows(
+    table: TableVersion, keys: Sequence[Key], wanted: ObjectType, batches: Collection[str]
+) -> dict[Key, dict[str, Any]]:
+    """Of each person the newest row that one of the batches brought, as JSON values without nulls."""
+    found: dict[Key, tuple[int, dict[str, Any]]] = {}
+    for bucket, ordinals in _by_bucket(keys).items():
+        for path in table.paths(bucket):
+            rows = _rows(path, ordinals, wanted, ["__batch", "__version"])
+            for row in rows.to_pylist():
+                key = bucket, row[_ORDINAL]
+                if row["__batch"] in batches and (key not in found or found[key][0] < row["__version"]):
+                    found[key] = row["__version"], _object(row, wanted)
+    return {key: values for key, (_, values) in found.items()}
 
 
 def event_counts(datasets: Mapping[str, TableVersion], keys: Sequence[Key]) -> list[int]:

@@ -98,10 +98,9 @@ class Snapshot:
     @property
     def pinned(self) -> dict[str, Any]:
         """The versions read, as JSON values, for `reopen`."""
-        tables = {**self.sources.records, **self.sources.events}
         table = self.view.table
         return {
-            "datasets": {dataset: version.version for dataset, version in tables.items()},
+            "datasets": {dataset: version.version for dataset, version in self.sources.tables.items()},
             "graph": self.graph_version,
             "view": {"generation": self.view.generation, "version": table.version if table is not None else None},
         }

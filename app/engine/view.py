@@ -11,7 +11,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +47,7 @@ class Dataset:
     """A dataset as the view sees it."""
 
     id: str
-    kind: Literal["PROFILE", "EVENT"]
+    kind: Literal["PROFILE", "EVENT", "AUDIENCE"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,19 @@ class MergeRule:
 class Sources:
     """The dataset versions that a view is made of; records in the order of their precedence.
 
-    With a `graph` they are the copies by persons of that version.
+    `members` are datasets whose people are profiles too, though nothing is known of them but who they are. With a
+    `graph` they are the copies by persons of that version.
     """
 
     rule: MergeRule
     records: Mapping[str, TableVersion]
     events: Mapping[str, TableVersion]
     graph: Graph | None = None
+    members: Mapping[str, TableVersion] = field(default_factory=dict)
+
+    @property
+    def tables(self) -> Mapping[str, TableVersion]:
+        return {**self.records, **self.events, **self.members}
 
     @property
     def record_fields(self) -> ObjectType:
@@ -95,13 +101,12 @@ class Sources:
 
     @property
     def buckets(self) -> list[int]:
-        tables = [*self.records.values(), *self.events.values()]
-        return sorted({file.bucket for table in tables for file in table.files})
+        return sorted({file.bucket for table in self.tables.values() for file in table.files})
 
     def fingerprints(self) -> dict[int, str]:
         """For each bucket what its part of the view depends on."""
         parts: dict[int, list[str]] = {}
-        for kind, tables in (("r", self.records), ("e", self.events)):
+        for kind, tables in (("r", self.records), ("e", self.events), ("a", self.members)):
             for dataset, table in tables.items():
                 for file in sorted(table.files, key=lambda file: file.name):
                     parts.setdefault(file.bucket, []).append(f"{kind}/{dataset}/{file.name}")
@@ -130,20 +135,21 @@ def sources(
     if rule.method == "DATA_SET_PRECEDENCE" and rule.datasets:
         order = [chosen for chosen in rule.datasets if chosen in order]
     events = [dataset.id for dataset in datasets if dataset.kind == "EVENT"]
+    members = [dataset.id for dataset in datasets if dataset.kind == "AUDIENCE"]
+    names = [*order, *events, *members]
     if graph is not None:
         tables: Mapping[str, TableVersion | None] = open_stitched(lake, graph).tables
     elif versions is None:
-        tables = {name: open_table(lake.dataset(name)) for name in [*order, *events]}
+        tables = {name: open_table(lake.dataset(name)) for name in names}
     else:
-        tables = {
-            name: open_table(lake.dataset(name), versions[name]) for name in [*order, *events] if name in versions
-        }
+        tables = {name: open_table(lake.dataset(name), versions[name]) for name in names if name in versions}
     opened = {name: table for name, table in tables.items() if table is not None}
     return Sources(
         rule,
         {name: opened[name] for name in order if name in opened},
         {name: opened[name] for name in events if name in opened},
         graph,
+        {name: opened[name] for name in members if name in opened},
     )
 
 
@@ -240,7 +246,8 @@ def _build_files(
 def _merged(found: Sources, fields: ObjectType, known: TableVersion | None, bucket: int) -> pa.Table:
     """The people of the bucket: their ordinals, ids, identities and merged fields."""
     records = [_records(table, fields, bucket) for table in found.records.values()]
-    senders = [_ordinals(path) for table in found.events.values() for path in table.paths(bucket)]
+    others = [*found.events.values(), *found.members.values()]
+    senders = [_ordinals(path) for table in others for path in table.paths(bucket)]
     ordinals = np.unique(np.concatenate([*(record[ORDINAL].to_numpy() for record in records), *senders]))
     columns: dict[str, pa.Array] = {ORDINAL: pa.array(ordinals.astype(np.int32))}
     owners, names = _names(found, known, ordinals, bucket)

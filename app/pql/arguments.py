@@ -55,10 +55,11 @@ def _segment(checking: Checking, expr: Expr) -> Node | None:
     if not isinstance(expr, Literal) or not isinstance(expr.value, str):
         checking.type_error('the id of a segment is written out, such as inSegment("id")', expr.span)
         return None
-    checking.references.add(expr.value)
-    if expr.value in checking.segments:
-        return checking.builder.condition("in_segment", payload=(expr.value,))
-    known = checking.segments if isinstance(checking.segments, Iterable) else ()
+    id_ = expr.value if expr.value in checking.segments else checking.aliases.get(expr.value, expr.value)
+    checking.references.add(id_)
+    if id_ in checking.segments:
+        return checking.builder.condition("in_segment", payload=(id_,))
+    known = (*checking.segments, *checking.aliases) if isinstance(checking.segments, Iterable) else ()
     suggestions = nearest(expr.value, known)
     message = f'there is no segment with the id "{expr.value}"{did_you_mean(suggestions)}'
     checking.error(DiagnosticKind.UNKNOWN_SEGMENT, message, expr.span, suggestions)

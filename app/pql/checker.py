@@ -1,12 +1,12 @@
 """Checks PQL text against a profile's schema and turns it into core nodes; the one entrance to the language for
 services and engine."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from app.errors import Diagnostic, DiagnosticKind, ExpressionRefused, Severity
 from app.pql import binders, calls, names, operators, times
-from app.pql.checking import Checking, Checks, comparable, unified
+from app.pql.checking import NO_ALIASES, Checking, Checks, comparable, unified
 from app.pql.core import Builder, Node
 from app.pql.facts import StreamingEligibility, streaming_eligibility
 from app.pql.nodes import (
@@ -62,10 +62,18 @@ class Checked:
         return not any(finding.severity is Severity.ERROR for finding in self.diagnostics)
 
 
-def check(text: str, schema: ObjectType, *, segments: Container[str], builder: Builder | None = None) -> Checked:
+def check(
+    text: str,
+    schema: ObjectType,
+    *,
+    segments: Container[str],
+    aliases: Mapping[str, str] = NO_ALIASES,
+    builder: Builder | None = None,
+) -> Checked:
     """Parse and check a segment's expression; never raises for a mistake in the text.
 
-    `segments` are the ids that `inSegment` may name; when they can be iterated over, near ones are suggested.
+    `segments` are the ids that `inSegment` may name, and `aliases` other names with the ids that they stand for; when
+    the former can be iterated over, near ones are suggested.
 
     >>> schema = ObjectType({"income": Scalar.NUMBER})
     >>> check("income>10", schema, segments=()).condition
@@ -77,7 +85,7 @@ def check(text: str, schema: ObjectType, *, segments: Container[str], builder: B
         tree = parse(text)
     except ExpressionRefused as refused:
         return Checked(refused.diagnostics, None, None, None, frozenset(), REFUSED)
-    checking = Checking(text, schema, segments, builder or Builder(), visit)
+    checking = Checking(text, schema, segments, builder or Builder(), visit, aliases)
     condition = run(segment(checking, tree))
     found = checking.diagnostics
     streaming = REFUSED if condition is None else streaming_eligibility(condition)

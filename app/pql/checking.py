@@ -2,7 +2,8 @@
 construct."""
 
 import difflib
-from collections.abc import Callable, Container, Generator, Iterable
+from collections.abc import Callable, Container, Generator, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from app.errors import Diagnostic, DiagnosticKind
@@ -19,6 +20,9 @@ SUGGESTIONS: Final = 5
 COMPARABLE_TIMES: Final = frozenset({Scalar.DATE, Scalar.TIMESTAMP})
 
 
+NO_ALIASES: Mapping[str, str] = MappingProxyType({})
+
+
 class Checking:
     """What the modules that check one construct each share. `visit` checks any expression in a scope."""
 
@@ -29,11 +33,13 @@ class Checking:
         segments: Container[str],
         builder: Builder,
         visit: "Callable[[Checking, Expr, Scope], Checks]",
+        aliases: Mapping[str, str] = NO_ALIASES,
     ) -> None:
         self.builder = builder
         self.fields = Fields(builder)
         self.schema = schema
         self.segments = segments
+        self.aliases = aliases
         self.references: set[str] = set()
         self.profile = builder.node("element", schema, payload=(0,))
         self._visit = visit

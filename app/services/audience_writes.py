@@ -68,7 +68,7 @@ async def create(
     _refuse_strange(type, fields)
     values: dict[str, Any] = dict(fields)
     if type == "EXTERNAL_SEGMENT":
-        return await external_audiences.create(database, clock, scope, external_audiences.NewExternal(**values))
+        return await external_audiences.create(database, lake, clock, scope, external_audiences.NewExternal(**values))
     view = await definitions.create(database, lake, clock, scope, definitions.NewDefinition(**values))
     return await _row(database, scope, view.id)
 
@@ -81,7 +81,7 @@ async def update(
     _refuse_strange(current.type, fields, whole=False)
     if current.type == "EXTERNAL_SEGMENT":
         changes = cast(external_audiences.ExternalChanges, fields)
-        return await external_audiences.update(database, clock, scope, current.id, etag, changes)
+        return await external_audiences.update(database, lake, clock, scope, current.id, etag, changes)
     rewritten = cast(definitions.DefinitionChanges, fields)
     await definitions.update(database, lake, clock, scope, current.id, etag, rewritten)
     return await _row(database, scope, current.id)

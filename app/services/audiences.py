@@ -1,23 +1,30 @@
 """Audiences: sets of people. Computed ones are made, changed and deleted together with their definitions."""
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, cast, func, literal, select
+from sqlalchemy import ColumnElement, String, and_, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import Clock
 from app.errors import ErrorCode, Refusal, StaleEtag
 from app.scope import Scope
 from app.services.filters import DateTimeFilter, OrderBy, StringFilter
-from app.services.paging import Key, Order, PageRequest, Slice, fetch_page
+from app.services.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.rows import as_row, get_rows, select_rows
-from app.storage.changes import audience_topic, publish
+from app.storage.changes import Changes, audience_topic, publish
+from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.definitions import DefinitionDependencyRow
 from app.storage.tenancy import within
 
+PATIENCE_SECONDS = 5.0
+"""How often a stream looks at its audience without having been woken."""
+
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_DEPENDENCIES: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
 _ORDER_COLUMNS = {
     "NAME": _AUDIENCES.name,
     "CREATED_AT": _AUDIENCES.created_at,
@@ -79,13 +86,13 @@ def audience_order(order: OrderBy | None) -> Order:
 
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, AudienceRow]:
-    """By raw id, or by the `audienceId` that the maker of an external audience gave it (if no other has the same)."""
+    """By raw id, or by the `audienceId` that its maker knows an external audience by; of several the oldest has it."""
     wanted = set(ids)
     found = await get_rows(session, AudienceRow, scope, wanted)
     if others := wanted - found.keys():
-        rows = list(await session.execute(select_rows(AudienceRow, scope).where(_AUDIENCES.audience_id.in_(others))))
-        times = Counter(row.audience_id for row in rows)
-        found |= {row.audience_id: as_row(AudienceRow, row) for row in rows if times[row.audience_id] == 1}
+        named = select_rows(AudienceRow, scope).where(_AUDIENCES.audience_id.in_(others))
+        newest_first = named.order_by(_AUDIENCES.created_at.desc(), _AUDIENCES.id.desc())
+        found |= {row.audience_id: as_row(AudienceRow, row) for row in await session.execute(newest_first)}
     return found
 
 
@@ -104,6 +111,37 @@ async def tell(session: AsyncSession, scope: Scope, *ids: str) -> None:
     await publish(session, *(audience_topic(scope.tenant, id_) for id_ in ids))
 
 
+async def watch(
+    database: Database, changes: Changes, clock: Clock, scope: Scope, id: str
+) -> AsyncGenerator[AudienceRow, None]:
+    """The audience as it is, then again whenever its fields, numbers or members have changed, until it is deleted.
+
+    Raises `Refusal` for an unknown id.
+    """
+    async with database.session() as session:
+        raw = (await required(session, scope, id)).id
+    async with changes.subscribe(audience_topic(scope.tenant, raw)) as wakeups:
+        told: tuple[Any, ...] | None = None
+        while True:
+            async with database.session() as session:
+                row = (await get_rows(session, AudienceRow, scope, [raw])).get(raw)
+            if row is None:
+                return
+            now = clock()
+            state = (*(getattr(row, column.name) for column in _AUDIENCES), expired(row, now))
+            if state != told:
+                told = state
+                yield row
+            # Bounded, so that a wake-up that got lost costs seconds; members also go without anybody's doing.
+            left = PATIENCE_SECONDS if row.expires_at is None else (row.expires_at - now).total_seconds()
+            await wakeups.wait(left if 0 < left < PATIENCE_SECONDS else PATIENCE_SECONDS)
+
+
+def expired(row: AudienceRow, now: datetime) -> bool:
+    """Whether the members have gone: they do at the very instant, whenever the row is brought to say so."""
+    return row.expires_at is not None and row.expires_at <= now
+
+
 async def page(
     session: AsyncSession,
     scope: Scope,
@@ -113,6 +151,42 @@ async def page(
 ) -> Slice[AudienceRow]:
     statement = select_rows(AudienceRow, scope).where(*(filter or AudienceFilter()).conditions())
     return await fetch_page(session, statement, audience_order(order), request, lambda row: as_row(AudienceRow, row))
+
+
+async def dependencies_by_audience(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[AudienceRow]]:
+    """The audiences that the expression of each refers to, by name."""
+    return await _related(session, scope, ids, request, _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id)
+
+
+async def dependents_by_audience(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[AudienceRow]]:
+    """The audiences whose expressions refer to each, by name."""
+    return await _related(session, scope, ids, request, _DEPENDENCIES.depends_on_id, _DEPENDENCIES.definition_id)
+
+
+async def dependency_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
+    statement = within(select(_DEPENDENCIES.definition_id, func.count()), DefinitionDependencyRow, scope.tenant)
+    grouped = statement.where(_DEPENDENCIES.definition_id.in_(ids)).group_by(_DEPENDENCIES.definition_id)
+    found = {id_: int(number) for id_, number in await session.execute(grouped)}
+    return {id_: found.get(id_, 0) for id_ in ids}
+
+
+async def _related(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest, this: Any, other: Any
+) -> dict[str, Slice[AudienceRow]]:
+    joined = select_rows(AudienceRow, scope).join(
+        DefinitionDependencyRow,
+        and_(
+            _DEPENDENCIES.organisation == _AUDIENCES.organisation,
+            _DEPENDENCIES.sandbox == _AUDIENCES.sandbox,
+            other == _AUDIENCES.id,
+        ),
+    )
+    order = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
+    return await fetch_pages(session, joined, this, order, request, ids, lambda row: as_row(AudienceRow, row))
 
 
 async def count(session: AsyncSession, scope: Scope, filter: AudienceFilter | None = None) -> int:

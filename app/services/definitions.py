@@ -213,11 +213,11 @@ async def dependents_by_definition(
 
 
 async def dependency_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
-    return await _related_counts(session, scope, ids, _DEPENDENCIES.definition_id)
+    return await _related_counts(session, scope, ids, _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id)
 
 
 async def dependent_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
-    return await _related_counts(session, scope, ids, _DEPENDENCIES.depends_on_id)
+    return await _related_counts(session, scope, ids, _DEPENDENCIES.depends_on_id, _DEPENDENCIES.definition_id)
 
 
 # ---------------------------------------------------------------- writes
@@ -493,22 +493,27 @@ def _same_audience() -> Any:
 async def _related(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest, this: Any, other: Any
 ) -> dict[str, Slice[DefinitionView]]:
-    joined = _views(scope).join(
-        DefinitionDependencyRow,
-        and_(
-            _DEPENDENCIES.organisation == _DEFINITIONS.organisation,
-            _DEPENDENCIES.sandbox == _DEFINITIONS.sandbox,
-            other == _DEFINITIONS.id,
-        ),
-    )
+    joined = _views(scope).join(DefinitionDependencyRow, _links(other))
     order = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
     return await fetch_pages(session, joined, this, order, request, ids, DefinitionView.of)
 
 
-async def _related_counts(session: AsyncSession, scope: Scope, ids: Sequence[str], this: Any) -> dict[str, int]:
-    statement = within(select(this, func.count()), DefinitionDependencyRow, scope.tenant)
-    found = {id_: int(number) for id_, number in await session.execute(statement.where(this.in_(ids)).group_by(this))}
+async def _related_counts(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], this: Any, other: Any
+) -> dict[str, int]:
+    statement = within(select(this, func.count()).select_from(DefinitionRow), DefinitionRow, scope.tenant)
+    counted = statement.join(DefinitionDependencyRow, _links(other)).where(this.in_(ids)).group_by(this)
+    found = {id_: int(number) for id_, number in await session.execute(counted)}
     return {id_: found.get(id_, 0) for id_ in ids}
+
+
+def _links(other: Any) -> Any:
+    """Joins dependencies to the definitions at one end of them: at the other there may be external audiences."""
+    return and_(
+        _DEPENDENCIES.organisation == _DEFINITIONS.organisation,
+        _DEPENDENCIES.sandbox == _DEFINITIONS.sandbox,
+        other == _DEFINITIONS.id,
+    )
 
 
 async def _write_version(

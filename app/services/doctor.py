@@ -108,7 +108,7 @@ async def _batches(sandbox: _Sandbox) -> AsyncIterator[Finding]:
         yield sandbox.finding("batches", f"batch {batch.id} is LOADING, but nobody loads it", advice)
 
 
-_LOADED = frozenset({"PROFILE", "EVENT"})
+_LOADED = frozenset({"PROFILE", "EVENT", "AUDIENCE"})
 """The kinds of datasets whose batches are files that were loaded."""
 _IN_TABLES = _LOADED | {"EXPORT"}
 """The kinds of datasets whose rows lie in a table of their own."""

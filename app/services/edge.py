@@ -51,13 +51,15 @@ def open_edge(
     datasets: Sequence[Dataset],
     shown: Snapshot,
     evaluated: Collection[str],
+    aliases: Mapping[str, str],
     now: datetime,
 ) -> Edge:
     """`shown` is the snapshot that people are read from: definitions over people of another identity graph are left to
-    their stored memberships. `evaluated` are the audiences that have any."""
+    their stored memberships. `evaluated` are audiences with known memberships, `aliases` other names of theirs.
+    """
     snapshots = {
         id_: shown if rule == shown.sources.rule else open_snapshot(lake, rule, datasets)
         for id_, rule in rules.items()
         if rule.identity_graph == shown.sources.rule.identity_graph
     }
-    return Edge(waves(definitions, snapshots, evaluated), snapshots, now)
+    return Edge(waves(definitions, snapshots, evaluated, aliases), snapshots, now)

@@ -42,21 +42,47 @@ class Vocabulary:
     schema: ObjectType
     segments: Mapping[str, str]
     """Names by id."""
+    aliases: Mapping[str, str]
+    """Ids by what the makers of external audiences know them by."""
     datasets: Sequence[Dataset]
 
     def check(self, expression: str, format: ExpressionFormat = ExpressionFormat.PQL_TEXT) -> Checked:
         """Positions in pql/json are those of the text that it stands for. Raises `ExpressionRefused` if it is not
         pql/json."""
-        return check(as_text(expression, format), self.schema, segments=self.segments)
+        return check(as_text(expression, format), self.schema, segments=self.segments, aliases=self.aliases)
 
 
 async def vocabulary(database: Database, lake: Lake, scope: Scope) -> Vocabulary:
     async with database.session() as session:
         sources = await data_sources(session, scope)
-        named = await session.execute(within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant))
-        segments = {row.id: row.name for row in named}
+        segments = await read_segments(session, scope)
     schema = await asyncio.to_thread(schema_of, lake.tenant(scope.tenant), sources)
-    return Vocabulary(schema, segments, sources)
+    return Vocabulary(schema, segments.names, segments.aliases, sources)
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """What `inSegment` may name: audiences, whose names these are by id.
+
+    The `external` ones have whom was uploaded, so also nobody; `aliases` are their ids by what their makers know them
+    by. Of several with the same one in different namespaces, that is the one that was made first.
+    """
+
+    names: Mapping[str, str]
+    external: frozenset[str]
+    aliases: Mapping[str, str]
+
+
+async def read_segments(session: AsyncSession, scope: Scope) -> Segments:
+    columns = (_AUDIENCES.id, _AUDIENCES.name, _AUDIENCES.audience_id, _AUDIENCES.type)
+    statement = within(select(*columns), AudienceRow, scope.tenant)
+    rows = list(await session.execute(statement.order_by(_AUDIENCES.created_at.desc(), _AUDIENCES.id.desc())))
+    external = [row for row in rows if row.type == "EXTERNAL_SEGMENT"]
+    return Segments(
+        {row.id: row.name for row in rows},
+        frozenset(row.id for row in external),
+        {row.audience_id: row.id for row in external},
+    )
 
 
 async def completions(
@@ -75,10 +101,10 @@ async def completions(
 
 
 async def data_sources(session: AsyncSession, scope: Scope) -> list[Dataset]:
-    """The tenant's datasets with people or events, oldest first."""
+    """The tenant's datasets with people, events or members, oldest first."""
     statement = within(select(_DATASETS.id, _DATASETS.kind), DatasetRow, scope.tenant)
     rows = await session.execute(
-        statement.where(_DATASETS.kind.in_(("PROFILE", "EVENT"))).order_by(_DATASETS.created_at, _DATASETS.id)
+        statement.where(_DATASETS.kind != "EXPORT").order_by(_DATASETS.created_at, _DATASETS.id)
     )
     return [Dataset(row.id, row.kind) for row in rows]
 

@@ -11,12 +11,14 @@ from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
+from app.engine.lake import Lake
 from app.errors import ErrorCode, Refusal, refuse_all
 from app.scope import Scope
 from app.services import datasets, folders
-from app.services.audiences import get_many, required, tell
+from app.services.audiences import expired, get_many, required, tell
 from app.services.lifecycle import HOLDERS, refuse_start, refuse_step, refuse_users
 from app.services.names import LONGEST_NAME, refuse_bad_labels, refuse_bad_name
+from app.services.uploaded_members import Joining, Written, landed_batches, publish, write_all
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -68,60 +70,71 @@ class ExternalChanges(TypedDict, total=False):
 _CHANGEABLE = tuple(ExternalChanges.__annotations__)
 
 
-async def create(database: Database, clock: Clock, scope: Scope, new: NewExternal) -> AudienceRow:
-    """Raises `Refusals` or `Refusal`."""
+async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewExternal) -> AudienceRow:
+    """Makes an audience of everybody who is in its dataset by now. Raises `Refusals` or `Refusal`."""
     refuse_all([*refuse_start("EXTERNAL_SEGMENT", new.lifecycle_state), *_misfits(new)])
     now = clock()
     id_ = new_id(now)
-    row = AudienceRow(
-        organisation=scope.organisation,
-        sandbox=scope.sandbox,
-        id=id_,
-        audience_id=new.audience_id or id_,
-        namespace=new.namespace,
-        type="EXTERNAL_SEGMENT",
-        evaluates_batch=False,
-        created_by=scope.user,
-        last_modified_by=scope.user,
-        created_at=now,
-        updated_at=now,
+    columns = {
+        "organisation": scope.organisation,
+        "sandbox": scope.sandbox,
+        "id": id_,
+        "audience_id": new.audience_id or id_,
+        "namespace": new.namespace,
+        "type": "EXTERNAL_SEGMENT",
+        "evaluates_batch": False,
+        "created_by": scope.user,
+        "last_modified_by": scope.user,
+        "created_at": now,
+        "updated_at": now,
         **_columns({name: getattr(new, name) for name in _CHANGEABLE}),
-    )
-    async with database.write(scope.tenant) as session:
-        await _refuse_taken_id(session, scope, new)
-        await _refuse_strangers(session, scope, new)
-        session.add(row)
-        await session.flush()
-        await tell(session, scope, id_)
-        return (await get_many(session, scope, [id_]))[id_]
+    }
+    while True:
+        people = await _everybody(database, lake, clock, scope, id_, new)
+        async with database.write(scope.tenant) as session:
+            await _refuse_taken_id(session, scope, new)
+            await _refuse_strangers(session, scope, new)
+            if not await people.still_hold(session, scope):
+                continue
+            session.add(AudienceRow(**columns))
+            await session.flush()
+            await people.join(session, scope)
+            await tell(session, scope, id_)
+            return (await get_many(session, scope, [id_]))[id_]
 
 
 async def update(
-    database: Database, clock: Clock, scope: Scope, id: str, etag: str | None, changes: ExternalChanges
+    database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, changes: ExternalChanges
 ) -> AudienceRow:
-    """Changes what is given. Raises as `create`, `StaleEtag` and `HasDependents`."""
-    now = clock()
-    async with database.write(scope.tenant) as session:
-        current = await required(session, scope, id, etag)
-        present = {name: getattr(current, name) for name in _CHANGEABLE}
-        merged = NewExternal(namespace=current.namespace, **{**present, **changes})
+    """Changes what is given; from another dataset come other members. Raises as `create`, `StaleEtag`, `HasDependents`.
+
+    Another `exclude_opt_out` takes effect with the next upload, as with the next job for a computed audience.
+    """
+    while True:
+        async with database.session() as session:
+            known = await required(session, scope, id, etag)
+        merged = _merged(known, changes)
         refuse_all(_misfits(merged))
-        await _refuse_strangers(session, scope, merged)
-        await refuse_step(session, scope, current.id, current.lifecycle_state, merged.lifecycle_state)
-        values = _columns(dict(changes))
-        if current.dataset_id != merged.dataset_id:
-            values |= {**emptied(now), "expires_at": None}
-        elif expired(current, now):
-            values |= emptied(current.expires_at)
-        elif current.expires_at is not None:
-            values["expires_at"] = current.expires_at + timedelta(days=merged.ttl_in_days - (current.ttl_in_days or 0))
-        await session.execute(
-            within(update_rows(AudienceRow), AudienceRow, scope.tenant)
-            .where(_AUDIENCES.id == current.id)
-            .values(revision=current.revision + 1, last_modified_by=scope.user, updated_at=now, **values)
-        )
-        await tell(session, scope, current.id)
-        return (await get_many(session, scope, [current.id]))[current.id]
+        moved = merged.dataset_id != known.dataset_id
+        people = await _everybody(database, lake, clock, scope, known.id, merged if moved else None)
+        async with database.write(scope.tenant) as session:
+            current = await required(session, scope, known.id, etag)
+            await _refuse_strangers(session, scope, merged)
+            if current.revision != known.revision or not await people.still_hold(session, scope):
+                continue
+            await refuse_step(session, scope, current.id, current.lifecycle_state, merged.lifecycle_state)
+            values = {
+                **_columns(dict(changes)),
+                **_lifetime(current, merged, clock()),
+                "revision": current.revision + 1,
+                "last_modified_by": scope.user,
+                "updated_at": clock(),
+            }
+            change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)
+            await session.execute(change.values(**values))
+            await people.join(session, scope)
+            await tell(session, scope, current.id)
+            return (await get_many(session, scope, [current.id]))[current.id]
 
 
 async def delete(database: Database, scope: Scope, id: str, etag: str | None = None) -> None:
@@ -135,12 +148,61 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
         )
 
 
+# ---------------------------------------------------------------- members
+
+
+async def expire(database: Database, clock: Clock) -> None:
+    """Brings the rows of audiences whose days are over to say so. Any process may do it, at any time."""
+    due = (_AUDIENCES.expires_at <= clock(), _AUDIENCES.membership_run_id.is_not(None))
+    async with database.session() as session:
+        # Every tenant's: the one read here that is not within one.
+        rows = await session.execute(select(_AUDIENCES.organisation, _AUDIENCES.sandbox, _AUDIENCES.id).where(*due))
+        found = [(Scope(row.organisation, row.sandbox, user="system"), row.id) for row in rows]
+    for scope, id_ in found:
+        async with database.write(scope.tenant) as session:
+            change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == id_, *due)
+            await session.execute(change.values(**{**emptied(None), "metrics_updated_at": _AUDIENCES.expires_at}))
+            await tell(session, scope, id_)
+
+
+@dataclass(frozen=True, slots=True)
+class _Everybody:
+    """The people of a dataset, written as members of an audience, and the batches that they are from."""
+
+    dataset_id: str | None = None
+    batches: Sequence[str] = ()
+    written: Written | None = None
+
+    async def still_hold(self, session: AsyncSession, scope: Scope) -> bool:
+        """Whether no batch has landed since: it could not know of the audience."""
+        return self.dataset_id is None or await landed_batches(session, scope, self.dataset_id) == self.batches
+
+    async def join(self, session: AsyncSession, scope: Scope) -> None:
+        if self.written is not None:
+            await publish(session, scope, self.written)
+
+
+async def _everybody(
+    database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, new: NewExternal | None
+) -> _Everybody:
+    if new is None or new.dataset_id is None:
+        return _Everybody()
+    audience = Joining(id, None, new.exclude_opt_out, new.ttl_in_days)
+    return _Everybody(new.dataset_id, *await write_all(database, lake, clock, scope, new.dataset_id, audience))
+
+
+def _lifetime(current: AudienceRow, merged: NewExternal, now: datetime) -> dict[str, Any]:
+    """What an edit makes of the members and of when they go."""
+    if current.dataset_id != merged.dataset_id:
+        return {**emptied(now), "expires_at": None}
+    if current.expires_at is None:
+        return {}
+    if expired(current, now):
+        return emptied(current.expires_at)
+    return {"expires_at": current.expires_at + timedelta(days=merged.ttl_in_days - (current.ttl_in_days or 0))}
+
+
 # ---------------------------------------------------------------- rules
-
-
-def expired(row: AudienceRow, now: datetime) -> bool:
-    """Members go at the very instant, whenever the row is brought to say so."""
-    return row.expires_at is not None and row.expires_at <= now
 
 
 def emptied(at: datetime | None) -> dict[str, Any]:
@@ -152,6 +214,11 @@ def emptied(at: datetime | None) -> dict[str, Any]:
         "metrics_updated_at": at,
         "metrics_job_id": None,
     }
+
+
+def _merged(current: AudienceRow, changes: ExternalChanges) -> NewExternal:
+    present = {name: getattr(current, name) for name in _CHANGEABLE}
+    return NewExternal(namespace=current.namespace, **{**present, **changes})
 
 
 def _misfits(new: NewExternal) -> list[Refusal]:

@@ -72,10 +72,14 @@ async def live_definitions(session: AsyncSession, scope: Scope, *, edge: bool = 
 
 
 def waves(
-    definitions: Iterable[LiveDefinition], snapshots: Mapping[str, Snapshot], evaluated: Collection[str]
+    definitions: Iterable[LiveDefinition],
+    snapshots: Mapping[str, Snapshot],
+    evaluated: Collection[str],
+    aliases: Mapping[str, str],
 ) -> list[Wave]:
     """The definitions whose merge policy has a snapshot, in order. References to others read what is stored of the
-    `evaluated`. One that does not check any more is left out with a warning; the next job tells its owner why."""
+    `evaluated`, which may be named by their `aliases`. One that does not check any more is left out with a warning; the
+    next job tells its owner why."""
     builders = {policy: Builder() for policy in snapshots}
     given = [definition for definition in definitions if definition.merge_policy_id in snapshots]
     known = {definition.id for definition in given} | set(evaluated)
@@ -84,7 +88,7 @@ def waves(
     policies: dict[str, str] = {}
     for one in given:
         schema, builder = snapshots[one.merge_policy_id].schema, builders[one.merge_policy_id]
-        checked = check(one.expression, schema, segments=known, builder=builder)
+        checked = check(one.expression, schema, segments=known, aliases=aliases, builder=builder)
         if checked.condition is None:
             log.warning("definition %s is not streamed: %s", one.id, next(iter(checked.diagnostics)).message)
             continue

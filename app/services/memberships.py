@@ -8,9 +8,10 @@ made on. A new head replaces the patches on the old one by being another.
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.membership import Membership, MembershipFiles
@@ -99,18 +100,26 @@ def patch_run(turn: int) -> str:
 
 
 async def read_heads(
-    session: AsyncSession, scope: Scope, runs: Mapping[str, str] | None = None, turn: int = 0
+    session: AsyncSession,
+    scope: Scope,
+    runs: Mapping[str, str] | None = None,
+    turn: int = 0,
+    *,
+    now: datetime | None = None,
 ) -> Heads:
-    """The heads as they are now, or those of the `runs` (audience → run) with the patches up to `turn`."""
-    known = await head_runs(session, scope) if runs is None else runs
+    """The heads as they are at `now`, or those of the `runs` (audience → run) with the patches up to `turn`."""
+    known = await head_runs(session, scope, now) if runs is None else runs
     patches = await _patches(session, scope, None if runs is None else turn)
     return Heads(known, await _files(session, scope, set(known.values())), patches)
 
 
-async def head_runs(session: AsyncSession, scope: Scope) -> dict[str, str]:
-    """The newest run of each audience that has one."""
+async def head_runs(session: AsyncSession, scope: Scope, now: datetime | None = None) -> dict[str, str]:
+    """The newest run of each audience that has one and whose members have not expired by `now`."""
     statement = within(select(_AUDIENCES.id, _AUDIENCES.membership_run_id), AudienceRow, scope.tenant)
-    rows = await session.execute(statement.where(_AUDIENCES.membership_run_id.is_not(None)))
+    there = statement.where(_AUDIENCES.membership_run_id.is_not(None))
+    if now is not None:
+        there = there.where(or_(_AUDIENCES.expires_at.is_(None), _AUDIENCES.expires_at > now))
+    rows = await session.execute(there)
     return {row.id: row.membership_run_id for row in rows}
 
 

@@ -11,15 +11,17 @@ from app.clock import Clock
 from app.engine.lake import Lake
 from app.engine.membership import Membership, MembershipFiles
 from app.engine.profiles import Event, Key, MergeRule, Person, Snapshot, find_person, open_snapshot
+from app.engine.uploaded import payloads
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 from app.services.edge import Edge, open_edge
-from app.services.expressions import data_sources
+from app.services.expressions import data_sources, read_segments
 from app.services.live_definitions import live_definitions
 from app.services.memberships import Heads, read_heads
 from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_of
 from app.services.merge_policies import get_many as get_policies
 from app.services.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
+from app.services.uploaded_members import payload_sources
 from app.storage.database import Database
 
 MEMBERS_NOW = ("REALIZED", "EXISTING")
@@ -191,6 +193,21 @@ class ProfileReader:
     async def membership_counts(self, keys: Sequence[Key], status: Collection[str] | None = None) -> dict[Key, int]:
         return {key: len(members) for key, members in (await self._all_memberships(keys, status)).items()}
 
+    async def payloads(self, pairs: Sequence[tuple[str, Key]]) -> dict[tuple[str, Key], dict[str, Any] | None]:
+        """What the rows of external members say of them, by (audience, person); None for computed audiences."""
+        async with self._database.session() as session:
+            sources = await payload_sources(session, self._scope, {audience for audience, _ in pairs})
+
+        def read() -> dict[tuple[str, Key], dict[str, Any] | None]:
+            found: dict[tuple[str, Key], dict[str, Any] | None] = dict.fromkeys(pairs)
+            for audience, (dataset, batches) in sources.items():
+                keys = [key for one, key in pairs if one == audience]
+                said = payloads(self._lake, dataset.id, keys, set(batches), dataset.identity_column or "")
+                found |= {(audience, key): said.get(key, {}) for key in keys}
+            return found
+
+        return await asyncio.to_thread(read)
+
     # ------------------------------------------------------------ how
 
     async def _snapshot(self) -> Snapshot:
@@ -213,7 +230,7 @@ class ProfileReader:
 
     async def _read_heads(self) -> Heads:
         async with self._database.session() as session:
-            return await read_heads(session, self._scope)
+            return await read_heads(session, self._scope, now=self._clock())
 
     async def _edge(self) -> Edge | None:
         """None when the sandbox has no EDGE definitions."""
@@ -228,9 +245,11 @@ class ProfileReader:
                 return None
             policies = await get_policies(session, self._scope, {one.merge_policy_id for one in definitions})
             datasets = await data_sources(session, self._scope)
+            segments = await read_segments(session, self._scope)
         rules = {id_: rule_of(policy) for id_, policy in policies.items()}
         heads, shown, now = await self._heads(), await self._snapshot(), self._clock()
-        return await asyncio.to_thread(open_edge, self._lake, definitions, rules, datasets, shown, heads.audiences, now)
+        known, aliases = heads.audiences | segments.external, segments.aliases
+        return await asyncio.to_thread(open_edge, self._lake, definitions, rules, datasets, shown, known, aliases, now)
 
     def _member_page(
         self, heads: Heads, definition_id: str, request: PageRequest, after: Key | None, wanted: frozenset[str]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +20,8 @@ from app.pql.checker import check
 from app.pql.consent import with_consent
 from app.pql.core import Builder, Node
 from app.scope import Scope
-from app.services.expressions import data_sources
+from app.services.audiences import tell
+from app.services.expressions import data_sources, read_segments
 from app.services.memberships import Heads, head_runs, read_heads
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
@@ -101,7 +102,8 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
         datasets = await data_sources(session, scope)
         consent = await _consents(session, scope, parts)
         fixed = job.snapshot or {}
-        heads = await read_heads(session, scope, fixed.get("heads"), fixed.get("turn", 0))
+        heads = await read_heads(session, scope, fixed.get("heads"), fixed.get("turn", 0), now=job_run.clock())
+        segments = await read_segments(session, scope)
     if len(policies) > 1:
         # One evaluation reads one view: results of another view's people would be wrong, so there are none.
         names = ", ".join(repr(policies[id_].name) for id_ in sorted(policies))
@@ -124,17 +126,20 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
         evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
         snapshot = await asyncio.to_thread(reopen, lake.tenant(job_run.tenant), rule, datasets, pinned["lake"])
     state = _Run(scope, evaluated_at, snapshot, parts, heads)
-    _check(state, consent)
+    _check(state, consent, {*parts, *heads.audiences, *segments.external}, segments.aliases)
     return state
 
 
-def _check(state: _Run, consent: Mapping[str, bool]) -> None:
-    """Conditions of what still checks against the schema of the data; errors of the rest and of what refers to it."""
+def _check(state: _Run, consent: Mapping[str, bool], known: Collection[str], aliases: Mapping[str, str]) -> None:
+    """Conditions of what still checks against the schema of the data; errors of the rest and of what refers to it.
+
+    `known` are the segments that expressions may name, `aliases` other names of theirs.
+    """
     builder = Builder()
-    known = set(state.parts) | state.heads.audiences
     references: dict[str, frozenset[str]] = {}
     for id_, part in state.parts.items():
-        checked = check(part.expression, state.snapshot.schema, segments=known, builder=builder)
+        schema = state.snapshot.schema
+        checked = check(part.expression, schema, segments=known, aliases=aliases, builder=builder)
         if checked.condition is None:
             first = next(iter(checked.diagnostics))
             message = (
@@ -311,6 +316,7 @@ async def _publish_head(
             metrics_job_id=job_run.job.id,
         )
     )
+    await tell(session, state.scope, id_)
 
 
 # ---------------------------------------------------------------- reads

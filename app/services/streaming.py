@@ -18,7 +18,7 @@ from app.engine.membership import BucketCounts, Membership, MembershipFiles
 from app.engine.profiles import MergeRule, Snapshot, open_snapshot
 from app.engine.touched import Touched, touched
 from app.scope import Scope
-from app.services.expressions import data_sources
+from app.services.expressions import data_sources, read_segments
 from app.services.live_definitions import Wave, has_live_definitions, live_definitions, waves
 from app.services.memberships import NO_RUN, Heads, head_runs, patch_run, read_heads
 from app.services.merge_policies import get_many as get_policies
@@ -128,7 +128,8 @@ async def _prepare(database: Database, lake: Lake, clock: Clock, turn: Turn) -> 
         definitions = await live_definitions(session, scope)
         policies = await get_policies(session, scope, {definition.merge_policy_id for definition in definitions})
         datasets = await data_sources(session, scope)
-        heads = await read_heads(session, scope)
+        heads = await read_heads(session, scope, now=clock())
+        segments = await read_segments(session, scope)
     tenant = lake.tenant(turn.tenant)
     rules: dict[str, MergeRule] = {id_: rule_of(policy) for id_, policy in policies.items()}
 
@@ -139,7 +140,8 @@ async def _prepare(database: Database, lake: Lake, clock: Clock, turn: Turn) -> 
         }
 
     snapshots = await asyncio.to_thread(opened)
-    ordered = await asyncio.to_thread(waves, definitions, snapshots, heads.audiences)
+    stored = heads.audiences | segments.external
+    ordered = await asyncio.to_thread(waves, definitions, snapshots, stored, segments.aliases)
     people = await asyncio.to_thread(touched, tenant, [(batch.dataset_id, batch.batch_id) for batch in batches])
     return _Work(scope, batches, clock(), heads, ordered, snapshots, people)
 

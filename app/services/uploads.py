@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.engine.reading import FileFormat
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope, Tenant
 from app.services import datasets
+from app.services import uploaded_members as members
 from app.services.streaming import batch_landed
 from app.storage.database import Database
 from app.storage.ids import new_id
@@ -28,6 +30,11 @@ log = logging.getLogger(__name__)
 FORMATS: dict[str, FileFormat] = {"csv": "CSV", "ndjson": "NDJSON", "jsonl": "NDJSON", "parquet": "PARQUET"}
 """Ending of a file's name → format."""
 
+_SHAPES: Mapping[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
+    "PROFILE": "PROFILE",
+    "EVENT": "EVENT",
+    "AUDIENCE": "AUDIENCE",
+}
 _LEASE = timedelta(seconds=60)
 _BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
 _DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
@@ -86,16 +93,18 @@ async def _load(
     tenant = lake.tenant(scope.tenant)
     renewing = asyncio.create_task(_renew(database, clock, scope.tenant, batch.id))
     try:
-        loaded = await asyncio.to_thread(ingest, tenant, dataset.id, shape, file, format, batch.id)
-    except Refusal as refusal:
-        await _end(database, scope.tenant, batch, {"status": "FAILED", "error": refusal.message})
-        raise
-    except Exception:
-        await _end(database, scope.tenant, batch, {"status": "FAILED", "error": "internal error, see the log"})
-        raise
+        try:
+            loaded = await asyncio.to_thread(ingest, tenant, dataset.id, shape, file, format, batch.id)
+        except Refusal as refusal:
+            await _end(database, scope.tenant, batch, {"status": "FAILED", "error": refusal.message})
+            raise
+        except Exception:
+            await _end(database, scope.tenant, batch, {"status": "FAILED", "error": "internal error, see the log"})
+            raise
+        # From here on the rows are there: should this process die, another one lands the batch.
+        await _land(database, lake, clock, scope.tenant, dataset, batch, loaded)
     finally:
         renewing.cancel()
-    await _land(database, clock, scope.tenant, batch, loaded)
     async with database.session() as session:
         fresh = (await datasets.batches_get_many(session, scope, [batch.id]))[batch.id]
     return Uploaded(fresh, loaded.rejected)
@@ -113,7 +122,10 @@ async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
             outcome = {"status": "FAILED", "error": "the process that loaded it died: send the file again"}
             await _end(database, tenant, batch, outcome)
         else:
-            await _land(database, clock, tenant, batch, landed)
+            async with database.session() as session:
+                scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
+                dataset = (await datasets.get_many(session, scope, [batch.dataset_id]))[batch.dataset_id]
+            await _land(database, lake, clock, tenant, dataset, batch, landed)
         log.info("batch %s was left unfinished and is %s now", batch.id, "ACTIVE" if landed else "FAILED")
 
 
@@ -123,11 +135,7 @@ def _shape(dataset: DatasetRow) -> DatasetShape:
             f"{dataset.name!r} is a dataset of kind {dataset.kind}, which export jobs fill: upload into another one"
         )
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
-    if dataset.kind == "AUDIENCE":
-        message = f"{dataset.name!r} is a dataset of kind AUDIENCE, and members cannot be uploaded yet"
-        raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
-    kind: Literal["PROFILE", "EVENT"] = "PROFILE" if dataset.kind == "PROFILE" else "EVENT"
-    return DatasetShape(kind, dataset.identity_column, dataset.namespace, dataset.timestamp_column)
+    return DatasetShape(_SHAPES[dataset.kind], dataset.identity_column, dataset.namespace, dataset.timestamp_column)
 
 
 async def _begin(database: Database, clock: Clock, scope: Scope, dataset: DatasetRow) -> BatchRow:
@@ -146,7 +154,9 @@ async def _begin(database: Database, clock: Clock, scope: Scope, dataset: Datase
         created_by=scope.user,
         created_at=now,
     )
-    async with database.write() as session:
+    async with database.write(scope.tenant) as session:
+        if dataset.id not in await datasets.get_many(session, scope, [dataset.id]):
+            raise Refusal(ErrorCode.NOT_FOUND, f"the dataset {dataset.name!r} is being deleted", ("dataset_id",))
         session.add(batch)
     return batch
 
@@ -171,21 +181,38 @@ async def _end(database: Database, tenant: Tenant, batch: BatchRow, values: dict
         return await _settle(session, tenant, batch.id, values)
 
 
-async def _land(database: Database, clock: Clock, tenant: Tenant, batch: BatchRow, loaded: Ingested) -> None:
-    """The batch is ACTIVE, its rows count in the dataset and its people wait for streaming, in one transaction."""
+async def _land(
+    database: Database,
+    lake: Lake,
+    clock: Clock,
+    tenant: Tenant,
+    dataset: DatasetRow,
+    batch: BatchRow,
+    loaded: Ingested,
+) -> None:
+    """The batch is ACTIVE, its rows count in the dataset, its people are members and wait for streaming, at once."""
+    scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
     values = {
         "status": "ACTIVE",
         "row_count": loaded.row_count,
         "rejected_rows": loaded.rejected_rows,
         "bytes": loaded.bytes,
     }
-    async with database.write() as session:
-        if await _settle(session, tenant, batch.id, values):
-            grown = within(update(DatasetRow), DatasetRow, tenant).where(_DATASETS.id == batch.dataset_id)
-            rows = _DATASETS.row_count + loaded.row_count
-            await session.execute(grown.values(row_count=rows, updated_at=clock()))
-            scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
-            await batch_landed(session, scope, batch.dataset_id, batch.id, loaded.version, clock())
+    while True:
+        written = None
+        if dataset.kind == "AUDIENCE":
+            written = await members.write(database, lake, clock, scope, batch.id, dataset.id, [batch.id])
+        async with database.write(tenant) as session:
+            if written is not None and not await members.still_holds(session, scope, dataset.id, written):
+                continue  # Another batch, or an edit of an audience, came first: these people join what it left.
+            if await _settle(session, tenant, batch.id, values):
+                grown = within(update(DatasetRow), DatasetRow, tenant).where(_DATASETS.id == batch.dataset_id)
+                rows = _DATASETS.row_count + loaded.row_count
+                await session.execute(grown.values(row_count=rows, updated_at=clock()))
+                if written is not None:
+                    await members.publish(session, scope, written)
+                await batch_landed(session, scope, batch.dataset_id, batch.id, loaded.version, clock())
+            return
 
 
 async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: dict[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What a process with a worker does beside its jobs: settles lost batches and clears away; knows no job."""
+"""What a process with a worker does beside its jobs: settles what is lost or over, and clears away; knows no job."""
 
 import asyncio
 import logging
@@ -10,6 +10,7 @@ from app.clock import Clock
 from app.engine.lake import Lake
 from app.services import previews, retention
 from app.services.export_runs import tidy
+from app.services.external_audiences import expire
 from app.services.uploads import reconcile
 from app.storage.database import Database, is_unavailable
 
@@ -34,13 +35,14 @@ class House:
     ) -> None:
         """Looks at once and then every so many seconds, until `stop` is set."""
         await asyncio.gather(
-            _again(self.settle, "lost batches wait", settle_every, stop),
+            _again(self.settle, "lost batches and expired members wait", settle_every, stop),
             _again(self.clean, "nothing is cleared away", clean_every, stop),
         )
 
     async def settle(self) -> None:
         await reconcile(self.database, self.lake, self.clock)
         await tidy(self.database, self.lake)
+        await expire(self.database, self.clock)
 
     async def clean(self) -> None:
         await retention.clean(self.database, self.lake, self.clock, self.keep_for)

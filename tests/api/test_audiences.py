@@ -1,9 +1,20 @@
 """Audiences: made, changed, replaced, deleted and counted; what is refused, and that nothing changed then."""
 
+import base64
+import io
+import json
+from datetime import timedelta
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from gql.transport.exceptions import TransportQueryError
+
 from app.api.global_ids import global_id
+from app.clock import FixedClock
 from tests.api.conftest import Api
+from tests.api.test_subscriptions import by_sse, by_websocket
 
 FIELDS = """id audienceId name description type origin namespace lifecycleState evaluationMethods excludeOptOut labels
   ttlInDays expiresAt audienceMeta linkedAudienceRef { flowId aoWorkflowId payloadFieldGroupRef audienceFolderId }
@@ -101,7 +112,7 @@ async def test_a_computed_audience_comes_with_its_definition(api: Api) -> None:
     assert [warning["kind"] for warning in twin["warnings"]] == ["DUPLICATE"]
 
 
-async def test_an_external_audience_is_found_by_what_its_maker_calls_it(api: Api) -> None:
+async def test_an_external_audience_is_found_by_what_its_maker_calls_it(api: Api, clock: FixedClock) -> None:
     dataset = await members_dataset(api)
     ref = {"flowId": "f1", "audienceFolderId": "a1"}
     payload = await create(
@@ -154,10 +165,11 @@ async def test_an_external_audience_is_found_by_what_its_maker_calls_it(api: Api
         ],
     }
     assert await everything(api) == [found]
+    clock.advance(timedelta(seconds=1))
     twin = await made(api, name="Twin", type="EXTERNAL_SEGMENT", audienceId="partner-7", namespace="AAMTraits")
     assert twin == "partner-7"
     ambiguous = await api.query('{ audience(id: "partner-7") { name } }')
-    assert ambiguous["audience"] is None, "two namespaces have it: say which by the global id"
+    assert ambiguous["audience"] == {"name": "Partners"}, "the one that was made first, in every place"
 
 
 async def test_defaults_of_an_external_audience(api: Api) -> None:
@@ -411,3 +423,223 @@ async def test_metrics_are_written_for_many_audiences_or_for_none(api: Api) -> N
     ]
     assert await everything(api) == before
     assert [error["code"] for error in (await count(api, []))["errors"]] == ["LIMIT_EXCEEDED"]
+
+
+MEMBERS = b"customer,score,note\n00001,1.5,old\n00009,2,\n"
+IN_IT = """query ($id: ID!) { audience(id: $id) { expiresAt metrics { totalProfiles byNamespace { namespace count } }
+  members { totalCount nodes { status lastQualificationTime payload
+    profile { profileId identities { namespace id primary } attributes } } } } }"""
+
+
+async def external(api: Api, dataset: str, **values: Any) -> str:
+    return await made(api, name="Partners", type="EXTERNAL_SEGMENT", audienceId="partners", datasetId=dataset, **values)
+
+
+async def load(api: Api, dataset: str, content: bytes, format: str = "CSV") -> dict[str, Any]:
+    payload: dict[str, Any] = (await api.upload(dataset, content, format)).json()["data"]["uploadBatch"]
+    assert payload["errors"] == []
+    return payload
+
+
+async def members_of(api: Api, id_: str = "partners") -> dict[str, tuple[str, str, Any]]:
+    """Status, time and payload by profile."""
+    found = (await api.query(IN_IT, id=id_))["audience"]
+    nodes = found["members"]["nodes"]
+    assert found["members"]["totalCount"] == len(nodes) == found["metrics"]["totalProfiles"]
+    return {
+        node["profile"]["profileId"]: (node["status"], node["lastQualificationTime"], node["payload"]) for node in nodes
+    }
+
+
+async def test_the_people_of_a_batch_are_members_with_what_it_says_of_them(api: Api) -> None:
+    await api.loaded()
+    dataset = await members_dataset(api)
+    await external(api, dataset, ttlInDays=7)
+    batch = await load(api, dataset, MEMBERS)
+    assert (batch["batch"]["rowCount"], batch["rejected"]) == (2, [])
+    found = (await api.query(IN_IT, id="partners"))["audience"]
+    assert found["expiresAt"] == "2026-06-22T12:00:00Z"
+    assert found["metrics"] == {"totalProfiles": 2, "byNamespace": [{"namespace": "crm", "count": 2}]}
+    nodes = sorted(found["members"]["nodes"], key=lambda node: node["profile"]["profileId"])
+    assert found["members"]["totalCount"] == 2
+    assert nodes == [
+        {
+            "status": "REALIZED",
+            "lastQualificationTime": "2026-06-15T12:00:00Z",
+            "payload": payload,
+            "profile": {
+                "profileId": f"crm:{customer}",
+                "identities": [{"namespace": "crm", "id": customer, "primary": True}],
+                "attributes": {"identityMap": {"crm": [{"id": customer, "primary": True}]}},
+            },
+        }
+        for customer, payload in (("00001", {"score": 1.5, "note": "old"}), ("00009", {"score": 2}))
+    ]
+    unknown = await api.query(
+        '{ profile(id: "crm:00009") { memberships { nodes { audience { audienceId } payload } } } }'
+    )
+    assert unknown["profile"]["memberships"]["nodes"] == [
+        {"audience": {"audienceId": "partners"}, "payload": {"score": 2}}
+    ]
+    fields = (await api.query('{ pql { check(expression: "score > 1") { ok } } }'))["pql"]["check"]
+    assert fields == {"ok": False}, "payload columns are no attributes of people"
+
+
+@pytest.mark.parametrize("format", ["NDJSON", "PARQUET"])
+async def test_members_come_in_every_format(api: Api, format: str) -> None:
+    dataset = await members_dataset(api)
+    await external(api, dataset)
+    rows = [{"customer": "00001", "score": 1.5, "tags": ["a"]}, {"customer": "00009", "score": 2.0, "tags": []}]
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    lines = "\n".join(json.dumps(row) for row in rows).encode()
+    await load(api, dataset, sink.getvalue() if format == "PARQUET" else lines, format)
+    assert {id_: payload for id_, (_, _, payload) in (await members_of(api)).items()} == {
+        "crm:00001": {"score": 1.5, "tags": ["a"]},
+        "crm:00009": {"score": 2, "tags": []},
+    }
+
+
+async def test_a_later_batch_adds_members_and_tells_more_of_the_old_ones(api: Api, clock: FixedClock) -> None:
+    dataset = await members_dataset(api)
+    await external(api, dataset, ttlInDays=7)
+    await load(api, dataset, MEMBERS)
+    clock.advance(timedelta(days=2))
+    await load(api, dataset, b"customer,score\n00001,7\n00005,3\n")
+    assert await members_of(api) == {
+        "crm:00001": ("EXISTING", "2026-06-15T12:00:00Z", {"score": 7}),
+        "crm:00005": ("REALIZED", "2026-06-17T12:00:00Z", {"score": 3}),
+        "crm:00009": ("EXISTING", "2026-06-15T12:00:00Z", {"score": 2}),
+    }
+    assert (await api.query(IN_IT, id="partners"))["audience"]["expiresAt"] == "2026-06-24T12:00:00Z"
+
+
+async def test_an_audience_sees_who_was_loaded_before_it_was_made(api: Api, clock: FixedClock) -> None:
+    dataset, other = await members_dataset(api), await members_dataset(api, "others")
+    await load(api, dataset, MEMBERS)
+    await load(api, other, b"customer\n00007\n")
+    clock.advance(timedelta(days=1))
+    await external(api, dataset)
+    assert set(await members_of(api)) == {"crm:00001", "crm:00009"}
+    assert (await api.query(IN_IT, id="partners"))["audience"]["expiresAt"] == "2026-07-16T12:00:00Z"
+    assert (await update(api, id="partners", datasetId=other))["errors"] == []
+    assert set(await members_of(api)) == {"crm:00007"}
+    assert (await update(api, id="partners", datasetId=None))["audience"]["metrics"]["totalProfiles"] == 0
+    assert await members_of(api) == {}
+
+
+async def test_who_opted_out_is_no_member_unless_the_audience_says_so(api: Api) -> None:
+    profiles = await api.dataset("people", "PROFILE")
+    people = b'{"customer": "00001", "optInOut": {"globalOptout": true}}\n{"customer": "00002"}\n'
+    assert (await api.upload(profiles, people, "NDJSON")).json()["data"]["uploadBatch"]["errors"] == []
+    dataset = await members_dataset(api)
+    await external(api, dataset)
+    await made(api, name="All", type="EXTERNAL_SEGMENT", audienceId="all", datasetId=dataset, excludeOptOut=False)
+    await load(api, dataset, b"customer\n00001\n00002\n00003\n")
+    assert set(await members_of(api)) == {"crm:00002", "crm:00003"}
+    assert set(await members_of(api, "all")) == {"crm:00001", "crm:00002", "crm:00003"}
+
+
+async def test_a_file_of_members_that_cannot_be_used_changes_nothing(api: Api) -> None:
+    dataset = await members_dataset(api)
+    await external(api, dataset)
+    await load(api, dataset, MEMBERS)
+    before = await members_of(api)
+    for content, words in (
+        (b"client\n1\n", "there is no identity column"),
+        (b"customer,score\n,1\n", "customer: the identity is missing"),
+        (b"customer,identityMap\n1,x\n", 'the column "identityMap" would link people'),
+    ):
+        refused = (await api.upload(dataset, content)).json()["data"]["uploadBatch"]
+        assert refused["batch"] is None
+        assert [(error["code"], error["path"]) for error in refused["errors"]] == [("INVALID_INPUT", ["input", "file"])]
+        assert words in refused["errors"][0]["message"]
+    assert await members_of(api) == before
+
+
+async def test_an_expression_sees_external_members_by_either_id(api: Api, working: None) -> None:
+    await api.loaded()
+    dataset = await members_dataset(api)
+    await external(api, dataset)
+    raw = (await api.query('{ audience(id: "partners") { id } }'))["audience"]["id"]
+    raw = base64.b64decode(raw).decode().partition(":")[2]
+    empty = await made(api, name="Nobody", type="EXTERNAL_SEGMENT")
+    ids = [
+        await api.define("By name", 'inSegment("partners")'),
+        await api.define("By id", f'inSegment("{raw}") and xEvent.sum(dollars) > 500'),
+        await api.define("Nobody here", f'inSegment("{empty}")'),
+        await api.define("The rest", 'not inSegment("partners")'),
+    ]
+    await load(api, dataset, MEMBERS)
+    assert await api.ended(await api.start()) == {"status": "SUCCEEDED", "errors": []}
+    found = [set(await members_of_definition(api, id_)) for id_ in ids]
+    assert found == [{"crm:00001", "crm:00009"}, {"crm:00001"}, set(), {"crm:00002"}]
+    document = "query ($id: ID!) { audience(id: $id) { dependents { totalCount nodes { name } } jobs { totalCount } } }"
+    told = (await api.query(document, id="partners"))["audience"]
+    assert [node["name"] for node in told["dependents"]["nodes"]] == ["By id", "By name", "The rest"]
+    assert (told["dependents"]["totalCount"], told["jobs"]["totalCount"]) == (3, 0)
+    refers = "query ($id: ID!) { audience(id: $id) { dependencies { totalCount nodes { audienceId type } } } }"
+    assert (await api.query(refers, id=ids[0]))["audience"]["dependencies"] == {
+        "totalCount": 1,
+        "nodes": [{"audienceId": "partners", "type": "EXTERNAL_SEGMENT"}],
+    }
+    refused = await delete(api, id="partners")
+    assert [error["message"] for error in refused["errors"]] == [
+        "'By id', 'By name', 'The rest' refer to it by inSegment: change or delete them first"
+    ]
+    unknown = await create(api, name="Wrong", expression='inSegment("partner")')
+    assert [error["diagnostics"][0]["kind"] for error in unknown["errors"]] == ["UNKNOWN_SEGMENT"]
+
+
+async def members_of_definition(api: Api, id_: str) -> list[str]:
+    document = "query ($id: ID!) { audience(id: $id) { members { nodes { profile { profileId } } } } }"
+    nodes = (await api.query(document, id=id_))["audience"]["members"]["nodes"]
+    return [node["profile"]["profileId"] for node in nodes]
+
+
+async def test_metrics_are_none_at_the_instant_of_expiry(api: Api, clock: FixedClock) -> None:
+    dataset = await members_dataset(api)
+    await external(api, dataset, ttlInDays=7)
+    await load(api, dataset, MEMBERS)
+    clock.advance(timedelta(days=7))
+    assert await members_of(api) == {}
+    document = (
+        '{ audience(id: "partners") { name expiresAt metrics { totalProfiles updatedAt byNamespace { count } } } }'
+    )
+    assert (await api.query(document))["audience"] == {
+        "name": "Partners",
+        "expiresAt": "2026-06-22T12:00:00Z",
+        "metrics": {"totalProfiles": 0, "updatedAt": "2026-06-22T12:00:00Z", "byNamespace": []},
+    }
+
+
+@pytest.mark.parametrize("way", [by_websocket, by_sse])
+async def test_an_audience_is_watched(api: Api, port: int, working: None, way: Any) -> None:
+    await api.loaded()
+    id_ = await made(api, name="A", expression=COMPUTED)
+    watch = """subscription ($id: ID!) { audienceUpdated(id: $id) {
+      name etag metrics { totalProfiles } members { totalCount } } }"""
+    stream = way(port, watch, id=id_)
+    assert (await anext(stream))["audienceUpdated"] == {
+        "name": "A",
+        "etag": "1",
+        "metrics": None,
+        "members": {"totalCount": 0},
+    }
+    await update(api, id=id_, name="B")
+    assert (await anext(stream))["audienceUpdated"]["name"] == "B"
+    await api.start(id_)
+    assert (await anext(stream))["audienceUpdated"] == {
+        "name": "B",
+        "etag": "2",
+        "metrics": {"totalProfiles": 2},
+        "members": {"totalCount": 2},
+    }
+    await delete(api, id=id_)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    for sandbox, unknown in (("prod", id_), ("dev", id_)):
+        with pytest.raises(TransportQueryError) as refused:
+            await anext(way(port, watch, sandbox=sandbox, id=unknown))
+        (error,) = refused.value.errors or []
+        assert error["extensions"]["code"] == "NOT_FOUND"

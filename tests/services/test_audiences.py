@@ -1,0 +1,179 @@
+"""Members of external audiences: batches side by side, and what becomes of one whose process died."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.clock import FixedClock
+from app.engine.ingest import DatasetShape, ingest
+from app.engine.lake import Lake
+from app.errors import ErrorCode, Refusal
+from app.services import audience_writes, audiences, datasets, external_audiences, uploaded_members, uploads
+from app.services.datasets import NewDataset
+from app.services.paging import PageRequest
+from app.services.profiles import ProfileReader
+from app.storage.changes import Changes
+from app.storage.database import Database
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import DatasetRow
+from tests.services.conftest import SCOPE
+
+SHAPE = DatasetShape("AUDIENCE", "customer", "crm")
+
+
+class Members:
+    """An external audience with a dataset of its own."""
+
+    def __init__(self, database: Database, lake: Lake, clock: FixedClock, folder: Path) -> None:
+        self.database, self.lake, self.clock, self.folder = database, lake, clock, folder
+        self.dataset: DatasetRow
+        self.audience: AudienceRow
+        self.files = 0
+
+    async def make(self, **fields: Any) -> "Members":
+        new = NewDataset("members", "AUDIENCE", "customer", "crm")
+        self.dataset = await datasets.create(self.database, self.clock, SCOPE, new)
+        self.audience = await self.audience_of(name="Partners", **fields)
+        return self
+
+    async def audience_of(self, **fields: Any) -> AudienceRow:
+        values: Any = {"dataset_id": self.dataset.id, **fields}
+        return await audience_writes.create(self.database, self.lake, self.clock, SCOPE, "EXTERNAL_SEGMENT", values)
+
+    def file(self, *customers: str) -> Path:
+        self.files += 1
+        path = self.folder / f"members-{self.files}.csv"
+        path.write_text("customer,score\n" + "".join(f"{customer},{self.files}\n" for customer in customers))
+        return path
+
+    async def load(self, *customers: str) -> uploads.Uploaded:
+        path = self.file(*customers)
+        return await uploads.upload_batch(self.database, self.lake, self.clock, SCOPE, self.dataset.id, path, "CSV")
+
+    async def row(self) -> AudienceRow:
+        async with self.database.session() as session:
+            return (await audiences.get_many(session, SCOPE, [self.audience.id]))[self.audience.id]
+
+    async def found(self) -> list[str]:
+        """The members as a reader sees them, with their number as it is shown checked against them."""
+        reader = ProfileReader(self.database, self.lake, self.clock, SCOPE)
+        page = (await reader.members_many([self.audience.id], PageRequest(100)))[self.audience.id]
+        people = await reader.people([member.key for member in page.items])
+        assert ((await self.row()).total_profiles or 0) == len(page.items)
+        return sorted(people[member.key].profile_id for member in page.items)
+
+
+@pytest.fixture
+def members(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> Members:
+    return Members(database, lake, clock, tmp_path)
+
+
+async def test_batches_side_by_side_all_join(members: Members) -> None:
+    await members.make()
+    await asyncio.gather(*(members.load(f"{n}", f"{n + 1}") for n in range(5)))
+    assert await members.found() == [f"crm:{n}" for n in range(6)]
+
+
+async def test_an_audience_made_while_batches_land_misses_nobody(members: Members) -> None:
+    await members.make()
+    made, *_ = await asyncio.gather(members.audience_of(name="Later"), *(members.load(f"{n}") for n in range(4)))
+    members.audience = made
+    assert await members.found() == [f"crm:{n}" for n in range(4)]
+
+
+async def test_a_batch_that_died_before_its_rows_landed_leaves_no_member(members: Members) -> None:
+    await members.make()
+    await uploads._begin(members.database, members.clock, SCOPE, members.dataset)
+    members.clock.advance(timedelta(seconds=61))
+    await uploads.reconcile(members.database, members.lake, members.clock)
+    assert await members.found() == []
+    assert (await members.row()).membership_run_id is None
+
+
+async def test_a_batch_that_died_before_its_members_were_told_is_brought_to_its_end(members: Members) -> None:
+    await members.make()
+    await members.load("1")
+    members.clock.advance(timedelta(seconds=1))
+    lost = await uploads._begin(members.database, members.clock, SCOPE, members.dataset)
+    path, tenant = members.file("2"), members.lake.tenant(SCOPE.tenant)
+    await asyncio.to_thread(ingest, tenant, members.dataset.id, SHAPE, path, "CSV", lost.id)
+    # It had also written files of members, which nobody must take for theirs.
+    batches = [lost.id]
+    await uploaded_members.write(
+        members.database, members.lake, members.clock, SCOPE, lost.id, members.dataset.id, batches
+    )
+    assert await members.found() == ["crm:1"]
+    members.clock.advance(timedelta(seconds=61))
+    await asyncio.gather(*(uploads.reconcile(members.database, members.lake, members.clock) for _ in range(3)))
+    assert await members.found() == ["crm:1", "crm:2"]
+    assert (await members.row()).membership_run_id == lost.id
+
+
+async def test_members_go_at_the_very_instant_and_the_row_follows(members: Members) -> None:
+    await members.make(ttl_in_days=7)
+    await members.load("1")
+    members.clock.advance(timedelta(days=7) - timedelta(microseconds=1))
+    await external_audiences.expire(members.database, members.clock)
+    assert await members.found() == ["crm:1"]
+    members.clock.advance(timedelta(microseconds=1))
+    reader = ProfileReader(members.database, members.lake, members.clock, SCOPE)
+    assert (await reader.member_counts([members.audience.id])) == {members.audience.id: 0}
+    assert (await members.row()).total_profiles == 1, "nobody has kept house yet"
+    for _ in range(2):
+        await external_audiences.expire(members.database, members.clock)
+        row = await members.row()
+        assert (row.total_profiles, row.by_namespace, row.membership_run_id) == (0, {}, None)
+        assert row.metrics_updated_at == row.expires_at == members.clock()
+    assert await members.found() == []
+    await members.load("2")
+    assert await members.found() == ["crm:2"], "who had gone does not come back with others"
+    assert (await members.row()).expires_at == members.clock() + timedelta(days=7)
+
+
+async def test_who_had_gone_does_not_come_back_before_the_row_says_so_either(members: Members) -> None:
+    await members.make(ttl_in_days=7)
+    await members.load("1")
+    members.clock.advance(timedelta(days=7))
+    longer: Any = {"ttl_in_days": 14}
+    id_ = members.audience.id
+    row = await audience_writes.update(members.database, members.lake, members.clock, SCOPE, id_, None, longer)
+    assert (row.total_profiles, row.ttl_in_days) == (0, 14)
+    await members.load("2")
+    assert await members.found() == ["crm:2"]
+    row = await audience_writes.update(
+        members.database, members.lake, members.clock, SCOPE, id_, None, {"ttl_in_days": 1}
+    )
+    assert (row.total_profiles, row.expires_at) == (1, members.clock() + timedelta(days=1))
+
+
+async def test_an_audience_is_watched_from_another_process(members: Members, database_url: str) -> None:
+    await members.make()
+    id_, other = members.audience.id, Database(database_url)
+
+    async def edit() -> None:
+        fields: Any = {"description": "new"}
+        await audience_writes.update(members.database, members.lake, members.clock, SCOPE, id_, None, fields)
+
+    async def expire() -> None:
+        members.clock.advance(timedelta(days=30))
+        await external_audiences.expire(members.database, members.clock)
+
+    async with Changes.open(other) as changes:
+        stream = audiences.watch(other, changes, members.clock, SCOPE, id_)
+        seen = [await anext(stream)]
+        for change in (edit, lambda: members.load("1"), expire):
+            following = asyncio.ensure_future(anext(stream))
+            await change()
+            seen.append(await asyncio.wait_for(following, audiences.PATIENCE_SECONDS * 0.8))
+        assert [(row.revision, row.total_profiles) for row in seen] == [(1, None), (2, None), (2, 1), (2, 0)]
+        ending = asyncio.ensure_future(anext(stream))
+        await audience_writes.delete(members.database, members.clock, SCOPE, id_)
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(ending, audiences.PATIENCE_SECONDS * 0.8)
+        with pytest.raises(Refusal) as caught:
+            await anext(audiences.watch(other, changes, members.clock, SCOPE, id_))
+        assert caught.value.code == ErrorCode.NOT_FOUND
+    await other.dispose()
