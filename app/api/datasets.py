@@ -8,6 +8,7 @@ import strawberry
 
 from app.api.connections import After, Connection, First, asked, connect
 from app.api.context import Info, Operation
+from app.api.deletions import DeleteArgument, DeletePayload
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
 from app.api.filters import one_name
@@ -228,6 +229,21 @@ class DatasetMutations:
             names=_IDENTITY,
         )
         return DatasetPayload(dataset=None if row is None else Dataset.of(row), errors=errors)
+
+    @mutation(
+        description="Deletes a dataset with its rows and batches; people of whom nothing is left are no profiles any "
+        "more. Refused while others rely on it, and while a batch is being loaded."
+    )
+    async def delete_dataset(self, info: Info, input: DeleteArgument) -> DeletePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def delete() -> strawberry.ID:
+            raw = need_id("Dataset", input.id, "id")
+            await datasets.delete(parts.database, parts.clock, scope, raw, given(input.etag))
+            return global_id("Dataset", raw)
+
+        deleted, errors = await attempt(info, delete, "input")
+        return DeletePayload(deleted_id=deleted, errors=errors)
 
     @mutation(
         description="Adds a batch to a dataset: all of its good rows, or nothing; rejected rows are counted "

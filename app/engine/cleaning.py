@@ -54,22 +54,30 @@ def lapsed_runs(lake: TenantLake, referenced: Collection[str], keep: timedelta, 
     return list(_retired(folders, wanted, keep, now))
 
 
-def clean(lake: TenantLake, policies: Collection[str], pins: Pins, keep: timedelta, now: datetime) -> None:
-    """Removes versions of the data that have been replaced for so long, and what killed processes left behind.
+@dataclass(frozen=True, slots=True)
+class There:
+    """The merge policies and datasets that there are; the data of others go."""
 
-    `policies` are the merge policies that there are.
-    """
+    policies: Collection[str]
+    datasets: Collection[str]
+
+
+def clean(lake: TenantLake, there: There, pins: Pins, keep: timedelta, now: datetime) -> None:
+    """Removes what has been replaced or deleted for so long, and what killed processes left behind."""
     before = now - keep
     remove_abandoned(lake.folder / "scratch")
     _remove_unfinished(lake.folder, before)
     _clean_table(lake.identities, keep, ())
+    read = {file_name(dataset) for dataset in (*there.datasets, *pins.datasets)}
+    for gone in _retired(_folders(lake.folder / "datasets"), read, keep, now):
+        remove(gone)
     for dataset in _folders(lake.folder / "datasets"):
         versions = next((found for id_, found in pins.datasets.items() if file_name(id_) == dataset.name), set())
         _clean_table(dataset, keep, versions)
     exporting = {file_name(job) for job in pins.jobs}
     for gone in _retired(_folders(lake.folder / "exports"), exporting, keep, now):
         remove(gone)
-    _clean_views(lake, policies, pins, keep, now)
+    _clean_views(lake, there.policies, pins, keep, now)
     _clean_graph(lake, pins.graphs, before)
 
 

@@ -29,6 +29,7 @@ from app.engine.view import (
     View,
     namespaces,
     open_view,
+    ordinals_in,
     people_graph,
     refresh,
     sources,
@@ -43,7 +44,11 @@ def open_snapshot(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]
 
 
 def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinned: Mapping[str, Any]) -> "Snapshot":
-    """The data of an earlier snapshot, by its `pinned`; what has come since is not seen."""
+    """The data of an earlier snapshot, by its `pinned`; what has come since is not seen, and what went since is.
+
+    `datasets` are for what was pinned without its kinds.
+    """
+    datasets = [Dataset(id_, kind) for id_, kind in pinned["kinds"].items()] if "kinds" in pinned else datasets
     version = pinned.get("graph")
     graph = open_graph(lake, version) if version is not None else None
     found = sources(lake, rule, datasets, pinned["datasets"], graph)
@@ -101,6 +106,7 @@ class Snapshot:
         table = self.view.table
         return {
             "datasets": {dataset: version.version for dataset, version in self.sources.tables.items()},
+            "kinds": self.sources.kinds,
             "graph": self.graph_version,
             "view": {"generation": self.view.generation, "version": table.version if table is not None else None},
         }
@@ -114,6 +120,11 @@ class Snapshot:
     def people_by_bucket(self) -> dict[int, int]:
         """How many people there are in each bucket that has any."""
         return {file.bucket: file.rows for file in self._view_files if file.rows}
+
+    def present(self, bucket: int) -> BitMap:
+        """The ordinals of the people in the bucket."""
+        path = self._view_path(bucket)
+        return BitMap() if path is None else BitMap(ordinals_in(path).astype(np.uint32))
 
     def profiles_in(self, bucket: int) -> int:
         return sum(file.rows for file in self._view_files if file.bucket == bucket)

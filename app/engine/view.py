@@ -87,6 +87,15 @@ class Sources:
         return {**self.records, **self.events, **self.members}
 
     @property
+    def kinds(self) -> dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]]:
+        """The kind of each dataset, in the order in which they count."""
+        return {
+            **dict.fromkeys(self.records, "PROFILE"),
+            **dict.fromkeys(self.events, "EVENT"),
+            **dict.fromkeys(self.members, "AUDIENCE"),
+        }
+
+    @property
     def record_fields(self) -> ObjectType:
         """The fields of all records; where two datasets disagree on a type, the first one's is taken."""
         return _all_fields(self.records)
@@ -247,7 +256,7 @@ def _merged(found: Sources, fields: ObjectType, known: TableVersion | None, buck
     """The people of the bucket: their ordinals, ids, identities and merged fields."""
     records = [_records(table, fields, bucket) for table in found.records.values()]
     others = [*found.events.values(), *found.members.values()]
-    senders = [_ordinals(path) for table in others for path in table.paths(bucket)]
+    senders = [ordinals_in(path) for table in others for path in table.paths(bucket)]
     ordinals = np.unique(np.concatenate([*(record[ORDINAL].to_numpy() for record in records), *senders]))
     columns: dict[str, pa.Array] = {ORDINAL: pa.array(ordinals.astype(np.int32))}
     owners, names = _names(found, known, ordinals, bucket)
@@ -306,7 +315,7 @@ def _records(table: TableVersion, fields: ObjectType, bucket: int) -> pa.Table:
     return rows.take(pa.array(order[last]))
 
 
-def _ordinals(path: Path) -> NDArray[np.int32]:
+def ordinals_in(path: Path) -> NDArray[np.int32]:
     return np.unique(pq.ParquetFile(path).read(columns=[ORDINAL])[ORDINAL].to_numpy())
 
 

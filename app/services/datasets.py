@@ -5,25 +5,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import delete as delete_rows
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.ingest import dataset_fields
 from app.engine.lake import Lake
-from app.errors import ErrorCode, Refusal, Refusals
+from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
 from app.pql.schema import leaf_paths
 from app.scope import Scope
+from app.services.lifecycle import MOST_NAMED, Finder, User, refuse_users
+from app.services.merge_policies import ensure_default
 from app.services.names import refuse_bad_name
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.rows import as_row, get_rows, select_rows
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.export_jobs import ExportJobRow
+from app.storage.tables.jobs import RUNNING, WAITING
+from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tenancy import within
 
 _DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
 _BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_EXPORTS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
+_POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
 _DATASET_ORDER = Order("CREATED", (Key(_DATASETS.created_at), Key(_DATASETS.id)))
 _BATCH_ORDER = Order("NEWEST", (Key(_BATCHES.created_at, descending=True), Key(_BATCHES.id, descending=True)))
 
@@ -64,6 +74,55 @@ async def create(database: Database, clock: Clock, scope: Scope, new: NewDataset
         )
         session.add(row)
     return row
+
+
+async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: str | None = None) -> None:
+    """Deletes the dataset with its rows and batches. People of whom nothing is left are in no later view.
+
+    Its files go when nothing reads them any more (`retention`). Raises `HasDependents` while others rely on it.
+    """
+    # Should nothing else be left, this tells whoever keeps house that there is such a sandbox.
+    await ensure_default(database, clock, scope)
+    async with database.write(scope.tenant) as session:
+        found = (await get_many(session, scope, [id])).get(id)
+        if found is None:
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", ("id",))
+        if etag is not None and etag != str(found.revision):
+            raise StaleEtag(str(found.revision), ("etag",))
+        await refuse_users(session, scope, id, "id", USERS, "change, cancel or delete them first")
+        loading = within(select(_BATCHES.id), BatchRow, scope.tenant)
+        if await session.scalar(loading.where(_BATCHES.dataset_id == id, _BATCHES.status == "LOADING")):
+            message = f"a batch of {found.name!r} is being loaded: wait until it has landed or failed"
+            raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
+        for table, column in ((BatchRow, _BATCHES.dataset_id), (DatasetRow, _DATASETS.id)):
+            await session.execute(within(delete_rows(table), table, scope.tenant).where(column == id))
+
+
+async def _policies(session: AsyncSession, scope: Scope, dataset_id: str) -> list[User]:
+    """The merge policies that name the dataset; a sandbox has few, so all are looked at."""
+    rows = await session.execute(select_rows(MergePolicyRow, scope).order_by(_POLICIES.name, _POLICIES.id))
+    return [
+        User("MergePolicy", row.id, row.name, "name it in their order") for row in rows if dataset_id in row.datasets
+    ]
+
+
+async def _audiences(session: AsyncSession, scope: Scope, dataset_id: str) -> list[User]:
+    statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant)
+    mine = statement.where(_AUDIENCES.dataset_id == dataset_id).order_by(_AUDIENCES.name, _AUDIENCES.id)
+    rows = await session.execute(mine.limit(MOST_NAMED + 1))
+    return [User("Audience", row.id, row.name, "have their members from it") for row in rows]
+
+
+async def _exports(session: AsyncSession, scope: Scope, dataset_id: str) -> list[User]:
+    """The export jobs that are not over."""
+    statement = within(select(_EXPORTS.id), ExportJobRow, scope.tenant)
+    live = statement.where(_EXPORTS.destination_id == dataset_id, _EXPORTS.status.in_(WAITING | RUNNING))
+    ids = await session.scalars(live.order_by(_EXPORTS.id).limit(MOST_NAMED + 1))
+    return [User("ExportJob", id_, id_, "write to it") for id_ in ids]
+
+
+USERS: tuple[Finder, ...] = (_policies, _audiences, _exports)
+"""Everything that relies on a dataset: each finds those of its kind, by name."""
 
 
 async def refuse_taken_name(session: AsyncSession, scope: Scope, name: str) -> None:

@@ -34,7 +34,7 @@ _LINKS: Any = ScheduleAudienceRow.__table__.c  # type: ignore[attr-defined]
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who relies on an audience: its type in the API, raw id and name, and in words what it does with it."""
+    """Somebody who relies on something: its type in the API, raw id and name, and in words what it does with it."""
 
     type: str
     id: str
@@ -100,10 +100,15 @@ async def refuse_step(session: AsyncSession, scope: Scope, audience_id: str, old
 
 
 async def refuse_users(
-    session: AsyncSession, scope: Scope, audience_id: str, path: str, finders: Sequence[Finder] = USERS
+    session: AsyncSession,
+    scope: Scope,
+    id: str,
+    path: str,
+    finders: Sequence[Finder] = USERS,
+    advice: str = "change or delete them first",
 ) -> None:
-    """Raises `HasDependents`, naming those who rely on the audience."""
-    found = [user for finder in finders for user in await finder(session, scope, audience_id)]
+    """Raises `HasDependents`, naming those who rely on the audience (or whatever else the finders are about)."""
+    found = [user for finder in finders for user in await finder(session, scope, id)]
     if not found:
         return
     named = found[:MOST_NAMED]
@@ -112,7 +117,7 @@ async def refuse_users(
         for does, users in groupby(named, key=lambda user: user.does)
     ]
     more = " (and there are more)" if len(found) > MOST_NAMED else ""
-    message = f"{'; '.join(parts)}{more}: change or delete them first"
+    message = f"{'; '.join(parts)}{more}: {advice}"
     raise HasDependents(message, [(user.type, user.id) for user in named], (path,))
 
 

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from app.clock import Clock
@@ -150,9 +151,11 @@ class ProfileReader:
     ) -> dict[str, Slice[Member]]:
         """Members of each segment by bucket and ordinal, an order that new people do not disturb; forward only."""
         heads, after = await self._heads(), _member_place(request)
+        present = self._present(await self._snapshot())
 
         def read() -> dict[str, Slice[Member]]:
-            return {id_: self._member_page(heads, id_, request, after, _statuses(status)) for id_ in definition_ids}
+            wanted = _statuses(status)
+            return {id_: self._member_page(heads, present, id_, request, after, wanted) for id_ in definition_ids}
 
         return await asyncio.to_thread(read)
 
@@ -160,10 +163,14 @@ class ProfileReader:
         self, definition_ids: Sequence[str], status: Collection[str] | None = None
     ) -> dict[str, int]:
         heads, wanted = await self._heads(), _statuses(status)
+        present = self._present(await self._snapshot())
 
         def read() -> dict[str, int]:
             return {
-                id_: sum(len(membership.with_status(wanted)) for _, membership in heads.of(self._files, id_))
+                id_: sum(
+                    len(membership.with_status(wanted) & present(bucket))
+                    for bucket, membership in heads.of(self._files, id_)
+                )
                 for id_ in definition_ids
             }
 
@@ -251,13 +258,23 @@ class ProfileReader:
         known, aliases = heads.audiences | segments.external, segments.aliases
         return await asyncio.to_thread(open_edge, self._lake, definitions, rules, datasets, shown, known, aliases, now)
 
+    def _present(self, snapshot: Snapshot) -> Callable[[int], Any]:
+        """The people of each bucket: who went with a dataset is a member until the next run, but nobody to be shown."""
+        return cache(snapshot.present)
+
     def _member_page(
-        self, heads: Heads, definition_id: str, request: PageRequest, after: Key | None, wanted: frozenset[str]
+        self,
+        heads: Heads,
+        present: Callable[[int], Any],
+        definition_id: str,
+        request: PageRequest,
+        after: Key | None,
+        wanted: frozenset[str],
     ) -> Slice[Member]:
         items: dict[str, Member] = {}
         more = False
         for bucket, membership in heads.of(self._files, definition_id, after[0] if after else 0):
-            chosen = membership.with_status(wanted)
+            chosen = membership.with_status(wanted) & present(bucket)
             if after is not None and bucket == after[0]:
                 chosen.remove_range(0, after[1] + 1)
             room = request.limit - len(items)

@@ -32,6 +32,7 @@ _BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
 _PATCHES: Any = MembershipPatchRow.__table__.c  # type: ignore[attr-defined]
+_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
 _POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
 
 
@@ -56,7 +57,9 @@ async def clean(database: Database, lake: Lake, clock: Clock, keep: Keep) -> Non
         async with database.session() as session:
             pins = await pinned(session, tenant)
             policies = set(await session.scalars(within(select(_POLICIES.id), MergePolicyRow, tenant)))
-        await asyncio.to_thread(cleaning.clean, lake.tenant(tenant), policies, pins, keep.versions, clock())
+            datasets = set(await session.scalars(within(select(_DATASETS.id), DatasetRow, tenant)))
+        there = cleaning.There(policies, datasets)
+        await asyncio.to_thread(cleaning.clean, lake.tenant(tenant), there, pins, keep.versions, clock())
 
 
 async def all_tenants(session: AsyncSession) -> list[Tenant]:

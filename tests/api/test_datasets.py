@@ -230,3 +230,80 @@ async def test_nothing_is_uploaded_into_a_dataset_of_exports(api: Api) -> None:
     ]
     batches = await api.query("query ($id: ID!) { dataset(id: $id) { rowCount batches { totalCount } } }", id=id_)
     assert batches["dataset"] == {"rowCount": 0, "batches": {"totalCount": 0}}
+
+
+async def deleted(api: Api, id_: str, etag: str | None = None) -> dict[str, Any]:
+    document = """mutation ($input: DeleteInput!) { deleteDataset(input: $input) { deletedId errors {
+      __typename code message path ... on DependentsError { dependents { __typename id } } } } }"""
+    payload: dict[str, Any] = (await api.query(document, input={"id": id_, "etag": etag}))["deleteDataset"]
+    return payload
+
+
+async def test_a_deleted_dataset_takes_its_people_with_it(api: Api, working: None) -> None:
+    events = await api.loaded()
+    people = await api.dataset("people", "PROFILE")
+    await api.upload(people, b"customer,level\n00001,gold\n")
+    spenders, gold = await api.define("A"), await api.define("B", 'level = "gold"')
+    assert await api.ended(await api.start()) == {"status": "SUCCEEDED", "errors": []}
+    assert await deleted(api, events) == {"deletedId": global_id("Dataset", events), "errors": []}
+    found = await api.query(
+        """query ($dataset: ID!, $a: ID!, $b: ID!) { dataset(id: $dataset) { name } datasets { totalCount }
+          gone: profile(id: "crm:00002") { profileId } left: profile(id: "crm:00001") { events { totalCount } }
+          a: audience(id: $a) { members { totalCount nodes { profile { profileId } } } }
+          b: audience(id: $b) { members { totalCount nodes { profile { profileId } } } } }""",
+        dataset=events,
+        a=spenders,
+        b=gold,
+    )
+    one = {"totalCount": 1, "nodes": [{"profile": {"profileId": "crm:00001"}}]}
+    assert found == {
+        "dataset": None,
+        "datasets": {"totalCount": 1},
+        "gone": None,
+        "left": {"events": {"totalCount": 0}},
+        "a": {"members": one},
+        "b": {"members": one},
+    }
+    renamed = await api.query(
+        """mutation ($id: ID!) { updateAudience(input: {id: $id, name: "C", lifecycleState: INACTIVE}) {
+          audience { name lifecycleState } errors { message } } }""",
+        id=spenders,
+    )
+    told = {"name": "C", "lifecycleState": "INACTIVE"}
+    assert renamed["updateAudience"] == {"audience": told, "errors": []}, "though its field is gone"
+    assert (await deleted(api, people))["errors"] == []
+    assert [error["code"] for error in (await deleted(api, people))["errors"]] == ["NOT_FOUND"]
+    assert (await api.query('{ profile(id: "crm:00001") { profileId } }'))["profile"] is None
+
+
+async def test_a_dataset_that_others_rely_on_is_not_deleted(api: Api) -> None:
+    people, members = await api.dataset("people", "PROFILE"), await api.dataset("members", "AUDIENCE")
+    made = await api.query(
+        """mutation ($people: ID!, $members: ID!) {
+          createMergePolicy(input: {name: "P", method: DATA_SET_PRECEDENCE, datasetIds: [$people]}) {
+            mergePolicy { id } }
+          createAudience(input: {name: "X", type: EXTERNAL_SEGMENT, datasetId: $members}) { audience { id } } }""",
+        people=people,
+        members=members,
+    )
+    users = {
+        people: ("'P' name it in their order", "MergePolicy", made["createMergePolicy"]["mergePolicy"]["id"]),
+        members: ("'X' have their members from it", "Audience", made["createAudience"]["audience"]["id"]),
+    }
+    for id_, (words, type_name, user) in users.items():
+        assert await deleted(api, id_) == {
+            "deletedId": None,
+            "errors": [
+                {
+                    "__typename": "DependentsError",
+                    "code": "HAS_DEPENDENTS",
+                    "message": f"{words}: change, cancel or delete them first",
+                    "path": ["input", "id"],
+                    "dependents": [{"__typename": type_name, "id": user}],
+                }
+            ],
+        }
+    assert [error["code"] for error in (await deleted(api, people, "7"))["errors"]] == ["STALE_ETAG"]
+    assert (await api.query("{ datasets { totalCount } }"))["datasets"] == {"totalCount": 2}
+    assert (await api.within("dev").query("{ datasets { totalCount } }"))["datasets"] == {"totalCount": 0}
+    assert [error["code"] for error in (await deleted(api.within("dev"), people))["errors"]] == ["NOT_FOUND"]

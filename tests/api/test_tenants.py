@@ -88,6 +88,7 @@ async def test_a_person_of_another_sandbox_is_nobody(api: Api, mine: Mine) -> No
             {"name": "mine"},
         ),
         ("deleteAudience(input: {id: $id})", "Audience", {}),
+        ("deleteDataset(input: {id: $id})", "Dataset", {}),
         ("updateAudienceMetrics(input: [{audienceId: $id, totalProfiles: 1}])", "Audience", {}),
         ("createSegmentJob(input: {definitionIds: [$id]})", "SegmentDefinition", {}),
         ("cancelSegmentJob(id: $id)", "SegmentJob", {}),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.engine.bucket import Needs
-from app.engine.cleaning import Pins, clean, lapsed_runs
+from app.engine.cleaning import Pins, There, clean, lapsed_runs
 from app.engine.lake import scratch_folder
 from app.engine.profiles import Dataset, MergeRule, Snapshot, open_snapshot, reopen
 from tests.engine.sandbox import PEOPLE, Sandbox
@@ -45,7 +45,7 @@ def long_ago(folder: Path) -> None:
 
 
 def tidy(sandbox: Sandbox, pins: Pins | None = None, keep: timedelta = timedelta(0)) -> None:
-    clean(sandbox.lake, ["plain", "stitched"], pins or Pins(), keep, datetime.now(UTC))
+    clean(sandbox.lake, There(["plain", "stitched"], ["people"]), pins or Pins(), keep, datetime.now(UTC))
 
 
 @RULES
@@ -94,7 +94,7 @@ def test_views_of_policies_that_are_gone_go(sandbox: Sandbox) -> None:
     open_snapshot(sandbox.lake, PLAIN, DATASETS)
     now = datetime.now(UTC)
     for days, there in ((0, True), (0.9, True), (1, False)):
-        clean(sandbox.lake, ["another"], Pins(), DAY, now + days * DAY)
+        clean(sandbox.lake, There(["another"], ["people"]), Pins(), DAY, now + days * DAY)
         assert sandbox.lake.views("plain").exists() is there
 
 
@@ -107,7 +107,7 @@ def test_generations_of_a_view_that_are_out_of_use_go(sandbox: Sandbox) -> None:
         (folder / generation).mkdir()
     pins = Pins(views={(8, None)})
     for later in (now, now + DAY):
-        clean(sandbox.lake, ["plain"], pins, DAY, later)
+        clean(sandbox.lake, There(["plain"], ["people"]), pins, DAY, later)
     assert sorted(path.name for path in folder.iterdir()) == ["10", "8"]
 
 

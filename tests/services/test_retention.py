@@ -4,12 +4,16 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select, text
 
 from app.clock import FixedClock
 from app.engine.lake import Lake
 from app.engine.membership import MembershipFiles
-from app.services import segment_jobs
+from app.engine.profiles import MergeRule, open_snapshot, reopen
+from app.errors import ErrorCode, Refusal
+from app.services import datasets, segment_jobs, uploads
+from app.services.expressions import data_sources
 from app.services.memberships import read_heads
 from app.services.retention import Keep, clean
 from app.services.uploads import Uploaded, upload_batch
@@ -140,3 +144,39 @@ async def test_processes_with_a_worker_keep_house(
     stop.set()
     await asyncio.gather(*keeping)
     assert await runs_kept(database, lake) == ({new}, {new})
+
+
+async def test_a_deleted_dataset_goes_when_nobody_reads_it_any_more(
+    database: Database, lake: Lake, clock: FixedClock, purchases: Uploaded
+) -> None:
+    dataset, tenant = purchases.batch.dataset_id, lake.tenant(SCOPE.tenant)
+    async with database.session() as session:
+        sources = await data_sources(session, SCOPE)
+    rule = MergeRule("default", "TIMESTAMP_ORDERED")
+    snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, sources)
+    await datasets.delete(database, clock, SCOPE, dataset)
+    await clean(database, lake, clock, KEEP)
+    again = await asyncio.to_thread(reopen, tenant, rule, [], snapshot.pinned)
+    keys = [(bucket, int(ordinal)) for bucket in again.buckets for ordinal in again.present(bucket)]
+    assert sum(again.event_counts(keys)) == 3, "who began before goes on with what there was"
+    assert (await asyncio.to_thread(open_snapshot, tenant, rule, [])).total_profiles == 0
+    clock.advance(timedelta(hours=24))
+    await clean(database, lake, clock, KEEP)
+    assert not tenant.dataset(dataset).exists()
+
+
+async def test_a_dataset_is_not_deleted_while_a_batch_is_being_loaded(
+    database: Database, lake: Lake, clock: FixedClock, purchases: Uploaded
+) -> None:
+    async with database.session() as session:
+        row = (await datasets.get_many(session, SCOPE, [purchases.batch.dataset_id]))[purchases.batch.dataset_id]
+    await uploads._begin(database, clock, SCOPE, row)
+    with pytest.raises(Refusal) as caught:
+        await datasets.delete(database, clock, SCOPE, row.id)
+    assert (caught.value.code, caught.value.path) == (ErrorCode.INVALID_STATE, ("id",))
+    clock.advance(timedelta(seconds=61))
+    await uploads.reconcile(database, lake, clock)
+    await datasets.delete(database, clock, SCOPE, row.id)
+    with pytest.raises(Refusal) as caught:
+        await uploads._begin(database, clock, SCOPE, row)
+    assert caught.value.code == ErrorCode.NOT_FOUND
