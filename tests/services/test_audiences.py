@@ -1,6 +1,7 @@
 """Members of external audiences: batches side by side, and what becomes of one whose process died."""
 
 import asyncio
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -177,3 +178,58 @@ async def test_an_audience_is_watched_from_another_process(members: Members, dat
             await anext(audiences.watch(other, changes, members.clock, SCOPE, id_))
         assert caught.value.code == ErrorCode.NOT_FOUND
     await other.dispose()
+
+
+LOADER = """
+import asyncio, importlib, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from app.clock import FixedClock
+from app.engine.lake import Lake
+from app.scope import Scope
+from app.services.uploads import upload_batch
+from app.storage.database import Database
+
+def stall(*arguments, **named):
+    print("here", flush=True)
+    time.sleep(60)
+
+url, lake, dataset, file, module, name = sys.argv[1:]
+setattr(importlib.import_module(module), name, stall)
+clock = FixedClock(datetime(2026, 6, 15, 12, 0, 1, tzinfo=UTC))
+scope = Scope("acme", "prod", "ann")
+asyncio.run(upload_batch(Database(url), Lake(lake), clock, scope, dataset, Path(file), "CSV"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "left", "status"),
+    [
+        ("app.engine.ingest", "commit", ["crm:1"], "FAILED"),
+        ("app.services.uploaded_members", "_write", ["crm:1", "crm:2"], "ACTIVE"),
+    ],
+    ids=["before its rows landed", "before its members were written"],
+)
+async def test_a_killed_upload_leaves_all_of_its_members_or_none(
+    members: Members, database_url: str, module: str, name: str, left: list[str], status: str
+) -> None:
+    await members.make()
+    await members.load("1")
+    path, root = members.file("2"), members.lake.root
+    arguments = (database_url, str(root), members.dataset.id, str(path), module, name)
+    loader = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LOADER, *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    assert loader.stdout is not None
+    assert await asyncio.wait_for(loader.stdout.readline(), 60) == b"here\n"
+    loader.kill()
+    await loader.wait()
+    assert await members.found() == ["crm:1"], "nobody sees half an upload"
+    members.clock.advance(timedelta(seconds=62))
+    await uploads.reconcile(members.database, members.lake, members.clock)
+    assert await members.found() == left
+    async with members.database.session() as session:
+        batches = await datasets.batches_by_dataset(session, SCOPE, [members.dataset.id], PageRequest(5))
+    assert [batch.status for batch in batches[members.dataset.id].items] == [status, "ACTIVE"]
+    await members.load("2", "3")
+    assert await members.found() == ["crm:1", "crm:2", "crm:3"]
