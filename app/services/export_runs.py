@@ -32,7 +32,7 @@ from app.services.export_input import (
 )
 from app.services.export_jobs import policy_as_json, policy_from_json, policy_of
 from app.services.expressions import data_sources
-from app.services.memberships import Heads, read_heads
+from app.services.memberships import Heads, head_runs, read_heads
 from app.services.merge_policies import rule_of
 from app.services.progress import Progress, span
 from app.services.rows import select_rows
@@ -145,7 +145,6 @@ class _AudienceRow:
     namespace: str
     audience_id: str
     status: list[str]
-    membership_run_id: str | None
 
 
 async def _prepare(job_run: JobRun, lake: Lake) -> _Run:
@@ -176,6 +175,7 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake) -> dict[str, A
         found = await merge_policies.get_many(session, scope, [job.merge_policy_id])
         policy = found.get(job.merge_policy_id) or policy_of(job)
         rows = await _audience_rows(session, scope, job, policy)
+        present = await head_runs(session, scope, now)
     snapshot = await asyncio.to_thread(open_snapshot, tenant, rule_of(policy), datasets)
     if refusals := list(path_refusals(new, snapshot.schema)):
         raise Refusals(refusals)
@@ -186,7 +186,7 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake) -> dict[str, A
         "started": now.isoformat(),
         "merge_policy": policy_as_json(policy),
         "lake": snapshot.pinned,
-        "heads": {row.id: row.membership_run_id for row in rows if row.membership_run_id is not None},
+        "heads": {row.id: present[row.id] for row in rows if row.id in present},
         "audiences": [[row.id, row.namespace, row.audience_id, row.status] for row in rows],
         "batches": batches,
     }
@@ -200,7 +200,7 @@ async def _audience_rows(
     session: AsyncSession, scope: Scope, job: ExportJobRow, policy: MergePolicyRow
 ) -> list[_AudienceRow]:
     """The audiences asked for, in that order; when none was, all whose people are people of the merge policy."""
-    columns = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id, _AUDIENCES.membership_run_id)
+    columns = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id)
     present = within(select(*columns, _AUDIENCES.name, _POLICIES.identity_graph), AudienceRow, scope.tenant).join(
         MergePolicyRow,
         and_(
@@ -215,9 +215,7 @@ async def _audience_rows(
     if not wanted:
         everything = await session.execute(present.where(_AUDIENCES.membership_run_id.is_not(None)))
         same = [row for row in everything if (row.identity_graph or "NONE") == policy.identity_graph]
-        return [
-            _AudienceRow(row.id, row.namespace, row.audience_id, list(STATUSES), row.membership_run_id) for row in same
-        ]
+        return [_AudienceRow(row.id, row.namespace, row.audience_id, list(STATUSES)) for row in same]
     rows = {
         row.id: row
         for row in await session.execute(present.where(_AUDIENCES.id.in_([one.audience_id for one in wanted])))
@@ -226,12 +224,7 @@ async def _audience_rows(
     if gone:
         names = ", ".join(map(repr, gone))
         raise Refusal(ErrorCode.NOT_FOUND, f"{names} was deleted before the export began: export without it")
-    return [
-        _AudienceRow(
-            one.audience_id, one.namespace, one.segment_id, one.status, rows[one.audience_id].membership_run_id
-        )
-        for one in wanted
-    ]
+    return [_AudienceRow(one.audience_id, one.namespace, one.segment_id, one.status) for one in wanted]
 
 
 def _asked_for(job: ExportJobRow) -> NewExport:

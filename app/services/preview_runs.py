@@ -23,7 +23,7 @@ from app.pql.checker import check
 from app.pql.consent import with_consent
 from app.pql.core import Builder, Node
 from app.scope import Scope
-from app.services.expressions import data_sources
+from app.services.expressions import Segments, data_sources, read_segments
 from app.services.memberships import Heads, read_heads
 from app.services.previews import rule_of
 from app.services.rows import select_rows
@@ -56,6 +56,7 @@ class _Run:
     snapshot: Snapshot
     evaluated_at: datetime
     heads: Heads
+    segments: Segments
     order: list[int]
     rows_to_read: int
     found: dict[int, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
@@ -101,14 +102,15 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run:
     async with job_run.database.session() as session:
         datasets = await data_sources(session, scope)
         pins = () if pinned is None else (pinned["heads"], pinned["turn"])
-        heads = await read_heads(session, scope, *pins)
+        heads = await read_heads(session, scope, *pins, now=job_run.clock())
+        segments = await read_segments(session, scope)
     if pinned is not None:
         snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
     else:
         snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, datasets)
         pinned = await _draw(job_run, scope, rule, snapshot, heads)
     evaluated_at, rows = datetime.fromisoformat(pinned["evaluated_at"]), pinned["rows_to_read"]
-    return _Run(job_run, snapshot, evaluated_at, heads, pinned["order"], rows)
+    return _Run(job_run, snapshot, evaluated_at, heads, segments, pinned["order"], rows)
 
 
 async def _draw(job_run: JobRun, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads) -> dict[str, Any]:
@@ -160,7 +162,8 @@ async def sample_seed(session: AsyncSession, scope: Scope, rule: MergeRule, tota
 def _condition(preview: PreviewRow, state: _Run) -> Node:
     """Raises `Refusal` when the data have changed so that the expression no longer fits them."""
     builder, schema = Builder(), state.snapshot.schema
-    checked = check(preview.expression, schema, segments=state.heads.audiences, builder=builder)
+    known, aliases = state.heads.audiences | state.segments.external, state.segments.aliases
+    checked = check(preview.expression, schema, segments=known, aliases=aliases, builder=builder)
     if checked.condition is None:
         first = next(iter(checked.diagnostics))
         message = f"line {first.line}, column {first.column}: {first.message}; that was otherwise when the preview was "

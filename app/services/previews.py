@@ -19,7 +19,7 @@ from app.errors import ErrorCode, ExpressionRefused, Refusal
 from app.pql.checker import Checked
 from app.scope import Scope, Tenant
 from app.services import jobs, merge_policies
-from app.services.expressions import ExpressionFormat, as_text, require, vocabulary
+from app.services.expressions import ExpressionFormat, as_text, read_segments, require, vocabulary
 from app.services.memberships import read_heads
 from app.services.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
 from app.services.profiles import ProfileReader
@@ -67,7 +67,7 @@ class NewPreview:
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewPreview) -> PreviewRow:
     """Queues a preview. Raises `ExpressionRefused`, and `Refusal` for an unknown merge policy and for too many."""
     policy = await merge_policies.choose(database, clock, scope, new.merge_policy_id)
-    text = await _accept(database, lake, scope, new)
+    text = await _accept(database, lake, clock, scope, new)
     now = clock()
     async with database.write(scope.tenant) as session:
         await _refuse_too_many(session, scope)
@@ -218,7 +218,7 @@ async def clean(database: Database, lake: Lake, clock: Clock, keep: timedelta) -
 # ---------------------------------------------------------------- inside
 
 
-async def _accept(database: Database, lake: Lake, scope: Scope, new: NewPreview) -> str:
+async def _accept(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewPreview) -> str:
     """The expression as text, which fits the data and refers to segments that have members to look up."""
     words = await vocabulary(database, lake, scope)
     try:
@@ -228,8 +228,8 @@ async def _accept(database: Database, lake: Lake, scope: Scope, new: NewPreview)
         raise ExpressionRefused(refused.diagnostics, ("expression",)) from None
     require(checked, ("expression",))
     async with database.session() as session:
-        known = (await read_heads(session, scope)).audiences
-    if missing := sorted(checked.references - known):
+        heads, segments = await read_heads(session, scope, now=clock()), await read_segments(session, scope)
+    if missing := sorted(checked.references - heads.audiences - segments.external):
         names = ", ".join(f"{words.segments[id]!r} ({id})" for id in missing)
         message = f"{names} has never been evaluated, so nobody is known to be in it: run a segment job of it first"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("expression",))

@@ -1,5 +1,6 @@
 """Audiences: made, changed, replaced, deleted and counted; what is refused, and that nothing changed then."""
 
+import asyncio
 import base64
 import io
 import json
@@ -643,3 +644,21 @@ async def test_an_audience_is_watched(api: Api, port: int, working: None, way: A
             await anext(way(port, watch, sandbox=sandbox, id=unknown))
         (error,) = refused.value.errors or []
         assert error["extensions"]["code"] == "NOT_FOUND"
+
+
+async def test_a_preview_sees_external_members_by_either_id(api: Api, working: None) -> None:
+    await api.loaded()
+    dataset = await members_dataset(api)
+    await external(api, dataset)
+    nobody = await made(api, name="Nobody", type="EXTERNAL_SEGMENT")
+    await load(api, dataset, MEMBERS)
+    state = "query ($id: ID!) { preview(id: $id) { state estimate { estimatedSize } } }"
+    for expression, size in (('inSegment("partners")', 2), (f'inSegment("partners") and not inSegment("{nobody}")', 2)):
+        id_ = await api.preview(expression)
+        found: dict[str, Any] = {"state": "NEW"}
+        for _ in range(1_000):
+            found = (await api.query(state, id=id_))["preview"]
+            if found["state"] in {"RESULT_READY", "FAILED"}:
+                break
+            await asyncio.sleep(0.02)
+        assert found == {"state": "RESULT_READY", "estimate": {"estimatedSize": size}}

@@ -116,7 +116,7 @@ def test_what_an_export_wrote_goes_when_its_job_has_ended(sandbox: Sandbox) -> N
     for job in ("Running", "Ended"):
         sandbox.lake.export(job).mkdir(parents=True)
     for later in (now, now + DAY):
-        clean(sandbox.lake, [], Pins(jobs={"Running"}), DAY, later)
+        clean(sandbox.lake, There([], []), Pins(jobs={"Running"}), DAY, later)
     assert (sandbox.lake.export("Running").exists(), sandbox.lake.export("Ended").exists()) == (True, False)
 
 
