@@ -48,7 +48,7 @@ def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinne
 
     `datasets` are for what was pinned without its kinds.
     """
-    datasets = [Dataset(id_, kind) for id_, kind in pinned["kinds"].items()] if "kinds" in pinned else datasets
+    datasets = [Dataset(id_, kind) for id_, kind in pinned["kinds"]] if "kinds" in pinned else datasets
     version = pinned.get("graph")
     graph = open_graph(lake, version) if version is not None else None
     found = sources(lake, rule, datasets, pinned["datasets"], graph)

@@ -87,13 +87,11 @@ class Sources:
         return {**self.records, **self.events, **self.members}
 
     @property
-    def kinds(self) -> dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]]:
-        """The kind of each dataset, in the order in which they count."""
-        return {
-            **dict.fromkeys(self.records, "PROFILE"),
-            **dict.fromkeys(self.events, "EVENT"),
-            **dict.fromkeys(self.members, "AUDIENCE"),
-        }
+    def kinds(self) -> list[tuple[str, str]]:
+        """Each dataset with its kind, in the order in which they count: a list, since a database may not keep that of
+        an object."""
+        by_kind = {"PROFILE": self.records, "EVENT": self.events, "AUDIENCE": self.members}
+        return [(dataset, kind) for kind, tables in by_kind.items() for dataset in tables]
 
     @property
     def record_fields(self) -> ObjectType:

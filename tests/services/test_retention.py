@@ -1,6 +1,7 @@
 """What is cleared away, and above all what is not: nothing that an audience shows or that a job reads."""
 
 import asyncio
+import json
 from datetime import timedelta
 from pathlib import Path
 
@@ -156,7 +157,7 @@ async def test_a_deleted_dataset_goes_when_nobody_reads_it_any_more(
     snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, sources)
     await datasets.delete(database, clock, SCOPE, dataset)
     await clean(database, lake, clock, KEEP)
-    again = await asyncio.to_thread(reopen, tenant, rule, [], snapshot.pinned)
+    again = await asyncio.to_thread(reopen, tenant, rule, [], json.loads(json.dumps(snapshot.pinned)))
     keys = [(bucket, int(ordinal)) for bucket in again.buckets for ordinal in again.present(bucket)]
     assert sum(again.event_counts(keys)) == 3, "who began before goes on with what there was"
     assert (await asyncio.to_thread(open_snapshot, tenant, rule, [])).total_profiles == 0
