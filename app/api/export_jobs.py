@@ -260,6 +260,9 @@ class ExportJobFilter:
     segment_id: strawberry.ID | None = strawberry.field(
         default=strawberry.UNSET, description="Asked for this audience: global id, or the raw `audienceId`."
     )
+    schedule_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Started by this schedule: global id, or the raw `scheduleId`."
+    )
     destination_id: strawberry.ID | None = strawberry.field(
         default=strawberry.UNSET, description="Writes to this dataset: global id, or the raw `datasetId`."
     )
@@ -276,6 +279,7 @@ def export_job_filter(value: ExportJobFilter | None) -> export_jobs.ExportJobFil
         source=names(value.source),
         created_at=time_filter(value.created_at),
         segment_id=None if segment is None else _audience_id(segment, "filter", "segment_id"),
+        schedule_id=one_id("Schedule", value.schedule_id, "filter", "schedule_id"),
         destination_id=one_id("Dataset", value.destination_id, "filter", "destination_id"),
     )
 

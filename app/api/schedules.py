@@ -15,12 +15,14 @@ from app.api.context import Info, Operation
 from app.api.deletions import DeleteArgument, DeletePayload
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
+from app.api.export_jobs import CreateExportJobInput
 from app.api.filters import OrderDirection, StringFilter, many_ids, one_id, one_name, ordered, text_filter
 from app.api.global_ids import Node, find_id, global_id, need_id, node_type
 from app.api.jobs import Job, any_job
 from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services import schedule_runs, schedules
+from app.services.export_input import NewExport
 from app.services.paging import PageRequest
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 
@@ -150,8 +152,10 @@ class Schedule(Node):
 
     @resolver(description="The newest job that it started; null before the first.")
     async def last_job(self, info: Info) -> Job | None:
-        page = await info.context.loaders.jobs_of_schedule.load((self.schedule_id, PageRequest(1)))
-        return any_job(page.items[0]) if page.items else None
+        # A run may start two jobs at one instant: an export, and the evaluation that it waits for.
+        page = await info.context.loaders.jobs_of_schedule.load((self.schedule_id, PageRequest(2)))
+        own = [job for job in map(any_job, page.items) if type(job).__name__ == JOB_TYPES[self.type]]
+        return own[0] if own else None
 
     @resolver(description="Its newest run, also one that started nothing; null before the first.")
     async def last_run(self, info: Info) -> ScheduleRun | None:
@@ -263,7 +267,25 @@ _CRON = (
 _IDS = "The audiences to evaluate, at most 1,500, by global or raw id."
 
 
-@strawberry.input(description="A new schedule: for either `audienceIds` or `allAudiences: true`.")
+_EXPORT = (
+    "For a schedule of type EXPORT: the export that each run starts. Its segments need not have been evaluated yet. "
+    "Each run is a job of its own, so there is no `idempotencyKey`."
+)
+
+
+def _export(value: CreateExportJobInput | None) -> NewExport | None:
+    """Raises `Refusal`."""
+    if value is None or not given(value):
+        return None
+    if given(value.idempotency_key) is not None:
+        message = "each run of a schedule starts a job of its own: leave the key out"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("export", "idempotency_key"))
+    return value.as_new("export")
+
+
+@strawberry.input(
+    description="A new schedule: for either `audienceIds` or `allAudiences: true`, or of type EXPORT with an `export`."
+)
 class CreateScheduleInput:
     name: str = strawberry.field(description="Name.")
     description: str | None = strawberry.field(default=strawberry.UNSET, description="What it is for.")
@@ -278,6 +300,7 @@ class CreateScheduleInput:
     all_audiences: bool | None = strawberry.field(
         default=False, description="Whether it evaluates every audience, also those that are yet to be made."
     )
+    export: CreateExportJobInput | None = strawberry.field(default=strawberry.UNSET, description=_EXPORT)
 
     def as_new(self) -> schedules.NewSchedule:
         """Raises `Refusal` for the id of something else."""
@@ -289,6 +312,7 @@ class CreateScheduleInput:
             (self.state or ScheduleState.INACTIVE).value,
             many_ids("Audience", self.audience_ids, "audience_ids"),
             bool(self.all_audiences),
+            _export(self.export),
         )
 
 
@@ -312,6 +336,7 @@ class UpdateScheduleInput:
     all_audiences: bool | None = strawberry.field(
         default=strawberry.UNSET, description="Whether it evaluates every audience."
     )
+    export: CreateExportJobInput | None = strawberry.field(default=strawberry.UNSET, description=_EXPORT)
 
     def as_changes(self) -> schedules.ScheduleChanges:
         """Raises `Refusals` for nulls where there must be a value."""
@@ -327,6 +352,8 @@ class UpdateScheduleInput:
         }
         if self.audience_ids is not strawberry.UNSET:
             changes["audience_ids"] = many_ids("Audience", self.audience_ids, "audience_ids")
+        if self.export is not strawberry.UNSET:
+            changes["export"] = _export(self.export)
         return cast(schedules.ScheduleChanges, changes)
 
 
@@ -360,7 +387,7 @@ class ScheduleMutations:
         parts, scope = info.context.parts, info.context.scope
 
         async def create() -> ScheduleRow:
-            return await schedules.create(parts.database, parts.clock, scope, input.as_new())
+            return await schedules.create(parts.database, parts.lake, parts.clock, scope, input.as_new())
 
         return SchedulePayload.of(*await attempt(info, create, "input"))
 
@@ -370,7 +397,8 @@ class ScheduleMutations:
 
         async def update() -> ScheduleRow:
             raw, changes = need_id("Schedule", input.id, "id"), input.as_changes()
-            return await schedules.update(parts.database, parts.clock, scope, raw, given(input.etag), changes)
+            etag = given(input.etag)
+            return await schedules.update(parts.database, parts.lake, parts.clock, scope, raw, etag, changes)
 
         return SchedulePayload.of(*await attempt(info, update, "input"))
 

@@ -80,32 +80,48 @@ async def create(
             known = await jobs.by_key(session, scope, KIND, idempotency_key, now)
             if known is not None:
                 return as_row(ExportJobRow, known)
-        checked = await _look_up(session, scope, new, refusals, scheduled=False)
-        if refusals or checked is None:
-            raise Refusals(refusals)
-        id_ = new_id(now)
-        waits_for = None
-        if new.evaluate_first:
-            computed = [one.id for one in checked.audiences if one.type == "SEGMENT_DEFINITION"]
-            waits_for = await _queue_evaluation(session, now, scope, computed if new.segments else None, origin)
-        job = ExportJobRow(
-            **jobs.new_columns(scope, now, id_, origin, idempotency_key),
-            fields=list(new.fields),
-            merge_policy_id=checked.policy.id,
-            merge_policy=policy_as_json(checked.policy),
-            filter=filter_as_json(_definite(new, checked.audiences).filter),
-            additional_fields=events_as_json(new.additional_fields),
-            schema_name=new.schema_name,
-            destination_id=new.destination_id,
-            segment_per_batch=new.segment_per_batch,
-            evaluate_first=new.evaluate_first,
-            waits_for=waits_for,
-        )
-        session.add(job)
-        await session.flush()
-        await _write_audiences(session, scope, id_, new, checked.audiences)
-        await append_update(session, job, KIND)
+        id_ = await queue(session, now, scope, new, refusals, idempotency_key, origin)
         return (await get_many(session, scope, [id_]))[id_]
+
+
+async def queue(
+    session: AsyncSession,
+    now: datetime,
+    scope: Scope,
+    new: NewExport,
+    known: Sequence[Refusal] = (),
+    idempotency_key: str | None = None,
+    origin: jobs.Origin = jobs.API,
+) -> str:
+    """Queues an export in the caller's transaction. Raises `Refusals` with what is `known` to be wrong and the rest."""
+    refusals = list(known)
+    checked = await _look_up(session, scope, new, refusals, scheduled=False)
+    if refusals or checked is None:
+        raise Refusals(refusals)
+    id_ = new_id(now)
+    waits_for = None
+    if new.evaluate_first:
+        computed = [one.id for one in checked.audiences if one.type == "SEGMENT_DEFINITION"]
+        needed = await segment_jobs.with_dependencies(session, scope, computed) if new.segments else None
+        waits_for = await _queue_evaluation(session, now, scope, needed, origin)
+    job = ExportJobRow(
+        **jobs.new_columns(scope, now, id_, origin, idempotency_key),
+        fields=list(new.fields),
+        merge_policy_id=checked.policy.id,
+        merge_policy=policy_as_json(checked.policy),
+        filter=filter_as_json(_definite(new, checked.audiences).filter),
+        additional_fields=events_as_json(new.additional_fields),
+        schema_name=new.schema_name,
+        destination_id=new.destination_id,
+        segment_per_batch=new.segment_per_batch,
+        evaluate_first=new.evaluate_first,
+        waits_for=waits_for,
+    )
+    session.add(job)
+    await session.flush()
+    await _write_audiences(session, scope, id_, new, checked.audiences)
+    await append_update(session, job, KIND)
+    return id_
 
 
 async def validate(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewExport) -> NewExport:

@@ -5,28 +5,25 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import quartz
 from app.clock import Clock
 from app.errors import ErrorCode, Refusal, Refusals
 from app.scope import Scope, Tenant
-from app.services import schedules, segment_jobs
+from app.services import export_jobs, schedules, segment_jobs
+from app.services.export_input import NewExport
 from app.services.jobs import Origin
 from app.services.rows import get_rows, select_rows
 from app.storage.changes import KINDS, JobState
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow
 from app.storage.tables.jobs import JobSource
-from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleRunRow
+from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tenancy import within
 
 _SCHEDULES: Any = ScheduleRow.__table__.c  # type: ignore[attr-defined]
-_LINKS: Any = ScheduleAudienceRow.__table__.c  # type: ignore[attr-defined]
-_DEPENDENCIES: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
-_DEFINITIONS: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
 
 
 async def trigger(database: Database, clock: Clock, scope: Scope, id: str) -> JobState:
@@ -124,24 +121,20 @@ async def _start(
 
 
 async def _evaluate(session: AsyncSession, scope: Scope, schedule: ScheduleRow, now: datetime, origin: Origin) -> str:
-    ids = None if schedule.all_audiences else await _with_dependencies(session, scope, schedule.id)
+    ids = None
+    if not schedule.all_audiences:
+        named = await schedules.audience_ids(session, scope, schedule.id)
+        ids = await segment_jobs.with_dependencies(session, scope, named)
     if ids == []:
         message = "the audiences of the schedule are gone: give it others, or delete it"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
     return await segment_jobs.queue(session, now, scope, ids, origin=origin)
 
 
+async def _export(session: AsyncSession, scope: Scope, schedule: ScheduleRow, now: datetime, origin: Origin) -> str:
+    return await export_jobs.queue(session, now, scope, NewExport.from_json(schedule.export), origin=origin)
+
+
 Start = Callable[[AsyncSession, Scope, ScheduleRow, datetime, Origin], Awaitable[str]]
-STARTS: Mapping[str, tuple[str, Start]] = {"BATCH_SEGMENTATION": ("SEGMENT", _evaluate)}
+STARTS: Mapping[str, tuple[str, Start]] = {"BATCH_SEGMENTATION": ("SEGMENT", _evaluate), "EXPORT": ("EXPORT", _export)}
 """For every type of schedule the kind of job that a run starts, and how."""
-
-
-async def _with_dependencies(session: AsyncSession, scope: Scope, schedule_id: str) -> list[str]:
-    """The definitions that a schedule names and all that they are made of, so that one job evaluates those first."""
-    named = within(select(_LINKS.audience_id.label("id")), ScheduleAudienceRow, scope.tenant)
-    needed = named.where(_LINKS.schedule_id == schedule_id).cte("needed", recursive=True)
-    further = within(select(_DEPENDENCIES.depends_on_id), DefinitionDependencyRow, scope.tenant)
-    needed = needed.union(further.join(needed, and_(_DEPENDENCIES.definition_id == needed.c.id)))
-    computed = within(select(_DEFINITIONS.id), DefinitionRow, scope.tenant)
-    statement = computed.where(_DEFINITIONS.id.in_(select(needed.c.id))).order_by(_DEFINITIONS.id)
-    return list(await session.scalars(statement))

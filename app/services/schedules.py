@@ -12,9 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import quartz
 from app.clock import Clock
+from app.engine.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
 from app.scope import Scope
-from app.services import audiences
+from app.services import audiences, export_jobs
+from app.services.export_input import NewExport
 from app.services.filters import OrderBy, StringFilter
 from app.services.names import refuse_bad_name
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
@@ -37,7 +39,7 @@ _AUDIENCES_BY_NAME = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
 
 @dataclass(frozen=True, slots=True)
 class NewSchedule:
-    """Without `cron_expression` it is given a time of its own, once a day."""
+    """Without `cron_expression` it is given a time of its own, once a day. One of type EXPORT has an `export` only."""
 
     name: str
     description: str | None = None
@@ -46,6 +48,7 @@ class NewSchedule:
     state: str = "INACTIVE"
     audience_ids: Sequence[str] | None = None
     all_audiences: bool = False
+    export: NewExport | None = None
 
 
 class ScheduleChanges(TypedDict, total=False):
@@ -57,6 +60,7 @@ class ScheduleChanges(TypedDict, total=False):
     state: str
     audience_ids: Sequence[str] | None
     all_audiences: bool
+    export: NewExport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +153,17 @@ async def last_runs(session: AsyncSession, scope: Scope, schedule_ids: Sequence[
 # ---------------------------------------------------------------- writes
 
 
-async def create(database: Database, clock: Clock, scope: Scope, new: NewSchedule) -> ScheduleRow:
+async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewSchedule) -> ScheduleRow:
     """Raises `Refusals` with everything that is wrong with the input."""
+    export, refusals = await _checked_export(database, lake, clock, scope, new.export)
     now = clock()
     id_ = new_id(now)
     cron = quartz.daily(id_) if new.cron_expression is None else new.cron_expression
     async with database.write(scope.tenant) as session:
-        refusals: list[Refusal] = []
         refuse_bad_name(new.name, refusals)
-        if new.type == "EXPORT":
-            message = "schedules that start exports are not built yet: make one of type BATCH_SEGMENTATION"
-            refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("type",)))
-        refusals += [*_not_upcoming(cron, now), *_unclear_audiences(new)]
+        refusals += [*_not_upcoming(cron, now), *_unclear_work(new)]
         _refuse_all([*refusals, *await _unfit_audiences(session, scope, new.audience_ids)])
+        named = new.audience_ids or await _exported(session, scope, export)
         session.add(
             ScheduleRow(
                 organisation=scope.organisation,
@@ -173,6 +175,7 @@ async def create(database: Database, clock: Clock, scope: Scope, new: NewSchedul
                 state=new.state,
                 cron_expression=cron,
                 all_audiences=new.all_audiences,
+                export=None if export is None else export.as_json(),
                 next_due_at=_next_due(cron, new.state, now),
                 created_by=scope.user,
                 last_modified_by=scope.user,
@@ -181,42 +184,50 @@ async def create(database: Database, clock: Clock, scope: Scope, new: NewSchedul
             )
         )
         await session.flush()
-        await _link(session, scope, id_, new.audience_ids or ())
+        await _link(session, scope, id_, named)
         await publish(session, SCHEDULES)
         return (await get_many(session, scope, [id_]))[id_]
 
 
 async def update(
-    database: Database, clock: Clock, scope: Scope, id: str, etag: str | None, changes: ScheduleChanges
+    database: Database,
+    lake: Lake,
+    clock: Clock,
+    scope: Scope,
+    id: str,
+    etag: str | None,
+    changes: ScheduleChanges,
 ) -> ScheduleRow:
     """Changes what is given; a run that has started goes on as it was. Raises as `create`, and `StaleEtag`."""
     now = clock()
+    export, refusals = await _checked_export(database, lake, clock, scope, changes.get("export"))
     async with database.write(scope.tenant) as session:
         current = await required(session, scope, id, etag)
         named = await audience_ids(session, scope, id)
         merged = _merged(current, named, changes)
         cron = str(merged.cron_expression)
         retimed = cron != current.cron_expression or merged.state != current.state
-        refusals: list[Refusal] = []
         refuse_bad_name(merged.name, refusals)
         # What others did to its audiences, or the passing of time, must not stand in the way of a new name.
         activated = retimed and merged.state == "ACTIVE"
         if activated or "cron_expression" in changes:
             refusals += _not_upcoming(cron, now)
-        if activated or changes.keys() & {"audience_ids", "all_audiences"}:
-            refusals += [*_unclear_audiences(merged), *await _unfit_audiences(session, scope, merged.audience_ids)]
+        if activated or changes.keys() & {"audience_ids", "all_audiences", "export"}:
+            refusals += [*_unclear_work(merged), *await _unfit_audiences(session, scope, merged.audience_ids)]
         _refuse_all(refusals)
         change = {name: getattr(merged, name) for name in ("name", "description", "state", "all_audiences")}
         if retimed:
             # A time that is due stays due whatever else changes.
             change |= {"cron_expression": cron, "next_due_at": _next_due(cron, merged.state, now)}
-        if set(named) != set(merged.audience_ids or ()):
-            await session.execute(
-                within(delete_rows(ScheduleAudienceRow), ScheduleAudienceRow, scope.tenant).where(
-                    _LINKS.schedule_id == id
-                )
-            )
-            await _link(session, scope, id, merged.audience_ids or ())
+        wanted = set(merged.audience_ids or ())
+        if current.type == "EXPORT":
+            wanted = set(named) if export is None else set(await _exported(session, scope, export))
+        if export is not None:
+            change["export"] = export.as_json()
+        if wanted != set(named):
+            links = within(delete_rows(ScheduleAudienceRow), ScheduleAudienceRow, scope.tenant)
+            await session.execute(links.where(_LINKS.schedule_id == id))
+            await _link(session, scope, id, sorted(wanted))
         return await _change(session, scope, current, now, change)
 
 
@@ -283,8 +294,19 @@ async def audience_ids(session: AsyncSession, scope: Scope, id: str) -> list[str
 # ---------------------------------------------------------------- rules
 
 
-def _unclear_audiences(new: NewSchedule) -> Iterator[Refusal]:
-    """It has to be said exactly once whom the schedule is for."""
+def _unclear_work(new: NewSchedule) -> Iterator[Refusal]:
+    """It has to be said exactly once what a run is to do."""
+    if new.type == "EXPORT":
+        if new.export is None:
+            message = "a schedule of type EXPORT needs the `export` that each run starts"
+            yield Refusal(ErrorCode.INVALID_INPUT, message, ("export",))
+        if new.all_audiences or new.audience_ids is not None:
+            message = "the `export` of a schedule of type EXPORT says whom it is for: leave this out"
+            yield Refusal(ErrorCode.INVALID_INPUT, message, ("audience_ids",))
+        return
+    if new.export is not None:
+        message = f"a schedule of type {new.type} exports nothing: leave `export` out, or make one of type EXPORT"
+        yield Refusal(ErrorCode.INVALID_INPUT, message, ("export",))
     if new.all_audiences == (new.audience_ids is not None):
         message = "a schedule is for either `audienceIds` or `allAudiences: true`: give one of the two"
         yield Refusal(ErrorCode.INVALID_INPUT, message, ("audience_ids",))
@@ -330,6 +352,9 @@ def _refuse_all(refusals: Sequence[Refusal]) -> None:
 async def _with_list(session: AsyncSession, scope: Scope, id: str) -> ScheduleRow:
     """The schedule, when it has a list of audiences to change."""
     current = await required(session, scope, id)
+    if current.type == "EXPORT":
+        message = f"{current.name!r} starts exports: change whom they are for in its `export`, by updateSchedule"
+        raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
     if current.all_audiences:
         message = f"{current.name!r} is for all audiences: give it `audienceIds` by updateSchedule instead"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
@@ -340,12 +365,13 @@ async def _with_list(session: AsyncSession, scope: Scope, id: str) -> ScheduleRo
 
 
 def _merged(current: ScheduleRow, named: Sequence[str], changes: ScheduleChanges) -> NewSchedule:
-    present = None if current.all_audiences else named
+    present = None if current.all_audiences or current.type == "EXPORT" else named
     ids, every = changes.get("audience_ids", present), changes.get("all_audiences", current.all_audiences)
     if "audience_ids" not in changes and every:
         ids = None
     if "all_audiences" not in changes and ids is not None:
         every = False
+    kept = None if current.export is None else NewExport.from_json(current.export)
     return NewSchedule(
         changes.get("name", current.name),
         changes.get("description", current.description),
@@ -354,7 +380,29 @@ def _merged(current: ScheduleRow, named: Sequence[str], changes: ScheduleChanges
         changes.get("state", current.state),
         ids,
         every,
+        changes.get("export", kept),
     )
+
+
+async def _checked_export(
+    database: Database, lake: Lake, clock: Clock, scope: Scope, export: NewExport | None
+) -> tuple[NewExport | None, list[Refusal]]:
+    """An export as a schedule keeps it, or what is wrong with it, with paths from the schedule's input on."""
+    if export is None:
+        return None, []
+    try:
+        return await export_jobs.validate(database, lake, clock, scope, export), []
+    except Refusals as wrong:
+        return None, [Refusal(one.code, one.message, ("export", *one.path)) for one in wrong.refusals]
+
+
+async def _exported(session: AsyncSession, scope: Scope, export: NewExport | None) -> list[str]:
+    """The audiences that an export names."""
+    asked = {(one.namespace, one.segment_id) for one in export.segments} if export else set()
+    columns = _AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id
+    found = within(select(*columns), AudienceRow, scope.tenant)
+    rows = await session.execute(found.where(_AUDIENCES.audience_id.in_([id_ for _, id_ in asked])))
+    return [row.id for row in rows if (row.namespace, row.audience_id) in asked]
 
 
 def _next_due(cron: str, state: str, now: datetime) -> datetime | None:

@@ -18,7 +18,7 @@ from app.services.rows import as_row, get_rows, select_rows
 from app.storage.changes import append_update
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.tables.definitions import DefinitionRow, DefinitionVersionRow
+from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
 
@@ -87,6 +87,19 @@ async def queue(
     _refuse_unknown(definition_ids, frozen)
     await append_update(session, job)
     return job.id
+
+
+async def with_dependencies(session: AsyncSession, scope: Scope, ids: Collection[str]) -> list[str]:
+    """These definitions and all that they are made of, so that one job evaluates those first."""
+    definitions: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
+    dependencies: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
+    computed = within(select(definitions.id), DefinitionRow, scope.tenant)
+    needed = computed.where(definitions.id.in_(list(ids))).cte("needed", recursive=True)
+    further = within(select(dependencies.depends_on_id), DefinitionDependencyRow, scope.tenant)
+    needed = needed.union(further.join(needed, dependencies.definition_id == needed.c.id))
+    # What they are made of may also be external audiences, which nobody evaluates.
+    statement = computed.where(definitions.id.in_(select(needed.c.id))).order_by(definitions.id)
+    return list(await session.scalars(statement))
 
 
 async def freeze_definitions(

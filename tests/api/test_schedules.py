@@ -235,6 +235,64 @@ async def test_a_run_now_shows_in_the_schedule_and_its_job(api: Api) -> None:
     }
 
 
+async def test_an_export_schedule_is_checked_kept_and_run(api: Api) -> None:
+    await api.loaded()
+    one = await api.define("A")
+    document = 'mutation { createDataset(input: {name: "out", kind: EXPORT}) { dataset { datasetId } } }'
+    target = (await api.query(document))["createDataset"]["dataset"]["datasetId"]
+    export = {
+        "destination": {"datasetId": global_id("Dataset", target)},
+        "schemaName": "_xdm.context.profile",
+        "filter": {"segments": [{"segmentId": global_id("Audience", one)}]},
+        "evaluateFirst": True,
+    }
+    new = {"name": "Out", "type": "EXPORT", "export": export}
+    wrong: list[tuple[dict[str, Any], list[str]]] = [
+        ({"destination": {"datasetId": "none"}}, ["destination", "datasetId"]),
+        ({"idempotencyKey": "k"}, ["idempotencyKey"]),
+        (
+            {"filter": {"segments": [{"segmentId": "none"}]}, "evaluateFirst": False},
+            ["filter", "segments", "0", "segmentId"],
+        ),
+        ({"fields": ["nothing"]}, ["fields", "0"]),
+    ]
+    for change, path in wrong:
+        done = await do(api, "create", input=new | {"export": export | change})
+        assert [error["path"] for error in done["errors"]] == [["input", "export", *path]]
+    made = await plan(api, **new)
+    assert (made["type"], made["allAudiences"]) == ("EXPORT", False)
+    assert made["audiences"] == {"totalCount": 1, "nodes": [{"name": "A"}]}
+    assert made["export"] == {
+        "fields": [],
+        "mergePolicyId": None,
+        "filter": {
+            "segments": [{"segmentId": one, "namespace": "AEPSegments", "status": ["REALIZED", "EXISTING"]}],
+            "segmentQualificationTime": {"start": None, "end": None},
+            "fromIngestTimestamp": None,
+            "emptyProfiles": False,
+        },
+        "additionalFields": None,
+        "destination": {"datasetId": target, "segmentPerBatch": False},
+        "schemaName": "_xdm.context.profile",
+        "evaluateFirst": True,
+    }
+    job = (await do(api, "trigger", id=made["id"]))["job"]
+    assert (job["__typename"], job["source"], job["schedule"]) == ("ExportJob", "SCHEDULER", {"name": "Out"})
+    document = """query ($id: ID!) {
+      schedule(id: $id) { lastJob { __typename jobId } lastRun { job { jobId } }
+        jobs { totalCount nodes { __typename runId } } }
+      exportJobs(filter: {scheduleId: $id}) { nodes { jobId evaluation { schedule { name } } } } }"""
+    found = await api.query(document, id=made["id"])
+    assert sorted(node["__typename"] for node in found["schedule"].pop("jobs")["nodes"]) == ["ExportJob", "SegmentJob"]
+    assert found == {
+        "schedule": {
+            "lastJob": {"__typename": "ExportJob", "jobId": job["jobId"]},
+            "lastRun": {"job": {"jobId": job["jobId"]}},
+        },
+        "exportJobs": {"nodes": [{"jobId": job["jobId"], "evaluation": {"schedule": {"name": "Out"}}}]},
+    }
+
+
 async def test_a_definition_in_an_active_schedule_is_not_deleted(api: Api) -> None:
     await api.loaded()
     one = await api.define("A")
@@ -253,7 +311,7 @@ async def test_a_definition_in_an_active_schedule_is_not_deleted(api: Api) -> No
 NESTED = """{ audiences { nodes { name schedules(first: 3) { totalCount nodes { name frequency nextRunTimes
   audiences(first: 2) { totalCount nodes { name } } lastJob { jobId schedule { name } }
   lastRun { outcome job { jobId } }
-  jobs(first: 2) { totalCount nodes { jobId ... on SegmentJob { segments { nodes { segmentId } } } } } } } } } }"""
+  jobs(first: 3) { totalCount nodes { jobId ... on SegmentJob { segments { nodes { segmentId } } } } } } } } } }"""
 
 
 async def test_a_nested_query_costs_the_same_for_2_schedules_and_for_12(api: Api) -> None:

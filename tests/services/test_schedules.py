@@ -9,12 +9,15 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import FixedClock
-from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
+from app.engine.lake import Lake
+from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
-from app.services import definitions, jobs, schedule_runs, schedules, segment_jobs
+from app.services import datasets, definitions, jobs, schedule_runs, schedules, segment_jobs
+from app.services.export_input import ExportFilter, ExportSegment, NewExport
 from app.services.filters import OrderBy, StringFilter
 from app.services.paging import PageRequest
 from app.services.schedules import NewSchedule, ScheduleChanges, ScheduleFilter
+from app.services.uploads import Uploaded
 from app.storage.changes import JobState
 from app.storage.database import Database
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
@@ -32,14 +35,14 @@ def at(text: str) -> datetime:
 
 
 @pytest.fixture
-def plan(database: Database, clock: FixedClock) -> Plan:
+def plan(database: Database, lake: Lake, clock: FixedClock) -> Plan:
     """Makes a schedule; an ACTIVE daily one at 02:00 unless said otherwise."""
 
     async def make(*audience_ids: str, **options: Any) -> ScheduleRow:
         values = {"name": "Nightly", "cron_expression": DAILY, "state": "ACTIVE", **options}
         if not values.get("all_audiences"):
-            values["audience_ids"] = audience_ids
-        return await schedules.create(database, clock, SCOPE, NewSchedule(**values))
+            values.setdefault("audience_ids", audience_ids)
+        return await schedules.create(database, lake, clock, SCOPE, NewSchedule(**values))
 
     return make
 
@@ -77,11 +80,11 @@ async def refused(work: Awaitable[Any]) -> list[tuple[ErrorCode, tuple[str, ...]
 
 
 async def test_a_schedule_is_inactive_and_daily_unless_said_otherwise(
-    database: Database, clock: FixedClock, define: Define
+    database: Database, lake: Lake, clock: FixedClock, define: Define
 ) -> None:
     view = await define("A")
     made = [
-        await schedules.create(database, clock, SCOPE, NewSchedule(f"S{number}", audience_ids=[view.id]))
+        await schedules.create(database, lake, clock, SCOPE, NewSchedule(f"S{number}", audience_ids=[view.id]))
         for number in range(5)
     ]
     assert {(one.state, one.next_due_at, one.all_audiences, one.created_by) for one in made} == {
@@ -92,10 +95,12 @@ async def test_a_schedule_is_inactive_and_daily_unless_said_otherwise(
     assert len({tuple(time[:3]) for time in times}) > 1
 
 
-async def test_everything_wrong_is_refused_at_once(database: Database, clock: FixedClock, define: Define) -> None:
+async def test_everything_wrong_is_refused_at_once(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
     view = await define("A")
     new = NewSchedule(" ", cron_expression="0 0/5 * * * ?", audience_ids=[view.id, "nobody", view.id, "none"])
-    assert [refusal[:2] for refusal in await refused(schedules.create(database, clock, SCOPE, new))] == [
+    assert [refusal[:2] for refusal in await refused(schedules.create(database, lake, clock, SCOPE, new))] == [
         (ErrorCode.INVALID_INPUT, ("name",)),
         (ErrorCode.INVALID_EXPRESSION, ("cron_expression",)),
         (ErrorCode.NOT_FOUND, ("audience_ids", "1")),
@@ -104,16 +109,16 @@ async def test_everything_wrong_is_refused_at_once(database: Database, clock: Fi
     either = "a schedule is for either `audienceIds` or `allAudiences: true`: give one of the two"
     for ids, every in ((None, False), ([view.id], True)):
         new = NewSchedule("S", cron_expression=DAILY, audience_ids=ids, all_audiences=every)
-        assert await refused(schedules.create(database, clock, SCOPE, new)) == [
+        assert await refused(schedules.create(database, lake, clock, SCOPE, new)) == [
             (ErrorCode.INVALID_INPUT, ("audience_ids",), either)
         ]
     new = NewSchedule("S", cron_expression="0 0 2 * * ? 2025", audience_ids=[])
-    assert [refusal[:2] for refusal in await refused(schedules.create(database, clock, SCOPE, new))] == [
+    assert [refusal[:2] for refusal in await refused(schedules.create(database, lake, clock, SCOPE, new))] == [
         (ErrorCode.INVALID_EXPRESSION, ("cron_expression",)),
         (ErrorCode.INVALID_INPUT, ("audience_ids",)),
     ]
     new = NewSchedule("S", audience_ids=[f"a{number}" for number in range(1_501)])
-    assert (await refused(schedules.create(database, clock, SCOPE, new)))[0][:2] == (
+    assert (await refused(schedules.create(database, lake, clock, SCOPE, new)))[0][:2] == (
         ErrorCode.LIMIT_EXCEEDED,
         ("audience_ids",),
     )
@@ -122,7 +127,7 @@ async def test_everything_wrong_is_refused_at_once(database: Database, clock: Fi
 
 
 async def test_a_change_keeps_what_is_not_given_and_moves_the_time_only_with_cron_or_state(
-    database: Database, clock: FixedClock, define: Define, plan: Plan
+    database: Database, lake: Lake, clock: FixedClock, define: Define, plan: Plan
 ) -> None:
     one, two = await define("A"), await define("B")
     made = await plan(one.id, description="At night")
@@ -130,7 +135,7 @@ async def test_a_change_keeps_what_is_not_given_and_moves_the_time_only_with_cro
     clock.advance(timedelta(hours=15))  # 03:00, and nobody has run what was due at 02:00
 
     async def change(etag: str | None = None, **changes: Any) -> ScheduleRow:
-        return await schedules.update(database, clock, SCOPE, made.id, etag, ScheduleChanges(**changes))  # type: ignore[typeddict-item]
+        return await schedules.update(database, lake, clock, SCOPE, made.id, etag, ScheduleChanges(**changes))  # type: ignore[typeddict-item]
 
     renamed = await change("1", name="Night", cron_expression=DAILY)
     assert (renamed.name, renamed.description, renamed.revision) == ("Night", "At night", 2)
@@ -169,13 +174,13 @@ async def test_a_change_keeps_what_is_not_given_and_moves_the_time_only_with_cro
 
 
 async def test_a_schedule_whose_years_are_over_is_not_activated(
-    database: Database, clock: FixedClock, define: Define, plan: Plan
+    database: Database, lake: Lake, clock: FixedClock, define: Define, plan: Plan
 ) -> None:
     made = await plan((await define("A")).id, cron_expression="0 0 2 1 7 ? 2026", state="INACTIVE")
     clock.advance(timedelta(days=60))
-    renamed = await schedules.update(database, clock, SCOPE, made.id, None, {"name": "Old"})
+    renamed = await schedules.update(database, lake, clock, SCOPE, made.id, None, {"name": "Old"})
     assert renamed.name == "Old"
-    activate = schedules.update(database, clock, SCOPE, made.id, None, {"state": "ACTIVE"})
+    activate = schedules.update(database, lake, clock, SCOPE, made.id, None, {"state": "ACTIVE"})
     assert [refusal[:2] for refusal in await refused(activate)] == [
         (ErrorCode.INVALID_EXPRESSION, ("cron_expression",))
     ]
@@ -375,13 +380,13 @@ async def test_a_run_that_cannot_start_is_noted_and_does_not_stop_the_schedule(
 
 
 async def test_a_schedule_whose_audiences_are_gone_can_be_renamed_but_not_started(
-    database: Database, clock: FixedClock, define: Define, plan: Plan
+    database: Database, lake: Lake, clock: FixedClock, define: Define, plan: Plan
 ) -> None:
     view = await define("A")
     made = await plan(view.id, state="INACTIVE")
     await definitions.delete(database, clock, SCOPE, view.id)
-    assert (await schedules.update(database, clock, SCOPE, made.id, None, {"name": "Emptied"})).name == "Emptied"
-    activate = schedules.update(database, clock, SCOPE, made.id, None, {"state": "ACTIVE"})
+    assert (await schedules.update(database, lake, clock, SCOPE, made.id, None, {"name": "Emptied"})).name == "Emptied"
+    activate = schedules.update(database, lake, clock, SCOPE, made.id, None, {"state": "ACTIVE"})
     assert [refusal[:2] for refusal in await refused(activate)] == [(ErrorCode.INVALID_INPUT, ("audience_ids",))]
     assert await refused(schedule_runs.trigger(database, clock, SCOPE, made.id)) == [
         (ErrorCode.INVALID_STATE, ("id",), "the audiences of the schedule are gone: give it others, or delete it")
@@ -412,3 +417,75 @@ async def test_jobs_outlive_their_schedule(database: Database, clock: FixedClock
     assert await refused(schedules.delete(database, SCOPE, made.id)) == [
         (ErrorCode.NOT_FOUND, ("id",), f"there is no schedule {made.id!r} in this sandbox")
     ]
+
+
+# ---------------------------------------------------------------- exports
+
+
+@pytest.fixture
+async def target(database: Database, clock: FixedClock) -> str:
+    new = datasets.NewDataset(name="target", kind="EXPORT")
+    return (await datasets.create(database, clock, SCOPE, new)).id
+
+
+def export_of(target: str, *segments: str, **options: Any) -> NewExport:
+    chosen = tuple(ExportSegment(one) for one in segments)
+    return NewExport(target, "_xdm.context.profile", filter=ExportFilter(chosen), **options)
+
+
+async def test_an_export_schedule_starts_exports_after_an_evaluation_with_dependencies(
+    database: Database, lake: Lake, clock: FixedClock, define: Define, plan: Plan, target: str
+) -> None:
+    bottom = await define("Bottom")
+    top = await define("Top", f'inSegment("{bottom.id}")')
+    export = export_of(target, top.id, evaluate_first=True)
+    made = await plan(type="EXPORT", audience_ids=None, export=export)
+    assert made.export is not None
+    assert made.export["filter"]["segments"] == [
+        {"segmentId": top.id, "namespace": "AEPSegments", "status": ["REALIZED", "EXISTING"]}
+    ]
+    async with database.session() as session:
+        assert await schedules.audience_ids(session, SCOPE, made.id) == [top.id]
+    with pytest.raises(HasDependents):
+        await definitions.delete(database, clock, SCOPE, top.id)
+    clock.instant = at("2026-06-16T02:00")
+    await run_all(database, clock)
+    found = {state.kind: state.row for state in await jobs_of(database, made.id)}
+    assert (await runs(database, made.id)) == [("16 02:00", "STARTED", None)]
+    assert found.keys() == {"EXPORT", "SEGMENT"}
+    assert (found["EXPORT"].source, found["EXPORT"].waits_for) == ("SCHEDULER", found["SEGMENT"].id)
+    assert found["EXPORT"].run_id == found["SEGMENT"].run_id
+    async with database.session() as session:
+        assert await segment_jobs.segment_counts(session, SCOPE, [found["SEGMENT"].id]) == {found["SEGMENT"].id: 2}
+        assert (await schedules.last_runs(session, SCOPE, [made.id]))[made.id].job_id == found["EXPORT"].id
+    changed = await schedules.update(
+        database, lake, clock, SCOPE, made.id, None, {"export": export_of(target, bottom.id), "state": "INACTIVE"}
+    )
+    assert changed.export is not None
+    assert changed.export["evaluateFirst"] is False
+    async with database.session() as session:
+        assert await schedules.audience_ids(session, SCOPE, made.id) == [bottom.id]
+
+
+async def test_an_export_schedule_is_checked_as_an_export(
+    database: Database, lake: Lake, clock: FixedClock, define: Define, plan: Plan, target: str, purchases: Uploaded
+) -> None:
+    view = await define("A")
+
+    async def errors(**options: Any) -> list[tuple[str, ...]]:
+        new = NewSchedule("S", cron_expression=DAILY, **options)
+        return [path for _, path, _ in await refused(schedules.create(database, lake, clock, SCOPE, new))]
+
+    assert await errors(type="EXPORT") == [("export",)]
+    assert await errors(type="EXPORT", export=export_of(target), all_audiences=True) == [("audience_ids",)]
+    assert await errors(export=export_of(target), audience_ids=[view.id]) == [("export",)]
+    assert await errors(type="EXPORT", export=export_of(purchases.batch.dataset_id, "nobody")) == [
+        ("export", "destination", "dataset_id"),
+        ("export", "filter", "segments", "0", "segment_id"),
+    ]
+    made = await plan(type="EXPORT", audience_ids=None, export=export_of(target, view.id))
+    assert [path for _, path, _ in await refused(schedules.add_audiences(database, clock, SCOPE, made.id, []))] == [
+        ("id",)
+    ]
+    clear = schedules.update(database, lake, clock, SCOPE, made.id, None, {"export": None})
+    assert [path for _, path, _ in await refused(clear)] == [("export",)]

@@ -25,6 +25,8 @@ from app.worker import scheduler
 from app.worker.scheduler import keep_time
 
 SCOPE = Scope("acme", "prod", "ann")
+NO_LAKE = Lake(Path("/nowhere"))
+"""A schedule that exports nothing needs no data."""
 _RUNS: Any = ScheduleRunRow.__table__.c  # type: ignore[attr-defined]
 _JOBS: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
 Keeping = Callable[..., AbstractAsyncContextManager[asyncio.Task[None]]]
@@ -62,7 +64,7 @@ def keeping(database: Database, changes: Changes, clock: FixedClock) -> Keeping:
 
 async def plan(database: Database, clock: Clock, audience: str, name: str = "S", **options: Any) -> ScheduleRow:
     values = {"cron_expression": "0 0 2 * * ?", "state": "ACTIVE", "audience_ids": [audience], **options}
-    return await schedules.create(database, clock, SCOPE, NewSchedule(name, **values))
+    return await schedules.create(database, NO_LAKE, clock, SCOPE, NewSchedule(name, **values))
 
 
 async def runs(database: Database) -> list[tuple[str, str, str]]:
