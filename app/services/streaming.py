@@ -18,12 +18,12 @@ from app.engine.membership import BucketCounts, Membership, MembershipFiles
 from app.engine.profiles import MergeRule, Snapshot, open_snapshot
 from app.engine.touched import Touched, touched
 from app.scope import Scope
+from app.services.audiences import tell
 from app.services.expressions import data_sources, read_segments
 from app.services.live_definitions import Wave, has_live_definitions, live_definitions, waves
 from app.services.memberships import NO_RUN, Heads, head_runs, patch_run, read_heads
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
-from app.storage.changes import audience_topic, publish
 from app.storage.database import Database
 from app.storage.streaming import (
     Turn,
@@ -43,9 +43,6 @@ from app.storage.tables.streaming import MembershipPatchRow
 from app.storage.tenancy import within
 
 log = logging.getLogger(__name__)
-
-_ANNOUNCED = 500
-"""So many audiences are announced by one statement."""
 
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
@@ -272,9 +269,7 @@ async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) ->
         await _write_counts(session, work)
         await settle_batches(session, tenant, work.batches, keep)
         await end_turn(session, turn)
-        changed = sorted(work.changed)
-        for start in range(0, len(changed), _ANNOUNCED):
-            await publish(session, *(audience_topic(tenant, id_) for id_ in changed[start : start + _ANNOUNCED]))
+        await tell(session, work.scope, *work.changed)
     return True
 
 

@@ -38,6 +38,8 @@ JOBS: dict[str, type[JobColumns]] = {"SEGMENT": SegmentJobRow, "EXPORT": ExportJ
 KINDS: dict[str, type[JobColumns]] = {**JOBS, "PREVIEW": PreviewRow}
 """All that is queued and logged as jobs are. Previews are no jobs to their users: no list and no stream has them."""
 
+_TOLD_AT_ONCE = 1_000
+"""PostgreSQL refuses a row of more than 1,664 columns."""
 _UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
 _PRIVATE = frozenset({"idempotency_key", "lease_owner", "lease_until", "lost_leases", "snapshot", "expression"})
 """Columns of a job that are no part of its visible state, or are long and never change."""
@@ -165,7 +167,8 @@ async def publish(session: AsyncSession, *topics: Topic) -> None:
     announce(session, *topics)
     if session.get_bind().dialect.name == "postgresql":
         payloads = [func.pg_notify(CHANNEL, topic.digest) for topic in sorted(topics, key=lambda topic: topic.kind)]
-        await session.execute(select(*payloads))
+        for start in range(0, len(payloads), _TOLD_AT_ONCE):
+            await session.execute(select(*payloads[start : start + _TOLD_AT_ONCE]))
 
 
 def _state(kind: str, state: dict[str, Any]) -> Any:

@@ -9,7 +9,17 @@ import pytest
 from sqlalchemy import text
 
 from app.clock import FixedClock
-from app.storage.changes import QUEUE, Changes, Topic, append_update, changed_jobs, job_topic, jobs_topic, read_updates
+from app.storage.changes import (
+    QUEUE,
+    Changes,
+    Topic,
+    append_update,
+    changed_jobs,
+    job_topic,
+    jobs_topic,
+    publish,
+    read_updates,
+)
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_runs import JobRun
@@ -215,3 +225,17 @@ async def test_a_cut_connection_is_made_up_for(database: Database, database_url:
         assert await wakeups.wait(30)
         await bump(other, "j1")
         assert await wakeups.wait(30)
+
+
+async def test_thousands_of_topics_are_told_in_one_transaction(database: Database, database_url: str) -> None:
+    topics = [Topic("audience", "acme", "prod", str(number)) for number in range(4_000)]
+    async with (
+        another(database_url) as other,
+        Changes.open(other) as elsewhere,
+        elsewhere.subscribe(topics[-1]) as wakeups,
+    ):
+        await wakeups.wait(0.3)  # what is made up for when listening begins
+        async with database.write() as session:
+            await session.execute(text("CREATE TABLE scrap (id INTEGER)"))  # SQLite tells only what has written
+            await publish(session, *topics)
+        assert await wakeups.wait(10)
