@@ -1,0 +1,111 @@
+"""Representative queries as files in `tests/data/queries`: `x.graphql`, its answer `x.json`, its SQL `x.sql`.
+
+`pytest tests/api/test_queries.py --rewrite` writes answers and SQL anew: a worse query then shows in the diff.
+"""
+
+import asyncio
+import base64
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.clock import FixedClock
+from app.worker.loop import Worker
+from tests.api.conftest import Api
+from tests.api.test_folders import PUT, make
+from tests.databases import count_statements
+
+QUERIES = Path(__file__).parents[1] / "data" / "queries"
+PROFILES = b"""{"customer": "00001", "person": {"name": "Ann", "country": "US"}, "tags": ["vip", "new"]}
+{"customer": "00002", "person": {"name": "Bob"}}
+{"customer": "00003", "person": {"name": "Cyd", "country": "DE"}}
+"""
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@pytest.fixture
+async def world(api: Api, clock: FixedClock) -> Api:
+    """Two people with purchases and one without; three definitions, one made of another; two jobs.
+
+    Everything happens at a time of its own, so that ids and lists have one order.
+    """
+
+    async def moment(done: Any) -> Any:
+        result = await done
+        clock.advance(timedelta(seconds=1))
+        return result
+
+    await moment(api.loaded())
+    people = await moment(api.dataset("people", "PROFILE"))
+    await moment(api.upload(people, PROFILES, "NDJSON"))
+    folder = await moment(make(api, "Retail"))
+    inner = await moment(make(api, "Summer", folder["id"]))
+    a = await moment(api.define("Over 500"))
+    await moment(api.define("Over 500 in the US", f'inSegment("{a}") and person.country = "US"'))
+    await moment(api.define("Not the US", 'person.country != "US"'))
+    await moment(api.query(PUT, input={"id": a, "folderId": inner["id"], "description": "Spent more than 500"}))
+    parts = api.parts
+    worker = Worker(parts.database, parts.changes, parts.lake, clock, concurrency=1, lease_seconds=15, threads=1)
+    stop = asyncio.Event()
+    running = asyncio.create_task(worker.run(stop))
+    for names in ((), (a,)):
+        await api.ended(await moment(api.start(*names)))
+        clock.advance(timedelta(seconds=1))
+    stop.set()
+    await running
+    return api
+
+
+def plain(answer: Any) -> str:
+    """The answer as text, with each id, bare or in a global id, as its number in the order of creation."""
+    text = json.dumps(answer, indent=2, ensure_ascii=False)
+    text = re.sub(r'"id": "([A-Za-z0-9+/=]+)"', lambda match: f'"id": "{_opened(match[1])}"', text)
+    numbers = {id_: f"#{number}" for number, id_ in enumerate(sorted(set(_UUID.findall(text))), 1)}
+    return _UUID.sub(lambda match: numbers[match[0]], text) + "\n"
+
+
+def _opened(id: str) -> str:
+    try:
+        return base64.b64decode(id, validate=True).decode()
+    except ValueError:
+        return id
+
+
+def sql(statements: list[str]) -> str:
+    """Statements one below the other; what watches for changes of jobs belongs to no query."""
+    return (
+        "\n".join(re.sub(r"\s+", " ", one).strip() + ";" for one in statements if "FROM job_update" not in one) + "\n"
+    )
+
+
+NAMES = sorted(path.stem for path in QUERIES.glob("*.graphql"))
+
+
+async def test_query(world: Api, subtests: pytest.Subtests, request: pytest.FixtureRequest) -> None:
+    rewrite = request.config.getoption("--rewrite")
+    found = (await world.query("{ segmentDefinitions { nodes { segmentId name } } }"))["segmentDefinitions"]["nodes"]
+    ids = {definition["name"]: definition["segmentId"] for definition in found}
+    on_sqlite = world.parts.database.dialect == "sqlite"
+    for name in NAMES:
+        document = (QUERIES / f"{name}.graphql").read_text()
+        with count_statements(world.parts.database) as statements:
+            answer = await world.answer(document, **({"id": ids["Over 500"]} if "$id" in document else {}))
+        if rewrite and on_sqlite:
+            (QUERIES / f"{name}.json").write_text(plain(answer))
+            (QUERIES / f"{name}.sql").write_text(sql(statements))
+        with subtests.test(name):
+            assert plain(answer) == (QUERIES / f"{name}.json").read_text()
+            if on_sqlite:
+                assert sql(statements) == (QUERIES / f"{name}.sql").read_text()
+            else:
+                assert len(sql(statements).splitlines()) == len((QUERIES / f"{name}.sql").read_text().splitlines())
+
+
+def test_there_are_ten_queries_and_nothing_else() -> None:
+    assert len(NAMES) >= 10
+    expected = {f"{name}.{ending}" for name in NAMES for ending in ("graphql", "json", "sql")}
+    assert {path.name for path in QUERIES.iterdir()} == expected
