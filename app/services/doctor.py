@@ -172,11 +172,15 @@ async def _heads(sandbox: _Sandbox) -> AsyncIterator[Finding]:
 
 async def _jobs(sandbox: _Sandbox) -> AsyncIterator[Finding]:
     """Jobs that nobody works on, though they wait."""
+    unfinished: set[str] = set()
     for kind, row in KINDS.items():
         columns: Any = row.__table__.c  # type: ignore[attr-defined]
         live = within(select(*columns), row, sandbox.tenant).where(columns.status.in_(WAITING | RUNNING))
         async with sandbox.database.session() as session:
             jobs = list(await session.execute(live.order_by(columns.id)))
+        unfinished.update(job.id for job in jobs)
+        # The turn of an export does not come while the segment job that it waits for lasts.
+        jobs = [job for job in jobs if getattr(job, "waits_for", None) not in unfinished]
         working = any(job.lease_until is not None and job.lease_until >= sandbox.now for job in jobs)
         for job in jobs:
             since = job.lease_until or job.updated_at

@@ -28,6 +28,7 @@ from app.services.export_input import (
 )
 from app.services.expressions import data_sources
 from app.services.filters import OrderBy
+from app.services.memberships import read_heads
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_pages
 from app.services.rows import as_row, get_rows, select_rows
 from app.storage.changes import append_update
@@ -308,9 +309,11 @@ async def _look_up(
         message = f"there is no merge policy {new.merge_policy_id!r} in this sandbox"
         refusals.append(Refusal(ErrorCode.NOT_FOUND, message, ("merge_policy_id",)))
         return None
+    evaluated = (await read_heads(session, scope)).audiences if new.segments else set()
     for at, one in enumerate(audiences):
         if one is not None:
-            refusals += _audience_refusals(one, at, policy, policies, new, scheduled)
+            unknown = one.id not in evaluated and not scheduled
+            refusals += _audience_refusals(one, at, policy, policies, new, unknown)
     if new.evaluate_first and new.segments and not any(one and one.type == "SEGMENT_DEFINITION" for one in audiences):
         message = "none of the segments is computed here, so there is nothing to evaluate first: leave this out"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluate_first",)))
@@ -324,7 +327,7 @@ def _audience_refusals(
     policy: MergePolicyRow,
     policies: dict[str, MergePolicyRow],
     new: NewExport,
-    scheduled: bool,
+    unknown: bool,
 ) -> Iterator[Refusal]:
     path = ("filter", "segments", str(at), "segment_id")
     own = policies.get(audience.merge_policy_id or "")
@@ -336,7 +339,7 @@ def _audience_refusals(
         )
         yield Refusal(ErrorCode.INVALID_INPUT, message, path)
     computed = audience.type == "SEGMENT_DEFINITION"
-    if computed and audience.membership_run_id is None and not new.evaluate_first and not scheduled:
+    if computed and unknown and not new.evaluate_first:
         message = (
             f"{audience.name!r} has never been evaluated, so nobody is known to be in it: run a segment job first, "
             "or export with `evaluateFirst: true`"

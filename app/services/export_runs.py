@@ -32,7 +32,7 @@ from app.services.export_input import (
 )
 from app.services.export_jobs import policy_as_json, policy_from_json, policy_of
 from app.services.expressions import data_sources
-from app.services.memberships import Heads, head_runs, read_heads
+from app.services.memberships import Heads, read_heads
 from app.services.merge_policies import rule_of
 from app.services.progress import Progress, span
 from app.services.rows import select_rows
@@ -139,7 +139,7 @@ async def _refuse_failed_evaluation(job_run: JobRun) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _AudienceRow:
-    """An audience as an export takes it: with the statuses that count, and the run that has its members."""
+    """An audience as an export takes it, with the statuses that count."""
 
     id: str
     namespace: str
@@ -154,7 +154,7 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run:
     pinned = job.snapshot if job.snapshot is not None else await _pin(job_run, scope, tenant)
     async with job_run.database.session() as session:
         datasets = await data_sources(session, scope)
-        heads = await read_heads(session, scope, pinned["heads"])
+        heads = await read_heads(session, scope, pinned["heads"], pinned["turn"])
     rule = rule_of(policy_from_json(job_run.tenant, pinned["merge_policy"]))
     snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
     audiences = tuple(
@@ -174,8 +174,8 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake) -> dict[str, A
         datasets = await data_sources(session, scope)
         found = await merge_policies.get_many(session, scope, [job.merge_policy_id])
         policy = found.get(job.merge_policy_id) or policy_of(job)
-        rows = await _audience_rows(session, scope, job, policy)
-        present = await head_runs(session, scope, now)
+        heads = await read_heads(session, scope, now=now)
+        rows = await _audience_rows(session, scope, job, policy, heads)
     snapshot = await asyncio.to_thread(open_snapshot, tenant, rule_of(policy), datasets)
     if refusals := list(path_refusals(new, snapshot.schema)):
         raise Refusals(refusals)
@@ -186,7 +186,8 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake) -> dict[str, A
         "started": now.isoformat(),
         "merge_policy": policy_as_json(policy),
         "lake": snapshot.pinned,
-        "heads": {row.id: present[row.id] for row in rows if row.id in present},
+        "heads": {row.id: heads.runs[row.id] for row in rows if row.id in heads.runs},
+        "turn": heads.turn,
         "audiences": [[row.id, row.namespace, row.audience_id, row.status] for row in rows],
         "batches": batches,
     }
@@ -197,11 +198,11 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake) -> dict[str, A
 
 
 async def _audience_rows(
-    session: AsyncSession, scope: Scope, job: ExportJobRow, policy: MergePolicyRow
+    session: AsyncSession, scope: Scope, job: ExportJobRow, policy: MergePolicyRow, heads: Heads
 ) -> list[_AudienceRow]:
     """The audiences asked for, in that order; when none was, all whose people are people of the merge policy."""
-    columns = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id)
-    present = within(select(*columns, _AUDIENCES.name, _POLICIES.identity_graph), AudienceRow, scope.tenant).join(
+    columns = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id, _POLICIES.identity_graph)
+    present = within(select(*columns), AudienceRow, scope.tenant).join(
         MergePolicyRow,
         and_(
             _POLICIES.organisation == _AUDIENCES.organisation,
@@ -213,14 +214,12 @@ async def _audience_rows(
     asked = select_rows(ExportJobAudienceRow, scope).where(_ASKED.job_id == job.id).order_by(_ASKED.place)
     wanted = list(await session.execute(asked))
     if not wanted:
-        everything = await session.execute(present.where(_AUDIENCES.membership_run_id.is_not(None)))
-        same = [row for row in everything if (row.identity_graph or "NONE") == policy.identity_graph]
+        known = [row for row in await session.execute(present) if row.id in heads.audiences]
+        same = [row for row in known if (row.identity_graph or "NONE") == policy.identity_graph]
         return [_AudienceRow(row.id, row.namespace, row.audience_id, list(STATUSES)) for row in same]
-    rows = {
-        row.id: row
-        for row in await session.execute(present.where(_AUDIENCES.id.in_([one.audience_id for one in wanted])))
-    }
-    gone = [one.segment_id for one in wanted if one.audience_id not in rows]
+    ids = [one.audience_id for one in wanted]
+    there = {row.id for row in await session.execute(present.where(_AUDIENCES.id.in_(ids)))}
+    gone = [one.segment_id for one in wanted if one.audience_id not in there]
     if gone:
         names = ", ".join(map(repr, gone))
         raise Refusal(ErrorCode.NOT_FOUND, f"{names} was deleted before the export began: export without it")
@@ -271,8 +270,11 @@ async def _export(job_run: JobRun, state: _Run, waiting: Iterable[int], threads:
     folder = state.lake.export(job_run.job.id)
     loop = asyncio.get_running_loop()
 
+    audiences = [one.id for one in state.export.who.audiences]
+
     def work(bucket: int, _stopped: Stopped) -> Exported:
-        return state.export.bucket(bucket, state.heads.many(memberships, bucket), folder, job_run.token)
+        members = state.heads.many(memberships, bucket, audiences)
+        return state.export.bucket(bucket, members, folder, job_run.token)
 
     def finished(found: Exported) -> None:
         counts = {

@@ -20,11 +20,14 @@ from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.export_jobs import ExportJobRow
+from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tenancy import within
 
 DEFAULT_POLICY_ID = "default"
 _POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
+_EXPORTS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _NAMED = 20
 _ORDER = Order("CREATED", (Key(MergePolicyRow.__table__.c.created_at), Key(MergePolicyRow.__table__.c.id)))  # type: ignore[attr-defined]
@@ -187,7 +190,7 @@ async def update(
 
 
 async def delete(database: Database, scope: Scope, id: str, etag: str | None = None) -> None:
-    """Raises `HasDependents` while audiences use it, and `Refusal` for the default policy."""
+    """Raises `HasDependents` while audiences or unfinished exports use it, and `Refusal` for the default policy."""
     async with database.write(scope.tenant) as session:
         current = await _required(session, scope, id, etag)
         if current.is_default:
@@ -201,6 +204,11 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
             names = ", ".join(repr(row.name) for row in found)
             message = f"{names} use it: give them another merge policy, or delete them first"
             raise HasDependents(message, [("Audience", row.id) for row in found], ("id",))
+        exports = within(select(_EXPORTS.id), ExportJobRow, scope.tenant).where(_EXPORTS.merge_policy_id == id)
+        live = list(await session.scalars(exports.where(_EXPORTS.status.in_(WAITING | RUNNING)).limit(_NAMED)))
+        if live:
+            message = f"the export jobs {', '.join(live)} use it: wait until they end, or cancel them first"
+            raise HasDependents(message, [("ExportJob", job) for job in live], ("id",))
         await session.execute(
             within(delete_rows(MergePolicyRow), MergePolicyRow, scope.tenant).where(_POLICIES.id == id)
         )

@@ -125,6 +125,24 @@ class Api:
         id_: str = payload["preview"]["previewId"]
         return id_
 
+    async def export_dataset(self, name: str = "exports") -> str:
+        document = """mutation ($input: CreateDatasetInput!) { createDataset(input: $input) {
+          dataset { datasetId } errors { message } } }"""
+        payload = (await self.query(document, input={"name": name, "kind": "EXPORT"}))["createDataset"]
+        assert payload["errors"] == []
+        id_: str = payload["dataset"]["datasetId"]
+        return id_
+
+    async def export(self, dataset: str) -> str:
+        """An export of everybody to the dataset."""
+        document = """mutation ($input: CreateExportJobInput!) { createExportJob(input: $input) {
+          job { jobId } errors { message } } }"""
+        asked = {"destination": {"datasetId": dataset}, "schemaName": "_xdm.context.profile"}
+        payload = (await self.query(document, input=asked))["createExportJob"]
+        assert payload["errors"] == []
+        id_: str = payload["job"]["jobId"]
+        return id_
+
     async def ended(self, job: str) -> dict[str, Any]:
         """The job when nothing more happens to it; needs the `working` fixture."""
         while True:

@@ -12,6 +12,7 @@ EVERYTHING = """{
   segmentDefinitions { totalCount nodes { id name etag } }
   segmentJobs { totalCount nodes { id status progress { sequence } } } datasets { totalCount nodes { id rowCount } }
   schedules { totalCount nodes { id etag state audiences { totalCount } jobs { totalCount } } }
+  exportJobs { totalCount nodes { id status progress { sequence } } }
   mergePolicies { totalCount nodes { id etag } } }"""
 
 READS = [
@@ -21,6 +22,7 @@ READS = [
     ("schedule", "Schedule"),
     ("preview", "Preview"),
     ("estimate", "Estimate"),
+    ("exportJob", "ExportJob"),
     ("dataset", "Dataset"),
 ]
 
@@ -38,6 +40,8 @@ class Mine:
         self.ids["SegmentJob"] = await self.api.start()
         self.ids["Schedule"] = await self._schedule(self.ids["Audience"])
         self.ids["Preview"] = self.ids["Estimate"] = await self.api.preview("true")
+        self.ids["Export"] = await self.api.export_dataset()
+        self.ids["ExportJob"] = await self.api.export(self.ids["Export"])
         return self
 
     async def _schedule(self, audience: str) -> str:
@@ -99,6 +103,12 @@ async def test_a_person_of_another_sandbox_is_nobody(api: Api, mine: Mine) -> No
         ("removeScheduleAudiences(id: $id, audienceIds: [])", "Schedule", {}),
         ("triggerSchedule(id: $id)", "Schedule", {}),
         ("cancelPreview(id: $id)", "Preview", {}),
+        ("cancelExportJob(id: $id)", "ExportJob", {}),
+        (
+            'createExportJob(input: {destination: {datasetId: $id}, schemaName: "_xdm.context.profile"})',
+            "Export",
+            {},
+        ),
     ],
 )
 async def test_a_write_to_another_sandbox_is_refused_and_changes_nothing(
