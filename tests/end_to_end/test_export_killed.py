@@ -13,6 +13,7 @@ from app.clock import utc_now
 from app.main import Parts, open_parts
 from app.services import datasets, definitions, export_jobs, segment_jobs
 from app.services.export_input import SCHEMA, ExportEvents, ExportFilter, ExportSegment, NewExport
+from app.services.export_runs import tidy
 from app.services.paging import PageRequest
 from app.services.segment_runs import run_segment_job
 from app.services.uploads import ingest_file
@@ -102,4 +103,5 @@ async def test_another_worker_finishes_an_export_that_a_killed_one_began(databas
         assert list(found) == ids
         assert all(count == len(rows) for count, rows in found.values())
         assert sum(count for count, _ in found.values()) > SEGMENTS * 1_000
+        await tidy(parts.database, parts.lake)
         assert parts.lake.exports() == {}
