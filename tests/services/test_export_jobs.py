@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from app.clock import FixedClock
 from app.engine.lake import Lake
-from app.errors import Refusal, Refusals
+from app.errors import HasDependents, Refusal, Refusals
 from app.scope import Scope
 from app.services import datasets, definitions, export_jobs, export_runs, jobs, merge_policies, segment_jobs
 from app.services.export_input import ExportEvents, ExportFilter, ExportSegment, NewExport, TimeRange
@@ -31,6 +31,7 @@ from app.storage.job_runs import JobRun
 from app.storage.tables.export_jobs import ExportJobRow
 from app.worker.loop import Worker
 from tests.services.conftest import SCOPE, Define
+from tests.services.gateway import Gateway
 
 SCHEMA = "_xdm.context.profile"
 LEASE = timedelta(seconds=60)
@@ -607,6 +608,21 @@ async def test_two_exports_into_one_new_dataset_at_once_both_land(
     assert written(lake, target) == ["crm:00001"] * 2 + ["crm:00002"] * 2 + ["crm:00003"] * 2
 
 
+async def test_a_merge_policy_stays_while_an_export_needs_it_and_is_remembered_afterwards(
+    database: Database, lake: Lake, clock: FixedClock, people: Uploaded, target: str
+) -> None:
+    new = merge_policies.NewPolicy("mine", "TIMESTAMP_ORDERED", "NONE")
+    policy = await merge_policies.create(database, clock, SCOPE, new)
+    job = await export_jobs.create(database, lake, clock, SCOPE, ask(target, merge_policy_id=policy.id))
+    with pytest.raises(HasDependents) as caught:
+        await merge_policies.delete(database, SCOPE, policy.id)
+    assert caught.value.message == f"the export jobs {job.id} use it: wait until they end, or cancel them first"
+    assert list(caught.value.dependents) == [("ExportJob", job.id)]
+    await export_jobs.cancel(database, clock, SCOPE, job.id)
+    await merge_policies.delete(database, SCOPE, policy.id)
+    assert export_jobs.policy_of(await job_of(database, job.id)).name == "mine"
+
+
 # ---------------------------------------------------------------- for schedules, lists
 
 
@@ -662,3 +678,16 @@ async def test_lists_are_chosen_by_segment_destination_and_schedule(
             page = await export_jobs.page(session, SCOPE, PageRequest(9), export_jobs.ExportJobFilter(**chosen))
             count = await export_jobs.count(session, SCOPE, export_jobs.ExportJobFilter(**chosen))
         assert ([job.id for job in page.items], count) == (expected, len(expected))
+
+
+async def test_members_that_a_batch_has_made_since_the_last_job_are_exported(gateway: Gateway) -> None:
+    await gateway.people([{"id": "1", "tier": "gold"}, {"id": "2", "tier": "tin"}])
+    gold = await gateway.define("Gold", 'tier = "gold"')
+    await gateway.job()
+    await gateway.people([{"id": "2", "tier": "gold"}, {"id": "1", "tier": "tin"}])
+    await gateway.stream()
+    target = (
+        await datasets.create(gateway.database, gateway.clock, SCOPE, datasets.NewDataset("exports", "EXPORT"))
+    ).id
+    await export(gateway.database, gateway.lake, gateway.clock, ask(target, filter=members(gold)))
+    assert written(gateway.lake, target, "profileId, tier") == [("crm:2", "gold")]
