@@ -29,7 +29,8 @@ def prune(fields: ObjectType, paths: Iterable[Path]) -> ObjectType:
     for path in paths:
         if path and path[0] in fields.fields:
             below.setdefault(path[0], []).append(path[1:])
-    return ObjectType({name: _pruned(fields.fields[name], rests) for name, rests in below.items()})
+    # In the order of the fields, so that what is read and written has one, however the paths come.
+    return ObjectType({name: _pruned(type_, below[name]) for name, type_ in fields.fields.items() if name in below})
 
 
 def _pruned(type_: Type, rests: list[Path]) -> Type:
