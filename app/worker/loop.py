@@ -72,6 +72,7 @@ class Worker:
             async with self._changes.subscribe(QUEUE) as wakeups:
                 failures = 0
                 while not stop.is_set():
+                    held = set(self._running)
                     try:
                         await self._fill()
                         failures, pause = 0, self._lease.total_seconds() / 3
@@ -82,7 +83,7 @@ class Worker:
                             log.warning("the database is away, trying again in %.1f s: %s", pause, error)
                         else:
                             log.exception("looking for jobs failed, trying again in %.1f s", pause)
-                    await self._sleep(wakeups, stopping, pause)
+                    await self._sleep(wakeups, stopping, held, pause)
         finally:
             stopping.cancel()
             await self._let_go()
@@ -109,12 +110,17 @@ class Worker:
     def _has_place(self, kind: str) -> bool:
         return sum(run.claim.kind == kind for run in self._running.values()) < self._places[kind]
 
-    async def _sleep(self, wakeups: Wakeups, stopping: asyncio.Task[bool], seconds: float) -> None:
-        """Until something may be there to do: a wake-up, a free place, the stop, or simply some time later."""
+    async def _sleep(
+        self, wakeups: Wakeups, stopping: asyncio.Task[bool], held: set[asyncio.Task[None]], seconds: float
+    ) -> None:
+        """Until something may be there to do: a wake-up, a free place, the stop, or simply some time later.
+
+        A job of those `held` before the queue was looked at may have ended meanwhile: its place is free already.
+        """
         woken = asyncio.create_task(wakeups.wait(), name="queue")
         full = not any(self._has_place(kind) for kind in self._handlers)
         # With every place taken a wake-up means nothing: the place that falls free looks at the queue.
-        awaited = {stopping, *self._running} | (set() if full else {woken})
+        awaited = {stopping, *held, *self._running} | (set() if full else {woken})
         await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         if not woken.done():
             woken.cancel()
