@@ -19,6 +19,8 @@ ROWS = Table(
     Column("id", Integer, primary_key=True),
     Column("parent", String, nullable=False),
     Column("name", String, nullable=False),
+    # Without it SQLite gives the id of a deleted last row to the next one.
+    sqlite_autoincrement=True,
 )
 ORDERS = {
     "NAME": Order("NAME", (Key(ROWS.c.name), Key(ROWS.c.id))),
