@@ -20,9 +20,10 @@ from app.api.pql import ExpressionFormat, service_format
 from app.api.profiles import Profile
 from app.api.scalars import BigInt, given
 from app.engine.estimate import LEVEL
-from app.engine.profiles import Key, Person
+from app.engine.profiles import Person
 from app.services import previews
 from app.services.paging import Slice
+from app.services.profiles import Who
 from app.storage.tables.jobs import JobStatus
 from app.storage.tables.previews import PreviewRow
 
@@ -126,11 +127,12 @@ class Preview(Node):
     ) -> LongConnection[Profile]:
         page, operation = asked(first, after), info.context
         lake, scope, loaders = operation.parts.lake, operation.scope, operation.loaders
-        people = loaders.by_rule(previews.rule_of(self.row))
+        rule = previews.rule_of(self.row)
+        people = loaders.by_rule(rule)
 
-        async def load() -> Slice[tuple[Key, Person]]:
+        async def load() -> Slice[tuple[Who, Person]]:
             read = await loaders.buckets_of_preview.load(self.preview_id)
-            return await previews.people_page(lake, scope, people.profiles, read, page)
+            return await previews.people_page(lake, scope, people.profiles, rule, read, page)
 
         async def count() -> int:
             return previews.people_count(await loaders.buckets_of_preview.load(self.preview_id))

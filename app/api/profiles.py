@@ -94,7 +94,9 @@ class Membership:
         )
 
 
-@strawberry.type(description="One person, as the default merge policy puts them together.")
+@strawberry.type(
+    description="One person, as the default merge policy puts them together, or that of the audience it was found in."
+)
 class Profile(Node):
     profile_id: str = strawberry.field(description="Raw id: namespace and id of the primary identity, `namespace:id`.")
     identities: list[Identity] = strawberry.field(description="The names that the person goes by.")

@@ -1,6 +1,6 @@
 """Runs a plan over buckets in a few threads of this process; knows neither jobs nor databases."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.evaluate import Cancelled, EvaluationError, evaluate
+from app.engine.evaluate import Cancelled, EvaluationError, dependency_failed, evaluate
 from app.engine.membership import BucketCounts, Membership, counts, next_membership
 from app.engine.plan import Plan
 from app.engine.pool import Stopped, in_threads
 from app.engine.snapshot import Snapshot
 
-__all__ = ["BucketResult", "Cancelled", "evaluated_now", "run"]
+__all__ = ["BucketResult", "Cancelled", "Step", "evaluated_now", "run", "run_steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,35 +29,69 @@ class BucketResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class Step:
+    """Definitions of one merge policy, evaluated together.
+
+    `stored` gives the membership in a bucket of a segment that no step of the run evaluates, `previous` those of the
+    run before by definition.
+    """
+
     plan: Plan
     snapshot: Snapshot
-    now: datetime
     stored: Callable[[str, int], Membership | None]
     previous: Callable[[int], Mapping[str, Membership]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    steps: Sequence[Step]
+    now: datetime
     versions: Mapping[str, int]
     only: Callable[[int], BitMap] | None
 
     def bucket(self, number: int, stopped: Stopped) -> BucketResult:
+        """The steps in their order: a later one may refer to what an earlier one has evaluated."""
+        profiles = 0
+        memberships: dict[str, Membership] = {}
+        numbers: dict[str, BucketCounts] = {}
+        errors: dict[str, EvaluationError] = {}
+        for step in self.steps:
+            if stopped():
+                raise Cancelled
+            read, namespaces = self._step(step, number, stopped, memberships, errors)
+            profiles += read
+            done = step.plan.conditions.keys() & memberships.keys()
+            numbers |= {definition: counts(memberships[definition], namespaces) for definition in done}
+        return BucketResult(number, profiles, list(memberships.values()), numbers, errors)
+
+    def _step(
+        self,
+        step: Step,
+        number: int,
+        stopped: Stopped,
+        memberships: dict[str, Membership],
+        errors: dict[str, EvaluationError],
+    ) -> tuple[int, Mapping[str, BitMap]]:
+        """Adds to memberships and errors; returns how many people were read, and who has which namespace."""
         only = self.only(number) if self.only is not None else None
-        bucket = self.snapshot.read(number, self.plan.needs, only)
+        bucket = step.snapshot.read(number, step.plan.needs, only)
 
         def member(id: str) -> NDArray[np.bool_]:
-            membership = self.stored(id, number)
+            if id in errors:
+                raise dependency_failed(id, errors[id])
+            membership = memberships[id] if id in memberships else step.stored(id, number)
             return _rows(membership.members if membership is not None else BitMap(), bucket.ordinals)
 
-        found = evaluate(self.plan, bucket, now=self.now, member=member, cancelled=stopped)
-        before, namespaces = self.previous(number), self.snapshot.namespaces(number)
-        result = BucketResult(number, len(bucket.ordinals), [], {}, {})
+        found = evaluate(step.plan, bucket, now=self.now, member=member, cancelled=stopped)
+        before = step.previous(number)
         for definition, rows in found.items():
             if isinstance(rows, EvaluationError):
-                result.errors[definition] = rows
+                errors[definition] = rows
                 continue
             members, version = BitMap(bucket.ordinals[rows]), self.versions[definition]
             membership = next_membership(before.get(definition), definition, members, version, self.now, only)
-            result.memberships.append(membership)
-            result.counts[definition] = counts(membership, namespaces)
-        return result
+            memberships[definition] = membership
+        return len(bucket.ordinals), step.snapshot.namespaces(number)
 
 
 def run(
@@ -74,16 +108,41 @@ def run(
     threads: int,
     only: Callable[[int], BitMap] | None = None,
 ) -> None:
-    """Evaluates the plan over the buckets, at most `threads` of them in memory.
+    """Runs one step, as `run_steps` does.
 
     With `only` the people whose ordinals it gives for a bucket are evaluated, and the others stay what they were:
     `profiles` of the result counts the evaluated, its memberships and counts are those of the whole bucket.
-    `stored` gives the membership of a segment outside the plan in a bucket, `previous` those of the run before by
-    definition, `versions` the version of each definition. `finished` gets each result on the calling thread, in any
-    order. Raises `Cancelled` soon after `cancelled` says so; results handed over until then are whole. An error of
-    `finished` or of a bucket ends the run.
     """
-    work = _Work(plan, snapshot, now, stored, previous, versions, only)
+    run_steps(
+        [Step(plan, snapshot, stored, previous)],
+        buckets,
+        now=now,
+        versions=versions,
+        finished=finished,
+        cancelled=cancelled,
+        threads=threads,
+        only=only,
+    )
+
+
+def run_steps(
+    steps: Sequence[Step],
+    buckets: Iterable[int],
+    *,
+    now: datetime,
+    versions: Mapping[str, int],
+    finished: Callable[[BucketResult], None],
+    cancelled: Callable[[], bool],
+    threads: int,
+    only: Callable[[int], BitMap] | None = None,
+) -> None:
+    """Evaluates the steps over the buckets, at most `threads` of them in memory.
+
+    `versions` are those of the definitions. `finished` gets each result on the calling thread, in any order. Raises
+    `Cancelled` soon after `cancelled` says so; results handed over until then are whole. An error of `finished` or of a
+    bucket ends the run.
+    """
+    work = _Work(steps, now, versions, only)
     in_threads(work.bucket, buckets, finished=finished, cancelled=cancelled, threads=threads)
 
 
@@ -104,15 +163,8 @@ def evaluated_now(
     """
     only = BitMap(people)
     before = {id: membership for id in plan.conditions if (membership := stored(id)) is not None}
-    work = _Work(
-        plan,
-        snapshot,
-        now,
-        stored=lambda segment, _bucket: stored(segment),
-        previous=lambda _bucket: before,
-        versions=versions,
-        only=lambda _bucket: only,
-    )
+    step = Step(plan, snapshot, lambda segment, _bucket: stored(segment), lambda _bucket: before)
+    work = _Work([step], now, versions, lambda _bucket: only)
     found = {}
     for fresh in work.bucket(bucket, lambda: False).memberships:
         id, old = fresh.definition, before.get(fresh.definition)

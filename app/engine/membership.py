@@ -15,6 +15,8 @@ from pyroaring import BitMap
 
 from app.engine.lake import TenantLake
 
+Ordinals = BitMap
+"""People of one bucket."""
 Cohorts = tuple[tuple[datetime, BitMap], ...]
 
 _SCHEMA = pa.schema(
@@ -113,7 +115,7 @@ class MembershipFiles:
 
     lake: TenantLake
 
-    def write(self, run_id: str, bucket: int, attempt: int, memberships: Sequence[Membership]) -> str:
+    def write(self, run_id: str, bucket: int, attempt: int | str, memberships: Sequence[Membership]) -> str:
         """Writes all definitions of one bucket and returns the file's name; it appears whole or not at all.
 
         The name tells bucket and attempt, so that an attempt that lost its lease never overwrites another's.

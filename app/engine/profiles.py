@@ -2,8 +2,8 @@
 
 from app.engine.identities import find
 from app.engine.pages import Event, EventPage, Identity, Key, Person
-from app.engine.snapshot import Snapshot, find_person, open_snapshot, reopen
-from app.engine.view import Dataset, MergeRule, schema_of
+from app.engine.snapshot import Snapshot, find_person, open_snapshot, open_snapshots, reopen
+from app.engine.view import Dataset, MergeRule, people_graph, schema_of
 
 __all__ = [
     "Dataset",
@@ -17,6 +17,8 @@ __all__ = [
     "find",
     "find_person",
     "open_snapshot",
+    "open_snapshots",
+    "people_graph",
     "reopen",
     "schema_of",
 ]

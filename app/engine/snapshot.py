@@ -13,7 +13,7 @@ from pyroaring import BitMap
 
 from app.engine import pages
 from app.engine.bucket import Bucket, Needs, Path
-from app.engine.delta import DataFile
+from app.engine.delta import DataFile, open_table
 from app.engine.identities import find
 from app.engine.identity_graph import open_graph
 from app.engine.ingest import INGESTED, TIMESTAMP
@@ -41,6 +41,15 @@ def open_snapshot(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]
     """The data as they are now; brings the merged view up to date first."""
     found, view = refresh(lake, rule, datasets)
     return Snapshot(found, view)
+
+
+def open_snapshots(lake: TenantLake, rules: Sequence[MergeRule], datasets: Sequence[Dataset]) -> "dict[str, Snapshot]":
+    """The data as they are now under several rules, by the rule's id: all of them see the same batches and persons."""
+    stitching = any(rule.identity_graph == "PDG" for rule in rules)
+    graph = people_graph(lake, datasets) if stitching else None
+    tables = {dataset.id: open_table(lake.dataset(dataset.id)) for dataset in datasets}
+    versions = {name: table.version for name, table in tables.items() if table is not None}
+    return {rule.id: Snapshot(*refresh(lake, rule, datasets, versions, graph)) for rule in rules}
 
 
 def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinned: Mapping[str, Any]) -> "Snapshot":
@@ -277,4 +286,4 @@ def _merged_order(keys: pa.Table, parts: Sequence[_Part]) -> NDArray[np.int64]:
     return order
 
 
-__all__ = ["Snapshot", "find_person", "open_snapshot", "reopen"]
+__all__ = ["Snapshot", "find_person", "open_snapshot", "open_snapshots", "reopen"]

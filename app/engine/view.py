@@ -178,14 +178,25 @@ class View:
     table: TableVersion | None
 
 
-def refresh(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]) -> tuple[Sources, View]:
-    """Brings the view up to date, rebuilding touched buckets only, and gives the versions that it then shows."""
+def refresh(
+    lake: TenantLake,
+    rule: MergeRule,
+    datasets: Sequence[Dataset],
+    versions: Mapping[str, int] | None = None,
+    graph: Graph | None = None,
+) -> tuple[Sources, View]:
+    """Brings the view up to date, rebuilding touched buckets only, and gives the versions that it then shows.
+
+    It shows the data as they are now, or, so that several views show the same, the `versions` of the datasets and (with
+    an identity graph) the data of that version of the `graph`.
+    """
     with lake.lock(f"view {rule.id}"):
-        graph = None
         if rule.identity_graph == "PDG":
-            graph = people_graph(lake, datasets)
+            graph = graph or people_graph(lake, datasets)
             stitched(lake, graph)
-        found = sources(lake, rule, datasets, graph=graph)
+        else:
+            graph = None
+        found = sources(lake, rule, datasets, versions, graph)
         generation = max((int(path.name) for path in lake.views(rule.id).glob("[0-9]*")), default=1)
         current = open_table(lake.views(rule.id) / str(generation))
         fields = _view_fields(found)

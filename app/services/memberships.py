@@ -6,7 +6,7 @@ made on. A new head replaces the patches on the old one by being another.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.membership import Membership, MembershipFiles
+from app.engine.moves import Found, followed, together
 from app.scope import Scope
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow
@@ -40,11 +41,18 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """`runs` is the newest run by audience; `names` the file of each bucket by run; `patches` the newest by bucket."""
+    """`runs` is the newest run by audience; `names` the file of each bucket by run; `patches` the newest by bucket.
+
+    `graphs` are the versions of the identity graph whose persons are the members; an audience that is not there has
+    fragments. Other versions and kinds of people are told by `people`. `policies` are the merge policies, where there
+    is one.
+    """
 
     runs: Mapping[str, str]
     names: Mapping[str, Mapping[int, str]]
     patches: Mapping[int, Patch] = field(default_factory=dict)
+    graphs: Mapping[str, int] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def turn(self) -> int:
@@ -62,6 +70,27 @@ class Heads:
         if patch is None:
             return set()
         return {audience for audience, base in patch.bases.items() if base == self.runs.get(audience, NO_RUN)}
+
+    def people(self, files: MembershipFiles, audiences: Iterable[str], graph: int | None) -> Found:
+        """The memberships of these audiences as those of the people of this version of the identity graph (None:
+        fragments). May read all buckets once. Raises `FileNotFoundError` when that version is gone."""
+        by_graph: dict[int | None, list[str]] = defaultdict(list)
+        for audience in sorted(set(audiences)):
+            by_graph[self.graphs.get(audience)].append(audience)
+        return together(
+            [followed(files.lake, self._found(files, these), old, graph) for old, these in by_graph.items()]
+        )
+
+    def _found(self, files: MembershipFiles, audiences: Sequence[str]) -> Found:
+        """As they were written."""
+        runs = {self.runs.get(audience, NO_RUN) for audience in audiences}
+        buckets = {*self.patches, *(bucket for run in runs for bucket in self.names.get(run, ()))}
+        return Found(lambda bucket: self.many(files, bucket, audiences), frozenset(buckets))
+
+    def state(self, audience: str) -> Any:
+        """Equal for heads that show the same membership of an audience."""
+        patches = [(bucket, self.patches[bucket].turn) for bucket in self.patches if audience in self.patched(bucket)]
+        return self.runs.get(audience), sorted(patches)
 
     def one(self, files: MembershipFiles, audience: str, bucket: int) -> Membership | None:
         """None for an audience without members there, or without any run."""
@@ -104,23 +133,39 @@ async def read_heads(
     scope: Scope,
     runs: Mapping[str, str] | None = None,
     turn: int = 0,
+    graphs: Mapping[str, int] | None = None,
     *,
     now: datetime | None = None,
 ) -> Heads:
-    """The heads as they are at `now`, or those of the `runs` (audience → run) with the patches up to `turn`."""
-    known = await head_runs(session, scope, now) if runs is None else runs
+    """The heads as they are at `now`, or those of the `runs` and `graphs` by audience with the patches up to `turn`."""
     patches = await _patches(session, scope, None if runs is None else turn)
-    return Heads(known, await _files(session, scope, set(known.values())), patches)
+    policies = {}
+    if runs is None:
+        rows = await _head_rows(session, scope, now)
+        runs = {row.id: row.membership_run_id for row in rows if row.membership_run_id is not None}
+        graphs = {row.id: row.membership_graph for row in rows if row.membership_graph is not None}
+        policies = {row.id: row.merge_policy_id for row in rows if row.merge_policy_id is not None}
+    return Heads(runs, await _files(session, scope, set(runs.values())), patches, graphs or {}, policies)
 
 
 async def head_runs(session: AsyncSession, scope: Scope, now: datetime | None = None) -> dict[str, str]:
     """The newest run of each audience that has one and whose members have not expired by `now`."""
-    statement = within(select(_AUDIENCES.id, _AUDIENCES.membership_run_id), AudienceRow, scope.tenant)
-    there = statement.where(_AUDIENCES.membership_run_id.is_not(None))
+    rows = await _head_rows(session, scope, now)
+    return {row.id: row.membership_run_id for row in rows if row.membership_run_id is not None}
+
+
+async def _head_rows(session: AsyncSession, scope: Scope, now: datetime | None) -> list[Any]:
+    """Of all audiences, since one without a run may have members by streaming alone, but those that have expired."""
+    columns = (
+        _AUDIENCES.id,
+        _AUDIENCES.membership_run_id,
+        _AUDIENCES.membership_graph,
+        _AUDIENCES.merge_policy_id,
+    )
+    there = within(select(*columns), AudienceRow, scope.tenant)
     if now is not None:
         there = there.where(or_(_AUDIENCES.expires_at.is_(None), _AUDIENCES.expires_at > now))
-    rows = await session.execute(there)
-    return {row.id: row.membership_run_id for row in rows}
+    return list(await session.execute(there))
 
 
 async def _files(session: AsyncSession, scope: Scope, runs: Collection[str]) -> dict[str, dict[int, str]]:

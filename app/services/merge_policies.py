@@ -96,6 +96,11 @@ async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> d
     return await get_rows(session, MergePolicyRow, scope, ids)
 
 
+async def all_policies(session: AsyncSession, scope: Scope) -> list[MergePolicyRow]:
+    rows = await session.execute(select_rows(MergePolicyRow, scope).order_by(_POLICIES.id))
+    return [as_row(MergePolicyRow, row) for row in rows]
+
+
 async def page(session: AsyncSession, scope: Scope, request: PageRequest) -> Slice[MergePolicyRow]:
     statement = select_rows(MergePolicyRow, scope)
     return await fetch_page(session, statement, _ORDER, request, lambda row: as_row(MergePolicyRow, row))
@@ -231,10 +236,6 @@ async def _step_down(session: AsyncSession, scope: Scope) -> None:
 async def _refuse_misfits(session: AsyncSession, scope: Scope, new: NewPolicy) -> None:
     refusals: list[Refusal] = []
     refuse_bad_name(new.name, refusals)
-    if new.identity_graph == "PDG":
-        # A stored membership does not follow yet when a late link joins two people, so none may be stored.
-        message = "segments over stitched profiles are not built yet: use the identity graph NONE"
-        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("identity_graph",)))
     if new.method == "TIMESTAMP_ORDERED" and new.datasets:
         message = "TIMESTAMP_ORDERED takes every dataset: send no datasets, or the method DATA_SET_PRECEDENCE"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("datasets",)))

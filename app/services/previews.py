@@ -22,7 +22,7 @@ from app.services import jobs, merge_policies
 from app.services.expressions import ExpressionFormat, as_text, read_segments, require, vocabulary
 from app.services.memberships import read_heads
 from app.services.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
-from app.services.profiles import ProfileReader
+from app.services.profiles import ProfileReader, Who
 from app.services.rows import as_row, get_rows, select_rows
 from app.storage.changes import Changes, append_update
 from app.storage.claims import cancel_now
@@ -146,15 +146,21 @@ async def read_buckets(
 
 
 async def people_page(
-    lake: Lake, scope: Scope, reader: ProfileReader, read: Sequence[JobBucketRow], request: PageRequest
-) -> Slice[tuple[Key, Person]]:
+    lake: Lake,
+    scope: Scope,
+    reader: ProfileReader,
+    rule: MergeRule,
+    read: Sequence[JobBucketRow],
+    request: PageRequest,
+) -> Slice[tuple[Who, Person]]:
     """Those of the sample who qualify, by the order of its buckets and the ordinal: an order that stays while the list
     grows. Forward only. People are shown as they are now; those who are gone since are left out."""
     place = _place(request)
     files = MembershipFiles(lake.tenant(scope.tenant))
     keys, more = await asyncio.to_thread(_page, files, read, place, request.limit)
-    people = await reader.people(list(keys.values())) if keys else {}
-    items = {cursor: (key, people[key]) for cursor, key in keys.items() if key in people}
+    found = {cursor: Who(rule.id, *key) for cursor, key in keys.items()}
+    people = await reader.people(list(found.values())) if found else {}
+    items = {cursor: (who, people[who]) for cursor, who in found.items() if who in people}
     return slice_of(items, request, has_next=more, behind=place is not None)
 
 

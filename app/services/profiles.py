@@ -2,16 +2,26 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from app.clock import Clock
 from app.engine.lake import Lake
-from app.engine.membership import Membership, MembershipFiles
-from app.engine.profiles import Event, Key, MergeRule, Person, Snapshot, find_person, open_snapshot
+from app.engine.membership import Membership, MembershipFiles, Ordinals
+from app.engine.moves import Found, Relatives, joined
+from app.engine.profiles import (
+    Dataset,
+    Event,
+    Key,
+    MergeRule,
+    Person,
+    Snapshot,
+    find_person,
+    open_snapshot,
+    people_graph,
+)
 from app.engine.uploaded import payloads
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
@@ -19,21 +29,30 @@ from app.services.edge import Edge, open_edge
 from app.services.expressions import data_sources, read_segments
 from app.services.live_definitions import live_definitions
 from app.services.memberships import Heads, read_heads
-from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_of
-from app.services.merge_policies import get_many as get_policies
+from app.services.merge_policies import DEFAULT_POLICY_ID, all_policies, rule_of
 from app.services.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
 from app.services.uploaded_members import payload_sources
 from app.storage.database import Database
 
+T = TypeVar("T")
+
 MEMBERS_NOW = ("REALIZED", "EXISTING")
 _MEMBER_ORDER, _MEMBERSHIP_ORDER, _EVENT_ORDER = "MEMBER", "MEMBERSHIP", "EVENT"
+
+
+class Who(NamedTuple):
+    """A person as one merge policy has it: whoever is a person, and what is known of it, is the policy's to say."""
+
+    policy: str
+    bucket: int
+    ordinal: int
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One person in one segment; `status` is that of the segment's newest run."""
 
-    key: Key
+    key: Who
     definition_id: str
     status: str
     last_qualification_time: datetime
@@ -72,9 +91,12 @@ def _pruned(value: Any, tree: Mapping[str, Any]) -> Any:
 
 
 class ProfileReader:
-    """Reads of one request: all of them see one snapshot of the data and one newest run of each segment.
+    """Reads of one request: all of them see one snapshot of the data under each merge policy, and one newest run of
+    each segment.
 
-    People are put together by `rule`, by the default merge policy unless it is given.
+    People are found under the default policy. The members of a segment are those of its own policy: whom a late link
+    has joined since its run is one member, and whose data is gone is none. With a `rule` people are found under that
+    instead of the default policy.
     """
 
     def __init__(
@@ -86,11 +108,11 @@ class ProfileReader:
         self._scope = scope
         self._rule = rule
         self._files = MembershipFiles(self._lake)
-        self._opened: asyncio.Task[Snapshot] | None = None
-        self._known_heads: asyncio.Task[Heads] | None = None
-        self._members: dict[Key, list[Member]] = {}
+        self._once: dict[str, asyncio.Task[Any]] = {}
+        self._founds: dict[str, Found] = {}
+        self._present: dict[tuple[str, int], Ordinals] = {}
+        self._known: dict[Who, list[Member]] = {}
         self._reading = asyncio.Lock()
-        self._opened_edge: asyncio.Task[Edge | None] | None = None
 
     def with_rule(self, rule: MergeRule) -> "ProfileReader":
         """A reader of the same tenant whose people are put together by this rule."""
@@ -98,38 +120,37 @@ class ProfileReader:
 
     # ------------------------------------------------------------ people
 
-    async def find(self, profile_id: str) -> Key | None:
+    async def find(self, profile_id: str) -> Who | None:
         """By "namespace:id" of an identity; the primary one is what the profile's own id says."""
         namespace, colon, id_ = profile_id.partition(":")
         return await self.find_identity(namespace, id_) if colon else None
 
-    async def find_identity(self, namespace: str, id: str) -> Key | None:
+    async def find_identity(self, namespace: str, id: str) -> Who | None:
         """By any identity, the primary one first; somebody without any record or event is nobody."""
-        snapshot = await self._snapshot()
-        async with self._database.session() as session:
-            datasets = await data_sources(session, self._scope)
-        return await asyncio.to_thread(find_person, self._lake, snapshot, datasets, namespace, id)
+        data = await self._data()
+        snapshot = await self._snapshot(data.default.id)
+        key = await asyncio.to_thread(find_person, self._lake, snapshot, data.datasets, namespace, id)
+        return None if key is None else Who(data.default.id, *key)
 
-    async def people(self, keys: Sequence[Key]) -> dict[Key, Person]:
-        snapshot = await self._snapshot()
-        found = await asyncio.to_thread(snapshot.people, list(keys))
-        return {key: person for key, person in zip(keys, found, strict=True) if person is not None}
+    async def people(self, keys: Sequence[Who]) -> dict[Who, Person]:
+        found = await self._of_each(keys, lambda snapshot, these: snapshot.people(these))
+        return {key: person for key, person in found.items() if person is not None}
 
-    async def attributes(self, keys: Sequence[Key], paths: Sequence[str] | None = None) -> dict[Key, dict[str, Any]]:
+    async def attributes(self, keys: Sequence[Who], paths: Sequence[str] | None = None) -> dict[Who, dict[str, Any]]:
         """Merged, or only the given paths. Raises `Refusal` for a malformed path."""
         wanted = None if paths is None else split_paths(paths)
-        snapshot = await self._snapshot()
-        return dict(zip(keys, await asyncio.to_thread(snapshot.attributes, list(keys), wanted), strict=True))
+        return await self._of_each(keys, lambda snapshot, these: snapshot.attributes(these, wanted))
 
-    async def events(self, keys: Sequence[Key], request: PageRequest) -> dict[Key, Slice[Event]]:
+    async def events(self, keys: Sequence[Who], request: PageRequest) -> dict[Who, Slice[Event]]:
         """Newest first; forward only."""
         place = None
         if request.cursor is not None:
             place = decode_cursor(_EVENT_ORDER, request.cursor, "after")
             if [type(value) for value in place] != [datetime, str]:
                 raise _not_a_cursor(request.cursor)
-        snapshot = await self._snapshot()
-        pages = await asyncio.to_thread(snapshot.events, list(keys), first=request.limit, after=place)
+        pages = await self._of_each(
+            keys, lambda snapshot, these: snapshot.events(these, first=request.limit, after=place)
+        )
         return {
             key: slice_of(
                 {encode_cursor(_EVENT_ORDER, (event.timestamp, event.event_id)): event for event in page.items},
@@ -137,12 +158,11 @@ class ProfileReader:
                 has_next=page.has_next,
                 behind=place is not None,
             )
-            for key, page in zip(keys, pages, strict=True)
+            for key, page in pages.items()
         }
 
-    async def event_counts(self, keys: Sequence[Key]) -> dict[Key, int]:
-        snapshot = await self._snapshot()
-        return dict(zip(keys, await asyncio.to_thread(snapshot.event_counts, list(keys)), strict=True))
+    async def event_counts(self, keys: Sequence[Who]) -> dict[Who, int]:
+        return await self._of_each(keys, lambda snapshot, these: snapshot.event_counts(these))
 
     # ------------------------------------------------------------ members
 
@@ -150,36 +170,30 @@ class ProfileReader:
         self, definition_ids: Sequence[str], request: PageRequest, status: Collection[str] | None = None
     ) -> dict[str, Slice[Member]]:
         """Members of each segment by bucket and ordinal, an order that new people do not disturb; forward only."""
-        heads, after = await self._heads(), _member_place(request)
-        present = self._present(await self._snapshot())
-
-        def read() -> dict[str, Slice[Member]]:
-            wanted = _statuses(status)
-            return {id_: self._member_page(heads, present, id_, request, after, wanted) for id_ in definition_ids}
-
-        return await asyncio.to_thread(read)
+        after, wanted = _member_place(request), _statuses(status)
+        return await self._of_segments(
+            definition_ids,
+            lambda id_, policy, snapshot: self._member_page(id_, policy, snapshot, request, after, wanted),
+        )
 
     async def member_counts(
         self, definition_ids: Sequence[str], status: Collection[str] | None = None
     ) -> dict[str, int]:
-        heads, wanted = await self._heads(), _statuses(status)
-        present = self._present(await self._snapshot())
-
-        def read() -> dict[str, int]:
-            return {
-                id_: sum(
-                    len(membership.with_status(wanted) & present(bucket))
-                    for bucket, membership in heads.of(self._files, id_)
-                )
-                for id_ in definition_ids
-            }
-
-        return await asyncio.to_thread(read)
+        wanted = _statuses(status)
+        return await self._of_segments(
+            definition_ids,
+            lambda id_, policy, snapshot: sum(
+                len(chosen) for _, _, chosen in self._members(id_, policy, snapshot, wanted)
+            ),
+        )
 
     async def memberships(
-        self, keys: Sequence[Key], request: PageRequest, status: Collection[str] | None = None
-    ) -> dict[Key, Slice[Member]]:
-        """The segments of each person, by the segment's id, EDGE ones evaluated just now; forward only."""
+        self, keys: Sequence[Who], request: PageRequest, status: Collection[str] | None = None
+    ) -> dict[Who, Slice[Member]]:
+        """The segments of each person, by the segment's id, EDGE ones evaluated just now; forward only.
+
+        A person is in a segment of another kind of people as `app.engine.moves` says.
+        """
         after = None
         if request.cursor is not None:
             place = decode_cursor(_MEMBERSHIP_ORDER, request.cursor, "after")
@@ -197,135 +211,220 @@ class ProfileReader:
             found[key] = slice_of(cursors, request, has_next=has_next, behind=len(ahead) < len(members))
         return found
 
-    async def membership_counts(self, keys: Sequence[Key], status: Collection[str] | None = None) -> dict[Key, int]:
+    async def membership_counts(self, keys: Sequence[Who], status: Collection[str] | None = None) -> dict[Who, int]:
         return {key: len(members) for key, members in (await self._all_memberships(keys, status)).items()}
 
-    async def payloads(self, pairs: Sequence[tuple[str, Key]]) -> dict[tuple[str, Key], dict[str, Any] | None]:
+    async def payloads(self, pairs: Sequence[tuple[str, Who]]) -> dict[tuple[str, Who], dict[str, Any] | None]:
         """What the rows of external members say of them, by (audience, person); None for computed audiences."""
         async with self._database.session() as session:
             sources = await payload_sources(session, self._scope, {audience for audience, _ in pairs})
 
-        def read() -> dict[tuple[str, Key], dict[str, Any] | None]:
-            found: dict[tuple[str, Key], dict[str, Any] | None] = dict.fromkeys(pairs)
+        def read() -> dict[tuple[str, Who], dict[str, Any] | None]:
+            found: dict[tuple[str, Who], dict[str, Any] | None] = dict.fromkeys(pairs)
             for audience, (dataset, batches) in sources.items():
-                keys = [key for one, key in pairs if one == audience]
+                people = [who for one, who in pairs if one == audience]
+                keys = [(who.bucket, who.ordinal) for who in people]
                 said = payloads(self._lake, dataset.id, keys, set(batches), dataset.identity_column or "")
-                found |= {(audience, key): said.get(key, {}) for key in keys}
+                found |= {(audience, who): said.get(key, {}) for who, key in zip(people, keys, strict=True)}
             return found
 
         return await asyncio.to_thread(read)
 
-    # ------------------------------------------------------------ how
+    # ------------------------------------------------------------ what is read once
 
-    async def _snapshot(self) -> Snapshot:
-        if self._opened is None:
-            self._opened = asyncio.create_task(self._open())
-        return await asyncio.shield(self._opened)
+    async def _only_once(self, name: str, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if name not in self._once:
+            self._once[name] = asyncio.create_task(read())
+        found: T = await asyncio.shield(self._once[name])
+        return found
 
-    async def _open(self) -> Snapshot:
-        async with self._database.session() as session:
-            policy = await default_policy(session, self._scope) if self._rule is None else None
-            datasets = await data_sources(session, self._scope)
-        default = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ()) if policy is None else rule_of(policy)
-        rule = self._rule or default
-        return await asyncio.to_thread(open_snapshot, self._lake, rule, datasets)
+    async def _data(self) -> "_Data":
+        async def read() -> _Data:
+            async with self._database.session() as session:
+                policies = await all_policies(session, self._scope)
+                datasets = await data_sources(session, self._scope)
+            rules = {policy.id: rule_of(policy) for policy in policies}
+            unmade = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ())
+            chosen = next((rules[policy.id] for policy in policies if policy.is_default), unmade)
+            default = self._rule or chosen
+            return _Data(datasets, default, {**rules, default.id: default})
+
+        return await self._only_once("data", read)
+
+    async def _snapshot(self, policy: str) -> Snapshot:
+        async def read() -> Snapshot:
+            data = await self._data()
+            return await asyncio.to_thread(open_snapshot, self._lake, data.rules[policy], data.datasets)
+
+        return await self._only_once(f"snapshot {policy}", read)
 
     async def _heads(self) -> Heads:
-        if self._known_heads is None:
-            self._known_heads = asyncio.create_task(self._read_heads())
-        return await asyncio.shield(self._known_heads)
+        async def read() -> Heads:
+            async with self._database.session() as session:
+                return await read_heads(session, self._scope, now=self._clock())
 
-    async def _read_heads(self) -> Heads:
-        async with self._database.session() as session:
-            return await read_heads(session, self._scope, now=self._clock())
+        return await self._only_once("heads", read)
 
-    async def _edge(self) -> Edge | None:
-        """None when the sandbox has no EDGE definitions."""
-        if self._opened_edge is None:
-            self._opened_edge = asyncio.create_task(self._open_edge())
-        return await asyncio.shield(self._opened_edge)
+    async def _edge(self, policy: str) -> Edge | None:
+        """The EDGE definitions over the people of a policy; None when there are none. Persons of an identity graph keep
+        what is stored of them."""
 
-    async def _open_edge(self) -> Edge | None:
-        async with self._database.session() as session:
-            definitions = await live_definitions(session, self._scope, edge=True)
-            if not definitions:
+        async def read() -> Edge | None:
+            async with self._database.session() as session:
+                definitions = await live_definitions(session, self._scope, edge=True)
+                if not definitions:
+                    return None
+                segments = await read_segments(session, self._scope)
+            data, heads, shown = await self._data(), await self._heads(), await self._snapshot(policy)
+            if shown.graph_version is not None:
                 return None
-            policies = await get_policies(session, self._scope, {one.merge_policy_id for one in definitions})
-            datasets = await data_sources(session, self._scope)
-            segments = await read_segments(session, self._scope)
-        rules = {id_: rule_of(policy) for id_, policy in policies.items()}
-        heads, shown, now = await self._heads(), await self._snapshot(), self._clock()
-        known, aliases = heads.audiences | segments.external, segments.aliases
-        return await asyncio.to_thread(open_edge, self._lake, definitions, rules, datasets, shown, known, aliases, now)
+            rules = {id_: data.rules[id_] for id_ in sorted({one.merge_policy_id for one in definitions})}
+            known, now = heads.audiences | segments.external, self._clock()
+            return await asyncio.to_thread(
+                open_edge, self._lake, definitions, rules, data.datasets, shown, known, segments.aliases, now
+            )
 
-    def _present(self, snapshot: Snapshot) -> Callable[[int], Any]:
-        """The people of each bucket: who went with a dataset is a member until the next run, but nobody to be shown."""
-        return cache(snapshot.present)
+        return await self._only_once(f"edge {policy}", read)
+
+    # ------------------------------------------------------------ how
+
+    async def _of_each(self, keys: Sequence[Who], read: Callable[[Snapshot, list[Key]], Sequence[T]]) -> dict[Who, T]:
+        """What `read` says of the people, asked once for each policy."""
+        found: dict[Who, T] = {}
+        for policy, these in _by_policy(keys).items():
+            snapshot, places = await self._snapshot(policy), [(key.bucket, key.ordinal) for key in these]
+            found.update(zip(these, await asyncio.to_thread(read, snapshot, places), strict=True))
+        return found
+
+    async def _of_segments(self, ids: Sequence[str], read: Callable[[str, str, Snapshot], T]) -> dict[str, T]:
+        """What `read` says of each segment, its policy and that one's people. The policy of an external one is the
+        default."""
+        data, heads = await self._data(), await self._heads()
+        policies = {id_: heads.policies.get(id_, data.default.id) for id_ in ids}
+        snapshots = {policy: await self._snapshot(policy) for policy in sorted(set(policies.values()))}
+
+        def read_all() -> dict[str, T]:
+            for id_, policy in policies.items():
+                if id_ not in self._founds:
+                    self._founds[id_] = heads.people(self._files, [id_], snapshots[policy].graph_version)
+            return {id_: read(id_, policy, snapshots[policy]) for id_, policy in policies.items()}
+
+        return await asyncio.to_thread(read_all)
+
+    def _members(
+        self, id_: str, policy: str, snapshot: Snapshot, wanted: frozenset[str], first: int = 0
+    ) -> Iterator[tuple[int, Membership, Ordinals]]:
+        """By bucket, from `first` on, those of the segment that have one of the statuses and are still there."""
+        found = self._founds[id_]
+        for bucket in sorted(bucket for bucket in found.buckets if bucket >= first):
+            membership = found.read(bucket).get(id_)
+            if membership is not None:
+                if (policy, bucket) not in self._present:
+                    self._present[policy, bucket] = snapshot.present(bucket)
+                yield bucket, membership, membership.with_status(wanted) & self._present[policy, bucket]
 
     def _member_page(
         self,
-        heads: Heads,
-        present: Callable[[int], Any],
-        definition_id: str,
+        id_: str,
+        policy: str,
+        snapshot: Snapshot,
         request: PageRequest,
         after: Key | None,
         wanted: frozenset[str],
     ) -> Slice[Member]:
         items: dict[str, Member] = {}
         more = False
-        for bucket, membership in heads.of(self._files, definition_id, after[0] if after else 0):
-            chosen = membership.with_status(wanted) & present(bucket)
+        for bucket, membership, chosen in self._members(id_, policy, snapshot, wanted, after[0] if after else 0):
             if after is not None and bucket == after[0]:
                 chosen.remove_range(0, after[1] + 1)
             room = request.limit - len(items)
             more = len(chosen) > room
             for ordinal in chosen[:room]:
-                member = _member((bucket, ordinal), membership)
-                items[encode_cursor(_MEMBER_ORDER, member.key)] = member
+                key = Who(policy, bucket, ordinal)
+                member = Member(key, id_, *_standing(membership, ordinal))
+                items[encode_cursor(_MEMBER_ORDER, (bucket, ordinal))] = member
             if more:
                 break
         return slice_of(items, request, has_next=more, behind=after is not None)
 
-    async def _all_memberships(self, keys: Sequence[Key], status: Collection[str] | None) -> dict[Key, list[Member]]:
+    async def _all_memberships(self, keys: Sequence[Who], status: Collection[str] | None) -> dict[Who, list[Member]]:
         """Each person is evaluated once, so that a page and its count agree and cost no more than one of them."""
         async with self._reading:
-            if new := [key for key in keys if key not in self._members]:
-                self._members |= await self._read_memberships(new)
+            new = [key for key in keys if key not in self._known]
+            for policy, these in _by_policy(new).items():
+                self._known |= await self._read_memberships(policy, these)
         wanted = _statuses(status)
-        return {key: [member for member in self._members[key] if member.status in wanted] for key in keys}
+        return {key: [member for member in self._known[key] if member.status in wanted] for key in keys}
 
-    async def _read_memberships(self, keys: Sequence[Key]) -> dict[Key, list[Member]]:
-        heads, edge = await self._heads(), await self._edge()
-        by_bucket: dict[int, list[Key]] = defaultdict(list)
-        for key in keys:
-            by_bucket[key[0]].append(key)
+    async def _read_memberships(self, policy: str, keys: Sequence[Who]) -> dict[Who, list[Member]]:
+        heads, data, edge = await self._heads(), await self._data(), await self._edge(policy)
+        snapshot = await self._snapshot(policy)
+        return await asyncio.to_thread(self._memberships_of, keys, snapshot, heads, data.datasets, edge)
 
-        def read() -> dict[Key, list[Member]]:
-            found: dict[Key, list[Member]] = {key: [] for key in keys}
-            for bucket, these in by_bucket.items():
-                memberships = heads.many(self._files, bucket)
-                if edge is not None:
-                    memberships |= edge.memberships(bucket, [ordinal for _, ordinal in these], memberships.get)
-                for _, membership in sorted(memberships.items()):
-                    known = membership.members | membership.exited
-                    for key in these:
-                        if key[1] in known:
-                            found[key].append(_member(key, membership))
-            return found
+    def _memberships_of(
+        self, keys: Sequence[Who], snapshot: Snapshot, heads: Heads, datasets: Sequence[Dataset], edge: Edge | None
+    ) -> dict[Who, list[Member]]:
+        """Each file is read once for all of them."""
+        kinds = {None, *heads.graphs.values()}
+        frame, graph = snapshot.graph_version, snapshot.sources.graph
+        if graph is None and kinds != {None}:
+            graph = people_graph(self._lake, datasets)
+        relatives = None if graph is None else Relatives(self._lake, graph)
+        known: dict[int, Mapping[str, Membership]] = {}
+        if edge is not None:
+            known |= self._evaluated(keys, heads, edge)
+        found: dict[Who, list[Member]] = {}
+        for who in keys:
+            standings: dict[str, list[tuple[str, datetime]]] = defaultdict(list)
+            key = who.bucket, who.ordinal
+            for kind in kinds:
+                for bucket, ordinal in [key] if relatives is None else relatives.of(key, frame, kind):
+                    if bucket not in known:
+                        known[bucket] = heads.many(self._files, bucket)
+                    for id_, membership in known[bucket].items():
+                        here = ordinal in membership.members or ordinal in membership.exited
+                        if here and heads.graphs.get(id_) == kind:
+                            standings[id_].append(_standing(membership, ordinal))
+            found[who] = [Member(who, id_, *joined(these)) for id_, these in sorted(standings.items())]
+        return found
 
-        return await asyncio.to_thread(read)
+    def _evaluated(self, keys: Sequence[Who], heads: Heads, edge: Edge) -> dict[int, Mapping[str, Membership]]:
+        """The memberships of the people's buckets, with those of EDGE definitions as they are now."""
+        ordinals: dict[int, list[int]] = defaultdict(list)
+        for who in keys:
+            ordinals[who.bucket].append(who.ordinal)
+        found: dict[int, Mapping[str, Membership]] = {}
+        for bucket, these in ordinals.items():
+            stored = heads.many(self._files, bucket)
+            found[bucket] = stored | edge.memberships(bucket, these, stored.get)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """The datasets, and how the merge policies put them together."""
+
+    datasets: Sequence[Dataset]
+    default: MergeRule
+    rules: Mapping[str, MergeRule]
+
+
+def _by_policy(keys: Sequence[Who]) -> dict[str, list[Who]]:
+    found: dict[str, list[Who]] = defaultdict(list)
+    for key in keys:
+        found[key.policy].append(key)
+    return found
 
 
 def _statuses(status: Collection[str] | None) -> frozenset[str]:
     return frozenset(MEMBERS_NOW if status is None else status)
 
 
-def _member(key: Key, membership: Membership) -> Member:
-    ordinal = key[1]
+def _standing(membership: Membership, ordinal: int) -> tuple[str, datetime]:
     at = membership.last_qualified(ordinal)
     if at is None:
-        raise RuntimeError(f"no time of qualification for {key} in {membership.definition}")
-    return Member(key, membership.definition, membership.status(ordinal), at)
+        raise RuntimeError(f"no time of qualification for {ordinal} in {membership.definition}")
+    return membership.status(ordinal), at
 
 
 def _member_place(request: PageRequest) -> Key | None:

@@ -18,6 +18,7 @@ from app.services.rows import as_row, get_rows, select_rows
 from app.storage.changes import append_update
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
@@ -105,7 +106,8 @@ async def with_dependencies(session: AsyncSession, scope: Scope, ids: Collection
 async def freeze_definitions(
     session: AsyncSession, scope: Scope, job_id: str, created_at: datetime, chosen: Collection[str] | None
 ) -> set[str]:
-    """Writes what the job runs, the present version of each chosen definition or of all, and returns their ids."""
+    """Writes what the job runs, the present version of each chosen definition or of all that are published, and returns
+    their ids."""
     versions: Any = DefinitionVersionRow.__table__.c  # type: ignore[attr-defined]
     definitions: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
     current = within(select(*versions), DefinitionVersionRow, scope.tenant).join(
@@ -119,6 +121,10 @@ async def freeze_definitions(
     )
     if chosen is not None:
         current = current.where(definitions.id.in_(chosen))
+    else:
+        audiences: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+        published = within(select(audiences.id), AudienceRow, scope.tenant)
+        current = current.where(definitions.id.in_(published.where(audiences.lifecycle_state == "PUBLISHED")))
     rows = [
         {
             "organisation": scope.organisation,
@@ -213,7 +219,7 @@ def _refuse_size(definition_ids: Sequence[str]) -> None:
 def _refuse_unknown(definition_ids: Sequence[str] | None, frozen: set[str]) -> None:
     if definition_ids is None:
         if not frozen:
-            message = "the sandbox has no definitions, so the job would run nothing: create one first"
+            message = "the sandbox has no published definitions, so the job would run nothing: publish one first"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("all_definitions",))
         return
     unknown = [

@@ -1,178 +1,51 @@
-"""What a worker does with a segment job: definitions to plan, buckets to memberships, memberships to counts."""
+"""What a worker does with a segment job: pass by pass and bucket by bucket, from definitions to memberships."""
 
 import asyncio
-from collections import Counter
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from app.engine.lake import Lake
-from app.engine.local import BucketResult, Cancelled, run
-from app.engine.membership import MembershipFiles
+from app.engine.lake import Lake, write_atomically
+from app.engine.local import BucketResult, Cancelled, Step, run_steps
+from app.engine.membership import Membership, MembershipFiles
+from app.engine.moves import Found, followed, together
 from app.engine.plan import Plan
-from app.engine.profiles import Snapshot, open_snapshot, reopen
-from app.pql.checker import check
-from app.pql.consent import with_consent
-from app.pql.core import Builder, Node
-from app.scope import Scope
-from app.services.audiences import tell
-from app.services.expressions import data_sources, read_segments
-from app.services.memberships import Heads, head_runs, read_heads
-from app.services.merge_policies import get_many as get_policies
-from app.services.merge_policies import rule_of
-from app.services.rows import select_rows
-from app.services.segment_jobs import freeze_definitions
-from app.services.streaming import heads_change
+from app.services.run_parts import Pass, Run, prepare
+from app.services.run_results import counted, finish
 from app.storage.job_runs import JobRun
-from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobPhase, JobStatus
-from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
-from app.storage.tenancy import within
-
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
-
-_NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
-
-
-@dataclass(slots=True)
-class _Run:
-    """A job as one attempt sees it. The changes are counted against `heads`."""
-
-    scope: Scope
-    evaluated_at: datetime
-    snapshot: Snapshot
-    parts: dict[str, SegmentJobDefinitionRow]
-    heads: Heads
-    conditions: dict[str, Node] = field(default_factory=dict)
-    errors: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 async def run_segment_job(job_run: JobRun, lake: Lake, threads: int) -> None:
     """Runs a claimed job to its end, or as far as this attempt gets: finished buckets are kept for the next one."""
     job_run.progress(JobPhase.READING, 0.0, 0, 0)
-    state = await _prepare(job_run, lake)
-    if state is None:
+    run = await prepare(job_run, lake)
+    if run is None:
         return
-    done = await job_run.done_buckets()
-    snapshot = state.snapshot
-    waiting = [bucket for bucket in snapshot.buckets if bucket not in done]
-    read = sum(row.profiles for row in done.values())
-    progress = _Progress(job_run, snapshot.total_profiles, read)
-    progress.tell()
+    evaluation = _Evaluation(job_run, run, MembershipFiles(lake.tenant(job_run.tenant)), threads)
     try:
-        await _evaluate(job_run, lake, state, waiting, threads, progress)
+        await evaluation.run()
     except Cancelled:
         if job_run.cancelled():
             await job_run.finish(JobStatus.CANCELLED)
+            await asyncio.to_thread(evaluation.clean)
         return
-    job_run.progress(JobPhase.WRITING, 1.0, snapshot.total_profiles, snapshot.total_profiles)
-    await _finish(job_run, state)
-
-
-# ---------------------------------------------------------------- before
-
-
-async def _prepare(job_run: JobRun, lake: Lake) -> _Run | None:
-    """Fixes what the job reads, in its first attempt; a later attempt takes it as it is."""
-    job: SegmentJobRow = job_run.job
-    scope = Scope(job.organisation, job.sandbox, user=job.created_by)
-    if job.snapshot is None:
-        async with job_run.database.session() as session:
-            chosen = (
-                None if job.all_definitions else {part.definition_id for part in await _parts(session, scope, job.id)}
-            )
-
-        async def freeze(session: AsyncSession) -> None:
-            await freeze_definitions(session, scope, job.id, job.created_at, chosen)
-
-        await job_run.write(freeze)
-    async with job_run.database.session() as session:
-        parts = {part.definition_id: part for part in await _parts(session, scope, job.id)}
-        if not parts:
-            error = {"code": "NOT_FOUND", "message": "all definitions of the job were deleted before it started"}
-            await job_run.finish(JobStatus.FAILED, errors=[error])
-            return None
-        policies = await get_policies(session, scope, {part.merge_policy_id for part in parts.values()})
-        datasets = await data_sources(session, scope)
-        consent = await _consents(session, scope, parts)
-        fixed = job.snapshot or {}
-        heads = await read_heads(session, scope, fixed.get("heads"), fixed.get("turn", 0), now=job_run.clock())
-        segments = await read_segments(session, scope)
-    if len(policies) > 1:
-        # One evaluation reads one view: results of another view's people would be wrong, so there are none.
-        names = ", ".join(repr(policies[id_].name) for id_ in sorted(policies))
-        message = f"the job's definitions have different merge policies ({names}): start one job for each of them"
-        await job_run.finish(JobStatus.FAILED, errors=[{"code": "INVALID_INPUT", "message": message}])
-        return None
-    rule = rule_of(policies[next(iter(sorted(policies)))])
-    pinned = job.snapshot
-    if pinned is None:
-        snapshot = await asyncio.to_thread(open_snapshot, lake.tenant(job_run.tenant), rule, datasets)
-        evaluated_at = job_run.clock()
-        pinned = {
-            "evaluated_at": evaluated_at.isoformat(),
-            "lake": snapshot.pinned,
-            "heads": dict(heads.runs),
-            "turn": heads.turn,
-        }
-        await job_run.update(snapshot=pinned, evaluated_at=evaluated_at, total_profiles=snapshot.total_profiles)
-    else:
-        evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
-        snapshot = await asyncio.to_thread(reopen, lake.tenant(job_run.tenant), rule, datasets, pinned["lake"])
-    state = _Run(scope, evaluated_at, snapshot, parts, heads)
-    _check(state, consent, {*parts, *heads.audiences, *segments.external}, segments.aliases)
-    return state
-
-
-def _check(state: _Run, consent: Mapping[str, bool], known: Collection[str], aliases: Mapping[str, str]) -> None:
-    """Conditions of what still checks against the schema of the data; errors of the rest and of what refers to it.
-
-    `known` are the segments that expressions may name, `aliases` other names of theirs.
-    """
-    builder = Builder()
-    references: dict[str, frozenset[str]] = {}
-    for id_, part in state.parts.items():
-        schema = state.snapshot.schema
-        checked = check(part.expression, schema, segments=known, aliases=aliases, builder=builder)
-        if checked.condition is None:
-            first = next(iter(checked.diagnostics))
-            message = (
-                f"line {first.line}, column {first.column}: {first.message}; change the expression and run it again"
-            )
-            state.errors[id_] = {"code": "INVALID_EXPRESSION", "message": message}
-            continue
-        condition = checked.condition
-        if consent.get(id_, True):
-            condition = with_consent(condition, state.snapshot.schema, builder)
-        state.conditions[id_] = condition
-        references[id_] = checked.references
-    failed = set(state.errors)
-    while failed:
-        failed = {id_ for id_ in state.conditions if references[id_] & failed}
-        for id_ in failed:
-            del state.conditions[id_]
-            state.errors[id_] = _dependency_error(references[id_] & set(state.errors))
-
-
-def _dependency_error(causes: frozenset[str] | set[str]) -> dict[str, str]:
-    message = f"it refers to {', '.join(sorted(causes))}, which failed in this job; mend that one and run again"
-    return {"code": "DEPENDENCY_FAILED", "message": message}
-
-
-# ---------------------------------------------------------------- between
+    evaluation.progress.end()
+    await finish(job_run, lake, run)
+    await asyncio.to_thread(evaluation.clean)
 
 
 @dataclass(slots=True)
 class _Progress:
+    """In proportion to people: each counts once for every merge policy, or step, that looks at it."""
+
     job_run: JobRun
     total: int
-    read: int
+    read: int = 0
     started: datetime | None = None
     read_at_start: int = 0
 
@@ -185,153 +58,148 @@ class _Progress:
         fraction = self.read / self.total if self.total else 1.0
         self.job_run.progress(JobPhase.EVALUATING, fraction, self.read, self.total, left)
 
+    def end(self) -> None:
+        self.job_run.progress(JobPhase.WRITING, 1.0, self.total, self.total)
 
-async def _evaluate(
-    job_run: JobRun, lake: Lake, state: _Run, waiting: list[int], threads: int, progress: _Progress
-) -> None:
-    """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
-    files = MembershipFiles(lake.tenant(job_run.tenant))
-    loop = asyncio.get_running_loop()
-    plan = Plan(state.conditions)
 
-    def finished(result: BucketResult) -> None:
-        name = files.write(job_run.job.id, result.bucket, job_run.token, result.memberships)
-        recorded: Future[None] = asyncio.run_coroutine_threadsafe(
-            job_run.record_bucket(result.bucket, name, result.profiles, _counted(result)), loop
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """The results of a pass before the last one: files beside those of the job.
+
+    They depend on nothing but what the job has pinned, so it does not matter which attempt wrote them: each finds what
+    is there. A bucket counts once its note is written.
+    """
+
+    files: MembershipFiles
+    run_id: str
+
+    def notes(self) -> dict[int, dict[str, Any]]:
+        found = self.files.lake.membership(self.run_id).glob("[0-9]*.json")
+        return {int(path.stem): json.loads(path.read_text()) for path in found}
+
+    def keep(self, result: BucketResult, attempt: int) -> None:
+        name = self.files.write(self.run_id, result.bucket, attempt, result.memberships)
+        note = {"file": name, "profiles": result.profiles, "counts": counted(result)}
+        folder = self.files.lake.membership(self.run_id)
+        write_atomically(folder / f"{result.bucket}.json", json.dumps(note).encode())
+
+    def found(self, definitions: Iterable[str]) -> Found:
+        notes, wanted = self.notes(), list(definitions)
+        return Found(
+            lambda bucket: (
+                self.files.read(self.run_id, bucket, notes[bucket]["file"], wanted) if bucket in notes else {}
+            ),
+            frozenset(notes),
         )
-        recorded.result()
-        progress.read += result.profiles
-        progress.tell()
-
-    await asyncio.to_thread(
-        run,
-        plan,
-        state.snapshot,
-        waiting,
-        now=state.evaluated_at,
-        stored=lambda audience, bucket: state.heads.one(files, audience, bucket),
-        previous=lambda bucket: state.heads.many(files, bucket, state.conditions),
-        versions={id_: part.version for id_, part in state.parts.items()},
-        finished=finished,
-        cancelled=job_run.interrupted,
-        threads=threads,
-    )
 
 
-def _counted(result: BucketResult) -> dict[str, Any]:
-    return {
-        "counts": {
-            id_: {
-                "members": counts.members,
-                "realized": counts.realized,
-                "existing": counts.existing,
-                "exited": counts.exited,
-                "by_namespace": dict(counts.by_namespace),
-            }
-            for id_, counts in result.counts.items()
-        },
-        "errors": {id_: {"code": error.code, "message": error.message} for id_, error in result.errors.items()},
-    }
+class _Evaluation:
+    """All passes of one attempt. Only the results of the last one are seen by others, each with those before it."""
 
+    def __init__(self, job_run: JobRun, run: Run, files: MembershipFiles, threads: int) -> None:
+        self._job_run = job_run
+        self._run = run
+        self._files = files
+        self._threads = threads
+        self._passes: list[Pass] = run.passes() or [[]]
+        self._earlier = [_Earlier(files, f"{job_run.job.id}-pass-{at}") for at in range(1, len(self._passes))]
+        self._pass_of = {id_: at for at, steps in enumerate(self._passes) for _, ids in steps for id_ in ids}
+        steps = [policy for steps in self._passes for policy, _ in steps]
+        self.progress = _Progress(job_run, sum(run.snapshots[policy].total_profiles for policy in steps))
 
-# ---------------------------------------------------------------- after
+    def clean(self) -> None:
+        """Removes what only this job has read."""
+        for earlier in self._earlier:
+            self._files.remove(earlier.run_id)
 
+    async def run(self) -> None:
+        """Raises `Cancelled`."""
+        done = await self._job_run.done_buckets()
+        self.progress.read = sum(row.profiles for row in done.values())
+        for earlier in self._earlier:
+            self.progress.read += sum(note["profiles"] for note in (await asyncio.to_thread(earlier.notes)).values())
+        self.progress.tell()
+        for number, earlier in enumerate(self._earlier):
+            await self._one(number, (await asyncio.to_thread(earlier.notes)).keys(), self._kept(earlier))
+            notes = await asyncio.to_thread(earlier.notes)
+            for note in notes.values():
+                errors = note["counts"]["errors"]
+                self._run.fail({id_: error for id_, error in errors.items() if id_ not in self._run.errors})
+        await self._one(len(self._earlier), done.keys(), self._recorded())
 
-async def _finish(job_run: JobRun, state: _Run) -> None:
-    """Adds up the buckets and, in one transaction, makes the run the newest of every definition that it finished."""
-    now = job_run.clock()
-    totals: dict[str, Counter[str]] = {id_: Counter(_NOBODY) for id_ in state.conditions}
-    namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in state.conditions}
-    errors = dict(state.errors)
-    for row in (await job_run.done_buckets()).values():
-        errors |= row.counts["errors"]
-        for id_, counts in row.counts["counts"].items():
-            namespaces[id_].update(counts["by_namespace"])
-            totals[id_].update({name: counts[name] for name in _NOBODY})
-    good = [id_ for id_ in state.parts if id_ not in errors]
-
-    async def publish(session: AsyncSession) -> None:
-        for id_, part in state.parts.items():
-            await _write_result(session, job_run, part, totals.get(id_), namespaces.get(id_), errors.get(id_))
-        await heads_change(session, state.scope, [state.snapshot.pinned])
-        heads = await head_runs(session, state.scope)
-        runs = await _evaluated_at(session, state.scope, {heads[id_] for id_ in good if id_ in heads})
-        for id_ in good:
-            # A job that began earlier and ends later must not replace what a newer one found.
-            if id_ not in heads or runs.get(heads[id_], state.evaluated_at) <= state.evaluated_at:
-                await _publish_head(session, job_run, state, id_, totals[id_]["members"], dict(namespaces[id_]), now)
-
-    listed = [{**error, "definition_id": id_} for id_, error in sorted(errors.items())]
-    started = job_run.job.started_at or now
-    metrics = {
-        "total_time": _span(started, now),
-        "profile_segmentation_time": _span(state.evaluated_at, now),
-        "total_profiles": state.snapshot.total_profiles,
-        "total_profiles_by_merge_policy": dict.fromkeys(
-            (part.merge_policy_id for part in state.parts.values()), state.snapshot.total_profiles
-        ),
-    }
-    status = JobStatus.SUCCEEDED if good else JobStatus.FAILED
-    await job_run.finish(status, errors=listed, metrics=metrics, write=publish)
-
-
-def _span(start: datetime, end: datetime) -> dict[str, Any]:
-    milliseconds = round((end - start).total_seconds() * 1000)
-    return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}
-
-
-async def _write_result(
-    session: AsyncSession,
-    job_run: JobRun,
-    part: SegmentJobDefinitionRow,
-    totals: Counter[str] | None,
-    namespaces: Counter[str] | None,
-    error: dict[str, str] | None,
-) -> None:
-    values: dict[str, Any] = {"error": error}
-    if error is None and totals is not None and namespaces is not None:
-        statuses = {name.upper(): totals[name] for name in ("realized", "existing", "exited")}
-        values |= {"profile_count": totals["members"], "by_status": statuses, "by_namespace": dict(namespaces)}
-    change = within(update(SegmentJobDefinitionRow), SegmentJobDefinitionRow, job_run.tenant)
-    mine = change.where(_PARTS.job_id == job_run.job.id, _PARTS.definition_id == part.definition_id)
-    await session.execute(mine.values(**values))
-
-
-async def _publish_head(
-    session: AsyncSession,
-    job_run: JobRun,
-    state: _Run,
-    id_: str,
-    members: int,
-    by_namespace: dict[str, int],
-    now: datetime,
-) -> None:
-    audience = within(update(AudienceRow), AudienceRow, job_run.tenant).where(_AUDIENCES.id == id_)
-    await session.execute(
-        audience.values(
-            membership_run_id=job_run.job.id,
-            total_profiles=members,
-            by_namespace=by_namespace,
-            metrics_updated_at=now,
-            metrics_job_id=job_run.job.id,
+    async def _one(self, number: int, done: Iterable[int], finished: Callable[[BucketResult], None]) -> None:
+        run = self._run
+        steps = await asyncio.to_thread(self._steps, number)
+        buckets = {bucket for step, befores in steps for bucket in (*step.snapshot.buckets, *befores)}
+        if number == len(self._earlier):
+            buckets |= {bucket for earlier in self._earlier for bucket in earlier.notes()}
+        await asyncio.to_thread(
+            run_steps,
+            [step for step, _ in steps],
+            sorted(buckets - set(done)),
+            now=run.evaluated_at,
+            versions={id_: part.version for id_, part in run.parts.items()},
+            finished=finished,
+            cancelled=self._job_run.interrupted,
+            threads=self._threads,
         )
-    )
-    await tell(session, state.scope, id_)
+
+    def _steps(self, number: int) -> list[tuple[Step, frozenset[int]]]:
+        """With the buckets in which there were members before."""
+        found = []
+        for policy, ids in self._passes[number]:
+            here = [id_ for id_ in ids if id_ in self._run.conditions]
+            plan = Plan({id_: self._run.conditions[id_] for id_ in here})
+            snapshot = self._run.snapshots[policy]
+            before = self._run.heads.people(self._files, here, snapshot.graph_version)
+            stored = self._stored(plan.references, number, snapshot.graph_version)
+            read = lru_cache(self._threads)(stored.read)
+            found.append((Step(plan, snapshot, _by_bucket(read), before.read), before.buckets))
+        return found
+
+    def _stored(self, references: Iterable[str], number: int, graph: int | None) -> Found:
+        """What definitions refer to that this pass does not evaluate: found by an earlier pass, or by another run."""
+        outside, earlier = [], []
+        for id_ in sorted(references):
+            if id_ not in self._run.conditions:
+                outside.append(id_)
+            elif self._pass_of[id_] < number:
+                kept = self._earlier[self._pass_of[id_]].found([id_])
+                earlier.append(followed(self._files.lake, kept, self._run.graph_of(id_), graph))
+        return together([self._run.heads.people(self._files, outside, graph), *earlier])
+
+    def _kept(self, earlier: _Earlier) -> Callable[[BucketResult], None]:
+        def finished(result: BucketResult) -> None:
+            earlier.keep(result, self._job_run.token)
+            self._told(result)
+
+        return finished
+
+    def _recorded(self) -> Callable[[BucketResult], None]:
+        """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
+        job_run, loop = self._job_run, asyncio.get_running_loop()
+        earlier = [(one, one.notes()) for one in self._earlier]
+
+        def finished(result: BucketResult) -> None:
+            memberships, counts = list(result.memberships), counted(result)
+            for one, notes in earlier:
+                if (note := notes.get(result.bucket)) is not None:
+                    memberships += self._files.read(one.run_id, result.bucket, note["file"]).values()
+                    for name in counts:
+                        counts[name] |= note["counts"][name]
+            name = self._files.write(job_run.job.id, result.bucket, job_run.token, memberships)
+            recorded: Future[None] = asyncio.run_coroutine_threadsafe(
+                job_run.record_bucket(result.bucket, name, result.profiles, counts), loop
+            )
+            recorded.result()
+            self._told(result)
+
+        return finished
+
+    def _told(self, result: BucketResult) -> None:
+        self.progress.read += result.profiles
+        self.progress.tell()
 
 
-# ---------------------------------------------------------------- reads
-
-
-async def _parts(session: AsyncSession, scope: Scope, job_id: str) -> list[Any]:
-    return list(await session.execute(select_rows(SegmentJobDefinitionRow, scope).where(_PARTS.job_id == job_id)))
-
-
-async def _consents(session: AsyncSession, scope: Scope, ids: Any) -> dict[str, bool]:
-    statement = within(select(_AUDIENCES.id, _AUDIENCES.exclude_opt_out), AudienceRow, scope.tenant)
-    return {row.id: row.exclude_opt_out for row in await session.execute(statement.where(_AUDIENCES.id.in_(list(ids))))}
-
-
-async def _evaluated_at(session: AsyncSession, scope: Scope, run_ids: set[str]) -> dict[str, datetime]:
-    jobs: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
-    statement = within(select(jobs.id, jobs.evaluated_at), SegmentJobRow, scope.tenant)
-    return {row.id: row.evaluated_at for row in await session.execute(statement.where(jobs.id.in_(sorted(run_ids))))}
+def _by_bucket(read: Callable[[int], Mapping[str, Membership]]) -> Callable[[str, int], Membership | None]:
+    return lambda id_, bucket: read(bucket).get(id_)

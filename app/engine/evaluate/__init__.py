@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from app.engine.bucket import Bucket
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import Array, Object, Rows
-from app.engine.evaluate.failure import Cancelled, EvaluationError
+from app.engine.evaluate.failure import Cancelled, EvaluationError, dependency_failed
 from app.engine.evaluate.kernels import KERNELS
 from app.engine.evaluate.memo import Evaluation
 from app.engine.evaluate.stored import table
 from app.engine.plan import Plan
 from app.pql.schema import EVENTS
 
-__all__ = ["Cancelled", "EvaluationError", "Result", "evaluate"]
+__all__ = ["Cancelled", "EvaluationError", "Result", "dependency_failed", "evaluate"]
 
 Result = NDArray[np.bool_] | EvaluationError
 
@@ -44,9 +44,7 @@ def evaluate(
             return member(id)
         result = results[id]
         if isinstance(result, EvaluationError):
-            raise EvaluationError(
-                "DEPENDENCY_FAILED", f"the segment {id}, which it refers to, failed: {result.message}"
-            )
+            raise dependency_failed(id, result)
         return result
 
     n, events = bucket.profiles.num_rows, bucket.events

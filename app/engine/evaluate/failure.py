@@ -12,3 +12,8 @@ class EvaluationError(Exception):
 
 class Cancelled(Exception):
     """The caller asked to stop; nothing that was computed so far is of use."""
+
+
+def dependency_failed(id: str, cause: EvaluationError) -> EvaluationError:
+    """Of a definition that refers to one that failed."""
+    return EvaluationError("DEPENDENCY_FAILED", f"the segment {id}, which it refers to, failed: {cause.message}")

@@ -17,6 +17,7 @@ class AudienceRow(TenantRow, table=True):
     Names are unique among computed audiences, which are the definitions. `revision`, the etag, rises with every write.
     `by_namespace` is {namespace: count} of the newest finished evaluation; `total_profiles` is None before the first.
     `membership_run_id` is the head: the run whose membership files hold the members now, None before the first.
+    `membership_graph` is the version of the identity graph whose persons they are, None when they are fragments.
     """
 
     __tablename__ = "audience"
@@ -76,3 +77,4 @@ class AudienceRow(TenantRow, table=True):
     metrics_updated_at: datetime | None = time_column(default=None)
     metrics_job_id: str | None = None
     membership_run_id: str | None = None
+    membership_graph: int | None = None

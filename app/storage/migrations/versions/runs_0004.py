@@ -1,4 +1,7 @@
-"""Segment jobs over several merge policies."""
+"""Segment jobs over persons: a membership tells of which version of the identity graph its people are."""
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0004"
 down_revision = "0003"
@@ -7,4 +10,4 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Nothing yet."""
+    op.add_column("audience", sa.Column("membership_graph", sa.Integer(), nullable=True))

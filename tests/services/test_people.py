@@ -1,0 +1,169 @@
+"""Jobs over several merge policies and kinds of people: memberships follow from one to the other, and late links."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.clock import FixedClock
+from app.engine.lake import Lake
+from app.services import definitions, merge_policies, segment_jobs
+from app.services.paging import PageRequest
+from app.services.profiles import ProfileReader
+from app.services.uploads import ingest_file
+from app.storage.database import Database
+from tests.services.conftest import SCOPE
+from tests.services.test_segment_jobs import job_of, results, run_next
+
+
+class World:
+    """A sandbox with people of CRM ids, linked by e-mail addresses, under policies of both kinds."""
+
+    def __init__(self, database: Database, lake: Lake, clock: FixedClock, folder: Path) -> None:
+        self.database, self.lake, self.clock, self.folder = database, lake, clock, folder
+        self.batches = 0
+
+    async def people(self, *rows: tuple[str, Sequence[str], dict[str, Any]], dataset: str = "people") -> None:
+        """(id, e-mail addresses, fields): later batches are newer."""
+        self.batches += 1
+        path = self.folder / f"batch-{self.batches}.ndjson"
+        lines = [
+            {"id": id_, "identityMap": {"Email": [{"id": email} for email in emails]}, **fields}
+            for id_, emails, fields in rows
+        ]
+        path.write_text("\n".join(json.dumps(line) for line in lines))
+        found = await ingest_file(
+            self.database, self.lake, self.clock, SCOPE, dataset, "PROFILE", "id", "CRM", None, path, "NDJSON"
+        )
+        assert found.batch.rejected_rows == 0
+
+    async def policy(self, name: str, graph: str = "NONE") -> str:
+        new = merge_policies.NewPolicy(name, "TIMESTAMP_ORDERED", graph)
+        return (await merge_policies.create(self.database, self.clock, SCOPE, new)).id
+
+    async def define(self, name: str, expression: str, policy: str | None = None) -> str:
+        new = definitions.NewDefinition(name=name, expression=expression, merge_policy_id=policy)
+        return (await definitions.create(self.database, self.lake, self.clock, SCOPE, new)).id
+
+    async def run(self, *ids: str) -> dict[str, tuple[int | None, tuple[int, ...]]]:
+        """Count, and (realized, existing, exited), by definition, of a job that must succeed."""
+        job = await segment_jobs.create(self.database, self.clock, SCOPE, list(ids))
+        await run_next(self.database, self.lake, self.clock)
+        ended = await job_of(self.database, job.id)
+        assert (ended.status, ended.errors) == ("SUCCEEDED", [])
+        assert ended.profiles_read == ended.total_profiles
+        found = await results(self.database, job.id)
+        return {id_: (count, tuple(statuses.values())) for id_, (_, count, statuses, _) in found.items()}
+
+    def reader(self) -> ProfileReader:
+        return ProfileReader(self.database, self.lake, SCOPE)
+
+    async def members(self, id_: str, status: Iterable[str] | None = None) -> dict[str, tuple[str, int]]:
+        """Of each member the status and on which day of June it entered, read page by page."""
+        reader, cursor, found = self.reader(), None, dict[str, tuple[str, int]]()
+        while True:
+            page = (await reader.members_many([id_], PageRequest(2, cursor), status))[id_]
+            people = await reader.people([member.key for member in page.items])
+            for member in page.items:
+                name = people[member.key].profile_id
+                assert name not in found
+                found[name] = member.status, member.last_qualification_time.day
+            if not page.has_next:
+                break
+            cursor = page.cursors[-1]
+        assert await reader.member_counts([id_], status) == {id_: len(found)}
+        return found
+
+    async def memberships(self, id_: str) -> dict[str, tuple[str, int]]:
+        """Of the profile with this CRM id, under the default policy."""
+        reader = self.reader()
+        key = await reader.find_identity("CRM", id_)
+        assert key is not None
+        page = (await reader.memberships([key], PageRequest(50)))[key]
+        assert await reader.membership_counts([key]) == {key: len(page.items)}
+        return {one.definition_id: (one.status, one.last_qualification_time.day) for one in page.items}
+
+
+@pytest.fixture
+def world(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> World:
+    return World(database, lake, clock, tmp_path)
+
+
+async def test_definitions_of_several_policies_in_one_job_refer_to_one_another(world: World) -> None:
+    """a, b: one person by x; c alone. The gold one is a, the tall one b."""
+    await world.people(("a", ["x"], {"gold": True}), ("b", ["x"], {"tall": True}), ("c", [], {"tall": True}))
+    apart, other, linked = (
+        await world.policy("apart"),
+        await world.policy("other"),
+        await world.policy("linked", "PDG"),
+    )
+    gold = await world.define("gold", "gold = true", apart)
+    both = await world.define("both", f'tall = true and inSegment("{gold}")', linked)
+    back = await world.define("back", f'inSegment("{both}")', apart)
+    same = await world.define("same", f'inSegment("{back}") and not inSegment("{gold}")', other)
+    tall = await world.define("tall", "tall = true", linked)
+    found = await world.run(gold, both, back, same, tall)
+    assert found == {
+        gold: (1, (1, 0, 0)),
+        both: (1, (1, 0, 0)),
+        back: (2, (2, 0, 0)),
+        same: (1, (1, 0, 0)),
+        tall: (2, (2, 0, 0)),
+    }
+    async with world.database.session() as session:
+        (job,) = (await segment_jobs.page(session, SCOPE, PageRequest(5))).items
+    assert job.metrics["total_profiles_by_merge_policy"] == {apart: 3, other: 3, linked: 2}
+    assert job.metrics["total_profiles"] == 8
+    folders = {path.name for path in (world.lake.tenant(SCOPE.tenant).folder / "membership").iterdir()}
+    assert len(folders) == 1
+    # Another job finds what it does not evaluate in what the first has stored, under whatever policy.
+    assert await world.run(same) == {same: (1, (0, 1, 0))}
+    assert await world.run(both) == {both: (1, (0, 1, 0))}
+
+
+async def test_a_late_link_joins_the_memberships_of_two_people(world: World) -> None:
+    linked = await world.policy("linked", "PDG")
+    await world.people(("a", ["x"], {"name": "A"}), ("b", ["y"], {"gold": True}), ("c", [], {"name": "C"}))
+    known = await world.define("known", "name.isNotNull()", linked)
+    gold = await world.define("gold", "gold = true", linked)
+    assert await world.run(known, gold) == {known: (2, (2, 0, 0)), gold: (1, (1, 0, 0))}
+    world.clock.advance(timedelta(days=1))
+    await world.people(("b", ["y"], {"name": "B", "gold": True}))
+    assert await world.run(known) == {known: (3, (1, 2, 0))}
+    world.clock.advance(timedelta(days=1))
+    before = await world.members(known)
+    assert before == {"CRM:a": ("EXISTING", 15), "CRM:b": ("REALIZED", 16), "CRM:c": ("EXISTING", 15)}
+    await world.people(("d", ["x", "y"], {}))
+    first, second = sorted((await world.members(known)).items())[:2]
+    assert first[0] in {"CRM:a", "CRM:b"}
+    survivor = first[0]
+    assert (first, second) == ((survivor, ("EXISTING", 15)), ("CRM:c", ("EXISTING", 15)))
+    assert await world.members(gold) == {survivor: ("REALIZED", 15)}
+    for fragment in "abd":
+        assert await world.memberships(fragment) == {known: ("EXISTING", 15), gold: ("REALIZED", 15)}
+    assert await world.run(known, gold) == {known: (2, (0, 2, 0)), gold: (1, (0, 1, 0))}
+    assert await world.members(known) == {survivor: ("EXISTING", 15), "CRM:c": ("EXISTING", 15)}
+    assert await world.members(gold) == {survivor: ("EXISTING", 15)}
+
+
+async def test_a_policy_may_change_whose_records_are_one_persons(world: World) -> None:
+    policy = await world.policy("people")
+    await world.people(("a", ["x"], {"name": "A"}), ("b", ["x"], {}), ("c", [], {"name": "C"}))
+    known = await world.define("known", "name.isNotNull()", policy)
+    assert await world.run(known) == {known: (2, (2, 0, 0))}
+
+    async def change(graph: str) -> None:
+        changes: merge_policies.PolicyChanges = {"identity_graph": graph}
+        await merge_policies.update(world.database, world.clock, SCOPE, policy, None, changes)
+
+    await change("PDG")
+    assert {status for status, _ in (await world.members(known)).values()} == {"REALIZED"}
+    assert await world.memberships("b") == {}
+    assert await world.run(known) == {known: (2, (0, 2, 0))}
+    assert await world.memberships("b") == {known: ("EXISTING", 15)}
+    await change("NONE")
+    assert len(await world.members(known)) == 3
+    assert await world.run(known) == {known: (2, (0, 2, 1))}
