@@ -87,11 +87,6 @@ class Heads:
         buckets = {*self.patches, *(bucket for run in runs for bucket in self.names.get(run, ()))}
         return Found(lambda bucket: self.many(files, bucket, audiences), frozenset(buckets))
 
-    def state(self, audience: str) -> Any:
-        """Equal for heads that show the same membership of an audience."""
-        patches = [(bucket, self.patches[bucket].turn) for bucket in self.patches if audience in self.patched(bucket)]
-        return self.runs.get(audience), sorted(patches)
-
     def one(self, files: MembershipFiles, audience: str, bucket: int) -> Membership | None:
         """None for an audience without members there, or without any run."""
         return self.many(files, bucket, [audience]).get(audience)

@@ -1,11 +1,13 @@
 """What becomes of a segment job's buckets: counts added up, and memberships made the newest; evaluates nothing.
 
 The changes of a run are those between its members and the members that it replaces. When another run has been
-published since the job began, or people were streamed in and out, its changes are counted once more, against what is
-there then, before it is published itself.
+published since the job began, its changes are counted once more, against that one, before it is published itself.
+Who was streamed in or out since then is no change of this run: the batches that it has not seen are streamed once more
+onto its result.
 """
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from app.engine.lake import Lake
 from app.engine.local import BucketResult
 from app.engine.membership import BucketCounts, MembershipFiles, counts, next_membership
 from app.services.audiences import tell
-from app.services.memberships import Heads, read_heads
+from app.services.memberships import Heads, head_runs, read_heads
 from app.services.run_parts import Run
 from app.services.streaming import heads_change
 from app.storage.job_runs import JobRun
@@ -56,10 +58,6 @@ class _Bucket:
     changed: bool = False
 
 
-_PATIENCE = 3
-"""So often the changes are counted again because people were streamed meanwhile: they may come without a pause."""
-
-
 class _HeadsMoved(Exception):
     """Another run was published meanwhile."""
 
@@ -71,20 +69,18 @@ async def finish(job_run: JobRun, lake: Lake, run: Run) -> None:
     for row in rows.values():
         run.fail({id_: error for id_, error in row.counts["errors"].items() if id_ not in run.errors})
     against = run.heads
-    rounds = 0
-    while True:
-        rounds += 1
+    for rounds in itertools.count(1):
         heads, publishable = await _present_heads(job_run, run)
-        moved = {id_ for id_ in publishable if heads.state(id_) != against.state(id_)}
+        moved = {id_ for id_ in publishable if heads.runs.get(id_) != against.runs.get(id_)}
         if moved:
             name = f"{job_run.token}-{rounds}"
             buckets = await asyncio.to_thread(_recounted, lake, job_run, run, heads, moved, buckets, name)
         against = heads
         try:
-            await _publish(job_run, run, heads, publishable, buckets, patiently=rounds <= _PATIENCE)
-            return
+            await _publish(job_run, run, heads, publishable, buckets)
         except _HeadsMoved:
             continue
+        break
 
 
 async def _present_heads(job_run: JobRun, run: Run) -> tuple[Heads, set[str]]:
@@ -137,11 +133,8 @@ async def _publish(
     heads: Heads,
     publishable: Collection[str],
     buckets: Mapping[int, _Bucket],
-    *,
-    patiently: bool,
 ) -> None:
-    """Raises `_HeadsMoved`, with nothing changed, when the heads are no longer those given (or, `patiently`, show other
-    members)."""
+    """Raises `_HeadsMoved`, with nothing changed, when the heads are no longer those given."""
     now = job_run.clock()
     totals: dict[str, Counter[str]] = {id_: Counter(_NOBODY) for id_ in run.parts}
     namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in run.parts}
@@ -155,10 +148,9 @@ async def _publish(
         # Whoever publishes any of them waits here, and then finds the heads moved.
         mine = within(select(_AUDIENCES.id), AudienceRow, job_run.tenant).where(_AUDIENCES.id.in_(sorted(publishable)))
         await session.execute(mine.order_by(_AUDIENCES.id).with_for_update())
-        present = await read_heads(session, run.scope)
-        for id_ in publishable:
-            if present.runs.get(id_) != heads.runs.get(id_) or (patiently and present.state(id_) != heads.state(id_)):
-                raise _HeadsMoved
+        present = await head_runs(session, run.scope)
+        if any(present.get(id_) != heads.runs.get(id_) for id_ in publishable):
+            raise _HeadsMoved
         for number, bucket in buckets.items():
             if bucket.changed:
                 await _write_bucket(session, job_run, number, bucket)

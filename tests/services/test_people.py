@@ -65,7 +65,7 @@ class World:
         """Of each member the status and on which day of June it entered, read page by page."""
         reader, cursor, found = self.reader(), None, dict[str, tuple[str, int]]()
         while True:
-            page = (await reader.members_many([id_], PageRequest(2, cursor), status))[id_]
+            page = (await reader.members_many([id_], PageRequest(2, cursor=cursor), status))[id_]
             people = await reader.people([member.key for member in page.items])
             for member in page.items:
                 name = people[member.key].profile_id
