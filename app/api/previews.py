@@ -127,12 +127,11 @@ class Preview(Node):
     ) -> LongConnection[Profile]:
         page, operation = asked(first, after), info.context
         lake, scope, loaders = operation.parts.lake, operation.scope, operation.loaders
-        rule = previews.rule_of(self.row)
-        people = loaders.by_rule(rule)
+        people = loaders.by_rule(previews.rule_of(self.row))
 
         async def load() -> Slice[tuple[Who, Person]]:
             read = await loaders.buckets_of_preview.load(self.preview_id)
-            return await previews.people_page(lake, scope, people.profiles, rule, read, page)
+            return await previews.people_page(lake, scope, people.profiles, read, page)
 
         async def count() -> int:
             return previews.people_count(await loaders.buckets_of_preview.load(self.preview_id))

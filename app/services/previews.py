@@ -146,19 +146,14 @@ async def read_buckets(
 
 
 async def people_page(
-    lake: Lake,
-    scope: Scope,
-    reader: ProfileReader,
-    rule: MergeRule,
-    read: Sequence[JobBucketRow],
-    request: PageRequest,
+    lake: Lake, scope: Scope, reader: ProfileReader, read: Sequence[JobBucketRow], request: PageRequest
 ) -> Slice[tuple[Who, Person]]:
     """Those of the sample who qualify, by the order of its buckets and the ordinal: an order that stays while the list
     grows. Forward only. People are shown as they are now; those who are gone since are left out."""
     place = _place(request)
     files = MembershipFiles(lake.tenant(scope.tenant))
     keys, more = await asyncio.to_thread(_page, files, read, place, request.limit)
-    found = {cursor: Who(rule.id, *key) for cursor, key in keys.items()}
+    found = dict(zip(keys, await reader.people_at(list(keys.values())), strict=True))
     people = await reader.people(list(found.values())) if found else {}
     items = {cursor: (who, people[who]) for cursor, who in found.items() if who in people}
     return slice_of(items, request, has_next=more, behind=place is not None)

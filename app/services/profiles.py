@@ -132,6 +132,11 @@ class ProfileReader:
         key = await asyncio.to_thread(find_person, self._lake, snapshot, data.datasets, namespace, id)
         return None if key is None else Who(data.default.id, *key)
 
+    async def people_at(self, keys: Sequence[Key]) -> list[Who]:
+        """Who they are that have these places under the policy by which people are found."""
+        policy = (await self._data()).default.id
+        return [Who(policy, *key) for key in keys]
+
     async def people(self, keys: Sequence[Who]) -> dict[Who, Person]:
         found = await self._of_each(keys, lambda snapshot, these: snapshot.people(these))
         return {key: person for key, person in found.items() if person is not None}

@@ -87,4 +87,4 @@ async def test_a_page_of_people_costs_the_statements_of_one(gateway: Gateway) ->
         costs.append(len(statements))
         assert [len(pages[key].items) for key in keys] == [1] * number
     # Heads, their files, patches; definitions, merge policies, datasets, names of segments.
-    assert costs == [7, 7]
+    assert costs == [5, 5]

@@ -371,7 +371,12 @@ async def test_what_does_not_go_together_is_refused(
         ),
         (
             ask(target, evaluate_first=True),
-            [("evaluate_first", "the sandbox has no definitions, so the job would run nothing: create one first")],
+            [
+                (
+                    "evaluate_first",
+                    "the sandbox has no published definitions, so the job would run nothing: publish one first",
+                )
+            ],
         ),
         (
             ask(target, filter=members(*map(str, range(1501)))),

@@ -56,10 +56,13 @@ class World:
         assert (ended.status, ended.errors) == ("SUCCEEDED", [])
         assert ended.profiles_read == ended.total_profiles
         found = await results(self.database, job.id)
-        return {id_: (count, tuple(statuses.values())) for id_, (_, count, statuses, _) in found.items()}
+        order = ("REALIZED", "EXISTING", "EXITED")
+        return {
+            id_: (count, tuple(statuses[name] for name in order)) for id_, (_, count, statuses, _) in found.items()
+        }
 
     def reader(self) -> ProfileReader:
-        return ProfileReader(self.database, self.lake, SCOPE)
+        return ProfileReader(self.database, self.lake, self.clock, SCOPE)
 
     async def members(self, id_: str, status: Iterable[str] | None = None) -> dict[str, tuple[str, int]]:
         """Of each member the status and on which day of June it entered, read page by page."""

@@ -243,7 +243,7 @@ async def test_a_large_sandbox_is_sampled_by_buckets_in_the_order_of_the_sample(
     assert found.size == round(400 * done.profiles_matched / done.profiles_read)
     assert found.low < found.size < found.high
     page = await people_of(database, lake, made.id)
-    places = [(order.index(bucket), ordinal) for (bucket, ordinal), _ in page.items]
+    places = [(order.index(bucket), ordinal) for (_, bucket, ordinal), _ in page.items]
     assert places == sorted(places)
     assert len(places) == done.profiles_matched
 

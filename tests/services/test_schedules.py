@@ -370,7 +370,7 @@ async def test_a_run_that_cannot_start_is_noted_and_does_not_stop_the_schedule(
     made = await plan(all_audiences=True)
     clock.instant = at("2026-06-16T02:00")
     await run_all(database, clock)
-    reason = "the sandbox has no definitions, so the job would run nothing: create one first"
+    reason = "the sandbox has no published definitions, so the job would run nothing: publish one first"
     assert await runs(database, made.id) == [("16 02:00", "REFUSED", reason)]
     assert await jobs_of(database, made.id) == []
     await define("A")
