@@ -226,7 +226,7 @@ async def dependent_counts(session: AsyncSession, scope: Scope, ids: Sequence[st
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewDefinition) -> DefinitionView:
     """Makes a definition and its audience. Raises `Refusals`, `ExpressionRefused` or `Refusal`."""
     policy = await merge_policies.choose(database, clock, scope, new.merge_policy_id)
-    checked = await _accept(database, lake, scope, new, refuse_start("SEGMENT_DEFINITION", new.lifecycle_state))
+    checked = await _accept(database, lake, scope, new, policy, refuse_start("SEGMENT_DEFINITION", new.lifecycle_state))
     now = clock()
     id_ = new_id(now)
     audience = AudienceRow(
@@ -296,9 +296,9 @@ async def update(
     # What others did to the data must not stand in the way of a new name or of deactivation.
     checked = None
     if changes.keys() & {"expression", "evaluation_methods"}:
-        checked = await _accept(database, lake, scope, merged)
+        checked = await _accept(database, lake, scope, merged, policy)
     else:
-        refuse_all(_misfits(merged))
+        refuse_all(_misfits(merged, policy))
     text = current.expression if checked is None else _text_of(merged.expression, merged.format, checked)
     now = clock()
     async with database.write(scope.tenant) as session:
@@ -364,10 +364,15 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
 
 
 async def _accept(
-    database: Database, lake: Lake, scope: Scope, new: NewDefinition, found: Sequence[Refusal] = ()
+    database: Database,
+    lake: Lake,
+    scope: Scope,
+    new: NewDefinition,
+    policy: MergePolicyRow,
+    found: Sequence[Refusal] = (),
 ) -> Checked:
     """Everything that can be wrong with the input by itself, reported together with what was `found` already."""
-    refusals = [*found, *_misfits(new)]
+    refusals = [*found, *_misfits(new, policy)]
     checked = None
     try:
         checked = (await vocabulary(database, lake, scope)).check(new.expression, new.format)
@@ -382,7 +387,7 @@ async def _accept(
     return checked
 
 
-def _misfits(new: NewDefinition) -> list[Refusal]:
+def _misfits(new: NewDefinition, policy: MergePolicyRow) -> list[Refusal]:
     """What is wrong with the fields around the expression."""
     refusals: list[Refusal] = []
     refuse_bad_name(new.name, refusals)
@@ -392,13 +397,24 @@ def _misfits(new: NewDefinition) -> list[Refusal]:
     if new.evaluation_methods is not None and not new.evaluation_methods:
         message = "it would never be evaluated: name at least one method, or leave them out for BATCH"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluation_methods",)))
+    if policy.identity_graph == "PDG" and (wanted := _live_methods(new)):
+        message = (
+            f"{policy.name!r} stitches people by the identity graph PDG, and whom a batch joins is told by a job alone,"
+            f" not by {' and '.join(wanted)}: send [BATCH], or a merge policy with the identity graph NONE"
+        )
+        refusals.append(Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",)))
     refuse_bad_labels(new.labels, refusals)
     return refusals
 
 
+def _live_methods(new: NewDefinition) -> list[str]:
+    """Those that need no job."""
+    return [method for method in ("STREAMING", "EDGE") if method in (new.evaluation_methods or ())]
+
+
 def _not_eligible(new: NewDefinition, reasons: Sequence[str]) -> Iterator[Refusal]:
     """What needs an expression that can be evaluated for one person at a time (segmentation-service.md)."""
-    if wanted := [method for method in ("STREAMING", "EDGE") if method in (new.evaluation_methods or ())]:
+    if wanted := _live_methods(new):
         message = f"it cannot be evaluated by {' and '.join(wanted)}: {'; '.join(reasons)}"
         yield Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -176,6 +176,8 @@ async def update(
             message = "a sandbox has one default policy: make another one the default instead"
             raise Refusal(ErrorCode.INVALID_STATE, message, ("is_default",))
         await _refuse_misfits(session, scope, merged)
+        if merged.identity_graph == "PDG" != current.identity_graph:
+            await _refuse_live_users(session, scope, current)
         if merged.is_default and not current.is_default:
             await _step_down(session, scope)
         change = within(update_rows(MergePolicyRow), MergePolicyRow, scope.tenant).where(_POLICIES.id == id)
@@ -226,6 +228,23 @@ async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | No
     if etag is not None and etag != str(found.revision):
         raise StaleEtag(str(found.revision), ("etag",))
     return found
+
+
+async def _refuse_live_users(session: AsyncSession, scope: Scope, policy: MergePolicyRow) -> None:
+    """Whom a batch joins is told by a job alone: nothing over stitched people is evaluated without one."""
+    live = or_(_AUDIENCES.evaluates_streaming, _AUDIENCES.evaluates_edge)
+    users = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant)
+    found = list(
+        await session.execute(
+            users.where(_AUDIENCES.merge_policy_id == policy.id, live).order_by(_AUDIENCES.name).limit(_NAMED)
+        )
+    )
+    if found:
+        names = ", ".join(repr(row.name) for row in found)
+        message = (
+            f"{names} are evaluated by STREAMING or EDGE, which needs the identity graph NONE: make them BATCH first"
+        )
+        raise HasDependents(message, [("Audience", row.id) for row in found], ("identity_graph",))
 
 
 async def _step_down(session: AsyncSession, scope: Scope) -> None:

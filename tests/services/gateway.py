@@ -12,7 +12,7 @@ from app.clock import FixedClock
 from app.engine.lake import Lake
 from app.engine.membership import Membership, MembershipFiles
 from app.scope import Scope
-from app.services import definitions, segment_jobs
+from app.services import definitions, merge_policies, segment_jobs
 from app.services.memberships import read_heads
 from app.services.profiles import ProfileReader
 from app.services.segment_runs import run_segment_job
@@ -67,6 +67,11 @@ class Gateway:
         async with self.database.write() as session:
             change = within(update(DefinitionRow), DefinitionRow, SCOPE.tenant)
             await session.execute(change.where(DefinitionRow.id == id).values(expression="gone = 1"))  # type: ignore[arg-type]
+
+    async def stitch(self, policy_id: str) -> None:
+        """Gives a merge policy the identity graph PDG."""
+        changes: merge_policies.PolicyChanges = {"identity_graph": "PDG"}
+        await merge_policies.update(self.database, self.clock, SCOPE, policy_id, None, changes)
 
     async def take(self) -> Turn:
         turn = await claim_turn(self.database, self.clock, owner="test", lease=LEASE)

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from app.engine.local import Cancelled
-from app.services import datasets, merge_policies, streaming
+from app.errors import HasDependents, Refusals
+from app.services import datasets, definitions, merge_policies, streaming
 from app.services.segment_runs import run_segment_job
 from app.services.streaming import run_turn
 from app.services.uploads import ingest_file
@@ -336,3 +337,40 @@ async def test_only_audiences_that_changed_are_announced(gateway: Gateway) -> No
     gateway.database.on_commit(announced.update)
     await run_turn(gateway.database, gateway.lake, gateway.clock, turn, 1, lambda: False)
     assert announced == {audience_topic(SCOPE.tenant, gold)}
+
+
+# ---------------------------------------------------------------- stitched people
+
+
+@pytest.mark.parametrize("method", ["STREAMING", "EDGE"])
+async def test_definitions_over_stitched_people_are_for_jobs_alone(gateway: Gateway, method: str) -> None:
+    await gateway.people([{"id": "1", "tier": "tin"}])
+    policy = await merge_policies.create(
+        gateway.database,
+        gateway.clock,
+        SCOPE,
+        merge_policies.NewPolicy("Stitched", "TIMESTAMP_ORDERED", "NONE", [], False),
+    )
+    used = await gateway.define("Used", 'tier = "gold"', method=method, policy=policy.id)
+    with pytest.raises(HasDependents) as dependents:
+        await gateway.stitch(policy.id)
+    assert (dependents.value.path, dependents.value.dependents) == (("identity_graph",), [("Audience", used)])
+    assert dependents.value.message == (
+        "'Used' are evaluated by STREAMING or EDGE, which needs the identity graph NONE: make them BATCH first"
+    )
+    changes: definitions.DefinitionChanges = {"evaluation_methods": ["BATCH"]}
+    await definitions.update(gateway.database, gateway.lake, gateway.clock, SCOPE, used, None, changes)
+    await gateway.stitch(policy.id)
+    changes = {"evaluation_methods": ["BATCH", method]}
+    for attempt in (
+        gateway.define("New", 'tier = "gold"', method=method, policy=policy.id),
+        definitions.update(gateway.database, gateway.lake, gateway.clock, SCOPE, used, None, changes),
+    ):
+        with pytest.raises(Refusals) as refused:
+            await attempt
+        (refusal,) = refused.value.refusals
+        assert (refusal.code.value, refusal.path) == ("NOT_ELIGIBLE", ("evaluation_methods",))
+        assert refusal.message == (
+            "'Stitched' stitches people by the identity graph PDG, and whom a batch joins is told by a job alone,"
+            f" not by {method}: send [BATCH], or a merge policy with the identity graph NONE"
+        )
