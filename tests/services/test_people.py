@@ -57,9 +57,7 @@ class World:
         assert ended.profiles_read == ended.total_profiles
         found = await results(self.database, job.id)
         order = ("REALIZED", "EXISTING", "EXITED")
-        return {
-            id_: (count, tuple(statuses[name] for name in order)) for id_, (_, count, statuses, _) in found.items()
-        }
+        return {id_: (count, tuple(statuses[name] for name in order)) for id_, (_, count, statuses, _) in found.items()}
 
     def reader(self) -> ProfileReader:
         return ProfileReader(self.database, self.lake, self.clock, SCOPE)

@@ -354,7 +354,7 @@ async def test_definitions_over_stitched_people_are_for_jobs_alone(gateway: Gate
     used = await gateway.define("Used", 'tier = "gold"', method=method, policy=policy.id)
     with pytest.raises(HasDependents) as dependents:
         await gateway.stitch(policy.id)
-    assert (dependents.value.path, dependents.value.dependents) == (("identity_graph",), [("Audience", used)])
+    assert (dependents.value.path, dependents.value.dependents) == (("identity_graph",), (("Audience", used),))
     assert dependents.value.message == (
         "'Used' are evaluated by STREAMING or EDGE, which needs the identity graph NONE: make them BATCH first"
     )
