@@ -24,8 +24,8 @@ OTHER_IDENTITIES = {
     "identityMap.values().count() = 2",
     "identityMap.isNull()",
 }
-"""What the fixture's identity maps answer otherwise: an uploaded person also has the primary identity of the dataset, and
-no namespace without an identity."""
+"""What identity maps answer otherwise: an uploaded person also has the primary identity of the dataset, and has no
+namespace without an identity."""
 
 
 async def _stored_segments(database: Database, lake: Lake, clock: FixedClock, folder: Path) -> None:
