@@ -86,7 +86,7 @@ async def test_a_preview_from_its_creation_to_its_people(api: Api, port: int) ->
     assert {first["profileId"], *(node["profileId"] for node in rest)} == {"crm:00001", "crm:00002"}
     # The preview, its policy, its buckets, and the datasets that people are read from.
     own = [statement for statement in statements if "AS tenants" not in statement]
-    assert len(own) == 4, own
+    assert len(own) == 5, own
 
 
 @WAYS
