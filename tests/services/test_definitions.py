@@ -181,3 +181,20 @@ async def test_streaming_and_edge_need_an_expression_that_allows_them(
         False,
         2,
     )
+
+
+async def test_a_sandbox_holds_only_so_many(
+    database: Database, define: Define, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert definitions.MOST_DEFINITIONS == 4_000
+    monkeypatch.setattr(definitions, "MOST_DEFINITIONS", 2)
+    await define("A")
+    await define("B")
+    with pytest.raises(Refusal) as caught:
+        await define("C")
+    assert (caught.value.code, caught.value.message) == (
+        ErrorCode.LIMIT_EXCEEDED,
+        "a sandbox has at most 2 definitions: delete some that are not needed",
+    )
+    async with database.session() as session:
+        assert await definitions.count(session, SCOPE) == 2
