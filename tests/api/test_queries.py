@@ -76,10 +76,12 @@ def _opened(id: str) -> str:
 
 
 def sql(statements: list[str]) -> str:
-    """Statements one below the other; what watches for changes of jobs belongs to no query."""
-    return (
-        "\n".join(re.sub(r"\s+", " ", one).strip() + ";" for one in statements if "FROM job_update" not in one) + "\n"
-    )
+    """Statements one below the other, sorted: the loaders of one level ask at the same time, so they have no order.
+
+    What watches for changes of jobs belongs to no query.
+    """
+    own = (re.sub(r"\s+", " ", one).strip() + ";" for one in statements if "FROM job_update" not in one)
+    return "\n".join(sorted(own)) + "\n"
 
 
 NAMES = sorted(path.stem for path in QUERIES.glob("*.graphql"))
