@@ -154,7 +154,7 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run:
     pinned = job.snapshot if job.snapshot is not None else await _pin(job_run, scope, tenant)
     async with job_run.database.session() as session:
         datasets = await data_sources(session, scope)
-        heads = await read_heads(session, scope, pinned["heads"], pinned["turn"])
+        heads = await read_heads(session, scope, pinned["heads"], pinned["turn"], pinned["graphs"])
     rule = rule_of(policy_from_json(job_run.tenant, pinned["merge_policy"]))
     snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
     audiences = tuple(
@@ -188,6 +188,7 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake) -> dict[str, A
         "lake": snapshot.pinned,
         "heads": {row.id: heads.runs[row.id] for row in rows if row.id in heads.runs},
         "turn": heads.turn,
+        "graphs": {row.id: heads.graphs[row.id] for row in rows if row.id in heads.graphs},
         "audiences": [[row.id, row.namespace, row.audience_id, row.status] for row in rows],
         "batches": batches,
     }
@@ -272,9 +273,11 @@ async def _export(job_run: JobRun, state: _Run, waiting: Iterable[int], threads:
 
     audiences = [one.id for one in state.export.who.audiences]
 
+    graph = state.export.snapshot.graph_version
+    members = await asyncio.to_thread(state.heads.people, memberships, audiences, graph)
+
     def work(bucket: int, _stopped: Stopped) -> Exported:
-        members = state.heads.many(memberships, bucket, audiences)
-        return state.export.bucket(bucket, members, folder, job_run.token)
+        return state.export.bucket(bucket, members.read(bucket), folder, job_run.token)
 
     def finished(found: Exported) -> None:
         counts = {

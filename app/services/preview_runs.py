@@ -101,7 +101,7 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run:
     rule, pinned = rule_of(preview), preview.snapshot
     async with job_run.database.session() as session:
         datasets = await data_sources(session, scope)
-        pins = () if pinned is None else (pinned["heads"], pinned["turn"])
+        pins = () if pinned is None else (pinned["heads"], pinned["turn"], pinned["graphs"])
         heads = await read_heads(session, scope, *pins, now=job_run.clock())
         segments = await read_segments(session, scope)
     if pinned is not None:
@@ -121,6 +121,7 @@ async def _draw(job_run: JobRun, scope: Scope, rule: MergeRule, snapshot: Snapsh
         "lake": snapshot.pinned,
         "heads": dict(heads.runs),
         "turn": heads.turn,
+        "graphs": dict(heads.graphs),
     }
 
     async def write(session: AsyncSession) -> None:
@@ -193,13 +194,15 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node, threads: int) -> N
         )
         recorded.result()
 
+    plan, graph = Plan({id: condition}), state.snapshot.graph_version
+    segments = await asyncio.to_thread(state.heads.people, files, plan.references, graph)
     await asyncio.to_thread(
         run,
-        Plan({id: condition}),
+        plan,
         state.snapshot,
         [bucket for bucket in state.order if bucket not in state.found],
         now=state.evaluated_at,
-        stored=lambda audience, bucket: state.heads.one(files, audience, bucket),
+        stored=lambda audience, bucket: segments.read(bucket).get(audience),
         previous=lambda bucket: {},
         versions={id: 1},
         finished=finished,

@@ -376,9 +376,7 @@ class ProfileReader:
             graph = people_graph(self._lake, datasets)
         relatives = None if graph is None else Relatives(self._lake, graph)
         known: dict[int, Mapping[str, Membership]] = {}
-        if edge is not None:
-            known |= self._evaluated(keys, heads, edge)
-        found: dict[Who, list[Member]] = {}
+        found: dict[Who, dict[str, tuple[str, datetime]]] = {}
         for who in keys:
             standings: dict[str, list[tuple[str, datetime]]] = defaultdict(list)
             key = who.bucket, who.ordinal
@@ -387,22 +385,31 @@ class ProfileReader:
                     if bucket not in known:
                         known[bucket] = heads.many(self._files, bucket)
                     for id_, membership in known[bucket].items():
-                        here = ordinal in membership.members or ordinal in membership.exited
-                        if here and heads.graphs.get(id_) == kind:
+                        if heads.graphs.get(id_) == kind and _concerns(membership, ordinal):
                             standings[id_].append(_standing(membership, ordinal))
-            found[who] = [Member(who, id_, *joined(these)) for id_, these in sorted(standings.items())]
-        return found
+            found[who] = {id_: joined(these) for id_, these in standings.items()}
+        if edge is not None:
+            self._evaluate_now(found, heads, edge)
+        return {who: [Member(who, id_, *one) for id_, one in sorted(these.items())] for who, these in found.items()}
 
-    def _evaluated(self, keys: Sequence[Who], heads: Heads, edge: Edge) -> dict[int, Mapping[str, Membership]]:
-        """The memberships of the people's buckets, with those of EDGE definitions as they are now."""
-        ordinals: dict[int, list[int]] = defaultdict(list)
-        for who in keys:
-            ordinals[who.bucket].append(who.ordinal)
-        found: dict[int, Mapping[str, Membership]] = {}
-        for bucket, these in ordinals.items():
-            stored = heads.many(self._files, bucket)
-            found[bucket] = stored | edge.memberships(bucket, these, stored.get)
-        return found
+    def _evaluate_now(self, found: Mapping[Who, dict[str, tuple[str, datetime]]], heads: Heads, edge: Edge) -> None:
+        """Replaces what the EDGE definitions, which are over fragments, say otherwise by now."""
+        asked = {id_ for wave in edge.waves for id_ in (*wave.plan.conditions, *wave.plan.references)}
+        stored = heads.people(self._files, asked, None)
+        by_bucket: dict[int, list[Who]] = defaultdict(list)
+        for who in found:
+            by_bucket[who.bucket].append(who)
+        for bucket, these in by_bucket.items():
+            before = stored.read(bucket)
+            for id_, membership in edge.memberships(bucket, [who.ordinal for who in these], before.get).items():
+                for who in these:
+                    found[who].pop(id_, None)
+                    if _concerns(membership, who.ordinal):
+                        found[who][id_] = _standing(membership, who.ordinal)
+
+
+def _concerns(membership: Membership, ordinal: int) -> bool:
+    return ordinal in membership.members or ordinal in membership.exited
 
 
 @dataclass(frozen=True, slots=True)

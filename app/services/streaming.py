@@ -15,6 +15,7 @@ from app.clock import Clock
 from app.engine.lake import Lake
 from app.engine.local import BucketResult, run
 from app.engine.membership import BucketCounts, Membership, MembershipFiles
+from app.engine.moves import Found
 from app.engine.profiles import MergeRule, Snapshot, open_snapshot
 from app.engine.touched import Touched, touched
 from app.scope import Scope
@@ -127,6 +128,8 @@ async def _prepare(database: Database, lake: Lake, clock: Clock, turn: Turn) -> 
         datasets = await data_sources(session, scope)
         heads = await read_heads(session, scope, now=clock())
         segments = await read_segments(session, scope)
+    # What has persons stored, of a policy that puts fragments apart by now, waits for a job.
+    definitions = [definition for definition in definitions if definition.id not in heads.graphs]
     tenant = lake.tenant(turn.tenant)
     rules: dict[str, MergeRule] = {id_: rule_of(policy) for id_, policy in policies.items()}
 
@@ -148,12 +151,16 @@ async def _evaluate(
 ) -> None:
     """A few buckets at a time, so that no more than those are in memory."""
     files = MembershipFiles(lake.tenant(turn.tenant))
+    referred = {id_ for wave in work.waves for id_ in wave.plan.references if id_ in work.heads.graphs}
+    persons = await asyncio.to_thread(work.heads.people, files, referred, None)
     buckets = work.people.buckets
     for start in range(0, len(buckets), max(threads, 1)):
         chunk = buckets[start : start + max(threads, 1)]
         async with database.session() as session:
             counted = await _counted(session, work, chunk)
-        for bucket, before, after in await asyncio.to_thread(_evaluated, files, work, chunk, threads, stopping):
+        for bucket, before, after in await asyncio.to_thread(
+            _evaluated, files, work, persons, chunk, threads, stopping
+        ):
             await asyncio.to_thread(_keep, files, turn, work, bucket, before, after, counted.get(bucket, {}))
 
 
@@ -164,11 +171,20 @@ class _After:
 
 
 def _evaluated(
-    files: MembershipFiles, work: _Work, chunk: Sequence[int], threads: int, stopping: Callable[[], bool]
+    files: MembershipFiles,
+    work: _Work,
+    persons: Found,
+    chunk: Sequence[int],
+    threads: int,
+    stopping: Callable[[], bool],
 ) -> list[tuple[int, dict[str, Membership], _After]]:
-    """The memberships of some buckets before and after the turn; a definition that fails stays as it was."""
+    """The memberships of some buckets before and after the turn; a definition that fails stays as it was. `persons` are
+    those of persons that definitions refer to, told for their fragments."""
     asked = work.evaluated.union(*(wave.plan.references for wave in work.waves))
-    before = {bucket: work.heads.many(files, bucket, asked | work.heads.patched(bucket)) for bucket in chunk}
+    before = {
+        bucket: {**work.heads.many(files, bucket, asked | work.heads.patched(bucket)), **persons.read(bucket)}
+        for bucket in chunk
+    }
     after = {bucket: _After() for bucket in chunk}
 
     def finished(result: BucketResult) -> None:

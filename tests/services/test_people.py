@@ -10,12 +10,19 @@ import pytest
 
 from app.clock import FixedClock
 from app.engine.lake import Lake
-from app.services import definitions, merge_policies, segment_jobs
+from app.services import datasets, definitions, merge_policies, previews, segment_jobs
 from app.services.paging import PageRequest
+from app.services.preview_runs import run_preview
 from app.services.profiles import ProfileReader
+from app.services.streaming import run_turn
 from app.services.uploads import ingest_file
+from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.job_runs import JobRun
+from app.storage.streaming import claim_turn
 from tests.services.conftest import SCOPE
+from tests.services.test_export_jobs import ask, export, written
+from tests.services.test_export_jobs import members as of_members
 from tests.services.test_segment_jobs import job_of, results, run_next
 
 
@@ -44,8 +51,10 @@ class World:
         new = merge_policies.NewPolicy(name, "TIMESTAMP_ORDERED", graph)
         return (await merge_policies.create(self.database, self.clock, SCOPE, new)).id
 
-    async def define(self, name: str, expression: str, policy: str | None = None) -> str:
-        new = definitions.NewDefinition(name=name, expression=expression, merge_policy_id=policy)
+    async def define(self, name: str, expression: str, policy: str | None = None, *methods: str) -> str:
+        new = definitions.NewDefinition(
+            name=name, expression=expression, merge_policy_id=policy, evaluation_methods=methods or None
+        )
         return (await definitions.create(self.database, self.lake, self.clock, SCOPE, new)).id
 
     async def run(self, *ids: str) -> dict[str, tuple[int | None, tuple[int, ...]]]:
@@ -168,3 +177,71 @@ async def test_a_policy_may_change_whose_records_are_one_persons(world: World) -
     await change("NONE")
     assert len(await world.members(known)) == 3
     assert await world.run(known) == {known: (2, (0, 2, 1))}
+
+
+async def test_fragments_are_evaluated_now_by_what_their_persons_are_in(world: World) -> None:
+    linked = await world.policy("linked", "PDG")
+    both = {"gold": True, "new": True}
+    await world.people(("a", ["x"], both), ("b", ["x"], {"new": True}), ("c", [], {"new": True}))
+    gold = await world.define("gold", "gold = true", linked)
+    edge = await world.define("edge", f'new = true and inSegment("{gold}")', None, "BATCH", "EDGE")
+    await world.run(gold)
+    for fragment in "ab":
+        assert await world.memberships(fragment) == {gold: ("REALIZED", 15), edge: ("REALIZED", 15)}
+    assert await world.memberships("c") == {}
+
+
+async def test_a_batch_is_streamed_by_what_persons_are_in(world: World) -> None:
+    linked = await world.policy("linked", "PDG")
+    await world.people(("a", ["x"], {"gold": True}), ("b", ["x"], {"new": False}), ("c", [], {"new": False}))
+    gold = await world.define("gold", "gold = true", linked)
+    live = await world.define("live", f'new = true and inSegment("{gold}")', None, "BATCH", "STREAMING")
+    await world.run(gold)
+    await world.run(live)
+    await world.people(("a", ["x"], {"new": True}), ("b", ["x"], {"new": True}), ("c", [], {"new": True}))
+    turn = await claim_turn(world.database, world.clock, owner="test", lease=timedelta(minutes=1))
+    assert turn is not None
+    await run_turn(world.database, world.lake, world.clock, turn, 1, lambda: False)
+    assert await world.members(live) == {"CRM:a": ("REALIZED", 15), "CRM:b": ("REALIZED", 15)}
+
+
+async def test_a_preview_counts_by_what_others_of_a_person_are_in(world: World) -> None:
+    """Fragments by what their persons are in, and persons by what a fragment of theirs is in."""
+    linked = await world.policy("linked", "PDG")
+    await world.people(("a", ["x"], {"gold": True}), ("b", ["x"], {"new": True}), ("c", [], {"new": True}))
+    of_persons = await world.define("gold persons", "gold = true", linked)
+    of_fragments = await world.define("new fragments", "new = true")
+    await world.run(of_persons, of_fragments)
+    found = {}
+    for id_, graph in ((of_persons, "NONE"), (of_persons, "PDG"), (of_fragments, "NONE"), (of_fragments, "PDG")):
+        new = previews.NewPreview(f'inSegment("{id_}")', graph_type=graph)
+        made = await previews.create(world.database, world.lake, world.clock, SCOPE, new)
+        claim = await claim_next(world.database, world.clock, owner="test", lease=timedelta(minutes=1), kind="PREVIEW")
+        assert claim is not None
+        await run_preview(JobRun(world.database, world.clock, claim), world.lake, 1)
+        async with world.database.session() as session:
+            row = (await previews.get_many(session, SCOPE, [made.id]))[made.id]
+        assert row.status == "SUCCEEDED"
+        found[id_, graph] = row.profiles_matched
+    assert found == {
+        (of_persons, "NONE"): 2,
+        (of_persons, "PDG"): 1,
+        (of_fragments, "NONE"): 2,
+        (of_fragments, "PDG"): 2,
+    }
+
+
+async def test_a_person_whom_a_late_link_joins_is_exported_with_what_each_fragment_was_in(world: World) -> None:
+    linked = await world.policy("linked", "PDG")
+    await world.people(("a", ["x"], {"gold": True}), ("b", ["y"], {"tall": True}), ("c", [], {"gold": False}))
+    both = [await world.define("gold", "gold = true", linked), await world.define("tall", "tall = true", linked)]
+    await world.run(*both)
+    made = await datasets.create(world.database, world.clock, SCOPE, datasets.NewDataset("exports", "EXPORT"))
+    await world.people(("d", ["x", "y"], {"gold": False}))
+    new = ask(made.id, filter=of_members(*both), merge_policy_id=linked)
+    job = await export(world.database, world.lake, world.clock, new)
+    assert (job.status, (job.metrics or {})["total_exported_profiles"]) == ("SUCCEEDED", 1)
+    (row,) = written(world.lake, made.id, "profileId, to_json(segmentMembership)")
+    assert row[0] in {"CRM:a", "CRM:b"}
+    found = {id_: one["status"] for id_, one in json.loads(row[1])["AEPSegments"].items()}
+    assert found == dict.fromkeys(both, "REALIZED")
