@@ -3,9 +3,9 @@
     python tests/benchmarks/preview.py [--profiles 1000000] [--events 20000000] [--read-in-full 250000]
 
 For each expression it prints the time from its creation to the first figures, to the last ones, and how wide the
-interval was at first. `--read-in-full` is the size of the sample, so that a sandbox that fits a laptop is sampled as one
-of many millions is. Then a job for each reads everybody, for comparison. `--keep FOLDER` keeps the
-data for another run.
+interval was at first. `--read-in-full` is the size of the sample, so that a sandbox that fits a laptop is sampled as
+one of many millions is. Then a job for each reads everybody, for comparison. `--keep FOLDER` keeps the data for
+another run.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""kill -9 of a worker in the middle of a preview, on both databases: another one goes on, and its watcher never notices."""
+"""kill -9 of a worker in the middle of a preview, on both databases: another one goes on, unnoticed by who watches."""
 
 import asyncio
 import signal
