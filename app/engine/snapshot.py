@@ -26,6 +26,7 @@ from app.engine.view import (
     Dataset,
     MergeRule,
     Sources,
+    Told,
     View,
     namespaces,
     open_view,
@@ -37,19 +38,27 @@ from app.engine.view import (
 from app.pql.schema import EVENTS, ObjectType, Scalar
 
 
-def open_snapshot(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset]) -> "Snapshot":
+def open_snapshot(
+    lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], told: Told | None = None, threads: int = 1
+) -> "Snapshot":
     """The data as they are now; brings the merged view up to date first."""
-    found, view = refresh(lake, rule, datasets)
+    found, view = refresh(lake, rule, datasets, told=told, threads=threads)
     return Snapshot(found, view)
 
 
-def open_snapshots(lake: TenantLake, rules: Sequence[MergeRule], datasets: Sequence[Dataset]) -> "dict[str, Snapshot]":
+def open_snapshots(
+    lake: TenantLake,
+    rules: Sequence[MergeRule],
+    datasets: Sequence[Dataset],
+    told: Told | None = None,
+    threads: int = 1,
+) -> "dict[str, Snapshot]":
     """The data as they are now under several rules, by the rule's id: all of them see the same batches and persons."""
     stitching = any(rule.identity_graph == "PDG" for rule in rules)
     graph = people_graph(lake, datasets) if stitching else None
     tables = {dataset.id: open_table(lake.dataset(dataset.id)) for dataset in datasets}
     versions = {name: table.version for name, table in tables.items() if table is not None}
-    return {rule.id: Snapshot(*refresh(lake, rule, datasets, versions, graph)) for rule in rules}
+    return {rule.id: Snapshot(*refresh(lake, rule, datasets, versions, graph, told, threads)) for rule in rules}
 
 
 def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinned: Mapping[str, Any]) -> "Snapshot":

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,8 +31,13 @@ from app.engine.identity_map import identity_map
 from app.engine.ingest import TIMESTAMP, user_fields
 from app.engine.lake import TenantLake
 from app.engine.leaves import open_file, plain_type, read_columns, stored_type
+from app.engine.pool import Stopped, in_threads
 from app.engine.stitching import FRAGMENT, open_stitched, stitched
 from app.pql.schema import IDENTITY_MAP, ObjectType, Scalar, Type, profile_schema
+
+Told = Callable[[int, int, int], None]
+"""Gets how many buckets of a view have been built, of how many that have to be, and how many the view has; 0 first. It
+may raise `Cancelled`: what has been built stays."""
 
 ORDINAL = "__ordinal"
 PROFILE = "__profile"
@@ -184,6 +189,8 @@ def refresh(
     datasets: Sequence[Dataset],
     versions: Mapping[str, int] | None = None,
     graph: Graph | None = None,
+    told: Told | None = None,
+    threads: int = 1,
 ) -> tuple[Sources, View]:
     """Brings the view up to date, rebuilding touched buckets only, and gives the versions that it then shows.
 
@@ -207,12 +214,28 @@ def refresh(
         files = current.files if current is not None else ()
         stale = [file for file in files if not _shows(file, wanted)]
         missing = sorted(wanted.keys() - {file.bucket for file in files if _shows(file, wanted)})
+        if told is not None:
+            told(0, len(missing), len(wanted))
         if missing or stale:
             folder = lake.views(rule.id) / str(generation)
-            added = _build_files(lake, found, fields, folder, {bucket: wanted[bucket] for bucket in missing})
             ours = [pa.field(BUCKET, pa.int32()), pa.field(ORDINAL, pa.int32()), pa.field(PROFILE, pa.string())]
             schema = pa.schema(ours + [pa.field(name, arrow_type(type_)) for name, type_ in fields.fields.items()])
-            commit(folder, current, schema, added, stale)
+            built: list[DataFile] = []
+
+            def finished(file: DataFile) -> None:
+                built.append(file)
+                if told is not None:
+                    told(len(built), len(missing), len(wanted))
+
+            fingerprints = {bucket: wanted[bucket] for bucket in missing}
+            try:
+                _build_files(lake, found, fields, folder, fingerprints, finished, threads)
+            finally:
+                # Also what was built before somebody gave up, so that the next one goes on from there.
+                shown = {file.bucket for file in built}
+                gone = [file for file in stale if file.bucket in shown or file.bucket not in wanted]
+                if built or gone:
+                    commit(folder, current, schema, built, gone)
             current = open_table(folder)
         return found, View(generation, current)
 
@@ -246,19 +269,27 @@ def _view_fields(found: Sources) -> ObjectType:
 
 
 def _build_files(
-    lake: TenantLake, found: Sources, fields: ObjectType, folder: Path, wanted: Mapping[int, str]
-) -> list[DataFile]:
+    lake: TenantLake,
+    found: Sources,
+    fields: ObjectType,
+    folder: Path,
+    wanted: Mapping[int, str],
+    finished: Callable[[DataFile], None],
+    threads: int,
+) -> None:
+    """One file for each bucket, with its fingerprint in its name."""
     known = open_table(lake.identities)
-    added = []
+
+    def build(bucket: int, _stopped: Stopped) -> DataFile:
+        name = f"{bucket_folder(bucket)}/{wanted[bucket]}-{uuid.uuid4().hex}.parquet"
+        table = _merged(found, fields, known, bucket)
+        _write(scratch / f"{bucket}.parquet", table)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / f"{bucket}.parquet").rename(folder / name)
+        return DataFile(name, bucket, table.num_rows)
+
     with lake.scratch() as scratch:
-        for bucket, fingerprint in wanted.items():
-            name = f"{bucket_folder(bucket)}/{fingerprint}-{uuid.uuid4().hex}.parquet"
-            table = _merged(found, fields, known, bucket)
-            _write(scratch / "view.parquet", table)
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / "view.parquet").rename(folder / name)
-            added.append(DataFile(name, bucket, table.num_rows))
-    return added
+        in_threads(build, wanted, finished=finished, cancelled=lambda: False, threads=threads)
 
 
 def _merged(found: Sources, fields: ObjectType, known: TableVersion | None, bucket: int) -> pa.Table:

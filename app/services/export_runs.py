@@ -42,7 +42,7 @@ from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
-from app.storage.tables.jobs import FINAL, JobBucketRow, JobPhase, JobStatus
+from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
@@ -70,22 +70,26 @@ class _Run:
 
 async def run_export_job(job_run: JobRun, lake: Lake, threads: int) -> None:
     """Runs a claimed export to its end, or as far as this attempt gets: finished buckets are kept for the next one."""
-    job_run.progress(JobPhase.READING, 0.0, 0, 0)
+    progress = Progress(job_run, threads)
     await _refuse_failed_evaluation(job_run)
-    state = await _prepare(job_run, lake)
+    try:
+        state = await _prepare(job_run, lake, progress)
+    except Cancelled:
+        if job_run.cancelled():
+            await job_run.finish(JobStatus.CANCELLED)
+        return
     snapshot = state.export.snapshot
+    done = await job_run.done_buckets()
+    progress.begin(snapshot.total_profiles, sum(row.profiles for row in done.values()))
     if not job_run.job.committing:
-        done = await job_run.done_buckets()
         waiting = [bucket for bucket in snapshot.buckets if bucket not in done]
-        progress = Progress(job_run, snapshot.total_profiles, sum(row.profiles for row in done.values()))
-        progress.tell()
         try:
-            await _export(job_run, state, waiting, threads, progress)
+            await _export(job_run, state, waiting, progress)
         except Cancelled:
             if job_run.cancelled():
                 await _cancel(job_run, state)
             return
-    job_run.progress(JobPhase.WRITING, 1.0, snapshot.total_profiles, snapshot.total_profiles)
+    progress.end()
     await _finish(job_run, state)
 
 
@@ -147,11 +151,11 @@ class _AudienceRow:
     status: list[str]
 
 
-async def _prepare(job_run: JobRun, lake: Lake) -> _Run:
+async def _prepare(job_run: JobRun, lake: Lake, progress: Progress) -> _Run:
     """The export over what its first attempt fixed, so that every attempt writes the same."""
     job: ExportJobRow = job_run.job
     scope, tenant = Scope(job.organisation, job.sandbox, user=job.created_by), lake.tenant(job_run.tenant)
-    pinned = job.snapshot if job.snapshot is not None else await _pin(job_run, scope, tenant)
+    pinned = job.snapshot if job.snapshot is not None else await _pin(job_run, scope, tenant, progress)
     async with job_run.database.session() as session:
         datasets = await data_sources(session, scope)
         heads = await read_heads(session, scope, pinned["heads"], pinned["turn"], pinned["graphs"])
@@ -166,7 +170,7 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run:
     return _Run(scope, tenant, heads, export, datetime.fromisoformat(pinned["started"]))
 
 
-async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake) -> dict[str, Any]:
+async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake, progress: Progress) -> dict[str, Any]:
     """Fixes what the export reads and how its batches are called. Raises `Refusal` for what does not fit any more."""
     job: ExportJobRow = job_run.job
     new, now = _asked_for(job), job_run.clock()
@@ -176,7 +180,9 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake) -> dict[str, A
         policy = found.get(job.merge_policy_id) or policy_of(job)
         heads = await read_heads(session, scope, now=now)
         rows = await _audience_rows(session, scope, job, policy, heads)
-    snapshot = await asyncio.to_thread(open_snapshot, tenant, rule_of(policy), datasets)
+    snapshot = await asyncio.to_thread(
+        open_snapshot, tenant, rule_of(policy), datasets, progress.view, progress.threads
+    )
     if refusals := list(path_refusals(new, snapshot.schema)):
         raise Refusals(refusals)
     parts = [[row.id] for row in rows] if job.segment_per_batch else [None]
@@ -265,7 +271,7 @@ def _interval(range: TimeRange) -> Interval:
 # ---------------------------------------------------------------- between
 
 
-async def _export(job_run: JobRun, state: _Run, waiting: Iterable[int], threads: int, progress: Progress) -> None:
+async def _export(job_run: JobRun, state: _Run, waiting: Iterable[int], progress: Progress) -> None:
     """Each bucket is written as files that count once its row, which is fenced, is committed."""
     memberships = MembershipFiles(state.lake)
     folder = state.lake.export(job_run.job.id)
@@ -290,7 +296,7 @@ async def _export(job_run: JobRun, state: _Run, waiting: Iterable[int], threads:
         progress.add(found.looked_at)
 
     await asyncio.to_thread(
-        in_threads, work, waiting, finished=finished, cancelled=job_run.interrupted, threads=threads
+        in_threads, work, waiting, finished=finished, cancelled=job_run.interrupted, threads=progress.threads
     )
 
 

@@ -26,6 +26,7 @@ from app.scope import Scope
 from app.services.expressions import Segments, data_sources, read_segments
 from app.services.memberships import Heads, read_heads
 from app.services.previews import rule_of
+from app.services.progress import Progress
 from app.services.rows import select_rows
 from app.storage.claims import change_job
 from app.storage.ids import new_id
@@ -53,6 +54,7 @@ class _Run:
     """A preview as one attempt sees it; `found` are the results of the buckets that are recorded."""
 
     job_run: JobRun
+    progress: Progress
     snapshot: Snapshot
     evaluated_at: datetime
     heads: Heads
@@ -69,7 +71,7 @@ class _Run:
             namespaces.update(counts["by_namespace"])
         self.job_run.progress(
             JobPhase.EVALUATING,
-            read / self.rows_to_read if self.rows_to_read else 1.0,
+            self.progress.reached(read / self.rows_to_read if self.rows_to_read else 1.0),
             read,
             self.snapshot.total_profiles,
             profiles_matched=matched,
@@ -79,13 +81,17 @@ class _Run:
 
 async def run_preview(job_run: JobRun, lake: Lake, threads: int) -> None:
     """Runs a claimed preview to its end, or as far as this attempt gets: what is read is kept for the next one."""
-    state = await _prepare(job_run, lake)
+    progress = Progress(job_run, threads)
+    try:
+        state = await _prepare(job_run, lake, progress)
+    except Cancelled:
+        return
     condition = _condition(job_run.job, state)
     for bucket, row in (await job_run.done_buckets()).items():
         state.found[bucket] = row.profiles, row.counts
     state.tell()
     try:
-        await _evaluate(state, lake, condition, threads)
+        await _evaluate(state, lake, condition)
     except Cancelled:
         return
     except _Failed as failed:
@@ -94,7 +100,7 @@ async def run_preview(job_run: JobRun, lake: Lake, threads: int) -> None:
     await job_run.finish(JobStatus.SUCCEEDED)
 
 
-async def _prepare(job_run: JobRun, lake: Lake) -> _Run:
+async def _prepare(job_run: JobRun, lake: Lake, progress: Progress) -> _Run:
     """Fixes what the preview reads, in its first attempt; a later attempt takes it as it is."""
     preview: PreviewRow = job_run.job
     scope, tenant = Scope(preview.organisation, preview.sandbox, user=preview.created_by), lake.tenant(job_run.tenant)
@@ -107,10 +113,10 @@ async def _prepare(job_run: JobRun, lake: Lake) -> _Run:
     if pinned is not None:
         snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
     else:
-        snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, datasets)
+        snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, datasets, progress.view, progress.threads)
         pinned = await _draw(job_run, scope, rule, snapshot, heads)
     evaluated_at, rows = datetime.fromisoformat(pinned["evaluated_at"]), pinned["rows_to_read"]
-    return _Run(job_run, snapshot, evaluated_at, heads, segments, pinned["order"], rows)
+    return _Run(job_run, progress, snapshot, evaluated_at, heads, segments, pinned["order"], rows)
 
 
 async def _draw(job_run: JobRun, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads) -> dict[str, Any]:
@@ -172,7 +178,7 @@ def _condition(preview: PreviewRow, state: _Run) -> Node:
     return with_consent(checked.condition, schema, builder) if preview.exclude_opt_out else checked.condition
 
 
-async def _evaluate(state: _Run, lake: Lake, condition: Node, threads: int) -> None:
+async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
     """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
     job_run, loop = state.job_run, asyncio.get_running_loop()
     id = job_run.job.id
@@ -207,5 +213,5 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node, threads: int) -> N
         versions={id: 1},
         finished=finished,
         cancelled=job_run.interrupted,
-        threads=threads,
+        threads=state.progress.threads,
     )

@@ -21,6 +21,7 @@ from app.services.expressions import data_sources, read_segments
 from app.services.memberships import Heads, read_heads
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
+from app.services.progress import Progress
 from app.services.rows import select_rows
 from app.services.segment_jobs import freeze_definitions
 from app.storage.job_runs import JobRun
@@ -90,8 +91,11 @@ class Run:
         return number, step + (self.parts[id_].merge_policy_id != self.parts[other].merge_policy_id)
 
 
-async def prepare(job_run: JobRun, lake: Lake) -> Run | None:
-    """Fixes what the job reads, in its first attempt; a later attempt takes it as it is. None when it has ended."""
+async def prepare(job_run: JobRun, lake: Lake, progress: Progress) -> Run | None:
+    """Fixes what the job reads, in its first attempt; a later attempt takes it as it is. None when it has ended.
+
+    Raises `Cancelled` when this attempt is to end before that.
+    """
     job: SegmentJobRow = job_run.job
     scope = Scope(job.organisation, job.sandbox, user=job.created_by)
     if job.snapshot is None:
@@ -111,7 +115,7 @@ async def prepare(job_run: JobRun, lake: Lake) -> Run | None:
     rules = [rule_of(policies[id_]) for id_ in sorted(policies)]
     tenant = lake.tenant(job_run.tenant)
     if job.snapshot is None:
-        snapshots = await asyncio.to_thread(open_snapshots, tenant, rules, datasets)
+        snapshots = await asyncio.to_thread(open_snapshots, tenant, rules, datasets, progress.view, progress.threads)
         pinned = _pinned(job_run.clock(), snapshots, heads, parts, audiences)
         total = sum(snapshot.total_profiles for snapshot in snapshots.values())
         evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -14,19 +13,25 @@ from app.engine.local import BucketResult, Cancelled, Step, run_steps
 from app.engine.membership import Membership, MembershipFiles
 from app.engine.moves import Found, followed, together
 from app.engine.plan import Plan
+from app.services.progress import Progress
 from app.services.run_parts import Pass, Run, prepare
 from app.services.run_results import counted, finish
 from app.storage.job_runs import JobRun
-from app.storage.tables.jobs import JobPhase, JobStatus
+from app.storage.tables.jobs import JobStatus
 
 
 async def run_segment_job(job_run: JobRun, lake: Lake, threads: int) -> None:
     """Runs a claimed job to its end, or as far as this attempt gets: finished buckets are kept for the next one."""
-    job_run.progress(JobPhase.READING, 0.0, 0, 0)
-    run = await prepare(job_run, lake)
+    progress = Progress(job_run, threads)
+    try:
+        run = await prepare(job_run, lake, progress)
+    except Cancelled:
+        if job_run.cancelled():
+            await job_run.finish(JobStatus.CANCELLED)
+        return
     if run is None:
         return
-    evaluation = _Evaluation(job_run, run, MembershipFiles(lake.tenant(job_run.tenant)), threads)
+    evaluation = _Evaluation(job_run, run, MembershipFiles(lake.tenant(job_run.tenant)), progress)
     try:
         await evaluation.run()
     except Cancelled:
@@ -34,32 +39,9 @@ async def run_segment_job(job_run: JobRun, lake: Lake, threads: int) -> None:
             await job_run.finish(JobStatus.CANCELLED)
             await asyncio.to_thread(evaluation.clean)
         return
-    evaluation.progress.end()
+    progress.end()
     await finish(job_run, lake, run)
     await asyncio.to_thread(evaluation.clean)
-
-
-@dataclass(slots=True)
-class _Progress:
-    """In proportion to people: each counts once for every merge policy, or step, that looks at it."""
-
-    job_run: JobRun
-    total: int
-    read: int = 0
-    started: datetime | None = None
-    read_at_start: int = 0
-
-    def tell(self) -> None:
-        now = self.job_run.clock()
-        if self.started is None:
-            self.started, self.read_at_start = now, self.read
-        passed, newly = (now - self.started).total_seconds(), self.read - self.read_at_start
-        left = passed / newly * (self.total - self.read) if newly else None
-        fraction = self.read / self.total if self.total else 1.0
-        self.job_run.progress(JobPhase.EVALUATING, fraction, self.read, self.total, left)
-
-    def end(self) -> None:
-        self.job_run.progress(JobPhase.WRITING, 1.0, self.total, self.total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +78,14 @@ class _Earlier:
 class _Evaluation:
     """All passes of one attempt. Only the results of the last one are seen by others, each with those before it."""
 
-    def __init__(self, job_run: JobRun, run: Run, files: MembershipFiles, threads: int) -> None:
+    def __init__(self, job_run: JobRun, run: Run, files: MembershipFiles, progress: Progress) -> None:
         self._job_run = job_run
         self._run = run
         self._files = files
-        self._threads = threads
+        self._progress = progress
         self._passes: list[Pass] = run.passes() or [[]]
         self._earlier = [_Earlier(files, f"{job_run.job.id}-pass-{at}") for at in range(1, len(self._passes))]
         self._pass_of = {id_: at for at, steps in enumerate(self._passes) for _, ids in steps for id_ in ids}
-        steps = [policy for steps in self._passes for policy, _ in steps]
-        self.progress = _Progress(job_run, sum(run.snapshots[policy].total_profiles for policy in steps))
 
     def clean(self) -> None:
         """Removes what only this job has read."""
@@ -115,10 +95,12 @@ class _Evaluation:
     async def run(self) -> None:
         """Raises `Cancelled`."""
         done = await self._job_run.done_buckets()
-        self.progress.read = sum(row.profiles for row in done.values())
+        read = sum(row.profiles for row in done.values())
         for earlier in self._earlier:
-            self.progress.read += sum(note["profiles"] for note in (await asyncio.to_thread(earlier.notes)).values())
-        self.progress.tell()
+            read += sum(note["profiles"] for note in (await asyncio.to_thread(earlier.notes)).values())
+        # Each person counts once for every step that looks at it.
+        steps = [policy for steps in self._passes for policy, _ in steps]
+        self._progress.begin(sum(self._run.snapshots[policy].total_profiles for policy in steps), read)
         for number, earlier in enumerate(self._earlier):
             await self._one(number, (await asyncio.to_thread(earlier.notes)).keys(), self._kept(earlier))
             notes = await asyncio.to_thread(earlier.notes)
@@ -141,7 +123,7 @@ class _Evaluation:
             versions={id_: part.version for id_, part in run.parts.items()},
             finished=finished,
             cancelled=self._job_run.interrupted,
-            threads=self._threads,
+            threads=self._progress.threads,
         )
 
     def _steps(self, number: int) -> list[tuple[Step, frozenset[int]]]:
@@ -153,7 +135,7 @@ class _Evaluation:
             snapshot = self._run.snapshots[policy]
             before = self._run.heads.people(self._files, here, snapshot.graph_version)
             stored = self._stored(plan.references, number, snapshot.graph_version)
-            read = lru_cache(self._threads)(stored.read)
+            read = lru_cache(self._progress.threads)(stored.read)
             found.append((Step(plan, snapshot, _by_bucket(read), before.read), before.buckets))
         return found
 
@@ -197,8 +179,7 @@ class _Evaluation:
         return finished
 
     def _told(self, result: BucketResult) -> None:
-        self.progress.read += result.profiles
-        self.progress.tell()
+        self._progress.add(result.profiles)
 
 
 def _by_bucket(read: Callable[[int], Mapping[str, Membership]]) -> Callable[[str, int], Membership | None]:

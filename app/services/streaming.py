@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.lake import Lake
-from app.engine.local import BucketResult, run
+from app.engine.local import BucketResult, Cancelled, run
 from app.engine.membership import BucketCounts, Membership, MembershipFiles
 from app.engine.moves import Found
 from app.engine.profiles import MergeRule, Snapshot, open_snapshot
@@ -111,7 +111,7 @@ async def run_turn(
     `stopping` says so.
     """
     while True:
-        work = await _prepare(database, lake, clock, turn)
+        work = await _prepare(database, lake, clock, turn, threads, stopping)
         if work.waves:
             await _evaluate(database, lake, turn, work, threads, stopping)
         if await _publish(database, clock, turn, work):
@@ -119,7 +119,9 @@ async def run_turn(
         log.info("a job of %s ended during turn %d, which begins again on its result", turn.tenant, turn.number)
 
 
-async def _prepare(database: Database, lake: Lake, clock: Clock, turn: Turn) -> _Work:
+async def _prepare(
+    database: Database, lake: Lake, clock: Clock, turn: Turn, threads: int, stopping: Callable[[], bool]
+) -> _Work:
     scope = Scope(turn.tenant.organisation, turn.tenant.sandbox, user="streaming")
     async with database.session() as session:
         batches = await waiting_batches(session, turn.tenant)
@@ -133,11 +135,14 @@ async def _prepare(database: Database, lake: Lake, clock: Clock, turn: Turn) -> 
     tenant = lake.tenant(turn.tenant)
     rules: dict[str, MergeRule] = {id_: rule_of(policy) for id_, policy in policies.items()}
 
+    def told(built: int, to_build: int, _buckets: int) -> None:
+        if 0 < built < to_build and stopping():
+            raise Cancelled
+
     def opened() -> dict[str, Snapshot]:
         # A person of several fragments is followed by jobs alone.
-        return {
-            id_: open_snapshot(tenant, rule, datasets) for id_, rule in rules.items() if rule.identity_graph == "NONE"
-        }
+        fragments = {id_: rule for id_, rule in rules.items() if rule.identity_graph == "NONE"}
+        return {id_: open_snapshot(tenant, rule, datasets, told, threads) for id_, rule in fragments.items()}
 
     snapshots = await asyncio.to_thread(opened)
     stored = heads.audiences | segments.external

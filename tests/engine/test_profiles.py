@@ -8,6 +8,7 @@ import pytest
 
 from app.engine.bucket import Needs
 from app.engine.delta import open_table
+from app.engine.evaluate import Cancelled
 from app.engine.ingest import DatasetShape, delete_dataset, ingest
 from app.engine.profiles import Dataset, Identity, Key, MergeRule, Snapshot, find, open_snapshot, reopen, schema_of
 from app.engine.view import refresh
@@ -224,3 +225,25 @@ def test_an_empty_sandbox_has_nobody(sandbox: Sandbox) -> None:
     assert snapshot.read(0, Needs(events=True)).profiles.num_rows == 0
     assert reopen(sandbox.lake, NEWEST, [A, E], snapshot.pinned).total_profiles == 0
     assert open_table(sandbox.lake.views("newest") / "1") is None
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_view_that_is_given_up_goes_on_where_it_was(sandbox: Sandbox, threads: int) -> None:
+    sandbox.take("e", PURCHASES, CDNOW.read_bytes(), "CSV")
+    told: list[tuple[int, int, int]] = []
+
+    def tell(*figures: int) -> None:
+        told.append(figures)
+        if len(told) == 6 and figures[0] == 5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        refresh(sandbox.lake, NEWEST, [E], told=tell, threads=threads)
+    assert told == [(built, 16, 16) for built in range(6)]
+    told.clear()
+    found, view = refresh(sandbox.lake, NEWEST, [E], told=lambda *figures: told.append(figures), threads=threads)
+    assert told == [(built, 11, 16) for built in range(12)]
+    assert Snapshot(found, view).total_profiles == 23_570
+    told.clear()
+    refresh(sandbox.lake, NEWEST, [E], told=lambda *figures: told.append(figures))
+    assert told == [(0, 0, 16)]
