@@ -5,8 +5,9 @@ way the check passes the cursor: there it is seen which names are in scope, and 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
+from heapq import nsmallest
 from typing import Final
 
 from app.pql.at_cursor import Look, Path, around_cursor, parameter_of
@@ -42,9 +43,12 @@ class Completion:
     text: str
     kind: CompletionKind
     detail: str | None
-    start: int = 0
-    end: int = 0
+    start: int
+    end: int
 
+
+_Found = tuple[str, CompletionKind, object]
+"""Text, kind and what the detail is written of: of many thousands only the best few become completions."""
 
 Values = Callable[[Path], Sequence[str]]
 """The values seen in a text field, given by its path from the profile; none when there are too many."""
@@ -119,16 +123,19 @@ def complete(
         return []
     found = _Ranked(place.typed)
     for word in [] if place.in_text else _brought(place.before):
-        found.add(Completion(word, CompletionKind.KEYWORD, None))
+        found.add(word, CompletionKind.KEYWORD)
     tree = None if _is_complete(place.before) else tree_around(text[: place.start], place.before)
     if tree is not None:
         look = Look(text[: place.start], schema, segments)
-        for completion in _operands(look, tree, segments, values, in_text=place.in_text):
-            found.add(completion)
+        for one in _operands(look, tree, segments, values, in_text=place.in_text):
+            found.add(*one)
     if not place.in_text and (tree is None or (place.before and place.before[-1].word in ALSO_FIELDS)):
-        for completion in _keywords(place, text[: place.start], schema, segments):
-            found.add(completion)
-    return [replace(completion, start=place.start, end=place.end) for completion in found.best(limit)]
+        for word in _keywords(place, text[: place.start], schema, segments):
+            found.add(word, CompletionKind.KEYWORD)
+    return [
+        Completion(text, kind, None if detail is None else str(detail), place.start, place.end)
+        for text, kind, detail in found.best(limit)
+    ]
 
 
 def _brought(before: Sequence[Token]) -> tuple[str, ...]:
@@ -183,7 +190,7 @@ class _Place:
 
 def _operands(
     look: Look, tree: Tree, segments: Mapping[str, str], values: Values, *, in_text: bool
-) -> Iterator[Completion]:
+) -> Iterator[_Found]:
     """What may stand where an operand may."""
     call, position, look.subject, labels = around_cursor(tree)
     look.at(tree)
@@ -201,23 +208,23 @@ def _operands(
         yield from _members(look.receiver)
     elif not look.behind_point:
         if parameter is Kind.FLAG:
-            yield from (Completion(word, CompletionKind.VALUE, "boolean") for word in ("true", "false"))
-        yield from (Completion(label, CompletionKind.FIELD, "timestamp") for label in labels)
+            yield from ((word, CompletionKind.VALUE, "boolean") for word in ("true", "false"))
+        yield from ((label, CompletionKind.FIELD, "timestamp") for label in labels)
         yield from _names(look.scope or look.profile)
         yield from (_function(row) for row in FREE.values())
-        yield from (Completion(word, CompletionKind.KEYWORD, None) for word in OPENING)
+        yield from ((word, CompletionKind.KEYWORD, None) for word in OPENING)
 
 
-def _values(look: Look, values: Values) -> Iterator[Completion]:
+def _values(look: Look, values: Values) -> Iterator[_Found]:
     type_ = leaf(look.subject_node.type) if look.subject_node is not None else None
     if type_ is Scalar.BOOLEAN:
-        yield from (Completion(word, CompletionKind.VALUE, "boolean") for word in ("true", "false"))
+        yield from ((word, CompletionKind.VALUE, "boolean") for word in ("true", "false"))
     elif type_ is Scalar.STRING and look.subject_path:
         where = ".".join(look.subject_path)
         yield from (_text(value, CompletionKind.VALUE, f"seen in {where}") for value in values(look.subject_path))
 
 
-def _members(receiver: Node) -> Iterator[Completion]:
+def _members(receiver: Node) -> Iterator[_Found]:
     """What may follow a point: fields, and the methods that the type has."""
     type_ = leaf(receiver.type)
     if isinstance(type_, ObjectType):
@@ -225,39 +232,39 @@ def _members(receiver: Node) -> Iterator[Completion]:
     yield from (_function(row) for row in METHODS.values() if accepts(row, receiver.type))
 
 
-def _names(scope: Scope) -> Iterator[Completion]:
+def _names(scope: Scope) -> Iterator[_Found]:
     """Variables and fields, innermost first; of nested objects also the paths."""
     hidden: set[str] = set()
     for around in scope.around():
         for name, value in around.variables.items():
             if name not in hidden and not name.startswith(CURSOR):
-                yield Completion(name, CompletionKind.FIELD, None if value is None else str(value.type))
+                yield name, CompletionKind.FIELD, None if value is None else value.type
         hidden |= around.variables.keys()
         if around.element is not None:
             type_ = leaf(around.element.type)
             if isinstance(type_, ObjectType):
-                yield from (found for found in _fields(type_) if found.text.split(".", 1)[0] not in hidden)
+                yield from (found for found in _fields(type_) if found[0].split(".", 1)[0] not in hidden)
                 hidden |= type_.fields.keys()
 
 
-def _fields(type_: ObjectType) -> Iterator[Completion]:
+def _fields(type_: ObjectType) -> Iterator[_Found]:
     for name, inner in type_.fields.items():
-        yield Completion(name, CompletionKind.FIELD, str(inner))
+        yield name, CompletionKind.FIELD, inner
     for path, inner in leaf_paths(type_):
         if "." in path:
-            yield Completion(path, CompletionKind.FIELD, str(inner))
+            yield path, CompletionKind.FIELD, inner
 
 
-def _function(row: Function) -> Completion:
-    return Completion(f"{row.name}(" if row.parameters else f"{row.name}()", CompletionKind.FUNCTION, row.signature)
+def _function(row: Function) -> _Found:
+    return f"{row.name}(" if row.parameters else f"{row.name}()", CompletionKind.FUNCTION, row.signature
 
 
-def _text(value: str, kind: CompletionKind, detail: str | None) -> Completion:
+def _text(value: str, kind: CompletionKind, detail: str | None) -> _Found:
     written = value.replace("\\", "\\\\").replace('"', '\\"')
-    return Completion(f'"{written}"', kind, detail)
+    return f'"{written}"', kind, detail
 
 
-def _keywords(place: _Place, text: str, schema: ObjectType, segments: Mapping[str, str]) -> Iterator[Completion]:
+def _keywords(place: _Place, text: str, schema: ObjectType, segments: Mapping[str, str]) -> Iterator[str]:
     """Operators that fit the operand before the cursor, and the words that the grammar asks for."""
     tree, power, words = what_may_follow(text, place.before)
     if tree is not None and power is not None:
@@ -268,46 +275,44 @@ def _keywords(place: _Place, text: str, schema: ObjectType, segments: Mapping[st
             binds = INFIX[word.lower()]
             fits = (left is None or takes is None or left in takes) and not (look.is_test and binds == COMPARISON)
             if fits and binds >= power and not (word == "in" and "in" in words):
-                yield Completion(word, CompletionKind.KEYWORD, None)
+                yield word
     if "millisecond" in words:
         words = [word for word in words if word not in UNITS]
-    yield from (Completion(SPELLED.get(word, word), CompletionKind.KEYWORD, None) for word in words)
+    yield from (SPELLED.get(word, word) for word in words)
 
 
 # ------------------------------------------------------------ the best of them
 
 
 class _Ranked:
-    """Completions in the order of how well they fit what is typed, and then of their kinds."""
+    """Completions in the order of how well they fit what is typed, and then in which they came."""
 
     def __init__(self, typed: str) -> None:
         self._typed = typed
         self._lower = typed.lower().strip('"')
-        self._found: dict[tuple[str, CompletionKind], tuple[int, int, Completion]] = {}
+        self._ranks: dict[tuple[str, CompletionKind], tuple[int, int, _Found]] = {}
 
-    def add(self, completion: Completion) -> None:
-        key = (completion.text, completion.kind)
-        rank = self._rank(completion)
-        if rank is not None and key not in self._found:
-            self._found[key] = (rank, len(self._found), completion)
+    def add(self, text: str, kind: CompletionKind, detail: object = None) -> None:
+        rank = self._rank(text, kind, detail)
+        if rank is not None and (text, kind) not in self._ranks:
+            self._ranks[text, kind] = rank, len(self._ranks), (text, kind, detail)
 
-    def _rank(self, completion: Completion) -> int | None:
+    def _rank(self, text: str, kind: CompletionKind, detail: object) -> int | None:
         """0 begins as typed, 1 but for case, 2 one of its parts does, 3 it or its detail holds what is typed."""
-        text = completion.text
-        lower = text.lower().strip('"')
         if not self._lower:
-            return 0 if "." not in text or completion.kind is not CompletionKind.FIELD else 1
+            return 1 if kind is CompletionKind.FIELD and "." in text else 0
         if text.startswith(self._typed):
             return 0
+        lower = text.lower().strip('"')
         if lower.startswith(self._lower):
             return 1
-        if completion.kind is CompletionKind.KEYWORD:
+        if kind is CompletionKind.KEYWORD:
             return None
         if f".{self._lower}" in lower:
             return 2
-        in_detail = completion.kind is CompletionKind.SEGMENT and self._lower in (completion.detail or "").lower()
-        return 3 if self._lower in lower or in_detail else None
+        if self._lower in lower or (kind is CompletionKind.SEGMENT and self._lower in str(detail or "").lower()):
+            return 3
+        return None
 
-    def best(self, limit: int) -> list[Completion]:
-        found = sorted(self._found.values(), key=lambda entry: entry[:2])
-        return [completion for _, _, completion in found[: max(0, limit)]]
+    def best(self, limit: int) -> list[_Found]:
+        return [found for _, _, found in nsmallest(max(0, limit), self._ranks.values())]
