@@ -1,4 +1,7 @@
-"""The `segmentation` command: thin, like the API; every rule is in `services`."""
+"""The `segmentation` command: thin, like the API; every rule is in `services`.
+
+A command imports what it works with when it is run: nobody waits for a server who asks for `--help` or tries PQL.
+"""
 
 import asyncio
 import contextlib
@@ -11,27 +14,31 @@ import tempfile
 from collections.abc import Coroutine, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
-import uvicorn
 from rich.console import Console
 
-from app.api.schema import print_schema
 from app.clock import utc_now
-from app.demo import run_demo
-from app.engine.trial import evaluate_trial, load_trial
-from app.errors import Diagnostic, ExpressionRefused, Refusal, Refusals, Severity
-from app.main import Parts, create_app, examined, open_parts, working
+from app.errors import (
+    DatabaseAway,
+    Diagnostic,
+    ExpressionRefused,
+    InvalidDatabaseUrl,
+    Refusal,
+    Refusals,
+    Severity,
+)
 from app.pql.checker import check
 from app.pql.json_form import to_json
 from app.pql.json_reader import from_json
 from app.pql.parser import parse
 from app.pql.printer import print_tree
 from app.scope import Scope
-from app.services.uploads import FORMATS, ingest_file
 from app.settings import InvalidSettings, Settings, load_settings
-from app.storage.database import DatabaseAway, InvalidDatabaseUrl
+
+if TYPE_CHECKING:
+    from app.parts import Parts
 
 T = TypeVar("T")
 
@@ -83,6 +90,7 @@ def worker() -> None:
 @cli.command(epilog="Example: `segmentation migrate`")
 def migrate() -> None:
     """Bring the database's tables up to date; `serve` and `worker` do it on start as well."""
+    from app.parts import open_parts
 
     async def migrated() -> None:
         async with open_parts(load_settings()):
@@ -97,6 +105,8 @@ def doctor() -> None:
 
     Ends with exit code 1 when anything is wrong. What runs meanwhile may show as wrong for a moment: ask again.
     """
+    from app.parts import examined
+
     settings = load_settings()
     if not settings.data_dir.is_dir():
         _fail(f"there is no data folder {settings.data_dir}: set SEGMENTATION_DATA_DIR to the one that is meant")
@@ -111,6 +121,8 @@ def doctor() -> None:
 @cli.command(epilog="Example: `segmentation schema > schema.graphql`")
 def schema() -> None:
     """Print the GraphQL schema."""
+    from app.api.schema import print_schema
+
     sys.stdout.write(print_schema())
 
 
@@ -129,6 +141,8 @@ def ingest(
     sandbox: Sandbox = "prod",
 ) -> None:
     """Add a file to a dataset: all of its good rows, or nothing."""
+    from app.services.uploads import FORMATS, ingest_file
+
     chosen = format or next((name for name in [*FORMATS] if f".{name}" in file.suffixes), None)
     if chosen is None or chosen not in FORMATS:
         _fail(f"the format of {file.name} is not clear: say --format csv, ndjson or parquet")
@@ -136,7 +150,7 @@ def ingest(
         _fail(f"--kind is {kind!r}, but a dataset holds `profile` or `event`")
     scope = Scope(organisation, sandbox, user="cli")
 
-    async def load(parts: Parts) -> None:
+    async def load(parts: "Parts") -> None:
         uploaded = await ingest_file(
             parts.database,
             parts.lake,
@@ -165,6 +179,8 @@ def demo(
     events: Annotated[int, typer.Option(min=1, help="Events of the generated shop.")] = 2_000_000,
 ) -> None:
     """Generate a shop in a temporary folder, evaluate three audiences, and serve them in GraphiQL."""
+    from app.demo import run_demo
+    from app.parts import open_parts
 
     async def show(settings: Settings) -> None:
         async with open_parts(settings) as parts:
@@ -197,6 +213,8 @@ def evaluate(
     time: TimeColumn = "timestamp",
 ) -> None:
     """Print `expression<TAB>ids` for each expression, or `ERROR line:column kind message`."""
+    from app.engine.trial import evaluate_trial, load_trial
+
     trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
     instant = utc_now() if now is None else now.replace(tzinfo=now.tzinfo or UTC)
     failed = False
@@ -222,6 +240,8 @@ def check_expression(
     time: TimeColumn = "timestamp",
 ) -> None:
     """Print the canonical text of each expression, or its errors; the files say what fields there are."""
+    from app.engine.trial import load_trial
+
     trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
     failed = False
     for expression in _expressions(expressions):
@@ -260,11 +280,15 @@ def _error_line(found: Diagnostic) -> str:
 
 
 async def _with_parts(settings: Settings, use: Any) -> None:
+    from app.parts import open_parts
+
     async with open_parts(settings) as parts:
         await use(parts)
 
 
 async def _work(settings: Settings) -> None:
+    from app.parts import open_parts, working
+
     async with open_parts(settings, wait=True) as parts:
         stop = asyncio.Event()
         _on_signals(stop.set)
@@ -274,6 +298,17 @@ async def _work(settings: Settings) -> None:
 
 async def _serve(settings: Settings) -> None:
     _refuse_open_door(settings)
+    import uvicorn
+
+    from app.main import create_app
+
+    class Server(uvicorn.Server):
+        """Leaves signals to us: uvicorn would raise them again after a clean stop, and the exit code would not be 0."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
     app = create_app(settings)
     try:
         listener = socket.create_server((settings.host, settings.port), reuse_port=False)
@@ -288,7 +323,7 @@ async def _serve(settings: Settings) -> None:
             timeout_graceful_shutdown=5,
             ws="websockets-sansio",
         )
-        server = _Server(config)
+        server = Server(config)
 
         def stop() -> None:
             app.state.stopping.set()
@@ -299,14 +334,6 @@ async def _serve(settings: Settings) -> None:
         await server.serve(sockets=[listener])
         if not server.started:
             _fail("the server did not start; the log above says why")
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to us: uvicorn would raise them again after a clean stop, and the exit code would not be 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _on_signals(stop: Any) -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from app.engine.shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.main import Parts, working
+from app.parts import Parts, working
 from app.scope import Scope
 from app.services import audiences, definitions, jobs, segment_jobs
 from app.services.uploads import ingest_file

@@ -109,3 +109,11 @@ def refuse_all(refusals: Sequence[Refusal]) -> None:
     """Raises `Refusals` if there are any."""
     if refusals:
         raise Refusals(refusals)
+
+
+class InvalidDatabaseUrl(ValueError):
+    """A database URL that cannot be used; the message says what is wrong and shows one that can."""
+
+
+class DatabaseAway(ConnectionError):
+    """There is no connection to be had to the database just now."""

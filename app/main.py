@@ -4,8 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -14,125 +12,12 @@ from app.api.context import ApiParts, Limits
 from app.api.page import missing_reason
 from app.api.routes import api_routes
 from app.clock import Clock, utc_now
-from app.engine.lake import Lake, scratch_folder
-from app.services.doctor import Finding, examine
-from app.services.retention import Keep
+from app.engine.lake import scratch_folder
+from app.parts import open_parts, working
 from app.settings import Settings
-from app.storage.changes import Changes
-from app.storage.database import Database, is_unavailable, read_url
-from app.worker.housekeeping import House
-from app.worker.loop import Worker
-from app.worker.scheduler import keep_time
-from app.worker.streaming import TURNS_AT_ONCE, StreamingLane
+from app.storage.database import read_url
 
 log = logging.getLogger("segmentation")
-
-STOP_SECONDS = 9.0
-"""How long a stopping process waits for the bucket in hand before its jobs are left to others."""
-
-AWAY_SECONDS = 2.0
-"""How often a starting process asks for a database that is away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What every process of ours has: the same for the server, a worker and the commands."""
-
-    settings: Settings
-    database: Database
-    lake: Lake
-    changes: Changes
-    clock: Clock
-
-    def worker(self) -> Worker:
-        return Worker(
-            self.database,
-            self.changes,
-            self.lake,
-            self.clock,
-            concurrency=self.settings.concurrent_jobs,
-            places={"PREVIEW": self.settings.concurrent_previews},
-            tenant_places={"PREVIEW": self.settings.sandbox_previews},
-            lease_seconds=self.settings.lease_seconds,
-            threads=self.settings.threads,
-        )
-
-    def house(self) -> House:
-        keep = Keep(
-            job_updates=timedelta(days=self.settings.keep_job_updates_days),
-            memberships=timedelta(days=self.settings.keep_memberships_days),
-            versions=timedelta(hours=self.settings.keep_versions_hours),
-            previews=timedelta(days=self.settings.keep_previews_days),
-        )
-        return House(self.database, self.lake, self.clock, keep)
-
-    def lane(self) -> StreamingLane:
-        return StreamingLane(
-            self.database,
-            self.changes,
-            self.lake,
-            self.clock,
-            lease_seconds=self.settings.lease_seconds,
-            threads=self.settings.threads,
-        )
-
-
-@asynccontextmanager
-async def open_parts(settings: Settings, clock: Clock = utc_now, *, wait: bool = False) -> AsyncIterator[Parts]:
-    """Opens database (migrated) and lake, and closes them; with `wait` a database that is away is waited for."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.database)
-    try:
-        await _migrate(database, wait)
-        lake = _lake(settings)
-        async with Changes.open(database) as changes:
-            yield Parts(settings, database, lake, changes, clock)
-    finally:
-        await database.dispose()
-
-
-async def _migrate(database: Database, wait: bool) -> None:
-    while True:
-        try:
-            return await database.migrate()
-        except Exception as error:
-            if not wait or not is_unavailable(error):
-                raise
-            log.warning("the database is away, trying again in %.0f s: %s", AWAY_SECONDS, error)
-        await asyncio.sleep(AWAY_SECONDS)
-
-
-async def examined(settings: Settings, clock: Clock = utc_now) -> list[Finding]:
-    """What the doctor finds, with database and lake left as they are."""
-    database = Database(settings.database)
-    try:
-        return await examine(database, _lake(settings), clock)
-    finally:
-        await database.dispose()
-
-
-def _lake(settings: Settings) -> Lake:
-    return Lake(settings.data_dir / "lake", memory_limit=settings.memory_limit, threads=settings.threads)
-
-
-@asynccontextmanager
-async def working(parts: Parts) -> AsyncIterator[None]:
-    """A worker and a scheduler beside whatever the caller does; on leaving it finishes or hands back what it holds."""
-    stop = asyncio.Event()
-    running = [
-        asyncio.create_task(parts.worker().run(stop), name="worker"),
-        *(asyncio.create_task(parts.lane().run(stop), name="streaming lane") for _ in range(TURNS_AT_ONCE)),
-        asyncio.create_task(keep_time(parts.database, parts.changes, parts.clock, stop), name="scheduler"),
-        asyncio.create_task(parts.house().keep(stop), name="housekeeping"),
-    ]
-    try:
-        yield
-    finally:
-        stop.set()
-        _, late = await asyncio.wait(running, timeout=STOP_SECONDS)
-        for task in late:
-            log.warning("the %s did not stop within %.0f seconds; leases run out", task.get_name(), STOP_SECONDS)
-            task.cancel()
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:

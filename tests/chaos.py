@@ -32,7 +32,7 @@ from sqlalchemy import select, text, update
 
 from app.clock import utc_now
 from app.engine.membership import MembershipFiles
-from app.main import Parts, open_parts
+from app.parts import Parts, open_parts
 from app.scope import Scope
 from app.services import definitions, segment_jobs
 from app.services.uploads import ingest_file

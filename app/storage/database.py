@@ -14,16 +14,13 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
+from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.scope import Tenant
 from app.storage.migrate import differences, migrate, use_wal
 
 Topics = frozenset[Any]
 BUSY_SECONDS = 30
 """How long a writer on SQLite waits for the writer of another process."""
-
-
-class InvalidDatabaseUrl(ValueError):
-    """A database URL that cannot be used; the message says what is wrong and shows one that can."""
 
 
 class Database:
@@ -105,10 +102,6 @@ class Database:
     async def dispose(self) -> None:
         for engine in self.engines:
             await engine.dispose()
-
-
-class DatabaseAway(ConnectionError):
-    """There is no connection to be had to the database just now."""
 
 
 async def connect_postgresql(dsn: str) -> asyncpg.Connection:

@@ -21,7 +21,7 @@ from app.engine import estimate
 from app.engine.ingest import DatasetShape, ingest
 from app.engine.profiles import open_snapshot
 from app.engine.shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.main import Parts, open_parts, working
+from app.parts import Parts, open_parts, working
 from app.scope import Scope
 from app.services import datasets, definitions, jobs, merge_policies, previews, segment_jobs
 from app.services.expressions import data_sources

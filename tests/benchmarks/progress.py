@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engine.shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.main import Parts, open_parts, working
+from app.parts import Parts, open_parts, working
 from app.scope import Scope
 from app.services import jobs, segment_jobs
 from app.services.definitions import NewDefinition, create

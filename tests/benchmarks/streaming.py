@@ -16,7 +16,7 @@ from statistics import median
 
 from app.clock import utc_now
 from app.engine.shop import write_shop
-from app.main import Parts, open_parts
+from app.parts import Parts, open_parts
 from app.scope import Scope
 from app.services import definitions, segment_jobs
 from app.services.segment_runs import run_segment_job

@@ -10,7 +10,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from app.clock import utc_now
-from app.main import Parts, open_parts
+from app.parts import Parts, open_parts
 from app.services import datasets, definitions, export_jobs, segment_jobs
 from app.services.export_input import SCHEMA, ExportEvents, ExportFilter, ExportSegment, NewExport
 from app.services.export_runs import tidy

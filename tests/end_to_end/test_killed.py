@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from app.clock import utc_now
 from app.engine.lake import Lake
-from app.main import open_parts
+from app.parts import open_parts
 from app.scope import Scope
 from app.services import definitions, segment_jobs
 from app.services.uploads import ingest_file

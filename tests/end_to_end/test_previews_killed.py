@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.clock import utc_now
 from app.engine.estimate import Estimate
-from app.main import open_parts
+from app.parts import open_parts
 from app.services import previews
 from app.services.uploads import ingest_file
 from app.settings import Settings

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.clock import Clock, FixedClock, utc_now
-from app.main import open_parts
+from app.parts import open_parts
 from app.services import definitions, jobs, schedules
 from app.services.paging import PageRequest
 from app.services.schedules import NewSchedule

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from app.clock import utc_now
 from app.engine.membership import MembershipFiles
-from app.main import Parts, open_parts
+from app.parts import Parts, open_parts
 from app.scope import Scope
 from app.services import definitions
 from app.services.memberships import read_heads

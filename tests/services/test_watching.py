@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import FixedClock
+from app.errors import DatabaseAway
 from app.scope import Scope
 from app.services import jobs
 from app.storage import changes as log
 from app.storage.changes import Changes, append_update
-from app.storage.database import Database, DatabaseAway
+from app.storage.database import Database
 from tests.databases import count_statements
 from tests.storage.jobs import ACME, job, queue
 

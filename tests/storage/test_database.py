@@ -12,8 +12,9 @@ from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 import app.storage.tables  # noqa: F401
+from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.storage.columns import Row
-from app.storage.database import Database, DatabaseAway, InvalidDatabaseUrl, is_unavailable
+from app.storage.database import Database, is_unavailable
 from app.storage.migrate import MigrationRefused
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from tests.databases import count_statements

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import FixedClock, utc_now
 from app.engine.lake import Lake
-from app.errors import ErrorCode, Refusal, Refusals
+from app.errors import DatabaseAway, ErrorCode, Refusal, Refusals
 from app.storage.changes import Changes, job_topic
 from app.storage.claims import request_cancel
-from app.storage.database import Database, DatabaseAway
+from app.storage.database import Database
 from app.storage.job_runs import JobRun
 from app.worker.handlers import Tools
 from app.worker.loop import Worker

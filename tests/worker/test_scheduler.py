@@ -13,12 +13,13 @@ from sqlalchemy import select
 
 from app.clock import Clock, FixedClock
 from app.engine.lake import Lake
+from app.errors import DatabaseAway
 from app.scope import Scope
 from app.services import definitions, schedule_runs, schedules
 from app.services.schedules import NewSchedule
 from app.services.uploads import ingest_file
 from app.storage.changes import SCHEDULES, Changes
-from app.storage.database import Database, DatabaseAway
+from app.storage.database import Database
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobRow
 from app.worker import scheduler
