@@ -30,14 +30,15 @@ PATIENCE = 60
 
 
 def expressions() -> list[str]:
-    """Enough work of different kinds that a worker can be caught in the middle of it."""
+    """A few definitions of different kinds, with so much work that a worker can be caught in the middle of it."""
+    chains = [
+        f"CHAIN(xEvent, timestamp, [A: WHAT(dollars > {n}), B: WHAT(dollars > {n + 1}) WHEN(<= {n} days after A)])"
+        for n in range(1, 241)
+    ]
     return [
-        *(f"xEvent[dollars > {least}].count() >= 2" for least in range(120)),
-        *(f"xEvent[quantity = {n % 9}].sum(dollars) > {n}" for n in range(120)),
-        *(
-            f"CHAIN(xEvent, timestamp, [A: WHAT(dollars > {n}), B: WHAT(dollars > {n + 1}) WHEN(<= {n} days after A)])"
-            for n in range(1, 120)
-        ),
+        *(f"xEvent[dollars > {least}].count() >= 2" for least in range(0, 120, 10)),
+        *(f"xEvent[quantity = {n}].sum(dollars) > {n}" for n in range(9)),
+        *(" or ".join(chains[at : at + 40]) for at in range(0, 240, 40)),
     ]
 
 
