@@ -47,7 +47,7 @@ async def test_a_stream_goes_on_at_another_server(servers: list[Gateway], databa
     first, second = servers
     dataset = first.create_dataset("purchases", "EVENT", "customer_id", "date")
     assert second.upload(dataset, PURCHASES.name, PURCHASES.read_bytes(), "CSV")["errors"] == []
-    for at, expression in enumerate(expressions()):
+    for at, expression in enumerate(expressions()[:-5]):
         first.define(f"{at:03d}", expression)
     job = second.start_job()
     seen: list[Any] = []
