@@ -1,6 +1,7 @@
 """Wires the parts into one server: the only place that knows all of them."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -49,6 +50,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
                 stopping=stopping,
             )
             app.router.routes.extend(api_routes(api))
+            # What a started server consists of stays: collecting garbage, which holds up requests, passes it over.
+            gc.collect()
+            gc.freeze()
             if settings.worker:
                 async with working(parts):
                     yield
