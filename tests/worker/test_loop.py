@@ -376,7 +376,7 @@ async def handle(run, tools):
 async def main():
     database, lake = Database(sys.argv[1]), Lake(Path(sys.argv[2]))
     async with Changes.open(database) as changes:
-        worker = Worker(database, changes, lake, utc_now, lease_seconds=1, handlers={"SEGMENT": handle})
+        worker = Worker(database, changes, lake, utc_now, lease_seconds=3, handlers={"SEGMENT": handle})
         await worker.run(asyncio.Event())
 
 asyncio.run(main())
@@ -406,7 +406,9 @@ async def test_a_job_whose_process_dies_or_freezes_is_finished_once_by_another(
     try:
         assert await process.stdout.readline() == b"half\n"
         process.send_signal(fate)
-        async with working(finish, lease_seconds=1.0, clock=utc_now):
+        while utc_now() <= (await job(database, "j1")).lease_until:
+            await asyncio.sleep(0.05)
+        async with working(finish, clock=utc_now):
             row = await status(database, changes, "j1", "SUCCEEDED", "FAILED")
         if fate == signal.SIGSTOP:
             process.send_signal(signal.SIGCONT)
