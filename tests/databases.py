@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from app.clock import FixedClock
 from app.storage.changes import Changes
@@ -25,6 +26,15 @@ _NUMBERS = itertools.count(1)
 _PREFIX = f"test_{os.getpid()}"
 _TEMPLATE = f"{_PREFIX}_template"
 _TRANSACTIONS = ("BEGIN", "COMMIT", "ROLLBACK", "PRAGMA")
+
+
+@event.listens_for(Engine, "connect")
+def _without_waiting_for_the_disk(connection: Any, _record: Any) -> None:
+    """Nothing here must outlive a power failure; PostgreSQL is told so where it is started."""
+    if "sqlite" in type(connection).__module__:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA synchronous = OFF")
+        cursor.close()
 
 
 @pytest.fixture

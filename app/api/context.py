@@ -12,6 +12,7 @@ from uuid import uuid4
 import strawberry
 
 from app.api.loaders import Loaders
+from app.api.metrics import Metrics
 from app.clock import Clock
 from app.engine.lake import Lake
 from app.errors import ErrorCode, Refusal
@@ -53,6 +54,7 @@ class ApiParts:
     uploads: Path
     limits: Limits = field(default_factory=Limits)
     search: SearchIndexes = field(default_factory=SearchIndexes)
+    metrics: Metrics = field(default_factory=Metrics)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
 

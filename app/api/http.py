@@ -19,7 +19,6 @@ from strawberry.types.graphql import OperationType
 
 from app.api.context import ApiParts, Caller, read_scope
 from app.api.limits import GatewaySchema
-from app.api.metrics import Metrics
 from app.api.multipart import BadMultipart, read_operations, scratch
 from app.api.page import graphiql_response
 from app.errors import Refusal
@@ -62,10 +61,9 @@ class Params:
 class GraphQLOverHTTP:
     """The ASGI application at `/graphql`."""
 
-    def __init__(self, schema: GatewaySchema, parts: ApiParts, metrics: Metrics) -> None:
+    def __init__(self, schema: GatewaySchema, parts: ApiParts) -> None:
         self._schema = schema
         self._parts = parts
-        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
@@ -154,7 +152,7 @@ class GraphQLOverHTTP:
 
     async def _events(self, results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
         """Items until the operation completes. A server that stops just ends the stream: clients then come again."""
-        self._metrics.streams.inc()
+        self._parts.metrics.streams.inc()
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         pump = asyncio.create_task(_pump(results, queue))
         stopping = asyncio.create_task(self._parts.stopping.wait())
@@ -172,7 +170,7 @@ class GraphQLOverHTTP:
                 yield event
                 getting = asyncio.create_task(queue.get())
         finally:
-            self._metrics.streams.dec()
+            self._parts.metrics.streams.dec()
             for task in (pump, stopping, getting):
                 task.cancel()
             await asyncio.gather(pump, stopping, getting, return_exceptions=True)

@@ -21,6 +21,7 @@ from strawberry.types import ExecutionContext
 
 from app.api.context import Caller, Limits, Operation
 from app.api.errors import client_error
+from app.api.metrics import Measured
 
 DOCUMENTS_KEPT = 512
 LONGEST_KEPT = 20_000
@@ -39,6 +40,7 @@ def extensions(limits: Limits) -> list[Callable[[], SchemaExtension]]:
         lambda: AddValidationRules([rule]),
         OneOperation,
         lambda: DocumentCache(documents),
+        Measured,
     ]
 
 

@@ -40,20 +40,20 @@ class Metrics:
 
 
 class Measured(SchemaExtension):
-    """Counts one operation."""
+    """Counts one operation, in the metrics of its server."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self) -> None:
         self._failed = False
 
     async def on_operation(self) -> AsyncIterator[None]:
         began = time.perf_counter()
+        metrics: Metrics = self.execution_context.context.parts.metrics
         yield
         kind, result = self._kind(), self.execution_context.result
         failed = self._failed or bool(self.execution_context.pre_execution_errors or getattr(result, "errors", None))
-        self._metrics.operations.labels(kind, "error" if failed else "ok").inc()
+        metrics.operations.labels(kind, "error" if failed else "ok").inc()
         if kind in {"query", "mutation"}:
-            self._metrics.seconds.labels(kind).observe(time.perf_counter() - began)
+            metrics.seconds.labels(kind).observe(time.perf_counter() - began)
 
     async def on_stream_result(self, result: Any) -> AsyncIterator[None]:
         self._failed = self._failed or bool(getattr(result, "errors", None))

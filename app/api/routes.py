@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from app.api.context import ApiParts
 from app.api.http import GraphQLOverHTTP
-from app.api.metrics import CONTENT_TYPE, Measured, Metrics
+from app.api.metrics import CONTENT_TYPE, Metrics
 from app.api.page import asset_routes
 from app.api.schema import build_schema
 from app.api.websocket import GraphQLOverWebSocket
@@ -25,15 +25,14 @@ READY_SECONDS = 5.0
 
 def api_routes(parts: ApiParts) -> list[BaseRoute]:
     """Every route of the server, over one schema."""
-    metrics = Metrics()
-    schema = build_schema(parts.limits, [lambda: Measured(metrics)])
+    schema = build_schema(parts.limits)
     return [
-        WebSocketRoute("/graphql", GraphQLOverWebSocket(schema, parts, metrics)),
-        Route("/graphql", GraphQLOverHTTP(schema, parts, metrics)),
+        WebSocketRoute("/graphql", GraphQLOverWebSocket(schema, parts)),
+        Route("/graphql", GraphQLOverHTTP(schema, parts)),
         *asset_routes(),
         Route("/health/live", live),
         Route("/health/ready", readiness(parts)),
-        Route("/metrics", prometheus(metrics)),
+        Route("/metrics", prometheus(parts.metrics)),
     ]
 
 

@@ -1,9 +1,8 @@
 """The list of resources, and nothing else."""
 
-from collections.abc import Callable, Sequence
+from functools import cache
 
 import strawberry
-from strawberry.extensions import SchemaExtension
 
 from app.api.audience_writes import AudienceMutations
 from app.api.audiences import AudienceQueries, AudienceSubscriptions
@@ -70,10 +69,10 @@ class Subscription(
     pass
 
 
-def build_schema(limits: Limits, more: Sequence[Callable[[], SchemaExtension]] = ()) -> GatewaySchema:
-    return GatewaySchema(
-        Query, Mutation, Subscription, types=ERROR_TYPES, extensions=[*extensions(limits), *more], config=CONFIG
-    )
+@cache
+def build_schema(limits: Limits) -> GatewaySchema:
+    """The schema, with all that is done around an operation; one for the same limits, however many ask."""
+    return GatewaySchema(Query, Mutation, Subscription, types=ERROR_TYPES, extensions=extensions(limits), config=CONFIG)
 
 
 def print_schema() -> str:

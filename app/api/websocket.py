@@ -16,7 +16,6 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import Connec
 
 from app.api.context import ApiParts, Caller
 from app.api.limits import GatewaySchema
-from app.api.metrics import Metrics
 from app.errors import Refusal
 
 LONGEST_REASON = 120
@@ -52,7 +51,7 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
 
     graphql_transport_ws_handler_class = Handler
 
-    def __init__(self, schema: GatewaySchema, parts: ApiParts, metrics: Metrics) -> None:
+    def __init__(self, schema: GatewaySchema, parts: ApiParts) -> None:
         super().__init__(
             schema,
             graphql_ide=None,
@@ -60,10 +59,9 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
             max_subscriptions_per_connection=MOST_OPERATIONS,
         )
         self._parts = parts
-        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._metrics.streams.track_inprogress():
+        with self._parts.metrics.streams.track_inprogress():
             await super().__call__(scope, receive, send)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Caller:

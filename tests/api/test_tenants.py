@@ -26,6 +26,35 @@ READS = [
     ("dataset", "Dataset"),
 ]
 
+WRITES: list[tuple[str, str, dict[str, Any]]] = [
+    ("updateSegmentDefinition(input: {id: $id, name: $name})", "SegmentDefinition", {"name": "mine"}),
+    ("deleteSegmentDefinition(input: {id: $id})", "SegmentDefinition", {}),
+    ("updateAudience(input: {id: $id, name: $name})", "Audience", {"name": "mine"}),
+    (
+        'replaceAudience(input: {id: $id, audience: {name: $name, expression: "true"}})',
+        "Audience",
+        {"name": "mine"},
+    ),
+    ("deleteAudience(input: {id: $id})", "Audience", {}),
+    ("deleteDataset(input: {id: $id})", "Dataset", {}),
+    ("updateAudienceMetrics(input: [{audienceId: $id, totalProfiles: 1}])", "Audience", {}),
+    ("createSegmentJob(input: {definitionIds: [$id]})", "SegmentDefinition", {}),
+    ("cancelSegmentJob(id: $id)", "SegmentJob", {}),
+    ("createSchedule(input: {name: $name, audienceIds: [$id]})", "Audience", {"name": "mine"}),
+    ("updateSchedule(input: {id: $id, name: $name})", "Schedule", {"name": "mine"}),
+    ("deleteSchedule(input: {id: $id})", "Schedule", {}),
+    ("addScheduleAudiences(id: $id, audienceIds: [])", "Schedule", {}),
+    ("removeScheduleAudiences(id: $id, audienceIds: [])", "Schedule", {}),
+    ("triggerSchedule(id: $id)", "Schedule", {}),
+    ("cancelPreview(id: $id)", "Preview", {}),
+    ("cancelExportJob(id: $id)", "ExportJob", {}),
+    (
+        'createExportJob(input: {destination: {datasetId: $id}, schemaName: "_xdm.context.profile"})',
+        "Export",
+        {},
+    ),
+]
+
 
 class Mine:
     """One of each, in the sandbox `prod`."""
@@ -63,15 +92,17 @@ async def test_lists_of_another_sandbox_are_empty(api: Api, mine: Mine) -> None:
     assert all(connection == {"totalCount": 0, "nodes": []} for connection in found.values())
 
 
-@pytest.mark.parametrize(("field", "type_name"), READS)
-async def test_an_id_of_another_sandbox_finds_nothing(api: Api, mine: Mine, field: str, type_name: str) -> None:
-    raw = mine.ids[type_name]
-    document = f"query ($id: ID!) {{ {field}(id: $id) {{ id }} }}"
-    for id_ in (raw, global_id(type_name, raw)):
-        assert (await api.query(document, id=id_))[field] == {"id": global_id(type_name, raw)}
-        assert (await api.within("dev").query(document, id=id_))[field] is None
-    node = await api.within("dev").query("query ($id: ID!) { node(id: $id) { id } }", id=global_id(type_name, raw))
-    assert node["node"] is None
+async def test_an_id_of_another_sandbox_finds_nothing(api: Api, mine: Mine, subtests: pytest.Subtests) -> None:
+    node = "query ($id: ID!) { node(id: $id) { id } }"
+    for field, type_name in READS:
+        with subtests.test(field):
+            raw = mine.ids[type_name]
+            found = {field: {"id": global_id(type_name, raw)}}
+            document = f"query ($id: ID!) {{ {field}(id: $id) {{ id }} }}"
+            for id_ in (raw, global_id(type_name, raw)):
+                assert await api.query(document, id=id_) == found
+                assert await api.within("dev").query(document, id=id_) == {field: None}
+            assert await api.within("dev").query(node, id=global_id(type_name, raw)) == {"node": None}
 
 
 async def test_a_person_of_another_sandbox_is_nobody(api: Api, mine: Mine) -> None:
@@ -80,47 +111,18 @@ async def test_a_person_of_another_sandbox_is_nobody(api: Api, mine: Mine) -> No
     assert (await api.within("dev").query(document))["profile"] is None
 
 
-@pytest.mark.parametrize(
-    ("document", "type_name", "variables"),
-    [
-        ("updateSegmentDefinition(input: {id: $id, name: $name})", "SegmentDefinition", {"name": "mine"}),
-        ("deleteSegmentDefinition(input: {id: $id})", "SegmentDefinition", {}),
-        ("updateAudience(input: {id: $id, name: $name})", "Audience", {"name": "mine"}),
-        (
-            'replaceAudience(input: {id: $id, audience: {name: $name, expression: "true"}})',
-            "Audience",
-            {"name": "mine"},
-        ),
-        ("deleteAudience(input: {id: $id})", "Audience", {}),
-        ("deleteDataset(input: {id: $id})", "Dataset", {}),
-        ("updateAudienceMetrics(input: [{audienceId: $id, totalProfiles: 1}])", "Audience", {}),
-        ("createSegmentJob(input: {definitionIds: [$id]})", "SegmentDefinition", {}),
-        ("cancelSegmentJob(id: $id)", "SegmentJob", {}),
-        ("createSchedule(input: {name: $name, audienceIds: [$id]})", "Audience", {"name": "mine"}),
-        ("updateSchedule(input: {id: $id, name: $name})", "Schedule", {"name": "mine"}),
-        ("deleteSchedule(input: {id: $id})", "Schedule", {}),
-        ("addScheduleAudiences(id: $id, audienceIds: [])", "Schedule", {}),
-        ("removeScheduleAudiences(id: $id, audienceIds: [])", "Schedule", {}),
-        ("triggerSchedule(id: $id)", "Schedule", {}),
-        ("cancelPreview(id: $id)", "Preview", {}),
-        ("cancelExportJob(id: $id)", "ExportJob", {}),
-        (
-            'createExportJob(input: {destination: {datasetId: $id}, schemaName: "_xdm.context.profile"})',
-            "Export",
-            {},
-        ),
-    ],
-)
 async def test_a_write_to_another_sandbox_is_refused_and_changes_nothing(
-    api: Api, mine: Mine, document: str, type_name: str, variables: dict[str, Any]
+    api: Api, mine: Mine, subtests: pytest.Subtests
 ) -> None:
     before = await api.query(EVERYTHING)
-    head = "mutation ($id: ID!, $name: String!)" if variables else "mutation ($id: ID!)"
-    answer = await api.within("dev").query(
-        f"{head} {{ done: {document} {{ errors {{ code }} }} }}", id=mine.ids[type_name], **variables
-    )
-    assert answer["done"]["errors"] == [{"code": "NOT_FOUND"}]
-    assert await api.query(EVERYTHING) == before
+    for mutation, type_name, variables in WRITES:
+        with subtests.test(mutation):
+            head = "mutation ($id: ID!, $name: String!)" if variables else "mutation ($id: ID!)"
+            answer = await api.within("dev").query(
+                f"{head} {{ done: {mutation} {{ errors {{ code }} }} }}", id=mine.ids[type_name], **variables
+            )
+            assert answer["done"]["errors"] == [{"code": "NOT_FOUND"}]
+            assert await api.query(EVERYTHING) == before
 
 
 async def test_an_upload_to_another_sandbox_is_refused_and_changes_nothing(api: Api, mine: Mine) -> None:

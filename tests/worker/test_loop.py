@@ -406,9 +406,9 @@ async def test_a_job_whose_process_dies_or_freezes_is_finished_once_by_another(
     try:
         assert await process.stdout.readline() == b"half\n"
         process.send_signal(fate)
-        while utc_now() <= (await job(database, "j1")).lease_until:
-            await asyncio.sleep(0.05)
-        async with working(finish, clock=utc_now):
+        lapses = (await job(database, "j1")).lease_until
+        await until(lambda: utc_now() > lapses)
+        async with working(finish, lease_seconds=15.0, clock=utc_now):
             row = await status(database, changes, "j1", "SUCCEEDED", "FAILED")
         if fate == signal.SIGSTOP:
             process.send_signal(signal.SIGCONT)
