@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,6 +16,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 BUCKET = "__bucket"
+_COMMIT = re.compile(r"(\d{20})\.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,38 @@ class TableVersion:
 
 def open_table(folder: Path, version: int | None = None) -> TableVersion | None:
     """The newest version, or the one asked for; None when there is no table."""
-    if not (folder / "_delta_log").is_dir() or not DeltaTable.is_deltatable(str(folder)):
+    newest = _newest_version(folder)
+    if newest is None:
         return None
+    wanted = newest if version is None else version
+    try:
+        written = (folder / "_delta_log" / _commit_name(wanted)).stat()
+    except FileNotFoundError:  # Known from a checkpoint alone, or not at all.
+        return _read_version(folder, wanted)
+    return _remembered_version(folder, wanted, written.st_ino, written.st_mtime_ns)
+
+
+def _newest_version(folder: Path) -> int | None:
+    """A listing of the log: a commit's file appears at once and whole, under a number that nobody else gets."""
+    try:
+        names = os.listdir(folder / "_delta_log")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    commits = (_COMMIT.fullmatch(name) for name in names)
+    return max((int(commit[1]) for commit in commits if commit), default=None)
+
+
+def _commit_name(version: int) -> str:
+    return f"{version:020}.json"
+
+
+@lru_cache(maxsize=64)
+def _remembered_version(folder: Path, version: int, _inode: int, _written: int) -> TableVersion:
+    """A version never changes, and a table that was made anew in the same place has another commit file."""
+    return _read_version(folder, version)
+
+
+def _read_version(folder: Path, version: int) -> TableVersion:
     table = DeltaTable(folder, version=version)
     actions = pa.table(table.get_add_actions(flatten=True))
     if actions.num_rows:
@@ -59,7 +92,7 @@ def open_table(folder: Path, version: int | None = None) -> TableVersion | None:
 
 def committed_version(folder: Path, transaction: str) -> int | None:
     """The version that a commit with this transaction id made, None when it never happened."""
-    if not (folder / "_delta_log").is_dir() or not DeltaTable.is_deltatable(str(folder)):
+    if _newest_version(folder) is None:
         return None
     return DeltaTable(folder).transaction_version(transaction)
 

@@ -1,0 +1,78 @@
+"""Versions of Delta tables: each is read once, and never mistaken for another one."""
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from app.engine import delta
+from app.engine.delta import TableVersion, committed_version, open_table
+
+
+def _append(folder: Path, *values: int) -> None:
+    write_deltalake(str(folder), pa.table({"a": list(values)}), mode="append")
+
+
+def _rows(table: TableVersion | None) -> int:
+    assert table is not None
+    return sum(file.rows for file in table.files)
+
+
+def test_where_there_is_no_table_there_is_none(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "_delta_log").mkdir(parents=True)
+    (tmp_path / "file").write_text("")
+    for name in ("gone", "empty", "file"):
+        assert open_table(tmp_path / name) is None
+        assert open_table(tmp_path / name, 3) is None
+        assert committed_version(tmp_path / name, "t") is None
+
+
+def test_every_version_is_as_the_library_reads_it(tmp_path: Path) -> None:
+    for version in range(4):
+        _append(tmp_path, *range(version + 1))
+        newest = open_table(tmp_path)
+        assert newest is not None
+        assert (newest.version, newest.schema.names, _rows(newest)) == (version, ["a"], [1, 3, 6, 10][version])
+    for version in range(4):
+        table, known = open_table(tmp_path, version), DeltaTable(str(tmp_path), version=version)
+        assert table is not None
+        assert table.version == version
+        assert sorted(map(str, table.paths())) == sorted(known.file_uris())
+
+
+def test_a_version_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def counted(folder: Path, version: int) -> TableVersion:
+        read.append(version)
+        return original(folder, version)
+
+    original = delta._read_version
+    monkeypatch.setattr(delta, "_read_version", counted)
+    _append(tmp_path, 1)
+    assert open_table(tmp_path) is open_table(tmp_path) is open_table(tmp_path, 0)
+    _append(tmp_path, 2)
+    assert (_rows(open_table(tmp_path)), _rows(open_table(tmp_path, 0))) == (2, 1)
+    assert read == [0, 1]
+
+
+def test_a_table_made_anew_in_the_same_place_is_another(tmp_path: Path) -> None:
+    folder = tmp_path / "t"
+    _append(folder, 1)
+    assert _rows(open_table(folder)) == 1
+    shutil.rmtree(folder)
+    assert open_table(folder) is None
+    _append(folder, 1, 2, 3)
+    assert _rows(open_table(folder)) == 3
+
+
+def test_versions_known_from_a_checkpoint_alone_are_read(tmp_path: Path) -> None:
+    _append(tmp_path, 0)
+    _append(tmp_path, 1, 2)
+    DeltaTable(str(tmp_path)).create_checkpoint()
+    _append(tmp_path, 3)
+    for version in range(2):
+        (tmp_path / "_delta_log" / f"{version:020}.json").unlink()
+    assert (_rows(open_table(tmp_path)), _rows(open_table(tmp_path, 1))) == (4, 3)
