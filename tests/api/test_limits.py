@@ -5,6 +5,9 @@ import pytest
 from app.api.context import Limits
 from tests.api.conftest import Api
 
+# What is tried here asks nothing of the database that depends on its kind.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 @pytest.fixture
 def limits() -> Limits:

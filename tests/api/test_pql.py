@@ -8,6 +8,9 @@ import pytest
 from app.pql.functions import FUNCTIONS
 from tests.api.conftest import Api
 
+# What is tried here asks nothing of the database that depends on its kind.
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 EXPRESSION = 'xEvent[dollars > 500 and kind = "web"].count() >= 2'
 NDJSON = b"""
 {"customer": "1", "when": "2026-01-01", "dollars": 7, "place": {"country": "US"}}

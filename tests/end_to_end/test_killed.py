@@ -114,6 +114,9 @@ async def test_another_worker_finishes_what_a_killed_one_began(database_url: str
 
         with worker_process(database_url, tmp_path):
             finished = await until_final(database, job.id)
+            interrupted = await results_of(database, job.id)
+            again = await segment_jobs.create(database, utc_now, SCOPE, all_definitions=True)
+            assert (await until_final(database, again.id)).status == "SUCCEEDED"
         assert (finished.status, finished.attempts, finished.fraction) == ("SUCCEEDED", 2, 1.0)
         assert finished.profiles_read == finished.total_profiles == 23_570
         after = {row.bucket: (row.attempt, row.file) for row in await buckets_of(database, job.id)}
@@ -121,10 +124,6 @@ async def test_another_worker_finishes_what_a_killed_one_began(database_url: str
         assert {bucket: after[bucket] for bucket in kept} == kept, "finished buckets are kept as they were"
         assert {attempt for bucket, (attempt, _) in after.items() if bucket not in kept} == {2}
 
-        interrupted = await results_of(database, job.id)
-        again = await segment_jobs.create(database, utc_now, SCOPE, all_definitions=True)
-        with worker_process(database_url, tmp_path):
-            assert (await until_final(database, again.id)).status == "SUCCEEDED"
         undisturbed = await results_of(database, again.id)
         assert len(interrupted) == len(expressions())
         for id_, (count, by_status, by_namespace, error) in interrupted.items():

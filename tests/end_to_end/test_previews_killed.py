@@ -43,6 +43,9 @@ async def test_a_preview_outlives_its_worker(database_url: str, tmp_path: Path) 
         assert 3 <= len(kept) < 16, "the worker was to be killed in the middle"
         with worker_process(database_url, tmp_path):
             states = await asyncio.wait_for(watching, PATIENCE)
+            again = await previews.create(database, parts.lake, utc_now, SCOPE, previews.NewPreview(SLOW))
+            async for row in previews.watch(database, parts.changes, SCOPE, again.id):
+                undisturbed = row
 
         last = states[-1]
         assert (last.status, last.attempts) == ("SUCCEEDED", 2)
@@ -57,9 +60,5 @@ async def test_a_preview_outlives_its_worker(database_url: str, tmp_path: Path) 
         assert len(after) == 16
         assert {bucket: after[bucket] for bucket in kept} == kept, "finished buckets are kept as they were"
 
-        again = await previews.create(database, parts.lake, utc_now, SCOPE, previews.NewPreview(SLOW))
-        with worker_process(database_url, tmp_path):
-            async for row in previews.watch(database, parts.changes, SCOPE, again.id):
-                undisturbed = row
         assert undisturbed.profiles_matched == last.profiles_matched > 0
         assert undisturbed.by_namespace == last.by_namespace == {"customer": last.profiles_matched}
