@@ -10,7 +10,7 @@ import pytest
 
 from app.clock import FixedClock
 from app.engine.lake import Lake
-from app.services import datasets, definitions, merge_policies, previews, segment_jobs
+from app.services import audience_writes, datasets, definitions, merge_policies, previews, segment_jobs, uploads
 from app.services.paging import PageRequest
 from app.services.preview_runs import run_preview
 from app.services.profiles import ProfileReader
@@ -245,3 +245,40 @@ async def test_a_person_whom_a_late_link_joins_is_exported_with_what_each_fragme
     assert row[0] in {"CRM:a", "CRM:b"}
     found = {id_: one["status"] for id_, one in json.loads(row[1])["AEPSegments"].items()}
     assert found == dict.fromkeys(both, "REALIZED")
+
+
+async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(world: World) -> None:
+    """b is tall and one person with a, who is a partner; `new` is a partner of whom nothing else is known."""
+    linked = await world.policy("linked", "PDG")
+    await world.people(("a", ["x"], {"tall": False}), ("b", ["x"], {"tall": True}), ("c", [], {"tall": True}))
+    new = datasets.NewDataset("partners", "AUDIENCE", "id", "CRM")
+    dataset = await datasets.create(world.database, world.clock, SCOPE, new)
+    values = {"name": "Partners", "audience_id": "partners", "dataset_id": dataset.id, "ttl_in_days": 30}
+    made = await audience_writes.create(world.database, world.lake, world.clock, SCOPE, "EXTERNAL_SEGMENT", values)
+    partners = made.id
+    file = world.folder / "partners.csv"
+    file.write_text("id,level\na,gold\nnew,silver\n")
+    await uploads.upload_batch(world.database, world.lake, world.clock, SCOPE, dataset.id, file, "CSV")
+
+    expression = 'inSegment("partners")'
+    apart = await world.define("apart", expression)
+    together = await world.define("together", expression, linked)
+    tall = await world.define("tall", f"{expression} and tall = true", linked)
+    assert await world.run(apart, together, tall) == {
+        apart: (2, (2, 0, 0)),
+        together: (2, (2, 0, 0)),
+        tall: (1, (1, 0, 0)),
+    }
+    of_b = await world.memberships("b")
+    assert of_b.keys() == {together, tall}
+    assert (await world.memberships("a")).keys() == {partners, apart, together, tall}
+    await world.people(("d", ["x"], {}), ("new", ["x"], {}))
+    assert await world.run(apart, together, tall) == {
+        apart: (2, (0, 2, 0)),
+        together: (1, (0, 1, 0)),
+        tall: (1, (0, 1, 0)),
+    }
+    world.clock.advance(timedelta(days=31))
+    assert await world.run(apart, together, tall) == {
+        id_: (0, (0, 0, n)) for id_, n in ((apart, 2), (together, 1), (tall, 1))
+    }
