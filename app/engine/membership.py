@@ -1,5 +1,6 @@
 """Who is in a segment: bitmaps of one bucket, what changed in a run, and their files; knows no expressions."""
 
+import logging
 import os
 import shutil
 import uuid
@@ -14,6 +15,9 @@ import pyarrow.parquet as pq
 from pyroaring import BitMap
 
 from app.engine.lake import TenantLake
+from app.errors import ErrorCode, Refusal
+
+log = logging.getLogger(__name__)
 
 Ordinals = BitMap
 """People of one bucket."""
@@ -109,11 +113,26 @@ def counts(membership: Membership, namespaces: Mapping[str, BitMap]) -> BucketCo
     return BucketCounts(len(members), realized, len(members) - realized, len(membership.exited), by_namespace)
 
 
+class MembershipLost(Refusal):
+    """A stored membership that is missing or cannot be read."""
+
+    def __init__(self, run_id: str, name: str) -> None:
+        super().__init__(
+            ErrorCode.INVALID_STATE,
+            f"the stored members of run {run_id}, file {name}, are missing or cannot be read: `segmentation doctor` "
+            "names the audiences and what to do",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class MembershipFiles:
-    """The files of a sandbox's memberships: for each run and bucket one, named by the attempt that wrote it."""
+    """The files of a sandbox's memberships: for each run and bucket one, named by the attempt that wrote it.
+
+    `mending` is for those who make the same memberships anew: what is lost counts as nobody's, and the log has it.
+    """
 
     lake: TenantLake
+    mending: bool = False
 
     def write(self, run_id: str, bucket: int, attempt: int | str, memberships: Sequence[Membership]) -> str:
         """Writes all definitions of one bucket and returns the file's name; it appears whole or not at all.
@@ -149,8 +168,15 @@ class MembershipFiles:
     def read(
         self, run_id: str, bucket: int, name: str, definitions: Collection[str] | None = None
     ) -> dict[str, Membership]:
-        """The memberships of one file, of all definitions or of those asked for. Raises `FileNotFoundError`."""
-        table = pq.read_table(self.lake.membership(run_id) / name, partitioning=None)
+        """The memberships of one file, of all definitions or of those asked for. Raises `MembershipLost`."""
+        try:
+            table = pq.read_table(self.lake.membership(run_id) / name, partitioning=None)
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            lost = MembershipLost(run_id, name)
+            if not self.mending:
+                raise lost from error
+            log.warning("%s; they are made anew", lost.message)
+            return {}
         if definitions is not None:
             table = table.filter(pc.is_in(table["definition"], pa.array(list(definitions), pa.string())))
         # Without their zone, Arrow's times become Python's with no time zone database.

@@ -1,26 +1,25 @@
 """Checks the database and the lake against each other and says what is wrong and what to do; changes nothing."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.ingest import committed_batch
 from app.engine.inspection import layout_problem, table_state, unknown_folders, unreadable
 from app.engine.lake import Lake
-from app.scope import Tenant
+from app.scope import Scope, Tenant
+from app.services.memberships import patch_run, read_heads
 from app.services.retention import all_tenants
 from app.storage.changes import KINDS
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
-from app.storage.tables.jobs import RUNNING, WAITING, JobBucketRow
+from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tenancy import within
 
 SETTLED = timedelta(hours=1)
@@ -32,7 +31,6 @@ NAMED = 5
 
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
-_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
 _DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
 
 
@@ -151,23 +149,28 @@ async def _identities(sandbox: _Sandbox) -> AsyncIterator[Finding]:
 
 
 async def _heads(sandbox: _Sandbox) -> AsyncIterator[Finding]:
-    """Audiences whose members are said to lie where they do not."""
-    ask = within(select(_AUDIENCES.id, _AUDIENCES.name, _AUDIENCES.membership_run_id), AudienceRow, sandbox.tenant)
+    """Audiences whose members are said to lie where they do not: in the files of a run, or of streaming after it."""
+    scope = Scope(sandbox.tenant.organisation, sandbox.tenant.sandbox, "doctor")
+    ask = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, sandbox.tenant).order_by(_AUDIENCES.id)
     async with sandbox.database.session() as session:
-        audiences = list(await session.execute(ask.where(_AUDIENCES.membership_run_id.is_not(None))))
-        files = await _files(session, sandbox.tenant, {audience.membership_run_id for audience in audiences})
-    broken: dict[str, list[str]] = {}
-    for run_id in sorted({audience.membership_run_id for audience in audiences}):
+        names = {row.id: row.name for row in await session.execute(ask)}
+        heads = await read_heads(session, scope)
+    # By run, or turn of streaming: what its files are called, and whose members are in them.
+    places = [
+        (run_id, list(heads.names.get(run_id, {}).values()), {id_ for id_, run in heads.runs.items() if run == run_id})
+        for run_id in sorted(set(heads.runs.values()))
+    ]
+    places += [(patch_run(patch.turn), [patch.file], heads.patched(bucket)) for bucket, patch in heads.patches.items()]
+    for run_id, files, audiences in places:
         folder = sandbox.lake.tenant(sandbox.tenant).membership(run_id)
-        broken[run_id] = await asyncio.to_thread(unreadable, folder, files[run_id])
-    for audience in audiences:
-        if lost := broken[audience.membership_run_id]:
-            problem = (
-                f"audience {audience.name!r} ({audience.id}) shows run {audience.membership_run_id}, "
-                f"whose files are missing or cannot be read: {_names(lost)}"
+        lost = await asyncio.to_thread(unreadable, folder, files) if audiences else []
+        for id_ in sorted(audiences if lost else ()):
+            yield sandbox.finding(
+                "heads",
+                f"audience {names[id_]!r} ({id_}) shows run {run_id}, "
+                f"whose files are missing or cannot be read: {_names(lost)}",
+                "run a segment job of it, to which its members are new; an external one is made anew over its dataset",
             )
-            advice = "run a segment job of it, or upload the members again if it is external"
-            yield sandbox.finding("heads", problem, advice)
 
 
 async def _jobs(sandbox: _Sandbox) -> AsyncIterator[Finding]:
@@ -206,15 +209,6 @@ async def _dataset_rows(sandbox: _Sandbox) -> list[Any]:
     ask = select(_DATASETS.id, _DATASETS.kind, _DATASETS.name, _DATASETS.row_count)
     async with sandbox.database.session() as session:
         return list(await session.execute(within(ask, DatasetRow, sandbox.tenant).order_by(_DATASETS.id)))
-
-
-async def _files(session: AsyncSession, tenant: Tenant, runs: set[str]) -> dict[str, list[str]]:
-    """The files that the rows of these runs name."""
-    found: dict[str, list[str]] = defaultdict(list)
-    ask = within(select(_BUCKETS.job_id, _BUCKETS.file), JobBucketRow, tenant).order_by(_BUCKETS.bucket)
-    for run_id, name in await session.execute(ask.where(_BUCKETS.job_id.in_(sorted(runs)))):
-        found[run_id].append(name)
-    return found
 
 
 def _names(files: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -106,8 +106,9 @@ def _recounted(
 ) -> dict[int, _Bucket]:
     """The buckets with the changes of some definitions counted against other heads; each gets a new file."""
     files = MembershipFiles(lake.tenant(job_run.tenant))
+    mending = replace(files, mending=True)
     before = {
-        policy: heads.people(files, [id_ for id_ in moved if run.parts[id_].merge_policy_id == policy], graph)
+        policy: heads.people(mending, [id_ for id_ in moved if run.parts[id_].merge_policy_id == policy], graph)
         for policy, graph in {(run.parts[id_].merge_policy_id, run.graph_of(id_)) for id_ in moved}
     }
     found: dict[int, _Bucket] = {}

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -133,7 +133,7 @@ class _Evaluation:
             here = [id_ for id_ in ids if id_ in self._run.conditions]
             plan = Plan({id_: self._run.conditions[id_] for id_ in here})
             snapshot = self._run.snapshots[policy]
-            before = self._run.heads.people(self._files, here, snapshot.graph_version)
+            before = self._run.heads.people(replace(self._files, mending=True), here, snapshot.graph_version)
             stored = self._stored(plan.references, number, snapshot.graph_version)
             read = lru_cache(self._progress.threads)(stored.read)
             found.append((Step(plan, snapshot, _by_bucket(read), before.read), before.buckets))

@@ -13,14 +13,17 @@ from sqlalchemy import text
 from app.clock import FixedClock, utc_now
 from app.engine.delta import append
 from app.engine.lake import Lake
+from app.engine.membership import MembershipLost
 from app.services import datasets, segment_jobs
 from app.services.doctor import Finding, examine
+from app.services.paging import PageRequest
+from app.services.profiles import ProfileReader
 from app.services.uploads import Uploaded
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from tests.engine.test_cleaning import long_ago
-from tests.services.conftest import SCOPE, Define
-from tests.services.test_segment_jobs import run_next
+from tests.services.conftest import SCOPE, Define, Gateway
+from tests.services.test_segment_jobs import results, run_next
 
 Found = Callable[[], Awaitable[list[tuple[str, str]]]]
 
@@ -122,8 +125,55 @@ async def test_memberships(database: Database, lake: Lake, healthy: str, found: 
     assert problem.endswith(f"shows run {healthy}, whose files are missing or cannot be read: {file.name}")
     file.unlink()
     assert await found() == [(check, problem)]
-    await execute(database, "UPDATE audience SET membership_run_id = NULL")
+
+
+async def test_a_job_mends_the_lost_members_of_its_definitions(
+    database: Database, lake: Lake, clock: FixedClock, define: Define, found: Found
+) -> None:
+    a = (await define("A")).id
+    other = (await define("B", f'inSegment("{a}")')).id
+    first = await segment_jobs.create(database, clock, SCOPE, [a, other])
+    await run_next(database, lake, clock)
+    files = sorted(lake.tenant(SCOPE.tenant).membership(first.id).glob("*.parquet"))
+    assert len(files) == 2
+    files[0].unlink()
+    assert len(await found()) == 2
+
+    problem = f"the stored members of run {first.id}, file {files[0].name}, are missing or cannot be read"
+    referring = await segment_jobs.create(database, clock, SCOPE, [other])
+    await run_next(database, lake, clock)
+    ((_, count, _, error),) = (await results(database, referring.id)).values()
+    assert count is None
+    assert error == {
+        "code": "INVALID_STATE",
+        "message": f"{problem}: `segmentation doctor` names the audiences and what to do",
+    }
+    with pytest.raises(MembershipLost, match=problem):
+        await ProfileReader(database, lake, clock, SCOPE).members_many([a], PageRequest(5))
+
+    mended = await segment_jobs.create(database, clock, SCOPE, [a, other])
+    await run_next(database, lake, clock)
+    statuses = {"REALIZED": 1, "EXISTING": 1, "EXITED": 0}
+    for _, count, by_status, error in (await results(database, mended.id)).values():
+        assert (count, by_status, error) == (2, statuses, None)
     assert await found() == []
+
+
+async def test_streamed_memberships(gateway: Gateway, found: Found) -> None:
+    await gateway.people([{"id": "1", "tier": "gold"}])
+    gold = await gateway.define("Gold", 'tier = "gold"')
+    await gateway.people([{"id": "2", "tier": "gold"}])
+    await gateway.stream()
+    assert await found() == []
+    file = a_file(gateway.files.lake.folder / "membership")
+    assert file.parent.name.startswith("streaming-")
+    file.unlink()
+    problem = (
+        f"audience 'Gold' ({gold}) shows run {file.parent.name}, whose files are missing or cannot be read: {file.name}"
+    )
+    assert await found() == [("heads: acme/prod", problem)]
+    await gateway.job()
+    assert await found() == [], "the job has replaced them"
 
 
 async def test_jobs_that_nobody_works_on(database: Database, clock: FixedClock, define: Define, found: Found) -> None:

@@ -15,6 +15,7 @@ from app.engine.evaluate.kernels import KERNELS
 from app.engine.evaluate.memo import Evaluation
 from app.engine.evaluate.stored import table
 from app.engine.plan import Plan
+from app.errors import Refusal
 from app.pql.schema import EVENTS
 
 __all__ = ["Cancelled", "EvaluationError", "Result", "dependency_failed", "evaluate"]
@@ -75,6 +76,8 @@ def _result(plan: Plan, id: str, evaluation: Evaluation) -> Result:
         raise
     except EvaluationError as failure:
         return failure
+    except Refusal as refusal:  # of the stored memberships that it refers to
+        return EvaluationError(refusal.code.value, refusal.message)
     except RecursionError:
         return EvaluationError("LIMIT_EXCEEDED", "the expression nests quantifiers too deeply to be evaluated")
     except MemoryError:
