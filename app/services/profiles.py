@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -58,6 +58,42 @@ class Member:
     last_qualification_time: datetime
 
 
+@dataclass(slots=True)
+class _MemberPage:
+    """A page of a segment's members, while the buckets come by."""
+
+    id: str
+    request: PageRequest
+    after: Key | None
+    items: dict[str, Member] = field(default_factory=dict)
+    more: bool = False
+
+    def take(self, policy: str, bucket: int, membership: Membership, people: Ordinals) -> bool:
+        """False when that is enough."""
+        if self.after is not None and bucket == self.after[0]:
+            people.remove_range(0, self.after[1] + 1)
+        room = self.request.limit - len(self.items)
+        self.more = len(people) > room
+        for ordinal in people[:room]:
+            member = Member(Who(policy, bucket, ordinal), self.id, *_standing(membership, ordinal))
+            self.items[encode_cursor(_MEMBER_ORDER, (bucket, ordinal))] = member
+        return not self.more
+
+    def slice(self) -> Slice[Member]:
+        return slice_of(self.items, self.request, has_next=self.more, behind=self.after is not None)
+
+
+@dataclass(slots=True)
+class _MemberCount:
+    """The number of a segment's members, while the buckets come by."""
+
+    people: int = 0
+
+    def take(self, policy: str, bucket: int, membership: Membership, people: Ordinals) -> bool:
+        self.people += len(people)
+        return True
+
+
 def project(attributes: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     """Only what the dotted paths name, in its place; arrays are followed. Raises `Refusal` for a malformed path.
 
@@ -109,7 +145,7 @@ class ProfileReader:
         self._rule = rule
         self._files = MembershipFiles(self._lake)
         self._once: dict[str, asyncio.Task[Any]] = {}
-        self._founds: dict[str, Found] = {}
+        self._founds: dict[tuple[int | None, tuple[str, ...]], Found] = {}
         self._present: dict[tuple[str, int], Ordinals] = {}
         self._known: dict[Who, list[Member]] = {}
         self._reading = asyncio.Lock()
@@ -175,22 +211,17 @@ class ProfileReader:
         self, definition_ids: Sequence[str], request: PageRequest, status: Collection[str] | None = None
     ) -> dict[str, Slice[Member]]:
         """Members of each segment by bucket and ordinal, an order that new people do not disturb; forward only."""
-        after, wanted = _member_place(request), _statuses(status)
-        return await self._of_segments(
-            definition_ids,
-            lambda id_, policy, snapshot: self._member_page(id_, policy, snapshot, request, after, wanted),
-        )
+        after = _member_place(request)
+        pages = {id_: _MemberPage(id_, request, after) for id_ in definition_ids}
+        await self._read_segments(pages, _statuses(status), after)
+        return {id_: page.slice() for id_, page in pages.items()}
 
     async def member_counts(
         self, definition_ids: Sequence[str], status: Collection[str] | None = None
     ) -> dict[str, int]:
-        wanted = _statuses(status)
-        return await self._of_segments(
-            definition_ids,
-            lambda id_, policy, snapshot: sum(
-                len(chosen) for _, _, chosen in self._members(id_, policy, snapshot, wanted)
-            ),
-        )
+        counts = {id_: _MemberCount() for id_ in definition_ids}
+        await self._read_segments(counts, _statuses(status))
+        return {id_: count.people for id_, count in counts.items()}
 
     async def memberships(
         self, keys: Sequence[Who], request: PageRequest, status: Collection[str] | None = None
@@ -301,56 +332,39 @@ class ProfileReader:
             found.update(zip(these, await asyncio.to_thread(read, snapshot, places), strict=True))
         return found
 
-    async def _of_segments(self, ids: Sequence[str], read: Callable[[str, str, Snapshot], T]) -> dict[str, T]:
-        """What `read` says of each segment, its policy and that one's people. The policy of an external one is the
-        default."""
+    async def _read_segments(
+        self, takers: Mapping[str, "_MemberPage | _MemberCount"], wanted: frozenset[str], after: Key | None = None
+    ) -> None:
+        """Shows each segment's taker, bucket by bucket, who has one of the statuses and is still there, until it has
+        enough. The policy of an external segment is the default. A file that several segments share is read once."""
         data, heads = await self._data(), await self._heads()
-        policies = {id_: heads.policies.get(id_, data.default.id) for id_ in ids}
+        policies = {id_: heads.policies.get(id_, data.default.id) for id_ in takers}
         snapshots = {policy: await self._snapshot(policy) for policy in sorted(set(policies.values()))}
+        by_graph: dict[int | None, list[str]] = defaultdict(list)
+        for id_ in sorted(takers):
+            by_graph[snapshots[policies[id_]].graph_version].append(id_)
 
-        def read_all() -> dict[str, T]:
-            for id_, policy in policies.items():
-                if id_ not in self._founds:
-                    self._founds[id_] = heads.people(self._files, [id_], snapshots[policy].graph_version)
-            return {id_: read(id_, policy, snapshots[policy]) for id_, policy in policies.items()}
+        def read() -> None:
+            for graph, ids in by_graph.items():
+                key = graph, tuple(ids)
+                if key not in self._founds:
+                    self._founds[key] = heads.people(self._files, ids, graph)
+                open_ids = dict.fromkeys(ids)
+                for bucket in sorted(self._founds[key].buckets):
+                    if not open_ids:
+                        break
+                    if after is not None and bucket < after[0]:
+                        continue
+                    memberships = self._founds[key].read(bucket)
+                    for id_ in [id_ for id_ in open_ids if id_ in memberships]:
+                        policy, membership = policies[id_], memberships[id_]
+                        if (policy, bucket) not in self._present:
+                            self._present[policy, bucket] = snapshots[policy].present(bucket)
+                        people = membership.with_status(wanted) & self._present[policy, bucket]
+                        if not takers[id_].take(policy, bucket, membership, people):
+                            del open_ids[id_]
 
-        return await asyncio.to_thread(read_all)
-
-    def _members(
-        self, id_: str, policy: str, snapshot: Snapshot, wanted: frozenset[str], first: int = 0
-    ) -> Iterator[tuple[int, Membership, Ordinals]]:
-        """By bucket, from `first` on, those of the segment that have one of the statuses and are still there."""
-        found = self._founds[id_]
-        for bucket in sorted(bucket for bucket in found.buckets if bucket >= first):
-            membership = found.read(bucket).get(id_)
-            if membership is not None:
-                if (policy, bucket) not in self._present:
-                    self._present[policy, bucket] = snapshot.present(bucket)
-                yield bucket, membership, membership.with_status(wanted) & self._present[policy, bucket]
-
-    def _member_page(
-        self,
-        id_: str,
-        policy: str,
-        snapshot: Snapshot,
-        request: PageRequest,
-        after: Key | None,
-        wanted: frozenset[str],
-    ) -> Slice[Member]:
-        items: dict[str, Member] = {}
-        more = False
-        for bucket, membership, chosen in self._members(id_, policy, snapshot, wanted, after[0] if after else 0):
-            if after is not None and bucket == after[0]:
-                chosen.remove_range(0, after[1] + 1)
-            room = request.limit - len(items)
-            more = len(chosen) > room
-            for ordinal in chosen[:room]:
-                key = Who(policy, bucket, ordinal)
-                member = Member(key, id_, *_standing(membership, ordinal))
-                items[encode_cursor(_MEMBER_ORDER, (bucket, ordinal))] = member
-            if more:
-                break
-        return slice_of(items, request, has_next=more, behind=after is not None)
+        await asyncio.to_thread(read)
 
     async def _all_memberships(self, keys: Sequence[Who], status: Collection[str] | None) -> dict[Who, list[Member]]:
         """Each person is evaluated once, so that a page and its count agree and cost no more than one of them."""

@@ -10,6 +10,7 @@ import pytest
 
 from app.clock import FixedClock
 from app.engine.lake import Lake
+from app.engine.membership import Membership, MembershipFiles
 from app.services import audience_writes, datasets, definitions, merge_policies, previews, segment_jobs, uploads
 from app.services.paging import PageRequest
 from app.services.preview_runs import run_preview
@@ -282,3 +283,36 @@ async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(
     assert await world.run(apart, together, tall) == {
         id_: (0, (0, 0, n)) for id_, n in ((apart, 2), (together, 1), (tall, 1))
     }
+
+
+async def test_members_of_many_segments_come_from_each_file_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    await world.people(*((f"p{n}", [], {"points": n}) for n in range(40)))
+    ids = [await world.define(f"over {least}", f"points >= {least}") for least in (0, 10, 38, 40)]
+    await world.run(*ids)
+    read: list[str] = []
+
+    def counted(files: MembershipFiles, run_id: str, bucket: int, name: str, *rest: Any) -> dict[str, Membership]:
+        read.append(name)
+        return original(files, run_id, bucket, name, *rest)
+
+    original = MembershipFiles.read
+    monkeypatch.setattr(MembershipFiles, "read", counted)
+    reader = world.reader()
+    assert list((await reader.member_counts(ids)).values()) == [40, 30, 2, 0]
+    assert len(read) == len(set(read)) == 16
+    found: dict[str, list[Any]] = {id_: [] for id_ in ids}
+    cursors: dict[str, str | None] = dict.fromkeys(ids)
+    while cursors:
+        for cursor in set(cursors.values()):
+            these = [id_ for id_ in cursors if cursors[id_] == cursor]
+            for id_, page in (await reader.members_many(these, PageRequest(7, cursor=cursor))).items():
+                found[id_] += [member.key for member in page.items]
+                cursors[id_] = page.cursors[-1] if page.has_next else None
+                if not page.has_next:
+                    del cursors[id_]
+    assert [len(found[id_]) for id_ in ids] == [40, 30, 2, 0]
+    assert all(members == sorted(set(members)) for members in found.values())
+    read.clear()
+    first = await reader.members_many(ids[:2], PageRequest(1))
+    assert all((len(page.items), page.has_next) == (1, True) for page in first.values())
+    assert len(read) <= 3, "nothing is read beyond the page"
