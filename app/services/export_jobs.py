@@ -313,7 +313,7 @@ async def _look_up(
     for at, one in enumerate(audiences):
         if one is not None:
             unknown = one.id not in evaluated and not scheduled
-            refusals += _audience_refusals(one, at, policy, policies, new, unknown)
+            refusals += _audience_refusals(one, at, new, unknown)
     if new.evaluate_first and new.segments and not any(one and one.type == "SEGMENT_DEFINITION" for one in audiences):
         message = "none of the segments is computed here, so there is nothing to evaluate first: leave this out"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluate_first",)))
@@ -321,23 +321,8 @@ async def _look_up(
     return _Checked(policy, found) if len(found) == len(audiences) else None
 
 
-def _audience_refusals(
-    audience: AudienceRow,
-    at: int,
-    policy: MergePolicyRow,
-    policies: dict[str, MergePolicyRow],
-    new: NewExport,
-    unknown: bool,
-) -> Iterator[Refusal]:
+def _audience_refusals(audience: AudienceRow, at: int, new: NewExport, unknown: bool) -> Iterator[Refusal]:
     path = ("filter", "segments", str(at), "segment_id")
-    own = policies.get(audience.merge_policy_id or "")
-    graph = "NONE" if own is None else own.identity_graph
-    if graph != policy.identity_graph:
-        message = (
-            f"{audience.name!r} is a set of people by the identity graph {graph}, and the export's merge policy "
-            f"{policy.name!r} has {policy.identity_graph}: choose a `mergePolicyId` with {graph}"
-        )
-        yield Refusal(ErrorCode.INVALID_INPUT, message, path)
     computed = audience.type == "SEGMENT_DEFINITION"
     if computed and unknown and not new.evaluate_first:
         message = (

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.evaluate import Cancelled
@@ -43,7 +43,6 @@ from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
 from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
-from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
 
@@ -52,7 +51,6 @@ _ASKED: Any = ExportJobAudienceRow.__table__.c  # type: ignore[attr-defined]
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
 _BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
 _DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
-_POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
 _SEGMENT_JOBS: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
 _PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
 
@@ -179,7 +177,7 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake, progress: Prog
         found = await merge_policies.get_many(session, scope, [job.merge_policy_id])
         policy = found.get(job.merge_policy_id) or policy_of(job)
         heads = await read_heads(session, scope, now=now)
-        rows = await _audience_rows(session, scope, job, policy, heads)
+        rows = await _audience_rows(session, scope, job, heads)
     snapshot = await asyncio.to_thread(
         open_snapshot, tenant, rule_of(policy), datasets, progress.view, progress.threads
     )
@@ -204,26 +202,15 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake, progress: Prog
     return pinned
 
 
-async def _audience_rows(
-    session: AsyncSession, scope: Scope, job: ExportJobRow, policy: MergePolicyRow, heads: Heads
-) -> list[_AudienceRow]:
-    """The audiences asked for, in that order; when none was, all whose people are people of the merge policy."""
-    columns = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id, _POLICIES.identity_graph)
-    present = within(select(*columns), AudienceRow, scope.tenant).join(
-        MergePolicyRow,
-        and_(
-            _POLICIES.organisation == _AUDIENCES.organisation,
-            _POLICIES.sandbox == _AUDIENCES.sandbox,
-            _POLICIES.id == _AUDIENCES.merge_policy_id,
-        ),
-        isouter=True,
-    )
+async def _audience_rows(session: AsyncSession, scope: Scope, job: ExportJobRow, heads: Heads) -> list[_AudienceRow]:
+    """The audiences asked for, in that order; when none was, all whose members are known."""
+    columns = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id)
+    present = within(select(*columns), AudienceRow, scope.tenant)
     asked = select_rows(ExportJobAudienceRow, scope).where(_ASKED.job_id == job.id).order_by(_ASKED.place)
     wanted = list(await session.execute(asked))
     if not wanted:
         known = [row for row in await session.execute(present) if row.id in heads.audiences]
-        same = [row for row in known if (row.identity_graph or "NONE") == policy.identity_graph]
-        return [_AudienceRow(row.id, row.namespace, row.audience_id, list(STATUSES)) for row in same]
+        return [_AudienceRow(row.id, row.namespace, row.audience_id, list(STATUSES)) for row in known]
     ids = [one.audience_id for one in wanted]
     there = {row.id for row in await session.execute(present.where(_AUDIENCES.id.in_(ids)))}
     gone = [one.segment_id for one in wanted if one.audience_id not in there]
@@ -276,9 +263,7 @@ async def _export(job_run: JobRun, state: _Run, waiting: Iterable[int], progress
     memberships = MembershipFiles(state.lake)
     folder = state.lake.export(job_run.job.id)
     loop = asyncio.get_running_loop()
-
     audiences = [one.id for one in state.export.who.audiences]
-
     graph = state.export.snapshot.graph_version
     members = await asyncio.to_thread(state.heads.people, memberships, audiences, graph)
 

@@ -316,3 +316,34 @@ async def test_members_of_many_segments_come_from_each_file_once(world: World, m
     first = await reader.members_many(ids[:2], PageRequest(1))
     assert all((len(page.items), page.has_next) == (1, True) for page in first.values())
     assert len(read) <= 3, "nothing is read beyond the page"
+
+
+async def test_exports_hold_members_of_other_kinds_of_people(world: World) -> None:
+    """Fragments by what their persons are in, and persons by what a fragment of theirs is in."""
+    linked, apart = await world.policy("linked", "PDG"), await world.policy("apart")
+    await world.people(("a", ["x"], {"gold": True}), ("b", ["x"], {"new": True}), ("c", [], {"new": True}))
+    of_persons = await world.define("gold persons", "gold = true", linked)
+    of_fragments = await world.define("new fragments", "new = true", apart)
+    await world.run(of_persons, of_fragments)
+
+    async def exported(name: str, policy: str, *ids: str) -> dict[str, set[str]]:
+        new = datasets.NewDataset(name, "EXPORT")
+        target = (await datasets.create(world.database, world.clock, SCOPE, new)).id
+        asked = ask(target, filter=of_members(*ids) if ids else None, merge_policy_id=policy)
+        job = await export(world.database, world.lake, world.clock, asked)
+        assert (job.status, job.errors) == ("SUCCEEDED", [])
+        rows = written(world.lake, target, "profileId, to_json(segmentMembership)")
+        return {who: set(json.loads(memberships or "{}").get("AEPSegments", {})) for who, memberships in rows}
+
+    assert await exported("1", apart, of_persons) == {"CRM:a": {of_persons}, "CRM:b": {of_persons}}
+    ((survivor, _),) = (await world.members(of_persons)).items()
+    assert await exported("2", linked, of_fragments) == {survivor: {of_fragments}, "CRM:c": {of_fragments}}
+    assert await exported("3", linked, of_fragments, of_persons) == {
+        survivor: {of_fragments, of_persons},
+        "CRM:c": {of_fragments},
+    }
+    assert await exported("4", apart) == {
+        "CRM:a": {of_persons},
+        "CRM:b": {of_persons, of_fragments},
+        "CRM:c": {of_fragments},
+    }
