@@ -175,7 +175,7 @@ def _fields(source: CreateAudienceInput | UpdateAudienceInput) -> dict[str, Any]
         for name, value in vars(source).items()
         if name in AudienceFields.__annotations__ and name != "format" and value is not strawberry.UNSET
     }
-    if "expression" in found:
+    if found.get("expression") is not None:
         found["format"] = service_format(given(source.format))
     return found
 

@@ -112,7 +112,14 @@ class Operation:
         self._closed = False
 
     async def read(self, query: Callable[[Any], Awaitable[T]]) -> T:
-        """What `query` finds with the session of this operation, opened when first needed."""
+        """What `query` finds with the session of this operation, opened when first needed.
+
+        It goes on when the field that asks is cancelled, since one beside it failed: a statement that is cut short
+        would take the session away from all others.
+        """
+        return await asyncio.shield(asyncio.create_task(self._read(query)))
+
+    async def _read(self, query: Callable[[Any], Awaitable[T]]) -> T:
         async with self._lock:
             if self._closed:
                 raise RuntimeError("a read began after its operation had ended")

@@ -1,5 +1,6 @@
 """One read for all rows of a level: loaders of one operation, each bound to a function of `services`."""
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from functools import cached_property
@@ -48,6 +49,17 @@ Page = tuple[Any, ...]
 Read = Callable[[Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
 
 
+class Loader(DataLoader[Key, Found]):
+    """A question asked once for all who ask it in one moment.
+
+    When a field fails, those beside it are cancelled, and with them what they wait for: here that is not the answer,
+    since fields elsewhere wait for the same one.
+    """
+
+    def load(self, key: Key) -> "asyncio.Future[Found]":
+        return asyncio.shield(super().load(key))
+
+
 class Loaders:
     """Loaders are questions: `jobs_of_definition.load((definition_id, page_request, filter))`."""
 
@@ -72,71 +84,71 @@ class Loaders:
         return self._by_rule[rule]
 
     @cached_property
-    def dataset(self) -> DataLoader[str, DatasetRow | None]:
+    def dataset(self) -> Loader[str, DatasetRow | None]:
         return self._rows(datasets.get_many)
 
     @cached_property
-    def batch(self) -> DataLoader[str, BatchRow | None]:
+    def batch(self) -> Loader[str, BatchRow | None]:
         return self._rows(datasets.batches_get_many)
 
     @cached_property
-    def fields_of_dataset(self) -> DataLoader[str, list[tuple[str, str]]]:
+    def fields_of_dataset(self) -> Loader[str, list[tuple[str, str]]]:
         async def load(ids: list[str]) -> list[list[tuple[str, str]]]:
             found = await datasets.fields_many(self._lake, self._scope, ids)
             return [found.get(id_, []) for id_ in ids]
 
-        return DataLoader(load)
+        return Loader(load)
 
     @cached_property
-    def merge_policy(self) -> DataLoader[str, MergePolicyRow | None]:
+    def merge_policy(self) -> Loader[str, MergePolicyRow | None]:
         return self._rows(merge_policies.get_many)
 
     @cached_property
-    def folder(self) -> DataLoader[str, FolderRow | None]:
+    def folder(self) -> Loader[str, FolderRow | None]:
         return self._rows(folders.get_many)
 
     @cached_property
-    def audience(self) -> DataLoader[str, AudienceRow | None]:
+    def audience(self) -> Loader[str, AudienceRow | None]:
         return self._rows(audiences.get_many)
 
     @cached_property
-    def dependencies_of_audience(self) -> DataLoader[Page, Slice[AudienceRow]]:
+    def dependencies_of_audience(self) -> Loader[Page, Slice[AudienceRow]]:
         return self._pages(audiences.dependencies_by_audience)
 
     @cached_property
-    def dependency_count_of_audience(self) -> DataLoader[Page, int]:
+    def dependency_count_of_audience(self) -> Loader[Page, int]:
         return self._pages(audiences.dependency_counts)
 
     @cached_property
-    def dependents_of_audience(self) -> DataLoader[Page, Slice[AudienceRow]]:
+    def dependents_of_audience(self) -> Loader[Page, Slice[AudienceRow]]:
         return self._pages(audiences.dependents_by_audience)
 
     @cached_property
-    def definition(self) -> DataLoader[str, definitions.DefinitionView | None]:
+    def definition(self) -> Loader[str, definitions.DefinitionView | None]:
         return self._rows(definitions.get_many)
 
     @cached_property
-    def segment_job(self) -> DataLoader[str, SegmentJobRow | None]:
+    def segment_job(self) -> Loader[str, SegmentJobRow | None]:
         return self._rows(segment_jobs.get_many)
 
     @cached_property
-    def export_job(self) -> DataLoader[str, ExportJobRow | None]:
+    def export_job(self) -> Loader[str, ExportJobRow | None]:
         return self._rows(export_jobs.get_many)
 
     @cached_property
-    def batches_of_export(self) -> DataLoader[Page, Slice[BatchRow]]:
+    def batches_of_export(self) -> Loader[Page, Slice[BatchRow]]:
         return self._pages(export_jobs.batches_by_job)
 
     @cached_property
-    def batch_count_of_export(self) -> DataLoader[Page, int]:
+    def batch_count_of_export(self) -> Loader[Page, int]:
         return self._pages(export_jobs.batch_counts)
 
     @cached_property
-    def preview(self) -> DataLoader[str, PreviewRow | None]:
+    def preview(self) -> Loader[str, PreviewRow | None]:
         return self._rows(previews.get_many)
 
     @cached_property
-    def buckets_of_preview(self) -> DataLoader[str, Sequence[JobBucketRow]]:
+    def buckets_of_preview(self) -> Loader[str, Sequence[JobBucketRow]]:
         """Those that have been read, in the order of the sample."""
 
         async def load(ids: list[str]) -> list[Sequence[JobBucketRow]]:
@@ -144,137 +156,137 @@ class Loaders:
             found = await self._read(lambda session: previews.read_buckets(session, self._scope, rows))
             return [found.get(id_, ()) for id_ in ids]
 
-        return DataLoader(load)
+        return Loader(load)
 
     @cached_property
-    def batches_of_dataset(self) -> DataLoader[Page, Slice[BatchRow]]:
+    def batches_of_dataset(self) -> Loader[Page, Slice[BatchRow]]:
         return self._pages(datasets.batches_by_dataset)
 
     @cached_property
-    def batch_count_of_dataset(self) -> DataLoader[Page, int]:
+    def batch_count_of_dataset(self) -> Loader[Page, int]:
         return self._pages(datasets.batch_counts)
 
     @cached_property
-    def dependencies_of_definition(self) -> DataLoader[Page, Slice[definitions.DefinitionView]]:
+    def dependencies_of_definition(self) -> Loader[Page, Slice[definitions.DefinitionView]]:
         return self._pages(definitions.dependencies_by_definition)
 
     @cached_property
-    def dependency_count_of_definition(self) -> DataLoader[Page, int]:
+    def dependency_count_of_definition(self) -> Loader[Page, int]:
         return self._pages(definitions.dependency_counts)
 
     @cached_property
-    def dependents_of_definition(self) -> DataLoader[Page, Slice[definitions.DefinitionView]]:
+    def dependents_of_definition(self) -> Loader[Page, Slice[definitions.DefinitionView]]:
         return self._pages(definitions.dependents_by_definition)
 
     @cached_property
-    def dependent_count_of_definition(self) -> DataLoader[Page, int]:
+    def dependent_count_of_definition(self) -> Loader[Page, int]:
         return self._pages(definitions.dependent_counts)
 
     @cached_property
-    def jobs_of_definition(self) -> DataLoader[Page, Slice[SegmentJobRow]]:
+    def jobs_of_definition(self) -> Loader[Page, Slice[SegmentJobRow]]:
         return self._pages(segment_jobs.page_by_definition)
 
     @cached_property
-    def job_count_of_definition(self) -> DataLoader[Page, int]:
+    def job_count_of_definition(self) -> Loader[Page, int]:
         return self._pages(segment_jobs.counts_by_definition)
 
     @cached_property
-    def segments_of_job(self) -> DataLoader[Page, Slice[SegmentJobDefinitionRow]]:
+    def segments_of_job(self) -> Loader[Page, Slice[SegmentJobDefinitionRow]]:
         return self._pages(segment_jobs.segments_by_job)
 
     @cached_property
-    def segment_count_of_job(self) -> DataLoader[Page, int]:
+    def segment_count_of_job(self) -> Loader[Page, int]:
         return self._pages(segment_jobs.segment_counts)
 
     @cached_property
-    def schedule(self) -> DataLoader[str, ScheduleRow | None]:
+    def schedule(self) -> Loader[str, ScheduleRow | None]:
         return self._rows(schedules.get_many)
 
     @cached_property
-    def schedules_of_audience(self) -> DataLoader[Page, Slice[ScheduleRow]]:
+    def schedules_of_audience(self) -> Loader[Page, Slice[ScheduleRow]]:
         return self._pages(schedules.page_by_audience)
 
     @cached_property
-    def schedule_count_of_audience(self) -> DataLoader[Page, int]:
+    def schedule_count_of_audience(self) -> Loader[Page, int]:
         return self._pages(schedules.counts_by_audience)
 
     @cached_property
-    def audiences_of_schedule(self) -> DataLoader[Page, Slice[AudienceRow]]:
+    def audiences_of_schedule(self) -> Loader[Page, Slice[AudienceRow]]:
         return self._pages(schedules.audiences_by_schedule)
 
     @cached_property
-    def audience_count_of_schedule(self) -> DataLoader[Page, int]:
+    def audience_count_of_schedule(self) -> Loader[Page, int]:
         return self._pages(schedules.audience_counts)
 
     @cached_property
-    def jobs_of_schedule(self) -> DataLoader[Page, Slice[JobState]]:
+    def jobs_of_schedule(self) -> Loader[Page, Slice[JobState]]:
         return self._pages(jobs.page_by_schedule)
 
     @cached_property
-    def job_count_of_schedule(self) -> DataLoader[Page, int]:
+    def job_count_of_schedule(self) -> Loader[Page, int]:
         return self._pages(jobs.counts_by_schedule)
 
     @cached_property
-    def last_run_of_schedule(self) -> DataLoader[str, ScheduleRunRow | None]:
+    def last_run_of_schedule(self) -> Loader[str, ScheduleRunRow | None]:
         return self._rows(schedules.last_runs)
 
     @cached_property
-    def streaming_eligibility(self) -> DataLoader[str, StreamingEligibility]:
+    def streaming_eligibility(self) -> Loader[str, StreamingEligibility]:
         """By expression, as text."""
 
         async def load(expressions: list[str]) -> list[StreamingEligibility]:
             words = await vocabulary(self._database, self._lake, self._scope)
             return [words.check(expression).streaming for expression in expressions]
 
-        return DataLoader(load)
+        return Loader(load)
 
     @cached_property
-    def members_of_definition(self) -> DataLoader[Page, Slice[Member]]:
+    def members_of_definition(self) -> Loader[Page, Slice[Member]]:
         return by_arguments(lambda ids, arguments: self._profiles.members_many(ids, *arguments))
 
     @cached_property
-    def member_count_of_definition(self) -> DataLoader[Page, int]:
+    def member_count_of_definition(self) -> Loader[Page, int]:
         return by_arguments(lambda ids, arguments: self._profiles.member_counts(ids, *arguments))
 
     @cached_property
-    def payload_of_membership(self) -> DataLoader[Page, dict[str, Any] | None]:
+    def payload_of_membership(self) -> Loader[Page, dict[str, Any] | None]:
         """By (audience, person)."""
         return by_arguments(lambda pairs, _arguments: self._profiles.payloads(pairs))
 
     @cached_property
-    def person(self) -> DataLoader[Page, Person]:
+    def person(self) -> Loader[Page, Person]:
         return by_arguments(lambda keys, _arguments: self._profiles.people(keys))
 
     @cached_property
-    def attributes_of_profile(self) -> DataLoader[Page, dict[str, Any]]:
+    def attributes_of_profile(self) -> Loader[Page, dict[str, Any]]:
         return by_arguments(lambda keys, arguments: self._profiles.attributes(keys, *arguments))
 
     @cached_property
-    def events_of_profile(self) -> DataLoader[Page, Slice[Event]]:
+    def events_of_profile(self) -> Loader[Page, Slice[Event]]:
         return by_arguments(lambda keys, arguments: self._profiles.events(keys, *arguments))
 
     @cached_property
-    def event_count_of_profile(self) -> DataLoader[Page, int]:
+    def event_count_of_profile(self) -> Loader[Page, int]:
         return by_arguments(lambda keys, _arguments: self._profiles.event_counts(keys))
 
     @cached_property
-    def memberships_of_profile(self) -> DataLoader[Page, Slice[Member]]:
+    def memberships_of_profile(self) -> Loader[Page, Slice[Member]]:
         return by_arguments(lambda keys, arguments: self._profiles.memberships(keys, *arguments))
 
     @cached_property
-    def membership_count_of_profile(self) -> DataLoader[Page, int]:
+    def membership_count_of_profile(self) -> Loader[Page, int]:
         return by_arguments(lambda keys, arguments: self._profiles.membership_counts(keys, *arguments))
 
-    def _rows(self, get_many: Callable[..., Awaitable[dict[str, Found]]]) -> DataLoader[str, Found | None]:
+    def _rows(self, get_many: Callable[..., Awaitable[dict[str, Found]]]) -> Loader[str, Found | None]:
         """By id; None for what the tenant does not have."""
 
         async def load(ids: list[str]) -> list[Found | None]:
             found = await self._read(lambda session: get_many(session, self._scope, ids))
             return [found.get(id_) for id_ in ids]
 
-        return DataLoader(load)
+        return Loader(load)
 
-    def _pages(self, fetch: Callable[..., Awaitable[dict[str, Found]]]) -> DataLoader[Page, Found]:
+    def _pages(self, fetch: Callable[..., Awaitable[dict[str, Found]]]) -> Loader[Page, Found]:
         """By parent and arguments: one read for all parents that are asked for with the same arguments."""
 
         async def read(parents: Sequence[str], arguments: Page) -> dict[str, Found]:
@@ -284,7 +296,7 @@ class Loaders:
         return by_arguments(read)
 
 
-def by_arguments(fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Found]]]) -> DataLoader[Page, Found]:
+def by_arguments(fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Found]]]) -> Loader[Page, Found]:
     """By (parent, *arguments): one `fetch(parents, arguments)` for all parents with the same arguments."""
 
     async def load(keys: list[Page]) -> list[Found]:
@@ -296,7 +308,7 @@ def by_arguments(fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Found]]]
             found.update(await _of_all(fetch, these, arguments_))
         return [found[key] for key in keys]
 
-    return DataLoader(load)
+    return Loader(load)
 
 
 async def _of_all(

@@ -35,10 +35,12 @@ def read_time(value: Any) -> datetime:
         raise GraphQLError(f"DateTime cannot be {value!r}: write an ISO 8601 text such as 2026-06-15T12:00:00Z")
     try:
         instant = datetime.fromisoformat(value)
+        return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
     except ValueError:
         message = f"{value!r} is not a time: write it in ISO 8601, such as 2026-06-15T12:00:00Z"
-        raise GraphQLError(message) from None
-    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    except OverflowError:
+        message = f"{value!r} lies outside the years 1 to 9999 in UTC"
+    raise GraphQLError(message) from None
 
 
 def read_big_int(value: Any) -> int:

@@ -174,7 +174,9 @@ async def test_an_external_audience_is_found_by_what_its_maker_calls_it(api: Api
 
 
 async def test_defaults_of_an_external_audience(api: Api) -> None:
-    found = (await create(api, name="Uploaded", type="EXTERNAL_SEGMENT"))["audience"]
+    payload = await create(api, name="Uploaded", type="EXTERNAL_SEGMENT", expression=None, format=None)
+    assert payload["errors"] == []
+    found = payload["audience"]
     assert (found["origin"], found["namespace"]) == ("CUSTOM_UPLOAD", "CustomerAudienceUpload")
     assert (found["ttlInDays"], found["expiresAt"], found["metrics"]) == (30, None, None)
     assert found["id"] == global_id("Audience", found["audienceId"])
