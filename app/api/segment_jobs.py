@@ -30,6 +30,7 @@ from app.api.merge_policies import MergePolicy
 from app.api.profiles import MembershipStatus
 from app.api.scalars import BigInt, given
 from app.services import jobs, segment_jobs
+from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 
 
@@ -37,10 +38,11 @@ from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobR
 class MergePolicyCount:
     count: BigInt = strawberry.field(description="How many people.")
     merge_policy_id: strawberry.Private[str]
+    kept: strawberry.Private[MergePolicyRow | None]
 
-    @resolver(description="The merge policy.")
+    @resolver(description="The merge policy; as it was then, should it be gone.")
     async def merge_policy(self, info: Info) -> MergePolicy:
-        row = await info.context.loaders.merge_policy.load(self.merge_policy_id)
+        row = await info.context.loaders.merge_policy.load(self.merge_policy_id) or self.kept
         if row is None:
             raise LookupError(f"the merge policy {self.merge_policy_id} of a job is gone")
         return MergePolicy.of(row)
@@ -54,13 +56,13 @@ class SegmentJobMetrics:
     total_profiles_by_merge_policy: list[MergePolicyCount] = strawberry.field(description="The same by merge policy.")
 
     @classmethod
-    def of(cls, metrics: Mapping[str, Any]) -> Self:
+    def of(cls, metrics: Mapping[str, Any], policies: Mapping[str, MergePolicyRow]) -> Self:
         return cls(
             total_time=TimeSpan.of(metrics["total_time"]),
             profile_segmentation_time=TimeSpan.of(metrics["profile_segmentation_time"]),
             total_profiles=BigInt(metrics["total_profiles"]),
             total_profiles_by_merge_policy=[
-                MergePolicyCount(count=BigInt(count), merge_policy_id=id_)
+                MergePolicyCount(count=BigInt(count), merge_policy_id=id_, kept=policies.get(id_))
                 for id_, count in sorted(metrics["total_profiles_by_merge_policy"].items())
             ],
         )
@@ -134,7 +136,7 @@ class SegmentJob(Node, Job):
             **job_fields(row),
             all_definitions=row.all_definitions,
             evaluated_at=row.evaluated_at,
-            metrics=None if row.metrics is None else SegmentJobMetrics.of(row.metrics),
+            metrics=None if row.metrics is None else SegmentJobMetrics.of(row.metrics, segment_jobs.policies_of(row)),
         )
 
     @classmethod

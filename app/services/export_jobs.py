@@ -1,7 +1,7 @@
 """Export jobs: checked, created, listed and cancelled here; `export_runs` does what a worker does with one."""
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -23,7 +23,6 @@ from app.services.export_input import (
     TimeRange,
     events_as_json,
     filter_as_json,
-    instant_as_json,
     path_refusals,
 )
 from app.services.expressions import data_sources
@@ -109,7 +108,7 @@ async def queue(
         **jobs.new_columns(scope, now, id_, origin, idempotency_key),
         fields=list(new.fields),
         merge_policy_id=checked.policy.id,
-        merge_policy=policy_as_json(checked.policy),
+        merge_policy=merge_policies.policy_as_json(checked.policy),
         filter=filter_as_json(_definite(new, checked.audiences).filter),
         additional_fields=events_as_json(new.additional_fields),
         schema_name=new.schema_name,
@@ -150,21 +149,9 @@ def _definite(new: NewExport, audiences: Sequence[AudienceRow]) -> NewExport:
     return replace(new, filter=replace(new.filter, segments=segments))
 
 
-def policy_as_json(policy: MergePolicyRow) -> dict[str, Any]:
-    """A merge policy as a job keeps it."""
-    names = MergePolicyRow.__table__.c.keys()  # type: ignore[attr-defined]
-    values = {name: getattr(policy, name) for name in names if name not in {"organisation", "sandbox"}}
-    return {name: instant_as_json(value) if isinstance(value, datetime) else value for name, value in values.items()}
-
-
-def policy_from_json(tenant: Tenant, kept: Mapping[str, Any]) -> MergePolicyRow:
-    times = {name: datetime.fromisoformat(kept[name]) for name in ("created_at", "updated_at")}
-    return MergePolicyRow(organisation=tenant.organisation, sandbox=tenant.sandbox, **{**kept, **times})
-
-
 def policy_of(job: ExportJobRow) -> MergePolicyRow:
     """The merge policy as the job has it, whatever has become of it since."""
-    return policy_from_json(Tenant(job.organisation, job.sandbox), job.merge_policy)
+    return merge_policies.policy_from_json(Tenant(job.organisation, job.sandbox), job.merge_policy)
 
 
 async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> ExportJobRow:

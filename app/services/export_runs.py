@@ -30,10 +30,10 @@ from app.services.export_input import (
     split_event_fields,
     split_fields,
 )
-from app.services.export_jobs import policy_as_json, policy_from_json, policy_of
+from app.services.export_jobs import policy_of
 from app.services.expressions import data_sources
 from app.services.memberships import Heads, read_heads
-from app.services.merge_policies import rule_of
+from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
 from app.services.progress import Progress, span
 from app.services.rows import select_rows
 from app.storage.database import Database

@@ -1,18 +1,19 @@
 """Merge policies: how fragments of one profile become one view. Every sandbox has a default one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal, TypedDict
 
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import func, or_, select
 from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.profiles import MergeRule
 from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
-from app.scope import Scope
+from app.scope import Scope, Tenant
 from app.services.names import refuse_bad_name
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.rows import as_row, get_rows, select_rows
@@ -23,12 +24,15 @@ from app.storage.tables.datasets import DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
 
 DEFAULT_POLICY_ID = "default"
 _POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
 _EXPORTS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+_SEGMENT_JOBS: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
 _NAMED = 20
 _ORDER = Order("CREATED", (Key(MergePolicyRow.__table__.c.created_at), Key(MergePolicyRow.__table__.c.id)))  # type: ignore[attr-defined]
 
@@ -52,6 +56,19 @@ class PolicyChanges(TypedDict, total=False):
     identity_graph: str
     datasets: Sequence[str]
     is_default: bool
+
+
+def policy_as_json(policy: MergePolicyRow) -> dict[str, Any]:
+    """A merge policy as a job keeps it."""
+    names = [column.key for column in _POLICIES if column.key not in {"organisation", "sandbox"}]
+    values = {name: getattr(policy, name) for name in names}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+def policy_from_json(tenant: Tenant, kept: Mapping[str, Any]) -> MergePolicyRow:
+    """The merge policy that a job of the tenant has kept."""
+    times = {name: datetime.fromisoformat(kept[name]) for name in ("created_at", "updated_at")}
+    return MergePolicyRow(**{**kept, **times, "organisation": tenant.organisation, "sandbox": tenant.sandbox})
 
 
 async def ensure_default(database: Database, clock: Clock, scope: Scope) -> MergePolicyRow:
@@ -197,7 +214,7 @@ async def update(
 
 
 async def delete(database: Database, scope: Scope, id: str, etag: str | None = None) -> None:
-    """Raises `HasDependents` while audiences or unfinished exports use it, and `Refusal` for the default policy."""
+    """Raises `HasDependents` while audiences or unfinished jobs use it, and `Refusal` for the default policy."""
     async with database.write(scope.tenant) as session:
         current = await _required(session, scope, id, etag)
         if current.is_default:
@@ -216,6 +233,18 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
         if live:
             message = f"the export jobs {', '.join(live)} use it: wait until they end, or cancel them first"
             raise HasDependents(message, [("ExportJob", job) for job in live], ("id",))
+        parts = within(select(_PARTS.job_id), SegmentJobDefinitionRow, scope.tenant).join(
+            SegmentJobRow,
+            and_(
+                _SEGMENT_JOBS.organisation == _PARTS.organisation,
+                _SEGMENT_JOBS.sandbox == _PARTS.sandbox,
+                _SEGMENT_JOBS.id == _PARTS.job_id,
+            ),
+        )
+        using = parts.where(_PARTS.merge_policy_id == id, _SEGMENT_JOBS.status.in_(WAITING | RUNNING)).distinct()
+        if live := list(await session.scalars(using.order_by(_PARTS.job_id).limit(_NAMED))):
+            message = f"the segment jobs {', '.join(live)} use it: wait until they end, or cancel them first"
+            raise HasDependents(message, [("SegmentJob", job) for job in live], ("id",))
         await session.execute(
             within(delete_rows(MergePolicyRow), MergePolicyRow, scope.tenant).where(_POLICIES.id == id)
         )

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import takewhile
 from typing import Any
 
@@ -74,7 +74,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         row = PreviewRow(
             **jobs.new_columns(scope, now, new_id(now)),
             expression=text,
-            merge_policy=_frozen(policy),
+            merge_policy=merge_policies.policy_as_json(policy),
             graph_type="PDG" if "PDG" in (new.graph_type, policy.identity_graph) else "NONE",
             exclude_opt_out=new.exclude_opt_out,
         )
@@ -116,9 +116,7 @@ def figures(row: PreviewRow) -> Estimate | None:
 
 def policy_of(row: PreviewRow) -> MergePolicyRow:
     """The merge policy as it was when the preview was made."""
-    kept = row.merge_policy
-    times = {name: datetime.fromisoformat(kept[name]) for name in ("created_at", "updated_at")}
-    return MergePolicyRow(**{"organisation": row.organisation, "sandbox": row.sandbox, **kept, **times})
+    return merge_policies.policy_from_json(Tenant(row.organisation, row.sandbox), row.merge_policy)
 
 
 def rule_of(row: PreviewRow) -> MergeRule:
@@ -243,10 +241,3 @@ async def _refuse_too_many(session: AsyncSession, scope: Scope) -> None:
     if under_way >= MOST_UNDER_WAY:
         message = f"{under_way} previews of this sandbox have not ended: cancel those of no more use, or wait for them"
         raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
-
-
-def _frozen(policy: MergePolicyRow) -> dict[str, Any]:
-    names = ("id", "name", "method", "identity_graph", "datasets", "is_default", "revision")
-    users = ("created_by", "last_modified_by")
-    times = {name: getattr(policy, name).isoformat() for name in ("created_at", "updated_at")}
-    return {name: getattr(policy, name) for name in (*names, *users)} | times

@@ -20,13 +20,14 @@ from app.scope import Scope
 from app.services.expressions import data_sources, read_segments
 from app.services.memberships import Heads, read_heads
 from app.services.merge_policies import get_many as get_policies
-from app.services.merge_policies import rule_of
+from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
 from app.services.progress import Progress
 from app.services.rows import select_rows
 from app.services.segment_jobs import freeze_definitions
 from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobStatus
+from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
 
@@ -109,6 +110,10 @@ async def prepare(job_run: JobRun, lake: Lake, progress: Progress) -> Run | None
         policies = await get_policies(session, scope, {part.merge_policy_id for part in parts.values()})
         datasets = await data_sources(session, scope)
         pinned = job.snapshot or {}
+        # A later attempt has the policies of the first, whatever has become of them since.
+        policies |= {
+            id_: policy_from_json(job_run.tenant, kept) for id_, kept in pinned.get("merge_policies", {}).items()
+        }
         heads = await read_heads(session, scope, pinned.get("heads"), pinned.get("turn", 0), pinned.get("graphs"))
         audiences = {row.id: row for row in await _audiences(session, scope)}
         aliases = (await read_segments(session, scope)).aliases
@@ -116,7 +121,7 @@ async def prepare(job_run: JobRun, lake: Lake, progress: Progress) -> Run | None
     tenant = lake.tenant(job_run.tenant)
     if job.snapshot is None:
         snapshots = await asyncio.to_thread(open_snapshots, tenant, rules, datasets, progress.view, progress.threads)
-        pinned = _pinned(job_run.clock(), snapshots, heads, parts, audiences)
+        pinned = _pinned(job_run.clock(), policies, snapshots, heads, parts, audiences)
         total = sum(snapshot.total_profiles for snapshot in snapshots.values())
         evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
         await job_run.update(snapshot=pinned, evaluated_at=evaluated_at, total_profiles=total)
@@ -143,6 +148,7 @@ async def _freeze(job_run: JobRun, scope: Scope) -> None:
 
 def _pinned(
     now: datetime,
+    policies: Mapping[str, MergePolicyRow],
     snapshots: Mapping[str, Snapshot],
     heads: Heads,
     parts: Mapping[str, Any],
@@ -152,6 +158,7 @@ def _pinned(
     expired = {id_ for id_, row in audiences.items() if row.expires_at is not None and row.expires_at <= now}
     return {
         "evaluated_at": now.isoformat(),
+        "merge_policies": {id_: policy_as_json(policy) for id_, policy in policies.items()},
         "lake": {id_: snapshot.pinned for id_, snapshot in snapshots.items()},
         "heads": {id_: run_id for id_, run_id in heads.runs.items() if id_ not in expired},
         "graphs": dict(heads.graphs),

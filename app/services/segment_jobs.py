@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.errors import ErrorCode, Refusal, Refusals
-from app.scope import Scope
-from app.services import jobs
+from app.scope import Scope, Tenant
+from app.services import jobs, merge_policies
 from app.services.filters import OrderBy
 from app.services.paging import Key, Order, PageRequest, Slice, fetch_pages
 from app.services.rows import as_row, get_rows, select_rows
@@ -20,6 +20,7 @@ from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
+from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
 
@@ -143,6 +144,12 @@ async def freeze_definitions(
     if rows:
         await session.execute(insert(SegmentJobDefinitionRow), rows)
     return {row["definition_id"] for row in rows}
+
+
+def policies_of(job: SegmentJobRow) -> dict[str, MergePolicyRow]:
+    """The merge policies as the job has them, by id, whatever has become of them since; none before it has begun."""
+    tenant, kept = Tenant(job.organisation, job.sandbox), (job.snapshot or {}).get("merge_policies", {})
+    return {id_: merge_policies.policy_from_json(tenant, policy) for id_, policy in kept.items()}
 
 
 async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> SegmentJobRow:

@@ -1,7 +1,12 @@
 """Merge policies over the API: made, changed, deleted, and refused with nothing changed."""
 
+from datetime import timedelta
 from typing import Any
 
+from app.api.context import ApiParts
+from app.services.segment_runs import run_segment_job
+from app.storage.claims import claim_next
+from app.storage.job_runs import JobRun
 from tests.api.conftest import Api
 
 FIELDS = "mergePolicy { mergePolicyId name method identityGraph isDefault etag datasets { datasetId } }"
@@ -75,3 +80,33 @@ async def test_a_policy_in_use_is_not_deleted_and_another_sandbox_does_not_see_i
     elsewhere = (await api.within("dev").query(DELETE, input={"id": id_}))["deleteMergePolicy"]["errors"]
     assert [error["code"] for error in elsewhere] == ["NOT_FOUND"]
     assert id_ in [policy["mergePolicyId"] for policy in await all_policies(api)]
+
+
+async def test_a_job_keeps_the_policy_that_it_ran_under(api: Api, parts: ApiParts) -> None:
+    await api.loaded()
+    policy = (await made(api, name="Then", method="TIMESTAMP_ORDERED"))["mergePolicy"]["mergePolicyId"]
+    document = """mutation ($input: CreateSegmentDefinitionInput!) { createSegmentDefinition(input: $input) {
+      definition { segmentId } errors { message } } }"""
+    asked = {"name": "A", "expression": "xEvent.sum(dollars) > 500", "mergePolicyId": policy}
+    segment = (await api.query(document, input=asked))["createSegmentDefinition"]["definition"]["segmentId"]
+
+    async def run() -> None:
+        claim = await claim_next(parts.database, parts.clock, owner="test", lease=timedelta(seconds=60))
+        assert claim is not None
+        await run_segment_job(JobRun(parts.database, parts.clock, claim), parts.lake, 1)
+
+    job = await api.start(segment)
+    await run()
+    later = await api.start(segment)
+    moved = """mutation ($id: ID!) { updateSegmentDefinition(input: {id: $id, mergePolicyId: "default"}) {
+      errors { message } } }"""
+    assert (await api.query(moved, id=segment))["updateSegmentDefinition"]["errors"] == []
+    (refused,) = (await api.query(DELETE, input={"id": policy}))["deleteMergePolicy"]["errors"]
+    message = f"the segment jobs {later} use it: wait until they end, or cancel them first"
+    assert (refused["code"], refused["message"]) == ("HAS_DEPENDENTS", message)
+    await run()
+    assert (await api.query(DELETE, input={"id": policy}))["deleteMergePolicy"]["errors"] == []
+    document = "query ($id: ID!) { segmentJob(id: $id) { status metrics { totalProfilesByMergePolicy { %s } } } }"
+    found = await api.query(document % "count mergePolicy { mergePolicyId name }", id=job)
+    counts = [{"count": 2, "mergePolicy": {"mergePolicyId": policy, "name": "Then"}}]
+    assert found["segmentJob"] == {"status": "SUCCEEDED", "metrics": {"totalProfilesByMergePolicy": counts}}

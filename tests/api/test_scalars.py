@@ -24,13 +24,13 @@ def test_times_are_read_as_utc(text: str) -> None:
 def test_what_is_no_time_is_refused_with_the_value(value: object) -> None:
     with pytest.raises(GraphQLError, match="2026-06-15T12:00:00Z") as refused:
         read_time(value)
+    assert repr(value) in str(refused.value)
 
 
 @pytest.mark.parametrize("value", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
 def test_times_outside_the_calendar(value: str) -> None:
     with pytest.raises(GraphQLError, match="lies outside the years 1 to 9999 in UTC"):
         read_time(value)
-    assert repr(value) in str(refused.value)
 
 
 @pytest.mark.parametrize("value", [True, "1", 1.5, 2**53, -(2**53), None])
