@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import strawberry
 
 from app.errors import ErrorCode, Refusal
+from app.services.names import is_text
 
 if TYPE_CHECKING:
     from app.api.context import Operation
@@ -40,7 +41,7 @@ def split_id(value: str) -> tuple[str | None, str]:
         name, colon, raw = base64.b64decode(value, validate=True).decode().partition(":")
     except (ValueError, binascii.Error):
         return None, value
-    known = colon and name in node_types()
+    known = colon and name in node_types() and is_text(raw)
     return (name, raw) if known else (None, value)
 
 

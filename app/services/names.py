@@ -7,6 +7,18 @@ from app.errors import ErrorCode, Refusal
 LONGEST_NAME = 255
 
 
+def is_text(value: str) -> bool:
+    """Whether databases and files keep it: no NUL character, no half of a surrogate pair.
+
+    >>> is_text("Zoë 🙂"), is_text("a\0b"), is_text("\ud83d")
+    (True, False, False)
+    """
+    try:
+        return b"\0" not in value.encode()
+    except UnicodeEncodeError:
+        return False
+
+
 def refuse_bad_name(name: str, refusals: list[Refusal]) -> None:
     """Adds a refusal when the name is empty, padded or too long."""
     if not name.strip():

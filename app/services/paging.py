@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import ErrorCode, Refusal
+from app.services.names import is_text
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 500
@@ -100,6 +101,8 @@ def decode_cursor(order: str, cursor: str, argument: str) -> Cursor:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         name, *plain = json.loads(packed)
         values = tuple(datetime.fromisoformat(value["t"]) if isinstance(value, dict) else value for value in plain)
+        if not all(map(_may_be_compared, values)):
+            raise ValueError
     except (ValueError, binascii.Error, TypeError, KeyError):
         message = f"{cursor!r} is not a cursor: send back one that a page of this list gave"
         raise Refusal(ErrorCode.INVALID_INPUT, message, (argument,)) from None
@@ -107,6 +110,19 @@ def decode_cursor(order: str, cursor: str, argument: str) -> Cursor:
         message = f"the cursor belongs to a list in the order {name}, and this one is in the order {order}"
         raise Refusal(ErrorCode.INVALID_INPUT, message, (argument,))
     return values
+
+
+def _may_be_compared(value: Any) -> bool:
+    """Whether a database takes it: text that it keeps, numbers of 64 bits, times with a zone."""
+    match value:
+        case str():
+            return is_text(value)
+        case int():
+            return -(2**63) <= value < 2**63
+        case datetime():
+            return value.tzinfo is not None
+        case _:
+            return False
 
 
 async def fetch_page(
