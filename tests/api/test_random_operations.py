@@ -1,4 +1,4 @@
-"""Whatever is sent, nothing is an internal error. For long: `pytest -n0 --timeout 0 --operations 5000 --seed 7` of it."""
+"""Whatever is sent, nothing is an internal error. For long: `pytest -n0 --timeout 0 --operations 5000 --seed 7`."""
 
 import asyncio
 from collections import Counter
