@@ -113,7 +113,8 @@ def decode_cursor(order: str, cursor: str, argument: str) -> Cursor:
 
 
 def _may_be_compared(value: Any) -> bool:
-    """Whether a database takes it: text that it keeps, numbers of 64 bits, times with a zone."""
+    """Whether a database takes it: text that it keeps, numbers of 64 bits, times with a zone. Each list knows which of
+    them it has, or what else."""
     match value:
         case str():
             return is_text(value)
@@ -122,7 +123,7 @@ def _may_be_compared(value: Any) -> bool:
         case datetime():
             return value.tzinfo is not None
         case _:
-            return False
+            return True
 
 
 async def fetch_page(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from app.engine.membership import BucketCounts, Membership, MembershipFiles, counts, next_membership
+from app.engine.membership import BucketCounts, Membership, MembershipFiles, MembershipLost, counts, next_membership
 from tests.engine.sandbox import Sandbox
 
 START = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -49,5 +49,5 @@ def test_files_give_back_what_was_written(sandbox: Sandbox) -> None:
     assert files.read("run", 7, name) == {"a": first, "b": second}
     assert files.read("run", 7, name, ["b", "unknown"]) == {"b": second}
     assert [path.name for path in sandbox.lake.membership("run").iterdir()] == [name]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(MembershipLost):
         files.read("run", 7, "7-1.parquet")
