@@ -63,7 +63,7 @@ async def test_in_global_ids_and_cursors(api: Api) -> None:
     }
     time = {"t": "2026-06-15T12:00:00+00:00"}
     for keys in ([time, NUL], [time, 2**63], [{"t": "2026-06-15T12:00:00"}, "a"], [time, 1.5], [time, ["a"]]):
-        packed = json.dumps(["CREATED", *keys]).encode()
+        packed = json.dumps(["CREATED_AT DESC", *keys]).encode()
         cursor = base64.urlsafe_b64encode(packed).decode().rstrip("=")
         answer = await api.answer("query ($after: String) { audiences(after: $after) { nodes { id } } }", after=cursor)
         message = f"{cursor!r} is not a cursor: send back one that a page of this list gave"
