@@ -207,12 +207,18 @@ def _place(order: Order, request: PageRequest) -> Cursor | None:
     argument = "before" if request.backward else "after"
     place = decode_cursor(order.name, request.cursor, argument)
     fits = len(place) == len(order.keys) and all(
-        isinstance(value, key.column.type.python_type) for key, value in zip(order.keys, place, strict=True)
+        isinstance(value, _type_of(key)) for key, value in zip(order.keys, place, strict=True)
     )
     if not fits:
         message = f"{request.cursor!r} is not a cursor: send back one that a page of this list gave"
         raise Refusal(ErrorCode.INVALID_INPUT, message, (argument,))
     return place
+
+
+def _type_of(key: Key) -> type:
+    """What the key's values are. Columns of SQLModel's own text type say that they hold any object."""
+    type_: type = key.column.type.python_type
+    return str if type_ is object else type_
 
 
 def _sorted(key: Key, backward: bool) -> ColumnElement[Any]:
