@@ -57,7 +57,10 @@ class Loader(DataLoader[Key, Found]):
     """
 
     def load(self, key: Key) -> "asyncio.Future[Found]":
-        return asyncio.shield(super().load(key))
+        answer = asyncio.shield(super().load(key))
+        # Of a field that was cancelled nobody hears of the refusal any more, which is no fault to log.
+        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return answer
 
 
 class Loaders:

@@ -94,7 +94,7 @@ class RandomOperations:
             for value in data:
                 self.learn(value)
         elif isinstance(data, dict):
-            if isinstance(data.get("id"), str):
+            if isinstance(data.get("id"), str) and "__typename" in data:
                 self._ids[data["__typename"]].append(data["id"])
             for name, value in data.items():
                 if name in {"etag", "cursor", "endCursor"} and isinstance(value, str):
