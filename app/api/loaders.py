@@ -57,10 +57,12 @@ class Loader(DataLoader[Key, Found]):
     """
 
     def load(self, key: Key) -> "asyncio.Future[Found]":
-        answer = asyncio.shield(super().load(key))
-        # Of a field that was cancelled nobody hears of the refusal any more, which is no fault to log.
-        answer.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return answer
+        answer = super().load(key)
+        shielded = asyncio.shield(answer)
+        # When all who asked were cancelled nobody hears of a refusal, which is no fault to log.
+        for future in (answer, shielded):
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return shielded
 
 
 class Loaders:
