@@ -160,7 +160,11 @@ async def _heads(sandbox: _Sandbox) -> AsyncIterator[Finding]:
         (run_id, list(heads.names.get(run_id, {}).values()), {id_ for id_, run in heads.runs.items() if run == run_id})
         for run_id in sorted(set(heads.runs.values()))
     ]
-    places += [(patch_run(patch.turn), [patch.file], heads.patched(bucket)) for bucket, patch in heads.patches.items()]
+    places += [
+        # A patch outlives the audiences that were deleted since.
+        (patch_run(patch.turn), [patch.file], heads.patched(bucket) & names.keys())
+        for bucket, patch in heads.patches.items()
+    ]
     for run_id, files, audiences in places:
         folder = sandbox.lake.tenant(sandbox.tenant).membership(run_id)
         lost = await asyncio.to_thread(unreadable, folder, files) if audiences else []

@@ -14,7 +14,7 @@ from app.clock import FixedClock, utc_now
 from app.engine.delta import append
 from app.engine.lake import Lake
 from app.engine.membership import MembershipLost
-from app.services import datasets, segment_jobs
+from app.services import datasets, definitions, segment_jobs
 from app.services.doctor import Finding, examine
 from app.services.paging import PageRequest
 from app.services.profiles import ProfileReader
@@ -174,6 +174,16 @@ async def test_streamed_memberships(gateway: Gateway, found: Found) -> None:
     assert await found() == [("heads: acme/prod", problem)]
     await gateway.job()
     assert await found() == [], "the job has replaced them"
+
+
+async def test_streamed_memberships_of_nobody_any_more(gateway: Gateway, found: Found) -> None:
+    await gateway.people([{"id": "1", "tier": "gold"}])
+    gold = await gateway.define("Gold", 'tier = "gold"')
+    await gateway.people([{"id": "2", "tier": "gold"}])
+    await gateway.stream()
+    await definitions.delete(gateway.database, gateway.clock, SCOPE, gold)
+    a_file(gateway.files.lake.folder / "membership").unlink()
+    assert await found() == []
 
 
 async def test_jobs_that_nobody_works_on(database: Database, clock: FixedClock, define: Define, found: Found) -> None:
