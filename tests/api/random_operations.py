@@ -106,7 +106,6 @@ class RandomOperations:
         for argument, definition in field.args.items():
             if isinstance(definition.type, GraphQLNonNull) or self._random.random() < 0.4:
                 variable = f"v{len(variables)}"
-                variables[variable] = str(definition.type), None
                 variables[variable] = str(definition.type), self._value(argument, definition.type)
                 given.append(f"{argument}: ${variable}")
         arguments = f"({', '.join(given)})" if given else ""
