@@ -29,11 +29,11 @@ from app.errors import (
     Refusals,
     Severity,
 )
-from app.pql.checker import check
-from app.pql.json_form import to_json
-from app.pql.json_reader import from_json
-from app.pql.parser import parse
-from app.pql.printer import print_tree
+from app.pql.check.checker import check
+from app.pql.syntax.json_reader import from_json
+from app.pql.syntax.json_writer import to_json
+from app.pql.syntax.parser import parse
+from app.pql.syntax.printer import print_tree
 from app.scope import Scope
 from app.settings import InvalidSettings, Settings, load_settings
 
@@ -141,7 +141,7 @@ def ingest(
     sandbox: Sandbox = "prod",
 ) -> None:
     """Add a file to a dataset: all of its good rows, or nothing."""
-    from app.services.uploads import FORMATS, ingest_file
+    from app.services.datasets.uploads import FORMATS, ingest_file
 
     chosen = format or next((name for name in [*FORMATS] if f".{name}" in file.suffixes), None)
     if chosen is None or chosen not in FORMATS:
@@ -213,7 +213,7 @@ def evaluate(
     time: TimeColumn = "timestamp",
 ) -> None:
     """Print `expression<TAB>ids` for each expression, or `ERROR line:column kind message`."""
-    from app.engine.trial import evaluate_trial, load_trial
+    from app.engine.run.adhoc import evaluate_trial, load_trial
 
     trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
     instant = utc_now() if now is None else now.replace(tzinfo=now.tzinfo or UTC)
@@ -240,7 +240,7 @@ def check_expression(
     time: TimeColumn = "timestamp",
 ) -> None:
     """Print the canonical text of each expression, or its errors; the files say what fields there are."""
-    from app.engine.trial import load_trial
+    from app.engine.run.adhoc import load_trial
 
     trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
     failed = False

@@ -9,11 +9,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from app.engine.shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
+from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.parts import Parts, working
 from app.scope import Scope
-from app.services import audiences, definitions, jobs, segment_jobs
-from app.services.uploads import ingest_file
+from app.services.audiences import computed as definitions
+from app.services.audiences import reads as audiences
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs import shared as jobs
+from app.services.jobs.segment import requests as segment_jobs
 
 SCOPE = Scope("default", "prod", user="demo")
 

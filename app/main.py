@@ -10,10 +10,10 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from app.api.context import ApiParts, Limits
-from app.api.page import missing_reason
-from app.api.routes import api_routes
+from app.api.transport.page import missing_reason
+from app.api.transport.routes import api_routes
 from app.clock import Clock, utc_now
-from app.engine.lake import scratch_folder
+from app.engine.store.lake import scratch_folder
 from app.parts import open_parts, working
 from app.settings import Settings
 from app.storage.database import read_url

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.clock import Clock, utc_now
-from app.engine.lake import Lake
-from app.services.doctor import Finding, examine
-from app.services.retention import Keep
+from app.engine.store.lake import Lake
+from app.services.maintenance.doctor import Finding, examine
+from app.services.maintenance.retention import Keep
 from app.settings import Settings
 from app.storage.changes import Changes
 from app.storage.database import Database, is_unavailable
-from app.worker.housekeeping import House
-from app.worker.loop import Worker
+from app.worker.jobs import Worker
+from app.worker.maintenance import House
 from app.worker.scheduler import keep_time
 from app.worker.streaming import TURNS_AT_ONCE, StreamingLane
 

@@ -31,11 +31,12 @@ from pyroaring import BitMap
 from sqlalchemy import select, text, update
 
 from app.clock import utc_now
-from app.engine.membership import MembershipFiles
+from app.engine.members.membership import MembershipFiles
 from app.parts import Parts, open_parts
 from app.scope import Scope
-from app.services import definitions, segment_jobs
-from app.services.uploads import ingest_file
+from app.services.audiences import computed as definitions
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from app.storage.changes import read_updates
 from app.storage.tables.audiences import AudienceRow

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.engine.evaluate import EvaluationError, evaluate
-from app.engine.plan import Plan
-from app.engine.trial import Trial, load_trial
-from app.pql.checker import check
+from app.engine.plan.plan import Plan
+from app.engine.run.adhoc import Trial, load_trial
+from app.pql.check.checker import check
 from app.pql.core import Builder
 from tests.expressions import EVENT, KEYS, NUMBERS, PROFILE, SEGMENTS, TEXTS, E, text
 from tests.oracle import DAY, Oracle, civil, day_number, month_days

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.trial import evaluate_trial, load_trial
+from app.engine.run.adhoc import evaluate_trial, load_trial
 
 ROOT = Path(__file__).parents[1]
 PEOPLE = '{"_id": "00001", "income": 10}\n{"_id": "00002", "income": 3}\n'

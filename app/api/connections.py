@@ -9,7 +9,7 @@ from graphql import FieldNode
 from app.api.context import Info
 from app.api.described import resolver
 from app.api.scalars import BigInt, given
-from app.services.paging import PageRequest, Slice, page_request
+from app.services.lists.paging import PageRequest, Slice, page_request
 
 T = TypeVar("T")
 Item = TypeVar("Item")

@@ -12,13 +12,13 @@ from uuid import uuid4
 import strawberry
 
 from app.api.loaders import Loaders
-from app.api.metrics import Metrics
+from app.api.transport.metrics import Metrics
 from app.clock import Clock
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
-from app.services.profiles import ProfileReader
-from app.services.search import SearchIndexes
+from app.services.people.profiles import ProfileReader
+from app.services.search.find import SearchIndexes
 from app.storage.changes import Changes
 from app.storage.database import Database
 

@@ -10,7 +10,7 @@ import strawberry
 from app.api.described import enum_value
 from app.api.global_ids import need_id
 from app.api.scalars import given
-from app.services import filters
+from app.services.lists import filters
 
 
 @strawberry.enum(description="Direction of an order.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import strawberry
 
 from app.errors import ErrorCode, Refusal
-from app.services.names import is_text
+from app.services.lists.validation import is_text
 
 if TYPE_CHECKING:
     from app.api.context import Operation

@@ -22,9 +22,9 @@ from strawberry.types import ExecutionContext
 
 from app.api.context import Caller, Limits, Operation
 from app.api.errors import client_error
-from app.api.metrics import Measured
+from app.api.transport.metrics import Measured
 from app.errors import ErrorCode
-from app.services.names import is_text
+from app.services.lists.validation import is_text
 
 DOCUMENTS_KEPT = 512
 LONGEST_KEPT = 20_000

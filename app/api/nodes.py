@@ -9,7 +9,7 @@ from app.api.context import Info
 from app.api.described import resolver
 from app.api.global_ids import Node, fetch_node
 from app.errors import ErrorCode, Refusal
-from app.services.paging import LARGEST_PAGE
+from app.services.lists.paging import LARGEST_PAGE
 
 GlobalId = Annotated[strawberry.ID, strawberry.argument(description="Global id, as `id` of any object gives it.")]
 GlobalIds = Annotated[list[strawberry.ID], strawberry.argument(description=f"Global ids, at most {LARGEST_PAGE}.")]

@@ -4,25 +4,25 @@ from functools import cache
 
 import strawberry
 
-from app.api.audience_writes import AudienceMutations
-from app.api.audiences import AudienceQueries, AudienceSubscriptions
 from app.api.context import Limits
-from app.api.datasets import DatasetMutations, DatasetQueries
-from app.api.definitions import DefinitionMutations, DefinitionQueries
 from app.api.errors import ERROR_TYPES
-from app.api.export_jobs import ExportJobMutations, ExportJobQueries, ExportJobSubscriptions
-from app.api.folders import FolderMutations, FolderQueries
-from app.api.jobs import JobSubscriptions
 from app.api.limits import GatewaySchema, extensions
-from app.api.merge_policies import MergePolicyMutations, MergePolicyQueries
 from app.api.nodes import NodeQueries
-from app.api.pql import PqlQueries
-from app.api.previews import PreviewMutations, PreviewQueries, PreviewSubscriptions
-from app.api.profiles import ProfileQueries
+from app.api.resources.audience_writes import AudienceMutations
+from app.api.resources.audiences import AudienceQueries, AudienceSubscriptions
+from app.api.resources.datasets import DatasetMutations, DatasetQueries
+from app.api.resources.definitions import DefinitionMutations, DefinitionQueries
+from app.api.resources.export_jobs import ExportJobMutations, ExportJobQueries, ExportJobSubscriptions
+from app.api.resources.folders import FolderMutations, FolderQueries
+from app.api.resources.jobs import JobSubscriptions
+from app.api.resources.merge_policies import MergePolicyMutations, MergePolicyQueries
+from app.api.resources.pql import PqlQueries
+from app.api.resources.previews import PreviewMutations, PreviewQueries, PreviewSubscriptions
+from app.api.resources.profiles import ProfileQueries
+from app.api.resources.schedules import ScheduleMutations, ScheduleQueries
+from app.api.resources.search import SearchQueries
+from app.api.resources.segment_jobs import SegmentJobMutations, SegmentJobQueries, SegmentJobSubscriptions
 from app.api.scalars import CONFIG
-from app.api.schedules import ScheduleMutations, ScheduleQueries
-from app.api.search import SearchQueries
-from app.api.segment_jobs import SegmentJobMutations, SegmentJobQueries, SegmentJobSubscriptions
 
 
 @strawberry.type(description="What can be read.")

@@ -11,12 +11,12 @@ from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
-from app.engine.profiles import MergeRule
+from app.engine.people.profiles import MergeRule
 from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope, Tenant
-from app.services.names import refuse_bad_name
-from app.services.paging import Key, Order, PageRequest, Slice, fetch_page
-from app.services.rows import as_row, get_rows, select_rows
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
+from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.validation import refuse_bad_name
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow

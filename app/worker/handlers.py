@@ -3,10 +3,10 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from app.engine.lake import Lake
-from app.services.export_runs import run_export_job
-from app.services.preview_runs import run_preview
-from app.services.segment_runs import run_segment_job
+from app.engine.store.lake import Lake
+from app.services.jobs.export.run import run_export_job
+from app.services.jobs.preview.run import run_preview
+from app.services.jobs.segment.run import run_segment_job
 from app.storage.job_runs import JobRun
 
 

@@ -5,7 +5,7 @@ import logging
 from contextlib import suppress
 
 from app.clock import Clock
-from app.services.schedule_runs import due, next_due, run_due
+from app.services.schedules.run import due, next_due, run_due
 from app.storage.changes import SCHEDULES, Changes, Wakeups
 from app.storage.database import Database, is_unavailable
 

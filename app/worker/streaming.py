@@ -9,9 +9,9 @@ from contextlib import suppress
 from datetime import timedelta
 
 from app.clock import Clock
-from app.engine.lake import Lake
-from app.engine.local import Cancelled
-from app.services.streaming import run_turn
+from app.engine.run.buckets import Cancelled
+from app.engine.store.lake import Lake
+from app.services.streaming.turn import run_turn
 from app.storage.changes import STREAMS, Changes, Wakeups
 from app.storage.claims import LeaseLost
 from app.storage.database import Database, is_unavailable

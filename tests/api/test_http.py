@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api import http
 from app.api.context import ApiParts
-from app.api.http import LARGEST_BODY
-from app.services import datasets
+from app.api.transport import http
+from app.api.transport.http import LARGEST_BODY
+from app.services.datasets import datasets
 from tests.api.conftest import CSV, Api
 
 VIEWER = "{ viewer { organisation sandbox } }"

@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from app.api.context import ApiParts
-from app.services.segment_runs import run_segment_job
+from app.services.jobs.segment.run import run_segment_job
 from app.storage.claims import claim_next
 from app.storage.job_runs import JobRun
 from tests.api.conftest import Api

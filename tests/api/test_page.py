@@ -6,7 +6,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app.api.page import asset_routes, graphiql_response, missing_reason
+from app.api.transport.page import asset_routes, graphiql_response, missing_reason
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.clock import FixedClock
-from app.worker.loop import Worker
+from app.worker.jobs import Worker
 from tests.api.conftest import Api
 from tests.api.test_folders import PUT, make
 from tests.databases import count_statements

@@ -15,7 +15,7 @@ from gql.transport.websockets import WebsocketsTransport
 from websockets.asyncio.client import ClientConnection
 
 from app.clock import Clock, utc_now
-from app.services import jobs
+from app.services.jobs import shared as jobs
 from tests.api.conftest import Api
 
 

@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 from numpy.random import default_rng
 
-from app.engine.estimate import estimate
+from app.engine.run.sampling import estimate
 
 RATES = (1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 0.999)
 PARTS = (1 / 64, 0.125, 0.25, 0.5, 0.75, 63 / 64)

@@ -13,15 +13,18 @@ from datetime import timedelta
 from pathlib import Path
 
 from app.clock import utc_now
-from app.engine.lake import Lake
-from app.engine.shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
+from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
+from app.engine.store.lake import Lake
 from app.scope import Scope
-from app.services import datasets, definitions, export_jobs, segment_jobs
-from app.services.export_input import SCHEMA, ExportEvents, NewExport
-from app.services.export_runs import run_export_job
-from app.services.paging import PageRequest
-from app.services.segment_runs import run_segment_job
-from app.services.uploads import ingest_file
+from app.services.audiences import computed as definitions
+from app.services.datasets import datasets
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs.export import requests as export_jobs
+from app.services.jobs.export.input import SCHEMA, ExportEvents, NewExport
+from app.services.jobs.export.run import run_export_job
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.jobs.segment.run import run_segment_job
+from app.services.lists.paging import PageRequest
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_runs import JobRun

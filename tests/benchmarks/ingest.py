@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from app.engine.ingest import DatasetShape, ingest
-from app.engine.lake import Lake
-from app.engine.reading import FileFormat
+from app.engine.ingest.batch import DatasetShape, ingest
+from app.engine.ingest.formats import FileFormat
+from app.engine.store.lake import Lake
 from app.scope import Tenant
 
 

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from app.engine.plan import Plan
-from app.pql.checker import check
-from app.pql.completion import complete
+from app.engine.plan.plan import Plan
+from app.pql.check.checker import check
 from app.pql.core import Builder
-from app.pql.parser import parse
+from app.pql.editor.completion import complete
 from app.pql.schema import ArrayType, ObjectType, Scalar, Type, profile_schema
+from app.pql.syntax.parser import parse
 from tests.engine.heavy import CHAINS, MANY, NESTED, PAIRS, busy, matches
 
 DEFINITIONS = 4_000

@@ -17,14 +17,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.clock import utc_now
-from app.engine import estimate
-from app.engine.ingest import DatasetShape, ingest
-from app.engine.profiles import open_snapshot
-from app.engine.shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
+from app.engine.ingest.batch import DatasetShape, ingest
+from app.engine.people.profiles import open_snapshot
+from app.engine.run import sampling as estimate
+from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.parts import Parts, open_parts, working
 from app.scope import Scope
-from app.services import datasets, definitions, jobs, merge_policies, previews, segment_jobs
-from app.services.expressions import data_sources
+from app.services import merge_policies
+from app.services.audiences import computed as definitions
+from app.services.datasets import datasets
+from app.services.evaluation.expressions import data_sources
+from app.services.jobs import shared as jobs
+from app.services.jobs.preview import requests as previews
+from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)

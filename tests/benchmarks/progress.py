@@ -14,12 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from app.engine.shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
+from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.parts import Parts, open_parts, working
 from app.scope import Scope
-from app.services import jobs, segment_jobs
-from app.services.definitions import NewDefinition, create
-from app.services.uploads import ingest_file
+from app.services.audiences.computed import NewDefinition, create
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs import shared as jobs
+from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from tests.benchmarks.shared_scan import NOW, definitions
 

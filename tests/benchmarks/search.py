@@ -20,7 +20,7 @@ from typing import Any
 from app.api.context import ApiParts, Caller, Limits
 from app.api.schema import build_schema
 from app.clock import utc_now
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.storage.changes import Changes
 from app.storage.database import Database

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import duckdb
 
-from app.engine.ingest import DatasetShape, ingest
-from app.engine.lake import Lake
-from app.engine.local import BucketResult, run
-from app.engine.plan import Plan
-from app.engine.profiles import Dataset, MergeRule, open_snapshot
-from app.engine.shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.pql.checker import check
+from app.engine.ingest.batch import DatasetShape, ingest
+from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
+from app.engine.plan.plan import Plan
+from app.engine.run.buckets import BucketResult, run
+from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
+from app.engine.store.lake import Lake
+from app.pql.check.checker import check
 from app.pql.core import Builder
 from app.scope import Tenant
 

@@ -15,12 +15,13 @@ from pathlib import Path
 from statistics import median
 
 from app.clock import utc_now
-from app.engine.shop import write_shop
+from app.engine.run.demo_shop import write_shop
 from app.parts import Parts, open_parts
 from app.scope import Scope
-from app.services import definitions, segment_jobs
-from app.services.segment_runs import run_segment_job
-from app.services.uploads import ingest_file
+from app.services.audiences import computed as definitions
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.jobs.segment.run import run_segment_job
 from app.settings import Settings
 from app.storage.changes import audience_topic
 from app.storage.claims import claim_next

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from app.api.page import missing_reason
+from app.api.transport.page import missing_reason
 from tests.end_to_end.browser import GraphiQL, chromium, graphiql
 from tests.end_to_end.client import Gateway
 

@@ -11,12 +11,15 @@ from deltalake import DeltaTable
 
 from app.clock import utc_now
 from app.parts import Parts, open_parts
-from app.services import datasets, definitions, export_jobs, segment_jobs
-from app.services.export_input import SCHEMA, ExportEvents, ExportFilter, ExportSegment, NewExport
-from app.services.export_runs import tidy
-from app.services.paging import PageRequest
-from app.services.segment_runs import run_segment_job
-from app.services.uploads import ingest_file
+from app.services.audiences import computed as definitions
+from app.services.datasets import datasets
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs.export import requests as export_jobs
+from app.services.jobs.export.input import SCHEMA, ExportEvents, ExportFilter, ExportSegment, NewExport
+from app.services.jobs.export.run import tidy
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.jobs.segment.run import run_segment_job
+from app.services.lists.paging import PageRequest
 from app.settings import Settings
 from app.storage.claims import claim_next
 from app.storage.job_runs import JobRun

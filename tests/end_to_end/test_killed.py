@@ -13,11 +13,12 @@ from typing import Any
 from sqlalchemy import select
 
 from app.clock import utc_now
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.parts import open_parts
 from app.scope import Scope
-from app.services import definitions, segment_jobs
-from app.services.uploads import ingest_file
+from app.services.audiences import computed as definitions
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.tables.jobs import FINAL, JobBucketRow

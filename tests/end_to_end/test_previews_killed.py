@@ -5,10 +5,10 @@ import signal
 from pathlib import Path
 
 from app.clock import utc_now
-from app.engine.estimate import Estimate
+from app.engine.run.sampling import Estimate
 from app.parts import open_parts
-from app.services import previews
-from app.services.uploads import ingest_file
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs.preview import requests as previews
 from app.settings import Settings
 from app.storage.tables.previews import PreviewRow
 from tests.end_to_end.test_killed import PATIENCE, PURCHASES, SCOPE, buckets_of, worker_process

@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import utc_now
-from app.engine.membership import MembershipFiles
+from app.engine.members.membership import MembershipFiles
 from app.parts import Parts, open_parts
 from app.scope import Scope
-from app.services import definitions
-from app.services.memberships import read_heads
-from app.services.uploads import ingest_file
+from app.services.audiences import computed as definitions
+from app.services.datasets.uploads import ingest_file
+from app.services.evaluation.heads import read_heads
 from app.settings import Settings
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
@@ -90,8 +90,8 @@ def test_an_upload_changes_memberships_without_a_job(running_server: Any) -> Non
 
 DIE = """
 import asyncio, os, signal, sys
-from app.services import streaming
-from app.engine.membership import MembershipFiles
+from app.services.streaming import turn as streaming
+from app.engine.members.membership import MembershipFiles
 
 def die(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)

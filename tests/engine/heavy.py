@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from app.engine.bucket import Bucket
 from app.engine.evaluate import EvaluationError, evaluate
-from app.engine.plan import Plan
-from app.pql.checker import check
+from app.engine.plan.plan import Plan
+from app.engine.store.bucket import Bucket
+from app.pql.check.checker import check
 from app.pql.schema import ObjectType, Scalar, profile_schema
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.engine.ingest import DatasetShape, Ingested, ingest
-from app.engine.lake import Lake, TenantLake
+from app.engine.ingest.batch import DatasetShape, Ingested, ingest
+from app.engine.store.lake import Lake, TenantLake
 from app.scope import Tenant
 
 CDNOW = Path(__file__).parents[1] / "data" / "cdnow_purchases.csv"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.bucket import Needs
-from app.engine.cleaning import Pins, There, clean, lapsed_runs
-from app.engine.lake import scratch_folder
-from app.engine.profiles import Dataset, MergeRule, Snapshot, open_snapshot, reopen
+from app.engine.maintenance.vacuum import Pins, There, clean, lapsed_runs
+from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot, reopen
+from app.engine.store.bucket import Needs
+from app.engine.store.lake import scratch_folder
 from tests.engine.sandbox import PEOPLE, Sandbox
 
 DAY = timedelta(days=1)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.engine.evaluate import EvaluationError, evaluate
-from app.engine.plan import Plan
-from app.engine.trial import Trial, evaluate_trial, load_trial
-from app.pql.checker import check
+from app.engine.plan.plan import Plan
+from app.engine.run.adhoc import Trial, evaluate_trial, load_trial
+from app.pql.check.checker import check
 from app.pql.core import Builder
 
 DATA = Path(__file__).parent.parent / "data" / "pql"

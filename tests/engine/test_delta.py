@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from app.engine import delta
-from app.engine.delta import TableVersion, committed_version, open_table
+from app.engine.store import delta
+from app.engine.store.delta import TableVersion, committed_version, open_table
 
 
 def _append(folder: Path, *values: int) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 
-from app.engine.estimate import Estimate, draw, estimate, sample_size, shuffled
-from app.engine.lake import bucket_of
+from app.engine.run.sampling import Estimate, draw, estimate, sample_size, shuffled
+from app.engine.store.lake import bucket_of
 
 BUCKETS = 16
 

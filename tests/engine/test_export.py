@@ -10,10 +10,10 @@ import pytest
 from deltalake import DeltaTable
 from pyroaring import BitMap
 
-from app.engine.export import Audience, Batch, Events, Export, Exported, Interval, What, Who
-from app.engine.export_batches import clear, land, refuse_contradictions, withdraw
-from app.engine.membership import Membership
-from app.engine.profiles import Dataset, MergeRule, Snapshot, find, open_snapshot
+from app.engine.export.batches import clear, land, refuse_contradictions, withdraw
+from app.engine.export.rows import Audience, Batch, Events, Export, Exported, Interval, What, Who
+from app.engine.members.membership import Membership
+from app.engine.people.profiles import Dataset, MergeRule, Snapshot, find, open_snapshot
 from app.errors import Refusal
 from tests.engine.sandbox import EVENTS, PEOPLE, Sandbox
 
@@ -216,8 +216,8 @@ def test_rows_and_memberships_are_cut_into_row_groups(people: Sandbox, monkeypat
     exported(people, who, what, members=members)
     whole = rows(people)
     clear(people.lake, "job")
-    monkeypatch.setattr("app.engine.export._ROWS", 2)
-    monkeypatch.setattr("app.engine.export._PARTS", 2)
+    monkeypatch.setattr("app.engine.export.rows._ROWS", 2)
+    monkeypatch.setattr("app.engine.export.rows._PARTS", 2)
     exported(people, who, what, members=members)
     assert rows(people) == whole
 

@@ -10,10 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from app.engine.bucket import Needs
-from app.engine.delta import open_table
-from app.engine.identities import find
-from app.engine.ingest import (
+from app.engine.ingest.batch import (
     DatasetShape,
     NoGoodRows,
     RejectedRow,
@@ -22,7 +19,10 @@ from app.engine.ingest import (
     delete_dataset,
     ingest,
 )
-from app.engine.profiles import Dataset, MergeRule, Snapshot, open_snapshot
+from app.engine.ingest.identities import find
+from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
+from app.engine.store.bucket import Needs
+from app.engine.store.delta import open_table
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import IDENTITY_MAP, ArrayType, MapType, ObjectType, Scalar, leaf_paths
 from tests.engine.sandbox import CDNOW, EVENTS, PEOPLE, PURCHASES, Sandbox

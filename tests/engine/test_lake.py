@@ -9,7 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from app.engine.lake import Lake, bucket_of, bucket_sql, file_name
+from app.engine.store.lake import Lake, bucket_of, bucket_sql, file_name
 from app.scope import Tenant
 
 
@@ -65,7 +65,7 @@ def test_a_session_reads_nothing_outside_and_cannot_be_unlocked(tmp_path: Path) 
 def test_what_a_killed_process_left_is_removed_and_what_lives_stays(tmp_path: Path) -> None:
     lake = Lake(tmp_path).tenant(Tenant("o", "s"))
     program = (
-        "import sys; from pathlib import Path; from app.engine.lake import Lake; from app.scope import Tenant\n"
+        "import sys; from pathlib import Path; from app.engine.store.lake import Lake; from app.scope import Tenant\n"
         f"with Lake(Path({str(tmp_path)!r})).tenant(Tenant('o', 's')).scratch() as folder:\n"
         "    (folder / 'half').write_text('x'); print(folder, flush=True); sys.stdin.read()"
     )

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from pyroaring import BitMap
 
-from app.engine.ingest import ingest
-from app.engine.local import BucketResult, Cancelled, run
-from app.engine.membership import Membership, next_membership
-from app.engine.plan import Plan
-from app.engine.profiles import Dataset, MergeRule, Snapshot, open_snapshot
-from app.pql.checker import check
+from app.engine.ingest.batch import ingest
+from app.engine.members.membership import Membership, next_membership
+from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
+from app.engine.plan.plan import Plan
+from app.engine.run.buckets import BucketResult, Cancelled, run
+from app.pql.check.checker import check
 from app.pql.core import Builder
 from tests.engine.sandbox import CDNOW, PURCHASES, Sandbox
 

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from app.engine.membership import BucketCounts, Membership, MembershipFiles, MembershipLost, counts, next_membership
+from app.engine.members.membership import (
+    BucketCounts,
+    Membership,
+    MembershipFiles,
+    MembershipLost,
+    counts,
+    next_membership,
+)
 from tests.engine.sandbox import Sandbox
 
 START = datetime(2026, 6, 15, 12, tzinfo=UTC)

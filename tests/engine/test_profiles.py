@@ -6,12 +6,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.engine.bucket import Needs
-from app.engine.delta import open_table
 from app.engine.evaluate import Cancelled
-from app.engine.ingest import DatasetShape, delete_dataset, ingest
-from app.engine.profiles import Dataset, Identity, Key, MergeRule, Snapshot, find, open_snapshot, reopen, schema_of
-from app.engine.view import refresh
+from app.engine.ingest.batch import DatasetShape, delete_dataset, ingest
+from app.engine.people.merged_view import refresh
+from app.engine.people.profiles import (
+    Dataset,
+    Identity,
+    Key,
+    MergeRule,
+    Snapshot,
+    find,
+    open_snapshot,
+    reopen,
+    schema_of,
+)
+from app.engine.store.bucket import Needs
+from app.engine.store.delta import open_table
 from app.pql.schema import leaf_paths
 from tests.engine.sandbox import CDNOW, EVENTS, PEOPLE, PURCHASES, Sandbox
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.seen_values import MOST, seen_values
-from app.engine.view import Dataset
+from app.engine.people.merged_view import Dataset
+from app.engine.people.seen_values import MOST, seen_values
 from tests.engine.sandbox import EVENTS, PEOPLE, Sandbox
 
 DATASETS = [Dataset("people", "PROFILE"), Dataset("events", "EVENT"), Dataset("empty", "EVENT")]

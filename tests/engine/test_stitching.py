@@ -9,12 +9,12 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.engine.bucket import Needs
-from app.engine.identity_graph import components, graph_of
-from app.engine.ingest import DatasetShape, delete_dataset
-from app.engine.profiles import Dataset, MergeRule, Snapshot, find, find_person, open_snapshot, reopen
-from app.engine.stitching import stitched
-from app.engine.view import refresh
+from app.engine.ingest.batch import DatasetShape, delete_dataset
+from app.engine.people.identity_graph import components, graph_of
+from app.engine.people.merged_view import refresh
+from app.engine.people.profiles import Dataset, MergeRule, Snapshot, find, find_person, open_snapshot, reopen
+from app.engine.people.stitching import stitched
+from app.engine.store.bucket import Needs
 from tests.engine.sandbox import Sandbox
 
 STITCHED = MergeRule("stitched", "TIMESTAMP_ORDERED", identity_graph="PDG")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.bucket import Needs
-from app.engine.delta import open_table
-from app.engine.ingest import committed_batch, ingest
-from app.engine.lake import Lake
-from app.engine.profiles import Dataset, MergeRule, open_snapshot
+from app.engine.ingest.batch import committed_batch, ingest
+from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
+from app.engine.store.bucket import Needs
+from app.engine.store.delta import open_table
+from app.engine.store.lake import Lake
 from app.scope import Tenant
 from tests.engine.sandbox import EVENTS, Sandbox
 
@@ -19,8 +19,13 @@ RULE = MergeRule("default", "TIMESTAMP_ORDERED")
 _INGEST = """
 import os, signal, sys
 from pathlib import Path
-from app.engine import bucket_files, delta, identities, ingest, lake, view
-from app.engine.profiles import Dataset, MergeRule, open_snapshot
+from app.engine.store import bucket_files
+from app.engine.store import delta
+from app.engine.ingest import identities
+from app.engine.ingest import batch as ingest
+from app.engine.store import lake
+from app.engine.people import merged_view as view
+from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
 from app.scope import Tenant
 
 def die(*args, **kwargs):

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from app.engine.bucket import Bucket, Needs
-from app.engine.ingest import delete_dataset
-from app.engine.local import run
-from app.engine.membership import Membership, next_membership
-from app.engine.plan import Plan
-from app.engine.profiles import Dataset, MergeRule, Snapshot, find, open_snapshot
-from app.engine.touched import touched
-from app.pql.checker import check
+from app.engine.ingest.batch import delete_dataset
+from app.engine.ingest.batch_people import touched
+from app.engine.members.membership import Membership, next_membership
+from app.engine.people.profiles import Dataset, MergeRule, Snapshot, find, open_snapshot
+from app.engine.plan.plan import Plan
+from app.engine.run.buckets import run
+from app.engine.store.bucket import Bucket, Needs
+from app.pql.check.checker import check
 from app.pql.core import Builder
 from tests.engine.sandbox import EVENTS, PEOPLE, Sandbox
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from app.engine.arrow_types import arrow_type
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import Array, Column, Interval, Map, Object, Text, Value, spread
 from app.engine.evaluate.kernels import KERNELS
 from app.engine.evaluate.memo import Evaluation
 from app.engine.evaluate.stored import table
+from app.engine.store.arrow_types import arrow_type
 from app.pql.core import Builder, Node
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 

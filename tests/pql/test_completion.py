@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from app.pql.completion import Completion, CompletionKind, complete
+from app.pql.editor.completion import Completion, CompletionKind, complete
 from app.pql.functions import FREE, METHODS
-from app.pql.nodes import UNITS
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, profile_schema
+from app.pql.syntax.nodes import UNITS
 
 DATA = Path(__file__).parent.parent / "data" / "pql"
 CORPUS = [line.split("\t")[0] for line in (DATA / "corpus.tsv").read_text("utf-8").splitlines()[1:]]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.trial import Trial, load_trial
-from app.pql.checker import check
+from app.engine.run.adhoc import Trial, load_trial
+from app.pql.check.checker import check
 
 DATA = Path(__file__).parent.parent / "data" / "pql"
 CASES = [line.split("\t")[:4] for line in (DATA / "errors.tsv").read_text("utf-8").splitlines()[1:]]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.pql.checker import check
+from app.pql.check.checker import check
 from app.pql.facts import find_cycle
 from app.pql.schema import ObjectType, Scalar, profile_schema
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from app.errors import DiagnosticKind, ExpressionRefused
-from app.pql.json_form import to_json
-from app.pql.json_reader import from_json
-from app.pql.parser import parse
-from app.pql.printer import print_tree
+from app.pql.syntax.json_reader import from_json
+from app.pql.syntax.json_writer import to_json
+from app.pql.syntax.parser import parse
+from app.pql.syntax.printer import print_tree
 
 CORPUS = Path(__file__).parent.parent / "data" / "pql" / "corpus.tsv"
 EXPRESSIONS = [line.split("\t")[0] for line in CORPUS.read_text("utf-8").splitlines()[1:]]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from app.pql.parser import parse
-from app.pql.printer import print_tree
+from app.pql.syntax.parser import parse
+from app.pql.syntax.printer import print_tree
 from tests.expressions import E, expressions, text
 
 CORPUS = Path(__file__).parent.parent / "data" / "pql" / "corpus.tsv"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
-from app.services import definitions
-from app.services.uploads import Uploaded, ingest_file
+from app.engine.store.lake import Lake
+from app.services.audiences import computed as definitions
+from app.services.datasets.uploads import Uploaded, ingest_file
 from app.storage.database import Database
 from tests.services.gateway import SCOPE, Gateway
 

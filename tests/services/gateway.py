@@ -9,15 +9,17 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
-from app.engine.membership import Membership, MembershipFiles
+from app.engine.members.membership import Membership, MembershipFiles
+from app.engine.store.lake import Lake
 from app.scope import Scope
-from app.services import definitions, merge_policies, segment_jobs
-from app.services.memberships import read_heads
-from app.services.profiles import ProfileReader
-from app.services.segment_runs import run_segment_job
-from app.services.streaming import run_turn
-from app.services.uploads import ingest_file
+from app.services import merge_policies
+from app.services.audiences import computed as definitions
+from app.services.datasets.uploads import ingest_file
+from app.services.evaluation.heads import read_heads
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.jobs.segment.run import run_segment_job
+from app.services.people.profiles import ProfileReader
+from app.services.streaming.turn import run_turn
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_runs import JobRun

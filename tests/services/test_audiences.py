@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 
 from app.clock import FixedClock
-from app.engine.ingest import DatasetShape, ingest
-from app.engine.lake import Lake
+from app.engine.ingest.batch import DatasetShape, ingest
+from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
-from app.services import audience_writes, audiences, datasets, external_audiences, uploaded_members, uploads
-from app.services.datasets import NewDataset
-from app.services.paging import PageRequest
-from app.services.profiles import ProfileReader
+from app.services.audiences import external as external_audiences
+from app.services.audiences import external_members as uploaded_members
+from app.services.audiences import reads as audiences
+from app.services.audiences import writes as audience_writes
+from app.services.datasets import datasets, uploads
+from app.services.datasets.datasets import NewDataset
+from app.services.lists.paging import PageRequest
+from app.services.people.profiles import ProfileReader
 from app.storage.changes import Changes
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
@@ -185,9 +189,9 @@ import asyncio, importlib, sys, time
 from datetime import UTC, datetime
 from pathlib import Path
 from app.clock import FixedClock
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.scope import Scope
-from app.services.uploads import upload_batch
+from app.services.datasets.uploads import upload_batch
 from app.storage.database import Database
 
 def stall(*arguments, **named):
@@ -205,8 +209,8 @@ asyncio.run(upload_batch(Database(url), Lake(lake), clock, scope, dataset, Path(
 @pytest.mark.parametrize(
     ("module", "name", "left", "status"),
     [
-        ("app.engine.ingest", "commit", ["crm:1"], "FAILED"),
-        ("app.services.uploaded_members", "_write", ["crm:1", "crm:2"], "ACTIVE"),
+        ("app.engine.ingest.batch", "commit", ["crm:1"], "FAILED"),
+        ("app.services.audiences.external_members", "_write", ["crm:1", "crm:2"], "ACTIVE"),
     ],
     ids=["before its rows landed", "before its members were written"],
 )

@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
-from app.services import audience_writes, datasets, definitions, segment_jobs, uploads
-from app.services.paging import PageRequest
-from app.services.profiles import ProfileReader
-from app.services.uploads import ingest_file
+from app.engine.store.lake import Lake
+from app.services.audiences import computed as definitions
+from app.services.audiences import writes as audience_writes
+from app.services.datasets import datasets, uploads
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.lists.paging import PageRequest
+from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
 from tests.engine.test_corpus import CASES, DATA
 from tests.services.conftest import SCOPE

@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.errors import ErrorCode, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
-from app.services import definitions
-from app.services.definitions import DefinitionView, NewDefinition
-from app.services.paging import PageRequest
+from app.services.audiences import computed as definitions
+from app.services.audiences.computed import DefinitionView, NewDefinition
+from app.services.lists.paging import PageRequest
 from app.storage.database import Database
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tenancy import within

@@ -11,14 +11,16 @@ import pytest
 from sqlalchemy import text
 
 from app.clock import FixedClock, utc_now
-from app.engine.delta import append
-from app.engine.lake import Lake
-from app.engine.membership import MembershipLost
-from app.services import datasets, definitions, segment_jobs
-from app.services.doctor import Finding, examine
-from app.services.paging import PageRequest
-from app.services.profiles import ProfileReader
-from app.services.uploads import Uploaded
+from app.engine.members.membership import MembershipLost
+from app.engine.store.delta import append
+from app.engine.store.lake import Lake
+from app.services.audiences import computed as definitions
+from app.services.datasets import datasets
+from app.services.datasets.uploads import Uploaded
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.lists.paging import PageRequest
+from app.services.maintenance.doctor import Finding, examine
+from app.services.people.profiles import ProfileReader
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from tests.engine.test_cleaning import long_ago

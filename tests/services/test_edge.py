@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from app.services.paging import PageRequest
-from app.services.profiles import ProfileReader
+from app.services.lists.paging import PageRequest
+from app.services.people.profiles import ProfileReader
 from app.storage.tables.streaming import MembershipPatchRow
 from tests.databases import count_statements
 from tests.services.gateway import Gateway

@@ -16,20 +16,26 @@ import pytest
 from deltalake import DeltaTable
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.errors import HasDependents, Refusal, Refusals
 from app.scope import Scope
-from app.services import datasets, definitions, export_jobs, export_runs, jobs, merge_policies, segment_jobs
-from app.services.export_input import ExportEvents, ExportFilter, ExportSegment, NewExport, TimeRange
-from app.services.paging import PageRequest
-from app.services.segment_runs import run_segment_job
-from app.services.uploads import Uploaded, ingest_file
+from app.services import merge_policies
+from app.services.audiences import computed as definitions
+from app.services.datasets import datasets
+from app.services.datasets.uploads import Uploaded, ingest_file
+from app.services.jobs import shared as jobs
+from app.services.jobs.export import requests as export_jobs
+from app.services.jobs.export import run as export_runs
+from app.services.jobs.export.input import ExportEvents, ExportFilter, ExportSegment, NewExport, TimeRange
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.jobs.segment.run import run_segment_job
+from app.services.lists.paging import PageRequest
 from app.storage.changes import Changes
 from app.storage.claims import claim_next, hand_back
 from app.storage.database import Database
 from app.storage.job_runs import JobRun
 from app.storage.tables.export_jobs import ExportJobRow
-from app.worker.loop import Worker
+from app.worker.jobs import Worker
 from tests.services.conftest import SCOPE, Define
 from tests.services.gateway import Gateway
 

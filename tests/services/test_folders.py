@@ -5,11 +5,12 @@ import asyncio
 import pytest
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
-from app.services import definitions, folders
-from app.services.folders import FolderChanges, NewFolder
+from app.services.audiences import computed as definitions
+from app.services.search import folders
+from app.services.search.folders import FolderChanges, NewFolder
 from app.storage.database import Database
 from app.storage.tables.folders import FolderRow
 from tests.services.conftest import SCOPE, Define

@@ -10,7 +10,16 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert,
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from app.errors import Refusal
-from app.services.paging import Key, Order, PageRequest, Slice, encode_cursor, fetch_page, fetch_pages, page_request
+from app.services.lists.paging import (
+    Key,
+    Order,
+    PageRequest,
+    Slice,
+    encode_cursor,
+    fetch_page,
+    fetch_pages,
+    page_request,
+)
 from app.storage.database import Database
 
 ROWS = Table(

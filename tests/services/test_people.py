@@ -9,14 +9,19 @@ from typing import Any
 import pytest
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
-from app.engine.membership import Membership, MembershipFiles
-from app.services import audience_writes, datasets, definitions, merge_policies, previews, segment_jobs, uploads
-from app.services.paging import PageRequest
-from app.services.preview_runs import run_preview
-from app.services.profiles import ProfileReader
-from app.services.streaming import run_turn
-from app.services.uploads import ingest_file
+from app.engine.members.membership import Membership, MembershipFiles
+from app.engine.store.lake import Lake
+from app.services import merge_policies
+from app.services.audiences import computed as definitions
+from app.services.audiences import writes as audience_writes
+from app.services.datasets import datasets, uploads
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs.preview import requests as previews
+from app.services.jobs.preview.run import run_preview
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.lists.paging import PageRequest
+from app.services.people.profiles import ProfileReader
+from app.services.streaming.turn import run_turn
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_runs import JobRun

@@ -9,20 +9,25 @@ import pytest
 from sqlalchemy import func, select
 
 from app.clock import FixedClock, utc_now
-from app.engine import estimate
-from app.engine.estimate import shuffled
-from app.engine.lake import Lake
-from app.engine.profiles import MergeRule, Person
+from app.engine.people.profiles import MergeRule, Person
+from app.engine.run import sampling as estimate
+from app.engine.run.sampling import shuffled
+from app.engine.store.lake import Lake
 from app.errors import ErrorCode, ExpressionRefused, Refusal
 from app.scope import Scope
-from app.services import audiences, definitions, jobs, merge_policies, previews, segment_jobs
-from app.services.expressions import ExpressionFormat, convert_expression
-from app.services.paging import PageRequest, Slice
-from app.services.preview_runs import run_preview, sample_seed
-from app.services.previews import NewPreview
-from app.services.profiles import ProfileReader
-from app.services.segment_runs import run_segment_job
-from app.services.uploads import Uploaded, ingest_file
+from app.services import merge_policies
+from app.services.audiences import computed as definitions
+from app.services.audiences import reads as audiences
+from app.services.datasets.uploads import Uploaded, ingest_file
+from app.services.evaluation.expressions import ExpressionFormat, convert_expression
+from app.services.jobs import shared as jobs
+from app.services.jobs.preview import requests as previews
+from app.services.jobs.preview.requests import NewPreview
+from app.services.jobs.preview.run import run_preview, sample_seed
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.jobs.segment.run import run_segment_job
+from app.services.lists.paging import PageRequest, Slice
+from app.services.people.profiles import ProfileReader
 from app.storage.changes import Changes
 from app.storage.claims import LeaseLost, claim_next
 from app.storage.database import Database

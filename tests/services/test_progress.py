@@ -6,8 +6,8 @@ import pytest
 
 from app.clock import FixedClock
 from app.engine.evaluate import Cancelled
-from app.services import segment_jobs
-from app.services.progress import Progress
+from app.services.evaluation.progress import Progress
+from app.services.jobs.segment import requests as segment_jobs
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_runs import JobRun

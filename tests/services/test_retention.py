@@ -9,18 +9,19 @@ import pytest
 from sqlalchemy import select, text
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
-from app.engine.membership import MembershipFiles
-from app.engine.profiles import MergeRule, open_snapshot, reopen
+from app.engine.members.membership import MembershipFiles
+from app.engine.people.profiles import MergeRule, open_snapshot, reopen
+from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
-from app.services import datasets, segment_jobs, uploads
-from app.services.expressions import data_sources
-from app.services.memberships import read_heads
-from app.services.retention import Keep, clean
-from app.services.uploads import Uploaded, upload_batch
+from app.services.datasets import datasets, uploads
+from app.services.datasets.uploads import Uploaded, upload_batch
+from app.services.evaluation.expressions import data_sources
+from app.services.evaluation.heads import read_heads
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.maintenance.retention import Keep, clean
 from app.storage.database import Database
 from app.storage.tables.jobs import JobBucketRow
-from app.worker.housekeeping import House
+from app.worker.maintenance import House
 from tests.services.conftest import SCOPE, Define
 from tests.services.test_segment_jobs import run_next
 from tests.storage.jobs import history

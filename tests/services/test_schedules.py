@@ -9,15 +9,20 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
-from app.services import datasets, definitions, jobs, schedule_runs, schedules, segment_jobs
-from app.services.export_input import ExportFilter, ExportSegment, NewExport
-from app.services.filters import OrderBy, StringFilter
-from app.services.paging import PageRequest
-from app.services.schedules import NewSchedule, ScheduleChanges, ScheduleFilter
-from app.services.uploads import Uploaded
+from app.services.audiences import computed as definitions
+from app.services.datasets import datasets
+from app.services.datasets.uploads import Uploaded
+from app.services.jobs import shared as jobs
+from app.services.jobs.export.input import ExportFilter, ExportSegment, NewExport
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.lists.filters import OrderBy, StringFilter
+from app.services.lists.paging import PageRequest
+from app.services.schedules import requests as schedules
+from app.services.schedules import run as schedule_runs
+from app.services.schedules.requests import NewSchedule, ScheduleChanges, ScheduleFilter
 from app.storage.changes import JobState
 from app.storage.database import Database
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow

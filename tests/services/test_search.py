@@ -13,11 +13,12 @@ from sqlalchemy import delete, text, update
 from app.clock import FixedClock
 from app.errors import Refusal
 from app.scope import Scope
-from app.services import folders, search
-from app.services.folders import NewFolder
-from app.services.paging import PageRequest, decode_cursor, encode_cursor
-from app.services.search import SearchIndexes
-from app.services.search_index import Index
+from app.services.lists.paging import PageRequest, decode_cursor, encode_cursor
+from app.services.search import find as search
+from app.services.search import folders
+from app.services.search.find import SearchIndexes
+from app.services.search.folders import NewFolder
+from app.services.search.index import Index
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.search import SearchVersionRow

@@ -7,9 +7,9 @@ import pytest
 
 from app import lucene
 from app.errors import ExpressionRefused
-from app.services.search_entries import Entry
-from app.services.search_index import Damaged, Index, Snapshot, score_of
-from app.services.search_queries import FIELDS, TOO_WIDE
+from app.services.search.entries import Entry
+from app.services.search.index import Damaged, Index, Snapshot, score_of
+from app.services.search.queries import FIELDS, TOO_WIDE
 
 DATA = Path(__file__).parents[1] / "data" / "search"
 

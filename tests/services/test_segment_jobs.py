@@ -9,19 +9,22 @@ import pytest
 from sqlalchemy import update
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.errors import Refusal
-from app.services import audiences, definitions, jobs, segment_jobs
-from app.services.paging import PageRequest
-from app.services.segment_runs import run_segment_job
-from app.services.uploads import ingest_file
+from app.services.audiences import computed as definitions
+from app.services.audiences import reads as audiences
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs import shared as jobs
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.jobs.segment.run import run_segment_job
+from app.services.lists.paging import PageRequest
 from app.storage.changes import Changes
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_runs import JobRun
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tenancy import within
-from app.worker.loop import Worker
+from app.worker.jobs import Worker
 from tests.services.conftest import SCOPE, Define
 
 PURCHASES = Path(__file__).parents[1] / "data" / "cdnow_purchases.csv"

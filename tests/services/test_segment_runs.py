@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import update
 
 from app.clock import FixedClock
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.errors import Refusals
-from app.services import segment_jobs
-from app.services.segment_runs import run_segment_job
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.jobs.segment.run import run_segment_job
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_runs import JobRun

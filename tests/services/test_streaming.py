@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from app.engine.local import Cancelled
+from app.engine.run.buckets import Cancelled
 from app.errors import HasDependents, Refusals
-from app.services import datasets, definitions, merge_policies, streaming
-from app.services.segment_runs import run_segment_job
-from app.services.streaming import run_turn
-from app.services.uploads import ingest_file
+from app.services import merge_policies
+from app.services.audiences import computed as definitions
+from app.services.datasets import datasets
+from app.services.datasets.uploads import ingest_file
+from app.services.jobs.segment.run import run_segment_job
+from app.services.streaming import turn as streaming
+from app.services.streaming.turn import run_turn
 from app.storage.changes import audience_topic
 from app.storage.claims import LeaseLost, claim_next
 from app.storage.job_runs import JobRun

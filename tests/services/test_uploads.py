@@ -9,17 +9,17 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import FixedClock
-from app.engine.ingest import DatasetShape, ingest
-from app.engine.lake import Lake
+from app.engine.ingest.batch import DatasetShape, ingest
+from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
-from app.services import datasets, uploads
-from app.services.paging import PageRequest
-from app.services.retention import Keep
-from app.services.uploads import Uploaded, ingest_file, reconcile
+from app.services.datasets import datasets, uploads
+from app.services.datasets.uploads import Uploaded, ingest_file, reconcile
+from app.services.lists.paging import PageRequest
+from app.services.maintenance.retention import Keep
 from app.storage.database import Database
 from app.storage.tables.datasets import BatchRow
 from app.storage.tenancy import within
-from app.worker.housekeeping import House
+from app.worker.maintenance import House
 from tests.services.conftest import SCOPE
 
 

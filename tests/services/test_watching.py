@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import FixedClock
 from app.errors import DatabaseAway
 from app.scope import Scope
-from app.services import jobs
+from app.services.jobs import shared as jobs
 from app.storage import changes as log
 from app.storage.changes import Changes, append_update
 from app.storage.database import Database

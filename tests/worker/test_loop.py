@@ -15,14 +15,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import FixedClock, utc_now
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.errors import DatabaseAway, ErrorCode, Refusal, Refusals
 from app.storage.changes import Changes, job_topic
 from app.storage.claims import request_cancel
 from app.storage.database import Database
 from app.storage.job_runs import JobRun
 from app.worker.handlers import Tools
-from app.worker.loop import Worker
+from app.worker.jobs import Worker
 from tests.storage.jobs import ACME, history, job, queue, queue_export
 
 Do = Callable[[JobRun], Awaitable[None]]
@@ -355,11 +355,11 @@ _WORKER = """
 import asyncio, sys
 from pathlib import Path
 from app.clock import utc_now
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.storage.changes import Changes
 from app.storage.database import Database
 from app.storage.job_runs import LeaseLost
-from app.worker.loop import Worker
+from app.worker.jobs import Worker
 
 async def handle(run, tools):
     for bucket in range(2):

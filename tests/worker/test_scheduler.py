@@ -12,12 +12,14 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import Clock, FixedClock
-from app.engine.lake import Lake
+from app.engine.store.lake import Lake
 from app.errors import DatabaseAway
 from app.scope import Scope
-from app.services import definitions, schedule_runs, schedules
-from app.services.schedules import NewSchedule
-from app.services.uploads import ingest_file
+from app.services.audiences import computed as definitions
+from app.services.datasets.uploads import ingest_file
+from app.services.schedules import requests as schedules
+from app.services.schedules import run as schedule_runs
+from app.services.schedules.requests import NewSchedule
 from app.storage.changes import SCHEDULES, Changes
 from app.storage.database import Database
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow

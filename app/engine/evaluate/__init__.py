@@ -7,14 +7,14 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.bucket import Bucket
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import Array, Object, Rows
 from app.engine.evaluate.failure import Cancelled, EvaluationError, dependency_failed
 from app.engine.evaluate.kernels import KERNELS
 from app.engine.evaluate.memo import Evaluation
 from app.engine.evaluate.stored import table
-from app.engine.plan import Plan
+from app.engine.plan.plan import Plan
+from app.engine.store.bucket import Bucket
 from app.errors import Refusal
 from app.pql.schema import EVENTS
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from app.engine.arrow_types import arrow_type, pql_type
 from app.engine.evaluate.columns import (
     Array,
     Bools,
@@ -24,6 +23,7 @@ from app.engine.evaluate.columns import (
     nulls,
     numbers,
 )
+from app.engine.store.arrow_types import arrow_type, pql_type
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 

@@ -1,0 +1,448 @@
+"""Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import strawberry
+from strawberry.scalars import JSON
+
+from app.api.connections import (
+    After,
+    Before,
+    Connection,
+    First,
+    Last,
+    LongConnection,
+    asked,
+    connect,
+    connect_long,
+)
+from app.api.context import Info, Operation
+from app.api.described import enum_value, resolver, subscription
+from app.api.filters import (
+    DateTimeFilter,
+    OrderDirection,
+    StringFilter,
+    many_ids,
+    names,
+    one_id,
+    one_name,
+    ordered,
+    text_filter,
+    time_filter,
+)
+from app.api.global_ids import Node, find_id, global_id, need_id, node_type
+from app.api.resources.datasets import Dataset
+from app.api.resources.folders import Folder
+from app.api.resources.jobs import JobFilterArgument, segment_job_filter
+from app.api.resources.merge_policies import MergePolicy
+from app.api.resources.profiles import Membership, Statuses
+from app.api.scalars import BigInt, given
+from app.services.audiences import reads as audiences
+from app.services.audiences.computed import DefinitionView
+from app.storage.tables.audiences import AudienceRow
+
+if TYPE_CHECKING:
+    from app.api.resources.definitions import SegmentDefinition
+    from app.api.resources.schedules import Schedule
+    from app.api.resources.segment_jobs import SegmentJob
+
+
+@strawberry.enum(description="Where the members of an audience come from.")
+class AudienceType(Enum):
+    SEGMENT_DEFINITION = enum_value("SEGMENT_DEFINITION", description="Computed from a segment definition.")
+    EXTERNAL_SEGMENT = enum_value("EXTERNAL_SEGMENT", description="Made elsewhere and loaded from a dataset.")
+
+
+@strawberry.enum(description="Whether an audience is in use.")
+class LifecycleState(Enum):
+    DRAFT = enum_value("DRAFT", description="Being worked on; others cannot rely on it.")
+    PUBLISHED = enum_value("PUBLISHED", description="In use.")
+    INACTIVE = enum_value("INACTIVE", description="Out of use: it is not evaluated.")
+
+
+@strawberry.enum(description="Which system an audience was made in.")
+class AudienceOrigin(Enum):
+    REAL_TIME_CUSTOMER_PROFILE = enum_value("REAL_TIME_CUSTOMER_PROFILE", description="Here, from a definition.")
+    CUSTOM_UPLOAD = enum_value("CUSTOM_UPLOAD", description="A file that was uploaded.")
+    AUDIENCE_ORCHESTRATION = enum_value("AUDIENCE_ORCHESTRATION", description="A composition of audiences.")
+    AUDIENCE_MANAGER = enum_value("AUDIENCE_MANAGER", description="Audience Manager.")
+    AUDIENCE_MATCH = enum_value("AUDIENCE_MATCH", description="A match with a partner's audience.")
+
+
+@strawberry.enum(description="When an audience is evaluated.")
+class EvaluationMethod(Enum):
+    BATCH = enum_value("BATCH", description="By segment jobs.")
+    STREAMING = enum_value("STREAMING", description="For the people concerned, as soon as a batch of data lands.")
+    EDGE = enum_value("EDGE", description="Afresh for a person at the moment when the memberships are read.")
+
+
+def evaluation_methods(row: AudienceRow | DefinitionView) -> list[EvaluationMethod]:
+    flags = (
+        (row.evaluates_batch, EvaluationMethod.BATCH),
+        (row.evaluates_streaming, EvaluationMethod.STREAMING),
+        (row.evaluates_edge, EvaluationMethod.EDGE),
+    )
+    return [method for on, method in flags if on]
+
+
+@strawberry.type(description="People with an identity in a namespace.")
+class NamespaceCount:
+    namespace: str = strawberry.field(description="Identity namespace.")
+    count: BigInt = strawberry.field(description="How many people have an identity in it.")
+
+    @classmethod
+    def all_of(cls, counts: dict[str, int]) -> list["NamespaceCount"]:
+        return [cls(namespace=name, count=BigInt(number)) for name, number in sorted(counts.items())]
+
+
+@strawberry.type(description="How many people are in an audience.")
+class AudienceMetrics:
+    total_profiles: BigInt = strawberry.field(description="People in the audience.")
+    by_namespace: list[NamespaceCount] = strawberry.field(description="The same by identity namespace.")
+    updated_at: datetime = strawberry.field(description="When they were counted.")
+    job_id: strawberry.Private[str | None]
+
+    @resolver(description="The job that counted them.")
+    async def job(
+        self, info: Info
+    ) -> Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")] | None:
+        found: SegmentJob | None = None
+        if self.job_id is not None:
+            found = await node_type("SegmentJob").fetch(info.context, self.job_id)
+        return found
+
+
+@strawberry.type(description="Where an external audience was made.")
+class LinkedAudienceRef:
+    flow_id: str | None = strawberry.field(description="Data flow that brings it.")
+    ao_workflow_id: str | None = strawberry.field(description="Workflow of the orchestration that makes it.")
+    payload_field_group_ref: str | None = strawberry.field(description="Field group of its payload columns.")
+    audience_folder_id: str | None = strawberry.field(description="Folder in the system that it comes from.")
+
+    @classmethod
+    def of(cls, ref: Mapping[str, Any]) -> Self:
+        return cls(
+            flow_id=ref.get("flow_id"),
+            ao_workflow_id=ref.get("ao_workflow_id"),
+            payload_field_group_ref=ref.get("payload_field_group_ref"),
+            audience_folder_id=ref.get("audience_folder_id"),
+        )
+
+
+@strawberry.type(description="A set of people, with a name.")
+class Audience(Node):
+    audience_id: str = strawberry.field(description="Raw id; for an external audience the one that its maker gave it.")
+    name: str = strawberry.field(description="Name.")
+    description: str | None = strawberry.field(description="What it is for.")
+    type: AudienceType = strawberry.field(description="Where its members come from.")
+    origin: AudienceOrigin = strawberry.field(description="Which system it was made in.")
+    namespace: str = strawberry.field(description="Namespace of its id, such as `AEPSegments`.")
+    lifecycle_state: LifecycleState = strawberry.field(description="Whether it is in use.")
+    evaluation_methods: list[EvaluationMethod] = strawberry.field(description="When it is evaluated.")
+    exclude_opt_out: bool = strawberry.field(description="Whether people who opted out are never members.")
+    labels: list[str] = strawberry.field(description="Data usage labels, such as `core/C1`.")
+    ttl_in_days: int | None = strawberry.field(description="External audiences only: days until the members expire.")
+    expires_at: datetime | None = strawberry.field(description="External audiences only: when the members expire.")
+    audience_meta: JSON | None = strawberry.field(description="What its maker noted; not read here.")
+    linked_audience_ref: LinkedAudienceRef | None = strawberry.field(description="Where it was made.")
+    is_system: bool = strawberry.field(description="Whether it is the system's own and cannot be changed.")
+    save_segment_membership: bool = strawberry.field(description="Whether members are stored, or only counted.")
+    override_performance_warnings: bool = strawberry.field(
+        description="Whether warnings about slow expressions were waved aside."
+    )
+    created_by: str = strawberry.field(description="Who made it.")
+    last_modified_by: str = strawberry.field(description="Who last changed it.")
+    created_at: datetime = strawberry.field(description="When it was made.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
+    etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
+    raw: strawberry.Private[str]
+    counted: strawberry.Private[AudienceMetrics | None]
+    merge_policy_id: strawberry.Private[str | None]
+    dataset_id: strawberry.Private[str | None]
+    folder_id: strawberry.Private[str | None]
+
+    @resolver(description="How many people are in it; null before the first count.")
+    def metrics(self, info: Info) -> AudienceMetrics | None:
+        if self.counted is None or self.expires_at is None or self.expires_at > info.context.parts.clock():
+            return self.counted
+        return AudienceMetrics(total_profiles=BigInt(0), by_namespace=[], updated_at=self.expires_at, job_id=None)
+
+    @resolver(description="The definition it is computed from; null for an external audience.")
+    async def definition(
+        self, info: Info
+    ) -> Annotated["SegmentDefinition", strawberry.lazy("app.api.resources.definitions")] | None:
+        found: SegmentDefinition | None = await node_type("SegmentDefinition").fetch(info.context, self.raw)
+        return found
+
+    @resolver(description="How profiles are merged for it; null for an external audience.")
+    async def merge_policy(self, info: Info) -> MergePolicy | None:
+        return None if self.merge_policy_id is None else await MergePolicy.fetch(info.context, self.merge_policy_id)
+
+    @resolver(description="External audiences only: the dataset with its members.")
+    async def dataset(self, info: Info) -> Dataset | None:
+        return None if self.dataset_id is None else await Dataset.fetch(info.context, self.dataset_id)
+
+    @resolver(description="The folder it is in; null at the root.")
+    async def folder(self, info: Info) -> Folder | None:
+        return await Folder.fetch_maybe(info.context, self.folder_id)
+
+    @resolver(description="The audiences that its expression refers to.")
+    async def dependencies(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+    ) -> Connection["Audience"]:
+        page, loaders = asked(first, after, last, before), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.dependencies_of_audience.load((self.raw, page)),
+            Audience.of,
+            lambda: loaders.dependency_count_of_audience.load((self.raw,)),
+        )
+
+    @resolver(description="The audiences whose expressions refer to it.")
+    async def dependents(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+    ) -> Connection["Audience"]:
+        page, loaders = asked(first, after, last, before), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.dependents_of_audience.load((self.raw, page)),
+            Audience.of,
+            lambda: loaders.dependent_count_of_definition.load((self.raw,)),
+        )
+
+    @resolver(description="The schedules that evaluate it, by name: those that name it, and those for all audiences.")
+    async def schedules(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+    ) -> Connection[Annotated["Schedule", strawberry.lazy("app.api.resources.schedules")]]:
+        page, loaders = asked(first, after, last, before), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.schedules_of_audience.load((self.raw, page)),
+            node_type("Schedule").of,
+            lambda: loaders.schedule_count_of_audience.load((self.raw,)),
+        )
+
+    @resolver(description="The jobs that evaluated it, newest first.")
+    async def jobs(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        filter: JobFilterArgument = strawberry.UNSET,
+    ) -> Connection[Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")]]:
+        page, chosen, loaders = asked(first, after, last, before), segment_job_filter(filter), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.jobs_of_definition.load((self.raw, page, chosen)),
+            node_type("SegmentJob").of,
+            lambda: loaders.job_count_of_definition.load((self.raw, chosen)),
+        )
+
+    @resolver(description="Those who are in now (REALIZED and EXISTING), unless `status` asks otherwise.")
+    async def members(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        status: Statuses = strawberry.UNSET,
+    ) -> LongConnection[Membership]:
+        page, chosen, loaders = asked(first, after), names(status), info.context.loaders
+        return await connect_long(
+            info,
+            lambda: loaders.members_of_definition.load((self.raw, page, chosen)),
+            Membership.of,
+            lambda: loaders.member_count_of_definition.load((self.raw, chosen)),
+        )
+
+    @classmethod
+    def of(cls, row: AudienceRow) -> Self:
+        return cls(
+            id=global_id("Audience", row.id),
+            audience_id=row.audience_id,
+            name=row.name,
+            description=row.description,
+            type=AudienceType(row.type),
+            origin=AudienceOrigin(row.origin),
+            namespace=row.namespace,
+            lifecycle_state=LifecycleState(row.lifecycle_state),
+            evaluation_methods=evaluation_methods(row),
+            exclude_opt_out=row.exclude_opt_out,
+            labels=row.labels,
+            ttl_in_days=row.ttl_in_days,
+            expires_at=row.expires_at,
+            audience_meta=row.audience_meta,
+            linked_audience_ref=None
+            if row.linked_audience_ref is None
+            else LinkedAudienceRef.of(row.linked_audience_ref),
+            is_system=row.is_system,
+            save_segment_membership=row.save_segment_membership,
+            override_performance_warnings=row.override_performance_warnings,
+            created_by=row.created_by,
+            last_modified_by=row.last_modified_by,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            etag=str(row.revision),
+            raw=row.id,
+            counted=_metrics(row),
+            merge_policy_id=row.merge_policy_id,
+            dataset_id=row.dataset_id,
+            folder_id=row.folder_id,
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        row = await operation.loaders.audience.load(raw)
+        return None if row is None else cls.of(row)
+
+
+def _metrics(row: AudienceRow) -> AudienceMetrics | None:
+    if row.total_profiles is None or row.metrics_updated_at is None:
+        return None
+    return AudienceMetrics(
+        total_profiles=BigInt(row.total_profiles),
+        by_namespace=NamespaceCount.all_of(row.by_namespace),
+        updated_at=row.metrics_updated_at,
+        job_id=row.metrics_job_id,
+    )
+
+
+@strawberry.input(description="Which audiences. All that is given must hold.")
+class AudienceFilter:
+    id: list[strawberry.ID] | None = strawberry.field(
+        default=strawberry.UNSET, description="One of these, by global or raw id."
+    )
+    audience_id: StringFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="With such an `audienceId`."
+    )
+    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="With such a name.")
+    description: StringFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="With such a description."
+    )
+    type: list[AudienceType] | None = strawberry.field(default=strawberry.UNSET, description="Of one of these types.")
+    origin: list[AudienceOrigin] | None = strawberry.field(
+        default=strawberry.UNSET, description="Made in one of these systems."
+    )
+    namespace: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="In such a namespace.")
+    lifecycle_state: list[LifecycleState] | None = strawberry.field(
+        default=strawberry.UNSET, description="In one of these states."
+    )
+    evaluation_method: EvaluationMethod | None = strawberry.field(
+        default=strawberry.UNSET, description="Evaluated in this way."
+    )
+    label: str | None = strawberry.field(default=strawberry.UNSET, description="With this label.")
+    merge_policy_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Of this merge policy."
+    )
+    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="In this folder.")
+    created_by: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Made by such a user.")
+    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Made at such a time.")
+    updated_at: DateTimeFilter | None = strawberry.field(
+        default=strawberry.UNSET, description="Last changed at such a time."
+    )
+
+
+def audience_filter(value: AudienceFilter | None) -> audiences.AudienceFilter | None:
+    """Raises `Refusal` for the id of something else."""
+    if value is None or not given(value):
+        return None
+    return audiences.AudienceFilter(
+        ids=many_ids("Audience", value.id, "filter", "id"),
+        audience_id=text_filter(value.audience_id),
+        name=text_filter(value.name),
+        description=text_filter(value.description),
+        type=names(value.type),
+        origin=names(value.origin),
+        namespace=text_filter(value.namespace),
+        lifecycle_state=names(value.lifecycle_state),
+        evaluation_method=one_name(value.evaluation_method),
+        label=given(value.label),
+        merge_policy_id=one_id("MergePolicy", value.merge_policy_id, "filter", "merge_policy_id"),
+        folder_id=one_id("Folder", value.folder_id, "filter", "folder_id"),
+        created_by=text_filter(value.created_by),
+        created_at=time_filter(value.created_at),
+        updated_at=time_filter(value.updated_at),
+    )
+
+
+@strawberry.enum(description="What a list of audiences is ordered by.")
+class AudienceOrderField(Enum):
+    NAME = enum_value("NAME", description="Their names.")
+    CREATED_AT = enum_value("CREATED_AT", description="When they were made.")
+    UPDATED_AT = enum_value("UPDATED_AT", description="When they last changed.")
+    TOTAL_PROFILES = enum_value(
+        "TOTAL_PROFILES", description="How many people are in them; uncounted ones as the smallest."
+    )
+
+
+@strawberry.input(description="An order of audiences.")
+class AudienceOrder:
+    field: AudienceOrderField = strawberry.field(description="What they are ordered by.")
+    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+
+
+AudienceId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `audienceId`.")]
+AudienceFilterArgument = Annotated[AudienceFilter | None, strawberry.argument(description="Which of them.")]
+AudienceOrderArgument = Annotated[AudienceOrder | None, strawberry.argument(description="Newest first unless given.")]
+
+
+@strawberry.type
+class AudienceQueries:
+    @resolver(description="An audience by its id.")
+    async def audience(self, info: Info, id: AudienceId) -> Audience | None:
+        raw = find_id("Audience", id)
+        return None if raw is None else await Audience.fetch(info.context, raw)
+
+    @resolver(description="The audiences of the sandbox.")
+    async def audiences(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        filter: AudienceFilterArgument = strawberry.UNSET,
+        order_by: AudienceOrderArgument = strawberry.UNSET,
+    ) -> Connection[Audience]:
+        page, operation = asked(first, after, last, before), info.context
+        chosen, order = audience_filter(filter), ordered(order_by)
+        return await connect(
+            info,
+            lambda: operation.read(lambda session: audiences.page(session, operation.scope, page, chosen, order)),
+            Audience.of,
+            lambda: operation.read(lambda session: audiences.count(session, operation.scope, chosen)),
+        )
+
+
+@strawberry.type
+class AudienceSubscriptions:
+    @subscription(
+        description="An audience as it is, then again whenever its fields, metrics or members have changed (an edit, a "
+        "finished job, an upload, a streaming batch, expiry); completes only when it is deleted."
+    )
+    async def audience_updated(self, info: Info, id: AudienceId) -> AsyncGenerator[Audience, None]:
+        parts, raw = info.context.parts, need_id("Audience", id, "id")
+        states = audiences.watch(parts.database, parts.changes, parts.clock, info.context.scope, raw)
+        async with aclosing(states):
+            async for row in states:
+                yield Audience.of(row)

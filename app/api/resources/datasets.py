@@ -1,0 +1,275 @@
+"""Datasets and their batches: files of people or of events."""
+
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Any, Self, cast
+
+import strawberry
+
+from app.api.connections import After, Connection, First, asked, connect
+from app.api.context import Info, Operation
+from app.api.described import enum_value, mutation, resolver
+from app.api.errors import UserError, attempt, errors_field
+from app.api.filters import one_name
+from app.api.global_ids import Node, find_id, global_id, need_id
+from app.api.resources.deletions import DeleteArgument, DeletePayload
+from app.api.scalars import BigInt, Upload, given
+from app.engine.ingest.batch import NoGoodRows, RejectedRow
+from app.engine.ingest.formats import FileFormat
+from app.services.datasets import datasets, uploads
+from app.storage.tables.datasets import BatchRow, DatasetRow
+
+
+@strawberry.enum(description="What the rows of a dataset are.")
+class DatasetKind(Enum):
+    PROFILE = enum_value("PROFILE", description="One row for a person: attributes.")
+    EVENT = enum_value("EVENT", description="One row for something that a person did, with its time.")
+    AUDIENCE = enum_value("AUDIENCE", description="Members of an audience that was made elsewhere.")
+    EXPORT = enum_value("EXPORT", description="What export jobs write.")
+
+
+@strawberry.enum(description="How a file is written. Each may be compressed by gzip, which is noticed.")
+class DataFormat(Enum):
+    CSV = enum_value("CSV", description="Comma-separated values with a header line.")
+    NDJSON = enum_value("NDJSON", description="One JSON object on each line.")
+    PARQUET = enum_value("PARQUET", description="Apache Parquet.")
+
+
+@strawberry.enum(description="How far a batch has come.")
+class BatchStatus(Enum):
+    LOADING = enum_value("LOADING", description="Its rows are being read; none is visible yet.")
+    ACTIVE = enum_value("ACTIVE", description="Its good rows are in the dataset.")
+    FAILED = enum_value("FAILED", description="None of its rows is in the dataset.")
+
+
+@strawberry.type(description="A field of a dataset, as PQL sees it.")
+class DatasetField:
+    path: str = strawberry.field(description="Path in an expression, such as `xEvent.dollars`.")
+    type: str = strawberry.field(description="Type in PQL's words.")
+
+
+@strawberry.type(description="One file of a dataset: all of its good rows landed at once.")
+class Batch(Node):
+    batch_id: str = strawberry.field(description="Raw id.")
+    status: BatchStatus = strawberry.field(description="How far it has come.")
+    row_count: BigInt = strawberry.field(description="Rows that landed.")
+    rejected_rows: BigInt = strawberry.field(description="Rows that were left out.")
+    bytes: BigInt = strawberry.field(description="Size of the file as it was sent.")
+    segment_ids: list[str] = strawberry.field(description="For exports: the segments whose members it holds.")
+    created_at: datetime = strawberry.field(description="When it arrived.")
+
+    @classmethod
+    def of(cls, row: BatchRow) -> Self:
+        return cls(
+            id=global_id("Batch", row.id),
+            batch_id=row.id,
+            status=BatchStatus(row.status),
+            row_count=BigInt(row.row_count),
+            rejected_rows=BigInt(row.rejected_rows),
+            bytes=BigInt(row.bytes),
+            segment_ids=row.segment_ids,
+            created_at=row.created_at,
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        row = await operation.loaders.batch.load(raw)
+        return None if row is None else cls.of(row)
+
+
+@strawberry.type(description="A named table of people or events, filled batch by batch.")
+class Dataset(Node):
+    dataset_id: str = strawberry.field(description="Raw id.")
+    name: str = strawberry.field(description="Name, unique in the sandbox.")
+    kind: DatasetKind = strawberry.field(description="What its rows are.")
+    row_count: BigInt = strawberry.field(description="Rows of all its batches.")
+    created_at: datetime = strawberry.field(description="When it was made.")
+    updated_at: datetime = strawberry.field(description="When its rows last changed.")
+
+    @resolver(description="Paths and types of its rows, as PQL sees them; empty before the first batch.")
+    async def fields(self, info: Info) -> list[DatasetField]:
+        found = await info.context.loaders.fields_of_dataset.load(self.dataset_id)
+        root = "xEvent." if self.kind is DatasetKind.EVENT else ""
+        return [DatasetField(path=root + path, type=type_) for path, type_ in found]
+
+    @resolver(description="Its batches, newest first.")
+    async def batches(
+        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+    ) -> Connection[Batch]:
+        page, loaders = asked(first, after), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.batches_of_dataset.load((self.dataset_id, page)),
+            Batch.of,
+            lambda: loaders.batch_count_of_dataset.load((self.dataset_id,)),
+        )
+
+    @classmethod
+    def of(cls, row: DatasetRow) -> Self:
+        return cls(
+            id=global_id("Dataset", row.id),
+            dataset_id=row.id,
+            name=row.name,
+            kind=DatasetKind(row.kind),
+            row_count=BigInt(row.row_count),
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        row = await operation.loaders.dataset.load(raw)
+        return None if row is None else cls.of(row)
+
+
+@strawberry.input(description="Whose the rows are.")
+class PrimaryIdentityInput:
+    column: str = strawberry.field(
+        description="Column that holds the id of the person, taken as text exactly as written."
+    )
+    namespace: str = strawberry.field(description="Namespace of those ids, such as `customer` or `email`.")
+
+
+@strawberry.input(description="A new dataset.")
+class CreateDatasetInput:
+    name: str = strawberry.field(description="Name, unique in the sandbox.")
+    kind: DatasetKind = strawberry.field(description="What its rows are.")
+    primary_identity: PrimaryIdentityInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Whose the rows are; required for all but EXPORT."
+    )
+    timestamp_column: str | None = strawberry.field(
+        default=strawberry.UNSET, description="For EVENT: the column that says when it happened."
+    )
+
+    def as_new(self) -> datasets.NewDataset:
+        identity = given(self.primary_identity)
+        return datasets.NewDataset(
+            name=self.name,
+            kind=self.kind.value,
+            identity_column=identity and identity.column,
+            namespace=identity and identity.namespace,
+            timestamp_column=given(self.timestamp_column),
+        )
+
+
+@strawberry.type(description="Outcome of a change to a dataset.")
+class DatasetPayload:
+    dataset: Dataset | None = strawberry.field(description="The dataset; null when it was refused.")
+    errors: list[UserError] = errors_field()
+
+
+@strawberry.input(description="A file for a dataset.")
+class UploadBatchInput:
+    dataset_id: strawberry.ID = strawberry.field(description="Dataset that the rows go to.")
+    file: Upload = strawberry.field(description="The file, sent by the multipart request specification.")
+    format: DataFormat = strawberry.field(description="How the file is written; gzip is noticed by itself.")
+
+
+@strawberry.type(name="RejectedRow", description="A row that was left out.")
+class RejectedRowReport:
+    row: BigInt = strawberry.field(description="Its number in the file, from 1, a header line not counted.")
+    message: str = strawberry.field(description="What is wrong with it.")
+
+    @classmethod
+    def of(cls, found: RejectedRow) -> Self:
+        return cls(row=BigInt(found.row), message=found.message)
+
+
+@strawberry.type(description="Outcome of an upload.")
+class BatchPayload:
+    batch: Batch | None = strawberry.field(description="The batch; null when nothing landed.")
+    rejected: list[RejectedRowReport] = strawberry.field(
+        description="The first 20 rows that were left out; `batch.rejectedRows` counts them all."
+    )
+    errors: list[UserError] = errors_field()
+
+
+DatasetId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `datasetId`.")]
+Kind = Annotated[DatasetKind | None, strawberry.argument(description="Only datasets of this kind.")]
+NewDatasetArgument = Annotated[CreateDatasetInput, strawberry.argument(description="What it is to be.")]
+BatchArgument = Annotated[UploadBatchInput, strawberry.argument(description="The file, and where it goes.")]
+
+_IDENTITY = {"identity_column": ("primaryIdentity", "column"), "namespace": ("primaryIdentity", "namespace")}
+
+
+@strawberry.type
+class DatasetQueries:
+    @resolver(description="A dataset by its id.")
+    async def dataset(self, info: Info, id: DatasetId) -> Dataset | None:
+        raw = find_id("Dataset", id)
+        return None if raw is None else await Dataset.fetch(info.context, raw)
+
+    @resolver(description="The datasets of the sandbox, oldest first.")
+    async def datasets(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        kind: Kind = strawberry.UNSET,
+    ) -> Connection[Dataset]:
+        page, operation = asked(first, after), info.context
+        chosen = one_name(kind)
+        return await connect(
+            info,
+            lambda: operation.read(lambda session: datasets.page(session, operation.scope, page, chosen)),
+            Dataset.of,
+            lambda: operation.read(lambda session: datasets.count(session, operation.scope, chosen)),
+        )
+
+
+@strawberry.type
+class DatasetMutations:
+    @mutation(description="Makes an empty dataset.")
+    async def create_dataset(self, info: Info, input: NewDatasetArgument) -> DatasetPayload:
+        parts, scope = info.context.parts, info.context.scope
+        row, errors = await attempt(
+            info,
+            lambda: datasets.create(parts.database, parts.clock, scope, input.as_new()),
+            "input",
+            names=_IDENTITY,
+        )
+        return DatasetPayload(dataset=None if row is None else Dataset.of(row), errors=errors)
+
+    @mutation(
+        description="Deletes a dataset with its rows and batches; people of whom nothing is left are no profiles any "
+        "more. Refused while others rely on it, and while a batch is being loaded."
+    )
+    async def delete_dataset(self, info: Info, input: DeleteArgument) -> DeletePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def delete() -> strawberry.ID:
+            raw = need_id("Dataset", input.id, "id")
+            await datasets.delete(parts.database, parts.clock, scope, raw, given(input.etag))
+            return global_id("Dataset", raw)
+
+        deleted, errors = await attempt(info, delete, "input")
+        return DeletePayload(deleted_id=deleted, errors=errors)
+
+    @mutation(
+        description="Adds a batch to a dataset: all of its good rows, or nothing; rejected rows are counted "
+        "and the first 20 reported."
+    )
+    async def upload_batch(self, info: Info, input: BatchArgument) -> BatchPayload:
+        parts, scope = info.context.parts, info.context.scope
+        rejected: list[RejectedRow] = []
+
+        async def load() -> Any:
+            raw = need_id("Dataset", input.dataset_id, "dataset_id")
+            try:
+                return await uploads.upload_batch(
+                    parts.database,
+                    parts.lake,
+                    parts.clock,
+                    scope,
+                    raw,
+                    input.file,
+                    cast(FileFormat, input.format.value),
+                )
+            except NoGoodRows as refusal:
+                rejected.extend(refusal.rejected)
+                raise
+
+        done, errors = await attempt(info, load, "input")
+        rejected.extend(done.rejected if done else ())
+        reports = [RejectedRowReport.of(row) for row in rejected]
+        return BatchPayload(batch=done and Batch.of(done.batch), rejected=reports, errors=errors)

@@ -1,0 +1,369 @@
+"""Export jobs: started, watched and cancelled; with the batches that they wrote."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Annotated, Any, Self, cast
+
+import strawberry
+from strawberry.scalars import JSON
+
+from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.context import Info, Operation
+from app.api.described import mutation, resolver, subscription
+from app.api.errors import UserError, attempt, errors_field
+from app.api.filters import DateTimeFilter, names, one_id, ordered, time_filter
+from app.api.global_ids import Node, find_id, global_id, need_id, split_id
+from app.api.resources.audiences import NamespaceCount
+from app.api.resources.datasets import Batch, Dataset
+from app.api.resources.jobs import (
+    AfterArgument,
+    Job,
+    JobId,
+    JobSource,
+    JobStatus,
+    OrderArgument,
+    TimeSpan,
+    job_fields,
+)
+from app.api.resources.merge_policies import MergePolicy
+from app.api.resources.profiles import MembershipStatus
+from app.api.resources.segment_jobs import SegmentJob
+from app.api.scalars import BigInt, given
+from app.errors import ErrorCode, Refusal
+from app.services.jobs import shared as jobs
+from app.services.jobs.export import input as export_input
+from app.services.jobs.export import requests as export_jobs
+from app.storage.tables.export_jobs import ExportJobRow
+
+
+@strawberry.type(description="What an export cost and covered.")
+class ExportJobMetrics:
+    total_time: TimeSpan = strawberry.field(description="From the start of the job to its end.")
+    profile_export_time: TimeSpan = strawberry.field(description="The part that was reading and writing people.")
+    total_exported_profiles: BigInt = strawberry.field(
+        description="People written, each counted once, in however many batches it is."
+    )
+    exported_profiles_by_namespace: list[NamespaceCount] = strawberry.field(
+        description="Those people, by identity namespace."
+    )
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Any]) -> Self:
+        return cls(
+            total_time=TimeSpan.of(metrics["total_time"]),
+            profile_export_time=TimeSpan.of(metrics["profile_export_time"]),
+            total_exported_profiles=BigInt(metrics["total_exported_profiles"]),
+            exported_profiles_by_namespace=NamespaceCount.all_of(metrics["exported_profiles_by_namespace"]),
+        )
+
+
+@strawberry.type(description="Writes people to a dataset.")
+class ExportJob(Node, Job):
+    fields: list[str] = strawberry.field(description="Paths of the attributes that are written; empty for all.")
+    filter: JSON | None = strawberry.field(description="Which people, as it was asked for; null for everybody.")
+    additional_fields: JSON | None = strawberry.field(
+        description="What of their events, as it was asked for; null for no events."
+    )
+    schema_name: str = strawberry.field(description="Name of the schema of a person.")
+    segment_per_batch: bool = strawberry.field(
+        description="Whether each segment has a batch of its own; else one batch holds all."
+    )
+    evaluate_first: bool = strawberry.field(description="Whether the segments are evaluated before.")
+    metrics: ExportJobMetrics | None = strawberry.field(description="What it cost and covered; null before it is done.")
+    row: strawberry.Private[ExportJobRow]
+
+    @resolver(description="How fragments of one person become one view: the policy, or as it was when it is gone.")
+    async def merge_policy(self, info: Info) -> MergePolicy:
+        found = await MergePolicy.fetch(info.context, self.row.merge_policy_id)
+        return found or MergePolicy.of(export_jobs.policy_of(self.row))
+
+    @resolver(description="The dataset that the people are written to.")
+    async def destination(self, info: Info) -> Dataset:
+        found = await Dataset.fetch(info.context, self.row.destination_id)
+        if found is None:
+            raise LookupError(f"the dataset {self.row.destination_id} of an export is gone")
+        return found
+
+    @resolver(description="The segment job that it waits for before it begins; null when nothing is evaluated first.")
+    async def evaluation(self, info: Info) -> SegmentJob | None:
+        return None if self.row.waits_for is None else await SegmentJob.fetch(info.context, self.row.waits_for)
+
+    @resolver(description="What it has written, in the order of its segments; empty before it has succeeded.")
+    async def batches(
+        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+    ) -> Connection[Batch]:
+        page, loaders = asked(first, after), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.batches_of_export.load((self.job_id, page)),
+            Batch.of,
+            lambda: loaders.batch_count_of_export.load((self.job_id,)),
+        )
+
+    @classmethod
+    def of(cls, row: ExportJobRow) -> Self:
+        return cls(
+            id=global_id("ExportJob", row.id),
+            **job_fields(row),
+            fields=row.fields,
+            filter=cast(JSON | None, row.filter),
+            additional_fields=cast(JSON | None, row.additional_fields),
+            schema_name=row.schema_name,
+            segment_per_batch=row.segment_per_batch,
+            evaluate_first=row.evaluate_first,
+            metrics=None if row.metrics is None else ExportJobMetrics.of(row.metrics),
+            row=row,
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        row = await operation.loaders.export_job.load(raw)
+        return None if row is None else cls.of(row)
+
+
+# ---------------------------------------------------------------- inputs
+
+
+@strawberry.input(description="A segment whose members are written.")
+class ExportSegmentInput:
+    segment_id: strawberry.ID = strawberry.field(description="Global id of the audience, or its raw `audienceId`.")
+    namespace: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Namespace of the audience; needed when several have that `audienceId`."
+    )
+    status: list[MembershipStatus] | None = strawberry.field(
+        default_factory=lambda: [MembershipStatus.REALIZED, MembershipStatus.EXISTING],
+        description="Statuses that count.",
+    )
+
+
+@strawberry.input(description="A stretch of time, its ends included. An end that is left out is no bound.")
+class TimeRangeInput:
+    start: datetime | None = strawberry.field(default=strawberry.UNSET, description="When it begins.")
+    end: datetime | None = strawberry.field(default=strawberry.UNSET, description="When it ends.")
+
+
+@strawberry.input(description="Which people are written. All that is given must hold.")
+class ExportFilterInput:
+    segments: list[ExportSegmentInput] | None = strawberry.field(
+        default=strawberry.UNSET, description="In one of these segments; at most 1,500. Everybody unless given."
+    )
+    segment_qualification_time: TimeRangeInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Entered one of the segments, for the last time, within this."
+    )
+    from_ingest_timestamp: datetime | None = strawberry.field(
+        default=strawberry.UNSET, description="Records or events of theirs have come in at this time or later."
+    )
+    empty_profiles: bool | None = strawberry.field(
+        default=False,
+        description="Whether people with events and no record are among them. Members of `segments` always are, "
+        "and so is everybody when there is no filter at all.",
+    )
+
+
+@strawberry.input(description="Events that are written with each person, oldest first.")
+class ExportEventsInput:
+    fields: list[str] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Paths within an event, such as `commerce.order.total`; all unless given. "
+        "The timestamp is always there.",
+    )
+    from_: datetime | None = strawberry.field(
+        default=strawberry.UNSET, name="from", description="Came in at this time or later."
+    )
+    to: datetime | None = strawberry.field(default=strawberry.UNSET, description="Came in at this time or before.")
+
+
+@strawberry.input(description="Where the people are written.")
+class ExportDestinationInput:
+    dataset_id: strawberry.ID = strawberry.field(description="Dataset of kind EXPORT.")
+    segment_per_batch: bool | None = strawberry.field(
+        default=False, description="True: a batch for each segment. False: one batch with all of them."
+    )
+
+
+@strawberry.input(description="What is to be exported. The same idempotencyKey within 24 hours returns the same job.")
+class CreateExportJobInput:
+    fields: list[str] | None = strawberry.field(
+        default=strawberry.UNSET, description="Paths of attributes, such as `homeAddress.city`; all unless given."
+    )
+    merge_policy_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="How fragments become people: by default the policy of the segments, or else the sandbox's.",
+    )
+    filter: ExportFilterInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Which people; everybody unless given."
+    )
+    additional_fields: ExportEventsInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Events to write with each person; none unless given."
+    )
+    destination: ExportDestinationInput = strawberry.field(description="Where they are written.")
+    schema_name: str = strawberry.field(description="Schema of a person: `_xdm.context.profile`.")
+    evaluate_first: bool | None = strawberry.field(
+        default=False, description="Whether the segments (or all, when none is named) are evaluated before."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="A text of the caller's own: sent again within 24 hours, it gives the same job.",
+    )
+
+    def as_new(self, *path: str) -> export_input.NewExport:
+        """Raises `Refusal` for the id of something else; `path` leads to this input."""
+        events = given(self.additional_fields)
+        policy = one_id("MergePolicy", self.merge_policy_id, *path, "merge_policy_id")
+        return export_input.NewExport(
+            destination_id=need_id("Dataset", self.destination.dataset_id, *path, "destination", "dataset_id"),
+            schema_name=self.schema_name,
+            fields=tuple(given(self.fields) or ()),
+            merge_policy_id=policy,
+            filter=_filter(given(self.filter), path),
+            additional_fields=events
+            and export_input.ExportEvents(
+                tuple(given(events.fields) or ()), export_input.TimeRange(given(events.from_), given(events.to))
+            ),
+            segment_per_batch=bool(self.destination.segment_per_batch),
+            evaluate_first=bool(self.evaluate_first),
+        )
+
+
+def _filter(filter: ExportFilterInput | None, path: Sequence[str]) -> export_input.ExportFilter | None:
+    if filter is None:
+        return None
+    time = given(filter.segment_qualification_time)
+    segments = tuple(
+        export_input.ExportSegment(
+            _audience_id(one.segment_id, *path, "filter", "segments", str(at), "segment_id"),
+            given(one.namespace),
+            names(one.status) or (),
+        )
+        for at, one in enumerate(given(filter.segments) or ())
+    )
+    return export_input.ExportFilter(
+        segments,
+        export_input.TimeRange(given(time.start), given(time.end)) if time else export_input.TimeRange(),
+        given(filter.from_ingest_timestamp),
+        bool(filter.empty_profiles),
+    )
+
+
+def _audience_id(value: str, *path: str) -> str:
+    """The raw id of an audience, or of the definition that it shares it with. Raises `Refusal`."""
+    name, raw = split_id(value)
+    if name in (None, "Audience", "SegmentDefinition"):
+        return raw
+    message = f"{value!r} is the id of an object of type {name}, but one of an audience is asked for"
+    raise Refusal(ErrorCode.NOT_FOUND, message, path)
+
+
+@strawberry.input(description="Which export jobs. All that is given must hold.")
+class ExportJobFilter:
+    status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="In one of these states.")
+    source: list[JobSource] | None = strawberry.field(default=strawberry.UNSET, description="Started by one of these.")
+    segment_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Asked for this audience: global id, or the raw `audienceId`."
+    )
+    schedule_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Started by this schedule: global id, or the raw `scheduleId`."
+    )
+    destination_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Writes to this dataset: global id, or the raw `datasetId`."
+    )
+    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Made at such a time.")
+
+
+def export_job_filter(value: ExportJobFilter | None) -> export_jobs.ExportJobFilter | None:
+    """Raises `Refusal` for the id of something else."""
+    if value is None or not given(value):
+        return None
+    segment = given(value.segment_id)
+    return export_jobs.ExportJobFilter(
+        status=names(value.status),
+        source=names(value.source),
+        created_at=time_filter(value.created_at),
+        segment_id=None if segment is None else _audience_id(segment, "filter", "segment_id"),
+        schedule_id=one_id("Schedule", value.schedule_id, "filter", "schedule_id"),
+        destination_id=one_id("Dataset", value.destination_id, "filter", "destination_id"),
+    )
+
+
+@strawberry.type(description="Outcome of a change to an export job.")
+class ExportJobPayload:
+    job: ExportJob | None = strawberry.field(description="The job; null when it was refused.")
+    errors: list[UserError] = errors_field()
+
+
+# ---------------------------------------------------------------- operations
+
+FilterArgument = Annotated[ExportJobFilter | None, strawberry.argument(description="Which of them.")]
+CreateArgument = Annotated[CreateExportJobInput, strawberry.argument(description="What is to be exported.")]
+
+
+@strawberry.type
+class ExportJobQueries:
+    @resolver(description="An export job by its id.")
+    async def export_job(self, info: Info, id: JobId) -> ExportJob | None:
+        raw = find_id("ExportJob", id)
+        return None if raw is None else await ExportJob.fetch(info.context, raw)
+
+    @resolver(description="The export jobs of the sandbox.")
+    async def export_jobs(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        filter: FilterArgument = strawberry.UNSET,
+        order_by: OrderArgument = strawberry.UNSET,
+    ) -> Connection[ExportJob]:
+        page, operation = asked(first, after, last, before), info.context
+        chosen, order = export_job_filter(filter), ordered(order_by)
+        return await connect(
+            info,
+            lambda: operation.read(lambda session: export_jobs.page(session, operation.scope, page, chosen, order)),
+            ExportJob.of,
+            lambda: operation.read(lambda session: export_jobs.count(session, operation.scope, chosen)),
+        )
+
+
+@strawberry.type
+class ExportJobMutations:
+    @mutation(description="Writes people to a dataset: all of what was asked for, or nothing.")
+    async def create_export_job(self, info: Info, input: CreateArgument) -> ExportJobPayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def create() -> ExportJobRow:
+            key = given(input.idempotency_key)
+            return await export_jobs.create(parts.database, parts.lake, parts.clock, scope, input.as_new(), key)
+
+        row, errors = await attempt(info, create, "input")
+        return ExportJobPayload(job=None if row is None else ExportJob.of(row), errors=errors)
+
+    @mutation(
+        description="Asks an export to stop, and the evaluation that it waits for; nothing of it is kept. "
+        "One that has stopped or is about to is returned as it is."
+    )
+    async def cancel_export_job(self, info: Info, id: JobId) -> ExportJobPayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def cancel() -> ExportJobRow:
+            return await export_jobs.cancel(parts.database, parts.clock, scope, need_id("ExportJob", id, "id"))
+
+        row, errors = await attempt(info, cancel)
+        return ExportJobPayload(job=None if row is None else ExportJob.of(row), errors=errors)
+
+
+@strawberry.type
+class ExportJobSubscriptions:
+    @subscription(
+        description="An export job's present state at once, then every later one in the order of `progress.sequence`; "
+        "completes after a final one."
+    )
+    async def export_job_updated(
+        self, info: Info, id: JobId, after: AfterArgument = strawberry.UNSET
+    ) -> AsyncGenerator[ExportJob, None]:
+        parts, raw = info.context.parts, need_id("ExportJob", id, "id")
+        states = jobs.watch(parts.database, parts.changes, info.context.scope, export_jobs.KIND, raw, given(after))
+        async with aclosing(states):
+            async for row in states:
+                yield ExportJob.of(row)

@@ -1,0 +1,139 @@
+"""Folders: a tree for each namespace, that audiences are sorted into."""
+
+from typing import Annotated, Self, cast
+
+import strawberry
+
+from app.api.context import Info, Operation
+from app.api.described import mutation, resolver
+from app.api.errors import UserError, attempt, errors_field
+from app.api.filters import one_id
+from app.api.global_ids import Node, find_id, global_id, need_id
+from app.api.resources.deletions import DeleteArgument, DeletePayload
+from app.api.scalars import given
+from app.errors import ErrorCode, Refusal
+from app.services.search import folders
+from app.storage.tables.folders import FolderRow
+
+
+@strawberry.type(description="A place that audiences are sorted into, in a tree of its namespace.")
+class Folder(Node):
+    folder_id: str = strawberry.field(description="Raw id.")
+    name: str = strawberry.field(description="Name, unique within its parent.")
+    namespace: str = strawberry.field(description="Namespace of what it holds, such as `AEPSegments`.")
+    path: str = strawberry.field(description="The names from the root down, each after a slash: `/Retail/Summer`.")
+    etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
+    parent_id: strawberry.Private[str | None]
+
+    @resolver(description="The folder it is in; null at the root.")
+    async def parent(self, info: Info) -> "Folder | None":
+        return await Folder.fetch_maybe(info.context, self.parent_id)
+
+    @classmethod
+    def of(cls, row: FolderRow) -> Self:
+        return cls(
+            id=global_id("Folder", row.id),
+            folder_id=row.id,
+            name=row.name,
+            namespace=row.namespace,
+            path=row.path,
+            etag=str(row.revision),
+            parent_id=row.parent_id,
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        row = await operation.loaders.folder.load(raw)
+        return None if row is None else cls.of(row)
+
+    @classmethod
+    async def fetch_maybe(cls, operation: Operation, raw: str | None) -> Self | None:
+        """The folder of something that need not be in one."""
+        return None if raw is None else await cls.fetch(operation, raw)
+
+
+@strawberry.input(description="A new folder.")
+class CreateFolderInput:
+    name: str = strawberry.field(description='Name, unique within its parent, without "/".')
+    namespace: str = strawberry.field(description="Namespace of what it is to hold; that of its parent.")
+    parent_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Folder to put it in, by global or raw id; the root unless given."
+    )
+
+    def as_new(self) -> folders.NewFolder:
+        return folders.NewFolder(self.name, self.namespace, one_id("Folder", self.parent_id, "parent_id"))
+
+
+@strawberry.input(description="Changes of a folder: only the given fields change.")
+class UpdateFolderInput:
+    id: strawberry.ID = strawberry.field(description="Global id, or the raw `folderId`.")
+    etag: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="As it was read; refused when it has changed since. Unchecked unless given.",
+    )
+    name: str | None = strawberry.field(default=strawberry.UNSET, description="Name, unique within its parent.")
+    parent_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Folder to move it into, with all that it holds; null moves to the root."
+    )
+
+    def as_changes(self) -> folders.FolderChanges:
+        """Raises `Refusal` for a null where there must be a value."""
+        if self.name is None:
+            message = "it cannot be null: leave it out to keep it as it is"
+            raise Refusal(ErrorCode.INVALID_INPUT, message, ("name",))
+        changes: dict[str, str | None] = {} if self.name is strawberry.UNSET else {"name": self.name}
+        if self.parent_id is not strawberry.UNSET:
+            changes["parent_id"] = one_id("Folder", self.parent_id, "parent_id")
+        return cast(folders.FolderChanges, changes)
+
+
+@strawberry.type(description="Outcome of a change to a folder.")
+class FolderPayload:
+    folder: Folder | None = strawberry.field(description="The folder; null when it was refused.")
+    errors: list[UserError] = errors_field()
+
+
+FolderId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `folderId`.")]
+CreateArgument = Annotated[CreateFolderInput, strawberry.argument(description="What it is to be.")]
+UpdateArgument = Annotated[UpdateFolderInput, strawberry.argument(description="Which one, and what changes.")]
+
+
+@strawberry.type
+class FolderQueries:
+    @resolver(description="A folder by its id.")
+    async def folder(self, info: Info, id: FolderId) -> Folder | None:
+        return await Folder.fetch_maybe(info.context, find_id("Folder", id))
+
+
+@strawberry.type
+class FolderMutations:
+    @mutation(description="Makes a folder.")
+    async def create_folder(self, info: Info, input: CreateArgument) -> FolderPayload:
+        parts, scope = info.context.parts, info.context.scope
+        row, errors = await attempt(
+            info, lambda: folders.create(parts.database, parts.clock, scope, input.as_new()), "input"
+        )
+        return FolderPayload(folder=None if row is None else Folder.of(row), errors=errors)
+
+    @mutation(description="Renames a folder, or moves it with all that it holds.")
+    async def update_folder(self, info: Info, input: UpdateArgument) -> FolderPayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def update() -> FolderRow:
+            raw, changes = need_id("Folder", input.id, "id"), input.as_changes()
+            return await folders.update(parts.database, parts.clock, scope, raw, given(input.etag), changes)
+
+        row, errors = await attempt(info, update, "input")
+        return FolderPayload(folder=None if row is None else Folder.of(row), errors=errors)
+
+    @mutation(description="Deletes a folder; refused while something is in it.")
+    async def delete_folder(self, info: Info, input: DeleteArgument) -> DeletePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def delete() -> strawberry.ID:
+            raw = need_id("Folder", input.id, "id")
+            await folders.delete(parts.database, scope, raw, given(input.etag))
+            return global_id("Folder", raw)
+
+        deleted, errors = await attempt(info, delete, "input")
+        return DeletePayload(deleted_id=deleted, errors=errors)

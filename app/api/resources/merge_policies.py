@@ -1,0 +1,199 @@
+"""Merge policies: how fragments of one profile become one view."""
+
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Any, Self, cast
+
+import strawberry
+
+from app.api.connections import After, Connection, First, asked, connect
+from app.api.context import Info, Operation
+from app.api.described import enum_value, mutation, resolver
+from app.api.errors import UserError, attempt, errors_field
+from app.api.filters import many_ids
+from app.api.global_ids import Node, find_id, global_id, need_id
+from app.api.resources.datasets import Dataset
+from app.api.resources.deletions import DeleteArgument, DeletePayload
+from app.api.scalars import given
+from app.errors import ErrorCode, Refusal, Refusals
+from app.services import merge_policies
+from app.storage.tables.merge_policies import MergePolicyRow
+
+
+@strawberry.enum(description="Which value of a field wins when fragments differ.")
+class MergeMethod(Enum):
+    TIMESTAMP_ORDERED = enum_value("TIMESTAMP_ORDERED", description="The newest value that is not null.")
+    DATA_SET_PRECEDENCE = enum_value("DATA_SET_PRECEDENCE", description="That of the first dataset in an ordered list.")
+
+
+@strawberry.enum(description="Which fragments are taken for one person.")
+class GraphType(Enum):
+    NONE = enum_value("NONE", description="Those with the same primary identity.")
+    PDG = enum_value("PDG", description="Those linked by any identity that they share.")
+
+
+@strawberry.type(description="How fragments of one profile from several datasets become one view.")
+class MergePolicy(Node):
+    merge_policy_id: str = strawberry.field(description="Raw id.")
+    name: str = strawberry.field(description="Name.")
+    method: MergeMethod = strawberry.field(description="Which value of a field wins.")
+    identity_graph: GraphType = strawberry.field(description="Which fragments are taken for one person.")
+    is_default: bool = strawberry.field(description="Whether it is used where none is named.")
+    etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
+    created_at: datetime = strawberry.field(description="When it was made.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
+    dataset_ids: strawberry.Private[list[str]]
+
+    @resolver(description="For DATA_SET_PRECEDENCE: the datasets, the one that wins first.")
+    async def datasets(self, info: Info) -> list[Dataset]:
+        rows = await info.context.loaders.dataset.load_many(self.dataset_ids)
+        return [Dataset.of(row) for row in rows if row is not None]
+
+    @classmethod
+    def of(cls, row: MergePolicyRow) -> Self:
+        return cls(
+            id=global_id("MergePolicy", row.id),
+            merge_policy_id=row.id,
+            name=row.name,
+            method=MergeMethod(row.method),
+            identity_graph=GraphType(row.identity_graph),
+            is_default=row.is_default,
+            etag=str(row.revision),
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            dataset_ids=row.datasets,
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        row = await operation.loaders.merge_policy.load(raw)
+        return None if row is None else cls.of(row)
+
+
+MergePolicyId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `mergePolicyId`.")]
+
+
+@strawberry.type
+class MergePolicyQueries:
+    @resolver(description="A merge policy by its id.")
+    async def merge_policy(self, info: Info, id: MergePolicyId) -> MergePolicy | None:
+        raw = find_id("MergePolicy", id)
+        return None if raw is None else await MergePolicy.fetch(info.context, raw)
+
+    @resolver(description="The merge policies of the sandbox, oldest first.")
+    async def merge_policies(
+        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+    ) -> Connection[MergePolicy]:
+        page, operation = asked(first, after), info.context
+        return await connect(
+            info,
+            lambda: operation.read(lambda session: merge_policies.page(session, operation.scope, page)),
+            MergePolicy.of,
+            lambda: operation.read(lambda session: merge_policies.count(session, operation.scope)),
+        )
+
+
+_IDS = "For DATA_SET_PRECEDENCE, by global or raw id: the datasets of records, the one that wins first."
+_INPUT = {"datasets": ("datasetIds",)}
+
+
+@strawberry.input(description="A new merge policy.")
+class CreateMergePolicyInput:
+    name: str = strawberry.field(description="Name.")
+    method: MergeMethod = strawberry.field(description="Which value of a field wins.")
+    identity_graph: GraphType = strawberry.field(
+        default=GraphType.NONE, description="Which fragments are taken for one person."
+    )
+    dataset_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
+    is_default: bool | None = strawberry.field(
+        default=False, description="Whether it takes the place of the default policy."
+    )
+
+    def as_new(self) -> merge_policies.NewPolicy:
+        return merge_policies.NewPolicy(
+            self.name,
+            self.method.value,
+            self.identity_graph.value,
+            many_ids("Dataset", self.dataset_ids, "datasets") or (),
+            bool(self.is_default),
+        )
+
+
+@strawberry.input(description="Changes of a merge policy: only the given fields change; null names no datasets.")
+class UpdateMergePolicyInput:
+    id: strawberry.ID = strawberry.field(description="Global id, or the raw `mergePolicyId`.")
+    etag: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="As it was read; refused when it has changed since. Unchecked unless given.",
+    )
+    name: str | None = strawberry.field(default=strawberry.UNSET, description="Name.")
+    method: MergeMethod | None = strawberry.field(default=strawberry.UNSET, description="Which value of a field wins.")
+    identity_graph: GraphType | None = strawberry.field(
+        default=strawberry.UNSET, description="Which fragments are taken for one person."
+    )
+    dataset_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
+    is_default: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="True to take the place of the default policy."
+    )
+
+    def as_changes(self) -> merge_policies.PolicyChanges:
+        """Raises `Refusals` for nulls where there must be a value."""
+        needed = ("name", "method", "identity_graph", "is_default")
+        nulls = [name for name in needed if getattr(self, name) is None]
+        if nulls:
+            message = "it cannot be null: leave it out to keep it as it is"
+            raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
+        changes: dict[str, Any] = {
+            name: value.value if isinstance(value, Enum) else value
+            for name in needed
+            if (value := getattr(self, name)) is not strawberry.UNSET
+        }
+        if self.dataset_ids is not strawberry.UNSET:
+            changes["datasets"] = many_ids("Dataset", self.dataset_ids, "datasets") or ()
+        return cast(merge_policies.PolicyChanges, changes)
+
+
+@strawberry.type(description="Outcome of a change to a merge policy.")
+class MergePolicyPayload:
+    merge_policy: MergePolicy | None = strawberry.field(description="The policy; null when it was refused.")
+    errors: list[UserError] = errors_field()
+
+
+CreateArgument = Annotated[CreateMergePolicyInput, strawberry.argument(description="What it is to be.")]
+UpdateArgument = Annotated[UpdateMergePolicyInput, strawberry.argument(description="Which one, and what changes.")]
+
+
+@strawberry.type
+class MergePolicyMutations:
+    @mutation(description="Makes a merge policy.")
+    async def create_merge_policy(self, info: Info, input: CreateArgument) -> MergePolicyPayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def create() -> MergePolicyRow:
+            return await merge_policies.create(parts.database, parts.clock, scope, input.as_new())
+
+        row, errors = await attempt(info, create, "input", names=_INPUT)
+        return MergePolicyPayload(merge_policy=None if row is None else MergePolicy.of(row), errors=errors)
+
+    @mutation(description="Changes a merge policy; memberships follow with the next evaluation.")
+    async def update_merge_policy(self, info: Info, input: UpdateArgument) -> MergePolicyPayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def update() -> MergePolicyRow:
+            raw, changes = need_id("MergePolicy", input.id, "id"), input.as_changes()
+            return await merge_policies.update(parts.database, parts.clock, scope, raw, given(input.etag), changes)
+
+        row, errors = await attempt(info, update, "input", names=_INPUT)
+        return MergePolicyPayload(merge_policy=None if row is None else MergePolicy.of(row), errors=errors)
+
+    @mutation(description="Deletes a merge policy; refused for the default one, and while audiences use it.")
+    async def delete_merge_policy(self, info: Info, input: DeleteArgument) -> DeletePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def delete() -> strawberry.ID:
+            raw = need_id("MergePolicy", input.id, "id")
+            await merge_policies.delete(parts.database, scope, raw, given(input.etag))
+            return global_id("MergePolicy", raw)
+
+        deleted, errors = await attempt(info, delete, "input")
+        return DeletePayload(deleted_id=deleted, errors=errors)

@@ -1,0 +1,188 @@
+"""People: their merged attributes, identities, events and memberships."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import strawberry
+from strawberry.scalars import JSON
+
+from app.api.connections import After, First, LongConnection, asked, connect_long
+from app.api.context import Info, Operation
+from app.api.described import enum_value, resolver
+from app.api.filters import names
+from app.api.global_ids import Node, find_id, global_id, node_type
+from app.api.scalars import given
+from app.engine.people.profiles import Event, Person
+from app.errors import ErrorCode, Refusal
+from app.services.people.profiles import Member, project
+
+if TYPE_CHECKING:
+    from app.api.resources.audiences import Audience
+
+
+@strawberry.enum(description="How a person stands to an audience, after its last evaluation.")
+class MembershipStatus(Enum):
+    REALIZED = enum_value("REALIZED", description="Entered in the last evaluation.")
+    EXISTING = enum_value("EXISTING", description="Was in before, and still is.")
+    EXITED = enum_value("EXITED", description="Was in before, and no longer is.")
+
+
+Paths = Annotated[
+    list[str] | None, strawberry.argument(description="Only these, such as `person.name`; everything unless given.")
+]
+Statuses = Annotated[
+    list[MembershipStatus] | None, strawberry.argument(description="REALIZED and EXISTING unless it says otherwise.")
+]
+
+
+def asked_paths(paths: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if given(paths) is None else tuple(paths or ())
+
+
+@strawberry.type(description="A name that a person goes by.")
+class Identity:
+    namespace: str = strawberry.field(description="Kind of the id, such as `email`.")
+    id: str = strawberry.field(description="The id, exactly as it was written in the data.")
+    primary: bool = strawberry.field(description="Whether the profile is known by it.")
+
+
+@strawberry.type(description="Something that a person did, at an instant.")
+class ExperienceEvent:
+    event_id: str = strawberry.field(description="Its id.")
+    timestamp: datetime = strawberry.field(description="When it happened.")
+    everything: strawberry.Private[dict[str, Any]]
+
+    @resolver(description="What is known of it.")
+    def attributes(self, paths: Paths = strawberry.UNSET) -> JSON:
+        wanted = asked_paths(paths)
+        return JSON(self.everything if wanted is None else project(self.everything, wanted))
+
+    @classmethod
+    def of(cls, event: Event) -> Self:
+        return cls(event_id=event.event_id, timestamp=event.timestamp, everything=event.attributes)
+
+
+@strawberry.type(description="How one person stands to one audience.")
+class Membership:
+    status: MembershipStatus = strawberry.field(description="Whether the person is in.")
+    last_qualification_time: datetime = strawberry.field(description="When the person last entered.")
+    member: strawberry.Private[Member]
+
+    @resolver(description="The person.")
+    async def profile(self, info: Info) -> "Profile":
+        return Profile.of(self.member.key, await info.context.loaders.person.load((self.member.key,)))
+
+    @resolver(description="The audience.")
+    async def audience(self, info: Info) -> Annotated["Audience", strawberry.lazy("app.api.resources.audiences")]:
+        found: Audience = await node_type("Audience").fetch(info.context, self.member.definition_id)
+        return found
+
+    @resolver(description="External audiences: what the person's newest row says besides who it is.")
+    async def payload(self, info: Info) -> JSON | None:
+        pair = (self.member.definition_id, self.member.key)
+        found = await info.context.loaders.payload_of_membership.load((pair,))
+        return None if found is None else JSON(found)
+
+    @classmethod
+    def of(cls, member: Member) -> Self:
+        return cls(
+            status=MembershipStatus(member.status),
+            last_qualification_time=member.last_qualification_time,
+            member=member,
+        )
+
+
+@strawberry.type(
+    description="One person, as the default merge policy puts them together, or that of the audience it was found in."
+)
+class Profile(Node):
+    profile_id: str = strawberry.field(description="Raw id: namespace and id of the primary identity, `namespace:id`.")
+    identities: list[Identity] = strawberry.field(description="The names that the person goes by.")
+    key: strawberry.Private[Any]
+    loaders: strawberry.Private[Any] = None
+    """Those of the merge policy that the person was found with, unless it is the default one."""
+
+    @resolver(description="The merged attributes.")
+    async def attributes(self, info: Info, paths: Paths = strawberry.UNSET) -> JSON:
+        return JSON(await self._loaders(info).attributes_of_profile.load((self.key, asked_paths(paths))))
+
+    @resolver(description="What the person did, newest first.")
+    async def events(
+        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+    ) -> LongConnection[ExperienceEvent]:
+        page, loaders = asked(first, after), self._loaders(info)
+        return await connect_long(
+            info,
+            lambda: loaders.events_of_profile.load((self.key, page)),
+            ExperienceEvent.of,
+            lambda: loaders.event_count_of_profile.load((self.key,)),
+        )
+
+    @resolver(description="The audiences that the person is in; EDGE ones are evaluated at this moment.")
+    async def memberships(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        status: Statuses = strawberry.UNSET,
+    ) -> LongConnection[Membership]:
+        page, chosen, loaders = asked(first, after), names(status), self._loaders(info)
+        return await connect_long(
+            info,
+            lambda: loaders.memberships_of_profile.load((self.key, page, chosen)),
+            Membership.of,
+            lambda: loaders.membership_count_of_profile.load((self.key, chosen)),
+        )
+
+    def _loaders(self, info: Info) -> Any:
+        return self.loaders or info.context.loaders
+
+    @classmethod
+    def of(cls, key: Any, person: Person, loaders: Any = None) -> Self:
+        return cls(
+            id=global_id("Profile", person.profile_id),
+            profile_id=person.profile_id,
+            identities=[
+                Identity(namespace=identity.namespace, id=identity.id, primary=identity.primary)
+                for identity in person.identities
+            ],
+            key=key,
+            loaders=loaders,
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        key = await operation.profiles.find(raw)
+        return None if key is None else cls.of(key, await operation.loaders.person.load((key,)))
+
+
+@strawberry.input(description="An identity of a person.")
+class IdentityInput:
+    namespace: str = strawberry.field(description="Kind of the id, such as `email`.")
+    id: str = strawberry.field(description="The id, exactly as it was written in the data.")
+
+
+ProfileId = Annotated[
+    strawberry.ID | None, strawberry.argument(description="Global id, or the raw `profileId`, `namespace:id`.")
+]
+IdentityArgument = Annotated[IdentityInput | None, strawberry.argument(description="Any identity of the person.")]
+
+
+@strawberry.type
+class ProfileQueries:
+    @resolver(description="A person by id or by any identity: give one of the two.")
+    async def profile(
+        self, info: Info, id: ProfileId = strawberry.UNSET, identity: IdentityArgument = strawberry.UNSET
+    ) -> Profile | None:
+        by_id, by_name = given(id), given(identity)
+        if (by_id is None) == (by_name is None):
+            raise Refusal(
+                ErrorCode.INVALID_INPUT, "a profile is found by `id` or by `identity`: give one of them", ("id",)
+            )
+        if by_name is None:
+            raw = find_id("Profile", by_id)
+            return None if raw is None else await Profile.fetch(info.context, raw)
+        key = await info.context.profiles.find_identity(by_name.namespace, by_name.id)
+        return None if key is None else Profile.of(key, await info.context.loaders.person.load((key,)))

@@ -1,0 +1,445 @@
+"""Schedules: jobs that start by themselves, at the times of a Quartz cron expression."""
+
+from datetime import datetime
+from enum import Enum
+from itertools import islice
+from typing import Annotated, Any, Self, cast
+
+import strawberry
+from strawberry.scalars import JSON
+
+from app import quartz
+from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.context import Info, Operation
+from app.api.described import enum_value, mutation, resolver
+from app.api.errors import UserError, attempt, errors_field
+from app.api.filters import OrderDirection, StringFilter, many_ids, one_id, one_name, ordered, text_filter
+from app.api.global_ids import Node, find_id, global_id, need_id, node_type
+from app.api.resources.audiences import Audience
+from app.api.resources.deletions import DeleteArgument, DeletePayload
+from app.api.resources.export_jobs import CreateExportJobInput
+from app.api.resources.jobs import Job, any_job
+from app.api.scalars import given
+from app.errors import ErrorCode, Refusal, Refusals
+from app.services.jobs.export.input import NewExport
+from app.services.lists.paging import PageRequest
+from app.services.schedules import requests as schedules
+from app.services.schedules import run as schedule_runs
+from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
+
+MOST_TIMES = 100
+
+
+@strawberry.enum(description="What a schedule starts.")
+class ScheduleType(Enum):
+    BATCH_SEGMENTATION = enum_value("BATCH_SEGMENTATION", description="Segment jobs, which evaluate audiences.")
+    EXPORT = enum_value("EXPORT", description="Export jobs, which write people to a dataset.")
+
+
+@strawberry.enum(description="Whether a schedule starts jobs by itself.")
+class ScheduleState(Enum):
+    ACTIVE = enum_value("ACTIVE", description="At every time of its expression.")
+    INACTIVE = enum_value("INACTIVE", description="Only when it is told to.")
+
+
+@strawberry.enum(description="What became of a run of a schedule.")
+class ScheduleRunOutcome(Enum):
+    STARTED = enum_value("STARTED", description="It started its job.")
+    SKIPPED = enum_value("SKIPPED", description="Nobody was there to run it before a later one was due.")
+    REFUSED = enum_value("REFUSED", description="Its job could not be made: see `message`.")
+
+
+JOB_TYPES = {ScheduleType.BATCH_SEGMENTATION: "SegmentJob", ScheduleType.EXPORT: "ExportJob"}
+
+
+@strawberry.type(description="What became of one due time of a schedule, or of one call to run it.")
+class ScheduleRun:
+    run_id: str = strawberry.field(description="Raw id, which the job has as its `runId`.")
+    outcome: ScheduleRunOutcome = strawberry.field(description="What became of it.")
+    due_at: datetime | None = strawberry.field(description="When it was due; null for a call to run now.")
+    ran_at: datetime = strawberry.field(description="When it was looked after.")
+    message: str | None = strawberry.field(description="Why it started nothing; null when it did.")
+    job_id: strawberry.Private[str | None]
+    type: strawberry.Private[ScheduleType]
+
+    @resolver(description="The job that it started; null when it started none.")
+    async def job(self, info: Info) -> Job | None:
+        found: Job | None = None
+        if self.job_id is not None:
+            found = await node_type(JOB_TYPES[self.type]).fetch(info.context, self.job_id)
+        return found
+
+    @classmethod
+    def of(cls, row: ScheduleRunRow, type: ScheduleType) -> Self:
+        return cls(
+            run_id=row.id,
+            outcome=ScheduleRunOutcome(row.outcome),
+            due_at=row.due_at,
+            ran_at=row.at,
+            message=row.message,
+            job_id=row.job_id,
+            type=type,
+        )
+
+
+Times = Annotated[int | None, strawberry.argument(description=f"How many, from 1 to {MOST_TIMES}.")]
+
+
+@strawberry.type(description="Starts jobs by itself, at the times of a Quartz cron expression.")
+class Schedule(Node):
+    schedule_id: str = strawberry.field(description="Raw id.")
+    name: str = strawberry.field(description="Name.")
+    description: str | None = strawberry.field(description="What it is for.")
+    type: ScheduleType = strawberry.field(description="What it starts.")
+    state: ScheduleState = strawberry.field(description="Whether it starts jobs by itself.")
+    cron_expression: str = strawberry.field(
+        description="Quartz cron, UTC: seconds, minutes, hours, day of the month, month, day of the week (1 is Sunday) "
+        "and, if it is there, year."
+    )
+    all_audiences: bool = strawberry.field(description="Whether it is for every computed audience.")
+    export: JSON | None = strawberry.field(description="For an export schedule: the export that each run starts.")
+    created_by: str = strawberry.field(description="Who made it.")
+    last_modified_by: str = strawberry.field(description="Who last changed it.")
+    created_at: datetime = strawberry.field(description="When it was made.")
+    updated_at: datetime = strawberry.field(description="When it last changed.")
+    etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
+
+    @resolver(description="The cron expression in words.")
+    def frequency(self) -> str:
+        return quartz.parse(self.cron_expression).words()
+
+    @resolver(
+        description="The next times of the expression, the first one first; an INACTIVE schedule would run at these. "
+        "Fewer when its years end."
+    )
+    def next_run_times(self, info: Info, first: Times = 5) -> list[datetime]:
+        number = 5 if first is None else first
+        if not 1 <= number <= MOST_TIMES:
+            message = f"`first` is {number}, and from 1 to {MOST_TIMES} times are given"
+            raise Refusal(ErrorCode.INVALID_INPUT if number < 1 else ErrorCode.LIMIT_EXCEEDED, message, ("first",))
+        return list(islice(quartz.parse(self.cron_expression).fires(info.context.parts.clock()), number))
+
+    @resolver(
+        description="The audiences that it is for, by name. What these are made of is evaluated first, "
+        "though it is not listed here."
+    )
+    async def audiences(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+    ) -> Connection[Audience]:
+        page, loaders = asked(first, after, last, before), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.audiences_of_schedule.load((self.schedule_id, page)),
+            Audience.of,
+            lambda: loaders.audience_count_of_schedule.load((self.schedule_id,)),
+        )
+
+    @resolver(description="The jobs that it started, newest first.")
+    async def jobs(
+        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+    ) -> Connection[Job]:
+        page, loaders = asked(first, after), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.jobs_of_schedule.load((self.schedule_id, page)),
+            any_job,
+            lambda: loaders.job_count_of_schedule.load((self.schedule_id,)),
+        )
+
+    @resolver(description="The newest job that it started; null before the first.")
+    async def last_job(self, info: Info) -> Job | None:
+        # A run may start two jobs at one instant: an export, and the evaluation that it waits for.
+        page = await info.context.loaders.jobs_of_schedule.load((self.schedule_id, PageRequest(2)))
+        own = [job for job in map(any_job, page.items) if type(job).__name__ == JOB_TYPES[self.type]]
+        return own[0] if own else None
+
+    @resolver(description="Its newest run, also one that started nothing; null before the first.")
+    async def last_run(self, info: Info) -> ScheduleRun | None:
+        row = await info.context.loaders.last_run_of_schedule.load(self.schedule_id)
+        return None if row is None else ScheduleRun.of(row, self.type)
+
+    @classmethod
+    def of(cls, row: ScheduleRow) -> Self:
+        return cls(
+            id=global_id("Schedule", row.id),
+            schedule_id=row.id,
+            name=row.name,
+            description=row.description,
+            type=ScheduleType(row.type),
+            state=ScheduleState(row.state),
+            cron_expression=row.cron_expression,
+            all_audiences=row.all_audiences,
+            export=None if row.export is None else JSON(row.export),
+            created_by=row.created_by,
+            last_modified_by=row.last_modified_by,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            etag=str(row.revision),
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        row = await operation.loaders.schedule.load(raw)
+        return None if row is None else cls.of(row)
+
+
+# ---------------------------------------------------------------- lists
+
+
+@strawberry.input(description="Which schedules. All that is given must hold.")
+class ScheduleFilter:
+    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="With such a name.")
+    type: ScheduleType | None = strawberry.field(default=strawberry.UNSET, description="That start this.")
+    state: ScheduleState | None = strawberry.field(default=strawberry.UNSET, description="In this state.")
+    audience_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="For this audience, by name or with all: global id, or the raw one."
+    )
+
+
+def schedule_filter(value: ScheduleFilter | None) -> schedules.ScheduleFilter | None:
+    """Raises `Refusal` for the id of something else."""
+    if value is None or not given(value):
+        return None
+    return schedules.ScheduleFilter(
+        name=text_filter(value.name),
+        type=one_name(value.type),
+        state=one_name(value.state),
+        audience_id=one_id("Audience", value.audience_id, "filter", "audience_id"),
+    )
+
+
+@strawberry.enum(description="What a list of schedules is ordered by.")
+class ScheduleOrderField(Enum):
+    NAME = enum_value("NAME", description="Their names.")
+    CREATED_AT = enum_value("CREATED_AT", description="When they were made.")
+    UPDATED_AT = enum_value("UPDATED_AT", description="When they last changed.")
+
+
+@strawberry.input(description="An order of schedules.")
+class ScheduleOrder:
+    field: ScheduleOrderField = strawberry.field(description="What they are ordered by.")
+    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+
+
+ScheduleId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `scheduleId`.")]
+FilterArgument = Annotated[ScheduleFilter | None, strawberry.argument(description="Which of them.")]
+OrderArgument = Annotated[ScheduleOrder | None, strawberry.argument(description="Newest first unless given.")]
+
+
+@strawberry.type
+class ScheduleQueries:
+    @resolver(description="A schedule by its id.")
+    async def schedule(self, info: Info, id: ScheduleId) -> Schedule | None:
+        raw = find_id("Schedule", id)
+        return None if raw is None else await Schedule.fetch(info.context, raw)
+
+    @resolver(description="The schedules of the sandbox.")
+    async def schedules(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        filter: FilterArgument = strawberry.UNSET,
+        order_by: OrderArgument = strawberry.UNSET,
+    ) -> Connection[Schedule]:
+        page, operation = asked(first, after, last, before), info.context
+        chosen, order = schedule_filter(filter), ordered(order_by)
+        return await connect(
+            info,
+            lambda: operation.read(lambda session: schedules.page(session, operation.scope, page, chosen, order)),
+            Schedule.of,
+            lambda: operation.read(lambda session: schedules.count(session, operation.scope, chosen)),
+        )
+
+
+# ---------------------------------------------------------------- writes
+
+_CRON = (
+    "Quartz cron of 6 or 7 fields, in UTC, such as `0 30 2 ? * MON-FRI`; at most once in 24 hours, so with one time of "
+    "day."
+)
+_IDS = "The audiences to evaluate, at most 1,500, by global or raw id."
+
+
+_EXPORT = (
+    "For a schedule of type EXPORT: the export that each run starts. Its segments need not have been evaluated yet. "
+    "Each run is a job of its own, so there is no `idempotencyKey`."
+)
+
+
+def _export(value: CreateExportJobInput | None) -> NewExport | None:
+    """Raises `Refusal`."""
+    if value is None or not given(value):
+        return None
+    if given(value.idempotency_key) is not None:
+        message = "each run of a schedule starts a job of its own: leave the key out"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("export", "idempotency_key"))
+    return value.as_new("export")
+
+
+@strawberry.input(
+    description="A new schedule: for either `audienceIds` or `allAudiences: true`, or of type EXPORT with an `export`."
+)
+class CreateScheduleInput:
+    name: str = strawberry.field(description="Name.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="What it is for.")
+    type: ScheduleType = strawberry.field(default=ScheduleType.BATCH_SEGMENTATION, description="What it starts.")
+    cron_expression: str | None = strawberry.field(
+        default=strawberry.UNSET, description=f"{_CRON} Unless given: once a day, at a minute that is chosen for it."
+    )
+    state: ScheduleState | None = strawberry.field(
+        default=ScheduleState.INACTIVE, description="Whether it starts jobs by itself."
+    )
+    audience_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
+    all_audiences: bool | None = strawberry.field(
+        default=False, description="Whether it evaluates every audience, also those that are yet to be made."
+    )
+    export: CreateExportJobInput | None = strawberry.field(default=strawberry.UNSET, description=_EXPORT)
+
+    def as_new(self) -> schedules.NewSchedule:
+        """Raises `Refusal` for the id of something else."""
+        return schedules.NewSchedule(
+            self.name,
+            given(self.description),
+            self.type.value,
+            given(self.cron_expression),
+            (self.state or ScheduleState.INACTIVE).value,
+            many_ids("Audience", self.audience_ids, "audience_ids"),
+            bool(self.all_audiences),
+            _export(self.export),
+        )
+
+
+@strawberry.input(
+    description="Changes of a schedule: only the given fields change. `audienceIds` takes the place of `allAudiences`, "
+    "and the other way round."
+)
+class UpdateScheduleInput:
+    id: strawberry.ID = strawberry.field(description="Global id, or the raw `scheduleId`.")
+    etag: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="As it was read; refused when it has changed since. Unchecked unless given.",
+    )
+    name: str | None = strawberry.field(default=strawberry.UNSET, description="Name.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="What it is for; null for none.")
+    cron_expression: str | None = strawberry.field(default=strawberry.UNSET, description=_CRON)
+    state: ScheduleState | None = strawberry.field(
+        default=strawberry.UNSET, description="Whether it starts jobs by itself."
+    )
+    audience_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
+    all_audiences: bool | None = strawberry.field(
+        default=strawberry.UNSET, description="Whether it evaluates every audience."
+    )
+    export: CreateExportJobInput | None = strawberry.field(default=strawberry.UNSET, description=_EXPORT)
+
+    def as_changes(self) -> schedules.ScheduleChanges:
+        """Raises `Refusals` for nulls where there must be a value."""
+        needed = ("name", "cron_expression", "state", "all_audiences")
+        nulls = [name for name in needed if getattr(self, name) is None]
+        if nulls:
+            message = "it cannot be null: leave it out to keep it as it is"
+            raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
+        changes: dict[str, Any] = {
+            name: value.value if isinstance(value, Enum) else value
+            for name in (*needed, "description")
+            if (value := getattr(self, name)) is not strawberry.UNSET
+        }
+        if self.audience_ids is not strawberry.UNSET:
+            changes["audience_ids"] = many_ids("Audience", self.audience_ids, "audience_ids")
+        if self.export is not strawberry.UNSET:
+            changes["export"] = _export(self.export)
+        return cast(schedules.ScheduleChanges, changes)
+
+
+@strawberry.type(description="Outcome of a change to a schedule.")
+class SchedulePayload:
+    schedule: Schedule | None = strawberry.field(description="The schedule; null when it was refused.")
+    errors: list[UserError] = errors_field()
+
+    @classmethod
+    def of(cls, row: ScheduleRow | None, errors: list[UserError]) -> Self:
+        return cls(schedule=None if row is None else Schedule.of(row), errors=errors)
+
+
+@strawberry.type(description="Outcome of starting a job of any kind.")
+class JobPayload:
+    job: Job | None = strawberry.field(description="The job; null when it was refused.")
+    errors: list[UserError] = errors_field()
+
+
+CreateArgument = Annotated[CreateScheduleInput, strawberry.argument(description="What it is to be.")]
+UpdateArgument = Annotated[UpdateScheduleInput, strawberry.argument(description="Which one, and what changes.")]
+AudienceIds = Annotated[
+    list[strawberry.ID], strawberry.argument(description="Audiences, by global id or the raw `audienceId`.")
+]
+
+
+@strawberry.type
+class ScheduleMutations:
+    @mutation(description="Makes a schedule.")
+    async def create_schedule(self, info: Info, input: CreateArgument) -> SchedulePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def create() -> ScheduleRow:
+            return await schedules.create(parts.database, parts.lake, parts.clock, scope, input.as_new())
+
+        return SchedulePayload.of(*await attempt(info, create, "input"))
+
+    @mutation(description="Changes a schedule; jobs that it has started go on as they are.")
+    async def update_schedule(self, info: Info, input: UpdateArgument) -> SchedulePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def update() -> ScheduleRow:
+            raw, changes = need_id("Schedule", input.id, "id"), input.as_changes()
+            etag = given(input.etag)
+            return await schedules.update(parts.database, parts.lake, parts.clock, scope, raw, etag, changes)
+
+        return SchedulePayload.of(*await attempt(info, update, "input"))
+
+    @mutation(description="Deletes a schedule; the jobs that it started stay, and go on.")
+    async def delete_schedule(self, info: Info, input: DeleteArgument) -> DeletePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def delete() -> strawberry.ID:
+            raw = need_id("Schedule", input.id, "id")
+            await schedules.delete(parts.database, scope, raw, given(input.etag))
+            return global_id("Schedule", raw)
+
+        deleted, errors = await attempt(info, delete, "input")
+        return DeletePayload(deleted_id=deleted, errors=errors)
+
+    @mutation(description="Adds audiences to a schedule; those that it has already stay.")
+    async def add_schedule_audiences(self, info: Info, id: ScheduleId, audience_ids: AudienceIds) -> SchedulePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def add() -> ScheduleRow:
+            raw, ids = need_id("Schedule", id, "id"), many_ids("Audience", audience_ids, "audience_ids") or ()
+            return await schedules.add_audiences(parts.database, parts.clock, scope, raw, ids)
+
+        return SchedulePayload.of(*await attempt(info, add))
+
+    @mutation(description="Takes audiences out of a schedule, which must keep one.")
+    async def remove_schedule_audiences(self, info: Info, id: ScheduleId, audience_ids: AudienceIds) -> SchedulePayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def remove() -> ScheduleRow:
+            raw, ids = need_id("Schedule", id, "id"), many_ids("Audience", audience_ids, "audience_ids") or ()
+            return await schedules.remove_audiences(parts.database, parts.clock, scope, raw, ids)
+
+        return SchedulePayload.of(*await attempt(info, remove))
+
+    @mutation(description="Starts a run now, besides the times of the schedule and whatever its state.")
+    async def trigger_schedule(self, info: Info, id: ScheduleId) -> JobPayload:
+        parts, scope = info.context.parts, info.context.scope
+        state, errors = await attempt(
+            info,
+            lambda: schedule_runs.trigger(parts.database, parts.clock, scope, need_id("Schedule", id, "id")),
+        )
+        return JobPayload(job=None if state is None else any_job(state), errors=errors)

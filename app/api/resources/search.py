@@ -1,0 +1,198 @@
+"""Search over audiences and folders, in Lucene's syntax."""
+
+from typing import Annotated, Self
+
+import strawberry
+
+from app.api.connections import After, First, PageInfo, asked
+from app.api.context import Info
+from app.api.described import resolver
+from app.api.global_ids import Node, find_id, global_id, node_type, split_id
+from app.api.resources.folders import Folder
+from app.api.scalars import given
+from app.errors import ExpressionRefused
+from app.services.search import find as search
+from app.services.search.entries import Entry
+
+
+@strawberry.type(description="An audience or a folder that was found.")
+class SearchHit:
+    id: strawberry.ID = strawberry.field(description="Global id of what was found.")
+    name: str = strawberry.field(description="Name.")
+    description: str | None = strawberry.field(description="What it is for.")
+    namespace: str = strawberry.field(description="Namespace that it is in.")
+    is_folder: bool = strawberry.field(description="Whether it is a folder.")
+    score: float = strawberry.field(
+        description="How well it fits: comparable within one search only, and 0 where nothing was searched for."
+    )
+    kind: strawberry.Private[str]
+    raw: strawberry.Private[str]
+    folder_id: strawberry.Private[str | None]
+
+    @resolver(description="The folder it is in; null at the root.")
+    async def parent_folder(self, info: Info) -> Folder | None:
+        return await Folder.fetch_maybe(info.context, self.folder_id)
+
+    @resolver(description="What was found, an Audience or a Folder; null when it has just been deleted.")
+    async def node(self, info: Info) -> Node | None:
+        found: Node | None = await node_type(self.kind).fetch(info.context, self.raw)
+        return found
+
+    @classmethod
+    def of(cls, entry: Entry, score: float = 0.0) -> Self:
+        return cls(
+            id=global_id(entry.kind, entry.id),
+            name=entry.name,
+            description=entry.description,
+            namespace=entry.namespace,
+            is_folder=entry.kind == "Folder",
+            score=score,
+            kind=entry.kind,
+            raw=entry.id,
+            folder_id=entry.folder_id,
+        )
+
+
+@strawberry.type(description="What is wrong with the syntax of a search.")
+class SearchError:
+    message: str = strawberry.field(description="What is wrong, and what to do.")
+    position: int = strawberry.field(description="Where it is in the term, in characters from 1.")
+
+    @classmethod
+    def of(cls, refusal: ExpressionRefused) -> Self:
+        found = refusal.diagnostics[0]
+        return cls(message=found.message, position=found.column)
+
+
+@strawberry.type(description="A hit of a page, with its place among the hits.")
+class SearchEdge:
+    node: SearchHit = strawberry.field(description="The hit.")
+    cursor: str = strawberry.field(description="Opaque place of the hit: give it to `after`.")
+
+
+@strawberry.type(description="A page of hits, the best first.")
+class SearchConnection:
+    edges: list[SearchEdge] = strawberry.field(description="The hits of the page with their cursors.")
+    nodes: list[SearchHit] = strawberry.field(description="The hits of the page.")
+    page_info: PageInfo = strawberry.field(description="Where the page lies among the hits.")
+    total_count: int = strawberry.field(description="Number of all hits.")
+    error: SearchError | None = strawberry.field(
+        description="What is wrong with the syntax of the term; there are no hits then."
+    )
+
+    @classmethod
+    def of(cls, found: search.FoundPage | None, error: SearchError | None = None) -> Self:
+        items = found.page.items if found else []
+        cursors = found.page.cursors if found else []
+        nodes = [SearchHit.of(item.entry, item.score) for item in items]
+        return cls(
+            edges=[SearchEdge(node=node, cursor=cursor) for node, cursor in zip(nodes, cursors, strict=True)],
+            nodes=nodes,
+            page_info=PageInfo(
+                has_next_page=found.page.has_next if found else False,
+                has_previous_page=found.page.has_previous if found else False,
+                start_cursor=cursors[0] if cursors else None,
+                end_cursor=cursors[-1] if cursors else None,
+            ),
+            total_count=found.total if found else 0,
+            error=error,
+        )
+
+
+@strawberry.type(description="A namespace, and what of it was found.")
+class SearchNamespace:
+    namespace: str = strawberry.field(description="Namespace, such as `AEPSegments`.")
+    display_name: str = strawberry.field(description="Its name for people.")
+    count: int = strawberry.field(description="Number of hits in it.")
+
+
+@strawberry.type(description="What was found, by namespace.")
+class SearchNamespaces:
+    namespaces: list[SearchNamespace] = strawberry.field(
+        description="Every namespace that something is in, also without a hit; the one with the most hits first."
+    )
+    total: int = strawberry.field(description="Number of all hits.")
+    error: SearchError | None = strawberry.field(
+        description="What is wrong with the syntax of the term; there are no hits then."
+    )
+
+
+Term = Annotated[
+    str,
+    strawberry.argument(
+        description="What to look for, in Lucene's syntax: words, AND OR NOT + - ( ), `run*`, `cam?`, "
+        '"phrases", `blue~1`, "hotel airport"~5, /[mh]otel/, and the fields name, segmentName, segmentDescription, '
+        "segmentId, folderId, parentFolderId, folderLocation. Empty for everything."
+    ),
+]
+OneNamespace = Annotated[str, strawberry.argument(description="Namespace that the object is in.")]
+Namespace = Annotated[str | None, strawberry.argument(description="Only in this namespace.")]
+InFolder = Annotated[
+    strawberry.ID | None,
+    strawberry.argument(description="Only in this folder and those within it, by global or raw id."),
+]
+ObjectId = Annotated[
+    strawberry.ID,
+    strawberry.argument(description="Global id of an audience, a definition or a folder, or the raw one."),
+]
+
+
+@strawberry.type
+class SearchQueries:
+    @resolver(description="Audiences, with their definitions, and folders by their names and descriptions.")
+    async def search(
+        self,
+        info: Info,
+        term: Term,
+        namespace: Namespace = strawberry.UNSET,
+        folder_id: InFolder = strawberry.UNSET,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+    ) -> SearchConnection:
+        operation, page = info.context, asked(first, after)
+        folder = given(folder_id)
+        inside = None if folder is None else find_id("Folder", folder) or ""
+        try:
+            found = await operation.read(
+                lambda session: search.find(
+                    operation.parts.search, session, operation.scope, term, page, given(namespace), inside
+                )
+            )
+        except ExpressionRefused as refusal:
+            return SearchConnection.of(None, SearchError.of(refusal))
+        return SearchConnection.of(found)
+
+    @resolver(description="How much of each namespace is found.")
+    async def search_namespaces(self, info: Info, term: Term) -> SearchNamespaces:
+        operation = info.context
+        try:
+            found = await operation.read(
+                lambda session: search.namespaces(operation.parts.search, session, operation.scope, term)
+            )
+        except ExpressionRefused as refusal:
+            return SearchNamespaces(namespaces=[], total=0, error=SearchError.of(refusal))
+        return SearchNamespaces(
+            namespaces=[
+                SearchNamespace(namespace=each.namespace, display_name=each.display_name, count=each.count)
+                for each in found
+            ],
+            total=sum(each.count for each in found),
+            error=None,
+        )
+
+    @resolver(description="The folders from the root down to the object, the object last; nothing when there is none.")
+    async def taxonomy(self, info: Info, namespace: OneNamespace, id: ObjectId) -> list[SearchHit]:
+        operation, (name, raw) = info.context, split_id(id)
+        chain = await operation.read(
+            lambda session: search.taxonomy(session, operation.scope, namespace, _KINDS.get(name, ()), raw)
+        )
+        return [SearchHit.of(entry) for entry in chain]
+
+
+_KINDS = {
+    None: ("Audience", "Folder"),
+    "Audience": ("Audience",),
+    "SegmentDefinition": ("Audience",),
+    "Folder": ("Folder",),
+}
+"""Type in a global id → what it can be; a raw id can be either."""

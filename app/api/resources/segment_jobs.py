@@ -1,0 +1,239 @@
+"""Segment jobs: started, watched and cancelled; with what they found."""
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+import strawberry
+
+from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.context import Info, Operation
+from app.api.described import mutation, resolver, subscription
+from app.api.errors import UserError, attempt, errors_field
+from app.api.filters import many_ids, ordered
+from app.api.global_ids import Node, find_id, global_id, need_id
+from app.api.resources.audiences import NamespaceCount
+from app.api.resources.definitions import SegmentDefinition
+from app.api.resources.jobs import (
+    AfterArgument,
+    Job,
+    JobError,
+    JobFilterArgument,
+    JobId,
+    OrderArgument,
+    TimeSpan,
+    job_fields,
+    segment_job_filter,
+)
+from app.api.resources.merge_policies import MergePolicy
+from app.api.resources.profiles import MembershipStatus
+from app.api.scalars import BigInt, given
+from app.services.jobs import shared as jobs
+from app.services.jobs.segment import requests as segment_jobs
+from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
+
+
+@strawberry.type(description="People, as one merge policy counts them.")
+class MergePolicyCount:
+    count: BigInt = strawberry.field(description="How many people.")
+    merge_policy_id: strawberry.Private[str]
+    kept: strawberry.Private[MergePolicyRow | None]
+
+    @resolver(description="The merge policy; as it was then, should it be gone.")
+    async def merge_policy(self, info: Info) -> MergePolicy:
+        row = await info.context.loaders.merge_policy.load(self.merge_policy_id) or self.kept
+        if row is None:
+            raise LookupError(f"the merge policy {self.merge_policy_id} of a job is gone")
+        return MergePolicy.of(row)
+
+
+@strawberry.type(description="What a segment job cost and covered.")
+class SegmentJobMetrics:
+    total_time: TimeSpan = strawberry.field(description="From the start of the job to its end.")
+    profile_segmentation_time: TimeSpan = strawberry.field(description="The part that was evaluation.")
+    total_profiles: BigInt = strawberry.field(description="People looked at.")
+    total_profiles_by_merge_policy: list[MergePolicyCount] = strawberry.field(description="The same by merge policy.")
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Any], policies: Mapping[str, MergePolicyRow]) -> Self:
+        return cls(
+            total_time=TimeSpan.of(metrics["total_time"]),
+            profile_segmentation_time=TimeSpan.of(metrics["profile_segmentation_time"]),
+            total_profiles=BigInt(metrics["total_profiles"]),
+            total_profiles_by_merge_policy=[
+                MergePolicyCount(count=BigInt(count), merge_policy_id=id_, kept=policies.get(id_))
+                for id_, count in sorted(metrics["total_profiles_by_merge_policy"].items())
+            ],
+        )
+
+
+@strawberry.type(description="People with a status.")
+class StatusCount:
+    status: MembershipStatus = strawberry.field(description="Status after the job.")
+    count: BigInt = strawberry.field(description="How many people have it.")
+
+
+@strawberry.type(description="One definition as a job ran it.")
+class SegmentJobSegment:
+    segment_id: str = strawberry.field(description="Raw id of the definition.")
+    version: int = strawberry.field(description="Version that the job ran.")
+    expression: str = strawberry.field(description="Expression that the job ran, as text.")
+    profile_count: BigInt | None = strawberry.field(
+        description="People who are in; null before the job is done, and when it failed."
+    )
+    by_namespace: list[NamespaceCount] = strawberry.field(description="Those who are in, by identity namespace.")
+    by_status: list[StatusCount] = strawberry.field(description="Who entered, stayed and left.")
+    error: JobError | None = strawberry.field(description="Why this definition failed; the others did not.")
+
+    @resolver(description="The definition as it is now; null when it is gone.")
+    async def definition(self, info: Info) -> SegmentDefinition | None:
+        return await SegmentDefinition.fetch(info.context, self.segment_id)
+
+    @classmethod
+    def of(cls, row: SegmentJobDefinitionRow) -> Self:
+        return cls(
+            segment_id=row.definition_id,
+            version=row.version,
+            expression=row.expression,
+            profile_count=None if row.profile_count is None else BigInt(row.profile_count),
+            by_namespace=NamespaceCount.all_of(row.by_namespace),
+            by_status=[
+                StatusCount(status=status, count=BigInt(row.by_status[status.value]))
+                for status in MembershipStatus
+                if status.value in row.by_status
+            ],
+            error=None if row.error is None else JobError.of(row.error, row.definition_id),
+        )
+
+
+@strawberry.type(description="Evaluates definitions over all people.")
+class SegmentJob(Node, Job):
+    all_definitions: bool = strawberry.field(description="True when it was created for every definition (`*`).")
+    evaluated_at: datetime | None = strawberry.field(
+        description="The one instant that `now` and `today` mean in the whole job; null before it starts."
+    )
+    metrics: SegmentJobMetrics | None = strawberry.field(
+        description="What it cost and covered; null before it is done."
+    )
+
+    @resolver(description="The definitions as it ran them, with their outcome.")
+    async def segments(
+        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+    ) -> Connection[SegmentJobSegment]:
+        page, loaders = asked(first, after), info.context.loaders
+        return await connect(
+            info,
+            lambda: loaders.segments_of_job.load((self.job_id, page)),
+            SegmentJobSegment.of,
+            lambda: loaders.segment_count_of_job.load((self.job_id,)),
+        )
+
+    @classmethod
+    def of(cls, row: SegmentJobRow) -> Self:
+        return cls(
+            id=global_id("SegmentJob", row.id),
+            **job_fields(row),
+            all_definitions=row.all_definitions,
+            evaluated_at=row.evaluated_at,
+            metrics=None if row.metrics is None else SegmentJobMetrics.of(row.metrics, segment_jobs.policies_of(row)),
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        row = await operation.loaders.segment_job.load(raw)
+        return None if row is None else cls.of(row)
+
+
+@strawberry.input(
+    description="Either `definitionIds` or `allDefinitions: true`. "
+    "The same idempotencyKey within 24 hours returns the same job."
+)
+class CreateSegmentJobInput:
+    definition_ids: list[strawberry.ID] | None = strawberry.field(
+        default=strawberry.UNSET, description="Definitions to evaluate, at most 1,500."
+    )
+    all_definitions: bool | None = strawberry.field(default=False, description="Whether to evaluate every definition.")
+    idempotency_key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="A text of the caller's own: sent again within 24 hours, it gives the same job.",
+    )
+
+
+@strawberry.type(description="Outcome of a change to a segment job.")
+class SegmentJobPayload:
+    job: SegmentJob | None = strawberry.field(description="The job; null when it was refused.")
+    errors: list[UserError] = errors_field()
+
+
+CreateArgument = Annotated[CreateSegmentJobInput, strawberry.argument(description="What it is to evaluate.")]
+
+
+@strawberry.type
+class SegmentJobQueries:
+    @resolver(description="A segment job by its id.")
+    async def segment_job(self, info: Info, id: JobId) -> SegmentJob | None:
+        raw = find_id("SegmentJob", id)
+        return None if raw is None else await SegmentJob.fetch(info.context, raw)
+
+    @resolver(description="The segment jobs of the sandbox.")
+    async def segment_jobs(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        filter: JobFilterArgument = strawberry.UNSET,
+        order_by: OrderArgument = strawberry.UNSET,
+    ) -> Connection[SegmentJob]:
+        page, operation = asked(first, after, last, before), info.context
+        chosen, order = segment_job_filter(filter), ordered(order_by)
+        return await connect(
+            info,
+            lambda: operation.read(lambda session: segment_jobs.page(session, operation.scope, page, chosen, order)),
+            SegmentJob.of,
+            lambda: operation.read(lambda session: segment_jobs.count(session, operation.scope, chosen)),
+        )
+
+
+@strawberry.type
+class SegmentJobMutations:
+    @mutation(description="Starts an evaluation. Definitions are taken as they are when a worker takes the job up.")
+    async def create_segment_job(self, info: Info, input: CreateArgument) -> SegmentJobPayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def create() -> SegmentJobRow:
+            ids = many_ids("SegmentDefinition", input.definition_ids, "definition_ids")
+            key = given(input.idempotency_key)
+            return await segment_jobs.create(parts.database, parts.clock, scope, ids, bool(input.all_definitions), key)
+
+        row, errors = await attempt(info, create, "input")
+        return SegmentJobPayload(job=None if row is None else SegmentJob.of(row), errors=errors)
+
+    @mutation(description="Asks a job to stop; one that has stopped or is about to is returned as it is.")
+    async def cancel_segment_job(self, info: Info, id: JobId) -> SegmentJobPayload:
+        parts, scope = info.context.parts, info.context.scope
+
+        async def cancel() -> SegmentJobRow:
+            return await segment_jobs.cancel(parts.database, parts.clock, scope, need_id("SegmentJob", id, "id"))
+
+        row, errors = await attempt(info, cancel)
+        return SegmentJobPayload(job=None if row is None else SegmentJob.of(row), errors=errors)
+
+
+@strawberry.type
+class SegmentJobSubscriptions:
+    @subscription(
+        description="A segment job's present state at once, then every later one in the order of `progress.sequence`; "
+        "completes after a final one."
+    )
+    async def segment_job_updated(
+        self, info: Info, id: JobId, after: AfterArgument = strawberry.UNSET
+    ) -> AsyncGenerator[SegmentJob, None]:
+        parts, raw = info.context.parts, need_id("SegmentJob", id, "id")
+        states = jobs.watch(parts.database, parts.changes, info.context.scope, segment_jobs.KIND, raw, given(after))
+        async with aclosing(states):
+            async for row in states:
+                yield SegmentJob.of(row)

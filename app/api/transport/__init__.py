@@ -1,0 +1,1 @@
+"""HTTP, WebSocket, and what is served beside GraphQL."""

@@ -1,0 +1,299 @@
+"""GraphQL over HTTP (both media types) and over server-sent events (graphql-sse, distinct connections)."""
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
+from strawberry.types.execution import PreExecutionError
+from strawberry.types.graphql import OperationType
+
+from app.api.context import ApiParts, Caller, read_scope
+from app.api.limits import GatewaySchema
+from app.api.transport.multipart import BadMultipart, read_operations, scratch
+from app.api.transport.page import graphiql_response
+from app.errors import Refusal
+
+log = logging.getLogger(__name__)
+
+JSON = "application/json"
+GRAPHQL_JSON = "application/graphql-response+json"
+EVENTS = "text/event-stream"
+MULTIPART = "multipart/form-data"
+
+LARGEST_BODY = 2 * 1024 * 1024
+"""Bytes of a request without files."""
+
+PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-requested-with")
+HEARTBEAT_SECONDS = 15.0
+
+STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
+
+
+class BadRequest(Exception):
+    """A request that is none of GraphQL's; the message goes to the client."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None, code: str | None = None):
+        super().__init__(message)
+        self.status = status
+        self.headers = dict(headers or {})
+        self.code = code or "BAD_REQUEST"
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """What is to be executed."""
+
+    query: str
+    variables: dict[str, Any] | None
+    operation_name: str | None
+
+
+class GraphQLOverHTTP:
+    """The ASGI application at `/graphql`."""
+
+    def __init__(self, schema: GatewaySchema, parts: ApiParts) -> None:
+        self._schema = schema
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        request_id = _request_id(request)
+        # Files are there until the last byte of the answer is sent: streams execute while they are sent.
+        with ExitStack() as files:
+            response = await self._answer(request, request_id, files)
+            response.headers["x-request-id"] = request_id
+            await response(scope, receive, send)
+
+    async def _answer(self, request: Request, request_id: str, files: ExitStack) -> Response:
+        media = JSON
+        try:
+            if shows_page(request):
+                return graphiql_response()
+            media = negotiate(request.headers.get("accept", ""))
+            caller = Caller(self._parts, read_scope(request.headers), request.headers, request_id)
+            params = await self._read(request, files.enter_context(scratch(self._parts.uploads)))
+            return await self._respond(request, caller, params, media)
+        except BadRequest as problem:
+            return failure(problem.status, str(problem), media, problem.headers, problem.code)
+        except BadMultipart as problem:
+            return failure(problem.status, str(problem), media, {}, "BAD_REQUEST")
+        except Refusal as refusal:
+            return failure(400, refusal.message, media, {}, refusal.code.value)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            message = f"internal error: the log of the server has it under the request id {request_id}"
+            return failure(500, message, media, {}, "INTERNAL")
+
+    async def _read(self, request: Request, folder: Any) -> Params:
+        if request.method == "GET":
+            return read_params(_from_query(request))
+        if request.method != "POST":
+            raise BadRequest(
+                405, f"{request.method} is not possible here: use POST, or GET for queries", {"allow": "GET, POST"}
+            )
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind == MULTIPART:
+            self._need_preflight(request)
+            limit = self._parts.limits.max_upload_bytes
+            return read_params(await read_operations(request.headers["content-type"], request.stream(), folder, limit))
+        if kind != JSON:
+            message = f"the content type {kind!r} is not taken: send {JSON}, or {MULTIPART} for files"
+            raise BadRequest(415, message, {"accept-post": f"{JSON}, {MULTIPART}"})
+        return read_params(_from_json(await _body(request)))
+
+    def _need_preflight(self, request: Request) -> None:
+        """A form on any page can send multipart requests in a visitor's name; it cannot add a header."""
+        if not any(request.headers.get(name) for name in PREFLIGHT_HEADERS):
+            names = ", ".join(PREFLIGHT_HEADERS)
+            message = f"a multipart request needs one of the headers {names}, so that no foreign page can send it"
+            raise BadRequest(403, message, code="PREFLIGHT_REQUIRED")
+
+    async def _respond(self, request: Request, caller: Caller, params: Params, media: str) -> Response:
+        allowed = {OperationType.QUERY} if request.method == "GET" else {OperationType.QUERY, OperationType.MUTATION}
+        if media == EVENTS:
+            results = await self._schema.stream(
+                params.query,
+                variable_values=params.variables,
+                context_value=caller,
+                operation_name=params.operation_name,
+                allowed_operation_types=allowed | {OperationType.SUBSCRIPTION},
+            )
+            return StreamingResponse(self._events(results), media_type=EVENTS, headers=STREAM_HEADERS)
+        try:
+            result = await self._schema.execute(
+                params.query,
+                variable_values=params.variables,
+                context_value=caller,
+                operation_name=params.operation_name,
+                allowed_operation_types=allowed,
+            )
+        except CannotGetOperationTypeError as error:
+            raise BadRequest(400, error.as_http_error_reason()) from None
+        except InvalidOperationTypeError as error:
+            raise _wrong_way(error.operation_type) from None
+        refused = isinstance(result, PreExecutionError) or (
+            result.data is None and all(not error.path for error in result.errors or ())
+        )
+        # By the specification, application/json says 200 for everything that was a GraphQL request.
+        status = 400 if refused and media == GRAPHQL_JSON else 200
+        return Response(encode(result, with_data=not refused), status, media_type=_with_charset(media))
+
+    async def _events(self, results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
+        """Items until the operation completes. A server that stops just ends the stream: clients then come again."""
+        self._parts.metrics.streams.inc()
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
+        pump = asyncio.create_task(_pump(results, queue))
+        stopping = asyncio.create_task(self._parts.stopping.wait())
+        getting = asyncio.create_task(queue.get())
+        try:
+            while not stopping.done():
+                await asyncio.wait({getting, stopping}, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if not getting.done():
+                    yield b": still here\n\n"
+                    continue
+                event = getting.result()
+                if event is None:
+                    yield b"event: complete\ndata: \n\n"
+                    return
+                yield event
+                getting = asyncio.create_task(queue.get())
+        finally:
+            self._parts.metrics.streams.dec()
+            for task in (pump, stopping, getting):
+                task.cancel()
+            await asyncio.gather(pump, stopping, getting, return_exceptions=True)
+
+
+async def _pump(results: AsyncGenerator[Any, None], queue: "asyncio.Queue[bytes | None]") -> None:
+    """Runs the operation in one task from its beginning to its end."""
+    try:
+        async with aclosing(results):
+            async for result in results:
+                refused = isinstance(result, PreExecutionError)
+                await queue.put(b"event: next\ndata: " + encode(result, with_data=not refused) + b"\n\n")
+    except Exception:
+        log.exception("a stream broke off")
+    await queue.put(None)
+
+
+def shows_page(request: Request) -> bool:
+    """Whether a person looks at the address, rather than a program."""
+    accept = request.headers.get("accept", "")
+    return request.method == "GET" and "query" not in request.query_params and "text/html" in accept
+
+
+def negotiate(accept: str) -> str:
+    """The media type of the answer. Raises `BadRequest` when none of ours is accepted.
+
+    >>> negotiate("application/graphql-response+json, application/json;q=0.9"), negotiate("*/*")
+    ('application/graphql-response+json', 'application/json')
+    """
+    wanted: dict[str, float] = {}
+    for part in accept.split(",") if accept.strip() else ["*/*"]:
+        name, *parameters = (text.strip().lower() for text in part.split(";"))
+        weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        wanted[name] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0.0
+    if EVENTS in wanted and wanted[EVENTS] > 0:
+        return EVENTS
+    ranked = [(wanted.get(GRAPHQL_JSON, 0.0), GRAPHQL_JSON)]
+    ranked.append((max(wanted.get(name, 0.0) for name in (JSON, "application/*", "*/*")), JSON))
+    best, media = max(ranked, key=lambda item: item[0])
+    if best == 0:
+        raise BadRequest(406, f"none of {accept!r} can be answered: accept {GRAPHQL_JSON}, {JSON} or {EVENTS}")
+    return media
+
+
+def read_params(params: Any) -> Params:
+    """Raises `BadRequest` for what is not a GraphQL request."""
+    if isinstance(params, list):
+        raise BadRequest(400, "several operations in one request are not taken: send each by itself")
+    if not isinstance(params, dict):
+        raise BadRequest(
+            400, "a GraphQL request is a JSON object with `query`, and perhaps `variables` and `operationName`"
+        )
+    query, variables, name = params.get("query"), params.get("variables"), params.get("operationName")
+    if not isinstance(query, str) or not query.strip():
+        raise BadRequest(400, "the request has no `query`, which must be the text of a GraphQL document")
+    if variables is not None and not isinstance(variables, dict):
+        raise BadRequest(400, "`variables` must be a JSON object")
+    if name is not None and not isinstance(name, str):
+        raise BadRequest(400, "`operationName` must be a text")
+    if not isinstance(params.get("extensions"), dict | None):
+        raise BadRequest(400, "`extensions` must be a JSON object")
+    return Params(query, variables, name or None)
+
+
+def encode(result: Any, *, with_data: bool = True) -> bytes:
+    """An answer as JSON; errors first, so that they are seen. Without data when nothing was executed."""
+    answer: dict[str, Any] = {}
+    if result.errors:
+        answer["errors"] = [error.formatted for error in result.errors]
+    if with_data:
+        answer["data"] = result.data
+    if result.extensions:
+        answer["extensions"] = result.extensions
+    return orjson.dumps(answer)
+
+
+def failure(status: int, message: str, media: str, headers: Mapping[str, str], code: str) -> Response:
+    """A request that came to nothing, in the form of a GraphQL answer."""
+    body = orjson.dumps({"errors": [{"message": message, "extensions": {"code": code}}]})
+    kind = JSON if media == EVENTS else media
+    return Response(body, status, headers=dict(headers), media_type=_with_charset(kind))
+
+
+def _with_charset(media: str) -> str:
+    return f"{media}; charset=utf-8"
+
+
+def _wrong_way(kind: OperationType) -> BadRequest:
+    if kind is OperationType.SUBSCRIPTION:
+        message = f"a subscription is a stream: accept {EVENTS}, or use a WebSocket with graphql-transport-ws"
+        return BadRequest(400, message)
+    return BadRequest(405, "a GET request may only read: send mutations by POST", {"allow": "POST"})
+
+
+def _request_id(request: Request) -> str:
+    sent = request.headers.get("x-request-id", "")
+    return sent if re.fullmatch(r"[\w.:-]{1,64}", sent) else uuid4().hex
+
+
+def _from_query(request: Request) -> dict[str, Any]:
+    params: dict[str, Any] = dict(request.query_params)
+    for name in ("variables", "extensions"):
+        if params.get(name):
+            try:
+                params[name] = orjson.loads(params[name])
+            except orjson.JSONDecodeError as error:
+                raise BadRequest(400, f"`{name}` is not JSON: {error}") from None
+        else:
+            params.pop(name, None)
+    return params
+
+
+def _from_json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(400, f"the body is not JSON: {error}") from None
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_BODY:
+            raise BadRequest(413, f"the body is larger than {LARGEST_BODY:,} bytes: send files as {MULTIPART}")
+    return bytes(body)

@@ -1,0 +1,63 @@
+"""The addresses of the server: GraphQL by HTTP, WebSocket and server-sent events, health, metrics and the page."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from app.api.context import ApiParts
+from app.api.schema import build_schema
+from app.api.transport.http import GraphQLOverHTTP
+from app.api.transport.metrics import CONTENT_TYPE, Metrics
+from app.api.transport.page import asset_routes
+from app.api.transport.websocket import GraphQLOverWebSocket
+from app.scope import Scope
+from app.services import merge_policies
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 5.0
+"""How long the database may take to answer before the server counts as not ready."""
+
+
+def api_routes(parts: ApiParts) -> list[BaseRoute]:
+    """Every route of the server, over one schema."""
+    schema = build_schema(parts.limits)
+    return [
+        WebSocketRoute("/graphql", GraphQLOverWebSocket(schema, parts)),
+        Route("/graphql", GraphQLOverHTTP(schema, parts)),
+        *asset_routes(),
+        Route("/health/live", live),
+        Route("/health/ready", readiness(parts)),
+        Route("/metrics", prometheus(parts.metrics)),
+    ]
+
+
+async def live(request: Request) -> Response:
+    return PlainTextResponse("alive\n")
+
+
+def readiness(parts: ApiParts) -> Callable[[Request], Awaitable[Response]]:
+    """Ready is who has a database with tables."""
+    nobody = Scope("", "", "health")
+
+    async def ready(request: Request) -> Response:
+        try:
+            async with asyncio.timeout(READY_SECONDS), parts.database.session() as session:
+                await merge_policies.default_policy(session, nobody)
+        except Exception:
+            log.exception("the server is not ready")
+            return JSONResponse({"ready": False, "reason": "the database does not answer"}, status_code=503)
+        return JSONResponse({"ready": True})
+
+    return ready
+
+
+def prometheus(metrics: Metrics) -> Callable[[Request], Awaitable[Response]]:
+    async def measured(request: Request) -> Response:
+        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+    return measured

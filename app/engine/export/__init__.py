@@ -1,0 +1,1 @@
+"""Members of audiences as a Delta table."""

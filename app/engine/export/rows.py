@@ -1,0 +1,427 @@
+"""People of a bucket become rows of an export: who of them, what of each, and a file for each batch; knows no jobs.
+
+The columns, in this order: `__batch` (the batch's id), `profileId` ("namespace:id"), `identityMap`, the attributes
+nested as in the data, `segmentMembership` (namespace → segment → {status, lastQualificationTime}) and, when events are
+asked for, `xEvent` (a list, oldest first). An attribute with the name of one of these gets an underscore behind it.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine.ingest.batch import INGESTED, TIMESTAMP
+from app.engine.members.membership import Membership
+from app.engine.people.merged_view import ORDINAL, PROFILE
+from app.engine.people.snapshot import Snapshot
+from app.engine.store.arrow_types import arrow_type
+from app.engine.store.bucket import Bucket, Needs, Path
+from app.engine.store.parquet_columns import prune
+from app.pql.schema import EVENTS, IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, ObjectType, Scalar
+
+BATCH, PROFILE_ID, IDENTITIES, MEMBERSHIP = "__batch", "profileId", "identityMap", "segmentMembership"
+
+_OURS = frozenset(name.lower() for name in (BATCH, PROFILE_ID, IDENTITIES, MEMBERSHIP, EVENTS))
+_STATUSES = ("REALIZED", "EXISTING", "EXITED")
+_ROWS, _PARTS = 1 << 14, 1 << 20
+"""A row group holds at most so many people, and so many memberships and events unless one person has more."""
+_NO_TIME = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """From `start` to `end`, both included; None is no bound."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def __contains__(self, at: datetime) -> bool:
+        return (self.start is None or self.start <= at) and (self.end is None or at <= self.end)
+
+    @property
+    def bounded(self) -> bool:
+        return self.start is not None or self.end is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """An audience of an export: its id here, its name for readers, and the statuses that count."""
+
+    id: str
+    namespace: str
+    audience_id: str
+    statuses: frozenset[str] = frozenset(_STATUSES)
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Whose rows are written. With `members_only` those who are in one of the audiences, as their statuses and the
+    time of qualification say; else everybody."""
+
+    audiences: tuple[Audience, ...]
+    members_only: bool = False
+    qualified: Interval = Interval()
+    ingested_since: datetime | None = None
+    with_record: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Which events, by the time when they were ingested, and what of them: the paths, or everything."""
+
+    paths: frozenset[Path] | None = None
+    ingested: Interval = Interval()
+
+
+@dataclass(frozen=True, slots=True)
+class What:
+    """What is written of a person: these attributes or all, and events when asked for."""
+
+    paths: frozenset[Path] | None = None
+    events: Events | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that land together: the people of these audiences (ids here), or all that are exported."""
+
+    id: str
+    audiences: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFile:
+    """`name` is relative to the folder of what is not to be seen yet, and later to that of the dataset."""
+
+    name: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What came of a bucket: people looked at, people written, and the file of each batch that has rows."""
+
+    bucket: int
+    looked_at: int
+    people: int
+    by_namespace: Mapping[str, int]
+    files: Mapping[str, BatchFile]
+
+
+class Export:
+    """One export over one snapshot; safe to share between threads."""
+
+    def __init__(self, snapshot: Snapshot, who: Who, what: What, batches: Sequence[Batch]) -> None:
+        self.snapshot = snapshot
+        self.who = who
+        self.what = what
+        self.batches = batches
+        self.audiences = sorted(who.audiences, key=lambda one: (one.namespace, one.audience_id))
+        attributes = attributes_of(snapshot.schema)
+        self.attributes = attributes if what.paths is None else prune(attributes, what.paths)
+        self.event = _event_fields(snapshot.sources.event_fields, what.events)
+        self.schema = self._schema()
+
+    def bucket(self, number: int, memberships: Mapping[str, Membership], folder: FilePath, attempt: int) -> Exported:
+        """Writes the rows of one bucket below the folder. `memberships` are those of the bucket, by audience."""
+        looked_at = self.snapshot.profiles_in(number)
+        chosen = self._chosen(number, memberships)
+        if chosen is not None and not chosen:
+            return Exported(number, looked_at, 0, {}, {})
+        bucket = self.snapshot.read(number, self._needs(), chosen)
+        rows = _Rows(self, bucket, memberships)
+        files = {}
+        written = BitMap()
+        for batch in self.batches:
+            people = rows.people_of(batch)
+            if len(people):
+                name = f"{batch.id}/{number}-{attempt}.parquet"
+                files[batch.id] = _write(folder, name, self.schema, rows.tables(batch, people))
+                written |= BitMap(bucket.ordinals[people])
+        counted = {name: written.intersection_cardinality(o) for name, o in self.snapshot.namespaces(number).items()}
+        by_namespace = {name: count for name, count in counted.items() if count}
+        return Exported(number, looked_at, len(written), by_namespace, files)
+
+    def _schema(self) -> pa.Schema:
+        fields = [pa.field(BATCH, pa.string()), pa.field(PROFILE_ID, pa.string())]
+        fields.append(pa.field(IDENTITIES, arrow_type(IDENTITY_MAP)))
+        for name, type_ in self.attributes.fields.items():
+            fields.append(pa.field(column_name(name, self.attributes), arrow_type(type_)))
+        fields.append(pa.field(MEMBERSHIP, arrow_type(SEGMENT_MEMBERSHIP)))
+        if self.event is not None:
+            fields.append(pa.field(EVENTS, arrow_type(ArrayType(self.event))))
+        return pa.schema(fields)
+
+    def _needs(self) -> Needs:
+        paths = self.what.paths if self.what.paths is not None else {(name,) for name in self.attributes.fields}
+        event: set[Path] = set()
+        if self.what.events is not None:
+            event = {(TIMESTAMP,)}
+            event |= self.what.events.paths or {(name,) for name in self.snapshot.sources.event_fields.fields}
+            if self.what.events.ingested.bounded:
+                event.add((INGESTED,))
+        return Needs(frozenset({(PROFILE,), (IDENTITIES,), *paths}), frozenset(event), bool(event))
+
+    def _chosen(self, number: int, memberships: Mapping[str, Membership]) -> BitMap | None:
+        """The ordinals to look at, None for those of everybody."""
+        parts = []
+        if self.who.members_only:
+            found = [self.qualified(one, memberships) for one in self.audiences]
+            parts.append(BitMap.union(BitMap(), *found))
+        sources = self.snapshot.sources
+        records = [path for table in sources.records.values() for path in table.paths(number)]
+        if self.who.with_record:
+            parts.append(_ordinals(records, None))
+        if self.who.ingested_since is not None:
+            events = [path for table in sources.events.values() for path in table.paths(number)]
+            parts.append(_ordinals([*records, *events], self.who.ingested_since))
+        return BitMap.intersection(*parts) if parts else None
+
+    def qualified(self, audience: Audience, memberships: Mapping[str, Membership]) -> BitMap:
+        """The people of an audience that count."""
+        membership = memberships.get(audience.id)
+        if membership is None:
+            return BitMap()
+        people = membership.with_status(audience.statuses)
+        if self.who.qualified.bounded:
+            at_that_time = [cohort for at, cohort in membership.qualified if at in self.who.qualified]
+            people &= BitMap.union(BitMap(), *at_that_time)
+        return people
+
+
+def attributes_of(schema: ObjectType) -> ObjectType:
+    """What of a profile is an attribute: all but the events and the two built-in maps, which have columns anyway."""
+    others = {EVENTS, IDENTITIES, MEMBERSHIP}
+    return ObjectType({name: type_ for name, type_ in schema.fields.items() if name not in others})
+
+
+def column_name(name: str, attributes: ObjectType) -> str:
+    """
+    >>> column_name("ProfileID", ObjectType()), column_name("city", ObjectType())
+    ('ProfileID_', 'city')
+    """
+    taken = _OURS | {other.lower() for other in attributes.fields if other != name}
+    while name.lower() in taken:
+        name += "_"
+    return name
+
+
+def _event_fields(fields: ObjectType, events: Events | None) -> ObjectType | None:
+    if events is None:
+        return None
+    wanted = fields if events.paths is None else prune(fields, events.paths)
+    return ObjectType({TIMESTAMP: Scalar.TIMESTAMP, **wanted.fields})
+
+
+def _ordinals(paths: Sequence[FilePath], since: datetime | None) -> BitMap:
+    """Whose rows are in the files: all, or those that came at or after an instant."""
+    found = BitMap()
+    for path in paths:
+        columns = [ORDINAL] if since is None else [ORDINAL, INGESTED]
+        table = pq.ParquetFile(path).read(columns=columns)
+        ordinals = table[ORDINAL].to_numpy()
+        if since is not None:
+            ordinals = ordinals[_instants(table[INGESTED]) >= _microseconds(since)]
+        found |= BitMap(np.unique(ordinals).astype(np.uint32))
+    return found
+
+
+def _write(folder: FilePath, name: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> BatchFile:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    rows = 0
+    try:
+        with pq.ParquetWriter(temporary, schema, compression="zstd", store_schema=False) as writer:
+            for table in tables:
+                writer.write_table(table, row_group_size=_ROWS)
+                rows += table.num_rows
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return BatchFile(name, rows, path.stat().st_size)
+
+
+class _Rows:
+    """The people of a bucket that may be written, as rows; made into tables a few at a time."""
+
+    def __init__(self, export: Export, bucket: Bucket, memberships: Mapping[str, Membership]) -> None:
+        self.export = export
+        self.bucket = bucket
+        self.count = len(bucket.ordinals)
+        self.parts = [self._part(one, memberships) for one in export.audiences]
+        self.events, owners = self._kept_events()
+        self.first_event = np.searchsorted(owners, np.arange(self.count + 1))
+
+    def people_of(self, batch: Batch) -> NDArray[np.int64]:
+        """The rows of a batch, rising."""
+        if batch.audiences is None:
+            return np.arange(self.count)
+        mine = [part.rows for part, one in self._parts(batch) if one.id in batch.audiences]
+        return np.unique(np.concatenate(mine)) if mine else np.empty(0, np.int64)
+
+    def tables(self, batch: Batch, people: NDArray[np.int64]) -> Iterator[pa.Table]:
+        weight = self.first_event[people + 1] - self.first_event[people]
+        for part, _ in self._parts(batch):
+            weight = weight + np.isin(people, part.rows, assume_unique=True)
+        for some in _slices(people, weight):
+            yield self._table(batch, some)
+
+    def _parts(self, batch: Batch) -> "list[tuple[_Part, Audience]]":
+        everything = zip(self.parts, self.export.audiences, strict=True)
+        return [(p, one) for p, one in everything if batch.audiences is None or one.id in batch.audiences]
+
+    def _part(self, audience: Audience, memberships: Mapping[str, Membership]) -> "_Part":
+        """Who of the rows is in an audience, with what status and since when."""
+        people = self.export.qualified(audience, memberships) & BitMap(self.bucket.ordinals)
+        ordinals = _array(people)
+        statuses = np.full(len(ordinals), _STATUSES.index("EXISTING"), np.int8)
+        times = np.full(len(ordinals), _NO_TIME)
+        if (membership := memberships.get(audience.id)) is not None and len(ordinals):
+            for status, those in (("REALIZED", membership.entered), ("EXITED", membership.exited)):
+                statuses[np.searchsorted(ordinals, _array(those & people))] = _STATUSES.index(status)
+            for at, cohort in membership.qualified:
+                times[np.searchsorted(ordinals, _array(cohort & people))] = _microseconds(at)
+        return _Part(np.searchsorted(self.bucket.ordinals, ordinals), statuses, times)
+
+    def _kept_events(self) -> tuple[pa.Table, NDArray[np.int32]]:
+        events, owners = self.bucket.events, self.bucket.event_rows
+        asked = self.export.what.events
+        if asked is not None and asked.ingested.bounded and len(owners):
+            at = _instants(events[INGESTED])
+            kept = np.ones(len(owners), bool)
+            if asked.ingested.start is not None:
+                kept &= at >= _microseconds(asked.ingested.start)
+            if asked.ingested.end is not None:
+                kept &= at <= _microseconds(asked.ingested.end)
+            events, owners = events.filter(pa.array(kept)), owners[kept]
+        return events, owners
+
+    def _table(self, batch: Batch, people: NDArray[np.int64]) -> pa.Table:
+        export, rows = self.export, pa.array(people)
+        profiles = self.bucket.profiles.take(rows)
+        columns: dict[str, Any] = {
+            BATCH: pa.repeat(batch.id, len(people)),
+            PROFILE_ID: profiles[PROFILE],
+            IDENTITIES: profiles[IDENTITIES],
+            MEMBERSHIP: self._membership(batch, people),
+        }
+        for name in export.attributes.fields:
+            if name in profiles.schema.names:
+                columns[column_name(name, export.attributes)] = profiles[name]
+        if export.event is not None:
+            columns[EVENTS] = self._event_lists(people, export.event)
+        return pa.table([_cast(columns.get(field.name), field, len(people)) for field in export.schema], export.schema)
+
+    def _event_lists(self, people: NDArray[np.int64], fields: ObjectType) -> pa.Array:
+        """Of each person the events. The rows of several people need not lie together."""
+        sizes = self.first_event[people + 1] - self.first_event[people]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        taken = np.repeat(self.first_event[people] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        some = self.events.take(pa.array(taken))
+        type_ = arrow_type(fields)
+        children = [
+            _one_chunk(_cast(some[field.name] if field.name in some.schema.names else None, field, len(taken)))
+            for field in type_
+        ]
+        items = pa.StructArray.from_arrays(children, fields=list(type_))
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
+
+    def _membership(self, batch: Batch, people: NDArray[np.int64]) -> pa.Array:
+        """Of each person a map of maps: namespace → segment → status and time."""
+        parts = self._parts(batch)
+        places, owners, statuses, times = [], [], [], []
+        for place, (part, _) in enumerate(parts):
+            mine = np.flatnonzero(np.isin(part.rows, people, assume_unique=True))
+            places.append(np.full(len(mine), place))
+            owners.append(np.searchsorted(people, part.rows[mine]))
+            statuses.append(part.statuses[mine])
+            times.append(part.times[mine])
+        return _nested(
+            len(people),
+            [(one.namespace, one.audience_id) for _, one in parts],
+            *(np.concatenate([*some, np.empty(0, np.int64)]) for some in (places, owners, statuses, times)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows of one audience's people, rising, each with its status and when it last qualified."""
+
+    rows: NDArray[np.int64]
+    statuses: NDArray[np.int8]
+    times: NDArray[np.int64]
+
+
+def _slices(people: NDArray[np.int64], weight: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The rows cut so that neither their number nor their weight is too much."""
+    ends = np.cumsum(weight)
+    start = 0
+    while start < len(people):
+        before = ends[start - 1] if start else 0
+        end = max(int(np.searchsorted(ends, before + _PARTS, side="right")), start + 1)
+        end = min(end, start + _ROWS)
+        yield people[start:end]
+        start = end
+
+
+def _nested(
+    count: int,
+    names: Sequence[tuple[str, str]],
+    places: NDArray[np.int64],
+    owners: NDArray[np.int64],
+    statuses: NDArray[np.int64],
+    times: NDArray[np.int64],
+) -> pa.Array:
+    """Maps of maps out of entries: each of an owner and the place of an audience in `names`, which are sorted."""
+    type_ = arrow_type(SEGMENT_MEMBERSHIP)
+    order = np.lexsort((places, owners))
+    places, owners, statuses, times = (some[order].astype(np.int64) for some in (places, owners, statuses, times))
+    namespaces, groups = np.unique([namespace for namespace, _ in names] or [""], return_inverse=True)
+    group = groups[places] if len(places) else places
+    begins = np.insert((np.diff(owners) != 0) | (np.diff(group) != 0), 0, True) if len(owners) else np.zeros(0, bool)
+    starts = np.flatnonzero(begins)
+    values = pa.StructArray.from_arrays(
+        [
+            pa.array(_STATUSES).take(pa.array(statuses)),
+            pa.array(times, pa.int64(), mask=times == _NO_TIME).cast(pa.timestamp("us", tz="UTC")),
+        ],
+        fields=list(type_.item_type.item_type),
+    )
+    audiences = pa.array([audience for _, audience in names], pa.string()).take(pa.array(places))
+    inner_offsets = pa.array(np.append(starts, len(owners)).astype(np.int32))
+    inner = pa.MapArray.from_arrays(inner_offsets, audiences, values, type=type_.item_type)
+    outer = np.concatenate([[0], np.cumsum(np.bincount(owners[starts], minlength=count))])
+    keys = pa.array(namespaces.tolist(), pa.string()).take(pa.array(group[starts]))
+    return pa.MapArray.from_arrays(pa.array(outer, pa.int32()), keys, inner, type=type_)
+
+
+def _cast(column: Any, field: pa.Field, count: int) -> Any:
+    return pa.nulls(count, field.type) if column is None else column.cast(field.type)
+
+
+def _one_chunk(column: Any) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _array(people: BitMap) -> NDArray[np.uint32]:
+    return np.frombuffer(people.to_array(), np.uint32) if people else np.empty(0, np.uint32)
+
+
+def _instants(column: pa.ChunkedArray) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    return found
+
+
+def _microseconds(at: datetime) -> int:
+    return int(np.datetime64(at.astimezone(UTC).replace(tzinfo=None), "us").astype(np.int64))

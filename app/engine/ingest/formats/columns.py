@@ -1,0 +1,81 @@
+"""What every format's reader gives: columns as SQL expressions, with what is wrong in a row."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.store.lake import text_literal
+from app.errors import ErrorCode, Refusal
+from app.pql.schema import Type
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column as it will be stored: its type, SQL for its value, and SQL for what is wrong (NULL when it is fine)."""
+
+    type: Type
+    value: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Rows that are no rows at all (their numbers, rising), the first of them with a sentence."""
+
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    first: tuple[tuple[int, str], ...] = ()
+
+    def true_row(self, row: int) -> int:
+        """The number in the file of the `row`-th row that could be read.
+
+        >>> [Unreadable(np.array([2, 3])).true_row(row) for row in (1, 2, 3)]
+        [1, 4, 5]
+        """
+        readable_before = self.rows - 1 - np.arange(len(self.rows))
+        return row + int(np.searchsorted(readable_before, row, side="left"))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The rows of a file.
+
+    `relation` is an SQL table expression with a column `__row` (1-based, counting the rows that could be read).
+    `texts` has, for the columns of the top, SQL for their text as written. `names` are all columns of the file, also
+    those without any value, which `columns` leaves out. `problem` is SQL for what is wrong with a row as a whole.
+    """
+
+    relation: str
+    names: tuple[str, ...]
+    columns: Mapping[str, Column]
+    texts: Mapping[str, str]
+    problem: str | None = None
+    unreadable: Unreadable = field(default_factory=Unreadable)
+
+
+def refuse(message: str) -> Refusal:
+    return Refusal(ErrorCode.INVALID_INPUT, message, ("input", "file"))
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises `Refusal` for a column that is named like one of ours."""
+    for name in names:
+        if name.startswith("__"):
+            raise refuse(f'the column "{name}" begins with two underscores, which is kept for the system: rename it')
+
+
+def complaint(name: str, text: str, expected: str) -> str:
+    """SQL for the sentence that a value (`text`: SQL for it) is not what is expected.
+
+    >>> print(complaint("a", "v", "a number"))
+    'a: "' || left(v, 100) || '" is not a number'
+    """
+    return (
+        f"{text_literal(f'{name}: ' + chr(34))} || left({text}, 100) || {text_literal(chr(34) + f' is not {expected}')}"
+    )
+
+
+def first_of(problems: list[str]) -> str | None:
+    """SQL for the first problem that there is."""
+    return f"coalesce({', '.join(problems)})" if problems else None

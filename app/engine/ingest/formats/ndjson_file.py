@@ -1,0 +1,322 @@
+"""NDJSON as a source of rows: structure and types from all lines, contradicting rows told apart; knows no datasets."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from app.engine.ingest.formats.columns import Column, Source, check_names, complaint, first_of, refuse
+from app.engine.store.field_types import MAPS, guess, looks_like, noun, parsed, sql_type, widen
+from app.engine.store.lake import name_literal, only_row, text_literal
+from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
+
+LONGEST_ROW = 16 * 1024 * 1024
+_IS_OBJECT = "json_type(json) = 'OBJECT'"
+_NUMBERS = ("UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT", "DOUBLE")
+_TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
+
+
+def read(
+    database: duckdb.DuckDBPyConnection, file: Path, scratch: Path, known: ObjectType, as_text: frozenset[str]
+) -> Source:
+    with file.open("rb") as raw:
+        if raw.read(4) == b"PAR1":
+            raise refuse("the file is Parquet, not NDJSON")
+    lines = (
+        f"SELECT row_number() OVER () AS __row, json FROM read_json_objects({text_literal(str(file))},"
+        f" format = 'newline_delimited', ignore_errors = true, maximum_object_size = {LONGEST_ROW},"
+        " compression = 'none')"
+    )
+    structure = _Structure(database, f"(SELECT json FROM ({lines}) WHERE {_IS_OBJECT})")
+    try:
+        names, found = structure.find(known)
+    except duckdb.OutOfMemoryException:
+        raise
+    except duckdb.Error:
+        raise refuse("the file cannot be read as NDJSON: it must be UTF-8 with one JSON object in each line") from None
+    columns, forms = {}, {}
+    for name in names:
+        path = f"$.{_step(name)}"
+        if name in as_text:
+            wrong = (
+                first_of(list(structure.contradictions(found.fields[name], Scalar.STRING, path, name)))
+                if name in found.fields
+                else None
+            )
+            columns[name] = Column(Scalar.STRING, f"json_extract_string(json, {text_literal(path)})", wrong)
+        elif name in found.fields:
+            target = found.fields[name]
+            if name in known.fields:
+                target = widen(ObjectType({"": known.fields[name]}), ObjectType({"": target})).fields[""]
+            forms[name] = _form(target)
+            wrong = first_of(list(structure.contradictions(found.fields[name], target, path, name)))
+            columns[name] = Column(target, f"record.{name_literal(name)}", wrong)
+    form = text_literal(json.dumps(forms, ensure_ascii=False))
+    record = f", json_transform(CASE WHEN {_IS_OBJECT} THEN json END, {form}) AS record" if forms else ""
+    return Source(
+        relation=f"(SELECT __row, json{record} FROM ({lines}))",
+        names=names,
+        columns=columns,
+        texts={name: f"json_extract_string(json, {text_literal('$.' + _step(name))})" for name in names},
+        problem=f"CASE WHEN NOT coalesce({_IS_OBJECT}, false) THEN 'the line is not a JSON object' END",
+    )
+
+
+@dataclass(slots=True)
+class _Shape:
+    """What values of one place are: how many of each kind, and the shapes below.
+
+    `unclear` when DuckDB saw different kinds in one array and did not say which.
+    """
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    fields: dict[str, "_Shape"] = field(default_factory=dict)
+    element: "_Shape | None" = None
+    unclear: bool = False
+
+    def add(self, structure: Any, count: int) -> None:
+        """Counts values of the structure (as `json_structure` gives it) in."""
+        match structure:
+            case dict():
+                self.kinds["OBJECT"] += count
+                for name, below in structure.items():
+                    self.fields.setdefault(name, _Shape()).add(below, count)
+            case list():
+                self.kinds["ARRAY"] += count
+                self.element = self.element or _Shape()
+                for below in structure:
+                    self.element.add(below, count)
+            case "JSON":
+                self.unclear = True
+            case "NULL":
+                pass
+            case kind:
+                self.kinds[kind] += count
+
+    def include(self, other: "_Shape") -> None:
+        self.kinds += other.kinds
+        self.unclear = self.unclear or other.unclear
+        for name, below in other.fields.items():
+            self.fields.setdefault(name, _Shape()).include(below)
+        if other.element is not None:
+            self.element = self.element or _Shape()
+            self.element.include(other.element)
+
+    def any_field(self) -> "_Shape":
+        """The shapes of all fields together, for an object whose names are keys of a map."""
+        together = _Shape()
+        for below in self.fields.values():
+            together.include(below)
+        return together
+
+    def kind(self, expected: Type | None) -> str:
+        """OBJECT, ARRAY or the empty text for scalars and nothing."""
+        hoped = {"OBJECT", "ARRAY"} & _allowed(expected) if expected is not None else set()
+        counts = {kind: self.kinds.get(kind, 0) for kind in ("OBJECT", "ARRAY")}
+        counts[""] = self.kinds.total() - sum(counts.values())
+        return next((kind for kind in hoped if counts[kind]), max(counts, key=lambda kind: counts[kind]))
+
+    def scalar(self) -> Scalar | None:
+        """The type of the scalars; of several kinds they are text."""
+        found = self.kinds.keys() - {"OBJECT", "ARRAY"}
+        if not found:
+            return None
+        if found <= set(_NUMBERS):
+            return Scalar.NUMBER
+        return Scalar.BOOLEAN if found == {"BOOLEAN"} else Scalar.STRING
+
+
+class _Structure:
+    """What all lines of a file hold together; `mixed` remembers the places where values are of several kinds."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, objects: str) -> None:
+        self.database = database
+        self.objects = objects
+        self.mixed: dict[str, frozenset[str]] = {}
+
+    def find(self, known: ObjectType) -> tuple[tuple[str, ...], ObjectType]:
+        """The names at the top, and the types of what has a value. Raises `Refusal` when no line is an object."""
+        top = self._merged(f"SELECT json FROM {self.objects}").fields
+        if not top:
+            raise refuse("the file is not NDJSON: none of its lines is a JSON object with fields")
+        check_names(top)
+        drafts = {
+            name: draft
+            for name, shape in top.items()
+            if (draft := self._resolve(shape, (name,), f"$.{_step(name)}", known.fields.get(name)))
+        }
+        return tuple(top), self._with_times(ObjectType(drafts))
+
+    def contradictions(self, found: Type, target: Type, path: str, label: str) -> Iterator[str]:
+        """SQL for what is wrong in a row, for each place where some value may not fit the target type."""
+        kinds = self.mixed.get(path)
+        fits = _fits(found, target)
+        if not fits or (kinds and not kinds <= _allowed(target)):
+            yield _mismatch(path, label, target)
+        if not fits:
+            return
+        match found, target:
+            case ObjectType(), ObjectType():
+                for name, inner in found.fields.items():
+                    yield from self.contradictions(
+                        inner, target.fields[name], f"{path}.{_step(name)}", f"{label}.{name}"
+                    )
+            case ArrayType(inner), ArrayType(other):
+                yield from self.contradictions(inner, other, f"{path}[*]", label)
+            case MapType(inner), MapType(other):
+                yield from self.contradictions(inner, other, f"{path}.*", label)
+
+    def _merged(self, values: str) -> "_Shape":
+        """The shapes of all values of a query together; equal shapes are counted by the database."""
+        cursor = self.database.execute(f"SELECT json_structure(v), count(*) FROM ({values}) t(v) GROUP BY 1")
+        shape = _Shape()
+        while rows := cursor.fetchmany(10_000):
+            for text, count in rows:
+                shape.add(json.loads(text) if text else "NULL", count)
+        return shape
+
+    def _resolve(self, shape: "_Shape", names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
+        """The type at a place: of values of several kinds that expected, else that of most; None without values."""
+        if shape.unclear:
+            value = f"json_extract(json, {text_literal(path)})"
+            shape = self._merged(f"SELECT {f'unnest({value})' if '*' in path else value} FROM {self.objects}")
+        if len(shape.kinds) > 1:
+            self.mixed[path] = frozenset(shape.kinds)
+        kind = shape.kind(expected)
+        if kind == "OBJECT" and isinstance(expected, MapType):
+            value_type = self._resolve(shape.any_field(), (*names, "*"), f"{path}.*", expected.value)
+            return expected if value_type is None else MapType(value_type)
+        if kind == "OBJECT":
+            inner = expected.fields if isinstance(expected, ObjectType) else {}
+            fields = {}
+            for name, below in shape.fields.items():
+                place = (*names, name)
+                type_ = self._resolve(below, place, f"{path}.{_step(name)}", inner.get(name) or MAPS.get(place))
+                if type_ is not None:
+                    fields[name] = type_
+            return ObjectType(fields) if fields else None
+        if kind == "ARRAY":
+            element = expected.element if isinstance(expected, ArrayType) else None
+            type_ = self._resolve(shape.element, (*names, "[]"), f"{path}[*]", element) if shape.element else None
+            return None if type_ is None else ArrayType(type_)
+        return shape.scalar()
+
+    def _with_times(self, draft: ObjectType) -> ObjectType:
+        """The draft with those texts made dates or times that look so in every row."""
+        places = [path for path, type_ in _leaves(draft, "$") if type_ is Scalar.STRING and path not in self.mixed]
+        guessed = self._guess_single([path for path in places if "*" not in path])
+        for path in places:
+            if "*" in path:
+                counts = ", ".join(f"count(*) FILTER (WHERE {looks_like('t', type_)})" for type_ in _TIMES)
+                texts = f"unnest(json_extract_string(json, {text_literal(path)}))"
+                seen, *each = self._row(f"SELECT count(t), {counts} FROM (SELECT {texts} AS t FROM {self.objects})")
+                guessed[path] = guess(seen, dict(zip(_TIMES, each, strict=True)))
+        return _replaced(draft, "$", guessed)  # type: ignore[no-any-return]
+
+    def _guess_single(self, places: list[str]) -> dict[str, Scalar]:
+        """The types of texts outside lists and maps; all of a row at once, so that each line is parsed once."""
+        if not places:
+            return {}
+        counts = []
+        for position in range(1, len(places) + 1):
+            text = f"t[{position}]"
+            counts.append(f"count({text})")
+            counts += [f"count(*) FILTER (WHERE {text} IS NOT NULL AND {looks_like(text, type_)})" for type_ in _TIMES]
+        texts = f"json_extract_string(json, [{', '.join(text_literal(path) for path in places)}])"
+        found = self._row(f"SELECT {', '.join(counts)} FROM (SELECT {texts} AS t FROM {self.objects})")
+        width = 1 + len(_TIMES)
+        return {
+            path: guess(found[width * i], dict(zip(_TIMES, found[width * i + 1 : width * (i + 1)], strict=True)))
+            for i, path in enumerate(places)
+        }
+
+    def _row(self, query: str) -> tuple[Any, ...]:
+        return only_row(self.database, query)
+
+
+def _step(name: str) -> str:
+    if not name or '"' in name or "*" in name:
+        raise refuse(
+            f"a field is named {name!r}: names must not be empty and have neither quotation marks nor asterisks"
+        )
+    return f'"{name}"'
+
+
+def _leaves(type_: Type, path: str) -> Iterator[tuple[str, Scalar]]:
+    match type_:
+        case ObjectType():
+            for name, inner in type_.fields.items():
+                yield from _leaves(inner, f"{path}.{_step(name)}")
+        case ArrayType(element):
+            yield from _leaves(element, f"{path}[*]")
+        case MapType(value):
+            yield from _leaves(value, f"{path}.*")
+        case Scalar():
+            yield path, type_
+
+
+def _replaced(type_: Any, path: str, guessed: dict[str, Scalar]) -> Any:
+    match type_:
+        case ObjectType():
+            return ObjectType({n: _replaced(inner, f"{path}.{_step(n)}", guessed) for n, inner in type_.fields.items()})
+        case ArrayType(element):
+            return ArrayType(_replaced(element, f"{path}[*]", guessed))
+        case MapType(value):
+            return MapType(_replaced(value, f"{path}.*", guessed))
+        case _:
+            return guessed.get(path, type_)
+
+
+def _form(type_: Type) -> Any:
+    """The type as `json_transform` wants it."""
+    match type_:
+        case ObjectType():
+            return {name: _form(inner) for name, inner in type_.fields.items()}
+        case ArrayType(element):
+            return [_form(element)]
+        case _:
+            return sql_type(type_)
+
+
+def _fits(found: Type, target: Type) -> bool:
+    """Whether all values of the found kind can become the target, not looking inside."""
+    match found, target:
+        case Scalar(), Scalar():
+            return target in (found, Scalar.STRING) or (found, target) == (Scalar.DATE, Scalar.TIMESTAMP)
+        case _:
+            return type(found) is type(target)
+
+
+def _allowed(target: Type) -> frozenset[str]:
+    """The kinds of JSON that can become the target."""
+    match target:
+        case Scalar.NUMBER:
+            return frozenset(_NUMBERS)
+        case Scalar.BOOLEAN:
+            return frozenset({"BOOLEAN"})
+        case Scalar.STRING:
+            return frozenset({*_NUMBERS, "BOOLEAN", "VARCHAR"})
+        case Scalar():
+            return frozenset({"VARCHAR"})
+        case ArrayType():
+            return frozenset({"ARRAY"})
+        case _:
+            return frozenset({"OBJECT"})
+
+
+def _mismatch(path: str, label: str, target: Type) -> str:
+    values = f"json_extract(json, {text_literal(path)})"
+    if "*" not in path:
+        values = f"[{values}]"
+    text = "json_extract_string(v, '$')"
+    wrong = f"json_type(v) NOT IN ({', '.join(text_literal(kind) for kind in sorted(_allowed(target) | {'NULL'}))})"
+    if target in _TIMES and isinstance(target, Scalar):
+        wrong = f"({wrong} OR (json_type(v) = 'VARCHAR' AND ({parsed(text, target)}) IS NULL))"
+    bad = f"list_filter({values}, lambda v: {wrong})"
+    return (
+        f"CASE WHEN len({bad}) > 0 THEN {complaint(label, f'''json_extract_string({bad}[1], '$')''', noun(target))} END"
+    )

@@ -1,0 +1,176 @@
+"""Parquet as a source of rows; knows no datasets."""
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from app.engine.ingest.formats.columns import Column, Source, check_names, complaint, refuse
+from app.engine.store.arrow_types import pql_type
+from app.engine.store.field_types import MAPS, noun, parsed, sql_type, widen
+from app.engine.store.lake import name_literal, text_literal
+from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
+
+
+def read(
+    database: duckdb.DuckDBPyConnection, file: Path, scratch: Path, known: ObjectType, as_text: frozenset[str]
+) -> Source:
+    schema = _schema(file)
+    columns = {}
+    for field in schema:
+        if pa.types.is_null(field.type):
+            continue
+        found = _type(field)
+        name = name_literal(field.name)
+        if found is None:
+            continue
+        if field.name in as_text:
+            if not isinstance(found, Scalar):
+                raise refuse(f'the column "{field.name}" must hold text, but holds {found}')
+            columns[field.name] = Column(Scalar.STRING, f"CAST({name} AS VARCHAR)")
+            continue
+        target = _as_map(found, (field.name,))
+        if field.name in known.fields:
+            target = widen(ObjectType({"": known.fields[field.name]}), ObjectType({"": target})).fields[""]
+        columns[field.name] = _column(field.name, found, target)
+    return Source(
+        relation=f"(SELECT file_row_number + 1 AS __row, * EXCLUDE (file_row_number)"
+        f" FROM read_parquet({text_literal(str(file))}, file_row_number = true))",
+        names=tuple(schema.names),
+        columns=columns,
+        texts={field.name: f"CAST({name_literal(field.name)} AS VARCHAR)" for field in schema},
+    )
+
+
+def _schema(file: Path) -> pa.Schema:
+    with file.open("rb") as raw:
+        if raw.read(4) != b"PAR1":
+            raise refuse("the file is not Parquet: it does not begin with PAR1")
+    try:
+        schema = pq.read_schema(file)
+        rows = pq.read_metadata(file).num_rows
+    except (pa.ArrowException, OSError, ValueError):
+        raise refuse("the file begins like Parquet but cannot be read: it is damaged or cut off") from None
+    if rows == 0:
+        raise refuse("the file has no rows")
+    check_names(schema.names)
+    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if twice is not None:
+        raise refuse(f'the file has the column "{twice}" twice')
+    return schema
+
+
+def _type(field: pa.Field) -> Type | None:
+    try:
+        return _without_empty(pql_type(field.type))
+    except TypeError:
+        raise refuse(f'the column "{field.name}" is of type {field.type}, which has no counterpart in PQL') from None
+
+
+def _without_empty(type_: Type) -> Type | None:
+    """Objects without fields can hold nothing."""
+    match type_:
+        case ObjectType():
+            fields = {name: inner for name, t in type_.fields.items() if (inner := _without_empty(t)) is not None}
+            return ObjectType(fields) if fields else None
+        case ArrayType(element):
+            inner = _without_empty(element)
+            return None if inner is None else ArrayType(inner)
+        case MapType(value):
+            inner = _without_empty(value)
+            return None if inner is None else MapType(inner)
+        case _:
+            return type_
+
+
+def _as_map(type_: Type, path: tuple[str, ...]) -> Type:
+    """The type with the objects at the known paths of maps made maps."""
+    if not isinstance(type_, ObjectType):
+        return type_
+    if path in MAPS:
+        return _map_of(type_, MAPS[path])
+    return ObjectType({name: _as_map(inner, (*path, name)) for name, inner in type_.fields.items()})
+
+
+def _map_of(type_: Type, target: Type) -> Type:
+    """The target map, widened by what the object's fields hold besides."""
+    if isinstance(target, MapType) and isinstance(type_, ObjectType):
+        value = target.value
+        for inner in type_.fields.values():
+            value = widen(ObjectType({"": value}), ObjectType({"": _map_of(inner, target.value)})).fields[""]
+        return MapType(value)
+    return type_
+
+
+def _column(name: str, found: Type, target: Type) -> Column:
+    raw = name_literal(name)
+    value, exact = _converted(raw, found, target, 0)
+    if exact:
+        return Column(target, value)
+    attempt = f"TRY({value})"
+    wrong = complaint(name, f"CAST({raw} AS VARCHAR)", noun(target))
+    return Column(target, attempt, f"CASE WHEN {raw} IS NOT NULL AND {attempt} IS NULL THEN {wrong} END")
+
+
+def _converted(value: str, found: Type, target: Type, depth: int) -> tuple[str, bool]:
+    """SQL that makes the value (an SQL expression) one of the target type, and whether it can do so with every value.
+
+    Where it cannot, it fails. Fields are matched by name; those that are missing become NULL.
+    """
+    item = f"x{depth}"
+    match found, target:
+        case Scalar(), Scalar():
+            return _scalar(value, found, target)
+        case ArrayType(one), ArrayType(other):
+            inner, exact = _converted(item, one, other, depth + 1)
+            return f"list_transform({value}, lambda {item}: {inner})", exact
+        case ObjectType(), ObjectType():
+            return _object(value, found, target, depth)
+        case MapType(one), MapType(other):
+            inner, exact = _converted(f"{item}.value", one, other, depth + 1)
+            entry = f"struct_pack(k := CAST({item}.key AS VARCHAR), v := {inner})"
+            return _map(value, f"list_transform(map_entries({value}), lambda {item}: {entry})"), exact
+        case ObjectType(), MapType(other):
+            parts = {
+                name: _converted(f"{value}.{name_literal(name)}", one, other, depth)
+                for name, one in found.fields.items()
+            }
+            entries = ", ".join(
+                f"struct_pack(k := {text_literal(name)}, v := {part})" for name, (part, _) in parts.items()
+            )
+            exact = all(exact for _, exact in parts.values())
+            return _map(value, f"list_filter([{entries}], lambda {item}: {item}.v IS NOT NULL)"), exact
+        case _:
+            return _failing(value, f"CAST(NULL AS {sql_type(target)})"), False
+
+
+def _scalar(value: str, found: Scalar, target: Scalar) -> tuple[str, bool]:
+    if target in (found, Scalar.STRING) or (found, target) == (Scalar.DATE, Scalar.TIMESTAMP):
+        return f"CAST({value} AS {sql_type(target)})", True
+    return _failing(
+        value, parsed(value, target) if found is Scalar.STRING else f"CAST(NULL AS {sql_type(target)})"
+    ), False
+
+
+def _failing(value: str, attempt: str) -> str:
+    """The attempt, which must give a value when there is one."""
+    # A cast that cannot succeed: TRY takes no error(), which DuckDB calls volatile.
+    never = f"CAST('!' || CAST({value} AS VARCHAR) AS BOOLEAN)"
+    lost = f"({value}) IS NOT NULL AND ({attempt}) IS NULL"
+    return f"CASE WHEN {lost} THEN CASE WHEN {never} THEN {attempt} END ELSE {attempt} END"
+
+
+def _map(value: str, entries: str) -> str:
+    return f"CASE WHEN {value} IS NOT NULL THEN map_from_entries({entries}) END"
+
+
+def _object(value: str, found: ObjectType, target: ObjectType, depth: int) -> tuple[str, bool]:
+    parts, exact = [], True
+    for name, other in target.fields.items():
+        inner = f"CAST(NULL AS {sql_type(other)})"
+        if name in found.fields:
+            inner, fits = _converted(f"{value}.{name_literal(name)}", found.fields[name], other, depth)
+            exact = exact and fits
+        parts.append(f"{name_literal(name)} := {inner}")
+    return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(parts)}) END", exact

@@ -1,0 +1,56 @@
+"""One file opened as a source of rows, whatever its format; knows no datasets."""
+
+import gzip
+import shutil
+import zlib
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+
+from app.engine.ingest.formats import csv_file, ndjson_file, parquet_file
+from app.engine.ingest.formats.columns import Source, refuse
+from app.engine.store.field_types import case_clash
+from app.pql.schema import ObjectType
+
+FileFormat = Literal["CSV", "NDJSON", "PARQUET"]
+
+_GZIP = b"\x1f\x8b"
+_READERS = {"CSV": csv_file.read, "NDJSON": ndjson_file.read, "PARQUET": parquet_file.read}
+
+
+def plain_file(file: Path, scratch: Path) -> Path:
+    """The file itself, or what is in it when it is gzipped. Raises `Refusal` for an empty or damaged one."""
+    with file.open("rb") as raw:
+        start = raw.read(len(_GZIP))
+    if start == _GZIP:
+        unpacked = scratch / "unpacked"
+        try:
+            with gzip.open(file, "rb") as packed, unpacked.open("wb") as plain:
+                shutil.copyfileobj(packed, plain, 1 << 20)
+        except (OSError, EOFError, zlib.error):
+            raise refuse("the file begins like a gzip file but cannot be unpacked: it is damaged or cut off") from None
+        file = unpacked
+    if file.stat().st_size == 0:
+        raise refuse("the file is empty")
+    return file
+
+
+def open_source(
+    database: duckdb.DuckDBPyConnection,
+    file: Path,
+    scratch: Path,
+    format: FileFormat,
+    known: ObjectType,
+    as_text: frozenset[str],
+) -> Source:
+    """The rows of an unpacked file.
+
+    `known` are the fields that the dataset has already: their types are taken, others are found from the whole file;
+    the columns of `as_text` stay text as written. Raises `Refusal` when the file is not of that format.
+    """
+    source = _READERS[format](database, file, scratch, known, as_text)
+    clash = case_clash(ObjectType({**known.fields, **{name: column.type for name, column in source.columns.items()}}))
+    if clash is not None:
+        raise refuse(f'the names "{clash[0]}" and "{clash[1]}" differ only in case: rename one of them')
+    return source

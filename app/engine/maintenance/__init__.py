@@ -1,0 +1,1 @@
+"""Files that nobody reads any more, and files that are damaged."""

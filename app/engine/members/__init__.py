@@ -1,0 +1,1 @@
+"""Memberships as Roaring bitmaps."""

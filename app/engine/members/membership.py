@@ -1,0 +1,199 @@
+"""Who is in a segment: bitmaps of one bucket, what changed in a run, and their files; knows no expressions."""
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyroaring import BitMap
+
+from app.engine.store.lake import TenantLake
+from app.errors import ErrorCode, Refusal
+
+log = logging.getLogger(__name__)
+
+Ordinals = BitMap
+"""People of one bucket."""
+Cohorts = tuple[tuple[datetime, BitMap], ...]
+
+_SCHEMA = pa.schema(
+    [
+        ("definition", pa.string()),
+        ("version", pa.int32()),
+        ("members", pa.binary()),
+        ("entered", pa.binary()),
+        ("exited", pa.binary()),
+        ("qualified", pa.list_(pa.struct([("at", pa.timestamp("us", tz="UTC")), ("members", pa.binary())]))),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """One definition in one bucket after one run; the bitmaps hold ordinals.
+
+    `entered` are the members that were none before the run, `exited` those who were and are none now. `qualified`
+    tells when somebody last entered: cohorts by time, of the members and of all who have left, each person in one.
+    """
+
+    definition: str
+    version: int
+    members: BitMap
+    entered: BitMap
+    exited: BitMap
+    qualified: Cohorts
+
+    def last_qualified(self, ordinal: int) -> datetime | None:
+        """When the person last entered; None for somebody who never was a member."""
+        return next((at for at, cohort in self.qualified if ordinal in cohort), None)
+
+    def with_status(self, statuses: Collection[str]) -> BitMap:
+        """A new bitmap of those who have one of the statuses REALIZED, EXISTING, EXITED (segmentation-service.md)."""
+        by_status = {
+            "REALIZED": self.entered,
+            "EXISTING": self.members - self.entered,
+            "EXITED": self.exited,
+        }
+        return BitMap.union(BitMap(), *(by_status[status] for status in statuses))
+
+    def status(self, ordinal: int) -> str:
+        """The status of somebody who is or was a member."""
+        if ordinal in self.entered:
+            return "REALIZED"
+        return "EXISTING" if ordinal in self.members else "EXITED"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketCounts:
+    """`members` = `realized` + `existing`; `by_namespace` counts the members that have an identity there."""
+
+    members: int
+    realized: int
+    existing: int
+    exited: int
+    by_namespace: Mapping[str, int]
+
+
+def next_membership(
+    previous: Membership | None,
+    definition: str,
+    members: BitMap,
+    version: int,
+    evaluated_at: datetime,
+    only: BitMap | None = None,
+) -> Membership:
+    """The membership after a run in which `members` qualified, given that of the run before (None for the first).
+
+    When `only` some people were evaluated, all others stay what they were.
+    """
+    before = previous.members if previous is not None else BitMap()
+    if only is not None:
+        members = (before - only) | (members & only)
+    entered, exited = members - before, before - members
+    cohorts = [
+        (at, rest) for at, cohort in (previous.qualified if previous is not None else ()) if (rest := cohort - entered)
+    ]
+    if entered:
+        cohorts.append((evaluated_at, entered))
+    if only is not None and previous is not None:
+        entered, exited = entered | (previous.entered - only), exited | (previous.exited - only)
+    return Membership(definition, version, members, entered, exited, tuple(cohorts))
+
+
+def counts(membership: Membership, namespaces: Mapping[str, BitMap]) -> BucketCounts:
+    members, realized = membership.members, len(membership.entered)
+    by_namespace = {name: n for name, people in namespaces.items() if (n := members.intersection_cardinality(people))}
+    return BucketCounts(len(members), realized, len(members) - realized, len(membership.exited), by_namespace)
+
+
+class MembershipLost(Refusal):
+    """A stored membership that is missing or cannot be read."""
+
+    def __init__(self, run_id: str, name: str) -> None:
+        super().__init__(
+            ErrorCode.INVALID_STATE,
+            f"the stored members of run {run_id}, file {name}, are missing or cannot be read: `segmentation doctor` "
+            "names the audiences and what to do",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipFiles:
+    """The files of a sandbox's memberships: for each run and bucket one, named by the attempt that wrote it.
+
+    `mending` is for those who make the same memberships anew: what is lost counts as nobody's, and the log has it.
+    """
+
+    lake: TenantLake
+    mending: bool = False
+
+    def write(self, run_id: str, bucket: int, attempt: int | str, memberships: Sequence[Membership]) -> str:
+        """Writes all definitions of one bucket and returns the file's name; it appears whole or not at all.
+
+        The name tells bucket and attempt, so that an attempt that lost its lease never overwrites another's.
+        """
+        folder = self.lake.membership(run_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [
+            {
+                "definition": membership.definition,
+                "version": membership.version,
+                "members": membership.members.serialize(),
+                "entered": membership.entered.serialize(),
+                "exited": membership.exited.serialize(),
+                "qualified": [{"at": at, "members": cohort.serialize()} for at, cohort in membership.qualified],
+            }
+            for membership in memberships
+        ]
+        name = f"{bucket}-{attempt}.parquet"
+        temporary = folder / f".{name}.{uuid.uuid4().hex}"
+        try:
+            pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), temporary, compression="zstd", store_schema=False)
+            os.replace(temporary, folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return name
+
+    def remove(self, run_id: str) -> None:
+        """Removes all files of a run; one that has none is no error."""
+        shutil.rmtree(self.lake.membership(run_id), ignore_errors=True)
+
+    def read(
+        self, run_id: str, bucket: int, name: str, definitions: Collection[str] | None = None
+    ) -> dict[str, Membership]:
+        """The memberships of one file, of all definitions or of those asked for. Raises `MembershipLost`."""
+        try:
+            table = pq.read_table(self.lake.membership(run_id) / name, partitioning=None)
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            lost = MembershipLost(run_id, name)
+            if not self.mending:
+                raise lost from error
+            log.warning("%s; they are made anew", lost.message)
+            return {}
+        if definitions is not None:
+            table = table.filter(pc.is_in(table["definition"], pa.array(list(definitions), pa.string())))
+        # Without their zone, Arrow's times become Python's with no time zone database.
+        return {row["definition"]: _membership(row) for row in table.cast(_READ).to_pylist()}
+
+
+_READ = pa.schema(
+    [
+        *(_SCHEMA.field(position) for position in range(5)),
+        ("qualified", pa.list_(pa.struct([("at", pa.timestamp("us")), ("members", pa.binary())]))),
+    ]
+)
+
+
+def _membership(row: Mapping[str, Any]) -> Membership:
+    members, entered, exited = (BitMap.deserialize(row[name]) for name in ("members", "entered", "exited"))
+    qualified = tuple(
+        (item["at"].replace(tzinfo=UTC), BitMap.deserialize(item["members"])) for item in row["qualified"]
+    )
+    return Membership(row["definition"], row["version"], members, entered, exited, qualified)

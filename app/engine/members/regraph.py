@@ -1,0 +1,272 @@
+"""Memberships of the people of one version of the identity graph, told for another; knows neither jobs nor policies.
+
+The people of a membership are fragments (without a graph) or the persons of one version of the `identity_graph`. Two
+rules lead from the one to the other, and with them from version to version:
+
+- a person is in what any of its fragments is in;
+- every fragment is in what its person is in.
+
+So whoever a late link joins is in what any of them was in: as EXISTING if one of them was, since the earliest time at
+which one that is in had entered. Of those who are not in, the latest time counts. Between versions of one graph only
+the persons that were retired move; a graph that was built anew, because data went, is reached by way of the fragments.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine.members.membership import Membership
+from app.engine.people.identity_graph import Graph, open_graph
+from app.engine.people.pages import Key
+from app.engine.store.lake import TenantLake
+
+Read = Callable[[int], Mapping[str, Membership]]
+"""The memberships of a bucket by definition."""
+_ORDINAL_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Memberships that are read bucket by bucket; none lie outside of `buckets`."""
+
+    read: Read
+    buckets: frozenset[int]
+
+
+def followed(lake: TenantLake, found: Found, old: int | None, new: int | None) -> Found:
+    """The memberships of the people of version `old` as those of version `new`; None stands for fragments.
+
+    Holds in memory who moves from bucket to bucket, a few bytes for each and definition. Raises `FileNotFoundError`
+    when the version `new` is gone.
+    """
+    for moves in _moves_between(lake, old, new):
+        found = _moved(found, moves)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Relatives:
+    """Under which keys people may be in memberships of the people of other versions; reads each bucket once."""
+
+    lake: TenantLake
+    graph: Graph
+    _tables: dict[tuple[int, str, int], list[tuple[Key, Key]]] = field(default_factory=dict)
+
+    def of(self, key: Key, frame: int | None, written: int | None) -> list[Key]:
+        """The keys of a person of version `frame` (the graph's, or None for a fragment) in a membership `written` for
+        another version."""
+        if written is None and frame is None:
+            return [key]
+        person = key if frame is not None else self._person(self.graph, key)
+        fragments = [fragment for fragment, other in self._pairs(self.graph, "members", person[0]) if other == person]
+        keys = dict.fromkeys([key, person, *fragments])
+        if written is not None and not self.graph.born <= written <= self.graph.version:
+            try:
+                old = open_graph(self.lake, written)
+            except FileNotFoundError:
+                return list(keys)
+            keys |= dict.fromkeys(self._person(old, fragment) for fragment in list(keys))
+        return list(keys)
+
+    def _person(self, graph: Graph, fragment: Key) -> Key:
+        return next((person for one, person in self._pairs(graph, "nodes", fragment[0]) if one == fragment), fragment)
+
+    def _pairs(self, graph: Graph, table: str, bucket: int) -> list[tuple[Key, Key]]:
+        """Fragments and their persons."""
+        name = (graph.version, table, bucket)
+        if name not in self._tables:
+            rows = graph.nodes_of(bucket) if table == "nodes" else graph.members_of(bucket)
+            columns = (rows[column].to_pylist() for column in ("place", "ordinal", "home", "person"))
+            self._tables[name] = [
+                ((place, ordinal), (home, person))
+                for place, ordinal, home, person in zip(*columns, strict=True)
+                if ordinal is not None
+            ]
+        return self._tables[name]
+
+
+def joined(standings: Iterable[tuple[str, datetime]]) -> tuple[str, datetime]:
+    """Status and time of somebody who is known by several keys (the rule at the top)."""
+    known = list(standings)
+    inside = [one for one in known if one[0] != "EXITED"]
+    if not inside:
+        return max(known, key=lambda one: one[1])
+    status = "EXISTING" if any(one[0] == "EXISTING" for one in inside) else "REALIZED"
+    return status, min(at for _, at in inside)
+
+
+# ---------------------------------------------------------------- who moves
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Pairs of people, each `bucket << 32 | ordinal`, by rising source; `leaving` when the sources are no more."""
+
+    sources: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    leaving: bool
+
+    def of(self, bucket: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """The ordinals that move from a bucket, and where they go."""
+        first, last = np.searchsorted(self.sources, [bucket << _ORDINAL_BITS, (bucket + 1) << _ORDINAL_BITS])
+        return self.sources[first:last].astype(np.uint32), self.targets[first:last]
+
+
+@lru_cache(8)
+def _moves_between(lake: TenantLake, old: int | None, new: int | None) -> Sequence[_Moves]:
+    """A version never changes, so neither does this."""
+    if old == new:
+        return []
+    if new is None:
+        return _spread(lake, old)
+    graph = open_graph(lake, new)
+    if old is not None and graph.born <= old < new:
+        return [_gathered(_changed(lake, old, graph), since=old)]
+    return [*_spread(lake, old), _gathered(graph.paths("members"))]
+
+
+def _spread(lake: TenantLake, old: int | None) -> list[_Moves]:
+    """Persons to their other fragments. A version that is gone says nothing: its persons are the fragments they were
+    called after."""
+    if old is None:
+        return []
+    try:
+        paths = open_graph(lake, old).paths("members")
+    except FileNotFoundError:
+        return []
+    fragments, persons = _pairs(paths)
+    return [_sorted(persons, fragments, leaving=False)]
+
+
+def _gathered(paths: Sequence[Path], since: int = -1) -> _Moves:
+    """Fragments to their persons, or only those that have ceased to be persons after version `since`."""
+    fragments, persons = _pairs(paths, since)
+    return _sorted(fragments, persons, leaving=True)
+
+
+def _changed(lake: TenantLake, old: int, graph: Graph) -> list[Path]:
+    """The files in which a person may be retired that was none in the older version."""
+    try:
+        before = set(open_graph(lake, old).paths("members"))
+    except FileNotFoundError:
+        before = set()
+    return [path for path in graph.paths("members") if path not in before]
+
+
+def _pairs(paths: Sequence[Path], since: int = -1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Fragments, without those that give their person its key, and the persons that they belong to."""
+    fragments, persons = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for path in paths:
+        table = pq.ParquetFile(path).read(columns=["place", "ordinal", "home", "person", "retired"])
+        here = table["ordinal"].is_valid().to_numpy()
+        table = table.filter(here)
+        fragment, person = (
+            table[place].to_numpy().astype(np.int64) << _ORDINAL_BITS | table[ordinal].to_numpy()
+            for place, ordinal in (("place", "ordinal"), ("home", "person"))
+        )
+        moving = fragment != person
+        if since >= 0:
+            moving &= table["retired"].fill_null(-1).to_numpy() > since
+        fragments.append(fragment[moving])
+        persons.append(person[moving])
+    return np.concatenate(fragments), np.concatenate(persons)
+
+
+def _sorted(sources: NDArray[np.int64], targets: NDArray[np.int64], *, leaving: bool) -> _Moves:
+    order = np.argsort(sources, kind="stable")
+    return _Moves(sources[order], targets[order], leaving)
+
+
+# ---------------------------------------------------------------- memberships
+
+_Standing = dict[tuple[str, datetime | None], BitMap]
+"""A membership taken apart, so that parts of several can be put together: who has which status, and who entered when,
+of those who are in and of those who are not."""
+
+
+def _moved(found: Found, moves: _Moves) -> Found:
+    arrived: dict[int, dict[str, tuple[int, _Standing]]] = defaultdict(dict)
+    for bucket in sorted(found.buckets):
+        ordinals, targets = moves.of(bucket)
+        if not len(ordinals):
+            continue
+        for definition, membership in found.read(bucket).items():
+            for part, people in _taken_apart(membership).items():
+                for home, ordinal in _grouped(targets[np.isin(ordinals, _array(people))]):
+                    version, standing = arrived[home].setdefault(definition, (membership.version, {}))
+                    arrived[home][definition] = max(version, membership.version), standing
+                    standing[part] = standing.get(part, BitMap()) | ordinal
+
+    def read(bucket: int) -> dict[str, Membership]:
+        gone = BitMap(moves.of(bucket)[0]) if moves.leaving else BitMap()
+        here, others = found.read(bucket), arrived.get(bucket, {})
+        return {
+            definition: _settled(definition, here.get(definition), gone, others.get(definition))
+            for definition in [*here, *(other for other in others if other not in here)]
+        }
+
+    return Found(read, found.buckets | arrived.keys())
+
+
+def _grouped(keys: NDArray[np.int64]) -> list[tuple[int, BitMap]]:
+    """The keys as bitmaps of the ordinals by bucket."""
+    homes = keys >> _ORDINAL_BITS
+    return [(int(home), BitMap(keys[homes == home].astype(np.uint32))) for home in np.unique(homes)]
+
+
+def _array(people: BitMap) -> NDArray[np.uint32]:
+    return np.frombuffer(people.to_array(), np.uint32) if people else np.empty(0, np.uint32)
+
+
+def _taken_apart(membership: Membership) -> _Standing:
+    members = membership.members
+    parts: _Standing = {
+        ("EXISTING", None): members - membership.entered,
+        ("REALIZED", None): membership.entered,
+        ("EXITED", None): membership.exited,
+    }
+    for at, cohort in membership.qualified:
+        parts["in", at] = cohort & members
+        parts["out", at] = cohort - members
+    return parts
+
+
+def _settled(
+    definition: str, here: Membership | None, gone: BitMap, others: tuple[int, _Standing] | None
+) -> Membership:
+    """What stays and what comes, put together."""
+    version, parts = (0, {}) if others is None else (others[0], dict(others[1]))
+    if here is not None:
+        version = max(version, here.version)
+        for part, people in _taken_apart(here).items():
+            parts[part] = parts.get(part, BitMap()) | (people - gone)
+    existing, realized, exited = (parts.get((status, None), BitMap()) for status in ("EXISTING", "REALIZED", "EXITED"))
+    members = existing | realized
+    taken, cohorts = BitMap(), defaultdict[datetime, BitMap](BitMap)
+    for side, latest_first in (("in", False), ("out", True)):
+        times = sorted((at for name, at in parts if name == side and at is not None), reverse=latest_first)
+        for at in times:
+            people = parts[side, at]
+            cohorts[at] |= people - taken
+            taken = taken | people
+    qualified = tuple((at, people) for at, people in sorted(cohorts.items()) if people)
+    return Membership(definition, version, members, realized - existing, exited - members, qualified)
+
+
+def together(founds: Sequence[Found]) -> Found:
+    """Memberships of different definitions as one."""
+    if len(founds) == 1:
+        return founds[0]
+
+    def read(bucket: int) -> dict[str, Membership]:
+        return {id_: one for found in founds if bucket in found.buckets for id_, one in found.read(bucket).items()}
+
+    return Found(read, frozenset().union(*(found.buckets for found in founds)))

@@ -1,0 +1,87 @@
+"""Members that were uploaded instead of computed, and what their rows say, a bucket at a time; knows no audiences."""
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from pyroaring import BitMap
+
+from app.engine.evaluate import EvaluationError, evaluate
+from app.engine.ingest.batch import user_fields
+from app.engine.members.membership import BucketCounts, Membership, counts, next_membership
+from app.engine.people.pages import Key, newest_rows
+from app.engine.people.snapshot import Snapshot
+from app.engine.plan.plan import Plan
+from app.engine.store.delta import open_table
+from app.engine.store.lake import TenantLake
+from app.pql.consent import with_consent
+from app.pql.core import Builder
+from app.pql.schema import ObjectType, Scalar
+
+_EVERYBODY = "everybody"
+_VERSION = 1
+"""Uploaded members are of no version of an expression."""
+
+
+class Consent:
+    """Who has not opted out, as a snapshot of the profiles says. Safe to share between threads."""
+
+    def __init__(self, snapshot: Snapshot, at: datetime) -> None:
+        builder = Builder()
+        anyone = builder.condition("truth", builder.constant(True, Scalar.BOOLEAN))
+        condition = with_consent(anyone, snapshot.schema, builder)
+        self._snapshot, self._at = snapshot, at
+        self._plan = None if condition is anyone else Plan({_EVERYBODY: condition})
+
+    def of(self, people: BitMap, bucket: int) -> BitMap:
+        """Those of the people in the bucket who have not opted out; raises `RuntimeError` when it cannot be told."""
+        if self._plan is None or not people:
+            return people
+        read = self._snapshot.read(bucket, self._plan.needs, people)
+        found = evaluate(
+            self._plan,
+            read,
+            now=self._at,
+            member=lambda _id: np.zeros(len(read.ordinals), bool),
+            cancelled=lambda: False,
+        )[_EVERYBODY]
+        if isinstance(found, EvaluationError):
+            raise RuntimeError(f"consent could not be evaluated: {found.message}")
+        return people & BitMap(read.ordinals[found])
+
+
+def members_of_bucket(
+    people: BitMap,
+    previous: Mapping[str, Membership],
+    audiences: Mapping[str, bool],
+    consent: Consent,
+    snapshot: Snapshot,
+    bucket: int,
+    at: datetime,
+) -> dict[str, tuple[Membership, BucketCounts]]:
+    """The memberships of the audiences (each with whether opted-out people are left out) once `people` have joined.
+
+    Who was a member stays one, entered when it did.
+    """
+    namespaces = snapshot.namespaces(bucket)
+    found = {}
+    for audience, excludes in audiences.items():
+        before = previous.get(audience)
+        members = people | (before.members if before is not None else BitMap())
+        members = consent.of(members, bucket) if excludes else members
+        membership = next_membership(before, audience, members, _VERSION, at)
+        found[audience] = membership, counts(membership, namespaces)
+    return found
+
+
+def payloads(
+    lake: TenantLake, dataset_id: str, keys: Sequence[Key], batches: Collection[str], identity_column: str
+) -> dict[Key, dict[str, Any]]:
+    """What the newest row of each person among the batches says besides who it is, as JSON values without nulls."""
+    table = open_table(lake.dataset(dataset_id))
+    if table is None:
+        return {}
+    fields = user_fields(table.schema)
+    said = ObjectType({name: type_ for name, type_ in fields.fields.items() if name != identity_column})
+    return newest_rows(table, keys, said, batches)

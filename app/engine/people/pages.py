@@ -1,0 +1,213 @@
+"""Pages of people for a reader: identities, attributes, events as JSON values; knows files of a bucket, no rules."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from app.engine.store.delta import TableVersion
+from app.engine.store.parquet_columns import groups_with, open_file, read_columns
+from app.pql.schema import IDENTITY_MAP, ArrayType, MapType, ObjectType, Type
+
+Key = tuple[int, int]
+"""A person: bucket and ordinal."""
+
+_ORDINAL = "__ordinal"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    namespace: str
+    id: str
+    primary: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """`profile_id` is "namespace:id" of the primary identity."""
+
+    profile_id: str
+    bucket: int
+    ordinal: int
+    identities: tuple[Identity, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """(`timestamp`, `event_id`) is its place among the person's events, and the cursor for the next page."""
+
+    event_id: str
+    timestamp: datetime
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    items: tuple[Event, ...]
+    has_next: bool
+
+
+def people(path_of: Callable[[int], FilePath | None], keys: Sequence[Key]) -> list[Person | None]:
+    found: dict[Key, Person] = {}
+    wanted = ObjectType({"identityMap": IDENTITY_MAP})
+    for bucket, ordinals in _by_bucket(keys).items():
+        path = path_of(bucket)
+        if path is None:
+            continue
+        table = _rows(path, ordinals, wanted, ["__profile"])
+        for ordinal, profile_id, identities in zip(
+            table[_ORDINAL].to_pylist(), table["__profile"].to_pylist(), table["identityMap"].to_pylist(), strict=True
+        ):
+            known = tuple(
+                Identity(namespace, identity["id"], bool(identity["primary"]))
+                for namespace, group in identities or ()
+                for identity in group or ()
+            )
+            found[bucket, ordinal] = Person(profile_id, bucket, ordinal, known)
+    return [found.get(key) for key in keys]
+
+
+def attributes(
+    path_of: Callable[[int], FilePath | None], keys: Sequence[Key], wanted: ObjectType
+) -> list[dict[str, Any]]:
+    found: dict[Key, dict[str, Any]] = {}
+    for bucket, ordinals in _by_bucket(keys).items():
+        path = path_of(bucket)
+        if path is None:
+            continue
+        table = _rows(path, ordinals, wanted)
+        for ordinal, row in zip(table[_ORDINAL].to_pylist(), table.drop_columns([_ORDINAL]).to_pylist(), strict=True):
+            found[bucket, ordinal] = _object(row, wanted)
+    return [found.get(key, {}) for key in keys]
+
+
+def events(
+    datasets: Mapping[str, TableVersion],
+    keys: Sequence[Key],
+    wanted: ObjectType,
+    first: int,
+    after: tuple[Any, ...] | None,
+) -> list[EventPage]:
+    """Newest first, by (timestamp, id) downwards. The same event in two datasets is shown once."""
+    found: dict[Key, dict[tuple[datetime, str], tuple[pa.Table, int]]] = {key: {} for key in keys}
+    for bucket, ordinals in _by_bucket(keys).items():
+        for path in (path for table in datasets.values() for path in table.paths(bucket)):
+            table = _rows(path, ordinals, wanted, ["__batch", "__row", "timestamp", "_id"], split=True)
+            places = zip(
+                table[_ORDINAL].to_pylist(), _times(table["__timestamp"]), _ids(table).to_pylist(), strict=True
+            )
+            for row, (ordinal, *place) in enumerate(places):
+                if after is None or tuple(place) < after:
+                    found[bucket, ordinal].setdefault((place[0], place[1]), (table, row))
+    return [_page(found[key], wanted, first) for key in keys]
+
+
+def newest_rows(
+    table: TableVersion, keys: Sequence[Key], wanted: ObjectType, batches: Collection[str]
+) -> dict[Key, dict[str, Any]]:
+    """Of each person the newest row that one of the batches brought, as JSON values without nulls."""
+    found: dict[Key, tuple[int, dict[str, Any]]] = {}
+    for bucket, ordinals in _by_bucket(keys).items():
+        for path in table.paths(bucket):
+            rows = _rows(path, ordinals, wanted, ["__batch", "__version"])
+            for row in rows.to_pylist():
+                key = bucket, row[_ORDINAL]
+                if row["__batch"] in batches and (key not in found or found[key][0] < row["__version"]):
+                    found[key] = row["__version"], _object(row, wanted)
+    return {key: values for key, (_, values) in found.items()}
+
+
+def event_counts(datasets: Mapping[str, TableVersion], keys: Sequence[Key]) -> list[int]:
+    counts = dict.fromkeys(keys, 0)
+    for bucket, ordinals in _by_bucket(keys).items():
+        for path in (path for table in datasets.values() for path in table.paths(bucket)):
+            values, sizes = np.unique(_rows(path, ordinals, ObjectType())[_ORDINAL].to_numpy(), return_counts=True)
+            for ordinal, size in zip(values.tolist(), sizes.tolist(), strict=True):
+                counts[bucket, ordinal] += size
+    return [counts[key] for key in keys]
+
+
+def event_ids(path: FilePath, groups: Sequence[int]) -> pa.ChunkedArray:
+    """The ids of the events of some row groups: their `_id`, or one made from the place in the batch, as
+    `event_id_sql` says."""
+    file = pq.ParquetFile(path)
+    names = [name for name in ("_id", "__batch", "__row") if name in file.schema_arrow.names]
+    table = file.read_row_groups(groups, columns=names)
+    return _ids(table.rename_columns(["___id" if name == "_id" else name for name in names]))
+
+
+def _ids(table: pa.Table) -> pa.ChunkedArray:
+    rows = pc.utf8_lpad(table["__row"].cast(pa.string()), width=12, padding="0")
+    made = pc.binary_join_element_wise(table["__batch"], rows, "-")
+    return pc.coalesce(table["___id"], made) if "___id" in table.schema.names else made
+
+
+def _by_bucket(keys: Iterable[Key]) -> dict[int, NDArray[np.int32]]:
+    grouped: dict[int, set[int]] = {}
+    for bucket, ordinal in keys:
+        grouped.setdefault(bucket, set()).add(ordinal)
+    return {bucket: np.array(sorted(ordinals), np.int32) for bucket, ordinals in grouped.items()}
+
+
+def _rows(
+    path: FilePath, ordinals: NDArray[np.int32], wanted: ObjectType, plain: Sequence[str] = (), split: bool = False
+) -> pa.Table:
+    """The rows of some people, from the row groups that may have them (files are sorted by ordinal).
+
+    With `split` the plain columns are read apart and get two more underscores when users may ask for them too.
+    """
+    file = open_file(path, wanted)
+    groups = groups_with(file, ordinals, _ORDINAL)
+    if split:
+        table = read_columns(file, wanted, groups=groups)
+        keys = read_columns(pq.ParquetFile(path), ObjectType(), plain=[_ORDINAL, *plain], groups=groups)
+        for name in keys.column_names:
+            table = table.append_column(name if name.startswith("__") else f"__{name}", keys[name])
+    else:
+        table = read_columns(file, wanted, plain=[_ORDINAL, *plain], groups=groups)
+    return table.filter(pc.is_in(table[_ORDINAL], pa.array(ordinals)))
+
+
+def _page(found: dict[tuple[datetime, str], tuple[pa.Table, int]], wanted: ObjectType, first: int) -> EventPage:
+    order = sorted(found, reverse=True)
+    items = []
+    for place in order[:first]:
+        table, row = found[place]
+        there = [name for name in wanted.fields if name in table.schema.names]
+        values = table.select(there).slice(row, 1).to_pylist()[0] if there else {}
+        items.append(Event(place[1], place[0], _object(values, wanted)))
+    return EventPage(tuple(items), len(order) > first)
+
+
+def _times(column: pa.ChunkedArray) -> list[datetime]:
+    return [value.replace(tzinfo=UTC) for value in column.cast(pa.timestamp("us")).to_pylist()]
+
+
+def _object(values: Mapping[str, Any], type_: ObjectType) -> dict[str, Any]:
+    found = {name: _json(values[name], inner) for name, inner in type_.fields.items() if values.get(name) is not None}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _json(value: Any, type_: Type) -> Any:
+    """The value as JSON has it: whole numbers without a point, times in ISO 8601, objects of nulls only as None."""
+    match type_:
+        case ObjectType():
+            return _object(value, type_) or None
+        case ArrayType(element):
+            return [_json(item, element) for item in value if item is not None]
+        case MapType(inner):
+            return {key: _json(item, inner) for key, item in value if item is not None}
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return value

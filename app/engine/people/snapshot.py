@@ -1,0 +1,298 @@
+"""The people and events of a merge policy at fixed versions, bucket by bucket; knows no expressions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine.ingest.batch import INGESTED, TIMESTAMP
+from app.engine.ingest.identities import find
+from app.engine.people import pages
+from app.engine.people.identity_graph import open_graph
+from app.engine.people.merged_view import (
+    ORDINAL,
+    PROFILE,
+    Dataset,
+    MergeRule,
+    Sources,
+    Told,
+    View,
+    namespaces,
+    open_view,
+    ordinals_in,
+    people_graph,
+    refresh,
+    sources,
+)
+from app.engine.people.pages import EventPage, Key, Person
+from app.engine.store.bucket import Bucket, Needs, Path
+from app.engine.store.delta import DataFile, open_table
+from app.engine.store.lake import TenantLake
+from app.engine.store.parquet_columns import groups_with, open_file, prune, read_columns, stored_type
+from app.pql.schema import EVENTS, ObjectType, Scalar
+
+
+def open_snapshot(
+    lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], told: Told | None = None, threads: int = 1
+) -> "Snapshot":
+    """The data as they are now; brings the merged view up to date first."""
+    found, view = refresh(lake, rule, datasets, told=told, threads=threads)
+    return Snapshot(found, view)
+
+
+def open_snapshots(
+    lake: TenantLake,
+    rules: Sequence[MergeRule],
+    datasets: Sequence[Dataset],
+    told: Told | None = None,
+    threads: int = 1,
+) -> "dict[str, Snapshot]":
+    """The data as they are now under several rules, by the rule's id: all of them see the same batches and persons."""
+    stitching = any(rule.identity_graph == "PDG" for rule in rules)
+    graph = people_graph(lake, datasets) if stitching else None
+    tables = {dataset.id: open_table(lake.dataset(dataset.id)) for dataset in datasets}
+    versions = {name: table.version for name, table in tables.items() if table is not None}
+    return {rule.id: Snapshot(*refresh(lake, rule, datasets, versions, graph, told, threads)) for rule in rules}
+
+
+def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinned: Mapping[str, Any]) -> "Snapshot":
+    """The data of an earlier snapshot, by its `pinned`; what has come since is not seen, and what went since is.
+
+    `datasets` are for what was pinned without its kinds.
+    """
+    datasets = [Dataset(id_, kind) for id_, kind in pinned["kinds"]] if "kinds" in pinned else datasets
+    version = pinned.get("graph")
+    graph = open_graph(lake, version) if version is not None else None
+    found = sources(lake, rule, datasets, pinned["datasets"], graph)
+    return Snapshot(found, open_view(lake, rule, pinned["view"]["generation"], pinned["view"]["version"]))
+
+
+def find_person(
+    lake: TenantLake, snapshot: "Snapshot", datasets: Sequence[Dataset], namespace: str, id: str
+) -> Key | None:
+    """The person with this identity; None for nobody.
+
+    Without an identity graph several profiles may name one identity: the one that has it as its primary identity is
+    meant, or else the one in the lowest bucket with the lowest ordinal.
+    """
+    graph = snapshot.sources.graph
+    if graph is not None:
+        candidates = [graph.find(namespace, id)]
+    else:
+        primary = find(lake, namespace, id)
+        if primary is not None and snapshot.people([primary])[0] is not None:
+            return primary
+        graph = people_graph(lake, datasets)
+        person = graph.find(namespace, id)
+        candidates = [*graph.fragments(person)] if person is not None else []
+    keys = [key for key in candidates if key is not None]
+    for key, found in zip(keys, snapshot.people(keys), strict=True):
+        if found is not None and any((one.namespace, one.id) == (namespace, id) for one in found.identities):
+            return key
+    return None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Files of certain versions; reading it twice gives the same. Safe to share between threads."""
+
+    sources: Sources
+    view: View
+    schema: ObjectType = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "schema", self.sources.schema)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The buckets with at least one person."""
+        return tuple(sorted(file.bucket for file in self._view_files if file.rows))
+
+    @property
+    def total_profiles(self) -> int:
+        return sum(file.rows for file in self._view_files)
+
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """The versions read, as JSON values, for `reopen`."""
+        table = self.view.table
+        return {
+            "datasets": {dataset: version.version for dataset, version in self.sources.tables.items()},
+            "kinds": self.sources.kinds,
+            "graph": self.graph_version,
+            "view": {"generation": self.view.generation, "version": table.version if table is not None else None},
+        }
+
+    @property
+    def graph_version(self) -> int | None:
+        """The version of the identity graph whose persons these are; None when each fragment is a person."""
+        return self.sources.graph.version if self.sources.graph is not None else None
+
+    @property
+    def people_by_bucket(self) -> dict[int, int]:
+        """How many people there are in each bucket that has any."""
+        return {file.bucket: file.rows for file in self._view_files if file.rows}
+
+    def present(self, bucket: int) -> BitMap:
+        """The ordinals of the people in the bucket."""
+        path = self._view_path(bucket)
+        return BitMap() if path is None else BitMap(ordinals_in(path).astype(np.uint32))
+
+    def profiles_in(self, bucket: int) -> int:
+        return sum(file.rows for file in self._view_files if file.bucket == bucket)
+
+    def namespaces(self, bucket: int) -> dict[str, BitMap]:
+        """The ordinals that have an identity in each namespace."""
+        path = self._view_path(bucket)
+        return namespaces(path) if path is not None else {}
+
+    def read(self, bucket: int, needs: Needs, only: BitMap | None = None) -> Bucket:
+        """The needed columns of one bucket, of everybody or of the ordinals in `only`. Text outside maps comes as
+        dictionaries. What no expression can name may be asked for too: `PROFILE` of a person, `INGESTED` of an event.
+        """
+        chosen = None if only is None else np.frombuffer(only.to_array(), np.uint32).astype(np.int32)
+        path = self._view_path(bucket)
+        fields = {name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS}
+        wanted = prune(ObjectType({**fields, PROFILE: Scalar.STRING}), needs.profile)
+        if path is None:
+            ordinals, profiles = np.empty(0, np.uint32), pa.table({})
+        else:
+            table = _Part.of(path, wanted, [ORDINAL], chosen).table
+            ordinals = table[ORDINAL].to_numpy().astype(np.uint32)
+            profiles = table.drop_columns([ORDINAL])
+        events, owners = self._events(bucket, needs.event, chosen) if needs.events or needs.event else _no_events()
+        rows = np.searchsorted(ordinals, owners).astype(np.int32)
+        return Bucket(bucket, ordinals, profiles, events, rows)
+
+    def people(self, keys: Sequence[Key]) -> list[Person | None]:
+        """Who they are; None for a key without a profile."""
+        return pages.people(self._view_path, keys)
+
+    def attributes(self, keys: Sequence[Key], paths: Sequence[Path] | None) -> list[dict[str, Any]]:
+        """The merged fields as JSON values, those of the paths only when given, without nulls and events."""
+        fields = ObjectType({name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS})
+        return pages.attributes(self._view_path, keys, fields if paths is None else prune(fields, paths))
+
+    def events(
+        self, keys: Sequence[Key], *, first: int, after: tuple[Any, ...] | None, paths: Sequence[Path] | None = None
+    ) -> list[EventPage]:
+        """For each person the newest events, or the next ones `after` an event's (timestamp, id)."""
+        fields = self.sources.event_fields
+        wanted = fields if paths is None else prune(fields, paths)
+        return pages.events(self.sources.events, keys, wanted, first, after)
+
+    def event_counts(self, keys: Sequence[Key]) -> list[int]:
+        return pages.event_counts(self.sources.events, keys)
+
+    @property
+    def _view_files(self) -> Sequence[DataFile]:
+        return self.view.table.files if self.view.table is not None else ()
+
+    def _view_path(self, bucket: int) -> FilePath | None:
+        paths = self.view.table.paths(bucket) if self.view.table is not None else []
+        return paths[0] if paths else None
+
+    def _events(
+        self, bucket: int, paths: frozenset[Path], chosen: NDArray[np.int32] | None
+    ) -> tuple[pa.Table, NDArray[np.int32]]:
+        """The events of the bucket by (ordinal, timestamp, id), with the ordinals of their owners."""
+        fields = self.sources.event_fields.fields
+        wanted = prune(ObjectType({**fields, INGESTED: Scalar.TIMESTAMP}), paths)
+        files = [path for table in self.sources.events.values() for path in table.paths(bucket)]
+        if not files:
+            return _no_events()
+        plain = [ORDINAL] if len(files) == 1 else [ORDINAL, TIMESTAMP]
+        hidden = {ORDINAL: ORDINAL} if len(files) == 1 else {ORDINAL: ORDINAL, TIMESTAMP: "__at"}
+        parts = []
+        for path in files:
+            key = _Part.of(path, ObjectType(), plain, chosen)
+            if key.table.num_rows or len(files) == 1:
+                named = key.table.rename_columns([hidden[name] for name in key.table.column_names])
+                parts.append((key, named, key.also(wanted)))
+        if not parts:
+            return _no_events()
+        keys = pa.concat_tables([named for _, named, _ in parts])
+        table = _together([part for _, _, part in parts], wanted)
+        if len(parts) > 1:
+            order = pa.array(_merged_order(keys, [part for part, _, _ in parts]))
+            keys, table = keys.take(order), table.take(order)
+        return table.combine_chunks(), keys[ORDINAL].to_numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What was read of one file: all of it, or the rows of some people (files are sorted by ordinal)."""
+
+    path: FilePath
+    groups: Sequence[int]
+    rows: pa.Array | None
+    table: pa.Table
+
+    @classmethod
+    def of(cls, path: FilePath, wanted: ObjectType, plain: Sequence[str], chosen: NDArray[np.int32] | None) -> "_Part":
+        file = open_file(path, wanted)
+        if chosen is None:
+            groups = list(range(file.num_row_groups))
+            return cls(path, groups, None, read_columns(file, wanted, plain=plain, groups=groups))
+        groups = groups_with(file, chosen, ORDINAL)
+        table = read_columns(file, wanted, plain=plain, groups=groups)
+        rows = pa.array(np.flatnonzero(np.isin(table[ORDINAL].to_numpy(), chosen)))
+        return cls(path, groups, rows, table.take(rows))
+
+    def also(self, wanted: ObjectType) -> pa.Table:
+        """Other columns of the same rows."""
+        return self._chosen(read_columns(open_file(self.path, wanted), wanted, groups=self.groups))
+
+    def event_ids(self) -> pa.ChunkedArray:
+        return self._chosen(pages.event_ids(self.path, self.groups))
+
+    def _chosen(self, found: Any) -> Any:
+        return found if self.rows is None else found.take(self.rows)
+
+
+def _no_events() -> tuple[pa.Table, NDArray[np.int32]]:
+    return pa.table({}), np.empty(0, np.int32)
+
+
+def _together(parts: Sequence[pa.Table], wanted: ObjectType) -> pa.Table:
+    """The parts below each other; a column that only some of them have is null in the others."""
+    names = [name for name in wanted.fields if any(name in part.schema.names for part in parts)]
+    columns = {}
+    for name in names:
+        target = stored_type(wanted.fields[name])
+        columns[name] = pa.chunked_array(
+            [
+                chunk
+                for part in parts
+                for chunk in (part[name].chunks if name in part.schema.names else [pa.nulls(part.num_rows, target)])
+            ],
+            target,
+        )
+    return pa.table(columns)
+
+
+def _merged_order(keys: pa.Table, parts: Sequence[_Part]) -> NDArray[np.int64]:
+    """The order of all events by (ordinal, time, id); the ids are read only when two events meet at one instant."""
+    ordinals = keys[ORDINAL].to_numpy()
+    times = keys["__at"].cast(pa.int64()).to_numpy()
+    order = np.lexsort((times, ordinals))
+    tied = (np.diff(ordinals[order]) == 0) & (np.diff(times[order]) == 0)
+    if not tied.any():
+        return order
+    either = np.flatnonzero(np.append(tied, False) | np.insert(tied, 0, False))
+    ids = pa.chunked_array([chunk for part in parts for chunk in part.event_ids().chunks], pa.string()).take(
+        pa.array(order[either])
+    )
+    ranks = pc.rank(ids.combine_chunks(), tiebreaker="dense").to_numpy()
+    inner = np.lexsort((ranks, times[order[either]], ordinals[order[either]]))
+    order[either] = order[either][inner]
+    return order
+
+
+__all__ = ["Snapshot", "find_person", "open_snapshot", "open_snapshots", "reopen"]

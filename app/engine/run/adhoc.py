@@ -1,0 +1,261 @@
+"""Files of people and events as one bucket, to try expressions on without a lake: for `segmentation pql eval`, tests.
+
+All is held in memory: for a few hundred thousand rows, not for millions. Types of NDJSON are inferred from all values:
+a text column that holds only dates (or only ISO instants) is one of dates (or timestamps), every number is a double, a
+key that is missing is null.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from app.engine.evaluate import EvaluationError, evaluate
+from app.engine.plan.plan import Plan
+from app.engine.store.arrow_types import arrow_type, object_type
+from app.engine.store.bucket import Bucket
+from app.errors import ErrorCode, ExpressionRefused, Refusal
+from app.pql.check.checker import check
+from app.pql.schema import (
+    IDENTITY_MAP,
+    SEGMENT_MEMBERSHIP,
+    ArrayType,
+    MapType,
+    ObjectType,
+    Scalar,
+    Type,
+    profile_schema,
+)
+
+_SUBSCRIPTIONS = MapType(ObjectType({"val": Scalar.STRING}))
+_MAPS: dict[str, Type] = {
+    "identityMap": IDENTITY_MAP,
+    "segmentMembership": SEGMENT_MEMBERSHIP,
+    "consents.marketing.email.subscriptions": _SUBSCRIPTIONS,
+}
+"""Fields that are maps, which no file can tell from objects."""
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?")
+_TIME = "timestamp"
+_MEMBER_STATUSES = ("realized", "existing")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """`ids[i]` is the person of row i of the bucket; `members` the stored segments, by id, with who is in them."""
+
+    schema: ObjectType
+    bucket: Bucket
+    ids: list[str]
+    members: Mapping[str, set[str]]
+
+    def member(self, segment: str) -> NDArray[np.bool_]:
+        """Stored membership by row."""
+        inside = self.members.get(segment, set())
+        return np.array([id in inside for id in self.ids], np.bool_)
+
+    def matching(self, rows: NDArray[np.bool_]) -> list[str]:
+        """The ids of rows, sorted."""
+        return sorted(self.ids[row] for row in np.flatnonzero(rows))
+
+
+def load_trial(
+    profiles: Path,
+    events: Path | None = None,
+    *,
+    id: str = "_id",
+    event_id: str = "profileId",
+    time: str = _TIME,
+    membership: Path | None = None,
+) -> Trial:
+    """Reads NDJSON, CSV or Parquet files (by their names). Someone with events and no record is a person too.
+
+    Raises `Refusal` when a file cannot be read or lacks one of the named columns.
+    """
+    people = _read(profiles, {id: Scalar.STRING})
+    _require(people, id, profiles)
+    people = people.filter(pc.is_valid(people[id]))
+    ids = [str(one) for one in people[id].to_pylist()]
+    last = {one: row for row, one in enumerate(ids)}
+    if len(last) != len(ids):  # a later record of a person replaces an earlier one
+        people = people.take(pa.array(sorted(last.values())))
+        ids = [str(one) for one in people[id].to_pylist()]
+    happened = _read(events, {event_id: Scalar.STRING}) if events is not None else pa.table({})
+    rows = np.zeros(0, np.int32)
+    if events is not None:
+        _require(happened, event_id, events)
+        _require(happened, time, events)
+        happened, rows, ids = _events_by_row(happened, ids, event_id, time)
+    missing = len(ids) - people.num_rows
+    if missing:
+        padding = pa.table({name: pa.nulls(missing, people.schema.field(name).type) for name in people.column_names})
+        people = pa.concat_tables([people, padding])
+    bucket = Bucket(0, np.arange(len(ids), dtype=np.uint32), people, happened, rows)
+    schema = profile_schema(object_type(people.schema), object_type(happened.schema))
+    return Trial(schema, bucket, ids, _members(membership))
+
+
+def evaluate_trial(trial: Trial, expression: str, now: datetime) -> list[str]:
+    """The sorted ids of those whom an expression matches.
+
+    Raises `ExpressionRefused` for an expression that does not check, `Refusal` for one that cannot be evaluated.
+    """
+    checked = check(expression, trial.schema, segments=trial.members)
+    if not checked.ok or checked.condition is None:
+        raise ExpressionRefused(checked.diagnostics)
+    plan = Plan({"trial": checked.condition})
+    result = evaluate(plan, trial.bucket, now=now, member=trial.member, cancelled=lambda: False)["trial"]
+    if isinstance(result, EvaluationError):
+        raise Refusal(ErrorCode.INVALID_EXPRESSION, result.message)
+    return trial.matching(result)
+
+
+def inferred(values: Iterable[Any], path: str = "") -> Type:
+    """The type of JSON values; what is only ever null is text, and so is what contradicts itself.
+
+    >>> inferred(["2026-06-15", None]), inferred([1, 2.5]), inferred(["2026-06-15", "soon"])
+    (<Scalar.DATE: 'date'>, <Scalar.NUMBER: 'number'>, <Scalar.STRING: 'string'>)
+    """
+    if path in _MAPS:
+        return _MAPS[path]
+    known = [value for value in values if value is not None]
+    if known and all(isinstance(value, dict) for value in known):
+        names = {name: None for value in known for name in value}
+        prefix = f"{path}." if path else ""
+        return ObjectType({name: inferred([value.get(name) for value in known], prefix + name) for name in names})
+    if known and all(isinstance(value, list) for value in known):
+        return ArrayType(inferred([item for value in known for item in value], f"{path}[]"))
+    if known and all(isinstance(value, bool) for value in known):
+        return Scalar.BOOLEAN
+    if known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
+        return Scalar.NUMBER
+    if known and all(isinstance(value, str) for value in known):
+        if all(_DATE.fullmatch(value) for value in known):
+            return Scalar.DATE
+        if all(_INSTANT.fullmatch(value) for value in known):
+            return Scalar.TIMESTAMP
+    return Scalar.STRING
+
+
+def _read(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
+    try:
+        match path.suffix.lower():
+            case ".csv":
+                types = {name: arrow_type(type_) for name, type_ in forced.items()}
+                options = pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+                return pyarrow.csv.read_csv(path, convert_options=options)
+            case ".parquet":
+                table = pyarrow.parquet.read_table(path)
+                for name in forced.keys() & set(table.column_names):
+                    at = table.column_names.index(name)
+                    table = table.set_column(at, name, table[name].cast(pa.string()))
+                return table
+            case _:
+                return _from_json(path, forced)
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as problem:
+        raise Refusal(ErrorCode.INVALID_INPUT, f"{path.name} cannot be read: {problem}") from problem
+
+
+def _from_json(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                rows.append(_object(line, path, number))
+    names = {name: None for row in rows for name in row}
+    fields = {name: forced.get(name) or inferred([row.get(name) for row in rows], name) for name in names}
+    columns = {
+        name: pa.array([_stored(row.get(name), type_) for row in rows], arrow_type(type_))
+        for name, type_ in fields.items()
+    }
+    return pa.table(columns)
+
+
+def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as problem:
+        raise Refusal(ErrorCode.INVALID_INPUT, f"{path.name}, line {number} is not JSON: {problem}") from problem
+    if not isinstance(row, dict):
+        raise Refusal(ErrorCode.INVALID_INPUT, f"{path.name}, line {number} is not a JSON object")
+    return row
+
+
+def _stored(value: Any, type_: Type) -> Any:
+    """A JSON value as Arrow takes it for a type."""
+    if value is None:
+        return None
+    match type_:
+        case ObjectType(fields):
+            return {name: _stored(value.get(name), inner) for name, inner in fields.items()}
+        case ArrayType(element):
+            return [_stored(item, element) for item in value]
+        case MapType(item):
+            return [(key, _stored(inner, item)) for key, inner in value.items()]
+        case Scalar.NUMBER:
+            return float(value)
+        case Scalar.DATE:
+            return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 (a day, not an instant)
+        case Scalar.TIMESTAMP:
+            return pc.cast(pa.scalar(_zoned(value)), arrow_type(Scalar.TIMESTAMP)).as_py()
+        case Scalar.BOOLEAN:
+            return value
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _zoned(text: str) -> str:
+    """An ISO instant with its zone: UTC where none is written."""
+    return text if re.search(r"(Z|[+-]\d{2}:?\d{2})$", text[10:]) else text + "Z"
+
+
+def _events_by_row(
+    events: pa.Table, ids: Sequence[str], event_id: str, time: str
+) -> tuple[pa.Table, NDArray[np.int32], list[str]]:
+    """Events sorted by (row, timestamp, _id), their rows, and the ids with those added who have only events."""
+    events = events.filter(pc.is_valid(events[event_id]))
+    if time != _TIME and _TIME not in events.column_names:
+        events = events.rename_columns([_TIME if name == time else name for name in events.column_names])
+        time = _TIME
+    stamps = events[time].cast(arrow_type(Scalar.TIMESTAMP))
+    events = events.set_column(events.column_names.index(time), time, stamps)
+    row_of = {one: row for row, one in enumerate(ids)}
+    for one in sorted({str(owner) for owner in events[event_id].to_pylist()} - row_of.keys()):
+        row_of[one] = len(row_of)
+    rows = pa.array([row_of[str(owner)] for owner in events[event_id].to_pylist()], pa.int32())
+    keys = {"row": rows, "time": stamps}
+    if "_id" in events.column_names:
+        keys["id"] = events["_id"].cast(pa.string())
+    order = pc.sort_indices(pa.table(keys), sort_keys=[(name, "ascending") for name in keys])
+    return events.take(order), rows.take(order).to_numpy(), list(row_of)
+
+
+def _members(path: Path | None) -> dict[str, set[str]]:
+    """Who is in which segment, from rows of (profileId, segmentId, status); one that all have left is known too."""
+    found: dict[str, set[str]] = {}
+    if path is None:
+        return found
+    table = _read(path, {"profileId": Scalar.STRING, "segmentId": Scalar.STRING})
+    for name in ("profileId", "segmentId", "status"):
+        _require(table, name, path)
+    for row in table.select(["profileId", "segmentId", "status"]).to_pylist():
+        inside = found.setdefault(str(row["segmentId"]), set())
+        if row["status"] in _MEMBER_STATUSES:
+            inside.add(str(row["profileId"]))
+    return found
+
+
+def _require(table: pa.Table, name: str, path: Path) -> None:
+    if name not in table.column_names:
+        columns = ", ".join(table.column_names) or "no columns at all"
+        raise Refusal(ErrorCode.INVALID_INPUT, f'{path.name} has no column "{name}": it has {columns}')

@@ -1,0 +1,1 @@
+"""The files of the lake, their columns and types."""

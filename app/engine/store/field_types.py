@@ -1,0 +1,154 @@
+"""Types of fields: how they widen, how DuckDB names them, how text becomes their values; knows no files."""
+
+from collections.abc import Mapping
+
+from app.engine.store.lake import name_literal
+from app.pql.schema import IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, MapType, ObjectType, Scalar, Type
+
+MAPS: Mapping[tuple[str, ...], MapType] = {
+    ("identityMap",): IDENTITY_MAP,
+    ("segmentMembership",): SEGMENT_MEMBERSHIP,
+    ("consents", "marketing", "email", "subscriptions"): MapType(ObjectType({"val": Scalar.STRING})),
+}
+"""Fields whose keys are data: objects in a file, maps with us."""
+
+_SQL = {
+    Scalar.NUMBER: "DOUBLE",
+    Scalar.STRING: "VARCHAR",
+    Scalar.BOOLEAN: "BOOLEAN",
+    Scalar.DATE: "DATE",
+    Scalar.TIMESTAMP: "TIMESTAMPTZ",
+}
+
+NOUNS = {
+    Scalar.NUMBER: "a number",
+    Scalar.STRING: "text",
+    Scalar.BOOLEAN: "true or false",
+    Scalar.DATE: "a date (YYYY-MM-DD)",
+    Scalar.TIMESTAMP: "a time (ISO 8601, such as 2026-06-15 or 2026-06-15T12:00:00Z)",
+}
+
+
+def noun(type_: Type) -> str:
+    """What a value of the type is called in a message."""
+    match type_:
+        case Scalar():
+            return NOUNS[type_]
+        case ArrayType():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def sql_type(type_: Type) -> str:
+    """The type as DuckDB writes it; it is the one that `arrow_type` stores.
+
+    >>> sql_type(ArrayType(ObjectType({"a b": Scalar.NUMBER})))
+    'STRUCT("a b" DOUBLE)[]'
+    """
+    match type_:
+        case ArrayType(element):
+            return f"{sql_type(element)}[]"
+        case MapType(value):
+            return f"MAP(VARCHAR, {sql_type(value)})"
+        case ObjectType():
+            return "STRUCT(" + ", ".join(f"{name_literal(n)} {sql_type(t)}" for n, t in type_.fields.items()) + ")"
+        case Scalar():
+            return _SQL[type_]
+
+
+def widen(old: ObjectType, new: ObjectType) -> ObjectType:
+    """Both together, at every depth. Where they disagree on a type, `old` stays.
+
+    >>> dict(widen(ObjectType({"a": Scalar.NUMBER}), ObjectType({"a": Scalar.STRING, "b": Scalar.DATE})).fields)
+    {'a': <Scalar.NUMBER: 'number'>, 'b': <Scalar.DATE: 'date'>}
+    """
+    fields = dict(old.fields)
+    for name, type_ in new.fields.items():
+        fields[name] = _wider(fields[name], type_) if name in fields else type_
+    return ObjectType(fields)
+
+
+def _wider(old: Type, new: Type) -> Type:
+    match old, new:
+        case ObjectType(), ObjectType():
+            return widen(old, new)
+        case ArrayType(one), ArrayType(other):
+            return ArrayType(_wider(one, other))
+        case MapType(one), MapType(other):
+            return MapType(_wider(one, other))
+        case _:
+            return old
+
+
+def contradicts(one: Type, other: Type) -> bool:
+    """Whether a value of one cannot be held by the other at some place that both have."""
+    match one, other:
+        case ObjectType(), ObjectType():
+            shared = one.fields.keys() & other.fields.keys()
+            return any(contradicts(one.fields[name], other.fields[name]) for name in shared)
+        case ArrayType(inner), ArrayType(outer):
+            return contradicts(inner, outer)
+        case MapType(inner), MapType(outer):
+            return contradicts(inner, outer)
+        case _:
+            return one != other
+
+
+def case_clash(fields: ObjectType) -> tuple[str, str] | None:
+    """Two names of one object that differ only in case (tables cannot hold both), or None."""
+    seen: dict[str, str] = {}
+    for name, type_ in fields.fields.items():
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            return other, name
+        while isinstance(type_, ArrayType):
+            type_ = type_.element
+        inner = type_.value if isinstance(type_, MapType) else type_
+        if isinstance(inner, ObjectType) and (clash := case_clash(inner)) is not None:
+            return clash
+    return None
+
+
+def parsed(text: str, type_: Scalar) -> str:
+    """SQL that reads the text (an SQL expression) as a value, NULL when it is none."""
+    match type_:
+        case Scalar.NUMBER:
+            number = f"try_cast({text} AS DOUBLE)"
+            return f"CASE WHEN isfinite({number}) AND NOT contains({text}, '_') THEN {number} END"
+        case Scalar.BOOLEAN:
+            return f"CASE lower({text}) WHEN 'true' THEN true WHEN 'false' THEN false END"
+        case Scalar.DATE:
+            return f"CASE WHEN regexp_full_match({text}, '{_DAY}') THEN try_cast({text} AS DATE) END"
+        case Scalar.TIMESTAMP:
+            return f"CASE WHEN regexp_matches({text}, '^{_DAY}([T ][0-9]|$)') THEN try_cast({text} AS TIMESTAMPTZ) END"
+        case _:
+            return text
+
+
+def looks_like(text: str, type_: Scalar) -> str:
+    """SQL that says whether the text would be taken for that type when nothing is known of its column.
+
+    Numbers with leading zeros and whole numbers that a double cannot hold are names of something, not quantities.
+    """
+    value = parsed(text, type_)
+    if type_ is Scalar.NUMBER:
+        # The length first: it is cheap, and few quantities are long.
+        exact = f"(length({text}) < 16 OR contains({text}, '.') OR abs({value}) <= 9007199254740992)"
+        return f"({value} IS NOT NULL AND NOT regexp_matches({text}, '^[+-]?0[0-9]') AND {exact})"
+    return f"({value} IS NOT NULL)"
+
+
+def guess(seen: int, counts: Mapping[Scalar, int]) -> Scalar:
+    """The type of a column with so many values, of which so many look like each type.
+
+    >>> guess(3, {Scalar.DATE: 1, Scalar.TIMESTAMP: 3})
+    <Scalar.TIMESTAMP: 'timestamp'>
+    """
+    for type_ in (Scalar.BOOLEAN, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP):
+        if counts.get(type_, 0) == seen:
+            return type_
+    return Scalar.STRING
+
+
+_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"

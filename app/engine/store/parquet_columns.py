@@ -1,0 +1,213 @@
+"""Reading only the leaf columns that are asked for, in one common shape; knows Parquet and types, no people."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from app.engine.store.arrow_types import arrow_type, pql_type
+from app.engine.store.bucket import Path
+from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
+
+TEXT = pa.dictionary(pa.int32(), pa.string())
+"""Text outside maps comes as codes into a dictionary: the files hold it so, and tests on text look at that alone."""
+
+
+def prune(fields: ObjectType, paths: Iterable[Path]) -> ObjectType:
+    """Only what the paths name; a path through an array goes on in its elements, one that ends early takes all below.
+
+    >>> person = ObjectType({"name": Scalar.STRING, "age": Scalar.NUMBER})
+    >>> dict(prune(ObjectType({"people": ArrayType(person)}), [("people", "age")]).fields["people"].element.fields)
+    {'age': <Scalar.NUMBER: 'number'>}
+    """
+    below: dict[str, list[Path]] = {}
+    for path in paths:
+        if path and path[0] in fields.fields:
+            below.setdefault(path[0], []).append(path[1:])
+    # In the order of the fields, so that what is read and written has one, however the paths come.
+    return ObjectType({name: _pruned(type_, below[name]) for name, type_ in fields.fields.items() if name in below})
+
+
+def _pruned(type_: Type, rests: list[Path]) -> Type:
+    if () in rests:
+        return type_
+    match type_:
+        case ObjectType():
+            return prune(type_, rests)
+        case ArrayType(element):
+            return ArrayType(_pruned(element, rests))
+        case _:
+            return type_
+
+
+def read_columns(
+    file: pq.ParquetFile, wanted: ObjectType, plain: Sequence[str] = (), groups: Sequence[int] | None = None
+) -> pa.Table:
+    """The wanted fields that the file has, each as `shape` makes it, after the `plain` columns as they are stored."""
+    schema = file.schema_arrow
+    names = [name for name in plain if name in schema.names]
+    paths = list(names)
+    for name, type_ in wanted.fields.items():
+        if name in schema.names:
+            paths += [path for path, _ in _leaf_columns(schema.field(name).type, type_, name)]
+    chosen = range(file.num_row_groups) if groups is None else groups
+    # One row group at a time: Arrow cannot give nested dictionaries of several at once.
+    parts = [file.read_row_group(group, columns=paths) for group in chosen]
+    tops = [*names, *(name for name in wanted.fields if name in schema.names)]
+    table = pa.concat_tables(parts) if parts else schema.empty_table().select(tops)
+    columns = {name: _one_chunk(table[name]) for name in names}
+    for name, type_ in wanted.fields.items():
+        if name in table.schema.names:
+            columns[name] = shape(_one_chunk(table[name]), type_)
+    return pa.table(columns) if columns else table.select([])
+
+
+def groups_with(file: pq.ParquetFile, numbers: NDArray[Any], column: str) -> list[int]:
+    """The row groups that may have one of the numbers (rising) in a column, by its statistics."""
+    return [group for group in range(file.num_row_groups) if _may_have(file.metadata.row_group(group), numbers, column)]
+
+
+def _may_have(group: Any, numbers: NDArray[Any], column: str) -> bool:
+    found = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
+    statistics = found.statistics
+    if statistics is None or not statistics.has_min_max:
+        return True
+    start, end = np.searchsorted(numbers, [statistics.min, statistics.max + 1])
+    return bool(end > start)
+
+
+def open_file(path: FilePath, wanted: ObjectType) -> pq.ParquetFile:
+    """The file, set to give text as dictionaries."""
+    schema = pq.read_schema(path)
+    texts = [
+        leaf
+        for name, type_ in wanted.fields.items()
+        if name in schema.names
+        for leaf, text in _leaf_columns(schema.field(name).type, type_, name)
+        if text
+    ]
+    return pq.ParquetFile(path, read_dictionary=texts)
+
+
+def _leaf_columns(stored: pa.DataType, wanted: Type, path: str) -> Iterator[tuple[str, bool]]:
+    """The file's names of the leaves below a field that are wanted, and whether they are text outside maps.
+
+    A place where the file has another type than wanted has none.
+    """
+    match wanted:
+        case ObjectType() if pa.types.is_struct(stored):
+            there = {field.name: field.type for field in stored}
+            known = [name for name in wanted.fields if name in there]
+            for name in known:
+                yield from _leaf_columns(there[name], wanted.fields[name], f"{path}.{name}")
+            if not known:
+                # Whether the object is there at all is seen from any of its leaves.
+                yield from _any_leaf(stored, path)
+        case ArrayType(element) if pa.types.is_list(stored):
+            yield from _leaf_columns(stored.value_type, element, f"{path}.list.{_LIST_ITEM}")
+        case MapType() if pa.types.is_map(stored):
+            yield from ((leaf, False) for leaf, _ in _all_leaves(stored, path))
+        case Scalar() if not pa.types.is_nested(stored):
+            yield path, pa.types.is_string(stored)
+
+
+_LIST_ITEM = "element"
+
+
+def _all_leaves(stored: pa.DataType, path: str) -> Iterator[tuple[str, bool]]:
+    if pa.types.is_struct(stored):
+        for field in stored:
+            yield from _all_leaves(field.type, f"{path}.{field.name}")
+    elif pa.types.is_map(stored):
+        yield from _all_leaves(stored.key_type, f"{path}.key_value.key")
+        yield from _all_leaves(stored.item_type, f"{path}.key_value.value")
+    elif pa.types.is_list(stored):
+        yield from _all_leaves(stored.value_type, f"{path}.list.{_LIST_ITEM}")
+    else:
+        yield path, pa.types.is_string(stored)
+
+
+def _any_leaf(stored: pa.DataType, path: str) -> Iterator[tuple[str, bool]]:
+    for leaf, _ in _all_leaves(stored, path):
+        yield leaf, False
+        return
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    if isinstance(combined, pa.ChunkedArray):
+        return pa.concat_arrays(combined.chunks) if combined.num_chunks else pa.nulls(0, column.type)
+    return combined
+
+
+def stored_type(type_: Type, in_map: bool = False) -> pa.DataType:
+    """How a column of the type is given to readers: as stored, but with text as dictionaries outside maps."""
+    match type_:
+        case Scalar.STRING if not in_map:
+            return TEXT
+        case ArrayType(element):
+            return pa.list_(stored_type(element, in_map))
+        case ObjectType():
+            return pa.struct([pa.field(name, stored_type(inner, in_map)) for name, inner in type_.fields.items()])
+        case _:
+            return arrow_type(type_)
+
+
+def plain_type(arrow: pa.DataType) -> pa.DataType:
+    """The type with its dictionaries replaced by what they encode."""
+    if pa.types.is_dictionary(arrow):
+        return arrow.value_type
+    if pa.types.is_struct(arrow):
+        return pa.struct([pa.field(field.name, plain_type(field.type)) for field in arrow])
+    if pa.types.is_list(arrow):
+        return pa.list_(plain_type(arrow.value_type))
+    return arrow
+
+
+def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
+    """The array with exactly the fields of the type, in their order; what is missing or contradicts it is null."""
+    target = stored_type(type_, in_map)
+    if array.type == target:
+        return array
+    if pa.types.is_null(array.type) or not _same_kind(array.type, type_):
+        return pa.nulls(len(array), target)
+    match type_:
+        case ObjectType():
+            there = {field.name: position for position, field in enumerate(array.type)}
+            parts = array.flatten()
+            children = [
+                shape(parts[there[name]], inner, in_map)
+                if name in there
+                else pa.nulls(len(array), stored_type(inner, in_map))
+                for name, inner in type_.fields.items()
+            ]
+            return pa.StructArray.from_arrays(children, fields=list(target), mask=pc.is_null(array))
+        case ArrayType(element):
+            array = _from_zero(array)
+            values = shape(array.values, element, in_map)
+            return pa.ListArray.from_arrays(array.offsets, values, type=target, mask=pc.is_null(array))
+        case MapType(value):
+            array = _from_zero(array)
+            items = shape(array.items, value, True)
+            keys = array.keys.cast(pa.string())
+            return pa.MapArray.from_arrays(array.offsets, keys, items, type=target, mask=pc.is_null(array))
+        case _:
+            return array.dictionary_encode() if target is TEXT else array.cast(target)
+
+
+def _from_zero(array: pa.Array) -> pa.Array:
+    """A copy when the array is a slice: offsets must start at the first value."""
+    return array.take(pa.array(range(len(array)))) if array.offset else array
+
+
+def _same_kind(stored: pa.DataType, type_: Type) -> bool:
+    try:
+        found = pql_type(stored)
+    except TypeError:
+        return False
+    return found is type_ if isinstance(type_, Scalar) else type(found) is type(type_)

@@ -1,0 +1,1 @@
+"""From tree to checked core: names, types, operators."""

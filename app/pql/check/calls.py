@@ -1,0 +1,235 @@
+"""Checks calls by the table of functions: name, number of arguments, receiver, arguments, and builds the operation."""
+
+from collections.abc import Callable, Generator
+from datetime import date
+from typing import Any, Final
+
+from app.errors import DiagnosticKind
+from app.pql.check.arguments import Place, argument
+from app.pql.check.binders import reduced
+from app.pql.check.scopes import Scope
+from app.pql.check.state import Checking, Checks, did_you_mean, leaf, nearest, unified
+from app.pql.core import BINDERS, Node
+from app.pql.functions import FREE, METHODS, Function, Kind, Receiver, Result
+from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
+from app.pql.syntax.nodes import Call, Span
+
+SCALAR_RECEIVERS: Final = {
+    Receiver.TEXT: {Scalar.STRING, Scalar.NULL},
+    Receiver.TIME: {Scalar.DATE, Scalar.TIMESTAMP, Scalar.NULL},
+}
+MEASURES: Final = frozenset({"sum", "average", "min", "max"})
+
+
+def call(checking: Checking, expr: Call, scope: Scope) -> Checks:
+    at = (expr.at, expr.at + len(expr.name))
+    receiver: Node | None = None
+    if expr.receiver is not None:
+        receiver = yield checking.visit(expr.receiver, scope)
+        if receiver is None:
+            return None
+    function = (FREE if receiver is None else METHODS).get(expr.name)
+    if function is None:
+        _unknown(checking, expr, receiver, at)
+        return None
+    if receiver is not None and not accepts(function, receiver.type):
+        others = ", ".join(sorted(name for name, row in METHODS.items() if accepts(row, receiver.type)))
+        message = f"`{function.name}` is called on {_called_on(function)}, this is {receiver.type}"
+        checking.type_error(f"{message}, which has: {others}", at)
+        return None
+    if not function.least <= len(expr.arguments) <= function.most:
+        _wrong_count(checking, function, len(expr.arguments), at)
+        return None
+    arguments: list[Node] | None = yield _arguments(checking, expr, function, receiver, scope)
+    if arguments is None:
+        return None
+    return _build(checking, expr, function, receiver, arguments, scope.depth)
+
+
+def _arguments(
+    checking: Checking, expr: Call, function: Function, receiver: Node | None, scope: Scope
+) -> Generator[Any, Any, list[Node] | None]:
+    inside = scope
+    if receiver is not None and isinstance(receiver.type, ArrayType):
+        inside = scope.level(checking.fields.element(receiver, scope.depth))
+    known: list[Node] = []
+    failed = False
+    for given, parameter in zip(expr.arguments, function.parameters, strict=False):
+        if failed and parameter.kind is Kind.GROUP:
+            return None
+        place = Place(function.name, receiver, scope, inside, tuple(known))
+        value: Node | None = yield argument(checking, given, parameter, place)
+        if value is None:
+            failed = True
+        else:
+            known.append(value)
+    if failed:
+        return None
+    for parameter in function.parameters[len(known) :]:
+        if parameter.kind is Kind.FLAG:
+            known.append(checking.constant(True))
+    return known
+
+
+def _build(
+    checking: Checking, expr: Call, function: Function, receiver: Node | None, arguments: list[Node], depth: int
+) -> Node | None:
+    special = _SPECIAL.get(function.name)
+    if special is not None:
+        return special(checking, expr, receiver, arguments, depth)
+    if receiver is None:
+        raise LookupError(f"the function {function.name} needs a builder")
+    if function.op in MEASURES:
+        blame = expr.arguments[0].span if expr.arguments else (expr.at, expr.at + len(expr.name))
+        body = arguments[0] if arguments else checking.fields.element(receiver, depth)
+        return reduced(checking, function.op, receiver, body, depth + 1, blame)
+    if function.op == "map":
+        return checking.fields.mapped(receiver, arguments[0], depth + 1)
+
+    def made(value: Node) -> Node:
+        payload = (depth + 1,) if function.op in BINDERS else ()
+        type_ = _result(function, value.type, arguments)
+        return checking.builder.node(function.op, type_, value, *arguments, payload=payload)
+
+    if function.receiver in SCALAR_RECEIVERS or (
+        function.receiver is Receiver.MAP and receiver.type != leaf(receiver.type)
+    ):
+        lift = checking.any_of if function.result is Result.BOOLEAN else checking.each_of
+        return lift(receiver, depth, made)
+    return made(receiver)
+
+
+def _result(function: Function, receiver: Type, arguments: list[Node]) -> Type:
+    match function.result:
+        case Result.BOOLEAN | Result.NUMBER | Result.TEXT | Result.DATE:
+            return Scalar(function.result.value)
+        case Result.TEXTS:
+            return ArrayType(Scalar.STRING)
+        case Result.ELEMENT if isinstance(receiver, ArrayType):
+            return receiver.element
+        case Result.GROUPS:
+            return ArrayType(ObjectType({"key": arguments[0].type, "values": receiver}))
+        case Result.ENTRY if isinstance(receiver, MapType):
+            return receiver.value
+        case Result.ENTRIES if isinstance(receiver, MapType):
+            return ArrayType(receiver.value)
+    return receiver
+
+
+def accepts(function: Function, type_: Type) -> bool:
+    """Whether the function can be called on a value of the type."""
+    if type_ is Scalar.INTERVAL:
+        return False
+    match function.receiver:
+        case Receiver.TEXT | Receiver.TIME:
+            return leaf(type_) in SCALAR_RECEIVERS[function.receiver]
+        case Receiver.MAP:
+            return isinstance(leaf(type_), MapType)
+        case Receiver.ARRAY:
+            return isinstance(type_, ArrayType) and _accepts_elements(function, type_.element)
+        case Receiver.ANY:
+            return True
+    return False
+
+
+def _accepts_elements(function: Function, element: Type) -> bool:
+    """What is compared must be single values; sums without an argument need numbers."""
+    if function.op in ("in", "intersects", "intersection", "subset_of", "superset_of", "distinct"):
+        return isinstance(element, Scalar)
+    return True
+
+
+def _called_on(function: Function) -> str:
+    if function.receiver is Receiver.ARRAY and not _accepts_elements(function, ObjectType()):
+        return "an array of single values"
+    return f"an {function.receiver}" if function.receiver is Receiver.ARRAY else f"a {function.receiver}"
+
+
+def _unknown(checking: Checking, expr: Call, receiver: Node | None, at: Span) -> None:
+    name = expr.name
+    if receiver is None:
+        suggestions = nearest(name, FREE)
+        hint = f"; it is called on a value: `value.{name}(…)`" if name in METHODS else did_you_mean(suggestions)
+    else:
+        fitting = [row.name for row in METHODS.values() if accepts(row, receiver.type)]
+        suggestions = nearest(name, fitting) or nearest(name, METHODS)
+        hint = f"; it is called by itself: `{name}(…)`" if name in FREE else did_you_mean(suggestions)
+    checking.error(DiagnosticKind.UNKNOWN_FUNCTION, f"there is no function `{name}` here{hint}", at, suggestions)
+
+
+def _wrong_count(checking: Checking, function: Function, given: int, at: Span) -> None:
+    least, most = function.least, function.most
+    takes = f"{least}" if least == most else f"{least} to {most}"
+    noun = "argument" if takes == "1" else "arguments"
+    message = f"`{function.name}` takes {takes} {noun}, {given} given: {function.signature}"
+    checking.error(DiagnosticKind.ARGUMENT_COUNT, message, at)
+
+
+# ------------------------------------------------------------ functions whose operands are not receiver and arguments
+# in order
+
+
+def _includes(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node | None:
+    if receiver is None:
+        return None
+    return checking.builder.condition("in", arguments[0], receiver)
+
+
+def _in_segment(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node:
+    return arguments[0]
+
+
+def _string_compare(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node:
+    test, subject, texts, case = arguments
+    texts = checking.known_as(texts, ArrayType(Scalar.STRING))
+
+    def made(text: Node) -> Node:
+        return checking.builder.condition("compare", text, texts, case, payload=test.payload)
+
+    return checking.any_of(subject, depth, made)
+
+
+def _current(op: str) -> "Builds":
+    def build(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node:
+        return checking.builder.node(op, Scalar.NUMBER, checking.builder.node("now", Scalar.TIMESTAMP))
+
+    return build
+
+
+def _if(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node | None:
+    test, a, b = arguments
+    type_ = unified(a.type, b.type)
+    if type_ is None:
+        message = f"both branches of `if` must be of one type: the first is {a.type}, this is {b.type}"
+        checking.type_error(message, expr.arguments[2].span)
+        return None
+    return checking.builder.node("if", type_, test, checking.known_as(a, type_), checking.known_as(b, type_))
+
+
+def _date(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node | None:
+    if any(part.op != "const" or part.payload[0] is None for part in arguments):
+        return checking.builder.node("date", Scalar.DATE, *arguments)
+    parts = [part.payload[0] for part in arguments]
+    written = ", ".join(f"{part:g}" for part in parts)
+    try:
+        if any(part != int(part) for part in parts):
+            raise ValueError("its parts must be whole numbers")
+        day = date(*map(int, parts))
+    except (ValueError, OverflowError) as error:
+        checking.type_error(f"there is no date({written}): {error}; write date(year, month, day)", expr.span)
+        return None
+    return checking.builder.constant(day, Scalar.DATE)
+
+
+Builds = Callable[[Checking, Call, Node | None, list[Node], int], Node | None]
+
+_SPECIAL: Final[dict[str, Builds]] = {
+    "includes": _includes,
+    "inSegment": _in_segment,
+    "stringCompare": _string_compare,
+    "currentMonth": _current("month_of"),
+    "currentYear": _current("year_of"),
+    "currentDayOfMonth": _current("day_of_month_of"),
+    "if": _if,
+    "date": _date,
+}

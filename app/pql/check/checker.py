@@ -1,0 +1,183 @@
+"""Checks PQL text against a profile's schema and turns it into core nodes; the one entrance to the language for
+services and engine."""
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+
+from app.errors import Diagnostic, DiagnosticKind, ExpressionRefused, Severity
+from app.pql.check import binders, calls, names, operators, times
+from app.pql.check.scopes import Scope
+from app.pql.check.state import NO_ALIASES, Checking, Checks, comparable, unified
+from app.pql.core import Builder, Node
+from app.pql.facts import StreamingEligibility, streaming_eligibility
+from app.pql.schema import ArrayType, ObjectType, Scalar, Type
+from app.pql.syntax.nodes import (
+    Aggregate,
+    ArrayLiteral,
+    Binary,
+    Call,
+    Chain,
+    Expr,
+    Field,
+    Index,
+    Let,
+    Literal,
+    Logic,
+    Moment,
+    Name,
+    Negate,
+    Not,
+    OccursAt,
+    OccursBetween,
+    OccursWithin,
+    Parameter,
+    Period,
+    Quantifier,
+    Select,
+    Tree,
+)
+from app.pql.syntax.parser import parse
+from app.pql.syntax.printer import print_tree
+from app.pql.syntax.trampoline import run
+
+REFUSED = StreamingEligibility(False, ("the expression has errors",))
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What is known of a text. Without a `tree` it did not parse; without a `condition` it has errors.
+
+    `references` are the ids of all segments named in it, unknown ones too.
+    """
+
+    diagnostics: tuple[Diagnostic, ...]
+    tree: Tree | None
+    condition: Node | None
+    canonical: str | None
+    references: frozenset[str]
+    streaming: StreamingEligibility
+
+    @property
+    def ok(self) -> bool:
+        return not any(finding.severity is Severity.ERROR for finding in self.diagnostics)
+
+
+def check(
+    text: str,
+    schema: ObjectType,
+    *,
+    segments: Container[str],
+    aliases: Mapping[str, str] = NO_ALIASES,
+    builder: Builder | None = None,
+) -> Checked:
+    """Parse and check a segment's expression; never raises for a mistake in the text.
+
+    `segments` are the ids that `inSegment` may name, and `aliases` other names with the ids that they stand for; when
+    the former can be iterated over, near ones are suggested.
+
+    >>> schema = ObjectType({"income": Scalar.NUMBER})
+    >>> check("income>10", schema, segments=()).condition
+    gt(field(element(0), 'income'), const(10.0))
+    >>> check("incme > 10", schema, segments=()).diagnostics[0].suggestions
+    ('income',)
+    """
+    try:
+        tree = parse(text)
+    except ExpressionRefused as refused:
+        return Checked(refused.diagnostics, None, None, None, frozenset(), REFUSED)
+    checking = Checking(text, schema, segments, builder or Builder(), visit, aliases)
+    condition = run(segment(checking, tree))
+    found = checking.diagnostics
+    streaming = REFUSED if condition is None else streaming_eligibility(condition)
+    return Checked(found, tree, condition, print_tree(tree), frozenset(checking.references), streaming)
+
+
+def segment(checking: Checking, tree: Tree) -> Checks:
+    """The condition of a whole tree, or None when there are findings."""
+    scope = Scope(0, is_level=True, element=checking.profile)
+    for place, parameter in enumerate(tree.parameters):
+        if place > 0:
+            message = f"a segment has one parameter, the profile: leave `{parameter.name}` away"
+            checking.error(DiagnosticKind.ARGUMENT_COUNT, message, parameter.span)
+        scope = scope.with_variable(parameter.name, checking.profile if place == 0 else None)
+    condition = yield checking.condition(tree.body, scope, "the result of a segment")
+    return None if checking.diagnostics else condition
+
+
+def visit(checking: Checking, expr: Expr, scope: Scope) -> Checks:
+    """The node of any expression."""
+    match expr:
+        case Field():
+            return (yield names.step(checking, expr, scope))
+        case Name():
+            return names.bare(checking, expr, scope)
+        case Literal():
+            return _literal(checking, expr)
+        case Binary():
+            return (yield operators.binary(checking, expr, scope))
+        case Call():
+            return (yield calls.call(checking, expr, scope))
+        case Logic():
+            return (yield operators.logic(checking, expr, scope))
+        case Not():
+            return (yield operators.negation(checking, expr, scope))
+        case Negate():
+            return (yield operators.minus(checking, expr, scope))
+        case Index():
+            return (yield binders.index(checking, expr, scope))
+        case ArrayLiteral():
+            return (yield _array(checking, expr, scope))
+        case OccursWithin() | OccursAt() | OccursBetween():
+            return (yield times.occurs(checking, expr, scope))
+        case Moment():
+            return times.moment(checking, expr)
+        case Period():
+            return times.period(checking, expr)
+        case Parameter():
+            return names.parameter(checking, expr)
+        case Let():
+            return (yield binders.let(checking, expr, scope))
+        case Quantifier():
+            return (yield binders.quantifier(checking, expr, scope))
+        case Select():
+            return (yield binders.select(checking, expr, scope))
+        case Aggregate():
+            return (yield binders.aggregate(checking, expr, scope))
+        case Chain():
+            return (yield binders.chain(checking, expr, scope))
+
+
+def _literal(checking: Checking, expr: Literal) -> Node:
+    if expr.value is None:
+        return checking.builder.constant(None, Scalar.NULL)
+    return checking.constant(expr.value)
+
+
+def _array(checking: Checking, expr: ArrayLiteral, scope: Scope) -> Checks:
+    items: list[Node | None] = []
+    element: Type = Scalar.NULL
+    for item in expr.items:
+        value: Node | None = yield checking.visit(item, scope)
+        if value is not None:
+            fitting = _element_type(element, value.type)
+            if fitting is None:
+                message = f"the elements of an array must be of one type: before it {element}, this is {value.type}"
+                checking.type_error(message, item.span)
+                value = None
+            else:
+                element = fitting
+        items.append(value)
+    known = [item for item in items if item is not None]
+    if len(known) < len(items):
+        return None
+    operands = [checking.known_as(item, element) for item in known]
+    return checking.builder.node("array", ArrayType(element), *operands)
+
+
+def _element_type(before: Type, this: Type) -> Type | None:
+    """Dates and timestamps mix, as timestamps; an interval is no value."""
+    if this is Scalar.INTERVAL:
+        return None
+    if before is not this and Scalar.NULL not in (before, this) and comparable(before, this):
+        return Scalar.TIMESTAMP
+    return unified(before, this)

@@ -1,0 +1,170 @@
+"""The state of one check: nodes made, findings, conversions that every construct needs; knows no particular
+construct."""
+
+import difflib
+from collections.abc import Callable, Container, Generator, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from app.errors import Diagnostic, DiagnosticKind
+from app.pql.check.scopes import Fields, Scope
+from app.pql.core import CONDITIONS, Builder, Node
+from app.pql.schema import ArrayType, ObjectType, Scalar, Type
+from app.pql.syntax.nodes import Expr, Span
+from app.pql.syntax.positions import Positions
+
+Checks: TypeAlias = Generator[Any, Any, Node | None]
+"""A walk that gives the node of an expression, or None when it has reported why there is none."""
+
+SUGGESTIONS: Final = 5
+COMPARABLE_TIMES: Final = frozenset({Scalar.DATE, Scalar.TIMESTAMP})
+
+
+NO_ALIASES: Mapping[str, str] = MappingProxyType({})
+
+
+class Checking:
+    """What the modules that check one construct each share. `visit` checks any expression in a scope."""
+
+    def __init__(
+        self,
+        text: str,
+        schema: ObjectType,
+        segments: Container[str],
+        builder: Builder,
+        visit: "Callable[[Checking, Expr, Scope], Checks]",
+        aliases: Mapping[str, str] = NO_ALIASES,
+    ) -> None:
+        self.builder = builder
+        self.fields = Fields(builder)
+        self.schema = schema
+        self.segments = segments
+        self.aliases = aliases
+        self.references: set[str] = set()
+        self.profile = builder.node("element", schema, payload=(0,))
+        self._visit = visit
+        self._positions = Positions(text)
+        self._found: dict[tuple[int, DiagnosticKind], Diagnostic] = {}
+
+    def visit(self, expr: Expr, scope: Scope) -> Checks:
+        return self._visit(self, expr, scope)
+
+    @property
+    def diagnostics(self) -> tuple[Diagnostic, ...]:
+        return tuple(sorted(self._found.values(), key=lambda finding: (finding.line, finding.column)))
+
+    def error(self, kind: DiagnosticKind, message: str, span: Span, suggestions: Iterable[str] = ()) -> None:
+        """Report once for each place."""
+        found = self._positions.diagnostic(kind, message, *span, suggestions=tuple(suggestions))
+        self._found.setdefault((span[0], kind), found)
+
+    def type_error(self, message: str, span: Span) -> None:
+        self.error(DiagnosticKind.TYPE, message, span)
+
+    def condition(self, expr: Expr, scope: Scope, what: str) -> Checks:
+        """An expression where a boolean is needed; `what` names the place."""
+        value: Node | None = yield self.visit(expr, scope)
+        if value is None:
+            return None
+        made = self.as_condition(value)
+        if made is None:
+            self.type_error(
+                f"{what} must be a boolean or an array, this is a {value.type}: {_as_test(value)}", expr.span
+            )
+        return made
+
+    def as_condition(self, value: Node) -> Node | None:
+        """The value as a `cond`: a null is false, an array means that it is not empty; None for any other type."""
+        if value.type is Scalar.NULL:
+            return self.constant(False)
+        if isinstance(value.type, ArrayType):
+            return self.builder.condition("not_empty", value)
+        if value.type is not Scalar.BOOLEAN:
+            return None
+        if value.op in CONDITIONS or (value.op == "const" and value.payload[0] is not None):
+            return value
+        return self.builder.condition("truth", value)
+
+    def constant(self, value: bool | float | str) -> Node:
+        if isinstance(value, bool):
+            return self.builder.constant(value, Scalar.BOOLEAN)
+        return self.builder.constant(value, Scalar.STRING if isinstance(value, str) else Scalar.NUMBER)
+
+    def any_of(self, value: Node, depth: int, test: Callable[[Node], Node]) -> Node:
+        """The test of a scalar, or of any element of an array (of arrays)."""
+        if not isinstance(value.type, ArrayType):
+            return test(value)
+        inner = self.any_of(self.fields.element(value, depth), depth + 1, test)
+        return self.builder.condition("exists", value, inner, payload=(depth + 1,))
+
+    def each_of(self, value: Node, depth: int, reading: Callable[[Node], Node]) -> Node:
+        """The reading of a scalar, or the array of the readings of an array's elements."""
+        if not isinstance(value.type, ArrayType):
+            return reading(value)
+        inner = self.each_of(self.fields.element(value, depth), depth + 1, reading)
+        return self.fields.mapped(value, inner, depth + 1)
+
+    def known_as(self, value: Node, type_: Type) -> Node:
+        """The value with its nulls known to be of a type: `null`, `[]`, and choices between them."""
+        if value.type == type_:
+            return value
+        if value.op == "const" and value.type is Scalar.NULL:
+            return self.builder.constant(None, type_)
+        if value.op == "if":
+            test, *branches = value.operands
+            return self.builder.node("if", type_, test, *(self.known_as(branch, type_) for branch in branches))
+        if value.op == "array" and isinstance(type_, ArrayType):
+            items = [self.known_as(item, type_.element) for item in value.operands]
+            return self.builder.node("array", type_, *items)
+        return value
+
+
+def nearest(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
+    """The names most like a misspelt one, at most five, best first.
+
+    >>> nearest("contry", ["city", "country", "Contry"])
+    ('Contry', 'country')
+    """
+    known = list(dict.fromkeys(candidates))
+    same = [candidate for candidate in known if candidate.lower() == name.lower()]
+    close = difflib.get_close_matches(name, known, n=SUGGESTIONS, cutoff=0.6)
+    return tuple(dict.fromkeys([*same, *close]))[:SUGGESTIONS]
+
+
+def did_you_mean(suggestions: tuple[str, ...]) -> str:
+    """The end of a message that offers names; empty when there are none."""
+    if not suggestions:
+        return ""
+    return "; did you mean " + " or ".join(f"`{name}`" for name in suggestions) + "?"
+
+
+def leaf(type_: Type) -> Type:
+    """The type of what is in an array (of arrays); any other type itself."""
+    while isinstance(type_, ArrayType):
+        type_ = type_.element
+    return type_
+
+
+def comparable(left: Type, right: Type) -> bool:
+    """Whether two scalars can be equal: of one kind, dates and timestamps mixed, or null."""
+    if not isinstance(left, Scalar) or not isinstance(right, Scalar) or Scalar.INTERVAL in (left, right):
+        return False
+    return left is right or Scalar.NULL in (left, right) or {left, right} <= COMPARABLE_TIMES
+
+
+def unified(left: Type, right: Type) -> Type | None:
+    """The type of a choice between two values; None when they differ. `null` and `[]` fit what the other one is."""
+    if left is Scalar.NULL:
+        return right
+    if right is Scalar.NULL:
+        return left
+    if isinstance(left, ArrayType) and isinstance(right, ArrayType):
+        element = unified(left.element, right.element)
+        return None if element is None else ArrayType(element)
+    return left if left == right else None
+
+
+def _as_test(value: Node) -> str:
+    if isinstance(value.type, Scalar):
+        return "compare it with something"
+    return "use .isNotNull() to ask whether it is there"

@@ -1,0 +1,185 @@
+"""What the checker knows at the cursor of an unfinished expression; knows no completions."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from app.errors import DiagnosticKind
+from app.pql.check.checker import segment, visit
+from app.pql.check.scopes import Fields, Scope
+from app.pql.check.state import Checking, Checks
+from app.pql.core import Builder, Node
+from app.pql.editor.prefixes import CURSOR
+from app.pql.functions import FREE, METHODS, Kind
+from app.pql.schema import ObjectType, Scalar, Type
+from app.pql.syntax.nodes import (
+    ArrayLiteral,
+    Binary,
+    Call,
+    Chain,
+    Clause,
+    Expr,
+    Field,
+    Literal,
+    Logic,
+    Name,
+    Step,
+    Tree,
+    children,
+)
+from app.pql.syntax.trampoline import run
+
+Path = tuple[str, ...]
+
+COMPARED: Final = frozenset({"=", "!=", "in", "notIn", "like"})
+TAKES_VALUES: Final = frozenset({Kind.TEXT, Kind.ITEM, Kind.TEXTS, Kind.ITEMS})
+
+
+class Look:
+    """A check that notes what it passes: the scope at the cursor, the value left of it, the types of operands."""
+
+    def __init__(self, text: str, schema: ObjectType, segments: Mapping[str, str]) -> None:
+        self._checking = Checking(text, schema, segments, Builder(), self._visit)
+        self._checking.fields = self._fields = _NotingFields(self._checking.builder)
+        self._checking.error = self._silence  # type: ignore[method-assign]
+        self._end = len(text.rstrip())
+        self.profile = Scope(0, is_level=True, element=self._checking.profile)
+        self.scope: Scope | None = None
+        """Where the cursor stands; None when the check did not come by."""
+        self.receiver: Node | None = None
+        """What the cursor stands behind, after a point."""
+        self.behind_point = False
+        self.subject: Expr | None = None
+        """The expression that is compared with what stands at the cursor."""
+        self.subject_node: Node | None = None
+        self.subject_path: Path | None = None
+        self.left: Type | None = None
+        """The type of the operand that ends the text."""
+        self.is_test = False
+        """Whether a whole comparison ends there."""
+
+    def at(self, tree: Tree) -> None:
+        run(segment(self._checking, tree))
+
+    def _visit(self, checking: Checking, expr: Expr, scope: Scope) -> Checks:
+        match expr:
+            case Name(name=name) if name == CURSOR:
+                self.scope = scope.climb(expr.up)
+                return None
+            case Field(name=name) if name == CURSOR:
+                self.behind_point = True
+                self.receiver = yield checking.visit(expr.object, scope)
+                return None
+            case Logic():
+                # The cursor is at the end: what was joined to it before says nothing about it.
+                yield checking.visit(expr.operands[-1], scope)
+                return checking.constant(True)
+            case Call():
+                expr = _with_all_arguments(expr)
+        node: Node | None = yield visit(checking, expr, scope)
+        if expr is self.subject and node is not None:
+            self.subject_node = node
+            self.subject_path = self._fields.path(node)
+        if node is not None and expr.span[1] == self._end:
+            self.left = self.left or node.type
+            self.is_test = node.type is Scalar.BOOLEAN and isinstance(expr, Binary)
+        return node
+
+    def _silence(self, kind: DiagnosticKind, message: Any, span: Any, suggestions: Any = ()) -> None:
+        """Nobody reads what is wrong with half an expression."""
+
+
+class _NotingFields(Fields):
+    """Remembers of which array the elements are."""
+
+    def __init__(self, builder: Builder) -> None:
+        super().__init__(builder)
+        self._arrays: dict[int, Node] = {}
+
+    def element(self, array: Node, depth: int) -> Node:
+        self._arrays[depth + 1] = array
+        return super().element(array, depth)
+
+    def path(self, node: Node) -> Path | None:
+        """The path from the profile to a value that is stored; None for one that is computed."""
+        match node.op:
+            case "element" if node.payload[0] == 0:
+                return ()
+            case "element":
+                array = self._arrays.get(node.payload[0])
+                return None if array is None else self.path(array)
+            case "field":
+                owner = self.path(node.operands[0])
+                return None if owner is None else (*owner, *node.payload)
+            case "map":
+                self._arrays[node.payload[0]] = node.operands[0]
+                return self.path(node.operands[1])
+            case "filter" | "distinct" | "head" | "top" | "bottom":
+                return self.path(node.operands[0])
+        return None
+
+
+def _with_all_arguments(expr: Call) -> Call:
+    """The call with arguments made up for those that are not written yet, so that the others are looked at."""
+    function = (FREE if expr.receiver is None else METHODS).get(expr.name)
+    missing = function.least - len(expr.arguments) if function else 0
+    if missing <= 0:
+        return expr
+    return replace(expr, arguments=(*expr.arguments, *[Literal(None)] * missing))
+
+
+def around_cursor(tree: Tree) -> tuple[Call | None, int, Expr | None, list[str]]:
+    """The call that the cursor is an argument of and which one, what it is compared with, and the steps before it that
+    a WHEN may name."""
+    above = _way_to_cursor(tree)
+    labels = _labels(above)
+    if above and isinstance(above[0][0], ArrayLiteral):
+        above = above[1:]
+    parent, position = above[0] if above else (None, 0)
+    match parent:
+        case Binary(operator=operator) if operator in COMPARED:
+            return None, 0, parent.right if position == 0 else parent.left, labels
+        case Call():
+            argument = position - (parent.receiver is not None)
+            subject = None
+            if parameter_of(parent, argument) in TAKES_VALUES:
+                subject = parent.arguments[1] if parent.name == "stringCompare" else parent.receiver
+            return parent, argument, subject, labels
+    return None, 0, None, labels
+
+
+def _way_to_cursor(tree: Tree) -> list[tuple[Any, int]]:
+    """The nodes around the name at the cursor and which child of them leads to it, from the inside out."""
+    above: dict[int, tuple[Any, int]] = {}
+    stack: list[Expr | Clause | Step] = [tree.body]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Name | Field) and node.name == CURSOR:
+            way: list[tuple[Any, int]] = []
+            at: Any = node
+            while id(at) in above:
+                way.append(above[id(at)])
+                at = way[-1][0]
+            return way
+        for position, child in enumerate(children(node)):
+            above[id(child)] = (node, position)
+            stack.append(child)
+    return []
+
+
+def _labels(above: Iterable[tuple[Any, int]]) -> list[str]:
+    """The labels of the steps before the one in whose WHEN the cursor stands."""
+    in_when = False
+    for node, position in above:
+        if isinstance(node, Step):
+            in_when = position == 1
+        elif isinstance(node, Chain):
+            return [step.label for step in node.steps[: position - 2]] if in_when else []
+    return []
+
+
+def parameter_of(call: Call, position: int) -> Kind | None:
+    function = (FREE if call.receiver is None else METHODS).get(call.name)
+    if function is None or not 0 <= position < function.most:
+        return None
+    return function.parameters[position].kind

@@ -1,0 +1,283 @@
+"""Reads pql/json into a syntax tree, and says at which object it is none; knows no types and no schema."""
+
+import json
+import re
+from collections.abc import Iterable
+from math import isfinite
+from typing import Any, Final, NoReturn
+
+from app.errors import DiagnosticKind
+from app.pql.check.state import did_you_mean, nearest
+from app.pql.functions import METHODS
+from app.pql.syntax.json_writer import (
+    BINARY,
+    LITERALS,
+    MAXIMUM_JSON_BYTES,
+    MAXIMUM_JSON_DEPTH,
+    NODES,
+    PARTS,
+    PIECES,
+    SPECIAL,
+    Json,
+    Row,
+    Takes,
+    Walk,
+    depth_of,
+    is_profile_field,
+    refuse,
+)
+from app.pql.syntax.lexer import is_name
+from app.pql.syntax.nodes import (
+    Aggregate,
+    ArrayLiteral,
+    Binary,
+    Call,
+    Clause,
+    Expr,
+    Field,
+    Literal,
+    Name,
+    Negate,
+    Not,
+    Parameter,
+    Step,
+    Tree,
+    Variable,
+    joined,
+)
+from app.pql.syntax.parser import SUM, parse
+from app.pql.syntax.printer import print_tree
+from app.pql.syntax.tokens import RESERVED
+from app.pql.syntax.trampoline import run
+
+_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
+"""What a JSON escape can write, but no text can hold."""
+
+
+class _Object(dict[str, Any]):
+    """An object of the JSON text and where it stands."""
+
+    span: tuple[int, int] = (0, 0)
+
+
+def from_json(text: str) -> Tree:
+    """The tree of pql/json; raises `ExpressionRefused` with one diagnostic, at the object that is wrong."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAXIMUM_JSON_BYTES:
+        refuse(text, DiagnosticKind.LIMIT, f"the expression has more than {MAXIMUM_JSON_BYTES} bytes", (0, 0))
+    if depth_of(text) > MAXIMUM_JSON_DEPTH:
+        message = f"the expression is nested deeper than {MAXIMUM_JSON_DEPTH} objects and arrays"
+        refuse(text, DiagnosticKind.LIMIT, message, (0, 0))
+    reader = _Reader(text)
+    return parse(print_tree(reader.tree()))
+
+
+class _Reader:
+    """One reading of a text."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.bound: set[str] = set()
+
+    def tree(self) -> Tree:
+        whole = self._loaded()
+        if isinstance(whole, _Object) and whole.get("nodeType") == "lambda":
+            self._require_keys(whole, {"parameters", "body"})
+            names = whole["parameters"]
+            if not isinstance(names, list) or not names:
+                self.refuse("`parameters` must be an array of names", whole)
+            parameters = tuple(Variable(self._new_name(whole, name)) for name in names)
+            return Tree(run(self.node(whole["body"], whole, False)), parameters)
+        return Tree(run(self.node(whole, whole, False)))
+
+    def _loaded(self) -> Json:
+        spans = iter(_object_spans(self.text))
+
+        def located(pairs: list[tuple[str, Any]]) -> _Object:
+            made = _Object(pairs)
+            made.span = next(spans)
+            for key in ("name", "variable", "label"):
+                if made.get("nodeType") in ("let", "clause", "step") and isinstance(made.get(key), str):
+                    self.bound.add(made[key])
+            if isinstance(made.get("parameters"), list):
+                self.bound.update(name for name in made["parameters"] if isinstance(name, str))
+            return made
+
+        try:
+            return json.loads(self.text, object_pairs_hook=located, parse_constant=float)
+        except json.JSONDecodeError as error:
+            refuse(self.text, DiagnosticKind.SYNTAX, f"this is no JSON: {error.msg}", (error.pos, error.pos + 1))
+        except (StopIteration, RuntimeError, ValueError):
+            refuse(self.text, DiagnosticKind.SYNTAX, "this is no JSON", (0, 0))
+
+    def node(self, value: Json, parent: Json, inside: bool, wanted: tuple[type, ...] = ()) -> Walk:
+        """The node of a JSON value; `wanted` are the only classes that may stand there."""
+        if not isinstance(value, _Object):
+            self.refuse(f"a node is an object with a `nodeType`, this is {_shown(value)}", parent)
+        node_type = value.get("nodeType")
+        known = (*NODES, *SPECIAL)
+        if not isinstance(node_type, str) or node_type not in known:
+            hint = did_you_mean(nearest(node_type, known)) if isinstance(node_type, str) else ""
+            self.refuse(f"there is no nodeType {_shown(node_type)}{hint or '; there are: ' + ', '.join(known)}", value)
+        row = NODES.get(node_type)
+        made = row.made if row else Expr
+        if (made not in wanted) if wanted else (made in (Clause, Step)):
+            self.refuse(f"a `{node_type}` cannot stand here", value)
+        if row is not None:
+            return (yield self._row(value, row, inside, wanted))
+        match node_type:
+            case "fnApply":
+                return (yield self._apply(value, inside))
+            case "fieldLookup":
+                return (yield self._lookup(value, inside))
+            case "literal":
+                return (yield self._literal(value, inside))
+        self._require_keys(value, {"name"}, {"up"})
+        up = value.get("up", 0)
+        if type(up) is not int or not 0 <= up <= MAXIMUM_JSON_DEPTH:
+            self.refuse(f"`up` must be the number of levels to step out, this is {_shown(up)}", value)
+        return Name(self._new_name(value, value["name"]), up)
+
+    def _row(self, value: _Object, row: Row, inside: bool, wanted: tuple[type, ...]) -> Walk:
+        optional = {key for key, takes in row.keys.items() if takes in (Takes.OPTIONAL, Takes.OPTIONAL_INSIDE)}
+        self._require_keys(value, row.keys.keys() - optional, optional)
+        found: dict[str, Any] = {}
+        for key, takes in row.keys.items():
+            part = value.get(key)
+            match takes:
+                case Takes.NEW_NAME:
+                    found[key] = self._new_name(value, part)
+                case Takes.POSITION:
+                    found[key] = self._position(value, part)
+                case Takes.NODES | Takes.NODES_INSIDE:
+                    if not isinstance(part, list) or not part:
+                        self.refuse(f"`{key}` must be an array of nodes, this is {_shown(part)}", value)
+                    nodes: list[Any] = []
+                    for item in part:
+                        nodes.append(
+                            (yield self.node(item, value, inside or takes is Takes.NODES_INSIDE, PARTS.get(key, ())))
+                        )
+                    found[key] = tuple(nodes)
+                case Takes():
+                    within = inside or takes in (Takes.INSIDE, Takes.OPTIONAL_INSIDE)
+                    absent = key in optional and part is None
+                    found[key] = None if absent else (yield self.node(part, value, within, PARTS.get(key, ())))
+                case words:
+                    if not isinstance(part, str) or part not in words:
+                        self.refuse(f"`{key}` is one of {' '.join(sorted(words))}, this is {_shown(part)}", value)
+                    found[key] = part
+        if row.made is Aggregate and (found["body"] is None) is not (found["kind"] == "count"):
+            self.refuse("`body` is what is summed or compared: all kinds but `count` have one", value)
+        if "time" in optional and (found["time"] is None) is not (wanted == PARTS["when"]):
+            self.refuse("`time` is what occurs: it stands everywhere but in the `when` of a step", value)
+        return row.made(**found)
+
+    def _apply(self, value: _Object, inside: bool) -> Walk:
+        self._require_keys(value, {"fnName", "params"}, {"form"})
+        name, params, form = value["fnName"], value["params"], value.get("form")
+        if not isinstance(name, str) or not isinstance(params, list):
+            self.refuse("`fnName` must be a text and `params` an array", value)
+        is_method = name in METHODS if form is None else form == "method"
+        nodes: list[Any] = []
+        for at, param in enumerate(params):
+            nodes.append((yield self.node(param, value, inside or (is_method and at > 0))))
+        if form is not None:
+            if form not in ("method", "function"):
+                self.refuse(f"`form` is `method` or `function`, this is {_shown(form)}", value)
+        elif name in BINARY or name in ("and", "or", "not"):
+            return self._operator(value, name, nodes)
+        if not is_name(name) or (is_method and not nodes):
+            self.refuse(f"there is no function {_shown(name)} of {len(nodes)} params", value)
+        return Call(nodes[0], name, tuple(nodes[1:])) if is_method else Call(None, name, tuple(nodes))
+
+    def _operator(self, value: _Object, name: str, operands: list[Expr]) -> Expr:
+        count = len(operands)
+        if name == "not" and count == 1:
+            return Not(operands[0])
+        if name == "-" and count == 1:
+            return Negate(operands[0])
+        if name in ("and", "or") and count >= 2:
+            return joined(name, operands)
+        if name in BINARY and (count == 2 or (count > 2 and BINARY[name] >= SUM)):
+            made = operands[0]
+            for operand in operands[1:]:
+                made = Binary(name, made, operand)
+            return made
+        return self.refuse(f"the operator `{name}` cannot have {count} params", value)
+
+    def _lookup(self, value: _Object, inside: bool) -> Walk:
+        self._require_keys(value, {"fieldName", "object"})
+        name = value["fieldName"]
+        if not isinstance(name, str) or not is_name(name):
+            self.refuse(f"{_shown(name)} cannot be the name of a field", value)
+        owner = yield self.node(value["object"], value, inside)
+        if owner == Parameter(1) and is_profile_field(name, self.bound, inside):
+            return Name(name)
+        return Field(owner, name)
+
+    def _literal(self, value: _Object, inside: bool) -> Walk:
+        self._require_keys(value, {"literalType", "value"})
+        kind, held = value["literalType"], value["value"]
+        if kind == "List" and isinstance(held, list):
+            items: list[Any] = []
+            for item in held:
+                is_node = isinstance(item, _Object)
+                items.append((yield self.node(item, value, inside)) if is_node else self._constant(value, item))
+            return ArrayLiteral(tuple(items))
+        fits = LITERALS.get(kind) if isinstance(kind, str) else None
+        if fits is None:
+            self.refuse(f"`literalType` is {' '.join(LITERALS)} or List, this is {_shown(kind)}", value)
+        if not isinstance(held, fits) or (isinstance(held, bool) and kind != "Boolean"):
+            self.refuse(f"{_shown(held)} is no {kind}", value)
+        return self._constant(value, held)
+
+    def _constant(self, owner: _Object, held: Json) -> Expr:
+        if isinstance(held, bool) or held is None or (isinstance(held, str) and not _HALF_CHARACTER.search(held)):
+            return Literal(held)
+        try:
+            number = float(held)
+        except (TypeError, ValueError, OverflowError):
+            self.refuse(f"{_shown(held)} is no value of PQL", owner)
+        if not isfinite(number):
+            self.refuse(f"{_shown(held)} is no number of PQL", owner)
+        return Negate(Literal(-number)) if str(number).startswith("-") else Literal(number)
+
+    def _new_name(self, owner: _Object, name: Json) -> str:
+        if not isinstance(name, str) or not is_name(name) or name.lower() in RESERVED:
+            self.refuse(f"{_shown(name)} cannot be a name", owner)
+        return name
+
+    def _position(self, owner: _Object, position: Json) -> int:
+        if type(position) is not int or position < 0:
+            self.refuse(f"`position` must be a whole number from 1, this is {_shown(position)}", owner)
+        return position
+
+    def _require_keys(self, value: _Object, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+        required, allowed = set(required), {"nodeType", *required, *optional}
+        missing = sorted(required - value.keys())
+        if missing:
+            self.refuse(f"a `{value['nodeType']}` needs `{missing[0]}`", value)
+        for key in value:
+            if key not in allowed:
+                hint = did_you_mean(nearest(key, allowed))
+                self.refuse(f"a `{value['nodeType']}` has no key {_shown(key)}{hint}", value)
+
+    def refuse(self, message: str, value: Json) -> NoReturn:
+        span = value.span if isinstance(value, _Object) else (0, 0)
+        refuse(self.text, DiagnosticKind.SYNTAX, message, span)
+
+
+def _object_spans(text: str) -> list[tuple[int, int]]:
+    """Where the objects stand, in the order in which they end, which is the one in which they are read."""
+    spans, starts = [], []
+    for piece in PIECES.finditer(text):
+        if piece.group() == "{":
+            starts.append(piece.start())
+        elif piece.group() == "}" and starts:
+            spans.append((starts.pop(), piece.end()))
+    return spans
+
+
+def _shown(value: Json) -> str:
+    shown = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, dict | list) else "an object"
+    shown = shown.encode("utf-8", "backslashreplace").decode()
+    return shown if len(shown) <= 60 else shown[:57] + "…"

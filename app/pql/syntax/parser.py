@@ -1,0 +1,237 @@
+"""Parses PQL text into a syntax tree by operator precedence; knows no types and no schema.
+
+Every construct is a generator run by `walking.run`: the depth of the text costs no Python stack. The constructs that
+begin
+with a word of their own are in `forms`, what may follow `occurs` is in `time_forms`.
+"""
+
+from collections.abc import Generator
+from dataclasses import replace
+from math import isinf
+from typing import Any, Final
+
+from app.errors import DiagnosticKind
+from app.pql.syntax import constructs as forms
+from app.pql.syntax import time_constructs as time_forms
+from app.pql.syntax.lexer import Token, TokenKind
+from app.pql.syntax.nodes import (
+    ArrayLiteral,
+    Binary,
+    Call,
+    Chain,
+    Expr,
+    Field,
+    Index,
+    Literal,
+    Moment,
+    Name,
+    Negate,
+    Not,
+    Parameter,
+    Tree,
+    Variable,
+    joined,
+)
+from app.pql.syntax.tokens import OPERAND, OPERATOR_WORDS, RESERVED, TIME_WORDS, Cursor, Walk
+from app.pql.syntax.trampoline import run
+
+OR, AND, NOT, COMPARISON, SUM, PRODUCT, UNARY = range(1, 8)
+
+INFIX: Final = {
+    "or": OR,
+    "and": AND,
+    **dict.fromkeys(("=", "!=", "<", "<=", ">", ">=", "in", "notin", "like", "occurs"), COMPARISON),
+    **dict.fromkeys(("+", "-"), SUM),
+    **dict.fromkeys(("*", "/", "%"), PRODUCT),
+}
+CONSTANTS: Final = {"true": True, "false": False, "null": None}
+SPELLING: Final = {"notin": "notIn"}
+
+
+def parse(text: str) -> Tree:
+    """The syntax tree of a text; raises `ExpressionRefused` with one diagnostic, at the first token that cannot
+    continue."""
+    parser = Parser(text)
+    return run(parser.whole())
+
+
+class Parser(Cursor):
+    """One parse. Forms get the parser as their first argument."""
+
+    def whole(self) -> Generator[Any, Any, Tree]:
+        parameters = self._parameters()
+        body = yield self.expression(0)
+        if self.token.kind is not TokenKind.END:
+            raise self.unexpected("an operator or the end of the expression")
+        return Tree(body, parameters)
+
+    def expression(self, minimum: int) -> Walk:
+        """An operand and all operators after it that bind at least as tightly as `minimum`."""
+        left: Expr = yield self.operand()
+        while True:
+            word = self.token.word
+            power = INFIX.get(word, 0)
+            if power == 0 or power < minimum or (word == "in" and self.before_in):
+                return left
+            if power <= AND:
+                left = yield self._logic(word, power, left)
+            elif word == "occurs":
+                left = yield time_forms.occurs(self, left, self.advance())
+            else:
+                at = self.advance().start
+                right: Expr = yield self.expression(power + 1)
+                span = (left.span[0], right.span[1])
+                left = Binary(SPELLING.get(word, word), left, right, at=at, span=span)
+
+    def _logic(self, word: str, power: int, left: Expr) -> Walk:
+        operands = [left]
+        while self.take(word):
+            operands.append((yield self.expression(power + 1)))
+        return joined(word, operands, (left.span[0], self.end))
+
+    def operand(self) -> Walk:
+        """A primary with everything that follows it after a dot or in brackets, or a construct with a prefix."""
+        token = self.token
+        if token.word in ("not", "!"):
+            self.enter(self.advance())
+            inner: Expr = yield self.expression(NOT)
+            self.leave()
+            return Not(inner, span=(token.start, inner.span[1]))
+        if token.word == "-":
+            self.advance()
+            inner = yield self.expression(UNARY)
+            return Negate(inner, span=(token.start, inner.span[1]))
+        form = forms.opening(self)
+        left: Expr
+        if form is not None:
+            left = yield form
+            if not isinstance(left, Chain):  # which ends with its parenthesis; the others reach as far as they can
+                return left
+        else:
+            left = self._simple() or (yield self._composed())
+        while self.token.word in (".", "["):
+            left = yield self._postfix(left)
+        return left
+
+    def _simple(self) -> Expr | None:
+        """An operand of one token, a period, or a bare name; None when it is none of these."""
+        token = self.token
+        if token.kind is TokenKind.STRING:
+            self.advance()
+            return Literal(token.value, span=(token.start, token.end))
+        if token.kind is TokenKind.NUMBER:
+            return self._number(self.advance())
+        if token.kind is TokenKind.PARAMETER:
+            self.advance()
+            return Parameter(int(token.text[1:]), span=(token.start, token.end))
+        if token.word == "^":
+            return self._outer_name()
+        if token.kind is not TokenKind.NAME:
+            return None
+        if token.word in CONSTANTS:
+            self.advance()
+            return Literal(CONSTANTS[token.word], span=(token.start, token.end))
+        if self.ahead().word == "(" and token.word not in RESERVED:
+            return None
+        if token.word in TIME_WORDS:
+            self.advance()
+            return Moment(token.word, span=(token.start, token.end))
+        if time_forms.period_follows(self):
+            return time_forms.period(self)
+        if token.word in RESERVED:
+            raise self.unexpected(OPERAND)
+        self.advance()
+        return Name(token.text, at=token.start, span=(token.start, token.end))
+
+    def _number(self, token: Token) -> Expr:
+        value = float(token.text)
+        if isinf(value):
+            raise self.refusal(DiagnosticKind.LIMIT, f"the number {token.text} is larger than 1.8e308", token)
+        return Literal(value, span=(token.start, token.end))
+
+    def _outer_name(self) -> Expr:
+        start = self.token.start
+        up = 0
+        while self.take("^"):
+            up += 1
+        self.take(".")
+        if self.token.kind is not TokenKind.NAME:
+            raise self.unexpected("the name of a field")
+        name = self.advance()
+        if self.token.word == "(":
+            raise self.unexpected("an operator (`^` stands before fields, not before functions)")
+        return Name(name.text, up, at=name.start, span=(start, name.end))
+
+    def _composed(self) -> Walk:
+        token = self.token
+        if token.word == "(":
+            inner: Expr = yield self.enclosed(self.expression(0), ")")
+            return replace(inner, span=(token.start, self.end))
+        if token.word == "[":
+            items = yield self.several("]")
+            return ArrayLiteral(items, span=(token.start, self.end))
+        if token.kind is TokenKind.NAME and token.word not in OPERATOR_WORDS and self.ahead().word == "(":
+            self.advance()
+            arguments = yield self.several(")")
+            name = "if" if token.word == "if" else token.text
+            return Call(None, name, arguments, at=token.start, span=(token.start, self.end))
+        raise self.unexpected(OPERAND)
+
+    def _postfix(self, left: Expr) -> Walk:
+        start = left.span[0]
+        opening = self.token
+        if opening.word == "[":
+            condition = yield self.enclosed(self.expression(0), "]")
+            return Index(left, condition, at=opening.start, span=(start, self.end))
+        self.advance()
+        if self.token.kind is not TokenKind.NAME:
+            raise self.unexpected("the name of a field or function")
+        name = self.advance()
+        if self.token.word != "(":
+            return Field(left, name.text, at=name.start, span=(start, name.end))
+        arguments = yield self.several(")")
+        return Call(left, name.text, arguments, at=name.start, span=(start, self.end))
+
+    def enclosed(self, inner: Walk, closing: str) -> Walk:
+        """The opening token in hand, `inner`, and `closing`; inside, a bare `in` is an operator again."""
+        self.enter(self.advance())
+        before_in, self.before_in = self.before_in, False
+        result: Expr = yield inner
+        self.expect_closing(closing)
+        self.before_in = before_in
+        return result
+
+    def several(self, closing: str) -> Generator[Any, Any, tuple[Expr, ...]]:
+        """Expressions separated by commas between the opening token in hand and `closing`; may be none."""
+        self.enter(self.advance())
+        before_in, self.before_in = self.before_in, False
+        items: list[Expr] = []
+        if self.token.word != closing:
+            items.append((yield self.expression(0)))
+            while self.take(","):
+                items.append((yield self.expression(0)))
+        self.expect_closing(closing, "`,` or ")
+        self.before_in = before_in
+        return tuple(items)
+
+    def expect_closing(self, closing: str, otherwise: str = "an operator or ") -> None:
+        self.expect_any((closing,), f"{otherwise}`{closing}`")
+        self.leave()
+
+    def _parameters(self) -> tuple[Variable, ...]:
+        """`(P, Q) =>` at the beginning, if it is there."""
+        at, found = 1, [*self.tokens[:1]]
+        while at + 1 < len(self.tokens) and found[-1].word in ("(", ","):
+            if self.tokens[at].kind is not TokenKind.NAME:
+                return ()
+            found += self.tokens[at : at + 2]
+            at += 2
+        if len(found) < 3 or found[-1].word != ")" or self.tokens[at].word != "=>":
+            return ()
+        self.advance()
+        names = [self.expect_name("the name of a parameter")]
+        while self.take(","):
+            names.append(self.expect_name("the name of a parameter"))
+        self.expect(")")
+        self.expect("=>")
+        return tuple(Variable(name.text, span=(name.start, name.end)) for name in names)

@@ -1,0 +1,1 @@
+"""Audiences of each origin, from draft to deletion."""

@@ -1,0 +1,185 @@
+"""Members of external audiences: written for an upload as a job writes its run; the audiences' rows follow at once."""
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.engine.ingest.batch_people import Touched, touched
+from app.engine.members.membership import MembershipFiles
+from app.engine.members.uploaded import Consent, members_of_bucket
+from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
+from app.engine.store.lake import Lake, TenantLake
+from app.scope import Scope
+from app.services.audiences.reads import expired, tell
+from app.services.evaluation.expressions import data_sources
+from app.services.evaluation.heads import Heads, read_heads
+from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_of
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.jobs import JobBucketRow
+from app.storage.tenancy import within
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """An audience that people join: `head` is the run that holds its members so far, None for none."""
+
+    id: str
+    head: str | None
+    exclude_opt_out: bool
+    ttl_in_days: int
+
+    @classmethod
+    def of(cls, row: AudienceRow, at: datetime) -> "Joining":
+        head = None if expired(row, at) else row.membership_run_id
+        return cls(row.id, head, row.exclude_opt_out, row.ttl_in_days or 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The files of a run, which nobody sees before `publish`: `buckets` are their rows, `counts` by audience."""
+
+    run_id: str
+    at: datetime
+    audiences: tuple[Joining, ...]
+    buckets: Sequence[Mapping[str, Any]]
+    counts: Mapping[str, tuple[int, Mapping[str, int]]]
+
+
+async def joining(session: AsyncSession, scope: Scope, dataset_id: str, at: datetime) -> tuple[Joining, ...]:
+    """The audiences whose members are the people of the dataset."""
+    statement = select_rows(AudienceRow, scope).where(_AUDIENCES.dataset_id == dataset_id).order_by(_AUDIENCES.id)
+    return tuple(Joining.of(as_row(AudienceRow, row), at) for row in await session.execute(statement))
+
+
+async def still_holds(session: AsyncSession, scope: Scope, dataset_id: str, written: Written) -> bool:
+    """Whether the dataset's audiences are as they were when their members were written."""
+    return await joining(session, scope, dataset_id, written.at) == written.audiences
+
+
+async def landed_batches(session: AsyncSession, scope: Scope, dataset_id: str) -> list[str]:
+    statement = within(select(_BATCHES.id), BatchRow, scope.tenant)
+    landed = statement.where(_BATCHES.dataset_id == dataset_id, _BATCHES.status == "ACTIVE")
+    return list(await session.scalars(landed.order_by(_BATCHES.id)))
+
+
+async def payload_sources(
+    session: AsyncSession, scope: Scope, audience_ids: Iterable[str]
+) -> dict[str, tuple[DatasetRow, list[str]]]:
+    """The dataset of each external audience, with the batches whose rows count."""
+    statement = within(select(_AUDIENCES.id, _AUDIENCES.dataset_id), AudienceRow, scope.tenant)
+    external = statement.where(_AUDIENCES.id.in_(sorted(audience_ids)), _AUDIENCES.dataset_id.is_not(None))
+    of_audience = {row.id: row.dataset_id for row in await session.execute(external)}
+    if not of_audience:
+        return {}
+    datasets = await get_rows(session, DatasetRow, scope, set(of_audience.values()))
+    batches = {id_: await landed_batches(session, scope, id_) for id_ in datasets}
+    return {audience: (datasets[id_], batches[id_]) for audience, id_ in of_audience.items()}
+
+
+async def write(
+    database: Database,
+    lake: Lake,
+    clock: Clock,
+    scope: Scope,
+    run_id: str,
+    dataset_id: str,
+    batches: Sequence[str],
+    audiences: tuple[Joining, ...] | None = None,
+) -> Written:
+    """Writes what the audiences (those of the dataset, unless given) are once the people of the batches have joined."""
+    at = clock()
+    async with database.session() as session:
+        chosen = await joining(session, scope, dataset_id, at) if audiences is None else audiences
+        heads = await read_heads(session, scope, {one.id: one.head for one in chosen if one.head is not None})
+        policy = await default_policy(session, scope)
+        sources = await data_sources(session, scope)
+    if not chosen:
+        return Written(run_id, at, (), (), {})
+    rule = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ()) if policy is None else rule_of(policy)
+    tenant = lake.tenant(scope.tenant)
+
+    def work() -> Written:
+        people = touched(tenant, [(dataset_id, batch) for batch in batches])
+        snapshot = open_snapshot(tenant, rule, sources)
+        return _write(tenant, scope, Written(run_id, at, chosen, (), {}), people, heads, snapshot)
+
+    return await asyncio.to_thread(work)
+
+
+async def write_all(
+    database: Database, lake: Lake, clock: Clock, scope: Scope, dataset_id: str, audience: Joining
+) -> tuple[list[str], Written | None]:
+    """Writes what an audience is that everybody of a dataset joins, and by which batches; None if there are none."""
+    async with database.session() as session:
+        batches = await landed_batches(session, scope, dataset_id)
+    if not batches:
+        return batches, None
+    return batches, await write(database, lake, clock, scope, new_id(clock()), dataset_id, batches, (audience,))
+
+
+def _write(lake: TenantLake, scope: Scope, run: Written, people: Touched, heads: Heads, snapshot: Snapshot) -> Written:
+    files, consent = MembershipFiles(lake), Consent(snapshot, run.at)
+    # No two writers of a run use one name, so what a frozen one writes late is nowhere to be seen.
+    attempt = secrets.randbits(31)
+    audiences = {one.id: one.exclude_opt_out for one in run.audiences}
+    totals: Counter[str] = Counter()
+    namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in audiences}
+    rows = []
+    for bucket in sorted({*people.buckets, *(bucket for names in heads.names.values() for bucket in names)}):
+        found = members_of_bucket(
+            people.people(bucket), heads.many(files, bucket), audiences, consent, snapshot, bucket, run.at
+        )
+        name = files.write(run.run_id, bucket, attempt, [membership for membership, _ in found.values()])
+        for id_, (_, counts) in found.items():
+            totals[id_] += counts.members
+            namespaces[id_].update(counts.by_namespace)
+        rows.append(
+            {
+                "organisation": scope.organisation,
+                "sandbox": scope.sandbox,
+                "job_id": run.run_id,
+                "bucket": bucket,
+                "attempt": attempt,
+                "file": name,
+                "profiles": snapshot.profiles_in(bucket),
+                "counts": {},
+                "at": run.at,
+            }
+        )
+    counted = {id_: (totals[id_], dict(namespaces[id_])) for id_ in audiences}
+    return Written(run.run_id, run.at, run.audiences, rows, counted)
+
+
+async def publish(session: AsyncSession, scope: Scope, written: Written) -> None:
+    """Makes what was written the members, in the caller's transaction, for as long as the audiences' days last."""
+    if written.buckets:
+        await session.execute(insert(JobBucketRow), list(written.buckets))
+    for audience in written.audiences:
+        total, by_namespace = written.counts[audience.id]
+        change = within(update(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == audience.id)
+        await session.execute(
+            change.values(
+                membership_run_id=written.run_id,
+                expires_at=written.at + timedelta(days=audience.ttl_in_days),
+                total_profiles=total,
+                by_namespace=by_namespace,
+                metrics_updated_at=written.at,
+                metrics_job_id=None,
+            )
+        )
+    await tell(session, scope, *(audience.id for audience in written.audiences))

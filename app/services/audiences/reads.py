@@ -1,0 +1,194 @@
+"""Audiences: sets of people. Computed ones are made, changed and deleted together with their definitions."""
+
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, String, and_, cast, func, literal, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.errors import ErrorCode, Refusal, StaleEtag
+from app.scope import Scope
+from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
+from app.services.lists.rows import as_row, get_rows, select_rows
+from app.storage.changes import Changes, audience_topic, publish
+from app.storage.database import Database
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.definitions import DefinitionDependencyRow
+from app.storage.tenancy import within
+
+PATIENCE_SECONDS = 5.0
+"""How often a stream looks at its audience without having been woken."""
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_DEPENDENCIES: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
+_ORDER_COLUMNS = {
+    "NAME": _AUDIENCES.name,
+    "CREATED_AT": _AUDIENCES.created_at,
+    "UPDATED_AT": _AUDIENCES.updated_at,
+    "TOTAL_PROFILES": func.coalesce(_AUDIENCES.total_profiles, -1),
+}
+METHOD_COLUMNS = {"evaluates_batch": "BATCH", "evaluates_streaming": "STREAMING", "evaluates_edge": "EDGE"}
+"""Each column that says when an audience is evaluated, with the method that it stands for."""
+_METHODS = {method: _AUDIENCES[column] for column, method in METHOD_COLUMNS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceFilter:
+    """All that are given must hold."""
+
+    ids: Collection[str] | None = None
+    audience_id: StringFilter = field(default_factory=StringFilter)
+    name: StringFilter = field(default_factory=StringFilter)
+    description: StringFilter = field(default_factory=StringFilter)
+    type: Collection[str] | None = None
+    origin: Collection[str] | None = None
+    namespace: StringFilter = field(default_factory=StringFilter)
+    lifecycle_state: Collection[str] | None = None
+    evaluation_method: str | None = None
+    label: str | None = None
+    merge_policy_id: str | None = None
+    folder_id: str | None = None
+    created_by: StringFilter = field(default_factory=StringFilter)
+    created_at: DateTimeFilter = field(default_factory=DateTimeFilter)
+    updated_at: DateTimeFilter = field(default_factory=DateTimeFilter)
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        for name in ("audience_id", "name", "description", "namespace", "created_by", "created_at", "updated_at"):
+            yield from getattr(self, name).on(_AUDIENCES[name])
+        for name in ("type", "origin", "lifecycle_state"):
+            if (chosen := getattr(self, name)) is not None:
+                yield _AUDIENCES[name].in_(list(chosen))
+        for name in ("merge_policy_id", "folder_id"):
+            if (wanted := getattr(self, name)) is not None:
+                yield _AUDIENCES[name] == wanted
+        if self.ids is not None:
+            yield _AUDIENCES.id.in_(list(self.ids))
+        if self.evaluation_method is not None:
+            yield _METHODS[self.evaluation_method]
+        if self.label is not None:
+            yield has_label(self.label)
+
+
+def has_label(label: str) -> ColumnElement[bool]:
+    """Labels are a JSON list of texts without quotes in them, so one of them is found with its quotes around it."""
+    return cast(_AUDIENCES.labels, String).contains(literal(f'"{label}"'), autoescape=False)
+
+
+def audience_order(order: OrderBy | None) -> Order:
+    """Newest first unless it says otherwise."""
+    chosen = order or OrderBy("CREATED_AT", descending=True)
+    keys = Key(_ORDER_COLUMNS[chosen.field], chosen.descending), Key(_AUDIENCES.id, chosen.descending)
+    return Order(chosen.name, keys)
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, AudienceRow]:
+    """By raw id, or by the `audienceId` that its maker knows an external audience by; of several the oldest has it."""
+    wanted = set(ids)
+    found = await get_rows(session, AudienceRow, scope, wanted)
+    if others := wanted - found.keys():
+        named = select_rows(AudienceRow, scope).where(_AUDIENCES.audience_id.in_(others))
+        newest_first = named.order_by(_AUDIENCES.created_at.desc(), _AUDIENCES.id.desc())
+        found |= {row.audience_id: as_row(AudienceRow, row) for row in await session.execute(newest_first)}
+    return found
+
+
+async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None = None) -> AudienceRow:
+    """Raises `Refusal` for an unknown id, and `StaleEtag` unless the etag, if there is one, is the present one."""
+    found = (await get_many(session, scope, [id])).get(id)
+    if found is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"there is no audience {id!r} in this sandbox", ("id",))
+    if etag is not None and etag != str(found.revision):
+        raise StaleEtag(str(found.revision), ("etag",))
+    return found
+
+
+async def tell(session: AsyncSession, scope: Scope, *ids: str) -> None:
+    """Wakes those who watch these audiences, once this transaction is committed; for all that writes their rows."""
+    await publish(session, *(audience_topic(scope.tenant, id_) for id_ in ids))
+
+
+async def watch(
+    database: Database, changes: Changes, clock: Clock, scope: Scope, id: str
+) -> AsyncGenerator[AudienceRow, None]:
+    """The audience as it is, then again whenever its fields, numbers or members have changed, until it is deleted.
+
+    Raises `Refusal` for an unknown id.
+    """
+    async with database.session() as session:
+        raw = (await required(session, scope, id)).id
+    async with changes.subscribe(audience_topic(scope.tenant, raw)) as wakeups:
+        told: tuple[Any, ...] | None = None
+        while True:
+            async with database.session() as session:
+                row = (await get_rows(session, AudienceRow, scope, [raw])).get(raw)
+            if row is None:
+                return
+            now = clock()
+            state = (*(getattr(row, column.name) for column in _AUDIENCES), expired(row, now))
+            if state != told:
+                told = state
+                yield row
+            # Bounded, so that a wake-up that got lost costs seconds; members also go without anybody's doing.
+            left = PATIENCE_SECONDS if row.expires_at is None else (row.expires_at - now).total_seconds()
+            await wakeups.wait(left if 0 < left < PATIENCE_SECONDS else PATIENCE_SECONDS)
+
+
+def expired(row: AudienceRow, now: datetime) -> bool:
+    """Whether the members have gone: they do at the very instant, whenever the row is brought to say so."""
+    return row.expires_at is not None and row.expires_at <= now
+
+
+async def page(
+    session: AsyncSession,
+    scope: Scope,
+    request: PageRequest,
+    filter: AudienceFilter | None = None,
+    order: OrderBy | None = None,
+) -> Slice[AudienceRow]:
+    statement = select_rows(AudienceRow, scope).where(*(filter or AudienceFilter()).conditions())
+    return await fetch_page(session, statement, audience_order(order), request, lambda row: as_row(AudienceRow, row))
+
+
+async def dependencies_by_audience(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[AudienceRow]]:
+    """The audiences that the expression of each refers to, by name."""
+    return await _related(session, scope, ids, request, _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id)
+
+
+async def dependents_by_audience(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[AudienceRow]]:
+    """The audiences whose expressions refer to each, by name."""
+    return await _related(session, scope, ids, request, _DEPENDENCIES.depends_on_id, _DEPENDENCIES.definition_id)
+
+
+async def dependency_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
+    statement = within(select(_DEPENDENCIES.definition_id, func.count()), DefinitionDependencyRow, scope.tenant)
+    grouped = statement.where(_DEPENDENCIES.definition_id.in_(ids)).group_by(_DEPENDENCIES.definition_id)
+    found = {id_: int(number) for id_, number in await session.execute(grouped)}
+    return {id_: found.get(id_, 0) for id_ in ids}
+
+
+async def _related(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest, this: Any, other: Any
+) -> dict[str, Slice[AudienceRow]]:
+    joined = select_rows(AudienceRow, scope).join(
+        DefinitionDependencyRow,
+        and_(
+            _DEPENDENCIES.organisation == _AUDIENCES.organisation,
+            _DEPENDENCIES.sandbox == _AUDIENCES.sandbox,
+            other == _AUDIENCES.id,
+        ),
+    )
+    order = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
+    return await fetch_pages(session, joined, this, order, request, ids, lambda row: as_row(AudienceRow, row))
+
+
+async def count(session: AsyncSession, scope: Scope, filter: AudienceFilter | None = None) -> int:
+    statement = within(select(func.count()).select_from(AudienceRow), AudienceRow, scope.tenant)
+    return int((await session.execute(statement.where(*(filter or AudienceFilter()).conditions()))).scalar_one())

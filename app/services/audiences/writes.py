@@ -1,0 +1,210 @@
+"""Audiences of either type, made, changed, replaced and deleted: each by the service of its type."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict, cast
+
+from sqlalchemy import update as update_rows
+
+from app.clock import Clock
+from app.engine.store.lake import Lake
+from app.errors import ErrorCode, Refusal, Refusals, refuse_all
+from app.scope import Scope
+from app.services import merge_policies
+from app.services.audiences import computed as definitions
+from app.services.audiences import external as external_audiences
+from app.services.audiences import reads as audiences
+from app.services.evaluation.expressions import ExpressionFormat
+from app.services.lists.paging import LARGEST_PAGE
+from app.storage.database import Database
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tenancy import within
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+
+
+class AudienceFields(TypedDict, total=False):
+    """What an audience may be given; in an update only the keys that are there change."""
+
+    name: str
+    description: str | None
+    expression: str
+    format: ExpressionFormat
+    evaluation_methods: Collection[str]
+    merge_policy_id: str
+    audience_id: str
+    namespace: str
+    origin: str
+    dataset_id: str | None
+    ttl_in_days: int
+    audience_meta: Any
+    linked_audience_ref: Mapping[str, Any] | None
+    exclude_opt_out: bool
+    labels: Sequence[str]
+    folder_id: str | None
+    lifecycle_state: str
+
+
+_COMPUTED = {"expression", "evaluation_methods", "merge_policy_id"}
+_IDENTITY = {"audience_id", "namespace"}
+_EXTERNAL = _IDENTITY | {"origin", "dataset_id", "ttl_in_days", "audience_meta", "linked_audience_ref"}
+_STRANGE = {
+    "SEGMENT_DEFINITION": (_EXTERNAL, "only an external audience has it: leave it out"),
+    "EXTERNAL_SEGMENT": (_COMPUTED, "only a computed audience has it: leave it out"),
+}
+"""For each type the fields of the other one, and what is said of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewMetrics:
+    """How many people are in an audience, as somebody else counted them."""
+
+    audience_id: str
+    total_profiles: int
+    by_namespace: Sequence[tuple[str, int]] = ()
+
+
+async def create(
+    database: Database, lake: Lake, clock: Clock, scope: Scope, type: str, fields: AudienceFields
+) -> AudienceRow:
+    """Makes an audience, and the definition that computes it if it is of that type. Raises `Refusals`, `Refusal`."""
+    _refuse_strange(type, fields)
+    values: dict[str, Any] = dict(fields)
+    if type == "EXTERNAL_SEGMENT":
+        return await external_audiences.create(database, lake, clock, scope, external_audiences.NewExternal(**values))
+    view = await definitions.create(database, lake, clock, scope, definitions.NewDefinition(**values))
+    return await _row(database, scope, view.id)
+
+
+async def update(
+    database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, fields: AudienceFields
+) -> AudienceRow:
+    """Changes what is given. Raises as `create`, `StaleEtag` and `HasDependents`."""
+    current = await _row(database, scope, id)
+    _refuse_strange(current.type, fields, whole=False)
+    if current.type == "EXTERNAL_SEGMENT":
+        changes = cast(external_audiences.ExternalChanges, fields)
+        return await external_audiences.update(database, lake, clock, scope, current.id, etag, changes)
+    rewritten = cast(definitions.DefinitionChanges, fields)
+    await definitions.update(database, lake, clock, scope, current.id, etag, rewritten)
+    return await _row(database, scope, current.id)
+
+
+async def replace(
+    database: Database,
+    lake: Lake,
+    clock: Clock,
+    scope: Scope,
+    id: str,
+    etag: str | None,
+    type: str,
+    fields: AudienceFields,
+) -> AudienceRow:
+    """Changes everything: what is not given returns to its default. Its type, and what its maker knows it by, stay."""
+    current = await _row(database, scope, id)
+    refusals = [
+        Refusal(ErrorCode.INVALID_INPUT, f"it is {getattr(current, name)!r} for good: make a new audience", (name,))
+        for name, value in {"type": type, **fields}.items()
+        if name in {"type", *_IDENTITY} and value != getattr(current, name)
+    ]
+    refuse_all(refusals)
+    values: dict[str, Any] = {name: value for name, value in fields.items() if name not in _IDENTITY}
+    _refuse_strange(type, values)
+    if type == "EXTERNAL_SEGMENT":
+        new = external_audiences.NewExternal(**values)
+        changes = {name: getattr(new, name) for name in external_audiences.ExternalChanges.__annotations__}
+    else:
+        plain = definitions.NewDefinition(**values)
+        policy = await merge_policies.choose(database, clock, scope, plain.merge_policy_id)
+        changes = {name: getattr(plain, name) for name in definitions.DefinitionChanges.__annotations__}
+        changes |= {"merge_policy_id": policy.id, "evaluation_methods": plain.evaluation_methods or ("BATCH",)}
+    return await update(database, lake, clock, scope, current.id, etag, cast(AudienceFields, changes))
+
+
+async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: str | None = None) -> str:
+    """Deletes an audience, with its definition if it has one, and gives its raw id. Raises `HasDependents`."""
+    current = await _row(database, scope, id)
+    if current.type == "EXTERNAL_SEGMENT":
+        await external_audiences.delete(database, scope, current.id, etag)
+    else:
+        await definitions.delete(database, clock, scope, current.id, etag)
+    return current.id
+
+
+async def write_metrics(
+    database: Database, clock: Clock, scope: Scope, items: Sequence[NewMetrics]
+) -> list[AudienceRow]:
+    """Writes all of the numbers, or, when anything is wrong with one of them, none. Raises `Refusals`.
+
+    The next job or upload counts anew. Etags stay as they are: nobody's edit is lost.
+    """
+    if not 1 <= len(items) <= LARGEST_PAGE:
+        message = f"the metrics of 1 to {LARGEST_PAGE} audiences are written at once, not of {len(items):,}"
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
+    now = clock()
+    async with database.write(scope.tenant) as session:
+        found = await audiences.get_many(session, scope, [item.audience_id for item in items])
+        ids = [found[item.audience_id].id if item.audience_id in found else None for item in items]
+        refuse_all([refusal for at, item in enumerate(items) for refusal in _wrong_metrics(at, item, ids)])
+        for id_, item in zip(ids, items, strict=True):
+            change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == id_)
+            await session.execute(
+                change.values(
+                    total_profiles=item.total_profiles,
+                    by_namespace=dict(item.by_namespace),
+                    metrics_updated_at=now,
+                    metrics_job_id=None,
+                )
+            )
+        chosen = [id_ for id_ in ids if id_ is not None]
+        await audiences.tell(session, scope, *chosen)
+        rows = await audiences.get_many(session, scope, chosen)
+        return [rows[id_] for id_ in chosen]
+
+
+# ---------------------------------------------------------------- rules
+
+
+def _refuse_strange(type: str, fields: Mapping[str, Any], *, whole: bool = True) -> None:
+    """Raises `Refusals` for the fields of the other type and, if the fields are the whole audience, for an expression
+    that is missing."""
+    strange, message = _STRANGE[type]
+    refusals = [Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in fields if name in strange]
+    if whole and type == "SEGMENT_DEFINITION" and "expression" not in fields:
+        missing = "an audience of type SEGMENT_DEFINITION is computed from an expression: say who is in it, in PQL"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, missing, ("expression",)))
+    refuse_all(refusals)
+
+
+def _wrong_metrics(at: int, item: NewMetrics, ids: Sequence[str | None]) -> list[Refusal]:
+    refusals = []
+
+    def refuse(message: str, *path: str, code: ErrorCode = ErrorCode.INVALID_INPUT) -> None:
+        refusals.append(Refusal(code, message, (str(at), *path)))
+
+    if ids[at] is None:
+        message = f"there is no audience {item.audience_id!r} in this sandbox"
+        refuse(message, "audience_id", code=ErrorCode.NOT_FOUND)
+    elif ids[at] in ids[:at]:
+        refuse(f"the audience {item.audience_id!r} is there twice: send it once", "audience_id")
+    if item.total_profiles < 0:
+        refuse(f"{item.total_profiles:,} people cannot be in an audience", "total_profiles")
+    names = [name for name, _ in item.by_namespace]
+    for place, (name, number) in enumerate(item.by_namespace):
+        where = ("by_namespace", str(place))
+        if name in names[:place]:
+            refuse(f"the namespace {name!r} is there twice: send it once", *where, "namespace")
+        if not 0 <= number <= max(item.total_profiles, 0):
+            message = (
+                f"{number:,} people with an identity in {name!r} are not between 0 and all {item.total_profiles:,}"
+            )
+            refuse(message, *where, "count")
+    return refusals
+
+
+async def _row(database: Database, scope: Scope, id: str) -> AudienceRow:
+    async with database.session() as session:
+        return await audiences.required(session, scope, id)
+
+
+__all__ = ["AudienceFields", "NewMetrics", "Refusals", "create", "delete", "replace", "update", "write_metrics"]

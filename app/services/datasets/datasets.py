@@ -1,0 +1,211 @@
+"""Datasets: named tables of people, events or members, filled batch by batch."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.engine.ingest.batch import dataset_fields
+from app.engine.store.lake import Lake
+from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
+from app.pql.schema import leaf_paths
+from app.scope import Scope
+from app.services.audiences.lifecycle import MOST_NAMED, Finder, User, refuse_users
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
+from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.validation import refuse_bad_name
+from app.services.merge_policies import ensure_default
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.export_jobs import ExportJobRow
+from app.storage.tables.jobs import RUNNING, WAITING
+from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tenancy import within
+
+_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
+_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_EXPORTS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
+_POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
+_DATASET_ORDER = Order("CREATED", (Key(_DATASETS.created_at), Key(_DATASETS.id)))
+_BATCH_ORDER = Order("NEWEST", (Key(_BATCHES.created_at, descending=True), Key(_BATCHES.id, descending=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class NewDataset:
+    """`identity_column` and `namespace` are the primary identity, which all but EXPORT datasets need.
+
+    `timestamp_column` is the time of an event, or how new a record is.
+    """
+
+    name: str
+    kind: str
+    identity_column: str | None = None
+    namespace: str | None = None
+    timestamp_column: str | None = None
+
+
+async def create(database: Database, clock: Clock, scope: Scope, new: NewDataset) -> DatasetRow:
+    """Raises `Refusals` for what does not fit together and `Refusal` for a name that is taken."""
+    _refuse_misfits(new)
+    now = clock()
+    async with database.write(scope.tenant) as session:
+        await refuse_taken_name(session, scope, new.name)
+        row = DatasetRow(
+            organisation=scope.organisation,
+            sandbox=scope.sandbox,
+            id=new_id(now),
+            name=new.name,
+            kind=new.kind,
+            identity_column=new.identity_column,
+            namespace=new.namespace,
+            timestamp_column=new.timestamp_column,
+            row_count=0,
+            created_by=scope.user,
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(row)
+    return row
+
+
+async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: str | None = None) -> None:
+    """Deletes the dataset with its rows and batches. People of whom nothing is left are in no later view.
+
+    Its files go when nothing reads them any more (`retention`). Raises `HasDependents` while others rely on it.
+    """
+    # Should nothing else be left, this tells whoever keeps house that there is such a sandbox.
+    await ensure_default(database, clock, scope)
+    async with database.write(scope.tenant) as session:
+        found = (await get_many(session, scope, [id])).get(id)
+        if found is None:
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", ("id",))
+        if etag is not None and etag != str(found.revision):
+            raise StaleEtag(str(found.revision), ("etag",))
+        await refuse_users(session, scope, id, "id", USERS, "change, cancel or delete them first")
+        loading = within(select(_BATCHES.id), BatchRow, scope.tenant)
+        if await session.scalar(loading.where(_BATCHES.dataset_id == id, _BATCHES.status == "LOADING")):
+            message = f"a batch of {found.name!r} is being loaded: wait until it has landed or failed"
+            raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
+        for table, column in ((BatchRow, _BATCHES.dataset_id), (DatasetRow, _DATASETS.id)):
+            await session.execute(within(delete_rows(table), table, scope.tenant).where(column == id))
+
+
+async def _policies(session: AsyncSession, scope: Scope, dataset_id: str) -> list[User]:
+    """The merge policies that name the dataset; a sandbox has few, so all are looked at."""
+    rows = await session.execute(select_rows(MergePolicyRow, scope).order_by(_POLICIES.name, _POLICIES.id))
+    return [
+        User("MergePolicy", row.id, row.name, "name it in their order") for row in rows if dataset_id in row.datasets
+    ]
+
+
+async def _audiences(session: AsyncSession, scope: Scope, dataset_id: str) -> list[User]:
+    statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant)
+    mine = statement.where(_AUDIENCES.dataset_id == dataset_id).order_by(_AUDIENCES.name, _AUDIENCES.id)
+    rows = await session.execute(mine.limit(MOST_NAMED + 1))
+    return [User("Audience", row.id, row.name, "have their members from it") for row in rows]
+
+
+async def _exports(session: AsyncSession, scope: Scope, dataset_id: str) -> list[User]:
+    """The export jobs that are not over."""
+    statement = within(select(_EXPORTS.id), ExportJobRow, scope.tenant)
+    live = statement.where(_EXPORTS.destination_id == dataset_id, _EXPORTS.status.in_(WAITING | RUNNING))
+    ids = await session.scalars(live.order_by(_EXPORTS.id).limit(MOST_NAMED + 1))
+    return [User("ExportJob", id_, id_, "write to it") for id_ in ids]
+
+
+USERS: tuple[Finder, ...] = (_policies, _audiences, _exports)
+"""Everything that relies on a dataset: each finds those of its kind, by name."""
+
+
+async def refuse_taken_name(session: AsyncSession, scope: Scope, name: str) -> None:
+    if await by_name(session, scope, name) is not None:
+        message = f"there is a dataset named {name!r} already: choose another name"
+        raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
+
+
+async def by_name(session: AsyncSession, scope: Scope, name: str) -> DatasetRow | None:
+    row = (await session.execute(select_rows(DatasetRow, scope).where(_DATASETS.name == name))).first()
+    return None if row is None else as_row(DatasetRow, row)
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, DatasetRow]:
+    return await get_rows(session, DatasetRow, scope, ids)
+
+
+async def page(session: AsyncSession, scope: Scope, request: PageRequest, kind: str | None = None) -> Slice[DatasetRow]:
+    statement = select_rows(DatasetRow, scope)
+    if kind is not None:
+        statement = statement.where(_DATASETS.kind == kind)
+    return await fetch_page(session, statement, _DATASET_ORDER, request, lambda row: as_row(DatasetRow, row))
+
+
+async def count(session: AsyncSession, scope: Scope, kind: str | None = None) -> int:
+    statement = within(select(func.count()).select_from(DatasetRow), DatasetRow, scope.tenant)
+    if kind is not None:
+        statement = statement.where(_DATASETS.kind == kind)
+    return int((await session.execute(statement)).scalar_one())
+
+
+async def fields_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+    """Path and type of each field of each dataset, as PQL sees them; none before the first batch."""
+
+    def read() -> dict[str, list[tuple[str, str]]]:
+        tenant = lake.tenant(scope.tenant)
+        return {id_: [(path, str(type_)) for path, type_ in leaf_paths(dataset_fields(tenant, id_))] for id_ in ids}
+
+    return await asyncio.to_thread(read)
+
+
+async def batches_get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, BatchRow]:
+    return await get_rows(session, BatchRow, scope, ids)
+
+
+async def batches_by_dataset(
+    session: AsyncSession, scope: Scope, dataset_ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[BatchRow]]:
+    """Newest first."""
+    statement = select_rows(BatchRow, scope)
+    return await fetch_pages(
+        session,
+        statement,
+        _BATCHES.dataset_id,
+        _BATCH_ORDER,
+        request,
+        dataset_ids,
+        lambda row: as_row(BatchRow, row),
+    )
+
+
+async def batch_counts(session: AsyncSession, scope: Scope, dataset_ids: Sequence[str]) -> dict[str, int]:
+    statement = within(select(_BATCHES.dataset_id, func.count()), BatchRow, scope.tenant)
+    grouped = statement.where(_BATCHES.dataset_id.in_(dataset_ids)).group_by(_BATCHES.dataset_id)
+    found = {dataset_id: int(number) for dataset_id, number in await session.execute(grouped)}
+    return {dataset_id: found.get(dataset_id, 0) for dataset_id in dataset_ids}
+
+
+def _refuse_misfits(new: NewDataset) -> None:
+    refusals: list[Refusal] = []
+
+    def refuse(message: str, *path: str) -> None:
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
+
+    refuse_bad_name(new.name, refusals)
+    if new.kind == "EXPORT":
+        if new.identity_column or new.namespace:
+            refuse("export jobs write whole people into an EXPORT dataset: leave it out", "primary_identity")
+    elif not new.identity_column or not new.namespace:
+        refuse("say which column holds the primary identity, and its namespace", "primary_identity")
+    if new.kind == "EVENT" and not new.timestamp_column:
+        refuse("an EVENT dataset needs `timestampColumn`: the column with the time of each event", "timestamp_column")
+    if new.kind in {"AUDIENCE", "EXPORT"} and new.timestamp_column:
+        refuse(f"rows of {new.kind} datasets have no time of their own: leave it out", "timestamp_column")
+    if refusals:
+        raise Refusals(refusals)

@@ -1,0 +1,1 @@
+"""What every evaluation needs: expressions, memberships, progress."""

@@ -1,0 +1,183 @@
+"""Where the present membership of each audience lies: the one place that knows; it reads no people and no rules.
+
+A run writes one file for each bucket, and the newest run of an audience is its *head*. Streaming evaluation puts
+*patches* on top: for a bucket the file of the newest turn, with the audiences in it and the head that each change was
+made on. A new head replaces the patches on the old one by being another.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.engine.members.membership import Membership, MembershipFiles
+from app.engine.members.regraph import Found, followed, together
+from app.scope import Scope
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.jobs import JobBucketRow
+from app.storage.tables.streaming import MembershipPatchRow
+from app.storage.tenancy import within
+
+NO_RUN = ""
+"""The head that a patch of an audience without any run is made on."""
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
+_PATCHES: Any = MembershipPatchRow.__table__.c  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What a streaming turn left of a bucket; `bases` are the audiences in its file, with their heads of then."""
+
+    turn: int
+    file: str
+    bases: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """`runs` is the newest run by audience; `names` the file of each bucket by run; `patches` the newest by bucket.
+
+    `graphs` are the versions of the identity graph whose persons are the members; an audience that is not there has
+    fragments. Other versions and kinds of people are told by `people`. `policies` are the merge policies, where there
+    is one.
+    """
+
+    runs: Mapping[str, str]
+    names: Mapping[str, Mapping[int, str]]
+    patches: Mapping[int, Patch] = field(default_factory=dict)
+    graphs: Mapping[str, int] = field(default_factory=dict)
+    policies: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def turn(self) -> int:
+        """The newest turn that these heads show, 0 for none: with the runs, what `read_heads` needs to find them."""
+        return max((patch.turn for patch in self.patches.values()), default=0)
+
+    @property
+    def audiences(self) -> set[str]:
+        """All that have a run, or members by streaming alone."""
+        return {*self.runs, *(audience for bucket in self.patches for audience in self.patched(bucket))}
+
+    def patched(self, bucket: int) -> set[str]:
+        """The audiences whose membership in a bucket is in its patch."""
+        patch = self.patches.get(bucket)
+        if patch is None:
+            return set()
+        return {audience for audience, base in patch.bases.items() if base == self.runs.get(audience, NO_RUN)}
+
+    def people(self, files: MembershipFiles, audiences: Iterable[str], graph: int | None) -> Found:
+        """The memberships of these audiences as those of the people of this version of the identity graph (None:
+        fragments). May read all buckets once. Raises `FileNotFoundError` when that version is gone."""
+        by_graph: dict[int | None, list[str]] = defaultdict(list)
+        for audience in sorted(set(audiences)):
+            by_graph[self.graphs.get(audience)].append(audience)
+        return together(
+            [followed(files.lake, self._found(files, these), old, graph) for old, these in by_graph.items()]
+        )
+
+    def _found(self, files: MembershipFiles, audiences: Sequence[str]) -> Found:
+        """As they were written."""
+        runs = {self.runs.get(audience, NO_RUN) for audience in audiences}
+        buckets = {*self.patches, *(bucket for run in runs for bucket in self.names.get(run, ()))}
+        return Found(lambda bucket: self.many(files, bucket, audiences), frozenset(buckets))
+
+    def one(self, files: MembershipFiles, audience: str, bucket: int) -> Membership | None:
+        """None for an audience without members there, or without any run."""
+        return self.many(files, bucket, [audience]).get(audience)
+
+    def many(
+        self, files: MembershipFiles, bucket: int, audiences: Iterable[str] | None = None
+    ) -> dict[str, Membership]:
+        """Those of one bucket, of some audiences or of all that have any; each file is read once."""
+        patched = self.patched(bucket)
+        wanted = {*self.runs, *patched} if audiences is None else set(audiences)
+        by_run: dict[str, list[str]] = defaultdict(list)
+        for audience in wanted - patched:
+            if audience in self.runs:
+                by_run[self.runs[audience]].append(audience)
+        found: dict[str, Membership] = {}
+        for run_id, these in by_run.items():
+            if (name := self.names.get(run_id, {}).get(bucket)) is not None:
+                found |= files.read(run_id, bucket, name, these)
+        if here := wanted & patched:
+            patch = self.patches[bucket]
+            found |= files.read(patch_run(patch.turn), bucket, patch.file, here)
+        return found
+
+    def of(self, files: MembershipFiles, audience: str, first: int = 0) -> Iterator[tuple[int, Membership]]:
+        """The audience's memberships by bucket, from bucket `first` on, read one at a time."""
+        written = self.names.get(self.runs.get(audience, NO_RUN), {})
+        for bucket in sorted({*written, *self.patches}):
+            if bucket >= first and (found := self.one(files, audience, bucket)) is not None:
+                yield bucket, found
+
+
+def patch_run(turn: int) -> str:
+    """The run under which a streaming turn writes its files."""
+    return f"streaming-{turn}"
+
+
+async def read_heads(
+    session: AsyncSession,
+    scope: Scope,
+    runs: Mapping[str, str] | None = None,
+    turn: int = 0,
+    graphs: Mapping[str, int] | None = None,
+    *,
+    now: datetime | None = None,
+) -> Heads:
+    """The heads as they are at `now`, or those of the `runs` and `graphs` by audience with the patches up to `turn`."""
+    patches = await _patches(session, scope, None if runs is None else turn)
+    policies = {}
+    if runs is None:
+        rows = await _head_rows(session, scope, now)
+        runs = {row.id: row.membership_run_id for row in rows if row.membership_run_id is not None}
+        graphs = {row.id: row.membership_graph for row in rows if row.membership_graph is not None}
+        policies = {row.id: row.merge_policy_id for row in rows if row.merge_policy_id is not None}
+    return Heads(runs, await _files(session, scope, set(runs.values())), patches, graphs or {}, policies)
+
+
+async def head_runs(session: AsyncSession, scope: Scope, now: datetime | None = None) -> dict[str, str]:
+    """The newest run of each audience that has one and whose members have not expired by `now`."""
+    rows = await _head_rows(session, scope, now)
+    return {row.id: row.membership_run_id for row in rows if row.membership_run_id is not None}
+
+
+async def _head_rows(session: AsyncSession, scope: Scope, now: datetime | None) -> list[Any]:
+    """Of all audiences, since one without a run may have members by streaming alone, but those that have expired."""
+    columns = (
+        _AUDIENCES.id,
+        _AUDIENCES.membership_run_id,
+        _AUDIENCES.membership_graph,
+        _AUDIENCES.merge_policy_id,
+    )
+    there = within(select(*columns), AudienceRow, scope.tenant)
+    if now is not None:
+        there = there.where(or_(_AUDIENCES.expires_at.is_(None), _AUDIENCES.expires_at > now))
+    return list(await session.execute(there))
+
+
+async def _files(session: AsyncSession, scope: Scope, runs: Collection[str]) -> dict[str, dict[int, str]]:
+    statement = within(select(_BUCKETS.job_id, _BUCKETS.bucket, _BUCKETS.file), JobBucketRow, scope.tenant)
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for row in await session.execute(statement.where(_BUCKETS.job_id.in_(sorted(runs)))):
+        found[row.job_id][row.bucket] = row.file
+    return dict(found)
+
+
+async def _patches(session: AsyncSession, scope: Scope, last: int | None) -> dict[int, Patch]:
+    """The newest of each bucket, or the newest of those up to turn `last`."""
+    newest = within(select(_PATCHES.bucket, func.max(_PATCHES.turn).label("turn")), MembershipPatchRow, scope.tenant)
+    if last is not None:
+        newest = newest.where(_PATCHES.turn <= last)
+    newest_turns = newest.group_by(_PATCHES.bucket).subquery("newest")
+    same = and_(_PATCHES.bucket == newest_turns.c.bucket, _PATCHES.turn == newest_turns.c.turn)
+    columns = select(_PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases)
+    rows = await session.execute(within(columns.join(newest_turns, same), MembershipPatchRow, scope.tenant))
+    return {row.bucket: Patch(row.turn, row.file, row.bases) for row in rows}

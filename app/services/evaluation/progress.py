@@ -1,0 +1,101 @@
+"""How far a job is that goes through people, and how long it may take; knows no kind of job."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from app.engine.evaluate import Cancelled
+from app.storage.job_runs import JobRun
+from app.storage.tables.jobs import JobPhase
+
+_MOMENT = 1.0
+"""Seconds."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """First the merged views are brought up to date, bucket by bucket; then of `total` people `read` are done.
+
+    A bucket of a view counts as much as one whose people are gone through. The time left is judged by the pace of this
+    attempt: at the moment in which a thread ends a bucket the others are, on the average, half through theirs.
+    """
+
+    job_run: JobRun
+    threads: int
+    total: int = 0
+    read: int = 0
+    _to_build: int = 0
+    _built: int = 0
+    _buckets: int = 0
+    _pace: "_Pace" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._pace = _Pace(self.job_run.clock(), self.threads)
+        self.job_run.progress(JobPhase.READING, 0.0, 0, 0)
+
+    def view(self, built: int, to_build: int, buckets: int) -> None:
+        """Of one view, as `app.engine.people.merged_view.Told` says. Raises `Cancelled` when this attempt is to end,
+        unless the views are there in a moment."""
+        now = self.job_run.clock()
+        if built == 0:
+            self._to_build, self._buckets = self._to_build + to_build, self._buckets + buckets
+        else:
+            self._built += 1
+            self._pace.add(1)
+        whole = self._to_build + self._buckets
+        if self.job_run.interrupted() and (self._pace.left(now, self._to_build - self._built) or 0.0) > _MOMENT:
+            raise Cancelled
+        left = self._pace.left(now, whole - self._built)
+        self.job_run.progress(JobPhase.READING, self._built / whole if whole else 0.0, 0, 0, left)
+
+    def begin(self, total: int, read: int) -> None:
+        """The views are there: now for the people."""
+        self.total, self.read = total, read
+        self._pace = _Pace(self.job_run.clock(), self.threads)
+        self.tell()
+
+    def add(self, people: int) -> None:
+        """Notes people that are done: those of a bucket."""
+        self.read += people
+        self._pace.add(people)
+        self.tell()
+
+    def tell(self) -> None:
+        left = self._pace.left(self.job_run.clock(), self.total - self.read)
+        fraction = self.reached(self.read / self.total if self.total else 1.0)
+        self.job_run.progress(JobPhase.EVALUATING, fraction, self.read, self.total, left)
+
+    def reached(self, part: float) -> float:
+        """How far the job is when so large a part of what comes after the views is done."""
+        return (self._built + part * self._buckets) / (self._built + self._buckets) if self._buckets else part
+
+    def end(self) -> None:
+        """All are done, and what was found is being written."""
+        self.job_run.progress(JobPhase.WRITING, 1.0, self.total, self.total)
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How fast pieces of work get done that are about equally large, several at a time."""
+
+    started: datetime
+    threads: int
+    done: int = 0
+    pieces: int = 0
+
+    def add(self, work: int) -> None:
+        self.done += work
+        self.pieces += 1
+
+    def left(self, now: datetime, waiting: int) -> float | None:
+        """Seconds; None before anything is done."""
+        if not self.done:
+            return None
+        under_way = min((self.threads - 1) / 2 * self.done / self.pieces, waiting)
+        return (now - self.started).total_seconds() / (self.done + under_way) * (waiting - under_way)
+
+
+def span(start: datetime, end: datetime) -> dict[str, Any]:
+    """A stretch of time as metrics hold it."""
+    milliseconds = round((end - start).total_seconds() * 1000)
+    return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}

@@ -1,0 +1,405 @@
+"""Export jobs: checked, created, listed and cancelled here; `export_runs` does what a worker does with one."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.engine.people.profiles import schema_of
+from app.engine.store.lake import Lake
+from app.errors import ErrorCode, Refusal, Refusals
+from app.scope import Scope, Tenant
+from app.services import merge_policies
+from app.services.evaluation.expressions import data_sources
+from app.services.evaluation.heads import read_heads
+from app.services.jobs import shared as jobs
+from app.services.jobs.export.input import (
+    SCHEMA,
+    STATUSES,
+    ExportSegment,
+    NewExport,
+    TimeRange,
+    events_as_json,
+    filter_as_json,
+    path_refusals,
+)
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.lists.filters import OrderBy
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
+from app.services.lists.rows import as_row, get_rows, select_rows
+from app.storage.changes import append_update
+from app.storage.claims import request_cancel
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
+from app.storage.tables.jobs import JobStatus
+from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tenancy import within
+
+KIND = "EXPORT"
+MOST_SEGMENTS = segment_jobs.MOST_IDS
+
+_JOBS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_ASKED: Any = ExportJobAudienceRow.__table__.c  # type: ignore[attr-defined]
+_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+_BATCH_ORDER = Order("BATCH", (Key(_BATCHES.id),))
+
+
+# ---------------------------------------------------------------- created
+
+
+async def create(
+    database: Database,
+    lake: Lake,
+    clock: Clock,
+    scope: Scope,
+    new: NewExport,
+    idempotency_key: str | None = None,
+    origin: jobs.Origin = jobs.API,
+) -> ExportJobRow:
+    """Queues an export. The same `idempotency_key` within 24 hours gives the same job.
+
+    With `evaluate_first` a segment job is queued before it, and its turn comes when that has ended. Raises `Refusals`
+    with everything that is wrong.
+    """
+    now = clock()
+    if idempotency_key is not None:
+        async with database.write(scope.tenant) as session:
+            if (known := await jobs.by_key(session, scope, KIND, idempotency_key, now)) is not None:
+                return as_row(ExportJobRow, known)
+    await merge_policies.ensure_default(database, clock, scope)
+    refusals = [*_form_refusals(new), *await _path_refusals(database, lake, scope, new)]
+    async with database.write(scope.tenant) as session:
+        if idempotency_key is not None:
+            known = await jobs.by_key(session, scope, KIND, idempotency_key, now)
+            if known is not None:
+                return as_row(ExportJobRow, known)
+        id_ = await queue(session, now, scope, new, refusals, idempotency_key, origin)
+        return (await get_many(session, scope, [id_]))[id_]
+
+
+async def queue(
+    session: AsyncSession,
+    now: datetime,
+    scope: Scope,
+    new: NewExport,
+    known: Sequence[Refusal] = (),
+    idempotency_key: str | None = None,
+    origin: jobs.Origin = jobs.API,
+) -> str:
+    """Queues an export in the caller's transaction. Raises `Refusals` with what is `known` to be wrong and the rest."""
+    refusals = list(known)
+    checked = await _look_up(session, scope, new, refusals, scheduled=False)
+    if refusals or checked is None:
+        raise Refusals(refusals)
+    id_ = new_id(now)
+    waits_for = None
+    if new.evaluate_first:
+        computed = [one.id for one in checked.audiences if one.type == "SEGMENT_DEFINITION"]
+        needed = await segment_jobs.with_dependencies(session, scope, computed) if new.segments else None
+        waits_for = await _queue_evaluation(session, now, scope, needed, origin)
+    job = ExportJobRow(
+        **jobs.new_columns(scope, now, id_, origin, idempotency_key),
+        fields=list(new.fields),
+        merge_policy_id=checked.policy.id,
+        merge_policy=merge_policies.policy_as_json(checked.policy),
+        filter=filter_as_json(_definite(new, checked.audiences).filter),
+        additional_fields=events_as_json(new.additional_fields),
+        schema_name=new.schema_name,
+        destination_id=new.destination_id,
+        segment_per_batch=new.segment_per_batch,
+        evaluate_first=new.evaluate_first,
+        waits_for=waits_for,
+    )
+    session.add(job)
+    await session.flush()
+    await _write_audiences(session, scope, id_, new, checked.audiences)
+    await append_update(session, job, KIND)
+    return id_
+
+
+async def validate(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewExport) -> NewExport:
+    """The export as a schedule may keep it, with the names of its audiences made definite.
+
+    Its audiences need not have been evaluated yet. Raises `Refusals` with everything that is wrong.
+    """
+    await merge_policies.ensure_default(database, clock, scope)
+    refusals = [*_form_refusals(new), *await _path_refusals(database, lake, scope, new)]
+    async with database.session() as session:
+        checked = await _look_up(session, scope, new, refusals, scheduled=True)
+    if refusals or checked is None:
+        raise Refusals(refusals)
+    return _definite(new, checked.audiences)
+
+
+def _definite(new: NewExport, audiences: Sequence[AudienceRow]) -> NewExport:
+    """With each segment by its `audienceId` and its namespace."""
+    if new.filter is None:
+        return new
+    segments = tuple(
+        replace(asked, segment_id=audience.audience_id, namespace=audience.namespace)
+        for asked, audience in zip(new.segments, audiences, strict=True)
+    )
+    return replace(new, filter=replace(new.filter, segments=segments))
+
+
+def policy_of(job: ExportJobRow) -> MergePolicyRow:
+    """The merge policy as the job has it, whatever has become of it since."""
+    return merge_policies.policy_from_json(Tenant(job.organisation, job.sandbox), job.merge_policy)
+
+
+async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> ExportJobRow:
+    """Asks for a stop, as `jobs.cancel` says, also of the evaluation that the export waits for. Raises `Refusal`.
+
+    One whose batches have begun to be visible is refused: a part of it is nothing that anybody wants.
+    """
+    async with database.write(scope.tenant) as session:
+        row = as_row(ExportJobRow, await jobs.cancel(session, clock, scope, KIND, id))
+        if row.status == JobStatus.PROCESSING:
+            message = "the export is making its batches visible and ends in a moment: it cannot be cancelled any more"
+            raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
+        if row.waits_for is not None:
+            await request_cancel(session, scope.tenant, row.waits_for, clock())
+        return row
+
+
+# ---------------------------------------------------------------- read
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJobFilter(jobs.JobFilter):
+    """`segment_id` is an audience's id here or its `audienceId`."""
+
+    segment_id: str | None = None
+    destination_id: str | None = None
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        yield from self.on(_JOBS)
+        if self.destination_id is not None:
+            yield _JOBS.destination_id == self.destination_id
+        if self.segment_id is not None:
+            named = or_(_ASKED.audience_id == self.segment_id, _ASKED.segment_id == self.segment_id)
+            same = and_(_ASKED.organisation == _JOBS.organisation, _ASKED.sandbox == _JOBS.sandbox)
+            yield exists().where(same, _ASKED.job_id == _JOBS.id, named)
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, ExportJobRow]:
+    return await get_rows(session, ExportJobRow, scope, ids)
+
+
+async def page(
+    session: AsyncSession,
+    scope: Scope,
+    request: PageRequest,
+    filter: ExportJobFilter | None = None,
+    order: OrderBy | None = None,
+) -> Slice[ExportJobRow]:
+    """Newest first unless `order` says otherwise."""
+    return await jobs.page(session, scope, KIND, request, (filter or ExportJobFilter()).conditions(), order)
+
+
+async def count(session: AsyncSession, scope: Scope, filter: ExportJobFilter | None = None) -> int:
+    return await jobs.count(session, scope, KIND, (filter or ExportJobFilter()).conditions())
+
+
+async def batches_by_job(
+    session: AsyncSession, scope: Scope, job_ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[BatchRow]]:
+    """The batches of each export, in the order of its segments; none before it has succeeded."""
+    statement = select_rows(BatchRow, scope)
+    return await fetch_pages(
+        session, statement, _BATCHES.job_id, _BATCH_ORDER, request, job_ids, lambda row: as_row(BatchRow, row)
+    )
+
+
+async def batch_counts(session: AsyncSession, scope: Scope, job_ids: Sequence[str]) -> dict[str, int]:
+    statement = within(select(_BATCHES.job_id, func.count()), BatchRow, scope.tenant)
+    rows = await session.execute(statement.where(_BATCHES.job_id.in_(job_ids)).group_by(_BATCHES.job_id))
+    found = {job_id: int(number) for job_id, number in rows}
+    return {job_id: found.get(job_id, 0) for job_id in job_ids}
+
+
+# ---------------------------------------------------------------- checks
+
+
+async def _path_refusals(database: Database, lake: Lake, scope: Scope, new: NewExport) -> list[Refusal]:
+    """What is wrong with the paths, by the data as they are now."""
+    if not new.fields and not (new.additional_fields and new.additional_fields.fields):
+        return []
+    async with database.session() as session:
+        datasets = await data_sources(session, scope)
+    return list(path_refusals(new, await asyncio.to_thread(schema_of, lake.tenant(scope.tenant), datasets)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    policy: MergePolicyRow
+    audiences: list[AudienceRow]
+
+
+def _form_refusals(new: NewExport) -> Iterator[Refusal]:
+    """What is wrong whatever the sandbox holds."""
+    invalid = ErrorCode.INVALID_INPUT
+    if new.schema_name != SCHEMA:
+        message = f"the schema is {new.schema_name!r}, and people have the schema {SCHEMA!r}: send that"
+        yield Refusal(invalid, message, ("schema_name",))
+    if new.additional_fields is not None:
+        yield from _range_refusals(new.additional_fields.ingested, ("additional_fields",), "from", "to")
+    if new.segment_per_batch and not new.segments:
+        message = "a batch for each segment needs segments: name them in `filter.segments`, or leave this out"
+        yield Refusal(invalid, message, ("destination", "segment_per_batch"))
+    if new.filter is None:
+        return
+    time, path = new.filter.segment_qualification_time, ("filter", "segment_qualification_time")
+    yield from _range_refusals(time, path, "start", "end")
+    if (time.start or time.end) and not new.segments:
+        yield Refusal(invalid, "this is about segments: name them in `filter.segments`, or leave it out", path)
+    if len(new.segments) > MOST_SEGMENTS:
+        message = f"{len(new.segments):,} segments are more than {MOST_SEGMENTS:,}: split them over several exports"
+        yield Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("filter", "segments"))
+    for at, one in enumerate(new.segments):
+        if not one.status:
+            message = f"nobody is in {one.segment_id!r} with no status: name one or more of {', '.join(STATUSES)}"
+            yield Refusal(invalid, message, ("filter", "segments", str(at), "status"))
+
+
+def _range_refusals(range: TimeRange, path: tuple[str, ...], start: str, end: str) -> Iterator[Refusal]:
+    if range.start is not None and range.end is not None and range.start > range.end:
+        message = (
+            f"`{start}` ({range.start.isoformat()}) is after `{end}` ({range.end.isoformat()}), so nothing lies between"
+        )
+        yield Refusal(ErrorCode.INVALID_INPUT, message, (*path, start))
+
+
+async def _look_up(
+    session: AsyncSession, scope: Scope, new: NewExport, refusals: list[Refusal], *, scheduled: bool
+) -> _Checked | None:
+    """What the input names in the sandbox; adds what is wrong with it, and gives None when something is missing."""
+    destination = (await get_rows(session, DatasetRow, scope, [new.destination_id])).get(new.destination_id)
+    path = ("destination", "dataset_id")
+    if destination is None:
+        message = f"there is no dataset {new.destination_id!r} in this sandbox"
+        refusals.append(Refusal(ErrorCode.NOT_FOUND, message, path))
+    elif destination.kind != "EXPORT":
+        message = f"{destination.name!r} is of kind {destination.kind}: exports are written to datasets of kind EXPORT"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
+    audiences = await _find_audiences(session, scope, new.segments, refusals)
+    policies = await merge_policies.get_many(session, scope, await _policy_ids(session, scope, new, audiences))
+    policy = policies.get(_chosen_policy(new, audiences, policies))
+    if policy is None:
+        message = f"there is no merge policy {new.merge_policy_id!r} in this sandbox"
+        refusals.append(Refusal(ErrorCode.NOT_FOUND, message, ("merge_policy_id",)))
+        return None
+    evaluated = (await read_heads(session, scope)).audiences if new.segments else set()
+    for at, one in enumerate(audiences):
+        if one is not None:
+            unknown = one.id not in evaluated and not scheduled
+            refusals += _audience_refusals(one, at, new, unknown)
+    if new.evaluate_first and new.segments and not any(one and one.type == "SEGMENT_DEFINITION" for one in audiences):
+        message = "none of the segments is computed here, so there is nothing to evaluate first: leave this out"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluate_first",)))
+    found = [one for one in audiences if one is not None]
+    return _Checked(policy, found) if len(found) == len(audiences) else None
+
+
+def _audience_refusals(audience: AudienceRow, at: int, new: NewExport, unknown: bool) -> Iterator[Refusal]:
+    path = ("filter", "segments", str(at), "segment_id")
+    computed = audience.type == "SEGMENT_DEFINITION"
+    if computed and unknown and not new.evaluate_first:
+        message = (
+            f"{audience.name!r} has never been evaluated, so nobody is known to be in it: run a segment job first, "
+            "or export with `evaluateFirst: true`"
+        )
+        yield Refusal(ErrorCode.INVALID_STATE, message, path)
+
+
+async def _policy_ids(
+    session: AsyncSession, scope: Scope, new: NewExport, audiences: Sequence[AudienceRow | None]
+) -> set[str]:
+    default = await merge_policies.default_policy(session, scope)
+    ids = {one.merge_policy_id for one in audiences if one is not None}
+    ids |= {new.merge_policy_id, default.id if default is not None else None}
+    return {id_ for id_ in ids if id_ is not None}
+
+
+def _chosen_policy(new: NewExport, audiences: Sequence[AudienceRow | None], policies: dict[str, MergePolicyRow]) -> str:
+    """The one asked for; else the one that all of the segments have; else the default."""
+    if new.merge_policy_id is not None:
+        return new.merge_policy_id
+    theirs = {one.merge_policy_id for one in audiences if one is not None and one.merge_policy_id is not None}
+    return theirs.pop() if len(theirs) == 1 else next(id_ for id_, one in policies.items() if one.is_default)
+
+
+async def _find_audiences(
+    session: AsyncSession, scope: Scope, segments: Sequence[ExportSegment], refusals: list[Refusal]
+) -> list[AudienceRow | None]:
+    """The audience of each segment, None for one that is refused."""
+    ids = [one.segment_id for one in segments]
+    named = or_(_AUDIENCES.id.in_(ids), _AUDIENCES.audience_id.in_(ids))
+    rows = list(await session.execute(select_rows(AudienceRow, scope).where(named))) if ids else []
+    found: list[AudienceRow | None] = []
+    for at, one in enumerate(segments):
+        mine = [row for row in rows if one.segment_id in (row.id, row.audience_id)]
+        refusal = _choice_refusal(one, [row for row in mine if one.namespace in (None, row.namespace)])
+        row = next((row for row in mine if one.namespace in (None, row.namespace)), None)
+        if refusal is None and row in found:
+            refusal = Refusal(ErrorCode.INVALID_INPUT, f"{row.name!r} is named twice: keep its first place")  # type: ignore[union-attr]
+        if refusal is not None:
+            refusals.append(
+                Refusal(
+                    refusal.code, refusal.message, ("filter", "segments", str(at), *(refusal.path or ["segment_id"]))
+                )
+            )
+        found.append(None if refusal is not None else row)
+    return found
+
+
+def _choice_refusal(segment: ExportSegment, rows: Sequence[Any]) -> Refusal | None:
+    where = "" if segment.namespace is None else f" with the namespace {segment.namespace!r}"
+    if not rows:
+        return Refusal(ErrorCode.NOT_FOUND, f"there is no audience {segment.segment_id!r}{where} in this sandbox")
+    if len(rows) > 1:
+        names = ", ".join(sorted(repr(row.namespace) for row in rows))
+        message = f"{segment.segment_id!r} is an audience in several namespaces ({names}): say which one is meant"
+        return Refusal(ErrorCode.INVALID_INPUT, message, ["namespace"])
+    return None
+
+
+async def _queue_evaluation(
+    session: AsyncSession, now: datetime, scope: Scope, ids: Sequence[str] | None, origin: jobs.Origin
+) -> str:
+    """Queues the segment job that the export waits for. Raises `Refusal` when it would run nothing."""
+    try:
+        return await segment_jobs.queue(session, now, scope, ids, origin=origin)
+    except Refusals as refusals:
+        raise Refusals([Refusal(one.code, one.message, ("evaluate_first",)) for one in refusals.refusals]) from None
+    except Refusal as refusal:
+        raise Refusal(refusal.code, refusal.message, ("evaluate_first",)) from None
+
+
+async def _write_audiences(
+    session: AsyncSession, scope: Scope, job_id: str, new: NewExport, audiences: Sequence[AudienceRow]
+) -> None:
+    rows = [
+        {
+            "organisation": scope.organisation,
+            "sandbox": scope.sandbox,
+            "job_id": job_id,
+            "audience_id": audience.id,
+            "place": place,
+            "namespace": audience.namespace,
+            "segment_id": audience.audience_id,
+            "status": list(asked.status),
+        }
+        for place, (asked, audience) in enumerate(zip(new.segments, audiences, strict=True))
+    ]
+    if rows:
+        await session.execute(insert(ExportJobAudienceRow), rows)

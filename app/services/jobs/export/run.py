@@ -1,0 +1,368 @@
+"""What a worker does with an export job: buckets to files that nobody sees, and all of them to batches at once."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.engine.evaluate import Cancelled
+from app.engine.export.batches import clear, land, refuse_contradictions, withdraw
+from app.engine.export.rows import Audience, Batch, BatchFile, Events, Export, Exported, Interval, What, Who
+from app.engine.members.membership import MembershipFiles
+from app.engine.people.profiles import open_snapshot, reopen
+from app.engine.pool import Stopped, in_threads
+from app.engine.store.lake import Lake, TenantLake
+from app.errors import ErrorCode, Refusal, Refusals
+from app.scope import Scope, Tenant
+from app.services import merge_policies
+from app.services.evaluation.expressions import data_sources
+from app.services.evaluation.heads import Heads, read_heads
+from app.services.evaluation.progress import Progress, span
+from app.services.jobs.export.input import (
+    STATUSES,
+    NewExport,
+    TimeRange,
+    events_from_json,
+    filter_from_json,
+    path_refusals,
+    split_event_fields,
+    split_fields,
+)
+from app.services.jobs.export.requests import policy_of
+from app.services.lists.rows import select_rows
+from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.job_runs import JobRun
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
+from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
+from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
+from app.storage.tenancy import within
+
+_JOBS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
+_ASKED: Any = ExportJobAudienceRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
+_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
+_SEGMENT_JOBS: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
+_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """An export as one attempt sees it: what the first attempt fixed."""
+
+    scope: Scope
+    lake: TenantLake
+    heads: Heads
+    export: Export
+    started: datetime
+
+
+async def run_export_job(job_run: JobRun, lake: Lake, threads: int) -> None:
+    """Runs a claimed export to its end, or as far as this attempt gets: finished buckets are kept for the next one."""
+    progress = Progress(job_run, threads)
+    await _refuse_failed_evaluation(job_run)
+    try:
+        state = await _prepare(job_run, lake, progress)
+    except Cancelled:
+        if job_run.cancelled():
+            await job_run.finish(JobStatus.CANCELLED)
+        return
+    snapshot = state.export.snapshot
+    done = await job_run.done_buckets()
+    progress.begin(snapshot.total_profiles, sum(row.profiles for row in done.values()))
+    if not job_run.job.committing:
+        waiting = [bucket for bucket in snapshot.buckets if bucket not in done]
+        try:
+            await _export(job_run, state, waiting, progress)
+        except Cancelled:
+            if job_run.cancelled():
+                await _cancel(job_run, state)
+            return
+    progress.end()
+    await _finish(job_run, state)
+
+
+async def tidy(database: Database, lake: Lake) -> None:
+    """Removes what ended exports have left behind, and takes back what a failed one had made visible.
+
+    A job that ends while nobody works on it leaves its files for this. Any process may do it, at any time.
+    """
+    left = await asyncio.to_thread(lake.exports)
+    async with database.session() as session:
+        # Ids are unique among all tenants: this reads across them, as the whole house is kept.
+        columns = (_JOBS.organisation, _JOBS.sandbox, _JOBS.id, _JOBS.status, _JOBS.destination_id, _JOBS.snapshot)
+        rows = await session.execute(select(*columns).where(_JOBS.id.in_(list(left))))
+        known = {row.id: row for row in rows}
+    for job_id, tenant_lake in left.items():
+        row = known.get(job_id)
+        if row is None:
+            await asyncio.to_thread(clear, tenant_lake, job_id)
+        elif row.status in FINAL:
+            if row.status != JobStatus.SUCCEEDED and row.snapshot is not None:
+                batches = [batch for batch, _ in row.snapshot["batches"]]
+                await asyncio.to_thread(withdraw, tenant_lake, row.destination_id, batches)
+            async with database.write() as session:
+                await _forget_buckets(session, Tenant(row.organisation, row.sandbox), job_id)
+            await asyncio.to_thread(clear, tenant_lake, job_id)
+
+
+# ---------------------------------------------------------------- before
+
+
+async def _refuse_failed_evaluation(job_run: JobRun) -> None:
+    """Raises `Refusals` unless the evaluation that the export asked for has given what it needs."""
+    job: ExportJobRow = job_run.job
+    if job.waits_for is None or job.snapshot is not None:
+        return
+    async with job_run.database.session() as session:
+        asked = within(select(_SEGMENT_JOBS.status), SegmentJobRow, job_run.tenant)
+        status = (await session.execute(asked.where(_SEGMENT_JOBS.id == job.waits_for))).scalar()
+        parts = within(select(_PARTS.definition_id, _PARTS.error), SegmentJobDefinitionRow, job_run.tenant)
+        rows = list(await session.execute(parts.where(_PARTS.job_id == job.waits_for)))
+    name = f"segment job {job.waits_for!r}, which the export asked for,"
+    if status != JobStatus.SUCCEEDED:
+        ended = "is gone" if status is None else f"has ended as {status}"
+        raise Refusal(ErrorCode.INVALID_STATE, f"the {name} {ended}: see its errors, then export again")
+    failed = [(row.definition_id, row.error["message"]) for row in rows if row.error is not None]
+    if failed:
+        raise Refusals(
+            [Refusal(ErrorCode.INVALID_STATE, f"the {name} could not evaluate {id_!r}: {why}") for id_, why in failed]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _AudienceRow:
+    """An audience as an export takes it, with the statuses that count."""
+
+    id: str
+    namespace: str
+    audience_id: str
+    status: list[str]
+
+
+async def _prepare(job_run: JobRun, lake: Lake, progress: Progress) -> _Run:
+    """The export over what its first attempt fixed, so that every attempt writes the same."""
+    job: ExportJobRow = job_run.job
+    scope, tenant = Scope(job.organisation, job.sandbox, user=job.created_by), lake.tenant(job_run.tenant)
+    pinned = job.snapshot if job.snapshot is not None else await _pin(job_run, scope, tenant, progress)
+    async with job_run.database.session() as session:
+        datasets = await data_sources(session, scope)
+        heads = await read_heads(session, scope, pinned["heads"], pinned["turn"], pinned["graphs"])
+    rule = rule_of(policy_from_json(job_run.tenant, pinned["merge_policy"]))
+    snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
+    audiences = tuple(
+        Audience(id_, namespace, name, frozenset(statuses)) for id_, namespace, name, statuses in pinned["audiences"]
+    )
+    batches = [Batch(id_, None if ids is None else frozenset(ids)) for id_, ids in pinned["batches"]]
+    new = _asked_for(job)
+    export = Export(snapshot, _who(new, audiences), _what(new), batches)
+    return _Run(scope, tenant, heads, export, datetime.fromisoformat(pinned["started"]))
+
+
+async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake, progress: Progress) -> dict[str, Any]:
+    """Fixes what the export reads and how its batches are called. Raises `Refusal` for what does not fit any more."""
+    job: ExportJobRow = job_run.job
+    new, now = _asked_for(job), job_run.clock()
+    async with job_run.database.session() as session:
+        datasets = await data_sources(session, scope)
+        found = await merge_policies.get_many(session, scope, [job.merge_policy_id])
+        policy = found.get(job.merge_policy_id) or policy_of(job)
+        heads = await read_heads(session, scope, now=now)
+        rows = await _audience_rows(session, scope, job, heads)
+    snapshot = await asyncio.to_thread(
+        open_snapshot, tenant, rule_of(policy), datasets, progress.view, progress.threads
+    )
+    if refusals := list(path_refusals(new, snapshot.schema)):
+        raise Refusals(refusals)
+    parts = [[row.id] for row in rows] if job.segment_per_batch else [None]
+    # Ids of one instant are in no order, and batches are listed by theirs.
+    batches = list(zip(sorted(new_id(now) for _ in parts), parts, strict=True))
+    pinned = {
+        "started": now.isoformat(),
+        "merge_policy": policy_as_json(policy),
+        "lake": snapshot.pinned,
+        "heads": {row.id: heads.runs[row.id] for row in rows if row.id in heads.runs},
+        "turn": heads.turn,
+        "graphs": {row.id: heads.graphs[row.id] for row in rows if row.id in heads.graphs},
+        "audiences": [[row.id, row.namespace, row.audience_id, row.status] for row in rows],
+        "batches": batches,
+    }
+    schema = Export(snapshot, Who(()), _what(new), []).schema
+    await asyncio.to_thread(refuse_contradictions, tenant, job.destination_id, schema)
+    await job_run.update(snapshot=pinned, merge_policy=pinned["merge_policy"], total_profiles=snapshot.total_profiles)
+    return pinned
+
+
+async def _audience_rows(session: AsyncSession, scope: Scope, job: ExportJobRow, heads: Heads) -> list[_AudienceRow]:
+    """The audiences asked for, in that order; when none was, all whose members are known."""
+    columns = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id)
+    present = within(select(*columns), AudienceRow, scope.tenant)
+    asked = select_rows(ExportJobAudienceRow, scope).where(_ASKED.job_id == job.id).order_by(_ASKED.place)
+    wanted = list(await session.execute(asked))
+    if not wanted:
+        known = [row for row in await session.execute(present) if row.id in heads.audiences]
+        return [_AudienceRow(row.id, row.namespace, row.audience_id, list(STATUSES)) for row in known]
+    ids = [one.audience_id for one in wanted]
+    there = {row.id for row in await session.execute(present.where(_AUDIENCES.id.in_(ids)))}
+    gone = [one.segment_id for one in wanted if one.audience_id not in there]
+    if gone:
+        names = ", ".join(map(repr, gone))
+        raise Refusal(ErrorCode.NOT_FOUND, f"{names} was deleted before the export began: export without it")
+    return [_AudienceRow(one.audience_id, one.namespace, one.segment_id, one.status) for one in wanted]
+
+
+def _asked_for(job: ExportJobRow) -> NewExport:
+    return NewExport(
+        destination_id=job.destination_id,
+        schema_name=job.schema_name,
+        fields=tuple(job.fields),
+        filter=filter_from_json(job.filter),
+        additional_fields=events_from_json(job.additional_fields),
+        segment_per_batch=job.segment_per_batch,
+    )
+
+
+def _who(new: NewExport, audiences: tuple[Audience, ...]) -> Who:
+    filter = new.filter
+    if filter is None:
+        return Who(audiences)
+    return Who(
+        audiences,
+        members_only=bool(filter.segments),
+        qualified=_interval(filter.segment_qualification_time),
+        ingested_since=filter.from_ingest_timestamp,
+        # Members are asked for by name, and so are written with or without a record.
+        with_record=not filter.segments and not filter.empty_profiles,
+    )
+
+
+def _what(new: NewExport) -> What:
+    asked = new.additional_fields
+    events = None if asked is None else Events(split_event_fields(asked), _interval(asked.ingested))
+    return What(split_fields(new), events)
+
+
+def _interval(range: TimeRange) -> Interval:
+    return Interval(range.start, range.end)
+
+
+# ---------------------------------------------------------------- between
+
+
+async def _export(job_run: JobRun, state: _Run, waiting: Iterable[int], progress: Progress) -> None:
+    """Each bucket is written as files that count once its row, which is fenced, is committed."""
+    memberships = MembershipFiles(state.lake)
+    folder = state.lake.export(job_run.job.id)
+    loop = asyncio.get_running_loop()
+    audiences = [one.id for one in state.export.who.audiences]
+    graph = state.export.snapshot.graph_version
+    members = await asyncio.to_thread(state.heads.people, memberships, audiences, graph)
+
+    def work(bucket: int, _stopped: Stopped) -> Exported:
+        return state.export.bucket(bucket, members.read(bucket), folder, job_run.token)
+
+    def finished(found: Exported) -> None:
+        counts = {
+            "people": found.people,
+            "by_namespace": dict(found.by_namespace),
+            "files": {batch: asdict(file) for batch, file in found.files.items()},
+        }
+        recording = job_run.record_bucket(found.bucket, "", found.looked_at, counts)
+        asyncio.run_coroutine_threadsafe(recording, loop).result()
+        progress.add(found.looked_at)
+
+    await asyncio.to_thread(
+        in_threads, work, waiting, finished=finished, cancelled=job_run.interrupted, threads=progress.threads
+    )
+
+
+# ---------------------------------------------------------------- after
+
+
+async def _cancel(job_run: JobRun, state: _Run) -> None:
+    await job_run.finish(JobStatus.CANCELLED)
+    await asyncio.to_thread(clear, state.lake, job_run.job.id)
+
+
+async def _finish(job_run: JobRun, state: _Run) -> None:
+    """Makes the batches visible, and then says so. From the first of them on, the export can only succeed."""
+    job: ExportJobRow = job_run.job
+    done = (await job_run.done_buckets()).values()
+    files = _files(done, state.export.batches)
+    await asyncio.to_thread(refuse_contradictions, state.lake, job.destination_id, state.export.schema)
+    await job_run.update(committing=True)
+    if job_run.cancelled():
+        await _cancel(job_run, state)
+        return
+    for batch in state.export.batches:
+        schema = state.export.schema
+        await asyncio.to_thread(land, state.lake, job.destination_id, job.id, batch.id, schema, files[batch.id])
+    now = job_run.clock()
+    by_namespace: Counter[str] = Counter()
+    for row in done:
+        by_namespace.update(row.counts["by_namespace"])
+    metrics = {
+        "total_time": span(job.started_at or now, now),
+        "profile_export_time": span(state.started, now),
+        "total_exported_profiles": sum(row.counts["people"] for row in done),
+        "exported_profiles_by_namespace": dict(by_namespace),
+    }
+
+    async def publish(session: AsyncSession) -> None:
+        await _write_batches(session, job_run, state, files, now)
+        await _forget_buckets(session, job_run.tenant, job.id)
+
+    await job_run.finish(JobStatus.SUCCEEDED, metrics=metrics, write=publish)
+    await asyncio.to_thread(clear, state.lake, job.id)
+
+
+def _files(done: Iterable[JobBucketRow], batches: Iterable[Batch]) -> dict[str, list[BatchFile]]:
+    """The files of each batch."""
+    found: dict[str, list[BatchFile]] = {batch.id: [] for batch in batches}
+    for row in done:
+        for batch, file in row.counts["files"].items():
+            found[batch].append(BatchFile(**file))
+    return found
+
+
+async def _write_batches(
+    session: AsyncSession, job_run: JobRun, state: _Run, files: Mapping[str, list[BatchFile]], now: datetime
+) -> None:
+    job: ExportJobRow = job_run.job
+    names = {one.id: one.audience_id for one in state.export.audiences}
+    asked = [one.audience_id for one in state.export.who.audiences] if state.export.who.members_only else []
+    rows = [
+        {
+            "organisation": job.organisation,
+            "sandbox": job.sandbox,
+            "id": batch.id,
+            "dataset_id": job.destination_id,
+            "status": "ACTIVE",
+            "row_count": sum(file.rows for file in files[batch.id]),
+            "bytes": sum(file.bytes for file in files[batch.id]),
+            "rejected_rows": 0,
+            "segment_ids": asked if batch.audiences is None else [names[id_] for id_ in batch.audiences],
+            "job_id": job.id,
+            "created_by": job.created_by,
+            "created_at": now,
+        }
+        for batch in state.export.batches
+    ]
+    await session.execute(insert(BatchRow), rows)
+    grown = within(update(DatasetRow), DatasetRow, job_run.tenant).where(_DATASETS.id == job.destination_id)
+    more = sum(file.rows for some in files.values() for file in some)
+    await session.execute(grown.values(row_count=_DATASETS.row_count + more, updated_at=now))
+
+
+async def _forget_buckets(session: AsyncSession, tenant: Tenant, job_id: str) -> None:
+    rows = within(delete(JobBucketRow), JobBucketRow, tenant)
+    await session.execute(rows.where(_BUCKETS.job_id == job_id))

@@ -1,0 +1,244 @@
+"""Previews: expressions tried on a sample, watched, cancelled and cleared away; `preview_runs` does the reading."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from itertools import takewhile
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.engine.members.membership import MembershipFiles
+from app.engine.people.profiles import Key, MergeRule, Person
+from app.engine.run.sampling import Estimate, estimate
+from app.engine.store.lake import Lake
+from app.errors import ErrorCode, ExpressionRefused, Refusal
+from app.pql.check.checker import Checked
+from app.scope import Scope, Tenant
+from app.services import merge_policies
+from app.services.evaluation.expressions import ExpressionFormat, as_text, read_segments, require, vocabulary
+from app.services.evaluation.heads import read_heads
+from app.services.jobs import shared as jobs
+from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
+from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.people.profiles import ProfileReader, Who
+from app.storage.changes import Changes, append_update
+from app.storage.claims import cancel_now
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobStatus, JobUpdateRow
+from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.previews import PreviewRow
+from app.storage.tenancy import within
+
+KIND = "PREVIEW"
+MOST_UNDER_WAY = 100
+"""Previews of a sandbox that have not ended; who types faster than they are read cancels the ones of no more use."""
+STATES = {
+    JobStatus.NEW: "NEW",
+    JobStatus.QUEUED: "NEW",
+    JobStatus.PROCESSING: "RUNNING",
+    JobStatus.CANCELLING: "RUNNING",
+    JobStatus.SUCCEEDED: "RESULT_READY",
+    JobStatus.FAILED: "FAILED",
+    JobStatus.CANCELLED: "CANCELLED",
+}
+"""The state of a preview by the status of its row."""
+
+_PREVIEWS: Any = PreviewRow.__table__.c  # type: ignore[attr-defined]
+_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
+_UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
+_PLACE = "SAMPLE"
+
+
+@dataclass(frozen=True, slots=True)
+class NewPreview:
+    """`graph_type` PDG stitches people even where the merge policy does not; NONE does as the policy says."""
+
+    expression: str
+    format: ExpressionFormat = ExpressionFormat.PQL_TEXT
+    merge_policy_id: str | None = None
+    graph_type: str = "NONE"
+    exclude_opt_out: bool = True
+
+
+async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewPreview) -> PreviewRow:
+    """Queues a preview. Raises `ExpressionRefused`, and `Refusal` for an unknown merge policy and for too many."""
+    policy = await merge_policies.choose(database, clock, scope, new.merge_policy_id)
+    text = await _accept(database, lake, clock, scope, new)
+    now = clock()
+    async with database.write(scope.tenant) as session:
+        await _refuse_too_many(session, scope)
+        row = PreviewRow(
+            **jobs.new_columns(scope, now, new_id(now)),
+            expression=text,
+            merge_policy=merge_policies.policy_as_json(policy),
+            graph_type="PDG" if "PDG" in (new.graph_type, policy.identity_graph) else "NONE",
+            exclude_opt_out=new.exclude_opt_out,
+        )
+        session.add(row)
+        await append_update(session, row, KIND)
+        return (await get_many(session, scope, [row.id]))[row.id]
+
+
+async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> PreviewRow:
+    """Ends a preview at once; a cancelled one is returned as it is. Raises `Refusal` for an unknown or ended one."""
+    async with database.write(scope.tenant) as session:
+        row = (await get_many(session, scope, [id])).get(id)
+        if row is None:
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no preview {id!r} in this sandbox", ("id",))
+        if row.status in {JobStatus.SUCCEEDED, JobStatus.FAILED}:
+            ended = "has its result" if row.status == JobStatus.SUCCEEDED else "has failed"
+            raise Refusal(ErrorCode.INVALID_STATE, f"the preview {ended} and cannot be cancelled any more", ("id",))
+        await cancel_now(session, scope.tenant, id, clock(), KIND)
+        return (await get_many(session, scope, [id]))[id]
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, PreviewRow]:
+    return await get_rows(session, PreviewRow, scope, ids)
+
+
+def watch(
+    database: Database, changes: Changes, scope: Scope, id: str, after: int | None = None
+) -> AsyncGenerator[PreviewRow, None]:
+    """The present state, then each later one by `sequence`, until a final one; `after` resumes. See `jobs.watch`."""
+    return jobs.watch(database, changes, scope, KIND, id, after)
+
+
+def figures(row: PreviewRow) -> Estimate | None:
+    """The estimate of one state of a preview; None while nothing has been read."""
+    if not row.rows_to_read and row.status != JobStatus.SUCCEEDED:
+        return None
+    return estimate(row.total_profiles, row.profiles_read, row.profiles_matched)
+
+
+def policy_of(row: PreviewRow) -> MergePolicyRow:
+    """The merge policy as it was when the preview was made."""
+    return merge_policies.policy_from_json(Tenant(row.organisation, row.sandbox), row.merge_policy)
+
+
+def rule_of(row: PreviewRow) -> MergeRule:
+    """A policy's view of stitched people is one of its own where the policy itself does not stitch."""
+    rule = merge_policies.rule_of(policy_of(row))
+    if rule.identity_graph == row.graph_type:
+        return rule
+    return replace(rule, id=f"{rule.id}+pdg", identity_graph="PDG")
+
+
+# ---------------------------------------------------------------- who was found
+
+
+async def read_buckets(
+    session: AsyncSession, scope: Scope, rows: Iterable[PreviewRow]
+) -> dict[str, list[JobBucketRow]]:
+    """The buckets that have been read of each preview, in the order of its sample, up to the first that is missing."""
+    orders = {row.id: (row.snapshot or {}).get("order", ()) for row in rows}
+    done: dict[str, dict[int, JobBucketRow]] = {id: {} for id in orders}
+    for found in await session.execute(select_rows(JobBucketRow, scope).where(_BUCKETS.job_id.in_(list(orders)))):
+        done[found.job_id][found.bucket] = as_row(JobBucketRow, found)
+    return {
+        id: [done[id][bucket] for bucket in takewhile(done[id].__contains__, order)] for id, order in orders.items()
+    }
+
+
+async def people_page(
+    lake: Lake, scope: Scope, reader: ProfileReader, read: Sequence[JobBucketRow], request: PageRequest
+) -> Slice[tuple[Who, Person]]:
+    """Those of the sample who qualify, by the order of its buckets and the ordinal: an order that stays while the list
+    grows. Forward only. People are shown as they are now; those who are gone since are left out."""
+    place = _place(request)
+    files = MembershipFiles(lake.tenant(scope.tenant))
+    keys, more = await asyncio.to_thread(_page, files, read, place, request.limit)
+    found = dict(zip(keys, await reader.people_at(list(keys.values())), strict=True))
+    people = await reader.people(list(found.values())) if found else {}
+    items = {cursor: (who, people[who]) for cursor, who in found.items() if who in people}
+    return slice_of(items, request, has_next=more, behind=place is not None)
+
+
+def people_count(read: Iterable[JobBucketRow]) -> int:
+    """The length of that list so far."""
+    return sum(bucket.counts["members"] for bucket in read)
+
+
+def _page(
+    files: MembershipFiles, read: Sequence[JobBucketRow], after: Key | None, limit: int
+) -> tuple[dict[str, Key], bool]:
+    """Keys by cursor, and whether there are more. A cursor has the position of the bucket, and the ordinal."""
+    found: dict[str, Key] = {}
+    for position, row in enumerate(read):
+        if (after is not None and position < after[0]) or not row.counts["members"]:
+            continue
+        members = files.read(row.job_id, row.bucket, row.file)[row.job_id].members
+        if after is not None and position == after[0]:
+            members.remove_range(0, after[1] + 1)
+        room = limit - len(found)
+        found |= {encode_cursor(_PLACE, (position, ordinal)): (row.bucket, ordinal) for ordinal in members[:room]}
+        if len(members) > room:
+            return found, True
+    return found, False
+
+
+def _place(request: PageRequest) -> Key | None:
+    if request.cursor is None:
+        return None
+    place = decode_cursor(_PLACE, request.cursor, "after")
+    if [type(value) for value in place] != [int, int] or min(place) < 0 or max(place) >= 1 << 32:
+        message = f"{request.cursor!r} is not a cursor: send back one that a page of this list gave"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("after",))
+    return int(place[0]), int(place[1])
+
+
+# ---------------------------------------------------------------- keeping house
+
+
+async def clean(database: Database, lake: Lake, clock: Clock, keep: timedelta) -> None:
+    """Deletes, in every sandbox, the previews that ended so long ago, with all that belongs to them."""
+    old = select(_PREVIEWS.organisation, _PREVIEWS.sandbox, _PREVIEWS.id).where(
+        _PREVIEWS.status.in_(FINAL), _PREVIEWS.finished_at < clock() - keep
+    )
+    while True:
+        async with database.session() as session:
+            gone = [(Tenant(row.organisation, row.sandbox), row.id) for row in await session.execute(old.limit(100))]
+        if not gone:
+            return
+        for tenant, id in gone:
+            async with database.write(tenant) as session:
+                for table, column in (
+                    (JobBucketRow, _BUCKETS.job_id),
+                    (JobUpdateRow, _UPDATES.job_id),
+                    (PreviewRow, _PREVIEWS.id),
+                ):
+                    await session.execute(within(delete(table), table, tenant).where(column == id))
+            await asyncio.to_thread(MembershipFiles(lake.tenant(tenant)).remove, id)
+
+
+# ---------------------------------------------------------------- inside
+
+
+async def _accept(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewPreview) -> str:
+    """The expression as text, which fits the data and refers to segments that have members to look up."""
+    words = await vocabulary(database, lake, scope)
+    try:
+        checked: Checked = await asyncio.to_thread(words.check, new.expression, new.format)
+        text = as_text(new.expression, new.format)
+    except ExpressionRefused as refused:
+        raise ExpressionRefused(refused.diagnostics, ("expression",)) from None
+    require(checked, ("expression",))
+    async with database.session() as session:
+        heads, segments = await read_heads(session, scope, now=clock()), await read_segments(session, scope)
+    if missing := sorted(checked.references - heads.audiences - segments.external):
+        names = ", ".join(f"{words.segments[id]!r} ({id})" for id in missing)
+        message = f"{names} has never been evaluated, so nobody is known to be in it: run a segment job of it first"
+        raise Refusal(ErrorCode.INVALID_STATE, message, ("expression",))
+    return text
+
+
+async def _refuse_too_many(session: AsyncSession, scope: Scope) -> None:
+    counted = within(select(func.count()).select_from(PreviewRow), PreviewRow, scope.tenant)
+    under_way = (await session.execute(counted.where(_PREVIEWS.status.in_(WAITING | RUNNING)))).scalar_one()
+    if under_way >= MOST_UNDER_WAY:
+        message = f"{under_way} previews of this sandbox have not ended: cancel those of no more use, or wait for them"
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)

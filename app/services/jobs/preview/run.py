@@ -1,0 +1,217 @@
+"""What a worker does with a preview: a sample to read bucket by bucket, and figures after each of them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.engine.evaluate import EvaluationError
+from app.engine.members.membership import MembershipFiles
+from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot, reopen
+from app.engine.plan.plan import Plan
+from app.engine.run.buckets import BucketResult, Cancelled, run
+from app.engine.run.sampling import draw
+from app.engine.store.lake import Lake
+from app.errors import ErrorCode, Refusal
+from app.pql.check.checker import check
+from app.pql.consent import with_consent
+from app.pql.core import Builder, Node
+from app.scope import Scope
+from app.services.evaluation.expressions import Segments, data_sources, read_segments
+from app.services.evaluation.heads import Heads, read_heads
+from app.services.evaluation.progress import Progress
+from app.services.jobs.preview.requests import rule_of
+from app.services.lists.rows import select_rows
+from app.storage.claims import change_job
+from app.storage.ids import new_id
+from app.storage.job_runs import JobRun
+from app.storage.tables.jobs import JobPhase, JobStatus
+from app.storage.tables.previews import PreviewRow, PreviewSampleRow
+from app.storage.tenancy import within
+
+MOST_MOVED = 0.05
+"""The sample is drawn anew when the number of profiles has changed by a larger part than this since."""
+
+_SAMPLES: Any = PreviewSampleRow.__table__.c  # type: ignore[attr-defined]
+
+
+class _Failed(Exception):
+    """The expression cannot be evaluated."""
+
+    def __init__(self, error: EvaluationError) -> None:
+        super().__init__(error.message)
+        self.error = {"code": error.code, "message": error.message}
+
+
+@dataclass(slots=True)
+class _Run:
+    """A preview as one attempt sees it; `found` are the results of the buckets that are recorded."""
+
+    job_run: JobRun
+    progress: Progress
+    snapshot: Snapshot
+    evaluated_at: datetime
+    heads: Heads
+    segments: Segments
+    order: list[int]
+    rows_to_read: int
+    found: dict[int, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def tell(self) -> None:
+        """Notes what the recorded buckets add up to."""
+        read, matched, namespaces = 0, 0, Counter[str]()
+        for profiles, counts in self.found.values():
+            read, matched = read + profiles, matched + counts["members"]
+            namespaces.update(counts["by_namespace"])
+        self.job_run.progress(
+            JobPhase.EVALUATING,
+            self.progress.reached(read / self.rows_to_read if self.rows_to_read else 1.0),
+            read,
+            self.snapshot.total_profiles,
+            profiles_matched=matched,
+            by_namespace=dict(namespaces),
+        )
+
+
+async def run_preview(job_run: JobRun, lake: Lake, threads: int) -> None:
+    """Runs a claimed preview to its end, or as far as this attempt gets: what is read is kept for the next one."""
+    progress = Progress(job_run, threads)
+    try:
+        state = await _prepare(job_run, lake, progress)
+    except Cancelled:
+        return
+    condition = _condition(job_run.job, state)
+    for bucket, row in (await job_run.done_buckets()).items():
+        state.found[bucket] = row.profiles, row.counts
+    state.tell()
+    try:
+        await _evaluate(state, lake, condition)
+    except Cancelled:
+        return
+    except _Failed as failed:
+        await job_run.finish(JobStatus.FAILED, errors=[failed.error])
+        return
+    await job_run.finish(JobStatus.SUCCEEDED)
+
+
+async def _prepare(job_run: JobRun, lake: Lake, progress: Progress) -> _Run:
+    """Fixes what the preview reads, in its first attempt; a later attempt takes it as it is."""
+    preview: PreviewRow = job_run.job
+    scope, tenant = Scope(preview.organisation, preview.sandbox, user=preview.created_by), lake.tenant(job_run.tenant)
+    rule, pinned = rule_of(preview), preview.snapshot
+    async with job_run.database.session() as session:
+        datasets = await data_sources(session, scope)
+        pins = () if pinned is None else (pinned["heads"], pinned["turn"], pinned["graphs"])
+        heads = await read_heads(session, scope, *pins, now=job_run.clock())
+        segments = await read_segments(session, scope)
+    if pinned is not None:
+        snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
+    else:
+        snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, datasets, progress.view, progress.threads)
+        pinned = await _draw(job_run, scope, rule, snapshot, heads)
+    evaluated_at, rows = datetime.fromisoformat(pinned["evaluated_at"]), pinned["rows_to_read"]
+    return _Run(job_run, progress, snapshot, evaluated_at, heads, segments, pinned["order"], rows)
+
+
+async def _draw(job_run: JobRun, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads) -> dict[str, Any]:
+    """Chooses the buckets and notes all that a later attempt is to read again."""
+    evaluated_at, people = job_run.clock(), snapshot.people_by_bucket
+    pinned: dict[str, Any] = {
+        "evaluated_at": evaluated_at.isoformat(),
+        "lake": snapshot.pinned,
+        "heads": dict(heads.runs),
+        "turn": heads.turn,
+        "graphs": dict(heads.graphs),
+    }
+
+    async def write(session: AsyncSession) -> None:
+        seed = await sample_seed(session, scope, rule, snapshot.total_profiles, evaluated_at)
+        order = draw(seed, people)
+        pinned.update(order=order, rows_to_read=sum(people[bucket] for bucket in order))
+        await change_job(
+            session,
+            job_run.claim,
+            evaluated_at,
+            snapshot=pinned,
+            evaluated_at=evaluated_at,
+            total_profiles=snapshot.total_profiles,
+            rows_to_read=pinned["rows_to_read"],
+        )
+
+    await job_run.write(write)
+    return pinned
+
+
+async def sample_seed(session: AsyncSession, scope: Scope, rule: MergeRule, total: int, now: datetime) -> str:
+    """The seed of the sample that previews of this rule share: a new one when there are many more people, or fewer."""
+    policy_id = rule.id.removesuffix("+pdg")
+    key = {"merge_policy_id": policy_id, "graph_type": rule.identity_graph}
+    same = [_SAMPLES[name] == value for name, value in key.items()]
+    kept = (await session.execute(select_rows(PreviewSampleRow, scope).where(*same))).first()
+    if kept is not None and abs(total - kept.total_profiles) <= MOST_MOVED * kept.total_profiles:
+        return str(kept.seed)
+    drawn = {"seed": new_id(now), "total_profiles": total, "drawn_at": now}
+    if kept is not None:
+        change = within(update(PreviewSampleRow), PreviewSampleRow, scope.tenant)
+        await session.execute(change.where(*same).values(**drawn))
+    else:
+        tenant = {"organisation": scope.organisation, "sandbox": scope.sandbox}
+        await session.execute(insert(PreviewSampleRow).values(**tenant, **key, **drawn))
+    return str(drawn["seed"])
+
+
+def _condition(preview: PreviewRow, state: _Run) -> Node:
+    """Raises `Refusal` when the data have changed so that the expression no longer fits them."""
+    builder, schema = Builder(), state.snapshot.schema
+    known, aliases = state.heads.audiences | state.segments.external, state.segments.aliases
+    checked = check(preview.expression, schema, segments=known, aliases=aliases, builder=builder)
+    if checked.condition is None:
+        first = next(iter(checked.diagnostics))
+        message = f"line {first.line}, column {first.column}: {first.message}; that was otherwise when the preview was "
+        raise Refusal(ErrorCode.INVALID_EXPRESSION, message + "made: change the expression and preview it again")
+    return with_consent(checked.condition, schema, builder) if preview.exclude_opt_out else checked.condition
+
+
+async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
+    """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
+    job_run, loop = state.job_run, asyncio.get_running_loop()
+    id = job_run.job.id
+    files = MembershipFiles(lake.tenant(job_run.tenant))
+
+    def finished(result: BucketResult) -> None:
+        if id in result.errors:
+            raise _Failed(result.errors[id])
+        name = files.write(id, result.bucket, job_run.token, result.memberships)
+        counted = result.counts[id]
+        counts = {"members": counted.members, "by_namespace": dict(counted.by_namespace)}
+
+        def note() -> None:
+            state.found[result.bucket] = result.profiles, counts
+            state.tell()
+
+        recorded: Future[None] = asyncio.run_coroutine_threadsafe(
+            job_run.record_bucket(result.bucket, name, result.profiles, counts, note), loop
+        )
+        recorded.result()
+
+    plan, graph = Plan({id: condition}), state.snapshot.graph_version
+    segments = await asyncio.to_thread(state.heads.people, files, plan.references, graph)
+    await asyncio.to_thread(
+        run,
+        plan,
+        state.snapshot,
+        [bucket for bucket in state.order if bucket not in state.found],
+        now=state.evaluated_at,
+        stored=lambda audience, bucket: segments.read(bucket).get(audience),
+        previous=lambda bucket: {},
+        versions={id: 1},
+        finished=finished,
+        cancelled=job_run.interrupted,
+        threads=state.progress.threads,
+    )

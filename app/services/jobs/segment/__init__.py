@@ -1,0 +1,1 @@
+"""Segment jobs: request, prepare, run, publish."""

@@ -1,0 +1,232 @@
+"""What becomes of a segment job's buckets: counts added up, and memberships made the newest; evaluates nothing.
+
+The changes of a run are those between its members and the members that it replaces. When another run has been
+published since the job began, its changes are counted once more, against that one, before it is published itself.
+Who was streamed in or out since then is no change of this run: the batches that it has not seen are streamed once more
+onto its result.
+"""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.engine.members.membership import BucketCounts, MembershipFiles, counts, next_membership
+from app.engine.run.buckets import BucketResult
+from app.engine.store.lake import Lake
+from app.services.audiences.reads import tell
+from app.services.evaluation.heads import Heads, head_runs, read_heads
+from app.services.jobs.segment.prepare import Run
+from app.services.streaming.turn import heads_change
+from app.storage.job_runs import JobRun
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.jobs import JobBucketRow, JobStatus
+from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
+from app.storage.tenancy import within
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
+
+_NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
+
+
+def counted(result: BucketResult) -> dict[str, Any]:
+    """The counts and errors of a bucket as JSON values."""
+    return {
+        "counts": {id_: _numbers(one) for id_, one in result.counts.items()},
+        "errors": {id_: {"code": error.code, "message": error.message} for id_, error in result.errors.items()},
+    }
+
+
+def _numbers(counts: BucketCounts) -> dict[str, Any]:
+    return {**{name: getattr(counts, name) for name in _NOBODY}, "by_namespace": dict(counts.by_namespace)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """A finished bucket, and whether it is still as its row tells."""
+
+    file: str
+    counts: Mapping[str, Any]
+    changed: bool = False
+
+
+class _HeadsMoved(Exception):
+    """Another run was published meanwhile."""
+
+
+async def finish(job_run: JobRun, lake: Lake, run: Run) -> None:
+    """Adds up the buckets and, in one transaction, makes the run the newest of every definition that it finished."""
+    rows = await job_run.done_buckets()
+    buckets = {number: _Bucket(row.file, row.counts) for number, row in rows.items()}
+    for row in rows.values():
+        run.fail({id_: error for id_, error in row.counts["errors"].items() if id_ not in run.errors})
+    against = run.heads
+    for rounds in itertools.count(1):
+        heads, publishable = await _present_heads(job_run, run)
+        moved = {id_ for id_ in publishable if heads.runs.get(id_) != against.runs.get(id_)}
+        if moved:
+            name = f"{job_run.token}-{rounds}"
+            buckets = await asyncio.to_thread(_recounted, lake, job_run, run, heads, moved, buckets, name)
+        against = heads
+        try:
+            await _publish(job_run, run, heads, publishable, buckets)
+        except _HeadsMoved:
+            continue
+        break
+
+
+async def _present_heads(job_run: JobRun, run: Run) -> tuple[Heads, set[str]]:
+    """The heads as they are now, and the definitions that this run is to be the head of.
+
+    A job that began earlier and ends later does not replace what a newer one found.
+    """
+    async with job_run.database.session() as session:
+        heads = await read_heads(session, run.scope)
+        good = {id_ for id_ in run.parts if id_ not in run.errors}
+        ran = await _evaluated_at(session, run, {heads.runs[id_] for id_ in good if id_ in heads.runs})
+    return heads, {id_ for id_ in good if ran.get(heads.runs.get(id_, ""), run.evaluated_at) <= run.evaluated_at}
+
+
+def _recounted(
+    lake: Lake,
+    job_run: JobRun,
+    run: Run,
+    heads: Heads,
+    moved: Collection[str],
+    buckets: Mapping[int, _Bucket],
+    attempt: str,
+) -> dict[int, _Bucket]:
+    """The buckets with the changes of some definitions counted against other heads; each gets a new file."""
+    files = MembershipFiles(lake.tenant(job_run.tenant))
+    mending = replace(files, mending=True)
+    before = {
+        policy: heads.people(mending, [id_ for id_ in moved if run.parts[id_].merge_policy_id == policy], graph)
+        for policy, graph in {(run.parts[id_].merge_policy_id, run.graph_of(id_)) for id_ in moved}
+    }
+    found: dict[int, _Bucket] = {}
+    for number, bucket in buckets.items():
+        memberships = files.read(job_run.job.id, number, bucket.file)
+        numbers = dict(bucket.counts["counts"])
+        for id_ in moved & memberships.keys():
+            mine, policy = memberships[id_], run.parts[id_].merge_policy_id
+            previous = before[policy].read(number).get(id_)
+            memberships[id_] = next_membership(previous, id_, mine.members, mine.version, run.evaluated_at)
+            numbers[id_] = _numbers(counts(memberships[id_], run.snapshots[policy].namespaces(number)))
+        name = files.write(job_run.job.id, number, attempt, list(memberships.values()))
+        found[number] = _Bucket(name, {**bucket.counts, "counts": numbers}, changed=True)
+    return found
+
+
+# ---------------------------------------------------------------- publishing
+
+
+async def _publish(
+    job_run: JobRun,
+    run: Run,
+    heads: Heads,
+    publishable: Collection[str],
+    buckets: Mapping[int, _Bucket],
+) -> None:
+    """Raises `_HeadsMoved`, with nothing changed, when the heads are no longer those given."""
+    now = job_run.clock()
+    totals: dict[str, Counter[str]] = {id_: Counter(_NOBODY) for id_ in run.parts}
+    namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in run.parts}
+    for bucket in buckets.values():
+        for id_, numbers in bucket.counts["counts"].items():
+            namespaces[id_].update(numbers["by_namespace"])
+            totals[id_].update({name: numbers[name] for name in _NOBODY})
+
+    async def write(session: AsyncSession) -> None:
+        await heads_change(session, run.scope, [snapshot.pinned for snapshot in run.snapshots.values()])
+        # Whoever publishes any of them waits here, and then finds the heads moved.
+        mine = within(select(_AUDIENCES.id), AudienceRow, job_run.tenant).where(_AUDIENCES.id.in_(sorted(publishable)))
+        await session.execute(mine.order_by(_AUDIENCES.id).with_for_update())
+        present = await head_runs(session, run.scope)
+        if any(present.get(id_) != heads.runs.get(id_) for id_ in publishable):
+            raise _HeadsMoved
+        for number, bucket in buckets.items():
+            if bucket.changed:
+                await _write_bucket(session, job_run, number, bucket)
+        for id_ in run.parts:
+            await _write_result(session, job_run, id_, totals[id_], namespaces[id_], run.errors.get(id_))
+        for id_ in sorted(publishable):
+            await _write_head(session, job_run, run, id_, totals[id_]["members"], dict(namespaces[id_]), now)
+
+    errors = [{**error, "definition_id": id_} for id_, error in sorted(run.errors.items())]
+    status = JobStatus.SUCCEEDED if run.errors.keys() < run.parts.keys() else JobStatus.FAILED
+    await job_run.finish(status, errors=errors, metrics=_metrics(job_run, run, now), write=write)
+
+
+def _metrics(job_run: JobRun, run: Run, now: datetime) -> dict[str, Any]:
+    profiles = run.profiles_by_policy()
+    return {
+        "total_time": _span(job_run.job.started_at or now, now),
+        "profile_segmentation_time": _span(run.evaluated_at, now),
+        "total_profiles": sum(profiles.values()),
+        "total_profiles_by_merge_policy": profiles,
+    }
+
+
+def _span(start: datetime, end: datetime) -> dict[str, Any]:
+    milliseconds = round((end - start).total_seconds() * 1000)
+    return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}
+
+
+async def _write_bucket(session: AsyncSession, job_run: JobRun, number: int, bucket: _Bucket) -> None:
+    change = within(update(JobBucketRow), JobBucketRow, job_run.tenant)
+    mine = change.where(_BUCKETS.job_id == job_run.job.id, _BUCKETS.bucket == number)
+    await session.execute(mine.values(file=bucket.file, counts=dict(bucket.counts)))
+
+
+async def _write_result(
+    session: AsyncSession,
+    job_run: JobRun,
+    id_: str,
+    totals: Counter[str],
+    namespaces: Counter[str],
+    error: dict[str, str] | None,
+) -> None:
+    values: dict[str, Any] = {"error": error}
+    if error is None:
+        statuses = {name.upper(): totals[name] for name in ("realized", "existing", "exited")}
+        values |= {"profile_count": totals["members"], "by_status": statuses, "by_namespace": dict(namespaces)}
+    change = within(update(SegmentJobDefinitionRow), SegmentJobDefinitionRow, job_run.tenant)
+    mine = change.where(_PARTS.job_id == job_run.job.id, _PARTS.definition_id == id_)
+    await session.execute(mine.values(**values))
+
+
+async def _write_head(
+    session: AsyncSession,
+    job_run: JobRun,
+    run: Run,
+    id_: str,
+    members: int,
+    by_namespace: dict[str, int],
+    now: datetime,
+) -> None:
+    audience = within(update(AudienceRow), AudienceRow, job_run.tenant).where(_AUDIENCES.id == id_)
+    await session.execute(
+        audience.values(
+            membership_run_id=job_run.job.id,
+            membership_graph=run.graph_of(id_),
+            total_profiles=members,
+            by_namespace=by_namespace,
+            metrics_updated_at=now,
+            metrics_job_id=job_run.job.id,
+        )
+    )
+    await tell(session, run.scope, id_)
+
+
+async def _evaluated_at(session: AsyncSession, run: Run, run_ids: Collection[str]) -> dict[str, datetime]:
+    jobs: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
+    statement = within(select(jobs.id, jobs.evaluated_at), SegmentJobRow, run.scope.tenant)
+    return {row.id: row.evaluated_at for row in await session.execute(statement.where(jobs.id.in_(sorted(run_ids))))}

@@ -1,0 +1,275 @@
+"""Segment jobs: created, listed and cancelled here; `segment_runs` does what a worker does with one."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.errors import ErrorCode, Refusal, Refusals
+from app.scope import Scope, Tenant
+from app.services import merge_policies
+from app.services.jobs import shared as jobs
+from app.services.lists.filters import OrderBy
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
+from app.services.lists.rows import as_row, get_rows, select_rows
+from app.storage.changes import append_update
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
+from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
+from app.storage.tenancy import within
+
+MOST_IDS = 1_500
+"""More definitions than this are asked for as all of them (segmentation-service.md, "Segment jobs")."""
+
+KIND = "SEGMENT"
+
+_JOBS: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
+_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+_BY_DEFINITION = Order("NEWEST", (Key(_PARTS.created_at, descending=True), Key(_PARTS.job_id, descending=True)))
+_SEGMENTS = Order("DEFINITION", (Key(_PARTS.definition_id),))
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentJobFilter(jobs.JobFilter):
+    segment_id: str | None = None
+
+
+async def create(
+    database: Database,
+    clock: Clock,
+    scope: Scope,
+    definition_ids: Sequence[str] | None = None,
+    all_definitions: bool = False,
+    idempotency_key: str | None = None,
+    origin: jobs.Origin = jobs.API,
+) -> SegmentJobRow:
+    """Queues a job. The same `idempotency_key` within 24 hours gives the same job. Raises `Refusal`."""
+    refuse_misfits(definition_ids, all_definitions)
+    now = clock()
+    async with database.write(scope.tenant) as session:
+        if idempotency_key is not None:
+            known = await jobs.by_key(session, scope, KIND, idempotency_key, now)
+            if known is not None:
+                return _job(known)
+        id_ = await queue(session, now, scope, definition_ids, idempotency_key, origin)
+        return (await get_many(session, scope, [id_]))[id_]
+
+
+def refuse_misfits(definition_ids: Sequence[str] | None, all_definitions: bool) -> None:
+    """Raises `Refusal` unless it is said exactly once what to run, and not too much."""
+    if all_definitions == (definition_ids is not None):
+        message = "a job runs either `definitionIds` or `allDefinitions: true`: give one of the two"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("definition_ids",))
+    if definition_ids is not None:
+        _refuse_size(definition_ids)
+
+
+async def queue(
+    session: AsyncSession,
+    now: datetime,
+    scope: Scope,
+    definition_ids: Sequence[str] | None,
+    idempotency_key: str | None = None,
+    origin: jobs.Origin = jobs.API,
+) -> str:
+    """Queues a job for these definitions, or for all, in the caller's transaction. Raises `Refusal`."""
+    job = SegmentJobRow(
+        **jobs.new_columns(scope, now, new_id(now), origin, idempotency_key), all_definitions=definition_ids is None
+    )
+    session.add(job)
+    await session.flush()
+    chosen = None if definition_ids is None else list(dict.fromkeys(definition_ids))
+    frozen = await freeze_definitions(session, scope, job.id, now, chosen)
+    _refuse_unknown(definition_ids, frozen)
+    await append_update(session, job)
+    return job.id
+
+
+async def with_dependencies(session: AsyncSession, scope: Scope, ids: Collection[str]) -> list[str]:
+    """These definitions and all that they are made of, so that one job evaluates those first."""
+    definitions: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
+    dependencies: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
+    computed = within(select(definitions.id), DefinitionRow, scope.tenant)
+    needed = computed.where(definitions.id.in_(list(ids))).cte("needed", recursive=True)
+    further = within(select(dependencies.depends_on_id), DefinitionDependencyRow, scope.tenant)
+    needed = needed.union(further.join(needed, dependencies.definition_id == needed.c.id))
+    # What they are made of may also be external audiences, which nobody evaluates.
+    statement = computed.where(definitions.id.in_(select(needed.c.id))).order_by(definitions.id)
+    return list(await session.scalars(statement))
+
+
+async def freeze_definitions(
+    session: AsyncSession, scope: Scope, job_id: str, created_at: datetime, chosen: Collection[str] | None
+) -> set[str]:
+    """Writes what the job runs, the present version of each chosen definition or of all that are published, and returns
+    their ids."""
+    versions: Any = DefinitionVersionRow.__table__.c  # type: ignore[attr-defined]
+    definitions: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
+    current = within(select(*versions), DefinitionVersionRow, scope.tenant).join(
+        DefinitionRow,
+        and_(
+            definitions.organisation == versions.organisation,
+            definitions.sandbox == versions.sandbox,
+            definitions.id == versions.definition_id,
+            definitions.version == versions.version,
+        ),
+    )
+    if chosen is not None:
+        current = current.where(definitions.id.in_(chosen))
+    else:
+        audiences: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+        published = within(select(audiences.id), AudienceRow, scope.tenant)
+        current = current.where(definitions.id.in_(published.where(audiences.lifecycle_state == "PUBLISHED")))
+    rows = [
+        {
+            "organisation": scope.organisation,
+            "sandbox": scope.sandbox,
+            "job_id": job_id,
+            "definition_id": row.definition_id,
+            "version": row.version,
+            "expression": row.expression,
+            "merge_policy_id": row.merge_policy_id,
+            "created_at": created_at,
+        }
+        for row in await session.execute(current)
+    ]
+    old = within(delete(SegmentJobDefinitionRow), SegmentJobDefinitionRow, scope.tenant)
+    await session.execute(old.where(_PARTS.job_id == job_id))
+    if rows:
+        await session.execute(insert(SegmentJobDefinitionRow), rows)
+    return {row["definition_id"] for row in rows}
+
+
+def policies_of(job: SegmentJobRow) -> dict[str, MergePolicyRow]:
+    """The merge policies as the job has them, by id, whatever has become of them since; none before it has begun."""
+    tenant, kept = Tenant(job.organisation, job.sandbox), (job.snapshot or {}).get("merge_policies", {})
+    return {id_: merge_policies.policy_from_json(tenant, policy) for id_, policy in kept.items()}
+
+
+async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> SegmentJobRow:
+    """Asks for a stop, as `jobs.cancel` says. Raises `Refusal`."""
+    async with database.write(scope.tenant) as session:
+        return _job(await jobs.cancel(session, clock, scope, KIND, id))
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, SegmentJobRow]:
+    return await get_rows(session, SegmentJobRow, scope, ids)
+
+
+async def page(
+    session: AsyncSession,
+    scope: Scope,
+    request: PageRequest,
+    filter: SegmentJobFilter | None = None,
+    order: OrderBy | None = None,
+) -> Slice[SegmentJobRow]:
+    """Newest first unless `order` says otherwise."""
+    return await jobs.page(session, scope, KIND, request, _conditions(filter), order)
+
+
+async def count(session: AsyncSession, scope: Scope, filter: SegmentJobFilter | None = None) -> int:
+    return await jobs.count(session, scope, KIND, _conditions(filter))
+
+
+async def page_by_definition(
+    session: AsyncSession,
+    scope: Scope,
+    definition_ids: Sequence[str],
+    request: PageRequest,
+    filter: SegmentJobFilter | None = None,
+) -> dict[str, Slice[SegmentJobRow]]:
+    """The jobs that ran each definition, newest first."""
+    statement = _jobs_of_definitions(select_rows(SegmentJobRow, scope)).where(*_conditions(filter))
+    return await fetch_pages(session, statement, _PARTS.definition_id, _BY_DEFINITION, request, definition_ids, _job)
+
+
+async def counts_by_definition(
+    session: AsyncSession, scope: Scope, definition_ids: Sequence[str], filter: SegmentJobFilter | None = None
+) -> dict[str, int]:
+    counted = within(select(_PARTS.definition_id, func.count()).select_from(SegmentJobRow), SegmentJobRow, scope.tenant)
+    statement = _jobs_of_definitions(counted).where(_PARTS.definition_id.in_(definition_ids))
+    rows = await session.execute(statement.where(*_conditions(filter)).group_by(_PARTS.definition_id))
+    found = {definition_id: int(number) for definition_id, number in rows}
+    return {definition_id: found.get(definition_id, 0) for definition_id in definition_ids}
+
+
+async def segments_by_job(
+    session: AsyncSession, scope: Scope, job_ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[SegmentJobDefinitionRow]]:
+    """The definitions of each job, as it ran them, with their results."""
+    statement = select_rows(SegmentJobDefinitionRow, scope)
+    return await fetch_pages(session, statement, _PARTS.job_id, _SEGMENTS, request, job_ids, _segment)
+
+
+async def segment_counts(session: AsyncSession, scope: Scope, job_ids: Sequence[str]) -> dict[str, int]:
+    statement = within(select(_PARTS.job_id, func.count()), SegmentJobDefinitionRow, scope.tenant)
+    rows = await session.execute(statement.where(_PARTS.job_id.in_(job_ids)).group_by(_PARTS.job_id))
+    found = {job_id: int(number) for job_id, number in rows}
+    return {job_id: found.get(job_id, 0) for job_id in job_ids}
+
+
+def _refuse_size(definition_ids: Sequence[str]) -> None:
+    if not definition_ids:
+        message = "the job would run nothing: name at least one definition, or say `allDefinitions: true`"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("definition_ids",))
+    if len(definition_ids) > MOST_IDS:
+        message = f"{len(definition_ids):,} ids are more than {MOST_IDS:,}: say `allDefinitions: true` instead"
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("definition_ids",))
+
+
+def _refuse_unknown(definition_ids: Sequence[str] | None, frozen: set[str]) -> None:
+    if definition_ids is None:
+        if not frozen:
+            message = "the sandbox has no published definitions, so the job would run nothing: publish one first"
+            raise Refusal(ErrorCode.INVALID_INPUT, message, ("all_definitions",))
+        return
+    unknown = [
+        Refusal(
+            ErrorCode.NOT_FOUND, f"there is no segment definition {id_!r} in this sandbox", ("definition_ids", str(at))
+        )
+        for at, id_ in enumerate(definition_ids)
+        if id_ not in frozen
+    ]
+    if unknown:
+        raise Refusals(unknown)
+
+
+def _conditions(filter: SegmentJobFilter | None) -> Iterator[ColumnElement[bool]]:
+    if filter is None:
+        return
+    yield from filter.on(_JOBS)
+    if filter.segment_id is not None:
+        # An alias, since the list by definition joins the same table.
+        other: Any = SegmentJobDefinitionRow.__table__.alias().c  # type: ignore[attr-defined]
+        yield exists().where(
+            other.organisation == _JOBS.organisation,
+            other.sandbox == _JOBS.sandbox,
+            other.job_id == _JOBS.id,
+            other.definition_id == filter.segment_id,
+        )
+
+
+def _jobs_of_definitions(statement: Select[Any]) -> Select[Any]:
+    return statement.join(
+        SegmentJobDefinitionRow,
+        and_(
+            _PARTS.organisation == _JOBS.organisation,
+            _PARTS.sandbox == _JOBS.sandbox,
+            _PARTS.job_id == _JOBS.id,
+        ),
+    )
+
+
+def _job(row: Any) -> SegmentJobRow:
+    return as_row(SegmentJobRow, row)
+
+
+def _segment(row: Any) -> SegmentJobDefinitionRow:
+    return as_row(SegmentJobDefinitionRow, row)

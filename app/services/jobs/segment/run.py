@@ -1,0 +1,186 @@
+"""What a worker does with a segment job: pass by pass and bucket by bucket, from definitions to memberships."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from app.engine.members.membership import Membership, MembershipFiles
+from app.engine.members.regraph import Found, followed, together
+from app.engine.plan.plan import Plan
+from app.engine.run.buckets import BucketResult, Cancelled, Step, run_steps
+from app.engine.store.lake import Lake, write_atomically
+from app.services.evaluation.progress import Progress
+from app.services.jobs.segment.prepare import Pass, Run, prepare
+from app.services.jobs.segment.publish import counted, finish
+from app.storage.job_runs import JobRun
+from app.storage.tables.jobs import JobStatus
+
+
+async def run_segment_job(job_run: JobRun, lake: Lake, threads: int) -> None:
+    """Runs a claimed job to its end, or as far as this attempt gets: finished buckets are kept for the next one."""
+    progress = Progress(job_run, threads)
+    try:
+        run = await prepare(job_run, lake, progress)
+    except Cancelled:
+        if job_run.cancelled():
+            await job_run.finish(JobStatus.CANCELLED)
+        return
+    if run is None:
+        return
+    evaluation = _Evaluation(job_run, run, MembershipFiles(lake.tenant(job_run.tenant)), progress)
+    try:
+        await evaluation.run()
+    except Cancelled:
+        if job_run.cancelled():
+            await job_run.finish(JobStatus.CANCELLED)
+            await asyncio.to_thread(evaluation.clean)
+        return
+    progress.end()
+    await finish(job_run, lake, run)
+    await asyncio.to_thread(evaluation.clean)
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """The results of a pass before the last one: files beside those of the job.
+
+    They depend on nothing but what the job has pinned, so it does not matter which attempt wrote them: each finds what
+    is there. A bucket counts once its note is written.
+    """
+
+    files: MembershipFiles
+    run_id: str
+
+    def notes(self) -> dict[int, dict[str, Any]]:
+        found = self.files.lake.membership(self.run_id).glob("[0-9]*.json")
+        return {int(path.stem): json.loads(path.read_text()) for path in found}
+
+    def keep(self, result: BucketResult, attempt: int) -> None:
+        name = self.files.write(self.run_id, result.bucket, attempt, result.memberships)
+        note = {"file": name, "profiles": result.profiles, "counts": counted(result)}
+        folder = self.files.lake.membership(self.run_id)
+        write_atomically(folder / f"{result.bucket}.json", json.dumps(note).encode())
+
+    def found(self, definitions: Iterable[str]) -> Found:
+        notes, wanted = self.notes(), list(definitions)
+        return Found(
+            lambda bucket: (
+                self.files.read(self.run_id, bucket, notes[bucket]["file"], wanted) if bucket in notes else {}
+            ),
+            frozenset(notes),
+        )
+
+
+class _Evaluation:
+    """All passes of one attempt. Only the results of the last one are seen by others, each with those before it."""
+
+    def __init__(self, job_run: JobRun, run: Run, files: MembershipFiles, progress: Progress) -> None:
+        self._job_run = job_run
+        self._run = run
+        self._files = files
+        self._progress = progress
+        self._passes: list[Pass] = run.passes() or [[]]
+        self._earlier = [_Earlier(files, f"{job_run.job.id}-pass-{at}") for at in range(1, len(self._passes))]
+        self._pass_of = {id_: at for at, steps in enumerate(self._passes) for _, ids in steps for id_ in ids}
+
+    def clean(self) -> None:
+        """Removes what only this job has read."""
+        for earlier in self._earlier:
+            self._files.remove(earlier.run_id)
+
+    async def run(self) -> None:
+        """Raises `Cancelled`."""
+        done = await self._job_run.done_buckets()
+        read = sum(row.profiles for row in done.values())
+        for earlier in self._earlier:
+            read += sum(note["profiles"] for note in (await asyncio.to_thread(earlier.notes)).values())
+        # Each person counts once for every step that looks at it.
+        steps = [policy for steps in self._passes for policy, _ in steps]
+        self._progress.begin(sum(self._run.snapshots[policy].total_profiles for policy in steps), read)
+        for number, earlier in enumerate(self._earlier):
+            await self._one(number, (await asyncio.to_thread(earlier.notes)).keys(), self._kept(earlier))
+            notes = await asyncio.to_thread(earlier.notes)
+            for note in notes.values():
+                errors = note["counts"]["errors"]
+                self._run.fail({id_: error for id_, error in errors.items() if id_ not in self._run.errors})
+        await self._one(len(self._earlier), done.keys(), self._recorded())
+
+    async def _one(self, number: int, done: Iterable[int], finished: Callable[[BucketResult], None]) -> None:
+        run = self._run
+        steps = await asyncio.to_thread(self._steps, number)
+        buckets = {bucket for step, befores in steps for bucket in (*step.snapshot.buckets, *befores)}
+        if number == len(self._earlier):
+            buckets |= {bucket for earlier in self._earlier for bucket in earlier.notes()}
+        await asyncio.to_thread(
+            run_steps,
+            [step for step, _ in steps],
+            sorted(buckets - set(done)),
+            now=run.evaluated_at,
+            versions={id_: part.version for id_, part in run.parts.items()},
+            finished=finished,
+            cancelled=self._job_run.interrupted,
+            threads=self._progress.threads,
+        )
+
+    def _steps(self, number: int) -> list[tuple[Step, frozenset[int]]]:
+        """With the buckets in which there were members before."""
+        found = []
+        for policy, ids in self._passes[number]:
+            here = [id_ for id_ in ids if id_ in self._run.conditions]
+            plan = Plan({id_: self._run.conditions[id_] for id_ in here})
+            snapshot = self._run.snapshots[policy]
+            before = self._run.heads.people(replace(self._files, mending=True), here, snapshot.graph_version)
+            stored = self._stored(plan.references, number, snapshot.graph_version)
+            read = lru_cache(self._progress.threads)(stored.read)
+            found.append((Step(plan, snapshot, _by_bucket(read), before.read), before.buckets))
+        return found
+
+    def _stored(self, references: Iterable[str], number: int, graph: int | None) -> Found:
+        """What definitions refer to that this pass does not evaluate: found by an earlier pass, or by another run."""
+        outside, earlier = [], []
+        for id_ in sorted(references):
+            if id_ not in self._run.conditions:
+                outside.append(id_)
+            elif self._pass_of[id_] < number:
+                kept = self._earlier[self._pass_of[id_]].found([id_])
+                earlier.append(followed(self._files.lake, kept, self._run.graph_of(id_), graph))
+        return together([self._run.heads.people(self._files, outside, graph), *earlier])
+
+    def _kept(self, earlier: _Earlier) -> Callable[[BucketResult], None]:
+        def finished(result: BucketResult) -> None:
+            earlier.keep(result, self._job_run.token)
+            self._told(result)
+
+        return finished
+
+    def _recorded(self) -> Callable[[BucketResult], None]:
+        """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
+        job_run, loop = self._job_run, asyncio.get_running_loop()
+        earlier = [(one, one.notes()) for one in self._earlier]
+
+        def finished(result: BucketResult) -> None:
+            memberships, counts = list(result.memberships), counted(result)
+            for one, notes in earlier:
+                if (note := notes.get(result.bucket)) is not None:
+                    memberships += self._files.read(one.run_id, result.bucket, note["file"]).values()
+                    for name in counts:
+                        counts[name] |= note["counts"][name]
+            name = self._files.write(job_run.job.id, result.bucket, job_run.token, memberships)
+            recorded: Future[None] = asyncio.run_coroutine_threadsafe(
+                job_run.record_bucket(result.bucket, name, result.profiles, counts), loop
+            )
+            recorded.result()
+            self._told(result)
+
+        return finished
+
+    def _told(self, result: BucketResult) -> None:
+        self._progress.add(result.profiles)
+
+
+def _by_bucket(read: Callable[[int], Mapping[str, Membership]]) -> Callable[[str, int], Membership | None]:
+    return lambda id_, bucket: read(bucket).get(id_)

@@ -1,0 +1,1 @@
+"""What keeps the database and the lake in order."""

@@ -1,0 +1,220 @@
+"""Checks the database and the lake against each other and says what is wrong and what to do; changes nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+
+from app.clock import Clock
+from app.engine.ingest.batch import committed_batch
+from app.engine.maintenance.inspection import layout_problem, table_state, unknown_folders, unreadable
+from app.engine.store.lake import Lake
+from app.scope import Scope, Tenant
+from app.services.evaluation.heads import patch_run, read_heads
+from app.services.maintenance.retention import all_tenants
+from app.storage.changes import KINDS
+from app.storage.database import Database
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.jobs import RUNNING, WAITING
+from app.storage.tenancy import within
+
+SETTLED = timedelta(hours=1)
+"""Files that are younger may still be on their way into a table."""
+LEFT = timedelta(minutes=2)
+"""A job that nobody took up for so long finds no worker."""
+NAMED = 5
+"""Names that one finding gives; the rest are counted."""
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that is wrong. `check` is one of `CHECKS`, or `tables` or `folders`, which are no sandbox's."""
+
+    check: str
+    where: str
+    problem: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sandbox:
+    database: Database
+    lake: Lake
+    tenant: Tenant
+    now: datetime
+
+    def finding(self, check: str, problem: str, advice: str) -> Finding:
+        return Finding(check, f"{self.tenant.organisation}/{self.tenant.sandbox}", problem, advice)
+
+
+async def examine(database: Database, lake: Lake, clock: Clock) -> list[Finding]:
+    """Everything that is found wrong. When the tables are not this program's, nothing else is looked at."""
+    if differences := await database.differences():
+        advice = "run `segmentation migrate`; if that does not mend it, restore the database from a copy"
+        return [Finding("tables", "database", difference, advice) for difference in differences]
+    async with database.session() as session:
+        tenants = await all_tenants(session)
+    known = {(tenant.organisation, tenant.sandbox) for tenant in tenants}
+    advice = "it takes space only: remove it, or point SEGMENTATION_DATABASE_URL to the database that knows it"
+    found = [
+        Finding("folders", folder, "the lake has data of a sandbox that the database does not know", advice)
+        for folder in await asyncio.to_thread(unknown_folders, lake.root, known)
+    ]
+    for tenant in tenants:
+        sandbox = _Sandbox(database, lake, tenant, clock())
+        for check in CHECKS.values():
+            found += [finding async for finding in check(sandbox)]
+    return found
+
+
+async def _layout(sandbox: _Sandbox) -> AsyncIterator[Finding]:
+    problem = await asyncio.to_thread(layout_problem, sandbox.lake.tenant(sandbox.tenant))
+    if problem is not None:
+        advice = "restore layout.json from a copy of the lake: without it nobody is found, and new people go astray"
+        yield sandbox.finding("layout", problem, advice)
+
+
+async def _batches(sandbox: _Sandbox) -> AsyncIterator[Finding]:
+    lake, ask = sandbox.lake.tenant(sandbox.tenant), within(select(BatchRow), BatchRow, sandbox.tenant)
+    async with sandbox.database.session() as session:
+        batches = list(await session.scalars(ask.where(_BATCHES.status == "ACTIVE").order_by(_BATCHES.id)))
+        lost = list(await session.scalars(ask.where(_BATCHES.lease_until < sandbox.now - LEFT)))
+    kinds = {id_: kind for id_, kind, *_ in await _dataset_rows(sandbox)}
+    for batch in batches:
+        if kinds.get(batch.dataset_id) not in _LOADED:
+            continue
+        try:
+            landed = await asyncio.to_thread(committed_batch, lake, batch.dataset_id, batch.id)
+        except (OSError, ValueError, KeyError):
+            landed = None
+        if landed is None:
+            yield sandbox.finding(
+                "batches",
+                f"batch {batch.id} is ACTIVE, but the lake has nothing of it in dataset {batch.dataset_id}",
+                "restore the dataset's folder from a copy, or delete the dataset and send its files again",
+            )
+    for batch in lost:
+        advice = "start `segmentation worker` or `serve`: it settles the batch within a minute"
+        yield sandbox.finding("batches", f"batch {batch.id} is LOADING, but nobody loads it", advice)
+
+
+_LOADED = frozenset({"PROFILE", "EVENT", "AUDIENCE"})
+"""The kinds of datasets whose batches are files that were loaded."""
+_IN_TABLES = _LOADED | {"EXPORT"}
+"""The kinds of datasets whose rows lie in a table of their own."""
+
+
+async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
+    lake = sandbox.lake.tenant(sandbox.tenant)
+    for id_, kind, name, row_count in await _dataset_rows(sandbox):
+        if kind not in _IN_TABLES:
+            continue
+        state = await asyncio.to_thread(table_state, lake.dataset(id_), sandbox.now - SETTLED)
+        rows, where = (state.rows if state is not None else 0), f"dataset {name!r} ({id_})"
+        if rows != row_count:
+            problem = f"{where} has {rows:,} rows in the lake, but {row_count:,} by the database"
+            yield sandbox.finding(
+                "datasets", problem, "a batch was lost or landed twice: see the batches, or load anew"
+            )
+        if state is None:
+            continue
+        for what, files in (("are missing", state.missing), ("cannot be read", state.damaged)):
+            if files:
+                problem = f"{where}: files {what}: {_names(files)}"
+                advice = "restore them from a copy of the lake, or delete the dataset and load or export it again"
+                yield sandbox.finding("datasets", problem, advice)
+        if state.stray:
+            problem = f"{where}: nothing refers to {_names(state.stray)}"
+            yield sandbox.finding("files", problem, "they take space only: remove them")
+
+
+async def _identities(sandbox: _Sandbox) -> AsyncIterator[Finding]:
+    lake = sandbox.lake.tenant(sandbox.tenant)
+    state = await asyncio.to_thread(table_state, lake.identities, sandbox.now - SETTLED)
+    if state is None:
+        return
+    if broken := (*state.missing, *state.damaged):
+        advice = "restore them from a copy of the lake: until then batches and jobs of these buckets fail"
+        yield sandbox.finding("identities", f"files are missing or cannot be read: {_names(broken)}", advice)
+    if state.stray:
+        yield sandbox.finding("files", f"identities: nothing refers to {_names(state.stray)}", "remove them")
+
+
+async def _heads(sandbox: _Sandbox) -> AsyncIterator[Finding]:
+    """Audiences whose members are said to lie where they do not: in the files of a run, or of streaming after it."""
+    scope = Scope(sandbox.tenant.organisation, sandbox.tenant.sandbox, "doctor")
+    ask = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, sandbox.tenant).order_by(_AUDIENCES.id)
+    async with sandbox.database.session() as session:
+        names = {row.id: row.name for row in await session.execute(ask)}
+        heads = await read_heads(session, scope)
+    # By run, or turn of streaming: what its files are called, and whose members are in them.
+    places = [
+        (run_id, list(heads.names.get(run_id, {}).values()), {id_ for id_, run in heads.runs.items() if run == run_id})
+        for run_id in sorted(set(heads.runs.values()))
+    ]
+    places += [
+        # A patch outlives the audiences that were deleted since.
+        (patch_run(patch.turn), [patch.file], heads.patched(bucket) & names.keys())
+        for bucket, patch in heads.patches.items()
+    ]
+    for run_id, files, audiences in places:
+        folder = sandbox.lake.tenant(sandbox.tenant).membership(run_id)
+        lost = await asyncio.to_thread(unreadable, folder, files) if audiences else []
+        for id_ in sorted(audiences if lost else ()):
+            yield sandbox.finding(
+                "heads",
+                f"audience {names[id_]!r} ({id_}) shows run {run_id}, "
+                f"whose files are missing or cannot be read: {_names(lost)}",
+                "run a segment job of it, to which its members are new; an external one is made anew over its dataset",
+            )
+
+
+async def _jobs(sandbox: _Sandbox) -> AsyncIterator[Finding]:
+    """Jobs that nobody works on, though they wait."""
+    unfinished: set[str] = set()
+    for kind, row in KINDS.items():
+        columns: Any = row.__table__.c  # type: ignore[attr-defined]
+        live = within(select(*columns), row, sandbox.tenant).where(columns.status.in_(WAITING | RUNNING))
+        async with sandbox.database.session() as session:
+            jobs = list(await session.execute(live.order_by(columns.id)))
+        unfinished.update(job.id for job in jobs)
+        # The turn of an export does not come while the segment job that it waits for lasts.
+        jobs = [job for job in jobs if getattr(job, "waits_for", None) not in unfinished]
+        working = any(job.lease_until is not None and job.lease_until >= sandbox.now for job in jobs)
+        for job in jobs:
+            since = job.lease_until or job.updated_at
+            # A queue is long at times; one that nobody works on is not to be.
+            if since < sandbox.now - LEFT and not (working and job.lease_until is None):
+                problem = (
+                    f"{kind.lower()} job {job.id} is {job.status}, and nobody has worked on it since {since:%F %T}Z"
+                )
+                yield sandbox.finding("jobs", problem, "start `segmentation worker`: it goes on where the job stands")
+
+
+CHECKS: dict[str, Callable[[_Sandbox], AsyncIterator[Finding]]] = {
+    "layout": _layout,
+    "identities": _identities,
+    "batches": _batches,
+    "datasets": _datasets,
+    "heads": _heads,
+    "jobs": _jobs,
+}
+
+
+async def _dataset_rows(sandbox: _Sandbox) -> list[Any]:
+    ask = select(_DATASETS.id, _DATASETS.kind, _DATASETS.name, _DATASETS.row_count)
+    async with sandbox.database.session() as session:
+        return list(await session.execute(within(ask, DatasetRow, sandbox.tenant).order_by(_DATASETS.id)))
+
+
+def _names(files: Sequence[str]) -> str:
+    more = f" and {len(files) - NAMED:,} more" if len(files) > NAMED else ""
+    return ", ".join(files[:NAMED]) + more

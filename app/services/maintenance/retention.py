@@ -1,0 +1,148 @@
+"""How long things stay that nobody needs any more: what the database refers to is told here, the lake clears away."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import and_, delete, exists, select, tuple_, union
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.engine.maintenance import vacuum as cleaning
+from app.engine.maintenance.vacuum import Pins
+from app.engine.store.lake import Lake, file_name
+from app.scope import Tenant
+from app.services.evaluation.heads import patch_run
+from app.storage.changes import KINDS
+from app.storage.database import Database
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobUpdateRow
+from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.streaming import MembershipPatchRow
+from app.storage.tenancy import within
+
+MOST_ROWS = 5_000
+"""Rows that one transaction deletes: others wait no longer than that takes."""
+
+_UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
+_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+_PATCHES: Any = MembershipPatchRow.__table__.c  # type: ignore[attr-defined]
+_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
+_POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """`job_updates` counts from when a state was written, `previews` from their end, the others from when something was
+    replaced or given up."""
+
+    job_updates: timedelta
+    memberships: timedelta
+    versions: timedelta
+    previews: timedelta = timedelta(days=7)
+
+
+async def clean(database: Database, lake: Lake, clock: Clock, keep: Keep) -> None:
+    """Clears away in every sandbox what is older than `keep` says and what nothing refers to."""
+    async with database.session() as session:
+        tenants = await all_tenants(session)
+    for tenant in tenants:
+        await _clean_updates(database, tenant, clock() - keep.job_updates)
+        await _clean_runs(database, lake, clock, tenant, keep.memberships)
+        async with database.session() as session:
+            pins = await pinned(session, tenant)
+            policies = set(await session.scalars(within(select(_POLICIES.id), MergePolicyRow, tenant)))
+            datasets = set(await session.scalars(within(select(_DATASETS.id), DatasetRow, tenant)))
+        there = cleaning.There(policies, datasets)
+        await asyncio.to_thread(cleaning.clean, lake.tenant(tenant), there, pins, keep.versions, clock())
+
+
+async def all_tenants(session: AsyncSession) -> list[Tenant]:
+    """Every sandbox that has any data: the one read here that is not within a tenant."""
+    tables = [row.__table__.c for row in (DatasetRow, MergePolicyRow, AudienceRow, *KINDS.values())]  # type: ignore[attr-defined]
+    found = union(*(select(columns.organisation, columns.sandbox) for columns in tables))
+    return sorted(
+        (Tenant(*row) for row in await session.execute(found)), key=lambda tenant: (tenant.organisation, tenant.sandbox)
+    )
+
+
+async def pinned(session: AsyncSession, tenant: Tenant) -> Pins:
+    """What jobs that have not ended read and write."""
+    pins = Pins()
+    for row in KINDS.values():
+        columns: Any = row.__table__.c  # type: ignore[attr-defined]
+        live = within(select(columns.id, columns.snapshot), row, tenant).where(columns.status.in_(WAITING | RUNNING))
+        for id_, snapshot in await session.execute(live):
+            pins.jobs.add(id_)
+            pins.add(snapshot)
+    return pins
+
+
+async def referenced_runs(session: AsyncSession, tenant: Tenant) -> set[str]:
+    """The runs whose memberships audiences show, also by what was streamed, or jobs write or read, or batches bring."""
+    pins = await pinned(session, tenant)
+    runs = pins.runs | pins.jobs
+    heads = within(select(_AUDIENCES.membership_run_id), AudienceRow, tenant)
+    runs.update(await session.scalars(heads.where(_AUDIENCES.membership_run_id.is_not(None))))
+    turns = await session.scalars(within(select(_PATCHES.turn).distinct(), MembershipPatchRow, tenant))
+    runs.update(patch_run(turn) for turn in turns)
+    loading = within(select(_BATCHES.id), BatchRow, tenant).where(_BATCHES.status == "LOADING")
+    runs.update(await session.scalars(loading))
+    return runs
+
+
+async def _clean_updates(database: Database, tenant: Tenant, before: datetime) -> None:
+    """Deletes old states of ended jobs, but never the last: whoever watches an ended job gets that."""
+    table: Any = JobUpdateRow.__table__  # type: ignore[attr-defined]
+    ended = [_later_state(row) for row in KINDS.values()]
+    key = (_UPDATES.organisation, _UPDATES.sandbox, _UPDATES.job_id, _UPDATES.sequence)
+    for later in ended:
+        old = within(select(*key), JobUpdateRow, tenant).where(_UPDATES.at < before, later).limit(MOST_ROWS)
+        while True:
+            async with database.write() as session:
+                gone = await session.execute(delete(table).where(tuple_(*key).in_(old)))
+            if gone.rowcount < MOST_ROWS:  # type: ignore[attr-defined]
+                break
+
+
+def _later_state(row: Any) -> Any:
+    """Whether a row of the log is of a job of this kind that has ended in a later state."""
+    job = row.__table__.c
+    return exists().where(
+        and_(
+            job.organisation == _UPDATES.organisation,
+            job.sandbox == _UPDATES.sandbox,
+            job.id == _UPDATES.job_id,
+            job.status.in_(FINAL),
+            job.sequence > _UPDATES.sequence,
+        )
+    )
+
+
+async def _clean_runs(database: Database, lake: Lake, clock: Clock, tenant: Tenant, keep: timedelta) -> None:
+    """Removes the memberships of runs: what says where they lie first, so that nobody looks for a file that is gone."""
+    async with database.session() as session:
+        referenced = await referenced_runs(session, tenant)
+    lapsed = await asyncio.to_thread(cleaning.lapsed_runs, lake.tenant(tenant), referenced, keep, clock())
+    if not lapsed:
+        return
+    async with database.write(tenant) as session:
+        referenced = await referenced_runs(session, tenant)
+        known = await session.scalars(within(select(_BUCKETS.job_id).distinct(), JobBucketRow, tenant))
+        by_folder = {file_name(run): run for run in known}
+        gone = [folder for folder in lapsed if by_folder.get(folder.name) not in referenced]
+        runs = [by_folder[folder.name] for folder in gone if folder.name in by_folder]
+        for some in _parts(runs):
+            rows = within(delete(JobBucketRow), JobBucketRow, tenant)
+            await session.execute(rows.where(_BUCKETS.job_id.in_(some)))
+    for folder in gone:
+        await asyncio.to_thread(cleaning.remove, folder)
+
+
+def _parts(values: list[str], size: int = 500) -> Iterable[list[str]]:
+    return (values[start : start + size] for start in range(0, len(values), size))

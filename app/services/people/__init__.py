@@ -1,0 +1,1 @@
+"""Profiles, and their memberships on the edge."""

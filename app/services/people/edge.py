@@ -1,0 +1,65 @@
+"""EDGE definitions, evaluated afresh for the people whose memberships are read; nothing of it is stored."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.engine.members.membership import Membership
+from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
+from app.engine.run.buckets import evaluated_now
+from app.engine.store.lake import TenantLake
+from app.services.streaming.definitions import LiveDefinition, Wave, waves
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """The EDGE definitions of a sandbox, ready to be evaluated at one instant."""
+
+    waves: Sequence[Wave]
+    snapshots: Mapping[str, Snapshot]
+    evaluated_at: datetime
+
+    def memberships(
+        self, bucket: int, ordinals: Collection[int], stored: Callable[[str], Membership | None]
+    ) -> dict[str, Membership]:
+        """The memberships of these people of a bucket, changed for those only who are in or out by now and were not.
+
+        `stored` is an audience's stored membership there. A definition that cannot be evaluated is left as it is.
+        """
+        found: dict[str, Membership] = {}
+
+        def known(audience: str) -> Membership | None:
+            return found.get(audience) or stored(audience)
+
+        for wave in self.waves:
+            found |= evaluated_now(
+                wave.plan,
+                self.snapshots[wave.merge_policy_id],
+                bucket,
+                ordinals,
+                now=self.evaluated_at,
+                stored=known,
+                versions=wave.versions,
+            )
+        return found
+
+
+def open_edge(
+    lake: TenantLake,
+    definitions: Sequence[LiveDefinition],
+    rules: Mapping[str, MergeRule],
+    datasets: Sequence[Dataset],
+    shown: Snapshot,
+    evaluated: Collection[str],
+    aliases: Mapping[str, str],
+    now: datetime,
+) -> Edge:
+    """`shown` is the snapshot that people are read from: definitions over people of another identity graph are left to
+    their stored memberships. `evaluated` are audiences with known memberships, `aliases` other names of theirs.
+    """
+    snapshots = {
+        id_: shown if rule == shown.sources.rule else open_snapshot(lake, rule, datasets)
+        for id_, rule in rules.items()
+        if rule.identity_graph == shown.sources.rule.identity_graph
+    }
+    return Edge(waves(definitions, snapshots, evaluated, aliases), snapshots, now)

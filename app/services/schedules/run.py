@@ -1,0 +1,142 @@
+"""Runs of schedules: each due time starts one job, and a call starts one besides; knows no loop and no job's work."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from itertools import takewhile
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app import quartz
+from app.clock import Clock
+from app.errors import ErrorCode, Refusal, Refusals
+from app.scope import Scope, Tenant
+from app.services.jobs.export import requests as export_jobs
+from app.services.jobs.export.input import NewExport
+from app.services.jobs.segment import requests as segment_jobs
+from app.services.jobs.shared import Origin
+from app.services.lists.rows import get_rows, select_rows
+from app.services.schedules import requests as schedules
+from app.storage.changes import KINDS, JobState
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.jobs import JobSource
+from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
+from app.storage.tenancy import within
+
+_SCHEDULES: Any = ScheduleRow.__table__.c  # type: ignore[attr-defined]
+
+
+async def trigger(database: Database, clock: Clock, scope: Scope, id: str) -> JobState:
+    """Starts a run now, besides its times and whatever its state. Raises `Refusal` when there is nothing to run."""
+    now = clock()
+    async with database.write(scope.tenant) as session:
+        schedule = await schedules.required(session, scope, id)
+        run_id = new_id(now)
+        try:
+            kind, job_id = await _start(session, scope, schedule, now, run_id)
+        except Refusals as refused:
+            raise Refusal(refused.refusals[0].code, str(refused), ("id",)) from None
+        except Refusal as refused:
+            raise Refusal(refused.code, refused.message, ("id",)) from None
+        await _note(session, scope, schedule.id, [(run_id, None, "STARTED", job_id, None)], now)
+        return JobState(kind, (await get_rows(session, KINDS[kind], scope, [job_id]))[job_id])
+
+
+async def due(database: Database, now: datetime) -> list[tuple[Tenant, str]]:
+    """The schedules of all tenants that have a time to run, the one that waits longest first."""
+    found = select(_SCHEDULES.organisation, _SCHEDULES.sandbox, _SCHEDULES.id).where(_SCHEDULES.next_due_at <= now)
+    async with database.session() as session:
+        rows = await session.execute(found.order_by(_SCHEDULES.next_due_at, _SCHEDULES.id))
+        return [(Tenant(row.organisation, row.sandbox), row.id) for row in rows]
+
+
+async def next_due(database: Database) -> datetime | None:
+    """When the first schedule of all tenants is due; None when none is ever."""
+    async with database.session() as session:
+        found: datetime | None = await session.scalar(
+            select(func.min(_SCHEDULES.next_due_at)).where(_SCHEDULES.next_due_at.is_not(None))
+        )
+        return found
+
+
+async def run_due(database: Database, clock: Clock, tenant: Tenant, id: str) -> None:
+    """Runs what is due of one schedule, once, and moves it on to its next time. Any number of processes may call it.
+
+    Of several missed times the newest runs, which is less than one period old by that; those before it are skipped.
+    The job, the run that stands for the due time and the next time are written in one transaction.
+    """
+    async with database.write(tenant) as session:
+        now = clock()
+        reader = Scope(tenant.organisation, tenant.sandbox, "scheduler")
+        row = (
+            await session.execute(
+                select_rows(ScheduleRow, reader)
+                .where(_SCHEDULES.id == id, _SCHEDULES.next_due_at <= now)
+                .with_for_update()
+            )
+        ).first()
+        if row is None:
+            return  # Somebody was faster, or it was changed meanwhile.
+        cron = quartz.parse(row.cron_expression)
+        *skipped, newest = [row.next_due_at, *takewhile(lambda fire: fire <= now, cron.fires(row.next_due_at))]
+        scope = Scope(tenant.organisation, tenant.sandbox, row.created_by)
+        run = await _attempt(session, scope, row, newest, now)
+        missed = [(new_id(now), time, "SKIPPED", None, "missed, and a later time was due too") for time in skipped]
+        await _note(session, scope, id, [*missed, run], now)
+        mine = within(update(ScheduleRow), ScheduleRow, tenant).where(_SCHEDULES.id == id)
+        await session.execute(mine.values(next_due_at=cron.next_after(newest)))
+
+
+Run = tuple[str, datetime | None, str, str | None, str | None]
+"""Id, due time, outcome, job and message."""
+
+
+async def _attempt(session: AsyncSession, scope: Scope, schedule: ScheduleRow, due_at: datetime, now: datetime) -> Run:
+    """A run with its job, or with the reason why there is none: a schedule that cannot run now does not stop."""
+    run_id = new_id(now)
+    try:
+        async with session.begin_nested():
+            _, job_id = await _start(session, scope, schedule, now, run_id)
+    except (Refusal, Refusals) as refused:
+        return run_id, due_at, "REFUSED", None, str(refused)
+    return run_id, due_at, "STARTED", job_id, None
+
+
+async def _note(session: AsyncSession, scope: Scope, schedule_id: str, runs: Sequence[Run], now: datetime) -> None:
+    names = ("id", "due_at", "outcome", "job_id", "message")
+    key = {"organisation": scope.organisation, "sandbox": scope.sandbox, "schedule_id": schedule_id, "at": now}
+    await session.execute(insert(ScheduleRunRow), [key | dict(zip(names, run, strict=True)) for run in runs])
+
+
+# ---------------------------------------------------------------- what a run starts
+
+
+async def _start(
+    session: AsyncSession, scope: Scope, schedule: ScheduleRow, now: datetime, run_id: str
+) -> tuple[str, str]:
+    """Queues the job of a run: its kind and id. Raises `Refusal` or `Refusals`."""
+    kind, start = STARTS[schedule.type]
+    origin = Origin(JobSource.SCHEDULER.value, schedule.id, run_id)
+    return kind, await start(session, scope, schedule, now, origin)
+
+
+async def _evaluate(session: AsyncSession, scope: Scope, schedule: ScheduleRow, now: datetime, origin: Origin) -> str:
+    ids = None
+    if not schedule.all_audiences:
+        named = await schedules.audience_ids(session, scope, schedule.id)
+        ids = await segment_jobs.with_dependencies(session, scope, named)
+    if ids == []:
+        message = "the audiences of the schedule are gone: give it others, or delete it"
+        raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
+    return await segment_jobs.queue(session, now, scope, ids, origin=origin)
+
+
+async def _export(session: AsyncSession, scope: Scope, schedule: ScheduleRow, now: datetime, origin: Origin) -> str:
+    return await export_jobs.queue(session, now, scope, NewExport.from_json(schedule.export), origin=origin)
+
+
+Start = Callable[[AsyncSession, Scope, ScheduleRow, datetime, Origin], Awaitable[str]]
+STARTS: Mapping[str, tuple[str, Start]] = {"BATCH_SEGMENTATION": ("SEGMENT", _evaluate), "EXPORT": ("EXPORT", _export)}
+"""For every type of schedule the kind of job that a run starts, and how."""

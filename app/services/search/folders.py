@@ -1,0 +1,208 @@
+"""Folders: a tree for each namespace, that audiences are sorted into."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from sqlalchemy import delete as delete_rows
+from sqlalchemy import func, literal, select
+from sqlalchemy import update as update_rows
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
+from app.scope import Scope
+from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.validation import LONGEST_NAME, refuse_bad_name
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.folders import FolderRow
+from app.storage.tenancy import within
+
+DEEPEST = 20
+MOST_NAMED = 20
+"""How many of the things in a folder a refusal names."""
+
+_FOLDERS: Any = FolderRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class NewFolder:
+    """Without `parent_id` it is at the root of its namespace."""
+
+    name: str
+    namespace: str
+    parent_id: str | None = None
+
+
+class FolderChanges(TypedDict, total=False):
+    """Only the keys that are there change; no `parent_id` is the root."""
+
+    name: str
+    parent_id: str | None
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, FolderRow]:
+    return await get_rows(session, FolderRow, scope, ids)
+
+
+async def choose(session: AsyncSession, scope: Scope, id: str, namespace: str, field: str = "folder_id") -> FolderRow:
+    """The folder with this id, for something of this namespace. Raises `Refusal` with the path `field`.
+
+    To be called in the transaction that puts something into it, within `Database.write(tenant)`.
+    """
+    found = (await get_many(session, scope, [id])).get(id)
+    if found is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"there is no folder {id!r} in this sandbox", (field,))
+    if found.namespace != namespace:
+        message = f"the folder {found.path!r} is of the namespace {found.namespace!r}, and this is of {namespace!r}"
+        raise Refusal(ErrorCode.INVALID_INPUT, f"{message}: choose a folder of the same namespace", (field,))
+    return found
+
+
+async def create(database: Database, clock: Clock, scope: Scope, new: NewFolder) -> FolderRow:
+    """Raises `Refusals` for what cannot be and `Refusal` for a name that is taken or a parent that is not there."""
+    _refuse_misfits(new.name, new.namespace)
+    now = clock()
+    id_ = new_id(now)
+    async with database.write(scope.tenant) as session:
+        parent = (
+            None if new.parent_id is None else await choose(session, scope, new.parent_id, new.namespace, "parent_id")
+        )
+        path = await _free_path(session, scope, new.namespace, parent, new.name)
+        row = FolderRow(
+            organisation=scope.organisation,
+            sandbox=scope.sandbox,
+            id=id_,
+            name=new.name,
+            namespace=new.namespace,
+            parent_id=new.parent_id,
+            path=path,
+            created_by=scope.user,
+            last_modified_by=scope.user,
+            created_at=now,
+            updated_at=now,
+        )
+        session.add(row)
+        await session.flush()
+        return (await get_many(session, scope, [id_]))[id_]
+
+
+async def update(
+    database: Database, clock: Clock, scope: Scope, id: str, etag: str | None, changes: FolderChanges
+) -> FolderRow:
+    """Renames or moves a folder with all that is in it. Raises as `create`, and `StaleEtag`."""
+    async with database.write(scope.tenant) as session:
+        current = await _required(session, scope, id, etag)
+        name, parent_id = changes.get("name", current.name), changes.get("parent_id", current.parent_id)
+        _refuse_misfits(name, current.namespace)
+        parent = None if parent_id is None else await choose(session, scope, parent_id, current.namespace, "parent_id")
+        if parent is not None and f"{parent.path}/".startswith(f"{current.path}/"):
+            message = f"{current.path!r} cannot be moved into {parent.path!r}, which is itself or within it"
+            raise Refusal(ErrorCode.INVALID_INPUT, f"{message}: choose another folder", ("parent_id",))
+        path = current.path
+        if (name, parent_id) != (current.name, current.parent_id):
+            path = await _free_path(session, scope, current.namespace, parent, name)
+            await _move_inside(session, scope, current, path)
+        await session.execute(
+            within(update_rows(FolderRow), FolderRow, scope.tenant)
+            .where(_FOLDERS.id == id)
+            .values(
+                name=name,
+                parent_id=parent_id,
+                path=path,
+                revision=current.revision + 1,
+                last_modified_by=scope.user,
+                updated_at=clock(),
+            )
+        )
+        return (await get_many(session, scope, [id]))[id]
+
+
+async def delete(database: Database, scope: Scope, id: str, etag: str | None = None) -> None:
+    """Raises `HasDependents`, naming them, while folders or audiences are in it."""
+    async with database.write(scope.tenant) as session:
+        current = await _required(session, scope, id, etag)
+        found = [("Folder", row) for row in await _named(session, scope, FolderRow, _FOLDERS.parent_id == id)]
+        found += [("Audience", row) for row in await _named(session, scope, AudienceRow, _AUDIENCES.folder_id == id)]
+        if found:
+            names = ", ".join(repr(row.name) for _, row in found[:MOST_NAMED])
+            more = " and more" if len(found) > MOST_NAMED else ""
+            message = f"the folder {current.path!r} holds {names}{more}: move or delete them first"
+            raise HasDependents(message, [(kind, row.id) for kind, row in found[:MOST_NAMED]], ("id",))
+        await session.execute(within(delete_rows(FolderRow), FolderRow, scope.tenant).where(_FOLDERS.id == id))
+
+
+async def chain(session: AsyncSession, scope: Scope, folder_id: str | None) -> list[FolderRow]:
+    """The folders from the root down to this one: one statement, whatever the depth; empty for an unknown id."""
+    if folder_id is None:
+        return []
+    upward = within(select(_FOLDERS.id, _FOLDERS.parent_id), FolderRow, scope.tenant)
+    above = upward.where(_FOLDERS.id == folder_id).cte("above", recursive=True)
+    above = above.union_all(upward.where(_FOLDERS.id == above.c.parent_id))
+    statement = select_rows(FolderRow, scope).where(_FOLDERS.id.in_(select(above.c.id)))
+    rows = await session.execute(statement)
+    return sorted((as_row(FolderRow, row) for row in rows), key=lambda row: len(row.path))
+
+
+# ---------------------------------------------------------------- rules
+
+
+def _refuse_misfits(name: str, namespace: str) -> None:
+    refusals: list[Refusal] = []
+    refuse_bad_name(name, refusals)
+    if "/" in name:
+        message = f'the name {name!r} has a "/", which stands between folders in a path: use another character'
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("name",)))
+    if not namespace.strip() or namespace != namespace.strip() or len(namespace) > LONGEST_NAME:
+        message = f"the namespace is {namespace!r}: write 1 to {LONGEST_NAME} characters without space around them"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("namespace",)))
+    if refusals:
+        raise Refusals(refusals)
+
+
+async def _free_path(session: AsyncSession, scope: Scope, namespace: str, parent: FolderRow | None, name: str) -> str:
+    path = f"{parent.path if parent else ''}/{name}"
+    if path.count("/") > DEEPEST:
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, f"folders are at most {DEEPEST} deep: use a higher one", ("parent_id",))
+    statement = within(select(_FOLDERS.id), FolderRow, scope.tenant)
+    same = statement.where(_FOLDERS.namespace == namespace, _FOLDERS.path == path)
+    if (await session.execute(same)).first() is not None:
+        raise Refusal(ErrorCode.ALREADY_EXISTS, f"there is a folder {path!r} already: choose another name", ("name",))
+    return path
+
+
+async def _move_inside(session: AsyncSession, scope: Scope, current: FolderRow, path: str) -> None:
+    """Gives the folders within a folder their new paths. `0` is the character after `/`."""
+    inside = (
+        _FOLDERS.namespace == current.namespace,
+        _FOLDERS.path > f"{current.path}/",
+        _FOLDERS.path < f"{current.path}0",
+    )
+    paths = await session.scalars(within(select(_FOLDERS.path), FolderRow, scope.tenant).where(*inside))
+    depth = path.count("/") + max((each.count("/") for each in paths), default=0) - current.path.count("/")
+    if depth > DEEPEST:
+        message = (
+            f"folders are at most {DEEPEST} deep, and what is in {current.path!r} would be {depth}: use a higher one"
+        )
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("parent_id",))
+    rest = func.substr(_FOLDERS.path, len(current.path) + 1)
+    moved = within(update_rows(FolderRow), FolderRow, scope.tenant).where(*inside)
+    await session.execute(moved.values(path=literal(path) + rest))
+
+
+async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> FolderRow:
+    current = (await get_many(session, scope, [id])).get(id)
+    if current is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"there is no folder {id!r} in this sandbox", ("id",))
+    if etag is not None and etag != str(current.revision):
+        raise StaleEtag(str(current.revision), ("etag",))
+    return current
+
+
+async def _named(session: AsyncSession, scope: Scope, table: Any, condition: Any) -> list[Any]:
+    columns = table.__table__.c
+    statement = within(select(columns.id, columns.name), table, scope.tenant).where(condition)
+    return list(await session.execute(statement.order_by(columns.name, columns.id).limit(MOST_NAMED + 1)))

@@ -1,0 +1,115 @@
+"""The index in memory: entries in, places of hits out; knows neither tables nor tenants."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import tantivy
+
+from app import lucene
+from app.services.search.entries import SCHEMA, Entry, Rank, document
+from app.services.search.queries import TOO_WIDE, Compiler
+
+WRITER_BYTES = 15_000_000
+
+_SHIFT = 1 << 24
+"""More than there will ever be entries in one index."""
+
+Place = int
+"""Where a hit stands among all hits, the best first: its score with the sign turned, then its place in `order`. Plain
+numbers, since thousands of objects for each search make Python's garbage collector stop the process now and then."""
+
+
+def score_of(place: Place) -> int:
+    return -(place // _SHIFT)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The index as of a version of the data. It never changes; `Index.apply` makes the next one."""
+
+    version: int
+    entries: Mapping[tuple[str, str], Entry]
+    searcher: tantivy.Searcher
+    order: Sequence[Entry]
+    """By rank."""
+    ordinals: Mapping[int, int]
+    """Slot → index in `order`."""
+
+    def hits(self, node: lucene.Node, weights: Sequence[int] | None = None) -> tuple[list[Place], list[int]]:
+        """The places of all hits, in order, and the weights of the query's parts: those given, or as they are now.
+
+        Raises `ExpressionRefused` for a regular expression that cannot be used.
+        """
+        if isinstance(node, lucene.Everything):
+            return list(range(len(self.order))), []
+        compiler = Compiler(self._count, len(self.order), weights)
+        query = compiler.query(node)
+        if query is None or not self.entries:
+            return [], compiler.weights
+        try:
+            found = self.searcher.search(query, limit=len(self.entries), count=False).hits
+        except ValueError:
+            lucene.refuse(TOO_WIDE, 0, 0)
+        slots = cast(list[int], self.searcher.fast_field_values("slot", [address for _, address in found]))
+        ordinals = self.ordinals
+        places = [ordinals[slot] - round(score) * _SHIFT for (score, _), slot in zip(found, slots, strict=True)]
+        places.sort()
+        return places, compiler.weights
+
+    def entry(self, place: Place) -> Entry:
+        return self.order[place % _SHIFT]
+
+    def after(self, score: int, rank: Rank) -> Place:
+        """The first place behind a hit with this score and rank, whether or not that one is still there."""
+        return bisect_right(self.order, rank, key=lambda entry: entry.rank) - score * _SHIFT
+
+    def _count(self, query: tantivy.Query) -> int:
+        found: Any = self.searcher.search(query, limit=1)
+        return int(found.count)
+
+
+class Damaged(RuntimeError):
+    """The index does not hold what it should: make it anew."""
+
+
+class Index:
+    """Makes snapshots one after another. Not for several threads at once."""
+
+    def __init__(self, version: int, entries: Iterable[Entry]) -> None:
+        self._index = tantivy.Index(SCHEMA)
+        # It must not reload by itself: `apply` would wait 100 ms for the lock that this takes.
+        self._index.config_reader("Manual")
+        self._next_slot = 0
+        self._slot_of: dict[tuple[str, str], int] = {}
+        self._ranked: list[tuple[Rank, int, Entry]] = []
+        self.snapshot = Snapshot(version, {}, self._index.searcher(), (), {})
+        self.apply(version, list(entries), ())
+
+    def apply(self, version: int, changed: Sequence[Entry], gone: Iterable[tuple[str, str]]) -> None:
+        """Puts in what is new or has changed and takes out what is gone. Raises `Damaged`."""
+        entries = dict(self.snapshot.entries)
+        writer = self._index.writer(WRITER_BYTES, 1)
+        outdated = set()
+        for key in ({entry.key for entry in changed} | set(gone)) & entries.keys():
+            writer.delete_documents_by_term("key", ":".join(key))
+            outdated.add(self._slot_of.pop(key))
+            del entries[key]
+        ranked = [each for each in self._ranked if each[1] not in outdated]
+        for entry in changed:
+            writer.add_document(document(self._next_slot, entry))
+            ranked.append((entry.rank, self._next_slot, entry))
+            self._slot_of[entry.key] = self._next_slot
+            entries[entry.key] = entry
+            self._next_slot += 1
+        writer.commit()
+        writer.wait_merging_threads()
+        self._index.reload()
+        searcher = self._index.searcher()
+        if searcher.num_docs != len(entries):
+            raise Damaged(f"{searcher.num_docs} documents where there should be {len(entries)}")
+        ranked.sort()
+        self._ranked = ranked
+        ordinals = {slot: at for at, (_, slot, _) in enumerate(ranked)}
+        self.snapshot = Snapshot(version, entries, searcher, tuple(entry for _, _, entry in ranked), ordinals)

@@ -1,0 +1,229 @@
+"""Turns the tree of a search into a query of the index, with what each way of being found counts; knows no index.
+
+A score is a sum of whole numbers that depends on the document and on the weights of the query's parts only. Whoever
+keeps the weights finds the same scores again, whatever else was added to the index meanwhile.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from tantivy import Occur, Query
+
+from app import lucene
+from app.services.search.entries import SCHEMA, WHOLES, WORDS, fold, words
+
+
+class Level(NamedTuple):
+    """How much a find counts as the first word of a name, elsewhere in a name, and in a description: names come before
+    descriptions, and exact ones before others."""
+
+    start: int
+    name: int
+    description: int
+
+    def of(self, column: str) -> int:
+        return int(getattr(self, column, self.name))
+
+
+EXACT, PATTERN, NEAR, FAR = Level(18, 16, 4), Level(14, 12, 3), Level(11, 10, 3), Level(9, 8, 2)
+"""The word itself, one that fits a pattern, one that is one edit away, one that is two edits away."""
+
+FIELDS: Mapping[str | None, tuple[tuple[str, ...], str | None]] = {
+    None: (("start", "name", "description", "ids"), None),
+    "name": (("start", "name"), None),
+    "segmentName": (("start", "name"), "Audience"),
+    "segmentDescription": (("description",), "Audience"),
+    "segmentId": (("ids",), "Audience"),
+    "folderId": (("folder",), None),
+    "parentFolderId": (("parent",), None),
+    "folderLocation": (("location",), None),
+}
+"""Field of the language → columns of the index, and the kind that it is limited to."""
+
+
+TOO_WIDE = "the wildcards fit too many words: put more letters between them"
+"""Tantivy finds out only when it looks."""
+
+
+class Compiler:
+    """Collects the weights of the leaves in their order, by the share of documents that `count` finds, or uses up
+    those that are given."""
+
+    def __init__(self, count: Callable[[Query], int], total: int, weights: Sequence[int] | None) -> None:
+        self._count = count
+        self._total = total
+        self._given: Iterator[int] | None = None if weights is None else iter(weights)
+        self.weights: list[int] = []
+
+    def query(self, node: lucene.Node) -> Query | None:
+        """None when there is no word in it. Raises `ExpressionRefused` for a regular expression that cannot be used."""
+        found = self._compiled(node, 1.0)
+        phrase = _plain_phrase(node)
+        if found is None or phrase is None:
+            return found
+        # Words that stand in the name just as they were typed are what was meant.
+        side_by_side = self._weighted([(_words_query("name", phrase, 0), EXACT.name)], 1.0)
+        return Query.boolean_query([(Occur.Must, found), (Occur.Should, side_by_side)])
+
+    def _compiled(self, node: lucene.Node, boost: float) -> Query | None:
+        if isinstance(node, lucene.Group):
+            return self._group(node, boost * node.boost)
+        if isinstance(node, lucene.Everything):
+            return Query.const_score_query(Query.all_query(), 1)
+        if node.field is None and isinstance(node, lucene.Word | lucene.Fuzzy | lucene.Phrase) and not words(node.text):
+            return None
+        columns, kind = FIELDS[node.field]
+        scored = [pair for column in columns for pair in self._finds(node, column)]
+        if not scored:
+            return None
+        try:
+            found = self._weighted(scored, boost * node.boost)
+        except ValueError:
+            lucene.refuse(TOO_WIDE, node.start, node.end)
+        if kind is None:
+            return found
+        of_kind = Query.const_score_query(Query.term_query(SCHEMA, "kind", kind), 0)
+        return Query.boolean_query([(Occur.Must, found), (Occur.Must, of_kind)])
+
+    def _group(self, group: lucene.Group, boost: float) -> Query | None:
+        """Clauses without a word in them (a lone `&`, say) are as if they were not there."""
+        compiled = [(occur, self._compiled(clause, boost)) for occur, clause in group.clauses]
+        clauses = [(_OCCUR[occur], query) for occur, query in compiled if query is not None]
+        if not clauses:
+            return None
+        if all(occur == Occur.MustNot for occur, _ in clauses):
+            clauses.append((Occur.Must, Query.const_score_query(Query.all_query(), 1)))
+        return Query.boolean_query(clauses)
+
+    def _weighted(self, scored: Sequence[tuple[Query, int]], boost: float) -> Query:
+        """The best of several ways to be found. What is rare weighs more, as in BM25."""
+        if self._given is None:
+            every = Query.boolean_query([(Occur.Should, query) for query, _ in scored])
+            number = self._count(every)
+            weight = 1 + round(100 * math.log1p((self._total - number + 0.5) / (number + 0.5)))
+        else:
+            weight = next(self._given, 1)
+        self.weights.append(weight)
+        ways = [Query.const_score_query(query, round(level * weight * boost)) for query, level in scored]
+        return ways[0] if len(ways) == 1 else Query.disjunction_max_query(ways)
+
+    def _finds(self, leaf: lucene.Leaf, column: str) -> Iterator[tuple[Query, int]]:
+        """Queries for a leaf in one column, each with what it counts."""
+        exact, pattern_level = EXACT.of(column), PATTERN.of(column)
+        match leaf:
+            case lucene.Word(text=text) if column in WHOLES:
+                yield Query.term_query(SCHEMA, column, fold(text)), exact
+            case lucene.Phrase(text=text) if column in WHOLES:
+                yield Query.term_query(SCHEMA, column, fold(text)), exact
+            case _ if column == "ids" and leaf.field is None:
+                return  # without their field ids are found as a whole only: `a*` does not mean those that begin with a
+            case lucene.Word(text=text) if found := words(text):
+                yield _words_query(column, found, 0), exact
+            case lucene.Phrase(text=text, slop=slop) if found := words(text):
+                yield _words_query(column, found, slop), exact
+            case lucene.Fuzzy(text=text, distance=distance):
+                parts = [fold(text)] if column in WHOLES else words(text)
+                yield from _fuzzy(column, parts, distance)
+            case lucene.Wildcard(parts=parts):
+                yield from ((query, pattern_level) for query in _wildcard(column, parts, leaf))
+            case lucene.Regex(pattern=pattern):
+                yield _automaton(column, _folded_pattern(pattern, leaf), leaf, "regular expression"), pattern_level
+
+
+_OCCUR = {
+    lucene.Occur.SHOULD: Occur.Should,
+    lucene.Occur.MUST: Occur.Must,
+    lucene.Occur.MUST_NOT: Occur.MustNot,
+}
+
+
+def _plain_phrase(node: lucene.Node) -> list[str] | None:
+    """The words of a query that is nothing but several of them."""
+    if not isinstance(node, lucene.Group):
+        return None
+    texts = []
+    for occur, clause in node.clauses:
+        if occur is lucene.Occur.MUST_NOT or not isinstance(clause, lucene.Word) or clause.field is not None:
+            return None
+        texts.append(clause.text)
+    found = words(" ".join(texts))
+    return found if len(found) > 1 else None
+
+
+def _words_query(column: str, found: Sequence[str], slop: int) -> Query:
+    if len(found) == 1:
+        return Query.term_query(SCHEMA, column, found[0])
+    return Query.phrase_query(SCHEMA, column, list(found), slop)
+
+
+def _fuzzy(column: str, found: Sequence[str], distance: int) -> Iterator[tuple[Query, int]]:
+    """Of several words (`e-mail~1`) each may be that far away."""
+    for edits, level in enumerate((EXACT, NEAR, FAR)[: distance + 1]):
+        each = [Query.fuzzy_term_query(SCHEMA, column, word, edits) for word in found]
+        if each:
+            yield (
+                each[0] if len(each) == 1 else Query.boolean_query([(Occur.Must, one) for one in each]),
+                level.of(column),
+            )
+
+
+def _wildcard(column: str, parts: Sequence[str | lucene.Wild], leaf: lucene.Leaf) -> Iterator[Query]:
+    """In a text `e-mail*` is two words, the second of them with the wildcard."""
+    patterns = [""]
+    for part in parts:
+        if isinstance(part, lucene.Wild):
+            patterns[-1] += ".*" if part is lucene.Wild.ANY else "."
+            continue
+        if column in WHOLES:
+            patterns[-1] += re.escape(fold(part))
+            continue
+        folded, end = fold(part), 0
+        for found in WORDS.finditer(folded):
+            if found.start() > end or (end and found.start() == end):
+                patterns.append("")
+            patterns[-1] += found[0]
+            end = found.end()
+        if end < len(folded):
+            patterns.append("")
+    found_ones = [pattern for pattern in patterns if pattern]
+    if len(found_ones) == 1:
+        yield _automaton(column, found_ones[0], leaf, "word with wildcards")
+    elif found_ones:
+        for each in found_ones:
+            _automaton(column, each, leaf, "word with wildcards")
+        yield Query.regex_phrase_query(SCHEMA, column, list[str | tuple[int, str]](found_ones))
+
+
+_PATTERN = re.compile(r"\\(.)|\[:\^?\w+:\]|\(\?[^:)]*[:)]|([^\\\[(]+)|[\[(]", re.DOTALL)
+_CLASSES = {"w": "[^ ]", "d": "[0-9]"}
+"""Words hold nothing but letters and digits. Unicode's own classes would make automata of a thousand states."""
+
+
+def _folded_pattern(pattern: str, leaf: lucene.Leaf) -> str:
+    """Letters folded as in the index; what has a meaning of its own is left."""
+
+    def folded(found: re.Match[str]) -> str:
+        escaped, letters = found.groups()
+        if escaped and escaped.isalnum():
+            if escaped not in _CLASSES:
+                known = " and ".join(f"\\{name}" for name in _CLASSES)
+                message = f"\\{escaped} means nothing in a regular expression here: only {known} do"
+                lucene.refuse(message, leaf.start, leaf.end)
+            return _CLASSES[escaped]
+        return fold(letters) if letters else found[0]
+
+    return _PATTERN.sub(folded, pattern)
+
+
+def _automaton(column: str, pattern: str, leaf: lucene.Leaf, what: str) -> Query:
+    try:
+        return Query.regex_query(SCHEMA, column, pattern)
+    except ValueError as error:
+        reason = re.sub(r"\s+", " ", str(error).rpartition("error: ")[2].rpartition("RegexQueryError: ")[2]).strip(" '")
+        message = f"the {what} cannot be used: {reason}. It stands for one whole word, as {_EXAMPLES[what]}"
+        lucene.refuse(message, leaf.start, leaf.end)
+
+
+_EXAMPLES = {"regular expression": "/[mh]otel/", "word with wildcards": "run*"}

@@ -1,0 +1,1 @@
+"""Streaming evaluation: definitions follow a batch as soon as it has landed."""

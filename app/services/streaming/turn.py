@@ -1,0 +1,332 @@
+"""What a worker does with a sandbox's turn: the people of new batches to memberships, those to patches and counts."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.engine.ingest.batch_people import Touched, touched
+from app.engine.members.membership import BucketCounts, Membership, MembershipFiles
+from app.engine.members.regraph import Found
+from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
+from app.engine.run.buckets import BucketResult, Cancelled, run
+from app.engine.store.lake import Lake
+from app.scope import Scope
+from app.services.audiences.reads import tell
+from app.services.evaluation.expressions import data_sources, read_segments
+from app.services.evaluation.heads import NO_RUN, Heads, head_runs, patch_run, read_heads
+from app.services.merge_policies import get_many as get_policies
+from app.services.merge_policies import rule_of
+from app.services.streaming.definitions import Wave, has_live_definitions, live_definitions, waves
+from app.storage.database import Database
+from app.storage.streaming import (
+    Turn,
+    WaitingBatch,
+    end_turn,
+    fence,
+    job_runs,
+    lock_turn,
+    queue_batch,
+    requeue_batches,
+    settle_batches,
+    waiting_batches,
+)
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.jobs import JobBucketRow
+from app.storage.tables.streaming import MembershipPatchRow
+from app.storage.tenancy import within
+
+log = logging.getLogger(__name__)
+
+_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
+_PATCHES: Any = MembershipPatchRow.__table__  # type: ignore[attr-defined]
+
+Counts = Mapping[str, Mapping[str, Any]]
+"""{audience: {members, by_namespace}} of one bucket."""
+
+
+# ---------------------------------------------------------------- what others tell
+
+
+async def batch_landed(
+    session: AsyncSession, scope: Scope, dataset_id: str, batch_id: str, version: int, now: datetime
+) -> None:
+    """Queues the batch, in the transaction in which it lands, if the sandbox has definitions that are streamed."""
+    if await has_live_definitions(session, scope):
+        await queue_batch(session, scope.tenant, dataset_id, batch_id, version, now)
+
+
+async def heads_change(session: AsyncSession, scope: Scope, pins: Sequence[Mapping[str, Any]]) -> None:
+    """To be called by whoever gives audiences a new head, before that and in the same transaction.
+
+    The new head replaces what was streamed onto the old one. Batches that came after the snapshots with these `pins`
+    (`Snapshot.pinned`) are not in it, so their people are evaluated once more.
+    """
+
+    def seen(dataset_id: str, version: int) -> bool:
+        return all(pin["graph"] is None and pin["datasets"].get(dataset_id, -1) >= version for pin in pins)
+
+    await lock_turn(session, scope.tenant)
+    await requeue_batches(session, scope.tenant, seen)
+
+
+# ---------------------------------------------------------------- a turn
+
+
+@dataclass(slots=True)
+class _Work:
+    """A turn as far as it got; the changes are made on `heads`, which may be others by the time it ends."""
+
+    scope: Scope
+    batches: list[WaitingBatch]
+    evaluated_at: datetime
+    heads: Heads
+    waves: list[Wave] = field(default_factory=list)
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    people: Touched = field(default_factory=lambda: Touched({}))
+    patches: list[dict[str, Any]] = field(default_factory=list)
+    changed: set[str] = field(default_factory=set)
+    members: Counter[str] = field(default_factory=Counter)
+    by_namespace: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def evaluated(self) -> set[str]:
+        return {id_ for wave in self.waves for id_ in wave.plan.conditions}
+
+
+async def run_turn(
+    database: Database, lake: Lake, clock: Clock, turn: Turn, threads: int, stopping: Callable[[], bool]
+) -> int:
+    """Evaluates the streamed definitions for the people of all waiting batches, and returns how many batches that were.
+
+    All changes appear at once, in the transaction that ends the turn. Raises `LeaseLost`, and `Cancelled` soon after
+    `stopping` says so.
+    """
+    while True:
+        work = await _prepare(database, lake, clock, turn, threads, stopping)
+        if work.waves:
+            await _evaluate(database, lake, turn, work, threads, stopping)
+        if await _publish(database, clock, turn, work):
+            return len(work.batches)
+        log.info("a job of %s ended during turn %d, which begins again on its result", turn.tenant, turn.number)
+
+
+async def _prepare(
+    database: Database, lake: Lake, clock: Clock, turn: Turn, threads: int, stopping: Callable[[], bool]
+) -> _Work:
+    scope = Scope(turn.tenant.organisation, turn.tenant.sandbox, user="streaming")
+    async with database.session() as session:
+        batches = await waiting_batches(session, turn.tenant)
+        definitions = await live_definitions(session, scope)
+        policies = await get_policies(session, scope, {definition.merge_policy_id for definition in definitions})
+        datasets = await data_sources(session, scope)
+        heads = await read_heads(session, scope, now=clock())
+        segments = await read_segments(session, scope)
+    # What has persons stored, of a policy that puts fragments apart by now, waits for a job.
+    definitions = [definition for definition in definitions if definition.id not in heads.graphs]
+    tenant = lake.tenant(turn.tenant)
+    rules: dict[str, MergeRule] = {id_: rule_of(policy) for id_, policy in policies.items()}
+
+    def told(built: int, to_build: int, _buckets: int) -> None:
+        if 0 < built < to_build and stopping():
+            raise Cancelled
+
+    def opened() -> dict[str, Snapshot]:
+        # A person of several fragments is followed by jobs alone.
+        fragments = {id_: rule for id_, rule in rules.items() if rule.identity_graph == "NONE"}
+        return {id_: open_snapshot(tenant, rule, datasets, told, threads) for id_, rule in fragments.items()}
+
+    snapshots = await asyncio.to_thread(opened)
+    stored = heads.audiences | segments.external
+    ordered = await asyncio.to_thread(waves, definitions, snapshots, stored, segments.aliases)
+    people = await asyncio.to_thread(touched, tenant, [(batch.dataset_id, batch.batch_id) for batch in batches])
+    return _Work(scope, batches, clock(), heads, ordered, snapshots, people)
+
+
+async def _evaluate(
+    database: Database, lake: Lake, turn: Turn, work: _Work, threads: int, stopping: Callable[[], bool]
+) -> None:
+    """A few buckets at a time, so that no more than those are in memory."""
+    files = MembershipFiles(lake.tenant(turn.tenant))
+    referred = {id_ for wave in work.waves for id_ in wave.plan.references if id_ in work.heads.graphs}
+    persons = await asyncio.to_thread(work.heads.people, files, referred, None)
+    buckets = work.people.buckets
+    for start in range(0, len(buckets), max(threads, 1)):
+        chunk = buckets[start : start + max(threads, 1)]
+        async with database.session() as session:
+            counted = await _counted(session, work, chunk)
+        for bucket, before, after in await asyncio.to_thread(
+            _evaluated, files, work, persons, chunk, threads, stopping
+        ):
+            await asyncio.to_thread(_keep, files, turn, work, bucket, before, after, counted.get(bucket, {}))
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    memberships: dict[str, Membership] = field(default_factory=dict)
+    counts: dict[str, BucketCounts] = field(default_factory=dict)
+
+
+def _evaluated(
+    files: MembershipFiles,
+    work: _Work,
+    persons: Found,
+    chunk: Sequence[int],
+    threads: int,
+    stopping: Callable[[], bool],
+) -> list[tuple[int, dict[str, Membership], _After]]:
+    """The memberships of some buckets before and after the turn; a definition that fails stays as it was. `persons` are
+    those of persons that definitions refer to, told for their fragments."""
+    asked = work.evaluated.union(*(wave.plan.references for wave in work.waves))
+    before = {
+        bucket: {**work.heads.many(files, bucket, asked | work.heads.patched(bucket)), **persons.read(bucket)}
+        for bucket in chunk
+    }
+    after = {bucket: _After() for bucket in chunk}
+
+    def finished(result: BucketResult) -> None:
+        for membership in result.memberships:
+            after[result.bucket].memberships[membership.definition] = membership
+        after[result.bucket].counts.update(result.counts)
+        for id_, error in result.errors.items():
+            log.warning("definition %s was not streamed in bucket %d: %s", id_, result.bucket, error.message)
+
+    def stored(audience: str, bucket: int) -> Membership | None:
+        return after[bucket].memberships.get(audience) or before[bucket].get(audience)
+
+    for wave in work.waves:
+        run(
+            wave.plan,
+            work.snapshots[wave.merge_policy_id],
+            chunk,
+            now=work.evaluated_at,
+            stored=stored,
+            previous=before.__getitem__,
+            versions=wave.versions,
+            finished=finished,
+            cancelled=stopping,
+            threads=threads,
+            only=work.people.people,
+        )
+    return [(bucket, before[bucket], after[bucket]) for bucket in chunk]
+
+
+def _keep(
+    files: MembershipFiles,
+    turn: Turn,
+    work: _Work,
+    bucket: int,
+    before: Mapping[str, Membership],
+    after: _After,
+    counted: Counts,
+) -> None:
+    """Writes what changed in a bucket, with what was patched before, and adds up the counts."""
+    counts: dict[str, dict[str, Any]] = {
+        id_: {"members": found.members, "by_namespace": dict(found.by_namespace)} for id_, found in after.counts.items()
+    }
+    nobody: dict[str, Any] = {"members": 0, "by_namespace": {}}
+    differs = {id_ for id_ in counts if counts[id_] != counted.get(id_, nobody)}
+    changed = {id_ for id_, membership in after.memberships.items() if _differs(before.get(id_), membership)}
+    if not changed | differs:
+        return
+    for id_ in differs:
+        work.members[id_] += counts[id_]["members"] - counted.get(id_, nobody)["members"]
+        namespaces = work.by_namespace.setdefault(id_, Counter())
+        namespaces.update(counts[id_]["by_namespace"])
+        namespaces.subtract(counted.get(id_, nobody)["by_namespace"])
+    work.changed |= changed | differs
+    # There is one patch of a bucket: what an earlier one holds goes on in this one.
+    kept = {*changed, *differs, *work.heads.patched(bucket)}
+    memberships = {**before, **after.memberships}
+    file = files.write(
+        patch_run(turn.number), bucket, turn.number, [memberships[id_] for id_ in sorted(kept) if id_ in memberships]
+    )
+    work.patches.append(
+        {
+            "bucket": bucket,
+            "turn": turn.number,
+            "file": file,
+            "bases": {id_: work.heads.runs.get(id_, NO_RUN) for id_ in sorted(kept)},
+            "counts": {id_: {**counted, **counts}.get(id_, nobody) for id_ in sorted(kept)},
+            "at": work.evaluated_at,
+        }
+    )
+
+
+def _differs(before: Membership | None, after: Membership) -> bool:
+    if before is None:
+        return bool(after.members or after.exited)
+    old, new = ((one.members, one.entered, one.exited, one.qualified) for one in (before, after))
+    return old != new
+
+
+# ---------------------------------------------------------------- its end
+
+
+async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) -> bool:
+    """Ends the turn with all that it changed; false when the heads that it worked on are the heads no more."""
+    tenant = work.scope.tenant
+    async with database.write() as session:
+        await fence(session, turn, clock())
+        heads = await head_runs(session, work.scope)
+        if any(heads.get(id_) != work.heads.runs.get(id_) for id_ in work.evaluated):
+            return False
+        keep = await job_runs(session, tenant)
+        if work.patches:
+            key = {"organisation": tenant.organisation, "sandbox": tenant.sandbox}
+            await session.execute(insert(_PATCHES), [{**key, **patch} for patch in work.patches])
+            if not keep:
+                buckets = [patch["bucket"] for patch in work.patches]
+                old = within(delete(_PATCHES), MembershipPatchRow, tenant)
+                await session.execute(old.where(_PATCHES.c.bucket.in_(buckets), _PATCHES.c.turn < turn.number))
+        await _write_counts(session, work)
+        await settle_batches(session, tenant, work.batches, keep)
+        await end_turn(session, turn)
+        await tell(session, work.scope, *work.changed)
+    return True
+
+
+async def _write_counts(session: AsyncSession, work: _Work) -> None:
+    columns = (_AUDIENCES.id, _AUDIENCES.total_profiles, _AUDIENCES.by_namespace)
+    known = within(select(*columns), AudienceRow, work.scope.tenant).where(_AUDIENCES.id.in_(sorted(work.changed)))
+    for row in (await session.execute(known.order_by(_AUDIENCES.id))).all():
+        namespaces = Counter(row.by_namespace)
+        namespaces.update(work.by_namespace.get(row.id, Counter()))
+        change = within(update(AudienceRow), AudienceRow, work.scope.tenant).where(_AUDIENCES.id == row.id)
+        await session.execute(
+            change.values(
+                total_profiles=(row.total_profiles or 0) + work.members[row.id],
+                by_namespace={name: count for name, count in namespaces.items() if count},
+                metrics_updated_at=work.evaluated_at,
+            )
+        )
+
+
+async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """What the audiences' numbers hold of these buckets: the counts of the patches, else those of the heads."""
+    found: dict[int, dict[str, Any]] = {bucket: {} for bucket in buckets}
+    of_run: dict[str, set[str]] = {}
+    for id_ in work.evaluated:
+        of_run.setdefault(work.heads.runs.get(id_, NO_RUN), set()).add(id_)
+    runs = within(select(_BUCKETS.job_id, _BUCKETS.bucket, _BUCKETS.counts), JobBucketRow, work.scope.tenant)
+    mine = _BUCKETS.job_id.in_(sorted(of_run)), _BUCKETS.bucket.in_(buckets)
+    for row in await session.execute(runs.where(*mine)):
+        for id_, counts in row.counts["counts"].items():
+            if id_ in of_run[row.job_id]:
+                found[row.bucket][id_] = {name: counts[name] for name in ("members", "by_namespace")}
+    patches = within(
+        select(_PATCHES.c.bucket, _PATCHES.c.turn, _PATCHES.c.counts), MembershipPatchRow, work.scope.tenant
+    )
+    for row in await session.execute(patches.where(_PATCHES.c.bucket.in_(buckets))):
+        if (patch := work.heads.patches.get(row.bucket)) is not None and patch.turn == row.turn:
+            here = work.heads.patched(row.bucket)
+            found[row.bucket] |= {id_: counts for id_, counts in row.counts.items() if id_ in here}
+    return found
