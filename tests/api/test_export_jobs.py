@@ -7,7 +7,7 @@ import pytest
 
 from app.api.global_ids import global_id
 from tests.api.conftest import Api
-from tests.databases import count_statements
+from tests.support.databases import count_statements
 
 SCHEMA = "_xdm.context.profile"
 CREATE = """mutation ($input: CreateExportJobInput!) { createExportJob(input: $input) {

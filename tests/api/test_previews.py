@@ -8,7 +8,7 @@ from app.api.global_ids import global_id
 from app.clock import Clock, utc_now
 from tests.api.conftest import Api
 from tests.api.test_subscriptions import WAYS, by_websocket
-from tests.databases import count_statements
+from tests.support.databases import count_statements
 
 FIGURES = """previewId state estimatedSize numRowsToRead profilesReadSoFar profilesMatchedSoFar totalRows standardError
   confidenceInterval { level low high } estimatedNamespaceDistribution { namespace count } error sequence"""

@@ -17,7 +17,7 @@ from app.clock import FixedClock
 from app.worker.jobs import Worker
 from tests.api.conftest import Api
 from tests.api.test_folders import PUT, make
-from tests.databases import count_statements
+from tests.support.databases import count_statements
 
 QUERIES = Path(__file__).parents[1] / "data" / "queries"
 PROFILES = b"""{"customer": "00001", "person": {"name": "Ann", "country": "US"}, "tags": ["vip", "new"]}

@@ -9,7 +9,7 @@ from graphql import build_schema
 from app.api.context import Limits
 from app.api.schema import print_schema
 from tests.api.conftest import Api
-from tests.api.random_operations import RandomOperations, shown
+from tests.support.random_operations import RandomOperations, shown
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from typing import Any
 from app.api.global_ids import global_id
 from app.clock import FixedClock
 from tests.api.conftest import Api
-from tests.databases import count_statements
+from tests.support.databases import count_statements
 
 FIELDS = """schedule { id scheduleId name description type state cronExpression frequency nextRunTimes(first: 2)
   allAudiences export audiences { totalCount nodes { name } } jobs { totalCount } lastJob { jobId } lastRun { runId }

@@ -5,7 +5,7 @@ from typing import Any
 from app.api.global_ids import global_id
 from tests.api.conftest import Api
 from tests.api.test_folders import PUT, make
-from tests.databases import count_statements
+from tests.support.databases import count_statements
 
 SEARCH = """query ($term: String!, $namespace: String, $folderId: ID, $first: Int, $after: String) {
   search(term: $term, namespace: $namespace, folderId: $folderId, first: $first, after: $after) {

@@ -1,7 +1,7 @@
 """How many SQL statements a query costs: one for each level, however many rows there are."""
 
 from tests.api.conftest import Api
-from tests.databases import count_statements
+from tests.support.databases import count_statements
 
 NESTED = """{ segmentDefinitions(first: 50) { totalCount nodes { name
   mergePolicy { name }

@@ -22,7 +22,7 @@ from app.pql.core import Builder
 from app.pql.editor.completion import complete
 from app.pql.schema import ArrayType, ObjectType, Scalar, Type, profile_schema
 from app.pql.syntax.parser import parse
-from tests.engine.heavy import CHAINS, MANY, NESTED, PAIRS, busy, matches
+from tests.support.heavy import CHAINS, MANY, NESTED, PAIRS, busy, matches
 
 DEFINITIONS = 4_000
 EVENTS = 100_000

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.cuttable import CuttableServer
-from tests.databases import fresh_database
-from tests.end_to_end.client import Gateway
 from tests.end_to_end.test_killed import PURCHASES, worker_process
 from tests.end_to_end.test_servers import server_process
+from tests.support.client import Gateway
+from tests.support.cuttable import CuttableServer
+from tests.support.databases import fresh_database
 
 AWAY_SECONDS = 4.0
 COUNT = "{ segmentJobs { totalCount } }"

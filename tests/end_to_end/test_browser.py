@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from app.api.transport.page import missing_reason
-from tests.end_to_end.browser import GraphiQL, chromium, graphiql
-from tests.end_to_end.client import Gateway
+from tests.support.browser import GraphiQL, chromium, graphiql
+from tests.support.client import Gateway
 
 PURCHASES = (
     b"customer,at,dollars\n001,2024-01-05,120.50\n001,2024-02-01,30.00\n002,2024-02-02,8.25\n003,2024-03-09,99.99\n"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.client import Gateway
+from tests.support.client import Gateway
 
 PURCHASES = Path(__file__).parent.parent / "data" / "cdnow_purchases.csv"
 

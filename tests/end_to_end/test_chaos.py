@@ -1,9 +1,9 @@
-"""Five rounds of chaos; `python -m tests.chaos --rounds 100` plays as many as one likes."""
+"""Five rounds of chaos; `python -m tests.support.chaos --rounds 100` plays as many as one likes."""
 
 import random
 from pathlib import Path
 
-from tests.chaos import rounds
+from tests.support.chaos import rounds
 
 
 async def test_what_befalls_workers_changes_no_result(empty_database_url: str, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.client import Gateway
+from tests.support.client import Gateway
 
 EVENTS = b"customer,time,dollars,shop\n0001,2026-01-01,20,a\n0002,2026-01-02,30.5,b\n"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.end_to_end.client import Gateway
 from tests.end_to_end.conftest import ROOT, RunningServer, free_port, wait_until_ready
+from tests.support.client import Gateway
 
 CREATE = """mutation ($name: String!) { createFolder(input: {name: $name, namespace: "AEPSegments"}) {
   folder { folderId } errors { message } } }"""

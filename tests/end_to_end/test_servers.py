@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.client import Gateway
 from tests.end_to_end.conftest import RunningServer, free_port, wait_until_ready
 from tests.end_to_end.test_killed import PURCHASES, ROOT, expressions, worker_process
+from tests.support.client import Gateway
 
 WATCH = """subscription ($id: ID!, $after: Int) {
   segmentJobUpdated(id: $id, after: $after) { status progress { sequence fraction } } }"""

@@ -23,7 +23,7 @@ from app.services.evaluation.heads import read_heads
 from app.settings import Settings
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
-from tests.end_to_end.client import Gateway
+from tests.support.client import Gateway
 
 SCOPE = Scope("default", "prod", "test")
 PATIENCE = 60.0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.sandbox import Sandbox
+from tests.support.sandbox import Sandbox
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from app.engine.maintenance.vacuum import Pins, There, clean, lapsed_runs
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot, reopen
 from app.engine.store.bucket import Needs
 from app.engine.store.lake import scratch_folder
-from tests.engine.sandbox import PEOPLE, Sandbox
+from tests.support.sandbox import PEOPLE, Sandbox
 
 DAY = timedelta(days=1)
 DATASETS = [Dataset("people", "PROFILE")]

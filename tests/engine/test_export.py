@@ -15,7 +15,7 @@ from app.engine.export.rows import Audience, Batch, Events, Export, Exported, In
 from app.engine.members.membership import Membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, find, open_snapshot
 from app.errors import Refusal
-from tests.engine.sandbox import EVENTS, PEOPLE, Sandbox
+from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 
 RULE = MergeRule("default", "TIMESTAMP_ORDERED")
 DATASETS = [Dataset("p", "PROFILE"), Dataset("e", "EVENT")]

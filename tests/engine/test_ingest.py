@@ -25,7 +25,7 @@ from app.engine.store.bucket import Needs
 from app.engine.store.delta import open_table
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import IDENTITY_MAP, ArrayType, MapType, ObjectType, Scalar, leaf_paths
-from tests.engine.sandbox import CDNOW, EVENTS, PEOPLE, PURCHASES, Sandbox
+from tests.support.sandbox import CDNOW, EVENTS, PEOPLE, PURCHASES, Sandbox
 
 RULE = MergeRule("default", "TIMESTAMP_ORDERED")
 

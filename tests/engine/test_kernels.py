@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from app.engine.evaluate import kernels
 from app.pql.functions import FUNCTIONS
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
-from tests.engine.kernels import EVENT, JUNE, KERNELS, LEAP, REGEXES, Kernel, day
-from tests.engine.values import FORMS, NOW, Form, results
+from tests.support.kernels import EVENT, JUNE, KERNELS, LEAP, REGEXES, Kernel, day
+from tests.support.values import FORMS, NOW, Form, results
 
 POOLS: dict[Scalar, tuple[Any, ...]] = {
     Scalar.NUMBER: (-2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 0.5, 1e308),

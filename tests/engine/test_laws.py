@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.expressions import EVENT, ROOT, E, Writer, arr, expressions, literal, method, text
-from tests.people import Crowd, crowd, loaded
+from tests.support.expressions import EVENT, ROOT, E, Writer, arr, expressions, literal, method, text
+from tests.support.people import Crowd, crowd, loaded
 
 EXAMPLES = settings(max_examples=100, derandomize=True, deadline=None)
 SEEN = ("a", "b", "vip")

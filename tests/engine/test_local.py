@@ -15,7 +15,7 @@ from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketResult, Cancelled, run
 from app.pql.check.checker import check
 from app.pql.core import Builder
-from tests.engine.sandbox import CDNOW, PURCHASES, Sandbox
+from tests.support.sandbox import CDNOW, PURCHASES, Sandbox
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 DEFINITIONS = {

@@ -15,7 +15,7 @@ from app.engine.members.membership import (
     counts,
     next_membership,
 )
-from tests.engine.sandbox import Sandbox
+from tests.support.sandbox import Sandbox
 
 START = datetime(2026, 6, 15, 12, tzinfo=UTC)
 

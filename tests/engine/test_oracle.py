@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from app.pql.functions import FUNCTIONS
-from tests.expressions import UNITS, E, Writer, literal, method, nodes, text
-from tests.fuzz import disagreements, smaller
-from tests.people import Crowd, crowd, micros_of
+from tests.support.expressions import UNITS, E, Writer, literal, method, nodes, text
+from tests.support.fuzz import disagreements, smaller
+from tests.support.people import Crowd, crowd, micros_of
 
 CASES = 1_000
 TOGETHER = 50

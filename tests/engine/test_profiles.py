@@ -23,7 +23,7 @@ from app.engine.people.profiles import (
 from app.engine.store.bucket import Needs
 from app.engine.store.delta import open_table
 from app.pql.schema import leaf_paths
-from tests.engine.sandbox import CDNOW, EVENTS, PEOPLE, PURCHASES, Sandbox
+from tests.support.sandbox import CDNOW, EVENTS, PEOPLE, PURCHASES, Sandbox
 
 NEWEST = MergeRule("newest", "TIMESTAMP_ORDERED")
 A, B, E = Dataset("a", "PROFILE"), Dataset("b", "PROFILE"), Dataset("e", "EVENT")

@@ -6,7 +6,7 @@ import pytest
 
 from app.engine.people.merged_view import Dataset
 from app.engine.people.seen_values import MOST, seen_values
-from tests.engine.sandbox import EVENTS, PEOPLE, Sandbox
+from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 
 DATASETS = [Dataset("people", "PROFILE"), Dataset("events", "EVENT"), Dataset("empty", "EVENT")]
 

@@ -8,7 +8,7 @@ import pytest
 from app.engine.evaluate import chain as chains
 from app.errors import DiagnosticKind
 from app.pql.check.checker import check
-from tests.engine.heavy import CHAINS, MANY, NESTED, PAIRS, PATHOLOGICAL, SCHEMA, busy, matches
+from tests.support.heavy import CHAINS, MANY, NESTED, PAIRS, PATHOLOGICAL, SCHEMA, busy, matches
 
 MEGABYTE = 1 << 20
 

@@ -15,7 +15,7 @@ from app.engine.people.merged_view import refresh
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, find, find_person, open_snapshot, reopen
 from app.engine.people.stitching import stitched
 from app.engine.store.bucket import Needs
-from tests.engine.sandbox import Sandbox
+from tests.support.sandbox import Sandbox
 
 STITCHED = MergeRule("stitched", "TIMESTAMP_ORDERED", identity_graph="PDG")
 APART = MergeRule("apart", "TIMESTAMP_ORDERED")

@@ -12,7 +12,7 @@ from app.engine.store.bucket import Needs
 from app.engine.store.delta import open_table
 from app.engine.store.lake import Lake
 from app.scope import Tenant
-from tests.engine.sandbox import EVENTS, Sandbox
+from tests.support.sandbox import EVENTS, Sandbox
 
 RULE = MergeRule("default", "TIMESTAMP_ORDERED")
 

@@ -17,7 +17,7 @@ from app.engine.run.buckets import run
 from app.engine.store.bucket import Bucket, Needs
 from app.pql.check.checker import check
 from app.pql.core import Builder
-from tests.engine.sandbox import EVENTS, PEOPLE, Sandbox
+from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 
 START = datetime(2026, 6, 15, 12, tzinfo=UTC)
 RULE = MergeRule("default", "TIMESTAMP_ORDERED")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from app.pql.syntax.parser import parse
 from app.pql.syntax.printer import print_tree
-from tests.expressions import E, expressions, text
+from tests.support.expressions import E, expressions, text
 
 CORPUS = Path(__file__).parent.parent / "data" / "pql" / "corpus.tsv"
 EXPRESSIONS = [line.split("\t")[0] for line in CORPUS.read_text("utf-8").splitlines()[1:]]

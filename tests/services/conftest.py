@@ -10,7 +10,7 @@ from app.engine.store.lake import Lake
 from app.services.audiences import computed as definitions
 from app.services.datasets.uploads import Uploaded, ingest_file
 from app.storage.database import Database
-from tests.services.gateway import SCOPE, Gateway
+from tests.support.gateway import SCOPE, Gateway
 
 CSV = "customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T10:00:00Z,700\n00001,2026-02-01,600\n"
 

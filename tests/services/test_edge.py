@@ -5,8 +5,8 @@ from datetime import timedelta
 from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
 from app.storage.tables.streaming import MembershipPatchRow
-from tests.databases import count_statements
-from tests.services.gateway import Gateway
+from tests.support.databases import count_statements
+from tests.support.gateway import Gateway
 
 ALL = ("REALIZED", "EXISTING", "EXITED")
 RECENT = "xEvent[timestamp occurs <= 24 hours before now]"

@@ -37,7 +37,7 @@ from app.storage.job_runs import JobRun
 from app.storage.tables.export_jobs import ExportJobRow
 from app.worker.jobs import Worker
 from tests.services.conftest import SCOPE, Define
-from tests.services.gateway import Gateway
+from tests.support.gateway import Gateway
 
 SCHEMA = "_xdm.context.profile"
 LEASE = timedelta(seconds=60)

@@ -24,7 +24,7 @@ from app.storage.tables.jobs import JobBucketRow
 from app.worker.maintenance import House
 from tests.services.conftest import SCOPE, Define
 from tests.services.test_segment_jobs import run_next
-from tests.storage.jobs import history
+from tests.support.jobs import history
 
 KEEP = Keep(timedelta(days=7), timedelta(days=30), timedelta(hours=24))
 AT_ONCE = Keep(timedelta(0), timedelta(0), timedelta(0))

@@ -28,8 +28,8 @@ from app.storage.database import Database
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
 from app.storage.tenancy import within
-from tests.databases import count_statements
 from tests.services.conftest import SCOPE, Define
+from tests.support.databases import count_statements
 
 DAILY = "0 0 2 * * ?"
 Plan = Callable[..., Awaitable[ScheduleRow]]

@@ -22,8 +22,8 @@ from app.services.search.index import Index
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.search import SearchVersionRow
-from tests.databases import count_statements
 from tests.services.conftest import SCOPE
+from tests.support.databases import count_statements
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 OTHER = Scope("acme", "dev", "ann")

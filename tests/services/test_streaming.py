@@ -24,7 +24,7 @@ from app.storage.streaming import PAUSES, claim_turn, hand_back, postpone
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.streaming import MembershipPatchRow, StreamingBatchRow
 from tests.services.conftest import SCOPE
-from tests.services.gateway import LEASE, Gateway
+from tests.support.gateway import LEASE, Gateway
 
 
 async def test_a_batch_changes_memberships_and_counts_without_a_job(gateway: Gateway) -> None:

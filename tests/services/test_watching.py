@@ -15,8 +15,8 @@ from app.services.jobs import shared as jobs
 from app.storage import changes as log
 from app.storage.changes import Changes, append_update
 from app.storage.database import Database
-from tests.databases import count_statements
-from tests.storage.jobs import ACME, job, queue
+from tests.support.databases import count_statements
+from tests.support.jobs import ACME, job, queue
 
 SCOPE = Scope(ACME.organisation, ACME.sandbox, "ann")
 

@@ -23,7 +23,7 @@ from app.storage.changes import (
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_runs import JobRun
-from tests.storage.jobs import ACME, GLOBEX, history, job, queue
+from tests.support.jobs import ACME, GLOBEX, history, job, queue
 
 
 @asynccontextmanager

@@ -14,7 +14,7 @@ from app.scope import Tenant
 from app.storage.claims import Claim, LeaseLost, claim_next, fence, hand_back, look, renew, request_cancel
 from app.storage.database import Database
 from app.storage.tables.segment_jobs import SegmentJobRow
-from tests.storage.jobs import ACME, GLOBEX, history, job, queue, queue_export
+from tests.support.jobs import ACME, GLOBEX, history, job, queue, queue_export
 
 LEASE = timedelta(seconds=15)
 

@@ -17,7 +17,7 @@ from app.storage.columns import Row
 from app.storage.database import Database, is_unavailable
 from app.storage.migrate import MigrationRefused
 from app.storage.tables.datasets import BatchRow, DatasetRow
-from tests.databases import count_statements
+from tests.support.databases import count_statements
 
 NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
 

@@ -16,7 +16,7 @@ from app.storage.claims import claim_next, request_cancel
 from app.storage.database import Database
 from app.storage.job_runs import BucketAlreadyRecorded, JobRun, LeaseLost
 from app.storage.tables.datasets import DatasetRow
-from tests.storage.jobs import ACME, history, job, queue
+from tests.support.jobs import ACME, history, job, queue
 
 LEASE = timedelta(seconds=15)
 

@@ -23,7 +23,7 @@ from app.storage.database import Database
 from app.storage.job_runs import JobRun
 from app.worker.handlers import Tools
 from app.worker.jobs import Worker
-from tests.storage.jobs import ACME, history, job, queue, queue_export
+from tests.support.jobs import ACME, history, job, queue, queue_export
 
 Do = Callable[[JobRun], Awaitable[None]]
 Working = Callable[..., AbstractAsyncContextManager[asyncio.Event]]

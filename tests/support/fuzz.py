@@ -1,4 +1,6 @@
-"""The long run of engine against oracle: `python -m tests.fuzz 50000 [--seed N]`; exit code 1 on a disagreement.
+"""The long run of engine against oracle; exit code 1 on a disagreement.
+
+Run it by `python -m tests.support.fuzz 50000 [--seed N]`.
 
 Prints how far it is, cases per second, and for each disagreement its smallest form: expression, person, both answers.
 """
@@ -11,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from random import Random
 
-from tests.expressions import E, Writer, literal, nodes, text
-from tests.people import Crowd, crowd, problems
+from tests.support.expressions import E, Writer, literal, nodes, text
+from tests.support.people import Crowd, crowd, problems
 
 TOGETHER = 100
 """Expressions over one crowd and one memo."""
@@ -73,7 +75,7 @@ def disagreements(seeds: Iterable[int], count: int = TOGETHER) -> Iterator[str]:
 
 
 def main() -> int:
-    arguments = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    arguments = argparse.ArgumentParser(prog="python -m tests.support.fuzz", description=__doc__)
     arguments.add_argument("cases", type=int, nargs="?", default=50_000, help="how many expressions")
     arguments.add_argument("--seed", type=int, default=1_000, help="seed of the first crowd")
     given = arguments.parse_args()

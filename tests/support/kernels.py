@@ -18,7 +18,7 @@ from typing import Any
 
 from app.pql.core import Builder, Node
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
-from tests.engine.values import NOW, bound_element
+from tests.support.values import NOW, bound_element
 
 N, S, B, D, T = Scalar.NUMBER, Scalar.STRING, Scalar.BOOLEAN, Scalar.DATE, Scalar.TIMESTAMP
 NS, SS, TS = ArrayType(N), ArrayType(S), ArrayType(T)

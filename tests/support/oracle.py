@@ -1,7 +1,7 @@
 """PQL by its rules, one person at a time, in plain Python: the judge of the engine, with which it shares no code.
 
-It evaluates the trees of `tests.expressions` on plain values: text, floats, booleans, None, lists, dicts for objects
-and maps, days since 1970 for dates and microseconds for times (the tree's types tell them apart).
+It evaluates the trees of `tests.support.expressions` on plain values: text, floats, booleans, None, lists, dicts for
+objects and maps, days since 1970 for dates and microseconds for times (the tree's types tell them apart).
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from math import fmod, isfinite
 from typing import Any
 
-from tests.expressions import PROFILE, E, leaf, step
+from tests.support.expressions import PROFILE, E, leaf, step
 
 SECOND = 1_000_000
 DAY = 86_400 * SECOND

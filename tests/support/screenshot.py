@@ -1,10 +1,10 @@
-"""Takes the README's picture from a running server: `python -m tests.end_to_end.screenshot http://127.0.0.1:8000`."""
+"""Takes the README's picture from a running server: `python -m tests.support.screenshot http://127.0.0.1:8000`."""
 
 import asyncio
 import sys
 from pathlib import Path
 
-from tests.end_to_end.browser import graphiql
+from tests.support.browser import graphiql
 
 PICTURE = Path(__file__).parents[2] / "app" / "web" / "graphiql.png"
 # On one line, since the editor indents and closes brackets by itself as one types; GraphiQL then lays it out.

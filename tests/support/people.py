@@ -1,5 +1,7 @@
-"""Random people for `tests.expressions`, with many nulls, empty arrays, equal times and boundary instants, and what the
-engine says of them."""
+"""Random people for `tests.support.expressions`, and what the engine says of them.
+
+They have many nulls, empty arrays, equal times and boundary instants.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,8 +19,8 @@ from app.engine.plan.plan import Plan
 from app.engine.run.adhoc import Trial, load_trial
 from app.pql.check.checker import check
 from app.pql.core import Builder
-from tests.expressions import EVENT, KEYS, NUMBERS, PROFILE, SEGMENTS, TEXTS, E, text
-from tests.oracle import DAY, Oracle, civil, day_number, month_days
+from tests.support.expressions import EVENT, KEYS, NUMBERS, PROFILE, SEGMENTS, TEXTS, E, text
+from tests.support.oracle import DAY, Oracle, civil, day_number, month_days
 
 PEOPLE = 40
 _SCALARS = {

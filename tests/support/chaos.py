@@ -1,6 +1,6 @@
 """Chaos: workers are killed, frozen and cut off at random moments, and each result is compared with an undisturbed one.
 
-    python -m tests.chaos --rounds 100 [--seed 7] [--database sqlite|postgresql|both]
+    python -m tests.support.chaos --rounds 100 [--seed 7] [--database sqlite|postgresql|both]
 
 Real `segmentation worker` processes evaluate a job over 23,570 people in 16 buckets, after a batch that touches some of
 each, so that both the merged view and the memberships are made anew. Between them stand a database of either kind and
@@ -42,10 +42,10 @@ from app.storage.changes import read_updates
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
-from tests.cuttable import CuttableServer
-from tests.databases import fresh_database, postgresql_url
+from tests.support.cuttable import CuttableServer
+from tests.support.databases import fresh_database, postgresql_url
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PURCHASES = ROOT / "tests" / "data" / "cdnow_purchases.csv"
 SCOPE = Scope("default", "prod", "chaos")
 LEASE_SECONDS = 2.0

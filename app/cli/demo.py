@@ -1,0 +1,35 @@
+"""`demo`: something to look at, from nothing."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from app.cli.server import serve_until_stopped
+from app.cli.terminal import run
+from app.settings import Settings, load_settings
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: `segmentation demo --no-serve`")
+def demo(
+    serve: Annotated[bool, typer.Option(help="Go on as a server after the results.")] = True,
+    port: Annotated[int, typer.Option(help="Port of the server; 0 takes a free one.")] = 8000,
+    profiles: Annotated[int, typer.Option(min=1, help="People of the generated shop.")] = 100_000,
+    events: Annotated[int, typer.Option(min=1, help="Events of the generated shop.")] = 2_000_000,
+) -> None:
+    """Generate a shop in a temporary folder, evaluate three audiences, and serve them in GraphiQL."""
+    from app.demo import run_demo
+    from app.parts import open_parts
+
+    async def show(settings: Settings) -> None:
+        async with open_parts(settings) as parts:
+            await run_demo(parts, profiles, events, Console(highlight=False))
+        if serve:
+            await serve_until_stopped(settings)
+
+    with tempfile.TemporaryDirectory(prefix="segmentation-demo-") as folder:
+        run(show(load_settings(data_dir=Path(folder), database_url="", host="127.0.0.1", port=port, worker=True)))

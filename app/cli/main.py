@@ -1,0 +1,28 @@
+"""All commands as one, and how a refusal ends one."""
+
+import typer
+
+from app.cli import data, demo, expressions, operations, server
+from app.cli.terminal import fail
+from app.errors import DatabaseAway, InvalidDatabaseUrl, Refusal, Refusals
+from app.settings import InvalidSettings
+
+cli = typer.Typer(
+    name="segmentation",
+    help="A GraphQL gateway over segmentation resources.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for commands in (server.commands, operations.commands, data.commands, demo.commands):
+    cli.add_typer(commands)
+cli.add_typer(expressions.commands, name="pql")
+
+
+def main() -> None:
+    """The entry point: refusals become one clear sentence on standard error and exit code 1."""
+    try:
+        cli()
+    except (Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl, DatabaseAway) as refusal:
+        fail(str(refusal))

@@ -1,0 +1,100 @@
+"""`serve` and `worker`: the processes that stay."""
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import Annotated
+
+import typer
+
+from app.cli.terminal import console, fail, log_to_standard_error, run
+from app.settings import Settings, load_settings
+
+commands = typer.Typer()
+
+
+@commands.command(epilog="Example: `segmentation serve --port 8000`")
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one.")] = None,
+    worker: Annotated[bool | None, typer.Option(help="Also evaluate jobs in this process.")] = None,
+) -> None:
+    """Serve the GraphQL API, subscriptions and GraphiQL; by default with a worker inside."""
+    settings = load_settings(host=host, port=port, worker=worker)
+    log_to_standard_error(settings)
+    run(serve_until_stopped(settings))
+
+
+@commands.command(epilog="Example: `SEGMENTATION_DATABASE_URL=postgresql://… segmentation worker`")
+def worker() -> None:
+    """Evaluate jobs of the shared database and lake until stopped (SIGTERM hands back what is unfinished)."""
+    settings = load_settings()
+    log_to_standard_error(settings)
+    run(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    from app.parts import open_parts, working
+
+    async with open_parts(settings, wait=True) as parts:
+        stop = asyncio.Event()
+        _on_signals(stop.set)
+        async with working(parts):
+            await stop.wait()
+
+
+async def serve_until_stopped(settings: Settings) -> None:
+    _refuse_open_door(settings)
+    import uvicorn
+
+    from app.main import create_app
+
+    class Server(uvicorn.Server):
+        """Leaves signals to us: uvicorn would raise them again after a clean stop, and the exit code would not be 0."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    app = create_app(settings)
+    try:
+        listener = socket.create_server((settings.host, settings.port), reuse_port=False)
+    except OSError as error:
+        fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port")
+    with listener:
+        host, port = listener.getsockname()[:2]
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=5,
+            ws="websockets-sansio",
+        )
+        server = Server(config)
+
+        def stop() -> None:
+            app.state.stopping.set()
+            server.should_exit = True
+
+        _on_signals(stop)
+        console.print(f"GraphiQL and the API: http://{host}:{port}/graphql  (Ctrl+C stops)", soft_wrap=True)
+        await server.serve(sockets=[listener])
+        if not server.started:
+            fail("the server did not start; the log above says why")
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+
+
+def _refuse_open_door(settings: Settings) -> None:
+    if settings.host != "localhost" and not ipaddress.ip_address(settings.host).is_loopback:
+        fail(
+            f"SEGMENTATION_AUTH=none lets everybody in, so it serves loopback addresses only, not {settings.host}: "
+            "bind 127.0.0.1"
+        )

@@ -1,0 +1,44 @@
+"""What all commands share: where they print, how they run, how they fail."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.parts import Parts
+
+T = TypeVar("T")
+
+console = Console(stderr=True, highlight=False)
+
+Organisation = Annotated[str, typer.Option(help="Whose data.")]
+Sandbox = Annotated[str, typer.Option(help="Which sandbox of the organisation.")]
+
+
+async def with_parts(settings: Settings, use: "Callable[[Parts], Awaitable[None]]") -> None:
+    from app.parts import open_parts
+
+    async with open_parts(settings) as parts:
+        await use(parts)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+def log_to_standard_error(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+
+
+def fail(message: str) -> NoReturn:
+    console.print(f"segmentation: {message}", markup=False, soft_wrap=True)
+    raise SystemExit(1)
