@@ -1,7 +1,8 @@
 """Random well-typed PQL from one source of randomness; knows nothing of the engine.
 
 A tree is of `E`s: operation, type, operands, data. It prints itself as PQL, and `tests.support.oracle` evaluates it.
-Types are words (`number text bool date time interval null`) or `("array", T)`, `("map", T)`, `("object", ((name, T), …))`. Dates
+Types are words (`number text bool date time interval null`) or `("array", T)`, `("map", T)`, `("object",
+((name, T), …))`. Dates
 are days and times microseconds since 1970. Randomness is a `random.Random`, so that Hypothesis can steer and shrink
 (`expressions()`), and a long run needs no Hypothesis.
 """
