@@ -30,7 +30,17 @@ async def with_parts(settings: Settings, use: "Callable[[Parts], Awaitable[None]
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+    """`asyncio.run`, on uvloop's event loop where there is one: its transports cost half as much."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    return uvloop.new_event_loop
 
 
 def log_to_standard_error(settings: Settings) -> None:

@@ -265,3 +265,9 @@ async def test_a_browser_gets_the_page_and_a_program_does_not(api: Api) -> None:
     assert page.headers["content-type"].startswith("text/")
     program = await api.http.get("/graphql", headers={"accept": "application/json"})
     assert program.status_code == 400
+
+
+async def test_only_a_request_with_files_needs_a_folder_for_them(api: Api, parts: ApiParts) -> None:
+    parts.uploads.rmdir()
+    response = await api.http.post("/graphql", json={"query": VIEWER})
+    assert response.json() == {"data": NOBODY}

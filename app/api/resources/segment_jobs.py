@@ -31,7 +31,6 @@ from app.api.resources.profiles import MembershipStatus
 from app.api.scalars import BigInt, given
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
-from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 
 
@@ -39,11 +38,12 @@ from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobR
 class MergePolicyCount:
     count: BigInt = strawberry.field(description="How many people.")
     merge_policy_id: strawberry.Private[str]
-    kept: strawberry.Private[MergePolicyRow | None]
+    job: strawberry.Private[SegmentJobRow]
 
     @resolver(description="The merge policy; as it was then, should it be gone.")
     async def merge_policy(self, info: Info) -> MergePolicy:
-        row = await info.context.loaders.merge_policy.load(self.merge_policy_id) or self.kept
+        current = await info.context.loaders.merge_policy.load(self.merge_policy_id)
+        row = current or segment_jobs.pinned_policy(self.job, self.merge_policy_id)
         if row is None:
             raise LookupError(f"the merge policy {self.merge_policy_id} of a job is gone")
         return MergePolicy.of(row)
@@ -57,13 +57,13 @@ class SegmentJobMetrics:
     total_profiles_by_merge_policy: list[MergePolicyCount] = strawberry.field(description="The same by merge policy.")
 
     @classmethod
-    def of(cls, metrics: Mapping[str, Any], policies: Mapping[str, MergePolicyRow]) -> Self:
+    def of(cls, job: SegmentJobRow, metrics: Mapping[str, Any]) -> Self:
         return cls(
             total_time=TimeSpan.of(metrics["total_time"]),
             profile_segmentation_time=TimeSpan.of(metrics["profile_segmentation_time"]),
             total_profiles=BigInt(metrics["total_profiles"]),
             total_profiles_by_merge_policy=[
-                MergePolicyCount(count=BigInt(count), merge_policy_id=id_, kept=policies.get(id_))
+                MergePolicyCount(count=BigInt(count), merge_policy_id=id_, job=job)
                 for id_, count in sorted(metrics["total_profiles_by_merge_policy"].items())
             ],
         )
@@ -137,7 +137,7 @@ class SegmentJob(Node, Job):
             **job_fields(row),
             all_definitions=row.all_definitions,
             evaluated_at=row.evaluated_at,
-            metrics=None if row.metrics is None else SegmentJobMetrics.of(row.metrics, segment_jobs.policies_of(row)),
+            metrics=None if row.metrics is None else SegmentJobMetrics.of(row, row.metrics),
         )
 
     @classmethod

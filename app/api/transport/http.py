@@ -81,7 +81,7 @@ class GraphQLOverHTTP:
                 return graphiql_response()
             media = negotiate(request.headers.get("accept", ""))
             caller = Caller(self._parts, read_scope(request.headers), request.headers, request_id)
-            params = await self._read(request, files.enter_context(scratch(self._parts.uploads)))
+            params = await self._read(request, files)
             return await self._respond(request, caller, params, media)
         except BadRequest as problem:
             return failure(problem.status, str(problem), media, problem.headers, problem.code)
@@ -96,7 +96,7 @@ class GraphQLOverHTTP:
             message = f"internal error: the log of the server has it under the request id {request_id}"
             return failure(500, message, media, {}, "INTERNAL")
 
-    async def _read(self, request: Request, folder: Any) -> Params:
+    async def _read(self, request: Request, files: ExitStack) -> Params:
         if request.method == "GET":
             return read_params(_from_query(request))
         if request.method != "POST":
@@ -106,7 +106,7 @@ class GraphQLOverHTTP:
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind == MULTIPART:
             self._need_preflight(request)
-            limit = self._parts.limits.max_upload_bytes
+            folder, limit = files.enter_context(scratch(self._parts.uploads)), self._parts.limits.max_upload_bytes
             return read_params(await read_operations(request.headers["content-type"], request.stream(), folder, limit))
         if kind != JSON:
             message = f"the content type {kind!r} is not taken: send {JSON}, or {MULTIPART} for files"

@@ -147,10 +147,10 @@ async def freeze_definitions(
     return {row["definition_id"] for row in rows}
 
 
-def policies_of(job: SegmentJobRow) -> dict[str, MergePolicyRow]:
-    """The merge policies as the job has them, by id, whatever has become of them since; none before it has begun."""
-    tenant, kept = Tenant(job.organisation, job.sandbox), (job.snapshot or {}).get("merge_policies", {})
-    return {id_: merge_policies.policy_from_json(tenant, policy) for id_, policy in kept.items()}
+def pinned_policy(job: SegmentJobRow, id: str) -> MergePolicyRow | None:
+    """A merge policy as the job has it, whatever has become of it since; None before the job has begun."""
+    policy = (job.snapshot or {}).get("merge_policies", {}).get(id)
+    return None if policy is None else merge_policies.policy_from_json(Tenant(job.organisation, job.sandbox), policy)
 
 
 async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> SegmentJobRow:

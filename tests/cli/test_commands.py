@@ -13,7 +13,7 @@ import pytest
 
 from app.engine.run.adhoc import evaluate_trial, load_trial
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PEOPLE = '{"_id": "00001", "income": 10}\n{"_id": "00002", "income": 3}\n'
 EVENTS = '{"profileId": "00002", "timestamp": "2026-01-01T00:00:00Z", "dollars": 7}\n'
 
