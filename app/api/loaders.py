@@ -115,6 +115,11 @@ class Loaders:
         return self._rows(audiences.get_many)
 
     @cached_property
+    def audience_by_name(self) -> Loader[tuple[str | None, str], AudienceRow | None]:
+        """By (namespace, `audienceId`)."""
+        return self._rows(audiences.get_named)
+
+    @cached_property
     def dependencies_of_audience(self) -> Loader[Page, Slice[AudienceRow]]:
         return self._pages(audiences.dependencies_by_audience)
 
@@ -280,10 +285,10 @@ class Loaders:
     def membership_count_of_profile(self) -> Loader[Page, int]:
         return by_arguments(lambda keys, arguments: self._profiles.membership_counts(keys, *arguments))
 
-    def _rows(self, get_many: Callable[..., Awaitable[dict[str, Found]]]) -> Loader[str, Found | None]:
-        """By id; None for what the tenant does not have."""
+    def _rows(self, get_many: Callable[..., Awaitable[dict[Key, Found]]]) -> Loader[Key, Found | None]:
+        """By id or another unique key; None for what the tenant does not have."""
 
-        async def load(ids: list[str]) -> list[Found | None]:
+        async def load(ids: list[Key]) -> list[Found | None]:
             found = await self._read(lambda session: get_many(session, self._scope, ids))
             return [found.get(id_) for id_ in ids]
 

@@ -11,11 +11,14 @@ from tests.support.databases import count_statements
 
 SCHEMA = "_xdm.context.profile"
 CREATE = """mutation ($input: CreateExportJobInput!) { createExportJob(input: $input) {
-  job { id jobId status fields filter additionalFields } errors { __typename code message path } } }"""
+  job { id jobId status fields } errors { __typename code message path } } }"""
 CANCEL = """mutation ($id: ID!) { cancelExportJob(id: $id) {
   job { status } errors { __typename code message path } } }"""
 READ = """query ($id: ID!) { exportJob(id: $id) {
-  id jobId status source runId attempts fields filter additionalFields schemaName segmentPerBatch evaluateFirst
+  id jobId status source runId attempts fields schemaName segmentPerBatch evaluateFirst
+  filter { segments { segmentId namespace status audience { name } } segmentQualificationTime { start end }
+    fromIngestTimestamp emptyProfiles }
+  additionalFields { fields from to }
   mergePolicy { name } destination { name rowCount batches { nodes { batchId } } }
   evaluation { status segments { nodes { segmentId profileCount } } }
   progress { phase fraction profilesRead totalProfiles }
@@ -96,12 +99,19 @@ async def test_an_export_evaluates_writes_and_tells(api: Api) -> None:
     }
     assert (found["status"], found["errors"], found["attempts"]) == ("SUCCEEDED", [], 1)
     assert found["filter"] == {
-        "segments": [{"segmentId": a, "namespace": "AEPSegments", "status": ["REALIZED", "EXISTING"]}],
-        "segmentQualificationTime": {"start": "2026-06-15T12:00:00+00:00", "end": None},
+        "segments": [
+            {
+                "segmentId": a,
+                "namespace": "AEPSegments",
+                "status": ["REALIZED", "EXISTING"],
+                "audience": {"name": "A"},
+            }
+        ],
+        "segmentQualificationTime": {"start": "2026-06-15T12:00:00Z", "end": None},
         "fromIngestTimestamp": None,
         "emptyProfiles": False,
     }
-    assert found["additionalFields"] == {"fields": ["dollars"], "from": "2026-01-01T00:00:00+00:00", "to": None}
+    assert found["additionalFields"] == {"fields": ["dollars"], "from": "2026-01-01T00:00:00Z", "to": None}
     assert found["evaluation"] == {
         "status": "SUCCEEDED",
         "segments": {"nodes": [{"segmentId": a, "profileCount": 2}]},

@@ -8,7 +8,11 @@ from tests.api.conftest import Api
 from tests.support.databases import count_statements
 
 FIELDS = """schedule { id scheduleId name description type state cronExpression frequency nextRunTimes(first: 2)
-  allAudiences export audiences { totalCount nodes { name } } jobs { totalCount } lastJob { jobId } lastRun { runId }
+  allAudiences
+  export { fields mergePolicy { name } schemaName evaluateFirst segmentPerBatch destination { datasetId }
+    filter { segments { segmentId namespace status audience { name } } segmentQualificationTime { start end }
+      fromIngestTimestamp emptyProfiles } additionalFields { fields from to } }
+  audiences { totalCount nodes { name } } jobs { totalCount } lastJob { jobId } lastRun { runId }
   createdBy lastModifiedBy createdAt updatedAt etag }"""
 ERRORS = """errors { __typename code path message ... on StaleEtagError { currentEtag }
   ... on ExpressionError { diagnostics { kind line column length message } }
@@ -264,15 +268,23 @@ async def test_an_export_schedule_is_checked_kept_and_run(api: Api) -> None:
     assert made["audiences"] == {"totalCount": 1, "nodes": [{"name": "A"}]}
     assert made["export"] == {
         "fields": [],
-        "mergePolicyId": None,
+        "mergePolicy": None,
         "filter": {
-            "segments": [{"segmentId": one, "namespace": "AEPSegments", "status": ["REALIZED", "EXISTING"]}],
-            "segmentQualificationTime": {"start": None, "end": None},
+            "segments": [
+                {
+                    "segmentId": one,
+                    "namespace": "AEPSegments",
+                    "status": ["REALIZED", "EXISTING"],
+                    "audience": {"name": "A"},
+                }
+            ],
+            "segmentQualificationTime": None,
             "fromIngestTimestamp": None,
             "emptyProfiles": False,
         },
         "additionalFields": None,
-        "destination": {"datasetId": target, "segmentPerBatch": False},
+        "destination": {"datasetId": target},
+        "segmentPerBatch": False,
         "schemaName": "_xdm.context.profile",
         "evaluateFirst": True,
     }

@@ -13,6 +13,8 @@ EVERYTHING = """{
   segmentJobs { totalCount nodes { id status progress { sequence } } } datasets { totalCount nodes { id rowCount } }
   schedules { totalCount nodes { id etag state audiences { totalCount } jobs { totalCount } } }
   exportJobs { totalCount nodes { id status progress { sequence } } }
+  jobs { totalCount nodes { id status } } previews { totalCount nodes { id state } }
+  folders { totalCount nodes { id etag } }
   mergePolicies { totalCount nodes { id etag } } }"""
 
 READS = [

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self, cast
 
 import strawberry
 
-from app.api.connections import After, Connection, First, asked, connect
+from app.api.connections import After, Before, Connection, First, Last, asked, connect
 from app.api.context import Info, Operation
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
@@ -94,9 +94,14 @@ class Dataset(Node):
 
     @resolver(description="Its batches, newest first.")
     async def batches(
-        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
     ) -> Connection[Batch]:
-        page, loaders = asked(first, after), info.context.loaders
+        page, loaders = asked(first, after, last, before), info.context.loaders
         return await connect(
             info,
             lambda: loaders.batches_of_dataset.load((self.dataset_id, page)),
@@ -205,9 +210,11 @@ class DatasetQueries:
         info: Info,
         first: First = strawberry.UNSET,
         after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
         kind: Kind = strawberry.UNSET,
     ) -> Connection[Dataset]:
-        page, operation = asked(first, after), info.context
+        page, operation = asked(first, after, last, before), info.context
         chosen = one_name(kind)
         return await connect(
             info,

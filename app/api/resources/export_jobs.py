@@ -3,10 +3,9 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Self
 
 import strawberry
-from strawberry.scalars import JSON
 
 from app.api.connections import After, Before, Connection, First, Last, asked, connect
 from app.api.context import Info, Operation
@@ -16,6 +15,7 @@ from app.api.filters import DateTimeFilter, names, one_id, ordered, time_filter
 from app.api.global_ids import Node, find_id, global_id, need_id, split_id
 from app.api.resources.audiences import NamespaceCount
 from app.api.resources.datasets import Batch, Dataset
+from app.api.resources.export_spec import ExportEvents, ExportFilter
 from app.api.resources.jobs import (
     AfterArgument,
     Job,
@@ -61,10 +61,8 @@ class ExportJobMetrics:
 @strawberry.type(description="Writes people to a dataset.")
 class ExportJob(Node, Job):
     fields: list[str] = strawberry.field(description="Paths of the attributes that are written; empty for all.")
-    filter: JSON | None = strawberry.field(description="Which people, as it was asked for; null for everybody.")
-    additional_fields: JSON | None = strawberry.field(
-        description="What of their events, as it was asked for; null for no events."
-    )
+    filter: ExportFilter | None = strawberry.field(description="Which profiles; null for all.")
+    additional_fields: ExportEvents | None = strawberry.field(description="Which events; null for none.")
     schema_name: str = strawberry.field(description="Name of the schema of a person.")
     segment_per_batch: bool = strawberry.field(
         description="Whether each segment has a batch of its own; else one batch holds all."
@@ -91,9 +89,14 @@ class ExportJob(Node, Job):
 
     @resolver(description="What it has written, in the order of its segments; empty before it has succeeded.")
     async def batches(
-        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
     ) -> Connection[Batch]:
-        page, loaders = asked(first, after), info.context.loaders
+        page, loaders = asked(first, after, last, before), info.context.loaders
         return await connect(
             info,
             lambda: loaders.batches_of_export.load((self.job_id, page)),
@@ -107,8 +110,8 @@ class ExportJob(Node, Job):
             id=global_id("ExportJob", row.id),
             **job_fields(row),
             fields=row.fields,
-            filter=cast(JSON | None, row.filter),
-            additional_fields=cast(JSON | None, row.additional_fields),
+            filter=ExportFilter.of_json(row.filter),
+            additional_fields=ExportEvents.of_json(row.additional_fields),
             schema_name=row.schema_name,
             segment_per_batch=row.segment_per_batch,
             evaluate_first=row.evaluate_first,

@@ -1,9 +1,11 @@
 """Folders: a tree for each namespace, that audiences are sorted into."""
 
+from dataclasses import replace
 from typing import Annotated, Self, cast
 
 import strawberry
 
+from app.api.connections import After, Before, Connection, First, Last, asked, connect
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
@@ -93,6 +95,16 @@ class FolderPayload:
     errors: list[UserError] = errors_field()
 
 
+NamespaceArgument = Annotated[
+    str | None, strawberry.argument(description="Namespace of the folders; every namespace unless given.")
+]
+ParentArgument = Annotated[
+    strawberry.ID | None,
+    strawberry.argument(
+        description="Folder they are directly in, by global id or raw `folderId`; null for those at the root, "
+        "every level unless given."
+    ),
+]
 FolderId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `folderId`.")]
 CreateArgument = Annotated[CreateFolderInput, strawberry.argument(description="What it is to be.")]
 UpdateArgument = Annotated[UpdateFolderInput, strawberry.argument(description="Which one, and what changes.")]
@@ -103,6 +115,28 @@ class FolderQueries:
     @resolver(description="A folder by its id.")
     async def folder(self, info: Info, id: FolderId) -> Folder | None:
         return await Folder.fetch_maybe(info.context, find_id("Folder", id))
+
+    @resolver(description="The folders of the sandbox by path, so a folder before what is inside it.")
+    async def folders(
+        self,
+        info: Info,
+        namespace: NamespaceArgument = strawberry.UNSET,
+        parent_id: ParentArgument = strawberry.UNSET,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+    ) -> Connection[Folder]:
+        page, operation = asked(first, after, last, before), info.context
+        filter = folders.FolderFilter(given(namespace))
+        if parent_id is not strawberry.UNSET:
+            filter = replace(filter, parent_ids=(one_id("Folder", parent_id, "parent_id"),))
+        return await connect(
+            info,
+            lambda: operation.read(lambda session: folders.page(session, operation.scope, page, filter)),
+            Folder.of,
+            lambda: operation.read(lambda session: folders.count(session, operation.scope, filter)),
+        )
 
 
 @strawberry.type

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
 
+from app.api.connections import After, Before, Connection, First, Last, asked, connect
 from app.api.context import Info
 from app.api.described import enum_value, resolver, subscription
-from app.api.filters import DateTimeFilter, OrderDirection, names, one_id, time_filter
+from app.api.filters import DateTimeFilter, OrderDirection, names, one_id, ordered, time_filter
 from app.api.global_ids import node_type
 from app.api.scalars import BigInt, given
 from app.services.jobs import shared as jobs
@@ -178,6 +179,21 @@ class JobOrder:
     direction: OrderDirection = strawberry.field(description="Which end comes first.")
 
 
+@strawberry.input(description="Filters of jobs of any kind; all given conditions must match.")
+class JobFilter:
+    status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="In one of these states.")
+    source: list[JobSource] | None = strawberry.field(default=strawberry.UNSET, description="Started by one of these.")
+    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Creation time.")
+
+
+def job_filter(value: JobFilter | None) -> jobs.JobFilter | None:
+    if value is None or not given(value):
+        return None
+    return jobs.JobFilter(
+        status=names(value.status), source=names(value.source), created_at=time_filter(value.created_at)
+    )
+
+
 @strawberry.input(description="Which segment jobs. All that is given must hold.")
 class SegmentJobFilter:
     status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="In one of these states.")
@@ -213,6 +229,36 @@ AfterArgument = Annotated[
 StatusArgument = Annotated[
     list[JobStatus] | None, strawberry.argument(description="Only jobs in these states; all unless given.")
 ]
+
+
+AnyJobFilterArgument = Annotated[
+    JobFilter | None, strawberry.argument(description="Filters; all given conditions must match.")
+]
+
+
+@strawberry.type
+class JobQueries:
+    @resolver(description="The segment jobs and export jobs of the sandbox in one list.")
+    async def jobs(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+        filter: AnyJobFilterArgument = strawberry.UNSET,
+        order_by: OrderArgument = strawberry.UNSET,
+    ) -> Connection[Job]:
+        page, operation = asked(first, after, last, before), info.context
+        chosen, order = job_filter(filter), ordered(order_by)
+        return await connect(
+            info,
+            lambda: operation.read(
+                lambda session: jobs.page_of_all_kinds(session, operation.scope, page, chosen, order)
+            ),
+            any_job,
+            lambda: operation.read(lambda session: jobs.count_of_all_kinds(session, operation.scope, chosen)),
+        )
 
 
 @strawberry.type

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self, cast
 
 import strawberry
 
-from app.api.connections import After, Connection, First, asked, connect
+from app.api.connections import After, Before, Connection, First, Last, asked, connect
 from app.api.context import Info, Operation
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
@@ -82,9 +82,14 @@ class MergePolicyQueries:
 
     @resolver(description="The merge policies of the sandbox, oldest first.")
     async def merge_policies(
-        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
     ) -> Connection[MergePolicy]:
-        page, operation = asked(first, after), info.context
+        page, operation = asked(first, after, last, before), info.context
         return await connect(
             info,
             lambda: operation.read(lambda session: merge_policies.page(session, operation.scope, page)),

@@ -8,7 +8,17 @@ from typing import Annotated, Any, Self
 
 import strawberry
 
-from app.api.connections import After, First, LongConnection, asked, connect_long
+from app.api.connections import (
+    After,
+    Before,
+    Connection,
+    First,
+    Last,
+    LongConnection,
+    asked,
+    connect,
+    connect_long,
+)
 from app.api.context import Info, Operation
 from app.api.described import enum_value, mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
@@ -207,6 +217,23 @@ class PreviewQueries:
     async def preview(self, info: Info, id: PreviewId) -> Preview | None:
         raw = find_id("Preview", id)
         return None if raw is None else await Preview.fetch(info.context, raw)
+
+    @resolver(description="The previews of the sandbox, newest first; they are kept for some days.")
+    async def previews(
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
+    ) -> Connection[Preview]:
+        page, operation = asked(first, after, last, before), info.context
+        return await connect(
+            info,
+            lambda: operation.read(lambda session: previews.page(session, operation.scope, page)),
+            Preview.of,
+            lambda: operation.read(lambda session: previews.count(session, operation.scope)),
+        )
 
     @resolver(description="The estimate of a preview.")
     async def estimate(self, info: Info, id: EstimateId) -> Estimate | None:

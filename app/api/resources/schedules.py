@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Annotated, Any, Self, cast
 
 import strawberry
-from strawberry.scalars import JSON
 
 from app import quartz
 from app.api.connections import After, Before, Connection, First, Last, asked, connect
@@ -18,6 +17,7 @@ from app.api.global_ids import Node, find_id, global_id, need_id, node_type
 from app.api.resources.audiences import Audience
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.resources.export_jobs import CreateExportJobInput
+from app.api.resources.export_spec import ExportSpec
 from app.api.resources.jobs import Job, any_job
 from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
@@ -97,7 +97,9 @@ class Schedule(Node):
         "and, if it is there, year."
     )
     all_audiences: bool = strawberry.field(description="Whether it is for every computed audience.")
-    export: JSON | None = strawberry.field(description="For an export schedule: the export that each run starts.")
+    export: ExportSpec | None = strawberry.field(
+        description="For an export schedule: the export that each run starts; null for others."
+    )
     created_by: str = strawberry.field(description="Who made it.")
     last_modified_by: str = strawberry.field(description="Who last changed it.")
     created_at: datetime = strawberry.field(description="When it was made.")
@@ -141,9 +143,14 @@ class Schedule(Node):
 
     @resolver(description="The jobs that it started, newest first.")
     async def jobs(
-        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
     ) -> Connection[Job]:
-        page, loaders = asked(first, after), info.context.loaders
+        page, loaders = asked(first, after, last, before), info.context.loaders
         return await connect(
             info,
             lambda: loaders.jobs_of_schedule.load((self.schedule_id, page)),
@@ -174,7 +181,7 @@ class Schedule(Node):
             state=ScheduleState(row.state),
             cron_expression=row.cron_expression,
             all_audiences=row.all_audiences,
-            export=None if row.export is None else JSON(row.export),
+            export=ExportSpec.of_json(row.export),
             created_by=row.created_by,
             last_modified_by=row.last_modified_by,
             created_at=row.created_at,

@@ -120,9 +120,14 @@ class SegmentJob(Node, Job):
 
     @resolver(description="The definitions as it ran them, with their outcome.")
     async def segments(
-        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
+        self,
+        info: Info,
+        first: First = strawberry.UNSET,
+        after: After = strawberry.UNSET,
+        last: Last = strawberry.UNSET,
+        before: Before = strawberry.UNSET,
     ) -> Connection[SegmentJobSegment]:
-        page, loaders = asked(first, after), info.context.loaders
+        page, loaders = asked(first, after, last, before), info.context.loaders
         return await connect(
             info,
             lambda: loaders.segments_of_job.load((self.job_id, page)),

@@ -96,6 +96,14 @@ async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> d
     return found
 
 
+async def get_named(
+    session: AsyncSession, scope: Scope, names: Iterable[tuple[str | None, str]]
+) -> dict[tuple[str | None, str], AudienceRow]:
+    """By (namespace, `audienceId`), which together are unique."""
+    named = select_rows(AudienceRow, scope).where(_AUDIENCES.audience_id.in_({audience_id for _, audience_id in names}))
+    return {(row.namespace, row.audience_id): as_row(AudienceRow, row) for row in await session.execute(named)}
+
+
 async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None = None) -> AudienceRow:
     """Raises `Refusal` for an unknown id, and `StaleEtag` unless the etag, if there is one, is the present one."""
     found = (await get_many(session, scope, [id])).get(id)

@@ -1,7 +1,7 @@
 """What all kinds of jobs share for their users: keys, filters, lists, cancelling and watching; knows no kind's work."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -119,9 +119,9 @@ async def cancel(session: AsyncSession, clock: Clock, scope: Scope, kind: str, i
 # ---------------------------------------------------------------- lists
 
 
-def job_order(kind: str, order: OrderBy | None = None) -> Order:
+def job_order(columns: Any, order: OrderBy | None = None) -> Order:
     """Newest first unless `order` says otherwise; unfinished ones count as the last to finish."""
-    columns, chosen = _columns(kind), order or OrderBy("CREATED_AT", descending=True)
+    chosen = order or OrderBy("CREATED_AT", descending=True)
     first = {
         "CREATED_AT": columns.created_at,
         "UPDATED_AT": columns.updated_at,
@@ -140,7 +140,7 @@ async def page(
 ) -> Slice[Any]:
     """Jobs of one kind."""
     statement = select_rows(KINDS[kind], scope).where(*conditions)
-    return await fetch_page(session, statement, job_order(kind, order), request, lambda row: row)
+    return await fetch_page(session, statement, job_order(_columns(kind), order), request, lambda row: row)
 
 
 async def count(session: AsyncSession, scope: Scope, kind: str, conditions: Iterator[ColumnElement[bool]]) -> int:
@@ -148,25 +148,43 @@ async def count(session: AsyncSession, scope: Scope, kind: str, conditions: Iter
     return int((await session.execute(statement.where(*conditions))).scalar_one())
 
 
+async def page_of_all_kinds(
+    session: AsyncSession,
+    scope: Scope,
+    request: PageRequest,
+    filter: JobFilter | None = None,
+    order: OrderBy | None = None,
+) -> Slice[JobState]:
+    """The jobs of every kind that the API calls a job."""
+    jobs = _of_all_kinds(scope, (filter or JobFilter()).on)
+    return await fetch_page(session, select(*jobs.c), job_order(jobs.c, order), request, _state)
+
+
+async def count_of_all_kinds(session: AsyncSession, scope: Scope, filter: JobFilter | None = None) -> int:
+    jobs = _of_all_kinds(scope, (filter or JobFilter()).on)
+    return int((await session.execute(select(func.count()).select_from(jobs))).scalar_one())
+
+
 async def page_by_schedule(
     session: AsyncSession, scope: Scope, schedule_ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[JobState]]:
     """The jobs of all kinds that each schedule started, newest first."""
-    jobs = _of_all_kinds(scope, schedule_ids)
+    jobs = _of_schedules(scope, schedule_ids)
     newest = Order("NEWEST", (Key(jobs.c.created_at, descending=True), Key(jobs.c.id, descending=True)))
     statement = select(*jobs.c)
     return await fetch_pages(session, statement, jobs.c.schedule_id, newest, request, schedule_ids, _state)
 
 
 async def counts_by_schedule(session: AsyncSession, scope: Scope, schedule_ids: Sequence[str]) -> dict[str, int]:
-    jobs = _of_all_kinds(scope, schedule_ids)
+    jobs = _of_schedules(scope, schedule_ids)
     statement = select(jobs.c.schedule_id, func.count()).group_by(jobs.c.schedule_id)
     found = {schedule_id: int(number) for schedule_id, number in await session.execute(statement)}
     return {schedule_id: found.get(schedule_id, 0) for schedule_id in schedule_ids}
 
 
-def _of_all_kinds(scope: Scope, schedule_ids: Sequence[str]) -> Any:
-    """The jobs of the schedules with the columns of every kind's table; those of other kinds are null."""
+def _of_all_kinds(scope: Scope, conditions: Callable[[Any], Iterable[ColumnElement[bool]]]) -> Any:
+    """The jobs of all kinds that fulfil conditions on their own table, with the columns of every kind's table; those of
+    other kinds are null."""
     types = {column.name: column.type for kind in JOBS for column in _columns(kind)}
     parts = []
     for kind, table in JOBS.items():
@@ -175,8 +193,12 @@ def _of_all_kinds(scope: Scope, schedule_ids: Sequence[str]) -> Any:
             columns[name] if name in columns else cast(null(), type_).label(name) for name, type_ in types.items()
         ]
         one = within(select(literal(kind).label("kind"), *chosen), table, scope.tenant)
-        parts.append(one.where(columns.schedule_id.in_(list(schedule_ids))))
+        parts.append(one.where(*conditions(columns)))
     return union_all(*parts).subquery("jobs")
+
+
+def _of_schedules(scope: Scope, schedule_ids: Sequence[str]) -> Any:
+    return _of_all_kinds(scope, lambda columns: [columns.schedule_id.in_(list(schedule_ids))])
 
 
 def _state(row: Any) -> JobState:

@@ -1,17 +1,18 @@
 """Folders: a tree for each namespace, that audiences are sorted into."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import func, literal, select
 from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import LONGEST_NAME, refuse_bad_name
 from app.storage.database import Database
@@ -26,6 +27,7 @@ MOST_NAMED = 20
 
 _FOLDERS: Any = FolderRow.__table__.c  # type: ignore[attr-defined]
 _AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_BY_PATH = Order("PATH", (Key(_FOLDERS.path), Key(_FOLDERS.id)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,31 @@ class FolderChanges(TypedDict, total=False):
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, FolderRow]:
     return await get_rows(session, FolderRow, scope, ids)
+
+
+@dataclass(frozen=True, slots=True)
+class FolderFilter:
+    """`parent_ids` holds the folder that they are directly in, None for the root; empty for every level."""
+
+    namespace: str | None = None
+    parent_ids: tuple[str | None, ...] = ()
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        if self.namespace is not None:
+            yield _FOLDERS.namespace == self.namespace
+        for parent_id in self.parent_ids:
+            yield _FOLDERS.parent_id == parent_id
+
+
+async def page(session: AsyncSession, scope: Scope, request: PageRequest, filter: FolderFilter) -> Slice[FolderRow]:
+    """By path."""
+    statement = select_rows(FolderRow, scope).where(*filter.conditions())
+    return await fetch_page(session, statement, _BY_PATH, request, lambda row: as_row(FolderRow, row))
+
+
+async def count(session: AsyncSession, scope: Scope, filter: FolderFilter) -> int:
+    statement = within(select(func.count()).select_from(FolderRow), FolderRow, scope.tenant)
+    return int((await session.execute(statement.where(*filter.conditions()))).scalar_one())
 
 
 async def choose(session: AsyncSession, scope: Scope, id: str, namespace: str, field: str = "folder_id") -> FolderRow:

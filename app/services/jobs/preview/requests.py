@@ -101,6 +101,15 @@ async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> d
     return await get_rows(session, PreviewRow, scope, ids)
 
 
+async def page(session: AsyncSession, scope: Scope, request: PageRequest) -> Slice[PreviewRow]:
+    """Newest first."""
+    return await jobs.page(session, scope, KIND, request, iter(()))
+
+
+async def count(session: AsyncSession, scope: Scope) -> int:
+    return await jobs.count(session, scope, KIND, iter(()))
+
+
 def watch(
     database: Database, changes: Changes, scope: Scope, id: str, after: int | None = None
 ) -> AsyncGenerator[PreviewRow, None]:
