@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from app.clock import utc_now
-from app.errors import Diagnostic, ExpressionRefused, Severity
+from app.errors import Diagnostic, ExpressionRefused, Refusal, Severity
 from app.pql.check.checker import check
 from app.pql.syntax.json_reader import from_json
 from app.pql.syntax.json_writer import to_json
@@ -38,7 +38,7 @@ def evaluate(
     event_id: EventIdColumn = "profileId",
     time: TimeColumn = "timestamp",
 ) -> None:
-    """Print `expression<TAB>ids` for each expression, or `ERROR line:column kind message`."""
+    """Print `expression<TAB>ids` for each expression, or `ERROR line:column kind message`; one that fails stops none."""
     from app.engine.run.adhoc import evaluate_trial, load_trial
 
     trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
@@ -50,6 +50,9 @@ def evaluate(
         except ExpressionRefused as refusal:
             failed = True
             print(_error_line(refusal.diagnostics[0]))
+        except Refusal as failure:
+            failed = True
+            print(f"ERROR 1:1 evaluation {failure.message}")
         else:
             print(f"{expression}\t{' '.join(ids)}")
     raise typer.Exit(1 if failed else 0)

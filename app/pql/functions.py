@@ -43,10 +43,11 @@ class Kind(StrEnum):
     VALUE = "expression on the element"
     MEASURE = "number of the element"
     ORDERED = "ordered value of the element"
+    RANK = "ordered single value of the element"
     KEY = "key of the element"
 
 
-PER_ELEMENT: Final = frozenset({Kind.CONDITION, Kind.VALUE, Kind.MEASURE, Kind.ORDERED, Kind.KEY})
+PER_ELEMENT: Final = frozenset({Kind.CONDITION, Kind.VALUE, Kind.MEASURE, Kind.ORDERED, Kind.RANK, Kind.KEY})
 
 
 class Result(StrEnum):
@@ -107,7 +108,7 @@ _OTHER: Final = (Parameter("text", Kind.TEXT), _CASE)
 _CONDITION: Final = (Parameter("condition", Kind.CONDITION),)
 _NUMBER_OF: Final = (Parameter("value", Kind.MEASURE, optional=True),)
 _ORDERED_OF: Final = (Parameter("value", Kind.ORDERED, optional=True),)
-_RANKED: Final = (Parameter("value", Kind.ORDERED), Parameter("n", Kind.NUMBER))
+_RANKED: Final = (Parameter("value", Kind.RANK), Parameter("n", Kind.NUMBER))
 _ARRAY: Final = (Parameter("array", Kind.ITEMS),)
 
 

@@ -47,6 +47,18 @@ def test_expressions_are_tried_on_files(folder: Path) -> None:
     assert ended.returncode == 1
 
 
+def test_an_expression_that_fails_stops_no_other(folder: Path) -> None:
+    (folder / "people.ndjson").write_text('{"_id": "a", "xs": %s}\n' % list(range(500)))
+    files = ("--profiles", "people.ndjson")
+    ended = segmentation(
+        folder, "pql", "eval", *files, "xs.map(^xs.map(^^xs)).count() > 0", "xs = []", "xs.count() = 500"
+    )
+    failed, *answered = ended.stdout.splitlines()
+    assert failed.startswith("ERROR 1:1 evaluation the expression pairs the elements of arrays 125,000,000 times")
+    assert answered == ["xs = []\t", "xs.count() = 500\ta"]
+    assert ended.returncode == 1
+
+
 def test_expressions_come_from_standard_input_too(folder: Path) -> None:
     ended = segmentation(folder, "pql", "eval", "--profiles", "people.ndjson", input="income > 1\n\nnot (income > 5)\n")
     assert ended.stdout == "income > 1\t00001 00002\nnot (income > 5)\t00002\n"

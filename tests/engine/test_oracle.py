@@ -1,6 +1,7 @@
 """The engine gives the people that the oracle gives, for random expressions over random people with fixed seeds."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.support.fuzz import disagreements, smaller
 from tests.support.people import Crowd, crowd, micros_of
 
 CASES = 1_000
+TODAY = (crowd(Random(1), 1).now - datetime(1970, 1, 1, tzinfo=UTC)).days
 TOGETHER = 50
 _PAIR = "CHAIN(xEvent, timestamp, [A: WHAT(true), B: WHAT(true) WHEN({})])"
 
@@ -80,6 +82,15 @@ def test_the_people_have_what_makes_mistakes(group: Crowd) -> None:
         ("xEvent[timestamp occurs <= null days before now]", lambda person: False),
         # A case flag of each person, while nobody has anything in the list.
         ('stringCompare("equals", name, words[false], active)', lambda person: False),
+        # A day among times was compared as a number of days with microseconds.
+        ("now in [born, now]", lambda person: True),
+        ("[joined, now].min() occurs before today", lambda person: _is_before_today(person)),
+        # Arrays without elements, and with nulls alone, took the type of nothing.
+        ("tags = []", lambda person: person["tags"] == []),
+        ("name notIn [null]", lambda person: person["name"] is not None),
+        ('tags.map([]).intersects(["a"])', lambda person: False),
+        ("[].max() + 1 > 0", lambda person: False),
+        ("if(active, tags.map([]), [[]]).isNull()", lambda person: person["active"] is True and person["tags"] is None),
         # A dot after CHAIN.
         (_PAIR.format("after A") + ".isNotNull()", lambda person: True),
     ],
@@ -90,6 +101,10 @@ def test_what_was_once_wrong(group: Crowd, expression: str, matches: Callable[[d
 
 def _is_subset(inner: list[str] | None, outer: list[str]) -> bool:
     return inner is not None and set(inner) <= set(outer)
+
+
+def _is_before_today(person: dict[str, Any]) -> bool:
+    return person["joined"] is not None and person["joined"] < TODAY
 
 
 def _has_pair(person: dict[str, Any]) -> bool:

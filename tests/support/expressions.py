@@ -68,6 +68,7 @@ PROFILE = obj(
     tags=arr("text"),
     words=arr("text"),
     scores=arr("number"),
+    grid=arr(arr("number")),
     days=arr("date"),
     instants=arr("time"),
     flags=arr("bool"),
@@ -379,6 +380,10 @@ class Writer:
         self.r = random
         self.exact = 0
         self.named = 0
+        self.constant = self.maybe(0.04)
+        """Whether scalars and their arrays are written out everywhere, so that nothing depends on a person."""
+        self.odd = self.one((0.0, 0.05, 0.3))
+        """How often nulls, empty arrays and arrays of nulls are written out."""
 
     def maybe(self, part: float) -> bool:
         return self.r.random() < part
@@ -616,9 +621,11 @@ class Writer:
         return {"number": self.number, "text": self.group, "date": self.day, "time": self.instant}[kind](env, d)
 
     def simple(self, env: Any, kind: str) -> E:
-        if self.maybe(0.02):
+        if self.maybe(0.02 + self.odd / 2):
             return literal(None)
-        if self.maybe(0.75) or kind == "bool":
+        if kind == "bool" and self.constant:
+            return literal(self.maybe(0.5))
+        if not self.constant and (self.maybe(0.75) or kind == "bool"):
             return self.reference(env, kind)
         if kind == "number":
             return literal(self.one(NUMBERS))
@@ -734,7 +741,9 @@ class Writer:
         return self.array_of(env, d, type_[1])
 
     def array_of(self, env: Any, d: int, of: Type) -> E:
-        known = references(env).get(arr(of), ())
+        if self.maybe(self.odd) and (of in SCALARS or of in references(env)):
+            return self.degenerate(env, of)
+        known = () if self.constant and of in SCALARS else references(env).get(arr(of), ())
         if d <= 0 or (known and self.maybe(0.4)):
             return self.reference(env, arr(of)) if known else self.listed(env, of)
         d -= 1
@@ -784,10 +793,29 @@ class Writer:
             return method(part, arr("number"), self.array_of(env, d, self.one(("date", "time"))))
         return self.listed(env, of)
 
-    def listed(self, env: Any, of: str) -> E:
-        items = tuple(self.simple(env, of) for _ in range(1 + self.r.randrange(3)))
-        items = tuple(self.reference(env, of) if item.type == "null" else item for item in items)
-        return E("array", arr(of), items)
+    def listed(self, env: Any, of: Type) -> E:
+        if of not in SCALARS:
+            return E("array", arr(of), (self.reference(env, of),))
+        return E("array", arr(of), tuple(self.simple(env, of) for _ in range(1 + self.r.randrange(3))))
+
+    def degenerate(self, env: Any, of: Type) -> E:
+        """Arrays without elements or with nulls alone, written out or made by functions."""
+        if of not in SCALARS:
+            return E("array", arr(of), (self.reference(env, of), *(literal(None),) * self.r.randrange(2)))
+        nothing = literal(None)
+        empty, nulls = E("array", arr(of)), E("array", arr(of), (nothing,) * (1 + self.r.randrange(2)))
+        shape = self.r.randrange(8)
+        if shape == 0:
+            return method("map", arr(of), self.array(env, 0), empty)
+        if shape == 1:
+            return method("distinct", arr(of), nulls)
+        if shape == 2:
+            return call("if", arr(of), self.condition(env, 0), empty, self.one((nulls, nothing)))
+        if shape == 3:
+            return method("intersection", arr(of), empty, nulls)
+        if shape == 4:
+            return method("topN", arr(of), nulls, nothing, literal(1.0))
+        return self.one((empty, nulls))
 
     BOOLEANS = (
         (flag,)

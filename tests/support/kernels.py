@@ -431,6 +431,9 @@ BINDERS = [
 M = MapType(N)
 ARRAYS = [
     Kernel("head", (NS,), N, lambda a: (a or [None])[0], [([1.0, 2.0], 1.0), ([5.0], 5.0), ([], None), (None, None)]),
+    Kernel("typed", (D,), T, lambda one: one and at(one.isoformat()), [(day("2024-02-29"), at("2024-02-29")), (None, None)]),
+    Kernel("typed", (ArrayType(D),), TS, lambda a: a and [at(one.isoformat()) for one in a],
+           [([day("2024-02-29")], [at("2024-02-29")]), ([], []), (None, None)]),
     Kernel("head", (PAIRS,), PAIR, lambda a: (a or [None])[0], [([A1, B2], A1), ([], None), (None, None)]),
     Kernel("count", (NS,), N, lambda a: float(len(a or [])), [([1.0, 2.0], 2.0), ([5.0], 1.0), ([], 0.0), (None, 0.0)]),
     Kernel("not_empty", (NS,), B, bool, [([1.0], True), ([None], True), ([], False), (None, False)]),

@@ -33,7 +33,7 @@ from app.engine.evaluate.columns import (
 from app.engine.evaluate.dates import micros
 from app.engine.evaluate.memo import Call, RowKernel
 from app.engine.evaluate.text import compared_text
-from app.pql.schema import Scalar
+from app.pql.schema import ArrayType, Scalar, Type
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "eq": operator.eq,
@@ -132,14 +132,23 @@ def presence(value: Value) -> Bools | None:
 def choose(call: Call, test: Value, a: Value, b: Value) -> Value:
     """One of two values of any type, row by row."""
     picked = np.broadcast_to(_true(test), call.n)
-    return chosen(picked, *(typed(branch, call) for branch in (a, b)))
+    return chosen(picked, *(spread(as_type(branch, call.node.type), call.n) for branch in (a, b)))
 
 
-def typed(value: Value, call: Call) -> Value:
-    """The literal null takes the type that is asked for."""
-    if isinstance(value, Column) and value.kind is Scalar.NULL:
-        return nulls(call.node.type, call.n)
-    return spread(value, call.n)
+def typed(call: Call, value: Value) -> Value:
+    return as_type(value, call.node.type)
+
+
+def as_type(value: Value, type_: Type) -> Value:
+    """Literal nulls, also as elements of arrays, take the type that is asked for; dates among timestamps are those."""
+    if isinstance(value, Array) and isinstance(type_, ArrayType):
+        return Array(value.rows, as_type(value.element, type_.element), value.valid)
+    if isinstance(value, Column) and value.kind is not type_:
+        if value.kind is Scalar.NULL:
+            return nulls(type_, len(value))
+        if type_ is Scalar.TIMESTAMP:
+            return Column(type_, micros(value), value.valid)
+    return value
 
 
 def chosen(picked: Bools, a: Value, b: Value) -> Value:
@@ -202,6 +211,7 @@ KERNELS: dict[str, RowKernel] = {
     "is_null": is_null,
     "is_not_null": is_not_null,
     "if": choose,
+    "typed": typed,
     **dict.fromkeys(_ARITHMETIC, arithmetic),
     "negate": negate,
 }

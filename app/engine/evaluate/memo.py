@@ -37,7 +37,7 @@ ROWS_AT_MOST = 1 << 26
 """More than this for a single person is refused (256 GB of pairs are of no use to anybody)."""
 
 _PATHS = frozenset({"element", "field"})
-_SEES_NULL = frozenset({"is_null", "is_not_null", "if", "truth", "array"})
+_SEES_NULL = frozenset({"is_null", "is_not_null", "if", "truth", "array", "typed"})
 
 
 @dataclass(slots=True, frozen=True)

@@ -15,7 +15,7 @@ View = tuple[str, Path] | tuple[str, "Views"]
 """("profile" or "event", path), or ("group", views of what was grouped)."""
 Views = frozenset[View]
 
-_SAME_VIEW = frozenset({"filter", "top", "bottom", "distinct", "head", "intersection"})
+_SAME_VIEW = frozenset({"filter", "top", "bottom", "distinct", "head", "intersection", "typed"})
 _WHOLE = frozenset(
     {"is_null", "is_not_null", "distinct", "intersection", "intersects", "subset_of", "superset_of"}
     | {"set_eq", "set_ne", "in", "not_in", "group_by"}

@@ -151,6 +151,10 @@ def _measures(value: Node, place: Place) -> str:
     return "" if fits else f"a number, string, date or timestamp, this is {value.type}"
 
 
+def _rank(value: Node, place: Place) -> str:
+    return _measures(value, place) if isinstance(value.type, Scalar) else f"a single value, this is {value.type}"
+
+
 def _key(value: Node, place: Place) -> str:
     fits = isinstance(value.type, Scalar) and value.type is not Scalar.INTERVAL
     return "" if fits else f"a single value, this is {value.type}"
@@ -170,5 +174,6 @@ _CHECKS: Final[dict[Kind, Callable[[Node, Place], str]]] = {
     Kind.VALUE: _any,
     Kind.MEASURE: _measure,
     Kind.ORDERED: _measures,
+    Kind.RANK: _rank,
     Kind.KEY: _key,
 }

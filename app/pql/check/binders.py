@@ -108,6 +108,8 @@ def reduced(checking: Checking, op: str, array: Node, body: Node, level: int, bl
         return reduced(checking, op, array, body, level, blame)
     type_: Type = body.type
     if type_ is Scalar.NULL:
+        if op in ("min", "max"):
+            return checking.builder.constant(None, type_)
         type_ = Scalar.NUMBER
         body = checking.known_as(body, type_)
     allowed = ORDERED if op in ("min", "max") else {Scalar.NUMBER}

@@ -85,6 +85,8 @@ def _build(
         return reduced(checking, function.op, receiver, body, depth + 1, blame)
     if function.op == "map":
         return checking.fields.mapped(receiver, arguments[0], depth + 1)
+    if function.parameters and function.parameters[0].kind is Kind.ITEMS and arguments[0].type is not Scalar.NULL:
+        receiver, arguments[0] = checking.alike(receiver, arguments[0])
 
     def made(value: Node) -> Node:
         payload = (depth + 1,) if function.op in BINDERS else ()
@@ -172,6 +174,8 @@ def _wrong_count(checking: Checking, function: Function, given: int, at: Span) -
 def _includes(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node | None:
     if receiver is None:
         return None
+    if isinstance(receiver.type, ArrayType) and receiver.type.element is Scalar.NULL:
+        receiver = checking.known_as(receiver, ArrayType(arguments[0].type))
     return checking.builder.condition("in", arguments[0], receiver)
 
 

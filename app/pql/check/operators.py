@@ -77,7 +77,7 @@ def _comparison(checking: Checking, operator: str, left: Node, right: Node, at: 
         checking.type_error(problem, at)
         return None
     if both_arrays:
-        return checking.builder.condition(SETS[operator], left, right)
+        return checking.builder.condition(SETS[operator], *checking.alike(left, right))
     op = (EQUALITIES | ORDERS)[operator]
     return _any_side(checking, left, right, depth, lambda a, b: checking.builder.condition(op, a, b))
 
@@ -92,6 +92,8 @@ def _why_not(operator: str, left: Type, right: Type, both_arrays: bool) -> str:
         return f"cannot compare {kinds}: write `occurs` instead of `{operator}`"
     if not comparable(a, b):
         return f"cannot compare {kinds}{_conversion(a, b)}"
+    if both_arrays and not _are_sets(left, right):
+        return f"cannot compare {kinds}: compare their elements with exists(…), or use count()"
     if operator in EQUALITIES:
         return ""
     if both_arrays:
@@ -129,6 +131,8 @@ def _membership(checking: Checking, operator: str, left: Node, right: Node, at: 
         checking.type_error(f"{what}{_conversion(leaf(left.type), leaf(right.type))}", at)
         return None
     op = "in" if operator == "in" else "not_in"
+    if right.type.element is Scalar.NULL:
+        right = checking.known_as(right, ArrayType(leaf(left.type)))
     return checking.any_of(left, depth, lambda element: checking.builder.condition(op, element, right))
 
 
@@ -138,6 +142,10 @@ def _like(checking: Checking, left: Node, right: Node, at: Span, depth: int) -> 
         return None
     case = checking.constant(True)
     return checking.any_of(left, depth, lambda text: checking.builder.condition("like", text, right, case))
+
+
+def _are_sets(*types: Type) -> bool:
+    return all(isinstance(type_, ArrayType) and isinstance(type_.element, Scalar) for type_ in types)
 
 
 def _are_scalars(*types: Type) -> bool:

@@ -105,7 +105,7 @@ class Checking:
         return self.fields.mapped(value, inner, depth + 1)
 
     def known_as(self, value: Node, type_: Type) -> Node:
-        """The value with its nulls known to be of a type: `null`, `[]`, and choices between them."""
+        """The value as one of a type that fits it: `null` and `[]` take any, a date among timestamps is one."""
         if value.type == type_:
             return value
         if value.op == "const" and value.type is Scalar.NULL:
@@ -116,7 +116,12 @@ class Checking:
         if value.op == "array" and isinstance(type_, ArrayType):
             items = [self.known_as(item, type_.element) for item in value.operands]
             return self.builder.node("array", type_, *items)
-        return value
+        return self.builder.node("typed", type_, value)
+
+    def alike(self, left: Node, right: Node) -> tuple[Node, Node]:
+        """Two arrays that can be compared; one that has only nulls takes the type of the other."""
+        type_ = unified(left.type, right.type)
+        return (left, right) if type_ is None else (self.known_as(left, type_), self.known_as(right, type_))
 
 
 def nearest(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
