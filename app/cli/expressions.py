@@ -38,7 +38,7 @@ def evaluate(
     event_id: EventIdColumn = "profileId",
     time: TimeColumn = "timestamp",
 ) -> None:
-    """Print `expression<TAB>ids` for each expression, or `ERROR line:column kind message`; one that fails stops none."""
+    """Print `expression<TAB>ids` for each expression or `ERROR line:column kind message`; failures stop no other."""
     from app.engine.run.adhoc import evaluate_trial, load_trial
 
     trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)

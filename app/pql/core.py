@@ -45,7 +45,7 @@ Operations (operands; payload) → type
     add subtract multiply divide remainder (a, b), negate (a)     NUMBER; null on null, overflow, division by zero;
                                        remainder has the sign of the dividend
     if             (cond, a, b)        type of a and b
-    typed          (x)                 x with its nulls, and those in its arrays, of the node's type; a DATE as a TIMESTAMP
+    typed          (x)                 x with its literal nulls of the node's type; a DATE as a TIMESTAMP
     month_of, year_of, day_of_month_of (t)   NUMBER from DATE or TIMESTAMP
     date           (y, m, d)           DATE, null when invalid
   time (pql.md, "Dates and times" and fine print 8-10); t and r are DATE or TIMESTAMP, r also INTERVAL or `label`

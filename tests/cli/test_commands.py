@@ -48,7 +48,7 @@ def test_expressions_are_tried_on_files(folder: Path) -> None:
 
 
 def test_an_expression_that_fails_stops_no_other(folder: Path) -> None:
-    (folder / "people.ndjson").write_text('{"_id": "a", "xs": %s}\n' % list(range(500)))
+    (folder / "people.ndjson").write_text(json.dumps({"_id": "a", "xs": list(range(500))}))
     files = ("--profiles", "people.ndjson")
     ended = segmentation(
         folder, "pql", "eval", *files, "xs.map(^xs.map(^^xs)).count() > 0", "xs = []", "xs.count() = 500"
