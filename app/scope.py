@@ -1,6 +1,9 @@
 """Whose data a call may touch; a leaf that imports nothing of ours."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+EVERYTHING = frozenset({"read", "write", "run", "admin"})
+"""The permissions of whoever may do everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,16 @@ class Scope:
     organisation: str
     sandbox: str
     user: str
-    permissions: frozenset[str] = field(default_factory=lambda: frozenset({"read", "write", "run", "admin"}))
+    permissions: frozenset[str] = EVERYTHING
 
     @property
     def tenant(self) -> Tenant:
         return Tenant(self.organisation, self.sandbox)
+
+    @property
+    def unlimited(self) -> bool:
+        return self.permissions >= EVERYTHING
+
+    def allows(self, need: str) -> bool:
+        """Whether the caller has the permission `need`, such as `audiences:write`: by its name, or by `write`."""
+        return need in self.permissions or need.rpartition(":")[2] in self.permissions

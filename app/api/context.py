@@ -105,6 +105,8 @@ class Operation:
         self.parts = parts
         self.scope = scope
         self.request_id = request_id
+        self.refused: Mapping[str, list[Refusal]] = {}
+        """Mutations of this operation that its caller may not do, by their response keys."""
         # Loaders run side by side, and a session does one thing at a time.
         self._lock = asyncio.Lock()
         self._session: Any = None

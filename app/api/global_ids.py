@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import strawberry
 
+from app.api.permissions import refuse_type
 from app.errors import ErrorCode, Refusal
 from app.services.lists.validation import is_text
 
@@ -73,4 +74,7 @@ def node_type(type_name: str) -> Any:
 async def fetch_node(operation: "Operation", value: str) -> Any:
     """The object with a global id, of whatever type; None when there is none, or when the id is raw."""
     name, raw = split_id(value)
-    return None if name is None else await node_type(name).fetch(operation, raw)
+    if name is None:
+        return None
+    refuse_type(operation.scope, name)
+    return await node_type(name).fetch(operation, raw)

@@ -20,6 +20,7 @@ from graphql import (
 from strawberry.extensions import AddValidationRules, MaxTokensLimiter, SchemaExtension
 from strawberry.types import ExecutionContext
 
+from app.api.authorization import Authorization, guard_mutations
 from app.api.context import Caller, Limits, Operation
 from app.api.errors import client_error
 from app.api.transport.metrics import Measured
@@ -43,6 +44,7 @@ def extensions(limits: Limits) -> list[Callable[[], SchemaExtension]]:
         lambda: AddValidationRules([rule, PlainStrings]),
         OneOperation,
         PlainText,
+        Authorization,
         lambda: DocumentCache(documents),
         Measured,
     ]
@@ -158,6 +160,10 @@ class DocumentCache(SchemaExtension):
 
 class GatewaySchema(strawberry.Schema):
     """Errors are masked where they become visible, in one place for queries, mutations and streams."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        guard_mutations(self._schema)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         request_id = getattr(execution_context.context if execution_context else None, "request_id", "unknown")

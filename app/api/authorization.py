@@ -1,0 +1,207 @@
+"""Refuses what the caller has no permission for, before anything is executed; the table is in `permissions`."""
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from inspect import isawaitable
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    OperationType,
+    SelectionNode,
+    SelectionSetNode,
+    ValueNode,
+    VariableNode,
+    get_named_type,
+    get_operation_ast,
+    value_from_ast_untyped,
+)
+from strawberry.extensions import SchemaExtension
+
+from app.api.context import Operation
+from app.api.errors import user_error
+from app.api.permissions import NEEDS, refusals
+from app.errors import Refusal
+
+Needs = dict[str, str]
+"""Permissions, each with a coordinate of the schema that needs it."""
+
+
+class Authorization(SchemaExtension):
+    """Finds what an operation needs and its caller lacks. A query or a subscription is refused as a whole; of a
+    mutation only the fields concerned are, as data (see `guard_mutations`)."""
+
+    def on_validate(self) -> Iterator[None]:
+        context = self.execution_context
+        operation: Operation = context.context
+        document, scope = context.graphql_document, operation.scope
+        if document is not None and not scope.unlimited:
+            selected = get_operation_ast(document, context.operation_name)
+            if selected is not None:
+                schema: GraphQLSchema = context.schema._schema
+                needed = _Walk(schema, document, selected, context.variables or {}).by_root_field()
+                refused = {key: refusals(scope, needs) for key, needs in needed.items()}
+                if selected.operation is OperationType.MUTATION:
+                    operation.refused = {key: found for key, found in refused.items() if found}
+                else:
+                    errors = [_as_error(key, refusal) for key, several in refused.items() for refusal in several]
+                    context.pre_execution_errors = [*(context.pre_execution_errors or []), *errors] or None
+        yield
+
+
+def guard_mutations(schema: GraphQLSchema) -> None:
+    """Makes every mutation answer with `errors` instead of running when its caller may not do it."""
+    for field in schema.mutation_type.fields.values() if schema.mutation_type else ():
+        field.resolve = _guarded(field)
+
+
+def _guarded(field: GraphQLField) -> Callable[..., Awaitable[Any]]:
+    resolve = field.resolve
+    assert resolve is not None
+
+    async def guarded(source: Any, info: Any, **arguments: Any) -> Any:
+        operation: Operation = info.context
+        if refused := operation.refused.get(info.path.key):
+            return refused_payload(field, refused)
+        payload = resolve(source, info, **arguments)
+        return await payload if isawaitable(payload) else payload
+
+    return guarded
+
+
+def refused_payload(field: GraphQLField, refused: list[Refusal]) -> Any:
+    """The payload of a mutation that was not run: its errors, and nothing else."""
+    type_: Any = get_named_type(field.type)
+    definition = type_.extensions["strawberry-definition"]
+    values: dict[str, Any] = {}
+    for part in definition.fields:
+        name = part.graphql_name or part.python_name
+        shape = type_.fields[_camel(name)].type
+        shape = shape.of_type if isinstance(shape, GraphQLNonNull) else shape
+        values[part.python_name] = [] if isinstance(shape, GraphQLList) else None
+    return definition.origin(**values | {"errors": [user_error(refusal) for refusal in refused]})
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def _as_error(key: str, refusal: Refusal) -> GraphQLError:
+    return GraphQLError(refusal.message, extensions={"code": refusal.code.value, "path": [key]})
+
+
+class _Walk:
+    """Every field that an operation selects, with the types that it leads to. Each fragment is walked once.
+
+    It comes before validation, so unknown fields and fragments, and fragments in a cycle, are passed over.
+    """
+
+    def __init__(
+        self,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        operation: OperationDefinitionNode,
+        variables: Mapping[str, Any],
+    ) -> None:
+        self._schema = schema
+        self._operation = operation
+        nodes = document.definitions
+        self._fragments = {node.name.value: node for node in nodes if isinstance(node, FragmentDefinitionNode)}
+        defaults = {
+            definition.variable.name.value: value_from_ast_untyped(definition.default_value)
+            for definition in operation.variable_definitions or ()
+            if definition.default_value is not None
+        }
+        self._variables = {**defaults, **variables}
+        self._known: dict[str, Needs] = {}
+        mutation = schema.mutation_type
+        # What a mutation returns is its own object: the right to write shows what was written, and nothing further.
+        self._payloads = {get_named_type(field.type).name for field in mutation.fields.values()} if mutation else set()
+
+    def by_root_field(self) -> dict[str, Needs]:
+        """What the operation needs, by the response key of its root fields."""
+        root = self._schema.get_root_type(self._operation.operation)
+        needed: dict[str, Needs] = {}
+        for field in self._root_fields(self._operation.selection_set, set()) if root else ():
+            key = (field.alias or field.name).value
+            needed.setdefault(key, {}).update(self._field(root, field))
+        return needed
+
+    def _root_fields(self, selections: SelectionSetNode, spread: set[str]) -> Iterator[FieldNode]:
+        for node in selections.selections:
+            if not self._included(node):
+                continue
+            if isinstance(node, FieldNode):
+                yield node
+            elif isinstance(node, FragmentSpreadNode):
+                name = node.name.value
+                if name in self._fragments and name not in spread:
+                    spread.add(name)
+                    yield from self._root_fields(self._fragments[name].selection_set, spread)
+            else:
+                yield from self._root_fields(node.selection_set, spread)  # type: ignore[attr-defined]
+
+    def _selection(self, parent: Any, selections: SelectionSetNode | None) -> Needs:
+        needs: Needs = {}
+        for node in selections.selections if selections else ():
+            if not self._included(node):
+                continue
+            if isinstance(node, FieldNode):
+                needs |= self._field(parent, node)
+            elif isinstance(node, FragmentSpreadNode):
+                needs |= self._fragment(node.name.value)
+            else:
+                condition = node.type_condition  # type: ignore[attr-defined]
+                needs |= self._narrowed(condition.name.value if condition else parent.name, node)
+        return needs
+
+    def _fragment(self, name: str) -> Needs:
+        if name not in self._known:
+            self._known[name] = {}
+            if name in self._fragments:
+                fragment = self._fragments[name]
+                self._known[name] = self._narrowed(fragment.type_condition.name.value, fragment)
+        return self._known[name]
+
+    def _narrowed(self, type_name: str, node: Any) -> Needs:
+        type_ = self._schema.type_map.get(type_name)
+        own = {} if type_name in self._payloads else dict.fromkeys(NEEDS.get(type_name, "").split(), type_name)
+        return own | self._selection(type_, node.selection_set)
+
+    def _field(self, parent: Any, node: FieldNode) -> Needs:
+        fields = parent.fields if isinstance(parent, GraphQLObjectType | GraphQLInterfaceType) else {}
+        field = fields.get(node.name.value)
+        if field is None:
+            return {}
+        type_ = get_named_type(field.type)
+        coordinate = f"{parent.name}.{node.name.value}"
+        needs = {}
+        if coordinate in NEEDS:
+            needs = dict.fromkeys(NEEDS[coordinate].split(), coordinate)
+        elif parent.name not in self._payloads:
+            needs = dict.fromkeys(NEEDS.get(type_.name, "").split(), coordinate)
+        return needs | self._selection(type_, node.selection_set)
+
+    def _included(self, node: SelectionNode) -> bool:
+        for directive in node.directives or ():
+            if directive.name.value in {"skip", "include"}:
+                given = next((argument.value for argument in directive.arguments or ()), None)
+                if self._value(given) is (directive.name.value == "skip"):
+                    return False
+        return True
+
+    def _value(self, node: ValueNode | None) -> Any:
+        if isinstance(node, VariableNode):
+            return self._variables.get(node.name.value)
+        return None if node is None else value_from_ast_untyped(node)

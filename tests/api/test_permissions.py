@@ -1,0 +1,201 @@
+"""Permissions: the table covers the whole schema, and a refused call runs nothing."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from graphql import (
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLSchema,
+    Undefined,
+    get_named_type,
+)
+
+from app.api.context import Limits, read_scope
+from app.api.permissions import NEEDS, VERBS, is_permission, uncovered
+from app.api.schema import build_schema
+from app.api.transport import http
+from app.scope import EVERYTHING, Scope
+from tests.api.conftest import Api
+from tests.api.test_tenants import EVERYTHING as ALL_LISTS
+from tests.api.test_tenants import Mine
+
+SCHEMA: GraphQLSchema = build_schema(Limits())._schema
+
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+Holding = Callable[..., None]
+
+
+@pytest.fixture
+def holding(monkeypatch: pytest.MonkeyPatch) -> Holding:
+    """Gives the caller these permissions and no others."""
+
+    def hold(*permissions: str) -> None:
+        def limited(headers: Any) -> Scope:
+            return dataclasses.replace(read_scope(headers), permissions=frozenset(permissions))
+
+        monkeypatch.setattr(http, "read_scope", limited)
+
+    return hold
+
+
+def test_the_table_covers_the_whole_schema(database_url: str) -> None:
+    assert list(uncovered(SCHEMA)) == []
+
+
+def test_a_field_without_an_entry_is_named(monkeypatch: pytest.MonkeyPatch, database_url: str) -> None:
+    monkeypatch.delitem(NEEDS, "Mutation.createFolder")
+    monkeypatch.delitem(NEEDS, "Profile")
+    (mutation, type_) = uncovered(SCHEMA)
+    assert mutation.startswith('Mutation.createFolder has no permission: add `"Mutation.createFolder": "<resource>:')
+    assert "app/api/permissions.py" in mutation
+    assert type_.startswith("Profile has no permission")
+
+
+def test_every_entry_is_a_permission(database_url: str) -> None:
+    assert all(is_permission(need) and ":" in need for needs in NEEDS.values() for need in needs.split())
+
+
+def selection(field: GraphQLField) -> str:
+    type_ = get_named_type(field.type)
+    return " { __typename }" if hasattr(type_, "fields") else ""
+
+
+def value(type_: Any) -> str:
+    """The shortest literal that is valid for an argument."""
+    if isinstance(type_, GraphQLNonNull):
+        type_ = type_.of_type
+    if isinstance(type_, GraphQLList):
+        return "[]"
+    if isinstance(type_, GraphQLInputObjectType):
+        return "{" + arguments(type_.fields) + "}"
+    if hasattr(type_, "values"):
+        return str(next(iter(type_.values)))
+    return {"Boolean": "true", "Int": "1", "DateTime": '"2026-01-01T00:00:00Z"', "JSON": "{}"}.get(type_.name, '"x"')
+
+
+def arguments(fields: Any) -> str:
+    required = {name: one for name, one in fields.items() if isinstance(one.type, GraphQLNonNull)}
+    return ", ".join(f"{name}: {value(one.type)}" for name, one in required.items() if one.default_value in _UNSET)
+
+
+_UNSET = (None, Undefined)
+
+
+def call(field_name: str, field: GraphQLField) -> str:
+    given = arguments(field.args)
+    return f"{field_name}{f'({given})' if given else ''}"
+
+
+# Files come by multipart, and are tried in test_tenants.
+MUTATIONS = {name: field for name, field in SCHEMA.mutation_type.fields.items() if name != "uploadBatch"}  # type: ignore[union-attr]
+QUERIES = {name: field for name, field in SCHEMA.query_type.fields.items() if NEEDS[f"Query.{name}"]}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", QUERIES)
+async def test_each_query_by_each_permission(api: Api, holding: Holding, name: str) -> None:
+    needs = NEEDS[f"Query.{name}"].split()
+    document = f"{{ {call(name, QUERIES[name])}{selection(QUERIES[name])} }}"
+    for verb in sorted(VERBS):
+        holding(verb)
+        answer = await api.answer(document)
+        codes = [error.get("extensions", {}).get("code") for error in answer.get("errors", ())]
+        if all(need.endswith(f":{verb}") for need in needs):
+            assert "FORBIDDEN" not in codes, answer
+        else:
+            assert set(codes) == {"FORBIDDEN"}, answer
+            assert "data" not in answer
+    for missing in needs:
+        holding(*(need for need in needs if need != missing))
+        (error,) = (await api.answer(document))["errors"]
+        assert error["extensions"] == {"code": "FORBIDDEN", "path": [name]}
+        assert f"Query.{name} needs the permission {missing}, and the caller has " in error["message"]
+    holding(*needs)
+    answer = await api.answer(document)
+    assert all(error["extensions"]["code"] != "FORBIDDEN" for error in answer.get("errors", ()))
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+async def test_each_mutation_by_each_permission(api: Api, holding: Holding, name: str) -> None:
+    (need,) = NEEDS[f"Mutation.{name}"].split()
+    document = f"mutation {{ done: {call(name, MUTATIONS[name])} {{ errors {{ code message path }} }} }}"
+    before = await api.query(ALL_LISTS)
+    for verb in sorted(VERBS - {need.rpartition(":")[2]}):
+        holding(verb)
+        answer = await api.answer(document)
+        message = f"Mutation.{name} needs the permission {need}, and the caller has {verb}: "
+        message += "use a token or key that carries it"
+        assert answer == {"data": {"done": {"errors": [{"code": "FORBIDDEN", "message": message, "path": []}]}}}
+    holding(*EVERYTHING)
+    assert await api.query(ALL_LISTS) == before
+    holding(need)
+    done = (await api.answer(document))["data"]["done"]
+    assert all(error["code"] != "FORBIDDEN" for error in done["errors"])
+
+
+async def test_a_refused_mutation_beside_an_allowed_one(api: Api, holding: Holding) -> None:
+    holding("folders:write", "folders:read")
+    document = """mutation {
+      a: createFolder(input: {name: "a", namespace: "N"}) { folder { name } errors { code } }
+      b: deleteDataset(input: {id: "x"}) { deletedId errors { code } }
+      c: createFolder(input: {name: "c", namespace: "N"}) { folder { name } errors { code } } }"""
+    assert await api.query(document) == {
+        "a": {"folder": {"name": "a"}, "errors": []},
+        "b": {"deletedId": None, "errors": [{"code": "FORBIDDEN"}]},
+        "c": {"folder": {"name": "c"}, "errors": []},
+    }
+
+
+async def test_what_was_written_is_shown_and_nothing_behind_it(api: Api, holding: Holding) -> None:
+    holding("folders:write")
+    plain = 'mutation { createFolder(input: {name: "a", namespace: "N"}) { folder { name } errors { code } } }'
+    assert (await api.query(plain))["createFolder"] == {"folder": {"name": "a"}, "errors": []}
+    further = plain.replace('"a"', '"b"').replace("{ name }", "{ parent { name } }")
+    payload = (await api.query(further))["createFolder"]
+    assert payload == {"folder": None, "errors": [{"code": "FORBIDDEN"}]}
+    holding(*EVERYTHING)
+    again = plain.replace('"a"', '"b"')
+    assert (await api.query(again))["createFolder"]["errors"] == [], "the refused call had made nothing"
+
+
+PEOPLE = "audiences { nodes { members { nodes { status profile { profileId } } } } }"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        f"{{ {PEOPLE} }}",
+        f"query Q {{ ...F }} fragment F on Query {{ {PEOPLE} }}",
+        f"query ($yes: Boolean = true) {{ {PEOPLE.replace('members', 'members @include(if: $yes)')} }}",
+        "{ audiences { nodes { ...A } } } fragment A on Audience { ... on Audience { members { totalCount } } }",
+        '{ node(id: "x") { ... on Profile { id } } }',
+        '{ node(id: "UHJvZmlsZTpjcm06MDAwMDE=") { id } }',
+    ],
+)
+async def test_a_right_to_one_resource_does_not_lead_to_another(api: Api, holding: Holding, document: str) -> None:
+    await Mine(api).make()
+    holding("audiences:read")
+    answer = await api.answer(document)
+    assert [error["extensions"]["code"] for error in answer["errors"]] == ["FORBIDDEN"] * len(answer["errors"])
+    assert "00001" not in str(answer.get("data"))
+    holding("audiences:read", "profiles:read")
+    assert "errors" not in await api.answer(document)
+
+
+async def test_what_is_skipped_needs_no_permission(api: Api, holding: Holding) -> None:
+    holding("audiences:read")
+    document = "query ($all: Boolean!) { audiences { totalCount } datasets @include(if: $all) { totalCount } }"
+    assert await api.query(document, all=False) == {"audiences": {"totalCount": 0}}
+    assert (await api.answer(document, all=True))["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+
+
+async def test_fragments_that_multiply_are_walked_once(api: Api, holding: Holding) -> None:
+    holding("audiences:read")
+    parts = [f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(60)]
+    document = " ".join(["{ ...F0 }", *parts, "fragment F60 on Query { datasets { totalCount } }"])
+    assert (await api.answer(document))["errors"][0]["extensions"]["code"] == "FORBIDDEN"
