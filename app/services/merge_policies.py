@@ -17,6 +17,7 @@ from app.scope import Scope, Tenant
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -25,16 +26,16 @@ from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
-from app.storage.tenancy import within
+from app.storage.tenancy import same_tenant, within
 
 DEFAULT_POLICY_ID = "default"
-_POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
-_EXPORTS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
-_SEGMENT_JOBS: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
+_POLICIES = columns(MergePolicyRow)
+_EXPORTS = columns(ExportJobRow)
+_AUDIENCES = columns(AudienceRow)
+_PARTS = columns(SegmentJobDefinitionRow)
+_SEGMENT_JOBS = columns(SegmentJobRow)
 _NAMED = 20
-_ORDER = Order("CREATED", (Key(MergePolicyRow.__table__.c.created_at), Key(MergePolicyRow.__table__.c.id)))  # type: ignore[attr-defined]
+_ORDER = Order("CREATED", (Key(_POLICIES.created_at), Key(_POLICIES.id)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ async def ensure_default(database: Database, clock: Clock, scope: Scope) -> Merg
 
 
 async def default_policy(session: AsyncSession, scope: Scope) -> MergePolicyRow | None:
-    statement = select_rows(MergePolicyRow, scope).where(MergePolicyRow.is_default)  # type: ignore[arg-type]
+    statement = select_rows(MergePolicyRow, scope).where(_POLICIES.is_default)
     row = (await session.execute(statement)).first()
     return None if row is None else as_row(MergePolicyRow, row)
 
@@ -236,8 +237,7 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
         parts = within(select(_PARTS.job_id), SegmentJobDefinitionRow, scope.tenant).join(
             SegmentJobRow,
             and_(
-                _SEGMENT_JOBS.organisation == _PARTS.organisation,
-                _SEGMENT_JOBS.sandbox == _PARTS.sandbox,
+                same_tenant(_SEGMENT_JOBS, _PARTS),
                 _SEGMENT_JOBS.id == _PARTS.job_id,
             ),
         )

@@ -15,6 +15,7 @@ from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.scope import Tenant
+from app.storage.columns import columns, table
 from app.storage.database import Database, announce, connect_postgresql, is_unavailable
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobColumns, JobUpdateRow
@@ -40,7 +41,7 @@ KINDS: dict[str, type[JobColumns]] = {**JOBS, "PREVIEW": PreviewRow}
 
 _TOLD_AT_ONCE = 1_000
 """PostgreSQL refuses a row of more than 1,664 columns."""
-_UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
+_UPDATES = columns(JobUpdateRow)
 _PRIVATE = frozenset({"idempotency_key", "lease_owner", "lease_until", "lost_leases", "snapshot", "expression"})
 """Columns of a job that are no part of its visible state, or are long and never change."""
 _QUEUED = WAITING | RUNNING
@@ -115,10 +116,10 @@ async def append_update(session: AsyncSession, job: JobKey, kind: str = "SEGMENT
     """
     await session.flush()
     row = KINDS[kind]
-    columns: Any = row.__table__.c  # type: ignore[attr-defined]
+    of = columns(row)
     tenant = Tenant(job.organisation, job.sandbox)
-    taken = within(update(row.__table__), row, tenant).where(columns.id == job.id)  # type: ignore[attr-defined]
-    state = (await session.execute(taken.values(sequence=columns.sequence + 1).returning(*columns))).one()
+    taken = within(update(table(row)), row, tenant).where(of.id == job.id)
+    state = (await session.execute(taken.values(sequence=of.sequence + 1).returning(*of))).one()
     values = {
         "organisation": job.organisation,
         "sandbox": job.sandbox,
@@ -132,7 +133,7 @@ async def append_update(session: AsyncSession, job: JobKey, kind: str = "SEGMENT
         },
         "at": state.updated_at,
     }
-    await session.execute(insert(JobUpdateRow.__table__).values(values))  # type: ignore[attr-defined]
+    await session.execute(insert(table(JobUpdateRow)).values(values))
     topics = {job_topic(tenant, job.id)} | ({jobs_topic(tenant)} if kind in JOBS else set())
     if state.status in FINAL or (state.status in _QUEUED and state.lease_until is None):
         # The end of a job may be what another one waits for.
@@ -173,13 +174,11 @@ async def publish(session: AsyncSession, *topics: Topic) -> None:
 
 def _state(kind: str, state: dict[str, Any]) -> Any:
     row = KINDS[kind]
-    columns = row.__table__.c  # type: ignore[attr-defined]
+    of = columns(row)
     values: dict[str, Any] = {
-        name: datetime.fromisoformat(value)
-        if value is not None and columns[name].type.python_type is datetime
-        else value
+        name: datetime.fromisoformat(value) if value is not None and of[name].type.python_type is datetime else value
         for name, value in state.items()
-        if name in columns
+        if name in of
     }
     return row(**values)
 

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.scope import Tenant
 from app.storage.changes import KINDS, append_update
+from app.storage.columns import Columns, table
 from app.storage.database import Database
 from app.storage.tables.jobs import RUNNING, WAITING, JobPhase, JobStatus
-from app.storage.tenancy import within
+from app.storage.tenancy import AnySelect, same_tenant, within
 
 MOST_LOST_LEASES = 5
 """A job whose workers died so often without finishing a bucket in between is given up."""
@@ -87,9 +88,9 @@ async def fence(session: AsyncSession, claim: Claim, now: datetime) -> str:
 
     Returns the job's status: PROCESSING, or CANCELLING when it is to stop. Raises `LeaseLost`.
     """
-    columns = _table(claim.kind).c
+    jobs = _table(claim.kind).c
     renewed = await session.execute(
-        _own(claim).where(columns.status.in_(RUNNING)).values(lease_until=now + claim.lease).returning(columns.status)
+        _own(claim).where(jobs.status.in_(RUNNING)).values(lease_until=now + claim.lease).returning(jobs.status)
     )
     status = renewed.scalar()
     if status is None:
@@ -111,12 +112,10 @@ async def renew(database: Database, claim: Claim, now: datetime) -> str:
 
 async def look(database: Database, claim: Claim) -> str:
     """The job's status, without a write. Raises `LeaseLost`."""
-    columns = _table(claim.kind).c
+    jobs = _table(claim.kind).c
     async with database.session() as session:
-        asked = within(select(columns.status), KINDS[claim.kind], claim.tenant)
-        status = (
-            await session.execute(asked.where(columns.id == claim.job_id, columns.attempts == claim.token))
-        ).scalar()
+        asked = within(select(jobs.status), KINDS[claim.kind], claim.tenant)
+        status = (await session.execute(asked.where(jobs.id == claim.job_id, jobs.attempts == claim.token))).scalar()
     if status not in RUNNING:
         raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has been overtaken")
     return str(status)
@@ -164,14 +163,14 @@ async def cancel_now(session: AsyncSession, tenant: Tenant, id: str, now: dateti
         await append_update(session, row, kind)
 
 
-def _next_in_turn(kind: str, now: datetime, most_of_tenant: int | None = None) -> Select[Any]:
+def _next_in_turn(kind: str, now: datetime, most_of_tenant: int | None = None) -> AnySelect:
     """Jobs to take up, in turn: of the tenant with the fewest running, among those of the one served longest ago."""
     table = _table(kind)
     c = table.c
     live, held = table.alias("live"), _held(table.c, now)
     past = table.alias("past")
     ready = ~held if "waits_for" not in c else and_(~held, ~_must_wait(c))
-    same = and_(past.c.organisation == live.c.organisation, past.c.sandbox == live.c.sandbox)
+    same = same_tenant(past.c, live.c)
     served = select(func.max(past.c.started_at)).where(same).correlate(live).scalar_subquery().label("served")
     running = func.sum(case((_held(live.c, now), 1), else_=0)).label("running")
     tenants = (
@@ -184,24 +183,24 @@ def _next_in_turn(kind: str, now: datetime, most_of_tenant: int | None = None) -
         ready = and_(ready, tenants.c.running < most_of_tenant)
     return (
         select(*c)
-        .join_from(table, tenants, and_(c.organisation == tenants.c.organisation, c.sandbox == tenants.c.sandbox))
+        .join_from(table, tenants, same_tenant(c, tenants.c))
         .where(c.status.in_(WAITING | RUNNING), ready)
         .order_by(tenants.c.running, tenants.c.served.asc().nulls_first(), c.created_at, c.id)
     )
 
 
-def _must_wait(columns: Any) -> ColumnElement[bool]:
+def _must_wait(jobs: Columns) -> ColumnElement[bool]:
     """Whether a job waits for a segment job that has not ended: it then holds no place that others could work in."""
     first = _table("SEGMENT").alias("first").c
-    same = and_(first.organisation == columns.organisation, first.sandbox == columns.sandbox)
+    same = same_tenant(first, jobs)
     live = first.status.in_(WAITING | RUNNING)
-    return and_(columns.status.in_(WAITING), exists().where(same, first.id == columns.waits_for, live))
+    return and_(jobs.status.in_(WAITING), exists().where(same, first.id == jobs.waits_for, live))
 
 
-def _held(columns: Any, now: datetime) -> ColumnElement[bool]:
+def _held(jobs: Columns, now: datetime) -> ColumnElement[bool]:
     """Whether somebody works on a job: never null, so that it can be negated."""
-    has_lease = and_(columns.lease_until.is_not(None), columns.lease_until >= now)
-    return and_(columns.status.in_(RUNNING), has_lease)
+    has_lease = and_(jobs.lease_until.is_not(None), jobs.lease_until >= now)
+    return and_(jobs.status.in_(RUNNING), has_lease)
 
 
 async def _take(
@@ -269,5 +268,5 @@ def _own(claim: Claim) -> Any:
     return own.where(table.c.id == claim.job_id, table.c.attempts == claim.token)
 
 
-def _table(kind: str) -> Any:
-    return KINDS[kind].__table__  # type: ignore[attr-defined]
+def _table(kind: str) -> Table:
+    return table(KINDS[kind])

@@ -1,10 +1,11 @@
 """Column types that mean the same on SQLite and on PostgreSQL, and what every tenant's row begins with."""
 
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import JSON, DateTime, Dialect, MetaData, String
+from sqlalchemy import JSON, Column, DateTime, Dialect, MetaData, String, Table
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -52,12 +53,28 @@ class Row(SQLModel):
         }
     )
 
+    if TYPE_CHECKING:
+        __table__: ClassVar[Table]
+
 
 class TenantRow(Row):
     """A row of one sandbox of one organisation: every key and every index begins with the two."""
 
     organisation: str = Field(primary_key=True)
     sandbox: str = Field(primary_key=True)
+
+
+Columns = ReadOnlyColumnCollection[str, Column[Any]]
+"""The columns of a table by name, as statements use them: `audiences = columns(AudienceRow)`, `audiences.name`."""
+
+
+def table(row: type[Row]) -> Table:
+    """The table that keeps rows of this class."""
+    return row.__table__
+
+
+def columns(row: type[Row]) -> Columns:
+    return row.__table__.c
 
 
 def json_column(**options: Any) -> Any:

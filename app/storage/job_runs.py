@@ -12,6 +12,7 @@ from app.clock import Clock
 from app.scope import Tenant
 from app.storage.changes import KINDS
 from app.storage.claims import Claim, LeaseLost, Work, change_job, ended, fence, hand_back
+from app.storage.columns import columns, table
 from app.storage.database import Database, is_unavailable
 from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
 from app.storage.tenancy import within
@@ -23,7 +24,7 @@ PROGRESS_SECONDS = 0.2
 _PATIENCE = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Result = TypeVar("Result")
-_BUCKETS: Any = JobBucketRow.__table__  # type: ignore[attr-defined]
+_BUCKETS = table(JobBucketRow)
 
 
 class BucketAlreadyRecorded(Exception):
@@ -137,12 +138,12 @@ class JobRun:
     def _noted(self) -> dict[str, Any]:
         """The progress noted last, as columns."""
         values = dict(self._progress or {})
-        columns: Any = KINDS[self.claim.kind].__table__.c  # type: ignore[attr-defined]
+        of = columns(KINDS[self.claim.kind])
         for name in ("fraction", "profiles_read"):
             if name in values:
                 # A later attempt begins with what it finds done, which may be less than its predecessor told.
-                new = literal(values[name], columns[name].type)
-                values[name] = case((columns[name] < new, new), else_=columns[name])
+                new = literal(values[name], of[name].type)
+                values[name] = case((of[name] < new, new), else_=of[name])
         return values
 
     # ------------------------------------------------------------ fenced writes
@@ -268,12 +269,12 @@ class JobRun:
 
     async def _own_end(self) -> str | None:
         """The job's final status, when it was this attempt that ended it."""
-        columns: Any = KINDS[self.claim.kind].__table__.c  # type: ignore[attr-defined]
+        of = columns(KINDS[self.claim.kind])
 
         async def read() -> str | None:
             async with self.database.session() as session:
-                asked = within(select(columns.status), KINDS[self.claim.kind], self.tenant)
-                mine = asked.where(columns.id == self.claim.job_id, columns.attempts == self.token)
+                asked = within(select(of.status), KINDS[self.claim.kind], self.tenant)
+                mine = asked.where(of.id == self.claim.job_id, of.attempts == self.token)
                 status = (await session.execute(mine)).scalar()
                 return str(status) if status in FINAL else None
 

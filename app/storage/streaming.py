@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,16 +19,17 @@ from app.clock import Clock
 from app.scope import Tenant
 from app.storage.changes import KINDS, STREAMS, publish
 from app.storage.claims import LeaseLost
+from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.tables.jobs import RUNNING
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
-from app.storage.tenancy import within
+from app.storage.tenancy import AnySelect, same_tenant, within
 
 PAUSES = (timedelta(0), timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5))
 """How long a sandbox rests after so many failures in a row (and after more than these, as after the last)."""
 
-_TURNS: Any = StreamingTurnRow.__table__  # type: ignore[attr-defined]
-_BATCHES: Any = StreamingBatchRow.__table__  # type: ignore[attr-defined]
+_TURNS = table(StreamingTurnRow)
+_BATCHES = table(StreamingBatchRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,8 @@ async def requeue_batches(session: AsyncSession, tenant: Tenant, seen: Callable[
 async def job_runs(session: AsyncSession, tenant: Tenant) -> bool:
     """Whether some worker has taken up a job of the sandbox that has not ended: it may read what was there before."""
     for kind in KINDS.values():
-        columns: Any = kind.__table__.c  # type: ignore[attr-defined]
-        running = within(select(columns.id), kind, tenant).where(columns.status.in_(RUNNING)).limit(1)
+        jobs = columns(kind)
+        running = within(select(jobs.id), kind, tenant).where(jobs.status.in_(RUNNING)).limit(1)
         if (await session.execute(running)).first() is not None:
             return True
     return False
@@ -158,7 +159,7 @@ async def lock_turn(session: AsyncSession, tenant: Tenant) -> None:
     await session.execute(within(select(_TURNS.c.turn), StreamingTurnRow, tenant).with_for_update())
 
 
-def _due(now: datetime) -> Select[Any]:
+def _due(now: datetime) -> AnySelect:
     c = _TURNS.c
     oldest = (
         select(_BATCHES.c.organisation, _BATCHES.c.sandbox, func.min(_BATCHES.c.created_at).label("since"))
@@ -168,7 +169,7 @@ def _due(now: datetime) -> Select[Any]:
     )
     return (
         select(*c)
-        .join_from(_TURNS, oldest, and_(c.organisation == oldest.c.organisation, c.sandbox == oldest.c.sandbox))
+        .join_from(_TURNS, oldest, same_tenant(c, oldest.c))
         .where(or_(c.lease_until.is_(None), c.lease_until < now), or_(c.not_before.is_(None), c.not_before <= now))
         .order_by(oldest.c.since, c.organisation, c.sandbox)
     )

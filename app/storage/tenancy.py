@@ -1,16 +1,32 @@
 """The one place that keeps tenants apart: every statement on tenant data goes through `within`."""
 
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
-from sqlalchemy import Delete, Select, Update
+from sqlalchemy import ColumnElement, Select, and_
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from app.scope import Tenant
-from app.storage.columns import TenantRow
+from app.storage.columns import TenantRow, columns
 
-Statement = TypeVar("Statement", Select[Any], Update, Delete)
+AnySelect = Select[*tuple[Any, ...]]
+
+
+class Filterable(Protocol):
+    """A statement that can be limited: SELECT, UPDATE or DELETE."""
+
+    def where(self, *conditions: ColumnElement[bool]) -> Self: ...
+
+
+Statement = TypeVar("Statement", bound=Filterable)
+Keyed = ReadOnlyColumnCollection[str, Any]
 
 
 def within(statement: Statement, row: type[TenantRow], tenant: Tenant) -> Statement:
     """The statement, limited to the tenant's rows of this table."""
-    columns = row.__table__.c  # type: ignore[attr-defined]
-    return statement.where(columns.organisation == tenant.organisation, columns.sandbox == tenant.sandbox)
+    of = columns(row)
+    return statement.where(of.organisation == tenant.organisation, of.sandbox == tenant.sandbox)
+
+
+def same_tenant(left: Keyed, right: Keyed) -> ColumnElement[bool]:
+    """Joins rows of one tenant: of two tables, aliases or subqueries, each given by its columns."""
+    return and_(left.organisation == right.organisation, left.sandbox == right.sandbox)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, TypedDict
 
-from sqlalchemy import Select, and_, func, insert, select
+from sqlalchemy import and_, func, insert, select
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -34,12 +34,13 @@ from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.validation import refuse_bad_labels, refuse_bad_name
 from app.services.search import folders
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
 from app.storage.tables.merge_policies import MergePolicyRow
-from app.storage.tenancy import within
+from app.storage.tenancy import AnySelect, same_tenant, within
 
 DUPLICATES_NAMED = 3
 """So many definitions are named in one warning."""
@@ -50,9 +51,9 @@ PROFILE_SCHEMA = "_xdm.context.profile"
 NAMESPACE = "AEPSegments"
 """That of every definition and its audience, and so of the folders they may be in."""
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_DEFINITIONS: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
-_DEPENDENCIES: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_DEFINITIONS = columns(DefinitionRow)
+_DEPENDENCIES = columns(DefinitionDependencyRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +355,7 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
         await tell(session, scope, id)
         for table, column in (
             (DefinitionDependencyRow, _DEPENDENCIES.definition_id),
-            (DefinitionVersionRow, DefinitionVersionRow.__table__.c.definition_id),  # type: ignore[attr-defined]
+            (DefinitionVersionRow, columns(DefinitionVersionRow).definition_id),
             (DefinitionRow, _DEFINITIONS.id),
             (AudienceRow, _AUDIENCES.id),
         ):
@@ -490,10 +491,10 @@ async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | No
 # ---------------------------------------------------------------- rows
 
 
-def _views(scope: Scope) -> Select[Any]:
-    columns: Mapping[str, Any] = {**dict(_AUDIENCES.items()), **dict(_DEFINITIONS.items())}
+def _views(scope: Scope) -> AnySelect:
+    by_name: Mapping[str, Any] = {**dict(_AUDIENCES.items()), **dict(_DEFINITIONS.items())}
     return within(
-        select(*(columns[name] for name in _VIEW)).select_from(DefinitionRow).join(AudienceRow, _same_audience()),
+        select(*(by_name[name] for name in _VIEW)).select_from(DefinitionRow).join(AudienceRow, _same_audience()),
         DefinitionRow,
         scope.tenant,
     )
@@ -501,8 +502,7 @@ def _views(scope: Scope) -> Select[Any]:
 
 def _same_audience() -> Any:
     return and_(
-        _AUDIENCES.organisation == _DEFINITIONS.organisation,
-        _AUDIENCES.sandbox == _DEFINITIONS.sandbox,
+        same_tenant(_AUDIENCES, _DEFINITIONS),
         _AUDIENCES.id == _DEFINITIONS.id,
     )
 
@@ -527,8 +527,7 @@ async def _related_counts(
 def _links(other: Any) -> Any:
     """Joins dependencies to the definitions at one end of them: at the other there may be external audiences."""
     return and_(
-        _DEPENDENCIES.organisation == _DEFINITIONS.organisation,
-        _DEPENDENCIES.sandbox == _DEFINITIONS.sandbox,
+        same_tenant(_DEPENDENCIES, _DEFINITIONS),
         other == _DEFINITIONS.id,
     )
 

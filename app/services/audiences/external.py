@@ -20,6 +20,7 @@ from app.services.audiences.reads import expired, get_many, required, tell
 from app.services.datasets import datasets
 from app.services.lists.validation import LONGEST_NAME, refuse_bad_labels, refuse_bad_name
 from app.services.search import folders
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -30,7 +31,7 @@ NAMESPACE = "CustomerAudienceUpload"
 DAYS_TO_LIVE = 30
 MOST_DAYS = 3_650
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
     refuse_all([*refuse_start("EXTERNAL_SEGMENT", new.lifecycle_state), *_misfits(new)])
     now = clock()
     id_ = new_id(now)
-    columns = {
+    values = {
         "organisation": scope.organisation,
         "sandbox": scope.sandbox,
         "id": id_,
@@ -97,7 +98,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
             await _refuse_strangers(session, scope, new)
             if not await people.still_hold(session, scope):
                 continue
-            session.add(AudienceRow(**columns))
+            session.add(AudienceRow(**values))
             await session.flush()
             await people.join(session, scope)
             await tell(session, scope, id_)

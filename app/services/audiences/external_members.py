@@ -23,6 +23,7 @@ from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import Heads, read_heads
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_of
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -30,8 +31,8 @@ from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import JobBucketRow
 from app.storage.tenancy import within
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_BATCHES = columns(BatchRow)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,17 +3,17 @@
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import ErrorCode, HasDependents, Refusal
 from app.scope import Scope
+from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow
 from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow
-from app.storage.tenancy import within
+from app.storage.tenancy import same_tenant, within
 
 STARTS: Mapping[str, Sequence[str]] = {
     "SEGMENT_DEFINITION": ("DRAFT", "PUBLISHED"),
@@ -26,10 +26,10 @@ NEXT: Mapping[str, Sequence[str]] = {"DRAFT": ("PUBLISHED",), "PUBLISHED": ("INA
 MOST_NAMED = 20
 """How many of those who use an audience a refusal names."""
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_DEPENDENCIES: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
-_SCHEDULES: Any = ScheduleRow.__table__.c  # type: ignore[attr-defined]
-_LINKS: Any = ScheduleAudienceRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_DEPENDENCIES = columns(DefinitionDependencyRow)
+_SCHEDULES = columns(ScheduleRow)
+_LINKS = columns(ScheduleAudienceRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,7 @@ async def _definitions(session: AsyncSession, scope: Scope, audience_id: str) ->
     statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant).join(
         DefinitionDependencyRow,
         and_(
-            _DEPENDENCIES.organisation == _AUDIENCES.organisation,
-            _DEPENDENCIES.sandbox == _AUDIENCES.sandbox,
+            same_tenant(_DEPENDENCIES, _AUDIENCES),
             _DEPENDENCIES.definition_id == _AUDIENCES.id,
         ),
     )
@@ -62,8 +61,7 @@ async def _schedules(session: AsyncSession, scope: Scope, audience_id: str) -> l
     statement = within(select(_SCHEDULES.id, _SCHEDULES.name), ScheduleRow, scope.tenant).join(
         ScheduleAudienceRow,
         and_(
-            _LINKS.organisation == _SCHEDULES.organisation,
-            _LINKS.sandbox == _SCHEDULES.sandbox,
+            same_tenant(_LINKS, _SCHEDULES),
             _LINKS.schedule_id == _SCHEDULES.id,
         ),
     )

@@ -15,16 +15,17 @@ from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.storage.changes import Changes, audience_topic, publish
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow
-from app.storage.tenancy import within
+from app.storage.tenancy import same_tenant, within
 
 PATIENCE_SECONDS = 5.0
 """How often a stream looks at its audience without having been woken."""
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_DEPENDENCIES: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_DEPENDENCIES = columns(DefinitionDependencyRow)
 _ORDER_COLUMNS = {
     "NAME": _AUDIENCES.name,
     "CREATED_AT": _AUDIENCES.created_at,
@@ -188,8 +189,7 @@ async def _related(
     joined = select_rows(AudienceRow, scope).join(
         DefinitionDependencyRow,
         and_(
-            _DEPENDENCIES.organisation == _AUDIENCES.organisation,
-            _DEPENDENCIES.sandbox == _AUDIENCES.sandbox,
+            same_tenant(_DEPENDENCIES, _AUDIENCES),
             other == _AUDIENCES.id,
         ),
     )

@@ -16,11 +16,12 @@ from app.services.audiences import external as external_audiences
 from app.services.audiences import reads as audiences
 from app.services.evaluation.expressions import ExpressionFormat
 from app.services.lists.paging import LARGEST_PAGE
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tenancy import within
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
 
 
 class AudienceFields(TypedDict, total=False):

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import func, select
@@ -20,6 +19,7 @@ from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
 from app.services.merge_policies import ensure_default
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -29,11 +29,11 @@ from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tenancy import within
 
-_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
-_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_EXPORTS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
-_POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
+_DATASETS = columns(DatasetRow)
+_BATCHES = columns(BatchRow)
+_AUDIENCES = columns(AudienceRow)
+_EXPORTS = columns(ExportJobRow)
+_POLICIES = columns(MergePolicyRow)
 _DATASET_ORDER = Order("CREATED", (Key(_DATASETS.created_at), Key(_DATASETS.id)))
 _BATCH_ORDER = Order("NEWEST", (Key(_BATCHES.created_at, descending=True), Key(_BATCHES.id, descending=True)))
 

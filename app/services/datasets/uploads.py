@@ -20,6 +20,7 @@ from app.scope import Scope, Tenant
 from app.services.audiences import external_members as members
 from app.services.datasets import datasets
 from app.services.streaming.turn import batch_landed
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -36,8 +37,8 @@ _SHAPES: Mapping[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
     "AUDIENCE": "AUDIENCE",
 }
 _LEASE = timedelta(seconds=60)
-_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
-_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
+_BATCHES = columns(BatchRow)
+_DATASETS = columns(DatasetRow)
 
 
 @dataclass(frozen=True, slots=True)

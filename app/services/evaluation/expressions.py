@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,13 +20,14 @@ from app.pql.syntax.json_writer import to_json
 from app.pql.syntax.parser import parse
 from app.pql.syntax.printer import print_tree
 from app.scope import Scope
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tenancy import within
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_DATASETS = columns(DatasetRow)
 
 
 class ExpressionFormat(StrEnum):
@@ -74,8 +74,8 @@ class Segments:
 
 
 async def read_segments(session: AsyncSession, scope: Scope) -> Segments:
-    columns = (_AUDIENCES.id, _AUDIENCES.name, _AUDIENCES.audience_id, _AUDIENCES.type)
-    statement = within(select(*columns), AudienceRow, scope.tenant)
+    fields = (_AUDIENCES.id, _AUDIENCES.name, _AUDIENCES.audience_id, _AUDIENCES.type)
+    statement = within(select(*fields), AudienceRow, scope.tenant)
     rows = list(await session.execute(statement.order_by(_AUDIENCES.created_at.desc(), _AUDIENCES.id.desc())))
     external = [row for row in rows if row.type == "EXTERNAL_SEGMENT"]
     return Segments(

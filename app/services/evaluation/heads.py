@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.engine.members.membership import Membership, MembershipFiles
 from app.engine.members.regraph import Found, followed, together
 from app.scope import Scope
+from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow
 from app.storage.tables.streaming import MembershipPatchRow
@@ -25,9 +26,9 @@ from app.storage.tenancy import within
 NO_RUN = ""
 """The head that a patch of an audience without any run is made on."""
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
-_PATCHES: Any = MembershipPatchRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_BUCKETS = columns(JobBucketRow)
+_PATCHES = columns(MembershipPatchRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +152,13 @@ async def head_runs(session: AsyncSession, scope: Scope, now: datetime | None = 
 
 async def _head_rows(session: AsyncSession, scope: Scope, now: datetime | None) -> list[Any]:
     """Of all audiences, since one without a run may have members by streaming alone, but those that have expired."""
-    columns = (
+    fields = (
         _AUDIENCES.id,
         _AUDIENCES.membership_run_id,
         _AUDIENCES.membership_graph,
         _AUDIENCES.merge_policy_id,
     )
-    there = within(select(*columns), AudienceRow, scope.tenant)
+    there = within(select(*fields), AudienceRow, scope.tenant)
     if now is not None:
         there = there.where(or_(_AUDIENCES.expires_at.is_(None), _AUDIENCES.expires_at > now))
     return list(await session.execute(there))
@@ -178,6 +179,6 @@ async def _patches(session: AsyncSession, scope: Scope, last: int | None) -> dic
         newest = newest.where(_PATCHES.turn <= last)
     newest_turns = newest.group_by(_PATCHES.bucket).subquery("newest")
     same = and_(_PATCHES.bucket == newest_turns.c.bucket, _PATCHES.turn == newest_turns.c.turn)
-    columns = select(_PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases)
-    rows = await session.execute(within(columns.join(newest_turns, same), MembershipPatchRow, scope.tenant))
+    patches = select(_PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases)
+    rows = await session.execute(within(patches.join(newest_turns, same), MembershipPatchRow, scope.tenant))
     return {row.bucket: Patch(row.turn, row.file, row.bases) for row in rows}

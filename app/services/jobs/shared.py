@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, cast, func, literal, null, select, union_all, update
+from sqlalchemy import ColumnElement, Subquery, cast, func, literal, null, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -27,9 +27,10 @@ from app.storage.changes import (
     read_updates,
 )
 from app.storage.claims import request_cancel
+from app.storage.columns import Columns, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.tables.jobs import FINAL, JobSource, JobStatus
-from app.storage.tenancy import within
+from app.storage.tenancy import Keyed, within
 
 T = TypeVar("T")
 
@@ -52,14 +53,14 @@ class JobFilter:
     schedule_id: str | None = None
     created_at: DateTimeFilter = field(default_factory=DateTimeFilter)
 
-    def on(self, columns: Any) -> Iterator[ColumnElement[bool]]:
+    def on(self, jobs: Columns) -> Iterator[ColumnElement[bool]]:
         if self.status is not None:
-            yield columns.status.in_(list(self.status))
+            yield jobs.status.in_(list(self.status))
         if self.source is not None:
-            yield columns.source.in_(list(self.source))
+            yield jobs.source.in_(list(self.source))
         if self.schedule_id is not None:
-            yield columns.schedule_id == self.schedule_id
-        yield from self.created_at.on(columns.created_at)
+            yield jobs.schedule_id == self.schedule_id
+        yield from self.created_at.on(jobs.created_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,11 @@ def new_columns(
 
 async def by_key(session: AsyncSession, scope: Scope, kind: str, key: str, now: datetime) -> Any:
     """The kind's job of this idempotency key, or None; a key older than 24 hours is free again."""
-    table, columns = KINDS[kind], _columns(kind)
-    row = (await session.execute(select_rows(table, scope).where(columns.idempotency_key == key))).first()
+    table, jobs = KINDS[kind], _columns(kind)
+    row = (await session.execute(select_rows(table, scope).where(jobs.idempotency_key == key))).first()
     if row is None or row.created_at > now - KEY_LIFETIME:
         return row
-    freed = within(update(table), table, scope.tenant).where(columns.id == row.id)
+    freed = within(update(table), table, scope.tenant).where(jobs.id == row.id)
     await session.execute(freed.values(idempotency_key=None))
     return None
 
@@ -119,15 +120,15 @@ async def cancel(session: AsyncSession, clock: Clock, scope: Scope, kind: str, i
 # ---------------------------------------------------------------- lists
 
 
-def job_order(columns: Any, order: OrderBy | None = None) -> Order:
+def job_order(jobs: Keyed, order: OrderBy | None = None) -> Order:
     """Newest first unless `order` says otherwise; unfinished ones count as the last to finish."""
     chosen = order or OrderBy("CREATED_AT", descending=True)
     first = {
-        "CREATED_AT": columns.created_at,
-        "UPDATED_AT": columns.updated_at,
-        "FINISHED_AT": func.coalesce(columns.finished_at, _NEVER),
+        "CREATED_AT": jobs.created_at,
+        "UPDATED_AT": jobs.updated_at,
+        "FINISHED_AT": func.coalesce(jobs.finished_at, _NEVER),
     }[chosen.field]
-    return Order(chosen.name, (Key(first, chosen.descending), Key(columns.id, chosen.descending)))
+    return Order(chosen.name, (Key(first, chosen.descending), Key(jobs.id, chosen.descending)))
 
 
 async def page(
@@ -182,23 +183,21 @@ async def counts_by_schedule(session: AsyncSession, scope: Scope, schedule_ids: 
     return {schedule_id: found.get(schedule_id, 0) for schedule_id in schedule_ids}
 
 
-def _of_all_kinds(scope: Scope, conditions: Callable[[Any], Iterable[ColumnElement[bool]]]) -> Any:
+def _of_all_kinds(scope: Scope, conditions: Callable[[Columns], Iterable[ColumnElement[bool]]]) -> Subquery:
     """The jobs of all kinds that fulfil conditions on their own table, with the columns of every kind's table; those of
     other kinds are null."""
     types = {column.name: column.type for kind in JOBS for column in _columns(kind)}
     parts = []
     for kind, table in JOBS.items():
-        columns = _columns(kind)
-        chosen = [
-            columns[name] if name in columns else cast(null(), type_).label(name) for name, type_ in types.items()
-        ]
+        jobs = _columns(kind)
+        chosen = [jobs[name] if name in jobs else cast(null(), type_).label(name) for name, type_ in types.items()]
         one = within(select(literal(kind).label("kind"), *chosen), table, scope.tenant)
-        parts.append(one.where(*conditions(columns)))
+        parts.append(one.where(*conditions(jobs)))
     return union_all(*parts).subquery("jobs")
 
 
-def _of_schedules(scope: Scope, schedule_ids: Sequence[str]) -> Any:
-    return _of_all_kinds(scope, lambda columns: [columns.schedule_id.in_(list(schedule_ids))])
+def _of_schedules(scope: Scope, schedule_ids: Sequence[str]) -> Subquery:
+    return _of_all_kinds(scope, lambda jobs: [jobs.schedule_id.in_(list(schedule_ids))])
 
 
 def _state(row: Any) -> JobState:
@@ -286,5 +285,5 @@ async def _required(session: AsyncSession, scope: Scope, kind: str, id: str) -> 
     return found
 
 
-def _columns(kind: str) -> Any:
-    return KINDS[kind].__table__.c  # type: ignore[attr-defined]
+def _columns(kind: str) -> Columns:
+    return columns(KINDS[kind])

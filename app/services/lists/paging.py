@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import ErrorCode, Refusal
 from app.services.lists.validation import is_text
+from app.storage.tenancy import AnySelect
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 500
@@ -127,7 +128,7 @@ def _may_be_compared(value: Any) -> bool:
 
 
 async def fetch_page(
-    session: AsyncSession, statement: Select[Any], order: Order, request: PageRequest, make: Callable[[Any], T]
+    session: AsyncSession, statement: AnySelect, order: Order, request: PageRequest, make: Callable[[Any], T]
 ) -> Slice[T]:
     """One page of `statement` (which has no order and no limit of its own): one SQL statement, one more with a
     cursor."""
@@ -145,7 +146,7 @@ async def fetch_page(
 
 async def fetch_pages(
     session: AsyncSession,
-    statement: Select[Any],
+    statement: AnySelect,
     parent: ColumnElement[Any],
     order: Order,
     request: PageRequest,

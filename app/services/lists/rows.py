@@ -3,19 +3,19 @@
 from collections.abc import Iterable
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.scope import Scope
-from app.storage.columns import TenantRow
-from app.storage.tenancy import within
+from app.storage.columns import TenantRow, columns
+from app.storage.tenancy import AnySelect, within
 
 Row = TypeVar("Row", bound=TenantRow)
 
 
-def select_rows(table: type[Row], scope: Scope) -> Select[Any]:
+def select_rows(table: type[Row], scope: Scope) -> AnySelect:
     """All columns of the tenant's rows."""
-    return within(select(*table.__table__.c), table, scope.tenant)  # type: ignore[attr-defined]
+    return within(select(*columns(table)), table, scope.tenant)
 
 
 def as_row(table: type[Row], row: Any) -> Row:
@@ -25,5 +25,5 @@ def as_row(table: type[Row], row: Any) -> Row:
 
 async def get_rows(session: AsyncSession, table: type[Row], scope: Scope, ids: Iterable[str]) -> dict[str, Row]:
     """The tenant's rows with these ids, by id; unknown ids are absent."""
-    statement = select_rows(table, scope).where(table.__table__.c.id.in_(list(ids)))  # type: ignore[attr-defined]
+    statement = select_rows(table, scope).where(columns(table).id.in_(list(ids)))
     return {row.id: as_row(table, row) for row in await session.execute(statement)}

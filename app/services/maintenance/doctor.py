@@ -16,6 +16,7 @@ from app.scope import Scope, Tenant
 from app.services.evaluation.heads import patch_run, read_heads
 from app.services.maintenance.retention import all_tenants
 from app.storage.changes import KINDS
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -29,9 +30,9 @@ LEFT = timedelta(minutes=2)
 NAMED = 5
 """Names that one finding gives; the rest are counted."""
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
-_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_BATCHES = columns(BatchRow)
+_DATASETS = columns(DatasetRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +182,10 @@ async def _jobs(sandbox: _Sandbox) -> AsyncIterator[Finding]:
     """Jobs that nobody works on, though they wait."""
     unfinished: set[str] = set()
     for kind, row in KINDS.items():
-        columns: Any = row.__table__.c  # type: ignore[attr-defined]
-        live = within(select(*columns), row, sandbox.tenant).where(columns.status.in_(WAITING | RUNNING))
+        of = columns(row)
+        live = within(select(*of), row, sandbox.tenant).where(of.status.in_(WAITING | RUNNING))
         async with sandbox.database.session() as session:
-            jobs = list(await session.execute(live.order_by(columns.id)))
+            jobs = list(await session.execute(live.order_by(of.id)))
         unfinished.update(job.id for job in jobs)
         # The turn of an export does not come while the segment job that it waits for lasts.
         jobs = [job for job in jobs if getattr(job, "waits_for", None) not in unfinished]

@@ -16,24 +16,25 @@ from app.engine.store.lake import Lake, file_name
 from app.scope import Tenant
 from app.services.evaluation.heads import patch_run
 from app.storage.changes import KINDS
+from app.storage.columns import TenantRow, columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobUpdateRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.streaming import MembershipPatchRow
-from app.storage.tenancy import within
+from app.storage.tenancy import same_tenant, within
 
 MOST_ROWS = 5_000
 """Rows that one transaction deletes: others wait no longer than that takes."""
 
-_UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
-_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
-_PATCHES: Any = MembershipPatchRow.__table__.c  # type: ignore[attr-defined]
-_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
-_POLICIES: Any = MergePolicyRow.__table__.c  # type: ignore[attr-defined]
+_UPDATES = columns(JobUpdateRow)
+_BUCKETS = columns(JobBucketRow)
+_AUDIENCES = columns(AudienceRow)
+_BATCHES = columns(BatchRow)
+_PATCHES = columns(MembershipPatchRow)
+_DATASETS = columns(DatasetRow)
+_POLICIES = columns(MergePolicyRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,9 @@ async def clean(database: Database, lake: Lake, clock: Clock, keep: Keep) -> Non
 
 async def all_tenants(session: AsyncSession) -> list[Tenant]:
     """Every sandbox that has any data: the one read here that is not within a tenant."""
-    tables = [row.__table__.c for row in (DatasetRow, MergePolicyRow, AudienceRow, *KINDS.values())]  # type: ignore[attr-defined]
-    found = union(*(select(columns.organisation, columns.sandbox) for columns in tables))
+    owners: list[type[TenantRow]] = [DatasetRow, MergePolicyRow, AudienceRow, *KINDS.values()]
+    keys = (columns(row) for row in owners)
+    found = union(*(select(key.organisation, key.sandbox) for key in keys))
     return sorted(
         (Tenant(*row) for row in await session.execute(found)), key=lambda tenant: (tenant.organisation, tenant.sandbox)
     )
@@ -75,8 +77,8 @@ async def pinned(session: AsyncSession, tenant: Tenant) -> Pins:
     """What jobs that have not ended read and write."""
     pins = Pins()
     for row in KINDS.values():
-        columns: Any = row.__table__.c  # type: ignore[attr-defined]
-        live = within(select(columns.id, columns.snapshot), row, tenant).where(columns.status.in_(WAITING | RUNNING))
+        jobs = columns(row)
+        live = within(select(jobs.id, jobs.snapshot), row, tenant).where(jobs.status.in_(WAITING | RUNNING))
         for id_, snapshot in await session.execute(live):
             pins.jobs.add(id_)
             pins.add(snapshot)
@@ -98,25 +100,23 @@ async def referenced_runs(session: AsyncSession, tenant: Tenant) -> set[str]:
 
 async def _clean_updates(database: Database, tenant: Tenant, before: datetime) -> None:
     """Deletes old states of ended jobs, but never the last: whoever watches an ended job gets that."""
-    table: Any = JobUpdateRow.__table__  # type: ignore[attr-defined]
     ended = [_later_state(row) for row in KINDS.values()]
     key = (_UPDATES.organisation, _UPDATES.sandbox, _UPDATES.job_id, _UPDATES.sequence)
     for later in ended:
         old = within(select(*key), JobUpdateRow, tenant).where(_UPDATES.at < before, later).limit(MOST_ROWS)
         while True:
             async with database.write() as session:
-                gone = await session.execute(delete(table).where(tuple_(*key).in_(old)))
+                gone = await session.execute(delete(JobUpdateRow).where(tuple_(*key).in_(old)))
             if gone.rowcount < MOST_ROWS:  # type: ignore[attr-defined]
                 break
 
 
 def _later_state(row: Any) -> Any:
     """Whether a row of the log is of a job of this kind that has ended in a later state."""
-    job = row.__table__.c
+    job = columns(row)
     return exists().where(
         and_(
-            job.organisation == _UPDATES.organisation,
-            job.sandbox == _UPDATES.sandbox,
+            same_tenant(job, _UPDATES),
             job.id == _UPDATES.job_id,
             job.status.in_(FINAL),
             job.sequence > _UPDATES.sequence,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypedDict
 
-from sqlalchemy import ColumnElement, Select, and_, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,16 +24,17 @@ from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
 from app.storage.changes import SCHEDULES, publish
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleRunRow
-from app.storage.tenancy import within
+from app.storage.tenancy import AnySelect, same_tenant, within
 
-_SCHEDULES: Any = ScheduleRow.__table__.c  # type: ignore[attr-defined]
-_LINKS: Any = ScheduleAudienceRow.__table__.c  # type: ignore[attr-defined]
-_RUNS: Any = ScheduleRunRow.__table__.c  # type: ignore[attr-defined]
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_SCHEDULES = columns(ScheduleRow)
+_LINKS = columns(ScheduleAudienceRow)
+_RUNS = columns(ScheduleRunRow)
+_AUDIENCES = columns(AudienceRow)
 _BY_NAME = Order("NAME", (Key(_SCHEDULES.name), Key(_SCHEDULES.id)))
 _AUDIENCES_BY_NAME = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
 
@@ -400,8 +401,8 @@ async def _checked_export(
 async def _exported(session: AsyncSession, scope: Scope, export: NewExport | None) -> list[str]:
     """The audiences that an export names."""
     asked = {(one.namespace, one.segment_id) for one in export.segments} if export else set()
-    columns = _AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id
-    found = within(select(*columns), AudienceRow, scope.tenant)
+    fields = _AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id
+    found = within(select(*fields), AudienceRow, scope.tenant)
     rows = await session.execute(found.where(_AUDIENCES.audience_id.in_([id_ for _, id_ in asked])))
     return [row.id for row in rows if (row.namespace, row.audience_id) in asked]
 
@@ -431,18 +432,17 @@ def _covers() -> ColumnElement[bool]:
     link = (
         exists()
         .where(
-            _LINKS.organisation == _SCHEDULES.organisation,
-            _LINKS.sandbox == _SCHEDULES.sandbox,
+            same_tenant(_LINKS, _SCHEDULES),
             _LINKS.schedule_id == _SCHEDULES.id,
             _LINKS.audience_id == _AUDIENCES.id,
         )
         .correlate(ScheduleRow, AudienceRow)
     )
-    same_tenant = and_(_SCHEDULES.organisation == _AUDIENCES.organisation, _SCHEDULES.sandbox == _AUDIENCES.sandbox)
-    return and_(same_tenant, or_(and_(_SCHEDULES.all_audiences, _AUDIENCES.type == "SEGMENT_DEFINITION"), link))
+    same = same_tenant(_SCHEDULES, _AUDIENCES)
+    return and_(same, or_(and_(_SCHEDULES.all_audiences, _AUDIENCES.type == "SEGMENT_DEFINITION"), link))
 
 
-def _pairs(statement: Select[Any]) -> Select[Any]:
+def _pairs(statement: AnySelect) -> AnySelect:
     """Schedules with the audiences that they are for, a row for each pair."""
     return statement.join_from(ScheduleRow, AudienceRow, _covers())
 

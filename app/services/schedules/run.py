@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import takewhile
-from typing import Any
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -16,16 +15,17 @@ from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export.input import NewExport
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.shared import Origin
-from app.services.lists.rows import get_rows, select_rows
+from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.schedules import requests as schedules
 from app.storage.changes import KINDS, JobState
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.jobs import JobSource
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tenancy import within
 
-_SCHEDULES: Any = ScheduleRow.__table__.c  # type: ignore[attr-defined]
+_SCHEDULES = columns(ScheduleRow)
 
 
 async def trigger(database: Database, clock: Clock, scope: Scope, id: str) -> JobState:
@@ -82,7 +82,7 @@ async def run_due(database: Database, clock: Clock, tenant: Tenant, id: str) -> 
         cron = quartz.parse(row.cron_expression)
         *skipped, newest = [row.next_due_at, *takewhile(lambda fire: fire <= now, cron.fires(row.next_due_at))]
         scope = Scope(tenant.organisation, tenant.sandbox, row.created_by)
-        run = await _attempt(session, scope, row, newest, now)
+        run = await _attempt(session, scope, as_row(ScheduleRow, row), newest, now)
         missed = [(new_id(now), time, "SKIPPED", None, "missed, and a later time was due too") for time in skipped]
         await _note(session, scope, id, [*missed, run], now)
         mine = within(update(ScheduleRow), ScheduleRow, tenant).where(_SCHEDULES.id == id)

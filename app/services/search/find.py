@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Select, and_, or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import lucene
@@ -25,10 +25,11 @@ from app.services.search import folders
 from app.services.search.entries import Entry, Rank
 from app.services.search.index import Index, Snapshot, score_of
 from app.services.search.queries import FIELDS
+from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.folders import FolderRow
 from app.storage.tables.search import CHANGES_KEPT, SearchChangeRow, SearchVersionRow
-from app.storage.tenancy import within
+from app.storage.tenancy import AnySelect, same_tenant, within
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,10 @@ HEAVIEST = 10_000
 """More than a part of a query can weigh: what is in a cursor may be forged."""
 
 _CURSORS = "SEARCH"
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_FOLDERS: Any = FolderRow.__table__.c  # type: ignore[attr-defined]
-_CHANGES: Any = SearchChangeRow.__table__.c  # type: ignore[attr-defined]
-_VERSIONS: Any = SearchVersionRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_FOLDERS = columns(FolderRow)
+_CHANGES = columns(SearchChangeRow)
+_VERSIONS = columns(SearchVersionRow)
 
 
 @dataclass(slots=True)
@@ -258,20 +259,19 @@ async def _read_changed(session: AsyncSession, scope: Scope, keys: set[tuple[str
     return found + [_entry("Audience", row) for row in rows]
 
 
-def _select_folders(scope: Scope) -> Select[Any]:
-    columns = (_FOLDERS.id, _FOLDERS.name, _FOLDERS.namespace, _FOLDERS.parent_id.label("folder_id"), _FOLDERS.path)
-    return within(select(*columns), FolderRow, scope.tenant)
+def _select_folders(scope: Scope) -> AnySelect:
+    fields = (_FOLDERS.id, _FOLDERS.name, _FOLDERS.namespace, _FOLDERS.parent_id.label("folder_id"), _FOLDERS.path)
+    return within(select(*fields), FolderRow, scope.tenant)
 
 
-def _select_audiences(scope: Scope) -> Select[Any]:
+def _select_audiences(scope: Scope) -> AnySelect:
     own = ("id", "name", "namespace", "folder_id", "description", "audience_id")
     joined = and_(
-        _FOLDERS.organisation == _AUDIENCES.organisation,
-        _FOLDERS.sandbox == _AUDIENCES.sandbox,
+        same_tenant(_FOLDERS, _AUDIENCES),
         _FOLDERS.id == _AUDIENCES.folder_id,
     )
-    columns = [*(_AUDIENCES[name] for name in own), _FOLDERS.path]
-    statement = select(*columns).select_from(AudienceRow).outerjoin(FolderRow, joined)
+    fields = [*(_AUDIENCES[name] for name in own), _FOLDERS.path]
+    statement = select(*fields).select_from(AudienceRow).outerjoin(FolderRow, joined)
     return within(statement, AudienceRow, scope.tenant)
 
 

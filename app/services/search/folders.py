@@ -15,6 +15,7 @@ from app.scope import Scope
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import LONGEST_NAME, refuse_bad_name
+from app.storage.columns import TenantRow, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -25,8 +26,8 @@ DEEPEST = 20
 MOST_NAMED = 20
 """How many of the things in a folder a refusal names."""
 
-_FOLDERS: Any = FolderRow.__table__.c  # type: ignore[attr-defined]
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_FOLDERS = columns(FolderRow)
+_AUDIENCES = columns(AudienceRow)
 _BY_PATH = Order("PATH", (Key(_FOLDERS.path), Key(_FOLDERS.id)))
 
 
@@ -229,7 +230,9 @@ async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | No
     return current
 
 
-async def _named(session: AsyncSession, scope: Scope, table: Any, condition: Any) -> list[Any]:
-    columns = table.__table__.c
-    statement = within(select(columns.id, columns.name), table, scope.tenant).where(condition)
-    return list(await session.execute(statement.order_by(columns.name, columns.id).limit(MOST_NAMED + 1)))
+async def _named(
+    session: AsyncSession, scope: Scope, row: type[TenantRow], condition: ColumnElement[bool]
+) -> list[Any]:
+    of = columns(row)
+    statement = within(select(of.id, of.name), row, scope.tenant).where(condition)
+    return list(await session.execute(statement.order_by(of.name, of.id).limit(MOST_NAMED + 1)))

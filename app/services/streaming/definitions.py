@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,14 +13,15 @@ from app.pql.check.checker import check
 from app.pql.consent import with_consent
 from app.pql.core import Builder, Node
 from app.scope import Scope
+from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionRow
-from app.storage.tenancy import within
+from app.storage.tenancy import same_tenant, within
 
 log = logging.getLogger(__name__)
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_DEFINITIONS: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_DEFINITIONS = columns(DefinitionRow)
 _STREAMED = or_(_AUDIENCES.evaluates_streaming, _AUDIENCES.evaluates_edge)
 
 
@@ -54,18 +54,17 @@ async def has_live_definitions(session: AsyncSession, scope: Scope) -> bool:
 async def live_definitions(session: AsyncSession, scope: Scope, *, edge: bool = False) -> list[LiveDefinition]:
     """Those that are streamed, which EDGE ones are too; with `edge` the EDGE ones alone."""
     same = and_(
-        _AUDIENCES.organisation == _DEFINITIONS.organisation,
-        _AUDIENCES.sandbox == _DEFINITIONS.sandbox,
+        same_tenant(_AUDIENCES, _DEFINITIONS),
         _AUDIENCES.id == _DEFINITIONS.id,
     )
-    columns = (
+    fields = (
         _DEFINITIONS.id,
         _DEFINITIONS.version,
         _DEFINITIONS.expression,
         _AUDIENCES.merge_policy_id,
         _AUDIENCES.exclude_opt_out,
     )
-    joined = select(*columns).join_from(DefinitionRow, AudienceRow, same)
+    joined = select(*fields).join_from(DefinitionRow, AudienceRow, same)
     chosen = joined.where(_AUDIENCES.evaluates_edge if edge else _STREAMED, _AUDIENCES.lifecycle_state == "PUBLISHED")
     rows = await session.execute(within(chosen, DefinitionRow, scope.tenant).order_by(_DEFINITIONS.id))
     return [LiveDefinition(*row) for row in rows]

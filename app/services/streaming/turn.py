@@ -25,6 +25,7 @@ from app.services.evaluation.heads import NO_RUN, Heads, head_runs, patch_run, r
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
 from app.services.streaming.definitions import Wave, has_live_definitions, live_definitions, waves
+from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.streaming import (
     Turn,
@@ -45,9 +46,9 @@ from app.storage.tenancy import within
 
 log = logging.getLogger(__name__)
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
-_PATCHES: Any = MembershipPatchRow.__table__  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_BUCKETS = columns(JobBucketRow)
+_PATCHES = table(MembershipPatchRow)
 
 Counts = Mapping[str, Mapping[str, Any]]
 """{audience: {members, by_namespace}} of one bucket."""
@@ -295,8 +296,8 @@ async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) ->
 
 
 async def _write_counts(session: AsyncSession, work: _Work) -> None:
-    columns = (_AUDIENCES.id, _AUDIENCES.total_profiles, _AUDIENCES.by_namespace)
-    known = within(select(*columns), AudienceRow, work.scope.tenant).where(_AUDIENCES.id.in_(sorted(work.changed)))
+    fields = (_AUDIENCES.id, _AUDIENCES.total_profiles, _AUDIENCES.by_namespace)
+    known = within(select(*fields), AudienceRow, work.scope.tenant).where(_AUDIENCES.id.in_(sorted(work.changed)))
     for row in (await session.execute(known.order_by(_AUDIENCES.id))).all():
         namespaces = Counter(row.by_namespace)
         namespaces.update(work.by_namespace.get(row.id, Counter()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, exists, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -34,6 +34,7 @@ from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.storage.changes import append_update
 from app.storage.claims import request_cancel
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -41,15 +42,15 @@ from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
 from app.storage.tables.jobs import JobStatus
 from app.storage.tables.merge_policies import MergePolicyRow
-from app.storage.tenancy import within
+from app.storage.tenancy import same_tenant, within
 
 KIND = "EXPORT"
 MOST_SEGMENTS = segment_jobs.MOST_IDS
 
-_JOBS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_ASKED: Any = ExportJobAudienceRow.__table__.c  # type: ignore[attr-defined]
-_BATCHES: Any = BatchRow.__table__.c  # type: ignore[attr-defined]
+_JOBS = columns(ExportJobRow)
+_AUDIENCES = columns(AudienceRow)
+_ASKED = columns(ExportJobAudienceRow)
+_BATCHES = columns(BatchRow)
 _BATCH_ORDER = Order("BATCH", (Key(_BATCHES.id),))
 
 
@@ -187,7 +188,7 @@ class ExportJobFilter(jobs.JobFilter):
             yield _JOBS.destination_id == self.destination_id
         if self.segment_id is not None:
             named = or_(_ASKED.audience_id == self.segment_id, _ASKED.segment_id == self.segment_id)
-            same = and_(_ASKED.organisation == _JOBS.organisation, _ASKED.sandbox == _JOBS.sandbox)
+            same = same_tenant(_ASKED, _JOBS)
             yield exists().where(same, _ASKED.job_id == _JOBS.id, named)
 
 
@@ -344,14 +345,15 @@ async def _find_audiences(
     """The audience of each segment, None for one that is refused."""
     ids = [one.segment_id for one in segments]
     named = or_(_AUDIENCES.id.in_(ids), _AUDIENCES.audience_id.in_(ids))
-    rows = list(await session.execute(select_rows(AudienceRow, scope).where(named))) if ids else []
+    statement = select_rows(AudienceRow, scope).where(named)
+    rows = [as_row(AudienceRow, row) for row in await session.execute(statement)] if ids else []
     found: list[AudienceRow | None] = []
     for at, one in enumerate(segments):
         mine = [row for row in rows if one.segment_id in (row.id, row.audience_id)]
         refusal = _choice_refusal(one, [row for row in mine if one.namespace in (None, row.namespace)])
         row = next((row for row in mine if one.namespace in (None, row.namespace)), None)
-        if refusal is None and row in found:
-            refusal = Refusal(ErrorCode.INVALID_INPUT, f"{row.name!r} is named twice: keep its first place")  # type: ignore[union-attr]
+        if refusal is None and row is not None and row in found:
+            refusal = Refusal(ErrorCode.INVALID_INPUT, f"{row.name!r} is named twice: keep its first place")
         if refusal is not None:
             refusals.append(
                 Refusal(

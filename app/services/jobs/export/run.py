@@ -36,6 +36,7 @@ from app.services.jobs.export.input import (
 from app.services.jobs.export.requests import policy_of
 from app.services.lists.rows import select_rows
 from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.job_runs import JobRun
@@ -46,13 +47,13 @@ from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
 
-_JOBS: Any = ExportJobRow.__table__.c  # type: ignore[attr-defined]
-_ASKED: Any = ExportJobAudienceRow.__table__.c  # type: ignore[attr-defined]
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
-_DATASETS: Any = DatasetRow.__table__.c  # type: ignore[attr-defined]
-_SEGMENT_JOBS: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
-_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+_JOBS = columns(ExportJobRow)
+_ASKED = columns(ExportJobAudienceRow)
+_AUDIENCES = columns(AudienceRow)
+_BUCKETS = columns(JobBucketRow)
+_DATASETS = columns(DatasetRow)
+_SEGMENT_JOBS = columns(SegmentJobRow)
+_PARTS = columns(SegmentJobDefinitionRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,8 @@ async def tidy(database: Database, lake: Lake) -> None:
     left = await asyncio.to_thread(lake.exports)
     async with database.session() as session:
         # Ids are unique among all tenants: this reads across them, as the whole house is kept.
-        columns = (_JOBS.organisation, _JOBS.sandbox, _JOBS.id, _JOBS.status, _JOBS.destination_id, _JOBS.snapshot)
-        rows = await session.execute(select(*columns).where(_JOBS.id.in_(list(left))))
+        fields = (_JOBS.organisation, _JOBS.sandbox, _JOBS.id, _JOBS.status, _JOBS.destination_id, _JOBS.snapshot)
+        rows = await session.execute(select(*fields).where(_JOBS.id.in_(list(left))))
         known = {row.id: row for row in rows}
     for job_id, tenant_lake in left.items():
         row = known.get(job_id)
@@ -204,8 +205,8 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake, progress: Prog
 
 async def _audience_rows(session: AsyncSession, scope: Scope, job: ExportJobRow, heads: Heads) -> list[_AudienceRow]:
     """The audiences asked for, in that order; when none was, all whose members are known."""
-    columns = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id)
-    present = within(select(*columns), AudienceRow, scope.tenant)
+    fields = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id)
+    present = within(select(*fields), AudienceRow, scope.tenant)
     asked = select_rows(ExportJobAudienceRow, scope).where(_ASKED.job_id == job.id).order_by(_ASKED.place)
     wanted = list(await session.execute(asked))
     if not wanted:

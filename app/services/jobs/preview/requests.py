@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import takewhile
-from typing import Any
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,6 +26,7 @@ from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.people.profiles import ProfileReader, Who
 from app.storage.changes import Changes, append_update
 from app.storage.claims import cancel_now
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobStatus, JobUpdateRow
@@ -48,9 +48,9 @@ STATES = {
 }
 """The state of a preview by the status of its row."""
 
-_PREVIEWS: Any = PreviewRow.__table__.c  # type: ignore[attr-defined]
-_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
-_UPDATES: Any = JobUpdateRow.__table__.c  # type: ignore[attr-defined]
+_PREVIEWS = columns(PreviewRow)
+_BUCKETS = columns(JobBucketRow)
+_UPDATES = columns(JobUpdateRow)
 _PLACE = "SAMPLE"
 
 

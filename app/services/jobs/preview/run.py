@@ -29,6 +29,7 @@ from app.services.evaluation.progress import Progress
 from app.services.jobs.preview.requests import rule_of
 from app.services.lists.rows import select_rows
 from app.storage.claims import change_job
+from app.storage.columns import columns
 from app.storage.ids import new_id
 from app.storage.job_runs import JobRun
 from app.storage.tables.jobs import JobPhase, JobStatus
@@ -38,7 +39,7 @@ from app.storage.tenancy import within
 MOST_MOVED = 0.05
 """The sample is drawn anew when the number of profiles has changed by a larger part than this since."""
 
-_SAMPLES: Any = PreviewSampleRow.__table__.c  # type: ignore[attr-defined]
+_SAMPLES = columns(PreviewSampleRow)
 
 
 class _Failed(Exception):

@@ -24,6 +24,7 @@ from app.services.jobs.segment.requests import freeze_definitions
 from app.services.lists.rows import select_rows
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
+from app.storage.columns import columns
 from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobStatus
@@ -31,8 +32,8 @@ from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_PARTS = columns(SegmentJobDefinitionRow)
 
 Pass = Sequence[tuple[str, Sequence[str]]]
 """What is evaluated of one bucket before the next: steps, each of them a merge policy and definitions."""

@@ -24,15 +24,16 @@ from app.services.audiences.reads import tell
 from app.services.evaluation.heads import Heads, head_runs, read_heads
 from app.services.jobs.segment.prepare import Run
 from app.services.streaming.turn import heads_change
+from app.storage.columns import columns
 from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow, JobStatus
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
 
-_AUDIENCES: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
-_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
-_BUCKETS: Any = JobBucketRow.__table__.c  # type: ignore[attr-defined]
+_AUDIENCES = columns(AudienceRow)
+_PARTS = columns(SegmentJobDefinitionRow)
+_BUCKETS = columns(JobBucketRow)
 
 _NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
 
@@ -227,6 +228,6 @@ async def _write_head(
 
 
 async def _evaluated_at(session: AsyncSession, run: Run, run_ids: Collection[str]) -> dict[str, datetime]:
-    jobs: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
+    jobs = columns(SegmentJobRow)
     statement = within(select(jobs.id, jobs.evaluated_at), SegmentJobRow, run.scope.tenant)
     return {row.id: row.evaluated_at for row in await session.execute(statement.where(jobs.id.in_(sorted(run_ids))))}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, delete, exists, func, insert, select
+from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -17,21 +17,22 @@ from app.services.lists.filters import OrderBy
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.storage.changes import append_update
+from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
-from app.storage.tenancy import within
+from app.storage.tenancy import AnySelect, same_tenant, within
 
 MOST_IDS = 1_500
 """More definitions than this are asked for as all of them (segmentation-service.md, "Segment jobs")."""
 
 KIND = "SEGMENT"
 
-_JOBS: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
-_PARTS: Any = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+_JOBS = columns(SegmentJobRow)
+_PARTS = columns(SegmentJobDefinitionRow)
 _BY_DEFINITION = Order("NEWEST", (Key(_PARTS.created_at, descending=True), Key(_PARTS.job_id, descending=True)))
 _SEGMENTS = Order("DEFINITION", (Key(_PARTS.definition_id),))
 
@@ -94,8 +95,8 @@ async def queue(
 
 async def with_dependencies(session: AsyncSession, scope: Scope, ids: Collection[str]) -> list[str]:
     """These definitions and all that they are made of, so that one job evaluates those first."""
-    definitions: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
-    dependencies: Any = DefinitionDependencyRow.__table__.c  # type: ignore[attr-defined]
+    definitions = columns(DefinitionRow)
+    dependencies = columns(DefinitionDependencyRow)
     computed = within(select(definitions.id), DefinitionRow, scope.tenant)
     needed = computed.where(definitions.id.in_(list(ids))).cte("needed", recursive=True)
     further = within(select(dependencies.depends_on_id), DefinitionDependencyRow, scope.tenant)
@@ -110,13 +111,12 @@ async def freeze_definitions(
 ) -> set[str]:
     """Writes what the job runs, the present version of each chosen definition or of all that are published, and returns
     their ids."""
-    versions: Any = DefinitionVersionRow.__table__.c  # type: ignore[attr-defined]
-    definitions: Any = DefinitionRow.__table__.c  # type: ignore[attr-defined]
+    versions = columns(DefinitionVersionRow)
+    definitions = columns(DefinitionRow)
     current = within(select(*versions), DefinitionVersionRow, scope.tenant).join(
         DefinitionRow,
         and_(
-            definitions.organisation == versions.organisation,
-            definitions.sandbox == versions.sandbox,
+            same_tenant(definitions, versions),
             definitions.id == versions.definition_id,
             definitions.version == versions.version,
         ),
@@ -124,7 +124,7 @@ async def freeze_definitions(
     if chosen is not None:
         current = current.where(definitions.id.in_(chosen))
     else:
-        audiences: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+        audiences = columns(AudienceRow)
         published = within(select(audiences.id), AudienceRow, scope.tenant)
         current = current.where(definitions.id.in_(published.where(audiences.lifecycle_state == "PUBLISHED")))
     rows = [
@@ -247,21 +247,19 @@ def _conditions(filter: SegmentJobFilter | None) -> Iterator[ColumnElement[bool]
     yield from filter.on(_JOBS)
     if filter.segment_id is not None:
         # An alias, since the list by definition joins the same table.
-        other: Any = SegmentJobDefinitionRow.__table__.alias().c  # type: ignore[attr-defined]
+        other = table(SegmentJobDefinitionRow).alias().c
         yield exists().where(
-            other.organisation == _JOBS.organisation,
-            other.sandbox == _JOBS.sandbox,
+            same_tenant(other, _JOBS),
             other.job_id == _JOBS.id,
             other.definition_id == filter.segment_id,
         )
 
 
-def _jobs_of_definitions(statement: Select[Any]) -> Select[Any]:
+def _jobs_of_definitions(statement: AnySelect) -> AnySelect:
     return statement.join(
         SegmentJobDefinitionRow,
         and_(
-            _PARTS.organisation == _JOBS.organisation,
-            _PARTS.sandbox == _JOBS.sandbox,
+            same_tenant(_PARTS, _JOBS),
             _PARTS.job_id == _JOBS.id,
         ),
     )
