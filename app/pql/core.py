@@ -125,10 +125,11 @@ array)."""
 class Node:
     """One operation on other nodes; immutable; equal nodes made by one `Builder` are one object.
 
-    `free` holds the levels that it reads and does not bind itself.
+    `free` holds the levels that it reads and does not bind itself; `has_binder` says whether it or anything below it
+    runs over an array.
     """
 
-    __slots__ = ("free", "hash", "op", "operands", "payload", "type")
+    __slots__ = ("free", "has_binder", "hash", "op", "operands", "payload", "type")
 
     def __init__(self, op: str, type_: Type, operands: tuple["Node", ...] = (), payload: tuple[Any, ...] = ()) -> None:
         self.op: Final = op
@@ -136,6 +137,7 @@ class Node:
         self.operands: Final = operands
         self.payload: Final = payload
         self.free: Final = _free_levels(self)
+        self.has_binder: Final[bool] = op in BINDERS or any(operand.has_binder for operand in operands)
         self.hash: Final = hash((op, operands, tuple(map(_typed, payload)), type_))
 
     def __hash__(self) -> int:

@@ -127,8 +127,8 @@ class Checking:
 def nearest(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
     """The names most like a misspelt one, at most five, best first.
 
-    >>> nearest("contry", ["city", "country", "Contry"])
-    ('Contry', 'country')
+    >>> nearest("contry", ["city", "name", "country", "Contry"])
+    ('Contry', 'country', 'city')
     """
     known = list(dict.fromkeys(candidates))
     same = [candidate for candidate in known if candidate.lower() == name.lower()]

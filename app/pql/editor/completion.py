@@ -110,10 +110,10 @@ def complete(
     `segments` are the names of segments by id.
 
     >>> schema = ObjectType({"income": Scalar.NUMBER, "name": Scalar.STRING})
-    >>> [found.text for found in complete("inc", 3, schema, segments={})]
+    >>> [item.text for item in complete("inc", 3, schema, segments={})]
     ['income']
-    >>> [found.text for found in complete("name.sta", 8, schema, segments={})]
-    ['startsWith(']
+    >>> [item.text for item in complete("name.sta", 8, schema, segments={})]
+    ['startsWith(', 'doesNotStartWith(']
     """
     offset = max(0, min(offset, len(text)))
     if len(text) > MAXIMUM_BYTES:
