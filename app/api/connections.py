@@ -1,7 +1,9 @@
 """Relay connections over the pages of services; knows no resource."""
 
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, Generic, TypeVar, cast
 
 import strawberry
 from graphql import FieldNode
@@ -9,21 +11,64 @@ from graphql import FieldNode
 from app.api.context import Info
 from app.api.described import resolver
 from app.api.scalars import BigInt, given
-from app.services.lists.paging import PageRequest, Slice, page_request
+from app.services.lists.paging import Slice, page_request
 
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-First = Annotated[
-    int | None,
-    strawberry.argument(description="Length of the page, counted from its start; 50 unless given, at most 500."),
-]
-After = Annotated[str | None, strawberry.argument(description="Cursor that the page begins after.")]
-Last = Annotated[
-    int | None,
-    strawberry.argument(description="Length of the page, counted from its end; goes with `before`, not with `first`."),
-]
-Before = Annotated[str | None, strawberry.argument(description="Cursor that the page ends before.")]
+_FORWARD = {
+    "first": Annotated[
+        int | None,
+        strawberry.argument(description="Length of the page, counted from its start; 50 unless given, at most 500."),
+    ],
+    "after": Annotated[str | None, strawberry.argument(description="Cursor that the page begins after.")],
+}
+_BACKWARD = {
+    "last": Annotated[
+        int | None,
+        strawberry.argument(
+            description="Length of the page, counted from its end; goes with `before`, not with `first`."
+        ),
+    ],
+    "before": Annotated[str | None, strawberry.argument(description="Cursor that the page ends before.")],
+}
+
+Resolver = TypeVar("Resolver", bound=Callable[..., Awaitable[object]])
+
+
+def connection(description: str, *, backward: bool = True) -> Callable[[Resolver], Resolver]:
+    """A field that is a page of a list.
+
+    The method takes `page: PageRequest`; clients see `first` and `after` in its place, and with `backward` also `last`
+    and `before`. The field fails with a `Refusal` when these contradict each other.
+    """
+    declared = {**_FORWARD, **_BACKWARD} if backward else _FORWARD
+
+    def declare(method: Resolver) -> Resolver:
+        @wraps(method)
+        async def resolve(*positional: object, **arguments: object) -> object:
+            asked: dict[str, Any] = {name: given(arguments.pop(name, None)) for name in declared}
+            return await method(*positional, page=page_request(**asked), **arguments)
+
+        resolve.__signature__ = _with_page_arguments(signature(method), declared)  # type: ignore[attr-defined]
+        return cast(Resolver, resolver(description)(resolve))
+
+    return declare
+
+
+def _with_page_arguments(method: Signature, declared: Mapping[str, object]) -> Signature:
+    """The signature of a method with the arguments of a page in place of `page`."""
+    parameters: list[Parameter] = []
+    for parameter in method.parameters.values():
+        if parameter.name == "page":
+            parameters += [
+                parameter.replace(name=name, annotation=type_, default=strawberry.UNSET)
+                for name, type_ in declared.items()
+            ]
+        else:
+            parameters.append(parameter)
+    return method.replace(parameters=parameters)
+
 
 Count = Callable[[], Awaitable[int]]
 
@@ -66,11 +111,6 @@ class LongConnection(Generic[T]):
     @resolver(description="Length of the whole list. Counted only when it is asked for.")
     async def total_count(self) -> BigInt:
         return BigInt(await self.count())
-
-
-def asked(first: Any = None, after: Any = None, last: Any = None, before: Any = None) -> PageRequest:
-    """The page that the arguments ask for. Raises `Refusal`."""
-    return page_request(given(first), given(after), given(last), given(before))
 
 
 async def connect(

@@ -9,17 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import strawberry
 from strawberry.scalars import JSON
 
-from app.api.connections import (
-    After,
-    Before,
-    Connection,
-    First,
-    Last,
-    LongConnection,
-    asked,
-    connect,
-    connect_long,
-)
+from app.api.connections import Connection, LongConnection, connect, connect_long, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver, subscription
 from app.api.filters import (
@@ -43,6 +33,7 @@ from app.api.resources.profiles import Membership, Statuses
 from app.api.scalars import BigInt, given
 from app.services.audiences import reads as audiences
 from app.services.audiences.computed import DefinitionView
+from app.services.lists.paging import PageRequest
 from app.storage.tables.audiences import AudienceRow
 
 if TYPE_CHECKING:
@@ -190,16 +181,9 @@ class Audience(Node):
     async def folder(self, info: Info) -> Folder | None:
         return await Folder.fetch_maybe(info.context, self.folder_id)
 
-    @resolver(description="The audiences that its expression refers to.")
-    async def dependencies(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection["Audience"]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+    @connection(description="The audiences that its expression refers to.")
+    async def dependencies(self, info: Info, page: PageRequest) -> Connection["Audience"]:
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.dependencies_of_audience.load((self.raw, page)),
@@ -207,16 +191,9 @@ class Audience(Node):
             lambda: loaders.dependency_count_of_audience.load((self.raw,)),
         )
 
-    @resolver(description="The audiences whose expressions refer to it.")
-    async def dependents(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection["Audience"]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+    @connection(description="The audiences whose expressions refer to it.")
+    async def dependents(self, info: Info, page: PageRequest) -> Connection["Audience"]:
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.dependents_of_audience.load((self.raw, page)),
@@ -224,16 +201,11 @@ class Audience(Node):
             lambda: loaders.dependent_count_of_definition.load((self.raw,)),
         )
 
-    @resolver(description="The schedules that evaluate it, by name: those that name it, and those for all audiences.")
+    @connection(description="The schedules that evaluate it, by name: those that name it, and those for all audiences.")
     async def schedules(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        self, info: Info, page: PageRequest
     ) -> Connection[Annotated["Schedule", strawberry.lazy("app.api.resources.schedules")]]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.schedules_of_audience.load((self.raw, page)),
@@ -241,17 +213,14 @@ class Audience(Node):
             lambda: loaders.schedule_count_of_audience.load((self.raw,)),
         )
 
-    @resolver(description="The jobs that evaluated it, newest first.")
+    @connection(description="The jobs that evaluated it, newest first.")
     async def jobs(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        page: PageRequest,
         filter: JobFilterArgument = strawberry.UNSET,
     ) -> Connection[Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")]]:
-        page, chosen, loaders = asked(first, after, last, before), segment_job_filter(filter), info.context.loaders
+        chosen, loaders = segment_job_filter(filter), info.context.loaders
         return await connect(
             info,
             lambda: loaders.jobs_of_definition.load((self.raw, page, chosen)),
@@ -259,15 +228,16 @@ class Audience(Node):
             lambda: loaders.job_count_of_definition.load((self.raw, chosen)),
         )
 
-    @resolver(description="Those who are in now (REALIZED and EXISTING), unless `status` asks otherwise.")
+    @connection(
+        description="Those who are in now (REALIZED and EXISTING), unless `status` asks otherwise.", backward=False
+    )
     async def members(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
+        page: PageRequest,
         status: Statuses = strawberry.UNSET,
     ) -> LongConnection[Membership]:
-        page, chosen, loaders = asked(first, after), names(status), info.context.loaders
+        chosen, loaders = names(status), info.context.loaders
         return await connect_long(
             info,
             lambda: loaders.members_of_definition.load((self.raw, page, chosen)),
@@ -413,18 +383,15 @@ class AudienceQueries:
         raw = find_id("Audience", id)
         return None if raw is None else await Audience.fetch(info.context, raw)
 
-    @resolver(description="The audiences of the sandbox.")
+    @connection(description="The audiences of the sandbox.")
     async def audiences(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        page: PageRequest,
         filter: AudienceFilterArgument = strawberry.UNSET,
         order_by: AudienceOrderArgument = strawberry.UNSET,
     ) -> Connection[Audience]:
-        page, operation = asked(first, after, last, before), info.context
+        operation = info.context
         chosen, order = audience_filter(filter), ordered(order_by)
         return await connect(
             info,

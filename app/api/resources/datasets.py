@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self, cast
 
 import strawberry
 
-from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
@@ -17,6 +17,7 @@ from app.api.scalars import BigInt, Upload, given
 from app.engine.ingest.batch import NoGoodRows, RejectedRow
 from app.engine.ingest.formats import FileFormat
 from app.services.datasets import datasets, uploads
+from app.services.lists.paging import PageRequest
 from app.storage.tables.datasets import BatchRow, DatasetRow
 
 
@@ -92,16 +93,9 @@ class Dataset(Node):
         root = "xEvent." if self.kind is DatasetKind.EVENT else ""
         return [DatasetField(path=root + path, type=type_) for path, type_ in found]
 
-    @resolver(description="Its batches, newest first.")
-    async def batches(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection[Batch]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+    @connection(description="Its batches, newest first.")
+    async def batches(self, info: Info, page: PageRequest) -> Connection[Batch]:
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.batches_of_dataset.load((self.dataset_id, page)),
@@ -204,17 +198,14 @@ class DatasetQueries:
         raw = find_id("Dataset", id)
         return None if raw is None else await Dataset.fetch(info.context, raw)
 
-    @resolver(description="The datasets of the sandbox, oldest first.")
+    @connection(description="The datasets of the sandbox, oldest first.")
     async def datasets(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        page: PageRequest,
         kind: Kind = strawberry.UNSET,
     ) -> Connection[Dataset]:
-        page, operation = asked(first, after, last, before), info.context
+        operation = info.context
         chosen = one_name(kind)
         return await connect(
             info,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 import strawberry
 
-from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import PqlDiagnostic, UserError, attempt, errors_field
@@ -33,6 +33,7 @@ from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services.audiences import computed as definitions
 from app.services.evaluation.expressions import convert_expression
+from app.services.lists.paging import PageRequest
 
 if TYPE_CHECKING:
     from app.api.resources.schedules import Schedule
@@ -87,16 +88,9 @@ class SegmentDefinition(Node):
             raise LookupError(f"definition {self.segment_id} has no audience")
         return Audience.of(row)
 
-    @resolver(description="The definitions that its expression refers to.")
-    async def dependencies(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection["SegmentDefinition"]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+    @connection(description="The definitions that its expression refers to.")
+    async def dependencies(self, info: Info, page: PageRequest) -> Connection["SegmentDefinition"]:
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.dependencies_of_definition.load((self.segment_id, page)),
@@ -104,16 +98,9 @@ class SegmentDefinition(Node):
             lambda: loaders.dependency_count_of_definition.load((self.segment_id,)),
         )
 
-    @resolver(description="The definitions whose expressions refer to it.")
-    async def dependents(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection["SegmentDefinition"]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+    @connection(description="The definitions whose expressions refer to it.")
+    async def dependents(self, info: Info, page: PageRequest) -> Connection["SegmentDefinition"]:
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.dependents_of_definition.load((self.segment_id, page)),
@@ -121,16 +108,11 @@ class SegmentDefinition(Node):
             lambda: loaders.dependent_count_of_definition.load((self.segment_id,)),
         )
 
-    @resolver(description="The schedules that evaluate it, by name: those that name it, and those for all audiences.")
+    @connection(description="The schedules that evaluate it, by name: those that name it, and those for all audiences.")
     async def schedules(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        self, info: Info, page: PageRequest
     ) -> Connection[Annotated["Schedule", strawberry.lazy("app.api.resources.schedules")]]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.schedules_of_audience.load((self.segment_id, page)),
@@ -138,17 +120,14 @@ class SegmentDefinition(Node):
             lambda: loaders.schedule_count_of_audience.load((self.segment_id,)),
         )
 
-    @resolver(description="The jobs that ran it, newest first.")
+    @connection(description="The jobs that ran it, newest first.")
     async def jobs(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        page: PageRequest,
         filter: JobFilterArgument = strawberry.UNSET,
     ) -> Connection[Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")]]:
-        page, chosen, loaders = asked(first, after, last, before), segment_job_filter(filter), info.context.loaders
+        chosen, loaders = segment_job_filter(filter), info.context.loaders
         return await connect(
             info,
             lambda: loaders.jobs_of_definition.load((self.segment_id, page, chosen)),
@@ -382,18 +361,15 @@ class DefinitionQueries:
         raw = find_id("SegmentDefinition", id)
         return None if raw is None else await SegmentDefinition.fetch(info.context, raw)
 
-    @resolver(description="The segment definitions of the sandbox.")
+    @connection(description="The segment definitions of the sandbox.")
     async def segment_definitions(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        page: PageRequest,
         filter: FilterArgument = strawberry.UNSET,
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[SegmentDefinition]:
-        page, operation = asked(first, after, last, before), info.context
+        operation = info.context
         chosen, order = definition_filter(filter), ordered(order_by)
         return await connect(
             info,

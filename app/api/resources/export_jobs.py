@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 import strawberry
 
-from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
@@ -34,6 +34,7 @@ from app.errors import ErrorCode, Refusal
 from app.services.jobs import shared as jobs
 from app.services.jobs.export import input as export_input
 from app.services.jobs.export import requests as export_jobs
+from app.services.lists.paging import PageRequest
 from app.storage.tables.export_jobs import ExportJobRow
 
 
@@ -87,16 +88,9 @@ class ExportJob(Node, Job):
     async def evaluation(self, info: Info) -> SegmentJob | None:
         return None if self.row.waits_for is None else await SegmentJob.fetch(info.context, self.row.waits_for)
 
-    @resolver(description="What it has written, in the order of its segments; empty before it has succeeded.")
-    async def batches(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection[Batch]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+    @connection(description="What it has written, in the order of its segments; empty before it has succeeded.")
+    async def batches(self, info: Info, page: PageRequest) -> Connection[Batch]:
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.batches_of_export.load((self.job_id, page)),
@@ -308,18 +302,15 @@ class ExportJobQueries:
         raw = find_id("ExportJob", id)
         return None if raw is None else await ExportJob.fetch(info.context, raw)
 
-    @resolver(description="The export jobs of the sandbox.")
+    @connection(description="The export jobs of the sandbox.")
     async def export_jobs(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        page: PageRequest,
         filter: FilterArgument = strawberry.UNSET,
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[ExportJob]:
-        page, operation = asked(first, after, last, before), info.context
+        operation = info.context
         chosen, order = export_job_filter(filter), ordered(order_by)
         return await connect(
             info,

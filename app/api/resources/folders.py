@@ -5,7 +5,7 @@ from typing import Annotated, Self, cast
 
 import strawberry
 
-from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
@@ -14,6 +14,7 @@ from app.api.global_ids import Node, find_id, global_id, need_id
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.scalars import given
 from app.errors import ErrorCode, Refusal
+from app.services.lists.paging import PageRequest
 from app.services.search import folders
 from app.storage.tables.folders import FolderRow
 
@@ -116,18 +117,16 @@ class FolderQueries:
     async def folder(self, info: Info, id: FolderId) -> Folder | None:
         return await Folder.fetch_maybe(info.context, find_id("Folder", id))
 
-    @resolver(description="The folders of the sandbox by path, so a folder before what is inside it.")
+    @connection(description="The folders of the sandbox by path, so a folder before what is inside it.")
     async def folders(
         self,
         info: Info,
         namespace: NamespaceArgument = strawberry.UNSET,
         parent_id: ParentArgument = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        *,
+        page: PageRequest,
     ) -> Connection[Folder]:
-        page, operation = asked(first, after, last, before), info.context
+        operation = info.context
         filter = folders.FolderFilter(given(namespace))
         if parent_id is not strawberry.UNSET:
             filter = replace(filter, parent_ids=(one_id("Folder", parent_id, "parent_id"),))

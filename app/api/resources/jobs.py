@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
 
-from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.connections import Connection, connect, connection
 from app.api.context import Info
 from app.api.described import enum_value, resolver, subscription
 from app.api.filters import DateTimeFilter, OrderDirection, names, one_id, ordered, time_filter
@@ -16,6 +16,7 @@ from app.api.global_ids import node_type
 from app.api.scalars import BigInt, given
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
+from app.services.lists.paging import PageRequest
 from app.storage.changes import JobState
 
 if TYPE_CHECKING:
@@ -238,18 +239,15 @@ AnyJobFilterArgument = Annotated[
 
 @strawberry.type
 class JobQueries:
-    @resolver(description="The segment jobs and export jobs of the sandbox in one list.")
+    @connection(description="The segment jobs and export jobs of the sandbox in one list.")
     async def jobs(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        page: PageRequest,
         filter: AnyJobFilterArgument = strawberry.UNSET,
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[Job]:
-        page, operation = asked(first, after, last, before), info.context
+        operation = info.context
         chosen, order = job_filter(filter), ordered(order_by)
         return await connect(
             info,

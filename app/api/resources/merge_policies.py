@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self, cast
 
 import strawberry
 
-from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
@@ -17,6 +17,7 @@ from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services import merge_policies
+from app.services.lists.paging import PageRequest
 from app.storage.tables.merge_policies import MergePolicyRow
 
 
@@ -80,16 +81,9 @@ class MergePolicyQueries:
         raw = find_id("MergePolicy", id)
         return None if raw is None else await MergePolicy.fetch(info.context, raw)
 
-    @resolver(description="The merge policies of the sandbox, oldest first.")
-    async def merge_policies(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection[MergePolicy]:
-        page, operation = asked(first, after, last, before), info.context
+    @connection(description="The merge policies of the sandbox, oldest first.")
+    async def merge_policies(self, info: Info, page: PageRequest) -> Connection[MergePolicy]:
+        operation = info.context
         return await connect(
             info,
             lambda: operation.read(lambda session: merge_policies.page(session, operation.scope, page)),

@@ -8,17 +8,7 @@ from typing import Annotated, Any, Self
 
 import strawberry
 
-from app.api.connections import (
-    After,
-    Before,
-    Connection,
-    First,
-    Last,
-    LongConnection,
-    asked,
-    connect,
-    connect_long,
-)
+from app.api.connections import Connection, LongConnection, connect, connect_long, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
@@ -32,7 +22,7 @@ from app.api.scalars import BigInt, given
 from app.engine.people.profiles import Person
 from app.engine.run.sampling import LEVEL
 from app.services.jobs.preview import requests as previews
-from app.services.lists.paging import Slice
+from app.services.lists.paging import PageRequest, Slice
 from app.services.people.profiles import Who
 from app.storage.tables.jobs import JobStatus
 from app.storage.tables.previews import PreviewRow
@@ -128,14 +118,13 @@ class Preview(Node):
     def estimate(self) -> Estimate:
         return Estimate.of(self.row)
 
-    @resolver(
+    @connection(
         description="Qualifying people of the sample, as far as it has been read, as they are now; "
-        "more are appended while it is read."
+        "more are appended while it is read.",
+        backward=False,
     )
-    async def profiles(
-        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
-    ) -> LongConnection[Profile]:
-        page, operation = asked(first, after), info.context
+    async def profiles(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
+        operation = info.context
         lake, scope, loaders = operation.parts.lake, operation.scope, operation.loaders
         people = loaders.by_rule(previews.rule_of(self.row))
 
@@ -218,16 +207,9 @@ class PreviewQueries:
         raw = find_id("Preview", id)
         return None if raw is None else await Preview.fetch(info.context, raw)
 
-    @resolver(description="The previews of the sandbox, newest first; they are kept for some days.")
-    async def previews(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection[Preview]:
-        page, operation = asked(first, after, last, before), info.context
+    @connection(description="The previews of the sandbox, newest first; they are kept for some days.")
+    async def previews(self, info: Info, page: PageRequest) -> Connection[Preview]:
+        operation = info.context
         return await connect(
             info,
             lambda: operation.read(lambda session: previews.page(session, operation.scope, page)),

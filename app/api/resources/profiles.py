@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import strawberry
 from strawberry.scalars import JSON
 
-from app.api.connections import After, First, LongConnection, asked, connect_long
+from app.api.connections import LongConnection, connect_long, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver
 from app.api.filters import names
@@ -16,6 +16,7 @@ from app.api.global_ids import Node, find_id, global_id, node_type
 from app.api.scalars import given
 from app.engine.people.profiles import Event, Person
 from app.errors import ErrorCode, Refusal
+from app.services.lists.paging import PageRequest
 from app.services.people.profiles import Member, project
 
 if TYPE_CHECKING:
@@ -108,11 +109,9 @@ class Profile(Node):
     async def attributes(self, info: Info, paths: Paths = strawberry.UNSET) -> JSON:
         return JSON(await self._loaders(info).attributes_of_profile.load((self.key, asked_paths(paths))))
 
-    @resolver(description="What the person did, newest first.")
-    async def events(
-        self, info: Info, first: First = strawberry.UNSET, after: After = strawberry.UNSET
-    ) -> LongConnection[ExperienceEvent]:
-        page, loaders = asked(first, after), self._loaders(info)
+    @connection(description="What the person did, newest first.", backward=False)
+    async def events(self, info: Info, page: PageRequest) -> LongConnection[ExperienceEvent]:
+        loaders = self._loaders(info)
         return await connect_long(
             info,
             lambda: loaders.events_of_profile.load((self.key, page)),
@@ -120,15 +119,16 @@ class Profile(Node):
             lambda: loaders.event_count_of_profile.load((self.key,)),
         )
 
-    @resolver(description="The audiences that the person is in; EDGE ones are evaluated at this moment.")
+    @connection(
+        description="The audiences that the person is in; EDGE ones are evaluated at this moment.", backward=False
+    )
     async def memberships(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
+        page: PageRequest,
         status: Statuses = strawberry.UNSET,
     ) -> LongConnection[Membership]:
-        page, chosen, loaders = asked(first, after), names(status), self._loaders(info)
+        chosen, loaders = names(status), self._loaders(info)
         return await connect_long(
             info,
             lambda: loaders.memberships_of_profile.load((self.key, page, chosen)),

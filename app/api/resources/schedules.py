@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self, cast
 import strawberry
 
 from app import quartz
-from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
@@ -121,19 +121,12 @@ class Schedule(Node):
             raise Refusal(ErrorCode.INVALID_INPUT if number < 1 else ErrorCode.LIMIT_EXCEEDED, message, ("first",))
         return list(islice(quartz.parse(self.cron_expression).fires(info.context.parts.clock()), number))
 
-    @resolver(
+    @connection(
         description="The audiences that it is for, by name. What these are made of is evaluated first, "
         "though it is not listed here."
     )
-    async def audiences(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection[Audience]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+    async def audiences(self, info: Info, page: PageRequest) -> Connection[Audience]:
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.audiences_of_schedule.load((self.schedule_id, page)),
@@ -141,16 +134,9 @@ class Schedule(Node):
             lambda: loaders.audience_count_of_schedule.load((self.schedule_id,)),
         )
 
-    @resolver(description="The jobs that it started, newest first.")
-    async def jobs(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection[Job]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+    @connection(description="The jobs that it started, newest first.")
+    async def jobs(self, info: Info, page: PageRequest) -> Connection[Job]:
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.jobs_of_schedule.load((self.schedule_id, page)),
@@ -245,18 +231,15 @@ class ScheduleQueries:
         raw = find_id("Schedule", id)
         return None if raw is None else await Schedule.fetch(info.context, raw)
 
-    @resolver(description="The schedules of the sandbox.")
+    @connection(description="The schedules of the sandbox.")
     async def schedules(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        page: PageRequest,
         filter: FilterArgument = strawberry.UNSET,
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[Schedule]:
-        page, operation = asked(first, after, last, before), info.context
+        operation = info.context
         chosen, order = schedule_filter(filter), ordered(order_by)
         return await connect(
             info,

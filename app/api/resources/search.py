@@ -4,13 +4,14 @@ from typing import Annotated, Self
 
 import strawberry
 
-from app.api.connections import After, First, PageInfo, asked
+from app.api.connections import PageInfo, connection
 from app.api.context import Info
 from app.api.described import resolver
 from app.api.global_ids import Node, find_id, global_id, node_type, split_id
 from app.api.resources.folders import Folder
 from app.api.scalars import given
 from app.errors import ExpressionRefused
+from app.services.lists.paging import PageRequest
 from app.services.search import find as search
 from app.services.search.entries import Entry
 
@@ -139,17 +140,19 @@ ObjectId = Annotated[
 
 @strawberry.type
 class SearchQueries:
-    @resolver(description="Audiences, with their definitions, and folders by their names and descriptions.")
+    @connection(
+        description="Audiences, with their definitions, and folders by their names and descriptions.", backward=False
+    )
     async def search(
         self,
         info: Info,
         term: Term,
         namespace: Namespace = strawberry.UNSET,
         folder_id: InFolder = strawberry.UNSET,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
+        *,
+        page: PageRequest,
     ) -> SearchConnection:
-        operation, page = info.context, asked(first, after)
+        operation = info.context
         folder = given(folder_id)
         inside = None if folder is None else find_id("Folder", folder) or ""
         try:

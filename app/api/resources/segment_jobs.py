@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 import strawberry
 
-from app.api.connections import After, Before, Connection, First, Last, asked, connect
+from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
@@ -31,6 +31,7 @@ from app.api.resources.profiles import MembershipStatus
 from app.api.scalars import BigInt, given
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
+from app.services.lists.paging import PageRequest
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 
 
@@ -118,16 +119,9 @@ class SegmentJob(Node, Job):
         description="What it cost and covered; null before it is done."
     )
 
-    @resolver(description="The definitions as it ran them, with their outcome.")
-    async def segments(
-        self,
-        info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
-    ) -> Connection[SegmentJobSegment]:
-        page, loaders = asked(first, after, last, before), info.context.loaders
+    @connection(description="The definitions as it ran them, with their outcome.")
+    async def segments(self, info: Info, page: PageRequest) -> Connection[SegmentJobSegment]:
+        loaders = info.context.loaders
         return await connect(
             info,
             lambda: loaders.segments_of_job.load((self.job_id, page)),
@@ -182,18 +176,15 @@ class SegmentJobQueries:
         raw = find_id("SegmentJob", id)
         return None if raw is None else await SegmentJob.fetch(info.context, raw)
 
-    @resolver(description="The segment jobs of the sandbox.")
+    @connection(description="The segment jobs of the sandbox.")
     async def segment_jobs(
         self,
         info: Info,
-        first: First = strawberry.UNSET,
-        after: After = strawberry.UNSET,
-        last: Last = strawberry.UNSET,
-        before: Before = strawberry.UNSET,
+        page: PageRequest,
         filter: JobFilterArgument = strawberry.UNSET,
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[SegmentJob]:
-        page, operation = asked(first, after, last, before), info.context
+        operation = info.context
         chosen, order = segment_job_filter(filter), ordered(order_by)
         return await connect(
             info,
