@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.parts import Parts, working
+from app.parts import Services, working
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.audiences import reads as audiences
@@ -38,18 +38,18 @@ AUDIENCES = {
 """Name → description and expression; `{Name}` stands for the id of an audience above."""
 
 
-async def run_demo(parts: Parts, profiles: int, events: int, console: Console) -> None:
+async def run_demo(services: Services, profiles: int, events: int, console: Console) -> None:
     """Loads the shop, evaluates the audiences with a progress bar and prints their sizes."""
-    with tempfile.TemporaryDirectory(dir=parts.settings.data_dir) as folder:
+    with tempfile.TemporaryDirectory(dir=services.settings.data_dir) as folder:
         with console.status(f"Generating a shop: {profiles:,} people, {events:,} events"):
-            people, facts = await asyncio.to_thread(write_shop, Path(folder), profiles, events, parts.clock())
+            people, facts = await asyncio.to_thread(write_shop, Path(folder), profiles, events, services.clock())
         with console.status("Loading it"):
             for name, kind, time, file in (
                 ("people", "PROFILE", None, people),
                 ("clicks", "EVENT", "timestamp", facts),
             ):
                 loaded = await ingest_file(
-                    parts.database, parts.lake, parts.clock, SCOPE,
+                    services.database, services.lake, services.clock, SCOPE,
                     name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time, file, "PARQUET",
                 )  # fmt: skip
                 console.print(f"Loaded {loaded.batch.row_count:,} rows into the dataset {name!r}")
@@ -58,9 +58,9 @@ async def run_demo(parts: Parts, profiles: int, events: int, console: Console) -
         for known, id_ in ids.items():
             expression = expression.replace(f"{{{known}}}", id_)
         new = definitions.NewDefinition(name=name, description=description, expression=expression)
-        ids[name] = (await definitions.create(parts.database, parts.lake, parts.clock, SCOPE, new)).id
-    await _evaluate(parts, list(ids.values()), console)
-    async with parts.database.session() as session:
+        ids[name] = (await definitions.create(services.database, services.lake, services.clock, SCOPE, new)).id
+    await _evaluate(services, list(ids.values()), console)
+    async with services.database.session() as session:
         rows = await audiences.get_many(session, SCOPE, list(ids.values()))
     table = Table("Audience", "People", "Expression")
     for name, id_ in ids.items():
@@ -68,15 +68,15 @@ async def run_demo(parts: Parts, profiles: int, events: int, console: Console) -
     console.print(table)
 
 
-async def _evaluate(parts: Parts, ids: list[str], console: Console) -> None:
-    async with working(parts):
-        job = await segment_jobs.create(parts.database, parts.clock, SCOPE, ids)
+async def _evaluate(services: Services, ids: list[str], console: Console) -> None:
+    async with working(services):
+        job = await segment_jobs.create(services.database, services.clock, SCOPE, ids)
         bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=console
         )
         with bar:
             task = bar.add_task("Evaluating", total=1.0)
-            async for state in jobs.watch(parts.database, parts.changes, SCOPE, segment_jobs.KIND, job.id):
+            async for state in jobs.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id):
                 bar.update(task, completed=state.fraction, description=f"{state.phase.capitalize():<10}")
     console.print(f"Job {job.id}: {state.status}, {state.total_profiles:,} people read")
     for error in state.errors:

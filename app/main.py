@@ -9,12 +9,12 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from app.api.context import ApiParts, Limits
+from app.api.context import ApiServices, Limits
 from app.api.transport.page import missing_reason
 from app.api.transport.routes import api_routes
 from app.clock import Clock, utc_now
 from app.engine.store.lake import scratch_folder
-from app.parts import open_parts, working
+from app.parts import open_services, working
 from app.settings import Settings
 from app.storage.database import read_url
 
@@ -34,11 +34,11 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if reason := missing_reason():
             log.warning("GraphiQL is not available: %s", reason)
-        async with open_parts(settings, clock, wait=True) as parts, _uploads(settings.data_dir) as uploads:
-            api = ApiParts(
-                database=parts.database,
-                lake=parts.lake,
-                changes=parts.changes,
+        async with open_services(settings, clock, wait=True) as services, _uploads(settings.data_dir) as uploads:
+            api = ApiServices(
+                database=services.database,
+                lake=services.lake,
+                changes=services.changes,
                 clock=clock,
                 uploads=uploads,
                 limits=Limits(
@@ -54,7 +54,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
             gc.collect()
             gc.freeze()
             if settings.worker:
-                async with working(parts):
+                async with working(services):
                     yield
             else:
                 yield

@@ -15,7 +15,7 @@ from app.settings import Settings
 from app.storage.changes import Changes
 from app.storage.database import Database, is_unavailable
 from app.worker.jobs import Worker
-from app.worker.maintenance import House
+from app.worker.maintenance import Maintenance
 from app.worker.scheduler import keep_time
 from app.worker.streaming import TURNS_AT_ONCE, StreamingLane
 
@@ -29,7 +29,7 @@ AWAY_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Services:
     """What every process of ours has: the same for the server, a worker and the commands."""
 
     settings: Settings
@@ -51,14 +51,14 @@ class Parts:
             threads=self.settings.threads,
         )
 
-    def house(self) -> House:
+    def maintenance(self) -> Maintenance:
         keep = Keep(
             job_updates=timedelta(days=self.settings.keep_job_updates_days),
             memberships=timedelta(days=self.settings.keep_memberships_days),
             versions=timedelta(hours=self.settings.keep_versions_hours),
             previews=timedelta(days=self.settings.keep_previews_days),
         )
-        return House(self.database, self.lake, self.clock, keep)
+        return Maintenance(self.database, self.lake, self.clock, keep)
 
     def lane(self) -> StreamingLane:
         return StreamingLane(
@@ -72,7 +72,7 @@ class Parts:
 
 
 @asynccontextmanager
-async def open_parts(settings: Settings, clock: Clock = utc_now, *, wait: bool = False) -> AsyncIterator[Parts]:
+async def open_services(settings: Settings, clock: Clock = utc_now, *, wait: bool = False) -> AsyncIterator[Services]:
     """Opens database (migrated) and lake, and closes them; with `wait` a database that is away is waited for."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     database = Database(settings.database)
@@ -80,7 +80,7 @@ async def open_parts(settings: Settings, clock: Clock = utc_now, *, wait: bool =
         await _migrate(database, wait)
         lake = _lake(settings)
         async with Changes.open(database) as changes:
-            yield Parts(settings, database, lake, changes, clock)
+            yield Services(settings, database, lake, changes, clock)
     finally:
         await database.dispose()
 
@@ -110,14 +110,14 @@ def _lake(settings: Settings) -> Lake:
 
 
 @asynccontextmanager
-async def working(parts: Parts) -> AsyncIterator[None]:
+async def working(services: Services) -> AsyncIterator[None]:
     """A worker and a scheduler beside whatever the caller does; on leaving it finishes or hands back what it holds."""
     stop = asyncio.Event()
     running = [
-        asyncio.create_task(parts.worker().run(stop), name="worker"),
-        *(asyncio.create_task(parts.lane().run(stop), name="streaming lane") for _ in range(TURNS_AT_ONCE)),
-        asyncio.create_task(keep_time(parts.database, parts.changes, parts.clock, stop), name="scheduler"),
-        asyncio.create_task(parts.house().keep(stop), name="housekeeping"),
+        asyncio.create_task(services.worker().run(stop), name="worker"),
+        *(asyncio.create_task(services.lane().run(stop), name="streaming lane") for _ in range(TURNS_AT_ONCE)),
+        asyncio.create_task(keep_time(services.database, services.changes, services.clock, stop), name="scheduler"),
+        asyncio.create_task(services.maintenance().keep(stop), name="housekeeping"),
     ]
     try:
         yield

@@ -41,7 +41,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiParts:
+class ApiServices:
     """The parts of the server that the API works with; `uploads` is a folder for files in transit.
 
     Streams of server-sent events end when `stopping` is set: no web server tells an application in time that it stops.
@@ -80,7 +80,7 @@ def _name(headers: Mapping[str, Any], header: str, default: str) -> str:
 class Caller:
     """Who is on the other end of a request or of a WebSocket. `scope` is None until a WebSocket's first message."""
 
-    parts: ApiParts
+    services: ApiServices
     scope: Scope | None
     headers: Mapping[str, str] = field(default_factory=dict)
     request_id: str = field(default_factory=lambda: uuid4().hex)
@@ -95,14 +95,14 @@ class Caller:
     def operation(self) -> "Operation":
         if self.scope is None:
             raise RuntimeError("an operation began before its caller was known")
-        return Operation(self.parts, self.scope, self.request_id)
+        return Operation(self.services, self.scope, self.request_id)
 
 
 class Operation:
     """The context of one GraphQL operation. All of its reads see one state of the database, until `renew`."""
 
-    def __init__(self, parts: ApiParts, scope: Scope, request_id: str) -> None:
-        self.parts = parts
+    def __init__(self, services: ApiServices, scope: Scope, request_id: str) -> None:
+        self.services = services
         self.scope = scope
         self.request_id = request_id
         self.refused: Mapping[str, list[Refusal]] = {}
@@ -126,16 +126,16 @@ class Operation:
             if self._closed:
                 raise RuntimeError("a read began after its operation had ended")
             if self._session is None:
-                self._session = await self._open.enter_async_context(self.parts.database.session())
+                self._session = await self._open.enter_async_context(self.services.database.session())
             return await query(self._session)
 
     @cached_property
     def profiles(self) -> ProfileReader:
-        return ProfileReader(self.parts.database, self.parts.lake, self.parts.clock, self.scope)
+        return ProfileReader(self.services.database, self.services.lake, self.services.clock, self.scope)
 
     @cached_property
     def loaders(self) -> Loaders:
-        return Loaders(self.read, self.scope, self.parts.database, self.parts.lake, self.profiles)
+        return Loaders(self.read, self.scope, self.services.database, self.services.lake, self.profiles)
 
     async def renew(self) -> None:
         """Forgets what was read: after a write, and between the items of a subscription."""

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.terminal import Organisation, Sandbox, console, fail, run, with_parts
+from app.cli.terminal import Organisation, Sandbox, console, fail, run, with_services
 from app.scope import Scope
 from app.settings import load_settings
 
 if TYPE_CHECKING:
-    from app.parts import Parts
+    from app.parts import Services
 
 commands = typer.Typer()
 
@@ -39,11 +39,11 @@ def ingest(
         fail(f"--kind is {kind!r}, but a dataset holds `profile` or `event`")
     scope = Scope(organisation, sandbox, user="cli")
 
-    async def load(parts: "Parts") -> None:
+    async def load(services: "Services") -> None:
         uploaded = await ingest_file(
-            parts.database,
-            parts.lake,
-            parts.clock,
+            services.database,
+            services.lake,
+            services.clock,
             scope,
             dataset,
             kind.upper(),
@@ -57,4 +57,4 @@ def ingest(
         for row in uploaded.rejected:
             console.print(f"  row {row.row}: {row.message}", markup=False)
 
-    run(with_parts(load_settings(), load))
+    run(with_services(load_settings(), load))

@@ -23,11 +23,11 @@ def demo(
 ) -> None:
     """Generate a shop in a temporary folder, evaluate three audiences, and serve them in GraphiQL."""
     from app.demo import run_demo
-    from app.parts import open_parts
+    from app.parts import open_services
 
     async def show(settings: Settings) -> None:
-        async with open_parts(settings) as parts:
-            await run_demo(parts, profiles, events, Console(highlight=False))
+        async with open_services(settings) as services:
+            await run_demo(services, profiles, events, Console(highlight=False))
         if serve:
             await serve_until_stopped(settings)
 

@@ -13,10 +13,10 @@ commands = typer.Typer()
 @commands.command(epilog="Example: `segmentation migrate`")
 def migrate() -> None:
     """Bring the database's tables up to date; `serve` and `worker` do it on start as well."""
-    from app.parts import open_parts
+    from app.parts import open_services
 
     async def migrated() -> None:
-        async with open_parts(load_settings()):
+        async with open_services(load_settings()):
             console.print("the tables are up to date")
 
     run(migrated())

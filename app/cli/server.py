@@ -37,12 +37,12 @@ def worker() -> None:
 
 
 async def _work(settings: Settings) -> None:
-    from app.parts import open_parts, working
+    from app.parts import open_services, working
 
-    async with open_parts(settings, wait=True) as parts:
+    async with open_services(settings, wait=True) as services:
         stop = asyncio.Event()
         _on_signals(stop.set)
-        async with working(parts):
+        async with working(services):
             await stop.wait()
 
 

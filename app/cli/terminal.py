@@ -12,7 +12,7 @@ from rich.console import Console
 from app.settings import Settings
 
 if TYPE_CHECKING:
-    from app.parts import Parts
+    from app.parts import Services
 
 T = TypeVar("T")
 
@@ -22,11 +22,11 @@ Organisation = Annotated[str, typer.Option(help="Whose data.")]
 Sandbox = Annotated[str, typer.Option(help="Which sandbox of the organisation.")]
 
 
-async def with_parts(settings: Settings, use: "Callable[[Parts], Awaitable[None]]") -> None:
-    from app.parts import open_parts
+async def with_services(settings: Settings, use: "Callable[[Services], Awaitable[None]]") -> None:
+    from app.parts import open_services
 
-    async with open_parts(settings) as parts:
-        await use(parts)
+    async with open_services(settings) as services:
+        await use(services)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

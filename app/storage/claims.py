@@ -29,7 +29,7 @@ from app.storage.tenancy import AnySelect, same_tenant, within
 MOST_LOST_LEASES = 5
 """A job whose workers died so often without finishing a bucket in between is given up."""
 
-Work = Callable[[AsyncSession], Awaitable[None]]
+TransactionBody = Callable[[AsyncSession], Awaitable[None]]
 
 
 class LeaseLost(Exception):

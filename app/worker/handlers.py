@@ -7,7 +7,7 @@ from app.engine.store.lake import Lake
 from app.services.jobs.export.run import run_export_job
 from app.services.jobs.preview.run import run_preview
 from app.services.jobs.segment.run import run_segment_job
-from app.storage.job_runs import JobRun
+from app.storage.attempts import Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,19 +18,19 @@ class Tools:
     threads: int
 
 
-Handler = Callable[[JobRun, Tools], Awaitable[None]]
+Handler = Callable[[Attempt, Tools], Awaitable[None]]
 """Does a job and ends it with `finish`. It returns without that only when it was interrupted."""
 
 
-async def _segment_job(run: JobRun, tools: Tools) -> None:
+async def _segment_job(run: Attempt, tools: Tools) -> None:
     await run_segment_job(run, tools.lake, tools.threads)
 
 
-async def _export_job(run: JobRun, tools: Tools) -> None:
+async def _export_job(run: Attempt, tools: Tools) -> None:
     await run_export_job(run, tools.lake, tools.threads)
 
 
-async def _preview(run: JobRun, tools: Tools) -> None:
+async def _preview(run: Attempt, tools: Tools) -> None:
     await run_preview(run, tools.lake, tools.threads)
 
 

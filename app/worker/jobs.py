@@ -13,10 +13,10 @@ from types import MappingProxyType
 from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.errors import Refusal, Refusals
+from app.storage.attempts import PROGRESS_SECONDS, Attempt
 from app.storage.changes import QUEUE, Changes, Wakeups, job_topic
 from app.storage.claims import Claim, LeaseLost, claim_next, look, renew
 from app.storage.database import Database, is_unavailable
-from app.storage.job_runs import PROGRESS_SECONDS, JobRun
 from app.storage.tables.jobs import JobStatus
 from app.worker.handlers import HANDLERS, Handler, Tools
 
@@ -63,7 +63,7 @@ class Worker:
         self._tools = Tools(lake, threads)
         self._grace = grace_seconds
         self._handlers = handlers
-        self._running: dict[asyncio.Task[None], JobRun] = {}
+        self._running: dict[asyncio.Task[None], Attempt] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; then finishes the buckets in hand and hands the rest back, within 10 seconds."""
@@ -102,7 +102,7 @@ class Worker:
                 )
                 if claim is None:
                     break
-                run = JobRun(self._database, self._clock, claim)
+                run = Attempt(self._database, self._clock, claim)
                 task = asyncio.create_task(self._work(run), name=f"job {claim.job_id}")
                 self._running[task] = run
                 task.add_done_callback(self._running.pop)
@@ -137,7 +137,7 @@ class Worker:
             await asyncio.wait(held, timeout=self._grace)
         await asyncio.gather(*(self._abandon(task, run) for task, run in held.items() if not task.done()))
 
-    async def _abandon(self, task: asyncio.Task[None], run: JobRun) -> None:
+    async def _abandon(self, task: asyncio.Task[None], run: Attempt) -> None:
         """Hands a job back that does not end. Its threads may still compute: what they write is fenced off."""
         with suppress(Exception):
             await asyncio.wait_for(run.hand_back(), 1.0)
@@ -147,7 +147,7 @@ class Worker:
 
     # ------------------------------------------------------------ one job
 
-    async def _work(self, run: JobRun) -> None:
+    async def _work(self, run: Attempt) -> None:
         claim = run.claim
         log.info("job %s: attempt %d begins", claim.job_id, claim.token)
         heart = asyncio.create_task(self._heartbeat(run), name=f"heartbeat {claim.job_id}")
@@ -163,7 +163,7 @@ class Worker:
             with suppress(asyncio.CancelledError):
                 await heart
 
-    async def _do(self, run: JobRun) -> None:
+    async def _do(self, run: Attempt) -> None:
         """Runs the handler, and sees to it that the job is ended or handed back."""
         try:
             await self._handlers[run.claim.kind](run, self._tools)
@@ -182,7 +182,7 @@ class Worker:
             await self._settle(run)
         log.info("job %s: attempt %d ends: %s", run.claim.job_id, run.token, run.ended_as or "handed back")
 
-    async def _settle(self, run: JobRun) -> None:
+    async def _settle(self, run: Attempt) -> None:
         """What a handler that returned has left to do."""
         if run.ended_as is not None:
             return
@@ -194,11 +194,11 @@ class Worker:
             missing = RuntimeError("the handler returned without a result, though nobody had interrupted it")
             await self._fail(run, [_masked(run.claim, missing)])
 
-    async def _fail(self, run: JobRun, errors: list[dict[str, str]]) -> None:
+    async def _fail(self, run: Attempt, errors: list[dict[str, str]]) -> None:
         if run.ended_as is None:
             await run.finish(JobStatus.FAILED, errors=errors)
 
-    async def _heartbeat(self, run: JobRun) -> None:
+    async def _heartbeat(self, run: Attempt) -> None:
         """Keeps the lease, writes progress and notices cancelling, while the work keeps threads busy."""
         loop = asyncio.get_running_loop()
         renewed = looked = loop.time()

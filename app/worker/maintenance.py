@@ -23,7 +23,7 @@ CLEAN_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class Maintenance:
     """Any number of processes may keep it at once."""
 
     database: Database

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from app.api.context import ApiParts, Limits
+from app.api.context import ApiServices, Limits
 from app.api.transport.routes import api_routes
 from app.clock import Clock
 from app.engine.store.lake import Lake
@@ -26,13 +26,13 @@ CSV = b"customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02
 class Api:
     """Calls the API as one tenant."""
 
-    def __init__(self, http: httpx.AsyncClient, parts: ApiParts, sandbox: str | None = None) -> None:
+    def __init__(self, http: httpx.AsyncClient, services: ApiServices, sandbox: str | None = None) -> None:
         self.http = http
-        self.parts = parts
+        self.services = services
         self.headers = {} if sandbox is None else {"x-sandbox-name": sandbox}
 
     def within(self, sandbox: str) -> "Api":
-        return Api(self.http, self.parts, sandbox)
+        return Api(self.http, self.services, sandbox)
 
     async def answer(self, document: str, **variables: Any) -> dict[str, Any]:
         """The whole answer, errors included."""
@@ -160,29 +160,31 @@ def limits() -> Limits:
 
 
 @pytest.fixture
-def parts(database: Database, changes: Changes, clock: Clock, tmp_path: Path, limits: Limits) -> ApiParts:
+def services(database: Database, changes: Changes, clock: Clock, tmp_path: Path, limits: Limits) -> ApiServices:
     uploads = tmp_path / "uploads"
     uploads.mkdir()
-    return ApiParts(database, Lake(tmp_path / "lake"), changes, clock, uploads, limits)
+    return ApiServices(database, Lake(tmp_path / "lake"), changes, clock, uploads, limits)
 
 
 @pytest.fixture
-def app(parts: ApiParts) -> Starlette:
-    return Starlette(routes=api_routes(parts))
+def app(services: ApiServices) -> Starlette:
+    return Starlette(routes=api_routes(services))
 
 
 @pytest.fixture
-async def api(app: Starlette, parts: ApiParts) -> AsyncIterator[Api]:
+async def api(app: Starlette, services: ApiServices) -> AsyncIterator[Api]:
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
-        yield Api(http, parts)
+        yield Api(http, services)
 
 
 @pytest.fixture
-async def working(parts: ApiParts) -> AsyncIterator[None]:
+async def working(services: ApiServices) -> AsyncIterator[None]:
     """A worker beside the test."""
     stop = asyncio.Event()
-    worker = Worker(parts.database, parts.changes, parts.lake, parts.clock, concurrency=1, lease_seconds=15, threads=1)
+    worker = Worker(
+        services.database, services.changes, services.lake, services.clock, concurrency=1, lease_seconds=15, threads=1
+    )
     running = asyncio.create_task(worker.run(stop))
     yield
     stop.set()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from app.api.context import ApiParts, Operation
+from app.api.context import ApiServices, Operation
 from app.api.loaders import Loader
 from app.scope import Scope
 from tests.api.conftest import Api
@@ -52,8 +52,8 @@ async def test_who_waits_for_an_answer_gets_it_when_another_is_cancelled() -> No
         await one
 
 
-async def test_a_read_whose_field_is_cancelled_leaves_the_session_to_others(parts: ApiParts) -> None:
-    operation = Operation(parts, Scope("default", "prod", "test"), "request")
+async def test_a_read_whose_field_is_cancelled_leaves_the_session_to_others(services: ApiServices) -> None:
+    operation = Operation(services, Scope("default", "prod", "test"), "request")
     began, ended = asyncio.Event(), asyncio.Event()
 
     async def slow(session: Any) -> None:

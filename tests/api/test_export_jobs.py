@@ -249,7 +249,7 @@ async def test_each_level_of_a_list_costs_one_statement(api: Api) -> None:
     for more in (2, 6):
         for _ in range(more):
             await create(api, dataset)
-        with count_statements(api.parts.database) as statements:
+        with count_statements(api.services.database) as statements:
             await api.query(document)
         costs.append(len([one for one in statements if "FROM job_update" not in one]))
     assert costs == [5, 5]

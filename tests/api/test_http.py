@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.api.context import ApiParts
+from app.api.context import ApiServices
 from app.api.transport import http
 from app.api.transport.http import LARGEST_BODY
 from app.services.datasets import datasets
@@ -242,10 +242,10 @@ async def test_a_multipart_body_that_ends_in_the_middle(api: Api) -> None:
     assert message(response) == "the multipart body ends in the middle: send it again"
 
 
-async def test_files_in_transit_are_gone_afterwards(api: Api, parts: ApiParts) -> None:
+async def test_files_in_transit_are_gone_afterwards(api: Api, services: ApiServices) -> None:
     response = await api.upload(await api.dataset(), CSV)
     assert json.loads(response.content)["data"]["uploadBatch"]["errors"] == []
-    assert list(parts.uploads.iterdir()) == []
+    assert list(services.uploads.iterdir()) == []
 
 
 async def test_health_and_metrics(api: Api) -> None:
@@ -267,7 +267,7 @@ async def test_a_browser_gets_the_page_and_a_program_does_not(api: Api) -> None:
     assert program.status_code == 400
 
 
-async def test_only_a_request_with_files_needs_a_folder_for_them(api: Api, parts: ApiParts) -> None:
-    parts.uploads.rmdir()
+async def test_only_a_request_with_files_needs_a_folder_for_them(api: Api, services: ApiServices) -> None:
+    services.uploads.rmdir()
     response = await api.http.post("/graphql", json={"query": VIEWER})
     assert response.json() == {"data": NOBODY}

@@ -3,10 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
-from app.api.context import ApiParts
+from app.api.context import ApiServices
 from app.services.jobs.segment.run import run_segment_job
+from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
-from app.storage.job_runs import JobRun
 from tests.api.conftest import Api
 
 FIELDS = "mergePolicy { mergePolicyId name method identityGraph isDefault etag datasets { datasetId } }"
@@ -82,7 +82,7 @@ async def test_a_policy_in_use_is_not_deleted_and_another_sandbox_does_not_see_i
     assert id_ in [policy["mergePolicyId"] for policy in await all_policies(api)]
 
 
-async def test_a_job_keeps_the_policy_that_it_ran_under(api: Api, parts: ApiParts) -> None:
+async def test_a_job_keeps_the_policy_that_it_ran_under(api: Api, services: ApiServices) -> None:
     await api.loaded()
     policy = (await made(api, name="Then", method="TIMESTAMP_ORDERED"))["mergePolicy"]["mergePolicyId"]
     document = """mutation ($input: CreateSegmentDefinitionInput!) { createSegmentDefinition(input: $input) {
@@ -91,9 +91,9 @@ async def test_a_job_keeps_the_policy_that_it_ran_under(api: Api, parts: ApiPart
     segment = (await api.query(document, input=asked))["createSegmentDefinition"]["definition"]["segmentId"]
 
     async def run() -> None:
-        claim = await claim_next(parts.database, parts.clock, owner="test", lease=timedelta(seconds=60))
+        claim = await claim_next(services.database, services.clock, owner="test", lease=timedelta(seconds=60))
         assert claim is not None
-        await run_segment_job(JobRun(parts.database, parts.clock, claim), parts.lake, 1)
+        await run_segment_job(Attempt(services.database, services.clock, claim), services.lake, 1)
 
     job = await api.start(segment)
     await run()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.api.context import ApiParts, Caller
+from app.api.context import ApiServices, Caller
 from app.api.schema import build_schema
 from app.scope import Scope
 from tests.api.conftest import Api
@@ -36,14 +36,14 @@ async def test_in_variables(api: Api, input: dict[str, Any], path: list[str]) ->
     assert (await api.query("{ audiences { totalCount } }"))["audiences"] == {"totalCount": 0}
 
 
-async def test_half_of_a_pair(api: Api, parts: ApiParts) -> None:
+async def test_half_of_a_pair(api: Api, services: ApiServices) -> None:
     """JSON over HTTP cannot have one; what comes by WebSocket can."""
     variables = {"input": {"type": "EXTERNAL_SEGMENT", "name": HALF}}
     body = json.dumps({"query": CREATE, "variables": variables})
     sent = await api.http.post("/graphql", content=body, headers={"content-type": "application/json"})
     assert (sent.status_code, "the body is not JSON" in sent.text) == (400, True)
-    caller = Caller(parts, Scope("default", "prod", "test"))
-    result = await build_schema(parts.limits).execute(CREATE, variables, caller)
+    caller = Caller(services, Scope("default", "prod", "test"))
+    result = await build_schema(services.limits).execute(CREATE, variables, caller)
     assert [error.message for error in result.errors or []] == [f"the text at input.name {WHY}"]
 
 

@@ -41,7 +41,7 @@ async def test_a_preview_from_its_creation_to_its_people(api: Api, port: int) ->
     await api.define("A")
     id_ = await api.preview("xEvent.sum(dollars) > 500", mergePolicyId=global_id("MergePolicy", "default"))
     await watched(port, id_)
-    with count_statements(api.parts.database) as statements:
+    with count_statements(api.services.database) as statements:
         found = (await api.query(PREVIEW, id=id_))["preview"]
     estimate = found.pop("estimate")
     people = found.pop("profiles")

@@ -54,8 +54,10 @@ async def world(api: Api, clock: FixedClock) -> tuple[Api, dict[str, str]]:
     await moment(api.define("Over 500 in the US", f'inSegment("{a}") and person.country = "US"'))
     await moment(api.define("Not the US", 'person.country != "US"'))
     await moment(api.query(PUT, input={"id": a, "folderId": inner["id"], "description": "Spent more than 500"}))
-    parts = api.parts
-    worker = Worker(parts.database, parts.changes, parts.lake, clock, concurrency=1, lease_seconds=15, threads=1)
+    services = api.services
+    worker = Worker(
+        services.database, services.changes, services.lake, clock, concurrency=1, lease_seconds=15, threads=1
+    )
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     for names in ((), (a,)):
@@ -107,10 +109,10 @@ async def test_query(
 ) -> None:
     rewrite = request.config.getoption("--rewrite")
     api, ids = world
-    on_sqlite = api.parts.database.dialect == "sqlite"
+    on_sqlite = api.services.database.dialect == "sqlite"
     for name in NAMES:
         document = (QUERIES / f"{name}.graphql").read_text()
-        with count_statements(api.parts.database) as statements:
+        with count_statements(api.services.database) as statements:
             answer = await api.answer(document, **({"id": ids[name]} if name in ids else {}))
         if rewrite and on_sqlite:
             (QUERIES / f"{name}.json").write_text(plain(answer))

@@ -331,7 +331,7 @@ async def test_a_nested_query_costs_the_same_for_2_schedules_and_for_12(api: Api
     ids = [await api.define(name) for name in ("A", "B", "C")]
 
     async def cost() -> int:
-        with count_statements(api.parts.database) as statements:
+        with count_statements(api.services.database) as statements:
             found = await api.query(NESTED)
         assert len(found["audiences"]["nodes"]) == 3
         return len([one for one in statements if "FROM job_update" not in one])

@@ -182,7 +182,7 @@ async def test_a_page_of_hits_costs_one_statement_for_each_level(api: Api) -> No
     for at in range(10):
         await make(api, f"Blue {at}", shop["id"])
     await search(api, "blue")
-    with count_statements(api.parts.database) as statements:
+    with count_statements(api.services.database) as statements:
         found = await search(api, "blue")
     assert [node["parentFolder"] for node in found["nodes"]] == [{"path": "/Shop"}] * 10
     assert len(statements) == 2

@@ -17,7 +17,7 @@ def of_queries(statements: list[str]) -> list[str]:
 
 async def cost(api: Api) -> tuple[int, int]:
     """Definitions seen, and statements needed."""
-    with count_statements(api.parts.database) as statements:
+    with count_statements(api.services.database) as statements:
         found = await api.query(NESTED)
     return len(found["segmentDefinitions"]["nodes"]), len(of_queries(statements))
 
@@ -52,7 +52,7 @@ async def test_each_level_costs_one_statement(api: Api) -> None:
         "count alone": "{ segmentDefinitions { totalCount } }",
         "viewer": "{ viewer { sandbox } }",
     }.items():
-        with count_statements(api.parts.database) as statements:
+        with count_statements(api.services.database) as statements:
             await api.query(document)
         costs[name] = len(of_queries(statements))
     assert costs == {

@@ -212,6 +212,6 @@ async def test_a_stream_ends_when_the_server_stops(api: Api, port: int) -> None:
     await api.define("A")
     items = by_sse(port, WATCH, id=await api.start())
     assert (await anext(items))["segmentJobUpdated"]["status"] == "QUEUED"
-    api.parts.stopping.set()
+    api.services.stopping.set()
     with pytest.raises(AssertionError, match="the stream ended without `complete`"):
         await anext(items)

@@ -25,9 +25,9 @@ from app.services.jobs.export.run import run_export_job
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
+from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 
 SCOPE = Scope("org", "prod", "ann")
 EXPRESSIONS = {"Gold": 'loyalty.tier = "gold"', "Phones": 'xEvent[device = "phone"].count() > 0'}
@@ -40,10 +40,10 @@ def peak_memory() -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
-async def claimed(database: Database, kind: str) -> JobRun:
+async def claimed(database: Database, kind: str) -> Attempt:
     claim = await claim_next(database, utc_now, owner="benchmark", lease=timedelta(hours=1), kind=kind)
     assert claim is not None
-    return JobRun(database, utc_now, claim)
+    return Attempt(database, utc_now, claim)
 
 
 async def prepare(folder: Path, profiles: int, events: int) -> None:

@@ -21,7 +21,7 @@ from app.engine.ingest.batch import DatasetShape, ingest
 from app.engine.people.profiles import open_snapshot
 from app.engine.run import sampling as estimate
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.parts import Parts, open_parts, working
+from app.parts import Services, open_services, working
 from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
@@ -59,48 +59,48 @@ def main() -> None:
 
 
 async def measure(folder: Path, profiles: int, events: int, read_in_full: int) -> None:
-    async with open_parts(Settings(data_dir=folder / "data")) as parts:
-        await _load(parts, folder, profiles, events)
+    async with open_services(Settings(data_dir=folder / "data")) as services:
+        await _load(services, folder, profiles, events)
         started = time.perf_counter()
-        await _opened(parts)
+        await _opened(services)
         print(f"the merged view was brought up to date in {time.perf_counter() - started:.2f} s")
-        async with working(parts):
+        async with working(services):
             for name, expression in EXPRESSIONS.items():
                 estimate.READ_IN_FULL = read_in_full
-                await _preview(parts, name, expression)
-            await _jobs(parts)
+                await _preview(services, name, expression)
+            await _jobs(services)
 
 
-async def _load(parts: Parts, folder: Path, profiles: int, events: int) -> None:
-    async with parts.database.session() as session:
+async def _load(services: Services, folder: Path, profiles: int, events: int) -> None:
+    async with services.database.session() as session:
         if await data_sources(session, SCOPE):
             return
     people, facts = write_shop(folder, profiles, events, NOW)
     started = time.perf_counter()
     for kind, path, column in (("PROFILE", people, None), ("EVENT", facts, "timestamp")):
         new = datasets.NewDataset(kind.lower(), kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, column)
-        row = await datasets.create(parts.database, parts.clock, SCOPE, new)
+        row = await datasets.create(services.database, services.clock, SCOPE, new)
         shape = DatasetShape(kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, column)  # type: ignore[arg-type]
-        lake = parts.lake.tenant(SCOPE.tenant)
+        lake = services.lake.tenant(SCOPE.tenant)
         await asyncio.to_thread(ingest, lake, row.id, shape, path, "PARQUET", "b1")
     print(f"loaded {profiles:,} profiles and {events:,} events in {time.perf_counter() - started:.0f} s")
 
 
-async def _opened(parts: Parts) -> None:
-    policy = await merge_policies.ensure_default(parts.database, parts.clock, SCOPE)
-    async with parts.database.session() as session:
+async def _opened(services: Services) -> None:
+    policy = await merge_policies.ensure_default(services.database, services.clock, SCOPE)
+    async with services.database.session() as session:
         sources = await data_sources(session, SCOPE)
     rule = merge_policies.rule_of(policy)
-    snapshot = await asyncio.to_thread(open_snapshot, parts.lake.tenant(SCOPE.tenant), rule, sources)
+    snapshot = await asyncio.to_thread(open_snapshot, services.lake.tenant(SCOPE.tenant), rule, sources)
     print(f"{snapshot.total_profiles:,} people in {len(snapshot.buckets)} buckets")
 
 
-async def _preview(parts: Parts, name: str, expression: str) -> None:
+async def _preview(services: Services, name: str, expression: str) -> None:
     started, first = time.perf_counter(), None
     new = previews.NewPreview(expression)
-    made = await previews.create(parts.database, parts.lake, utc_now, SCOPE, new)
+    made = await previews.create(services.database, services.lake, utc_now, SCOPE, new)
     created = time.perf_counter() - started
-    async for state in previews.watch(parts.database, parts.changes, SCOPE, made.id):
+    async for state in previews.watch(services.database, services.changes, SCOPE, made.id):
         found = previews.figures(state)
         if found is not None and state.profiles_read and first is None:
             first = time.perf_counter() - started
@@ -113,17 +113,17 @@ async def _preview(parts: Parts, name: str, expression: str) -> None:
     )
 
 
-async def _jobs(parts: Parts) -> None:
+async def _jobs(services: Services) -> None:
     """One for each definition: a preview is compared with a job of its own."""
     for name, expression in EXPRESSIONS.items():
         new = definitions.NewDefinition(name=f"{name} {time.time()}", expression=expression)
-        made = await definitions.create(parts.database, parts.lake, utc_now, SCOPE, new)
+        made = await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
         started = time.perf_counter()
-        job = await segment_jobs.create(parts.database, utc_now, SCOPE, [made.id])
-        async for _ in jobs.watch(parts.database, parts.changes, SCOPE, "SEGMENT", job.id):
+        job = await segment_jobs.create(services.database, utc_now, SCOPE, [made.id])
+        async for _ in jobs.watch(services.database, services.changes, SCOPE, "SEGMENT", job.id):
             pass
         took = time.perf_counter() - started
-        async with parts.database.session() as session:
+        async with services.database.session() as session:
             page = await segment_jobs.segments_by_job(session, SCOPE, [job.id], jobs.PageRequest(1))
         print(f"{name}: a full job {took:.2f} s, {page[job.id].items[0].profile_count:,} members")
 

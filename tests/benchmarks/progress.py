@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.parts import Parts, open_parts, working
+from app.parts import Services, open_services, working
 from app.scope import Scope
 from app.services.audiences.computed import NewDefinition, create
 from app.services.datasets.uploads import ingest_file
@@ -28,28 +28,28 @@ SCOPE = Scope("default", "prod", "benchmark")
 
 
 async def measure(folder: Path, profiles: int, events: int) -> None:
-    async with open_parts(Settings(data_dir=folder, database_url=f"sqlite:///{folder / 'progress.db'}")) as parts:
+    async with open_services(Settings(data_dir=folder, database_url=f"sqlite:///{folder / 'progress.db'}")) as services:
         files = await asyncio.to_thread(write_shop, folder, profiles, events, NOW)
         for name, kind, time, file in (
             ("people", "PROFILE", None, files[0]),
             ("events", "EVENT", "timestamp", files[1]),
         ):
             await ingest_file(
-                parts.database, parts.lake, parts.clock, SCOPE,
+                services.database, services.lake, services.clock, SCOPE,
                 name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time, file, "PARQUET",
             )  # fmt: skip
         for at, (expression, _) in enumerate(definitions()):
             new = NewDefinition(name=f"{at:02d}", expression=expression)
-            await create(parts.database, parts.lake, parts.clock, SCOPE, new)
-        async with working(parts):
+            await create(services.database, services.lake, services.clock, SCOPE, new)
+        async with working(services):
             for what in ("with the view to be made", "with the view there"):
-                await run(parts, what)
+                await run(services, what)
 
 
-async def run(parts: Parts, what: str) -> None:
-    job = await segment_jobs.create(parts.database, parts.clock, SCOPE, all_definitions=True)
+async def run(services: Services, what: str) -> None:
+    job = await segment_jobs.create(services.database, services.clock, SCOPE, all_definitions=True)
     states: list[Any] = []
-    async for state in jobs.watch(parts.database, parts.changes, SCOPE, segment_jobs.KIND, job.id, after=0):
+    async for state in jobs.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id, after=0):
         states.append(state)
     began, ended = states[-1].started_at, states[-1].finished_at
     total = (ended - began).total_seconds()

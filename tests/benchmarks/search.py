@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from app.api.context import ApiParts, Caller, Limits
+from app.api.context import ApiServices, Caller, Limits
 from app.api.schema import build_schema
 from app.clock import utc_now
 from app.engine.store.lake import Lake
@@ -65,14 +65,14 @@ def audiences() -> list[AudienceRow]:
 
 
 @asynccontextmanager
-async def opened(url: str, folder: Path) -> AsyncIterator[tuple[Database, ApiParts]]:
+async def opened(url: str, folder: Path) -> AsyncIterator[tuple[Database, ApiServices]]:
     database = Database(url)
     try:
         await database.migrate()
         async with database.write(SCOPE.tenant) as session:
             session.add_all(audiences())
         async with Changes.open(database) as changes:
-            yield database, ApiParts(database, Lake(folder / "lake"), changes, utc_now, folder, Limits())
+            yield database, ApiServices(database, Lake(folder / "lake"), changes, utc_now, folder, Limits())
     finally:
         await database.dispose()
 
@@ -86,10 +86,10 @@ async def timed(work: Awaitable[Any]) -> float:
 async def measure(url: str, folder: Path) -> None:
     schema = build_schema(Limits())
     terms = [row["query"] for row in read(JUDGED)]
-    async with opened(url, folder) as (database, parts):
+    async with opened(url, folder) as (database, services):
 
         async def search(term: str) -> None:
-            result = await schema.execute(SEARCH, {"term": term}, Caller(parts, SCOPE))
+            result = await schema.execute(SEARCH, {"term": term}, Caller(services, SCOPE))
             assert result.errors is None, result.errors
 
         gc.collect()

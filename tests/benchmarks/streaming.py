@@ -16,16 +16,16 @@ from statistics import median
 
 from app.clock import utc_now
 from app.engine.run.demo_shop import write_shop
-from app.parts import Parts, open_parts
+from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.settings import Settings
+from app.storage.attempts import Attempt
 from app.storage.changes import audience_topic
 from app.storage.claims import claim_next
-from app.storage.job_runs import JobRun
 
 SCOPE = Scope("default", "prod", "benchmark")
 SIZES = (1, 100, 10_000)
@@ -44,7 +44,7 @@ def expressions(number: int) -> list[str]:
     return [f"xEvent[{recent} and round > 0]", *(kinds[n % 3].format(n=n) for n in range(number - 1))]
 
 
-async def send(parts: Parts, folder: Path, people: list[int], number: int) -> None:
+async def send(services: Services, folder: Path, people: list[int], number: int) -> None:
     rows = [
         {
             "customerId": f"{person:07d}",
@@ -58,16 +58,26 @@ async def send(parts: Parts, folder: Path, people: list[int], number: int) -> No
     file = folder / "batch.ndjson"
     file.write_text("\n".join(map(json.dumps, rows)))
     await ingest_file(
-        parts.database, parts.lake, utc_now, SCOPE, "live", "EVENT", "customerId", "shop", "timestamp", file, "NDJSON"
+        services.database,
+        services.lake,
+        utc_now,
+        SCOPE,
+        "live",
+        "EVENT",
+        "customerId",
+        "shop",
+        "timestamp",
+        file,
+        "NDJSON",
     )
 
 
-async def job(parts: Parts) -> float:
-    await segment_jobs.create(parts.database, utc_now, SCOPE, all_definitions=True)
+async def job(services: Services) -> float:
+    await segment_jobs.create(services.database, utc_now, SCOPE, all_definitions=True)
     start = time.perf_counter()
-    claim = await claim_next(parts.database, utc_now, owner="benchmark", lease=timedelta(minutes=10))
+    claim = await claim_next(services.database, utc_now, owner="benchmark", lease=timedelta(minutes=10))
     assert claim is not None
-    await run_segment_job(JobRun(parts.database, utc_now, claim), parts.lake, 2)
+    await run_segment_job(Attempt(services.database, utc_now, claim), services.lake, 2)
     return time.perf_counter() - start
 
 
@@ -75,30 +85,40 @@ async def main() -> None:
     profiles, number = (int(value) for value in (*sys.argv[1:], *("200000", "30")[len(sys.argv) - 1 :]))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        async with open_parts(Settings(data_dir=folder, database_url=None)) as parts:
+        async with open_services(Settings(data_dir=folder, database_url=None)) as services:
             people, events = write_shop(folder, profiles, profiles * 10, utc_now())
             for dataset, kind, file, at in (
                 ("people", "PROFILE", people, None),
                 ("events", "EVENT", events, "timestamp"),
             ):
                 await ingest_file(
-                    parts.database, parts.lake, utc_now, SCOPE, dataset, kind, "customerId", "shop", at, file, "PARQUET"
+                    services.database,
+                    services.lake,
+                    utc_now,
+                    SCOPE,
+                    dataset,
+                    kind,
+                    "customerId",
+                    "shop",
+                    at,
+                    file,
+                    "PARQUET",
                 )
-            await send(parts, folder, [0], 0)
+            await send(services, folder, [0], 0)
             first = ""
             for at, expression in enumerate(expressions(number)):
                 new = definitions.NewDefinition(f"{at:03}", expression, evaluation_methods=["STREAMING"])
-                made = await definitions.create(parts.database, parts.lake, utc_now, SCOPE, new)
+                made = await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
                 first = first or made.id
-            full = await job(parts)
+            full = await job(services)
             print(f"{profiles:,} profiles, {profiles * 10:,} events, {number} definitions; a job: {full:.2f} s")
             changed: asyncio.Queue[float] = asyncio.Queue()
             topic = audience_topic(SCOPE.tenant, first)
-            parts.database.on_commit(
+            services.database.on_commit(
                 lambda topics: changed.put_nowait(time.perf_counter()) if topic in topics else None
             )
             stop = asyncio.Event()
-            lane = asyncio.create_task(parts.lane().run(stop))
+            lane = asyncio.create_task(services.lane().run(stop))
             arrived = 0
             for size in SIZES:
                 times, uploads = [], []
@@ -106,7 +126,7 @@ async def main() -> None:
                     some = list(range(arrived, arrived + size))
                     arrived += size
                     start = time.perf_counter()
-                    await send(parts, folder, some, 1)
+                    await send(services, folder, some, 1)
                     landed = time.perf_counter()
                     async with asyncio.timeout(120):
                         times.append(await changed.get() - landed)

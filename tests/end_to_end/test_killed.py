@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from app.clock import utc_now
 from app.engine.store.lake import Lake
-from app.parts import open_parts
+from app.parts import open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets.uploads import ingest_file
@@ -90,9 +90,9 @@ async def until_final(database: Database, job_id: str) -> Any:
 
 async def test_another_worker_finishes_what_a_killed_one_began(database_url: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, database_url=database_url)
-    async with open_parts(settings) as parts:
-        database: Database = parts.database
-        lake: Lake = parts.lake
+    async with open_services(settings) as services:
+        database: Database = services.database
+        lake: Lake = services.lake
         await ingest_file(
             database, lake, utc_now, SCOPE,
             "purchases", "EVENT", "customer_id", "customer", "date", PURCHASES, "CSV",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.clock import utc_now
 from app.engine.run.sampling import Estimate
-from app.parts import open_parts
+from app.parts import open_services
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs.preview import requests as previews
 from app.settings import Settings
@@ -20,16 +20,16 @@ SLOW = " or ".join(
 
 
 async def test_a_preview_outlives_its_worker(database_url: str, tmp_path: Path) -> None:
-    async with open_parts(Settings(data_dir=tmp_path, database_url=database_url)) as parts:
-        database = parts.database
+    async with open_services(Settings(data_dir=tmp_path, database_url=database_url)) as services:
+        database = services.database
         await ingest_file(
-            database, parts.lake, utc_now, SCOPE,
+            database, services.lake, utc_now, SCOPE,
             "purchases", "EVENT", "customer_id", "customer", "date", PURCHASES, "CSV",
         )  # fmt: skip
-        made = await previews.create(database, parts.lake, utc_now, SCOPE, previews.NewPreview(SLOW))
+        made = await previews.create(database, services.lake, utc_now, SCOPE, previews.NewPreview(SLOW))
 
         async def watched() -> list[PreviewRow]:
-            return [row async for row in previews.watch(database, parts.changes, SCOPE, made.id, after=0)]
+            return [row async for row in previews.watch(database, services.changes, SCOPE, made.id, after=0)]
 
         watching = asyncio.create_task(watched())
         with worker_process(database_url, tmp_path) as first:
@@ -43,8 +43,8 @@ async def test_a_preview_outlives_its_worker(database_url: str, tmp_path: Path) 
         assert 3 <= len(kept) < 16, "the worker was to be killed in the middle"
         with worker_process(database_url, tmp_path):
             states = await asyncio.wait_for(watching, PATIENCE)
-            again = await previews.create(database, parts.lake, utc_now, SCOPE, previews.NewPreview(SLOW))
-            async for row in previews.watch(database, parts.changes, SCOPE, again.id):
+            again = await previews.create(database, services.lake, utc_now, SCOPE, previews.NewPreview(SLOW))
+            async for row in previews.watch(database, services.changes, SCOPE, again.id):
                 undisturbed = row
 
         last = states[-1]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from app.clock import Clock, FixedClock, utc_now
-from app.parts import open_parts
+from app.parts import open_services
 from app.services.audiences import computed as definitions
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
@@ -18,11 +18,11 @@ from app.storage.database import Database
 from tests.end_to_end.test_killed import PATIENCE, SCOPE, worker_process
 
 
-async def plan(parts: Any, clock: Clock, name: str, audience: str, due: datetime) -> str:
+async def plan(services: Any, clock: Clock, name: str, audience: str, due: datetime) -> str:
     """An active schedule that fires once a day, at this time of the day."""
     cron = f"{due.second} {due.minute} {due.hour} * * ?"
     new = NewSchedule(name, cron_expression=cron, state="ACTIVE", audience_ids=[audience])
-    return (await schedules.create(parts.database, parts.lake, clock, SCOPE, new)).id
+    return (await schedules.create(services.database, services.lake, clock, SCOPE, new)).id
 
 
 async def started(database: Database, id: str) -> list[Any]:
@@ -34,15 +34,17 @@ async def test_of_several_processes_one_starts_the_job(database_url: str, tmp_pa
     settings = Settings(data_dir=tmp_path, database_url=database_url)
     file = tmp_path / "people.csv"
     file.write_text("customer,age\n1,20\n2,60\n")
-    async with open_parts(settings) as parts:
-        database, lake = parts.database, parts.lake
+    async with open_services(settings) as services:
+        database, lake = services.database, services.lake
         await ingest_file(database, lake, utc_now, SCOPE, "people", "PROFILE", "customer", "crm", None, file, "CSV")
         new = definitions.NewDefinition(name="Old", expression="age > 50")
         audience = (await definitions.create(database, lake, utc_now, SCOPE, new)).id
 
         # Made an hour ago and due since a minute, as if every process had been down.
         now = utc_now().replace(microsecond=0)
-        missed = await plan(parts, FixedClock(now - timedelta(hours=1)), "Missed", audience, now - timedelta(minutes=1))
+        missed = await plan(
+            services, FixedClock(now - timedelta(hours=1)), "Missed", audience, now - timedelta(minutes=1)
+        )
         with worker_process(database_url, tmp_path), worker_process(database_url, tmp_path):
             for _ in range(PATIENCE * 10):
                 if [job.status for job in await started(database, missed)] == ["SUCCEEDED"]:
@@ -50,7 +52,7 @@ async def test_of_several_processes_one_starts_the_job(database_url: str, tmp_pa
                 await asyncio.sleep(0.1)
             # Both processes are up now, and learn of a schedule that is due in a moment.
             due = utc_now().replace(microsecond=0) + timedelta(seconds=3)
-            soon = await plan(parts, utc_now, "Soon", audience, due)
+            soon = await plan(services, utc_now, "Soon", audience, due)
             for _ in range(PATIENCE * 10):
                 if [job.status for job in await started(database, soon)] == ["SUCCEEDED"]:
                     break

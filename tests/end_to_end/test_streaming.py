@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from app.clock import utc_now
 from app.engine.members.membership import MembershipFiles
-from app.parts import Parts, open_parts
+from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets.uploads import ingest_file
@@ -136,35 +136,37 @@ def dying_worker(database_url: str, data_dir: Path, patch: str) -> Iterator[subp
 
 
 @asynccontextmanager
-async def sandbox(database_url: str, data_dir: Path) -> AsyncIterator[tuple[Parts, str]]:
+async def sandbox(database_url: str, data_dir: Path) -> AsyncIterator[tuple[Services, str]]:
     """Two people of whom 001 is gold, and a streamed definition that no job has run."""
-    async with open_parts(Settings(data_dir=data_dir, database_url=database_url, lease_seconds=2)) as parts:
-        await send(parts, "id,tier\n001,gold\n002,tin\n")
+    async with open_services(Settings(data_dir=data_dir, database_url=database_url, lease_seconds=2)) as services:
+        await send(services, "id,tier\n001,gold\n002,tin\n")
         new = definitions.NewDefinition(name="Gold", expression='tier = "gold"', evaluation_methods=["STREAMING"])
-        yield parts, (await definitions.create(parts.database, parts.lake, utc_now, SCOPE, new)).id
+        yield services, (await definitions.create(services.database, services.lake, utc_now, SCOPE, new)).id
 
 
-async def send(parts: Parts, rows: str) -> None:
-    file = parts.settings.data_dir / "rows.csv"
+async def send(services: Services, rows: str) -> None:
+    file = services.settings.data_dir / "rows.csv"
     file.write_text(rows)
-    await ingest_file(parts.database, parts.lake, utc_now, SCOPE, "people", "PROFILE", "id", "crm", None, file, "CSV")
+    await ingest_file(
+        services.database, services.lake, utc_now, SCOPE, "people", "PROFILE", "id", "crm", None, file, "CSV"
+    )
 
 
-async def waiting(parts: Parts) -> int:
-    async with parts.database.session() as session:
+async def waiting(services: Services) -> int:
+    async with services.database.session() as session:
         return len(list(await session.scalars(select(StreamingBatchRow))))
 
 
-async def until_streamed(parts: Parts) -> None:
+async def until_streamed(services: Services) -> None:
     async with asyncio.timeout(PATIENCE):
-        while await waiting(parts):  # noqa: ASYNC110
+        while await waiting(services):  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
-async def state(parts: Parts, id: str) -> tuple[int | None, list[str], int]:
+async def state(services: Services, id: str) -> tuple[int | None, list[str], int]:
     """Total, the statuses in all buckets, and how many turns there have been."""
-    files = MembershipFiles(parts.lake.tenant(SCOPE.tenant))
-    async with parts.database.session() as session:
+    files = MembershipFiles(services.lake.tenant(SCOPE.tenant))
+    async with services.database.session() as session:
         heads = await read_heads(session, SCOPE)
         total = (await session.scalars(select(AudienceRow.total_profiles))).one()
         turn = (await session.scalars(select(StreamingTurnRow.turn))).one()
@@ -190,18 +192,18 @@ async def state(parts: Parts, id: str) -> tuple[int | None, list[str], int]:
 async def test_what_a_killed_worker_was_at_is_done_once_by_the_next(
     database_url: str, tmp_path: Path, patch: str, counted: bool
 ) -> None:
-    async with sandbox(database_url, tmp_path) as (parts, id_):
-        await send(parts, "id,tier\n002,gold\n003,gold\n")
+    async with sandbox(database_url, tmp_path) as (services, id_):
+        await send(services, "id,tier\n002,gold\n003,gold\n")
         with dying_worker(database_url, tmp_path, patch) as process:
             assert await asyncio.to_thread(process.wait, PATIENCE) == -9, (tmp_path / "worker.log").read_text()
-        assert await waiting(parts) == (0 if counted else 1)
-        assert await state(parts, id_) == ((2, ["REALIZED", "REALIZED"], 1) if counted else (None, [], 1))
-        await send(parts, "id,tier\n003,tin\n")
+        assert await waiting(services) == (0 if counted else 1)
+        assert await state(services, id_) == ((2, ["REALIZED", "REALIZED"], 1) if counted else (None, [], 1))
+        await send(services, "id,tier\n003,tin\n")
         stop = asyncio.Event()
-        lane = asyncio.create_task(parts.lane().run(stop))
-        await until_streamed(parts)
+        lane = asyncio.create_task(services.lane().run(stop))
+        await until_streamed(services)
         stop.set()
         await lane
         # Both batches are taken by one turn when the first is still to do: then 003 was never seen as gold.
         expected = (1, ["EXITED", "REALIZED"], 2) if counted else (1, ["REALIZED"], 2)
-        assert await state(parts, id_) == expected
+        assert await state(services, id_) == expected

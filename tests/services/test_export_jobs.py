@@ -30,10 +30,10 @@ from app.services.jobs.export.input import ExportEvents, ExportFilter, ExportSeg
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
+from app.storage.attempts import Attempt
 from app.storage.changes import Changes
 from app.storage.claims import claim_next, hand_back
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 from app.storage.tables.export_jobs import ExportJobRow
 from app.worker.jobs import Worker
 from tests.services.conftest import SCOPE, Define
@@ -73,13 +73,13 @@ async def evaluate(database: Database, lake: Lake, clock: FixedClock) -> None:
     """Runs the segment job that waits."""
     claim = await claim_next(database, clock, owner="test", lease=LEASE, kind="SEGMENT")
     assert claim is not None
-    await run_segment_job(JobRun(database, clock, claim), lake, 1)
+    await run_segment_job(Attempt(database, clock, claim), lake, 1)
 
 
-async def claimed(database: Database, clock: FixedClock) -> JobRun:
+async def claimed(database: Database, clock: FixedClock) -> Attempt:
     claim = await claim_next(database, clock, owner="test", lease=LEASE, kind="EXPORT")
     assert claim is not None
-    return JobRun(database, clock, claim)
+    return Attempt(database, clock, claim)
 
 
 async def export(database: Database, lake: Lake, clock: FixedClock, new: NewExport) -> ExportJobRow:
@@ -484,7 +484,7 @@ class Killed(BaseException):
     """The process is gone: nothing of the code behind it is run."""
 
 
-async def interrupted(run: JobRun, lake: Lake, monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> None:
+async def interrupted(run: Attempt, lake: Lake, monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> None:
     """Runs the export until a function has been called so often; then it ends as if killed."""
     calls = 0
     whole = getattr(export_runs, name)

@@ -22,9 +22,9 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
 from app.services.streaming.turn import run_turn
+from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 from app.storage.streaming import claim_turn
 from tests.services.conftest import SCOPE
 from tests.services.test_export_jobs import ask, export, written
@@ -224,7 +224,7 @@ async def test_a_preview_counts_by_what_others_of_a_person_are_in(world: World) 
         made = await previews.create(world.database, world.lake, world.clock, SCOPE, new)
         claim = await claim_next(world.database, world.clock, owner="test", lease=timedelta(minutes=1), kind="PREVIEW")
         assert claim is not None
-        await run_preview(JobRun(world.database, world.clock, claim), world.lake, 1)
+        await run_preview(Attempt(world.database, world.clock, claim), world.lake, 1)
         async with world.database.session() as session:
             row = (await previews.get_many(session, SCOPE, [made.id]))[made.id]
         assert row.status == "SUCCEEDED"

@@ -28,10 +28,10 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest, Slice
 from app.services.people.profiles import ProfileReader
+from app.storage.attempts import Attempt
 from app.storage.changes import Changes
 from app.storage.claims import LeaseLost, claim_next
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 from app.storage.tables.jobs import JobBucketRow, JobUpdateRow
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from tests.services.conftest import SCOPE, Define
@@ -40,10 +40,10 @@ LEASE = timedelta(seconds=60)
 RULE = MergeRule("default", "TIMESTAMP_ORDERED")
 
 
-async def claim(database: Database, lake: Lake, clock: FixedClock, kind: str = "PREVIEW") -> JobRun:
+async def claim(database: Database, lake: Lake, clock: FixedClock, kind: str = "PREVIEW") -> Attempt:
     found = await claim_next(database, clock, owner="test", lease=LEASE, kind=kind)
     assert found is not None
-    return JobRun(database, clock, found)
+    return Attempt(database, clock, found)
 
 
 async def read(database: Database, lake: Lake, clock: FixedClock) -> None:
@@ -100,7 +100,7 @@ async def test_a_preview_of_everybody_is_exact_and_equal_to_a_job(
 async def test_figures_refine_after_each_bucket_and_the_log_has_them_in_order(
     database: Database, lake: Lake, clock: FixedClock, changes: Changes, many: Uploaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.storage.job_runs.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("app.storage.attempts.PROGRESS_SECONDS", 0.0)
     made = await previews.create(database, lake, clock, SCOPE, NewPreview('city = "Rome"'))
     await read(database, lake, clock)
     states = [row async for row in previews.watch(database, changes, SCOPE, made.id, after=0)]
@@ -272,15 +272,15 @@ async def test_another_worker_goes_on_where_one_died(
 ) -> None:
     made = await previews.create(database, lake, clock, SCOPE, NewPreview('city = "Rome"'))
     first = await claim(database, lake, clock)
-    record, recorded = JobRun.record_bucket, []
+    record, recorded = Attempt.record_bucket, []
 
-    async def record_three(run: JobRun, bucket: int, *rest: Any, **named: Any) -> None:
+    async def record_three(run: Attempt, bucket: int, *rest: Any, **named: Any) -> None:
         if len(recorded) == 3:
             raise _Died
         await record(run, bucket, *rest, **named)
         recorded.append(bucket)
 
-    monkeypatch.setattr(JobRun, "record_bucket", record_three)
+    monkeypatch.setattr(Attempt, "record_bucket", record_three)
     with pytest.raises(_Died):
         await run_preview(first, lake, 1)
     monkeypatch.undo()
@@ -311,7 +311,7 @@ async def test_pages_hold_while_the_list_grows(
     made = await previews.create(database, lake, clock, SCOPE, NewPreview('city = "Rome"'))
     seen: list[Any] = []
     cursor: str | None = None
-    record = JobRun.record_bucket
+    record = Attempt.record_bucket
 
     async def page_on(limit: int) -> bool:
         nonlocal cursor
@@ -320,11 +320,11 @@ async def test_pages_hold_while_the_list_grows(
         cursor = page.cursors[-1] if page.cursors else cursor
         return page.has_next
 
-    async def record_and_page(run: JobRun, *rest: Any, **named: Any) -> None:
+    async def record_and_page(run: Attempt, *rest: Any, **named: Any) -> None:
         await record(run, *rest, **named)
         await page_on(3)
 
-    monkeypatch.setattr(JobRun, "record_bucket", record_and_page)
+    monkeypatch.setattr(Attempt, "record_bucket", record_and_page)
     await read(database, lake, clock)
     while await page_on(7):
         pass

@@ -21,7 +21,7 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.maintenance.retention import Keep, clean
 from app.storage.database import Database
 from app.storage.tables.jobs import JobBucketRow
-from app.worker.maintenance import House
+from app.worker.maintenance import Maintenance
 from tests.services.conftest import SCOPE, Define
 from tests.services.test_segment_jobs import run_next
 from tests.support.jobs import history
@@ -138,7 +138,7 @@ async def test_processes_with_a_worker_keep_house(
     a = (await define("A")).id
     old, new = await ran(database, lake, clock, a), await ran(database, lake, clock, a)
     stop = asyncio.Event()
-    houses = [House(database, lake, clock, AT_ONCE) for _ in range(3)]
+    houses = [Maintenance(database, lake, clock, AT_ONCE) for _ in range(3)]
     keeping = [asyncio.create_task(house.keep(stop, clean_every=0.01)) for house in houses]
     folder = lake.tenant(SCOPE.tenant).membership(old)
     while folder.exists():  # noqa: ASYNC110

@@ -18,10 +18,10 @@ from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
+from app.storage.attempts import Attempt
 from app.storage.changes import Changes
 from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tenancy import within
 from app.worker.jobs import Worker
@@ -35,10 +35,10 @@ async def job_of(database: Database, id_: str) -> Any:
         return (await segment_jobs.get_many(session, SCOPE, [id_]))[id_]
 
 
-async def run_next(database: Database, lake: Lake, clock: FixedClock) -> JobRun:
+async def run_next(database: Database, lake: Lake, clock: FixedClock) -> Attempt:
     claim = await claim_next(database, clock, owner="test", lease=timedelta(seconds=60), kind="SEGMENT")
     assert claim is not None
-    run = JobRun(database, clock, claim)
+    run = Attempt(database, clock, claim)
     await run_segment_job(run, lake, 1)
     return run
 

@@ -12,9 +12,9 @@ from app.engine.store.lake import Lake
 from app.errors import Refusals
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
+from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tenancy import within
 from tests.services.conftest import SCOPE
@@ -30,10 +30,10 @@ def world(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> 
 LEASE = timedelta(days=9)
 
 
-async def claimed(world: World) -> JobRun:
+async def claimed(world: World) -> Attempt:
     claim = await claim_next(world.database, world.clock, owner="test", lease=LEASE, kind="SEGMENT")
     assert claim is not None
-    return JobRun(world.database, world.clock, claim)
+    return Attempt(world.database, world.clock, claim)
 
 
 async def state(world: World, id_: str, lifecycle: str) -> None:
@@ -42,7 +42,7 @@ async def state(world: World, id_: str, lifecycle: str) -> None:
         await session.execute(change.values(lifecycle_state=lifecycle))
 
 
-class _Overtaken(JobRun):
+class _Overtaken(Attempt):
     """Before it ends for the first time, something else happens."""
 
     meanwhile: Any = None
@@ -104,7 +104,7 @@ async def test_a_job_that_began_earlier_does_not_replace_what_a_newer_one_found(
     assert await world.members(gold) == {"CRM:a": ("REALIZED", 16), "CRM:b": ("REALIZED", 16)}
 
 
-async def _again(world: World, run: JobRun) -> JobRun:
+async def _again(world: World, run: Attempt) -> Attempt:
     await run.hand_back()
     return await claimed(world)
 

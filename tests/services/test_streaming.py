@@ -17,9 +17,9 @@ from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment.run import run_segment_job
 from app.services.streaming import turn as streaming
 from app.services.streaming.turn import run_turn
+from app.storage.attempts import Attempt
 from app.storage.changes import audience_topic
 from app.storage.claims import LeaseLost, claim_next
-from app.storage.job_runs import JobRun
 from app.storage.streaming import PAUSES, claim_turn, hand_back, postpone
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.streaming import MembershipPatchRow, StreamingBatchRow
@@ -157,7 +157,7 @@ async def test_a_batch_that_the_job_has_seen_is_not_streamed_again(gateway: Gate
     assert await gateway.nothing_waits()
 
 
-async def _while_it_is_under_way(gateway: Gateway, run: JobRun, rows: list[dict[str, Any]]) -> list[str]:
+async def _while_it_is_under_way(gateway: Gateway, run: Attempt, rows: list[dict[str, Any]]) -> list[str]:
     """Runs the job; between its snapshot and its end a batch lands and is streamed. The statuses just then."""
     found: list[str] = []
     finish = run.finish
@@ -193,7 +193,7 @@ async def test_a_resumed_job_counts_against_what_was_streamed_when_it_began(gate
     claim = await claim_next(gateway.database, gateway.clock, owner="other", lease=LEASE, kind="SEGMENT")
     assert claim is not None
     assert claim.token == 2
-    await run_segment_job(JobRun(gateway.database, gateway.clock, claim), gateway.lake, 1)
+    await run_segment_job(Attempt(gateway.database, gateway.clock, claim), gateway.lake, 1)
     assert await gateway.statuses(gold) == ["EXISTING", "EXISTING"]
     await gateway.stream()
     assert await gateway.statuses(gold) == ["EXISTING", "EXITED"]

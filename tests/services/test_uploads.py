@@ -19,7 +19,7 @@ from app.services.maintenance.retention import Keep
 from app.storage.database import Database
 from app.storage.tables.datasets import BatchRow
 from app.storage.tenancy import within
-from app.worker.maintenance import House
+from app.worker.maintenance import Maintenance
 from tests.services.conftest import SCOPE
 
 
@@ -105,7 +105,7 @@ async def test_processes_with_a_worker_look_after_lost_batches(
     clock.advance(timedelta(seconds=61))
     stop = asyncio.Event()
     keep = Keep(timedelta(days=1), timedelta(days=1), timedelta(days=1))
-    keeping = asyncio.create_task(House(database, lake, clock, keep).keep(stop))
+    keeping = asyncio.create_task(Maintenance(database, lake, clock, keep).keep(stop))
     while (await batches(database))[1][0] == "LOADING":  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     stop.set()

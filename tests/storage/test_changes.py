@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from app.clock import FixedClock
+from app.storage.attempts import Attempt
 from app.storage.changes import (
     QUEUE,
     Changes,
@@ -22,7 +23,6 @@ from app.storage.changes import (
 )
 from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 from tests.support.jobs import ACME, GLOBEX, history, job, queue
 
 
@@ -78,7 +78,7 @@ async def test_updates_read_like_the_job_at_that_time(database: Database, clock:
     clock.advance(timedelta(seconds=1, microseconds=5))
     claim = await claim_next(database, clock, owner="w1", lease=timedelta(seconds=15))
     assert claim is not None
-    await JobRun(database, clock, claim).finish("FAILED", errors=[{"code": "X", "message": "why"}])
+    await Attempt(database, clock, claim).finish("FAILED", errors=[{"code": "X", "message": "why"}])
     async with database.session() as session:
         queued, running, failed = (state.row for state in await read_updates(session, ACME, "j1", 0))
     assert (queued.status, queued.started_at, queued.attempts) == ("QUEUED", None, 0)

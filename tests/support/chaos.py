@@ -32,7 +32,7 @@ from sqlalchemy import select, text, update
 
 from app.clock import utc_now
 from app.engine.members.membership import MembershipFiles
-from app.parts import Parts, open_parts
+from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets.uploads import ingest_file
@@ -77,7 +77,7 @@ def expressions(count: int) -> list[str]:
 class World:
     """A sandbox whose audiences stand as after the first half of the data, and the workers that share it."""
 
-    parts: Parts
+    services: Services
     folder: Path
     worker_url: str
     server: CuttableServer | None = None
@@ -105,7 +105,7 @@ class World:
 
     async def victim(self, choice: random.Random) -> subprocess.Popen[bytes]:
         """A worker, most times the one that is at work."""
-        async with self.parts.database.session() as session:
+        async with self.services.database.session() as session:
             owners = list(await session.scalars(select(SegmentJobRow.lease_owner)))
         pids = {owner.split(":")[1] for owner in owners if owner is not None}
         busy = [worker for worker in self.workers if str(worker.pid) in pids]
@@ -121,19 +121,19 @@ class World:
         file = self.folder / "touch.csv"
         rows = [f"{customer},{self.rounds}" for customer in self.customers[self.rounds % 7 :: 97]]
         file.write_text("\n".join(["customer_id,round", *rows]))
-        database, lake = self.parts.database, self.parts.lake
+        database, lake = self.services.database, self.services.lake
         await ingest_file(
             database, lake, utc_now, SCOPE, "people", "PROFILE", "customer_id", "customer", None, file, "CSV"
         )
 
     async def start_job(self) -> str:
         """A job over all definitions, that starts where the undisturbed one did."""
-        async with self.parts.database.write() as session:
+        async with self.services.database.write() as session:
             await session.execute(update(AudienceRow).values(membership_run_id=self.heads))
-        return (await segment_jobs.create(self.parts.database, utc_now, SCOPE, all_definitions=True)).id
+        return (await segment_jobs.create(self.services.database, utc_now, SCOPE, all_definitions=True)).id
 
     async def job(self, id: str) -> Any:
-        async with self.parts.database.session() as session:
+        async with self.services.database.session() as session:
             return (await segment_jobs.get_many(session, SCOPE, [id]))[id]
 
     async def ended(self, id: str, seconds: float = PATIENCE_SECONDS) -> Any:
@@ -154,9 +154,9 @@ class World:
         return job
 
     async def result(self, job_id: str) -> Result:
-        files = MembershipFiles(self.parts.lake.tenant(SCOPE.tenant))
+        files = MembershipFiles(self.services.lake.tenant(SCOPE.tenant))
         columns: Any = SegmentJobDefinitionRow
-        async with self.parts.database.session() as session:
+        async with self.services.database.session() as session:
             names = dict(list(await session.execute(select(AudienceRow.id, AudienceRow.name))))  # type: ignore[call-overload]
             rows = list(await session.scalars(select(columns).where(columns.job_id == job_id)))
             buckets = list(await session.scalars(select(JobBucketRow).where(JobBucketRow.job_id == job_id)))  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ class World:
 
     async def log_problem(self, job_id: str) -> str | None:
         """What is wrong with the update log, which is to be without gaps and to go forward only."""
-        async with self.parts.database.session() as session:
+        async with self.services.database.session() as session:
             states = [state.row for state in await read_updates(session, SCOPE.tenant, job_id, 0)]
         if [state.sequence for state in states] != list(range(1, len(states) + 1)):
             return "the update log has gaps"
@@ -195,8 +195,8 @@ async def world(database_url: str, folder: Path, definitions_count: int) -> Asyn
             server = await stack.enter_async_context(CuttableServer.open(database_url))
             worker_url = server.url(urlsplit(database_url).path.lstrip("/"))
         settings = Settings(data_dir=folder, database_url=database_url)
-        parts = await stack.enter_async_context(open_parts(settings))
-        made = World(parts, folder, worker_url, server)
+        services = await stack.enter_async_context(open_services(settings))
+        made = World(services, folder, worker_url, server)
         header, *lines = PURCHASES.read_text().splitlines()
         made.customers = sorted({line.split(",")[header.split(",").index("customer_id")] for line in lines})
         try:
@@ -204,8 +204,8 @@ async def world(database_url: str, folder: Path, definitions_count: int) -> Asyn
             await _load(made, header, lines[::2])
             for at, expression in enumerate(expressions(definitions_count)):
                 new = definitions.NewDefinition(name=f"{at:03d}", expression=expression)
-                await definitions.create(parts.database, parts.lake, utc_now, SCOPE, new)
-            first = await segment_jobs.create(parts.database, utc_now, SCOPE, all_definitions=True)
+                await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
+            first = await segment_jobs.create(services.database, utc_now, SCOPE, all_definitions=True)
             _expect(await made.ended(first.id))
             made.heads = first.id
             await _load(made, header, lines[1::2])
@@ -226,7 +226,7 @@ async def _load(made: World, header: str, lines: list[str]) -> None:
     file = made.folder / "half.csv"
     file.write_text("\n".join([header, *lines]))
     await ingest_file(
-        made.parts.database, made.parts.lake, utc_now, SCOPE,
+        made.services.database, made.services.lake, utc_now, SCOPE,
         "purchases", "EVENT", "customer_id", "customer", "date", file, "CSV",
     )  # fmt: skip
 
@@ -282,7 +282,7 @@ async def terminate(made: World, choice: random.Random) -> str:
 
 async def cut(made: World, _choice: random.Random) -> str:
     """PostgreSQL ends every connection of the workers."""
-    async with made.parts.database.write() as session:
+    async with made.services.database.write() as session:
         await session.execute(
             text(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
@@ -303,7 +303,7 @@ async def lock(made: World, choice: random.Random) -> str:
     """On SQLite, a writer that does not end for a while."""
     seconds = choice.uniform(0.5, 4.0)
     connection = sqlite3.connect(
-        made.parts.database.location, timeout=30, isolation_level=None, check_same_thread=False
+        made.services.database.location, timeout=30, isolation_level=None, check_same_thread=False
     )
     try:
         await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
@@ -336,7 +336,7 @@ class Outcome:
 async def play(made: World, choice: random.Random) -> Outcome:
     """One round: a job, one to three disturbances at random moments, and a look at what came of it."""
     await made.touch()
-    kinds = DISTURBANCES[made.parts.database.dialect]
+    kinds = DISTURBANCES[made.services.database.dialect]
     plan = [(choice.choice(kinds), random.Random(choice.random())) for _ in range(choice.randint(1, 3))]
     id_, began = await made.start_job(), time.monotonic()
 
@@ -383,7 +383,7 @@ async def rounds(url: str, folder: Path, count: int, seed: int, definitions_coun
     """The same on an empty database and in an empty folder: how often what was done, and what came of it."""
     outcomes: Counter[str] = Counter()
     async with world(url, folder, definitions_count) as made:
-        say(f"{made.parts.database.dialect}: an undisturbed job takes {made.seconds:.1f} s")
+        say(f"{made.services.database.dialect}: an undisturbed job takes {made.seconds:.1f} s")
         for number in range(1, count + 1):
             outcome = await play(made, random.Random(f"{seed}/{number}"))
             say(f"  round {number}: {outcome.story}: {'equal' if outcome.problem is None else outcome.problem}")

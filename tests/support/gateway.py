@@ -20,9 +20,9 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.people.profiles import ProfileReader
 from app.services.streaming.turn import run_turn
+from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 from app.storage.streaming import Turn, claim_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionRow
@@ -86,11 +86,11 @@ class Gateway:
     async def nothing_waits(self) -> bool:
         return await claim_turn(self.database, self.clock, owner="test", lease=LEASE) is None
 
-    async def start_job(self, *ids: str) -> JobRun:
+    async def start_job(self, *ids: str) -> Attempt:
         await segment_jobs.create(self.database, self.clock, SCOPE, list(ids) or None, all_definitions=not ids)
         claim = await claim_next(self.database, self.clock, owner="test", lease=LEASE, kind="SEGMENT")
         assert claim is not None
-        return JobRun(self.database, self.clock, claim)
+        return Attempt(self.database, self.clock, claim)
 
     async def job(self, *ids: str) -> None:
         run = await self.start_job(*ids)

@@ -17,15 +17,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import FixedClock, utc_now
 from app.engine.store.lake import Lake
 from app.errors import DatabaseAway, ErrorCode, Refusal, Refusals
+from app.storage.attempts import Attempt
 from app.storage.changes import Changes, job_topic
 from app.storage.claims import request_cancel
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 from app.worker.handlers import Tools
 from app.worker.jobs import Worker
 from tests.support.jobs import ACME, history, job, queue, queue_export
 
-Do = Callable[[JobRun], Awaitable[None]]
+Do = Callable[[Attempt], Awaitable[None]]
 Working = Callable[..., AbstractAsyncContextManager[asyncio.Event]]
 
 NEVER = 3000.0
@@ -38,7 +38,7 @@ def working(database: Database, changes: Changes, clock: FixedClock, tmp_path: P
 
     @asynccontextmanager
     async def run(do: Do, **options: Any) -> AsyncIterator[asyncio.Event]:
-        async def handle(run: JobRun, _tools: Tools) -> None:
+        async def handle(run: Attempt, _tools: Tools) -> None:
             await do(run)
 
         settings = {"lease_seconds": NEVER, "clock": clock, **options}
@@ -66,7 +66,7 @@ async def status(database: Database, changes: Changes, id: str, *wanted: str) ->
     return await reached(database, changes, id, lambda row: row.status in wanted)
 
 
-async def succeed(run: JobRun) -> None:
+async def succeed(run: Attempt) -> None:
     await run.finish("SUCCEEDED")
 
 
@@ -76,7 +76,7 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def wait_for_interruption(run: JobRun) -> None:
+async def wait_for_interruption(run: Attempt) -> None:
     await until(run.interrupted)
 
 
@@ -93,11 +93,11 @@ async def test_long_jobs_of_one_kind_hold_up_none_of_another(
 ) -> None:
     done: list[str] = []
 
-    async def long(run: JobRun, _tools: Tools) -> None:
+    async def long(run: Attempt, _tools: Tools) -> None:
         await until(lambda: "e2" in done)
         await run.finish("SUCCEEDED")
 
-    async def short(run: JobRun, _tools: Tools) -> None:
+    async def short(run: Attempt, _tools: Tools) -> None:
         await run.finish("SUCCEEDED")
         done.append(run.job.id)
 
@@ -130,7 +130,7 @@ async def test_no_more_jobs_run_side_by_side_than_allowed_and_all_are_done(
     names = [f"j{number}" for number in range(6)]
     running = most = 0
 
-    async def do(run: JobRun) -> None:
+    async def do(run: Attempt) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -151,7 +151,7 @@ async def test_no_more_jobs_run_side_by_side_than_allowed_and_all_are_done(
 async def test_an_unexpected_error_fails_the_job_with_a_number_that_the_log_has(
     database: Database, changes: Changes, clock: FixedClock, working: Working, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def do(_run: JobRun) -> None:
+    async def do(_run: Attempt) -> None:
         raise FileNotFoundError("/secret/place")
 
     await queue(database, clock(), "j1")
@@ -170,7 +170,7 @@ async def test_an_unexpected_error_fails_the_job_with_a_number_that_the_log_has(
 async def test_a_refusal_fails_the_job_with_its_own_words(
     database: Database, changes: Changes, clock: FixedClock, working: Working, several: bool
 ) -> None:
-    async def do(_run: JobRun) -> None:
+    async def do(_run: Attempt) -> None:
         refusal = Refusal(ErrorCode.NOT_FOUND, "there is no such dataset")
         raise Refusals([refusal, refusal]) if several else refusal
 
@@ -183,7 +183,7 @@ async def test_a_refusal_fails_the_job_with_its_own_words(
 async def test_a_handler_that_returns_without_a_result_fails_the_job(
     database: Database, changes: Changes, clock: FixedClock, working: Working
 ) -> None:
-    async def do(_run: JobRun) -> None:
+    async def do(_run: Attempt) -> None:
         return
 
     await queue(database, clock(), "j1")
@@ -211,11 +211,11 @@ async def test_a_running_job_is_cancelled(
 async def test_a_stopping_worker_hands_its_job_back_for_another_to_finish(
     database: Database, changes: Changes, clock: FixedClock, working: Working
 ) -> None:
-    async def record_and_wait(run: JobRun) -> None:
+    async def record_and_wait(run: Attempt) -> None:
         await run.record_bucket(0, "zero", 1, {})
         await wait_for_interruption(run)
 
-    async def resume(run: JobRun) -> None:
+    async def resume(run: Attempt) -> None:
         assert list(await run.done_buckets()) == [0]
         await run.finish("SUCCEEDED")
 
@@ -235,7 +235,7 @@ async def test_a_job_that_does_not_stop_in_time_is_handed_back_without_its_bucke
 ) -> None:
     ended: list[type[BaseException]] = []
 
-    async def do(_run: JobRun) -> None:
+    async def do(_run: Attempt) -> None:
         try:
             await asyncio.Event().wait()
         except BaseException as error:
@@ -258,7 +258,7 @@ async def test_the_lease_is_renewed_while_a_thread_is_busy(
 ) -> None:
     release = asyncio.Event()
 
-    async def do(run: JobRun) -> None:
+    async def do(run: Attempt) -> None:
         await release.wait()
         await run.finish("SUCCEEDED")
 
@@ -275,7 +275,7 @@ async def test_the_lease_is_renewed_while_a_thread_is_busy(
 async def test_progress_is_written_while_a_thread_is_busy(
     database: Database, changes: Changes, clock: FixedClock, working: Working
 ) -> None:
-    async def do(run: JobRun) -> None:
+    async def do(run: Attempt) -> None:
         await asyncio.to_thread(run.progress, "EVALUATING", 0.25, 5, 20)
         await wait_for_interruption(run)
 
@@ -290,7 +290,7 @@ async def test_an_overtaken_worker_stops_and_changes_nothing(
 ) -> None:
     interrupted = asyncio.Event()
 
-    async def do(run: JobRun) -> None:
+    async def do(run: Attempt) -> None:
         await wait_for_interruption(run)
         assert (run.stopping(), run.cancelled()) == (True, False)
         interrupted.set()
@@ -338,7 +338,7 @@ async def test_a_worker_outlives_a_database_that_is_away(
 async def test_a_job_cut_off_from_the_database_is_begun_again_and_not_failed(
     database: Database, changes: Changes, clock: FixedClock, working: Working
 ) -> None:
-    async def do(run: JobRun) -> None:
+    async def do(run: Attempt) -> None:
         if run.token == 1:
             raise DatabaseAway("PostgreSQL does not answer")
         await run.finish("SUCCEEDED")
@@ -358,7 +358,7 @@ from app.clock import utc_now
 from app.engine.store.lake import Lake
 from app.storage.changes import Changes
 from app.storage.database import Database
-from app.storage.job_runs import LeaseLost
+from app.storage.attempts import LeaseLost
 from app.worker.jobs import Worker
 
 async def handle(run, tools):
@@ -387,7 +387,7 @@ asyncio.run(main())
 async def test_a_job_whose_process_dies_or_freezes_is_finished_once_by_another(
     database: Database, database_url: str, changes: Changes, working: Working, tmp_path: Path, fate: signal.Signals
 ) -> None:
-    async def finish(run: JobRun) -> None:
+    async def finish(run: Attempt) -> None:
         done = await run.done_buckets()
         for bucket in range(4):
             if bucket not in done:

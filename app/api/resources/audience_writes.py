@@ -224,7 +224,7 @@ class AudiencePayload:
         warnings: list[PqlDiagnostic] = []
         if (view := await context.loaders.definition.load(row.id)) is not None:
             found = await definitions.duplicates(
-                context.parts.database, context.scope, view.expression, view.canonical, but=row.id
+                context.services.database, context.scope, view.expression, view.canonical, but=row.id
             )
             warnings = [PqlDiagnostic.of(each) for each in found]
         return cls(audience=Audience.of(row), warnings=warnings, errors=errors)
@@ -250,11 +250,11 @@ MetricsArgument = Annotated[
 class AudienceMutations:
     @mutation(description="Makes an audience: a computed one with its definition, or an external one.")
     async def create_audience(self, info: Info, input: NewAudienceArgument) -> AudiencePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def create() -> AudienceRow:
             return await audience_writes.create(
-                parts.database, parts.lake, parts.clock, scope, input.type.value, input.as_fields()
+                services.database, services.lake, services.clock, scope, input.type.value, input.as_fields()
             )
 
         row, errors = await attempt(info, create, "input")
@@ -262,12 +262,12 @@ class AudienceMutations:
 
     @mutation(description="Changes an audience; jobs that run already keep the old one.")
     async def update_audience(self, info: Info, input: UpdateArgument) -> AudiencePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def update() -> AudienceRow:
             raw = need_id("Audience", input.id, "id")
             return await audience_writes.update(
-                parts.database, parts.lake, parts.clock, scope, raw, given(input.etag), input.as_fields()
+                services.database, services.lake, services.clock, scope, raw, given(input.etag), input.as_fields()
             )
 
         row, errors = await attempt(info, update, "input")
@@ -275,12 +275,19 @@ class AudienceMutations:
 
     @mutation(description="Overwrites an audience: what is not given returns to its default.")
     async def replace_audience(self, info: Info, input: ReplaceArgument) -> AudiencePayload:
-        parts, scope, new = info.context.parts, info.context.scope, input.audience
+        services, scope, new = info.context.services, info.context.scope, input.audience
 
         async def replace() -> AudienceRow:
             raw = need_id("Audience", input.id, "id")
             return await audience_writes.replace(
-                parts.database, parts.lake, parts.clock, scope, raw, given(input.etag), new.type.value, new.as_fields()
+                services.database,
+                services.lake,
+                services.clock,
+                scope,
+                raw,
+                given(input.etag),
+                new.type.value,
+                new.as_fields(),
             )
 
         row, errors = await attempt(info, replace, "input", names=_INSIDE)
@@ -288,11 +295,11 @@ class AudienceMutations:
 
     @mutation(description="Deletes an audience, and its definition if it is computed; refused while others rely on it.")
     async def delete_audience(self, info: Info, input: DeleteArgument) -> DeletePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def delete() -> strawberry.ID:
             raw = need_id("Audience", input.id, "id")
-            raw = await audience_writes.delete(parts.database, parts.clock, scope, raw, given(input.etag))
+            raw = await audience_writes.delete(services.database, services.clock, scope, raw, given(input.etag))
             return global_id("Audience", raw)
 
         deleted, errors = await attempt(info, delete, "input")
@@ -303,7 +310,7 @@ class AudienceMutations:
         "when one of them is refused. The next job or upload counts anew; etags stay as they are."
     )
     async def update_audience_metrics(self, info: Info, input: MetricsArgument) -> AudienceMetricsPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def write() -> list[AudienceRow]:
             items = [
@@ -314,7 +321,7 @@ class AudienceMutations:
                 )
                 for at, item in enumerate(input)
             ]
-            return await audience_writes.write_metrics(parts.database, parts.clock, scope, items)
+            return await audience_writes.write_metrics(services.database, services.clock, scope, items)
 
         rows, errors = await attempt(info, write, "input")
         return AudienceMetricsPayload(audiences=[Audience.of(row) for row in rows or []], errors=errors)

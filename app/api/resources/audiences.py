@@ -158,7 +158,7 @@ class Audience(Node):
 
     @resolver(description="How many people are in it; null before the first count.")
     def metrics(self, info: Info) -> AudienceMetrics | None:
-        if self.counted is None or self.expires_at is None or self.expires_at > info.context.parts.clock():
+        if self.counted is None or self.expires_at is None or self.expires_at > info.context.services.clock():
             return self.counted
         return AudienceMetrics(total_profiles=BigInt(0), by_namespace=[], updated_at=self.expires_at, job_id=None)
 
@@ -408,8 +408,8 @@ class AudienceSubscriptions:
         "finished job, an upload, a streaming batch, expiry); completes only when it is deleted."
     )
     async def audience_updated(self, info: Info, id: AudienceId) -> AsyncGenerator[Audience, None]:
-        parts, raw = info.context.parts, need_id("Audience", id, "id")
-        states = audiences.watch(parts.database, parts.changes, parts.clock, info.context.scope, raw)
+        services, raw = info.context.services, need_id("Audience", id, "id")
+        states = audiences.watch(services.database, services.changes, services.clock, info.context.scope, raw)
         async with aclosing(states):
             async for row in states:
                 yield Audience.of(row)

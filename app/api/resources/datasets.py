@@ -219,10 +219,10 @@ class DatasetQueries:
 class DatasetMutations:
     @mutation(description="Makes an empty dataset.")
     async def create_dataset(self, info: Info, input: NewDatasetArgument) -> DatasetPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
             info,
-            lambda: datasets.create(parts.database, parts.clock, scope, input.as_new()),
+            lambda: datasets.create(services.database, services.clock, scope, input.as_new()),
             "input",
             names=_IDENTITY,
         )
@@ -233,11 +233,11 @@ class DatasetMutations:
         "more. Refused while others rely on it, and while a batch is being loaded."
     )
     async def delete_dataset(self, info: Info, input: DeleteArgument) -> DeletePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def delete() -> strawberry.ID:
             raw = need_id("Dataset", input.id, "id")
-            await datasets.delete(parts.database, parts.clock, scope, raw, given(input.etag))
+            await datasets.delete(services.database, services.clock, scope, raw, given(input.etag))
             return global_id("Dataset", raw)
 
         deleted, errors = await attempt(info, delete, "input")
@@ -248,16 +248,16 @@ class DatasetMutations:
         "and the first 20 reported."
     )
     async def upload_batch(self, info: Info, input: BatchArgument) -> BatchPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
         rejected: list[RejectedRow] = []
 
         async def load() -> Any:
             raw = need_id("Dataset", input.dataset_id, "dataset_id")
             try:
                 return await uploads.upload_batch(
-                    parts.database,
-                    parts.lake,
-                    parts.clock,
+                    services.database,
+                    services.lake,
+                    services.clock,
                     scope,
                     raw,
                     input.file,

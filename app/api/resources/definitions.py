@@ -338,7 +338,7 @@ class SegmentDefinitionPayload:
         if row is None:
             return cls(definition=None, warnings=[], errors=errors)
         found = await definitions.duplicates(
-            context.parts.database, context.scope, row.expression, row.canonical, but=row.id
+            context.services.database, context.scope, row.expression, row.canonical, but=row.id
         )
         return cls(
             definition=SegmentDefinition.of(row), warnings=[PqlDiagnostic.of(each) for each in found], errors=errors
@@ -383,23 +383,23 @@ class DefinitionQueries:
 class DefinitionMutations:
     @mutation(description="Makes a segment definition, and the audience that it computes.")
     async def create_segment_definition(self, info: Info, input: CreateArgument) -> SegmentDefinitionPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
             info,
-            lambda: definitions.create(parts.database, parts.lake, parts.clock, scope, input.as_new()),
+            lambda: definitions.create(services.database, services.lake, services.clock, scope, input.as_new()),
             "input",
         )
         return await SegmentDefinitionPayload.of(info.context, row, errors)
 
     @mutation(description="Changes a segment definition; jobs that run already keep the old one.")
     async def update_segment_definition(self, info: Info, input: UpdateArgument) -> SegmentDefinitionPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
             info,
             lambda: definitions.update(
-                parts.database,
-                parts.lake,
-                parts.clock,
+                services.database,
+                services.lake,
+                services.clock,
                 scope,
                 need_id("SegmentDefinition", input.id, "id"),
                 given(input.etag),
@@ -411,11 +411,11 @@ class DefinitionMutations:
 
     @mutation(description="Deletes a segment definition and its audience; refused while others refer to it.")
     async def delete_segment_definition(self, info: Info, input: DeleteArgument) -> DeletePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def delete() -> strawberry.ID:
             raw = need_id("SegmentDefinition", input.id, "id")
-            await definitions.delete(parts.database, parts.clock, scope, raw, given(input.etag))
+            await definitions.delete(services.database, services.clock, scope, raw, given(input.etag))
             return global_id("SegmentDefinition", raw)
 
         deleted, errors = await attempt(info, delete, "input")

@@ -324,11 +324,13 @@ class ExportJobQueries:
 class ExportJobMutations:
     @mutation(description="Writes people to a dataset: all of what was asked for, or nothing.")
     async def create_export_job(self, info: Info, input: CreateArgument) -> ExportJobPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def create() -> ExportJobRow:
             key = given(input.idempotency_key)
-            return await export_jobs.create(parts.database, parts.lake, parts.clock, scope, input.as_new(), key)
+            return await export_jobs.create(
+                services.database, services.lake, services.clock, scope, input.as_new(), key
+            )
 
         row, errors = await attempt(info, create, "input")
         return ExportJobPayload(job=None if row is None else ExportJob.of(row), errors=errors)
@@ -338,10 +340,10 @@ class ExportJobMutations:
         "One that has stopped or is about to is returned as it is."
     )
     async def cancel_export_job(self, info: Info, id: JobId) -> ExportJobPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def cancel() -> ExportJobRow:
-            return await export_jobs.cancel(parts.database, parts.clock, scope, need_id("ExportJob", id, "id"))
+            return await export_jobs.cancel(services.database, services.clock, scope, need_id("ExportJob", id, "id"))
 
         row, errors = await attempt(info, cancel)
         return ExportJobPayload(job=None if row is None else ExportJob.of(row), errors=errors)
@@ -356,8 +358,10 @@ class ExportJobSubscriptions:
     async def export_job_updated(
         self, info: Info, id: JobId, after: AfterArgument = strawberry.UNSET
     ) -> AsyncGenerator[ExportJob, None]:
-        parts, raw = info.context.parts, need_id("ExportJob", id, "id")
-        states = jobs.watch(parts.database, parts.changes, info.context.scope, export_jobs.KIND, raw, given(after))
+        services, raw = info.context.services, need_id("ExportJob", id, "id")
+        states = jobs.watch(
+            services.database, services.changes, info.context.scope, export_jobs.KIND, raw, given(after)
+        )
         async with aclosing(states):
             async for row in states:
                 yield ExportJob.of(row)

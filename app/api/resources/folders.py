@@ -142,30 +142,30 @@ class FolderQueries:
 class FolderMutations:
     @mutation(description="Makes a folder.")
     async def create_folder(self, info: Info, input: CreateArgument) -> FolderPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
-            info, lambda: folders.create(parts.database, parts.clock, scope, input.as_new()), "input"
+            info, lambda: folders.create(services.database, services.clock, scope, input.as_new()), "input"
         )
         return FolderPayload(folder=None if row is None else Folder.of(row), errors=errors)
 
     @mutation(description="Renames a folder, or moves it with all that it holds.")
     async def update_folder(self, info: Info, input: UpdateArgument) -> FolderPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def update() -> FolderRow:
             raw, changes = need_id("Folder", input.id, "id"), input.as_changes()
-            return await folders.update(parts.database, parts.clock, scope, raw, given(input.etag), changes)
+            return await folders.update(services.database, services.clock, scope, raw, given(input.etag), changes)
 
         row, errors = await attempt(info, update, "input")
         return FolderPayload(folder=None if row is None else Folder.of(row), errors=errors)
 
     @mutation(description="Deletes a folder; refused while something is in it.")
     async def delete_folder(self, info: Info, input: DeleteArgument) -> DeletePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def delete() -> strawberry.ID:
             raw = need_id("Folder", input.id, "id")
-            await folders.delete(parts.database, scope, raw, given(input.etag))
+            await folders.delete(services.database, scope, raw, given(input.etag))
             return global_id("Folder", raw)
 
         deleted, errors = await attempt(info, delete, "input")

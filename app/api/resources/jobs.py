@@ -263,8 +263,8 @@ class JobQueries:
 class JobSubscriptions:
     @subscription(description="Every job of the sandbox, of each kind, as it changes; does not complete.")
     async def jobs_updated(self, info: Info, status: StatusArgument = strawberry.UNSET) -> AsyncGenerator[Job, None]:
-        parts = info.context.parts
-        states = jobs.watch_all(parts.database, parts.changes, info.context.scope, names(status))
+        services = info.context.services
+        states = jobs.watch_all(services.database, services.changes, info.context.scope, names(status))
         async with aclosing(states):
             async for state in states:
                 yield any_job(state)

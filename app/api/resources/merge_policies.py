@@ -166,32 +166,34 @@ UpdateArgument = Annotated[UpdateMergePolicyInput, strawberry.argument(descripti
 class MergePolicyMutations:
     @mutation(description="Makes a merge policy.")
     async def create_merge_policy(self, info: Info, input: CreateArgument) -> MergePolicyPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def create() -> MergePolicyRow:
-            return await merge_policies.create(parts.database, parts.clock, scope, input.as_new())
+            return await merge_policies.create(services.database, services.clock, scope, input.as_new())
 
         row, errors = await attempt(info, create, "input", names=_INPUT)
         return MergePolicyPayload(merge_policy=None if row is None else MergePolicy.of(row), errors=errors)
 
     @mutation(description="Changes a merge policy; memberships follow with the next evaluation.")
     async def update_merge_policy(self, info: Info, input: UpdateArgument) -> MergePolicyPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def update() -> MergePolicyRow:
             raw, changes = need_id("MergePolicy", input.id, "id"), input.as_changes()
-            return await merge_policies.update(parts.database, parts.clock, scope, raw, given(input.etag), changes)
+            return await merge_policies.update(
+                services.database, services.clock, scope, raw, given(input.etag), changes
+            )
 
         row, errors = await attempt(info, update, "input", names=_INPUT)
         return MergePolicyPayload(merge_policy=None if row is None else MergePolicy.of(row), errors=errors)
 
     @mutation(description="Deletes a merge policy; refused for the default one, and while audiences use it.")
     async def delete_merge_policy(self, info: Info, input: DeleteArgument) -> DeletePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def delete() -> strawberry.ID:
             raw = need_id("MergePolicy", input.id, "id")
-            await merge_policies.delete(parts.database, scope, raw, given(input.etag))
+            await merge_policies.delete(services.database, scope, raw, given(input.etag))
             return global_id("MergePolicy", raw)
 
         deleted, errors = await attempt(info, delete, "input")

@@ -138,11 +138,11 @@ class PqlService:
     async def check(
         self, info: Info, expression: ExpressionArgument, format: FormatArgument = ExpressionFormat.PQL_TEXT
     ) -> PqlCheck:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
         try:
             return PqlCheck.of(
                 await definitions.check_expression(
-                    parts.database, parts.lake, scope, expression, service_format(format)
+                    services.database, services.lake, scope, expression, service_format(format)
                 )
             )
         except ExpressionRefused as refusal:
@@ -161,12 +161,12 @@ class PqlService:
     async def complete(
         self, info: Info, expression: ExpressionArgument, offset: OffsetArgument, first: CompletionsArgument = 20
     ) -> list[PqlCompletion]:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
         count = 20 if first is None else first
         if not 0 <= count <= MOST_COMPLETIONS or offset < 0:
             message = f"`first` is from 0 to {MOST_COMPLETIONS} and `offset` from 0, not {count} and {offset}"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("first" if offset >= 0 else "offset",))
-        found = await expressions.completions(parts.database, parts.lake, scope, expression, offset, count)
+        found = await expressions.completions(services.database, services.lake, scope, expression, offset, count)
         return [PqlCompletion.of(each) for each in found]
 
     @resolver(description="All functions of the language.")

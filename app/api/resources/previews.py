@@ -125,7 +125,7 @@ class Preview(Node):
     )
     async def profiles(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
         operation = info.context
-        lake, scope, loaders = operation.parts.lake, operation.scope, operation.loaders
+        lake, scope, loaders = operation.services.lake, operation.scope, operation.loaders
         people = loaders.by_rule(previews.rule_of(self.row))
 
         async def load() -> Slice[tuple[Who, Person]]:
@@ -227,7 +227,7 @@ class PreviewQueries:
 class PreviewMutations:
     @mutation(description="Tries an expression on a sample of the people as they are now.")
     async def create_preview(self, info: Info, input: CreateArgument) -> PreviewPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def create() -> PreviewRow:
             new = previews.NewPreview(
@@ -237,17 +237,17 @@ class PreviewMutations:
                 graph_type=one_name(input.graph_type) or "NONE",
                 exclude_opt_out=given(input.exclude_opt_out) is not False,
             )
-            return await previews.create(parts.database, parts.lake, parts.clock, scope, new)
+            return await previews.create(services.database, services.lake, services.clock, scope, new)
 
         row, errors = await attempt(info, create, "input")
         return PreviewPayload(preview=None if row is None else Preview.of(row), errors=errors)
 
     @mutation(description="Ends a preview at once; a cancelled one is returned as it is.")
     async def cancel_preview(self, info: Info, id: PreviewId) -> PreviewPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def cancel() -> PreviewRow:
-            return await previews.cancel(parts.database, parts.clock, scope, need_id("Preview", id, "id"))
+            return await previews.cancel(services.database, services.clock, scope, need_id("Preview", id, "id"))
 
         row, errors = await attempt(info, cancel)
         return PreviewPayload(preview=None if row is None else Preview.of(row), errors=errors)
@@ -262,8 +262,8 @@ class PreviewSubscriptions:
     async def estimate_updated(
         self, info: Info, id: EstimateId, after: AfterArgument = strawberry.UNSET
     ) -> AsyncGenerator[Estimate, None]:
-        parts, raw = info.context.parts, need_id(_either(id), id, "id")
-        states = previews.watch(parts.database, parts.changes, info.context.scope, raw, given(after))
+        services, raw = info.context.services, need_id(_either(id), id, "id")
+        states = previews.watch(services.database, services.changes, info.context.scope, raw, given(after))
         async with aclosing(states):
             async for row in states:
                 yield Estimate.of(row)

@@ -119,7 +119,7 @@ class Schedule(Node):
         if not 1 <= number <= MOST_TIMES:
             message = f"`first` is {number}, and from 1 to {MOST_TIMES} times are given"
             raise Refusal(ErrorCode.INVALID_INPUT if number < 1 else ErrorCode.LIMIT_EXCEEDED, message, ("first",))
-        return list(islice(quartz.parse(self.cron_expression).fires(info.context.parts.clock()), number))
+        return list(islice(quartz.parse(self.cron_expression).fires(info.context.services.clock()), number))
 
     @connection(
         description="The audiences that it is for, by name. What these are made of is evaluated first, "
@@ -375,31 +375,31 @@ AudienceIds = Annotated[
 class ScheduleMutations:
     @mutation(description="Makes a schedule.")
     async def create_schedule(self, info: Info, input: CreateArgument) -> SchedulePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def create() -> ScheduleRow:
-            return await schedules.create(parts.database, parts.lake, parts.clock, scope, input.as_new())
+            return await schedules.create(services.database, services.lake, services.clock, scope, input.as_new())
 
         return SchedulePayload.of(*await attempt(info, create, "input"))
 
     @mutation(description="Changes a schedule; jobs that it has started go on as they are.")
     async def update_schedule(self, info: Info, input: UpdateArgument) -> SchedulePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def update() -> ScheduleRow:
             raw, changes = need_id("Schedule", input.id, "id"), input.as_changes()
             etag = given(input.etag)
-            return await schedules.update(parts.database, parts.lake, parts.clock, scope, raw, etag, changes)
+            return await schedules.update(services.database, services.lake, services.clock, scope, raw, etag, changes)
 
         return SchedulePayload.of(*await attempt(info, update, "input"))
 
     @mutation(description="Deletes a schedule; the jobs that it started stay, and go on.")
     async def delete_schedule(self, info: Info, input: DeleteArgument) -> DeletePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def delete() -> strawberry.ID:
             raw = need_id("Schedule", input.id, "id")
-            await schedules.delete(parts.database, scope, raw, given(input.etag))
+            await schedules.delete(services.database, scope, raw, given(input.etag))
             return global_id("Schedule", raw)
 
         deleted, errors = await attempt(info, delete, "input")
@@ -407,29 +407,29 @@ class ScheduleMutations:
 
     @mutation(description="Adds audiences to a schedule; those that it has already stay.")
     async def add_schedule_audiences(self, info: Info, id: ScheduleId, audience_ids: AudienceIds) -> SchedulePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def add() -> ScheduleRow:
             raw, ids = need_id("Schedule", id, "id"), many_ids("Audience", audience_ids, "audience_ids") or ()
-            return await schedules.add_audiences(parts.database, parts.clock, scope, raw, ids)
+            return await schedules.add_audiences(services.database, services.clock, scope, raw, ids)
 
         return SchedulePayload.of(*await attempt(info, add))
 
     @mutation(description="Takes audiences out of a schedule, which must keep one.")
     async def remove_schedule_audiences(self, info: Info, id: ScheduleId, audience_ids: AudienceIds) -> SchedulePayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def remove() -> ScheduleRow:
             raw, ids = need_id("Schedule", id, "id"), many_ids("Audience", audience_ids, "audience_ids") or ()
-            return await schedules.remove_audiences(parts.database, parts.clock, scope, raw, ids)
+            return await schedules.remove_audiences(services.database, services.clock, scope, raw, ids)
 
         return SchedulePayload.of(*await attempt(info, remove))
 
     @mutation(description="Starts a run now, besides the times of the schedule and whatever its state.")
     async def trigger_schedule(self, info: Info, id: ScheduleId) -> JobPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
         state, errors = await attempt(
             info,
-            lambda: schedule_runs.trigger(parts.database, parts.clock, scope, need_id("Schedule", id, "id")),
+            lambda: schedule_runs.trigger(services.database, services.clock, scope, need_id("Schedule", id, "id")),
         )
         return JobPayload(job=None if state is None else any_job(state), errors=errors)

@@ -158,7 +158,7 @@ class SearchQueries:
         try:
             found = await operation.read(
                 lambda session: search.find(
-                    operation.parts.search, session, operation.scope, term, page, given(namespace), inside
+                    operation.services.search, session, operation.scope, term, page, given(namespace), inside
                 )
             )
         except ExpressionRefused as refusal:
@@ -170,7 +170,7 @@ class SearchQueries:
         operation = info.context
         try:
             found = await operation.read(
-                lambda session: search.namespaces(operation.parts.search, session, operation.scope, term)
+                lambda session: search.namespaces(operation.services.search, session, operation.scope, term)
             )
         except ExpressionRefused as refusal:
             return SearchNamespaces(namespaces=[], total=0, error=SearchError.of(refusal))

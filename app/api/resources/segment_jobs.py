@@ -198,22 +198,24 @@ class SegmentJobQueries:
 class SegmentJobMutations:
     @mutation(description="Starts an evaluation. Definitions are taken as they are when a worker takes the job up.")
     async def create_segment_job(self, info: Info, input: CreateArgument) -> SegmentJobPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def create() -> SegmentJobRow:
             ids = many_ids("SegmentDefinition", input.definition_ids, "definition_ids")
             key = given(input.idempotency_key)
-            return await segment_jobs.create(parts.database, parts.clock, scope, ids, bool(input.all_definitions), key)
+            return await segment_jobs.create(
+                services.database, services.clock, scope, ids, bool(input.all_definitions), key
+            )
 
         row, errors = await attempt(info, create, "input")
         return SegmentJobPayload(job=None if row is None else SegmentJob.of(row), errors=errors)
 
     @mutation(description="Asks a job to stop; one that has stopped or is about to is returned as it is.")
     async def cancel_segment_job(self, info: Info, id: JobId) -> SegmentJobPayload:
-        parts, scope = info.context.parts, info.context.scope
+        services, scope = info.context.services, info.context.scope
 
         async def cancel() -> SegmentJobRow:
-            return await segment_jobs.cancel(parts.database, parts.clock, scope, need_id("SegmentJob", id, "id"))
+            return await segment_jobs.cancel(services.database, services.clock, scope, need_id("SegmentJob", id, "id"))
 
         row, errors = await attempt(info, cancel)
         return SegmentJobPayload(job=None if row is None else SegmentJob.of(row), errors=errors)
@@ -228,8 +230,10 @@ class SegmentJobSubscriptions:
     async def segment_job_updated(
         self, info: Info, id: JobId, after: AfterArgument = strawberry.UNSET
     ) -> AsyncGenerator[SegmentJob, None]:
-        parts, raw = info.context.parts, need_id("SegmentJob", id, "id")
-        states = jobs.watch(parts.database, parts.changes, info.context.scope, segment_jobs.KIND, raw, given(after))
+        services, raw = info.context.services, need_id("SegmentJob", id, "id")
+        states = jobs.watch(
+            services.database, services.changes, info.context.scope, segment_jobs.KIND, raw, given(after)
+        )
         async with aclosing(states):
             async for row in states:
                 yield SegmentJob.of(row)

@@ -17,7 +17,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from app.api.context import ApiParts, Caller, read_scope
+from app.api.context import ApiServices, Caller, read_scope
 from app.api.limits import GatewaySchema
 from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import graphiql_response
@@ -61,9 +61,9 @@ class Params:
 class GraphQLOverHTTP:
     """The ASGI application at `/graphql`."""
 
-    def __init__(self, schema: GatewaySchema, parts: ApiParts) -> None:
+    def __init__(self, schema: GatewaySchema, services: ApiServices) -> None:
         self._schema = schema
-        self._parts = parts
+        self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
@@ -80,7 +80,7 @@ class GraphQLOverHTTP:
             if shows_page(request):
                 return graphiql_response()
             media = negotiate(request.headers.get("accept", ""))
-            caller = Caller(self._parts, read_scope(request.headers), request.headers, request_id)
+            caller = Caller(self._services, read_scope(request.headers), request.headers, request_id)
             params = await self._read(request, files)
             return await self._respond(request, caller, params, media)
         except BadRequest as problem:
@@ -106,7 +106,7 @@ class GraphQLOverHTTP:
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind == MULTIPART:
             self._need_preflight(request)
-            folder, limit = files.enter_context(scratch(self._parts.uploads)), self._parts.limits.max_upload_bytes
+            folder, limit = files.enter_context(scratch(self._services.uploads)), self._services.limits.max_upload_bytes
             return read_params(await read_operations(request.headers["content-type"], request.stream(), folder, limit))
         if kind != JSON:
             message = f"the content type {kind!r} is not taken: send {JSON}, or {MULTIPART} for files"
@@ -152,10 +152,10 @@ class GraphQLOverHTTP:
 
     async def _events(self, results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
         """Items until the operation completes. A server that stops just ends the stream: clients then come again."""
-        self._parts.metrics.streams.inc()
+        self._services.metrics.streams.inc()
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         pump = asyncio.create_task(_pump(results, queue))
-        stopping = asyncio.create_task(self._parts.stopping.wait())
+        stopping = asyncio.create_task(self._services.stopping.wait())
         getting = asyncio.create_task(queue.get())
         try:
             while not stopping.done():
@@ -170,7 +170,7 @@ class GraphQLOverHTTP:
                 yield event
                 getting = asyncio.create_task(queue.get())
         finally:
-            self._parts.metrics.streams.dec()
+            self._services.metrics.streams.dec()
             for task in (pump, stopping, getting):
                 task.cancel()
             await asyncio.gather(pump, stopping, getting, return_exceptions=True)

@@ -47,7 +47,7 @@ class Measured(SchemaExtension):
 
     async def on_operation(self) -> AsyncIterator[None]:
         began = time.perf_counter()
-        metrics: Metrics = self.execution_context.context.parts.metrics
+        metrics: Metrics = self.execution_context.context.services.metrics
         yield
         kind, result = self._kind(), self.execution_context.result
         failed = self._failed or bool(self.execution_context.pre_execution_errors or getattr(result, "errors", None))

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from app.api.context import ApiParts
+from app.api.context import ApiServices
 from app.api.schema import build_schema
 from app.api.transport.http import GraphQLOverHTTP
 from app.api.transport.metrics import CONTENT_TYPE, Metrics
@@ -23,16 +23,16 @@ READY_SECONDS = 5.0
 """How long the database may take to answer before the server counts as not ready."""
 
 
-def api_routes(parts: ApiParts) -> list[BaseRoute]:
+def api_routes(services: ApiServices) -> list[BaseRoute]:
     """Every route of the server, over one schema."""
-    schema = build_schema(parts.limits)
+    schema = build_schema(services.limits)
     return [
-        WebSocketRoute("/graphql", GraphQLOverWebSocket(schema, parts)),
-        Route("/graphql", GraphQLOverHTTP(schema, parts)),
+        WebSocketRoute("/graphql", GraphQLOverWebSocket(schema, services)),
+        Route("/graphql", GraphQLOverHTTP(schema, services)),
         *asset_routes(),
         Route("/health/live", live),
-        Route("/health/ready", readiness(parts)),
-        Route("/metrics", prometheus(parts.metrics)),
+        Route("/health/ready", readiness(services)),
+        Route("/metrics", prometheus(services.metrics)),
     ]
 
 
@@ -40,13 +40,13 @@ async def live(request: Request) -> Response:
     return PlainTextResponse("alive\n")
 
 
-def readiness(parts: ApiParts) -> Callable[[Request], Awaitable[Response]]:
+def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]:
     """Ready is who has a database with tables."""
     nobody = Scope("", "", "health")
 
     async def ready(request: Request) -> Response:
         try:
-            async with asyncio.timeout(READY_SECONDS), parts.database.session() as session:
+            async with asyncio.timeout(READY_SECONDS), services.database.session() as session:
                 await merge_policies.default_policy(session, nobody)
         except Exception:
             log.exception("the server is not ready")

@@ -14,7 +14,7 @@ from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import ConnectionInitMessage
 
-from app.api.context import ApiParts, Caller
+from app.api.context import ApiServices, Caller
 from app.api.limits import GatewaySchema
 from app.errors import Refusal
 
@@ -51,18 +51,18 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
 
     graphql_transport_ws_handler_class = Handler
 
-    def __init__(self, schema: GatewaySchema, parts: ApiParts) -> None:
+    def __init__(self, schema: GatewaySchema, services: ApiServices) -> None:
         super().__init__(
             schema,
             graphql_ide=None,
             subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
             max_subscriptions_per_connection=MOST_OPERATIONS,
         )
-        self._parts = parts
+        self._services = services
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._parts.metrics.streams.track_inprogress():
+        with self._services.metrics.streams.track_inprogress():
             await super().__call__(scope, receive, send)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Caller:
-        return Caller(self._parts, None, request.headers, uuid4().hex)
+        return Caller(self._services, None, request.headers, uuid4().hex)

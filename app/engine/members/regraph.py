@@ -34,14 +34,14 @@ _ORDINAL_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MembershipSource:
     """Memberships that are read bucket by bucket; none lie outside of `buckets`."""
 
     read: Read
     buckets: frozenset[int]
 
 
-def followed(lake: TenantLake, found: Found, old: int | None, new: int | None) -> Found:
+def followed(lake: TenantLake, found: MembershipSource, old: int | None, new: int | None) -> MembershipSource:
     """The memberships of the people of version `old` as those of version `new`; None stands for fragments.
 
     Holds in memory who moves from bucket to bucket, a few bytes for each and definition. Raises `FileNotFoundError`
@@ -192,7 +192,7 @@ _Standing = dict[tuple[str, datetime | None], BitMap]
 of those who are in and of those who are not."""
 
 
-def _moved(found: Found, moves: _Moves) -> Found:
+def _moved(found: MembershipSource, moves: _Moves) -> MembershipSource:
     arrived: dict[int, dict[str, tuple[int, _Standing]]] = defaultdict(dict)
     for bucket in sorted(found.buckets):
         ordinals, targets = moves.of(bucket)
@@ -213,7 +213,7 @@ def _moved(found: Found, moves: _Moves) -> Found:
             for definition in [*here, *(other for other in others if other not in here)]
         }
 
-    return Found(read, found.buckets | arrived.keys())
+    return MembershipSource(read, found.buckets | arrived.keys())
 
 
 def _grouped(keys: NDArray[np.int64]) -> list[tuple[int, BitMap]]:
@@ -261,7 +261,7 @@ def _settled(
     return Membership(definition, version, members, realized - existing, exited - members, qualified)
 
 
-def together(founds: Sequence[Found]) -> Found:
+def together(founds: Sequence[MembershipSource]) -> MembershipSource:
     """Memberships of different definitions as one."""
     if len(founds) == 1:
         return founds[0]
@@ -269,4 +269,4 @@ def together(founds: Sequence[Found]) -> Found:
     def read(bucket: int) -> dict[str, Membership]:
         return {id_: one for found in founds if bucket in found.buckets for id_, one in found.read(bucket).items()}
 
-    return Found(read, frozenset().union(*(found.buckets for found in founds)))
+    return MembershipSource(read, frozenset().union(*(found.buckets for found in founds)))

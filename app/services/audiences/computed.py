@@ -28,7 +28,7 @@ from app.pql.facts import find_cycle
 from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences.lifecycle import HOLDERS, refuse_start, refuse_step, refuse_unpublished, refuse_users
-from app.services.audiences.reads import METHOD_COLUMNS, AudienceFilter, audience_order, tell
+from app.services.audiences.reads import METHOD_COLUMNS, AudienceFilter, audience_order, publish_change
 from app.services.evaluation.expressions import ExpressionFormat, vocabulary
 from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
@@ -268,7 +268,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         )
         await _write_version(session, scope, id_, 1, text, canonical, policy, now)
         await _write_dependencies(session, scope, id_, checked)
-        await tell(session, scope, id_)
+        await publish_change(session, scope, id_)
         return (await get_many(session, scope, [id_]))[id_]
 
 
@@ -343,7 +343,7 @@ async def update(
             await _write_version(session, scope, id, version, text, canonical, policy, now)
         if checked is not None:
             await _write_dependencies(session, scope, id, checked)
-        await tell(session, scope, id)
+        await publish_change(session, scope, id)
         return (await get_many(session, scope, [id]))[id]
 
 
@@ -352,7 +352,7 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
     async with database.write(scope.tenant) as session:
         await _required(session, scope, id, etag)
         await refuse_users(session, scope, id, "id", HOLDERS)
-        await tell(session, scope, id)
+        await publish_change(session, scope, id)
         for table, column in (
             (DefinitionDependencyRow, _DEPENDENCIES.definition_id),
             (DefinitionVersionRow, columns(DefinitionVersionRow).definition_id),

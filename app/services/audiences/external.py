@@ -16,7 +16,7 @@ from app.errors import ErrorCode, Refusal, refuse_all
 from app.scope import Scope
 from app.services.audiences.external_members import Joining, Written, landed_batches, publish, write_all
 from app.services.audiences.lifecycle import HOLDERS, refuse_start, refuse_step, refuse_users
-from app.services.audiences.reads import expired, get_many, required, tell
+from app.services.audiences.reads import expired, get_many, publish_change, required
 from app.services.datasets import datasets
 from app.services.lists.validation import LONGEST_NAME, refuse_bad_labels, refuse_bad_name
 from app.services.search import folders
@@ -101,7 +101,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
             session.add(AudienceRow(**values))
             await session.flush()
             await people.join(session, scope)
-            await tell(session, scope, id_)
+            await publish_change(session, scope, id_)
             return (await get_many(session, scope, [id_]))[id_]
 
 
@@ -135,7 +135,7 @@ async def update(
             change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)
             await session.execute(change.values(**values))
             await people.join(session, scope)
-            await tell(session, scope, current.id)
+            await publish_change(session, scope, current.id)
             return (await get_many(session, scope, [current.id]))[current.id]
 
 
@@ -144,7 +144,7 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
     async with database.write(scope.tenant) as session:
         current = await required(session, scope, id, etag)
         await refuse_users(session, scope, current.id, "id", HOLDERS)
-        await tell(session, scope, current.id)
+        await publish_change(session, scope, current.id)
         await session.execute(
             within(delete_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)
         )
@@ -164,7 +164,7 @@ async def expire(database: Database, clock: Clock) -> None:
         async with database.write(scope.tenant) as session:
             change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == id_, *due)
             await session.execute(change.values(**{**emptied(None), "metrics_updated_at": _AUDIENCES.expires_at}))
-            await tell(session, scope, id_)
+            await publish_change(session, scope, id_)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from app.engine.members.uploaded import Consent, members_of_bucket
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
 from app.engine.store.lake import Lake, TenantLake
 from app.scope import Scope
-from app.services.audiences.reads import expired, tell
+from app.services.audiences.reads import expired, publish_change
 from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import Heads, read_heads
 from app.services.lists.rows import as_row, get_rows, select_rows
@@ -183,4 +183,4 @@ async def publish(session: AsyncSession, scope: Scope, written: Written) -> None
                 metrics_job_id=None,
             )
         )
-    await tell(session, scope, *(audience.id for audience in written.audiences))
+    await publish_change(session, scope, *(audience.id for audience in written.audiences))

@@ -115,7 +115,7 @@ async def required(session: AsyncSession, scope: Scope, id: str, etag: str | Non
     return found
 
 
-async def tell(session: AsyncSession, scope: Scope, *ids: str) -> None:
+async def publish_change(session: AsyncSession, scope: Scope, *ids: str) -> None:
     """Wakes those who watch these audiences, once this transaction is committed; for all that writes their rows."""
     await publish(session, *(audience_topic(scope.tenant, id_) for id_ in ids))
 

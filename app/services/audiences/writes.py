@@ -158,7 +158,7 @@ async def write_metrics(
                 )
             )
         chosen = [id_ for id_ in ids if id_ is not None]
-        await audiences.tell(session, scope, *chosen)
+        await audiences.publish_change(session, scope, *chosen)
         rows = await audiences.get_many(session, scope, chosen)
         return [rows[id_] for id_ in chosen]
 

@@ -15,7 +15,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.members.membership import Membership, MembershipFiles
-from app.engine.members.regraph import Found, followed, together
+from app.engine.members.regraph import MembershipSource, followed, together
 from app.scope import Scope
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
@@ -72,7 +72,7 @@ class Heads:
             return set()
         return {audience for audience, base in patch.bases.items() if base == self.runs.get(audience, NO_RUN)}
 
-    def people(self, files: MembershipFiles, audiences: Iterable[str], graph: int | None) -> Found:
+    def people(self, files: MembershipFiles, audiences: Iterable[str], graph: int | None) -> MembershipSource:
         """The memberships of these audiences as those of the people of this version of the identity graph (None:
         fragments). May read all buckets once. Raises `FileNotFoundError` when that version is gone."""
         by_graph: dict[int | None, list[str]] = defaultdict(list)
@@ -82,11 +82,11 @@ class Heads:
             [followed(files.lake, self._found(files, these), old, graph) for old, these in by_graph.items()]
         )
 
-    def _found(self, files: MembershipFiles, audiences: Sequence[str]) -> Found:
+    def _found(self, files: MembershipFiles, audiences: Sequence[str]) -> MembershipSource:
         """As they were written."""
         runs = {self.runs.get(audience, NO_RUN) for audience in audiences}
         buckets = {*self.patches, *(bucket for run in runs for bucket in self.names.get(run, ()))}
-        return Found(lambda bucket: self.many(files, bucket, audiences), frozenset(buckets))
+        return MembershipSource(lambda bucket: self.many(files, bucket, audiences), frozenset(buckets))
 
     def one(self, files: MembershipFiles, audience: str, bucket: int) -> Membership | None:
         """None for an audience without members there, or without any run."""

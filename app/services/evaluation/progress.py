@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from app.engine.evaluate import Cancelled
-from app.storage.job_runs import JobRun
+from app.storage.attempts import Attempt
 from app.storage.tables.jobs import JobPhase
 
 _MOMENT = 1.0
@@ -20,7 +20,7 @@ class Progress:
     attempt: at the moment in which a thread ends a bucket the others are, on the average, half through theirs.
     """
 
-    job_run: JobRun
+    attempt: Attempt
     threads: int
     total: int = 0
     read: int = 0
@@ -30,28 +30,28 @@ class Progress:
     _pace: "_Pace" = field(init=False)
 
     def __post_init__(self) -> None:
-        self._pace = _Pace(self.job_run.clock(), self.threads)
-        self.job_run.progress(JobPhase.READING, 0.0, 0, 0)
+        self._pace = _Pace(self.attempt.clock(), self.threads)
+        self.attempt.progress(JobPhase.READING, 0.0, 0, 0)
 
     def view(self, built: int, to_build: int, buckets: int) -> None:
         """Of one view, as `app.engine.people.merged_view.Told` says. Raises `Cancelled` when this attempt is to end,
         unless the views are there in a moment."""
-        now = self.job_run.clock()
+        now = self.attempt.clock()
         if built == 0:
             self._to_build, self._buckets = self._to_build + to_build, self._buckets + buckets
         else:
             self._built += 1
             self._pace.add(1)
         whole = self._to_build + self._buckets
-        if self.job_run.interrupted() and (self._pace.left(now, self._to_build - self._built) or 0.0) > _MOMENT:
+        if self.attempt.interrupted() and (self._pace.left(now, self._to_build - self._built) or 0.0) > _MOMENT:
             raise Cancelled
         left = self._pace.left(now, whole - self._built)
-        self.job_run.progress(JobPhase.READING, self._built / whole if whole else 0.0, 0, 0, left)
+        self.attempt.progress(JobPhase.READING, self._built / whole if whole else 0.0, 0, 0, left)
 
     def begin(self, total: int, read: int) -> None:
         """The views are there: now for the people."""
         self.total, self.read = total, read
-        self._pace = _Pace(self.job_run.clock(), self.threads)
+        self._pace = _Pace(self.attempt.clock(), self.threads)
         self.tell()
 
     def add(self, people: int) -> None:
@@ -61,9 +61,9 @@ class Progress:
         self.tell()
 
     def tell(self) -> None:
-        left = self._pace.left(self.job_run.clock(), self.total - self.read)
+        left = self._pace.left(self.attempt.clock(), self.total - self.read)
         fraction = self.reached(self.read / self.total if self.total else 1.0)
-        self.job_run.progress(JobPhase.EVALUATING, fraction, self.read, self.total, left)
+        self.attempt.progress(JobPhase.EVALUATING, fraction, self.read, self.total, left)
 
     def reached(self, part: float) -> float:
         """How far the job is when so large a part of what comes after the views is done."""
@@ -71,7 +71,7 @@ class Progress:
 
     def end(self) -> None:
         """All are done, and what was found is being written."""
-        self.job_run.progress(JobPhase.WRITING, 1.0, self.total, self.total)
+        self.attempt.progress(JobPhase.WRITING, 1.0, self.total, self.total)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from app.clock import Clock
 from app.engine.members.membership import Membership, MembershipFiles, Ordinals
-from app.engine.members.regraph import Found, Relatives, joined
+from app.engine.members.regraph import MembershipSource, Relatives, joined
 from app.engine.members.uploaded import payloads
 from app.engine.people.profiles import (
     Dataset,
@@ -145,7 +145,7 @@ class ProfileReader:
         self._rule = rule
         self._files = MembershipFiles(self._lake)
         self._once: dict[str, asyncio.Task[Any]] = {}
-        self._founds: dict[tuple[int | None, tuple[str, ...]], Found] = {}
+        self._founds: dict[tuple[int | None, tuple[str, ...]], MembershipSource] = {}
         self._present: dict[tuple[str, int], Ordinals] = {}
         self._known: dict[Who, list[Member]] = {}
         self._reading = asyncio.Lock()

@@ -14,12 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.engine.ingest.batch_people import Touched, touched
 from app.engine.members.membership import BucketCounts, Membership, MembershipFiles
-from app.engine.members.regraph import Found
+from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
 from app.engine.run.buckets import BucketResult, Cancelled, run
 from app.engine.store.lake import Lake
 from app.scope import Scope
-from app.services.audiences.reads import tell
+from app.services.audiences.reads import publish_change
 from app.services.evaluation.expressions import data_sources, read_segments
 from app.services.evaluation.heads import NO_RUN, Heads, head_runs, patch_run, read_heads
 from app.services.merge_policies import get_many as get_policies
@@ -54,7 +54,7 @@ Counts = Mapping[str, Mapping[str, Any]]
 """{audience: {members, by_namespace}} of one bucket."""
 
 
-# ---------------------------------------------------------------- what others tell
+# ---------------------------------------------------------------- what others publish_change
 
 
 async def batch_landed(
@@ -179,7 +179,7 @@ class _After:
 def _evaluated(
     files: MembershipFiles,
     work: _Work,
-    persons: Found,
+    persons: MembershipSource,
     chunk: Sequence[int],
     threads: int,
     stopping: Callable[[], bool],
@@ -291,7 +291,7 @@ async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) ->
         await _write_counts(session, work)
         await settle_batches(session, tenant, work.batches, keep)
         await end_turn(session, turn)
-        await tell(session, work.scope, *work.changed)
+        await publish_change(session, work.scope, *work.changed)
     return True
 
 

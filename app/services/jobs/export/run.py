@@ -36,10 +36,10 @@ from app.services.jobs.export.input import (
 from app.services.jobs.export.requests import policy_of
 from app.services.lists.rows import select_rows
 from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
+from app.storage.attempts import Attempt
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
@@ -67,29 +67,29 @@ class _Run:
     started: datetime
 
 
-async def run_export_job(job_run: JobRun, lake: Lake, threads: int) -> None:
+async def run_export_job(attempt: Attempt, lake: Lake, threads: int) -> None:
     """Runs a claimed export to its end, or as far as this attempt gets: finished buckets are kept for the next one."""
-    progress = Progress(job_run, threads)
-    await _refuse_failed_evaluation(job_run)
+    progress = Progress(attempt, threads)
+    await _refuse_failed_evaluation(attempt)
     try:
-        state = await _prepare(job_run, lake, progress)
+        state = await _prepare(attempt, lake, progress)
     except Cancelled:
-        if job_run.cancelled():
-            await job_run.finish(JobStatus.CANCELLED)
+        if attempt.cancelled():
+            await attempt.finish(JobStatus.CANCELLED)
         return
     snapshot = state.export.snapshot
-    done = await job_run.done_buckets()
+    done = await attempt.done_buckets()
     progress.begin(snapshot.total_profiles, sum(row.profiles for row in done.values()))
-    if not job_run.job.committing:
+    if not attempt.job.committing:
         waiting = [bucket for bucket in snapshot.buckets if bucket not in done]
         try:
-            await _export(job_run, state, waiting, progress)
+            await _export(attempt, state, waiting, progress)
         except Cancelled:
-            if job_run.cancelled():
-                await _cancel(job_run, state)
+            if attempt.cancelled():
+                await _cancel(attempt, state)
             return
     progress.end()
-    await _finish(job_run, state)
+    await _finish(attempt, state)
 
 
 async def tidy(database: Database, lake: Lake) -> None:
@@ -119,15 +119,15 @@ async def tidy(database: Database, lake: Lake) -> None:
 # ---------------------------------------------------------------- before
 
 
-async def _refuse_failed_evaluation(job_run: JobRun) -> None:
+async def _refuse_failed_evaluation(attempt: Attempt) -> None:
     """Raises `Refusals` unless the evaluation that the export asked for has given what it needs."""
-    job: ExportJobRow = job_run.job
+    job: ExportJobRow = attempt.job
     if job.waits_for is None or job.snapshot is not None:
         return
-    async with job_run.database.session() as session:
-        asked = within(select(_SEGMENT_JOBS.status), SegmentJobRow, job_run.tenant)
+    async with attempt.database.session() as session:
+        asked = within(select(_SEGMENT_JOBS.status), SegmentJobRow, attempt.tenant)
         status = (await session.execute(asked.where(_SEGMENT_JOBS.id == job.waits_for))).scalar()
-        parts = within(select(_PARTS.definition_id, _PARTS.error), SegmentJobDefinitionRow, job_run.tenant)
+        parts = within(select(_PARTS.definition_id, _PARTS.error), SegmentJobDefinitionRow, attempt.tenant)
         rows = list(await session.execute(parts.where(_PARTS.job_id == job.waits_for)))
     name = f"segment job {job.waits_for!r}, which the export asked for,"
     if status != JobStatus.SUCCEEDED:
@@ -150,15 +150,15 @@ class _AudienceRow:
     status: list[str]
 
 
-async def _prepare(job_run: JobRun, lake: Lake, progress: Progress) -> _Run:
+async def _prepare(attempt: Attempt, lake: Lake, progress: Progress) -> _Run:
     """The export over what its first attempt fixed, so that every attempt writes the same."""
-    job: ExportJobRow = job_run.job
-    scope, tenant = Scope(job.organisation, job.sandbox, user=job.created_by), lake.tenant(job_run.tenant)
-    pinned = job.snapshot if job.snapshot is not None else await _pin(job_run, scope, tenant, progress)
-    async with job_run.database.session() as session:
+    job: ExportJobRow = attempt.job
+    scope, tenant = Scope(job.organisation, job.sandbox, user=job.created_by), lake.tenant(attempt.tenant)
+    pinned = job.snapshot if job.snapshot is not None else await _pin(attempt, scope, tenant, progress)
+    async with attempt.database.session() as session:
         datasets = await data_sources(session, scope)
         heads = await read_heads(session, scope, pinned["heads"], pinned["turn"], pinned["graphs"])
-    rule = rule_of(policy_from_json(job_run.tenant, pinned["merge_policy"]))
+    rule = rule_of(policy_from_json(attempt.tenant, pinned["merge_policy"]))
     snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
     audiences = tuple(
         Audience(id_, namespace, name, frozenset(statuses)) for id_, namespace, name, statuses in pinned["audiences"]
@@ -169,11 +169,11 @@ async def _prepare(job_run: JobRun, lake: Lake, progress: Progress) -> _Run:
     return _Run(scope, tenant, heads, export, datetime.fromisoformat(pinned["started"]))
 
 
-async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake, progress: Progress) -> dict[str, Any]:
+async def _pin(attempt: Attempt, scope: Scope, tenant: TenantLake, progress: Progress) -> dict[str, Any]:
     """Fixes what the export reads and how its batches are called. Raises `Refusal` for what does not fit any more."""
-    job: ExportJobRow = job_run.job
-    new, now = _asked_for(job), job_run.clock()
-    async with job_run.database.session() as session:
+    job: ExportJobRow = attempt.job
+    new, now = _asked_for(job), attempt.clock()
+    async with attempt.database.session() as session:
         datasets = await data_sources(session, scope)
         found = await merge_policies.get_many(session, scope, [job.merge_policy_id])
         policy = found.get(job.merge_policy_id) or policy_of(job)
@@ -199,7 +199,7 @@ async def _pin(job_run: JobRun, scope: Scope, tenant: TenantLake, progress: Prog
     }
     schema = Export(snapshot, Who(()), _what(new), []).schema
     await asyncio.to_thread(refuse_contradictions, tenant, job.destination_id, schema)
-    await job_run.update(snapshot=pinned, merge_policy=pinned["merge_policy"], total_profiles=snapshot.total_profiles)
+    await attempt.update(snapshot=pinned, merge_policy=pinned["merge_policy"], total_profiles=snapshot.total_profiles)
     return pinned
 
 
@@ -259,17 +259,17 @@ def _interval(range: TimeRange) -> Interval:
 # ---------------------------------------------------------------- between
 
 
-async def _export(job_run: JobRun, state: _Run, waiting: Iterable[int], progress: Progress) -> None:
+async def _export(attempt: Attempt, state: _Run, waiting: Iterable[int], progress: Progress) -> None:
     """Each bucket is written as files that count once its row, which is fenced, is committed."""
     memberships = MembershipFiles(state.lake)
-    folder = state.lake.export(job_run.job.id)
+    folder = state.lake.export(attempt.job.id)
     loop = asyncio.get_running_loop()
     audiences = [one.id for one in state.export.who.audiences]
     graph = state.export.snapshot.graph_version
     members = await asyncio.to_thread(state.heads.people, memberships, audiences, graph)
 
     def work(bucket: int, _stopped: Stopped) -> Exported:
-        return state.export.bucket(bucket, members.read(bucket), folder, job_run.token)
+        return state.export.bucket(bucket, members.read(bucket), folder, attempt.token)
 
     def finished(found: Exported) -> None:
         counts = {
@@ -277,37 +277,37 @@ async def _export(job_run: JobRun, state: _Run, waiting: Iterable[int], progress
             "by_namespace": dict(found.by_namespace),
             "files": {batch: asdict(file) for batch, file in found.files.items()},
         }
-        recording = job_run.record_bucket(found.bucket, "", found.looked_at, counts)
+        recording = attempt.record_bucket(found.bucket, "", found.looked_at, counts)
         asyncio.run_coroutine_threadsafe(recording, loop).result()
         progress.add(found.looked_at)
 
     await asyncio.to_thread(
-        in_threads, work, waiting, finished=finished, cancelled=job_run.interrupted, threads=progress.threads
+        in_threads, work, waiting, finished=finished, cancelled=attempt.interrupted, threads=progress.threads
     )
 
 
 # ---------------------------------------------------------------- after
 
 
-async def _cancel(job_run: JobRun, state: _Run) -> None:
-    await job_run.finish(JobStatus.CANCELLED)
-    await asyncio.to_thread(clear, state.lake, job_run.job.id)
+async def _cancel(attempt: Attempt, state: _Run) -> None:
+    await attempt.finish(JobStatus.CANCELLED)
+    await asyncio.to_thread(clear, state.lake, attempt.job.id)
 
 
-async def _finish(job_run: JobRun, state: _Run) -> None:
+async def _finish(attempt: Attempt, state: _Run) -> None:
     """Makes the batches visible, and then says so. From the first of them on, the export can only succeed."""
-    job: ExportJobRow = job_run.job
-    done = (await job_run.done_buckets()).values()
+    job: ExportJobRow = attempt.job
+    done = (await attempt.done_buckets()).values()
     files = _files(done, state.export.batches)
     await asyncio.to_thread(refuse_contradictions, state.lake, job.destination_id, state.export.schema)
-    await job_run.update(committing=True)
-    if job_run.cancelled():
-        await _cancel(job_run, state)
+    await attempt.update(committing=True)
+    if attempt.cancelled():
+        await _cancel(attempt, state)
         return
     for batch in state.export.batches:
         schema = state.export.schema
         await asyncio.to_thread(land, state.lake, job.destination_id, job.id, batch.id, schema, files[batch.id])
-    now = job_run.clock()
+    now = attempt.clock()
     by_namespace: Counter[str] = Counter()
     for row in done:
         by_namespace.update(row.counts["by_namespace"])
@@ -319,10 +319,10 @@ async def _finish(job_run: JobRun, state: _Run) -> None:
     }
 
     async def publish(session: AsyncSession) -> None:
-        await _write_batches(session, job_run, state, files, now)
-        await _forget_buckets(session, job_run.tenant, job.id)
+        await _write_batches(session, attempt, state, files, now)
+        await _forget_buckets(session, attempt.tenant, job.id)
 
-    await job_run.finish(JobStatus.SUCCEEDED, metrics=metrics, write=publish)
+    await attempt.finish(JobStatus.SUCCEEDED, metrics=metrics, write=publish)
     await asyncio.to_thread(clear, state.lake, job.id)
 
 
@@ -336,9 +336,9 @@ def _files(done: Iterable[JobBucketRow], batches: Iterable[Batch]) -> dict[str, 
 
 
 async def _write_batches(
-    session: AsyncSession, job_run: JobRun, state: _Run, files: Mapping[str, list[BatchFile]], now: datetime
+    session: AsyncSession, attempt: Attempt, state: _Run, files: Mapping[str, list[BatchFile]], now: datetime
 ) -> None:
-    job: ExportJobRow = job_run.job
+    job: ExportJobRow = attempt.job
     names = {one.id: one.audience_id for one in state.export.audiences}
     asked = [one.audience_id for one in state.export.who.audiences] if state.export.who.members_only else []
     rows = [
@@ -359,7 +359,7 @@ async def _write_batches(
         for batch in state.export.batches
     ]
     await session.execute(insert(BatchRow), rows)
-    grown = within(update(DatasetRow), DatasetRow, job_run.tenant).where(_DATASETS.id == job.destination_id)
+    grown = within(update(DatasetRow), DatasetRow, attempt.tenant).where(_DATASETS.id == job.destination_id)
     more = sum(file.rows for some in files.values() for file in some)
     await session.execute(grown.values(row_count=_DATASETS.row_count + more, updated_at=now))
 

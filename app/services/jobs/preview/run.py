@@ -28,10 +28,10 @@ from app.services.evaluation.heads import Heads, read_heads
 from app.services.evaluation.progress import Progress
 from app.services.jobs.preview.requests import rule_of
 from app.services.lists.rows import select_rows
+from app.storage.attempts import Attempt
 from app.storage.claims import change_job
 from app.storage.columns import columns
 from app.storage.ids import new_id
-from app.storage.job_runs import JobRun
 from app.storage.tables.jobs import JobPhase, JobStatus
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.tenancy import within
@@ -54,7 +54,7 @@ class _Failed(Exception):
 class _Run:
     """A preview as one attempt sees it; `found` are the results of the buckets that are recorded."""
 
-    job_run: JobRun
+    attempt: Attempt
     progress: Progress
     snapshot: Snapshot
     evaluated_at: datetime
@@ -70,7 +70,7 @@ class _Run:
         for profiles, counts in self.found.values():
             read, matched = read + profiles, matched + counts["members"]
             namespaces.update(counts["by_namespace"])
-        self.job_run.progress(
+        self.attempt.progress(
             JobPhase.EVALUATING,
             self.progress.reached(read / self.rows_to_read if self.rows_to_read else 1.0),
             read,
@@ -80,15 +80,15 @@ class _Run:
         )
 
 
-async def run_preview(job_run: JobRun, lake: Lake, threads: int) -> None:
+async def run_preview(attempt: Attempt, lake: Lake, threads: int) -> None:
     """Runs a claimed preview to its end, or as far as this attempt gets: what is read is kept for the next one."""
-    progress = Progress(job_run, threads)
+    progress = Progress(attempt, threads)
     try:
-        state = await _prepare(job_run, lake, progress)
+        state = await _prepare(attempt, lake, progress)
     except Cancelled:
         return
-    condition = _condition(job_run.job, state)
-    for bucket, row in (await job_run.done_buckets()).items():
+    condition = _condition(attempt.job, state)
+    for bucket, row in (await attempt.done_buckets()).items():
         state.found[bucket] = row.profiles, row.counts
     state.tell()
     try:
@@ -96,33 +96,33 @@ async def run_preview(job_run: JobRun, lake: Lake, threads: int) -> None:
     except Cancelled:
         return
     except _Failed as failed:
-        await job_run.finish(JobStatus.FAILED, errors=[failed.error])
+        await attempt.finish(JobStatus.FAILED, errors=[failed.error])
         return
-    await job_run.finish(JobStatus.SUCCEEDED)
+    await attempt.finish(JobStatus.SUCCEEDED)
 
 
-async def _prepare(job_run: JobRun, lake: Lake, progress: Progress) -> _Run:
+async def _prepare(attempt: Attempt, lake: Lake, progress: Progress) -> _Run:
     """Fixes what the preview reads, in its first attempt; a later attempt takes it as it is."""
-    preview: PreviewRow = job_run.job
-    scope, tenant = Scope(preview.organisation, preview.sandbox, user=preview.created_by), lake.tenant(job_run.tenant)
+    preview: PreviewRow = attempt.job
+    scope, tenant = Scope(preview.organisation, preview.sandbox, user=preview.created_by), lake.tenant(attempt.tenant)
     rule, pinned = rule_of(preview), preview.snapshot
-    async with job_run.database.session() as session:
+    async with attempt.database.session() as session:
         datasets = await data_sources(session, scope)
         pins = () if pinned is None else (pinned["heads"], pinned["turn"], pinned["graphs"])
-        heads = await read_heads(session, scope, *pins, now=job_run.clock())
+        heads = await read_heads(session, scope, *pins, now=attempt.clock())
         segments = await read_segments(session, scope)
     if pinned is not None:
         snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
     else:
         snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, datasets, progress.view, progress.threads)
-        pinned = await _draw(job_run, scope, rule, snapshot, heads)
+        pinned = await _draw(attempt, scope, rule, snapshot, heads)
     evaluated_at, rows = datetime.fromisoformat(pinned["evaluated_at"]), pinned["rows_to_read"]
-    return _Run(job_run, progress, snapshot, evaluated_at, heads, segments, pinned["order"], rows)
+    return _Run(attempt, progress, snapshot, evaluated_at, heads, segments, pinned["order"], rows)
 
 
-async def _draw(job_run: JobRun, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads) -> dict[str, Any]:
+async def _draw(attempt: Attempt, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads) -> dict[str, Any]:
     """Chooses the buckets and notes all that a later attempt is to read again."""
-    evaluated_at, people = job_run.clock(), snapshot.people_by_bucket
+    evaluated_at, people = attempt.clock(), snapshot.people_by_bucket
     pinned: dict[str, Any] = {
         "evaluated_at": evaluated_at.isoformat(),
         "lake": snapshot.pinned,
@@ -137,7 +137,7 @@ async def _draw(job_run: JobRun, scope: Scope, rule: MergeRule, snapshot: Snapsh
         pinned.update(order=order, rows_to_read=sum(people[bucket] for bucket in order))
         await change_job(
             session,
-            job_run.claim,
+            attempt.claim,
             evaluated_at,
             snapshot=pinned,
             evaluated_at=evaluated_at,
@@ -145,7 +145,7 @@ async def _draw(job_run: JobRun, scope: Scope, rule: MergeRule, snapshot: Snapsh
             rows_to_read=pinned["rows_to_read"],
         )
 
-    await job_run.write(write)
+    await attempt.write(write)
     return pinned
 
 
@@ -181,14 +181,14 @@ def _condition(preview: PreviewRow, state: _Run) -> Node:
 
 async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
     """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
-    job_run, loop = state.job_run, asyncio.get_running_loop()
-    id = job_run.job.id
-    files = MembershipFiles(lake.tenant(job_run.tenant))
+    attempt, loop = state.attempt, asyncio.get_running_loop()
+    id = attempt.job.id
+    files = MembershipFiles(lake.tenant(attempt.tenant))
 
     def finished(result: BucketResult) -> None:
         if id in result.errors:
             raise _Failed(result.errors[id])
-        name = files.write(id, result.bucket, job_run.token, result.memberships)
+        name = files.write(id, result.bucket, attempt.token, result.memberships)
         counted = result.counts[id]
         counts = {"members": counted.members, "by_namespace": dict(counted.by_namespace)}
 
@@ -197,7 +197,7 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
             state.tell()
 
         recorded: Future[None] = asyncio.run_coroutine_threadsafe(
-            job_run.record_bucket(result.bucket, name, result.profiles, counts, note), loop
+            attempt.record_bucket(result.bucket, name, result.profiles, counts, note), loop
         )
         recorded.result()
 
@@ -213,6 +213,6 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
         previous=lambda bucket: {},
         versions={id: 1},
         finished=finished,
-        cancelled=job_run.interrupted,
+        cancelled=attempt.interrupted,
         threads=state.progress.threads,
     )

@@ -24,8 +24,8 @@ from app.services.jobs.segment.requests import freeze_definitions
 from app.services.lists.rows import select_rows
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
+from app.storage.attempts import Attempt
 from app.storage.columns import columns
-from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobStatus
 from app.storage.tables.merge_policies import MergePolicyRow
@@ -40,12 +40,12 @@ Pass = Sequence[tuple[str, Sequence[str]]]
 
 
 @dataclass(slots=True)
-class Run:
+class SegmentRun:
     """A job as one attempt sees it. The changes are counted against `heads`; `snapshots` are by merge policy."""
 
     scope: Scope
     evaluated_at: datetime
-    parts: dict[str, SegmentJobDefinitionRow]
+    definitions: dict[str, SegmentJobDefinitionRow]
     heads: Heads
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     conditions: dict[str, Node] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Run:
 
     def graph_of(self, definition: str) -> int | None:
         """The version of the identity graph whose persons a definition is evaluated for; None for fragments."""
-        return self.snapshots[self.parts[definition].merge_policy_id].graph_version
+        return self.snapshots[self.definitions[definition].merge_policy_id].graph_version
 
     def profiles_by_policy(self) -> dict[str, int]:
         return {id_: snapshot.total_profiles for id_, snapshot in self.snapshots.items()}
@@ -83,68 +83,72 @@ class Run:
         passes: dict[int, dict[tuple[int, str], list[str]]] = defaultdict(lambda: defaultdict(list))
         for id_ in sorted(places):
             number, step = places[id_]
-            passes[number][step, self.parts[id_].merge_policy_id].append(id_)
+            passes[number][step, self.definitions[id_].merge_policy_id].append(id_)
         return [[(policy, ids) for (_, policy), ids in sorted(passes[number].items())] for number in sorted(passes)]
 
     def _place_after(self, id_: str, other: str, place: tuple[int, int]) -> tuple[int, int]:
         number, step = place
         if self.graph_of(id_) != self.graph_of(other):
             return number + 1, 0
-        return number, step + (self.parts[id_].merge_policy_id != self.parts[other].merge_policy_id)
+        return number, step + (self.definitions[id_].merge_policy_id != self.definitions[other].merge_policy_id)
 
 
-async def prepare(job_run: JobRun, lake: Lake, progress: Progress) -> Run | None:
+async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRun | None:
     """Fixes what the job reads, in its first attempt; a later attempt takes it as it is. None when it has ended.
 
     Raises `Cancelled` when this attempt is to end before that.
     """
-    job: SegmentJobRow = job_run.job
+    job: SegmentJobRow = attempt.job
     scope = Scope(job.organisation, job.sandbox, user=job.created_by)
     if job.snapshot is None:
-        await _freeze(job_run, scope)
-    async with job_run.database.session() as session:
-        parts = {part.definition_id: part for part in await _parts(session, scope, job.id)}
-        if not parts:
+        await _freeze(attempt, scope)
+    async with attempt.database.session() as session:
+        definitions = {row.definition_id: row for row in await _definitions(session, scope, job.id)}
+        if not definitions:
             error = {"code": "NOT_FOUND", "message": "all definitions of the job were deleted before it started"}
-            await job_run.finish(JobStatus.FAILED, errors=[error])
+            await attempt.finish(JobStatus.FAILED, errors=[error])
             return None
-        policies = await get_policies(session, scope, {part.merge_policy_id for part in parts.values()})
+        policies = await get_policies(session, scope, {row.merge_policy_id for row in definitions.values()})
         datasets = await data_sources(session, scope)
         pinned = job.snapshot or {}
         # A later attempt has the policies of the first, whatever has become of them since.
         policies |= {
-            id_: policy_from_json(job_run.tenant, kept) for id_, kept in pinned.get("merge_policies", {}).items()
+            id_: policy_from_json(attempt.tenant, kept) for id_, kept in pinned.get("merge_policies", {}).items()
         }
         heads = await read_heads(session, scope, pinned.get("heads"), pinned.get("turn", 0), pinned.get("graphs"))
         audiences = {row.id: row for row in await _audiences(session, scope)}
         aliases = (await read_segments(session, scope)).aliases
     rules = [rule_of(policies[id_]) for id_ in sorted(policies)]
-    tenant = lake.tenant(job_run.tenant)
+    tenant = lake.tenant(attempt.tenant)
     if job.snapshot is None:
         snapshots = await asyncio.to_thread(open_snapshots, tenant, rules, datasets, progress.view, progress.threads)
-        pinned = _pinned(job_run.clock(), policies, snapshots, heads, parts, audiences)
+        pinned = _pinned(attempt.clock(), policies, snapshots, heads, definitions, audiences)
         total = sum(snapshot.total_profiles for snapshot in snapshots.values())
         evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
-        await job_run.update(snapshot=pinned, evaluated_at=evaluated_at, total_profiles=total)
+        await attempt.update(snapshot=pinned, evaluated_at=evaluated_at, total_profiles=total)
     else:
         snapshots = {
             rule.id: await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"][rule.id]) for rule in rules
         }
     heads = replace(heads, runs={id_: heads.runs[id_] for id_ in pinned["heads"]})
-    run = Run(scope, datetime.fromisoformat(pinned["evaluated_at"]), parts, heads, snapshots)
+    run = SegmentRun(scope, datetime.fromisoformat(pinned["evaluated_at"]), definitions, heads, snapshots)
     _check(run, pinned, audiences, aliases)
     return run
 
 
-async def _freeze(job_run: JobRun, scope: Scope) -> None:
-    job: SegmentJobRow = job_run.job
-    async with job_run.database.session() as session:
-        chosen = None if job.all_definitions else {part.definition_id for part in await _parts(session, scope, job.id)}
+async def _freeze(attempt: Attempt, scope: Scope) -> None:
+    job: SegmentJobRow = attempt.job
+    async with attempt.database.session() as session:
+        chosen = (
+            None
+            if job.all_definitions
+            else {definition.definition_id for definition in await _definitions(session, scope, job.id)}
+        )
 
     async def freeze(session: AsyncSession) -> None:
         await freeze_definitions(session, scope, job.id, job.created_at, chosen)
 
-    await job_run.write(freeze)
+    await attempt.write(freeze)
 
 
 def _pinned(
@@ -152,7 +156,7 @@ def _pinned(
     policies: Mapping[str, MergePolicyRow],
     snapshots: Mapping[str, Snapshot],
     heads: Heads,
-    parts: Mapping[str, Any],
+    definitions: Mapping[str, Any],
     audiences: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that a result depends on, as JSON values. Of an external audience that has expired nobody is a member."""
@@ -164,27 +168,31 @@ def _pinned(
         "heads": {id_: run_id for id_, run_id in heads.runs.items() if id_ not in expired},
         "graphs": dict(heads.graphs),
         "turn": heads.turn,
-        "inactive": sorted(id_ for id_ in parts if audiences[id_].lifecycle_state == "INACTIVE"),
-        "without_consent": sorted(id_ for id_ in parts if not audiences[id_].exclude_opt_out),
+        "inactive": sorted(id_ for id_ in definitions if audiences[id_].lifecycle_state == "INACTIVE"),
+        "without_consent": sorted(id_ for id_ in definitions if not audiences[id_].exclude_opt_out),
     }
 
 
 # ---------------------------------------------------------------- what can be evaluated
 
 
-def _check(run: Run, pinned: Mapping[str, Any], audiences: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
+def _check(
+    run: SegmentRun, pinned: Mapping[str, Any], audiences: Mapping[str, Any], aliases: Mapping[str, str]
+) -> None:
     """Conditions of what checks against the schema of its merge policy's data; errors of the rest and of what refers
     to it. What is inactive is not evaluated: others read its stored membership."""
     builders = {id_: Builder() for id_ in run.snapshots}
     errors: dict[str, dict[str, str]] = {}
-    for id_, part in run.parts.items():
+    for id_, definition in run.definitions.items():
         if id_ in pinned["inactive"]:
             run.errors[id_] = _INACTIVE
-        elif part.merge_policy_id not in run.snapshots:
-            message = f"its merge policy {part.merge_policy_id!r} was deleted; give it another one and run it again"
+        elif definition.merge_policy_id not in run.snapshots:
+            message = (
+                f"its merge policy {definition.merge_policy_id!r} was deleted; give it another one and run it again"
+            )
             errors[id_] = {"code": "NOT_FOUND", "message": message}
         else:
-            error = _checked(run, part, builders[part.merge_policy_id], pinned, audiences, aliases)
+            error = _checked(run, definition, builders[definition.merge_policy_id], pinned, audiences, aliases)
             if error is not None:
                 errors[id_] = error
     run.fail(errors)
@@ -196,28 +204,32 @@ def _check(run: Run, pinned: Mapping[str, Any], audiences: Mapping[str, Any], al
 
 
 def _checked(
-    run: Run,
-    part: SegmentJobDefinitionRow,
+    run: SegmentRun,
+    definition: SegmentJobDefinitionRow,
     builder: Builder,
     pinned: Mapping[str, Any],
     audiences: Mapping[str, Any],
     aliases: Mapping[str, str],
 ) -> dict[str, str] | None:
-    schema = run.snapshots[part.merge_policy_id].schema
-    checked = check(part.expression, schema, segments={*run.parts, *audiences}, aliases=aliases, builder=builder)
+    schema = run.snapshots[definition.merge_policy_id].schema
+    checked = check(
+        definition.expression, schema, segments={*run.definitions, *audiences}, aliases=aliases, builder=builder
+    )
     if checked.condition is None:
         first = next(iter(checked.diagnostics))
         message = f"line {first.line}, column {first.column}: {first.message}; change the expression and run it again"
         return {"code": "INVALID_EXPRESSION", "message": message}
     condition = checked.condition
-    if part.definition_id not in pinned["without_consent"]:
+    if definition.definition_id not in pinned["without_consent"]:
         condition = with_consent(condition, schema, builder)
-    run.conditions[part.definition_id] = condition
-    run.references[part.definition_id] = checked.references
+    run.conditions[definition.definition_id] = condition
+    run.references[definition.definition_id] = checked.references
     return None
 
 
-def _not_evaluated(run: Run, id_: str, audiences: Mapping[str, Any], known: Collection[str]) -> dict[str, str] | None:
+def _not_evaluated(
+    run: SegmentRun, id_: str, audiences: Mapping[str, Any], known: Collection[str]
+) -> dict[str, str] | None:
     """A computed audience that nobody has evaluated yet is not an empty one. An external one without members is."""
     missing = [
         audiences[other]
@@ -245,7 +257,7 @@ def _dependency_error(causes: frozenset[str] | set[str]) -> dict[str, str]:
 # ---------------------------------------------------------------- reads
 
 
-async def _parts(session: AsyncSession, scope: Scope, job_id: str) -> list[Any]:
+async def _definitions(session: AsyncSession, scope: Scope, job_id: str) -> list[Any]:
     return list(await session.execute(select_rows(SegmentJobDefinitionRow, scope).where(_PARTS.job_id == job_id)))
 
 

@@ -20,12 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.engine.members.membership import BucketCounts, MembershipFiles, counts, next_membership
 from app.engine.run.buckets import BucketResult
 from app.engine.store.lake import Lake
-from app.services.audiences.reads import tell
+from app.services.audiences.reads import publish_change
 from app.services.evaluation.heads import Heads, head_runs, read_heads
-from app.services.jobs.segment.prepare import Run
+from app.services.jobs.segment.prepare import SegmentRun
 from app.services.streaming.turn import heads_change
+from app.storage.attempts import Attempt
 from app.storage.columns import columns
-from app.storage.job_runs import JobRun
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow, JobStatus
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
@@ -63,65 +63,65 @@ class _HeadsMoved(Exception):
     """Another run was published meanwhile."""
 
 
-async def finish(job_run: JobRun, lake: Lake, run: Run) -> None:
+async def finish(attempt: Attempt, lake: Lake, run: SegmentRun) -> None:
     """Adds up the buckets and, in one transaction, makes the run the newest of every definition that it finished."""
-    rows = await job_run.done_buckets()
+    rows = await attempt.done_buckets()
     buckets = {number: _Bucket(row.file, row.counts) for number, row in rows.items()}
     for row in rows.values():
         run.fail({id_: error for id_, error in row.counts["errors"].items() if id_ not in run.errors})
     against = run.heads
     for rounds in itertools.count(1):
-        heads, publishable = await _present_heads(job_run, run)
+        heads, publishable = await _present_heads(attempt, run)
         moved = {id_ for id_ in publishable if heads.runs.get(id_) != against.runs.get(id_)}
         if moved:
-            name = f"{job_run.token}-{rounds}"
-            buckets = await asyncio.to_thread(_recounted, lake, job_run, run, heads, moved, buckets, name)
+            name = f"{attempt.token}-{rounds}"
+            buckets = await asyncio.to_thread(_recounted, lake, attempt, run, heads, moved, buckets, name)
         against = heads
         try:
-            await _publish(job_run, run, heads, publishable, buckets)
+            await _publish(attempt, run, heads, publishable, buckets)
         except _HeadsMoved:
             continue
         break
 
 
-async def _present_heads(job_run: JobRun, run: Run) -> tuple[Heads, set[str]]:
+async def _present_heads(attempt: Attempt, run: SegmentRun) -> tuple[Heads, set[str]]:
     """The heads as they are now, and the definitions that this run is to be the head of.
 
     A job that began earlier and ends later does not replace what a newer one found.
     """
-    async with job_run.database.session() as session:
+    async with attempt.database.session() as session:
         heads = await read_heads(session, run.scope)
-        good = {id_ for id_ in run.parts if id_ not in run.errors}
+        good = {id_ for id_ in run.definitions if id_ not in run.errors}
         ran = await _evaluated_at(session, run, {heads.runs[id_] for id_ in good if id_ in heads.runs})
     return heads, {id_ for id_ in good if ran.get(heads.runs.get(id_, ""), run.evaluated_at) <= run.evaluated_at}
 
 
 def _recounted(
     lake: Lake,
-    job_run: JobRun,
-    run: Run,
+    attempt: Attempt,
+    run: SegmentRun,
     heads: Heads,
     moved: Collection[str],
     buckets: Mapping[int, _Bucket],
-    attempt: str,
+    version: str,
 ) -> dict[int, _Bucket]:
     """The buckets with the changes of some definitions counted against other heads; each gets a new file."""
-    files = MembershipFiles(lake.tenant(job_run.tenant))
+    files = MembershipFiles(lake.tenant(attempt.tenant))
     mending = replace(files, mending=True)
     before = {
-        policy: heads.people(mending, [id_ for id_ in moved if run.parts[id_].merge_policy_id == policy], graph)
-        for policy, graph in {(run.parts[id_].merge_policy_id, run.graph_of(id_)) for id_ in moved}
+        policy: heads.people(mending, [id_ for id_ in moved if run.definitions[id_].merge_policy_id == policy], graph)
+        for policy, graph in {(run.definitions[id_].merge_policy_id, run.graph_of(id_)) for id_ in moved}
     }
     found: dict[int, _Bucket] = {}
     for number, bucket in buckets.items():
-        memberships = files.read(job_run.job.id, number, bucket.file)
+        memberships = files.read(attempt.job.id, number, bucket.file)
         numbers = dict(bucket.counts["counts"])
         for id_ in moved & memberships.keys():
-            mine, policy = memberships[id_], run.parts[id_].merge_policy_id
+            mine, policy = memberships[id_], run.definitions[id_].merge_policy_id
             previous = before[policy].read(number).get(id_)
             memberships[id_] = next_membership(previous, id_, mine.members, mine.version, run.evaluated_at)
             numbers[id_] = _numbers(counts(memberships[id_], run.snapshots[policy].namespaces(number)))
-        name = files.write(job_run.job.id, number, attempt, list(memberships.values()))
+        name = files.write(attempt.job.id, number, version, list(memberships.values()))
         found[number] = _Bucket(name, {**bucket.counts, "counts": numbers}, changed=True)
     return found
 
@@ -130,16 +130,16 @@ def _recounted(
 
 
 async def _publish(
-    job_run: JobRun,
-    run: Run,
+    attempt: Attempt,
+    run: SegmentRun,
     heads: Heads,
     publishable: Collection[str],
     buckets: Mapping[int, _Bucket],
 ) -> None:
     """Raises `_HeadsMoved`, with nothing changed, when the heads are no longer those given."""
-    now = job_run.clock()
-    totals: dict[str, Counter[str]] = {id_: Counter(_NOBODY) for id_ in run.parts}
-    namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in run.parts}
+    now = attempt.clock()
+    totals: dict[str, Counter[str]] = {id_: Counter(_NOBODY) for id_ in run.definitions}
+    namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in run.definitions}
     for bucket in buckets.values():
         for id_, numbers in bucket.counts["counts"].items():
             namespaces[id_].update(numbers["by_namespace"])
@@ -148,28 +148,28 @@ async def _publish(
     async def write(session: AsyncSession) -> None:
         await heads_change(session, run.scope, [snapshot.pinned for snapshot in run.snapshots.values()])
         # Whoever publishes any of them waits here, and then finds the heads moved.
-        mine = within(select(_AUDIENCES.id), AudienceRow, job_run.tenant).where(_AUDIENCES.id.in_(sorted(publishable)))
+        mine = within(select(_AUDIENCES.id), AudienceRow, attempt.tenant).where(_AUDIENCES.id.in_(sorted(publishable)))
         await session.execute(mine.order_by(_AUDIENCES.id).with_for_update())
         present = await head_runs(session, run.scope)
         if any(present.get(id_) != heads.runs.get(id_) for id_ in publishable):
             raise _HeadsMoved
         for number, bucket in buckets.items():
             if bucket.changed:
-                await _write_bucket(session, job_run, number, bucket)
-        for id_ in run.parts:
-            await _write_result(session, job_run, id_, totals[id_], namespaces[id_], run.errors.get(id_))
+                await _write_bucket(session, attempt, number, bucket)
+        for id_ in run.definitions:
+            await _write_result(session, attempt, id_, totals[id_], namespaces[id_], run.errors.get(id_))
         for id_ in sorted(publishable):
-            await _write_head(session, job_run, run, id_, totals[id_]["members"], dict(namespaces[id_]), now)
+            await _write_head(session, attempt, run, id_, totals[id_]["members"], dict(namespaces[id_]), now)
 
     errors = [{**error, "definition_id": id_} for id_, error in sorted(run.errors.items())]
-    status = JobStatus.SUCCEEDED if run.errors.keys() < run.parts.keys() else JobStatus.FAILED
-    await job_run.finish(status, errors=errors, metrics=_metrics(job_run, run, now), write=write)
+    status = JobStatus.SUCCEEDED if run.errors.keys() < run.definitions.keys() else JobStatus.FAILED
+    await attempt.finish(status, errors=errors, metrics=_metrics(attempt, run, now), write=write)
 
 
-def _metrics(job_run: JobRun, run: Run, now: datetime) -> dict[str, Any]:
+def _metrics(attempt: Attempt, run: SegmentRun, now: datetime) -> dict[str, Any]:
     profiles = run.profiles_by_policy()
     return {
-        "total_time": _span(job_run.job.started_at or now, now),
+        "total_time": _span(attempt.job.started_at or now, now),
         "profile_segmentation_time": _span(run.evaluated_at, now),
         "total_profiles": sum(profiles.values()),
         "total_profiles_by_merge_policy": profiles,
@@ -181,15 +181,15 @@ def _span(start: datetime, end: datetime) -> dict[str, Any]:
     return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}
 
 
-async def _write_bucket(session: AsyncSession, job_run: JobRun, number: int, bucket: _Bucket) -> None:
-    change = within(update(JobBucketRow), JobBucketRow, job_run.tenant)
-    mine = change.where(_BUCKETS.job_id == job_run.job.id, _BUCKETS.bucket == number)
+async def _write_bucket(session: AsyncSession, attempt: Attempt, number: int, bucket: _Bucket) -> None:
+    change = within(update(JobBucketRow), JobBucketRow, attempt.tenant)
+    mine = change.where(_BUCKETS.job_id == attempt.job.id, _BUCKETS.bucket == number)
     await session.execute(mine.values(file=bucket.file, counts=dict(bucket.counts)))
 
 
 async def _write_result(
     session: AsyncSession,
-    job_run: JobRun,
+    attempt: Attempt,
     id_: str,
     totals: Counter[str],
     namespaces: Counter[str],
@@ -199,35 +199,35 @@ async def _write_result(
     if error is None:
         statuses = {name.upper(): totals[name] for name in ("realized", "existing", "exited")}
         values |= {"profile_count": totals["members"], "by_status": statuses, "by_namespace": dict(namespaces)}
-    change = within(update(SegmentJobDefinitionRow), SegmentJobDefinitionRow, job_run.tenant)
-    mine = change.where(_PARTS.job_id == job_run.job.id, _PARTS.definition_id == id_)
+    change = within(update(SegmentJobDefinitionRow), SegmentJobDefinitionRow, attempt.tenant)
+    mine = change.where(_PARTS.job_id == attempt.job.id, _PARTS.definition_id == id_)
     await session.execute(mine.values(**values))
 
 
 async def _write_head(
     session: AsyncSession,
-    job_run: JobRun,
-    run: Run,
+    attempt: Attempt,
+    run: SegmentRun,
     id_: str,
     members: int,
     by_namespace: dict[str, int],
     now: datetime,
 ) -> None:
-    audience = within(update(AudienceRow), AudienceRow, job_run.tenant).where(_AUDIENCES.id == id_)
+    audience = within(update(AudienceRow), AudienceRow, attempt.tenant).where(_AUDIENCES.id == id_)
     await session.execute(
         audience.values(
-            membership_run_id=job_run.job.id,
+            membership_run_id=attempt.job.id,
             membership_graph=run.graph_of(id_),
             total_profiles=members,
             by_namespace=by_namespace,
             metrics_updated_at=now,
-            metrics_job_id=job_run.job.id,
+            metrics_job_id=attempt.job.id,
         )
     )
-    await tell(session, run.scope, id_)
+    await publish_change(session, run.scope, id_)
 
 
-async def _evaluated_at(session: AsyncSession, run: Run, run_ids: Collection[str]) -> dict[str, datetime]:
+async def _evaluated_at(session: AsyncSession, run: SegmentRun, run_ids: Collection[str]) -> dict[str, datetime]:
     jobs = columns(SegmentJobRow)
     statement = within(select(jobs.id, jobs.evaluated_at), SegmentJobRow, run.scope.tenant)
     return {row.id: row.evaluated_at for row in await session.execute(statement.where(jobs.id.in_(sorted(run_ids))))}

@@ -9,38 +9,38 @@ from functools import lru_cache
 from typing import Any
 
 from app.engine.members.membership import Membership, MembershipFiles
-from app.engine.members.regraph import Found, followed, together
+from app.engine.members.regraph import MembershipSource, followed, together
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketResult, Cancelled, Step, run_steps
 from app.engine.store.lake import Lake, write_atomically
 from app.services.evaluation.progress import Progress
-from app.services.jobs.segment.prepare import Pass, Run, prepare
+from app.services.jobs.segment.prepare import Pass, SegmentRun, prepare
 from app.services.jobs.segment.publish import counted, finish
-from app.storage.job_runs import JobRun
+from app.storage.attempts import Attempt
 from app.storage.tables.jobs import JobStatus
 
 
-async def run_segment_job(job_run: JobRun, lake: Lake, threads: int) -> None:
+async def run_segment_job(attempt: Attempt, lake: Lake, threads: int) -> None:
     """Runs a claimed job to its end, or as far as this attempt gets: finished buckets are kept for the next one."""
-    progress = Progress(job_run, threads)
+    progress = Progress(attempt, threads)
     try:
-        run = await prepare(job_run, lake, progress)
+        run = await prepare(attempt, lake, progress)
     except Cancelled:
-        if job_run.cancelled():
-            await job_run.finish(JobStatus.CANCELLED)
+        if attempt.cancelled():
+            await attempt.finish(JobStatus.CANCELLED)
         return
     if run is None:
         return
-    evaluation = _Evaluation(job_run, run, MembershipFiles(lake.tenant(job_run.tenant)), progress)
+    evaluation = _Evaluation(attempt, run, MembershipFiles(lake.tenant(attempt.tenant)), progress)
     try:
         await evaluation.run()
     except Cancelled:
-        if job_run.cancelled():
-            await job_run.finish(JobStatus.CANCELLED)
+        if attempt.cancelled():
+            await attempt.finish(JobStatus.CANCELLED)
             await asyncio.to_thread(evaluation.clean)
         return
     progress.end()
-    await finish(job_run, lake, run)
+    await finish(attempt, lake, run)
     await asyncio.to_thread(evaluation.clean)
 
 
@@ -65,9 +65,9 @@ class _Earlier:
         folder = self.files.lake.membership(self.run_id)
         write_atomically(folder / f"{result.bucket}.json", json.dumps(note).encode())
 
-    def found(self, definitions: Iterable[str]) -> Found:
+    def found(self, definitions: Iterable[str]) -> MembershipSource:
         notes, wanted = self.notes(), list(definitions)
-        return Found(
+        return MembershipSource(
             lambda bucket: (
                 self.files.read(self.run_id, bucket, notes[bucket]["file"], wanted) if bucket in notes else {}
             ),
@@ -78,13 +78,13 @@ class _Earlier:
 class _Evaluation:
     """All passes of one attempt. Only the results of the last one are seen by others, each with those before it."""
 
-    def __init__(self, job_run: JobRun, run: Run, files: MembershipFiles, progress: Progress) -> None:
-        self._job_run = job_run
+    def __init__(self, attempt: Attempt, run: SegmentRun, files: MembershipFiles, progress: Progress) -> None:
+        self._attempt = attempt
         self._run = run
         self._files = files
         self._progress = progress
         self._passes: list[Pass] = run.passes() or [[]]
-        self._earlier = [_Earlier(files, f"{job_run.job.id}-pass-{at}") for at in range(1, len(self._passes))]
+        self._earlier = [_Earlier(files, f"{attempt.job.id}-pass-{at}") for at in range(1, len(self._passes))]
         self._pass_of = {id_: at for at, steps in enumerate(self._passes) for _, ids in steps for id_ in ids}
 
     def clean(self) -> None:
@@ -94,7 +94,7 @@ class _Evaluation:
 
     async def run(self) -> None:
         """Raises `Cancelled`."""
-        done = await self._job_run.done_buckets()
+        done = await self._attempt.done_buckets()
         read = sum(row.profiles for row in done.values())
         for earlier in self._earlier:
             read += sum(note["profiles"] for note in (await asyncio.to_thread(earlier.notes)).values())
@@ -120,9 +120,9 @@ class _Evaluation:
             [step for step, _ in steps],
             sorted(buckets - set(done)),
             now=run.evaluated_at,
-            versions={id_: part.version for id_, part in run.parts.items()},
+            versions={id_: definition.version for id_, definition in run.definitions.items()},
             finished=finished,
-            cancelled=self._job_run.interrupted,
+            cancelled=self._attempt.interrupted,
             threads=self._progress.threads,
         )
 
@@ -139,7 +139,7 @@ class _Evaluation:
             found.append((Step(plan, snapshot, _by_bucket(read), before.read), before.buckets))
         return found
 
-    def _stored(self, references: Iterable[str], number: int, graph: int | None) -> Found:
+    def _stored(self, references: Iterable[str], number: int, graph: int | None) -> MembershipSource:
         """What definitions refer to that this pass does not evaluate: found by an earlier pass, or by another run."""
         outside, earlier = [], []
         for id_ in sorted(references):
@@ -152,14 +152,14 @@ class _Evaluation:
 
     def _kept(self, earlier: _Earlier) -> Callable[[BucketResult], None]:
         def finished(result: BucketResult) -> None:
-            earlier.keep(result, self._job_run.token)
+            earlier.keep(result, self._attempt.token)
             self._told(result)
 
         return finished
 
     def _recorded(self) -> Callable[[BucketResult], None]:
         """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
-        job_run, loop = self._job_run, asyncio.get_running_loop()
+        attempt, loop = self._attempt, asyncio.get_running_loop()
         earlier = [(one, one.notes()) for one in self._earlier]
 
         def finished(result: BucketResult) -> None:
@@ -169,9 +169,9 @@ class _Evaluation:
                     memberships += self._files.read(one.run_id, result.bucket, note["file"]).values()
                     for name in counts:
                         counts[name] |= note["counts"][name]
-            name = self._files.write(job_run.job.id, result.bucket, job_run.token, memberships)
+            name = self._files.write(attempt.job.id, result.bucket, attempt.token, memberships)
             recorded: Future[None] = asyncio.run_coroutine_threadsafe(
-                job_run.record_bucket(result.bucket, name, result.profiles, counts), loop
+                attempt.record_bucket(result.bucket, name, result.profiles, counts), loop
             )
             recorded.result()
             self._told(result)

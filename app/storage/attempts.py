@@ -11,13 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.scope import Tenant
 from app.storage.changes import KINDS
-from app.storage.claims import Claim, LeaseLost, Work, change_job, ended, fence, hand_back
+from app.storage.claims import Claim, LeaseLost, TransactionBody, change_job, ended, fence, hand_back
 from app.storage.columns import columns, table
 from app.storage.database import Database, is_unavailable
 from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
 from app.storage.tenancy import within
 
-__all__ = ["BucketAlreadyRecorded", "JobRun", "LeaseLost"]
+__all__ = ["Attempt", "BucketAlreadyRecorded", "LeaseLost"]
 
 PROGRESS_SECONDS = 0.2
 """Progress is written at most so often: 5 times a second."""
@@ -31,7 +31,7 @@ class BucketAlreadyRecorded(Exception):
     """A bucket of a job is finished once: an earlier attempt has done it. Leave out `done_buckets`."""
 
 
-class JobRun:
+class Attempt:
     """A claimed job while its worker works on it.
 
     The methods that are no coroutines may be called from any thread and do not wait. The coroutines are for the event
@@ -148,7 +148,7 @@ class JobRun:
 
     # ------------------------------------------------------------ fenced writes
 
-    async def write(self, work: Work) -> None:
+    async def write(self, work: TransactionBody) -> None:
         """Runs `work` in a transaction that counts only while this attempt does.
 
         It is run again when the connection was lost, even if the first time had got through: make it repeatable.
@@ -218,7 +218,7 @@ class JobRun:
         *,
         errors: Sequence[Mapping[str, Any]] = (),
         metrics: Mapping[str, Any] | None = None,
-        write: Work | None = None,
+        write: TransactionBody | None = None,
     ) -> str:
         """Ends the job, with `write` in the same transaction. Returns its final status.
 

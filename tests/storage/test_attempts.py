@@ -11,10 +11,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import FixedClock
-from app.storage import job_runs
+from app.storage import attempts
+from app.storage.attempts import Attempt, BucketAlreadyRecorded, LeaseLost
 from app.storage.claims import claim_next, request_cancel
 from app.storage.database import Database
-from app.storage.job_runs import BucketAlreadyRecorded, JobRun, LeaseLost
 from app.storage.tables.datasets import DatasetRow
 from tests.support.jobs import ACME, history, job, queue
 
@@ -36,28 +36,28 @@ def seconds() -> Seconds:
 
 
 @pytest.fixture
-async def run(database: Database, clock: FixedClock, seconds: Seconds) -> JobRun:
+async def run(database: Database, clock: FixedClock, seconds: Seconds) -> Attempt:
     await queue(database, clock(), "j1")
     return await begin(database, clock, seconds)
 
 
-async def begin(database: Database, clock: FixedClock, seconds: Seconds) -> JobRun:
+async def begin(database: Database, clock: FixedClock, seconds: Seconds) -> Attempt:
     claim = await claim_next(database, clock, owner="w1", lease=LEASE)
     assert claim is not None
-    return JobRun(database, clock, claim, monotonic=seconds)
+    return Attempt(database, clock, claim, monotonic=seconds)
 
 
-async def take_over(run: JobRun, clock: FixedClock, seconds: Seconds) -> JobRun:
+async def take_over(run: Attempt, clock: FixedClock, seconds: Seconds) -> Attempt:
     clock.advance(LEASE * 2)
     return await begin(run.database, clock, seconds)
 
 
-async def cancel(run: JobRun) -> None:
+async def cancel(run: Attempt) -> None:
     async with run.database.write() as session:
         await request_cancel(session, ACME, "j1", run.clock())
 
 
-def adding(run: JobRun, id: str) -> Callable[[AsyncSession], Awaitable[None]]:
+def adding(run: Attempt, id: str) -> Callable[[AsyncSession], Awaitable[None]]:
     """Work that leaves a trace: a dataset."""
 
     async def work(session: AsyncSession) -> None:
@@ -73,19 +73,19 @@ async def datasets(database: Database) -> int:
         return (await session.execute(select(func.count()).select_from(DatasetRow))).scalar_one()
 
 
-async def test_it_knows_what_it_works_on(run: JobRun) -> None:
+async def test_it_knows_what_it_works_on(run: Attempt) -> None:
     assert (run.job.id, run.job.status, run.tenant, run.token) == ("j1", "PROCESSING", ACME, 1)
     assert (run.cancelled(), run.stopping(), run.interrupted(), run.ended_as) == (False, False, False, None)
 
 
-async def test_a_write_renews_the_lease_and_is_kept(run: JobRun, clock: FixedClock) -> None:
+async def test_a_write_renews_the_lease_and_is_kept(run: Attempt, clock: FixedClock) -> None:
     clock.advance(timedelta(seconds=10))
     await run.write(adding(run, "d1"))
     assert await datasets(run.database) == 1
     assert (await job(run.database, "j1")).lease_until == clock() + LEASE
 
 
-async def test_an_update_is_logged_with_its_values(run: JobRun, clock: FixedClock) -> None:
+async def test_an_update_is_logged_with_its_values(run: Attempt, clock: FixedClock) -> None:
     await run.update(evaluated_at=clock(), snapshot={"versions": [3]}, total_profiles=10)
     assert await history(run.database, "j1", "evaluated_at", "total_profiles") == [
         (1, None, 0),
@@ -95,7 +95,7 @@ async def test_an_update_is_logged_with_its_values(run: JobRun, clock: FixedCloc
     assert (await job(run.database, "j1")).snapshot == {"versions": [3]}
 
 
-async def test_the_log_shows_nothing_of_the_queue(run: JobRun) -> None:
+async def test_the_log_shows_nothing_of_the_queue(run: Attempt) -> None:
     await run.update(snapshot={"versions": [3]})
     hidden = ("snapshot", "lease_owner", "lease_until", "lost_leases", "idempotency_key")
     for name in hidden:
@@ -103,7 +103,7 @@ async def test_the_log_shows_nothing_of_the_queue(run: JobRun) -> None:
             await history(run.database, "j1", name)
 
 
-async def test_whoever_was_overtaken_writes_nothing_more(run: JobRun, clock: FixedClock, seconds: Seconds) -> None:
+async def test_whoever_was_overtaken_writes_nothing_more(run: Attempt, clock: FixedClock, seconds: Seconds) -> None:
     successor = await take_over(run, clock, seconds)
     before = (await job(run.database, "j1"), await history(run.database, "j1"))
     run.progress("EVALUATING", 0.9, 9, 10)
@@ -126,7 +126,9 @@ async def test_whoever_was_overtaken_writes_nothing_more(run: JobRun, clock: Fix
 # ---------------------------------------------------------------- buckets
 
 
-async def test_finished_buckets_are_found_by_the_next_attempt(run: JobRun, clock: FixedClock, seconds: Seconds) -> None:
+async def test_finished_buckets_are_found_by_the_next_attempt(
+    run: Attempt, clock: FixedClock, seconds: Seconds
+) -> None:
     await run.record_bucket(3, "three", 100, {"a": {"members": 7}})
     await run.record_bucket(0, "zero", 50, {})
     successor = await take_over(run, clock, seconds)
@@ -137,7 +139,7 @@ async def test_finished_buckets_are_found_by_the_next_attempt(run: JobRun, clock
     }
 
 
-async def test_a_bucket_is_recorded_once(run: JobRun, clock: FixedClock, seconds: Seconds) -> None:
+async def test_a_bucket_is_recorded_once(run: Attempt, clock: FixedClock, seconds: Seconds) -> None:
     await run.record_bucket(3, "three", 100, {})
     await run.record_bucket(3, "three", 100, {})
     successor = await take_over(run, clock, seconds)
@@ -147,7 +149,7 @@ async def test_a_bucket_is_recorded_once(run: JobRun, clock: FixedClock, seconds
 
 
 async def test_a_finished_bucket_forgives_the_leases_lost_before(
-    run: JobRun, clock: FixedClock, seconds: Seconds
+    run: Attempt, clock: FixedClock, seconds: Seconds
 ) -> None:
     successor = await take_over(run, clock, seconds)
     assert successor.job.lost_leases == 1
@@ -162,7 +164,7 @@ async def test_a_finished_bucket_forgives_the_leases_lost_before(
 
 
 async def test_progress_is_written_five_times_a_second_at_most_and_the_latest_wins(
-    run: JobRun, seconds: Seconds
+    run: Attempt, seconds: Seconds
 ) -> None:
     for step in range(1, 7):
         run.progress("EVALUATING", step / 10, step, 10, seconds_left=1.5)
@@ -182,7 +184,7 @@ async def test_progress_is_written_five_times_a_second_at_most_and_the_latest_wi
 
 
 async def test_a_fraction_never_falls_also_not_with_a_later_attempt(
-    run: JobRun, clock: FixedClock, seconds: Seconds
+    run: Attempt, clock: FixedClock, seconds: Seconds
 ) -> None:
     run.progress("EVALUATING", 0.8, 8, 10)
     await run.write_progress()
@@ -196,7 +198,7 @@ async def test_a_fraction_never_falls_also_not_with_a_later_attempt(
     assert told[2:] == [(3, 0.8, 8), (4, 0.8, 8), (5, 0.8, 8), (6, 1.0, 17), (7, 1.0, 17)]
 
 
-async def test_a_recorded_bucket_takes_the_progress_along(run: JobRun) -> None:
+async def test_a_recorded_bucket_takes_the_progress_along(run: Attempt) -> None:
     run.progress("EVALUATING", 0.5, 5, 10)
     await run.record_bucket(0, "zero", 5, {})
     run.progress("EVALUATING", 0.6, 6, 10)
@@ -204,15 +206,15 @@ async def test_a_recorded_bucket_takes_the_progress_along(run: JobRun) -> None:
     assert await history(run.database, "j1", "fraction") == [(1, 0.0), (2, 0.0), (3, 0.5)]
 
 
-async def test_what_is_noted_during_a_write_is_not_lost(run: JobRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    change_job = job_runs.change_job
+async def test_what_is_noted_during_a_write_is_not_lost(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
+    change_job = attempts.change_job
 
     async def slow(*given: Any, **columns: Any) -> None:
         await change_job(*given, **columns)
-        monkeypatch.setattr(job_runs, "change_job", change_job)
+        monkeypatch.setattr(attempts, "change_job", change_job)
         run.progress("WRITING", 1.0, 10, 10)
 
-    monkeypatch.setattr(job_runs, "change_job", slow)
+    monkeypatch.setattr(attempts, "change_job", slow)
     run.progress("EVALUATING", 0.5, 5, 10)
     await run.write_progress()
     await run.finish("SUCCEEDED")
@@ -222,7 +224,7 @@ async def test_what_is_noted_during_a_write_is_not_lost(run: JobRun, monkeypatch
 # ---------------------------------------------------------------- the end
 
 
-async def test_success_is_complete_and_comes_with_its_work(run: JobRun, clock: FixedClock) -> None:
+async def test_success_is_complete_and_comes_with_its_work(run: Attempt, clock: FixedClock) -> None:
     run.progress("EVALUATING", 0.5, 10, 10)
     status = await run.finish("SUCCEEDED", metrics={"totalProfiles": 10}, write=adding(run, "d1"))
     row = await job(run.database, "j1")
@@ -233,14 +235,14 @@ async def test_success_is_complete_and_comes_with_its_work(run: JobRun, clock: F
     assert await datasets(run.database) == 1
 
 
-async def test_a_failure_keeps_its_errors_and_how_far_it_came(run: JobRun) -> None:
+async def test_a_failure_keeps_its_errors_and_how_far_it_came(run: Attempt) -> None:
     run.progress("EVALUATING", 0.5, 5, 10)
     await run.finish("FAILED", errors=[{"code": "X", "message": "why"}])
     row = await job(run.database, "j1")
     assert (row.status, row.fraction, row.errors) == ("FAILED", 0.5, [{"code": "X", "message": "why"}])
 
 
-async def test_an_end_whose_work_fails_is_no_end(run: JobRun) -> None:
+async def test_an_end_whose_work_fails_is_no_end(run: Attempt) -> None:
     async def work(session: AsyncSession) -> None:
         await adding(run, "d1")(session)
         raise RuntimeError("stop")
@@ -251,20 +253,20 @@ async def test_an_end_whose_work_fails_is_no_end(run: JobRun) -> None:
     assert run.ended_as is None
 
 
-async def test_a_job_cancelled_in_the_last_moment_ends_as_cancelled_without_its_work(run: JobRun) -> None:
+async def test_a_job_cancelled_in_the_last_moment_ends_as_cancelled_without_its_work(run: Attempt) -> None:
     await cancel(run)
     assert await run.finish("SUCCEEDED", metrics={"totalProfiles": 10}, write=adding(run, "d1")) == "CANCELLED"
     row = await job(run.database, "j1")
     assert (row.status, row.metrics, row.fraction, await datasets(run.database)) == ("CANCELLED", None, 0.0, 0)
 
 
-async def test_cancelling_is_noticed_with_the_next_write(run: JobRun) -> None:
+async def test_cancelling_is_noticed_with_the_next_write(run: Attempt) -> None:
     await cancel(run)
     await run.record_bucket(0, "zero", 1, {})
     assert (run.cancelled(), run.stopping(), run.interrupted()) == (True, False, True)
 
 
-async def test_a_stop_is_no_cancelling(run: JobRun) -> None:
+async def test_a_stop_is_no_cancelling(run: Attempt) -> None:
     run.stop()
     assert (run.cancelled(), run.stopping(), run.interrupted()) == (False, True, True)
 
@@ -276,7 +278,7 @@ def away() -> OperationalError:
     return OperationalError("COMMIT", {}, sqlite3.OperationalError("database is locked"))
 
 
-async def test_a_write_waits_for_the_database_and_is_made_once(run: JobRun) -> None:
+async def test_a_write_waits_for_the_database_and_is_made_once(run: Attempt) -> None:
     tries = 0
 
     async def work(session: AsyncSession) -> None:
@@ -291,7 +293,7 @@ async def test_a_write_waits_for_the_database_and_is_made_once(run: JobRun) -> N
     assert (tries, await datasets(run.database)) == (3, 1)
 
 
-async def test_a_stopping_attempt_does_not_wait_for_the_database(run: JobRun) -> None:
+async def test_a_stopping_attempt_does_not_wait_for_the_database(run: Attempt) -> None:
     async def work(_session: AsyncSession) -> None:
         raise away()
 
@@ -300,7 +302,7 @@ async def test_a_stopping_attempt_does_not_wait_for_the_database(run: JobRun) ->
         await run.write(work)
 
 
-async def test_an_end_whose_answer_was_lost_is_found_to_be_made(run: JobRun) -> None:
+async def test_an_end_whose_answer_was_lost_is_found_to_be_made(run: Attempt) -> None:
     await run.finish("SUCCEEDED")
     run.ended_as = None
     assert await run.finish("SUCCEEDED", write=adding(run, "d1")) == "SUCCEEDED"
