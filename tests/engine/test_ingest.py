@@ -336,6 +336,14 @@ def test_events_with_an_id_are_stored_once(sandbox: Sandbox) -> None:
     ]
 
 
+def test_an_identity_column_named_like_an_event_id_is_none(sandbox: Sandbox) -> None:
+    shape = DatasetShape("EVENT", "_id", "CRM", "at")
+    for _ in range(2):
+        done = sandbox.csv("e", shape, "_id,at,n\na,2026-01-01,1\na,2026-01-02,2\nb,2026-01-01,3\n")
+        assert (done.row_count, done.rejected_rows) == (3, 0)
+    assert sorted(attributes["n"] for _, _, attributes in stored_events(sandbox, "a")) == [1, 1, 2, 2]
+
+
 def test_events_without_an_id_get_one_that_follows_the_file_and_stays_hidden(sandbox: Sandbox) -> None:
     sandbox.csv("e", EVENTS, "id,timestamp,n\na,2026-01-01,3\na,2026-01-01,1\na,2026-01-01,2\n")
     assert "_id" not in types(sandbox, "e")

@@ -106,7 +106,7 @@ def ingest(
             return done
         size = file.stat().st_size
         plain = plain_file(file, scratch)
-        with lake.session(scratch, [plain]) as database:
+        with lake.session(scratch, [plain], many_columns=True) as database:
             try:
                 return _Batch(lake, dataset_id, shape, batch_id, scratch, database).take(plain, format, size)
             except duckdb.OutOfMemoryException:
@@ -183,6 +183,9 @@ class _Batch:
         columns = dict(source.columns)
         if self.is_event:
             columns.pop(self.time_column or TIMESTAMP, None)
+        if self.is_event and self.shape.identity_column == EVENT_ID:
+            # It says who the person is: as the id of the event it would make all of a person's events one.
+            columns.pop(EVENT_ID)
         try:
             self._stage(source, columns)
         except (duckdb.InvalidInputException, duckdb.ConversionException) as error:

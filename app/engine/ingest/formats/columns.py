@@ -10,6 +10,8 @@ from app.engine.store.lake import text_literal
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import Type
 
+MOST_COLUMNS = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -1,0 +1,86 @@
+"""How a CSV file is written: delimiter, quotation marks and names, from its first lines; knows no rows."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.engine.ingest.formats.columns import MOST_COLUMNS, check_names, refuse
+
+_START = 1024 * 1024
+_SAMPLE_ROWS = 50
+_DELIMITERS = ",;\t|"
+_SEPARATOR_LINE = re.compile(r"\Asep=(.)\r?\n", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """`escape` is the quotation mark itself where it is doubled inside a value.
+
+    The rows begin at byte `start`, with `header_rows` (0 or 1) rows of names.
+    """
+
+    names: tuple[str, ...]
+    delimiter: str
+    quote: str = '"'
+    escape: str = '"'
+    header_rows: int = 1
+    start: int = 0
+
+
+def find_dialect(file: Path) -> Dialect:
+    """The dialect of an unpacked file in UTF-8. Raises `Refusal` when it has no usable header or is no CSV."""
+    with file.open("rb") as raw:
+        start = raw.read(_START)
+    if start.startswith(b"PAR1"):
+        raise refuse("the file is Parquet, not CSV")
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in start:
+        raise refuse("the file is not CSV in UTF-8: it has zero bytes or is UTF-16")
+    offset = 3 if start.startswith(b"\xef\xbb\xbf") else 0
+    text = start[offset:].decode("utf-8", errors="replace")
+    blank = len(text) - len(text.lstrip("\r\n"))
+    offset, text = offset + blank, text[blank:]
+    named = _SEPARATOR_LINE.match(text)
+    if named is not None:
+        offset, text = offset + len(named[0].encode()), text[named.end() :]
+    if text.startswith("{"):
+        raise refuse("the file begins with { as NDJSON does, not with a CSV header")
+    delimiter = named[1] if named is not None else _delimiter(text)
+    names = tuple(name.strip() for name in next(_rows(text, delimiter), []))
+    _check_header(names)
+    return Dialect(names, delimiter, start=offset)
+
+
+def _delimiter(text: str) -> str:
+    """The mark that cuts the most rows into as many values as the header, and then into the most."""
+
+    def score(mark: str) -> tuple[bool, int, int]:
+        widths = [len(row) for row, _ in zip(_rows(text, mark), range(_SAMPLE_ROWS), strict=False) if row]
+        width = widths[0] if widths else 0
+        return width > 1, sum(other == width for other in widths), width
+
+    return max(_DELIMITERS, key=score)
+
+
+def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+    """The first rows, as far as they can be cut without knowing of broken ones."""
+    with suppress(csv.Error):
+        yield from csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+
+
+def _check_header(names: tuple[str, ...]) -> None:
+    if not any(names):
+        raise refuse("the file has no header line")
+    if len(names) > MOST_COLUMNS:
+        raise refuse(f"the file has {len(names):,} columns: at most {MOST_COLUMNS:,} can be loaded")
+    seen: set[str] = set()
+    for position, name in enumerate(names, 1):
+        if not name:
+            raise refuse(f"column {position} of the header has no name")
+        if name.lower() in seen:
+            raise refuse(f'the header names the column "{name}" twice (case does not count)')
+        seen.add(name.lower())
+    check_names(names)
