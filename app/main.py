@@ -33,7 +33,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if reason := missing_reason():
-            log.warning("GraphiQL is not available: %s", reason)
+            log.warning("the workplace and GraphiQL are not available: %s", reason)
         async with open_services(settings, clock, wait=True) as services, _uploads(settings.data_dir) as uploads:
             api = ApiServices(
                 database=services.database,

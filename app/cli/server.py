@@ -80,7 +80,8 @@ async def serve_until_stopped(settings: Settings) -> None:
             server.should_exit = True
 
         _on_signals(stop)
-        console.print(f"GraphiQL and the API: http://{host}:{port}/graphql  (Ctrl+C stops)", soft_wrap=True)
+        console.print(f"Workplace: http://{host}:{port}/  (Ctrl+C stops)", soft_wrap=True)
+        console.print(f"GraphiQL and the API: http://{host}:{port}/graphql", soft_wrap=True)
         await server.serve(sockets=[listener])
         if not server.started:
             fail("the server did not start; the log above says why")

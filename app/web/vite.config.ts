@@ -4,13 +4,14 @@ export default defineConfig({
   // Everything is relative to the page, so that it also works behind a proxy with a path prefix.
   base: './',
   build: {
-    // The page is /graphql, and its files are /graphql/assets/….
+    // Both pages, / and /graphql, have their files under /graphql/assets/….
     assetsDir: 'graphql/assets',
-    // Monaco and its GraphQL mode are what is large; there is nothing to split off that the first screen does not need.
+    // Monaco and its GraphQL mode are what is large, and only the editors load them.
     chunkSizeWarningLimit: 8192,
     // A polyfill for old browsers, which GraphiQL 5 does not support anyway.
     modulePreload: { polyfill: false },
     rolldownOptions: {
+      input: ['index.html', 'graphql.html'],
       // Dependencies say "use client" for server rendering, which this page has not.
       onLog: (level, log, handle) => log.code !== 'MODULE_LEVEL_DIRECTIVE' && handle(level, log),
     },

@@ -1,12 +1,13 @@
-"""The GraphiQL page: its headers, its files, and what there is instead when it was not built."""
+"""The pages: their headers, their files, and what there is instead when they were not built."""
 
+import re
 from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from app.api.transport.page import asset_routes, graphiql_response, missing_reason
+from app.api.transport.page import SECTIONS, asset_routes, missing_reason, page_response, workplace_routes
 
 
 @pytest.fixture
@@ -14,7 +15,10 @@ def built(tmp_path: Path) -> Path:
     """A folder as the build leaves it, with something beside it that must stay private."""
     assets = tmp_path / "dist" / "graphql" / "assets"
     assets.mkdir(parents=True)
-    (tmp_path / "dist" / "index.html").write_text("<!doctype html><title>page</title>")
+    (tmp_path / "dist" / "graphql.html").write_text("<!doctype html><title>page</title>")
+    (tmp_path / "dist" / "index.html").write_text(
+        '<!doctype html><script src="./graphql/assets/index-1a2b.js"></script>'
+    )
     (assets / "index-1a2b.js").write_text("export {}")
     (assets / "index-1a2b.css").write_text("html {}")
     (assets / "codicon-1a2b.ttf").write_bytes(b"\x00\x01")
@@ -26,11 +30,11 @@ def built(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(built: Path) -> TestClient:
-    return TestClient(Starlette(routes=asset_routes(built)))
+    return TestClient(Starlette(routes=[*asset_routes(built), *workplace_routes(built)]))
 
 
 def test_the_page_allows_nothing_from_elsewhere(built: Path) -> None:
-    response = graphiql_response(built)
+    response = page_response("graphql.html", built)
 
     assert missing_reason(built) is None
     assert (response.status_code, response.body) == (200, b"<!doctype html><title>page</title>")
@@ -91,18 +95,18 @@ def test_nothing_but_the_files_of_the_page_is_served(client: TestClient, path: s
 
 def test_a_page_that_was_not_built_says_so_and_what_to_do(tmp_path: Path) -> None:
     reason = missing_reason(tmp_path)
-    response = graphiql_response(tmp_path)
+    response = page_response("graphql.html", tmp_path)
 
     assert reason is not None
     assert reason.splitlines() == [
-        "The package was not built here, or built without its page.",
-        "To build the page, run `pip install .` in the source tree with a network to the npm registry "
+        "The package was not built here, or built without its pages.",
+        "To build the pages, run `pip install .` in the source tree with a network to the npm registry "
         "(node itself comes with the build), then restart the server.",
     ]
     assert response.status_code == 503
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     assert bytes(response.body).decode() == (
-        f"GraphiQL is not available on this server. The GraphQL API at this address works.\n\n{reason}\n"
+        f"This page is not available on this server. The GraphQL API at /graphql works.\n\n{reason}\n"
     )
 
 
@@ -110,4 +114,34 @@ def test_the_reason_that_the_build_left_is_shown(tmp_path: Path) -> None:
     (tmp_path / "not-built.txt").write_text("`npm ci` ended with code 1 (ECONNREFUSED).")
 
     assert (missing_reason(tmp_path) or "").startswith("`npm ci` ended with code 1 (ECONNREFUSED).\nTo build")
-    assert b"(ECONNREFUSED)" in bytes(graphiql_response(tmp_path).body)
+    assert b"(ECONNREFUSED)" in bytes(page_response("graphql.html", tmp_path).body)
+
+
+@pytest.mark.parametrize(
+    ("address", "script"),
+    [
+        ("/", "./graphql/assets/index-1a2b.js"),
+        ("/audiences", "./graphql/assets/index-1a2b.js"),
+        ("/audiences/a1", "../graphql/assets/index-1a2b.js"),
+        ("/audiences/a1/members?columns=name", "../../graphql/assets/index-1a2b.js"),
+        ("/audiences/crm%3Aa%2Fb", "../graphql/assets/index-1a2b.js"),
+    ],
+)
+def test_the_workplace_finds_its_files_from_every_address(client: TestClient, address: str, script: str) -> None:
+    response = client.get(address)
+
+    assert response.status_code == 200
+    assert response.text == f'<!doctype html><script src="{script}"></script>'
+    assert response.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; ")
+
+
+@pytest.mark.parametrize("address", ["/nothing", "/audiencesx", "/index.html", "/graphql.html", "/dist/index.html"])
+def test_other_addresses_are_not_the_workplace(client: TestClient, address: str) -> None:
+    assert client.get(address).status_code == 404
+
+
+def test_the_server_knows_every_section_of_the_workplace() -> None:
+    router = Path(__file__).parents[2] / "app" / "web" / "src" / "work" / "router.tsx"
+    paths = re.findall(r"path: '/(\w+)", router.read_text())
+
+    assert set(paths) == set(SECTIONS)

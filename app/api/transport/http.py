@@ -20,7 +20,7 @@ from strawberry.types.graphql import OperationType
 from app.api.context import ApiServices, Caller, read_scope
 from app.api.limits import GatewaySchema
 from app.api.transport.multipart import BadMultipart, read_operations, scratch
-from app.api.transport.page import graphiql_response
+from app.api.transport.page import GRAPHIQL, page_response
 from app.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class GraphQLOverHTTP:
         media = JSON
         try:
             if shows_page(request):
-                return graphiql_response()
+                return page_response(GRAPHIQL)
             media = negotiate(request.headers.get("accept", ""))
             caller = Caller(self._services, read_scope(request.headers), request.headers, request_id)
             params = await self._read(request, files)

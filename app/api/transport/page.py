@@ -1,4 +1,4 @@
-"""Serves the built GraphiQL page and its files; it knows where they lie, and nothing of GraphQL."""
+"""Serves the built pages (the workplace and GraphiQL) and their files; it knows nothing of GraphQL."""
 
 from pathlib import Path
 
@@ -8,7 +8,12 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Route
 
 BUILT = Path(__file__).parents[2] / "web" / "dist"
-"""Where the package's build puts the page."""
+"""Where the package's build puts the pages."""
+
+WORKPLACE, GRAPHIQL = "index.html", "graphql.html"
+
+SECTIONS = ("audiences", "jobs", "exports")
+"""First parts of the workplace's addresses. The page itself tells them apart (`app/web/src/work/router.tsx`)."""
 
 ASSETS = "graphql/assets"
 
@@ -41,35 +46,50 @@ CONTENT_TYPES = {
 
 
 def missing_reason(built: Path = BUILT) -> str | None:
-    """Why there is no page, in sentences for the log and the browser; None when there is one."""
-    if (built / "index.html").is_file():
+    """Why there are no pages, in sentences for the log and the browser; None when they are there."""
+    if all((built / name).is_file() for name in (WORKPLACE, GRAPHIQL)):
         return None
     noted = built / "not-built.txt"
     reason = (
         noted.read_text(encoding="utf-8")
         if noted.is_file()
-        else "The package was not built here, or built without its page."
+        else "The package was not built here, or built without its pages."
     )
     return (
-        f"{reason}\nTo build the page, run `pip install .` in the source tree with a network to the npm registry "
+        f"{reason}\nTo build the pages, run `pip install .` in the source tree with a network to the npm registry "
         "(node itself comes with the build), then restart the server."
     )
 
 
-def graphiql_response(built: Path = BUILT) -> Response:
-    """The page, or 503 with the reason why it is not there."""
+def page_response(name: str, built: Path = BUILT, depth: int = 0) -> Response:
+    """The page in the file `name`, or 503 with the reason why it is not there.
+
+    `depth` counts the folders of its address: the page names its files relative to the root of the server, which
+    may lie under a prefix that only a proxy knows.
+    """
     headers = {"cache-control": "no-cache", "vary": "accept", "x-content-type-options": "nosniff"}
     if reason := missing_reason(built):
-        text = f"GraphiQL is not available on this server. The GraphQL API at this address works.\n\n{reason}\n"
+        text = f"This page is not available on this server. The GraphQL API at /graphql works.\n\n{reason}\n"
         return PlainTextResponse(text, status_code=503, headers=headers)
+    html = (built / name).read_text(encoding="utf-8").replace(f"./{ASSETS}/", f"{'../' * depth or './'}{ASSETS}/")
     return HTMLResponse(
-        (built / "index.html").read_bytes(),
-        headers=headers | {"content-security-policy": CONTENT_SECURITY_POLICY, "referrer-policy": "no-referrer"},
+        html, headers=headers | {"content-security-policy": CONTENT_SECURITY_POLICY, "referrer-policy": "no-referrer"}
     )
 
 
+def workplace_routes(built: Path = BUILT) -> list[BaseRoute]:
+    """The workplace at `/` and at every address of its views, so that links and reloads work."""
+
+    async def workplace(request: Request) -> Response:
+        # As the browser counts: a slash that is written %2F separates nothing.
+        return page_response(WORKPLACE, built, depth=request.scope["raw_path"].count(b"/") - 1)
+
+    sections = [path for name in SECTIONS for path in (f"/{name}", f"/{name}/{{rest:path}}")]
+    return [Route(path, workplace, methods=["GET"], name="workplace") for path in ("/", *sections)]
+
+
 def asset_routes(built: Path = BUILT) -> list[BaseRoute]:
-    """Routes of the page's scripts, styles and fonts, under `/graphql/assets/`."""
+    """Routes of the pages' scripts, styles and fonts, under `/graphql/assets/`."""
     folder = built / ASSETS
 
     async def asset(request: Request) -> Response:
@@ -85,4 +105,4 @@ def asset_routes(built: Path = BUILT) -> list[BaseRoute]:
         }
         return FileResponse(path, headers=headers, media_type=CONTENT_TYPES[path.suffix])
 
-    return [Route(f"/{ASSETS}/{{name}}", asset, name="graphiql_asset")]
+    return [Route(f"/{ASSETS}/{{name}}", asset, name="page_asset")]

@@ -1,4 +1,4 @@
-"""The addresses of the server: GraphQL by HTTP, WebSocket and server-sent events, health, metrics and the page."""
+"""The addresses of the server: GraphQL by HTTP, WebSocket and server-sent events, health, metrics and the pages."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from app.api.context import ApiServices
 from app.api.schema import build_schema
 from app.api.transport.http import GraphQLOverHTTP
 from app.api.transport.metrics import CONTENT_TYPE, Metrics
-from app.api.transport.page import asset_routes
+from app.api.transport.page import asset_routes, workplace_routes
 from app.api.transport.websocket import GraphQLOverWebSocket
 from app.scope import Scope
 from app.services import merge_policies
@@ -30,6 +30,7 @@ def api_routes(services: ApiServices) -> list[BaseRoute]:
         WebSocketRoute("/graphql", GraphQLOverWebSocket(schema, services)),
         Route("/graphql", GraphQLOverHTTP(schema, services)),
         *asset_routes(),
+        *workplace_routes(),
         Route("/health/live", live),
         Route("/health/ready", readiness(services)),
         Route("/metrics", prometheus(services.metrics)),

@@ -11,11 +11,8 @@ import { GraphiQL } from 'graphiql';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 
+import { GRAPHQL, ROOT, SOCKET } from '../shared/address';
 import { FIRST_QUERY } from './firstQuery';
-
-const endpoint = new URL(location.pathname, location.origin);
-const socket = new URL(endpoint);
-socket.protocol = location.protocol === 'https:' ? 'wss:' : 'ws:';
 
 /** A proxy or a stopped server answers with text: show that text, not the JSON parser's complaint. */
 const fetchJson: typeof fetch = async (input, init) => {
@@ -27,9 +24,9 @@ const fetchJson: typeof fetch = async (input, init) => {
 };
 
 const fetcher = createGraphiQLFetcher({
-  url: endpoint.href,
+  url: GRAPHQL,
   // The headers editor also fills the socket's connection payload.
-  subscriptionUrl: socket.href,
+  subscriptionUrl: SOCKET,
   headers: { 'x-requested-with': 'graphiql' },
   enableIncrementalDelivery: false,
   fetch: fetchJson,
@@ -47,6 +44,12 @@ createRoot(document.getElementById('graphiql')!).render(
       isHeadersEditorEnabled
       shouldPersistHeaders={false}
       showPersistHeadersSettings={false}
-    />
+    >
+      <GraphiQL.Logo>
+        <a className="to-workplace" href={ROOT}>
+          ← Workplace
+        </a>
+      </GraphiQL.Logo>
+    </GraphiQL>
   </StrictMode>,
 );

@@ -1,0 +1,71 @@
+// How views read and write: urql's hooks, which ask again when a lost server is back.
+import type { AnyVariables, CombinedError, TypedDocumentNode } from '@urql/core';
+import { useEffect, useRef } from 'react';
+import { useClient, useQuery } from 'urql';
+
+import { useConnection } from './connection';
+
+export interface Loaded<Data> {
+  data: Data | undefined;
+  /** Nothing to show yet. */
+  loading: boolean;
+  /** A newer answer is on its way. */
+  stale: boolean;
+  error: CombinedError | undefined;
+  again: () => void;
+}
+
+export function useData<Data, Variables extends AnyVariables>(
+  query: TypedDocumentNode<Data, Variables>,
+  variables: Variables,
+  options: { pause?: boolean } = {},
+): Loaded<Data> {
+  const [result, execute] = useQuery<Data, Variables>({ query, variables, pause: options.pause } as never);
+  const { epoch } = useConnection();
+  const read = useRef(epoch);
+  useEffect(() => {
+    if (read.current === epoch || options.pause) return;
+    read.current = epoch;
+    execute({ requestPolicy: 'network-only' });
+  }, [epoch, execute, options.pause]);
+  return {
+    data: result.data,
+    loading: result.fetching && result.data === undefined,
+    stale: result.stale || result.fetching,
+    error: result.error,
+    again: () => execute({ requestPolicy: 'network-only' }),
+  };
+}
+
+export interface Refusal {
+  message: string;
+  path?: string[];
+  code?: string;
+  dependents?: unknown[];
+  diagnostics?: unknown[];
+}
+
+export class Refused extends Error {
+  readonly errors: Refusal[];
+  constructor(errors: Refusal[]) {
+    super(errors.map((error) => error.message).join('\n'));
+    this.errors = errors;
+  }
+}
+
+/** One mutation: its payload, or `Refused` with what the caller did wrong, or the error of the transport. */
+export function useAct() {
+  const client = useClient();
+  return async <Data extends object, Variables extends AnyVariables>(
+    mutation: TypedDocumentNode<Data, Variables>,
+    variables: Variables,
+  ): Promise<Data> => {
+    const { data, error } = await client.mutation(mutation, variables).toPromise();
+    if (error?.networkError) throw new Error('The server cannot be reached. Nothing was changed; try again.');
+    if (error || !data) throw new Error(error?.graphQLErrors.map((each) => each.message).join('\n') ?? 'No answer.');
+    for (const payload of Object.values(data) as { errors?: Refusal[] }[]) {
+      if (payload?.errors?.length) throw new Refused(payload.errors);
+    }
+    return data;
+  };
+}

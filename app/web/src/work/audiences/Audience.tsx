@@ -1,0 +1,113 @@
+// One audience: its head, what can be done with it, and tabs of views.
+import { Link, Outlet, useNavigate, useParams } from '@tanstack/react-router';
+import { useState } from 'react';
+import { useSubscription } from 'urql';
+
+import { useAct, useData } from '../api/hooks';
+import {
+  AudiencePageDocument,
+  AudienceUpdatedDocument,
+  DeleteAudienceDocument,
+  RunDefinitionsDocument,
+  UpdateAudienceDocument,
+  type AudiencePageQuery,
+  type LifecycleState,
+} from '../api/operations';
+import { ActionMenu, Button, Confirm, type Action } from '../ui/controls';
+import { count, Time } from '../ui/format';
+import { Empty, Failure, Head, Skeleton, StateBadge } from '../ui/pieces';
+import { attempt, say } from '../ui/toasts';
+
+export type AudienceData = NonNullable<AudiencePageQuery['audience']>;
+
+const TABS = [
+  { to: '/audiences/$id', label: 'Overview' },
+  { to: '/audiences/$id/members', label: 'Members' },
+  { to: '/audiences/$id/use', label: 'Runs and use' },
+] as const;
+
+/** The audience that the address names; views below the frame share its answer through the cache. */
+export function useAudience() {
+  const { id } = useParams({ strict: false }) as { id: string };
+  return { id, ...useData(AudiencePageDocument, { id }) };
+}
+
+export function AudienceFrame() {
+  const { id, data, loading, error, again } = useAudience();
+  const audience = data?.audience;
+  useSubscription({ query: AudienceUpdatedDocument, variables: { id: audience?.id ?? '' }, pause: !audience });
+  if (loading) return <div className="page"><Skeleton /></div>;
+  if (!audience) {
+    return (
+      <div className="page">
+        {error ? <Failure error={error} again={again} /> : <Empty title="There is no such audience"><Link to="/audiences">To the audiences</Link></Empty>}
+      </div>
+    );
+  }
+  return (
+    <div className="page">
+      <AudienceHead audience={audience} />
+      <nav className="tabs" aria-label="Views of the audience">
+        {TABS.map(({ to, label }) => (
+          <Link key={to} to={to} params={{ id }} activeOptions={{ exact: true }}>{label}</Link>
+        ))}
+      </nav>
+      <Outlet />
+    </div>
+  );
+}
+
+function AudienceHead({ audience }: { audience: AudienceData }) {
+  const act = useAct();
+  const navigate = useNavigate();
+  const [deleting, setDeleting] = useState(false);
+  const move = (state: LifecycleState, done: string) =>
+    attempt(async () => {
+      await act(UpdateAudienceDocument, { input: { id: audience.id, etag: audience.etag, lifecycleState: state } });
+      say(done);
+    });
+  const run = () =>
+    attempt(async () => {
+      const { createSegmentJob } = await act(RunDefinitionsDocument, { input: { definitionIds: [audience.definition!.id] } });
+      say('The job has started.', { link: { label: 'Watch', to: `/jobs/${createSegmentJob.job!.jobId}` } });
+    });
+  const actions: Action[] = [
+    audience.lifecycleState === 'PUBLISHED'
+      ? { id: 'off', label: 'Deactivate', act: () => move('INACTIVE', 'Deactivated: it is no longer evaluated.') }
+      : { id: 'on', label: 'Publish', icon: 'check', act: () => move('PUBLISHED', 'Published.') },
+    { id: 'copy', label: 'Copy its id', icon: 'copy', act: () => void navigator.clipboard.writeText(audience.audienceId) },
+    { id: 'delete', label: 'Delete…', icon: 'trash', danger: true, act: () => setDeleting(true) },
+  ];
+  const remove = async () => {
+    await act(DeleteAudienceDocument, { input: { id: audience.id, etag: audience.etag } });
+    say(`${audience.name} deleted.`);
+    void navigate({ to: '/audiences' });
+  };
+  const metrics = audience.metrics;
+  return (
+    <Head
+      title={audience.name}
+      back={{ label: 'Audiences', to: '/audiences' }}
+      badges={
+        <>
+          <StateBadge state={audience.lifecycleState} />
+          {audience.labels.map((label) => <span key={label} className="label-tag">{label}</span>)}
+        </>
+      }
+      about={
+        <>
+          {audience.description && <>{audience.description} · </>}
+          {metrics ? <><strong className="numeric">{count(metrics.totalProfiles)}</strong> people, counted <Time at={metrics.updatedAt} /></> : 'Not evaluated yet'}
+        </>
+      }
+    >
+      {audience.definition && (
+        <Button kind="primary" icon="job" onPress={run} isDisabled={audience.lifecycleState !== 'PUBLISHED'}>Run now</Button>
+      )}
+      <ActionMenu label="More actions" actions={actions} button={<Button icon="more" aria-label="More actions" />} />
+      <Confirm title={`Delete ${audience.name}?`} open={deleting} onClose={() => setDeleting(false)} verb="Delete audience" act={remove}>
+        The audience, its definition and its memberships go. Audiences and schedules that rely on it keep it from being deleted.
+      </Confirm>
+    </Head>
+  );
+}

@@ -1,0 +1,84 @@
+// The lists of jobs and of exports, live.
+import { useNavigate, useSearch } from '@tanstack/react-router';
+import { useEffect, useState } from 'react';
+
+import { useData } from '../api/hooks';
+import { ExportJobsDocument, SegmentJobsDocument, type JobStatus } from '../api/operations';
+import { Select } from '../ui/controls';
+import { plural } from '../ui/format';
+import { Failure, Head, More, Skeleton } from '../ui/pieces';
+import { JobTable } from './JobTable';
+
+const PAGE = 30;
+const STATES = [
+  { id: 'all', label: 'Any state' },
+  { id: 'live', label: 'Under way' },
+  { id: 'SUCCEEDED', label: 'Succeeded' },
+  { id: 'FAILED', label: 'Failed' },
+  { id: 'CANCELLED', label: 'Cancelled' },
+];
+
+function statuses(status: string | undefined): JobStatus[] | undefined {
+  if (!status) return undefined;
+  return status === 'live' ? ['NEW', 'QUEUED', 'PROCESSING', 'CANCELLING'] : [status as JobStatus];
+}
+
+interface Segments {
+  allDefinitions: boolean;
+  segments: { totalCount: number; nodes: { segmentId: string; definition: { name: string } | null }[] };
+}
+
+function evaluated(job: Segments): string {
+  if (job.allDefinitions) return `Every audience (${job.segments.totalCount})`;
+  const names = job.segments.nodes.map((segment) => segment.definition?.name ?? segment.segmentId);
+  const rest = job.segments.totalCount - names.length;
+  return names.join(', ') + (rest > 0 ? ` and ${rest} more` : '');
+}
+
+export function Jobs() {
+  const { status } = useSearch({ from: '/jobs' });
+  const navigate = useNavigate({ from: '/jobs' });
+  const [after, setAfter] = useState<string>();
+  useEffect(() => setAfter(undefined), [status]);
+  const { data, loading, stale, error, again } = useData(SegmentJobsDocument, { first: PAGE, after, filter: { status: statuses(status) } });
+  const page = data?.segmentJobs;
+  return (
+    <div className="page">
+      <Head title="Jobs" about="Evaluations of audiences over all people, as they happen." />
+      <div className="toolbar">
+        <Select label="State" options={STATES} value={status ?? 'all'} onChange={(next) => void navigate({ search: { status: next === 'all' ? undefined : next }, replace: true })} />
+      </div>
+      {error && <Failure error={error} again={again} />}
+      {loading || !page ? !error && <Skeleton lines={8} /> : <JobTable jobs={page.nodes} what={evaluated} empty="No jobs yet" />}
+      {page && page.nodes.length > 0 && <More shown={page.nodes.length} total={page.totalCount} next={page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null} busy={stale} load={setAfter} />}
+    </div>
+  );
+}
+
+export function Exports() {
+  const { status } = useSearch({ from: '/exports' });
+  const navigate = useNavigate({ from: '/exports' });
+  const [after, setAfter] = useState<string>();
+  useEffect(() => setAfter(undefined), [status]);
+  const { data, loading, stale, error, again } = useData(ExportJobsDocument, { first: PAGE, after, filter: { status: statuses(status) } });
+  const page = data?.exportJobs;
+  return (
+    <div className="page">
+      <Head title="Exports" about="Members written to Delta tables that any reader opens." />
+      <div className="toolbar">
+        <Select label="State" options={STATES} value={status ?? 'all'} onChange={(next) => void navigate({ search: { status: next === 'all' ? undefined : next }, replace: true })} />
+      </div>
+      {error && <Failure error={error} again={again} />}
+      {loading || !page ? (
+        !error && <Skeleton lines={8} />
+      ) : (
+        <JobTable
+          jobs={page.nodes}
+          what={(job) => (job.metrics ? `${plural(job.metrics.totalExportedProfiles, 'person', 'people')} to ${job.destination.name}` : `To ${job.destination.name}`)}
+          empty="No exports yet"
+        />
+      )}
+      {page && page.nodes.length > 0 && <More shown={page.nodes.length} total={page.totalCount} next={page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null} busy={stale} load={setAfter} />}
+    </div>
+  );
+}

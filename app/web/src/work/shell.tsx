@@ -1,0 +1,169 @@
+// The frame of every view: navigation, tenant, theme, and what the connection is like.
+import { Link, Outlet, useNavigate, useRouterState } from '@tanstack/react-router';
+import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
+import { RouterProvider } from 'react-aria-components';
+import { useSubscription } from 'urql';
+
+import { ROOT } from '../shared/address';
+import { readIdentity, writeIdentity } from '../shared/identity';
+import { onThemeChange, readTheme, setTheme, type Theme } from '../shared/theme';
+import { useConnection } from './api/connection';
+import { useData } from './api/hooks';
+import { JobsUpdatedDocument, ViewerDocument, type JobStatus } from './api/operations';
+import { ActionMenu, Button, Dialog, Field } from './ui/controls';
+import { ago, useNow } from './ui/format';
+import { Icon, Logo, type IconName } from './ui/icons';
+import { isLive } from './ui/pieces';
+import { Toasts } from './ui/toasts';
+
+const SECTIONS: { to: string; label: string; icon: IconName }[] = [
+  { to: '/audiences', label: 'Audiences', icon: 'audience' },
+  { to: '/jobs', label: 'Jobs', icon: 'job' },
+  //  { to: '/schedules', label: 'Schedules', icon: 'schedule' },
+  { to: '/exports', label: 'Exports', icon: 'export' },
+  //  { to: '/data', label: 'Data', icon: 'data' },
+  //  { to: '/people', label: 'People', icon: 'person' },
+];
+
+export function Shell() {
+  const [open, setOpen] = useState(false);
+  const navigate = useNavigate();
+  const pathname = useRouterState({ select: (state) => state.location.pathname });
+  const main = useRef<HTMLElement>(null);
+  useEffect(() => {
+    setOpen(false);
+    main.current?.scrollTo(0, 0);
+  }, [pathname]);
+  return (
+    <RouterProvider navigate={(to) => void navigate({ to })} useHref={(to) => ROOT.replace(/\/$/, '') + to}>
+      <div className="shell">
+        <a className="skip" href="#main" onClick={(event) => { event.preventDefault(); main.current?.focus(); }}>Skip to content</a>
+        <div className="topbar">
+          <Button icon="menu" kind="quiet" aria-label="Navigation" aria-expanded={open} onPress={() => setOpen(!open)} />
+          <span className="brand"><Logo /> Segmentation</span>
+        </div>
+        {open && <button type="button" className="veil" aria-label="Close navigation" onClick={() => setOpen(false)} />}
+        <Side open={open} />
+        <main id="main" ref={main} tabIndex={-1}>
+          <ConnectionBanner />
+          <Outlet />
+        </main>
+      </div>
+      <Toasts />
+    </RouterProvider>
+  );
+}
+
+function Side({ open }: { open: boolean }) {
+  const running = useRunning();
+  return (
+    <nav className="side" aria-label="Sections" data-open={open || undefined}>
+      <span className="brand"><Logo /> Segmentation</span>
+      {SECTIONS.map(({ to, label, icon }) => (
+        <Link key={to} to={to} className="nav">
+          <Icon name={icon} />
+          {label}
+          {to === '/jobs' && running > 0 && <span className="badge accent count"><span className="dot live" />{running}</span>}
+        </Link>
+      ))}
+      <div className="bottom">
+        <a className="nav" href={`${ROOT}graphql`}><Icon name="code" /> GraphiQL</a>
+        <Tenant />
+        <ThemeMenu />
+      </div>
+    </nav>
+  );
+}
+
+/** How many jobs are under way, from the stream of all jobs: what it has not heard of ends unseen. */
+function useRunning(): number {
+  const { epoch } = useConnection();
+  const [{ data }] = useSubscription<{ jobsUpdated: { id: string; status: JobStatus } }, Map<string, JobStatus>>(
+    { query: JobsUpdatedDocument, context: undefined } as never,
+    (known = new Map(), { jobsUpdated }) => new Map(known).set(jobsUpdated.id, jobsUpdated.status),
+  );
+  void epoch;
+  return data ? [...data.values()].filter(isLive).length : 0;
+}
+
+const THEMES: { id: Theme; label: string; icon: IconName }[] = [
+  { id: 'system', label: 'Like the system', icon: 'screen' },
+  { id: 'light', label: 'Light', icon: 'sun' },
+  { id: 'dark', label: 'Dark', icon: 'moon' },
+];
+
+function ThemeMenu() {
+  const theme = useSyncExternalStore(onThemeChange, readTheme);
+  const current = THEMES.find(({ id }) => id === theme) ?? THEMES[0];
+  return (
+    <ActionMenu
+      label="Theme"
+      actions={THEMES.map((each) => ({ ...each, act: () => setTheme(each.id) }))}
+      button={<Button kind="quiet" icon={current.icon} aria-label={`Theme: ${current.label}`}><span className="grow" style={{ textAlign: 'left' }}>Theme</span></Button>}
+    />
+  );
+}
+
+function Tenant() {
+  const { data } = useData(ViewerDocument, {});
+  const [open, setOpen] = useState(false);
+  return (
+    <>
+      <Button kind="quiet" icon="person" onPress={() => setOpen(true)} aria-label="Organisation and sandbox">
+        <span className="grow nowrap" style={{ textAlign: 'left', overflow: 'hidden', textOverflow: 'ellipsis' }}>
+          {data ? `${data.viewer.organisation} / ${data.viewer.sandbox}` : '…'}
+        </span>
+      </Button>
+      <IdentityDialog open={open} onClose={() => setOpen(false)} />
+    </>
+  );
+}
+
+function IdentityDialog({ open, onClose }: { open: boolean; onClose: () => void }) {
+  const [identity, setIdentity] = useState(readIdentity);
+  const field = (name: keyof typeof identity) => ({
+    value: identity[name] ?? '',
+    onChange: (value: string) => setIdentity({ ...identity, [name]: value.trim() || undefined }),
+  });
+  const apply = () => {
+    writeIdentity(identity);
+    location.reload();
+  };
+  return (
+    <Dialog title="Where you work" open={open} onClose={onClose}>
+      <div className="stack">
+        <p className="muted">Kept in this tab only.</p>
+        <Field label="Organisation" placeholder="default" {...field('organisation')} />
+        <Field label="Sandbox" placeholder="prod" {...field('sandbox')} />
+        <Field label="Token" hint="Sent as `authorization: Bearer …`, when the server asks who you are." type="password" {...field('token')} />
+        <Field label="API key" hint="Sent as `x-api-key`." type="password" {...field('apiKey')} />
+      </div>
+      <div className="foot">
+        <Button onPress={onClose}>Cancel</Button>
+        <Button kind="primary" onPress={apply}>Use these</Button>
+      </div>
+    </Dialog>
+  );
+}
+
+function ConnectionBanner() {
+  const connection = useConnection();
+  const now = useNow(1_000);
+  const [open, setOpen] = useState(false);
+  if (connection.state === 'online') return null;
+  if (connection.state === 'unauthorized') {
+    return (
+      <div className="banner bad" role="alert">
+        <span className="grow">The server does not know who you are. Give a token or an API key.</span>
+        <Button small onPress={() => setOpen(true)}>Sign in</Button>
+        <IdentityDialog open={open} onClose={() => setOpen(false)} />
+      </div>
+    );
+  }
+  return (
+    <div className="banner" role="alert">
+      <span className="dot live" />
+      The server does not answer, lost {ago(new Date(connection.since), now)}. This page goes on by itself when it is back.
+    </div>
+  );
+}

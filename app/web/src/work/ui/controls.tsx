@@ -1,0 +1,246 @@
+// Buttons, fields, menus and dialogs: React Aria Components in our clothes.
+import { type ReactNode, useState } from 'react';
+import {
+  Button as AriaButton,
+  type ButtonProps as AriaButtonProps,
+  Checkbox as AriaCheckbox,
+  Dialog as AriaDialog,
+  FieldError,
+  Heading,
+  Input,
+  Label,
+  ListBox,
+  ListBoxItem,
+  Menu,
+  MenuItem,
+  MenuTrigger,
+  Modal,
+  ModalOverlay,
+  Popover,
+  SearchField as AriaSearchField,
+  Select as AriaSelect,
+  SelectValue,
+  Text,
+  TextArea,
+  TextField,
+  type Key,
+} from 'react-aria-components';
+
+import { Icon, type IconName } from './icons';
+
+export interface ButtonProps extends Omit<AriaButtonProps, 'children' | 'className'> {
+  kind?: 'primary' | 'danger' | 'quiet';
+  icon?: IconName;
+  small?: boolean;
+  children?: ReactNode;
+}
+
+export function Button({ kind, icon, small, children, ...rest }: ButtonProps) {
+  const classes = ['button', kind, small && 'small', icon && !children && 'icon'].filter(Boolean).join(' ');
+  return (
+    <AriaButton {...rest} className={classes}>
+      {icon && <Icon name={icon} size={small ? 14 : 16} />}
+      {children}
+    </AriaButton>
+  );
+}
+
+export interface Action {
+  id: string;
+  label: string;
+  icon?: IconName;
+  danger?: boolean;
+  disabled?: boolean;
+  href?: string;
+  act?: () => void;
+}
+
+export function ActionMenu({ label, actions, button }: { label: string; actions: Action[]; button?: ReactNode }) {
+  return (
+    <MenuTrigger>
+      {button ?? <Button icon="more" kind="quiet" small aria-label={label} />}
+      <Popover className="popover" placement="bottom end">
+        <Menu aria-label={label} onAction={(key) => actions.find((action) => action.id === key)?.act?.()}>
+          {actions.map((action) => (
+            <MenuItem
+              key={action.id}
+              id={action.id}
+              textValue={action.label}
+              isDisabled={action.disabled}
+              href={action.href}
+              className={action.danger ? 'option danger' : 'option'}
+            >
+              {action.icon && <Icon name={action.icon} />}
+              {action.label}
+            </MenuItem>
+          ))}
+        </Menu>
+      </Popover>
+    </MenuTrigger>
+  );
+}
+
+export function Search(props: { label: string; value: string; onChange: (value: string) => void; placeholder?: string }) {
+  return (
+    <AriaSearchField
+      aria-label={props.label}
+      value={props.value}
+      onChange={props.onChange}
+      className="search"
+    >
+      <Icon name="search" />
+      <Input placeholder={props.placeholder ?? props.label} />
+      <Button kind="quiet" small icon="close" aria-label="Clear" />
+    </AriaSearchField>
+  );
+}
+
+export interface Option {
+  id: string;
+  label: string;
+  detail?: string;
+}
+
+interface SelectProps {
+  label: string;
+  options: Option[];
+  value: string | null;
+  onChange: (value: string) => void;
+  placeholder?: string;
+  /** Shows the label above instead of only to screen readers. */
+  shown?: boolean;
+  hint?: string;
+  disabled?: boolean;
+}
+
+export function Select({ label, options, value, onChange, placeholder, shown, hint, disabled }: SelectProps) {
+  return (
+    <AriaSelect
+      aria-label={shown ? undefined : label}
+      className={shown ? 'field' : undefined}
+      value={value}
+      onChange={(key: Key | null) => key !== null && onChange(String(key))}
+      placeholder={placeholder}
+      isDisabled={disabled}
+    >
+      {shown && <Label>{label}</Label>}
+      <AriaButton className="select">
+        <SelectValue>
+          {({ selectedText, isPlaceholder }) => (isPlaceholder ? (placeholder ?? 'Choose…') : selectedText)}
+        </SelectValue>
+        <Icon name="down" size={14} />
+      </AriaButton>
+      {hint && <Text slot="description" className="hint">{hint}</Text>}
+      <Popover className="popover">
+        <ListBox items={options}>
+          {(option) => (
+            <ListBoxItem id={option.id} textValue={option.label} className="option">
+              {option.label}
+              {option.detail && <small>{option.detail}</small>}
+            </ListBoxItem>
+          )}
+        </ListBox>
+      </Popover>
+    </AriaSelect>
+  );
+}
+
+interface FieldProps {
+  label: string;
+  value: string;
+  onChange: (value: string) => void;
+  lines?: number;
+  hint?: string;
+  problem?: string;
+  placeholder?: string;
+  required?: boolean;
+  autoFocus?: boolean;
+  type?: string;
+}
+
+export function Field({ label, lines, hint, problem, placeholder, required, ...rest }: FieldProps) {
+  return (
+    <TextField {...rest} className="field" isInvalid={problem !== undefined} isRequired={required} validationBehavior="aria">
+      <Label>{label}</Label>
+      {lines ? <TextArea rows={lines} placeholder={placeholder} /> : <Input placeholder={placeholder} />}
+      {hint && <Text slot="description" className="hint">{hint}</Text>}
+      {problem && <FieldError className="problem">{problem}</FieldError>}
+    </TextField>
+  );
+}
+
+export function Checkbox(props: { children?: ReactNode; isSelected?: boolean; onChange?: (on: boolean) => void; slot?: string; 'aria-label'?: string; isDisabled?: boolean }) {
+  const { children, ...rest } = props;
+  return (
+    <AriaCheckbox {...rest} className="checkbox">
+      {({ isSelected, isIndeterminate }) => (
+        <>
+          <span className="box">
+            {isIndeterminate ? <svg width="9" height="9" viewBox="0 0 9 9" aria-hidden="true"><path d="M1 4.5h7" stroke="currentColor" strokeWidth="2" /></svg> : isSelected && <Icon name="check" size={12} />}
+          </span>
+          {children}
+        </>
+      )}
+    </AriaCheckbox>
+  );
+}
+
+interface DialogProps {
+  title: string;
+  open: boolean;
+  onClose: () => void;
+  children: ReactNode;
+  wide?: boolean;
+}
+
+export function Dialog({ title, open, onClose, children, wide }: DialogProps) {
+  return (
+    <ModalOverlay className="overlay" isOpen={open} onOpenChange={(next) => !next && onClose()} isDismissable>
+      <Modal>
+        <AriaDialog className={wide ? 'dialog wide' : 'dialog'}>
+          <Heading slot="title">{title}</Heading>
+          {children}
+        </AriaDialog>
+      </Modal>
+    </ModalOverlay>
+  );
+}
+
+interface ConfirmProps {
+  title: string;
+  open: boolean;
+  onClose: () => void;
+  verb: string;
+  act: () => Promise<void>;
+  children: ReactNode;
+}
+
+/** Asks before something that cannot be undone. */
+export function Confirm({ title, open, onClose, verb, act, children }: ConfirmProps) {
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<string>();
+  const run = async () => {
+    setBusy(true);
+    setProblem(undefined);
+    try {
+      await act();
+      onClose();
+    } catch (error) {
+      setProblem((error as Error).message);
+    } finally {
+      setBusy(false);
+    }
+  };
+  return (
+    <Dialog title={title} open={open} onClose={onClose}>
+      <div className="stack">
+        <div className="muted">{children}</div>
+        {problem && <div className="note" role="alert">{problem}</div>}
+      </div>
+      <div className="foot">
+        <Button onPress={onClose}>Keep it</Button>
+        <Button kind="danger" onPress={run} isDisabled={busy}>{verb}</Button>
+      </div>
+    </Dialog>
+  );
+}
