@@ -14,6 +14,7 @@ from app.api.resources.datasets import DatasetMutations, DatasetQueries
 from app.api.resources.definitions import DefinitionMutations, DefinitionQueries
 from app.api.resources.export_jobs import ExportJobMutations, ExportJobQueries, ExportJobSubscriptions
 from app.api.resources.folders import FolderMutations, FolderQueries
+from app.api.resources.insight import InsightQueries
 from app.api.resources.jobs import JobQueries, JobSubscriptions
 from app.api.resources.merge_policies import MergePolicyMutations, MergePolicyQueries
 from app.api.resources.pql import PqlQueries
@@ -38,6 +39,7 @@ class Query(
     MergePolicyQueries,
     DatasetQueries,
     ProfileQueries,
+    InsightQueries,
     PqlQueries,
     FolderQueries,
     SearchQueries,

@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.evaluate.calendars import Instant
-from app.engine.evaluate.columns import Array, Object, Rows
+from app.engine.evaluate.columns import Array, Object, Rows, Value, spread
 from app.engine.evaluate.failure import Cancelled, EvaluationError, dependency_failed
 from app.engine.evaluate.kernels import KERNELS
 from app.engine.evaluate.memo import Evaluation
@@ -16,10 +18,12 @@ from app.engine.evaluate.stored import table
 from app.engine.plan.plan import Plan
 from app.engine.store.bucket import Bucket
 from app.errors import Refusal
+from app.pql.core import Node
 from app.pql.schema import EVENTS
 
-__all__ = ["Cancelled", "EvaluationError", "Result", "dependency_failed", "evaluate"]
+__all__ = ["Cancelled", "EvaluationError", "Result", "dependency_failed", "evaluate", "evaluate_values"]
 
+Answer = TypeVar("Answer")
 Result = NDArray[np.bool_] | EvaluationError
 
 _LOG = logging.getLogger(__name__)
@@ -38,7 +42,20 @@ def evaluate(
     `member(id)` is the stored membership of a segment outside of the plan, by row. `cancelled` is asked between the
     nodes; raises `Cancelled` once it says so.
     """
+    return evaluate_values(plan, bucket, now=now, member=member, cancelled=cancelled)[0]
+
+
+def evaluate_values(
+    plan: Plan,
+    bucket: Bucket,
+    *,
+    now: datetime,
+    member: Callable[[str], NDArray[np.bool_]],
+    cancelled: Callable[[], bool],
+) -> tuple[dict[str, Result], dict[str, Value | EvaluationError]]:
+    """As `evaluate`, with the plan's values besides, one entry for each row of the bucket."""
     results: dict[str, Result] = {}
+    values: dict[str, Value | EvaluationError] = {}
 
     def membership(id: str) -> NDArray[np.bool_]:
         if id not in plan.conditions:
@@ -64,14 +81,25 @@ def evaluate(
     )
     with np.errstate(all="ignore"):  # what is out of range becomes null
         for id in plan.order:
-            results[id] = _result(plan, id, evaluation)
+            results[id] = _attempt(id, partial(_mask, evaluation, plan.conditions[id]))
             evaluation.drop(plan.last_users[id])
-    return results
+        for id, node in plan.values.items():
+            values[id] = _attempt(id, partial(_value, evaluation, node))
+            evaluation.drop(plan.last_users[id])
+    return results, values
 
 
-def _result(plan: Plan, id: str, evaluation: Evaluation) -> Result:
+def _mask(evaluation: Evaluation, node: Node) -> NDArray[np.bool_]:
+    return evaluation.mask(node, evaluation.root).copy()
+
+
+def _value(evaluation: Evaluation, node: Node) -> Value:
+    return spread(evaluation.operand(node, evaluation.root), evaluation.root.n)
+
+
+def _attempt(id: str, work: Callable[[], Answer]) -> Answer | EvaluationError:
     try:
-        return evaluation.mask(plan.conditions[id], evaluation.root).copy()
+        return work()
     except Cancelled:
         raise
     except EvaluationError as failure:

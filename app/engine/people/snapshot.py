@@ -141,7 +141,7 @@ class Snapshot:
 
     def present(self, bucket: int) -> BitMap:
         """The ordinals of the people in the bucket."""
-        path = self._view_path(bucket)
+        path = self.view_path(bucket)
         return BitMap() if path is None else BitMap(ordinals_in(path).astype(np.uint32))
 
     def profiles_in(self, bucket: int) -> int:
@@ -149,7 +149,7 @@ class Snapshot:
 
     def namespaces(self, bucket: int) -> dict[str, BitMap]:
         """The ordinals that have an identity in each namespace."""
-        path = self._view_path(bucket)
+        path = self.view_path(bucket)
         return namespaces(path) if path is not None else {}
 
     def read(self, bucket: int, needs: Needs, only: BitMap | None = None) -> Bucket:
@@ -157,7 +157,7 @@ class Snapshot:
         dictionaries. What no expression can name may be asked for too: `PROFILE` of a person, `INGESTED` of an event.
         """
         chosen = None if only is None else np.frombuffer(only.to_array(), np.uint32).astype(np.int32)
-        path = self._view_path(bucket)
+        path = self.view_path(bucket)
         fields = {name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS}
         wanted = prune(ObjectType({**fields, PROFILE: Scalar.STRING}), needs.profile)
         if path is None:
@@ -172,12 +172,12 @@ class Snapshot:
 
     def people(self, keys: Sequence[Key]) -> list[Person | None]:
         """Who they are; None for a key without a profile."""
-        return pages.people(self._view_path, keys)
+        return pages.people(self.view_path, keys)
 
     def attributes(self, keys: Sequence[Key], paths: Sequence[Path] | None) -> list[dict[str, Any]]:
         """The merged fields as JSON values, those of the paths only when given, without nulls and events."""
         fields = ObjectType({name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS})
-        return pages.attributes(self._view_path, keys, fields if paths is None else prune(fields, paths))
+        return pages.attributes(self.view_path, keys, fields if paths is None else prune(fields, paths))
 
     def events(
         self, keys: Sequence[Key], *, first: int, after: tuple[Any, ...] | None, paths: Sequence[Path] | None = None
@@ -194,7 +194,7 @@ class Snapshot:
     def _view_files(self) -> Sequence[DataFile]:
         return self.view.table.files if self.view.table is not None else ()
 
-    def _view_path(self, bucket: int) -> FilePath | None:
+    def view_path(self, bucket: int) -> FilePath | None:
         paths = self.view.table.paths(bucket) if self.view.table is not None else []
         return paths[0] if paths else None
 

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from app.engine.plan.projection import needs_of
 from app.engine.plan.rules import Rewriter
 from app.engine.store.bucket import Needs
 from app.pql.core import Node, walk
 
+_NO_VALUES: Mapping[str, Node] = MappingProxyType({})
+
 
 class Plan:
-    """`definitions` are ids with conditions.
+    """`definitions` are ids with conditions, `values` are ids with expressions of any type, evaluated after them.
 
     `needs` is what has to be read, `references` the segments outside the plan whose stored membership is asked for,
     `order` the ids in the order of evaluation, `users` how many nodes use a node, and `last_users` the nodes that no
@@ -19,23 +22,27 @@ class Plan:
     Raises `ValueError` when definitions refer to one another in a circle.
     """
 
-    def __init__(self, definitions: Mapping[str, Node]) -> None:
+    def __init__(self, definitions: Mapping[str, Node], values: Mapping[str, Node] = _NO_VALUES) -> None:
         rewriter = Rewriter()
         self.conditions: dict[str, Node] = {id: rewriter.rewritten(node) for id, node in definitions.items()}
-        nodes = {id: list(walk(node)) for id, node in self.conditions.items()}
+        self.values: dict[str, Node] = {id: rewriter.rewritten(node) for id, node in values.items()}
+        roots = {**self.conditions, **self.values}
+        if len(roots) < len(self.conditions) + len(self.values):
+            raise ValueError("conditions and values need ids of their own")
+        nodes = {id: list(walk(node)) for id, node in roots.items()}
         referred = {id: _references(of) for id, of in nodes.items()}
-        self.order: tuple[str, ...] = _ordered(referred)
+        self.order: tuple[str, ...] = _ordered({id: referred[id] for id in self.conditions})
         self.references: frozenset[str] = frozenset().union(*referred.values()) - self.conditions.keys()
-        self.needs: Needs = needs_of(self.conditions.values())
-        self.users: Counter[Node] = Counter(self.conditions.values())
+        self.needs: Needs = needs_of(roots.values())
+        self.users: Counter[Node] = Counter(roots.values())
         last: dict[Node, str] = {}
-        for id in self.order:
+        for id in (*self.order, *self.values):
             for node in nodes[id]:
                 if node not in last:
                     self.users.update(set(node.operands))
                 last[node] = id
         self.last_users: dict[str, frozenset[Node]] = {
-            id: frozenset(node for node in nodes[id] if last[node] == id) for id in self.order
+            id: frozenset(node for node in nodes[id] if last[node] == id) for id in roots
         }
 
 

@@ -14,7 +14,7 @@ from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped, in_threads
 
-__all__ = ["BucketResult", "Cancelled", "Step", "evaluated_now", "run", "run_steps"]
+__all__ = ["BucketResult", "Cancelled", "Step", "evaluated_now", "rows_of", "run", "run_steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class _Work:
             if id in errors:
                 raise dependency_failed(id, errors[id])
             membership = memberships[id] if id in memberships else step.stored(id, number)
-            return _rows(membership.members if membership is not None else BitMap(), bucket.ordinals)
+            return rows_of(membership.members if membership is not None else BitMap(), bucket.ordinals)
 
         found = evaluate(step.plan, bucket, now=self.now, member=member, cancelled=stopped)
         before = step.previous(number)
@@ -173,7 +173,7 @@ def evaluated_now(
     return found
 
 
-def _rows(members: BitMap, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:
+def rows_of(members: BitMap, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Whether the person of each row (ordinals rise) is among the members."""
     mask = np.zeros(int(ordinals[-1]) + 1 if len(ordinals) else 0, np.bool_)
     known = np.frombuffer(members.to_array(), np.uint32) if len(members) else np.empty(0, np.uint32)

@@ -92,16 +92,56 @@ def check(
     return Checked(found, tree, condition, print_tree(tree), frozenset(checking.references), streaming)
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedValue:
+    """What is known of a text that stands for a value. Without a `node` it has errors."""
+
+    diagnostics: tuple[Diagnostic, ...]
+    node: Node | None
+    references: frozenset[str]
+
+
+def check_value(
+    text: str,
+    schema: ObjectType,
+    *,
+    segments: Container[str],
+    aliases: Mapping[str, str] = NO_ALIASES,
+    builder: Builder | None = None,
+) -> CheckedValue:
+    """Parse and check an expression of a single value of a profile: a number, text, boolean, date or timestamp.
+
+    >>> schema = ObjectType({"income": Scalar.NUMBER})
+    >>> check_value("income * 2", schema, segments=()).node
+    multiply(field(element(0), 'income'), const(2.0))
+    """
+    try:
+        tree = parse(text)
+    except ExpressionRefused as refused:
+        return CheckedValue(refused.diagnostics, None, frozenset())
+    checking = Checking(text, schema, segments, builder or Builder(), visit, aliases)
+    node: Node | None = run(checking.visit(tree.body, _profile_scope(checking, tree)))
+    if node is not None and (not isinstance(node.type, Scalar) or node.type is Scalar.INTERVAL):
+        message = f"a single value is asked for, this is {node.type}: use count(), sum(), max() or another aggregate"
+        checking.type_error(message, tree.body.span)
+    found = checking.diagnostics
+    return CheckedValue(found, None if found else node, frozenset(checking.references))
+
+
 def segment(checking: Checking, tree: Tree) -> Checks:
     """The condition of a whole tree, or None when there are findings."""
+    condition = yield checking.condition(tree.body, _profile_scope(checking, tree), "the result of a segment")
+    return None if checking.diagnostics else condition
+
+
+def _profile_scope(checking: Checking, tree: Tree) -> Scope:
     scope = Scope(0, is_level=True, element=checking.profile)
     for place, parameter in enumerate(tree.parameters):
         if place > 0:
             message = f"a segment has one parameter, the profile: leave `{parameter.name}` away"
             checking.error(DiagnosticKind.ARGUMENT_COUNT, message, parameter.span)
         scope = scope.with_variable(parameter.name, checking.profile if place == 0 else None)
-    condition = yield checking.condition(tree.body, scope, "the result of a segment")
-    return None if checking.diagnostics else condition
+    return scope
 
 
 def visit(checking: Checking, expr: Expr, scope: Scope) -> Checks:

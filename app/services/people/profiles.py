@@ -26,7 +26,7 @@ from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 from app.services.audiences.external_members import payload_sources
-from app.services.evaluation.expressions import data_sources, read_segments
+from app.services.evaluation.expressions import Segments, data_sources, read_segments
 from app.services.evaluation.heads import Heads, read_heads
 from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
 from app.services.merge_policies import DEFAULT_POLICY_ID, all_policies, rule_of
@@ -266,6 +266,22 @@ class ProfileReader:
 
         return await asyncio.to_thread(read)
 
+    async def view(self, policy: str | None = None) -> "View":
+        """What these reads see under a merge policy, the default one unless given. Raises `Refusal`."""
+        data = await self._data()
+        chosen = data.default.id if policy is None else policy
+        if chosen not in data.rules:
+            message = f"there is no merge policy {policy!r} in this sandbox"
+            raise Refusal(ErrorCode.NOT_FOUND, message, ("merge_policy_id",))
+
+        async def read() -> Segments:
+            async with self._database.session() as session:
+                return await read_segments(session, self._scope)
+
+        segments = await self._only_once("segments", read)
+        snapshot, heads = await self._snapshot(chosen), await self._heads()
+        return View(chosen, snapshot, heads, segments, self._files, self._clock())
+
     # ------------------------------------------------------------ what is read once
 
     async def _only_once(self, name: str, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -420,6 +436,18 @@ class ProfileReader:
                     found[who].pop(id_, None)
                     if _concerns(membership, who.ordinal):
                         found[who][id_] = _standing(membership, who.ordinal)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The profiles of a merge policy with the audiences they may be in, as one reader sees them."""
+
+    policy: str
+    snapshot: Snapshot
+    heads: Heads
+    segments: Segments
+    files: MembershipFiles
+    now: datetime
 
 
 def _concerns(membership: Membership, ordinal: int) -> bool:

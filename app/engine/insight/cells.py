@@ -1,0 +1,73 @@
+"""How sets of profiles overlap: the size of every combination of them, counted bucket by bucket."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine.insight.scan import Answers, Scan
+from app.engine.pool import Stopped, in_threads
+from app.engine.run.sampling import shuffled
+
+
+@dataclass(slots=True)
+class Cells:
+    """`counts[code]` profiles are in exactly the sets whose bits the code has; code 0 is in none of them."""
+
+    sets: int
+    counts: NDArray[np.int64] = field(init=False)
+    profiles: int = 0
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros(1 << self.sets, np.int64)
+
+    def add(self, present: BitMap, sets: Sequence[BitMap]) -> None:
+        """Adds the profiles of one bucket; each set holds some of those `present`."""
+        size = int(present.max()) + 1 if present else 0
+        codes = np.zeros(size, np.int64)
+        for bit, members in enumerate(sets):
+            codes[_array(members)] |= 1 << bit
+        found = np.bincount(codes, minlength=len(self.counts))
+        found[0] -= size - len(present)
+        self.counts += found
+        self.profiles += len(present)
+
+    def size(self, bit: int) -> int:
+        """How many are in one set."""
+        codes = np.arange(len(self.counts))
+        return int(self.counts[(codes >> bit) & 1 == 1].sum())
+
+
+def count_cells(
+    scan: Scan, sets: Sequence[str], *, threads: int, stopped: Stopped, enough: Callable[[], bool] = lambda: False
+) -> Cells:
+    """The cells of the sets, each the id of an audience or a condition of the scan.
+
+    Once `enough` says so no further bucket is read; `profiles` then says how many were, in buckets drawn at random.
+    """
+    cells = Cells(len(sets))
+
+    def finished(answers: Answers) -> None:
+        cells.add(answers.present, [answers.members[id] for id in sets])
+
+    def buckets() -> Any:
+        for number in shuffled(",".join(sets), scan.buckets):
+            if cells.profiles and enough():
+                return
+            yield number
+
+    in_threads(scan.bucket, buckets(), finished=finished, cancelled=stopped, threads=threads)
+    return cells
+
+
+def scaled(cells: Cells, total: int) -> Mapping[int, int]:
+    """The cells, code 0 left out, as numbers of `total` profiles: exact when all of them were read."""
+    factor = total / cells.profiles if 0 < cells.profiles < total else 1
+    return {code: round(int(count) * factor) for code, count in enumerate(cells.counts) if code}
+
+
+def _array(members: BitMap) -> NDArray[np.uint32]:
+    return np.frombuffer(members.to_array(), np.uint32) if members else np.empty(0, np.uint32)

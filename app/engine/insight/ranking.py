@@ -1,0 +1,139 @@
+"""Profiles in an order: by place (bucket and ordinal), or by the value of an expression with the place behind it.
+
+A place in the order by value is (missing, value, bucket, ordinal): profiles without a value come last in either
+direction. Values are compared as PQL does: text by code point, false before true.
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import total_ordering
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine.evaluate.columns import Column, Text, Value, ranks
+from app.engine.insight.scan import Scan
+from app.engine.people.pages import Key
+from app.engine.pool import Stopped, in_threads
+from app.pql.schema import Scalar
+
+
+def in_place_order(scan: Scan, id: str | None, stopped: Stopped, after: Key | None, backward: bool) -> Iterator[Key]:
+    """The profiles in the set `id` (all of them without one) that come after a place, or before it, nearest first."""
+    numbers = [
+        number for number in scan.buckets if after is None or number == after[0] or _beyond(number, after[0], backward)
+    ]
+    for number in reversed(numbers) if backward else numbers:
+        answers = scan.bucket(number, stopped)
+        ordinals = list(answers.present if id is None else answers.members[id])
+        if after is not None and number == after[0]:
+            ordinals = [ordinal for ordinal in ordinals if _beyond(ordinal, after[1], backward)]
+        yield from ((number, ordinal) for ordinal in (reversed(ordinals) if backward else ordinals))
+
+
+def _beyond(value: int, limit: int, backward: bool) -> bool:
+    return value < limit if backward else value > limit
+
+
+@total_ordering
+@dataclass(frozen=True, slots=True, eq=True)
+class Place:
+    """A profile's place in the order by value; `value` is None for a profile without one."""
+
+    value: Any
+    bucket: int
+    ordinal: int
+    descending: bool
+
+    def __lt__(self, other: "Place") -> bool:
+        if self.value != other.value:
+            if self.value is None or other.value is None:
+                return other.value is None
+            return bool(self.value > other.value if self.descending else self.value < other.value)
+        return (self.bucket, self.ordinal) < (other.bucket, other.ordinal)
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """An order by the scan's value `value`, of those in the set `id` (of everybody without one)."""
+
+    scan: Scan
+    value: str
+    id: str | None
+    descending: bool
+
+    def page(self, limit: int, after: Place | None, backward: bool, *, threads: int, stopped: Stopped) -> list[Place]:
+        """The `limit` places next after one, or before it when `backward`, nearest first; looks at every bucket."""
+        best: list[Place] = []
+
+        def finished(places: list[Place]) -> None:
+            nearest = heapq.nlargest if backward else heapq.nsmallest
+            best[:] = nearest(limit, [*best, *places])
+
+        def work(number: int, stop: Stopped) -> list[Place]:
+            return self._of_bucket(number, stop, limit, after, backward)
+
+        in_threads(work, self.scan.buckets, finished=finished, cancelled=stopped, threads=threads)
+        return best
+
+    def _of_bucket(self, number: int, stopped: Stopped, limit: int, after: Place | None, backward: bool) -> list[Place]:
+        answers = self.scan.bucket(number, stopped)
+        ordinals, column = answers.ordinals, answers.values[self.value]
+        rows = (
+            np.flatnonzero(np.isin(ordinals, _array(answers.members[self.id]))) if self.id else np.arange(len(ordinals))
+        )
+        keys, valid = sort_keys(column)
+        order = rows[np.lexsort((ordinals[rows], -keys[rows] if self.descending else keys[rows], ~valid[rows]))]
+        if backward:
+            order = order[::-1]
+        start = 0 if after is None else _first_beyond(column, order, ordinals, number, after, backward)
+        return [
+            Place(scalar(column, row), number, int(ordinals[row]), self.descending)
+            for row in order[start : start + limit]
+        ]
+
+
+def _first_beyond(
+    column: Value, order: NDArray[np.intp], ordinals: NDArray[np.uint32], number: int, after: Place, backward: bool
+) -> int:
+    """Where the rows begin that come after a place (before it when `backward`), in an order from there on."""
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        row = order[middle]
+        place = Place(scalar(column, row), number, int(ordinals[row]), after.descending)
+        if (place < after) if backward else (place > after):
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def sort_keys(column: Value) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Numbers that sort as the values do, with those that are there."""
+    if isinstance(column, Text):
+        return ranks(column)[0].astype(np.int64), column.valid
+    if not isinstance(column, Column):
+        raise TypeError("only single values have an order")
+    valid = np.ones(len(column), np.bool_) if column.valid is None else column.valid
+    keys = column.values if column.kind is Scalar.NUMBER else column.values.astype(np.int64)
+    return np.where(valid, keys, 0), valid
+
+
+def scalar(column: Value, row: int) -> Any:
+    """One value; a date as days and a timestamp as microseconds since 1970; None for null."""
+    if isinstance(column, Text):
+        code = int(column.codes[row])
+        return None if code < 0 else column.dictionary[code].as_py()
+    if not isinstance(column, Column):
+        raise TypeError("only single values have an order")
+    if column.kind is Scalar.NULL or (column.valid is not None and not column.valid[row]):
+        return None
+    return column.values[row].item()
+
+
+def _array(members: BitMap) -> NDArray[np.uint32]:
+    return np.frombuffer(members.to_array(), np.uint32) if members else np.empty(0, np.uint32)

@@ -1,0 +1,100 @@
+"""Conditions, values and stored audiences over the profiles of one snapshot, bucket by bucket."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine.evaluate import EvaluationError, evaluate_values
+from app.engine.evaluate.columns import Value
+from app.engine.members.membership import Membership
+from app.engine.members.regraph import Found
+from app.engine.people.merged_view import ordinals_in
+from app.engine.people.snapshot import Snapshot
+from app.engine.plan.plan import Plan
+from app.engine.pool import Stopped
+from app.engine.run.buckets import rows_of
+from app.errors import ErrorCode, Refusal
+
+Answer = TypeVar("Answer")
+
+PRESENT_KEPT = 4_096
+"""Files of merged views whose ordinals are remembered; such a file never changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One bucket: who is in each audience and whom each condition holds for, and the values of `ordinals`.
+
+    `values` have one entry for each of `ordinals`, which is every profile of the bucket when the plan reads any.
+    """
+
+    bucket: int
+    present: BitMap
+    members: Mapping[str, BitMap]
+    ordinals: NDArray[np.uint32]
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What is asked of each bucket. `stored` has the memberships of `audiences` and of what the plan refers to, for the
+    profiles of the snapshot."""
+
+    snapshot: Snapshot
+    plan: Plan
+    now: datetime
+    stored: Found
+    audiences: Sequence[str] = ()
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        return self.snapshot.buckets
+
+    def bucket(self, number: int, stopped: Stopped) -> Answers:
+        """Raises `Cancelled` once `stopped` says so, and `Refusal` when an expression cannot be evaluated."""
+        memberships = self.stored.read(number) if self.audiences or self.plan.references else {}
+        present = present_in(self.snapshot, number)
+        members = {id: memberships[id].members & present if id in memberships else BitMap() for id in self.audiences}
+        if not self.plan.conditions and not self.plan.values:
+            return Answers(number, present, members, np.empty(0, np.uint32), {})
+        ordinals, held, values = self._evaluated(number, memberships, stopped)
+        return Answers(number, present, {**members, **held}, ordinals, values)
+
+    def _evaluated(
+        self, number: int, memberships: Mapping[str, Membership], stopped: Stopped
+    ) -> tuple[NDArray[np.uint32], dict[str, BitMap], dict[str, Value]]:
+        bucket = self.snapshot.read(number, self.plan.needs)
+
+        def member(id: str) -> NDArray[np.bool_]:
+            return rows_of(memberships[id].members if id in memberships else BitMap(), bucket.ordinals)
+
+        results, values = evaluate_values(self.plan, bucket, now=self.now, member=member, cancelled=stopped)
+        masks = _answered(results)
+        return bucket.ordinals, {id: BitMap(bucket.ordinals[rows]) for id, rows in masks.items()}, _answered(values)
+
+
+def _answered(results: Mapping[str, Answer | EvaluationError]) -> dict[str, Answer]:
+    answers: dict[str, Answer] = {}
+    for id, result in results.items():
+        if isinstance(result, EvaluationError):
+            raise Refusal(ErrorCode.INVALID_EXPRESSION, f"the expression cannot be evaluated: {result.message}")
+        answers[id] = result
+    return answers
+
+
+def present_in(snapshot: Snapshot, bucket: int) -> BitMap:
+    """The ordinals of the profiles in the bucket; not to be changed."""
+    path = snapshot.view_path(bucket)
+    return BitMap() if path is None else _present(path)
+
+
+@lru_cache(PRESENT_KEPT)
+def _present(path: Path) -> BitMap:
+    return BitMap(ordinals_in(path).astype(np.uint32))

@@ -1,0 +1,99 @@
+"""The profiles that a question is about, with what its expressions may refer to; answers nothing itself."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from app.engine.insight.scan import Scan
+from app.engine.members.membership import MembershipFiles
+from app.engine.members.regraph import Found
+from app.engine.people.profiles import Snapshot
+from app.engine.plan.plan import Plan
+from app.engine.pool import Stopped
+from app.errors import ErrorCode, ExpressionRefused, Refusal
+from app.pql.check.checker import check, check_value
+from app.pql.consent import with_consent
+from app.pql.core import Builder, Node
+from app.services.evaluation.expressions import Segments
+from app.services.evaluation.heads import Heads
+from app.services.people.profiles import ProfileReader
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """The profiles of one merge policy in one snapshot, at one instant. `policy` is the merge policy's id."""
+
+    policy: str
+    snapshot: Snapshot
+    heads: Heads
+    segments: Segments
+    files: MembershipFiles
+    now: datetime
+    builder: Builder = field(default_factory=Builder)
+
+    def condition(self, expression: str, path: Sequence[str], *, consent: bool = False) -> Node:
+        """The expression as a condition; with `consent`, of those who have not opted out. Raises `Refusal`."""
+        checked = check(
+            expression,
+            self.snapshot.schema,
+            segments=self.segments.names,
+            aliases=self.segments.aliases,
+            builder=self.builder,
+        )
+        if checked.condition is None:
+            raise ExpressionRefused(checked.diagnostics, path)
+        self._refuse_unevaluated(checked.references, path)
+        condition = checked.condition
+        return with_consent(condition, self.snapshot.schema, self.builder) if consent else condition
+
+    def value(self, expression: str, path: Sequence[str]) -> Node:
+        """The expression as a single value of a profile. Raises `Refusal`."""
+        checked = check_value(
+            expression,
+            self.snapshot.schema,
+            segments=self.segments.names,
+            aliases=self.segments.aliases,
+            builder=self.builder,
+        )
+        if checked.node is None:
+            raise ExpressionRefused(checked.diagnostics, path)
+        self._refuse_unevaluated(checked.references, path)
+        return checked.node
+
+    def scan(
+        self, conditions: Mapping[str, Node], values: Mapping[str, Node] | None = None, audiences: Sequence[str] = ()
+    ) -> Scan:
+        """May read the membership files of all buckets, where audiences are of profiles of another identity graph."""
+        plan = Plan(conditions, values or {})
+        return Scan(self.snapshot, plan, self.now, self.stored({*audiences, *plan.references}), audiences)
+
+    def stored(self, audiences: Iterable[str]) -> Found:
+        """The stored memberships of these audiences, for the profiles of the snapshot."""
+        return self.heads.people(self.files, audiences, self.snapshot.graph_version)
+
+    def _refuse_unevaluated(self, references: Collection[str], path: Sequence[str]) -> None:
+        missing = sorted(set(references) - self.heads.audiences - self.segments.external)
+        if missing:
+            names = ", ".join(f"{self.segments.names[id]!r} ({id})" for id in missing)
+            message = f"{names} has never been evaluated, so its members are unknown: run a segment job of it first"
+            raise Refusal(ErrorCode.INVALID_STATE, message, path)
+
+
+async def open_population(reader: ProfileReader, policy: str | None = None) -> Population:
+    """The profiles that `reader` reads under a merge policy, by default the sandbox's. Raises `Refusal`."""
+    view = await reader.view(policy)
+    return Population(view.policy, view.snapshot, view.heads, view.segments, view.files, view.now)
+
+
+async def in_thread(work: Callable[[Stopped], T]) -> T:
+    """What `work` finds in a thread; it is told to stop when nobody waits for it any more."""
+    unwanted = threading.Event()
+    try:
+        return await asyncio.to_thread(work, unwanted.is_set)
+    finally:
+        unwanted.set()

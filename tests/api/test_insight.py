@@ -1,0 +1,93 @@
+"""Questions about profiles over the API: lists by expression, overlap; refusals are data."""
+
+from typing import Any
+
+import pytest
+
+from app.api.global_ids import global_id
+from tests.api.conftest import Api
+
+PROFILES = """query ($where: String, $orderBy: ProfileOrder, $first: Int, $after: String, $last: Int, $before: String) {
+  profiles(where: $where, orderBy: $orderBy, first: $first, after: $after, last: $last, before: $before) {
+    totalCount nodes { profileId } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }"""
+OVERLAP = """query ($people: [PeopleInput!]!, $policy: ID) { overlap(people: $people, mergePolicyId: $policy) {
+  cells { in count } sizes union exact error { __typename code message path } } }"""
+
+
+async def ids(api: Api, **arguments: Any) -> list[str]:
+    return [node["profileId"] for node in (await api.query(PROFILES, **arguments))["profiles"]["nodes"]]
+
+
+async def test_profiles_are_filtered_ordered_and_paged(api: Api) -> None:
+    await api.loaded()
+    by_sum = {"expression": "xEvent.sum(dollars)", "direction": "DESC"}
+    assert await ids(api, orderBy=by_sum) == ["crm:00002", "crm:00001"]
+    assert await ids(api, orderBy={"expression": "xEvent.sum(dollars)"}) == ["crm:00001", "crm:00002"]
+    assert await ids(api, where="xEvent.count() = 2") == ["crm:00001"]
+    first = (await api.query(PROFILES, orderBy=by_sum, first=1))["profiles"]
+    assert (first["totalCount"], first["pageInfo"]["hasNextPage"]) == (2, True)
+    assert await ids(api, orderBy=by_sum, first=1, after=first["pageInfo"]["endCursor"]) == ["crm:00001"]
+    last = (await api.query(PROFILES, orderBy=by_sum, last=1))["profiles"]
+    assert [node["profileId"] for node in last["nodes"]] == ["crm:00001"]
+    assert await ids(api, orderBy=by_sum, last=1, before=last["pageInfo"]["startCursor"]) == ["crm:00002"]
+    assert (await api.query("{ profiles { totalCount } }"))["profiles"] == {"totalCount": 2}
+    assert await ids(api.within("other")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path"),
+    [
+        ({"where": "nothing = 1"}, ["where"]),
+        ({"orderBy": {"expression": "nothing"}}, ["orderBy", "expression"]),
+        ({"where": "true", "after": "x"}, ["after"]),
+    ],
+)
+async def test_a_list_that_cannot_be_made_is_an_error_with_a_path(
+    api: Api, arguments: dict[str, Any], path: list[str]
+) -> None:
+    await api.loaded()
+    answer = await api.answer(PROFILES, **arguments)
+    assert [error["extensions"]["path"] for error in answer["errors"] if error["path"] == ["profiles"]] == [path]
+
+
+@pytest.mark.usefixtures("working")
+async def test_overlap_counts_every_cell(api: Api) -> None:
+    await api.loaded()
+    a = await api.define("A", "xEvent.sum(dollars) > 650")
+    b = await api.define("B")
+    await api.ended(await api.start())
+    people = [{"audienceId": a}, {"audienceId": global_id("Audience", b)}, {"expression": "xEvent.count() = 2"}]
+    found = (await api.query(OVERLAP, people=people))["overlap"]
+    assert found.pop("cells") == [
+        {"in": [True, False, False], "count": 0},
+        {"in": [False, True, False], "count": 0},
+        {"in": [True, True, False], "count": 1},
+        {"in": [False, False, True], "count": 0},
+        {"in": [True, False, True], "count": 0},
+        {"in": [False, True, True], "count": 1},
+        {"in": [True, True, True], "count": 0},
+    ]
+    assert found == {"sizes": [1, 2, 1], "union": 2, "exact": True, "error": None}
+
+
+async def test_overlap_is_refused_as_data(api: Api) -> None:
+    await api.loaded()
+    a = await api.define("A")
+    one = {"expression": "true"}
+    for people, code, path in (
+        ([one], "INVALID_INPUT", ["people"]),
+        ([one] * 9, "LIMIT_EXCEEDED", ["people"]),
+        ([one, {}], "INVALID_INPUT", ["people", "1"]),
+        ([one, {"audienceId": a, "expression": "true"}], "INVALID_INPUT", ["people", "1"]),
+        ([one, {"audienceId": "ghost"}], "NOT_FOUND", ["people", "1", "audienceId"]),
+        ([one, {"audienceId": global_id("Dataset", a)}], "NOT_FOUND", ["people", "1", "audienceId"]),
+        ([one, {"audienceId": a}], "INVALID_STATE", ["people", "1", "audienceId"]),
+        ([one, {"expression": "ghost = 1"}], "INVALID_EXPRESSION", ["people", "1", "expression"]),
+    ):
+        found = (await api.query(OVERLAP, people=people))["overlap"]
+        assert (found["cells"], found["sizes"], found["union"]) == ([], [], 0)
+        assert (found["error"]["code"], found["error"]["path"]) == (code, path)
+    policy = (await api.query(OVERLAP, people=[one, one], policy="ghost"))["overlap"]["error"]
+    assert (policy["code"], policy["path"]) == ("NOT_FOUND", ["mergePolicyId"])
+    elsewhere = (await api.within("other").query(OVERLAP, people=[one, {"audienceId": a}]))["overlap"]["error"]
+    assert (elsewhere["code"], elsewhere["path"]) == ("NOT_FOUND", ["people", "1", "audienceId"])
