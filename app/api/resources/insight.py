@@ -116,7 +116,7 @@ class InsightQueries:
 
         async def load() -> Slice[tuple[Who, Person]]:
             population = await open_population(operation.profiles)
-            found = await profiles.page(population, page, expression, order, operation.parts.lake.threads)
+            found = await profiles.page(population, page, expression, order, operation.services.lake.threads)
             return await with_persons(operation, found)
 
         async def count() -> int:
@@ -135,7 +135,7 @@ class InsightQueries:
         try:
             policy = one_id("MergePolicy", merge_policy_id, "merge_policy_id")
             chosen = [await people_of(operation, one, "people", str(at)) for at, one in enumerate(people)]
-            found = await overlaps.measure(operation.profiles, chosen, policy, operation.parts.lake.threads)
+            found = await overlaps.measure(operation.profiles, chosen, policy, operation.services.lake.threads)
         except Refusal as refusal:
             return Overlap(cells=[], sizes=[], union=BigInt(0), exact=True, error=user_error(refusal))
         return Overlap.of(found)

@@ -14,7 +14,7 @@ from pyroaring import BitMap
 from app.engine.evaluate import EvaluationError, evaluate_values
 from app.engine.evaluate.columns import Value
 from app.engine.members.membership import Membership
-from app.engine.members.regraph import Found
+from app.engine.members.regraph import MembershipSource
 from app.engine.people.merged_view import ordinals_in
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
@@ -50,7 +50,7 @@ class Scan:
     snapshot: Snapshot
     plan: Plan
     now: datetime
-    stored: Found
+    stored: MembershipSource
     audiences: Sequence[str] = ()
 
     @property

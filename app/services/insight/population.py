@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from app.engine.insight.scan import Scan
 from app.engine.members.membership import MembershipFiles
-from app.engine.members.regraph import Found
+from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped
@@ -72,7 +72,7 @@ class Population:
         plan = Plan(conditions, values or {})
         return Scan(self.snapshot, plan, self.now, self.stored({*audiences, *plan.references}), audiences)
 
-    def stored(self, audiences: Iterable[str]) -> Found:
+    def stored(self, audiences: Iterable[str]) -> MembershipSource:
         """The stored memberships of these audiences, for the profiles of the snapshot."""
         return self.heads.people(self.files, audiences, self.snapshot.graph_version)
 
