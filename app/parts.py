@@ -12,8 +12,9 @@ from app.engine.store.lake import Lake
 from app.services.maintenance.doctor import Finding, examine
 from app.services.maintenance.retention import Keep
 from app.settings import Settings
-from app.storage.changes import Changes
 from app.storage.database import Database, is_unavailable
+from app.storage.tables.jobs import JobKind
+from app.storage.wakeups import Changes
 from app.worker.jobs import Worker
 from app.worker.maintenance import Maintenance
 from app.worker.scheduler import keep_time
@@ -45,8 +46,8 @@ class Services:
             self.lake,
             self.clock,
             concurrency=self.settings.concurrent_jobs,
-            places={"PREVIEW": self.settings.concurrent_previews},
-            tenant_places={"PREVIEW": self.settings.sandbox_previews},
+            places={JobKind.PREVIEW: self.settings.concurrent_previews},
+            tenant_places={JobKind.PREVIEW: self.settings.sandbox_previews},
             lease_seconds=self.settings.lease_seconds,
             threads=self.settings.threads,
         )

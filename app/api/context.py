@@ -19,8 +19,8 @@ from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 from app.services.people.profiles import ProfileReader
 from app.services.search.find import SearchIndexes
-from app.storage.changes import Changes
 from app.storage.database import Database
+from app.storage.wakeups import Changes
 
 T = TypeVar("T")
 

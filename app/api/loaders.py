@@ -26,8 +26,8 @@ from app.services.lists.paging import Slice
 from app.services.people.profiles import Member, ProfileReader
 from app.services.schedules import requests as schedules
 from app.services.search import folders
-from app.storage.changes import JobState
 from app.storage.database import Database
+from app.storage.job_log import JobState
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow

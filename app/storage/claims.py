@@ -20,10 +20,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.scope import Tenant
-from app.storage.changes import KINDS, append_update
 from app.storage.columns import Columns, table
 from app.storage.database import Database
-from app.storage.tables.jobs import RUNNING, WAITING, JobPhase, JobStatus
+from app.storage.job_log import KINDS, append_update
+from app.storage.tables.jobs import RUNNING, WAITING, JobKind, JobPhase, JobStatus
 from app.storage.tenancy import AnySelect, same_tenant, within
 
 MOST_LOST_LEASES = 5
@@ -40,7 +40,7 @@ class LeaseLost(Exception):
 class Claim:
     """A job as its worker took it up. `row` is the job's row of that moment, `token` the fencing token."""
 
-    kind: str
+    kind: JobKind
     row: Any
     token: int
     owner: str
@@ -61,7 +61,7 @@ async def claim_next(
     *,
     owner: str,
     lease: timedelta,
-    kind: str = "SEGMENT",
+    kind: JobKind,
     most_of_tenant: int | None = None,
 ) -> Claim | None:
     """Takes up the job whose turn it is; None when there is none. Jobs that nobody can finish are ended on the way.
@@ -130,7 +130,7 @@ async def hand_back(database: Database, claim: Claim, now: datetime) -> None:
             await change_job(session, claim, now, lease_owner=None, lease_until=None)
 
 
-async def request_cancel(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: str = "SEGMENT") -> None:
+async def request_cancel(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: JobKind) -> None:
     """Cancels a job that nobody works on, else asks the worker to stop. One that has ended or is stopping stays so.
 
     So does one that makes its result visible, which a stop would leave half done.
@@ -151,7 +151,7 @@ async def request_cancel(session: AsyncSession, tenant: Tenant, id: str, now: da
         await append_update(session, row, kind)
 
 
-async def cancel_now(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: str) -> None:
+async def cancel_now(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: JobKind) -> None:
     """Ends a job as cancelled, whoever works on it: what that worker still writes is fenced off. One that has ended
     stays so."""
     table = _table(kind)
@@ -163,7 +163,7 @@ async def cancel_now(session: AsyncSession, tenant: Tenant, id: str, now: dateti
         await append_update(session, row, kind)
 
 
-def _next_in_turn(kind: str, now: datetime, most_of_tenant: int | None = None) -> AnySelect:
+def _next_in_turn(kind: JobKind, now: datetime, most_of_tenant: int | None = None) -> AnySelect:
     """Jobs to take up, in turn: of the tenant with the fewest running, among those of the one served longest ago."""
     table = _table(kind)
     c = table.c
@@ -191,7 +191,7 @@ def _next_in_turn(kind: str, now: datetime, most_of_tenant: int | None = None) -
 
 def _must_wait(jobs: Columns) -> ColumnElement[bool]:
     """Whether a job waits for a segment job that has not ended: it then holds no place that others could work in."""
-    first = _table("SEGMENT").alias("first").c
+    first = _table(JobKind.SEGMENT).alias("first").c
     same = same_tenant(first, jobs)
     live = first.status.in_(WAITING | RUNNING)
     return and_(jobs.status.in_(WAITING), exists().where(same, first.id == jobs.waits_for, live))
@@ -204,7 +204,7 @@ def _held(jobs: Columns, now: datetime) -> ColumnElement[bool]:
 
 
 async def _take(
-    session: AsyncSession, kind: str, row: Any, now: datetime, owner: str, lease: timedelta
+    session: AsyncSession, kind: JobKind, row: Any, now: datetime, owner: str, lease: timedelta
 ) -> Claim | None:
     """The row, taken up in this transaction; None when all there was to do was to end it, or somebody was faster."""
     table = _table(kind)
@@ -248,13 +248,13 @@ def ended(status: JobStatus, now: datetime) -> dict[str, Any]:
 
 
 _SMALLER = {
-    "SEGMENT": "run the definitions in smaller jobs",
-    "EXPORT": "export fewer fields, or no events",
-    "PREVIEW": "preview a simpler expression",
+    JobKind.SEGMENT: "run the definitions in smaller jobs",
+    JobKind.EXPORT: "export fewer fields, or no events",
+    JobKind.PREVIEW: "preview a simpler expression",
 }
 
 
-def _given_up(kind: str, lost: int) -> dict[str, Any]:
+def _given_up(kind: JobKind, lost: int) -> dict[str, Any]:
     return {
         "code": "WORKERS_LOST",
         "message": f"{lost} workers in a row ended without a word while they did this job, so it was given up. "
@@ -268,5 +268,5 @@ def _own(claim: Claim) -> Any:
     return own.where(table.c.id == claim.job_id, table.c.attempts == claim.token)
 
 
-def _table(kind: str) -> Table:
+def _table(kind: JobKind) -> Table:
     return table(KINDS[kind])

@@ -17,13 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.scope import Tenant
-from app.storage.changes import KINDS, STREAMS, publish
 from app.storage.claims import LeaseLost
 from app.storage.columns import columns, table
 from app.storage.database import Database
+from app.storage.job_log import KINDS
 from app.storage.tables.jobs import RUNNING
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
 from app.storage.tenancy import AnySelect, same_tenant, within
+from app.storage.topics import STREAMS, publish
 
 PAUSES = (timedelta(0), timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5))
 """How long a sandbox rests after so many failures in a row (and after more than these, as after the last)."""

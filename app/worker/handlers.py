@@ -8,6 +8,7 @@ from app.services.jobs.export.run import run_export_job
 from app.services.jobs.preview.run import run_preview
 from app.services.jobs.segment.run import run_segment_job
 from app.storage.attempts import Attempt
+from app.storage.tables.jobs import JobKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +35,8 @@ async def _preview(run: Attempt, tools: Tools) -> None:
     await run_preview(run, tools.lake, tools.threads)
 
 
-HANDLERS: Mapping[str, Handler] = {"PREVIEW": _preview, "SEGMENT": _segment_job, "EXPORT": _export_job}
+HANDLERS: Mapping[JobKind, Handler] = {
+    JobKind.PREVIEW: _preview,
+    JobKind.SEGMENT: _segment_job,
+    JobKind.EXPORT: _export_job,
+}

@@ -14,10 +14,11 @@ from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.errors import Refusal, Refusals
 from app.storage.attempts import PROGRESS_SECONDS, Attempt
-from app.storage.changes import QUEUE, Changes, Wakeups, job_topic
 from app.storage.claims import Claim, LeaseLost, claim_next, look, renew
 from app.storage.database import Database, is_unavailable
-from app.storage.tables.jobs import JobStatus
+from app.storage.tables.jobs import JobKind, JobStatus
+from app.storage.topics import QUEUE, job_topic
+from app.storage.wakeups import Changes, Wakeups
 from app.worker.handlers import HANDLERS, Handler, Tools
 
 log = logging.getLogger(__name__)
@@ -45,13 +46,13 @@ class Worker:
         clock: Clock,
         *,
         concurrency: int = 2,
-        places: Mapping[str, int] = MappingProxyType({}),
-        tenant_places: Mapping[str, int] = MappingProxyType({}),
+        places: Mapping[JobKind, int] = MappingProxyType({}),
+        tenant_places: Mapping[JobKind, int] = MappingProxyType({}),
         lease_seconds: float = 15.0,
         threads: int = 2,
         name: str | None = None,
         grace_seconds: float = GRACE_SECONDS,
-        handlers: Mapping[str, Handler] = HANDLERS,
+        handlers: Mapping[JobKind, Handler] = HANDLERS,
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._database = database
@@ -107,7 +108,7 @@ class Worker:
                 self._running[task] = run
                 task.add_done_callback(self._running.pop)
 
-    def _has_place(self, kind: str) -> bool:
+    def _has_place(self, kind: JobKind) -> bool:
         return sum(run.claim.kind == kind for run in self._running.values()) < self._places[kind]
 
     async def _sleep(

@@ -6,8 +6,9 @@ from contextlib import suppress
 
 from app.clock import Clock
 from app.services.schedules.run import due, next_due, run_due
-from app.storage.changes import SCHEDULES, Changes, Wakeups
 from app.storage.database import Database, is_unavailable
+from app.storage.topics import SCHEDULES
+from app.storage.wakeups import Changes, Wakeups
 
 log = logging.getLogger(__name__)
 

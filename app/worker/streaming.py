@@ -12,10 +12,11 @@ from app.clock import Clock
 from app.engine.run.buckets import Cancelled
 from app.engine.store.lake import Lake
 from app.services.streaming.turn import run_turn
-from app.storage.changes import STREAMS, Changes, Wakeups
 from app.storage.claims import LeaseLost
 from app.storage.database import Database, is_unavailable
 from app.storage.streaming import Turn, claim_turn, hand_back, postpone, renew
+from app.storage.topics import STREAMS
+from app.storage.wakeups import Changes, Wakeups
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from app.api.context import ApiServices, Limits
 from app.api.transport.routes import api_routes
 from app.clock import Clock
 from app.engine.store.lake import Lake
-from app.storage.changes import Changes
 from app.storage.database import Database
+from app.storage.wakeups import Changes
 from app.worker.jobs import Worker
 
 CSV = b"customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T10:00:00Z,700\n00001,2026-02-01,600\n"

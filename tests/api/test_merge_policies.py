@@ -7,6 +7,7 @@ from app.api.context import ApiServices
 from app.services.jobs.segment.run import run_segment_job
 from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
+from app.storage.tables.jobs import JobKind
 from tests.api.conftest import Api
 
 FIELDS = "mergePolicy { mergePolicyId name method identityGraph isDefault etag datasets { datasetId } }"
@@ -91,7 +92,9 @@ async def test_a_job_keeps_the_policy_that_it_ran_under(api: Api, services: ApiS
     segment = (await api.query(document, input=asked))["createSegmentDefinition"]["definition"]["segmentId"]
 
     async def run() -> None:
-        claim = await claim_next(services.database, services.clock, owner="test", lease=timedelta(seconds=60))
+        claim = await claim_next(
+            services.database, services.clock, owner="test", lease=timedelta(seconds=60), kind=JobKind.SEGMENT
+        )
         assert claim is not None
         await run_segment_job(Attempt(services.database, services.clock, claim), services.lake, 1)
 

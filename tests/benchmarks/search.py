@@ -22,9 +22,9 @@ from app.api.schema import build_schema
 from app.clock import utc_now
 from app.engine.store.lake import Lake
 from app.scope import Scope
-from app.storage.changes import Changes
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
+from app.storage.wakeups import Changes
 
 AUDIENCES, ROUNDS = 4_000, 25
 SCOPE = Scope("default", "prod", "benchmark")

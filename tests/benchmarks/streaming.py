@@ -24,8 +24,9 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.settings import Settings
 from app.storage.attempts import Attempt
-from app.storage.changes import audience_topic
 from app.storage.claims import claim_next
+from app.storage.tables.jobs import JobKind
+from app.storage.topics import audience_topic
 
 SCOPE = Scope("default", "prod", "benchmark")
 SIZES = (1, 100, 10_000)
@@ -75,7 +76,9 @@ async def send(services: Services, folder: Path, people: list[int], number: int)
 async def job(services: Services) -> float:
     await segment_jobs.create(services.database, utc_now, SCOPE, all_definitions=True)
     start = time.perf_counter()
-    claim = await claim_next(services.database, utc_now, owner="benchmark", lease=timedelta(minutes=10))
+    claim = await claim_next(
+        services.database, utc_now, owner="benchmark", lease=timedelta(minutes=10), kind=JobKind.SEGMENT
+    )
     assert claim is not None
     await run_segment_job(Attempt(services.database, utc_now, claim), services.lake, 2)
     return time.perf_counter() - start

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from app.clock import utc_now
-from app.storage.changes import append_update
 from app.storage.database import Database
+from app.storage.job_log import append_update
+from app.storage.tables.jobs import JobKind
 from app.storage.tables.segment_jobs import SegmentJobRow
 
 ROOT = Path(__file__).parents[2]
@@ -113,7 +114,7 @@ async def prepare(url: str) -> tuple[Database, SegmentJobRow]:
     )  # fmt: skip
     async with database.write() as session:
         session.add(row)
-        await append_update(session, row)
+        await append_update(session, row, JobKind.SEGMENT)
     return database, row
 
 
@@ -145,7 +146,7 @@ async def measure(count: int, updates: int, every: float, folder: Path) -> None:
         for number in range(2, updates + 2):
             sent[number] = time.time()
             async with database.write() as session:
-                await append_update(session, row)
+                await append_update(session, row, JobKind.SEGMENT)
             await asyncio.sleep(every)
         arrivals = await asyncio.to_thread(mine.recv)
         late = sorted(at - sent[sequence] for sequence, at in arrivals)

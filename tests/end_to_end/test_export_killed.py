@@ -23,7 +23,7 @@ from app.services.lists.paging import PageRequest
 from app.settings import Settings
 from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
-from app.storage.tables.jobs import FINAL
+from app.storage.tables.jobs import FINAL, JobKind
 from tests.end_to_end.test_killed import PATIENCE, PURCHASES, SCOPE, buckets_of, worker_process
 
 SEGMENTS = 25
@@ -41,7 +41,7 @@ async def prepare(services: Services) -> list[str]:
         new = definitions.NewDefinition(name=f"{least:03d}", expression=f"xEvent.sum(dollars) > {least * 20}")
         ids.append((await definitions.create(services.database, services.lake, utc_now, SCOPE, new)).id)
     await segment_jobs.create(services.database, utc_now, SCOPE, ids)
-    claim = await claim_next(services.database, utc_now, owner="test", lease=timedelta(minutes=5))
+    claim = await claim_next(services.database, utc_now, owner="test", lease=timedelta(minutes=5), kind=JobKind.SEGMENT)
     assert claim is not None
     await run_segment_job(Attempt(services.database, utc_now, claim), services.lake, 2)
     return ids

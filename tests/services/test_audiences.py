@@ -20,10 +20,10 @@ from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
 from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
-from app.storage.changes import Changes
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetRow
+from app.storage.wakeups import Changes
 from tests.services.conftest import SCOPE
 
 SHAPE = DatasetShape("AUDIENCE", "customer", "crm")

@@ -23,6 +23,7 @@ from app.services.maintenance.doctor import Finding, examine
 from app.services.people.profiles import ProfileReader
 from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.tables.jobs import JobKind
 from tests.engine.test_cleaning import long_ago
 from tests.services.conftest import SCOPE, Define, Gateway
 from tests.services.test_segment_jobs import results, run_next
@@ -198,7 +199,7 @@ async def test_jobs_that_nobody_works_on(database: Database, clock: FixedClock, 
     clock.advance(timedelta(seconds=1))
     told = f"is QUEUED, and nobody has worked on it since {created:%F %T}Z"
     assert await found() == [("jobs: acme/prod", f"segment job {id_} {told}") for id_ in sorted([job.id, other.id])]
-    claim = await claim_next(database, clock, owner="w", lease=timedelta(seconds=15))
+    claim = await claim_next(database, clock, owner="w", lease=timedelta(seconds=15), kind=JobKind.SEGMENT)
     assert claim is not None
     assert await found() == [], "somebody is at work, the other waits for its turn"
     clock.advance(timedelta(minutes=3))

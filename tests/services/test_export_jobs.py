@@ -31,10 +31,10 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
 from app.storage.attempts import Attempt
-from app.storage.changes import Changes
 from app.storage.claims import claim_next, hand_back
 from app.storage.database import Database
 from app.storage.tables.export_jobs import ExportJobRow
+from app.storage.wakeups import Changes
 from app.worker.jobs import Worker
 from tests.services.conftest import SCOPE, Define
 from tests.support.gateway import Gateway

@@ -29,11 +29,11 @@ from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest, Slice
 from app.services.people.profiles import ProfileReader
 from app.storage.attempts import Attempt
-from app.storage.changes import Changes
 from app.storage.claims import LeaseLost, claim_next
 from app.storage.database import Database
 from app.storage.tables.jobs import JobBucketRow, JobUpdateRow
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
+from app.storage.wakeups import Changes
 from tests.services.conftest import SCOPE, Define
 
 LEASE = timedelta(seconds=60)

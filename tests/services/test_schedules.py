@@ -23,8 +23,8 @@ from app.services.lists.paging import PageRequest
 from app.services.schedules import requests as schedules
 from app.services.schedules import run as schedule_runs
 from app.services.schedules.requests import NewSchedule, ScheduleChanges, ScheduleFilter
-from app.storage.changes import JobState
 from app.storage.database import Database
+from app.storage.job_log import JobState
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
 from app.storage.tenancy import within

@@ -19,11 +19,11 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
 from app.storage.attempts import Attempt
-from app.storage.changes import Changes
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tenancy import within
+from app.storage.wakeups import Changes
 from app.worker.jobs import Worker
 from tests.services.conftest import SCOPE, Define
 

@@ -18,11 +18,11 @@ from app.services.jobs.segment.run import run_segment_job
 from app.services.streaming import turn as streaming
 from app.services.streaming.turn import run_turn
 from app.storage.attempts import Attempt
-from app.storage.changes import audience_topic
 from app.storage.claims import LeaseLost, claim_next
 from app.storage.streaming import PAUSES, claim_turn, hand_back, postpone
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.streaming import MembershipPatchRow, StreamingBatchRow
+from app.storage.topics import audience_topic
 from tests.services.conftest import SCOPE
 from tests.support.gateway import LEASE, Gateway
 

@@ -12,9 +12,11 @@ from app.clock import FixedClock
 from app.errors import DatabaseAway
 from app.scope import Scope
 from app.services.jobs import shared as jobs
-from app.storage import changes as log
-from app.storage.changes import Changes, append_update
+from app.storage import wakeups as log
 from app.storage.database import Database
+from app.storage.job_log import append_update
+from app.storage.tables.jobs import JobKind
+from app.storage.wakeups import Changes
 from tests.support.databases import count_statements
 from tests.support.jobs import ACME, job, queue
 
@@ -44,7 +46,7 @@ async def grow(database: Database, times: int = 1) -> None:
     row = await job(database, "j1")
     for _ in range(times):
         async with database.write() as session:
-            await append_update(session, row)
+            await append_update(session, row, JobKind.SEGMENT)
 
 
 async def sequences(stream: Any, count: int) -> list[int]:
@@ -134,7 +136,7 @@ async def test_a_stream_outlives_a_database_that_is_away(
     row = await job(database, "j1")
     away = 3
     async with database.write() as opened:
-        await append_update(opened, row)
-        await append_update(opened, row)
+        await append_update(opened, row, JobKind.SEGMENT)
+        await append_update(opened, row, JobKind.SEGMENT)
     assert await waiting == [2, 3]
     assert away == 0

@@ -16,6 +16,7 @@ from app.storage.attempts import Attempt, BucketAlreadyRecorded, LeaseLost
 from app.storage.claims import claim_next, request_cancel
 from app.storage.database import Database
 from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.jobs import JobKind
 from tests.support.jobs import ACME, history, job, queue
 
 LEASE = timedelta(seconds=15)
@@ -42,7 +43,7 @@ async def run(database: Database, clock: FixedClock, seconds: Seconds) -> Attemp
 
 
 async def begin(database: Database, clock: FixedClock, seconds: Seconds) -> Attempt:
-    claim = await claim_next(database, clock, owner="w1", lease=LEASE)
+    claim = await claim_next(database, clock, owner="w1", lease=LEASE, kind=JobKind.SEGMENT)
     assert claim is not None
     return Attempt(database, clock, claim, monotonic=seconds)
 
@@ -54,7 +55,7 @@ async def take_over(run: Attempt, clock: FixedClock, seconds: Seconds) -> Attemp
 
 async def cancel(run: Attempt) -> None:
     async with run.database.write() as session:
-        await request_cancel(session, ACME, "j1", run.clock())
+        await request_cancel(session, ACME, "j1", run.clock(), JobKind.SEGMENT)
 
 
 def adding(run: Attempt, id: str) -> Callable[[AsyncSession], Awaitable[None]]:

@@ -13,6 +13,7 @@ from app.clock import FixedClock
 from app.scope import Tenant
 from app.storage.claims import Claim, LeaseLost, claim_next, fence, hand_back, look, renew, request_cancel
 from app.storage.database import Database
+from app.storage.tables.jobs import JobKind
 from app.storage.tables.segment_jobs import SegmentJobRow
 from tests.support.jobs import ACME, GLOBEX, history, job, queue, queue_export
 
@@ -20,7 +21,7 @@ LEASE = timedelta(seconds=15)
 
 
 async def claim(database: Database, clock: FixedClock, owner: str = "w1") -> Claim | None:
-    return await claim_next(database, clock, owner=owner, lease=LEASE)
+    return await claim_next(database, clock, owner=owner, lease=LEASE, kind=JobKind.SEGMENT)
 
 
 async def claimed(database: Database, clock: FixedClock, owner: str = "w1") -> Claim:
@@ -31,7 +32,7 @@ async def claimed(database: Database, clock: FixedClock, owner: str = "w1") -> C
 
 async def cancel(database: Database, clock: FixedClock, id: str, tenant: Tenant = ACME) -> None:
     async with database.write() as session:
-        await request_cancel(session, tenant, id, clock())
+        await request_cancel(session, tenant, id, clock(), JobKind.SEGMENT)
 
 
 async def test_an_empty_queue_gives_nothing(database: Database, clock: FixedClock) -> None:
@@ -79,7 +80,7 @@ from app.storage.database import Database
 async def main():
     database = Database(sys.argv[1])
     found = []
-    while (claim := await claim_next(database, utc_now, owner=sys.argv[2], lease=timedelta(hours=1))) is not None:
+    while (claim := await claim_next(database, utc_now, owner=sys.argv[2], lease=timedelta(hours=1), kind=JobKind.SEGMENT)) is not None:
         found.append(claim.job_id)
     await database.dispose()
     print(json.dumps(found))

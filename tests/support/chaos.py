@@ -38,7 +38,7 @@ from app.services.audiences import computed as definitions
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
-from app.storage.changes import read_updates
+from app.storage.job_log import read_updates
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow

@@ -19,8 +19,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from app.clock import FixedClock
-from app.storage.changes import Changes
 from app.storage.database import Database
+from app.storage.wakeups import Changes
 
 _NUMBERS = itertools.count(1)
 _PREFIX = f"test_{os.getpid()}"

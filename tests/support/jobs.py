@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import select
 
 from app.scope import Tenant
-from app.storage.changes import append_update
 from app.storage.database import Database
+from app.storage.job_log import append_update
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
-from app.storage.tables.jobs import JobUpdateRow
+from app.storage.tables.jobs import JobKind, JobUpdateRow
 from app.storage.tables.segment_jobs import SegmentJobRow
 from app.storage.tenancy import within
 
@@ -34,7 +34,7 @@ async def queue(database: Database, now: datetime, *ids: str, tenant: Tenant = A
                 updated_at=now,
             )
             session.add(job)
-            await append_update(session, job)
+            await append_update(session, job, JobKind.SEGMENT)
 
 
 async def queue_export(

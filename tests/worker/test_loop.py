@@ -18,9 +18,11 @@ from app.clock import FixedClock, utc_now
 from app.engine.store.lake import Lake
 from app.errors import DatabaseAway, ErrorCode, Refusal, Refusals
 from app.storage.attempts import Attempt
-from app.storage.changes import Changes, job_topic
 from app.storage.claims import request_cancel
 from app.storage.database import Database
+from app.storage.tables.jobs import JobKind
+from app.storage.topics import job_topic
+from app.storage.wakeups import Changes
 from app.worker.handlers import Tools
 from app.worker.jobs import Worker
 from tests.support.jobs import ACME, history, job, queue, queue_export
@@ -199,7 +201,7 @@ async def test_a_running_job_is_cancelled(
     async with working(wait_for_interruption):
         await status(database, changes, "j1", "PROCESSING")
         async with database.write() as session:
-            await request_cancel(session, ACME, "j1", clock())
+            await request_cancel(session, ACME, "j1", clock(), JobKind.SEGMENT)
         await status(database, changes, "j1", "CANCELLED")
     names = [name for _, name in await history(database, "j1", "status")]
     assert names == ["QUEUED", "PROCESSING", "CANCELLING", "CANCELLED"]
@@ -356,7 +358,7 @@ import asyncio, sys
 from pathlib import Path
 from app.clock import utc_now
 from app.engine.store.lake import Lake
-from app.storage.changes import Changes
+from app.storage.wakeups import Changes
 from app.storage.database import Database
 from app.storage.attempts import LeaseLost
 from app.worker.jobs import Worker

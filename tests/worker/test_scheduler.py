@@ -20,10 +20,11 @@ from app.services.datasets.uploads import ingest_file
 from app.services.schedules import requests as schedules
 from app.services.schedules import run as schedule_runs
 from app.services.schedules.requests import NewSchedule
-from app.storage.changes import SCHEDULES, Changes
 from app.storage.database import Database
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobRow
+from app.storage.topics import SCHEDULES
+from app.storage.wakeups import Changes
 from app.worker import scheduler
 from app.worker.scheduler import keep_time
 

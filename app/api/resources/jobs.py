@@ -17,7 +17,8 @@ from app.api.scalars import BigInt, given
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
-from app.storage.changes import JobState
+from app.storage.job_log import JobState
+from app.storage.tables.jobs import JobKind
 
 if TYPE_CHECKING:
     from app.api.resources.definitions import SegmentDefinition
@@ -146,7 +147,7 @@ class Job:
         return found
 
 
-_TYPES = {"SEGMENT": "SegmentJob", "EXPORT": "ExportJob"}
+_TYPES = {JobKind.SEGMENT: "SegmentJob", JobKind.EXPORT: "ExportJob"}
 
 
 def any_job(state: JobState) -> Job:

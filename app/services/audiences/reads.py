@@ -14,12 +14,13 @@ from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
-from app.storage.changes import Changes, audience_topic, publish
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow
 from app.storage.tenancy import same_tenant, within
+from app.storage.topics import audience_topic, publish
+from app.storage.wakeups import Changes
 
 PATIENCE_SECONDS = 5.0
 """How often a stream looks at its audience without having been woken."""

@@ -15,26 +15,18 @@ from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter, OrderBy
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import get_rows, select_rows
-from app.storage.changes import (
-    JOBS,
-    KINDS,
-    PATIENCE_SECONDS,
-    Changes,
-    JobState,
-    changed_jobs,
-    job_topic,
-    jobs_topic,
-    read_updates,
-)
 from app.storage.claims import request_cancel
 from app.storage.columns import Columns, columns
 from app.storage.database import Database, is_unavailable
-from app.storage.tables.jobs import FINAL, JobSource, JobStatus
+from app.storage.job_log import JOBS, KINDS, JobState, changed_jobs, read_updates
+from app.storage.tables.jobs import FINAL, JobKind, JobSource, JobStatus
 from app.storage.tenancy import Keyed, within
+from app.storage.topics import job_topic, jobs_topic
+from app.storage.wakeups import PATIENCE_SECONDS, Changes
 
 T = TypeVar("T")
 
-NOUNS = {"SEGMENT": "segment job", "EXPORT": "export job", "PREVIEW": "preview"}
+NOUNS = {JobKind.SEGMENT: "segment job", JobKind.EXPORT: "export job", JobKind.PREVIEW: "preview"}
 """Every kind of what is queued, in words."""
 
 KEY_LIFETIME = timedelta(hours=24)
@@ -93,7 +85,7 @@ def new_columns(
     }
 
 
-async def by_key(session: AsyncSession, scope: Scope, kind: str, key: str, now: datetime) -> Any:
+async def by_key(session: AsyncSession, scope: Scope, kind: JobKind, key: str, now: datetime) -> Any:
     """The kind's job of this idempotency key, or None; a key older than 24 hours is free again."""
     table, jobs = KINDS[kind], _columns(kind)
     row = (await session.execute(select_rows(table, scope).where(jobs.idempotency_key == key))).first()
@@ -104,7 +96,7 @@ async def by_key(session: AsyncSession, scope: Scope, kind: str, key: str, now: 
     return None
 
 
-async def cancel(session: AsyncSession, clock: Clock, scope: Scope, kind: str, id: str) -> Any:
+async def cancel(session: AsyncSession, clock: Clock, scope: Scope, kind: JobKind, id: str) -> Any:
     """Asks for a stop: at once for a job that waits, soon for one that runs; a cancelled one is returned as it is.
 
     Raises `Refusal` for an unknown job and for one that has succeeded or failed.
@@ -134,7 +126,7 @@ def job_order(jobs: Keyed, order: OrderBy | None = None) -> Order:
 async def page(
     session: AsyncSession,
     scope: Scope,
-    kind: str,
+    kind: JobKind,
     request: PageRequest,
     conditions: Iterator[ColumnElement[bool]],
     order: OrderBy | None = None,
@@ -144,7 +136,7 @@ async def page(
     return await fetch_page(session, statement, job_order(_columns(kind), order), request, lambda row: row)
 
 
-async def count(session: AsyncSession, scope: Scope, kind: str, conditions: Iterator[ColumnElement[bool]]) -> int:
+async def count(session: AsyncSession, scope: Scope, kind: JobKind, conditions: Iterator[ColumnElement[bool]]) -> int:
     statement = within(select(func.count()).select_from(KINDS[kind]), KINDS[kind], scope.tenant)
     return int((await session.execute(statement.where(*conditions))).scalar_one())
 
@@ -191,7 +183,7 @@ def _of_all_kinds(scope: Scope, conditions: Callable[[Columns], Iterable[ColumnE
     for kind, table in JOBS.items():
         jobs = _columns(kind)
         chosen = [jobs[name] if name in jobs else cast(null(), type_).label(name) for name, type_ in types.items()]
-        one = within(select(literal(kind).label("kind"), *chosen), table, scope.tenant)
+        one = within(select(literal(kind.value).label("kind"), *chosen), table, scope.tenant)
         parts.append(one.where(*conditions(jobs)))
     return union_all(*parts).subquery("jobs")
 
@@ -201,14 +193,14 @@ def _of_schedules(scope: Scope, schedule_ids: Sequence[str]) -> Subquery:
 
 
 def _state(row: Any) -> JobState:
-    return JobState(row.kind, row)
+    return JobState(JobKind(row.kind), row)
 
 
 # ---------------------------------------------------------------- streams
 
 
 async def watch(
-    database: Database, changes: Changes, scope: Scope, kind: str, id: str, after: int | None = None
+    database: Database, changes: Changes, scope: Scope, kind: JobKind, id: str, after: int | None = None
 ) -> AsyncGenerator[Any, None]:
     """The present state of a job, then each later one in the order of `sequence`, until a final one has been given.
 
@@ -278,12 +270,12 @@ async def _patiently(read: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 # ---------------------------------------------------------------- inside
 
 
-async def _required(session: AsyncSession, scope: Scope, kind: str, id: str) -> Any:
+async def _required(session: AsyncSession, scope: Scope, kind: JobKind, id: str) -> Any:
     found = (await get_rows(session, KINDS[kind], scope, [id])).get(id)
     if found is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no {NOUNS[kind]} {id!r} in this sandbox", ("id",))
     return found
 
 
-def _columns(kind: str) -> Columns:
+def _columns(kind: JobKind) -> Columns:
     return columns(KINDS[kind])

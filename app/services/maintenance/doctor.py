@@ -15,9 +15,9 @@ from app.engine.store.lake import Lake
 from app.scope import Scope, Tenant
 from app.services.evaluation.heads import patch_run, read_heads
 from app.services.maintenance.retention import all_tenants
-from app.storage.changes import KINDS
 from app.storage.columns import columns
 from app.storage.database import Database
+from app.storage.job_log import KINDS
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import RUNNING, WAITING

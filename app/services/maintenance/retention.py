@@ -15,9 +15,9 @@ from app.engine.maintenance.vacuum import Pins
 from app.engine.store.lake import Lake, file_name
 from app.scope import Tenant
 from app.services.evaluation.heads import patch_run
-from app.storage.changes import KINDS
 from app.storage.columns import TenantRow, columns
 from app.storage.database import Database
+from app.storage.job_log import KINDS
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobUpdateRow

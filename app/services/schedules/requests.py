@@ -23,13 +23,13 @@ from app.services.lists.filters import OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
-from app.storage.changes import SCHEDULES, publish
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleRunRow
 from app.storage.tenancy import AnySelect, same_tenant, within
+from app.storage.topics import SCHEDULES, publish
 
 _SCHEDULES = columns(ScheduleRow)
 _LINKS = columns(ScheduleAudienceRow)

@@ -17,11 +17,11 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.shared import Origin
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.schedules import requests as schedules
-from app.storage.changes import KINDS, JobState
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.tables.jobs import JobSource
+from app.storage.job_log import KINDS, JobState
+from app.storage.tables.jobs import JobKind, JobSource
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tenancy import within
 
@@ -115,7 +115,7 @@ async def _note(session: AsyncSession, scope: Scope, schedule_id: str, runs: Seq
 
 async def _start(
     session: AsyncSession, scope: Scope, schedule: ScheduleRow, now: datetime, run_id: str
-) -> tuple[str, str]:
+) -> tuple[JobKind, str]:
     """Queues the job of a run: its kind and id. Raises `Refusal` or `Refusals`."""
     kind, start = STARTS[schedule.type]
     origin = Origin(JobSource.SCHEDULER.value, schedule.id, run_id)
@@ -138,5 +138,8 @@ async def _export(session: AsyncSession, scope: Scope, schedule: ScheduleRow, no
 
 
 Start = Callable[[AsyncSession, Scope, ScheduleRow, datetime, Origin], Awaitable[str]]
-STARTS: Mapping[str, tuple[str, Start]] = {"BATCH_SEGMENTATION": ("SEGMENT", _evaluate), "EXPORT": ("EXPORT", _export)}
+STARTS: Mapping[str, tuple[JobKind, Start]] = {
+    "BATCH_SEGMENTATION": (JobKind.SEGMENT, _evaluate),
+    "EXPORT": (JobKind.EXPORT, _export),
+}
 """For every type of schedule the kind of job that a run starts, and how."""

@@ -10,6 +10,14 @@ from sqlmodel import Field
 from app.storage.columns import TenantRow, json_column, time_column
 
 
+class JobKind(StrEnum):
+    """What a job does. Previews are queued and logged as jobs are, and are no jobs to their users."""
+
+    SEGMENT = "SEGMENT"
+    EXPORT = "EXPORT"
+    PREVIEW = "PREVIEW"
+
+
 class JobStatus(StrEnum):
     """NEW → QUEUED → PROCESSING → SUCCEEDED | FAILED; CANCELLING → CANCELLED."""
 

@@ -32,19 +32,19 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.filters import OrderBy
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
-from app.storage.changes import append_update
 from app.storage.claims import request_cancel
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.job_log import append_update
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
-from app.storage.tables.jobs import JobStatus
+from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tenancy import same_tenant, within
 
-KIND = "EXPORT"
+KIND = JobKind.EXPORT
 MOST_SEGMENTS = segment_jobs.MOST_IDS
 
 _JOBS = columns(ExportJobRow)
@@ -168,7 +168,7 @@ async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> Exp
             message = "the export is making its batches visible and ends in a moment: it cannot be cancelled any more"
             raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
         if row.waits_for is not None:
-            await request_cancel(session, scope.tenant, row.waits_for, clock())
+            await request_cancel(session, scope.tenant, row.waits_for, clock(), JobKind.SEGMENT)
         return row
 
 

@@ -24,17 +24,18 @@ from app.services.jobs import shared as jobs
 from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.people.profiles import ProfileReader, Who
-from app.storage.changes import Changes, append_update
 from app.storage.claims import cancel_now
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobStatus, JobUpdateRow
+from app.storage.job_log import append_update
+from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobKind, JobStatus, JobUpdateRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.previews import PreviewRow
 from app.storage.tenancy import within
+from app.storage.wakeups import Changes
 
-KIND = "PREVIEW"
+KIND = JobKind.PREVIEW
 MOST_UNDER_WAY = 100
 """Previews of a sandbox that have not ended; who types faster than they are read cancels the ones of no more use."""
 STATES = {

@@ -16,12 +16,13 @@ from app.services.jobs import shared as jobs
 from app.services.lists.filters import OrderBy
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
-from app.storage.changes import append_update
 from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.job_log import append_update
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
+from app.storage.tables.jobs import JobKind
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import AnySelect, same_tenant, within
@@ -29,7 +30,7 @@ from app.storage.tenancy import AnySelect, same_tenant, within
 MOST_IDS = 1_500
 """More definitions than this are asked for as all of them (segmentation-service.md, "Segment jobs")."""
 
-KIND = "SEGMENT"
+KIND = JobKind.SEGMENT
 
 _JOBS = columns(SegmentJobRow)
 _PARTS = columns(SegmentJobDefinitionRow)
@@ -89,7 +90,7 @@ async def queue(
     chosen = None if definition_ids is None else list(dict.fromkeys(definition_ids))
     frozen = await freeze_definitions(session, scope, job.id, now, chosen)
     _refuse_unknown(definition_ids, frozen)
-    await append_update(session, job)
+    await append_update(session, job, KIND)
     return job.id
 
 

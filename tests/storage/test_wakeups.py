@@ -10,19 +10,12 @@ from sqlalchemy import text
 
 from app.clock import FixedClock
 from app.storage.attempts import Attempt
-from app.storage.changes import (
-    QUEUE,
-    Changes,
-    Topic,
-    append_update,
-    changed_jobs,
-    job_topic,
-    jobs_topic,
-    publish,
-    read_updates,
-)
 from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.job_log import append_update, changed_jobs, read_updates
+from app.storage.tables.jobs import JobKind
+from app.storage.topics import QUEUE, Topic, job_topic, jobs_topic, publish
+from app.storage.wakeups import Changes
 from tests.support.jobs import ACME, GLOBEX, history, job, queue
 
 
@@ -38,7 +31,7 @@ async def another(database_url: str) -> AsyncIterator[Database]:
 
 async def bump(database: Database, id: str) -> None:
     async with database.write() as session:
-        await append_update(session, await job(database, id))
+        await append_update(session, await job(database, id), JobKind.SEGMENT)
 
 
 async def sequences(database: Database, id: str, after: int = 0) -> list[int]:
@@ -64,7 +57,7 @@ async def test_an_update_that_is_rolled_back_takes_no_number(database: Database,
 
     async def fail() -> None:
         async with database.write() as session:
-            await append_update(session, await job(database, "j1"))
+            await append_update(session, await job(database, "j1"), JobKind.SEGMENT)
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
@@ -76,7 +69,7 @@ async def test_an_update_that_is_rolled_back_takes_no_number(database: Database,
 async def test_updates_read_like_the_job_at_that_time(database: Database, clock: FixedClock) -> None:
     await queue(database, clock(), "j1")
     clock.advance(timedelta(seconds=1, microseconds=5))
-    claim = await claim_next(database, clock, owner="w1", lease=timedelta(seconds=15))
+    claim = await claim_next(database, clock, owner="w1", lease=timedelta(seconds=15), kind=JobKind.SEGMENT)
     assert claim is not None
     await Attempt(database, clock, claim).finish("FAILED", errors=[{"code": "X", "message": "why"}])
     async with database.session() as session:
@@ -126,7 +119,7 @@ async def test_what_is_rolled_back_wakes_nobody(database: Database, clock: Fixed
 
     async def fail() -> None:
         async with database.write() as session:
-            await append_update(session, await job(database, "j1"))
+            await append_update(session, await job(database, "j1"), JobKind.SEGMENT)
             raise RuntimeError("stop")
 
     # Opened only now, so that what was written before wakes nobody any more.

@@ -1,31 +1,23 @@
-"""The update log of jobs, and who is woken when it grows: within a process, and across processes."""
+"""Who is woken when something changes: within a process, and across processes."""
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import Self
 
-from sqlalchemy import func, insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.scope import Tenant
-from app.storage.columns import columns, table
-from app.storage.database import Database, announce, connect_postgresql, is_unavailable
-from app.storage.tables.export_jobs import ExportJobRow
-from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobColumns, JobUpdateRow
-from app.storage.tables.previews import PreviewRow
-from app.storage.tables.segment_jobs import SegmentJobRow
-from app.storage.tenancy import within
+from app.storage.database import Database, connect_postgresql, is_unavailable
+from app.storage.job_log import JobState, read_updates
+from app.storage.topics import CHANNEL, Topic, job_topic, jobs_topic
 
 log = logging.getLogger(__name__)
 
-CHANNEL = "segmentation"
 LOOK_SECONDS = 0.2
 """How often SQLite is asked whether another process has written."""
 PATIENCE_SECONDS = 5.0
@@ -33,157 +25,6 @@ PATIENCE_SECONDS = 5.0
 TAIL_STATES = 128
 """States of a job that are kept for all who watch it, and that one read of the log gives."""
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
-
-JOBS: dict[str, type[JobColumns]] = {"SEGMENT": SegmentJobRow, "EXPORT": ExportJobRow}
-"""Every kind of job, with its table."""
-KINDS: dict[str, type[JobColumns]] = {**JOBS, "PREVIEW": PreviewRow}
-"""All that is queued and logged as jobs are. Previews are no jobs to their users: no list and no stream has them."""
-
-_TOLD_AT_ONCE = 1_000
-"""PostgreSQL refuses a row of more than 1,664 columns."""
-_UPDATES = columns(JobUpdateRow)
-_PRIVATE = frozenset({"idempotency_key", "lease_owner", "lease_until", "lost_leases", "snapshot", "expression"})
-"""Columns of a job that are no part of its visible state, or are long and never change."""
-_QUEUED = WAITING | RUNNING
-
-
-class JobKey(Protocol):
-    """What names a job: a row of its table, or anything else with its key."""
-
-    @property
-    def organisation(self) -> str: ...
-    @property
-    def sandbox(self) -> str: ...
-    @property
-    def id(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class JobState:
-    """A job of any kind as it was or is; `row` reads like a row of the kind's table."""
-
-    kind: str
-    row: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """What one can be woken for. A wake-up says "look again", no more, so it may also come for nothing."""
-
-    kind: str
-    organisation: str = ""
-    sandbox: str = ""
-    id: str = ""
-
-    @property
-    def digest(self) -> str:
-        """The topic as the payload of a notification, which must be short."""
-        name = "\0".join((self.kind, self.organisation, self.sandbox, self.id))
-        return hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-
-
-QUEUE = Topic("queue")
-"""There may be something for a worker to do."""
-SCHEDULES = Topic("schedules")
-"""Something may be due at another time than before."""
-STREAMS = Topic("streams")
-"""There may be a batch whose people are to be evaluated."""
-
-
-def job_topic(tenant: Tenant, id: str) -> Topic:
-    """One job has changed."""
-    return Topic("job", tenant.organisation, tenant.sandbox, id)
-
-
-def jobs_topic(tenant: Tenant) -> Topic:
-    """Some job of the tenant has changed."""
-    return Topic("jobs", tenant.organisation, tenant.sandbox)
-
-
-def audience_topic(tenant: Tenant, id: str) -> Topic:
-    """One audience has changed: its fields, its numbers or its members."""
-    return Topic("audience", tenant.organisation, tenant.sandbox, id)
-
-
-# ---------------------------------------------------------------- the log
-
-
-async def append_update(session: AsyncSession, job: JobKey, kind: str = "SEGMENT") -> None:
-    """Logs the job as it is in this transaction, under its next `sequence`; subscribers wake after the commit.
-
-    Sequences have no gaps and are committed in order, since taking one locks the job's row. A row object that the
-    caller holds is not refreshed.
-    """
-    await session.flush()
-    row = KINDS[kind]
-    of = columns(row)
-    tenant = Tenant(job.organisation, job.sandbox)
-    taken = within(update(table(row)), row, tenant).where(of.id == job.id)
-    state = (await session.execute(taken.values(sequence=of.sequence + 1).returning(*of))).one()
-    values = {
-        "organisation": job.organisation,
-        "sandbox": job.sandbox,
-        "job_id": job.id,
-        "sequence": state.sequence,
-        "kind": kind,
-        "state": {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in state._mapping.items()
-            if name not in _PRIVATE
-        },
-        "at": state.updated_at,
-    }
-    await session.execute(insert(table(JobUpdateRow)).values(values))
-    topics = {job_topic(tenant, job.id)} | ({jobs_topic(tenant)} if kind in JOBS else set())
-    if state.status in FINAL or (state.status in _QUEUED and state.lease_until is None):
-        # The end of a job may be what another one waits for.
-        topics.add(QUEUE)
-    await publish(session, *topics)
-
-
-async def read_updates(
-    session: AsyncSession, tenant: Tenant, job_id: str, after: int, limit: int | None = None
-) -> list[JobState]:
-    """The states of a job with a sequence above `after`, in order; with a `limit` the first of them."""
-    statement = within(select(_UPDATES.kind, _UPDATES.state), JobUpdateRow, tenant)
-    later = (
-        statement.where(_UPDATES.job_id == job_id, _UPDATES.sequence > after).order_by(_UPDATES.sequence).limit(limit)
-    )
-    return [JobState(kind, _state(kind, state)) for kind, state in await session.execute(later)]
-
-
-async def changed_jobs(session: AsyncSession, tenant: Tenant, since: datetime) -> dict[str, int]:
-    """The jobs of a tenant that changed at `since` or later, with the newest sequence of each.
-
-    Times are set before a transaction commits: ask again from a few seconds earlier, and compare sequences.
-    """
-    statement = within(select(_UPDATES.job_id, func.max(_UPDATES.sequence)), JobUpdateRow, tenant)
-    recent = statement.where(_UPDATES.at >= since, _UPDATES.kind.in_(JOBS))
-    rows = await session.execute(recent.group_by(_UPDATES.job_id))
-    return {job_id: int(sequence) for job_id, sequence in rows}
-
-
-async def publish(session: AsyncSession, *topics: Topic) -> None:
-    """Wakes the topics' subscribers, here and in other processes, once this transaction is committed."""
-    announce(session, *topics)
-    if session.get_bind().dialect.name == "postgresql":
-        payloads = [func.pg_notify(CHANNEL, topic.digest) for topic in sorted(topics, key=lambda topic: topic.kind)]
-        for start in range(0, len(payloads), _TOLD_AT_ONCE):
-            await session.execute(select(*payloads[start : start + _TOLD_AT_ONCE]))
-
-
-def _state(kind: str, state: dict[str, Any]) -> Any:
-    row = KINDS[kind]
-    of = columns(row)
-    values: dict[str, Any] = {
-        name: datetime.fromisoformat(value) if value is not None and of[name].type.python_type is datetime else value
-        for name, value in state.items()
-        if name in of
-    }
-    return row(**values)
-
-
-# ---------------------------------------------------------------- wake-ups
 
 
 class Wakeups:
@@ -348,7 +189,11 @@ class Changes:
         self.wake(*(topic for topic in self._subscribers if not but_jobs or topic.kind not in {"job", "jobs"}))
 
 
-async def _keep_listening(database: Database, changes: Changes, source: Any, ready: asyncio.Event) -> None:
+Source = Callable[[Database, Changes], AsyncIterator[None]]
+"""Wakes subscribers by what other processes do; yields once it listens, and ends with its connection."""
+
+
+async def _keep_listening(database: Database, changes: Changes, source: Source, ready: asyncio.Event) -> None:
     failures = 0
     while True:
         try:
