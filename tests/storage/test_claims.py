@@ -76,11 +76,13 @@ from datetime import timedelta
 from app.clock import utc_now
 from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.tables.jobs import JobKind
 
 async def main():
     database = Database(sys.argv[1])
     found = []
-    while (claim := await claim_next(database, utc_now, owner=sys.argv[2], lease=timedelta(hours=1), kind=JobKind.SEGMENT)) is not None:
+    mine = {"owner": sys.argv[2], "lease": timedelta(hours=1), "kind": JobKind.SEGMENT}
+    while (claim := await claim_next(database, utc_now, **mine)) is not None:
         found.append(claim.job_id)
     await database.dispose()
     print(json.dumps(found))
