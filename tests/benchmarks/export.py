@@ -28,6 +28,7 @@ from app.services.lists.paging import PageRequest
 from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.tables.jobs import JobKind
 
 SCOPE = Scope("org", "prod", "ann")
 EXPRESSIONS = {"Gold": 'loyalty.tier = "gold"', "Phones": 'xEvent[device = "phone"].count() > 0'}
@@ -40,7 +41,7 @@ def peak_memory() -> int:
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
-async def claimed(database: Database, kind: str) -> Attempt:
+async def claimed(database: Database, kind: JobKind) -> Attempt:
     claim = await claim_next(database, utc_now, owner="benchmark", lease=timedelta(hours=1), kind=kind)
     assert claim is not None
     return Attempt(database, utc_now, claim)
@@ -57,7 +58,7 @@ async def prepare(folder: Path, profiles: int, events: int) -> None:
     for name, expression in EXPRESSIONS.items():
         await definitions.create(database, lake, utc_now, SCOPE, definitions.NewDefinition(name, expression))
     await segment_jobs.create(database, utc_now, SCOPE, all_definitions=True)
-    await run_segment_job(await claimed(database, "SEGMENT"), lake, THREADS)
+    await run_segment_job(await claimed(database, JobKind.SEGMENT), lake, THREADS)
     await datasets.create(database, utc_now, SCOPE, datasets.NewDataset("exports", "EXPORT"))
     await database.dispose()
 
@@ -70,7 +71,7 @@ async def export(folder: Path, with_events: bool) -> None:
     job = await export_jobs.create(database, lake, utc_now, SCOPE, new)
     before = peak_memory()
     start = time.perf_counter()
-    await run_export_job(await claimed(database, "EXPORT"), lake, THREADS)
+    await run_export_job(await claimed(database, JobKind.EXPORT), lake, THREADS)
     seconds = time.perf_counter() - start
     peak = peak_memory()
     async with database.session() as session:

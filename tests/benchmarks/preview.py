@@ -31,6 +31,7 @@ from app.services.jobs import shared as jobs
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
+from app.storage.tables.jobs import JobKind
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 SCOPE = Scope("benchmark", "prod", "benchmark")
@@ -120,7 +121,7 @@ async def _jobs(services: Services) -> None:
         made = await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
         started = time.perf_counter()
         job = await segment_jobs.create(services.database, utc_now, SCOPE, [made.id])
-        async for _ in jobs.watch(services.database, services.changes, SCOPE, "SEGMENT", job.id):
+        async for _ in jobs.watch(services.database, services.changes, SCOPE, JobKind.SEGMENT, job.id):
             pass
         took = time.perf_counter() - started
         async with services.database.session() as session:

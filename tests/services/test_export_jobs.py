@@ -34,6 +34,7 @@ from app.storage.attempts import Attempt
 from app.storage.claims import claim_next, hand_back
 from app.storage.database import Database
 from app.storage.tables.export_jobs import ExportJobRow
+from app.storage.tables.jobs import JobKind
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker
 from tests.services.conftest import SCOPE, Define
@@ -71,13 +72,13 @@ def members(*ids: str, **options: Any) -> ExportFilter:
 
 async def evaluate(database: Database, lake: Lake, clock: FixedClock) -> None:
     """Runs the segment job that waits."""
-    claim = await claim_next(database, clock, owner="test", lease=LEASE, kind="SEGMENT")
+    claim = await claim_next(database, clock, owner="test", lease=LEASE, kind=JobKind.SEGMENT)
     assert claim is not None
     await run_segment_job(Attempt(database, clock, claim), lake, 1)
 
 
 async def claimed(database: Database, clock: FixedClock) -> Attempt:
-    claim = await claim_next(database, clock, owner="test", lease=LEASE, kind="EXPORT")
+    claim = await claim_next(database, clock, owner="test", lease=LEASE, kind=JobKind.EXPORT)
     assert claim is not None
     return Attempt(database, clock, claim)
 
@@ -419,7 +420,7 @@ async def test_the_segments_are_evaluated_first(
     await define("Other")
     new = ask(target, filter=members(big.id), evaluate_first=True)
     made = await export_jobs.create(database, lake, clock, SCOPE, new)
-    assert await claim_next(database, clock, owner="test", lease=LEASE, kind="EXPORT") is None
+    assert await claim_next(database, clock, owner="test", lease=LEASE, kind=JobKind.EXPORT) is None
     async with database.session() as session:
         evaluation = await segment_jobs.segments_by_job(session, SCOPE, [made.waits_for or ""], PageRequest(9))
     assert [row.definition_id for row in evaluation[made.waits_for or ""].items] == [big.id]
@@ -599,7 +600,7 @@ async def test_what_a_given_up_export_had_made_visible_is_taken_back(
     for _ in range(5):
         await interrupted(await claimed(database, clock), lake, monkeypatch, "land", 1)
         clock.advance(LEASE + timedelta(seconds=1))
-    assert await claim_next(database, clock, owner="test", lease=LEASE, kind="EXPORT") is None
+    assert await claim_next(database, clock, owner="test", lease=LEASE, kind=JobKind.EXPORT) is None
     assert (await job_of(database, job.id)).status == "FAILED"
     await export_runs.tidy(database, lake)
     assert written(lake, target, "__batch, profileId") == before

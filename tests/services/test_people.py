@@ -26,6 +26,7 @@ from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.streaming import claim_turn
+from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE
 from tests.services.test_export_jobs import ask, export, written
 from tests.services.test_export_jobs import members as of_members
@@ -222,7 +223,9 @@ async def test_a_preview_counts_by_what_others_of_a_person_are_in(world: World) 
     for id_, graph in ((of_persons, "NONE"), (of_persons, "PDG"), (of_fragments, "NONE"), (of_fragments, "PDG")):
         new = previews.NewPreview(f'inSegment("{id_}")', graph_type=graph)
         made = await previews.create(world.database, world.lake, world.clock, SCOPE, new)
-        claim = await claim_next(world.database, world.clock, owner="test", lease=timedelta(minutes=1), kind="PREVIEW")
+        claim = await claim_next(
+            world.database, world.clock, owner="test", lease=timedelta(minutes=1), kind=JobKind.PREVIEW
+        )
         assert claim is not None
         await run_preview(Attempt(world.database, world.clock, claim), world.lake, 1)
         async with world.database.session() as session:

@@ -31,7 +31,7 @@ from app.services.people.profiles import ProfileReader
 from app.storage.attempts import Attempt
 from app.storage.claims import LeaseLost, claim_next
 from app.storage.database import Database
-from app.storage.tables.jobs import JobBucketRow, JobUpdateRow
+from app.storage.tables.jobs import JobBucketRow, JobKind, JobUpdateRow
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.wakeups import Changes
 from tests.services.conftest import SCOPE, Define
@@ -40,7 +40,7 @@ LEASE = timedelta(seconds=60)
 RULE = MergeRule("default", "TIMESTAMP_ORDERED")
 
 
-async def claim(database: Database, lake: Lake, clock: FixedClock, kind: str = "PREVIEW") -> Attempt:
+async def claim(database: Database, lake: Lake, clock: FixedClock, kind: JobKind = JobKind.PREVIEW) -> Attempt:
     found = await claim_next(database, clock, owner="test", lease=LEASE, kind=kind)
     assert found is not None
     return Attempt(database, clock, found)
@@ -80,7 +80,7 @@ async def test_a_preview_of_everybody_is_exact_and_equal_to_a_job(
     expression = "xEvent.sum(dollars) > 650"
     definition = await define("A", expression)
     await segment_jobs.create(database, clock, SCOPE, [definition.id])
-    await run_segment_job(await claim(database, lake, clock, "SEGMENT"), lake, 1)
+    await run_segment_job(await claim(database, lake, clock, JobKind.SEGMENT), lake, 1)
     async with database.session() as session:
         counted = (await audiences.get_many(session, SCOPE, [definition.id]))[definition.id]
 
@@ -155,7 +155,7 @@ async def test_a_stored_membership_is_looked_up_and_a_missing_one_is_refused(
         "run a segment job of it first"
     )
     await segment_jobs.create(database, clock, SCOPE, [definition.id])
-    await run_segment_job(await claim(database, lake, clock, "SEGMENT"), lake, 1)
+    await run_segment_job(await claim(database, lake, clock, JobKind.SEGMENT), lake, 1)
     made = await previews.create(database, lake, clock, SCOPE, new)
     await read(database, lake, clock)
     page = await people_of(database, lake, made.id)
@@ -380,7 +380,7 @@ async def test_what_cannot_be_evaluated_fails_with_the_reason(
 ) -> None:
     definition = await define("A")
     await segment_jobs.create(database, clock, SCOPE, [definition.id])
-    await run_segment_job(await claim(database, lake, clock, "SEGMENT"), lake, 1)
+    await run_segment_job(await claim(database, lake, clock, JobKind.SEGMENT), lake, 1)
     made = await previews.create(database, lake, clock, SCOPE, NewPreview(f'inSegment("{definition.id}")'))
     await definitions.delete(database, clock, SCOPE, definition.id)
     with pytest.raises(Refusal) as caught:
@@ -415,13 +415,13 @@ async def test_one_tenant_has_only_so_many_at_work(
     await previews.create(database, lake, clock, other, NewPreview("true"))
     taken = []
     while True:
-        found = await claim_next(database, clock, owner="test", lease=LEASE, kind="PREVIEW", most_of_tenant=2)
+        found = await claim_next(database, clock, owner="test", lease=LEASE, kind=JobKind.PREVIEW, most_of_tenant=2)
         if found is None:
             break
         taken.append(found.row.organisation)
     assert sorted(taken) == ["acme", "acme", "globex"]
     await previews.cancel(database, clock, SCOPE, mine[0].id)
-    found = await claim_next(database, clock, owner="test", lease=LEASE, kind="PREVIEW", most_of_tenant=2)
+    found = await claim_next(database, clock, owner="test", lease=LEASE, kind=JobKind.PREVIEW, most_of_tenant=2)
     assert found is not None
     assert found.job_id == mine[2].id
 

@@ -11,13 +11,14 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE, Define
 
 
 @pytest.fixture
 async def run(database: Database, clock: FixedClock, define: Define) -> Attempt:
     await segment_jobs.create(database, clock, SCOPE, [(await define("Big")).id])
-    claim = await claim_next(database, clock, owner="test", lease=timedelta(minutes=1), kind="SEGMENT")
+    claim = await claim_next(database, clock, owner="test", lease=timedelta(minutes=1), kind=JobKind.SEGMENT)
     assert claim is not None
     return Attempt(database, clock, claim)
 

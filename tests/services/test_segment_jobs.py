@@ -22,6 +22,7 @@ from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.tables.definitions import DefinitionVersionRow
+from app.storage.tables.jobs import JobKind
 from app.storage.tenancy import within
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker
@@ -36,7 +37,7 @@ async def job_of(database: Database, id_: str) -> Any:
 
 
 async def run_next(database: Database, lake: Lake, clock: FixedClock) -> Attempt:
-    claim = await claim_next(database, clock, owner="test", lease=timedelta(seconds=60), kind="SEGMENT")
+    claim = await claim_next(database, clock, owner="test", lease=timedelta(seconds=60), kind=JobKind.SEGMENT)
     assert claim is not None
     run = Attempt(database, clock, claim)
     await run_segment_job(run, lake, 1)
@@ -147,7 +148,7 @@ async def test_a_running_job_is_cancelled_between_buckets_and_changes_no_audienc
     stop = asyncio.Event()
     working = asyncio.create_task(Worker(database, changes, lake, clock, concurrency=1, threads=1).run(stop))
     statuses: list[str] = []
-    async for state in jobs.watch(database, changes, SCOPE, "SEGMENT", job.id):
+    async for state in jobs.watch(database, changes, SCOPE, JobKind.SEGMENT, job.id):
         statuses.append(state.status)
         if state.profiles_read and "CANCELLING" not in statuses:
             await segment_jobs.cancel(database, clock, SCOPE, job.id)

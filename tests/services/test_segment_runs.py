@@ -16,6 +16,7 @@ from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.jobs import JobKind
 from app.storage.tenancy import within
 from tests.services.conftest import SCOPE
 from tests.services.test_people import World
@@ -31,7 +32,7 @@ LEASE = timedelta(days=9)
 
 
 async def claimed(world: World) -> Attempt:
-    claim = await claim_next(world.database, world.clock, owner="test", lease=LEASE, kind="SEGMENT")
+    claim = await claim_next(world.database, world.clock, owner="test", lease=LEASE, kind=JobKind.SEGMENT)
     assert claim is not None
     return Attempt(world.database, world.clock, claim)
 

@@ -21,6 +21,7 @@ from app.storage.attempts import Attempt
 from app.storage.claims import LeaseLost, claim_next
 from app.storage.streaming import PAUSES, claim_turn, hand_back, postpone
 from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.jobs import JobKind
 from app.storage.tables.streaming import MembershipPatchRow, StreamingBatchRow
 from app.storage.topics import audience_topic
 from tests.services.conftest import SCOPE
@@ -190,7 +191,7 @@ async def test_a_resumed_job_counts_against_what_was_streamed_when_it_began(gate
     await gateway.stream()
     assert await gateway.statuses(gold) == ["EXITED", "REALIZED"]
     await first.hand_back()
-    claim = await claim_next(gateway.database, gateway.clock, owner="other", lease=LEASE, kind="SEGMENT")
+    claim = await claim_next(gateway.database, gateway.clock, owner="other", lease=LEASE, kind=JobKind.SEGMENT)
     assert claim is not None
     assert claim.token == 2
     await run_segment_job(Attempt(gateway.database, gateway.clock, claim), gateway.lake, 1)

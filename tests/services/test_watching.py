@@ -32,7 +32,7 @@ async def watch(database: Database, changes: Changes) -> AsyncIterator[Watch]:
     opened: list[AsyncGenerator[Any, None]] = []
 
     def begin(after: int | None = None) -> AsyncGenerator[Any, None]:
-        opened.append(jobs.watch(database, changes, SCOPE, "SEGMENT", "j1", after))
+        opened.append(jobs.watch(database, changes, SCOPE, JobKind.SEGMENT, "j1", after))
         return opened[-1]
 
     yield begin
@@ -61,7 +61,7 @@ async def test_an_update_costs_one_read_however_many_watch(
     changes = Changes()
     database.on_commit(lambda topics: changes.wake(*topics))
     await queue(database, clock(), "j1")
-    streams = [jobs.watch(database, changes, SCOPE, "SEGMENT", "j1") for _ in range(50)]
+    streams = [jobs.watch(database, changes, SCOPE, JobKind.SEGMENT, "j1") for _ in range(50)]
     assert [await sequences(stream, 1) for stream in streams] == [[1]] * 50
     waiting = [asyncio.create_task(sequences(stream, 1)) for stream in streams]
     await asyncio.sleep(0.05)

@@ -26,6 +26,7 @@ from app.storage.database import Database
 from app.storage.streaming import Turn, claim_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionRow
+from app.storage.tables.jobs import JobKind
 from app.storage.tenancy import within
 
 SCOPE = Scope("acme", "prod", "ann")
@@ -88,7 +89,7 @@ class Gateway:
 
     async def start_job(self, *ids: str) -> Attempt:
         await segment_jobs.create(self.database, self.clock, SCOPE, list(ids) or None, all_definitions=not ids)
-        claim = await claim_next(self.database, self.clock, owner="test", lease=LEASE, kind="SEGMENT")
+        claim = await claim_next(self.database, self.clock, owner="test", lease=LEASE, kind=JobKind.SEGMENT)
         assert claim is not None
         return Attempt(self.database, self.clock, claim)
 

@@ -57,7 +57,7 @@ async def queue_export(
             waits_for=waits_for,
         )
         session.add(row)
-        await append_update(session, row, "EXPORT")
+        await append_update(session, row, JobKind.EXPORT)
 
 
 async def job(database: Database, id: str, tenant: Tenant = ACME) -> Any:

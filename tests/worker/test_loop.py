@@ -44,7 +44,7 @@ def working(database: Database, changes: Changes, clock: FixedClock, tmp_path: P
             await do(run)
 
         settings = {"lease_seconds": NEVER, "clock": clock, **options}
-        worker = Worker(database, changes, Lake(tmp_path), handlers={"SEGMENT": handle}, **settings)
+        worker = Worker(database, changes, Lake(tmp_path), handlers={JobKind.SEGMENT: handle}, **settings)
         stop = asyncio.Event()
         task = asyncio.create_task(worker.run(stop))
         try:
@@ -104,7 +104,7 @@ async def test_long_jobs_of_one_kind_hold_up_none_of_another(
         done.append(run.job.id)
 
     await queue(database, clock(), "j1", "j2")
-    handlers = {"SEGMENT": long, "EXPORT": short}
+    handlers = {JobKind.SEGMENT: long, JobKind.EXPORT: short}
     worker = Worker(database, changes, Lake(tmp_path), clock, concurrency=1, lease_seconds=NEVER, handlers=handlers)
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
@@ -378,7 +378,7 @@ async def handle(run, tools):
 async def main():
     database, lake = Database(sys.argv[1]), Lake(Path(sys.argv[2]))
     async with Changes.open(database) as changes:
-        worker = Worker(database, changes, lake, utc_now, lease_seconds=3, handlers={"SEGMENT": handle})
+        worker = Worker(database, changes, lake, utc_now, lease_seconds=3, handlers={JobKind.SEGMENT: handle})
         await worker.run(asyncio.Event())
 
 asyncio.run(main())
