@@ -140,22 +140,22 @@ def test_the_demo_shows_its_audiences_and_ends(folder: Path) -> None:
     assert ended.stderr == ""
 
 
-def test_every_example_of_the_language_in_the_readme_is_true(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_every_example_of_the_language_page_is_true(tmp_path: Path) -> None:
+    page = (ROOT / "app" / "docs" / "language.md").read_text()
     for name, kind in (("people.ndjson", "people"), ("events.ndjson", "events")):
-        (tmp_path / name).write_text(readme.split(f"```json {kind}\n")[1].split("```")[0])
-    rows = re.findall(r"^\| `(.+)` \| (.*?) ?\|$", readme, re.MULTILINE)
+        (tmp_path / name).write_text(page.split(f"```json {kind}\n")[1].split("```")[0])
+    rows = re.findall(r"^\| `(.+)` \| (.*?) ?\|$", page, re.MULTILINE)
     assert len(rows) == 54
     trial = load_trial(tmp_path / "people.ndjson", tmp_path / "events.ndjson")
     now = datetime(2026, 6, 15, 12, tzinfo=UTC)
     assert [(each, " ".join(evaluate_trial(trial, each, now))) for each, _ in rows] == rows
 
 
-def test_the_readme_s_way_to_try_an_expression_works(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_page_s_way_to_try_an_expression_works(tmp_path: Path) -> None:
+    page = (ROOT / "app" / "docs" / "language.md").read_text()
     for name, kind in (("people.ndjson", "people"), ("events.ndjson", "events")):
-        (tmp_path / name).write_text(readme.split(f"```json {kind}\n")[1].split("```")[0])
-    command = next(part for part in readme.split("`") if part.startswith("segmentation pql eval --profiles"))
+        (tmp_path / name).write_text(page.split(f"```json {kind}\n")[1].split("```")[0])
+    command = next(part for part in page.split("`") if part.startswith("segmentation pql eval --profiles"))
     ended = segmentation(tmp_path, *shlex.split(command)[1:])
     assert (ended.stdout, ended.returncode) == ("points > 100\tann\n", 0)
 

@@ -10,6 +10,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from app.api.context import ApiServices
 from app.api.schema import build_schema
+from app.api.transport.documentation import documentation_routes
 from app.api.transport.http import GraphQLOverHTTP
 from app.api.transport.metrics import CONTENT_TYPE, Metrics
 from app.api.transport.page import asset_routes, workplace_routes
@@ -31,6 +32,7 @@ def api_routes(services: ApiServices) -> list[BaseRoute]:
         Route("/graphql", GraphQLOverHTTP(schema, services)),
         *asset_routes(),
         *workplace_routes(),
+        *documentation_routes(),
         Route("/health/live", live),
         Route("/health/ready", readiness(services)),
         Route("/metrics", prometheus(services.metrics)),
