@@ -117,3 +117,15 @@ class InvalidDatabaseUrl(ValueError):
 
 class DatabaseAway(ConnectionError):
     """There is no connection to be had to the database just now."""
+
+
+class Unconfirmed(ConnectionError):
+    """The rows of a batch are stored, but the database went away before it confirmed the batch."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(
+            f"the rows of batch {batch_id} are stored, and the database stopped answering before it confirmed the "
+            "batch: it will be ACTIVE soon after the database is back. Do not send the file again without the same "
+            f"idempotency key; look at the batch {batch_id} first"
+        )
+        self.batch_id = batch_id

@@ -47,6 +47,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
                     max_aliases=settings.max_aliases,
                     max_upload_bytes=settings.max_upload_bytes,
                 ),
+                batch_lease=settings.batch_lease,
                 stopping=stopping,
             )
             app.router.routes.extend(api_routes(api))

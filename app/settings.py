@@ -1,5 +1,6 @@
 """Every setting, with its default and meaning; read by `main` and `cli` only, which hand on what each part needs."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,11 @@ class Settings(BaseSettings):
     memory_limit: str = Field(
         "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="What DuckDB may use while it loads a batch."
     )
-    lease_seconds: float = Field(15.0, ge=1, description="A job whose worker was silent for so long is taken over.")
+    lease_seconds: float = Field(
+        15.0,
+        ge=1,
+        description="A job whose worker was silent for so long is taken over, and a batch after four times that.",
+    )
     keep_job_updates_days: int = Field(
         7, ge=1, description="Days for which the states of an ended job can be resumed from; the last one stays."
     )
@@ -47,6 +52,11 @@ class Settings(BaseSettings):
     max_depth: int = Field(15, ge=1, description="Deepest GraphQL selection.")
     max_aliases: int = Field(50, ge=0, description="Most aliases of one GraphQL document.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def batch_lease(self) -> timedelta:
+        """A batch whose loader was silent for so long is given up: later than a job, which is not begun again."""
+        return timedelta(seconds=4 * self.lease_seconds)
 
     @property
     def database(self) -> str:

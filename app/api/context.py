@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
+from app.services.datasets.batches import LEASE
 from app.services.people.profiles import ProfileReader
 from app.services.search.find import SearchIndexes
 from app.storage.database import Database
@@ -53,6 +55,7 @@ class ApiServices:
     clock: Clock
     uploads: Path
     limits: Limits = field(default_factory=Limits)
+    batch_lease: timedelta = LEASE
     search: SearchIndexes = field(default_factory=SearchIndexes)
     metrics: Metrics = field(default_factory=Metrics)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -84,6 +87,8 @@ class Caller:
     scope: Scope | None
     headers: Mapping[str, str] = field(default_factory=dict)
     request_id: str = field(default_factory=lambda: uuid4().hex)
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the other end has gone away and no answer will reach it."""
     connection_params: Any = None
     """Strawberry writes the payload of a WebSocket's first message here."""
 
@@ -95,18 +100,20 @@ class Caller:
     def operation(self) -> "Operation":
         if self.scope is None:
             raise RuntimeError("an operation began before its caller was known")
-        return Operation(self.services, self.scope, self.request_id)
+        return Operation(self.services, self.scope, self.request_id, self.gone)
 
 
 class Operation:
     """The context of one GraphQL operation. All of its reads see one state of the database, until `renew`."""
 
-    def __init__(self, services: ApiServices, scope: Scope, request_id: str) -> None:
+    def __init__(self, services: ApiServices, scope: Scope, request_id: str, gone: asyncio.Event | None = None) -> None:
         self.services = services
         self.scope = scope
         self.request_id = request_id
         self.refused: Mapping[str, list[Refusal]] = {}
         """Mutations of this operation that its caller may not do, by their response keys."""
+        self.stopping = (services.stopping, gone or asyncio.Event())
+        """Long work stops soon after any of these is set: the server stops, or the client has gone away."""
         # Loaders run side by side, and a session does one thing at a time.
         self._lock = asyncio.Lock()
         self._session: Any = None

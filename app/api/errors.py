@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import strawberry
 from graphql import GraphQLError
@@ -12,7 +12,7 @@ from graphql import GraphQLError
 from app.api.context import Info
 from app.api.described import enum_value, resolver
 from app.api.global_ids import Node, node_type
-from app.errors import Diagnostic, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag
+from app.errors import Diagnostic, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag, Unconfirmed
 from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
@@ -182,8 +182,12 @@ def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
         return error
     if isinstance(cause, Refusal | Refusals):
         first = cause if isinstance(cause, Refusal) else cause.refusals[0]
-        extensions = {"code": first.code.value, "path": [camel(name) for name in first.path]}
+        extensions: dict[str, Any] = {"code": first.code.value, "path": [camel(name) for name in first.path]}
         message = str(cause)
+    elif isinstance(cause, Unconfirmed):
+        log.warning("request %s: batch %s is stored and unconfirmed: the database is away", request_id, cause.batch_id)
+        message = str(cause)
+        extensions = {"code": "UNAVAILABLE", "requestId": request_id, "batchId": cause.batch_id}
     elif is_unavailable(cause):
         log.warning("request %s failed at %s: the database is away: %r", request_id, error.path, cause)
         message = "the database does not answer just now, and nothing was changed that was not confirmed: try again"

@@ -4,7 +4,7 @@ import typer
 
 from app.cli import data, demo, expressions, operations, server
 from app.cli.terminal import fail
-from app.errors import DatabaseAway, InvalidDatabaseUrl, Refusal, Refusals
+from app.errors import DatabaseAway, InvalidDatabaseUrl, Refusal, Refusals, Unconfirmed
 from app.settings import InvalidSettings
 
 cli = typer.Typer(
@@ -24,5 +24,5 @@ def main() -> None:
     """The entry point: refusals become one clear sentence on standard error and exit code 1."""
     try:
         cli()
-    except (Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl, DatabaseAway) as refusal:
+    except (Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl, DatabaseAway, Unconfirmed) as refusal:
         fail(str(refusal))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.services.audiences.external import expire
-from app.services.datasets.uploads import reconcile
+from app.services.datasets.batches import reconcile
 from app.services.jobs.export.run import tidy
 from app.services.jobs.preview import requests as previews
 from app.services.maintenance import retention
@@ -17,8 +17,6 @@ from app.storage.database import Database, is_unavailable
 
 log = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 30.0
-"""Half of a batch's lease: who waits for a lost batch waits no longer than a minute and a half."""
 CLEAN_SECONDS = 600.0
 
 
@@ -30,13 +28,13 @@ class Maintenance:
     lake: Lake
     clock: Clock
     keep_for: retention.Keep
+    settle_seconds: float = 30.0
+    """Half of a batch's lease: a lost batch is settled after one and a half at most."""
 
-    async def keep(
-        self, stop: asyncio.Event, settle_every: float = SETTLE_SECONDS, clean_every: float = CLEAN_SECONDS
-    ) -> None:
+    async def keep(self, stop: asyncio.Event, clean_every: float = CLEAN_SECONDS) -> None:
         """Looks at once and then every so many seconds, until `stop` is set."""
         await asyncio.gather(
-            _again(self.settle, "lost batches and expired members wait", settle_every, stop),
+            _again(self.settle, "lost batches and expired members wait", self.settle_seconds, stop),
             _again(self.clean, "nothing is cleared away", clean_every, stop),
         )
 

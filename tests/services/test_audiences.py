@@ -16,6 +16,7 @@ from app.services.audiences import external as external_audiences
 from app.services.audiences import external_members as uploaded_members
 from app.services.audiences import reads as audiences
 from app.services.audiences import writes as audience_writes
+from app.services.datasets import batches as batch_life
 from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
 from app.services.lists.paging import PageRequest
@@ -91,9 +92,9 @@ async def test_an_audience_made_while_batches_land_misses_nobody(members: Member
 
 async def test_a_batch_that_died_before_its_rows_landed_leaves_no_member(members: Members) -> None:
     await members.make()
-    await uploads._begin(members.database, members.clock, SCOPE, members.dataset)
+    await batch_life.begin(members.database, members.clock, SCOPE, members.dataset)
     members.clock.advance(timedelta(seconds=61))
-    await uploads.reconcile(members.database, members.lake, members.clock)
+    await batch_life.reconcile(members.database, members.lake, members.clock)
     assert await members.found() == []
     assert (await members.row()).membership_run_id is None
 
@@ -102,7 +103,7 @@ async def test_a_batch_that_died_before_its_members_were_told_is_brought_to_its_
     await members.make()
     await members.load("1")
     members.clock.advance(timedelta(seconds=1))
-    lost = await uploads._begin(members.database, members.clock, SCOPE, members.dataset)
+    lost = (await batch_life.begin(members.database, members.clock, SCOPE, members.dataset))[0]
     path, tenant = members.file("2"), members.lake.tenant(SCOPE.tenant)
     await asyncio.to_thread(ingest, tenant, members.dataset.id, SHAPE, path, "CSV", lost.id)
     # It had also written files of members, which nobody must take for theirs.
@@ -112,7 +113,7 @@ async def test_a_batch_that_died_before_its_members_were_told_is_brought_to_its_
     )
     assert await members.found() == ["crm:1"]
     members.clock.advance(timedelta(seconds=61))
-    await asyncio.gather(*(uploads.reconcile(members.database, members.lake, members.clock) for _ in range(3)))
+    await asyncio.gather(*(batch_life.reconcile(members.database, members.lake, members.clock) for _ in range(3)))
     assert await members.found() == ["crm:1", "crm:2"]
     assert (await members.row()).membership_run_id == lost.id
 
@@ -230,7 +231,7 @@ async def test_a_killed_upload_leaves_all_of_its_members_or_none(
     await loader.wait()
     assert await members.found() == ["crm:1"], "nobody sees half an upload"
     members.clock.advance(timedelta(seconds=62))
-    await uploads.reconcile(members.database, members.lake, members.clock)
+    await batch_life.reconcile(members.database, members.lake, members.clock)
     assert await members.found() == left
     async with members.database.session() as session:
         batches = await datasets.batches_by_dataset(session, SCOPE, [members.dataset.id], PageRequest(5))

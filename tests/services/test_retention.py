@@ -13,7 +13,7 @@ from app.engine.members.membership import MembershipFiles
 from app.engine.people.profiles import MergeRule, open_snapshot, reopen
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
-from app.services.datasets import datasets, uploads
+from app.services.datasets import batches, datasets
 from app.services.datasets.uploads import Uploaded, upload_batch
 from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import read_heads
@@ -172,13 +172,13 @@ async def test_a_dataset_is_not_deleted_while_a_batch_is_being_loaded(
 ) -> None:
     async with database.session() as session:
         row = (await datasets.get_many(session, SCOPE, [purchases.batch.dataset_id]))[purchases.batch.dataset_id]
-    await uploads._begin(database, clock, SCOPE, row)
+    await batches.begin(database, clock, SCOPE, row)
     with pytest.raises(Refusal) as caught:
         await datasets.delete(database, clock, SCOPE, row.id)
     assert (caught.value.code, caught.value.path) == (ErrorCode.INVALID_STATE, ("id",))
     clock.advance(timedelta(seconds=61))
-    await uploads.reconcile(database, lake, clock)
+    await batches.reconcile(database, lake, clock)
     await datasets.delete(database, clock, SCOPE, row.id)
     with pytest.raises(Refusal) as caught:
-        await uploads._begin(database, clock, SCOPE, row)
+        await batches.begin(database, clock, SCOPE, row)
     assert caught.value.code == ErrorCode.NOT_FOUND

@@ -12,8 +12,9 @@ from app.clock import FixedClock
 from app.engine.ingest.batch import DatasetShape, ingest
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
-from app.services.datasets import datasets, uploads
-from app.services.datasets.uploads import Uploaded, ingest_file, reconcile
+from app.services.datasets import batches, datasets, uploads
+from app.services.datasets.batches import reconcile
+from app.services.datasets.uploads import Uploaded, ingest_file
 from app.services.lists.paging import PageRequest
 from app.services.maintenance.retention import Keep
 from app.storage.database import Database
@@ -23,7 +24,7 @@ from app.worker.maintenance import Maintenance
 from tests.services.conftest import SCOPE
 
 
-async def batches(database: Database) -> list[tuple[str, int, str | None]]:
+async def states(database: Database) -> list[tuple[str, int, str | None]]:
     async with database.session() as session:
         rows = await session.scalars(within(select(BatchRow), BatchRow, SCOPE.tenant).order_by(BatchRow.id))  # type: ignore[arg-type]
         return [(row.status, row.row_count, row.error) for row in rows]
@@ -39,13 +40,13 @@ async def abandoned(database: Database, clock: FixedClock, dataset_id: str) -> B
     async with database.session() as session:
         dataset = (await datasets.get_many(session, SCOPE, [dataset_id]))[dataset_id]
     clock.advance(timedelta(seconds=1))
-    return await uploads._begin(database, clock, SCOPE, dataset)
+    return (await batches.begin(database, clock, SCOPE, dataset))[0]
 
 
 async def test_a_batch_counts_in_its_dataset(database: Database, purchases: Uploaded) -> None:
     assert (purchases.batch.status, purchases.batch.row_count, purchases.batch.rejected_rows) == ("ACTIVE", 3, 0)
     assert await rows_of(database, purchases.batch.dataset_id) == 3
-    assert await batches(database) == [("ACTIVE", 3, None)]
+    assert await states(database) == [("ACTIVE", 3, None)]
 
 
 async def test_a_refused_file_leaves_a_failed_batch_and_no_row(
@@ -57,7 +58,7 @@ async def test_a_refused_file_leaves_a_failed_batch_and_no_row(
     with pytest.raises(Refusal) as caught:
         await uploads.upload_batch(database, lake, clock, SCOPE, purchases.batch.dataset_id, file, "CSV")
     assert caught.value.code == ErrorCode.INVALID_INPUT
-    assert await batches(database) == [("ACTIVE", 3, None), ("FAILED", 0, caught.value.message)]
+    assert await states(database) == [("ACTIVE", 3, None), ("FAILED", 0, caught.value.message)]
     assert await rows_of(database, purchases.batch.dataset_id) == 3
 
 
@@ -68,7 +69,7 @@ async def test_the_same_name_with_another_shape_is_refused(
     with pytest.raises(Refusal) as caught:
         await ingest_file(database, lake, clock, SCOPE, "purchases", "PROFILE", "customer", "crm", None, file, "CSV")
     assert (caught.value.code, caught.value.path) == (ErrorCode.ALREADY_EXISTS, ("name",))
-    assert await batches(database) == [("ACTIVE", 3, None)]
+    assert await states(database) == [("ACTIVE", 3, None)]
 
 
 async def test_a_lost_batch_that_did_not_land_has_failed(
@@ -76,12 +77,12 @@ async def test_a_lost_batch_that_did_not_land_has_failed(
 ) -> None:
     await abandoned(database, clock, purchases.batch.dataset_id)
     await reconcile(database, lake, clock)
-    assert [status for status, *_ in await batches(database)] == ["ACTIVE", "LOADING"], "its process may still live"
+    assert [status for status, *_ in await states(database)] == ["ACTIVE", "LOADING"], "its process may still live"
     clock.advance(timedelta(seconds=61))
     await reconcile(database, lake, clock)
-    assert await batches(database) == [
+    assert await states(database) == [
         ("ACTIVE", 3, None),
-        ("FAILED", 0, "the process that loaded it died: send the file again"),
+        ("FAILED", 0, "the process that loaded it died or was frozen: send the file again"),
     ]
 
 
@@ -94,7 +95,7 @@ async def test_a_lost_batch_whose_rows_landed_is_active_and_counted_once(
     await asyncio.to_thread(ingest, lake.tenant(SCOPE.tenant), lost.dataset_id, shape, file, "CSV", lost.id)
     clock.advance(timedelta(seconds=61))
     await asyncio.gather(*(reconcile(database, lake, clock) for _ in range(4)))
-    assert await batches(database) == [("ACTIVE", 3, None), ("ACTIVE", 3, None)]
+    assert await states(database) == [("ACTIVE", 3, None), ("ACTIVE", 3, None)]
     assert await rows_of(database, lost.dataset_id) == 6
 
 
@@ -105,12 +106,17 @@ async def test_processes_with_a_worker_look_after_lost_batches(
     clock.advance(timedelta(seconds=61))
     stop = asyncio.Event()
     keep = Keep(timedelta(days=1), timedelta(days=1), timedelta(days=1))
+<<<<<<< HEAD
     keeping = asyncio.create_task(Maintenance(database, lake, clock, keep).keep(stop))
     while (await batches(database))[1][0] == "LOADING":  # noqa: ASYNC110
+=======
+    keeping = asyncio.create_task(House(database, lake, clock, keep).keep(stop))
+    while (await states(database))[1][0] == "LOADING":  # noqa: ASYNC110
+>>>>>>> fffa009 (ingest: fence the commit of a batch and stop its work on request)
         await asyncio.sleep(0.01)
     stop.set()
     await keeping
-    assert (await batches(database))[1][0] == "FAILED"
+    assert (await states(database))[1][0] == "FAILED"
 
 
 async def test_batches_come_newest_first(

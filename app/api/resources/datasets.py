@@ -16,6 +16,7 @@ from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.scalars import BigInt, Upload, given
 from app.engine.ingest.batch import NoGoodRows, RejectedRow
 from app.engine.ingest.formats import FileFormat
+from app.errors import ErrorCode, Refusal
 from app.services.datasets import datasets, uploads
 from app.services.lists.paging import PageRequest
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -55,9 +56,14 @@ class Batch(Node):
     status: BatchStatus = strawberry.field(description="How far it has come.")
     row_count: BigInt = strawberry.field(description="Rows that landed.")
     rejected_rows: BigInt = strawberry.field(description="Rows that were left out.")
+    duplicate_rows: BigInt = strawberry.field(
+        description="Good rows that were there already or that the file has twice: events by their `_id`, records by "
+        "their person."
+    )
     bytes: BigInt = strawberry.field(description="Size of the file as it was sent.")
     segment_ids: list[str] = strawberry.field(description="For exports: the segments whose members it holds.")
     created_at: datetime = strawberry.field(description="When it arrived.")
+    of_dataset: strawberry.Private[str]
 
     @classmethod
     def of(cls, row: BatchRow) -> Self:
@@ -67,10 +73,19 @@ class Batch(Node):
             status=BatchStatus(row.status),
             row_count=BigInt(row.row_count),
             rejected_rows=BigInt(row.rejected_rows),
+            duplicate_rows=BigInt(row.duplicate_rows),
             bytes=BigInt(row.bytes),
             segment_ids=row.segment_ids,
             created_at=row.created_at,
+            of_dataset=row.dataset_id,
         )
+
+    @resolver(description="The dataset that it is a part of.")
+    async def dataset(self, info: Info) -> "Dataset":
+        row = await info.context.loaders.dataset.load(self.of_dataset)
+        if row is None:
+            raise Refusal(ErrorCode.NOT_FOUND, f"the dataset of batch {self.batch_id} has been deleted meanwhile")
+        return Dataset.of(row)
 
     @classmethod
     async def fetch(cls, operation: Operation, raw: str) -> Self | None:
@@ -162,6 +177,11 @@ class UploadBatchInput:
     dataset_id: strawberry.ID = strawberry.field(description="Dataset that the rows go to.")
     file: Upload = strawberry.field(description="The file, sent by the multipart request specification.")
     format: DataFormat = strawberry.field(description="How the file is written; gzip is noticed by itself.")
+    idempotency_key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Chosen by the client: the same key within 24 hours gives the same batch of the dataset, and "
+        "nothing is loaded twice. The key of a batch that failed is free again.",
+    )
 
 
 @strawberry.type(name="RejectedRow", description="A row that was left out.")
@@ -184,6 +204,7 @@ class BatchPayload:
 
 
 DatasetId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `datasetId`.")]
+BatchId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `batchId`.")]
 Kind = Annotated[DatasetKind | None, strawberry.argument(description="Only datasets of this kind.")]
 NewDatasetArgument = Annotated[CreateDatasetInput, strawberry.argument(description="What it is to be.")]
 BatchArgument = Annotated[UploadBatchInput, strawberry.argument(description="The file, and where it goes.")]
@@ -197,6 +218,11 @@ class DatasetQueries:
     async def dataset(self, info: Info, id: DatasetId) -> Dataset | None:
         raw = find_id("Dataset", id)
         return None if raw is None else await Dataset.fetch(info.context, raw)
+
+    @resolver(description="A batch by its id.")
+    async def batch(self, info: Info, id: BatchId) -> Batch | None:
+        raw = find_id("Batch", id)
+        return None if raw is None else await Batch.fetch(info.context, raw)
 
     @connection(description="The datasets of the sandbox, oldest first.")
     async def datasets(
@@ -262,6 +288,7 @@ class DatasetMutations:
                     raw,
                     input.file,
                     cast(FileFormat, input.format.value),
+                    uploads.UploadOptions(given(input.idempotency_key), info.context.stopping, parts.batch_lease),
                 )
             except NoGoodRows as refusal:
                 rejected.extend(refusal.rejected)

@@ -131,6 +131,7 @@ class GraphQLOverHTTP:
                 allowed_operation_types=allowed | {OperationType.SUBSCRIPTION},
             )
             return StreamingResponse(self._events(results), media_type=EVENTS, headers=STREAM_HEADERS)
+        watching = asyncio.create_task(_watch(request, caller.gone))
         try:
             result = await self._schema.execute(
                 params.query,
@@ -143,6 +144,8 @@ class GraphQLOverHTTP:
             raise BadRequest(400, error.as_http_error_reason()) from None
         except InvalidOperationTypeError as error:
             raise _wrong_way(error.operation_type) from None
+        finally:
+            watching.cancel()
         refused = isinstance(result, PreExecutionError) or (
             result.data is None and all(not error.path for error in result.errors or ())
         )
@@ -174,6 +177,13 @@ class GraphQLOverHTTP:
             for task in (pump, stopping, getting):
                 task.cancel()
             await asyncio.gather(pump, stopping, getting, return_exceptions=True)
+
+
+async def _watch(request: Request, gone: asyncio.Event) -> None:
+    """Sets the event when the client goes away. The body has been read, so nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    gone.set()
 
 
 async def _pump(results: AsyncGenerator[Any, None], queue: "asyncio.Queue[bytes | None]") -> None:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -14,9 +15,19 @@ import pyarrow as pa
 from app.engine.ingest import identities
 from app.engine.ingest.formats import Column, FileFormat, Source, Unreadable, open_source, plain_file, refuse
 from app.engine.ingest.formats.columns import complaint
+from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store.arrow_types import arrow_type, object_type
 from app.engine.store.bucket_files import BucketWriter, parquet_list
-from app.engine.store.delta import BUCKET, DataFile, bucket_number, commit, committed_version, next_version, open_table
+from app.engine.store.delta import (
+    BUCKET,
+    DataFile,
+    bucket_number,
+    commit,
+    committed_version,
+    give_up,
+    next_version,
+    open_table,
+)
 from app.engine.store.field_types import MAPS, noun, parsed, sql_type, widen
 from app.engine.store.lake import TenantLake, name_literal, only_row, text_literal, write_atomically
 from app.errors import ErrorCode, Refusal
@@ -67,7 +78,8 @@ class RejectedRow:
 class Ingested:
     """What became of a batch.
 
-    `row_count` are the rows stored: not events sent before, nor a record that a later row of the file replaces.
+    `row_count` are the rows stored. `duplicate_rows` are good rows that are not: events that the dataset has already or
+    that the file has twice, and records that a later row of the file replaces.
     """
 
     row_count: int
@@ -76,6 +88,7 @@ class Ingested:
     bytes: int
     version: int
     new_profiles: int
+    duplicate_rows: int = 0
 
 
 class NoGoodRows(Refusal):
@@ -93,22 +106,30 @@ class NoGoodRows(Refusal):
 
 
 def ingest(
-    lake: TenantLake, dataset_id: str, shape: DatasetShape, file: Path, format: FileFormat, batch_id: str
+    lake: TenantLake,
+    dataset_id: str,
+    shape: DatasetShape,
+    file: Path,
+    format: FileFormat,
+    batch_id: str,
+    stop: Stop | None = None,
 ) -> Ingested:
     """Adds the good rows of the file to the dataset in one commit; a batch id that was committed is not added again.
 
-    Raises `Refusal` when the file as a whole cannot be used (`NoGoodRows` when no row can), with nothing changed.
+    Raises `Refusal` when the file as a whole cannot be used (`NoGoodRows` when no row can), `Stopped` soon after `stop`
+    says so, and `GivenUp` when `give_up_batch` came first; nothing has changed then.
     """
-    with lake.lock(f"dataset {dataset_id}"), lake.scratch() as scratch:
+    stop = stop or Stop()
+    with lake.lock(f"dataset {dataset_id}", stop.check), lake.scratch() as scratch:
         _remove_unfinished(lake.dataset(dataset_id))
         done = committed_batch(lake, dataset_id, batch_id)
         if done is not None:
             return done
         size = file.stat().st_size
-        plain = plain_file(file, scratch)
-        with lake.session(scratch, [plain], many_columns=True) as database:
+        plain = plain_file(file, scratch, stop.check)
+        with lake.session(scratch, [plain], many_columns=True) as database, stop.interrupts(database):
             try:
-                return _Batch(lake, dataset_id, shape, batch_id, scratch, database).take(plain, format, size)
+                return _Batch(lake, dataset_id, shape, batch_id, scratch, database, stop).take(plain, format, size)
             except duckdb.OutOfMemoryException:
                 raise refuse(
                     f"the file needs more memory than the {lake.lake.memory_limit} allowed: its rows are too large"
@@ -116,14 +137,27 @@ def ingest(
 
 
 def committed_batch(lake: TenantLake, dataset_id: str, batch_id: str) -> Ingested | None:
-    """What a batch brought, None when it never landed: tells what happened before a crash."""
+    """What a batch brought, None when it never landed: tells what happened before a crash.
+
+    `version` is one in which its rows are, not always the first.
+    """
     folder = lake.dataset(dataset_id)
-    version = committed_version(folder, batch_id)
-    if version is None:
+    current = open_table(folder)
+    if current is None or committed_version(folder, batch_id) is None:
         return None
     note = json.loads(_note(folder, batch_id).read_text())["ingested"]
     rejected = tuple(RejectedRow(**row) for row in note.pop("rejected"))
-    return Ingested(**note, rejected=rejected)
+    return Ingested(**{**note, "version": current.version}, rejected=rejected)
+
+
+def give_up_batch(lake: TenantLake, dataset_id: str, shape: DatasetShape, batch_id: str) -> Ingested | None:
+    """Settles for good that a batch never lands, whatever its loader still tries, unless it has: then what it brought.
+
+    Does not wait for the loader, which may be frozen with the dataset's lock in its hand.
+    """
+    if give_up(lake.dataset(dataset_id), _columns_of(shape, ObjectType()), batch_id) is None:
+        return None
+    return committed_batch(lake, dataset_id, batch_id)
 
 
 def batch_files(lake: TenantLake, dataset_id: str, batch_id: str) -> list[tuple[int, Path]]:
@@ -166,6 +200,7 @@ class _Batch:
         batch_id: str,
         scratch: Path,
         database: duckdb.DuckDBPyConnection,
+        stop: Stop,
     ) -> None:
         self.lake = lake
         self.folder = lake.dataset(dataset_id)
@@ -173,6 +208,7 @@ class _Batch:
         self.batch_id = batch_id
         self.scratch = scratch
         self.database = database
+        self.stop = stop
         self.current = open_table(self.folder)
         self.known = user_fields(self.current.schema) if self.current is not None else ObjectType()
         self.is_event = shape.kind == "EVENT"
@@ -191,7 +227,9 @@ class _Batch:
         except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
             raise refuse(f"the file cannot be read to its end as {format}: it is damaged") from error
         rejected_rows, rejected = self._rejected(source.unreadable)
-        if self._count("SELECT count(*) FROM staged WHERE __problem IS NULL") == 0:
+        self.stop.check()
+        good = self._count("SELECT count(*) FROM staged WHERE __problem IS NULL")
+        if good == 0:
             if rejected_rows:
                 raise NoGoodRows(rejected_rows, rejected)
             raise refuse("the file has no rows")
@@ -199,16 +237,16 @@ class _Batch:
             "CREATE TABLE senders AS SELECT __id AS __sender, min(__row) AS __first FROM staged"
             " WHERE __problem IS NULL GROUP BY __id"
         )
-        new_profiles = identities.assign(self.lake, self.database, self.scratch, self.shape.namespace)
+        new_profiles = identities.assign(self.lake, self.database, self.scratch, self.shape.namespace, self.stop.check)
         fields = ObjectType({name: column.type for name, column in columns.items()})
-        schema = self._schema(widen(self.known, fields))
+        schema = _columns_of(self.shape, widen(self.known, fields))
         version = next_version(self.current, schema)
         writer = BucketWriter(self.scratch / "batch", _prefix(self.batch_id))
-        files = writer.write(self.database.sql(self._sorted(fields, version)).to_arrow_reader(1 << 15))
+        stored = self.database.sql(self._sorted(fields, version)).to_arrow_reader(1 << 15)
+        files = writer.write(self.stop.checked(stored))
         rows = sum(file.rows for file in files)
-        result = Ingested(rows, rejected_rows, rejected, size, version, new_profiles)
-        self._commit(writer, files, schema, result)
-        return result
+        result = Ingested(rows, rejected_rows, rejected, size, version, new_profiles, good - rows)
+        return replace(result, version=self._commit(writer, files, schema, result))
 
     def _open(self, file: Path, format: FileFormat) -> Source:
         identity, time = self.shape.identity_column, self.time_column
@@ -270,14 +308,6 @@ class _Batch:
         rows += [RejectedRow(row, message) for row, message in unreadable.first]
         return count, tuple(sorted(rows, key=lambda row: row.row)[:REPORTED])
 
-    def _schema(self, fields: ObjectType) -> pa.Schema:
-        """The columns of the dataset: ours, then the user's."""
-        skipped = "__time" if self.is_event else "__row"
-        ours = [pa.field(name, type_) for name, type_ in _SYSTEM.items() if name != skipped]
-        if self.is_event:
-            fields = ObjectType({TIMESTAMP: Scalar.TIMESTAMP, **fields.fields})
-        return pa.schema(ours + [pa.field(name, arrow_type(type_)) for name, type_ in fields.fields.items()])
-
     def _sorted(self, fields: ObjectType, version: int) -> str:
         """SQL for the rows to store, in the order in which they lie in the files."""
         users = [name_literal(name) for name in fields.fields]
@@ -313,20 +343,27 @@ class _Batch:
             " WHERE __problem IS NULL"
         )
 
-    def _commit(self, writer: BucketWriter, files: list[DataFile], schema: pa.Schema, result: Ingested) -> None:
-        """Commits the files, after a note of them.
+    def _commit(self, writer: BucketWriter, files: list[DataFile], schema: pa.Schema, result: Ingested) -> int:
+        """Commits the files, after a note of them, and gives the version.
 
         The note says what to remove when no commit follows, and what the batch brought when one does.
         """
         note = _note(self.folder, self.batch_id)
         note.parent.mkdir(parents=True, exist_ok=True)
         content = {"batch": self.batch_id, "files": [file.name for file in files], "ingested": asdict(result)}
+        self.stop.check()
         write_atomically(note, json.dumps(content).encode())
         unfinished = note.with_suffix(".unfinished")
         unfinished.touch()
-        writer.move(self.folder, files)
-        commit(self.folder, self.current, schema, files, transaction=self.batch_id)
+        try:
+            writer.move(self.folder, files)
+            self.stop.check()
+            version = commit(self.folder, self.current, schema, files, transaction=self.batch_id)
+        except Exception:
+            _remove_unfinished(self.folder)
+            raise
         unfinished.unlink()
+        return version
 
     def _count(self, query: str) -> int:
         return int(only_row(self.database, query)[0])
@@ -346,16 +383,35 @@ def _note(folder: Path, batch_id: str) -> Path:
     return folder / "_batches" / f"{_prefix(batch_id)}.json"
 
 
+def _columns_of(shape: DatasetShape, fields: ObjectType) -> pa.Schema:
+    """The columns of a dataset: ours, then the user's."""
+    is_event = shape.kind == "EVENT"
+    skipped = "__time" if is_event else "__row"
+    ours = [pa.field(name, type_) for name, type_ in _SYSTEM.items() if name != skipped]
+    if is_event:
+        fields = ObjectType({TIMESTAMP: Scalar.TIMESTAMP, **fields.fields})
+    return pa.schema(ours + [pa.field(name, arrow_type(type_)) for name, type_ in fields.fields.items()])
+
+
 def _remove_unfinished(folder: Path) -> None:
     """Removes files that a killed process moved here and did not commit. Call it under the dataset's lock."""
     for mark in (folder / "_batches").glob("*.unfinished"):
         note = mark.with_suffix(".json")
-        content = json.loads(note.read_text())
-        if committed_version(folder, content["batch"]) is None:
+        # Without a note this was begun before, and ended with a kill between the two.
+        content = json.loads(note.read_text()) if note.exists() else None
+        if content is not None and committed_version(folder, content["batch"]) is None:
             for name in content["files"]:
                 (folder / name).unlink(missing_ok=True)
             note.unlink()
         mark.unlink()
+
+
+def clear_unfinished(lake: TenantLake, dataset_id: str) -> None:
+    """The same at once, or not at all when a batch of the dataset is being loaded: that one does it."""
+    no_waiting = Stop()
+    no_waiting.request()
+    with suppress(Stopped), lake.lock(f"dataset {dataset_id}", no_waiting.check):
+        _remove_unfinished(lake.dataset(dataset_id))
 
 
 __all__ = [
@@ -364,8 +420,10 @@ __all__ = [
     "NoGoodRows",
     "RejectedRow",
     "batch_files",
+    "clear_unfinished",
     "committed_batch",
     "dataset_fields",
     "delete_dataset",
+    "give_up_batch",
     "ingest",
 ]

@@ -1,7 +1,7 @@
 """Who is who: gives each person a bucket and an ordinal for good; knows no attributes and no events."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import duckdb
@@ -19,13 +19,19 @@ SCHEMA = pa.schema(
 _TOO_MANY_FILES = 16
 
 
-def assign(lake: TenantLake, database: duckdb.DuckDBPyConnection, scratch: Path, namespace: str) -> int:
+def assign(
+    lake: TenantLake,
+    database: duckdb.DuckDBPyConnection,
+    scratch: Path,
+    namespace: str,
+    check: Callable[[], None] | None = None,
+) -> int:
     """Gives the ids of `senders(__sender, __first)` places: fills `people(__sender, __bucket, __ordinal, __fresh)`.
 
     Returns how many are new. New identities are committed before any of their data: one without data is harmless,
-    since only people with a record or an event are profiles.
+    since only people with a record or an event are profiles. `check` may raise to give up, until that commit.
     """
-    with lake.lock("identities"):
+    with lake.lock("identities", check):
         bits = lake.choose_bucket_bits(only_row(database, "SELECT count(*) FROM senders")[0])
         place = bucket_sql(f"{text_literal(namespace + ':')} || __sender", bits)
         database.execute(f"CREATE TABLE placed AS SELECT *, {place} AS __bucket FROM senders")
@@ -50,6 +56,8 @@ def assign(lake: TenantLake, database: duckdb.DuckDBPyConnection, scratch: Path,
             """
         )
         new = int(only_row(database, "SELECT count(*) FROM people WHERE __fresh")[0])
+        if check is not None:
+            check()
         if new:
             _append(lake, database, scratch, current, namespace)
         return new

@@ -90,11 +90,36 @@ def _read_version(folder: Path, version: int) -> TableVersion:
     return TableVersion(folder, table.version(), pa.schema(table.schema().to_arrow()), files)
 
 
+class GivenUp(Exception):
+    """It has been settled that this transaction never happens; nothing was committed."""
+
+
+_BEGUN, _GIVEN_UP = -2, -1
+"""Versions that a transaction has in the log while it has only widened the columns, and once it is given up."""
+
+
 def committed_version(folder: Path, transaction: str) -> int | None:
     """The version that a commit with this transaction id made, None when it never happened."""
     if _newest_version(folder) is None:
         return None
-    return DeltaTable(folder).transaction_version(transaction)
+    version = DeltaTable(folder).transaction_version(transaction)
+    return version if version is not None and version >= 0 else None
+
+
+def give_up(folder: Path, schema: pa.Schema, transaction: str) -> int | None:
+    """Settles that a transaction never happens, unless it has: then the version that it made, else None.
+
+    Whatever process was about to commit it, however late it wakes, gets `GivenUp`: of two commits with one transaction
+    id that began on the same version Delta lets only the first through. `schema` is for a table that is not there yet.
+    """
+    while True:
+        table = _partitioned_table(folder, schema)
+        version = table.transaction_version(transaction)
+        if version is not None and version != _BEGUN:
+            return version if version >= 0 else None
+        with suppress(CommitFailedError):
+            known, properties = pa.schema(table.schema().to_arrow()), _note(transaction, _GIVEN_UP)
+            table.create_write_transaction([], "append", known, [BUCKET], commit_properties=properties)
 
 
 def next_version(current: TableVersion | None, schema: pa.Schema) -> int:
@@ -115,27 +140,40 @@ def commit(
     """Adds and removes files in one version, creating the table or widening its columns first, and gives that version.
 
     `schema` has the bucket's column and contradicts nothing that is there. The files lie in the folder already. Raises
-    `CommitFailedError` when another writer was faster with the same files.
+    `GivenUp` when the transaction was, and `CommitFailedError` when another writer was faster with the same files.
     """
-    if current is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        table = DeltaTable.create(folder, schema, partition_by=[BUCKET])
-    else:
-        table = DeltaTable(folder)
-        if _adds_columns(current.schema, schema):
-            write_deltalake(table, schema.empty_table(), mode="append", schema_mode="merge")
+    table = _partitioned_table(folder, schema) if current is None else DeltaTable(folder)
+    _refuse_given_up(table, transaction)
+    try:
+        if _adds_columns(pa.schema(table.schema().to_arrow()), schema):
+            properties = _note(transaction, _BEGUN)
+            write_deltalake(
+                table, schema.empty_table(), mode="append", schema_mode="merge", commit_properties=properties
+            )
             table = DeltaTable(folder)
-    version = table.version() + 1
-    now = int(time.time() * 1000)
-    actions: list[AddAction | RemoveAction] = [
-        _added(folder, file.name, file.rows, {BUCKET: str(file.bucket)}) for file in add
-    ]
-    actions += [RemoveAction(file.name, True, now, None, {BUCKET: str(file.bucket)}) for file in remove]
-    transactions = [Transaction(transaction, version)] if transaction is not None else None
-    table.create_write_transaction(
-        actions, "append", schema, [BUCKET], commit_properties=CommitProperties(app_transactions=transactions)
-    )
+            _refuse_given_up(table, transaction)
+        version = table.version() + 1
+        now = int(time.time() * 1000)
+        actions: list[AddAction | RemoveAction] = [
+            _added(folder, file.name, file.rows, {BUCKET: str(file.bucket)}) for file in add
+        ]
+        actions += [RemoveAction(file.name, True, now, None, {BUCKET: str(file.bucket)}) for file in remove]
+        table.create_write_transaction(
+            actions, "append", schema, [BUCKET], commit_properties=_note(transaction, version)
+        )
+    except CommitFailedError:
+        _refuse_given_up(DeltaTable(folder), transaction)
+        raise
     return version
+
+
+def _refuse_given_up(table: DeltaTable, transaction: str | None) -> None:
+    if transaction is not None and table.transaction_version(transaction) == _GIVEN_UP:
+        raise GivenUp(transaction)
+
+
+def _note(transaction: str | None, version: int) -> CommitProperties:
+    return CommitProperties(app_transactions=None if transaction is None else [Transaction(transaction, version)])
 
 
 def append(folder: Path, schema: pa.Schema, files: Sequence[tuple[str, int]], transaction: str) -> None:
@@ -162,6 +200,15 @@ def remove(folder: Path, prefix: str) -> None:
     if actions:
         schema = pa.schema(table.schema().to_arrow())
         table.create_write_transaction(actions, "append", schema, [])
+
+
+def _partitioned_table(folder: Path, schema: pa.Schema) -> DeltaTable:
+    """The table, created with these columns if there is none; of several that create it one does."""
+    while not DeltaTable.is_deltatable(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(DeltaError):
+            DeltaTable.create(folder, schema, partition_by=[BUCKET])
+    return DeltaTable(folder)
 
 
 def _plain_table(folder: Path, schema: pa.Schema) -> DeltaTable:

@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from app.scope import Tenant
 PEOPLE_IN_A_BUCKET = 1 << 16
 FEWEST_BUCKET_BITS = 4
 MOST_BUCKET_BITS = 14
+_LOOK_SECONDS = 0.02
+"""How often a lock that somebody else has is tried by those who may give up waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,23 @@ class TenantLake:
         return self.folder / "exports" / file_name(job_id)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Keeps every other thread and process out of the same `name` of this sandbox; a dead process lets go of it."""
+    def lock(self, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Keeps every other thread and process out of the same `name` of this sandbox; a dead process lets go of it.
+
+        While somebody else is in, `waiting` is called again and again; it may raise to give up.
+        """
         folder = self.folder / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / file_name(name), os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            while waiting is not None:
+                with suppress(BlockingIOError):
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                waiting()
+                time.sleep(_LOOK_SECONDS)
+            else:
+                fcntl.flock(handle, fcntl.LOCK_EX)
             yield
         finally:
             os.close(handle)

@@ -1,61 +1,71 @@
-"""Batches: one file into one dataset, by upload or from the command line; all of its good rows, or nothing."""
+"""Uploads: one file into one dataset, through the API or from the command line; all of its good rows, or nothing."""
 
 import asyncio
-import logging
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
-
-from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from typing import Any
 
 from app.clock import Clock
-from app.engine.ingest.batch import DatasetShape, Ingested, RejectedRow, committed_batch, ingest
+from app.engine.ingest.batch import Ingested, RejectedRow, committed_batch, ingest
 from app.engine.ingest.formats import FileFormat
+from app.engine.ingest.stop import Stop, Stopped
+from app.engine.store.delta import GivenUp
 from app.engine.store.lake import Lake
-from app.errors import ErrorCode, Refusal
-from app.scope import Scope, Tenant
-from app.services.audiences import external_members as members
-from app.services.datasets import datasets
-from app.services.streaming.turn import batch_landed
-from app.storage.columns import columns
-from app.storage.database import Database
-from app.storage.ids import new_id
+from app.errors import ErrorCode, Refusal, Unconfirmed
+from app.scope import Scope
+from app.services.datasets import batches, datasets
+from app.storage.database import Database, is_unavailable
 from app.storage.tables.datasets import BatchRow, DatasetRow
-from app.storage.tenancy import within
-
-log = logging.getLogger(__name__)
 
 FORMATS: dict[str, FileFormat] = {"csv": "CSV", "ndjson": "NDJSON", "jsonl": "NDJSON", "parquet": "PARQUET"}
 """Ending of a file's name → format."""
 
-_SHAPES: Mapping[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
-    "PROFILE": "PROFILE",
-    "EVENT": "EVENT",
-    "AUDIENCE": "AUDIENCE",
-}
-_LEASE = timedelta(seconds=60)
-_BATCHES = columns(BatchRow)
-_DATASETS = columns(DatasetRow)
+CONFIRM_SECONDS = 20.0
+"""How long a batch whose rows are stored waits for a database that is away before its sender hears of it."""
+_RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class UploadOptions:
+    """`idempotency_key`: the same within 24 hours gives the same batch of the dataset. The work stops soon after any
+    event of `stopping` is set; a loader that is silent for a `lease` has lost the batch."""
+
+    idempotency_key: str | None = None
+    stopping: Sequence[asyncio.Event] = ()
+    lease: timedelta = batches.LEASE
 
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
+    """`repeated` when the batch of the same idempotency key had landed before, and nothing was loaded."""
+
     batch: BatchRow
     rejected: tuple[RejectedRow, ...]
+    repeated: bool = False
 
 
 async def upload_batch(
-    database: Database, lake: Lake, clock: Clock, scope: Scope, dataset_id: str, file: Path, format: FileFormat
+    database: Database,
+    lake: Lake,
+    clock: Clock,
+    scope: Scope,
+    dataset_id: str,
+    file: Path,
+    format: FileFormat,
+    options: UploadOptions = UploadOptions(),
 ) -> Uploaded:
-    """Adds the file to the dataset. Raises `Refusal`; the dataset then is as it was, and the batch is FAILED."""
+    """Adds the file to the dataset.
+
+    Raises `Refusal`; the dataset then is as it was, and the batch, if one was begun, FAILED. Raises `Unconfirmed` when
+    the rows are stored and the database went away before it said so.
+    """
     async with database.session() as session:
         dataset = (await datasets.get_many(session, scope, [dataset_id])).get(dataset_id)
     if dataset is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {dataset_id!r} in this sandbox", ("dataset_id",))
-    return await _load(database, lake, clock, scope, dataset, file, format)
+    return await _Upload(database, lake, clock, scope, dataset, options).load(file, format)
 
 
 async def ingest_file(
@@ -70,6 +80,7 @@ async def ingest_file(
     timestamp_column: str | None,
     file: Path,
     format: FileFormat,
+    options: UploadOptions = UploadOptions(),
 ) -> Uploaded:
     """The same for a dataset by name, made if it is not there. Raises `Refusal` if it is there and differs."""
     new = datasets.NewDataset(name, kind, identity_column, namespace, timestamp_column)
@@ -83,140 +94,135 @@ async def ingest_file(
     if there != new:
         message = f"the dataset {name!r} is there already, as {there}: say the same, or choose another name"
         raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
-    return await _load(database, lake, clock, scope, dataset, file, format)
+    return await _Upload(database, lake, clock, scope, dataset, options).load(file, format)
 
 
-async def _load(
-    database: Database, lake: Lake, clock: Clock, scope: Scope, dataset: DatasetRow, file: Path, format: FileFormat
-) -> Uploaded:
-    shape = _shape(dataset)
-    batch = await _begin(database, clock, scope, dataset)
-    tenant = lake.tenant(scope.tenant)
-    renewing = asyncio.create_task(_renew(database, clock, scope.tenant, batch.id))
-    try:
-        try:
-            loaded = await asyncio.to_thread(ingest, tenant, dataset.id, shape, file, format, batch.id)
-        except Refusal as refusal:
-            await _end(database, scope.tenant, batch, {"status": "FAILED", "error": refusal.message})
-            raise
-        except Exception:
-            await _end(database, scope.tenant, batch, {"status": "FAILED", "error": "internal error, see the log"})
-            raise
-        # From here on the rows are there: should this process die, another one lands the batch.
-        await _land(database, lake, clock, scope.tenant, dataset, batch, loaded)
-    finally:
-        renewing.cancel()
-    async with database.session() as session:
-        fresh = (await datasets.batches_get_many(session, scope, [batch.id]))[batch.id]
-    return Uploaded(fresh, loaded.rejected)
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """One file on its way into a batch."""
 
+    database: Database
+    lake: Lake
+    clock: Clock
+    scope: Scope
+    dataset: DatasetRow
+    options: UploadOptions
 
-async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
-    """Settles the batches whose process died: ACTIVE if their rows landed, FAILED if not. Any process may do it, at
-    any time."""
-    async with database.session() as session:
-        stale = list(await session.scalars(_lost(clock)))
-    for batch in stale:
-        tenant = Tenant(batch.organisation, batch.sandbox)
-        landed = await asyncio.to_thread(committed_batch, lake.tenant(tenant), batch.dataset_id, batch.id)
-        if landed is None:
-            outcome = {"status": "FAILED", "error": "the process that loaded it died: send the file again"}
-            await _end(database, tenant, batch, outcome)
-        else:
-            async with database.session() as session:
-                scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
-                dataset = (await datasets.get_many(session, scope, [batch.dataset_id]))[batch.dataset_id]
-            await _land(database, lake, clock, tenant, dataset, batch, landed)
-        log.info("batch %s was left unfinished and is %s now", batch.id, "ACTIVE" if landed else "FAILED")
-
-
-def _shape(dataset: DatasetRow) -> DatasetShape:
-    if dataset.identity_column is None or dataset.namespace is None:
-        message = (
-            f"{dataset.name!r} is a dataset of kind {dataset.kind}, which export jobs fill: upload into another one"
+    async def load(self, file: Path, format: FileFormat) -> Uploaded:
+        shape, options = batches.shape_of(self.dataset), self.options
+        while True:
+            batch, fresh = await batches.begin(
+                self.database, self.clock, self.scope, self.dataset, options.idempotency_key, options.lease
+            )
+            if fresh:
+                break
+            if (known := await self._same(batch.id)) is not None:
+                return known
+        hold = batches.Hold(self.database, self.clock, batch, options.lease)
+        keeping = asyncio.create_task(hold.keep(), name=f"lease of batch {batch.id}")
+        loading = asyncio.create_task(
+            asyncio.to_thread(
+                ingest, self.lake.tenant(self.scope.tenant), self.dataset.id, shape, file, format, batch.id, hold.stop
+            )
         )
-        raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
-    return DatasetShape(_SHAPES[dataset.kind], dataset.identity_column, dataset.namespace, dataset.timestamp_column)
+        try:
+            try:
+                await _ended(loading, hold.stop, options.stopping)
+            finally:
+                loaded = await asyncio.shield(self._settled(batch, loading, hold))
+        finally:
+            keeping.cancel()
+        return loaded
+
+    async def _same(self, id: str) -> Uploaded | None:
+        """The batch of the same key, once it has landed; None when it has not, so that its key is free."""
+        stopping = self.options.stopping
+        batch = await batches.settled(self.database, self.lake, self.clock, self.scope, id, stopping)
+        if any(event.is_set() for event in stopping):
+            raise _refused(f"batch {id} of the same idempotency key is still being loaded: ask for it a little later")
+        if batch is None or batch.status != "ACTIVE":
+            return None
+        tenant = self.lake.tenant(self.scope.tenant)
+        brought = await asyncio.to_thread(committed_batch, tenant, batch.dataset_id, batch.id)
+        return Uploaded(batch, brought.rejected if brought is not None else (), repeated=True)
+
+    async def _settled(self, batch: BatchRow, loading: "asyncio.Task[Ingested]", hold: batches.Hold) -> Uploaded:
+        """What became of a batch whose thread has ended: landed, or failed and raised."""
+        tenant = self.scope.tenant
+        error = loading.exception()
+        if error is None:
+            loaded: Ingested | None = loading.result()
+        elif isinstance(error, Refusal):
+            loaded = None
+        else:
+            # It may have failed after its commit.
+            loaded = await asyncio.to_thread(committed_batch, self.lake.tenant(tenant), self.dataset.id, batch.id)
+        if loaded is not None:
+            return await self._confirmed(batch, loaded)
+        refusal = self._refusal(batch.id, error, hold)
+        try:
+            await batches.fail(self.database, tenant, batch.id, refusal.message if refusal else _INTERNAL)
+        except Exception as away:
+            # Its lease runs out, and somebody else settles it. That nothing landed is certain.
+            if not is_unavailable(away):
+                raise
+        raise refusal or error or RuntimeError("an upload ended with neither a result nor an error")
+
+    def _refusal(self, batch_id: str, error: BaseException | None, hold: batches.Hold) -> Refusal | None:
+        """What the sender hears; None for a mistake of ours."""
+        if isinstance(error, Refusal):
+            return error
+        if isinstance(error, GivenUp) or (isinstance(error, Stopped) and hold.lost):
+            seconds = self.options.lease.total_seconds()
+            return _refused(
+                f"batch {batch_id} has failed, and none of its rows is stored: the process that loaded it showed no "
+                f"sign of life for more than {seconds:.0f} seconds (it or its machine was frozen, or far too busy), so "
+                "it was given up; send the file again"
+            )
+        if isinstance(error, Stopped):
+            return _refused(
+                f"batch {batch_id} was stopped, and none of its rows is stored: the server is stopping, or the client "
+                "went away; send the file again"
+            )
+        return None
+
+    async def _confirmed(self, batch: BatchRow, loaded: Ingested) -> Uploaded:
+        """Lands what is stored. A database that is away meanwhile is waited for, but not for ever."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + CONFIRM_SECONDS
+        while True:
+            try:
+                await batches.land(self.database, self.lake, self.clock, self.scope.tenant, self.dataset, batch, loaded)
+                async with self.database.session() as session:
+                    landed = (await datasets.batches_get_many(session, self.scope, [batch.id]))[batch.id]
+                return Uploaded(landed, loaded.rejected)
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+                if loop.time() > deadline or any(event.is_set() for event in self.options.stopping):
+                    raise Unconfirmed(batch.id) from error
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _begin(database: Database, clock: Clock, scope: Scope, dataset: DatasetRow) -> BatchRow:
-    now = clock()
-    batch = BatchRow(
-        organisation=scope.organisation,
-        sandbox=scope.sandbox,
-        id=new_id(now),
-        dataset_id=dataset.id,
-        status="LOADING",
-        row_count=0,
-        rejected_rows=0,
-        bytes=0,
-        segment_ids=[],
-        lease_until=now + _LEASE,
-        created_by=scope.user,
-        created_at=now,
-    )
-    async with database.write(scope.tenant) as session:
-        if dataset.id not in await datasets.get_many(session, scope, [dataset.id]):
-            raise Refusal(ErrorCode.NOT_FOUND, f"the dataset {dataset.name!r} is being deleted", ("dataset_id",))
-        session.add(batch)
-    return batch
+_INTERNAL = "internal error, see the log"
 
 
-async def _renew(database: Database, clock: Clock, tenant: Tenant, batch_id: str) -> None:
-    """Keeps the batch ours while its file is read, so that nobody takes it for lost."""
-    while True:
-        await asyncio.sleep(_LEASE.total_seconds() / 4)
-        async with database.write() as session:
-            renewal = within(update(BatchRow), BatchRow, tenant).where(_BATCHES.id == batch_id)
-            await session.execute(renewal.values(lease_until=clock() + _LEASE))
+def _refused(message: str) -> Refusal:
+    return Refusal(ErrorCode.INVALID_STATE, message, ("file",))
 
 
-def _lost(clock: Clock) -> Any:
-    """Every tenant's batches that nobody loads any more: the one read here that is not within a tenant."""
-    return select(BatchRow).where(_BATCHES.status == "LOADING", _BATCHES.lease_until < clock())
+async def _ended(loading: "asyncio.Task[Any]", stop: Stop, stopping: Sequence[asyncio.Event]) -> None:
+    """Waits until the thread has ended; stops it when an event is set, or whoever waits here is cancelled."""
+    waiting = [asyncio.create_task(event.wait()) for event in stopping]
+    try:
+        await asyncio.wait({loading, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.shield(_halted(loading, stop))
 
 
-async def _end(database: Database, tenant: Tenant, batch: BatchRow, values: dict[str, Any]) -> bool:
-    """Settles a batch once: false when somebody else did."""
-    async with database.write() as session:
-        return await _settle(session, tenant, batch.id, values)
-
-
-async def _land(
-    database: Database,
-    lake: Lake,
-    clock: Clock,
-    tenant: Tenant,
-    dataset: DatasetRow,
-    batch: BatchRow,
-    loaded: Ingested,
-) -> None:
-    """The batch is ACTIVE, its rows count in the dataset, its people are members and wait for streaming, at once."""
-    scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
-    values = {
-        "status": "ACTIVE",
-        "row_count": loaded.row_count,
-        "rejected_rows": loaded.rejected_rows,
-        "bytes": loaded.bytes,
-    }
-    while True:
-        written = None
-        if dataset.kind == "AUDIENCE":
-            written = await members.write(database, lake, clock, scope, batch.id, dataset.id, [batch.id])
-        async with database.write(tenant) as session:
-            if written is not None and not await members.still_holds(session, scope, dataset.id, written):
-                continue  # Another batch, or an edit of an audience, came first: these people join what it left.
-            if await _settle(session, tenant, batch.id, values):
-                grown = within(update(DatasetRow), DatasetRow, tenant).where(_DATASETS.id == batch.dataset_id)
-                rows = _DATASETS.row_count + loaded.row_count
-                await session.execute(grown.values(row_count=rows, updated_at=clock()))
-                if written is not None:
-                    await members.publish(session, scope, written)
-                await batch_landed(session, scope, batch.dataset_id, batch.id, loaded.version, clock())
-            return
-
-
-async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: dict[str, Any]) -> bool:
-    change = within(update(BatchRow), BatchRow, tenant)
-    settled = change.where(_BATCHES.id == batch_id, _BATCHES.status == "LOADING").values(lease_until=None, **values)
-    return (await session.execute(settled.returning(_BATCHES.id))).first() is not None
+async def _halted(loading: "asyncio.Task[Any]", stop: Stop) -> None:
+    while not loading.done():
+        stop.request()
+        await asyncio.wait({loading}, timeout=0.05)

@@ -34,7 +34,8 @@ class DatasetRow(TenantRow, table=True):
 class BatchRow(TenantRow, table=True):
     """One file of a dataset: LOADING while its loader renews `lease_until`, then ACTIVE or FAILED with `error`.
 
-    One that an export job wrote names it, and is there only once it is ACTIVE.
+    One that an export job wrote names it, and is there only once it is ACTIVE. A FAILED one has no `idempotency_key`:
+    the file may be sent again.
     """
 
     __tablename__ = "batch"
@@ -54,6 +55,16 @@ class BatchRow(TenantRow, table=True):
             postgresql_where=text("status = 'LOADING'"),
         ),
         Index(
+            "ix_batch_idempotency",
+            "organisation",
+            "sandbox",
+            "dataset_id",
+            "idempotency_key",
+            unique=True,
+            sqlite_where=text("idempotency_key IS NOT NULL"),
+            postgresql_where=text("idempotency_key IS NOT NULL"),
+        ),
+        Index(
             "ix_batch_of_job",
             "organisation",
             "sandbox",
@@ -69,10 +80,12 @@ class BatchRow(TenantRow, table=True):
     status: str
     row_count: int = Field(default=0, sa_type=BigInteger)
     rejected_rows: int = Field(default=0, sa_type=BigInteger)
+    duplicate_rows: int = Field(default=0, sa_type=BigInteger)
     bytes: int = Field(default=0, sa_type=BigInteger)
     error: str | None = None
     segment_ids: list[str] = json_column(default_factory=list)
     job_id: str | None = None
+    idempotency_key: str | None = None
     lease_owner: str | None = None
     lease_until: datetime | None = time_column(default=None)
     created_by: str

@@ -1,8 +1,8 @@
 """One file opened as a source of rows, whatever its format; knows no datasets."""
 
 import gzip
-import shutil
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -19,15 +19,18 @@ _GZIP = b"\x1f\x8b"
 _READERS = {"CSV": csv_file.read, "NDJSON": ndjson_file.read, "PARQUET": parquet_file.read}
 
 
-def plain_file(file: Path, scratch: Path) -> Path:
-    """The file itself, or what is in it when it is gzipped. Raises `Refusal` for an empty or damaged one."""
+def plain_file(file: Path, scratch: Path, check: Callable[[], None] = lambda: None) -> Path:
+    """The file itself, or what is in it when it is gzipped. Raises `Refusal` for an empty or damaged one, and whatever
+    `check` raises, which is called between chunks."""
     with file.open("rb") as raw:
         start = raw.read(len(_GZIP))
     if start == _GZIP:
         unpacked = scratch / "unpacked"
         try:
             with gzip.open(file, "rb") as packed, unpacked.open("wb") as plain:
-                shutil.copyfileobj(packed, plain, 1 << 20)
+                while chunk := packed.read(1 << 20):
+                    check()
+                    plain.write(chunk)
         except (OSError, EOFError, zlib.error):
             raise refuse("the file begins like a gzip file but cannot be unpacked: it is damaged or cut off") from None
         file = unpacked

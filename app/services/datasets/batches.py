@@ -1,0 +1,249 @@
+"""The life of a batch in the database: begun, kept by its loader, landed or failed; knows no formats of files.
+
+A batch has one loader, which keeps its lease. One whose lease ran out is settled by any other process: first in the
+lake, for good (`give_up_batch`), then here. So a loader that was frozen and wakes changes nothing any more, and what it
+had committed before counts once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.engine.ingest.batch import DatasetShape, Ingested, clear_unfinished, give_up_batch
+from app.engine.ingest.stop import Stop, Stopped
+from app.engine.store.lake import Lake
+from app.errors import ErrorCode, Refusal
+from app.scope import Scope, Tenant
+from app.services.audiences import external_members as members
+from app.services.datasets import datasets
+from app.services.streaming.turn import batch_landed
+from app.storage.columns import columns
+from app.storage.database import Database, is_unavailable
+from app.storage.ids import new_id
+from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tenancy import within
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)
+KEY_LIFETIME = timedelta(hours=24)
+LONGEST_KEY = 255
+_RETRY_SECONDS = 0.5
+_SHAPES: dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
+    "PROFILE": "PROFILE",
+    "EVENT": "EVENT",
+    "AUDIENCE": "AUDIENCE",
+}
+_BATCHES = columns(BatchRow)
+_DATASETS = columns(DatasetRow)
+
+
+def shape_of(dataset: DatasetRow) -> DatasetShape:
+    """How its rows are read. Raises `Refusal` for a dataset that no file is loaded into."""
+    if dataset.identity_column is None or dataset.namespace is None:
+        message = (
+            f"{dataset.name!r} is a dataset of kind {dataset.kind}, which export jobs fill: upload into another one"
+        )
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
+    return DatasetShape(_SHAPES[dataset.kind], dataset.identity_column, dataset.namespace, dataset.timestamp_column)
+
+
+async def begin(
+    database: Database,
+    clock: Clock,
+    scope: Scope,
+    dataset: DatasetRow,
+    key: str | None = None,
+    lease: timedelta = LEASE,
+) -> tuple[BatchRow, bool]:
+    """A new batch, and True; or that of the same idempotency key within 24 hours, as it stands, and False.
+
+    Raises `Refusal` for a dataset that is gone, and a key that cannot be used.
+    """
+    if key is not None and not 1 <= len(key) <= LONGEST_KEY:
+        message = f"an idempotency key has 1 to {LONGEST_KEY} characters, this one {len(key):,}"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("idempotency_key",))
+    now = clock()
+    batch = BatchRow(
+        organisation=scope.organisation,
+        sandbox=scope.sandbox,
+        id=new_id(now),
+        dataset_id=dataset.id,
+        status="LOADING",
+        idempotency_key=key,
+        lease_until=now + lease,
+        created_by=scope.user,
+        created_at=now,
+    )
+    async with database.write(scope.tenant) as session:
+        if dataset.id not in await datasets.get_many(session, scope, [dataset.id]):
+            raise Refusal(ErrorCode.NOT_FOUND, f"the dataset {dataset.name!r} has been deleted", ("dataset_id",))
+        if key is not None:
+            known = within(select(BatchRow), BatchRow, scope.tenant)
+            same = known.where(_BATCHES.dataset_id == dataset.id, _BATCHES.idempotency_key == key)
+            if (row := await session.scalar(same)) is not None:
+                if row.status == "LOADING" or row.created_at > now - KEY_LIFETIME:
+                    return row, False
+                row.idempotency_key = None
+                await session.flush()
+        session.add(batch)
+    return batch, True
+
+
+class Hold:
+    """A batch as its loader has it: keeps the lease from the event loop, and stops the thread that loads.
+
+    The thread asks as well (`stop.check`): once the lease is over it goes on only with a new one.
+    """
+
+    def __init__(self, database: Database, clock: Clock, batch: BatchRow, lease: timedelta = LEASE) -> None:
+        self.stop = Stop(self._confirm)
+        self.lost = False
+        self._database = database
+        self._clock = clock
+        self._batch = batch
+        self._lease = lease
+        self._until = clock() + lease
+        self._loop = asyncio.get_running_loop()
+
+    async def keep(self) -> None:
+        """Renews the lease until it is lost; the work is stopped then."""
+        held = True
+        while held:
+            await asyncio.sleep(self._lease.total_seconds() / 4)
+            held = await self._renewed()
+        self.stop.request()
+
+    async def _renewed(self) -> bool:
+        """Moves the lease on, however long the database is away; False when somebody else has settled the batch."""
+        while True:
+            try:
+                until = self._clock() + self._lease
+                async with self._database.write() as session:
+                    mine = within(update(BatchRow), BatchRow, Tenant(self._batch.organisation, self._batch.sandbox))
+                    renewal = mine.where(_BATCHES.id == self._batch.id, _BATCHES.status == "LOADING")
+                    renewed = await session.execute(renewal.values(lease_until=until).returning(_BATCHES.id))
+                    self.lost = renewed.first() is None
+                self._until = until
+                return not self.lost
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _confirm(self) -> None:
+        """From the loading thread: raises `Stopped` when the batch is not held any more."""
+        if self._clock() < self._until:
+            return
+        renewal = asyncio.run_coroutine_threadsafe(self._renewed(), self._loop)
+        while True:
+            try:
+                if renewal.result(timeout=0.1):
+                    return
+                raise Stopped
+            except TimeoutError:
+                if self.stop.requested:
+                    renewal.cancel()
+                    raise Stopped from None
+
+
+async def fail(database: Database, tenant: Tenant, batch_id: str, error: str) -> bool:
+    """None of the batch's rows is in the dataset, and its key is free; False when it was settled before."""
+    async with database.write() as session:
+        values = {"status": "FAILED", "error": error, "idempotency_key": None}
+        return await _settle(session, tenant, batch_id, values)
+
+
+async def land(
+    database: Database, lake: Lake, clock: Clock, tenant: Tenant, dataset: DatasetRow, batch: BatchRow, loaded: Ingested
+) -> None:
+    """The batch is ACTIVE, its rows count in the dataset, its people are members and wait for streaming, at once."""
+    scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
+    values = {
+        "status": "ACTIVE",
+        "row_count": loaded.row_count,
+        "rejected_rows": loaded.rejected_rows,
+        "duplicate_rows": loaded.duplicate_rows,
+        "bytes": loaded.bytes,
+    }
+    while True:
+        written = None
+        if dataset.kind == "AUDIENCE":
+            written = await members.write(database, lake, clock, scope, batch.id, dataset.id, [batch.id])
+        async with database.write(tenant) as session:
+            if written is not None and not await members.still_holds(session, scope, dataset.id, written):
+                continue  # Another batch, or an edit of an audience, came first: these people join what it left.
+            if await _settle(session, tenant, batch.id, values):
+                grown = within(update(DatasetRow), DatasetRow, tenant).where(_DATASETS.id == batch.dataset_id)
+                rows = _DATASETS.row_count + loaded.row_count
+                await session.execute(grown.values(row_count=rows, updated_at=clock()))
+                if written is not None:
+                    await members.publish(session, scope, written)
+                await batch_landed(session, scope, batch.dataset_id, batch.id, loaded.version, clock())
+            return
+
+
+async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
+    """Settles the batches whose loader died or is frozen: ACTIVE if their rows landed, FAILED if not. Any process may
+    do it, at any time."""
+    async with database.session() as session:
+        lost = list(await session.scalars(_lost(clock)))
+    for batch in lost:
+        try:
+            await settle_lost(database, lake, clock, batch)
+        except Exception as error:
+            if is_unavailable(error):
+                raise
+            # One dataset's fault does not hold up the others.
+            log.exception("batch %s was left unfinished and could not be settled; it is tried again", batch.id)
+
+
+async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: BatchRow) -> None:
+    """Settles one batch whose lease is over."""
+    tenant = Tenant(batch.organisation, batch.sandbox)
+    scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
+    async with database.session() as session:
+        dataset = (await datasets.get_many(session, scope, [batch.dataset_id])).get(batch.dataset_id)
+    if dataset is None:
+        return
+    folder = lake.tenant(tenant)
+    landed = await asyncio.to_thread(give_up_batch, folder, dataset.id, shape_of(dataset), batch.id)
+    if landed is None:
+        await fail(database, tenant, batch.id, "the process that loaded it died or was frozen: send the file again")
+        await asyncio.to_thread(clear_unfinished, folder, dataset.id)
+    else:
+        await land(database, lake, clock, tenant, dataset, batch, landed)
+    log.info("batch %s was left unfinished and is %s now", batch.id, "ACTIVE" if landed else "FAILED")
+
+
+async def settled(
+    database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, stopping: Sequence[asyncio.Event] = ()
+) -> BatchRow | None:
+    """The batch once it is LOADING no more, which other processes may see to; None when it is gone, or on a stop."""
+    while not any(event.is_set() for event in stopping):
+        async with database.session() as session:
+            batch = (await datasets.batches_get_many(session, scope, [id])).get(id)
+        if batch is None or batch.status != "LOADING":
+            return batch
+        if batch.lease_until is not None and batch.lease_until < clock():
+            await settle_lost(database, lake, clock, batch)
+        else:
+            await asyncio.sleep(0.1)
+    return None
+
+
+def _lost(clock: Clock) -> Any:
+    """Every tenant's batches that nobody loads any more: the one read here that is not within a tenant."""
+    return select(BatchRow).where(_BATCHES.status == "LOADING", _BATCHES.lease_until < clock())
+
+
+async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: dict[str, Any]) -> bool:
+    change = within(update(BatchRow), BatchRow, tenant)
+    settled = change.where(_BATCHES.id == batch_id, _BATCHES.status == "LOADING").values(lease_until=None, **values)
+    return (await session.execute(settled.returning(_BATCHES.id))).first() is not None
