@@ -215,8 +215,8 @@ async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: Batch
     folder = lake.tenant(tenant)
     landed = await asyncio.to_thread(give_up_batch, folder, dataset.id, shape_of(dataset), batch.id)
     if landed is None:
-        await fail(database, tenant, batch.id, "the process that loaded it died or was frozen: send the file again")
         await asyncio.to_thread(clear_unfinished, folder, dataset.id)
+        await fail(database, tenant, batch.id, "the process that loaded it died or was frozen: send the file again")
     else:
         await land(database, lake, clock, tenant, dataset, batch, landed)
     log.info("batch %s was left unfinished and is %s now", batch.id, "ACTIVE" if landed else "FAILED")
