@@ -59,11 +59,7 @@ class Services:
             versions=timedelta(hours=self.settings.keep_versions_hours),
             previews=timedelta(days=self.settings.keep_previews_days),
         )
-<<<<<<< HEAD
-        return Maintenance(self.database, self.lake, self.clock, keep)
-=======
-        return House(self.database, self.lake, self.clock, keep, self.settings.batch_lease.total_seconds() / 2)
->>>>>>> fffa009 (ingest: fence the commit of a batch and stop its work on request)
+        return Maintenance(self.database, self.lake, self.clock, keep, self.settings.batch_lease.total_seconds() / 2)
 
     def lane(self) -> StreamingLane:
         return StreamingLane(

@@ -106,13 +106,8 @@ async def test_processes_with_a_worker_look_after_lost_batches(
     clock.advance(timedelta(seconds=61))
     stop = asyncio.Event()
     keep = Keep(timedelta(days=1), timedelta(days=1), timedelta(days=1))
-<<<<<<< HEAD
     keeping = asyncio.create_task(Maintenance(database, lake, clock, keep).keep(stop))
-    while (await batches(database))[1][0] == "LOADING":  # noqa: ASYNC110
-=======
-    keeping = asyncio.create_task(House(database, lake, clock, keep).keep(stop))
     while (await states(database))[1][0] == "LOADING":  # noqa: ASYNC110
->>>>>>> fffa009 (ingest: fence the commit of a batch and stop its work on request)
         await asyncio.sleep(0.01)
     stop.set()
     await keeping

@@ -288,7 +288,7 @@ class DatasetMutations:
                     raw,
                     input.file,
                     cast(FileFormat, input.format.value),
-                    uploads.UploadOptions(given(input.idempotency_key), info.context.stopping, parts.batch_lease),
+                    uploads.UploadOptions(given(input.idempotency_key), info.context.stopping, services.batch_lease),
                 )
             except NoGoodRows as refusal:
                 rejected.extend(refusal.rejected)
