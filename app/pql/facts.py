@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from app.pql.core import BINDERS, Node, walk
-from app.pql.schema import EVENTS
+from app.pql.schema import EVENTS, MEMBERSHIP
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +56,26 @@ def streaming_eligibility(condition: Node) -> StreamingEligibility:
             reasons[_NOT_RECENT] = None
         elif node.op in _OVER_MANY and any(_is_filtered_events(operand) for operand in node.operands):
             reasons[_ALL_EVENTS] = None
-    if any(map(_is_events, nodes)) and any(node.op == "in_segment" for node in nodes):
+    if any(map(_is_events, nodes)) and any(map(_is_of_segments, nodes)):
         reasons[_SEGMENTS_AND_EVENTS] = None
     return StreamingEligibility(not reasons, tuple(reasons))
 
 
 _NOT_RECENT = "it looks at events older than 24 hours: add `timestamp occurs <= 24 hours before now`"
 _ALL_EVENTS = "it counts or combines several events, and only single ones or a sequence in time can be streamed"
-_SEGMENTS_AND_EVENTS = "it combines inSegment with events: put one of them into a definition of its own"
+_SEGMENTS_AND_EVENTS = (
+    "it combines inSegment or segmentMembership with events: put one of them into a definition of its own"
+)
 _OVER_MANY = BINDERS - {"exists", "filter", "chain"} | {"count"}
 _DAYS = {"millisecond": 1 / 86_400_000, "second": 1 / 86_400, "minute": 1 / 1_440, "hour": 1 / 24, "day": 1.0}
 
 
 def _is_events(node: Node) -> bool:
     return node.op == "field" and node.payload == (EVENTS,) and node.operands[0].op == "element"
+
+
+def _is_of_segments(node: Node) -> bool:
+    return node.op == "in_segment" or (node.op == "field" and node.payload == (MEMBERSHIP,))
 
 
 def _is_filtered_events(node: Node) -> bool:

@@ -64,6 +64,21 @@ Type = Scalar | ArrayType | MapType | ObjectType
 IDENTITY_MAP = MapType(ArrayType(ObjectType({"id": Scalar.STRING, "primary": Scalar.BOOLEAN})))
 SEGMENT_MEMBERSHIP = MapType(MapType(ObjectType({"status": Scalar.STRING, "lastQualificationTime": Scalar.TIMESTAMP})))
 EVENTS = "xEvent"
+MEMBERSHIP = "segmentMembership"
+COMPUTED = "AEPSegments"
+"""The namespace of audiences that are computed here."""
+COMPUTED_ALIAS = "ups"
+
+Segment = tuple[str, str]
+"""A segment by its namespace and its id there."""
+
+
+def namespace_of(name: str) -> str:
+    """
+    >>> namespace_of("ups"), namespace_of("AAMSegments")
+    ('AEPSegments', 'AAMSegments')
+    """
+    return COMPUTED if name == COMPUTED_ALIAS else name
 
 
 def profile_schema(profile: ObjectType, event: ObjectType) -> ObjectType:
@@ -71,7 +86,7 @@ def profile_schema(profile: ObjectType, event: ObjectType) -> ObjectType:
     return ObjectType(
         {
             "identityMap": IDENTITY_MAP,
-            "segmentMembership": SEGMENT_MEMBERSHIP,
+            MEMBERSHIP: SEGMENT_MEMBERSHIP,
             **profile.fields,
             EVENTS: ArrayType(event),
         }

@@ -135,6 +135,7 @@ def compare(folder: Path, profiles: int, events: int, threads: int) -> None:
         now=NOW,
         stored=lambda definition, bucket: None,
         previous=lambda bucket: {},
+        standing=lambda bucket: {},
         versions=dict.fromkeys(conditions, 1),
         finished=add,
         cancelled=lambda: False,

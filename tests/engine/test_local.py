@@ -60,6 +60,7 @@ def evaluated(
         now=NOW,
         stored=stored,
         previous=previous,
+        standing=lambda bucket: {},
         versions=dict.fromkeys(definitions, 1),
         finished=finished or results.append,
         cancelled=cancelled,

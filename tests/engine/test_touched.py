@@ -78,6 +78,7 @@ def evaluated(
         now=now,
         stored=lambda segment, bucket: before.get(bucket, {}).get(segment),
         previous=lambda bucket: before.get(bucket, {}),
+        standing=lambda bucket: {},
         versions=dict.fromkeys(planned.conditions, 1),
         finished=done.append,
         cancelled=lambda: False,

@@ -11,7 +11,7 @@ SCHEMA = profile_schema(
 )
 OLD = "it looks at events older than 24 hours: add `timestamp occurs <= 24 hours before now`"
 MANY = "it counts or combines several events, and only single ones or a sequence in time can be streamed"
-BOTH = "it combines inSegment with events: put one of them into a definition of its own"
+BOTH = "it combines inSegment or segmentMembership with events: put one of them into a definition of its own"
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,11 @@ BOTH = "it combines inSegment with events: put one of them into a definition of 
         ("xEvent[timestamp occurs <= 24 hours before now].count() > 3", (MANY,)),
         ("xEvent.sum(total) > 3", (OLD, MANY)),
         ("xEvent.count() > 3", (OLD,)),
+        ('segmentMembership.get("ups").get("a").status = "exited" and country = "US"', ()),
+        (
+            'segmentMembership.get("ups").get("a").status = "exited" and xEvent[timestamp occurs <= 1 hour before now]',
+            (BOTH,),
+        ),
         ('inSegment("a") and xEvent[timestamp occurs <= 1 hour before now]', (BOTH,)),
     ],
 )

@@ -21,6 +21,7 @@ from pyroaring import BitMap
 
 from app.engine.ingest.batch import INGESTED, TIMESTAMP
 from app.engine.members.membership import Membership
+from app.engine.members.membership_map import NO_TIME, Standings, nested
 from app.engine.people.merged_view import ORDINAL, PROFILE
 from app.engine.people.snapshot import Snapshot
 from app.engine.store.arrow_types import arrow_type
@@ -34,7 +35,6 @@ _OURS = frozenset(name.lower() for name in (BATCH, PROFILE_ID, IDENTITIES, MEMBE
 _STATUSES = ("REALIZED", "EXISTING", "EXITED")
 _ROWS, _PARTS = 1 << 14, 1 << 20
 """A row group holds at most so many people, and so many memberships and events unless one person has more."""
-_NO_TIME = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +286,7 @@ class _Rows:
         people = self.export.qualified(audience, memberships) & BitMap(self.bucket.ordinals)
         ordinals = _array(people)
         statuses = np.full(len(ordinals), _STATUSES.index("EXISTING"), np.int8)
-        times = np.full(len(ordinals), _NO_TIME)
+        times = np.full(len(ordinals), NO_TIME)
         if (membership := memberships.get(audience.id)) is not None and len(ordinals):
             for status, those in (("REALIZED", membership.entered), ("EXITED", membership.exited)):
                 statuses[np.searchsorted(ordinals, _array(those & people))] = _STATUSES.index(status)
@@ -347,11 +347,10 @@ class _Rows:
             owners.append(np.searchsorted(people, part.rows[mine]))
             statuses.append(part.statuses[mine])
             times.append(part.times[mine])
-        return _nested(
-            len(people),
-            [(one.namespace, one.audience_id) for _, one in parts],
-            *(np.concatenate([*some, np.empty(0, np.int64)]) for some in (places, owners, statuses, times)),
-        )
+        entries = (places, owners, statuses, times)
+        where, who, codes, since = (np.concatenate([*some, np.empty(0, np.int64)]).astype(np.int64) for some in entries)
+        names = [(one.namespace, one.audience_id) for _, one in parts]
+        return nested(len(people), Standings(names, who, where, pa.array(_STATUSES).take(pa.array(codes)), since))
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,37 +372,6 @@ def _slices(people: NDArray[np.int64], weight: NDArray[np.int64]) -> Iterator[ND
         end = min(end, start + _ROWS)
         yield people[start:end]
         start = end
-
-
-def _nested(
-    count: int,
-    names: Sequence[tuple[str, str]],
-    places: NDArray[np.int64],
-    owners: NDArray[np.int64],
-    statuses: NDArray[np.int64],
-    times: NDArray[np.int64],
-) -> pa.Array:
-    """Maps of maps out of entries: each of an owner and the place of an audience in `names`, which are sorted."""
-    type_ = arrow_type(SEGMENT_MEMBERSHIP)
-    order = np.lexsort((places, owners))
-    places, owners, statuses, times = (some[order].astype(np.int64) for some in (places, owners, statuses, times))
-    namespaces, groups = np.unique([namespace for namespace, _ in names] or [""], return_inverse=True)
-    group = groups[places] if len(places) else places
-    begins = np.insert((np.diff(owners) != 0) | (np.diff(group) != 0), 0, True) if len(owners) else np.zeros(0, bool)
-    starts = np.flatnonzero(begins)
-    values = pa.StructArray.from_arrays(
-        [
-            pa.array(_STATUSES).take(pa.array(statuses)),
-            pa.array(times, pa.int64(), mask=times == _NO_TIME).cast(pa.timestamp("us", tz="UTC")),
-        ],
-        fields=list(type_.item_type.item_type),
-    )
-    audiences = pa.array([audience for _, audience in names], pa.string()).take(pa.array(places))
-    inner_offsets = pa.array(np.append(starts, len(owners)).astype(np.int32))
-    inner = pa.MapArray.from_arrays(inner_offsets, audiences, values, type=type_.item_type)
-    outer = np.concatenate([[0], np.cumsum(np.bincount(owners[starts], minlength=count))])
-    keys = pa.array(namespaces.tolist(), pa.string()).take(pa.array(group[starts]))
-    return pa.MapArray.from_arrays(pa.array(outer, pa.int32()), keys, inner, type=type_)
 
 
 def _cast(column: Any, field: pa.Field, count: int) -> Any:

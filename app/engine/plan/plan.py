@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from app.engine.plan.projection import needs_of
+from app.engine.plan.projection import needs_of, segments_of
 from app.engine.plan.rules import Rewriter
 from app.engine.store.bucket import Needs
 from app.pql.core import Node, walk
+from app.pql.schema import MEMBERSHIP, Segment
 
 _NO_VALUES: Mapping[str, Node] = MappingProxyType({})
 
@@ -16,8 +17,8 @@ class Plan:
     """`definitions` are ids with conditions, `values` are ids with expressions of any type, evaluated after them.
 
     `needs` is what has to be read, `references` the segments outside the plan whose stored membership is asked for,
-    `order` the ids in the order of evaluation, `users` how many nodes use a node, and `last_users` the nodes that no
-    later definition uses.
+    `segments` those whose entries in `segmentMembership` are read (None: of any), `order` the ids in the order of
+    evaluation, `users` how many nodes use a node, and `last_users` the nodes that no later definition uses.
 
     Raises `ValueError` when definitions refer to one another in a circle.
     """
@@ -34,6 +35,7 @@ class Plan:
         self.order: tuple[str, ...] = _ordered({id: referred[id] for id in self.conditions})
         self.references: frozenset[str] = frozenset().union(*referred.values()) - self.conditions.keys()
         self.needs: Needs = needs_of(roots.values())
+        self.segments: frozenset[Segment] | None = segments_of(node for of in nodes.values() for node in of)
         self.users: Counter[Node] = Counter(roots.values())
         last: dict[Node, str] = {}
         for id in (*self.order, *self.values):
@@ -44,6 +46,11 @@ class Plan:
         self.last_users: dict[str, frozenset[Node]] = {
             id: frozenset(node for node in nodes[id] if last[node] == id) for id in roots
         }
+
+    @property
+    def needs_memberships(self) -> bool:
+        """Whether `segmentMembership` is read."""
+        return any(path[0] == MEMBERSHIP for path in self.needs.profile)
 
 
 def _references(nodes: Iterable[Node]) -> frozenset[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from app.engine.store.bucket import Needs, Path
 from app.pql.core import BINDERS, Node
-from app.pql.schema import EVENTS, ArrayType, MapType, ObjectType
+from app.pql.schema import EVENTS, MEMBERSHIP, ArrayType, MapType, ObjectType, Segment
 
 View = tuple[str, Path] | tuple[str, "Views"]
 """("profile" or "event", path), or ("group", views of what was grouped)."""
@@ -29,6 +29,32 @@ def needs_of(roots: Iterable[Node]) -> Needs:
     for root in roots:
         reading.follow(root)
     return reading.needs()
+
+
+def segments_of(nodes: Iterable[Node]) -> frozenset[Segment] | None:
+    """The segments whose entries in `segmentMembership` the nodes of graphs read, by namespace and id; None for any
+    segment (the map's keys, or a key that is computed)."""
+    segments: set[Segment] = set()
+    for node in nodes:
+        for operand in node.operands:
+            namespace = _key(operand) if operand.op == "get" and _is_membership(operand.operands[0]) else None
+            if _is_membership(operand) and (node.op != "get" or _key(node) is None):
+                return None
+            if namespace is not None:
+                id = _key(node) if node.op == "get" else None
+                if id is None:
+                    return None
+                segments.add((namespace, id))
+    return frozenset(segments)
+
+
+def _is_membership(node: Node) -> bool:
+    return node.op == "field" and node.payload == (MEMBERSHIP,) and node.operands[0].op == "element"
+
+
+def _key(get: Node) -> str | None:
+    key = get.operands[1]
+    return str(key.payload[0]) if key.op == "const" and key.payload[0] is not None else None
 
 
 class _Reading:

@@ -7,7 +7,7 @@ key that is missing is null.
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,18 +21,22 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from app.engine.evaluate import EvaluationError, evaluate
+from app.engine.evaluate.calendars import Instant
+from app.engine.members.membership_map import NO_TIME, Standings, with_standings
 from app.engine.plan.plan import Plan
 from app.engine.store.arrow_types import arrow_type, object_type
 from app.engine.store.bucket import Bucket
 from app.errors import ErrorCode, ExpressionRefused, Refusal
 from app.pql.check.checker import check
 from app.pql.schema import (
+    COMPUTED,
     IDENTITY_MAP,
     SEGMENT_MEMBERSHIP,
     ArrayType,
     MapType,
     ObjectType,
     Scalar,
+    Segment,
     Type,
     profile_schema,
 )
@@ -48,6 +52,7 @@ _MAPS: dict[str, Type] = {
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?")
 _TIME = "timestamp"
+_MEMBERSHIP_COLUMNS = ("profileId", "segmentId", "status")
 _MEMBER_STATUSES = ("realized", "existing")
 
 
@@ -101,9 +106,11 @@ def load_trial(
     if missing:
         padding = pa.table({name: pa.nulls(missing, people.schema.field(name).type) for name in people.column_names})
         people = pa.concat_tables([people, padding])
-    bucket = Bucket(0, np.arange(len(ids), dtype=np.uint32), people, happened, rows)
+    members, standings = _members(membership, ids)
     schema = profile_schema(object_type(people.schema), object_type(happened.schema))
-    return Trial(schema, bucket, ids, _members(membership))
+    people = with_standings(people, len(ids), standings)
+    bucket = Bucket(0, np.arange(len(ids), dtype=np.uint32), people, happened, rows)
+    return Trial(schema, bucket, ids, members)
 
 
 def evaluate_trial(trial: Trial, expression: str, now: datetime) -> list[str]:
@@ -240,19 +247,46 @@ def _events_by_row(
     return events.take(order), rows.take(order).to_numpy(), list(row_of)
 
 
-def _members(path: Path | None) -> dict[str, set[str]]:
-    """Who is in which segment, from rows of (profileId, segmentId, status); one that all have left is known too."""
-    found: dict[str, set[str]] = {}
+def _members(path: Path | None, ids: Sequence[str]) -> tuple[dict[str, set[str]], Standings]:
+    """Who is in which segment, from rows of (profileId, segmentId, status) and, if there, namespace and
+    lastQualificationTime; one that all have left is known too. The same as entries of `segmentMembership`."""
+    members: dict[str, set[str]] = {}
+    row_of = {id: row for row, id in enumerate(ids)}
+    segments: dict[Segment, int] = {}
+    entries: list[tuple[int, int, str, int]] = []
+    for row in _membership_rows(path):
+        profile, segment, status = (str(row[name]) for name in _MEMBERSHIP_COLUMNS)
+        inside = members.setdefault(segment, set())
+        if status in _MEMBER_STATUSES:
+            inside.add(profile)
+        if profile in row_of:
+            place = segments.setdefault((str(row["namespace"] or COMPUTED), segment), len(segments))
+            at = row["lastQualificationTime"]
+            entries.append((row_of[profile], place, status, NO_TIME if at is None else Instant.of(at).micros))
+    owners, places, statuses, times = zip(*entries, strict=True) if entries else ((), (), (), ())
+    standings = Standings(
+        list(segments),
+        np.array(owners, np.int64),
+        np.array(places, np.int64),
+        pa.array(statuses, pa.string()),
+        np.array(times, np.int64),
+    )
+    return members, standings
+
+
+def _membership_rows(path: Path | None) -> Iterator[dict[str, Any]]:
     if path is None:
-        return found
+        return
     table = _read(path, {"profileId": Scalar.STRING, "segmentId": Scalar.STRING})
-    for name in ("profileId", "segmentId", "status"):
+    for name in _MEMBERSHIP_COLUMNS:
         _require(table, name, path)
-    for row in table.select(["profileId", "segmentId", "status"]).to_pylist():
-        inside = found.setdefault(str(row["segmentId"]), set())
-        if row["status"] in _MEMBER_STATUSES:
-            inside.add(str(row["profileId"]))
-    return found
+    if "namespace" not in table.column_names:
+        table = table.append_column("namespace", pa.nulls(table.num_rows, pa.string()))
+    times = pa.nulls(table.num_rows, arrow_type(Scalar.TIMESTAMP))
+    if "lastQualificationTime" in table.column_names:
+        times = table["lastQualificationTime"].cast(times.type)
+        table = table.drop_columns(["lastQualificationTime"])
+    yield from table.append_column("lastQualificationTime", times).to_pylist()
 
 
 def _require(table: pa.Table, name: str, path: Path) -> None:

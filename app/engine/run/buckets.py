@@ -1,7 +1,7 @@
 """Runs a plan over buckets in a few threads of this process; knows neither jobs nor databases."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -10,11 +10,17 @@ from pyroaring import BitMap
 
 from app.engine.evaluate import Cancelled, EvaluationError, dependency_failed, evaluate
 from app.engine.members.membership import BucketCounts, Membership, counts, next_membership
+from app.engine.members.membership_map import with_memberships
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped, in_threads
+from app.pql.schema import Segment
 
 __all__ = ["BucketResult", "Cancelled", "Step", "evaluated_now", "rows_of", "run", "run_steps"]
+
+
+Standing = Callable[[int], Mapping[Segment, Membership]]
+"""The memberships of a bucket as they were stored when the run began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +39,14 @@ class Step:
     """Definitions of one merge policy, evaluated together.
 
     `stored` gives the membership in a bucket of a segment that no step of the run evaluates, `previous` those of the
-    run before by definition.
+    run before by definition, and `standing` what `segmentMembership` holds of the segments that the plan names.
     """
 
     plan: Plan
     snapshot: Snapshot
     stored: Callable[[str, int], Membership | None]
     previous: Callable[[int], Mapping[str, Membership]]
+    standing: Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,9 @@ class _Work:
         """Adds to memberships and errors; returns how many people were read, and who has which namespace."""
         only = self.only(number) if self.only is not None else None
         bucket = step.snapshot.read(number, step.plan.needs, only)
+        if step.plan.needs_memberships:
+            profiles = with_memberships(bucket.profiles, bucket.ordinals, step.standing(number))
+            bucket = replace(bucket, profiles=profiles)
 
         def member(id: str) -> NDArray[np.bool_]:
             if id in errors:
@@ -102,6 +112,7 @@ def run(
     now: datetime,
     stored: Callable[[str, int], Membership | None],
     previous: Callable[[int], Mapping[str, Membership]],
+    standing: Standing,
     versions: Mapping[str, int],
     finished: Callable[[BucketResult], None],
     cancelled: Callable[[], bool],
@@ -114,7 +125,7 @@ def run(
     `profiles` of the result counts the evaluated, its memberships and counts are those of the whole bucket.
     """
     run_steps(
-        [Step(plan, snapshot, stored, previous)],
+        [Step(plan, snapshot, stored, previous, standing)],
         buckets,
         now=now,
         versions=versions,
@@ -154,6 +165,7 @@ def evaluated_now(
     *,
     now: datetime,
     stored: Callable[[str], Membership | None],
+    standing: Standing,
     versions: Mapping[str, int],
 ) -> dict[str, Membership]:
     """The memberships of a bucket if some of its people (by ordinal) were evaluated now.
@@ -163,7 +175,7 @@ def evaluated_now(
     """
     only = BitMap(people)
     before = {id: membership for id in plan.conditions if (membership := stored(id)) is not None}
-    step = Step(plan, snapshot, lambda segment, _bucket: stored(segment), lambda _bucket: before)
+    step = Step(plan, snapshot, lambda segment, _bucket: stored(segment), lambda _bucket: before, standing)
     work = _Work([step], now, versions, lambda _bucket: only)
     found = {}
     for fresh in work.bucket(bucket, lambda: False).memberships:

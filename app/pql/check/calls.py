@@ -11,7 +11,17 @@ from app.pql.check.scopes import Scope
 from app.pql.check.state import Checking, Checks, did_you_mean, leaf, nearest, unified
 from app.pql.core import BINDERS, Node
 from app.pql.functions import FREE, METHODS, Function, Kind, Receiver, Result
-from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
+from app.pql.schema import (
+    COMPUTED,
+    COMPUTED_ALIAS,
+    MEMBERSHIP,
+    ArrayType,
+    MapType,
+    ObjectType,
+    Scalar,
+    Type,
+    namespace_of,
+)
 from app.pql.syntax.nodes import Call, Span
 
 SCALAR_RECEIVERS: Final = {
@@ -85,6 +95,8 @@ def _build(
         return reduced(checking, function.op, receiver, body, depth + 1, blame)
     if function.op == "map":
         return checking.fields.mapped(receiver, arguments[0], depth + 1)
+    if function.op == "get" and _is_membership(checking, receiver):
+        arguments[0] = _namespace(checking, arguments[0])
     if function.parameters and function.parameters[0].kind is Kind.ITEMS and arguments[0].type is not Scalar.NULL:
         receiver, arguments[0] = checking.alike(receiver, arguments[0])
 
@@ -99,6 +111,19 @@ def _build(
         lift = checking.any_of if function.result is Result.BOOLEAN else checking.each_of
         return lift(receiver, depth, made)
     return made(receiver)
+
+
+def _is_membership(checking: Checking, value: Node) -> bool:
+    return value.op == "field" and value.payload == (MEMBERSHIP,) and value.operands[0] is checking.profile
+
+
+def _namespace(checking: Checking, key: Node) -> Node:
+    """The key of `segmentMembership` under which a namespace stands."""
+    written = key.payload[0] if key.op == "const" else None
+    if isinstance(written, str):
+        return checking.constant(namespace_of(written))
+    is_alias = checking.builder.condition("eq", key, checking.constant(COMPUTED_ALIAS))
+    return checking.builder.node("if", Scalar.STRING, is_alias, checking.constant(COMPUTED), key)
 
 
 def _result(function: Function, receiver: Type, arguments: list[Node]) -> Type:

@@ -14,7 +14,7 @@ from app.engine.store.lake import Lake
 from app.errors import ExpressionRefused
 from app.pql.check.checker import Checked, check
 from app.pql.editor.completion import Completion, complete
-from app.pql.schema import ObjectType
+from app.pql.schema import ObjectType, Segment, namespace_of
 from app.pql.syntax.json_reader import from_json
 from app.pql.syntax.json_writer import to_json
 from app.pql.syntax.parser import parse
@@ -65,16 +65,18 @@ class Segments:
     """What `inSegment` may name: audiences, whose names these are by id.
 
     The `external` ones have whom was uploaded, so also nobody; `aliases` are their ids by what their makers know them
-    by. Of several with the same one in different namespaces, that is the one that was made first.
+    by. Of several with the same one in different namespaces, that is the one that was made first. `entries` are the
+    namespaces and ids under which they stand in `segmentMembership`, by id.
     """
 
     names: Mapping[str, str]
     external: frozenset[str]
     aliases: Mapping[str, str]
+    entries: Mapping[str, Segment]
 
 
 async def read_segments(session: AsyncSession, scope: Scope) -> Segments:
-    fields = (_AUDIENCES.id, _AUDIENCES.name, _AUDIENCES.audience_id, _AUDIENCES.type)
+    fields = (_AUDIENCES.id, _AUDIENCES.name, _AUDIENCES.audience_id, _AUDIENCES.namespace, _AUDIENCES.type)
     statement = within(select(*fields), AudienceRow, scope.tenant)
     rows = list(await session.execute(statement.order_by(_AUDIENCES.created_at.desc(), _AUDIENCES.id.desc())))
     external = [row for row in rows if row.type == "EXTERNAL_SEGMENT"]
@@ -82,6 +84,7 @@ async def read_segments(session: AsyncSession, scope: Scope) -> Segments:
         {row.id: row.name for row in rows},
         frozenset(row.id for row in external),
         {row.audience_id: row.id for row in external},
+        {row.id: (namespace_of(row.namespace), row.audience_id) for row in rows},
     )
 
 

@@ -6,7 +6,7 @@ made on. A new head replaces the patches on the old one by being another.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.members.membership import Membership, MembershipFiles
 from app.engine.members.regraph import MembershipSource, followed, together
+from app.engine.plan.plan import Plan
+from app.pql.schema import Segment
 from app.scope import Scope
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
@@ -81,6 +83,17 @@ class Heads:
         return together(
             [followed(files.lake, self._found(files, these), old, graph) for old, these in by_graph.items()]
         )
+
+    def standing(
+        self, files: MembershipFiles, plan: Plan, entries: Mapping[str, Segment], graph: int | None
+    ) -> Callable[[int], dict[Segment, Membership]]:
+        """By bucket what `segmentMembership` holds of the people of a version of the identity graph, for the segments
+        that the plan names. `entries` are their names there."""
+        if not plan.needs_memberships:
+            return lambda bucket: {}
+        named = [id_ for id_, entry in entries.items() if plan.segments is None or entry in plan.segments]
+        known = self.people(files, self.audiences.intersection(named), graph)
+        return lambda bucket: {entries[id_]: one for id_, one in known.read(bucket).items()}
 
     def _found(self, files: MembershipFiles, audiences: Sequence[str]) -> MembershipSource:
         """As they were written."""

@@ -6,8 +6,11 @@ from datetime import datetime
 
 from app.engine.members.membership import Membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
-from app.engine.run.buckets import evaluated_now
+from app.engine.plan.plan import Plan
+from app.engine.run.buckets import Standing, evaluated_now
 from app.engine.store.lake import TenantLake
+from app.pql.schema import Segment
+from app.services.evaluation.expressions import Segments
 from app.services.streaming.definitions import LiveDefinition, Wave, waves
 
 
@@ -18,13 +21,19 @@ class Edge:
     waves: Sequence[Wave]
     snapshots: Mapping[str, Snapshot]
     evaluated_at: datetime
+    entries: Mapping[str, Segment]
 
     def memberships(
-        self, bucket: int, ordinals: Collection[int], stored: Callable[[str], Membership | None]
+        self,
+        bucket: int,
+        ordinals: Collection[int],
+        stored: Callable[[str], Membership | None],
+        standing: Callable[[Plan], Standing],
     ) -> dict[str, Membership]:
         """The memberships of these people of a bucket, changed for those only who are in or out by now and were not.
 
-        `stored` is an audience's stored membership there. A definition that cannot be evaluated is left as it is.
+        `stored` is an audience's stored membership there, `standing` the memberships that a plan reads in
+        `segmentMembership`. A definition that cannot be evaluated is left as it is.
         """
         found: dict[str, Membership] = {}
 
@@ -39,6 +48,7 @@ class Edge:
                 ordinals,
                 now=self.evaluated_at,
                 stored=known,
+                standing=standing(wave.plan),
                 versions=wave.versions,
             )
         return found
@@ -51,15 +61,15 @@ def open_edge(
     datasets: Sequence[Dataset],
     shown: Snapshot,
     evaluated: Collection[str],
-    aliases: Mapping[str, str],
+    segments: Segments,
     now: datetime,
 ) -> Edge:
     """`shown` is the snapshot that people are read from: definitions over people of another identity graph are left to
-    their stored memberships. `evaluated` are audiences with known memberships, `aliases` other names of theirs.
+    their stored memberships. `evaluated` are audiences with known memberships, `segments` all that have names.
     """
     snapshots = {
         id_: shown if rule == shown.sources.rule else open_snapshot(lake, rule, datasets)
         for id_, rule in rules.items()
         if rule.identity_graph == shown.sources.rule.identity_graph
     }
-    return Edge(waves(definitions, snapshots, evaluated, aliases), snapshots, now)
+    return Edge(waves(definitions, snapshots, evaluated, segments.aliases), snapshots, now, segments.entries)

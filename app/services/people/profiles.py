@@ -22,6 +22,8 @@ from app.engine.people.profiles import (
     open_snapshot,
     people_graph,
 )
+from app.engine.plan.plan import Plan
+from app.engine.run.buckets import Standing
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
@@ -333,7 +335,7 @@ class ProfileReader:
             rules = {id_: data.rules[id_] for id_ in sorted({one.merge_policy_id for one in definitions})}
             known, now = heads.audiences | segments.external, self._clock()
             return await asyncio.to_thread(
-                open_edge, self._lake, definitions, rules, data.datasets, shown, known, segments.aliases, now
+                open_edge, self._lake, definitions, rules, data.datasets, shown, known, segments, now
             )
 
         return await self._only_once(f"edge {policy}", read)
@@ -427,11 +429,16 @@ class ProfileReader:
         asked = {id_ for wave in edge.waves for id_ in (*wave.plan.conditions, *wave.plan.references)}
         stored = heads.people(self._files, asked, None)
         by_bucket: dict[int, list[Who]] = defaultdict(list)
+
+        def standing(plan: Plan) -> Standing:
+            return heads.standing(self._files, plan, edge.entries, None)
+
         for who in found:
             by_bucket[who.bucket].append(who)
         for bucket, these in by_bucket.items():
             before = stored.read(bucket)
-            for id_, membership in edge.memberships(bucket, [who.ordinal for who in these], before.get).items():
+            people = [who.ordinal for who in these]
+            for id_, membership in edge.memberships(bucket, people, before.get, standing).items():
                 for who in these:
                     found[who].pop(id_, None)
                     if _concerns(membership, who.ordinal):

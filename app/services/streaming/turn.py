@@ -18,6 +18,7 @@ from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
 from app.engine.run.buckets import BucketResult, Cancelled, run
 from app.engine.store.lake import Lake
+from app.pql.schema import Segment
 from app.scope import Scope
 from app.services.audiences.reads import publish_change
 from app.services.evaluation.expressions import data_sources, read_segments
@@ -84,12 +85,14 @@ async def heads_change(session: AsyncSession, scope: Scope, pins: Sequence[Mappi
 
 @dataclass(slots=True)
 class _Work:
-    """A turn as far as it got; the changes are made on `heads`, which may be others by the time it ends."""
+    """A turn as far as it got; the changes are made on `heads`, which may be others by the time it ends. `entries` are
+    the names of audiences in `segmentMembership`."""
 
     scope: Scope
     batches: list[WaitingBatch]
     evaluated_at: datetime
     heads: Heads
+    entries: Mapping[str, Segment]
     waves: list[Wave] = field(default_factory=list)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     people: Touched = field(default_factory=lambda: Touched({}))
@@ -149,7 +152,7 @@ async def _prepare(
     stored = heads.audiences | segments.external
     ordered = await asyncio.to_thread(waves, definitions, snapshots, stored, segments.aliases)
     people = await asyncio.to_thread(touched, tenant, [(batch.dataset_id, batch.batch_id) for batch in batches])
-    return _Work(scope, batches, clock(), heads, ordered, snapshots, people)
+    return _Work(scope, batches, clock(), heads, segments.entries, ordered, snapshots, people)
 
 
 async def _evaluate(
@@ -211,6 +214,7 @@ def _evaluated(
             now=work.evaluated_at,
             stored=stored,
             previous=before.__getitem__,
+            standing=work.heads.standing(files, wave.plan, work.entries, None),
             versions=wave.versions,
             finished=finished,
             cancelled=stopping,

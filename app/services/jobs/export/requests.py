@@ -13,6 +13,7 @@ from app.clock import Clock
 from app.engine.people.profiles import schema_of
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals
+from app.pql.schema import namespace_of
 from app.scope import Scope, Tenant
 from app.services import merge_policies
 from app.services.evaluation.expressions import data_sources
@@ -350,8 +351,10 @@ async def _find_audiences(
     found: list[AudienceRow | None] = []
     for at, one in enumerate(segments):
         mine = [row for row in rows if one.segment_id in (row.id, row.audience_id)]
-        refusal = _choice_refusal(one, [row for row in mine if one.namespace in (None, row.namespace)])
-        row = next((row for row in mine if one.namespace in (None, row.namespace)), None)
+        namespace = None if one.namespace is None else namespace_of(one.namespace)
+        mine = [row for row in mine if namespace in (None, namespace_of(row.namespace))]
+        refusal = _choice_refusal(one, mine)
+        row = next(iter(mine), None)
         if refusal is None and row is not None and row in found:
             refusal = Refusal(ErrorCode.INVALID_INPUT, f"{row.name!r} is named twice: keep its first place")
         if refusal is not None:

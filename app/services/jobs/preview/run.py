@@ -211,6 +211,7 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
         now=state.evaluated_at,
         stored=lambda audience, bucket: segments.read(bucket).get(audience),
         previous=lambda bucket: {},
+        standing=await asyncio.to_thread(state.heads.standing, files, plan, state.segments.entries, graph),
         versions={id: 1},
         finished=finished,
         cancelled=attempt.interrupted,

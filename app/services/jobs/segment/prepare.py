@@ -16,6 +16,7 @@ from app.engine.store.lake import Lake
 from app.pql.check.checker import check
 from app.pql.consent import with_consent
 from app.pql.core import Builder, Node
+from app.pql.schema import Segment
 from app.scope import Scope
 from app.services.evaluation.expressions import data_sources, read_segments
 from app.services.evaluation.heads import Heads, read_heads
@@ -41,12 +42,14 @@ Pass = Sequence[tuple[str, Sequence[str]]]
 
 @dataclass(slots=True)
 class SegmentRun:
-    """A job as one attempt sees it. The changes are counted against `heads`; `snapshots` are by merge policy."""
+    """A job as one attempt sees it. The changes are counted against `heads`; `snapshots` are by merge policy, and
+    `entries` the names of audiences in `segmentMembership`."""
 
     scope: Scope
     evaluated_at: datetime
     definitions: dict[str, SegmentJobDefinitionRow]
     heads: Heads
+    entries: Mapping[str, Segment]
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     conditions: dict[str, Node] = field(default_factory=dict)
     references: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -117,7 +120,7 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
         }
         heads = await read_heads(session, scope, pinned.get("heads"), pinned.get("turn", 0), pinned.get("graphs"))
         audiences = {row.id: row for row in await _audiences(session, scope)}
-        aliases = (await read_segments(session, scope)).aliases
+        segments = await read_segments(session, scope)
     rules = [rule_of(policies[id_]) for id_ in sorted(policies)]
     tenant = lake.tenant(attempt.tenant)
     if job.snapshot is None:
@@ -131,8 +134,9 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
             rule.id: await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"][rule.id]) for rule in rules
         }
     heads = replace(heads, runs={id_: heads.runs[id_] for id_ in pinned["heads"]})
-    run = SegmentRun(scope, datetime.fromisoformat(pinned["evaluated_at"]), definitions, heads, snapshots)
-    _check(run, pinned, audiences, aliases)
+    evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
+    run = SegmentRun(scope, evaluated_at, definitions, heads, segments.entries, snapshots)
+    _check(run, pinned, audiences, segments.aliases)
     return run
 
 

@@ -136,7 +136,8 @@ class _Evaluation:
             before = self._run.heads.people(replace(self._files, mending=True), here, snapshot.graph_version)
             stored = self._stored(plan.references, number, snapshot.graph_version)
             read = lru_cache(self._progress.threads)(stored.read)
-            found.append((Step(plan, snapshot, _by_bucket(read), before.read), before.buckets))
+            standing = self._run.heads.standing(self._files, plan, self._run.entries, snapshot.graph_version)
+            found.append((Step(plan, snapshot, _by_bucket(read), before.read, standing), before.buckets))
         return found
 
     def _stored(self, references: Iterable[str], number: int, graph: int | None) -> MembershipSource:
