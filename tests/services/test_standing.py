@@ -12,7 +12,6 @@ from app.services.jobs.preview.run import run_preview
 from app.services.streaming.turn import run_turn
 from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.job_runs import JobRun
 from app.storage.streaming import claim_turn
 from tests.services.conftest import SCOPE
 from tests.services.test_people import World
@@ -96,7 +95,7 @@ async def test_previews_and_streaming_see_it_too(world: World) -> None:
     )
     claim = await claim_next(world.database, world.clock, owner="test", lease=timedelta(minutes=5), kind="PREVIEW")
     assert claim is not None
-    await run_preview(JobRun(world.database, world.clock, claim), world.lake, 1)
+    await run_preview(Attempt(world.database, world.clock, claim), world.lake, 1)
     async with world.database.session() as session:
         (ended,) = (await previews.get_many(session, SCOPE, [preview.id])).values()
     assert (ended.status, ended.profiles_matched) == ("SUCCEEDED", 1)
