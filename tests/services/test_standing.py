@@ -10,6 +10,7 @@ from app.engine.store.lake import Lake
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.preview.run import run_preview
 from app.services.streaming.turn import run_turn
+from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.streaming import claim_turn
