@@ -1,74 +1,77 @@
 """What a checked expression becomes: small, typed, hash-consed nodes that the engine evaluates; knows no text.
 
-All names are resolved and all implicit steps are explicit here, so that an evaluator needs no rule of the language but
-the meaning of each operation below.
+All names are resolved and all implicit steps are explicit here, so that an evaluator needs no rule of the language
+but the meaning of each operation below. `outline` in `app/engine/plan` prints a graph of nodes in one line.
 
-**Levels.** Level 0 is the profile. Every operation that runs over the elements of an array *binds* a level, one more
-than
-the depth of the place where it was written; `element(level)` is its current element. `let` and variables do not exist
-any more: their
-uses are the same node. A node may therefore stand deeper than it was written, with levels between that it does not
-mention; it is to be evaluated once for each row of its deepest *free* level (`Node.free`), not where it stands.
+Levels
+    The profile is level 0. An operation that runs over the elements of an array *binds* a level, one more than the
+    depth of the place where it was written; `element(level)` is its current element. `let` and variables are gone:
+    their uses are the same node. So a node may stand deeper than it was written, with levels between that it does
+    not mention. Evaluate it once for each row of its deepest *free* level (`Node.free`), not where it stands.
 
-**Nulls.** Two-valued logic: operations marked `cond` give true or false, never null, and take only `cond` operands
-where a condition is asked for. All else may be null. Tests with a null operand are false.
+Nulls
+    Logic has two values. Operations that give a condition (below: cond) give true or false, never null, and take
+    only conditions where one is asked for. A comparison with a null operand is false. All else may be null.
 
-Operations (operands; payload) → type
-    const          (; value)           value is str, float, bool, datetime.date, datetime.datetime (UTC) or None
-    element        (; level)           the profile (level 0) or the current element of the binder of that level
-    field          (object; name)      a field of an object; null when the object is missing
-    now            ()                  TIMESTAMP, the instant of the job
-    day            (; offset)          DATE: today + offset days: yesterday -1, today 0, tomorrow 1
-    period         (; shift, unit)     INTERVAL: last -1, this 0, next 1; unit singular, e.g. "month"
-    in_segment     (; id)              cond, at level 0
-  conditions
-    truth          (boolean)           cond: a null boolean is false
-    and, or        (cond, …)           cond, n-ary, at least two operands;   not (cond)
-    eq ne lt le gt ge (a, b)           cond; scalars of one kind; DATE and TIMESTAMP mix (a date is its midnight)
-    is_null, is_not_null (x)           cond; any type; a missing array or object is null, an empty array is not
-    not_empty      (array)             cond
-    exists, forall (array, cond; level) cond; binds; a missing array is empty
-    in, not_in     (x, array)          cond; false when x is null or the array is missing; scalar x. Null elements
-    never match
-    intersects, subset_of, superset_of, set_eq, set_ne (a, b)   cond; as sets without nulls; false when either is
-    missing
-  text (all conds false on null)
-    like, not_like (text, pattern, case)    % and _;   case is a BOOLEAN operand, true = case-sensitive
-    starts_with, ends_with, contains, equals and not_starts_with, not_ends_with, not_contains, not_equals (text,
-    other, case)
-    matches        (text, regex)       found anywhere (RE2)
-    regex_group    (text, regex, n)    STRING; null without a match or with an invalid regex or n
-    compare        (text, array, case; test)   test is one of the eight names above: any element, all for a `not_`
-    one; nulls of
-                                       the array are skipped
-  numbers
-    add subtract multiply divide remainder (a, b), negate (a)     NUMBER; null on null, overflow, division by zero;
-                                       remainder has the sign of the dividend
-    if             (cond, a, b)        type of a and b
-    typed          (x)                 x with its literal nulls of the node's type; a DATE as a TIMESTAMP
-    month_of, year_of, day_of_month_of (t)   NUMBER from DATE or TIMESTAMP
-    date           (y, m, d)           DATE, null when invalid
-  time (pql.md, "Dates and times" and fine print 8-10); t and r are DATE or TIMESTAMP, r also INTERVAL or `label`
-    occurs         (t, n, r; op, unit, direction)   op is one of < <= > >= = !=; direction before, after, from; unit
-    singular
-    occurs_before, occurs_after, occurs_on (t, r);   occurs_between (t, a, b)       all cond
-    label          (; step)            TIMESTAMP: time of that earlier step; only inside a `when` of its chain
-  arrays
-    array          (item, …)           literal
-    map            (array, body; level)   binds; an array body is flattened; nulls are dropped
-    filter         (array, cond; level)   binds
-    top, bottom    (array, key, n; level)   binds in key only; null keys skipped; ties keep order
-    group_by       (array, key; level)    binds in key; ArrayType of ObjectType{key, values: array}; null keys are one
-    group
-    distinct       (array), intersection (a, b)
-    head           (array)             first element
-    count          (array)             NUMBER
-    sum, average, min, max (array, body; level)   binds; skip nulls; sum of nothing is 0, the others null;
-                                       min and max also of DATE, TIMESTAMP, STRING
+Each line below: operation (operands; payload) type: meaning. Level in a payload means that the operation binds it.
+
+Values
+    const (; value)                     a str, float, bool, date, datetime (UTC) or None
+    element (; level)                   the profile (level 0), or the current element of the binder of that level
+    field (object; name)                a field of an object; null when the object is missing
+    if (cond, a, b)                     a or b, of one type
+    array (item, …)                     a literal
+
+Numbers, all null on null
+    add subtract multiply divide remainder (a, b) number    null on overflow and on division by zero; a remainder has
+                                        the sign of the dividend
+    negate (a) number
+    month_of year_of day_of_month_of (t) number     of a date or timestamp
+
+Conditions
+    truth (boolean) cond                a null boolean is false
+    and or (cond, cond, …) cond;  not (cond) cond
+    eq ne lt le gt ge (a, b) cond       scalars of one kind; a date meets a timestamp as its midnight
+    is_null is_not_null (x) cond        of any type; a missing array or object is null, an empty array is not
+    in_segment (; id) cond              at level 0
+    in not_in (x, array) cond           of a scalar x; false when x is null or the array is missing; null elements
+                                        never match
+    not_empty (array) cond
+    exists forall (array, cond; level) cond         a missing array is empty
+    intersects subset_of superset_of set_eq set_ne (a, b) cond      as sets without nulls; false when one is missing
+
+Text, each a cond that is false on null unless another type is given
+    like not_like (text, pattern, case)             `%` and `_`; `case` is a boolean operand, true: case-sensitive
+    starts_with ends_with contains equals (text, other, case), and not_starts_with not_ends_with not_contains
+    not_equals
+    matches (text, regex)               anywhere in the text (RE2)
+    regex_group (text, regex, n) string             null without a match, or with an invalid regex or n
+    compare (text, array, case; test)   test is one of the eight names above: any element of the array, or all
+                                        elements for a `not_` test; nulls of the array are skipped
+
+Time (pql.md, "Dates and times", fine print 8 to 10); t is a date or timestamp, r also an interval or a `label`
+    now () timestamp                    the instant of the job
+    day (; offset) date                 today + offset days: yesterday -1, today 0, tomorrow 1
+    period (; shift, unit) interval     last -1, this 0, next 1; the unit is singular, such as "month"
+    date (y, m, d) date                 null when there is no such day
+    occurs (t, n, r; op, unit, direction) cond      op is < <= > >= = or !=; direction is before, after or from
+    occurs_before occurs_after occurs_on (t, r) cond;  occurs_between (t, a, b) cond
+    label (; step) timestamp            the time of that earlier step; only inside a `when` of its chain
+
+Arrays
+    filter (array, cond; level)         the elements for which it holds
+    map (array, body; level)            an array body is flattened; nulls are dropped
+    top bottom (array, key, n; level)   binds in the key only; null keys are skipped, ties keep their order
+    group_by (array, key; level)        objects {key, values: array}; binds in the key only; null keys are one group
+    distinct (array);  intersection (a, b);  head (array), the first element
+    count (array) number
+    sum average min max (array, body; level)        skip nulls; the sum of nothing is 0, the others are null; min and
+                                        max also take dates, timestamps and text
+    chain (array, time, what, …, when, …; level, steps) cond        `steps` conds over the element, then as many
+                                        over `element(level)` and `label`; a step without `when` has `const true`
+
+Maps
     get (map, key), keys (map), values (map)
-    chain          (array, time, what…, when…; level, steps)   cond; binds; `steps` whats (conds), then as many whens
-    (conds over
-                                       `element(level)` and `label`); a step without one has `const true`
 """
 
 from collections.abc import Iterator
@@ -82,40 +85,16 @@ BINDERS: Final = frozenset(
 """Operations whose payload starts with the level that they bind."""
 
 CONDITIONS: Final = frozenset(
-    {
-        "in_segment",
-        "truth",
-        "and",
-        "or",
-        "not",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "is_null",
-        "is_not_null",
-        "not_empty",
-    }
-    | {
-        "exists",
-        "forall",
-        "in",
-        "not_in",
-        "intersects",
-        "subset_of",
-        "superset_of",
-        "set_eq",
-        "set_ne",
-        "like",
-        "not_like",
-    }
-    | {"starts_with", "ends_with", "contains", "equals", "matches", "compare", "chain"}
-    | {"not_starts_with", "not_ends_with", "not_contains", "not_equals"}
-    | {"occurs", "occurs_before", "occurs_after", "occurs_on", "occurs_between"}
+    [
+        *("truth", "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "is_null", "is_not_null", "in_segment"),
+        *("in", "not_in", "not_empty", "exists", "forall", "chain"),
+        *("intersects", "subset_of", "superset_of", "set_eq", "set_ne"),
+        *("like", "not_like", "starts_with", "ends_with", "contains", "equals", "matches", "compare"),
+        *("not_starts_with", "not_ends_with", "not_contains", "not_equals"),
+        *("occurs", "occurs_before", "occurs_after", "occurs_on", "occurs_between"),
+    ]
 )
-"""Operations marked `cond`; a `const` of true or false is one too."""
+"""Operations that give a condition; a `const` of true or false is one too."""
 
 UNBOUND_OPERANDS: Final = {"top": (0, 2), "bottom": (0, 2)}
 """Operands that a binder evaluates outside of the level that it binds; for all other binders only the first (the
