@@ -80,7 +80,7 @@ class BatchRow(TenantRow, table=True):
     status: str
     row_count: int = Field(default=0, sa_type=BigInteger)
     rejected_rows: int = Field(default=0, sa_type=BigInteger)
-    duplicate_rows: int = Field(default=0, sa_type=BigInteger)
+    duplicate_rows: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
     bytes: int = Field(default=0, sa_type=BigInteger)
     error: str | None = None
     segment_ids: list[str] = json_column(default_factory=list)
