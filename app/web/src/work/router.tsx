@@ -14,6 +14,7 @@ import { AudienceFrame } from './audiences/Audience';
 import { AudienceMembers } from './audiences/Members';
 import { Audiences, type AudiencesSearch } from './audiences/Audiences';
 import { AudienceUse } from './audiences/Use';
+import { EditAudience, NewAudience } from './editor/EditorPage';
 import { ExportPage } from './jobs/Export';
 import { JobPage } from './jobs/Job';
 import { Exports, Jobs } from './jobs/Jobs';
@@ -53,6 +54,8 @@ const audiences = createRoute({
   }),
 });
 
+const newAudience = createRoute({ getParentRoute: () => root, path: '/audiences/new', component: NewAudience });
+const editAudience = createRoute({ getParentRoute: () => root, path: '/audiences/$id/edit', component: EditAudience });
 const audience = createRoute({ getParentRoute: () => root, path: '/audiences/$id', component: AudienceFrame });
 const audienceAbout = createRoute({ getParentRoute: () => audience, path: '/', component: AudienceAbout });
 const audienceMembers = createRoute({
@@ -94,6 +97,8 @@ export const router = createRouter({
   routeTree: root.addChildren([
     home,
     audiences,
+    newAudience,
+    editAudience,
     audience.addChildren([audienceAbout, audienceMembers, audienceUse]),
     jobs,
     job,

@@ -15,6 +15,7 @@ import {
 } from '../api/operations';
 import { ActionMenu, Button, Confirm, type Action } from '../ui/controls';
 import { count, Time } from '../ui/format';
+import { Icon } from '../ui/icons';
 import { Empty, Failure, Head, Skeleton, StateBadge } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
 
@@ -101,6 +102,7 @@ function AudienceHead({ audience }: { audience: AudienceData }) {
         </>
       }
     >
+      {audience.definition && <Link to="/audiences/$id/edit" params={{ id: audience.audienceId }} className="button"><Icon name="edit" /> Edit</Link>}
       {audience.definition && (
         <Button kind="primary" icon="job" onPress={run} isDisabled={audience.lifecycleState !== 'PUBLISHED'}>Run now</Button>
       )}

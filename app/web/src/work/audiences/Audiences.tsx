@@ -1,5 +1,5 @@
 // The table of audiences: search, filters, order, and what can be done with several at once.
-import { useNavigate, useSearch } from '@tanstack/react-router';
+import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 import { useDeferredValue, useEffect, useState } from 'react';
 import { Cell, Column, Row, Table, TableBody, TableHeader, type Key, type Selection } from 'react-aria-components';
 
@@ -108,6 +108,7 @@ export function Audiences() {
     <div className="page">
       <Head title="Audiences" about="Sets of people, computed from expressions or uploaded.">
         <NewFolder parent={search.folder} />
+        <Link to="/audiences/new" className="button primary"><Icon name="plus" /> New audience</Link>
       </Head>
       <div className="toolbar">
         <Search label="Search audiences" placeholder="Search: name, carts~1, segmentName:big*" value={typed} onChange={setTyped} />

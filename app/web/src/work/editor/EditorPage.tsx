@@ -1,0 +1,244 @@
+// Create an audience, or change one: builder and text side by side, checked and counted as one types.
+import { Link, useNavigate, useParams } from '@tanstack/react-router';
+import { useEffect, useState } from 'react';
+import { useClient } from 'urql';
+
+import { Refused, useAct, useData } from '../api/hooks';
+import {
+  AudiencePageDocument,
+  CheckExpressionDocument,
+  CreateAudienceDocument,
+  EditorChoicesDocument,
+  RunDefinitionsDocument,
+  UpdateAudienceDocument,
+  type AudiencePageQuery,
+  type CheckExpressionQuery,
+  type EvaluationMethod,
+} from '../api/operations';
+import { Button, Checkbox, Field, Select } from '../ui/controls';
+import { Empty, Failure, Head, Skeleton } from '../ui/pieces';
+import { say } from '../ui/toasts';
+import { Builder } from './Builder';
+import { useCatalogue } from './catalogue';
+import { Estimate } from './Estimate';
+import { PqlEditor, type Diagnostic } from './PqlEditor';
+
+const PAUSE = 200;
+
+type Check = CheckExpressionQuery['pql']['check'] & { expression: string };
+
+/** What the server says of an expression, a moment after the last key. */
+function useCheck(expression: string): Check | undefined {
+  const client = useClient();
+  const [check, setCheck] = useState<Check>();
+  useEffect(() => {
+    let old = false;
+    const timer = setTimeout(async () => {
+      if (expression.trim() === '') return setCheck(undefined);
+      const { data } = await client.query(CheckExpressionDocument, { expression }, { requestPolicy: 'network-only' }).toPromise();
+      if (!old && data) setCheck({ ...data.pql.check, expression });
+    }, PAUSE);
+    return () => {
+      old = true;
+      clearTimeout(timer);
+    };
+  }, [client, expression]);
+  return check;
+}
+
+export function NewAudience() {
+  return <Editor />;
+}
+
+export function EditAudience() {
+  const { id } = useParams({ from: '/audiences/$id/edit' });
+  const { data, loading, error, again } = useData(AudiencePageDocument, { id });
+  if (loading) return <div className="page"><Skeleton /></div>;
+  if (!data?.audience?.definition) {
+    return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such computed audience"><Link to="/audiences">To the audiences</Link></Empty>}</div>;
+  }
+  return <Editor key={data.audience.id} audience={data.audience} />;
+}
+
+interface Draft {
+  name: string;
+  description: string;
+  expression: string;
+  labels: string;
+  methods: EvaluationMethod[];
+  mergePolicyId?: string;
+  excludeOptOut: boolean;
+}
+
+function draftOf(audience?: NonNullable<AudiencePageQuery['audience']>): Draft {
+  return {
+    name: audience?.name ?? '',
+    description: audience?.description ?? '',
+    expression: audience?.definition?.expression ?? '',
+    labels: audience?.labels.join(' ') ?? '',
+    methods: audience?.evaluationMethods ?? ['BATCH'],
+    mergePolicyId: audience?.mergePolicy?.id,
+    excludeOptOut: audience?.excludeOptOut ?? true,
+  };
+}
+
+function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audience']> }) {
+  const [draft, setDraft] = useState(() => draftOf(audience));
+  // As it was read: a change that somebody else makes meanwhile is then refused, not overwritten.
+  const [etag] = useState(audience?.etag);
+  const change = (part: Partial<Draft>) => setDraft((old) => ({ ...old, ...part }));
+  const check = useCheck(draft.expression);
+  const current = check?.expression === draft.expression ? check : undefined;
+  const choices = useData(EditorChoicesDocument, {}).data;
+  const catalogue = useCatalogue();
+  const { save, problems, busy } = useSave(draft, audience?.id, etag);
+  const ready = draft.name.trim() !== '' && Boolean(current?.ok) && !busy;
+  const segments = choices?.audiences.nodes.filter((each) => each.id !== audience?.id) ?? [];
+  return (
+    <div className="page">
+      <Head
+        title={audience ? `Edit ${audience.name}` : 'New audience'}
+        back={audience ? { label: audience.name, to: `/audiences/${audience.audienceId}` } : { label: 'Audiences', to: '/audiences' }}
+      >
+        <Button onPress={() => save(false)} isDisabled={!ready}>{audience ? 'Save' : 'Create'}</Button>
+        <Button kind="primary" icon="job" onPress={() => save(true)} isDisabled={!ready}>{audience ? 'Save and run' : 'Create and run'}</Button>
+      </Head>
+      {problems.map((problem) => <div key={problem} className="note" role="alert" style={{ marginBottom: 10 }}>{problem}</div>)}
+      <div className="split">
+        <div className="stack">
+          <section className="card stack">
+            <Field label="Name" value={draft.name} onChange={(name) => change({ name })} required autoFocus={!audience} />
+            <Field label="Description" value={draft.description} onChange={(description) => change({ description })} />
+          </section>
+          <section className="card stack" aria-label="Builder">
+            <h2>Who is in it</h2>
+            <Builder expression={draft.expression} onChange={(expression) => change({ expression })} catalogue={catalogue} segments={segments} />
+          </section>
+          <section className="card stack" aria-label="Expression">
+            <div className="row">
+              <h2 className="grow">The same in PQL</h2>
+              <Verdict expression={draft.expression} check={current} />
+            </div>
+            <PqlEditor value={draft.expression} onChange={(expression) => change({ expression })} diagnostics={check?.diagnostics ?? []} onSave={() => ready && save(true)} />
+            <Problems diagnostics={current?.diagnostics ?? []} mend={(diagnostic, suggestion) => change({ expression: replaced(draft.expression, diagnostic, suggestion) })} />
+          </section>
+        </div>
+        <aside className="stack">
+          <Estimate expression={draft.expression} valid={Boolean(current?.ok)} mergePolicyId={draft.mergePolicyId} excludeOptOut={draft.excludeOptOut} />
+          <section className="card stack" aria-label="Settings">
+            <h2>Settings</h2>
+            <Methods methods={draft.methods} eligibility={current?.streamingEligibility ?? undefined} onChange={(methods) => change({ methods })} />
+            <Field label="Labels" hint="Separated by spaces, such as core/C1" value={draft.labels} onChange={(labels) => change({ labels })} />
+            {choices && choices.mergePolicies.nodes.length > 0 && (
+              <Select
+                shown
+                label="Merge policy"
+                options={choices.mergePolicies.nodes.map((policy) => ({ id: policy.id, label: policy.name }))}
+                value={draft.mergePolicyId ?? choices.mergePolicies.nodes.find((policy) => policy.isDefault)?.id ?? null}
+                onChange={(mergePolicyId) => change({ mergePolicyId })}
+              />
+            )}
+            <Checkbox isSelected={draft.excludeOptOut} onChange={(excludeOptOut) => change({ excludeOptOut })}>Leave out people who opted out</Checkbox>
+          </section>
+        </aside>
+      </div>
+    </div>
+  );
+}
+
+function useSave(draft: Draft, id: string | undefined, etag: string | undefined) {
+  const act = useAct();
+  const navigate = useNavigate();
+  const [problems, setProblems] = useState<string[]>([]);
+  const [busy, setBusy] = useState(false);
+  const save = async (run: boolean) => {
+    setBusy(true);
+    setProblems([]);
+    const input = {
+      name: draft.name.trim(),
+      description: draft.description.trim() || null,
+      expression: draft.expression,
+      evaluationMethods: draft.methods,
+      labels: draft.labels.split(/\s+/).filter(Boolean),
+      mergePolicyId: draft.mergePolicyId,
+      excludeOptOut: draft.excludeOptOut,
+    };
+    try {
+      const audience = id
+        ? (await act(UpdateAudienceDocument, { input: { ...input, id, etag } })).updateAudience.audience!
+        : (await act(CreateAudienceDocument, { input: { ...input, type: 'SEGMENT_DEFINITION' } })).createAudience.audience!;
+      if (run) {
+        const { createSegmentJob } = await act(RunDefinitionsDocument, { input: { definitionIds: [audience.definition!.id] } });
+        void navigate({ to: '/jobs/$id', params: { id: createSegmentJob.job!.jobId } });
+      } else {
+        say(id ? 'Saved.' : `${draft.name.trim()} created.`);
+        void navigate({ to: '/audiences/$id', params: { id: audience.audienceId } });
+      }
+    } catch (error) {
+      setProblems(error instanceof Refused ? error.errors.map((each) => each.message) : [(error as Error).message]);
+      setBusy(false);
+    }
+  };
+  return { save, problems, busy };
+}
+
+function Verdict({ expression, check }: { expression: string; check?: Check }) {
+  if (expression.trim() === '') return <span className="faint">Control Space completes</span>;
+  if (!check) return <span className="badge">Checking…</span>;
+  const errors = check.diagnostics.filter((each) => each.severity === 'ERROR').length;
+  return check.ok ? <span className="badge good">Valid</span> : <span className="badge bad">{errors === 1 ? '1 error' : `${errors} errors`}</span>;
+}
+
+function Problems({ diagnostics, mend }: { diagnostics: Diagnostic[]; mend: (diagnostic: Diagnostic, suggestion: string) => void }) {
+  if (diagnostics.length === 0) return null;
+  return (
+    <ul className="problems" aria-label="Problems">
+      {diagnostics.map((each, index) => (
+        <li key={index} className={each.severity === 'ERROR' ? undefined : 'warning'}>
+          <span className="mono">{each.line}:{each.column}</span>
+          <span className="grow">{each.message}</span>
+          {each.suggestions.map((suggestion) => <Button key={suggestion} small onPress={() => mend(each, suggestion)}>Use {suggestion}</Button>)}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+/** The expression with a suggestion in the place that a diagnostic names (its columns count characters). */
+function replaced(expression: string, { line, column, length }: Diagnostic, suggestion: string): string {
+  const lines = expression.split('\n');
+  const characters = [...lines[line - 1]];
+  characters.splice(column - 1, length, suggestion);
+  lines[line - 1] = characters.join('');
+  return lines.join('\n');
+}
+
+interface MethodsProps {
+  methods: EvaluationMethod[];
+  eligibility?: { eligible: boolean; reasons: string[] };
+  onChange: (methods: EvaluationMethod[]) => void;
+}
+
+function Methods({ methods, eligibility, onChange }: MethodsProps) {
+  const options: { id: EvaluationMethod; label: string }[] = [
+    { id: 'BATCH', label: 'By jobs' },
+    { id: 'STREAMING', label: 'As data arrive' },
+    { id: 'EDGE', label: 'When a person is looked up' },
+  ];
+  return (
+    <div className="stack tight" role="group" aria-label="Evaluated">
+      <span className="label">Evaluated</span>
+      {options.map(({ id, label }) => (
+        <Checkbox
+          key={id}
+          isSelected={methods.includes(id)}
+          isDisabled={id !== 'BATCH' && eligibility?.eligible === false && !methods.includes(id)}
+          onChange={(on) => onChange(on ? [...methods, id] : methods.filter((method) => method !== id))}
+        >
+          {label}
+        </Checkbox>
+      ))}
+      {eligibility?.eligible === false && <span className="faint">Only by jobs: {eligibility.reasons.join('; ')}.</span>}
+    </div>
+  );
+}
