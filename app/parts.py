@@ -15,7 +15,7 @@ from app.settings import Settings
 from app.storage.database import Database, is_unavailable
 from app.storage.tables.jobs import JobKind
 from app.storage.wakeups import Changes
-from app.worker.jobs import Worker
+from app.worker.jobs import Worker, WorkerOptions
 from app.worker.maintenance import Maintenance
 from app.worker.scheduler import keep_time
 from app.worker.streaming import TURNS_AT_ONCE, StreamingLane
@@ -40,17 +40,14 @@ class Services:
     clock: Clock
 
     def worker(self) -> Worker:
-        return Worker(
-            self.database,
-            self.changes,
-            self.lake,
-            self.clock,
+        options = WorkerOptions(
             concurrency=self.settings.concurrent_jobs,
             places={JobKind.PREVIEW: self.settings.concurrent_previews},
             tenant_places={JobKind.PREVIEW: self.settings.sandbox_previews},
-            lease_seconds=self.settings.lease_seconds,
             threads=self.settings.threads,
+            lease_seconds=self.settings.lease_seconds,
         )
+        return Worker(self.database, self.changes, self.lake, self.clock, options)
 
     def maintenance(self) -> Maintenance:
         keep = Keep(

@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
 
 from app.clock import Clock
 from app.engine.store.lake import Lake
@@ -18,8 +16,9 @@ from app.storage.claims import Claim, LeaseLost, claim_next, look, renew
 from app.storage.database import Database, is_unavailable
 from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.topics import QUEUE, job_topic
-from app.storage.wakeups import Changes, Wakeups
+from app.storage.wakeups import Changes
 from app.worker.handlers import HANDLERS, Handler, Tools
+from app.worker.service import Rest, heartbeat, owner_name, serve
 
 log = logging.getLogger(__name__)
 
@@ -27,16 +26,32 @@ GRACE_SECONDS = 7.0
 """How long a stopping worker waits for the buckets in hand; then it hands the jobs back without them."""
 LOOK_SECONDS = 0.5
 """How often a running job is looked at for a request to cancel it, should no wake-up come."""
-_PAUSES = (0.5, 1.0, 2.0, 5.0)
 
 
-class Worker:
-    """Does jobs side by side until it is told to stop. Any number of workers share the queue.
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How much a worker does side by side, and how long it may hold a job without a sign of life.
 
     It has `concurrency` places for each kind of job, so that long ones of a kind never hold up those of another;
     `places` says it for single kinds. `tenant_places` bounds how many of a kind one tenant has at work, over all
-    workers (two that claim at one moment may give it one more).
+    workers (two that claim at one moment may give it one more). `threads` are those of one job.
     """
+
+    concurrency: int = 2
+    places: Mapping[JobKind, int] = field(default_factory=dict)
+    tenant_places: Mapping[JobKind, int] = field(default_factory=dict)
+    threads: int = 2
+    lease_seconds: float = 15.0
+    grace_seconds: float = GRACE_SECONDS
+    name: str = field(default_factory=owner_name)
+
+    @property
+    def lease(self) -> timedelta:
+        return timedelta(seconds=self.lease_seconds)
+
+
+class Worker:
+    """Does jobs side by side until it is told to stop. Any number of workers share the queue."""
 
     def __init__(
         self,
@@ -44,50 +59,34 @@ class Worker:
         changes: Changes,
         lake: Lake,
         clock: Clock,
-        *,
-        concurrency: int = 2,
-        places: Mapping[JobKind, int] = MappingProxyType({}),
-        tenant_places: Mapping[JobKind, int] = MappingProxyType({}),
-        lease_seconds: float = 15.0,
-        threads: int = 2,
-        name: str | None = None,
-        grace_seconds: float = GRACE_SECONDS,
+        options: WorkerOptions | None = None,
         handlers: Mapping[JobKind, Handler] = HANDLERS,
     ) -> None:
-        self.name = name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._database = database
         self._changes = changes
         self._clock = clock
-        self._places = {**dict.fromkeys(handlers, concurrency), **places}
-        self._tenant_places = tenant_places
-        self._lease = timedelta(seconds=lease_seconds)
-        self._tools = Tools(lake, threads)
-        self._grace = grace_seconds
+        self._options = options or WorkerOptions()
+        self._places = {**dict.fromkeys(handlers, self._options.concurrency), **self._options.places}
+        self._tools = Tools(lake, self._options.threads)
         self._handlers = handlers
         self._running: dict[asyncio.Task[None], Attempt] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; then finishes the buckets in hand and hands the rest back, within 10 seconds."""
-        stopping = asyncio.create_task(stop.wait(), name="stop")
         try:
             async with self._changes.subscribe(QUEUE) as wakeups:
-                failures = 0
-                while not stop.is_set():
-                    held = set(self._running)
-                    try:
-                        await self._fill()
-                        failures, pause = 0, self._lease.total_seconds() / 3
-                    except Exception as error:
-                        pause = _PAUSES[min(failures, len(_PAUSES) - 1)]
-                        failures += 1
-                        if is_unavailable(error):
-                            log.warning("the database is away, trying again in %.1f s: %s", pause, error)
-                        else:
-                            log.exception("looking for jobs failed, trying again in %.1f s", pause)
-                    await self._sleep(wakeups, stopping, held, pause)
+                await serve(self._step, stop, name="worker", wakeups=wakeups)
         finally:
-            stopping.cancel()
             await self._let_go()
+
+    async def _step(self) -> Rest:
+        """Takes jobs up, and rests until a place is free or there may be a job for it."""
+        # A job of those held before the queue was looked at may have ended meanwhile: its place is free already.
+        held = set(self._running)
+        await self._fill()
+        # With every place taken a wake-up means nothing: the place that falls free looks at the queue.
+        full = not any(self._has_place(kind) for kind in self._handlers)
+        return Rest(self._options.lease_seconds / 3, {*held, *self._running}, deaf=full)
 
     async def _fill(self) -> None:
         """Takes up jobs until this worker has enough of each kind, or there are no more."""
@@ -96,10 +95,10 @@ class Worker:
                 claim = await claim_next(
                     self._database,
                     self._clock,
-                    owner=self.name,
-                    lease=self._lease,
+                    owner=self._options.name,
+                    lease=self._options.lease,
                     kind=kind,
-                    most_of_tenant=self._tenant_places.get(kind),
+                    most_of_tenant=self._options.tenant_places.get(kind),
                 )
                 if claim is None:
                     break
@@ -111,23 +110,6 @@ class Worker:
     def _has_place(self, kind: JobKind) -> bool:
         return sum(run.claim.kind == kind for run in self._running.values()) < self._places[kind]
 
-    async def _sleep(
-        self, wakeups: Wakeups, stopping: asyncio.Task[bool], held: set[asyncio.Task[None]], seconds: float
-    ) -> None:
-        """Until something may be there to do: a wake-up, a free place, the stop, or simply some time later.
-
-        A job of those `held` before the queue was looked at may have ended meanwhile: its place is free already.
-        """
-        woken = asyncio.create_task(wakeups.wait(), name="queue")
-        full = not any(self._has_place(kind) for kind in self._handlers)
-        # With every place taken a wake-up means nothing: the place that falls free looks at the queue.
-        awaited = {stopping, *held, *self._running} | (set() if full else {woken})
-        await asyncio.wait(awaited, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        if not woken.done():
-            woken.cancel()
-            with suppress(asyncio.CancelledError):
-                await woken
-
     async def _let_go(self) -> None:
         """Ends every job in hand: finished, or handed back."""
         held = dict(self._running)
@@ -135,7 +117,7 @@ class Worker:
             run.stop()
         if held:
             log.info("stopping: %d jobs in hand", len(held))
-            await asyncio.wait(held, timeout=self._grace)
+            await asyncio.wait(held, timeout=self._options.grace_seconds)
         await asyncio.gather(*(self._abandon(task, run) for task, run in held.items() if not task.done()))
 
     async def _abandon(self, task: asyncio.Task[None], run: Attempt) -> None:
@@ -151,18 +133,19 @@ class Worker:
     async def _work(self, run: Attempt) -> None:
         claim = run.claim
         log.info("job %s: attempt %d begins", claim.job_id, claim.token)
-        heart = asyncio.create_task(self._heartbeat(run), name=f"heartbeat {claim.job_id}")
         try:
-            await self._do(run)
+            async with self._changes.subscribe(job_topic(run.tenant, claim.job_id)) as wakeups:
+                pulse = _Pulse(self._database, self._clock, run)
+                name = f"job {claim.job_id}"
+                async with heartbeat(
+                    pulse.beat, pulse.lost, every_seconds=PROGRESS_SECONDS, name=name, wakeups=wakeups
+                ):
+                    await self._do(run)
         except LeaseLost:
-            log.warning("job %s: attempt %d was overtaken and changes nothing more", claim.job_id, claim.token)
+            log.warning("job %s: attempt %d lost its lease and changes nothing more", claim.job_id, claim.token)
         except Exception as error:
             # Left to its lease: somebody takes it up when that has run out.
-            log.warning("job %s: attempt %d ends without a word: %r", claim.job_id, claim.token, error)
-        finally:
-            heart.cancel()
-            with suppress(asyncio.CancelledError):
-                await heart
+            log.warning("job %s: attempt %d crashed: %r", claim.job_id, claim.token, error)
 
     async def _do(self, run: Attempt) -> None:
         """Runs the handler, and sees to it that the job is ended or handed back."""
@@ -171,9 +154,9 @@ class Worker:
         except LeaseLost:
             raise
         except Refusals as refusals:
-            await self._fail(run, [_told(refusal) for refusal in refusals.refusals])
+            await self._fail(run, [_as_error(refusal) for refusal in refusals.refusals])
         except Refusal as refusal:
-            await self._fail(run, [_told(refusal)])
+            await self._fail(run, [_as_error(refusal)])
         except Exception as error:
             if is_unavailable(error):
                 await run.hand_back()
@@ -199,34 +182,38 @@ class Worker:
         if run.ended_as is None:
             await run.finish(JobStatus.FAILED, errors=errors)
 
-    async def _heartbeat(self, run: Attempt) -> None:
-        """Keeps the lease, writes progress and notices cancelling, while the work keeps threads busy."""
-        loop = asyncio.get_running_loop()
-        renewed = looked = loop.time()
-        async with self._changes.subscribe(job_topic(run.tenant, run.claim.job_id)) as wakeups:
-            while run.ended_as is None:
-                woken = await wakeups.wait(PROGRESS_SECONDS)
-                now = loop.time()
-                try:
-                    if run.progress_due():
-                        await run.write_progress()
-                        renewed = looked = now
-                    elif now - renewed >= self._lease.total_seconds() / 3:
-                        run.note_status(await renew(self._database, run.claim, self._clock()))
-                        renewed = looked = now
-                    elif woken or now - looked >= LOOK_SECONDS:
-                        run.note_status(await look(self._database, run.claim))
-                        looked = now
-                except LeaseLost:
-                    if run.ended_as is None:
-                        run.note_loss()
-                    return
-                except Exception as error:
-                    if not is_unavailable(error):
-                        log.exception("job %s: the heartbeat failed, and goes on", run.claim.job_id)
+
+class _Pulse:
+    """Keeps the lease of a job, writes its progress and notices cancelling, while the work keeps threads busy."""
+
+    def __init__(self, database: Database, clock: Clock, run: Attempt) -> None:
+        self._database = database
+        self._clock = clock
+        self._run = run
+        self._time = asyncio.get_running_loop().time
+        self._renewed = self._looked = self._time()
+
+    async def beat(self, woken: bool) -> None:
+        """Raises `LeaseLost`."""
+        run, now = self._run, self._time()
+        if run.ended_as is not None:
+            return
+        if run.progress_due():
+            await run.write_progress()
+            self._renewed = self._looked = now
+        elif now - self._renewed >= run.claim.lease.total_seconds() / 3:
+            run.note_status(await renew(self._database, run.claim, self._clock()))
+            self._renewed = self._looked = now
+        elif woken or now - self._looked >= LOOK_SECONDS:
+            run.note_status(await look(self._database, run.claim))
+            self._looked = now
+
+    def lost(self) -> None:
+        if self._run.ended_as is None:
+            self._run.note_loss()
 
 
-def _told(refusal: Refusal) -> dict[str, str]:
+def _as_error(refusal: Refusal) -> dict[str, str]:
     return {"code": refusal.code.value, "message": refusal.message}
 
 

@@ -1,9 +1,6 @@
 """What a process with a worker does beside its jobs: settles what is lost or over, and clears away; knows no job."""
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 
 from app.clock import Clock
@@ -13,9 +10,8 @@ from app.services.datasets.batches import reconcile
 from app.services.jobs.export.run import tidy
 from app.services.jobs.preview import requests as previews
 from app.services.maintenance import retention
-from app.storage.database import Database, is_unavailable
-
-log = logging.getLogger(__name__)
+from app.storage.database import Database
+from app.worker.service import Rest, serve
 
 CLEAN_SECONDS = 600.0
 
@@ -33,9 +29,18 @@ class Maintenance:
 
     async def keep(self, stop: asyncio.Event, clean_every: float = CLEAN_SECONDS) -> None:
         """Looks at once and then every so many seconds, until `stop` is set."""
+
+        async def settle() -> Rest:
+            await self.settle()
+            return Rest(self.settle_seconds)
+
+        async def clean() -> Rest:
+            await self.clean()
+            return Rest(clean_every)
+
         await asyncio.gather(
-            _again(self.settle, "lost batches and expired members wait", self.settle_seconds, stop),
-            _again(self.clean, "nothing is cleared away", clean_every, stop),
+            serve(settle, stop, name="lost batches and expired members", retry_seconds=(self.settle_seconds,)),
+            serve(clean, stop, name="retention", retry_seconds=(clean_every,)),
         )
 
     async def settle(self) -> None:
@@ -46,16 +51,3 @@ class Maintenance:
     async def clean(self) -> None:
         await retention.clean(self.database, self.lake, self.clock, self.keep_for)
         await previews.clean(self.database, self.lake, self.clock, self.keep_for.previews)
-
-
-async def _again(work: Callable[[], Awaitable[None]], meanwhile: str, every: float, stop: asyncio.Event) -> None:
-    while not stop.is_set():
-        try:
-            await work()
-        except Exception as error:
-            if is_unavailable(error):
-                log.warning("the database is away, and %s: %s", meanwhile, error)
-            else:
-                log.exception("keeping house failed, and %s until it is tried again in %.0f s", meanwhile, every)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), every)

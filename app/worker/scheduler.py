@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from contextlib import suppress
 
 from app.clock import Clock
 from app.services.schedules.run import due, next_due, run_due
 from app.storage.database import Database, is_unavailable
 from app.storage.topics import SCHEDULES
-from app.storage.wakeups import Changes, Wakeups
+from app.storage.wakeups import Changes
+from app.worker.service import Rest, serve
 
 log = logging.getLogger(__name__)
 
@@ -19,21 +19,12 @@ RETRY_SECONDS = 5.0
 
 async def keep_time(database: Database, changes: Changes, clock: Clock, stop: asyncio.Event) -> None:
     """Starts the runs of all tenants' schedules until `stop` is set; at first what was missed meanwhile."""
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        async with changes.subscribe(SCHEDULES) as wakeups:
-            while not stop.is_set():
-                try:
-                    pause = await _run_all(database, clock)
-                except Exception as error:
-                    pause = RETRY_SECONDS
-                    if is_unavailable(error):
-                        log.warning("the database is away; what is due waits: %s", error)
-                    else:
-                        log.exception("looking for what is due failed, and is tried again in %.0f s", pause)
-                await _sleep(wakeups, stopping, pause)
-    finally:
-        stopping.cancel()
+
+    async def step() -> Rest:
+        return Rest(await _run_all(database, clock))
+
+    async with changes.subscribe(SCHEDULES) as wakeups:
+        await serve(step, stop, name="scheduler", wakeups=wakeups, retry_seconds=(RETRY_SECONDS,))
 
 
 async def _run_all(database: Database, clock: Clock) -> float:
@@ -54,12 +45,3 @@ async def _run_all(database: Database, clock: Clock) -> float:
     if upcoming is None:
         return LONGEST_SECONDS
     return min(max((upcoming - clock()).total_seconds(), 0.0), LONGEST_SECONDS)
-
-
-async def _sleep(wakeups: Wakeups, stopping: asyncio.Task[bool], seconds: float) -> None:
-    woken = asyncio.create_task(wakeups.wait(seconds), name="schedules")
-    await asyncio.wait({woken, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if not woken.done():
-        woken.cancel()
-        with suppress(asyncio.CancelledError):
-            await woken

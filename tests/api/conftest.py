@@ -18,7 +18,7 @@ from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.storage.database import Database
 from app.storage.wakeups import Changes
-from app.worker.jobs import Worker
+from app.worker.jobs import Worker, WorkerOptions
 
 CSV = b"customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T10:00:00Z,700\n00001,2026-02-01,600\n"
 
@@ -183,7 +183,7 @@ async def working(services: ApiServices) -> AsyncIterator[None]:
     """A worker beside the test."""
     stop = asyncio.Event()
     worker = Worker(
-        services.database, services.changes, services.lake, services.clock, concurrency=1, lease_seconds=15, threads=1
+        services.database, services.changes, services.lake, services.clock, WorkerOptions(concurrency=1, threads=1)
     )
     running = asyncio.create_task(worker.run(stop))
     yield

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.clock import FixedClock
-from app.worker.jobs import Worker
+from app.worker.jobs import Worker, WorkerOptions
 from tests.api.conftest import Api
 from tests.api.test_folders import PUT, make
 from tests.support.databases import count_statements
@@ -55,9 +55,7 @@ async def world(api: Api, clock: FixedClock) -> tuple[Api, dict[str, str]]:
     await moment(api.define("Not the US", 'person.country != "US"'))
     await moment(api.query(PUT, input={"id": a, "folderId": inner["id"], "description": "Spent more than 500"}))
     services = api.services
-    worker = Worker(
-        services.database, services.changes, services.lake, clock, concurrency=1, lease_seconds=15, threads=1
-    )
+    worker = Worker(services.database, services.changes, services.lake, clock, WorkerOptions(concurrency=1, threads=1))
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
     for names in ((), (a,)):

@@ -36,7 +36,7 @@ from app.storage.database import Database
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import JobKind
 from app.storage.wakeups import Changes
-from app.worker.jobs import Worker
+from app.worker.jobs import Worker, WorkerOptions
 from tests.services.conftest import SCOPE, Define
 from tests.support.gateway import Gateway
 
@@ -425,7 +425,7 @@ async def test_the_segments_are_evaluated_first(
         evaluation = await segment_jobs.segments_by_job(session, SCOPE, [made.waits_for or ""], PageRequest(9))
     assert [row.definition_id for row in evaluation[made.waits_for or ""].items] == [big.id]
     stop = asyncio.Event()
-    worker = Worker(database, changes, lake, clock, concurrency=1, lease_seconds=3000, threads=1)
+    worker = Worker(database, changes, lake, clock, WorkerOptions(concurrency=1, lease_seconds=3000, threads=1))
     working = asyncio.create_task(worker.run(stop))
     async for state in jobs.watch(database, changes, SCOPE, "EXPORT", made.id):
         last = state

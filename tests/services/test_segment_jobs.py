@@ -25,7 +25,7 @@ from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tables.jobs import JobKind
 from app.storage.tenancy import within
 from app.storage.wakeups import Changes
-from app.worker.jobs import Worker
+from app.worker.jobs import Worker, WorkerOptions
 from tests.services.conftest import SCOPE, Define
 
 PURCHASES = Path(__file__).parents[1] / "data" / "cdnow_purchases.csv"
@@ -146,7 +146,9 @@ async def test_a_running_job_is_cancelled_between_buckets_and_changes_no_audienc
         await definitions.create(database, lake, clock, SCOPE, new)
     job = await segment_jobs.create(database, clock, SCOPE, all_definitions=True)
     stop = asyncio.Event()
-    working = asyncio.create_task(Worker(database, changes, lake, clock, concurrency=1, threads=1).run(stop))
+    working = asyncio.create_task(
+        Worker(database, changes, lake, clock, WorkerOptions(concurrency=1, threads=1)).run(stop)
+    )
     statuses: list[str] = []
     async for state in jobs.watch(database, changes, SCOPE, JobKind.SEGMENT, job.id):
         statuses.append(state.status)

@@ -24,7 +24,7 @@ from app.storage.tables.jobs import JobKind
 from app.storage.topics import job_topic
 from app.storage.wakeups import Changes
 from app.worker.handlers import Tools
-from app.worker.jobs import Worker
+from app.worker.jobs import Worker, WorkerOptions
 from tests.support.jobs import ACME, history, job, queue, queue_export
 
 Do = Callable[[Attempt], Awaitable[None]]
@@ -43,8 +43,9 @@ def working(database: Database, changes: Changes, clock: FixedClock, tmp_path: P
         async def handle(run: Attempt, _tools: Tools) -> None:
             await do(run)
 
-        settings = {"lease_seconds": NEVER, "clock": clock, **options}
-        worker = Worker(database, changes, Lake(tmp_path), handlers={JobKind.SEGMENT: handle}, **settings)
+        time = options.pop("clock", clock)
+        settings = WorkerOptions(**{"lease_seconds": NEVER, **options})
+        worker = Worker(database, changes, Lake(tmp_path), time, settings, {JobKind.SEGMENT: handle})
         stop = asyncio.Event()
         task = asyncio.create_task(worker.run(stop))
         try:
@@ -105,7 +106,9 @@ async def test_long_jobs_of_one_kind_hold_up_none_of_another(
 
     await queue(database, clock(), "j1", "j2")
     handlers = {JobKind.SEGMENT: long, JobKind.EXPORT: short}
-    worker = Worker(database, changes, Lake(tmp_path), clock, concurrency=1, lease_seconds=NEVER, handlers=handlers)
+    worker = Worker(
+        database, changes, Lake(tmp_path), clock, WorkerOptions(concurrency=1, lease_seconds=NEVER), handlers
+    )
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
     await status(database, changes, "j1", "PROCESSING")
@@ -361,7 +364,7 @@ from app.engine.store.lake import Lake
 from app.storage.wakeups import Changes
 from app.storage.database import Database
 from app.storage.attempts import LeaseLost
-from app.worker.jobs import Worker
+from app.worker.jobs import Worker, WorkerOptions
 
 async def handle(run, tools):
     for bucket in range(2):
@@ -378,7 +381,7 @@ async def handle(run, tools):
 async def main():
     database, lake = Database(sys.argv[1]), Lake(Path(sys.argv[2]))
     async with Changes.open(database) as changes:
-        worker = Worker(database, changes, lake, utc_now, lease_seconds=3, handlers={JobKind.SEGMENT: handle})
+        worker = Worker(database, changes, lake, utc_now, WorkerOptions(lease_seconds=3), {JobKind.SEGMENT: handle})
         await worker.run(asyncio.Event())
 
 asyncio.run(main())
