@@ -52,7 +52,7 @@ async def serve(
                 rest = Rest(retry_seconds[min(failures, len(retry_seconds) - 1)])
                 failures += 1
                 if is_unavailable(error):
-                    log.warning("%s: the database is away; trying again in %.1f s: %s", name, rest.seconds, error)
+                    log.warning("the database is away; trying again in %.1f s (%s): %s", rest.seconds, name, error)
                 else:
                     log.exception("%s: an internal error; trying again in %.1f s", name, rest.seconds)
             if rest.seconds > 0:

@@ -364,6 +364,7 @@ from app.engine.store.lake import Lake
 from app.storage.wakeups import Changes
 from app.storage.database import Database
 from app.storage.attempts import LeaseLost
+from app.storage.tables.jobs import JobKind
 from app.worker.jobs import Worker, WorkerOptions
 
 async def handle(run, tools):
