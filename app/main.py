@@ -4,7 +4,9 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -15,6 +17,8 @@ from app.api.transport.routes import api_routes
 from app.clock import Clock, utc_now
 from app.engine.store.lake import scratch_folder
 from app.parts import open_services, working
+from app.services.access.authentication import AuthenticationRules, Proxy
+from app.services.access.tokens import TokenRules
 from app.settings import Settings
 from app.storage.database import read_url
 
@@ -49,20 +53,39 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
                 ),
                 batch_lease=settings.batch_lease,
                 stopping=stopping,
+                access=_access(settings),
             )
             app.router.routes.extend(api_routes(api))
             # What a started server consists of stays: collecting garbage, which holds up requests, passes it over.
             gc.collect()
             gc.freeze()
-            if settings.worker:
-                async with working(services):
-                    yield
-            else:
+            async with working(services) if settings.worker else nullcontext():
                 yield
+            await api.authentication.close()
 
     app = Starlette(lifespan=lifespan)
     app.state.stopping = stopping
     return app
+
+
+def _access(settings: Settings) -> AuthenticationRules:
+    secret = settings.jwt_secret
+    tokens = TokenRules(
+        secret=None if secret is None else secret.get_secret_value(),
+        jwks=settings.jwt_jwks,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        leeway=timedelta(seconds=settings.jwt_leeway_seconds),
+    )
+    proxy = Proxy(
+        peers=tuple(ip_network(peer) for peer in settings.proxy_peers),
+        subject=settings.proxy_subject_header,
+        organisation=settings.proxy_organisation_header,
+        permissions=settings.proxy_permissions_header,
+        sandboxes=settings.proxy_sandboxes_header,
+    )
+    mode = settings.auth
+    return AuthenticationRules(mode, tokens if mode == "jwt" else None, proxy if mode == "proxy" else None)
 
 
 @asynccontextmanager

@@ -22,6 +22,8 @@ class Scope:
     sandbox: str
     user: str
     permissions: frozenset[str] = EVERYTHING
+    sandboxes: frozenset[str] | None = None
+    """Those that the caller may choose from; None for all of the organisation."""
 
     @property
     def tenant(self) -> Tenant:

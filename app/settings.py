@@ -1,11 +1,34 @@
 """Every setting, with its default and meaning; read by `main` and `cli` only, which hand on what each part needs."""
 
+import ipaddress
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+SHORTEST_SECRET = 32
+"""Bytes of an HS256 secret (RFC 7518, 3.2)."""
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Several names in one variable, separated by commas."""
+
+Header = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9-]+$")]
 
 
 class Settings(BaseSettings):
@@ -21,7 +44,50 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address that `serve` binds.")
     port: int = Field(8000, ge=0, le=65535, description="Port that `serve` binds; 0 takes a free one.")
-    auth: Literal["none"] = Field("none", description="Everybody may do everything, on loopback addresses only.")
+    auth: Literal["none", "keys", "jwt", "proxy"] = Field(
+        "none",
+        description="How callers are known: `none` (everybody may do everything, on loopback addresses only), `keys` "
+        "(API keys), `jwt` (tokens) or `proxy` (headers of a trusted proxy). API keys are taken in every mode.",
+    )
+    jwt_secret: SecretStr | None = Field(
+        None, description="Secret of tokens signed with HS256, of 32 characters or more."
+    )
+    jwt_jwks: str | None = Field(
+        None,
+        description="File or URL (https, or http on loopback) of the JSON Web Key Set of tokens signed with RS256, "
+        "ES256 or EdDSA.",
+    )
+    jwt_issuer: str | None = Field(None, description="What the claim `iss` of a token must be, if set.")
+    jwt_audience: str | None = Field(None, description="What the claim `aud` of a token must hold, if set.")
+    jwt_leeway_seconds: float = Field(
+        30.0, ge=0, le=600, description="How far the clocks of the issuer and of this server may be apart."
+    )
+    proxy_peers: Names = Field(
+        (), description="Addresses or networks of the proxies whose headers say who a caller is, by commas."
+    )
+    proxy_subject_header: Header = Field("x-forwarded-user", description="The proxy's header with the subject.")
+    proxy_organisation_header: Header = Field(
+        "x-forwarded-organisation", description="The proxy's header with the organisation."
+    )
+    proxy_permissions_header: Header = Field(
+        "x-forwarded-permissions", description="The proxy's header with the permissions, by commas or spaces."
+    )
+    proxy_sandboxes_header: Header = Field(
+        "x-forwarded-sandboxes", description="The proxy's header with the sandboxes; all of them when it is not sent."
+    )
+    hosts: Names = Field(
+        (),
+        description="Names that this server is reached by, by commas (`gateway.example.com`, `*.example.com`). "
+        "With `auth=none` loopback names are taken as well, and no others; otherwise any name unless set.",
+    )
+    cors_origins: Names = Field(
+        (),
+        description="Origins whose pages may call this server, by commas (`https://app.example.com`); `*` for all, "
+        "which is not possible with `auth=none`.",
+    )
+    upload_idle_seconds: float = Field(
+        30.0, gt=0, description="How long a request's body may pause before the request is given up."
+    )
     worker: bool = Field(True, description="Whether `serve` also evaluates jobs.")
     concurrent_jobs: int = Field(2, ge=1, description="Jobs of each kind that one process does side by side.")
     concurrent_previews: int = Field(4, ge=1, description="Previews that one process reads side by side.")
@@ -53,6 +119,57 @@ class Settings(BaseSettings):
     max_aliases: int = Field(50, ge=0, description="Most aliases of one GraphQL document.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        keys = [name for name in ("jwt_secret", "jwt_jwks") if getattr(self, name) is not None]
+        if self.auth == "jwt" and len(keys) != 1:
+            raise ValueError(
+                "SEGMENTATION_AUTH=jwt needs SEGMENTATION_JWT_SECRET or SEGMENTATION_JWT_JWKS, one of them"
+            )
+        if self.auth == "proxy" and not self.proxy_peers:
+            raise ValueError("SEGMENTATION_AUTH=proxy needs SEGMENTATION_PROXY_PEERS, the addresses of the proxies")
+        if keys and self.auth != "jwt":
+            raise ValueError(f"SEGMENTATION_{keys[0].upper()} is set, and only SEGMENTATION_AUTH=jwt uses it")
+        if self.proxy_peers and self.auth != "proxy":
+            raise ValueError("SEGMENTATION_PROXY_PEERS is set, and only SEGMENTATION_AUTH=proxy uses it")
+        if self.auth == "none" and "*" in (*self.cors_origins, *self.hosts):
+            raise ValueError(
+                "with SEGMENTATION_AUTH=none any page could read everything: name origins and hosts, not *"
+            )
+        return self
+
+    @field_validator("proxy_peers")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for peer in value:
+            ipaddress.ip_network(peer)
+        return value
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _long_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < SHORTEST_SECRET:
+            raise ValueError(f"a secret must have {SHORTEST_SECRET} bytes or more, or tokens can be forged by guessing")
+        return value
+
+    @field_validator("jwt_jwks")
+    @classmethod
+    def _safe_source(cls, value: str | None) -> str | None:
+        url = urlsplit(value or "")
+        loopback = url.hostname in {"localhost", "127.0.0.1", "::1"}
+        if url.scheme == "http" and not loopback:
+            raise ValueError("keys that come without TLS can be replaced on their way: use https")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            url = urlsplit(origin)
+            if origin != "*" and (not url.scheme or not url.netloc or url.path or url.query):
+                raise ValueError(f"{origin!r} is no origin: write scheme, host and perhaps a port, and no path")
+        return value
+
     @property
     def batch_lease(self) -> timedelta:
         """A batch whose loader was silent for so long is given up: later than a job, which is not begun again."""
@@ -73,8 +190,16 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = [
-            f"SEGMENTATION_{'_'.join(map(str, problem['loc'])).upper()}={problem['input']!r}: {problem['msg']}"
-            for problem in error.errors()
-        ]
-        raise InvalidSettings("\n".join(lines)) from None
+        raise InvalidSettings("\n".join(map(_problem, error.errors()))) from None
+
+
+def _problem(problem: Any) -> str:
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = str(problem["loc"][0])
+    value = "(not shown)" if name in _SECRETS else repr(problem["input"])
+    return f"SEGMENTATION_{'_'.join(map(str, problem['loc'])).upper()}={value}: {message}"
+
+
+_SECRETS = frozenset({"jwt_secret", "database_url"})

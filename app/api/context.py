@@ -16,8 +16,10 @@ from app.api.loaders import Loaders
 from app.api.transport.metrics import Metrics
 from app.clock import Clock
 from app.engine.store.lake import Lake
-from app.errors import ErrorCode, Refusal
+from app.errors import Refusal
 from app.scope import Scope
+from app.services.access.authentication import AUTHORIZATION, KEY_HEADER, Authentication, AuthenticationRules
+from app.services.access.identity import Identity, Unauthenticated, tenant_name
 from app.services.datasets.batches import LEASE
 from app.services.people.profiles import ProfileReader
 from app.services.search.find import SearchIndexes
@@ -28,8 +30,9 @@ T = TypeVar("T")
 
 ORGANISATION_HEADER = "x-gw-ims-org-id"
 SANDBOX_HEADER = "x-sandbox-name"
-CALLER_HEADERS = (ORGANISATION_HEADER, SANDBOX_HEADER, "authorization", "x-api-key")
-LONGEST_NAME = 128
+TENANT_HEADERS = (ORGANISATION_HEADER, SANDBOX_HEADER)
+CREDENTIALS = (AUTHORIZATION, KEY_HEADER)
+CALLER_HEADERS = (*TENANT_HEADERS, *CREDENTIALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,43 +62,60 @@ class ApiServices:
     search: SearchIndexes = field(default_factory=SearchIndexes)
     metrics: Metrics = field(default_factory=Metrics)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    access: AuthenticationRules = field(default_factory=AuthenticationRules)
+    authentication: Authentication = field(init=False)
+
+    def __post_init__(self) -> None:
+        known = Authentication(self.database, self.changes, self.clock, self.access)
+        object.__setattr__(self, "authentication", known)
 
 
-def read_scope(headers: Mapping[str, Any]) -> Scope:
+def read_scope(identity: Identity, headers: Mapping[str, Any]) -> Scope:
     """The tenant that the headers (or a connection payload of the same names) choose; names are in lower case.
 
-    Raises `Refusal` with the header as its path.
+    Raises `Refusal` for a name that cannot be, with the header as its path, and for a tenant that is not the caller's.
     """
-    organisation = _name(headers, ORGANISATION_HEADER, "default")
-    sandbox = _name(headers, SANDBOX_HEADER, "prod")
-    return Scope(organisation, sandbox, user="anonymous")
-
-
-def _name(headers: Mapping[str, Any], header: str, default: str) -> str:
-    value = headers.get(header, default)
-    if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_NAME or not value.isprintable():
-        message = f"{header} is {value!r}: it must be 1 to {LONGEST_NAME} printable characters, or be left out"
-        raise Refusal(ErrorCode.INVALID_INPUT, message, (header,))
-    return value.strip()
+    chosen = [tenant_name(name, headers[name]) if name in headers else None for name in TENANT_HEADERS]
+    return identity.scope(*chosen)
 
 
 @dataclass(slots=True)
 class Caller:
-    """Who is on the other end of a request or of a WebSocket. `scope` is None until a WebSocket's first message."""
+    """Who is on the other end of a request or of a WebSocket; known once `identify` has returned."""
 
     services: ApiServices
-    scope: Scope | None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, list[str]] = field(default_factory=dict)
+    peer: str | None = None
     request_id: str = field(default_factory=lambda: uuid4().hex)
+    identity: Identity | None = None
+    scope: Scope | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the other end has gone away and no answer will reach it."""
     connection_params: Any = None
     """Strawberry writes the payload of a WebSocket's first message here."""
 
-    def identify(self, payload: Mapping[str, Any]) -> None:
-        """Takes the payload of a WebSocket's first message, which wins over the headers. Raises `Refusal`."""
-        sent = {str(name).lower(): value for name, value in payload.items()}
-        self.scope = read_scope({**self.headers, **{name: sent[name] for name in CALLER_HEADERS if name in sent}})
+    async def identify(self, payload: Mapping[str, Any] | None = None) -> None:
+        """Takes the headers, and the payload of a WebSocket's first message, which wins over them.
+
+        Raises `Unauthenticated`, and `Refusal` for a tenant that is not the caller's.
+        """
+        sent = {str(name).lower(): value for name, value in (payload or {}).items()}
+        for name, values in self.headers.items():
+            if len(values) > 1:
+                raise Unauthenticated(f"{name} is sent {len(values)} times: send it once")
+        headers: dict[str, Any] = {name: values[0] for name, values in self.headers.items()}
+        headers |= {name: sent[name] for name in CALLER_HEADERS if name in sent}
+        for name in CREDENTIALS:
+            if not isinstance(headers.get(name, ""), str):
+                raise Unauthenticated(f"{name} must be a text")
+        self.identity = await self.services.authentication.identify(headers, self.peer)
+        self.scope = read_scope(self.identity, headers)
+
+    async def until_ended(self) -> str:
+        """Returns why, once the caller's identity is valid no more; never for one that stays so."""
+        if self.identity is None:
+            raise RuntimeError("a stream began before its caller was known")
+        return await self.services.authentication.until_ended(self.identity)
 
     def operation(self) -> "Operation":
         if self.scope is None:

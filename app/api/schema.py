@@ -8,6 +8,7 @@ from app.api.context import Limits
 from app.api.errors import ERROR_TYPES
 from app.api.limits import GatewaySchema, extensions
 from app.api.nodes import NodeQueries
+from app.api.resources.api_keys import ApiKeyMutations, ApiKeyQueries
 from app.api.resources.audience_writes import AudienceMutations
 from app.api.resources.audiences import AudienceQueries, AudienceSubscriptions
 from app.api.resources.datasets import DatasetMutations, DatasetQueries
@@ -43,6 +44,7 @@ class Query(
     PqlQueries,
     FolderQueries,
     SearchQueries,
+    ApiKeyQueries,
 ):
     pass
 
@@ -61,6 +63,7 @@ class Mutation(
     PreviewMutations,
     FolderMutations,
     MergePolicyMutations,
+    ApiKeyMutations,
 ):
     pass
 

@@ -72,6 +72,9 @@ async def serve_until_stopped(settings: Settings) -> None:
             access_log=False,
             timeout_graceful_shutdown=5,
             ws="websockets-sansio",
+            # Who a caller is may hang on the peer's address: no header may say another.
+            proxy_headers=False,
+            server_header=False,
         )
         server = Server(config)
 
@@ -109,8 +112,15 @@ def _on_signals(stop: Callable[[], None]) -> None:
 
 
 def _refuse_open_door(settings: Settings) -> None:
-    if settings.host != "localhost" and not ipaddress.ip_address(settings.host).is_loopback:
+    if settings.auth == "none" and not _is_loopback(settings.host):
         fail(
             f"SEGMENTATION_AUTH=none lets everybody in, so it serves loopback addresses only, not {settings.host}: "
-            "bind 127.0.0.1"
+            "bind 127.0.0.1, or set SEGMENTATION_AUTH to keys, jwt or proxy"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

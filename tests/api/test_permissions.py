@@ -15,11 +15,12 @@ from graphql import (
     get_named_type,
 )
 
-from app.api.context import Limits, read_scope
+from app.api.context import Limits
 from app.api.permissions import NEEDS, VERBS, is_permission, uncovered
 from app.api.schema import build_schema
-from app.api.transport import http
-from app.scope import EVERYTHING, Scope
+from app.scope import EVERYTHING
+from app.services.access import authentication
+from app.services.access.identity import ANONYMOUS
 from tests.api.conftest import Api
 from tests.api.test_tenants import EVERYTHING as ALL_LISTS
 from tests.api.test_tenants import Mine
@@ -36,10 +37,8 @@ def holding(monkeypatch: pytest.MonkeyPatch) -> Holding:
     """Gives the caller these permissions and no others."""
 
     def hold(*permissions: str) -> None:
-        def limited(headers: Any) -> Scope:
-            return dataclasses.replace(read_scope(headers), permissions=frozenset(permissions))
-
-        monkeypatch.setattr(http, "read_scope", limited)
+        caller = dataclasses.replace(ANONYMOUS, permissions=frozenset(permissions))
+        monkeypatch.setattr(authentication, "ANONYMOUS", caller)
 
     return hold
 

@@ -42,7 +42,7 @@ async def test_half_of_a_pair(api: Api, services: ApiServices) -> None:
     body = json.dumps({"query": CREATE, "variables": variables})
     sent = await api.http.post("/graphql", content=body, headers={"content-type": "application/json"})
     assert (sent.status_code, "the body is not JSON" in sent.text) == (400, True)
-    caller = Caller(services, Scope("default", "prod", "test"))
+    caller = Caller(services, scope=Scope("default", "prod", "test"))
     result = await build_schema(services.limits).execute(CREATE, variables, caller)
     assert [error.message for error in result.errors or []] == [f"the text at input.name {WHY}"]
 

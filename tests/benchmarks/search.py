@@ -89,7 +89,7 @@ async def measure(url: str, folder: Path) -> None:
     async with opened(url, folder) as (database, services):
 
         async def search(term: str) -> None:
-            result = await schema.execute(SEARCH, {"term": term}, Caller(services, SCOPE))
+            result = await schema.execute(SEARCH, {"term": term}, Caller(services, scope=SCOPE))
             assert result.errors is None, result.errors
 
         gc.collect()

@@ -45,6 +45,8 @@ async def test_every_key_and_index_begins_with_the_tenant() -> None:
     for table in Row.metadata.tables.values():
         keys = [index.columns for index in table.indexes] + [table.primary_key.columns]
         for key in keys:
+            if (table.name, [column.name for column in key]) == ("api_key", ["digest"]):
+                continue  # a secret is what says whose key it is, so it is looked up before the tenant is known
             assert [column.name for column in key][:2] == ["organisation", "sandbox"], table.name
 
 

@@ -17,11 +17,15 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from app.api.context import ApiServices, Caller, read_scope
+from app.api.context import ApiServices, Caller
 from app.api.limits import GatewaySchema
+from app.api.transport.callers import CHALLENGE, new_caller
 from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import GRAPHIQL, page_response
-from app.errors import Refusal
+from app.errors import ErrorCode, Refusal
+from app.services.access.identity import Unauthenticated
+from app.services.access.tokens import KeysUnavailable
+from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
 
@@ -80,18 +84,25 @@ class GraphQLOverHTTP:
             if shows_page(request):
                 return page_response(GRAPHIQL)
             media = negotiate(request.headers.get("accept", ""))
-            caller = Caller(self._services, read_scope(request.headers), request.headers, request_id)
+            caller = new_caller(self._services, request, request_id)
+            await caller.identify()
             params = await self._read(request, files)
             return await self._respond(request, caller, params, media)
         except BadRequest as problem:
             return failure(problem.status, str(problem), media, problem.headers, problem.code)
         except BadMultipart as problem:
             return failure(problem.status, str(problem), media, {}, "BAD_REQUEST")
+        except Unauthenticated as problem:
+            return failure(401, str(problem), media, {"www-authenticate": CHALLENGE}, "UNAUTHENTICATED")
         except Refusal as refusal:
-            return failure(400, refusal.message, media, {}, refusal.code.value)
+            status = 403 if refusal.code is ErrorCode.FORBIDDEN else 400
+            return failure(status, refusal.message, media, {}, refusal.code.value)
         except ClientDisconnect:
             return Response(status_code=499)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, KeysUnavailable) or is_unavailable(error):
+                log.warning("request %s: its caller cannot be identified: %r", request_id, error)
+                return failure(503, "callers cannot be identified just now: try again", media, {}, "UNAVAILABLE")
             log.exception("request %s failed", request_id)
             message = f"internal error: the log of the server has it under the request id {request_id}"
             return failure(500, message, media, {}, "INTERNAL")
@@ -130,7 +141,7 @@ class GraphQLOverHTTP:
                 operation_name=params.operation_name,
                 allowed_operation_types=allowed | {OperationType.SUBSCRIPTION},
             )
-            return StreamingResponse(self._events(results), media_type=EVENTS, headers=STREAM_HEADERS)
+            return StreamingResponse(self._events(results, caller), media_type=EVENTS, headers=STREAM_HEADERS)
         watching = asyncio.create_task(_watch(request, caller.gone))
         try:
             result = await self._schema.execute(
@@ -153,30 +164,42 @@ class GraphQLOverHTTP:
         status = 400 if refused and media == GRAPHQL_JSON else 200
         return Response(encode(result, with_data=not refused), status, media_type=_with_charset(media))
 
-    async def _events(self, results: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
-        """Items until the operation completes. A server that stops just ends the stream: clients then come again."""
+    async def _events(self, results: AsyncGenerator[Any, None], caller: Caller) -> AsyncIterator[bytes]:
+        """Items until the operation completes, or until its caller is known no more.
+
+        A server that stops just ends the stream: clients then come again.
+        """
         self._services.metrics.streams.inc()
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
         pump = asyncio.create_task(_pump(results, queue))
         stopping = asyncio.create_task(self._services.stopping.wait())
+        ended = asyncio.create_task(caller.until_ended())
         getting = asyncio.create_task(queue.get())
         try:
             while not stopping.done():
-                await asyncio.wait({getting, stopping}, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                waits = {getting, stopping, ended}
+                await asyncio.wait(waits, timeout=HEARTBEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if ended.done():
+                    yield b"event: next\ndata: " + _failed(ended.result(), "UNAUTHENTICATED") + b"\n\n"
+                    yield _COMPLETE
+                    return
                 if not getting.done():
                     yield b": still here\n\n"
                     continue
                 event = getting.result()
                 if event is None:
-                    yield b"event: complete\ndata: \n\n"
+                    yield _COMPLETE
                     return
                 yield event
                 getting = asyncio.create_task(queue.get())
         finally:
             self._services.metrics.streams.dec()
-            for task in (pump, stopping, getting):
+            for task in (pump, stopping, ended, getting):
                 task.cancel()
-            await asyncio.gather(pump, stopping, getting, return_exceptions=True)
+            await asyncio.gather(pump, stopping, ended, getting, return_exceptions=True)
+
+
+_COMPLETE = b"event: complete\ndata: \n\n"
 
 
 async def _watch(request: Request, gone: asyncio.Event) -> None:
@@ -259,9 +282,12 @@ def encode(result: Any, *, with_data: bool = True) -> bytes:
 
 def failure(status: int, message: str, media: str, headers: Mapping[str, str], code: str) -> Response:
     """A request that came to nothing, in the form of a GraphQL answer."""
-    body = orjson.dumps({"errors": [{"message": message, "extensions": {"code": code}}]})
     kind = JSON if media == EVENTS else media
-    return Response(body, status, headers=dict(headers), media_type=_with_charset(kind))
+    return Response(_failed(message, code), status, headers=dict(headers), media_type=_with_charset(kind))
+
+
+def _failed(message: str, code: str) -> bytes:
+    return orjson.dumps({"errors": [{"message": message, "extensions": {"code": code}}]})
 
 
 def _with_charset(media: str) -> str:

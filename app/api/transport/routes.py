@@ -10,13 +10,16 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from app.api.context import ApiServices
 from app.api.schema import build_schema
+from app.api.transport.callers import CHALLENGE, new_caller
 from app.api.transport.documentation import documentation_routes
 from app.api.transport.http import GraphQLOverHTTP
-from app.api.transport.metrics import CONTENT_TYPE, Metrics
+from app.api.transport.metrics import CONTENT_TYPE
 from app.api.transport.page import asset_routes, workplace_routes
 from app.api.transport.websocket import GraphQLOverWebSocket
+from app.errors import Refusal
 from app.scope import Scope
 from app.services import merge_policies
+from app.services.access.identity import Unauthenticated
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ def api_routes(services: ApiServices) -> list[BaseRoute]:
         *documentation_routes(),
         Route("/health/live", live),
         Route("/health/ready", readiness(services)),
-        Route("/metrics", prometheus(services.metrics)),
+        Route("/metrics", prometheus(services)),
     ]
 
 
@@ -59,8 +62,19 @@ def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]
     return ready
 
 
-def prometheus(metrics: Metrics) -> Callable[[Request], Awaitable[Response]]:
+def prometheus(services: ApiServices) -> Callable[[Request], Awaitable[Response]]:
+    """Open to everybody where everybody may do everything; otherwise for those with the permission `metrics:read`."""
+
     async def measured(request: Request) -> Response:
-        return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})
+        caller = new_caller(services, request, "metrics")
+        try:
+            await caller.identify()
+        except Unauthenticated as problem:
+            return PlainTextResponse(f"{problem}\n", 401, headers={"www-authenticate": CHALLENGE})
+        except Refusal as refusal:
+            return PlainTextResponse(f"{refusal.message}\n", 403)
+        if caller.scope is None or not caller.scope.allows("metrics:read"):
+            return PlainTextResponse("metrics need the permission metrics:read\n", 403)
+        return Response(services.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     return measured

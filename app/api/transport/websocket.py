@@ -1,5 +1,7 @@
 """GraphQL over WebSocket, by the protocol graphql-transport-ws."""
 
+import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -16,10 +18,19 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import Connec
 
 from app.api.context import ApiServices, Caller
 from app.api.limits import GatewaySchema
-from app.errors import Refusal
+from app.api.transport.callers import new_caller
+from app.errors import ErrorCode, Refusal
+from app.services.access.identity import Unauthenticated
+from app.services.access.tokens import KeysUnavailable
+from app.storage.database import is_unavailable
+
+log = logging.getLogger(__name__)
 
 LONGEST_REASON = 120
 """Bytes that a WebSocket's closing message has room for."""
+
+INVALID, FORBIDDEN, FAILED, TRY_AGAIN = 4400, 4403, 1011, 1013
+"""Codes that connections are closed with: the protocol's, and those of WebSockets themselves."""
 
 MOST_OPERATIONS = 100
 """Operations that one connection may have open."""
@@ -37,13 +48,43 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
         payload: Any = message.get("payload") or {}
         if isinstance(payload, Mapping) and not self.connection_init_received:
             try:
-                self.context.identify(payload)
-            except Refusal as refusal:
-                reason = refusal.message.encode()[:LONGEST_REASON].decode(errors="ignore")
-                await self.websocket.close(4400, reason)
+                await self.context.identify(payload)
+            except Exception as error:
+                code, reason = _closing(error, self.context.request_id)
+                await self.websocket.close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))
                 return
+            self._watch = asyncio.create_task(self._close_when_ended())
         # graphql-ws sends no payload, or null; Strawberry knows only the first.
         await super().handle_connection_init({"type": "connection_init", "payload": payload})
+
+    async def _close_when_ended(self) -> None:
+        reason = await self.context.until_ended()
+        for operation in list(self.operations):
+            await self.cleanup_operation(operation)
+        await self.websocket.close(FORBIDDEN, reason)
+
+    async def shutdown(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await super().shutdown()
+
+    _watch: asyncio.Task[None] | None = None
+
+
+def _closing(error: Exception, request_id: str) -> tuple[int, str]:
+    """The code and the reason with which a connection ends whose caller is not known."""
+    match error:
+        case Unauthenticated():
+            return FORBIDDEN, str(error)
+        case Refusal():
+            return FORBIDDEN if error.code is ErrorCode.FORBIDDEN else INVALID, error.message
+        case _ if isinstance(error, KeysUnavailable) or is_unavailable(error):
+            log.warning("connection %s: its caller cannot be identified: %r", request_id, error)
+            return TRY_AGAIN, "callers cannot be identified just now: try again"
+        case _:
+            log.error("connection %s failed", request_id, exc_info=error)
+            return FAILED, f"internal error: the log of the server has it under the request id {request_id}"
 
 
 class GraphQLOverWebSocket(GraphQL[Any, Any]):
@@ -65,4 +106,4 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
             await super().__call__(scope, receive, send)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Caller:
-        return Caller(self._services, None, request.headers, uuid4().hex)
+        return new_caller(self._services, request, uuid4().hex)

@@ -1,6 +1,7 @@
 """The tables, one module for each resource; importing the package registers them all."""
 
 from app.storage.tables import (
+    access,
     audiences,
     datasets,
     definitions,
@@ -16,6 +17,7 @@ from app.storage.tables import (
 )
 
 __all__ = [
+    "access",
     "audiences",
     "datasets",
     "definitions",

@@ -1,0 +1,1 @@
+"""Who a caller is, what its keys are, and what it did."""

@@ -1,0 +1,190 @@
+"""Finds out who a caller is, by the way that is configured, and notices when that ends; knows no HTTP."""
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from app.clock import Clock
+from app.services.access import keys
+from app.services.access.identity import ANONYMOUS, Identity, Unauthenticated, is_name
+from app.services.access.tokens import TokenRules, Tokens
+from app.storage.database import Database, is_unavailable
+from app.storage.wakeups import PATIENCE_SECONDS, Changes
+
+log = logging.getLogger(__name__)
+
+AUTHORIZATION = "authorization"
+KEY_HEADER = "x-api-key"
+
+Mode = Literal["none", "keys", "jwt", "proxy"]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """The proxies whose word is taken, and the headers in which they give it, in lower case."""
+
+    peers: tuple[Network, ...]
+    subject: str = "x-forwarded-user"
+    organisation: str = "x-forwarded-organisation"
+    permissions: str = "x-forwarded-permissions"
+    sandboxes: str = "x-forwarded-sandboxes"
+
+    @property
+    def headers(self) -> tuple[str, ...]:
+        return (self.subject, self.organisation, self.permissions, self.sandboxes)
+
+    def trusts(self, peer: str | None) -> bool:
+        try:
+            address = ipaddress.ip_address(peer or "")
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.peers)
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationRules:
+    """How callers are known. API keys are taken in every mode."""
+
+    mode: Mode = "none"
+    tokens: TokenRules | None = None
+    proxy: Proxy | None = None
+
+    @property
+    def forwarded(self) -> tuple[str, ...]:
+        """Headers that say who a caller is, and that only a proxy may send."""
+        return self.proxy.headers if self.proxy else ()
+
+
+class Authentication:
+    """Knows callers by the rules, and watches those who stay."""
+
+    def __init__(
+        self, database: Database, changes: Changes, clock: Clock, rules: AuthenticationRules | None = None
+    ) -> None:
+        self.rules = rules or AuthenticationRules()
+        self._database, self._changes, self._clock = database, changes, clock
+        self._tokens = Tokens(self.rules.tokens) if self.rules.tokens else None
+        self._watched: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        self._notes: set[asyncio.Task[None]] = set()
+
+    async def identify(self, headers: Mapping[str, str], peer: str | None) -> Identity:
+        """The caller with these headers (names in lower case), connected from the address `peer`.
+
+        Raises `Unauthenticated`; `KeysUnavailable` when nobody can be known just now.
+        """
+        secret, authorization = headers.get(KEY_HEADER), headers.get(AUTHORIZATION)
+        if secret is not None:
+            if authorization is not None and self.rules.mode == "jwt":
+                raise Unauthenticated(f"both {KEY_HEADER} and {AUTHORIZATION} are sent: send one of them")
+            return await self._by_key(secret)
+        if self.rules.proxy is not None:
+            return _by_proxy(self.rules.proxy, headers, peer)
+        if self._tokens is not None:
+            scheme, _, token = (authorization or "").strip().partition(" ")
+            if scheme.lower() != "bearer" or not token.strip():
+                raise Unauthenticated(f"no identity is sent: send `{AUTHORIZATION}: Bearer …`, or {KEY_HEADER}")
+            return await self._tokens.verify(token.strip())
+        if self.rules.mode == "keys":
+            raise Unauthenticated(f"no identity is sent: send {KEY_HEADER}")
+        return ANONYMOUS
+
+    async def _by_key(self, secret: str) -> Identity:
+        async with self._database.session() as session:
+            identity = await keys.identify(session, self._clock, secret)
+        note = asyncio.create_task(self._note(identity.key_id or ""))
+        self._notes.add(note)
+        note.add_done_callback(self._notes.discard)
+        return identity
+
+    async def _note(self, key_id: str) -> None:
+        try:
+            await keys.note_use(self._database, self._clock, key_id)
+        except Exception as error:
+            log.warning("the use of the key %s was not noted: %r", key_id, error)
+
+    async def close(self) -> None:
+        """Waits for what is being noted."""
+        await asyncio.gather(*self._notes)
+
+    # ---------------------------------------------------------------- callers who stay
+
+    async def until_ended(self, identity: Identity) -> str:
+        """Returns why, once the identity is valid no more; never for one that stays so."""
+        waits = []
+        if identity.expires_at is not None:
+            waits.append(asyncio.create_task(self._until_expired(identity)))
+        if identity.key_id is not None:
+            waits.append(asyncio.create_task(self._until_revoked(identity.key_id)))
+        if not waits:
+            await asyncio.Event().wait()
+        try:
+            finished, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return finished.pop().result()
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _until_expired(self, identity: Identity) -> str:
+        assert identity.expires_at is not None
+        # Not one long sleep: the clock of the wall may be set, and a sleep has a longest length.
+        while (left := (identity.expires_at - self._clock()).total_seconds()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, 3600))
+        return "the identity has expired: connect again with a new one"
+
+    async def _until_revoked(self, key_id: str) -> str:
+        """One task looks for all streams of a key."""
+        users, watch = self._watched.get(key_id) or (0, asyncio.create_task(self._watch(key_id)))
+        self._watched[key_id] = (users + 1, watch)
+        try:
+            await asyncio.shield(watch)
+        finally:
+            users, _ = self._watched[key_id]
+            if users > 1:
+                self._watched[key_id] = (users - 1, watch)
+            else:
+                del self._watched[key_id]
+                watch.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watch
+        return "the API key was revoked: connect again with another"
+
+    async def _watch(self, key_id: str) -> None:
+        async with self._changes.subscribe(keys.key_topic(key_id)) as wakeups:
+            while True:
+                try:
+                    async with self._database.session() as session:
+                        if not await keys.is_good(session, key_id):
+                            return
+                except Exception as error:
+                    if not is_unavailable(error):
+                        raise
+                await wakeups.wait(PATIENCE_SECONDS)
+
+
+def _by_proxy(proxy: Proxy, headers: Mapping[str, str], peer: str | None) -> Identity:
+    if not proxy.trusts(peer):
+        message = f"identities are taken from the configured proxies only, and {peer} is none of them"
+        raise Unauthenticated(f"{message}: go through the proxy, or send {KEY_HEADER}")
+    subject, organisation = headers.get(proxy.subject), headers.get(proxy.organisation)
+    for name, value in ((proxy.subject, subject), (proxy.organisation, organisation)):
+        if not is_name(value):
+            raise Unauthenticated(f"the proxy sent {name} as {value!r}: it must send a name")
+    sandboxes = headers.get(proxy.sandboxes)
+    return Identity(
+        subject=str(subject).strip(),
+        organisation=str(organisation).strip(),
+        permissions=frozenset(_split(headers.get(proxy.permissions, ""))),
+        sandboxes=None if sandboxes is None else frozenset(_split(sandboxes)),
+    )
+
+
+def _split(value: str) -> list[str]:
+    return value.replace(",", " ").split()

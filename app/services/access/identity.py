@@ -1,0 +1,64 @@
+"""Who a caller is, and which tenant it may choose; knows no HTTP and no database."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.errors import ErrorCode, Refusal
+from app.scope import EVERYTHING, Scope
+
+LONGEST_NAME = 128
+DEFAULT_ORGANISATION = "default"
+DEFAULT_SANDBOX = "prod"
+
+
+class Unauthenticated(Exception):
+    """A caller without a valid identity; the message says what is wrong with what was sent, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A caller. Without an `organisation`, or without `sandboxes`, it may choose any."""
+
+    subject: str
+    organisation: str | None
+    permissions: frozenset[str]
+    sandboxes: frozenset[str] | None = None
+    expires_at: datetime | None = None
+    key_id: str | None = None
+    """Of the API key that it came with."""
+
+    def scope(self, organisation: str | None, sandbox: str | None) -> Scope:
+        """The tenant that the caller asks for, by names that `tenant_name` has checked.
+
+        Raises `Refusal` for one that it may not use.
+        """
+        if self.organisation is not None and organisation not in (None, self.organisation):
+            message = f"this caller belongs to the organisation {self.organisation!r} and cannot use {organisation!r}"
+            raise Refusal(ErrorCode.FORBIDDEN, f"{message}: leave the organisation out")
+        chosen = sandbox or self._own_sandbox()
+        if self.sandboxes is not None and chosen not in self.sandboxes:
+            message = f"this caller may not use the sandbox {chosen!r}, only {', '.join(sorted(self.sandboxes))}"
+            raise Refusal(ErrorCode.FORBIDDEN, f"{message}: choose one of these")
+        own = self.organisation or organisation or DEFAULT_ORGANISATION
+        return Scope(own, chosen, self.subject, self.permissions, self.sandboxes)
+
+    def _own_sandbox(self) -> str:
+        """The sandbox of a caller who names none."""
+        return next(iter(self.sandboxes)) if self.sandboxes and len(self.sandboxes) == 1 else DEFAULT_SANDBOX
+
+
+ANONYMOUS = Identity("anonymous", None, EVERYTHING)
+"""Everybody, where nobody is asked who they are."""
+
+
+def is_name(value: object) -> bool:
+    """Whether an organisation, a sandbox or a subject may be called so."""
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= LONGEST_NAME and value.isprintable()
+
+
+def tenant_name(field: str, value: object) -> str:
+    """The name in a header or claim. Raises `Refusal` with `field` as its path."""
+    if not isinstance(value, str) or not is_name(value):
+        message = f"{field} is {value!r}: it must be 1 to {LONGEST_NAME} printable characters, or be left out"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, (field,))
+    return value.strip()

@@ -1,0 +1,176 @@
+"""API keys: created, listed, revoked, and found by their secret, of which only a digest is stored."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.errors import ErrorCode, Refusal, refuse_all
+from app.scope import Scope, Tenant
+from app.services.access.identity import Identity, Unauthenticated, is_name
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
+from app.services.lists.rows import as_row
+from app.services.lists.validation import refuse_bad_name
+from app.storage.columns import columns
+from app.storage.database import Database
+from app.storage.ids import new_id
+from app.storage.tables.access import ApiKeyRow
+from app.storage.tenancy import within
+from app.storage.topics import Topic, publish
+
+PREFIX = "sgk_"
+"""What every secret begins with, so that scanners find one that was published."""
+SHOWN = len(PREFIX) + 8
+"""How many characters of a secret are stored, to recognise it by."""
+USED_EVERY = timedelta(minutes=1)
+"""How exactly `last_used_at` is kept: a write for each request would cost more than the request."""
+
+_KEYS = columns(ApiKeyRow)
+_ORDER = Order("ID", (Key(_KEYS.id, descending=True),))
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """Without `sandboxes` it is good for those that its maker may use."""
+
+    name: str
+    permissions: Sequence[str]
+    sandboxes: Sequence[str] | None = None
+    expires_at: datetime | None = None
+
+
+def key_topic(id: str) -> Topic:
+    """One key was revoked."""
+    return Topic("key", id=id)
+
+
+def _keys_of(scope: Scope) -> Tenant:
+    """Where the keys of the caller's organisation are. Raises `Refusal` for whoever may not see them all."""
+    if scope.sandboxes is not None:
+        message = f"keys belong to the whole organisation, and this caller is limited to {sorted(scope.sandboxes)}"
+        raise Refusal(ErrorCode.FORBIDDEN, f"{message}: use an identity without `sandboxes`")
+    return Tenant(scope.organisation, "")
+
+
+async def create(
+    database: Database, clock: Clock, scope: Scope, new: NewKey, known: Callable[[str], bool]
+) -> tuple[ApiKeyRow, str]:
+    """The key and its secret, which is nowhere else. `known` says which permissions there are.
+
+    Raises `Refusals`, and `Refusal` for whoever would give more than it has.
+    """
+    now = clock()
+    tenant = _keys_of(scope)
+    refuse_all(_problems(scope, new, now, known))
+    secret = PREFIX + secrets.token_urlsafe(32)
+    row = ApiKeyRow(
+        organisation=tenant.organisation,
+        sandbox=tenant.sandbox,
+        id=new_id(now),
+        name=new.name,
+        prefix=secret[:SHOWN],
+        digest=_digest(secret),
+        permissions=sorted(set(new.permissions)),
+        sandboxes=None if new.sandboxes is None else sorted(set(new.sandboxes)),
+        created_by=scope.user,
+        created_at=now,
+        expires_at=new.expires_at,
+    )
+    async with database.write() as session:
+        session.add(row)
+    return row, secret
+
+
+def _problems(scope: Scope, new: NewKey, now: datetime, known: Callable[[str], bool]) -> list[Refusal]:
+    refusals: list[Refusal] = []
+    refuse_bad_name(new.name, refusals)
+    if not new.permissions:
+        message = "the key has no permissions and could do nothing: give it some, such as read"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("permissions",)))
+    for at, permission in enumerate(new.permissions):
+        path = ("permissions", str(at))
+        if not known(permission):
+            message = f"{permission!r} is no permission: write read, write, run or admin, or one like audiences:read"
+            refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
+        elif not (scope.allows(permission) if ":" in permission else permission in scope.permissions):
+            message = f"a key cannot carry {permission!r}, which its maker does not have"
+            refusals.append(Refusal(ErrorCode.FORBIDDEN, message, path))
+    for at, sandbox in enumerate(new.sandboxes or ()):
+        if not is_name(sandbox) or sandbox != sandbox.strip():
+            message = f"the sandbox {sandbox!r} must be 1 to 128 printable characters"
+            refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("sandboxes", str(at))))
+    if new.sandboxes is not None and not new.sandboxes:
+        message = "the key is good for no sandbox: name some, or leave `sandboxes` out for all"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("sandboxes",)))
+    if new.expires_at is not None and new.expires_at <= now:
+        message = f"the key would have expired at {new.expires_at.isoformat()}: choose a time to come"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("expires_at",)))
+    return refusals
+
+
+async def revoke(database: Database, clock: Clock, scope: Scope, id: str) -> ApiKeyRow:
+    """Ends a key at once, in every process; one that has ended is returned as it is. Raises `Refusal`."""
+    tenant = _keys_of(scope)
+    async with database.write() as session:
+        change = within(update(ApiKeyRow), ApiKeyRow, tenant).where(_KEYS.id == id, _KEYS.revoked_at.is_(None))
+        await session.execute(change.values(revoked_at=clock()))
+        await publish(session, key_topic(id))
+        row = (await session.execute(within(select(*_KEYS), ApiKeyRow, tenant).where(_KEYS.id == id))).first()
+        if row is None:
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no API key {id!r} in this organisation", ("id",))
+        return as_row(ApiKeyRow, row)
+
+
+async def get(session: AsyncSession, scope: Scope, id: str) -> ApiKeyRow | None:
+    statement = within(select(*_KEYS), ApiKeyRow, _keys_of(scope)).where(_KEYS.id == id)
+    row = (await session.execute(statement)).first()
+    return None if row is None else as_row(ApiKeyRow, row)
+
+
+async def page(session: AsyncSession, scope: Scope, request: PageRequest) -> Slice[ApiKeyRow]:
+    """The keys of the organisation, newest first, also those that have ended."""
+    statement = within(select(*_KEYS), ApiKeyRow, _keys_of(scope))
+    return await fetch_page(session, statement, _ORDER, request, lambda row: as_row(ApiKeyRow, row))
+
+
+async def count(session: AsyncSession, scope: Scope) -> int:
+    statement = within(select(func.count()), ApiKeyRow, _keys_of(scope))
+    return int((await session.execute(statement)).scalar_one())
+
+
+async def identify(session: AsyncSession, clock: Clock, secret: str) -> Identity:
+    """Whose secret it is. Raises `Unauthenticated`."""
+    row = (await session.execute(select(*_KEYS).where(_KEYS.digest == _digest(secret)))).first()
+    if row is None:
+        raise Unauthenticated("the API key is unknown: create one with `segmentation key create`")
+    if row.revoked_at is not None:
+        raise Unauthenticated(f"the API key {row.prefix}… was revoked: use another")
+    if row.expires_at is not None and row.expires_at <= clock():
+        raise Unauthenticated(f"the API key {row.prefix}… has expired: use another")
+    sandboxes = None if row.sandboxes is None else frozenset(row.sandboxes)
+    subject = f"key:{row.id}"
+    return Identity(subject, row.organisation, frozenset(row.permissions), sandboxes, row.expires_at, row.id)
+
+
+async def is_good(session: AsyncSession, id: str) -> bool:
+    """Whether the key was not revoked."""
+    statement = select(_KEYS.id).where(_KEYS.id == id, _KEYS.revoked_at.is_(None))
+    return (await session.execute(statement)).first() is not None
+
+
+async def note_use(database: Database, clock: Clock, id: str) -> None:
+    """Sets `last_used_at`, unless that was done a moment ago."""
+    now = clock()
+    stale = or_(_KEYS.last_used_at.is_(None), _KEYS.last_used_at <= now - USED_EVERY)
+    async with database.write() as session:
+        await session.execute(update(ApiKeyRow).where(_KEYS.id == id, stale).values(last_used_at=now))
+
+
+def _digest(secret: str) -> str:
+    """A secret is 256 random bits: nothing that slows guessing down is needed, and each request computes it."""
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()

@@ -1,0 +1,45 @@
+"""API keys and the audit log."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import Index
+from sqlmodel import Field
+
+from app.storage.columns import TenantRow, json_column, time_column
+
+
+class ApiKeyRow(TenantRow, table=True):
+    """A key of an organisation: it belongs to no sandbox, so `sandbox` is empty, which no sandbox's name is.
+
+    Only the digest of the secret is stored. `sandboxes` is null for all of them.
+    """
+
+    __tablename__ = "api_key"
+    __table_args__: ClassVar[Any] = (Index(None, "digest", unique=True),)
+
+    id: str = Field(primary_key=True)
+    name: str
+    prefix: str
+    digest: str
+    permissions: list[str] = json_column(nullable=False)
+    sandboxes: list[str] | None = json_column(default=None)
+    created_by: str
+    created_at: datetime = time_column()
+    last_used_at: datetime | None = time_column(default=None)
+    expires_at: datetime | None = time_column(default=None)
+    revoked_at: datetime | None = time_column(default=None)
+
+
+class AuditEventRow(TenantRow, table=True):
+    """What was done. Triggers refuse to change or delete a row."""
+
+    __tablename__ = "audit_event"
+
+    id: str = Field(primary_key=True)
+    at: datetime = time_column()
+    subject: str
+    action: str
+    resource_id: str | None = None
+    outcome: str
+    request_id: str
