@@ -21,6 +21,8 @@ Values
     field (object; name)                a field of an object; null when the object is missing
     if (cond, a, b)                     a or b, of one type
     array (item, …)                     a literal
+    typed (x)                           x with its nulls, and those in its arrays, of the node's type; a date as a
+                                        timestamp
 
 Numbers, all null on null
     add subtract multiply divide remainder (a, b) number    null on overflow and on division by zero; a remainder has
