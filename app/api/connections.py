@@ -19,18 +19,18 @@ Item = TypeVar("Item")
 _FORWARD = {
     "first": Annotated[
         int | None,
-        strawberry.argument(description="Length of the page, counted from its start; 50 unless given, at most 500."),
+        strawberry.argument(description="Page size when paging forward; default 50, at most 500."),
     ],
-    "after": Annotated[str | None, strawberry.argument(description="Cursor that the page begins after.")],
+    "after": Annotated[str | None, strawberry.argument(description="Returns items after this cursor.")],
 }
 _BACKWARD = {
     "last": Annotated[
         int | None,
         strawberry.argument(
-            description="Length of the page, counted from its end; goes with `before`, not with `first`."
+            description="Page size when paging backward with `before`; cannot be combined with `first`."
         ),
     ],
-    "before": Annotated[str | None, strawberry.argument(description="Cursor that the page ends before.")],
+    "before": Annotated[str | None, strawberry.argument(description="Returns items before this cursor.")],
 }
 
 Resolver = TypeVar("Resolver", bound=Callable[..., Awaitable[object]])
@@ -73,28 +73,28 @@ def _with_page_arguments(method: Signature, declared: Mapping[str, object]) -> S
 Count = Callable[[], Awaitable[int]]
 
 
-@strawberry.type(description="Where a page lies in its list.")
+@strawberry.type(description="Position of a page in its list.")
 class PageInfo:
-    has_next_page: bool = strawberry.field(description="Whether the list goes on after this page.")
-    has_previous_page: bool = strawberry.field(description="Whether the list has something before this page.")
-    start_cursor: str | None = strawberry.field(description="Cursor of the first item; null on an empty page.")
-    end_cursor: str | None = strawberry.field(description="Cursor of the last item; null on an empty page.")
+    has_next_page: bool = strawberry.field(description="Whether there are items after this page.")
+    has_previous_page: bool = strawberry.field(description="Whether there are items before this page.")
+    start_cursor: str | None = strawberry.field(description="Cursor of the first item; null if the page is empty.")
+    end_cursor: str | None = strawberry.field(description="Cursor of the last item; null if the page is empty.")
 
 
-@strawberry.type(description="An item of a page, with its place in the list.")
+@strawberry.type(description="An item of a page, with its cursor.")
 class Edge(Generic[T]):
     node: T = strawberry.field(description="The item.")
-    cursor: str = strawberry.field(description="Opaque place of the item: give it to `after` or `before`.")
+    cursor: str = strawberry.field(description="Opaque position of the item, for `after` or `before`.")
 
 
 @strawberry.type(description="A page of a list.")
 class Connection(Generic[T]):
-    edges: list[Edge[T]] = strawberry.field(description="The items of the page with their cursors.")
-    nodes: list[T] = strawberry.field(description="The items of the page.")
-    page_info: PageInfo = strawberry.field(description="Where the page lies in the list.")
+    edges: list[Edge[T]] = strawberry.field(description="Items of the page with their cursors.")
+    nodes: list[T] = strawberry.field(description="Items of the page.")
+    page_info: PageInfo = strawberry.field(description="Position of the page in the list.")
     count: strawberry.Private[Count]
 
-    @resolver(description="Length of the whole list. Counted only when it is asked for.")
+    @resolver(description="Number of items in the whole list. Counted only when requested.")
     async def total_count(self) -> int:
         return await self.count()
 
@@ -103,12 +103,12 @@ class Connection(Generic[T]):
 class LongConnection(Generic[T]):
     """A list that may be longer than 2^31: of people or of what they did."""
 
-    edges: list[Edge[T]] = strawberry.field(description="The items of the page with their cursors.")
-    nodes: list[T] = strawberry.field(description="The items of the page.")
-    page_info: PageInfo = strawberry.field(description="Where the page lies in the list.")
+    edges: list[Edge[T]] = strawberry.field(description="Items of the page with their cursors.")
+    nodes: list[T] = strawberry.field(description="Items of the page.")
+    page_info: PageInfo = strawberry.field(description="Position of the page in the list.")
     count: strawberry.Private[Count]
 
-    @resolver(description="Length of the whole list. Counted only when it is asked for.")
+    @resolver(description="Number of items in the whole list. Counted only when requested.")
     async def total_count(self) -> BigInt:
         return BigInt(await self.count())
 

@@ -20,39 +20,37 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@strawberry.enum(description="Why a request was refused.")
+@strawberry.enum(description="Error codes.")
 class ErrorCode(Enum):
-    INVALID_INPUT = enum_value("INVALID_INPUT", description="A value that cannot be used.")
-    INVALID_EXPRESSION = enum_value(
-        "INVALID_EXPRESSION", description="An expression that does not parse or does not fit the data."
-    )
-    NOT_FOUND = enum_value("NOT_FOUND", description="No such object in this sandbox.")
-    ALREADY_EXISTS = enum_value("ALREADY_EXISTS", description="A name or key that is taken.")
-    STALE_ETAG = enum_value("STALE_ETAG", description="The object has changed since it was read.")
-    HAS_DEPENDENTS = enum_value("HAS_DEPENDENTS", description="Other objects still use this one.")
-    INVALID_STATE = enum_value("INVALID_STATE", description="Not possible in the object's present state.")
-    NOT_ELIGIBLE = enum_value("NOT_ELIGIBLE", description="The expression does not allow this evaluation method.")
-    LIMIT_EXCEEDED = enum_value("LIMIT_EXCEEDED", description="More than the service takes.")
-    FORBIDDEN = enum_value("FORBIDDEN", description="The caller may not do this.")
+    INVALID_INPUT = enum_value("INVALID_INPUT", description="Invalid value.")
+    INVALID_EXPRESSION = enum_value("INVALID_EXPRESSION", description="Invalid expression.")
+    NOT_FOUND = enum_value("NOT_FOUND", description="The object does not exist in this sandbox.")
+    ALREADY_EXISTS = enum_value("ALREADY_EXISTS", description="The name or key already exists.")
+    STALE_ETAG = enum_value("STALE_ETAG", description="The object changed since it was read.")
+    HAS_DEPENDENTS = enum_value("HAS_DEPENDENTS", description="Other objects depend on this one.")
+    INVALID_STATE = enum_value("INVALID_STATE", description="Not possible in the object's current state.")
+    NOT_ELIGIBLE = enum_value("NOT_ELIGIBLE", description="The expression is not eligible for this evaluation method.")
+    LIMIT_EXCEEDED = enum_value("LIMIT_EXCEEDED", description="A limit of the service is exceeded.")
+    FORBIDDEN = enum_value("FORBIDDEN", description="The caller lacks a permission.")
 
 
-@strawberry.enum(description="What kind of mistake an expression has.")
+@strawberry.enum(description="Kind of a finding in an expression.")
 class DiagnosticKind(Enum):
-    SYNTAX = enum_value("SYNTAX", description="It is not written in PQL, or in a part that is not supported.")
-    UNKNOWN_FIELD = enum_value("UNKNOWN_FIELD", description="A path that the profile schema does not have.")
-    UNKNOWN_FUNCTION = enum_value("UNKNOWN_FUNCTION", description="A function that PQL does not have.")
-    UNKNOWN_SEGMENT = enum_value("UNKNOWN_SEGMENT", description="A segment that this sandbox does not have.")
-    ARGUMENT_COUNT = enum_value("ARGUMENT_COUNT", description="Too many or too few arguments.")
-    TYPE = enum_value("TYPE", description="Types that do not fit together.")
+    SYNTAX = enum_value("SYNTAX", description="Not valid PQL, or not supported.")
+    UNKNOWN_FIELD = enum_value("UNKNOWN_FIELD", description="Unknown field.")
+    UNKNOWN_FUNCTION = enum_value("UNKNOWN_FUNCTION", description="Unknown function.")
+    UNKNOWN_SEGMENT = enum_value("UNKNOWN_SEGMENT", description="Unknown segment.")
+    ARGUMENT_COUNT = enum_value("ARGUMENT_COUNT", description="Wrong number of arguments.")
+    TYPE = enum_value("TYPE", description="Incompatible types.")
     LIMIT = enum_value("LIMIT", description="Longer or deeper than allowed.")
-    CYCLE = enum_value("CYCLE", description="Segments that would refer to each other in a circle.")
-    DUPLICATE = enum_value("DUPLICATE", description="Another definition says the same; only ever a warning.")
+    CYCLE = enum_value("CYCLE", description="Segments that refer to each other in a cycle.")
+    DUPLICATE = enum_value("DUPLICATE", description="An equivalent definition exists; always a warning.")
 
 
-@strawberry.enum(description="Whether a finding stops the expression from being used.")
+@strawberry.enum(description="Severity of a finding.")
 class DiagnosticSeverity(Enum):
     ERROR = enum_value("ERROR", description="The expression cannot be used.")
-    WARNING = enum_value("WARNING", description="The expression can be used, but may not mean what it says.")
+    WARNING = enum_value("WARNING", description="The expression can be used, but may not mean what was intended.")
 
 
 @strawberry.type(
@@ -60,13 +58,13 @@ class DiagnosticSeverity(Enum):
     "length covers the offending text."
 )
 class PqlDiagnostic:
-    kind: DiagnosticKind = strawberry.field(description="What kind of finding.")
-    severity: DiagnosticSeverity = strawberry.field(description="Whether it stops the expression from being used.")
-    message: str = strawberry.field(description="What is wrong, with the text in question, and what to do.")
+    kind: DiagnosticKind = strawberry.field(description="Kind of the finding.")
+    severity: DiagnosticSeverity = strawberry.field(description="Severity.")
+    message: str = strawberry.field(description="What is wrong, with the offending text, and what to do.")
     line: int = strawberry.field(description="Line of the offending text, from 1.")
     column: int = strawberry.field(description="Column of the offending text, from 1, in characters.")
     length: int = strawberry.field(description="Length of the offending text, in characters.")
-    suggestions: list[str] = strawberry.field(description="What may have been meant, nearest first.")
+    suggestions: list[str] = strawberry.field(description="Suggestions, nearest first.")
 
     @classmethod
     def of(cls, found: Diagnostic) -> "PqlDiagnostic":
@@ -81,36 +79,40 @@ class PqlDiagnostic:
         )
 
 
-@strawberry.interface(description="Something that the caller did wrong. Nothing has changed.")
+@strawberry.interface(description="An error of the caller. Nothing was changed.")
 class UserError:
-    code: ErrorCode = strawberry.field(description="Why it was refused, for programs.")
-    message: str = strawberry.field(description="Why it was refused and what to do, for people.")
+    code: ErrorCode = strawberry.field(description="Error code, for programs.")
+    message: str = strawberry.field(description="What is wrong and what to do.")
     path: list[str] = strawberry.field(
-        description='Path into the arguments, such as ["input", "definitionIds", "2"]; '
-        "empty when no one value is to blame."
+        description=(
+            'Path into the arguments, for example ["input", '
+            '"definitionIds", "2"]; empty if no single value is at fault.'
+        )
     )
 
 
-@strawberry.type(description="A refusal with nothing to add to its message.")
+@strawberry.type(description="An error without further fields.")
 class InputError(UserError):
     pass
 
 
-@strawberry.type(description="An expression that cannot be used.")
+@strawberry.type(description="An invalid expression.")
 class ExpressionError(UserError):
-    diagnostics: list[PqlDiagnostic] = strawberry.field(description="Every finding, with its place in the expression.")
+    diagnostics: list[PqlDiagnostic] = strawberry.field(
+        description="All findings, with their positions in the expression."
+    )
 
 
-@strawberry.type(description="A write that is based on an old state.")
+@strawberry.type(description="A write based on an outdated state.")
 class StaleEtagError(UserError):
-    current_etag: str = strawberry.field(description="Etag of the present state.")
+    current_etag: str = strawberry.field(description="Current etag.")
 
 
-@strawberry.type(description="A write that others stand in the way of.")
+@strawberry.type(description="A write that dependents prevent.")
 class DependentsError(UserError):
     found: strawberry.Private[Sequence[tuple[str, str]]]
 
-    @resolver(description="Those who still use the object.")
+    @resolver(description="Objects that depend on it.")
     async def dependents(self, info: Info) -> list[Node]:
         nodes = [await node_type(name).fetch(info.context, raw) for name, raw in self.found]
         return [node for node in nodes if node is not None]
@@ -118,7 +120,7 @@ class DependentsError(UserError):
 
 ERROR_TYPES = (InputError, ExpressionError, StaleEtagError, DependentsError)
 
-_ERRORS_DESCRIPTION = "What was refused, and why; empty exactly when it was done."
+_ERRORS_DESCRIPTION = "Errors; empty if and only if the mutation succeeded."
 
 
 def errors_field() -> list[UserError]:

@@ -13,32 +13,30 @@ from app.api.scalars import given
 from app.services.lists import filters
 
 
-@strawberry.enum(description="Direction of an order.")
+@strawberry.enum(description="Sort direction.")
 class OrderDirection(Enum):
-    ASC = enum_value("ASC", description="Smallest, oldest or first in the alphabet first.")
-    DESC = enum_value("DESC", description="Largest, newest or last in the alphabet first.")
+    ASC = enum_value("ASC", description="Ascending: smallest, oldest or alphabetically first.")
+    DESC = enum_value("DESC", description="Descending: largest, newest or alphabetically last.")
 
 
-@strawberry.input(description="Tests on a text. All that are given must hold.")
+@strawberry.input(description="Conditions on a text; all given conditions must match.")
 class StringFilter:
-    eq: str | None = strawberry.field(default=strawberry.UNSET, description="Is exactly this.")
-    ne: str | None = strawberry.field(default=strawberry.UNSET, description="Is anything but this.")
-    in_: list[str] | None = strawberry.field(default=strawberry.UNSET, name="in", description="Is one of these.")
-    contains: str | None = strawberry.field(
-        default=strawberry.UNSET, description="Contains this, in upper or lower case."
-    )
+    eq: str | None = strawberry.field(default=strawberry.UNSET, description="Equals this text.")
+    ne: str | None = strawberry.field(default=strawberry.UNSET, description="Differs from this text.")
+    in_: list[str] | None = strawberry.field(default=strawberry.UNSET, name="in", description="Equals one of these.")
+    contains: str | None = strawberry.field(default=strawberry.UNSET, description="Contains this text, ignoring case.")
     starts_with: str | None = strawberry.field(
-        default=strawberry.UNSET, description="Begins with this, in upper or lower case."
+        default=strawberry.UNSET, description="Starts with this text, ignoring case."
     )
 
 
-@strawberry.input(description="Tests on an instant. All that are given must hold.")
+@strawberry.input(description="Conditions on a time; all given conditions must match.")
 class DateTimeFilter:
-    eq: datetime | None = strawberry.field(default=strawberry.UNSET, description="Is this instant.")
-    lt: datetime | None = strawberry.field(default=strawberry.UNSET, description="Is before it.")
-    lte: datetime | None = strawberry.field(default=strawberry.UNSET, description="Is before it, or it.")
-    gt: datetime | None = strawberry.field(default=strawberry.UNSET, description="Is after it.")
-    gte: datetime | None = strawberry.field(default=strawberry.UNSET, description="Is after it, or it.")
+    eq: datetime | None = strawberry.field(default=strawberry.UNSET, description="Equals this time.")
+    lt: datetime | None = strawberry.field(default=strawberry.UNSET, description="Before this time.")
+    lte: datetime | None = strawberry.field(default=strawberry.UNSET, description="At or before this time.")
+    gt: datetime | None = strawberry.field(default=strawberry.UNSET, description="After this time.")
+    gte: datetime | None = strawberry.field(default=strawberry.UNSET, description="At or after this time.")
 
 
 def text_filter(value: StringFilter | None) -> filters.StringFilter:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from app.api.context import Operation
 
 
-@strawberry.interface(description="An object with an id that `node(id:)` finds again.")
+@strawberry.interface(description="An object with a global id, for `node(id:)`.")
 class Node:
     id: strawberry.ID = strawberry.field(description="Opaque global id, unique among all types.")
 

@@ -11,33 +11,33 @@ from app.api.global_ids import Node, fetch_node
 from app.errors import ErrorCode, Refusal
 from app.services.lists.paging import LARGEST_PAGE
 
-GlobalId = Annotated[strawberry.ID, strawberry.argument(description="Global id, as `id` of any object gives it.")]
+GlobalId = Annotated[strawberry.ID, strawberry.argument(description="Global id: the `id` of an object.")]
 GlobalIds = Annotated[list[strawberry.ID], strawberry.argument(description=f"Global ids, at most {LARGEST_PAGE}.")]
 
 
-@strawberry.type(description="Who is asking, and in whose data.")
+@strawberry.type(description="The caller, its organisation and sandbox.")
 class Viewer:
     subject: str = strawberry.field(description="The caller.")
-    organisation: str = strawberry.field(description="The organisation that everything is within.")
-    sandbox: str = strawberry.field(description="The sandbox that everything is within.")
-    permissions: list[str] = strawberry.field(description="What the caller may do.")
+    organisation: str = strawberry.field(description="Organisation.")
+    sandbox: str = strawberry.field(description="Sandbox.")
+    permissions: list[str] = strawberry.field(description="Permissions of the caller.")
 
 
 @strawberry.type
 class NodeQueries:
-    @resolver(description="Any object by its global id; null when there is none.")
+    @resolver(description="An object by its global id; null if it does not exist.")
     async def node(self, info: Info, id: GlobalId) -> Node | None:
         found: Node | None = await fetch_node(info.context, id)
         return found
 
-    @resolver(description="Objects by their global ids, in the order asked for, with null for what is not there.")
+    @resolver(description="Objects by their global ids, in the given order, with null for those that do not exist.")
     async def nodes(self, info: Info, ids: GlobalIds) -> list[Node | None]:
         if len(ids) > LARGEST_PAGE:
             message = f"{len(ids)} ids are asked for, and at most {LARGEST_PAGE} are answered at once: split them"
             raise Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("ids",))
         return list(await asyncio.gather(*(fetch_node(info.context, id_) for id_ in ids)))
 
-    @resolver(description="Who is asking, and in whose data.")
+    @resolver(description="The caller, its organisation and sandbox.")
     def viewer(self, info: Info) -> Viewer:
         scope = info.context.scope
         return Viewer(

@@ -82,7 +82,7 @@ SCALARS: dict[Any, Any] = {
     ),
     Upload: strawberry.scalar(
         name="Upload",
-        description="A file, sent by the GraphQL multipart request specification.",
+        description="A file, sent according to the GraphQL multipart request specification.",
         specified_by_url="https://github.com/jaydenseric/graphql-multipart-request-spec",
         serialize=_refuse_writing,
         parse_value=read_upload,

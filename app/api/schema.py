@@ -27,7 +27,7 @@ from app.api.resources.segment_jobs import SegmentJobMutations, SegmentJobQuerie
 from app.api.scalars import CONFIG
 
 
-@strawberry.type(description="What can be read.")
+@strawberry.type(description="Queries.")
 class Query(
     NodeQueries,
     AudienceQueries,
@@ -50,8 +50,9 @@ class Query(
 
 
 @strawberry.type(
-    description="What can be changed. What the caller did wrong comes back as `errors`, "
-    "which is empty exactly when it was done."
+    description=(
+        "Mutations. `errors` reports what the caller did wrong; it is empty if and only if the mutation succeeded."
+    )
 )
 class Mutation(
     AudienceMutations,
@@ -68,7 +69,7 @@ class Mutation(
     pass
 
 
-@strawberry.type(description="What can be watched.")
+@strawberry.type(description="Subscriptions.")
 class Subscription(
     AudienceSubscriptions, SegmentJobSubscriptions, ExportJobSubscriptions, JobSubscriptions, PreviewSubscriptions
 ):

@@ -25,11 +25,11 @@ from app.storage.tables.audiences import AudienceRow
 _COMPUTED, _EXTERNAL = "Computed audiences only: ", "External audiences only: "
 
 
-@strawberry.input(description="Where an external audience was made.")
+@strawberry.input(description="Origin of an external audience.")
 class LinkedAudienceRefInput:
-    flow_id: str | None = strawberry.field(default=strawberry.UNSET, description="Data flow that brings it.")
+    flow_id: str | None = strawberry.field(default=strawberry.UNSET, description="Data flow that delivers it.")
     ao_workflow_id: str | None = strawberry.field(
-        default=strawberry.UNSET, description="Workflow of the orchestration that makes it."
+        default=strawberry.UNSET, description="Orchestration workflow that creates it."
     )
     payload_field_group_ref: str | None = strawberry.field(
         default=strawberry.UNSET, description="Field group of its payload columns."
@@ -42,59 +42,59 @@ class LinkedAudienceRefInput:
         return {name: value for name, value in vars(self).items() if given(value) is not None}
 
 
-@strawberry.input(description="A new audience. A computed one is made together with the definition that computes it.")
+@strawberry.input(description="The audience to create. A computed audience is created together with its definition.")
 class CreateAudienceInput:
     name: str = strawberry.field(description="Name; unique among computed audiences.")
-    description: str | None = strawberry.field(default=strawberry.UNSET, description="What it is for.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="Description.")
     type: AudienceType = strawberry.field(
-        default=AudienceType.SEGMENT_DEFINITION, description="Where its members come from."
+        default=AudienceType.SEGMENT_DEFINITION, description="How its members are determined."
     )
     expression: str | None = strawberry.field(
-        default=strawberry.UNSET, description=_COMPUTED + "who is in it, in PQL: `xEvent.sum(dollars) > 500`."
+        default=strawberry.UNSET, description=_COMPUTED + "condition in PQL, for example `xEvent.sum(dollars) > 500`."
     )
     format: ExpressionFormat | None = strawberry.field(
-        default=ExpressionFormat.PQL_TEXT, description="How the expression is written."
+        default=ExpressionFormat.PQL_TEXT, description="Format of the expression."
     )
     evaluation_methods: list[EvaluationMethod] | None = strawberry.field(
-        default=strawberry.UNSET, description=_COMPUTED + "when it is evaluated; BATCH unless given."
+        default=strawberry.UNSET, description=_COMPUTED + "evaluation methods; default BATCH."
     )
     merge_policy_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description=_COMPUTED + "how profiles are merged; the default policy unless given."
+        default=strawberry.UNSET, description=_COMPUTED + "merge policy; default the sandbox's default policy."
     )
     audience_id: str | None = strawberry.field(
-        default=strawberry.UNSET, description=_EXTERNAL + "what its maker knows it by, unique in its namespace."
+        default=strawberry.UNSET, description=_EXTERNAL + "the creator's own id, unique in its namespace."
     )
     namespace: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description=_EXTERNAL + "namespace of its `audienceId`; `CustomerAudienceUpload` unless given.",
+        description=_EXTERNAL + "namespace of its `audienceId`; default `CustomerAudienceUpload`.",
     )
     origin: AudienceOrigin | None = strawberry.field(
-        default=strawberry.UNSET, description=_EXTERNAL + "where it was made; CUSTOM_UPLOAD unless given."
+        default=strawberry.UNSET, description=_EXTERNAL + "system that created it; default CUSTOM_UPLOAD."
     )
     dataset_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description=_EXTERNAL + "dataset of kind AUDIENCE whose people are its members."
+        default=strawberry.UNSET, description=_EXTERNAL + "dataset of kind AUDIENCE that holds its members."
     )
     ttl_in_days: int | None = strawberry.field(
         default=strawberry.UNSET,
-        description=_EXTERNAL + "days after an upload until the members expire; 30 unless given.",
+        description=_EXTERNAL + "days after an upload until the members expire; default 30.",
     )
     audience_meta: JSON | None = strawberry.field(
-        default=strawberry.UNSET, description=_EXTERNAL + "what its maker wants to note; not read here."
+        default=strawberry.UNSET, description=_EXTERNAL + "free-form metadata; stored and returned unchanged."
     )
     linked_audience_ref: LinkedAudienceRefInput | None = strawberry.field(
-        default=strawberry.UNSET, description=_EXTERNAL + "where it was made."
+        default=strawberry.UNSET, description=_EXTERNAL + "free-form origin."
     )
     exclude_opt_out: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="Whether people who opted out are never members; true unless given."
+        default=strawberry.UNSET, description="Whether profiles that opted out are excluded; default true."
     )
     labels: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Data usage labels, such as `core/C1`."
+        default=strawberry.UNSET, description="Data usage labels, for example `core/C1`."
     )
     folder_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Folder of its namespace to put it in."
+        default=strawberry.UNSET, description="Folder, of the same namespace."
     )
     lifecycle_state: LifecycleState | None = strawberry.field(
-        default=strawberry.UNSET, description="PUBLISHED unless given."
+        default=strawberry.UNSET, description="Initial state; default PUBLISHED."
     )
 
     def as_fields(self) -> AudienceFields:
@@ -102,50 +102,52 @@ class CreateAudienceInput:
         return cast(AudienceFields, {name: value for name, value in _fields(self).items() if value is not None})
 
 
-@strawberry.input(description="Changes of an audience: only the given fields change; null clears one that may be null.")
+@strawberry.input(description="Changes to an audience: only the given fields change; null clears an optional field.")
 class UpdateAudienceInput:
     id: strawberry.ID = strawberry.field(description="Global id, or the raw `audienceId`.")
     etag: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="As it was read; refused when it has changed since. Unchecked unless given.",
+        description="Optimistic lock: the mutation is rejected if the etag no longer matches. Default: no check.",
     )
     name: str | None = strawberry.field(default=strawberry.UNSET, description="Name; unique among computed audiences.")
-    description: str | None = strawberry.field(default=strawberry.UNSET, description="What it is for.")
-    expression: str | None = strawberry.field(default=strawberry.UNSET, description=_COMPUTED + "who is in it, in PQL.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="Description.")
+    expression: str | None = strawberry.field(default=strawberry.UNSET, description=_COMPUTED + "condition in PQL.")
     format: ExpressionFormat | None = strawberry.field(
-        default=strawberry.UNSET, description="How the expression is written; PQL_TEXT unless given."
+        default=strawberry.UNSET, description="Format of the expression; default PQL_TEXT."
     )
     evaluation_methods: list[EvaluationMethod] | None = strawberry.field(
-        default=strawberry.UNSET, description=_COMPUTED + "when it is evaluated."
+        default=strawberry.UNSET, description=_COMPUTED + "evaluation methods."
     )
     merge_policy_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description=_COMPUTED + "how profiles are merged."
+        default=strawberry.UNSET, description=_COMPUTED + "merge policy."
     )
     exclude_opt_out: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="Whether people who opted out are never members."
+        default=strawberry.UNSET, description="Whether profiles that opted out are excluded."
     )
     labels: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Data usage labels, such as `core/C1`."
+        default=strawberry.UNSET, description="Data usage labels, for example `core/C1`."
     )
     ttl_in_days: int | None = strawberry.field(
         default=strawberry.UNSET, description=_EXTERNAL + "days after an upload until the members expire."
     )
     dataset_id: strawberry.ID | None = strawberry.field(
         default=strawberry.UNSET,
-        description=_EXTERNAL + "dataset whose people are its members from now on; null for none.",
+        description=_EXTERNAL + "dataset that holds its members from now on; null for none.",
     )
     audience_meta: JSON | None = strawberry.field(
-        default=strawberry.UNSET, description=_EXTERNAL + "what its maker wants to note; not read here."
+        default=strawberry.UNSET, description=_EXTERNAL + "free-form metadata; stored and returned unchanged."
     )
     linked_audience_ref: LinkedAudienceRefInput | None = strawberry.field(
-        default=strawberry.UNSET, description=_EXTERNAL + "where it was made."
+        default=strawberry.UNSET, description=_EXTERNAL + "free-form origin."
     )
     folder_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Folder of its namespace; null for the root."
+        default=strawberry.UNSET, description="Folder, of the same namespace; null for the root."
     )
     lifecycle_state: LifecycleState | None = strawberry.field(
         default=strawberry.UNSET,
-        description="DRAFT and INACTIVE may be followed by PUBLISHED, PUBLISHED by INACTIVE while nobody relies on it.",
+        description=(
+            "DRAFT and INACTIVE can become PUBLISHED; PUBLISHED can become INACTIVE while nothing depends on it."
+        ),
     )
 
     def as_fields(self) -> AudienceFields:
@@ -181,39 +183,40 @@ def _fields(source: CreateAudienceInput | UpdateAudienceInput) -> dict[str, Any]
     return found
 
 
-@strawberry.input(description="An audience as it is to be.")
+@strawberry.input(description="The new state of an audience.")
 class ReplaceAudienceInput:
     id: strawberry.ID = strawberry.field(description="Global id, or the raw `audienceId`.")
     etag: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="As it was read; refused when it has changed since. Unchecked unless given.",
+        description="Optimistic lock: the mutation is rejected if the etag no longer matches. Default: no check.",
     )
     audience: CreateAudienceInput = strawberry.field(
-        description="All of it: what is left out returns to its default. Its type, `audienceId` and `namespace` stay."
+        description=(
+            "The new state: omitted fields return to their defaults. Type, `audienceId` and `namespace` do not change."
+        )
     )
 
 
-@strawberry.input(description="People by identity namespace.")
+@strawberry.input(description="Number of profiles by identity namespace.")
 class NamespaceCountInput:
     namespace: str = strawberry.field(description="Identity namespace.")
-    count: BigInt = strawberry.field(description="How many people have an identity in it.")
+    count: BigInt = strawberry.field(description="Number of profiles with an identity in it.")
 
 
-@strawberry.input(description="How many people are in an audience, as somebody else counted them.")
+@strawberry.input(description="Size of an audience, as counted by another system.")
 class AudienceMetricsInput:
     audience_id: strawberry.ID = strawberry.field(description="Global id, or the raw `audienceId`.")
-    total_profiles: BigInt = strawberry.field(description="People in the audience.")
+    total_profiles: BigInt = strawberry.field(description="Number of members.")
     by_namespace: list[NamespaceCountInput] | None = strawberry.field(
-        default=strawberry.UNSET, description="The same by identity namespace; none unless given."
+        default=strawberry.UNSET, description="The same, by identity namespace; default none."
     )
 
 
-@strawberry.type(description="Outcome of a change to an audience.")
+@strawberry.type(description="Result of a mutation of an audience.")
 class AudiencePayload:
-    audience: Audience | None = strawberry.field(description="The audience; null when it was refused.")
+    audience: Audience | None = strawberry.field(description="The audience; null if rejected.")
     warnings: list[PqlDiagnostic] = strawberry.field(
-        description="What speaks against the expression though it can be used, such as another definition that says "
-        "the same."
+        description="Non-blocking warnings about the expression, for example an equivalent definition."
     )
     errors: list[UserError] = errors_field()
 
@@ -230,17 +233,17 @@ class AudiencePayload:
         return cls(audience=Audience.of(row), warnings=warnings, errors=errors)
 
 
-@strawberry.type(description="Outcome of writing the metrics of many audiences: all of them, or none.")
+@strawberry.type(description="Result of writing the metrics of several audiences: all are written, or none.")
 class AudienceMetricsPayload:
     audiences: list[Audience] = strawberry.field(
-        description="The audiences in the order of the input; empty when anything was refused."
+        description="The audiences in the order of the input; empty if anything was rejected."
     )
     errors: list[UserError] = errors_field()
 
 
-NewAudienceArgument = Annotated[CreateAudienceInput, strawberry.argument(description="What it is to be.")]
-UpdateArgument = Annotated[UpdateAudienceInput, strawberry.argument(description="Which one, and what changes.")]
-ReplaceArgument = Annotated[ReplaceAudienceInput, strawberry.argument(description="Which one, and what it is to be.")]
+NewAudienceArgument = Annotated[CreateAudienceInput, strawberry.argument(description="The object to create.")]
+UpdateArgument = Annotated[UpdateAudienceInput, strawberry.argument(description="The object and the fields to change.")]
+ReplaceArgument = Annotated[ReplaceAudienceInput, strawberry.argument(description="The object and its new state.")]
 MetricsArgument = Annotated[
     list[AudienceMetricsInput], strawberry.argument(description=f"The audiences, at most {LARGEST_PAGE}.")
 ]
@@ -248,7 +251,7 @@ MetricsArgument = Annotated[
 
 @strawberry.type
 class AudienceMutations:
-    @mutation(description="Makes an audience: a computed one with its definition, or an external one.")
+    @mutation(description="Creates an audience: computed, together with its definition, or external.")
     async def create_audience(self, info: Info, input: NewAudienceArgument) -> AudiencePayload:
         services, scope = info.context.services, info.context.scope
 
@@ -260,7 +263,7 @@ class AudienceMutations:
         row, errors = await attempt(info, create, "input")
         return await AudiencePayload.of(info.context, row, errors)
 
-    @mutation(description="Changes an audience; jobs that run already keep the old one.")
+    @mutation(description="Updates an audience; running jobs keep the previous state.")
     async def update_audience(self, info: Info, input: UpdateArgument) -> AudiencePayload:
         services, scope = info.context.services, info.context.scope
 
@@ -273,7 +276,7 @@ class AudienceMutations:
         row, errors = await attempt(info, update, "input")
         return await AudiencePayload.of(info.context, row, errors)
 
-    @mutation(description="Overwrites an audience: what is not given returns to its default.")
+    @mutation(description="Replaces an audience: omitted fields return to their defaults.")
     async def replace_audience(self, info: Info, input: ReplaceArgument) -> AudiencePayload:
         services, scope, new = info.context.services, info.context.scope, input.audience
 
@@ -293,7 +296,9 @@ class AudienceMutations:
         row, errors = await attempt(info, replace, "input", names=_INSIDE)
         return await AudiencePayload.of(info.context, row, errors)
 
-    @mutation(description="Deletes an audience, and its definition if it is computed; refused while others rely on it.")
+    @mutation(
+        description="Deletes an audience, and its definition if it is computed; rejected while anything depends on it."
+    )
     async def delete_audience(self, info: Info, input: DeleteArgument) -> DeletePayload:
         services, scope = info.context.services, info.context.scope
 
@@ -306,8 +311,10 @@ class AudienceMutations:
         return DeletePayload(deleted_id=deleted, errors=errors)
 
     @mutation(
-        description="Writes how many people are in each of many audiences, as counted elsewhere: all numbers, or none "
-        "when one of them is refused. The next job or upload counts anew; etags stay as they are."
+        description=(
+            "Sets the sizes of several audiences as counted by another system: all of them, or none if "
+            "one is rejected. The next job or upload counts again; etags do not change."
+        )
     )
     async def update_audience_metrics(self, info: Info, input: MetricsArgument) -> AudienceMetricsPayload:
         services, scope = info.context.services, info.context.scope

@@ -42,33 +42,35 @@ if TYPE_CHECKING:
     from app.api.resources.segment_jobs import SegmentJob
 
 
-@strawberry.enum(description="Where the members of an audience come from.")
+@strawberry.enum(description="How the members of an audience are determined.")
 class AudienceType(Enum):
     SEGMENT_DEFINITION = enum_value("SEGMENT_DEFINITION", description="Computed from a segment definition.")
-    EXTERNAL_SEGMENT = enum_value("EXTERNAL_SEGMENT", description="Made elsewhere and loaded from a dataset.")
+    EXTERNAL_SEGMENT = enum_value("EXTERNAL_SEGMENT", description="Uploaded into a dataset.")
 
 
-@strawberry.enum(description="Whether an audience is in use.")
+@strawberry.enum(description="Lifecycle state of an audience.")
 class LifecycleState(Enum):
-    DRAFT = enum_value("DRAFT", description="Being worked on; others cannot rely on it.")
-    PUBLISHED = enum_value("PUBLISHED", description="In use.")
-    INACTIVE = enum_value("INACTIVE", description="Out of use: it is not evaluated.")
+    DRAFT = enum_value("DRAFT", description="Draft: other audiences cannot refer to it.")
+    PUBLISHED = enum_value("PUBLISHED", description="Published.")
+    INACTIVE = enum_value("INACTIVE", description="Inactive: not evaluated.")
 
 
-@strawberry.enum(description="Which system an audience was made in.")
+@strawberry.enum(description="System that created an audience.")
 class AudienceOrigin(Enum):
-    REAL_TIME_CUSTOMER_PROFILE = enum_value("REAL_TIME_CUSTOMER_PROFILE", description="Here, from a definition.")
+    REAL_TIME_CUSTOMER_PROFILE = enum_value(
+        "REAL_TIME_CUSTOMER_PROFILE", description="This service, from a definition."
+    )
     CUSTOM_UPLOAD = enum_value("CUSTOM_UPLOAD", description="A file that was uploaded.")
     AUDIENCE_ORCHESTRATION = enum_value("AUDIENCE_ORCHESTRATION", description="A composition of audiences.")
     AUDIENCE_MANAGER = enum_value("AUDIENCE_MANAGER", description="Audience Manager.")
     AUDIENCE_MATCH = enum_value("AUDIENCE_MATCH", description="A match with a partner's audience.")
 
 
-@strawberry.enum(description="When an audience is evaluated.")
+@strawberry.enum(description="Evaluation methods.")
 class EvaluationMethod(Enum):
     BATCH = enum_value("BATCH", description="By segment jobs.")
-    STREAMING = enum_value("STREAMING", description="For the people concerned, as soon as a batch of data lands.")
-    EDGE = enum_value("EDGE", description="Afresh for a person at the moment when the memberships are read.")
+    STREAMING = enum_value("STREAMING", description="For the touched profiles, as soon as a batch lands.")
+    EDGE = enum_value("EDGE", description="For one profile, whenever its memberships are read.")
 
 
 def evaluation_methods(row: AudienceRow | DefinitionView) -> list[EvaluationMethod]:
@@ -80,24 +82,24 @@ def evaluation_methods(row: AudienceRow | DefinitionView) -> list[EvaluationMeth
     return [method for on, method in flags if on]
 
 
-@strawberry.type(description="People with an identity in a namespace.")
+@strawberry.type(description="Number of profiles with an identity in a namespace.")
 class NamespaceCount:
     namespace: str = strawberry.field(description="Identity namespace.")
-    count: BigInt = strawberry.field(description="How many people have an identity in it.")
+    count: BigInt = strawberry.field(description="Number of profiles with an identity in it.")
 
     @classmethod
     def all_of(cls, counts: dict[str, int]) -> list["NamespaceCount"]:
         return [cls(namespace=name, count=BigInt(number)) for name, number in sorted(counts.items())]
 
 
-@strawberry.type(description="How many people are in an audience.")
+@strawberry.type(description="Size of an audience.")
 class AudienceMetrics:
-    total_profiles: BigInt = strawberry.field(description="People in the audience.")
-    by_namespace: list[NamespaceCount] = strawberry.field(description="The same by identity namespace.")
-    updated_at: datetime = strawberry.field(description="When they were counted.")
+    total_profiles: BigInt = strawberry.field(description="Number of members.")
+    by_namespace: list[NamespaceCount] = strawberry.field(description="The same, by identity namespace.")
+    updated_at: datetime = strawberry.field(description="When the members were counted.")
     job_id: strawberry.Private[str | None]
 
-    @resolver(description="The job that counted them.")
+    @resolver(description="Job that counted them; null for counts from elsewhere.")
     async def job(
         self, info: Info
     ) -> Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")] | None:
@@ -107,10 +109,10 @@ class AudienceMetrics:
         return found
 
 
-@strawberry.type(description="Where an external audience was made.")
+@strawberry.type(description="Origin of an external audience.")
 class LinkedAudienceRef:
-    flow_id: str | None = strawberry.field(description="Data flow that brings it.")
-    ao_workflow_id: str | None = strawberry.field(description="Workflow of the orchestration that makes it.")
+    flow_id: str | None = strawberry.field(description="Data flow that delivers it.")
+    ao_workflow_id: str | None = strawberry.field(description="Orchestration workflow that creates it.")
     payload_field_group_ref: str | None = strawberry.field(description="Field group of its payload columns.")
     audience_folder_id: str | None = strawberry.field(description="Folder in the system that it comes from.")
 
@@ -126,50 +128,52 @@ class LinkedAudienceRef:
 
 @strawberry.type(description="A set of people, with a name.")
 class Audience(Node):
-    audience_id: str = strawberry.field(description="Raw id; for an external audience the one that its maker gave it.")
+    audience_id: str = strawberry.field(description="Raw id; for an external audience the id that its creator gave it.")
     name: str = strawberry.field(description="Name.")
-    description: str | None = strawberry.field(description="What it is for.")
-    type: AudienceType = strawberry.field(description="Where its members come from.")
-    origin: AudienceOrigin = strawberry.field(description="Which system it was made in.")
-    namespace: str = strawberry.field(description="Namespace of its id, such as `AEPSegments`.")
-    lifecycle_state: LifecycleState = strawberry.field(description="Whether it is in use.")
-    evaluation_methods: list[EvaluationMethod] = strawberry.field(description="When it is evaluated.")
-    exclude_opt_out: bool = strawberry.field(description="Whether people who opted out are never members.")
-    labels: list[str] = strawberry.field(description="Data usage labels, such as `core/C1`.")
+    description: str | None = strawberry.field(description="Description.")
+    type: AudienceType = strawberry.field(description="How its members are determined.")
+    origin: AudienceOrigin = strawberry.field(description="System that created it.")
+    namespace: str = strawberry.field(description="Namespace of its id, for example `AEPSegments`.")
+    lifecycle_state: LifecycleState = strawberry.field(description="Lifecycle state.")
+    evaluation_methods: list[EvaluationMethod] = strawberry.field(description="Evaluation methods.")
+    exclude_opt_out: bool = strawberry.field(description="Whether profiles that opted out are excluded.")
+    labels: list[str] = strawberry.field(description="Data usage labels, for example `core/C1`.")
     ttl_in_days: int | None = strawberry.field(description="External audiences only: days until the members expire.")
     expires_at: datetime | None = strawberry.field(description="External audiences only: when the members expire.")
-    audience_meta: JSON | None = strawberry.field(description="What its maker noted; not read here.")
-    linked_audience_ref: LinkedAudienceRef | None = strawberry.field(description="Where it was made.")
-    is_system: bool = strawberry.field(description="Whether it is the system's own and cannot be changed.")
-    save_segment_membership: bool = strawberry.field(description="Whether members are stored, or only counted.")
-    override_performance_warnings: bool = strawberry.field(
-        description="Whether warnings about slow expressions were waved aside."
+    audience_meta: JSON | None = strawberry.field(
+        description="Free-form metadata from the creator; stored and returned unchanged."
     )
-    created_by: str = strawberry.field(description="Who made it.")
-    last_modified_by: str = strawberry.field(description="Who last changed it.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
+    linked_audience_ref: LinkedAudienceRef | None = strawberry.field(description="Free-form origin of the audience.")
+    is_system: bool = strawberry.field(description="Whether it is a system audience, which cannot be changed.")
+    save_segment_membership: bool = strawberry.field(description="Whether members are stored, or only counted.")
+    override_performance_warnings: bool = strawberry.field(description="Whether performance warnings were overridden.")
+    created_by: str = strawberry.field(description="Creator.")
+    last_modified_by: str = strawberry.field(description="User who last changed it.")
+    created_at: datetime = strawberry.field(description="Creation time.")
+    updated_at: datetime = strawberry.field(description="Time of the last change.")
+    etag: str = strawberry.field(
+        description="Optimistic lock: changes with every write. Send it with an update to reject lost updates."
+    )
     raw: strawberry.Private[str]
     counted: strawberry.Private[AudienceMetrics | None]
     merge_policy_id: strawberry.Private[str | None]
     dataset_id: strawberry.Private[str | None]
     folder_id: strawberry.Private[str | None]
 
-    @resolver(description="How many people are in it; null before the first count.")
+    @resolver(description="Size and counts; null before the first evaluation.")
     def metrics(self, info: Info) -> AudienceMetrics | None:
         if self.counted is None or self.expires_at is None or self.expires_at > info.context.services.clock():
             return self.counted
         return AudienceMetrics(total_profiles=BigInt(0), by_namespace=[], updated_at=self.expires_at, job_id=None)
 
-    @resolver(description="The definition it is computed from; null for an external audience.")
+    @resolver(description="Definition that computes it; null for an external audience.")
     async def definition(
         self, info: Info
     ) -> Annotated["SegmentDefinition", strawberry.lazy("app.api.resources.definitions")] | None:
         found: SegmentDefinition | None = await node_type("SegmentDefinition").fetch(info.context, self.raw)
         return found
 
-    @resolver(description="How profiles are merged for it; null for an external audience.")
+    @resolver(description="Merge policy of its profiles; null for an external audience.")
     async def merge_policy(self, info: Info) -> MergePolicy | None:
         return None if self.merge_policy_id is None else await MergePolicy.fetch(info.context, self.merge_policy_id)
 
@@ -177,11 +181,11 @@ class Audience(Node):
     async def dataset(self, info: Info) -> Dataset | None:
         return None if self.dataset_id is None else await Dataset.fetch(info.context, self.dataset_id)
 
-    @resolver(description="The folder it is in; null at the root.")
+    @resolver(description="Folder; null at the root.")
     async def folder(self, info: Info) -> Folder | None:
         return await Folder.fetch_maybe(info.context, self.folder_id)
 
-    @connection(description="The audiences that its expression refers to.")
+    @connection(description="Audiences that its expression refers to.")
     async def dependencies(self, info: Info, page: PageRequest) -> Connection["Audience"]:
         loaders = info.context.loaders
         return await connect(
@@ -191,7 +195,7 @@ class Audience(Node):
             lambda: loaders.dependency_count_of_audience.load((self.raw,)),
         )
 
-    @connection(description="The audiences whose expressions refer to it.")
+    @connection(description="Audiences whose expressions refer to it.")
     async def dependents(self, info: Info, page: PageRequest) -> Connection["Audience"]:
         loaders = info.context.loaders
         return await connect(
@@ -201,7 +205,7 @@ class Audience(Node):
             lambda: loaders.dependent_count_of_definition.load((self.raw,)),
         )
 
-    @connection(description="The schedules that evaluate it, by name: those that name it, and those for all audiences.")
+    @connection(description="Schedules that evaluate it, by name: those that list it, and those for all audiences.")
     async def schedules(
         self, info: Info, page: PageRequest
     ) -> Connection[Annotated["Schedule", strawberry.lazy("app.api.resources.schedules")]]:
@@ -213,7 +217,7 @@ class Audience(Node):
             lambda: loaders.schedule_count_of_audience.load((self.raw,)),
         )
 
-    @connection(description="The jobs that evaluated it, newest first.")
+    @connection(description="Jobs that evaluated it, newest first.")
     async def jobs(
         self,
         info: Info,
@@ -229,7 +233,7 @@ class Audience(Node):
         )
 
     @connection(
-        description="Those who are in now (REALIZED and EXISTING), unless `status` asks otherwise.", backward=False
+        description="Its current members (REALIZED and EXISTING), unless `status` says otherwise.", backward=False
     )
     async def members(
         self,
@@ -297,38 +301,34 @@ def _metrics(row: AudienceRow) -> AudienceMetrics | None:
     )
 
 
-@strawberry.input(description="Which audiences. All that is given must hold.")
+@strawberry.input(description="Filters for audiences; all given conditions must match.")
 class AudienceFilter:
     id: list[strawberry.ID] | None = strawberry.field(
-        default=strawberry.UNSET, description="One of these, by global or raw id."
+        default=strawberry.UNSET, description="Global or raw id is one of these."
     )
-    audience_id: StringFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="With such an `audienceId`."
-    )
-    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="With such a name.")
-    description: StringFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="With such a description."
-    )
-    type: list[AudienceType] | None = strawberry.field(default=strawberry.UNSET, description="Of one of these types.")
+    audience_id: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="`audienceId` matches.")
+    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Name matches.")
+    description: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Description matches.")
+    type: list[AudienceType] | None = strawberry.field(default=strawberry.UNSET, description="Type is one of these.")
     origin: list[AudienceOrigin] | None = strawberry.field(
-        default=strawberry.UNSET, description="Made in one of these systems."
+        default=strawberry.UNSET, description="Created by one of these systems."
     )
-    namespace: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="In such a namespace.")
+    namespace: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Namespace matches.")
     lifecycle_state: list[LifecycleState] | None = strawberry.field(
-        default=strawberry.UNSET, description="In one of these states."
+        default=strawberry.UNSET, description="State is one of these."
     )
     evaluation_method: EvaluationMethod | None = strawberry.field(
-        default=strawberry.UNSET, description="Evaluated in this way."
+        default=strawberry.UNSET, description="Evaluated by this method."
     )
-    label: str | None = strawberry.field(default=strawberry.UNSET, description="With this label.")
+    label: str | None = strawberry.field(default=strawberry.UNSET, description="Has this label.")
     merge_policy_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Of this merge policy."
+        default=strawberry.UNSET, description="Uses this merge policy."
     )
-    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="In this folder.")
-    created_by: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Made by such a user.")
-    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Made at such a time.")
+    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Is in this folder.")
+    created_by: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Creator matches.")
+    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Creation time matches.")
     updated_at: DateTimeFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="Last changed at such a time."
+        default=strawberry.UNSET, description="Time of the last change matches."
     )
 
 
@@ -355,25 +355,29 @@ def audience_filter(value: AudienceFilter | None) -> audiences.AudienceFilter | 
     )
 
 
-@strawberry.enum(description="What a list of audiences is ordered by.")
+@strawberry.enum(description="Sort keys of audiences.")
 class AudienceOrderField(Enum):
-    NAME = enum_value("NAME", description="Their names.")
-    CREATED_AT = enum_value("CREATED_AT", description="When they were made.")
-    UPDATED_AT = enum_value("UPDATED_AT", description="When they last changed.")
+    NAME = enum_value("NAME", description="Name.")
+    CREATED_AT = enum_value("CREATED_AT", description="Creation time.")
+    UPDATED_AT = enum_value("UPDATED_AT", description="Time of the last change.")
     TOTAL_PROFILES = enum_value(
-        "TOTAL_PROFILES", description="How many people are in them; uncounted ones as the smallest."
+        "TOTAL_PROFILES", description="Number of members; audiences without a count come as the smallest."
     )
 
 
-@strawberry.input(description="An order of audiences.")
+@strawberry.input(description="Sort order of audiences.")
 class AudienceOrder:
-    field: AudienceOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+    field: AudienceOrderField = strawberry.field(description="Sort key.")
+    direction: OrderDirection = strawberry.field(description="Sort direction.")
 
 
 AudienceId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `audienceId`.")]
-AudienceFilterArgument = Annotated[AudienceFilter | None, strawberry.argument(description="Which of them.")]
-AudienceOrderArgument = Annotated[AudienceOrder | None, strawberry.argument(description="Newest first unless given.")]
+AudienceFilterArgument = Annotated[
+    AudienceFilter | None, strawberry.argument(description="Filters; all given conditions must match.")
+]
+AudienceOrderArgument = Annotated[
+    AudienceOrder | None, strawberry.argument(description="Sort order; default newest first.")
+]
 
 
 @strawberry.type
@@ -404,8 +408,10 @@ class AudienceQueries:
 @strawberry.type
 class AudienceSubscriptions:
     @subscription(
-        description="An audience as it is, then again whenever its fields, metrics or members have changed (an edit, a "
-        "finished job, an upload, a streaming batch, expiry); completes only when it is deleted."
+        description=(
+            "The current state of an audience, then an update whenever its fields, metrics or members change (an edit, "
+            "a finished job, an upload, a streaming batch, expiry); completes only when the audience is deleted."
+        )
     )
     async def audience_updated(self, info: Info, id: AudienceId) -> AsyncGenerator[Audience, None]:
         services, raw = info.context.services, need_id("Audience", id, "id")

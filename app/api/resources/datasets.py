@@ -22,47 +22,48 @@ from app.services.lists.paging import PageRequest
 from app.storage.tables.datasets import BatchRow, DatasetRow
 
 
-@strawberry.enum(description="What the rows of a dataset are.")
+@strawberry.enum(description="Kind of the rows of a dataset.")
 class DatasetKind(Enum):
-    PROFILE = enum_value("PROFILE", description="One row for a person: attributes.")
-    EVENT = enum_value("EVENT", description="One row for something that a person did, with its time.")
-    AUDIENCE = enum_value("AUDIENCE", description="Members of an audience that was made elsewhere.")
-    EXPORT = enum_value("EXPORT", description="What export jobs write.")
+    PROFILE = enum_value("PROFILE", description="Records: one row of attributes for each profile.")
+    EVENT = enum_value("EVENT", description="Events: one row for each, with its time.")
+    AUDIENCE = enum_value("AUDIENCE", description="Members of external audiences.")
+    EXPORT = enum_value("EXPORT", description="Profiles written by export jobs.")
 
 
-@strawberry.enum(description="How a file is written. Each may be compressed by gzip, which is noticed.")
+@strawberry.enum(description="Format of a file. Each may be compressed by gzip, which is detected.")
 class DataFormat(Enum):
     CSV = enum_value("CSV", description="Comma-separated values with a header line.")
     NDJSON = enum_value("NDJSON", description="One JSON object on each line.")
     PARQUET = enum_value("PARQUET", description="Apache Parquet.")
 
 
-@strawberry.enum(description="How far a batch has come.")
+@strawberry.enum(description="Status of a batch.")
 class BatchStatus(Enum):
-    LOADING = enum_value("LOADING", description="Its rows are being read; none is visible yet.")
-    ACTIVE = enum_value("ACTIVE", description="Its good rows are in the dataset.")
-    FAILED = enum_value("FAILED", description="None of its rows is in the dataset.")
+    LOADING = enum_value("LOADING", description="The rows are being read; none is visible yet.")
+    ACTIVE = enum_value("ACTIVE", description="The accepted rows are in the dataset.")
+    FAILED = enum_value("FAILED", description="No row is in the dataset.")
 
 
 @strawberry.type(description="A field of a dataset, as PQL sees it.")
 class DatasetField:
-    path: str = strawberry.field(description="Path in an expression, such as `xEvent.dollars`.")
-    type: str = strawberry.field(description="Type in PQL's words.")
+    path: str = strawberry.field(description="Path in an expression, for example `xEvent.dollars`.")
+    type: str = strawberry.field(description="PQL type.")
 
 
-@strawberry.type(description="One file of a dataset: all of its good rows landed at once.")
+@strawberry.type(description="An upload to a dataset; all of its accepted rows become visible together.")
 class Batch(Node):
     batch_id: str = strawberry.field(description="Raw id.")
-    status: BatchStatus = strawberry.field(description="How far it has come.")
-    row_count: BigInt = strawberry.field(description="Rows that landed.")
-    rejected_rows: BigInt = strawberry.field(description="Rows that were left out.")
+    status: BatchStatus = strawberry.field(description="Status.")
+    row_count: BigInt = strawberry.field(description="Accepted rows.")
+    rejected_rows: BigInt = strawberry.field(description="Rejected rows.")
     duplicate_rows: BigInt = strawberry.field(
-        description="Good rows that were there already or that the file has twice: events by their `_id`, records by "
-        "their person."
+        description=(
+            "Duplicate rows, already stored or repeated in the file: events by their `_id`, records by their profile."
+        )
     )
-    bytes: BigInt = strawberry.field(description="Size of the file as it was sent.")
-    segment_ids: list[str] = strawberry.field(description="For exports: the segments whose members it holds.")
-    created_at: datetime = strawberry.field(description="When it arrived.")
+    bytes: BigInt = strawberry.field(description="Size of the file as sent, in bytes.")
+    segment_ids: list[str] = strawberry.field(description="For exports: segments whose members it holds.")
+    created_at: datetime = strawberry.field(description="Arrival time.")
     of_dataset: strawberry.Private[str]
 
     @classmethod
@@ -80,7 +81,7 @@ class Batch(Node):
             of_dataset=row.dataset_id,
         )
 
-    @resolver(description="The dataset that it is a part of.")
+    @resolver(description="Its dataset.")
     async def dataset(self, info: Info) -> "Dataset":
         row = await info.context.loaders.dataset.load(self.of_dataset)
         if row is None:
@@ -93,22 +94,22 @@ class Batch(Node):
         return None if row is None else cls.of(row)
 
 
-@strawberry.type(description="A named table of people or events, filled batch by batch.")
+@strawberry.type(description="A named table of profiles or events that batches add to.")
 class Dataset(Node):
     dataset_id: str = strawberry.field(description="Raw id.")
     name: str = strawberry.field(description="Name, unique in the sandbox.")
-    kind: DatasetKind = strawberry.field(description="What its rows are.")
-    row_count: BigInt = strawberry.field(description="Rows of all its batches.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When its rows last changed.")
+    kind: DatasetKind = strawberry.field(description="Kind of its rows.")
+    row_count: BigInt = strawberry.field(description="Number of rows in all batches.")
+    created_at: datetime = strawberry.field(description="Creation time.")
+    updated_at: datetime = strawberry.field(description="Time of the last change of its rows.")
 
-    @resolver(description="Paths and types of its rows, as PQL sees them; empty before the first batch.")
+    @resolver(description="Fields of its rows, as PQL sees them; empty before the first batch or schema.")
     async def fields(self, info: Info) -> list[DatasetField]:
         found = await info.context.loaders.fields_of_dataset.load(self.dataset_id)
         root = "xEvent." if self.kind is DatasetKind.EVENT else ""
         return [DatasetField(path=root + path, type=type_) for path, type_ in found]
 
-    @connection(description="Its batches, newest first.")
+    @connection(description="Batches, newest first.")
     async def batches(self, info: Info, page: PageRequest) -> Connection[Batch]:
         loaders = info.context.loaders
         return await connect(
@@ -136,23 +137,21 @@ class Dataset(Node):
         return None if row is None else cls.of(row)
 
 
-@strawberry.input(description="Whose the rows are.")
+@strawberry.input(description="Primary identity of the rows.")
 class PrimaryIdentityInput:
-    column: str = strawberry.field(
-        description="Column that holds the id of the person, taken as text exactly as written."
-    )
-    namespace: str = strawberry.field(description="Namespace of those ids, such as `customer` or `email`.")
+    column: str = strawberry.field(description="Column with the id of the profile, read as text exactly as written.")
+    namespace: str = strawberry.field(description="Namespace of the ids, for example `customer` or `email`.")
 
 
-@strawberry.input(description="A new dataset.")
+@strawberry.input(description="The dataset to create.")
 class CreateDatasetInput:
     name: str = strawberry.field(description="Name, unique in the sandbox.")
-    kind: DatasetKind = strawberry.field(description="What its rows are.")
+    kind: DatasetKind = strawberry.field(description="Kind of its rows.")
     primary_identity: PrimaryIdentityInput | None = strawberry.field(
-        default=strawberry.UNSET, description="Whose the rows are; required for all but EXPORT."
+        default=strawberry.UNSET, description="Column that identifies the profile of a row; required except for EXPORT."
     )
     timestamp_column: str | None = strawberry.field(
-        default=strawberry.UNSET, description="For EVENT: the column that says when it happened."
+        default=strawberry.UNSET, description="For EVENT: column with the time of the event."
     )
 
     def as_new(self) -> datasets.NewDataset:
@@ -166,17 +165,17 @@ class CreateDatasetInput:
         )
 
 
-@strawberry.type(description="Outcome of a change to a dataset.")
+@strawberry.type(description="Result of a mutation of a dataset.")
 class DatasetPayload:
-    dataset: Dataset | None = strawberry.field(description="The dataset; null when it was refused.")
+    dataset: Dataset | None = strawberry.field(description="The dataset; null if rejected.")
     errors: list[UserError] = errors_field()
 
 
-@strawberry.input(description="A file for a dataset.")
+@strawberry.input(description="A file to load into a dataset.")
 class UploadBatchInput:
-    dataset_id: strawberry.ID = strawberry.field(description="Dataset that the rows go to.")
-    file: Upload = strawberry.field(description="The file, sent by the multipart request specification.")
-    format: DataFormat = strawberry.field(description="How the file is written; gzip is noticed by itself.")
+    dataset_id: strawberry.ID = strawberry.field(description="Dataset to load the rows into.")
+    file: Upload = strawberry.field(description="The file, sent according to the multipart request specification.")
+    format: DataFormat = strawberry.field(description="Format of the file; gzip is detected.")
     idempotency_key: str | None = strawberry.field(
         default=strawberry.UNSET,
         description="Chosen by the client: the same key within 24 hours gives the same batch of the dataset, and "
@@ -184,9 +183,9 @@ class UploadBatchInput:
     )
 
 
-@strawberry.type(name="RejectedRow", description="A row that was left out.")
+@strawberry.type(name="RejectedRow", description="A rejected row.")
 class RejectedRowReport:
-    row: BigInt = strawberry.field(description="Its number in the file, from 1, a header line not counted.")
+    row: BigInt = strawberry.field(description="Row number in the file, from 1, not counting a header.")
     message: str = strawberry.field(description="What is wrong with it.")
 
     @classmethod
@@ -194,20 +193,20 @@ class RejectedRowReport:
         return cls(row=BigInt(found.row), message=found.message)
 
 
-@strawberry.type(description="Outcome of an upload.")
+@strawberry.type(description="Result of an upload.")
 class BatchPayload:
-    batch: Batch | None = strawberry.field(description="The batch; null when nothing landed.")
+    batch: Batch | None = strawberry.field(description="The batch; null if nothing was loaded.")
     rejected: list[RejectedRowReport] = strawberry.field(
-        description="The first 20 rows that were left out; `batch.rejectedRows` counts them all."
+        description="The first 20 rejected rows; `batch.rejectedRows` is the total."
     )
     errors: list[UserError] = errors_field()
 
 
-DatasetId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `datasetId`.")]
-BatchId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `batchId`.")]
+DatasetId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `datasetId`.")]
+BatchId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `batchId`.")]
 Kind = Annotated[DatasetKind | None, strawberry.argument(description="Only datasets of this kind.")]
-NewDatasetArgument = Annotated[CreateDatasetInput, strawberry.argument(description="What it is to be.")]
-BatchArgument = Annotated[UploadBatchInput, strawberry.argument(description="The file, and where it goes.")]
+NewDatasetArgument = Annotated[CreateDatasetInput, strawberry.argument(description="The object to create.")]
+BatchArgument = Annotated[UploadBatchInput, strawberry.argument(description="The file and its dataset.")]
 
 _IDENTITY = {"identity_column": ("primaryIdentity", "column"), "namespace": ("primaryIdentity", "namespace")}
 
@@ -243,7 +242,7 @@ class DatasetQueries:
 
 @strawberry.type
 class DatasetMutations:
-    @mutation(description="Makes an empty dataset.")
+    @mutation(description="Creates an empty dataset.")
     async def create_dataset(self, info: Info, input: NewDatasetArgument) -> DatasetPayload:
         services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
@@ -255,8 +254,10 @@ class DatasetMutations:
         return DatasetPayload(dataset=None if row is None else Dataset.of(row), errors=errors)
 
     @mutation(
-        description="Deletes a dataset with its rows and batches; people of whom nothing is left are no profiles any "
-        "more. Refused while others rely on it, and while a batch is being loaded."
+        description=(
+            "Deletes a dataset with its rows and batches; profiles without any other data disappear. "
+            "Rejected while anything depends on it, and while a batch is being loaded."
+        )
     )
     async def delete_dataset(self, info: Info, input: DeleteArgument) -> DeletePayload:
         services, scope = info.context.services, info.context.scope
@@ -270,8 +271,10 @@ class DatasetMutations:
         return DeletePayload(deleted_id=deleted, errors=errors)
 
     @mutation(
-        description="Adds a batch to a dataset: all of its good rows, or nothing; rejected rows are counted "
-        "and the first 20 reported."
+        description=(
+            "Loads a file into a dataset as one batch: all accepted rows become visible "
+            "together; rejected rows are counted and the first 20 reported."
+        )
     )
     async def upload_batch(self, info: Info, input: BatchArgument) -> BatchPayload:
         services, scope = info.context.services, info.context.scope

@@ -40,21 +40,25 @@ if TYPE_CHECKING:
     from app.api.resources.segment_jobs import SegmentJob
 
 
-@strawberry.type(description="A named predicate over a person and what the person did.")
+@strawberry.type(description="A named condition in PQL over a profile and its events.")
 class SegmentDefinition(Node):
     segment_id: str = strawberry.field(description="Raw id: what `inSegment` in other expressions refers to.")
     name: str = strawberry.field(description="Name, unique among the definitions of the sandbox.")
-    description: str | None = strawberry.field(description="What it is for.")
-    version: int = strawberry.field(description="1, then one more with each change of the expression or merge policy.")
-    evaluation_methods: list[EvaluationMethod] = strawberry.field(description="When it is evaluated.")
+    description: str | None = strawberry.field(description="Description.")
+    version: int = strawberry.field(
+        description="Version: starts at 1 and increases with each change of the expression or merge policy."
+    )
+    evaluation_methods: list[EvaluationMethod] = strawberry.field(description="Evaluation methods.")
     schema_name: str = strawberry.field(description="Schema that the expression is about.")
-    exclude_opt_out: bool = strawberry.field(description="Whether people who opted out are never members.")
-    labels: list[str] = strawberry.field(description="Data usage labels, such as `core/C1`.")
-    created_by: str = strawberry.field(description="Who made it.")
-    last_modified_by: str = strawberry.field(description="Who last changed it.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
+    exclude_opt_out: bool = strawberry.field(description="Whether profiles that opted out are excluded.")
+    labels: list[str] = strawberry.field(description="Data usage labels, for example `core/C1`.")
+    created_by: str = strawberry.field(description="Creator.")
+    last_modified_by: str = strawberry.field(description="User who last changed it.")
+    created_at: datetime = strawberry.field(description="Creation time.")
+    updated_at: datetime = strawberry.field(description="Time of the last change.")
+    etag: str = strawberry.field(
+        description="Optimistic lock: changes with every write. Send it with an update to reject lost updates."
+    )
     text: strawberry.Private[str]
     merge_policy_id: strawberry.Private[str]
     folder_id: strawberry.Private[str | None]
@@ -64,11 +68,11 @@ class SegmentDefinition(Node):
         wanted = service_format(format)
         return self.text if wanted == "PQL_TEXT" else convert_expression(self.text, service_format(None), wanted)
 
-    @resolver(description="Whether streaming evaluation would be accepted, with the reason when not.")
+    @resolver(description="Eligibility for streaming evaluation, with the reasons if not eligible.")
     async def streaming_eligibility(self, info: Info) -> StreamingEligibility:
         return StreamingEligibility.of(await info.context.loaders.streaming_eligibility.load(self.text))
 
-    @resolver(description="How profiles are merged for it.")
+    @resolver(description="Merge policy of its profiles.")
     async def merge_policy(self, info: Info) -> MergePolicy:
         row = await info.context.loaders.merge_policy.load(self.merge_policy_id)
         if row is None:
@@ -77,7 +81,7 @@ class SegmentDefinition(Node):
             )
         return MergePolicy.of(row)
 
-    @resolver(description="The folder it is in, with its audience; null at the root.")
+    @resolver(description="Folder of its audience; null at the root.")
     async def folder(self, info: Info) -> Folder | None:
         return await Folder.fetch_maybe(info.context, self.folder_id)
 
@@ -88,7 +92,7 @@ class SegmentDefinition(Node):
             raise LookupError(f"definition {self.segment_id} has no audience")
         return Audience.of(row)
 
-    @connection(description="The definitions that its expression refers to.")
+    @connection(description="Definitions that its expression refers to.")
     async def dependencies(self, info: Info, page: PageRequest) -> Connection["SegmentDefinition"]:
         loaders = info.context.loaders
         return await connect(
@@ -98,7 +102,7 @@ class SegmentDefinition(Node):
             lambda: loaders.dependency_count_of_definition.load((self.segment_id,)),
         )
 
-    @connection(description="The definitions whose expressions refer to it.")
+    @connection(description="Definitions whose expressions refer to it.")
     async def dependents(self, info: Info, page: PageRequest) -> Connection["SegmentDefinition"]:
         loaders = info.context.loaders
         return await connect(
@@ -108,7 +112,7 @@ class SegmentDefinition(Node):
             lambda: loaders.dependent_count_of_definition.load((self.segment_id,)),
         )
 
-    @connection(description="The schedules that evaluate it, by name: those that name it, and those for all audiences.")
+    @connection(description="Schedules that evaluate it, by name: those that list it, and those for all audiences.")
     async def schedules(
         self, info: Info, page: PageRequest
     ) -> Connection[Annotated["Schedule", strawberry.lazy("app.api.resources.schedules")]]:
@@ -120,7 +124,7 @@ class SegmentDefinition(Node):
             lambda: loaders.schedule_count_of_audience.load((self.segment_id,)),
         )
 
-    @connection(description="The jobs that ran it, newest first.")
+    @connection(description="Jobs that evaluated it, newest first.")
     async def jobs(
         self,
         info: Info,
@@ -163,27 +167,25 @@ class SegmentDefinition(Node):
         return None if row is None else cls.of(row)
 
 
-@strawberry.input(description="Which definitions. All that is given must hold.")
+@strawberry.input(description="Filters for definitions; all given conditions must match.")
 class SegmentDefinitionFilter:
     id: list[strawberry.ID] | None = strawberry.field(
-        default=strawberry.UNSET, description="One of these, by global or raw id."
+        default=strawberry.UNSET, description="Global or raw id is one of these."
     )
-    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="With such a name.")
-    description: StringFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="With such a description."
-    )
+    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Name matches.")
+    description: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Description matches.")
     evaluation_method: EvaluationMethod | None = strawberry.field(
-        default=strawberry.UNSET, description="Evaluated in this way."
+        default=strawberry.UNSET, description="Evaluated by this method."
     )
-    label: str | None = strawberry.field(default=strawberry.UNSET, description="With this label.")
+    label: str | None = strawberry.field(default=strawberry.UNSET, description="Has this label.")
     merge_policy_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Of this merge policy."
+        default=strawberry.UNSET, description="Uses this merge policy."
     )
-    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="In this folder.")
-    created_by: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Made by such a user.")
-    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Made at such a time.")
+    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Is in this folder.")
+    created_by: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Creator matches.")
+    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Creation time matches.")
     updated_at: DateTimeFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="Last changed at such a time."
+        default=strawberry.UNSET, description="Time of the last change matches."
     )
 
 
@@ -205,46 +207,46 @@ def definition_filter(value: SegmentDefinitionFilter | None) -> definitions.Defi
     )
 
 
-@strawberry.enum(description="What a list of definitions is ordered by.")
+@strawberry.enum(description="Sort keys of definitions.")
 class SegmentDefinitionOrderField(Enum):
-    NAME = enum_value("NAME", description="Their names.")
-    CREATED_AT = enum_value("CREATED_AT", description="When they were made.")
-    UPDATED_AT = enum_value("UPDATED_AT", description="When they last changed.")
+    NAME = enum_value("NAME", description="Name.")
+    CREATED_AT = enum_value("CREATED_AT", description="Creation time.")
+    UPDATED_AT = enum_value("UPDATED_AT", description="Time of the last change.")
 
 
-@strawberry.input(description="An order of definitions.")
+@strawberry.input(description="Sort order of definitions.")
 class SegmentDefinitionOrder:
-    field: SegmentDefinitionOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+    field: SegmentDefinitionOrderField = strawberry.field(description="Sort key.")
+    direction: OrderDirection = strawberry.field(description="Sort direction.")
 
 
-@strawberry.input(description="A new segment definition, with its audience.")
+@strawberry.input(description="The segment definition to create, with its audience.")
 class CreateSegmentDefinitionInput:
     name: str = strawberry.field(description="Name, unique among the definitions of the sandbox.")
-    description: str | None = strawberry.field(default=strawberry.UNSET, description="What it is for.")
-    expression: str = strawberry.field(description="Who is in it, in PQL: `xEvent.sum(dollars) > 500`.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="Description.")
+    expression: str = strawberry.field(description="Condition in PQL, for example `xEvent.sum(dollars) > 500`.")
     format: ExpressionFormat | None = strawberry.field(
-        default=ExpressionFormat.PQL_TEXT, description="How the expression is written."
+        default=ExpressionFormat.PQL_TEXT, description="Format of the expression."
     )
     evaluation_methods: list[EvaluationMethod] | None = strawberry.field(
-        default=strawberry.UNSET, description="When it is evaluated; BATCH unless given."
+        default=strawberry.UNSET, description="Evaluation methods; default BATCH."
     )
     merge_policy_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="How profiles are merged; the default policy unless given."
+        default=strawberry.UNSET, description="Merge policy; default the sandbox's default policy."
     )
     schema_name: str | None = strawberry.field(
         default=strawberry.UNSET,
         description="Schema of the expression; `_xdm.context.profile`, the only one, unless given.",
     )
     exclude_opt_out: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="Whether people who opted out are never members; true unless given."
+        default=strawberry.UNSET, description="Whether profiles that opted out are excluded; default true."
     )
     labels: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Data usage labels, such as `core/C1`."
+        default=strawberry.UNSET, description="Data usage labels, for example `core/C1`."
     )
-    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Folder to put it in.")
+    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Folder.")
     lifecycle_state: LifecycleState | None = strawberry.field(
-        default=strawberry.UNSET, description="PUBLISHED unless given."
+        default=strawberry.UNSET, description="Initial state; default PUBLISHED."
     )
 
     def as_new(self) -> definitions.NewDefinition:
@@ -267,35 +269,33 @@ class CreateSegmentDefinitionInput:
 
 
 @strawberry.input(
-    description="Changes of a segment definition: only the given fields change; null clears one that may be null."
+    description="Changes to a segment definition: only the given fields change; null clears an optional field."
 )
 class UpdateSegmentDefinitionInput:
-    id: strawberry.ID = strawberry.field(description="Global id, or the raw `segmentId`.")
+    id: strawberry.ID = strawberry.field(description="Global id or raw `segmentId`.")
     etag: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="As it was read; refused when it has changed since. Unchecked unless given.",
+        description="Optimistic lock: the mutation is rejected if the etag no longer matches. Default: no check.",
     )
     name: str | None = strawberry.field(
         default=strawberry.UNSET, description="Name, unique among the definitions of the sandbox."
     )
-    description: str | None = strawberry.field(default=strawberry.UNSET, description="What it is for.")
-    expression: str | None = strawberry.field(default=strawberry.UNSET, description="Who is in it, in PQL.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="Description.")
+    expression: str | None = strawberry.field(default=strawberry.UNSET, description="Condition in PQL.")
     format: ExpressionFormat | None = strawberry.field(
-        default=strawberry.UNSET, description="How the expression is written; PQL_TEXT unless given."
+        default=strawberry.UNSET, description="Format of the expression; default PQL_TEXT."
     )
     evaluation_methods: list[EvaluationMethod] | None = strawberry.field(
-        default=strawberry.UNSET, description="When it is evaluated."
+        default=strawberry.UNSET, description="Evaluation methods."
     )
-    merge_policy_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="How profiles are merged."
-    )
+    merge_policy_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Merge policy.")
     exclude_opt_out: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="Whether people who opted out are never members."
+        default=strawberry.UNSET, description="Whether profiles that opted out are excluded."
     )
     labels: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Data usage labels, such as `core/C1`."
+        default=strawberry.UNSET, description="Data usage labels, for example `core/C1`."
     )
-    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Folder to put it in.")
+    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Folder.")
 
     def as_changes(self) -> definitions.DefinitionChanges:
         """Raises `Refusals` for nulls where there must be a value."""
@@ -324,12 +324,11 @@ def _kept(value: Any, convert: Any) -> Any:
     return value if value is strawberry.UNSET else convert(value)
 
 
-@strawberry.type(description="Outcome of a change to a segment definition.")
+@strawberry.type(description="Result of a mutation of a segment definition.")
 class SegmentDefinitionPayload:
-    definition: SegmentDefinition | None = strawberry.field(description="The definition; null when it was refused.")
+    definition: SegmentDefinition | None = strawberry.field(description="The definition; null if rejected.")
     warnings: list[PqlDiagnostic] = strawberry.field(
-        description="What speaks against the expression though it can be used, such as another definition that says "
-        "the same."
+        description="Non-blocking warnings about the expression, for example an equivalent definition."
     )
     errors: list[UserError] = errors_field()
 
@@ -345,12 +344,16 @@ class SegmentDefinitionPayload:
         )
 
 
-DefinitionId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `segmentId`.")]
-FilterArgument = Annotated[SegmentDefinitionFilter | None, strawberry.argument(description="Which of them.")]
-OrderArgument = Annotated[SegmentDefinitionOrder | None, strawberry.argument(description="Newest first unless given.")]
-CreateArgument = Annotated[CreateSegmentDefinitionInput, strawberry.argument(description="What it is to be.")]
+DefinitionId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `segmentId`.")]
+FilterArgument = Annotated[
+    SegmentDefinitionFilter | None, strawberry.argument(description="Filters; all given conditions must match.")
+]
+OrderArgument = Annotated[
+    SegmentDefinitionOrder | None, strawberry.argument(description="Sort order; default newest first.")
+]
+CreateArgument = Annotated[CreateSegmentDefinitionInput, strawberry.argument(description="The object to create.")]
 UpdateArgument = Annotated[
-    UpdateSegmentDefinitionInput, strawberry.argument(description="Which one, and what changes.")
+    UpdateSegmentDefinitionInput, strawberry.argument(description="The object and the fields to change.")
 ]
 
 
@@ -381,7 +384,7 @@ class DefinitionQueries:
 
 @strawberry.type
 class DefinitionMutations:
-    @mutation(description="Makes a segment definition, and the audience that it computes.")
+    @mutation(description="Creates a segment definition and the audience that it computes.")
     async def create_segment_definition(self, info: Info, input: CreateArgument) -> SegmentDefinitionPayload:
         services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
@@ -391,7 +394,7 @@ class DefinitionMutations:
         )
         return await SegmentDefinitionPayload.of(info.context, row, errors)
 
-    @mutation(description="Changes a segment definition; jobs that run already keep the old one.")
+    @mutation(description="Updates a segment definition; running jobs keep the previous version.")
     async def update_segment_definition(self, info: Info, input: UpdateArgument) -> SegmentDefinitionPayload:
         services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
@@ -409,7 +412,7 @@ class DefinitionMutations:
         )
         return await SegmentDefinitionPayload.of(info.context, row, errors)
 
-    @mutation(description="Deletes a segment definition and its audience; refused while others refer to it.")
+    @mutation(description="Deletes a segment definition and its audience; rejected while anything refers to it.")
     async def delete_segment_definition(self, info: Info, input: DeleteArgument) -> DeletePayload:
         services, scope = info.context.services, info.context.scope
 

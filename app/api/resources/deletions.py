@@ -7,21 +7,21 @@ import strawberry
 from app.api.errors import UserError, errors_field
 
 
-@strawberry.input(description="An object to delete.")
+@strawberry.input(description="The object to delete.")
 class DeleteInput:
     id: strawberry.ID = strawberry.field(description="Global or raw id.")
     etag: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="As it was read; refused when it has changed since. Unchecked unless given.",
+        description="Optimistic lock: the mutation is rejected if the etag no longer matches. Default: no check.",
     )
 
 
-@strawberry.type(description="Outcome of a deletion.")
+@strawberry.type(description="Result of a deletion.")
 class DeletePayload:
     deleted_id: strawberry.ID | None = strawberry.field(
-        description="Global id of what is gone; null when it was refused."
+        description="Global id of the deleted object; null if rejected."
     )
     errors: list[UserError] = errors_field()
 
 
-DeleteArgument = Annotated[DeleteInput, strawberry.argument(description="Which one.")]
+DeleteArgument = Annotated[DeleteInput, strawberry.argument(description="The object.")]

@@ -38,15 +38,15 @@ from app.services.lists.paging import PageRequest
 from app.storage.tables.export_jobs import ExportJobRow
 
 
-@strawberry.type(description="What an export cost and covered.")
+@strawberry.type(description="Metrics of an export.")
 class ExportJobMetrics:
-    total_time: TimeSpan = strawberry.field(description="From the start of the job to its end.")
-    profile_export_time: TimeSpan = strawberry.field(description="The part that was reading and writing people.")
+    total_time: TimeSpan = strawberry.field(description="Time from start to end.")
+    profile_export_time: TimeSpan = strawberry.field(description="Time spent reading and writing profiles.")
     total_exported_profiles: BigInt = strawberry.field(
-        description="People written, each counted once, in however many batches it is."
+        description="Number of profiles written, each counted once even if it is in several batches."
     )
     exported_profiles_by_namespace: list[NamespaceCount] = strawberry.field(
-        description="Those people, by identity namespace."
+        description="Those profiles, by identity namespace."
     )
 
     @classmethod
@@ -59,36 +59,36 @@ class ExportJobMetrics:
         )
 
 
-@strawberry.type(description="Writes people to a dataset.")
+@strawberry.type(description="Writes profiles to a dataset.")
 class ExportJob(Node, Job):
     fields: list[str] = strawberry.field(description="Paths of the attributes that are written; empty for all.")
-    filter: ExportFilter | None = strawberry.field(description="Which profiles; null for all.")
-    additional_fields: ExportEvents | None = strawberry.field(description="Which events; null for none.")
-    schema_name: str = strawberry.field(description="Name of the schema of a person.")
+    filter: ExportFilter | None = strawberry.field(description="Filter of profiles; null for all.")
+    additional_fields: ExportEvents | None = strawberry.field(description="Events; null for none.")
+    schema_name: str = strawberry.field(description="Name of the profile schema.")
     segment_per_batch: bool = strawberry.field(
-        description="Whether each segment has a batch of its own; else one batch holds all."
+        description="Whether each segment becomes a batch of its own; otherwise one batch holds all."
     )
-    evaluate_first: bool = strawberry.field(description="Whether the segments are evaluated before.")
-    metrics: ExportJobMetrics | None = strawberry.field(description="What it cost and covered; null before it is done.")
+    evaluate_first: bool = strawberry.field(description="Whether the segments are evaluated first.")
+    metrics: ExportJobMetrics | None = strawberry.field(description="Metrics; null before it has succeeded.")
     row: strawberry.Private[ExportJobRow]
 
-    @resolver(description="How fragments of one person become one view: the policy, or as it was when it is gone.")
+    @resolver(description="Merge policy; as it was, if it has been deleted.")
     async def merge_policy(self, info: Info) -> MergePolicy:
         found = await MergePolicy.fetch(info.context, self.row.merge_policy_id)
         return found or MergePolicy.of(export_jobs.policy_of(self.row))
 
-    @resolver(description="The dataset that the people are written to.")
+    @resolver(description="Dataset that the profiles are written to.")
     async def destination(self, info: Info) -> Dataset:
         found = await Dataset.fetch(info.context, self.row.destination_id)
         if found is None:
             raise LookupError(f"the dataset {self.row.destination_id} of an export is gone")
         return found
 
-    @resolver(description="The segment job that it waits for before it begins; null when nothing is evaluated first.")
+    @resolver(description="Segment job that it waits for; null if nothing is evaluated first.")
     async def evaluation(self, info: Info) -> SegmentJob | None:
         return None if self.row.waits_for is None else await SegmentJob.fetch(info.context, self.row.waits_for)
 
-    @connection(description="What it has written, in the order of its segments; empty before it has succeeded.")
+    @connection(description="Batches that it wrote, in the order of its segments; empty before it has succeeded.")
     async def batches(self, info: Info, page: PageRequest) -> Connection[Batch]:
         loaders = info.context.loaders
         return await connect(
@@ -130,26 +130,26 @@ class ExportSegmentInput:
     )
     status: list[MembershipStatus] | None = strawberry.field(
         default_factory=lambda: [MembershipStatus.REALIZED, MembershipStatus.EXISTING],
-        description="Statuses that count.",
+        description="Membership statuses to include.",
     )
 
 
-@strawberry.input(description="A stretch of time, its ends included. An end that is left out is no bound.")
+@strawberry.input(description="A time range, both ends included. An omitted end is unbounded.")
 class TimeRangeInput:
-    start: datetime | None = strawberry.field(default=strawberry.UNSET, description="When it begins.")
-    end: datetime | None = strawberry.field(default=strawberry.UNSET, description="When it ends.")
+    start: datetime | None = strawberry.field(default=strawberry.UNSET, description="Start.")
+    end: datetime | None = strawberry.field(default=strawberry.UNSET, description="End.")
 
 
-@strawberry.input(description="Which people are written. All that is given must hold.")
+@strawberry.input(description="Which profiles are written; all given conditions must match.")
 class ExportFilterInput:
     segments: list[ExportSegmentInput] | None = strawberry.field(
-        default=strawberry.UNSET, description="In one of these segments; at most 1,500. Everybody unless given."
+        default=strawberry.UNSET, description="Members of one of these segments, at most 1,500; default all profiles."
     )
     segment_qualification_time: TimeRangeInput | None = strawberry.field(
-        default=strawberry.UNSET, description="Entered one of the segments, for the last time, within this."
+        default=strawberry.UNSET, description="Last entered one of the segments in this time range."
     )
     from_ingest_timestamp: datetime | None = strawberry.field(
-        default=strawberry.UNSET, description="Records or events of theirs have come in at this time or later."
+        default=strawberry.UNSET, description="Have records or events ingested at this time or later."
     )
     empty_profiles: bool | None = strawberry.field(
         default=False,
@@ -158,50 +158,51 @@ class ExportFilterInput:
     )
 
 
-@strawberry.input(description="Events that are written with each person, oldest first.")
+@strawberry.input(description="Events to write with each profile, oldest first.")
 class ExportEventsInput:
     fields: list[str] | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Paths within an event, such as `commerce.order.total`; all unless given. "
-        "The timestamp is always there.",
+        description=(
+            "Paths within an event, for example `commerce.order.total`; default all. The timestamp is always written."
+        ),
     )
     from_: datetime | None = strawberry.field(
-        default=strawberry.UNSET, name="from", description="Came in at this time or later."
+        default=strawberry.UNSET, name="from", description="Ingested at this time or later."
     )
-    to: datetime | None = strawberry.field(default=strawberry.UNSET, description="Came in at this time or before.")
+    to: datetime | None = strawberry.field(default=strawberry.UNSET, description="Ingested at this time or earlier.")
 
 
-@strawberry.input(description="Where the people are written.")
+@strawberry.input(description="Destination of an export.")
 class ExportDestinationInput:
     dataset_id: strawberry.ID = strawberry.field(description="Dataset of kind EXPORT.")
     segment_per_batch: bool | None = strawberry.field(
-        default=False, description="True: a batch for each segment. False: one batch with all of them."
+        default=False, description="Whether each segment becomes a batch of its own; otherwise one batch holds all."
     )
 
 
-@strawberry.input(description="What is to be exported. The same idempotencyKey within 24 hours returns the same job.")
+@strawberry.input(description="The export to run. The same `idempotencyKey` within 24 hours returns the same job.")
 class CreateExportJobInput:
     fields: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Paths of attributes, such as `homeAddress.city`; all unless given."
+        default=strawberry.UNSET, description="Paths of attributes, for example `homeAddress.city`; default all."
     )
     merge_policy_id: strawberry.ID | None = strawberry.field(
         default=strawberry.UNSET,
-        description="How fragments become people: by default the policy of the segments, or else the sandbox's.",
+        description="Merge policy; default that of the segments, else the sandbox's default policy.",
     )
     filter: ExportFilterInput | None = strawberry.field(
-        default=strawberry.UNSET, description="Which people; everybody unless given."
+        default=strawberry.UNSET, description="Which profiles; default all."
     )
     additional_fields: ExportEventsInput | None = strawberry.field(
-        default=strawberry.UNSET, description="Events to write with each person; none unless given."
+        default=strawberry.UNSET, description="Events to write with each profile; default none."
     )
-    destination: ExportDestinationInput = strawberry.field(description="Where they are written.")
-    schema_name: str = strawberry.field(description="Schema of a person: `_xdm.context.profile`.")
+    destination: ExportDestinationInput = strawberry.field(description="Destination.")
+    schema_name: str = strawberry.field(description="Schema of a profile: `_xdm.context.profile`.")
     evaluate_first: bool | None = strawberry.field(
-        default=False, description="Whether the segments (or all, when none is named) are evaluated before."
+        default=False, description="Whether to evaluate the segments (all, if none is named) first."
     )
     idempotency_key: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="A text of the caller's own: sent again within 24 hours, it gives the same job.",
+        description="Idempotency key chosen by the client: the same key within 24 hours returns the same job.",
     )
 
     def as_new(self, *path: str) -> export_input.NewExport:
@@ -252,20 +253,20 @@ def _audience_id(value: str, *path: str) -> str:
     raise Refusal(ErrorCode.NOT_FOUND, message, path)
 
 
-@strawberry.input(description="Which export jobs. All that is given must hold.")
+@strawberry.input(description="Filters for export jobs; all given conditions must match.")
 class ExportJobFilter:
-    status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="In one of these states.")
-    source: list[JobSource] | None = strawberry.field(default=strawberry.UNSET, description="Started by one of these.")
+    status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="State is one of these.")
+    source: list[JobSource] | None = strawberry.field(default=strawberry.UNSET, description="Source is one of these.")
     segment_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Asked for this audience: global id, or the raw `audienceId`."
+        default=strawberry.UNSET, description="Includes this audience: global id or raw `audienceId`."
     )
     schedule_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Started by this schedule: global id, or the raw `scheduleId`."
+        default=strawberry.UNSET, description="Started by this schedule: global id or raw `scheduleId`."
     )
     destination_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Writes to this dataset: global id, or the raw `datasetId`."
+        default=strawberry.UNSET, description="Writes to this dataset: global id or raw `datasetId`."
     )
-    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Made at such a time.")
+    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Creation time matches.")
 
 
 def export_job_filter(value: ExportJobFilter | None) -> export_jobs.ExportJobFilter | None:
@@ -283,16 +284,18 @@ def export_job_filter(value: ExportJobFilter | None) -> export_jobs.ExportJobFil
     )
 
 
-@strawberry.type(description="Outcome of a change to an export job.")
+@strawberry.type(description="Result of a mutation of an export job.")
 class ExportJobPayload:
-    job: ExportJob | None = strawberry.field(description="The job; null when it was refused.")
+    job: ExportJob | None = strawberry.field(description="The job; null if rejected.")
     errors: list[UserError] = errors_field()
 
 
 # ---------------------------------------------------------------- operations
 
-FilterArgument = Annotated[ExportJobFilter | None, strawberry.argument(description="Which of them.")]
-CreateArgument = Annotated[CreateExportJobInput, strawberry.argument(description="What is to be exported.")]
+FilterArgument = Annotated[
+    ExportJobFilter | None, strawberry.argument(description="Filters; all given conditions must match.")
+]
+CreateArgument = Annotated[CreateExportJobInput, strawberry.argument(description="What to export.")]
 
 
 @strawberry.type
@@ -322,7 +325,7 @@ class ExportJobQueries:
 
 @strawberry.type
 class ExportJobMutations:
-    @mutation(description="Writes people to a dataset: all of what was asked for, or nothing.")
+    @mutation(description="Starts an export of profiles to a dataset: all batches become visible, or none.")
     async def create_export_job(self, info: Info, input: CreateArgument) -> ExportJobPayload:
         services, scope = info.context.services, info.context.scope
 
@@ -336,8 +339,10 @@ class ExportJobMutations:
         return ExportJobPayload(job=None if row is None else ExportJob.of(row), errors=errors)
 
     @mutation(
-        description="Asks an export to stop, and the evaluation that it waits for; nothing of it is kept. "
-        "One that has stopped or is about to is returned as it is."
+        description=(
+            "Requests cancellation of an export job, and of the segment job that it waits for; none of "
+            "its results are kept. A finished or stopping job is returned unchanged."
+        )
     )
     async def cancel_export_job(self, info: Info, id: JobId) -> ExportJobPayload:
         services, scope = info.context.services, info.context.scope
@@ -352,8 +357,10 @@ class ExportJobMutations:
 @strawberry.type
 class ExportJobSubscriptions:
     @subscription(
-        description="An export job's present state at once, then every later one in the order of `progress.sequence`; "
-        "completes after a final one."
+        description=(
+            "The current state of an export job, then every later state in the order "
+            "of `progress.sequence`; completes after a final state."
+        )
     )
     async def export_job_updated(
         self, info: Info, id: JobId, after: AfterArgument = strawberry.UNSET

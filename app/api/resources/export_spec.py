@@ -27,7 +27,7 @@ class ExportSegment:
     namespace: str | None = strawberry.field(description="Namespace of the audience.")
     status: list[MembershipStatus] = strawberry.field(description="Membership statuses that are written.")
 
-    @resolver(description="The audience; null when it was deleted.")
+    @resolver(description="The audience; null if it was deleted.")
     async def audience(self, info: Info) -> Audience | None:
         row = await info.context.loaders.audience_by_name.load((self.namespace, self.segment_id))
         return None if row is None else Audience.of(row)
@@ -71,8 +71,8 @@ class ExportFilter:
 @strawberry.type(description="Events that an export writes with each profile.")
 class ExportEvents:
     fields: list[str] = strawberry.field(description="Paths within an event; empty for all.")
-    from_: datetime | None = strawberry.field(name="from", description="Arrived at this time or later; null for any.")
-    to: datetime | None = strawberry.field(description="Arrived at this time or before; null for any.")
+    from_: datetime | None = strawberry.field(name="from", description="Ingested at this time or later; null for any.")
+    to: datetime | None = strawberry.field(description="Ingested at this time or earlier; null for any.")
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any] | None) -> Self | None:
@@ -85,18 +85,16 @@ class ExportEvents:
 @strawberry.type(description="The export that each run of a schedule starts.")
 class ExportSpec:
     fields: list[str] = strawberry.field(description="Paths of the attributes that are written; empty for all.")
-    filter: ExportFilter | None = strawberry.field(description="Which profiles; null for all.")
-    additional_fields: ExportEvents | None = strawberry.field(description="Which events; null for none.")
+    filter: ExportFilter | None = strawberry.field(description="Filter of profiles; null for all.")
+    additional_fields: ExportEvents | None = strawberry.field(description="Events; null for none.")
     segment_per_batch: bool = strawberry.field(
-        description="Whether each segment has a batch of its own; else one batch holds all."
+        description="Whether each segment becomes a batch of its own; otherwise one batch holds all."
     )
     schema_name: str = strawberry.field(description="Name of the profile schema.")
     evaluate_first: bool = strawberry.field(description="Whether the segments are evaluated before each export.")
     spec: strawberry.Private[export_input.NewExport]
 
-    @resolver(
-        description="The merge policy of the export; null when each run takes that of its segments, or the default."
-    )
+    @resolver(description="Merge policy; null if each run takes that of its segments, or the default.")
     async def merge_policy(self, info: Info) -> MergePolicy | None:
         policy = self.spec.merge_policy_id
         return None if policy is None else await MergePolicy.fetch(info.context, policy)

@@ -19,16 +19,18 @@ from app.services.search import folders
 from app.storage.tables.folders import FolderRow
 
 
-@strawberry.type(description="A place that audiences are sorted into, in a tree of its namespace.")
+@strawberry.type(description="A folder of audiences; each namespace has its own tree.")
 class Folder(Node):
     folder_id: str = strawberry.field(description="Raw id.")
     name: str = strawberry.field(description="Name, unique within its parent.")
-    namespace: str = strawberry.field(description="Namespace of what it holds, such as `AEPSegments`.")
-    path: str = strawberry.field(description="The names from the root down, each after a slash: `/Retail/Summer`.")
-    etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
+    namespace: str = strawberry.field(description="Namespace of its contents, for example `AEPSegments`.")
+    path: str = strawberry.field(description="Path from the root, for example `/Retail/Summer`.")
+    etag: str = strawberry.field(
+        description="Optimistic lock: changes with every write. Send it with an update to reject lost updates."
+    )
     parent_id: strawberry.Private[str | None]
 
-    @resolver(description="The folder it is in; null at the root.")
+    @resolver(description="Folder; null at the root.")
     async def parent(self, info: Info) -> "Folder | None":
         return await Folder.fetch_maybe(info.context, self.parent_id)
 
@@ -55,28 +57,28 @@ class Folder(Node):
         return None if raw is None else await cls.fetch(operation, raw)
 
 
-@strawberry.input(description="A new folder.")
+@strawberry.input(description="The folder to create.")
 class CreateFolderInput:
     name: str = strawberry.field(description='Name, unique within its parent, without "/".')
-    namespace: str = strawberry.field(description="Namespace of what it is to hold; that of its parent.")
+    namespace: str = strawberry.field(description="Namespace of its contents; must be that of its parent.")
     parent_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Folder to put it in, by global or raw id; the root unless given."
+        default=strawberry.UNSET, description="Parent folder, by global or raw id; default the root."
     )
 
     def as_new(self) -> folders.NewFolder:
         return folders.NewFolder(self.name, self.namespace, one_id("Folder", self.parent_id, "parent_id"))
 
 
-@strawberry.input(description="Changes of a folder: only the given fields change.")
+@strawberry.input(description="Changes to a folder: only the given fields change.")
 class UpdateFolderInput:
-    id: strawberry.ID = strawberry.field(description="Global id, or the raw `folderId`.")
+    id: strawberry.ID = strawberry.field(description="Global id or raw `folderId`.")
     etag: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="As it was read; refused when it has changed since. Unchecked unless given.",
+        description="Optimistic lock: the mutation is rejected if the etag no longer matches. Default: no check.",
     )
     name: str | None = strawberry.field(default=strawberry.UNSET, description="Name, unique within its parent.")
     parent_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Folder to move it into, with all that it holds; null moves to the root."
+        default=strawberry.UNSET, description="New parent folder; null moves it to the root."
     )
 
     def as_changes(self) -> folders.FolderChanges:
@@ -90,9 +92,9 @@ class UpdateFolderInput:
         return cast(folders.FolderChanges, changes)
 
 
-@strawberry.type(description="Outcome of a change to a folder.")
+@strawberry.type(description="Result of a mutation of a folder.")
 class FolderPayload:
-    folder: Folder | None = strawberry.field(description="The folder; null when it was refused.")
+    folder: Folder | None = strawberry.field(description="The folder; null if rejected.")
     errors: list[UserError] = errors_field()
 
 
@@ -106,9 +108,9 @@ ParentArgument = Annotated[
         "every level unless given."
     ),
 ]
-FolderId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `folderId`.")]
-CreateArgument = Annotated[CreateFolderInput, strawberry.argument(description="What it is to be.")]
-UpdateArgument = Annotated[UpdateFolderInput, strawberry.argument(description="Which one, and what changes.")]
+FolderId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `folderId`.")]
+CreateArgument = Annotated[CreateFolderInput, strawberry.argument(description="The object to create.")]
+UpdateArgument = Annotated[UpdateFolderInput, strawberry.argument(description="The object and the fields to change.")]
 
 
 @strawberry.type
@@ -140,7 +142,7 @@ class FolderQueries:
 
 @strawberry.type
 class FolderMutations:
-    @mutation(description="Makes a folder.")
+    @mutation(description="Creates a folder.")
     async def create_folder(self, info: Info, input: CreateArgument) -> FolderPayload:
         services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
@@ -148,7 +150,7 @@ class FolderMutations:
         )
         return FolderPayload(folder=None if row is None else Folder.of(row), errors=errors)
 
-    @mutation(description="Renames a folder, or moves it with all that it holds.")
+    @mutation(description="Renames a folder, or moves it with its contents.")
     async def update_folder(self, info: Info, input: UpdateArgument) -> FolderPayload:
         services, scope = info.context.services, info.context.scope
 
@@ -159,7 +161,7 @@ class FolderMutations:
         row, errors = await attempt(info, update, "input")
         return FolderPayload(folder=None if row is None else Folder.of(row), errors=errors)
 
-    @mutation(description="Deletes a folder; refused while something is in it.")
+    @mutation(description="Deletes a folder; rejected unless it is empty.")
     async def delete_folder(self, info: Info, input: DeleteArgument) -> DeletePayload:
         services, scope = info.context.services, info.context.scope
 

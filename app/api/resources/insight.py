@@ -24,9 +24,9 @@ from app.services.people.profiles import Who
 @strawberry.input(description="An order of profiles: by the value of a PQL expression, profiles without one last.")
 class ProfileOrder:
     expression: str = strawberry.field(
-        description="PQL of a single value, such as `person.age` or `xEvent.sum(dollars)`."
+        description="PQL with a single value, for example `person.age` or `xEvent.sum(dollars)`."
     )
-    direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description="Which end comes first.")
+    direction: OrderDirection = strawberry.field(default=OrderDirection.ASC, description="Sort direction.")
 
 
 @strawberry.input(description="An audience that is stored, or an expression that is not: give one of the two.")

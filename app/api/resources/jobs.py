@@ -26,52 +26,50 @@ if TYPE_CHECKING:
 
 
 @strawberry.enum(
-    description="How far a job has come. NEW, QUEUED, PROCESSING, then SUCCEEDED or FAILED; or CANCELLING, CANCELLED."
+    description="Status of a job: NEW, QUEUED, PROCESSING, then SUCCEEDED or FAILED; or CANCELLING, then CANCELLED."
 )
 class JobStatus(Enum):
-    NEW = enum_value("NEW", description="Just made.")
+    NEW = enum_value("NEW", description="Just created.")
     QUEUED = enum_value("QUEUED", description="Waiting for a worker.")
-    PROCESSING = enum_value("PROCESSING", description="A worker is at it.")
-    SUCCEEDED = enum_value("SUCCEEDED", description="Done. Single definitions may have failed: see `errors`.")
-    FAILED = enum_value("FAILED", description="Given up: see `errors`.")
-    CANCELLING = enum_value("CANCELLING", description="Asked to stop, and about to.")
-    CANCELLED = enum_value("CANCELLED", description="Stopped on request; nothing of it is kept.")
+    PROCESSING = enum_value("PROCESSING", description="Being processed.")
+    SUCCEEDED = enum_value("SUCCEEDED", description="Succeeded. Single definitions may have failed: see `errors`.")
+    FAILED = enum_value("FAILED", description="Failed: see `errors`.")
+    CANCELLING = enum_value("CANCELLING", description="Cancellation was requested; stopping.")
+    CANCELLED = enum_value("CANCELLED", description="Cancelled; none of its results are kept.")
 
 
-@strawberry.enum(description="Who started a job.")
+@strawberry.enum(description="What started a job.")
 class JobSource(Enum):
-    API = enum_value("API", description="A caller of this API.")
+    API = enum_value("API", description="An API client.")
     SCHEDULER = enum_value("SCHEDULER", description="A schedule.")
 
 
-@strawberry.enum(description="What a job is busy with.")
+@strawberry.enum(description="Phase of a job.")
 class JobPhase(Enum):
     WAITING = enum_value("WAITING", description="Waiting for a worker.")
-    READING = enum_value("READING", description="Bringing the profiles up to date.")
-    EVALUATING = enum_value("EVALUATING", description="Going through the profiles.")
-    WRITING = enum_value("WRITING", description="Storing the outcome.")
-    DONE = enum_value("DONE", description="Nothing more to do.")
+    READING = enum_value("READING", description="Updating the merged profiles.")
+    EVALUATING = enum_value("EVALUATING", description="Evaluating or exporting profiles.")
+    WRITING = enum_value("WRITING", description="Publishing the results.")
+    DONE = enum_value("DONE", description="Finished.")
 
 
-@strawberry.enum(description="What a list of jobs is ordered by.")
+@strawberry.enum(description="Sort keys of jobs.")
 class JobOrderField(Enum):
-    CREATED_AT = enum_value("CREATED_AT", description="When they were made.")
-    UPDATED_AT = enum_value("UPDATED_AT", description="When they last changed.")
-    FINISHED_AT = enum_value("FINISHED_AT", description="When they ended; unfinished ones count as latest.")
+    CREATED_AT = enum_value("CREATED_AT", description="Creation time.")
+    UPDATED_AT = enum_value("UPDATED_AT", description="Time of the last change.")
+    FINISHED_AT = enum_value("FINISHED_AT", description="End time; unfinished jobs come as the latest.")
 
 
-@strawberry.type(description="How far a job has come.")
+@strawberry.type(description="Progress of a job.")
 class JobProgress:
-    phase: JobPhase = strawberry.field(description="What it is busy with.")
-    fraction: float = strawberry.field(description="From 0 to 1; never goes back.")
-    profiles_read: BigInt = strawberry.field(description="People looked at so far.")
-    total_profiles: BigInt = strawberry.field(description="People to look at; 0 until that is known.")
+    phase: JobPhase = strawberry.field(description="Current phase.")
+    fraction: float = strawberry.field(description="From 0 to 1; never decreases.")
+    profiles_read: BigInt = strawberry.field(description="Profiles processed so far.")
+    total_profiles: BigInt = strawberry.field(description="Profiles to process; 0 until known.")
     estimated_seconds_left: float | None = strawberry.field(
-        description="A guess from the pace so far; null while there is none."
+        description="Estimated remaining seconds, from the pace so far; null until there is one."
     )
-    sequence: int = strawberry.field(
-        description="Number of this state of the job. A subscription resumes after one by its `after`."
-    )
+    sequence: int = strawberry.field(description="Number of this update. A subscription resumes after it by `after`.")
 
     @classmethod
     def of(cls, row: Any) -> "JobProgress":
@@ -85,11 +83,11 @@ class JobProgress:
         )
 
 
-@strawberry.type(description="A stretch of time.")
+@strawberry.type(description="A time span.")
 class TimeSpan:
-    start: datetime = strawberry.field(description="When it began.")
-    end: datetime | None = strawberry.field(description="When it ended; null while it lasts.")
-    total_ms: BigInt = strawberry.field(description="Its length in milliseconds.")
+    start: datetime = strawberry.field(description="Start.")
+    end: datetime | None = strawberry.field(description="End; null until it has ended.")
+    total_ms: BigInt = strawberry.field(description="Duration in milliseconds.")
 
     @classmethod
     def of(cls, span: Mapping[str, Any]) -> Self:
@@ -97,13 +95,13 @@ class TimeSpan:
         return cls(start=start, end=end, total_ms=BigInt(round((end - start).total_seconds() * 1000)))
 
 
-@strawberry.type(description="What went wrong in a job.")
+@strawberry.type(description="An error of a job.")
 class JobError:
-    code: str = strawberry.field(description="What went wrong, for programs.")
-    message: str = strawberry.field(description="What went wrong, for people.")
+    code: str = strawberry.field(description="Error code, for programs.")
+    message: str = strawberry.field(description="What is wrong and what to do.")
     definition_id: strawberry.Private[str | None]
 
-    @resolver(description="The definition that failed; null when the whole job did, or when it is gone.")
+    @resolver(description="Definition that failed; null if the whole job failed or the definition was deleted.")
     async def definition(
         self, info: Info
     ) -> Annotated["SegmentDefinition", strawberry.lazy("app.api.resources.definitions")] | None:
@@ -118,26 +116,24 @@ class JobError:
         return cls(code=error["code"], message=error["message"], definition_id=found)
 
 
-@strawberry.interface(description="What a segment job and an export job have in common.")
+@strawberry.interface(description="Fields that all kinds of jobs share.")
 class Job:
     id: strawberry.ID = strawberry.field(description="Opaque global id, unique among all types.")
     job_id: str = strawberry.field(description="Raw id.")
-    status: JobStatus = strawberry.field(description="How far it has come.")
-    source: JobSource = strawberry.field(description="Who started it.")
-    run_id: str | None = strawberry.field(description="For a scheduled job: the run of the schedule.")
-    progress: JobProgress = strawberry.field(description="How far it has come, in numbers.")
-    errors: list[JobError] = strawberry.field(
-        description="What went wrong: in the whole job, or in single definitions."
-    )
-    created_by: str = strawberry.field(description="Who made it.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    started_at: datetime | None = strawberry.field(description="When a worker first took it up.")
-    finished_at: datetime | None = strawberry.field(description="When it ended.")
-    attempts: int = strawberry.field(description="How many times a worker took it up: more than 1 after a crash.")
+    status: JobStatus = strawberry.field(description="Status.")
+    source: JobSource = strawberry.field(description="What started it.")
+    run_id: str | None = strawberry.field(description="For a scheduled job: id of the schedule's run.")
+    progress: JobProgress = strawberry.field(description="Progress.")
+    errors: list[JobError] = strawberry.field(description="Errors of the whole job or of single definitions.")
+    created_by: str = strawberry.field(description="Creator.")
+    created_at: datetime = strawberry.field(description="Creation time.")
+    updated_at: datetime = strawberry.field(description="Time of the last change.")
+    started_at: datetime | None = strawberry.field(description="Time when a worker first claimed it.")
+    finished_at: datetime | None = strawberry.field(description="End time.")
+    attempts: int = strawberry.field(description="Number of times a worker claimed it: more than 1 after a crash.")
     schedule_id: strawberry.Private[str | None]
 
-    @resolver(description="For a scheduled job: the schedule that started it; null when it is gone.")
+    @resolver(description="For a scheduled job: the schedule that started it; null if it was deleted.")
     async def schedule(
         self, info: Info
     ) -> Annotated["Schedule", strawberry.lazy("app.api.resources.schedules")] | None:
@@ -175,16 +171,16 @@ def job_fields(row: Any) -> dict[str, Any]:
     }
 
 
-@strawberry.input(description="An order of jobs.")
+@strawberry.input(description="Sort order of jobs.")
 class JobOrder:
-    field: JobOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+    field: JobOrderField = strawberry.field(description="Sort key.")
+    direction: OrderDirection = strawberry.field(description="Sort direction.")
 
 
 @strawberry.input(description="Filters of jobs of any kind; all given conditions must match.")
 class JobFilter:
-    status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="In one of these states.")
-    source: list[JobSource] | None = strawberry.field(default=strawberry.UNSET, description="Started by one of these.")
+    status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="State is one of these.")
+    source: list[JobSource] | None = strawberry.field(default=strawberry.UNSET, description="Source is one of these.")
     created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Creation time.")
 
 
@@ -196,17 +192,17 @@ def job_filter(value: JobFilter | None) -> jobs.JobFilter | None:
     )
 
 
-@strawberry.input(description="Which segment jobs. All that is given must hold.")
+@strawberry.input(description="Filters for segment jobs; all given conditions must match.")
 class SegmentJobFilter:
-    status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="In one of these states.")
-    source: list[JobSource] | None = strawberry.field(default=strawberry.UNSET, description="Started by one of these.")
+    status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="State is one of these.")
+    source: list[JobSource] | None = strawberry.field(default=strawberry.UNSET, description="Source is one of these.")
     segment_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Ran this definition: global id, or the raw `segmentId`."
+        default=strawberry.UNSET, description="Evaluates this definition: global id or raw `segmentId`."
     )
     schedule_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Started by this schedule: global id, or the raw `scheduleId`."
+        default=strawberry.UNSET, description="Started by this schedule: global id or raw `scheduleId`."
     )
-    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Made at such a time.")
+    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Creation time matches.")
 
 
 def segment_job_filter(value: SegmentJobFilter | None) -> segment_jobs.SegmentJobFilter | None:
@@ -222,14 +218,17 @@ def segment_job_filter(value: SegmentJobFilter | None) -> segment_jobs.SegmentJo
     )
 
 
-JobFilterArgument = Annotated[SegmentJobFilter | None, strawberry.argument(description="Which of them.")]
-JobId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `jobId`.")]
-OrderArgument = Annotated[JobOrder | None, strawberry.argument(description="Newest first unless given.")]
+JobFilterArgument = Annotated[
+    SegmentJobFilter | None, strawberry.argument(description="Filters; all given conditions must match.")
+]
+JobId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `jobId`.")]
+OrderArgument = Annotated[JobOrder | None, strawberry.argument(description="Sort order; default newest first.")]
 AfterArgument = Annotated[
-    int | None, strawberry.argument(description="Resumes: no state up to this `progress.sequence` is sent again.")
+    int | None,
+    strawberry.argument(description="Resumes after this `progress.sequence`: earlier states are not sent again."),
 ]
 StatusArgument = Annotated[
-    list[JobStatus] | None, strawberry.argument(description="Only jobs in these states; all unless given.")
+    list[JobStatus] | None, strawberry.argument(description="Only jobs in these states; default all.")
 ]
 
 
@@ -262,7 +261,7 @@ class JobQueries:
 
 @strawberry.type
 class JobSubscriptions:
-    @subscription(description="Every job of the sandbox, of each kind, as it changes; does not complete.")
+    @subscription(description="Every job of the sandbox, of any kind, whenever it changes; does not complete.")
     async def jobs_updated(self, info: Info, status: StatusArgument = strawberry.UNSET) -> AsyncGenerator[Job, None]:
         services = info.context.services
         states = jobs.watch_all(services.database, services.changes, info.context.scope, names(status))

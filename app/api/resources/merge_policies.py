@@ -21,31 +21,35 @@ from app.services.lists.paging import PageRequest
 from app.storage.tables.merge_policies import MergePolicyRow
 
 
-@strawberry.enum(description="Which value of a field wins when fragments differ.")
+@strawberry.enum(description="How conflicting values of a field are resolved.")
 class MergeMethod(Enum):
-    TIMESTAMP_ORDERED = enum_value("TIMESTAMP_ORDERED", description="The newest value that is not null.")
-    DATA_SET_PRECEDENCE = enum_value("DATA_SET_PRECEDENCE", description="That of the first dataset in an ordered list.")
+    TIMESTAMP_ORDERED = enum_value("TIMESTAMP_ORDERED", description="The newest non-null value wins.")
+    DATA_SET_PRECEDENCE = enum_value(
+        "DATA_SET_PRECEDENCE", description="The value of the first dataset in an ordered list wins."
+    )
 
 
-@strawberry.enum(description="Which fragments are taken for one person.")
+@strawberry.enum(description="How fragments are joined into one person.")
 class GraphType(Enum):
-    NONE = enum_value("NONE", description="Those with the same primary identity.")
-    PDG = enum_value("PDG", description="Those linked by any identity that they share.")
+    NONE = enum_value("NONE", description="Fragments with the same primary identity.")
+    PDG = enum_value("PDG", description="Fragments linked by any shared identity.")
 
 
-@strawberry.type(description="How fragments of one profile from several datasets become one view.")
+@strawberry.type(description="How fragments of a profile from several datasets are merged.")
 class MergePolicy(Node):
     merge_policy_id: str = strawberry.field(description="Raw id.")
     name: str = strawberry.field(description="Name.")
-    method: MergeMethod = strawberry.field(description="Which value of a field wins.")
-    identity_graph: GraphType = strawberry.field(description="Which fragments are taken for one person.")
-    is_default: bool = strawberry.field(description="Whether it is used where none is named.")
-    etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
+    method: MergeMethod = strawberry.field(description="How conflicting values are resolved.")
+    identity_graph: GraphType = strawberry.field(description="How fragments are joined into one person.")
+    is_default: bool = strawberry.field(description="Whether it is the default policy.")
+    etag: str = strawberry.field(
+        description="Optimistic lock: changes with every write. Send it with an update to reject lost updates."
+    )
+    created_at: datetime = strawberry.field(description="Creation time.")
+    updated_at: datetime = strawberry.field(description="Time of the last change.")
     dataset_ids: strawberry.Private[list[str]]
 
-    @resolver(description="For DATA_SET_PRECEDENCE: the datasets, the one that wins first.")
+    @resolver(description="For DATA_SET_PRECEDENCE: datasets, highest precedence first.")
     async def datasets(self, info: Info) -> list[Dataset]:
         rows = await info.context.loaders.dataset.load_many(self.dataset_ids)
         return [Dataset.of(row) for row in rows if row is not None]
@@ -71,7 +75,7 @@ class MergePolicy(Node):
         return None if row is None else cls.of(row)
 
 
-MergePolicyId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `mergePolicyId`.")]
+MergePolicyId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `mergePolicyId`.")]
 
 
 @strawberry.type
@@ -92,21 +96,19 @@ class MergePolicyQueries:
         )
 
 
-_IDS = "For DATA_SET_PRECEDENCE, by global or raw id: the datasets of records, the one that wins first."
+_IDS = "For DATA_SET_PRECEDENCE: datasets by global or raw id, highest precedence first."
 _INPUT = {"datasets": ("datasetIds",)}
 
 
-@strawberry.input(description="A new merge policy.")
+@strawberry.input(description="The merge policy to create.")
 class CreateMergePolicyInput:
     name: str = strawberry.field(description="Name.")
-    method: MergeMethod = strawberry.field(description="Which value of a field wins.")
+    method: MergeMethod = strawberry.field(description="How conflicting values are resolved.")
     identity_graph: GraphType = strawberry.field(
-        default=GraphType.NONE, description="Which fragments are taken for one person."
+        default=GraphType.NONE, description="How fragments are joined into one person."
     )
     dataset_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
-    is_default: bool | None = strawberry.field(
-        default=False, description="Whether it takes the place of the default policy."
-    )
+    is_default: bool | None = strawberry.field(default=False, description="Whether it becomes the default policy.")
 
     def as_new(self) -> merge_policies.NewPolicy:
         return merge_policies.NewPolicy(
@@ -118,21 +120,23 @@ class CreateMergePolicyInput:
         )
 
 
-@strawberry.input(description="Changes of a merge policy: only the given fields change; null names no datasets.")
+@strawberry.input(description="Changes to a merge policy: only the given fields change; null clears the datasets.")
 class UpdateMergePolicyInput:
-    id: strawberry.ID = strawberry.field(description="Global id, or the raw `mergePolicyId`.")
+    id: strawberry.ID = strawberry.field(description="Global id or raw `mergePolicyId`.")
     etag: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="As it was read; refused when it has changed since. Unchecked unless given.",
+        description="Optimistic lock: the mutation is rejected if the etag no longer matches. Default: no check.",
     )
     name: str | None = strawberry.field(default=strawberry.UNSET, description="Name.")
-    method: MergeMethod | None = strawberry.field(default=strawberry.UNSET, description="Which value of a field wins.")
+    method: MergeMethod | None = strawberry.field(
+        default=strawberry.UNSET, description="How conflicting values are resolved."
+    )
     identity_graph: GraphType | None = strawberry.field(
-        default=strawberry.UNSET, description="Which fragments are taken for one person."
+        default=strawberry.UNSET, description="How fragments are joined into one person."
     )
     dataset_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
     is_default: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="True to take the place of the default policy."
+        default=strawberry.UNSET, description="True to make it the default policy."
     )
 
     def as_changes(self) -> merge_policies.PolicyChanges:
@@ -152,19 +156,21 @@ class UpdateMergePolicyInput:
         return cast(merge_policies.PolicyChanges, changes)
 
 
-@strawberry.type(description="Outcome of a change to a merge policy.")
+@strawberry.type(description="Result of a mutation of a merge policy.")
 class MergePolicyPayload:
-    merge_policy: MergePolicy | None = strawberry.field(description="The policy; null when it was refused.")
+    merge_policy: MergePolicy | None = strawberry.field(description="The merge policy; null if rejected.")
     errors: list[UserError] = errors_field()
 
 
-CreateArgument = Annotated[CreateMergePolicyInput, strawberry.argument(description="What it is to be.")]
-UpdateArgument = Annotated[UpdateMergePolicyInput, strawberry.argument(description="Which one, and what changes.")]
+CreateArgument = Annotated[CreateMergePolicyInput, strawberry.argument(description="The object to create.")]
+UpdateArgument = Annotated[
+    UpdateMergePolicyInput, strawberry.argument(description="The object and the fields to change.")
+]
 
 
 @strawberry.type
 class MergePolicyMutations:
-    @mutation(description="Makes a merge policy.")
+    @mutation(description="Creates a merge policy.")
     async def create_merge_policy(self, info: Info, input: CreateArgument) -> MergePolicyPayload:
         services, scope = info.context.services, info.context.scope
 
@@ -174,7 +180,7 @@ class MergePolicyMutations:
         row, errors = await attempt(info, create, "input", names=_INPUT)
         return MergePolicyPayload(merge_policy=None if row is None else MergePolicy.of(row), errors=errors)
 
-    @mutation(description="Changes a merge policy; memberships follow with the next evaluation.")
+    @mutation(description="Updates a merge policy; memberships follow with the next evaluation.")
     async def update_merge_policy(self, info: Info, input: UpdateArgument) -> MergePolicyPayload:
         services, scope = info.context.services, info.context.scope
 
@@ -187,7 +193,7 @@ class MergePolicyMutations:
         row, errors = await attempt(info, update, "input", names=_INPUT)
         return MergePolicyPayload(merge_policy=None if row is None else MergePolicy.of(row), errors=errors)
 
-    @mutation(description="Deletes a merge policy; refused for the default one, and while audiences use it.")
+    @mutation(description="Deletes a merge policy; rejected for the default policy, and while audiences use it.")
     async def delete_merge_policy(self, info: Info, input: DeleteArgument) -> DeletePayload:
         services, scope = info.context.services, info.context.scope
 

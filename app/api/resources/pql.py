@@ -20,10 +20,10 @@ from app.services.evaluation import expressions
 MOST_COMPLETIONS = 200
 
 
-@strawberry.enum(description="How an expression is written.")
+@strawberry.enum(description="Format of an expression.")
 class ExpressionFormat(Enum):
-    PQL_TEXT = enum_value("PQL_TEXT", description="As text, pql/text.")
-    PQL_JSON = enum_value("PQL_JSON", description="As a tree in JSON, pql/json.")
+    PQL_TEXT = enum_value("PQL_TEXT", description="Text (pql/text).")
+    PQL_JSON = enum_value("PQL_JSON", description="JSON tree (pql/json).")
 
 
 def service_format(value: ExpressionFormat | None) -> expressions.ExpressionFormat:
@@ -31,34 +31,32 @@ def service_format(value: ExpressionFormat | None) -> expressions.ExpressionForm
     return expressions.ExpressionFormat("PQL_TEXT" if value is None or not given(value) else value.value)
 
 
-FormatArgument = Annotated[ExpressionFormat | None, strawberry.argument(description="How it is written.")]
+FormatArgument = Annotated[ExpressionFormat | None, strawberry.argument(description="Format.")]
 ExpressionArgument = Annotated[str, strawberry.argument(description="The expression.")]
-FromArgument = Annotated[
-    ExpressionFormat, strawberry.argument(name="from", description="How the expression is written now.")
-]
-ToArgument = Annotated[ExpressionFormat, strawberry.argument(description="How it is to be written.")]
+FromArgument = Annotated[ExpressionFormat, strawberry.argument(name="from", description="Format of the expression.")]
+ToArgument = Annotated[ExpressionFormat, strawberry.argument(description="Format to convert to.")]
 
 
-@strawberry.type(description="Whether an expression can be evaluated as data arrive.")
+@strawberry.type(description="Eligibility of an expression for streaming evaluation.")
 class StreamingEligibility:
-    eligible: bool = strawberry.field(description="Whether it can.")
-    reasons: list[str] = strawberry.field(description="Why not; empty when it can.")
+    eligible: bool = strawberry.field(description="Whether it is eligible.")
+    reasons: list[str] = strawberry.field(description="Reasons if it is not eligible; otherwise empty.")
 
     @classmethod
     def of(cls, found: facts.StreamingEligibility) -> Self:
         return cls(eligible=found.eligible, reasons=list(found.reasons))
 
 
-@strawberry.type(description="What is to be said of an expression.")
+@strawberry.type(description="Result of checking an expression.")
 class PqlCheck:
-    ok: bool = strawberry.field(description="Whether it can be used: no finding is an error.")
-    diagnostics: list[PqlDiagnostic] = strawberry.field(description="Every finding, with its place.")
+    ok: bool = strawberry.field(description="Whether it is valid: no finding is an error.")
+    diagnostics: list[PqlDiagnostic] = strawberry.field(description="All findings, with their positions.")
     canonical: str | None = strawberry.field(
         description="The canonical text: two expressions with the same meaning by form (spacing, keyword case, "
         "parentheses) print the same. Null when it does not parse."
     )
     streaming_eligibility: StreamingEligibility | None = strawberry.field(
-        description="Whether it can be evaluated as data arrive; null when it cannot be used."
+        description="Eligibility for streaming evaluation; null if the expression is invalid."
     )
     references: list[str] = strawberry.field(description="Ids of the segments that it refers to.")
 
@@ -78,29 +76,27 @@ class PqlCheck:
         return cls(ok=False, diagnostics=found, canonical=None, streaming_eligibility=None, references=[])
 
 
-@strawberry.type(description="An expression in another form.")
+@strawberry.type(description="A converted expression.")
 class PqlConversion:
     expression: str | None = strawberry.field(description="The expression; null when it does not parse.")
-    diagnostics: list[PqlDiagnostic] = strawberry.field(description="Why it does not parse.")
+    diagnostics: list[PqlDiagnostic] = strawberry.field(description="Why it does not parse; empty if it does.")
 
 
-@strawberry.enum(description="What a completion is.")
+@strawberry.enum(description="Kind of a completion.")
 class PqlCompletionKind(Enum):
     FIELD = enum_value("FIELD", description="A field, a path of fields, a variable or the label of a step.")
     FUNCTION = enum_value("FUNCTION", description="A function; its text ends in `(` when it takes arguments.")
     KEYWORD = enum_value("KEYWORD", description="A word or an operator of the language.")
     SEGMENT = enum_value("SEGMENT", description="The id of a segment of the sandbox.")
-    VALUE = enum_value("VALUE", description="A value, such as one that the data hold in the field compared with.")
+    VALUE = enum_value("VALUE", description="A value, for example one seen in the data of the compared field.")
 
 
-@strawberry.type(
-    description="A text that may stand at the cursor instead of the characters from `replaceFrom` up to `replaceTo`."
-)
+@strawberry.type(description="A completion: replaces the characters from `replaceFrom` up to `replaceTo`.")
 class PqlCompletion:
     text: str = strawberry.field(description="The text.")
-    kind: PqlCompletionKind = strawberry.field(description="What it is.")
+    kind: PqlCompletionKind = strawberry.field(description="Kind.")
     detail: str | None = strawberry.field(
-        description="Type of a field, signature of a function, name of a segment, origin of a value."
+        description="Type of a field, signature of a function, name of a segment, or origin of a value."
     )
     replace_from: int = strawberry.field(description="Offset of the first character that it replaces.")
     replace_to: int = strawberry.field(description="Offset after the last character that it replaces.")
@@ -119,20 +115,20 @@ class PqlCompletion:
 @strawberry.type(description="A function of PQL.")
 class PqlFunction:
     name: str = strawberry.field(description="Its name; names are case-sensitive.")
-    signature: str = strawberry.field(description="Receiver, arguments (`?` may be left out) and result.")
-    description: str = strawberry.field(description="What it gives.")
-    example: str = strawberry.field(description="An expression that uses it.")
+    signature: str = strawberry.field(description="Receiver, arguments (`?`: optional) and result.")
+    description: str = strawberry.field(description="Description of the result.")
+    example: str = strawberry.field(description="Example.")
 
 
 OffsetArgument = Annotated[
-    int, strawberry.argument(description="Where the cursor stands, in characters; past the end means at the end.")
+    int, strawberry.argument(description="Cursor position in characters; beyond the end means at the end.")
 ]
 CompletionsArgument = Annotated[
     int | None, strawberry.argument(description=f"How many completions at most; at most {MOST_COMPLETIONS}.")
 ]
 
 
-@strawberry.type(description="What can be done with expressions without storing them.")
+@strawberry.type(description="PQL tools: check, convert and complete expressions without storing them.")
 class PqlService:
     @resolver(description="Checks an expression against the profiles and segments of the sandbox.")
     async def check(
@@ -148,7 +144,7 @@ class PqlService:
         except ExpressionRefused as refusal:
             return PqlCheck.refused(refusal)
 
-    @resolver(description="Writes an expression in another form; text comes out canonical.")
+    @resolver(description="Converts an expression to another format; text becomes canonical.")
     def convert(self, expression: ExpressionArgument, from_: FromArgument, to: ToArgument) -> PqlConversion:
         try:
             converted = expressions.convert_expression(expression, service_format(from_), service_format(to))
@@ -157,7 +153,7 @@ class PqlService:
             return PqlConversion(expression=None, diagnostics=found)
         return PqlConversion(expression=converted, diagnostics=[])
 
-    @resolver(description="What may be written at a place of an expression, finished or not, best first.")
+    @resolver(description="Completions at a position of an expression, which need not be complete; best first.")
     async def complete(
         self, info: Info, expression: ExpressionArgument, offset: OffsetArgument, first: CompletionsArgument = 20
     ) -> list[PqlCompletion]:
@@ -169,7 +165,7 @@ class PqlService:
         found = await expressions.completions(services.database, services.lake, scope, expression, offset, count)
         return [PqlCompletion.of(each) for each in found]
 
-    @resolver(description="All functions of the language.")
+    @resolver(description="All functions of PQL.")
     def functions(self) -> list[PqlFunction]:
         return [
             PqlFunction(name=row.name, signature=row.signature, description=row.description, example=row.example)
@@ -179,6 +175,6 @@ class PqlService:
 
 @strawberry.type
 class PqlQueries:
-    @resolver(description="PQL as a service.")
+    @resolver(description="PQL tools.")
     def pql(self) -> PqlService:
         return PqlService()

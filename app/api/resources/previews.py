@@ -28,49 +28,53 @@ from app.storage.tables.jobs import JobStatus
 from app.storage.tables.previews import PreviewRow
 
 
-@strawberry.enum(description="How far an estimate has come: NEW, RUNNING, then RESULT_READY or FAILED; or CANCELLED.")
+@strawberry.enum(description="Status of an estimate: NEW, RUNNING, then RESULT_READY, FAILED or CANCELLED.")
 class EstimateState(Enum):
-    NEW = enum_value("NEW", description="Waiting to be read.")
+    NEW = enum_value("NEW", description="Waiting for a worker.")
     RUNNING = enum_value("RUNNING", description="The sample is being read; the figures refine.")
     RESULT_READY = enum_value("RESULT_READY", description="The whole sample has been read.")
-    FAILED = enum_value("FAILED", description="Given up: see `error`.")
-    CANCELLED = enum_value("CANCELLED", description="Stopped on request; the figures are those of that moment.")
+    FAILED = enum_value("FAILED", description="Failed: see `error`.")
+    CANCELLED = enum_value("CANCELLED", description="Cancelled; the figures are those of that moment.")
 
 
-@strawberry.type(description="Where the true size lies, at a level of confidence.")
+@strawberry.type(description="Confidence interval of a size.")
 class ConfidenceInterval:
-    level: float = strawberry.field(description="How often such intervals have the true size: 0.95.")
-    low: BigInt = strawberry.field(description="The smallest size that is in it.")
-    high: BigInt = strawberry.field(description="The largest size that is in it.")
+    level: float = strawberry.field(description="Confidence level: 0.95.")
+    low: BigInt = strawberry.field(description="Lower bound.")
+    high: BigInt = strawberry.field(description="Upper bound.")
 
 
-@strawberry.type(description="How many people an expression catches, as far as the sample has been read.")
+@strawberry.type(
+    description="Estimated number of profiles that match an expression, from the part of the sample that has been read."
+)
 class Estimate(Node):
-    preview_id: str = strawberry.field(description="Raw id, that of the preview.")
-    state: EstimateState = strawberry.field(description="How far it has come.")
+    preview_id: str = strawberry.field(description="Raw id; the same as that of the preview.")
+    state: EstimateState = strawberry.field(description="Status.")
     estimated_size: BigInt | None = strawberry.field(
-        description="How many of all people qualify; null while nothing has been read, exact once everybody has."
+        description=(
+            "Estimated number of matching profiles; null before anything has been read, exact once all profiles have."
+        )
     )
     num_rows_to_read: BigInt = strawberry.field(
-        description="Size of the sample: everybody below 1 million people, 1 million up to 20 million, 5% above, "
-        "rounded up to whole buckets; 0 until it is drawn."
+        description=(
+            "Size of the sample: all profiles below 1 million, 1 million up to 20 million, 5% "
+            "above that, rounded up to whole buckets; 0 until it is drawn."
+        )
     )
-    profiles_read_so_far: BigInt = strawberry.field(description="People of the sample that have been read.")
-    profiles_matched_so_far: BigInt = strawberry.field(description="Those of them who qualify.")
-    total_rows: BigInt = strawberry.field(description="All people; 0 until they are counted.")
+    profiles_read_so_far: BigInt = strawberry.field(description="Profiles of the sample that have been read.")
+    profiles_matched_so_far: BigInt = strawberry.field(description="Those that match.")
+    total_rows: BigInt = strawberry.field(description="All profiles; 0 until they are counted.")
     standard_error: float | None = strawberry.field(
-        description="Standard error of `estimatedSize`, in people; 0 once everybody has been read."
+        description="Standard error of `estimatedSize`, in profiles; 0 once all have been read."
     )
     confidence_interval: ConfidenceInterval | None = strawberry.field(
-        description="The 95% interval of the size; null while nothing has been read."
+        description="95% confidence interval of the size; null before anything has been read."
     )
     estimated_namespace_distribution: list[NamespaceCount] = strawberry.field(
-        description="Of `profilesMatchedSoFar`, how many have an identity in each namespace."
+        description="Number of matching profiles with an identity in each namespace."
     )
     error: str | None = strawberry.field(description="Why it failed, and what to do.")
-    sequence: int = strawberry.field(
-        description="Number of this state. A subscription resumes after one by its `after`."
-    )
+    sequence: int = strawberry.field(description="Number of this update. A subscription resumes after it by `after`.")
 
     @classmethod
     def of(cls, row: PreviewRow) -> Self:
@@ -99,28 +103,30 @@ class Estimate(Node):
         return None if row is None else cls.of(row)
 
 
-@strawberry.type(description="An expression tried on a sample of the people, before anything is stored.")
+@strawberry.type(description="An expression evaluated on a sample of the profiles, before anything is stored.")
 class Preview(Node):
     preview_id: str = strawberry.field(description="Raw id.")
-    state: EstimateState = strawberry.field(description="How far it has come.")
+    state: EstimateState = strawberry.field(description="Status.")
     expression: str = strawberry.field(description="The expression, as text.")
-    graph_type: GraphType = strawberry.field(description="Which fragments were taken for one person.")
-    exclude_opt_out: bool = strawberry.field(description="Whether people who opted out never qualify.")
-    created_at: datetime = strawberry.field(description="When it was made.")
+    graph_type: GraphType = strawberry.field(description="How fragments are joined into one person.")
+    exclude_opt_out: bool = strawberry.field(description="Whether profiles that opted out are excluded.")
+    created_at: datetime = strawberry.field(description="Creation time.")
     row: strawberry.Private[Any]
 
-    @resolver(description="How people are merged; as it was then, should the policy be gone.")
+    @resolver(description="Merge policy; as it was, if it has been deleted.")
     async def merge_policy(self, info: Info) -> MergePolicy:
         kept = previews.policy_of(self.row)
         return MergePolicy.of(await info.context.loaders.merge_policy.load(kept.id) or kept)
 
-    @resolver(description="How many people it catches, as far as the sample has been read.")
+    @resolver(description="Estimated number of matching profiles, from the part of the sample that has been read.")
     def estimate(self) -> Estimate:
         return Estimate.of(self.row)
 
     @connection(
-        description="Qualifying people of the sample, as far as it has been read, as they are now; "
-        "more are appended while it is read.",
+        description=(
+            "Matching profiles from the part of the sample that has been read, with their "
+            "current attributes; more are appended as reading continues."
+        ),
         backward=False,
     )
     async def profiles(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
@@ -160,38 +166,38 @@ def _state(row: PreviewRow) -> EstimateState:
     return EstimateState(previews.STATES[JobStatus(row.status)])
 
 
-@strawberry.input(description="An expression to try.")
+@strawberry.input(description="The expression to preview.")
 class CreatePreviewInput:
-    expression: str = strawberry.field(description="Who is to be caught, in PQL.")
+    expression: str = strawberry.field(description="Condition in PQL.")
     format: ExpressionFormat | None = strawberry.field(
-        default=ExpressionFormat.PQL_TEXT, description="How the expression is written."
+        default=ExpressionFormat.PQL_TEXT, description="Format of the expression."
     )
     merge_policy_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="How people are merged; the default policy unless given."
+        default=strawberry.UNSET, description="Merge policy; default the sandbox's default policy."
     )
     graph_type: GraphType | None = strawberry.field(
         default=GraphType.NONE,
-        description="PDG takes linked fragments for one person whatever the merge policy says; NONE does as it says.",
+        description="PDG joins linked fragments regardless of the merge policy; NONE follows the merge policy.",
     )
     exclude_opt_out: bool | None = strawberry.field(
-        default=True, description="Whether people who opted out never qualify, as for a definition."
+        default=True, description="Whether profiles that opted out are excluded."
     )
 
 
-@strawberry.type(description="Outcome of a change to a preview.")
+@strawberry.type(description="Result of a mutation of a preview.")
 class PreviewPayload:
-    preview: Preview | None = strawberry.field(description="The preview; null when it was refused.")
+    preview: Preview | None = strawberry.field(description="The preview; null if rejected.")
     errors: list[UserError] = errors_field()
 
 
-PreviewId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `previewId`.")]
+PreviewId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `previewId`.")]
 EstimateId = Annotated[
     strawberry.ID,
-    strawberry.argument(description="Global id of the estimate or of its preview, or the raw `previewId`."),
+    strawberry.argument(description="Global id of the estimate or of its preview, or raw `previewId`."),
 ]
-CreateArgument = Annotated[CreatePreviewInput, strawberry.argument(description="What is to be tried.")]
+CreateArgument = Annotated[CreatePreviewInput, strawberry.argument(description="The expression to preview.")]
 AfterArgument = Annotated[
-    int | None, strawberry.argument(description="Resumes: no state up to this `sequence` is sent again.")
+    int | None, strawberry.argument(description="Resumes after this `sequence`: earlier states are not sent again.")
 ]
 
 
@@ -202,12 +208,12 @@ def _either(id: str) -> str:
 
 @strawberry.type
 class PreviewQueries:
-    @resolver(description="A preview by its id; previews are kept for some days.")
+    @resolver(description="A preview by its id; previews are deleted after some days.")
     async def preview(self, info: Info, id: PreviewId) -> Preview | None:
         raw = find_id("Preview", id)
         return None if raw is None else await Preview.fetch(info.context, raw)
 
-    @connection(description="The previews of the sandbox, newest first; they are kept for some days.")
+    @connection(description="The previews of the sandbox, newest first; they are deleted after some days.")
     async def previews(self, info: Info, page: PageRequest) -> Connection[Preview]:
         operation = info.context
         return await connect(
@@ -225,7 +231,7 @@ class PreviewQueries:
 
 @strawberry.type
 class PreviewMutations:
-    @mutation(description="Tries an expression on a sample of the people as they are now.")
+    @mutation(description="Creates a preview: evaluates an expression on a sample of the current profiles.")
     async def create_preview(self, info: Info, input: CreateArgument) -> PreviewPayload:
         services, scope = info.context.services, info.context.scope
 
@@ -242,7 +248,7 @@ class PreviewMutations:
         row, errors = await attempt(info, create, "input")
         return PreviewPayload(preview=None if row is None else Preview.of(row), errors=errors)
 
-    @mutation(description="Ends a preview at once; a cancelled one is returned as it is.")
+    @mutation(description="Cancels a preview; a cancelled one is returned unchanged.")
     async def cancel_preview(self, info: Info, id: PreviewId) -> PreviewPayload:
         services, scope = info.context.services, info.context.scope
 
@@ -256,8 +262,10 @@ class PreviewMutations:
 @strawberry.type
 class PreviewSubscriptions:
     @subscription(
-        description="The present state of an estimate at once, then every later one in the order of `sequence`; "
-        "completes after a final one."
+        description=(
+            "The current state of an estimate, then every later state in the "
+            "order of `sequence`; completes after a final state."
+        )
     )
     async def estimate_updated(
         self, info: Info, id: EstimateId, after: AfterArgument = strawberry.UNSET

@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from app.api.resources.audiences import Audience
 
 
-@strawberry.enum(description="How a person stands to an audience, after its last evaluation.")
+@strawberry.enum(description="Status of a membership after the last evaluation.")
 class MembershipStatus(Enum):
     REALIZED = enum_value("REALIZED", description="Entered in the last evaluation.")
-    EXISTING = enum_value("EXISTING", description="Was in before, and still is.")
-    EXITED = enum_value("EXITED", description="Was in before, and no longer is.")
+    EXISTING = enum_value("EXISTING", description="Member before and after the last evaluation.")
+    EXITED = enum_value("EXITED", description="Left; was a member before.")
 
 
 Paths = Annotated[
-    list[str] | None, strawberry.argument(description="Only these, such as `person.name`; everything unless given.")
+    list[str] | None, strawberry.argument(description="Paths to return, for example `person.name`; default all.")
 ]
 Statuses = Annotated[
-    list[MembershipStatus] | None, strawberry.argument(description="REALIZED and EXISTING unless it says otherwise.")
+    list[MembershipStatus] | None,
+    strawberry.argument(description="Membership statuses to include; default REALIZED and EXISTING."),
 ]
 
 
@@ -42,20 +43,20 @@ def asked_paths(paths: Sequence[str] | None) -> tuple[str, ...] | None:
     return None if given(paths) is None else tuple(paths or ())
 
 
-@strawberry.type(description="A name that a person goes by.")
+@strawberry.type(description="An identity of a profile.")
 class Identity:
-    namespace: str = strawberry.field(description="Kind of the id, such as `email`.")
-    id: str = strawberry.field(description="The id, exactly as it was written in the data.")
-    primary: bool = strawberry.field(description="Whether the profile is known by it.")
+    namespace: str = strawberry.field(description="Namespace of the id, for example `email`.")
+    id: str = strawberry.field(description="The id, exactly as written in the data.")
+    primary: bool = strawberry.field(description="Whether it is the profile's primary identity.")
 
 
-@strawberry.type(description="Something that a person did, at an instant.")
+@strawberry.type(description="An event of a profile.")
 class ExperienceEvent:
     event_id: str = strawberry.field(description="Its id.")
-    timestamp: datetime = strawberry.field(description="When it happened.")
+    timestamp: datetime = strawberry.field(description="Time of the event.")
     everything: strawberry.Private[dict[str, Any]]
 
-    @resolver(description="What is known of it.")
+    @resolver(description="Attributes of the event.")
     def attributes(self, paths: Paths = strawberry.UNSET) -> JSON:
         wanted = asked_paths(paths)
         return JSON(self.everything if wanted is None else project(self.everything, wanted))
@@ -65,13 +66,13 @@ class ExperienceEvent:
         return cls(event_id=event.event_id, timestamp=event.timestamp, everything=event.attributes)
 
 
-@strawberry.type(description="How one person stands to one audience.")
+@strawberry.type(description="Membership of a profile in an audience.")
 class Membership:
-    status: MembershipStatus = strawberry.field(description="Whether the person is in.")
-    last_qualification_time: datetime = strawberry.field(description="When the person last entered.")
+    status: MembershipStatus = strawberry.field(description="Membership status.")
+    last_qualification_time: datetime = strawberry.field(description="Time when the profile last entered.")
     member: strawberry.Private[Member]
 
-    @resolver(description="The person.")
+    @resolver(description="The profile.")
     async def profile(self, info: Info) -> "Profile":
         return Profile.of(self.member.key, await info.context.loaders.person.load((self.member.key,)))
 
@@ -80,7 +81,7 @@ class Membership:
         found: Audience = await node_type("Audience").fetch(info.context, self.member.definition_id)
         return found
 
-    @resolver(description="External audiences: what the person's newest row says besides who it is.")
+    @resolver(description="External audiences: the other columns of the profile's newest row.")
     async def payload(self, info: Info) -> JSON | None:
         pair = (self.member.definition_id, self.member.key)
         found = await info.context.loaders.payload_of_membership.load((pair,))
@@ -96,11 +97,11 @@ class Membership:
 
 
 @strawberry.type(
-    description="One person, as the default merge policy puts them together, or that of the audience it was found in."
+    description="A person, merged by the default merge policy, or by that of the audience it was reached from."
 )
 class Profile(Node):
     profile_id: str = strawberry.field(description="Raw id: namespace and id of the primary identity, `namespace:id`.")
-    identities: list[Identity] = strawberry.field(description="The names that the person goes by.")
+    identities: list[Identity] = strawberry.field(description="Identities.")
     key: strawberry.Private[Any]
     loaders: strawberry.Private[Any] = None
     """Those of the merge policy that the person was found with, unless it is the default one."""
@@ -109,7 +110,7 @@ class Profile(Node):
     async def attributes(self, info: Info, paths: Paths = strawberry.UNSET) -> JSON:
         return JSON(await self._loaders(info).attributes_of_profile.load((self.key, asked_paths(paths))))
 
-    @connection(description="What the person did, newest first.", backward=False)
+    @connection(description="Events, newest first.", backward=False)
     async def events(self, info: Info, page: PageRequest) -> LongConnection[ExperienceEvent]:
         loaders = self._loaders(info)
         return await connect_long(
@@ -119,9 +120,7 @@ class Profile(Node):
             lambda: loaders.event_count_of_profile.load((self.key,)),
         )
 
-    @connection(
-        description="The audiences that the person is in; EDGE ones are evaluated at this moment.", backward=False
-    )
+    @connection(description="Memberships; EDGE audiences are evaluated at the moment of reading.", backward=False)
     async def memberships(
         self,
         info: Info,
@@ -158,21 +157,21 @@ class Profile(Node):
         return None if key is None else cls.of(key, await operation.loaders.person.load((key,)))
 
 
-@strawberry.input(description="An identity of a person.")
+@strawberry.input(description="An identity to look a profile up by.")
 class IdentityInput:
-    namespace: str = strawberry.field(description="Kind of the id, such as `email`.")
-    id: str = strawberry.field(description="The id, exactly as it was written in the data.")
+    namespace: str = strawberry.field(description="Namespace of the id, for example `email`.")
+    id: str = strawberry.field(description="The id, exactly as written in the data.")
 
 
 ProfileId = Annotated[
-    strawberry.ID | None, strawberry.argument(description="Global id, or the raw `profileId`, `namespace:id`.")
+    strawberry.ID | None, strawberry.argument(description="Global id or raw `profileId`, `namespace:id`.")
 ]
-IdentityArgument = Annotated[IdentityInput | None, strawberry.argument(description="Any identity of the person.")]
+IdentityArgument = Annotated[IdentityInput | None, strawberry.argument(description="Any identity of the profile.")]
 
 
 @strawberry.type
 class ProfileQueries:
-    @resolver(description="A person by id or by any identity: give one of the two.")
+    @resolver(description="A profile by its id or by any of its identities: send exactly one.")
     async def profile(
         self, info: Info, id: ProfileId = strawberry.UNSET, identity: IdentityArgument = strawberry.UNSET
     ) -> Profile | None:

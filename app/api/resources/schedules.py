@@ -30,39 +30,39 @@ from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 MOST_TIMES = 100
 
 
-@strawberry.enum(description="What a schedule starts.")
+@strawberry.enum(description="Kind of job that a schedule starts.")
 class ScheduleType(Enum):
     BATCH_SEGMENTATION = enum_value("BATCH_SEGMENTATION", description="Segment jobs, which evaluate audiences.")
-    EXPORT = enum_value("EXPORT", description="Export jobs, which write people to a dataset.")
+    EXPORT = enum_value("EXPORT", description="Export jobs, which write profiles to a dataset.")
 
 
-@strawberry.enum(description="Whether a schedule starts jobs by itself.")
+@strawberry.enum(description="State of a schedule.")
 class ScheduleState(Enum):
-    ACTIVE = enum_value("ACTIVE", description="At every time of its expression.")
-    INACTIVE = enum_value("INACTIVE", description="Only when it is told to.")
+    ACTIVE = enum_value("ACTIVE", description="Starts jobs at every time of its expression.")
+    INACTIVE = enum_value("INACTIVE", description="Starts jobs only on request.")
 
 
-@strawberry.enum(description="What became of a run of a schedule.")
+@strawberry.enum(description="Outcome of a run of a schedule.")
 class ScheduleRunOutcome(Enum):
-    STARTED = enum_value("STARTED", description="It started its job.")
-    SKIPPED = enum_value("SKIPPED", description="Nobody was there to run it before a later one was due.")
-    REFUSED = enum_value("REFUSED", description="Its job could not be made: see `message`.")
+    STARTED = enum_value("STARTED", description="A job was started.")
+    SKIPPED = enum_value("SKIPPED", description="No process was running before a later time was due.")
+    REFUSED = enum_value("REFUSED", description="The job could not be created: see `message`.")
 
 
 JOB_TYPES = {ScheduleType.BATCH_SEGMENTATION: "SegmentJob", ScheduleType.EXPORT: "ExportJob"}
 
 
-@strawberry.type(description="What became of one due time of a schedule, or of one call to run it.")
+@strawberry.type(description="A run of a schedule: one due time, or one call to run it now.")
 class ScheduleRun:
     run_id: str = strawberry.field(description="Raw id, which the job has as its `runId`.")
-    outcome: ScheduleRunOutcome = strawberry.field(description="What became of it.")
-    due_at: datetime | None = strawberry.field(description="When it was due; null for a call to run now.")
-    ran_at: datetime = strawberry.field(description="When it was looked after.")
-    message: str | None = strawberry.field(description="Why it started nothing; null when it did.")
+    outcome: ScheduleRunOutcome = strawberry.field(description="Outcome.")
+    due_at: datetime | None = strawberry.field(description="Due time; null for a call to run now.")
+    ran_at: datetime = strawberry.field(description="Time when it was handled.")
+    message: str | None = strawberry.field(description="Why it started no job; null if it did.")
     job_id: strawberry.Private[str | None]
     type: strawberry.Private[ScheduleType]
 
-    @resolver(description="The job that it started; null when it started none.")
+    @resolver(description="The job that it started; null if none.")
     async def job(self, info: Info) -> Job | None:
         found: Job | None = None
         if self.job_id is not None:
@@ -85,34 +85,37 @@ class ScheduleRun:
 Times = Annotated[int | None, strawberry.argument(description=f"How many, from 1 to {MOST_TIMES}.")]
 
 
-@strawberry.type(description="Starts jobs by itself, at the times of a Quartz cron expression.")
+@strawberry.type(description="Starts jobs at the times of a Quartz cron expression.")
 class Schedule(Node):
     schedule_id: str = strawberry.field(description="Raw id.")
     name: str = strawberry.field(description="Name.")
-    description: str | None = strawberry.field(description="What it is for.")
-    type: ScheduleType = strawberry.field(description="What it starts.")
-    state: ScheduleState = strawberry.field(description="Whether it starts jobs by itself.")
+    description: str | None = strawberry.field(description="Description.")
+    type: ScheduleType = strawberry.field(description="Kind of job that it starts.")
+    state: ScheduleState = strawberry.field(description="Whether it starts jobs automatically.")
     cron_expression: str = strawberry.field(
-        description="Quartz cron, UTC: seconds, minutes, hours, day of the month, month, day of the week (1 is Sunday) "
-        "and, if it is there, year."
+        description=(
+            "Quartz cron expression: seconds, minutes, hours, day of the month, "
+            "month, day of the week (1 is Sunday) and optionally year."
+        )
     )
-    all_audiences: bool = strawberry.field(description="Whether it is for every computed audience.")
-    export: ExportSpec | None = strawberry.field(
-        description="For an export schedule: the export that each run starts; null for others."
+    all_audiences: bool = strawberry.field(description="Whether it evaluates every computed audience.")
+    export: ExportSpec | None = strawberry.field(description="For export schedules: the export that each run starts.")
+    created_by: str = strawberry.field(description="Creator.")
+    last_modified_by: str = strawberry.field(description="User who last changed it.")
+    created_at: datetime = strawberry.field(description="Creation time.")
+    updated_at: datetime = strawberry.field(description="Time of the last change.")
+    etag: str = strawberry.field(
+        description="Optimistic lock: changes with every write. Send it with an update to reject lost updates."
     )
-    created_by: str = strawberry.field(description="Who made it.")
-    last_modified_by: str = strawberry.field(description="Who last changed it.")
-    created_at: datetime = strawberry.field(description="When it was made.")
-    updated_at: datetime = strawberry.field(description="When it last changed.")
-    etag: str = strawberry.field(description="Changes with every write; send it back to refuse lost updates.")
 
     @resolver(description="The cron expression in words.")
     def frequency(self) -> str:
         return quartz.parse(self.cron_expression).words()
 
     @resolver(
-        description="The next times of the expression, the first one first; an INACTIVE schedule would run at these. "
-        "Fewer when its years end."
+        description=(
+            "The next times of the expression, soonest first, also for an INACTIVE schedule. Fewer if its years end."
+        )
     )
     def next_run_times(self, info: Info, first: Times = 5) -> list[datetime]:
         number = 5 if first is None else first
@@ -122,8 +125,7 @@ class Schedule(Node):
         return list(islice(quartz.parse(self.cron_expression).fires(info.context.services.clock()), number))
 
     @connection(
-        description="The audiences that it is for, by name. What these are made of is evaluated first, "
-        "though it is not listed here."
+        description="Its audiences, by name. The audiences that they refer to are evaluated first and not listed here."
     )
     async def audiences(self, info: Info, page: PageRequest) -> Connection[Audience]:
         loaders = info.context.loaders
@@ -134,7 +136,7 @@ class Schedule(Node):
             lambda: loaders.audience_count_of_schedule.load((self.schedule_id,)),
         )
 
-    @connection(description="The jobs that it started, newest first.")
+    @connection(description="Jobs that it started, newest first.")
     async def jobs(self, info: Info, page: PageRequest) -> Connection[Job]:
         loaders = info.context.loaders
         return await connect(
@@ -144,14 +146,14 @@ class Schedule(Node):
             lambda: loaders.job_count_of_schedule.load((self.schedule_id,)),
         )
 
-    @resolver(description="The newest job that it started; null before the first.")
+    @resolver(description="The latest job that it started; null before the first.")
     async def last_job(self, info: Info) -> Job | None:
         # A run may start two jobs at one instant: an export, and the evaluation that it waits for.
         page = await info.context.loaders.jobs_of_schedule.load((self.schedule_id, PageRequest(2)))
         own = [job for job in map(any_job, page.items) if type(job).__name__ == JOB_TYPES[self.type]]
         return own[0] if own else None
 
-    @resolver(description="Its newest run, also one that started nothing; null before the first.")
+    @resolver(description="Its latest run, including runs that started no job; null before the first.")
     async def last_run(self, info: Info) -> ScheduleRun | None:
         row = await info.context.loaders.last_run_of_schedule.load(self.schedule_id)
         return None if row is None else ScheduleRun.of(row, self.type)
@@ -184,13 +186,13 @@ class Schedule(Node):
 # ---------------------------------------------------------------- lists
 
 
-@strawberry.input(description="Which schedules. All that is given must hold.")
+@strawberry.input(description="Filters for schedules; all given conditions must match.")
 class ScheduleFilter:
-    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="With such a name.")
-    type: ScheduleType | None = strawberry.field(default=strawberry.UNSET, description="That start this.")
-    state: ScheduleState | None = strawberry.field(default=strawberry.UNSET, description="In this state.")
+    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Name matches.")
+    type: ScheduleType | None = strawberry.field(default=strawberry.UNSET, description="Kind of job that they start.")
+    state: ScheduleState | None = strawberry.field(default=strawberry.UNSET, description="State is this.")
     audience_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="For this audience, by name or with all: global id, or the raw one."
+        default=strawberry.UNSET, description="Evaluates this audience, listed or as one of all: global or raw id."
     )
 
 
@@ -206,22 +208,24 @@ def schedule_filter(value: ScheduleFilter | None) -> schedules.ScheduleFilter | 
     )
 
 
-@strawberry.enum(description="What a list of schedules is ordered by.")
+@strawberry.enum(description="Sort keys of schedules.")
 class ScheduleOrderField(Enum):
-    NAME = enum_value("NAME", description="Their names.")
-    CREATED_AT = enum_value("CREATED_AT", description="When they were made.")
-    UPDATED_AT = enum_value("UPDATED_AT", description="When they last changed.")
+    NAME = enum_value("NAME", description="Name.")
+    CREATED_AT = enum_value("CREATED_AT", description="Creation time.")
+    UPDATED_AT = enum_value("UPDATED_AT", description="Time of the last change.")
 
 
-@strawberry.input(description="An order of schedules.")
+@strawberry.input(description="Sort order of schedules.")
 class ScheduleOrder:
-    field: ScheduleOrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description="Which end comes first.")
+    field: ScheduleOrderField = strawberry.field(description="Sort key.")
+    direction: OrderDirection = strawberry.field(description="Sort direction.")
 
 
-ScheduleId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `scheduleId`.")]
-FilterArgument = Annotated[ScheduleFilter | None, strawberry.argument(description="Which of them.")]
-OrderArgument = Annotated[ScheduleOrder | None, strawberry.argument(description="Newest first unless given.")]
+ScheduleId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `scheduleId`.")]
+FilterArgument = Annotated[
+    ScheduleFilter | None, strawberry.argument(description="Filters; all given conditions must match.")
+]
+OrderArgument = Annotated[ScheduleOrder | None, strawberry.argument(description="Sort order; default newest first.")]
 
 
 @strawberry.type
@@ -255,7 +259,7 @@ _CRON = (
     "Quartz cron of 6 or 7 fields, in UTC, such as `0 30 2 ? * MON-FRI`; at most once in 24 hours, so with one time of "
     "day."
 )
-_IDS = "The audiences to evaluate, at most 1,500, by global or raw id."
+_IDS = "Audiences to evaluate, at most 1,500, by global or raw id."
 
 
 _EXPORT = (
@@ -275,21 +279,25 @@ def _export(value: CreateExportJobInput | None) -> NewExport | None:
 
 
 @strawberry.input(
-    description="A new schedule: for either `audienceIds` or `allAudiences: true`, or of type EXPORT with an `export`."
+    description=(
+        "The schedule to create: either `audienceIds`, or `allAudiences: true`, or type EXPORT with an `export`."
+    )
 )
 class CreateScheduleInput:
     name: str = strawberry.field(description="Name.")
-    description: str | None = strawberry.field(default=strawberry.UNSET, description="What it is for.")
-    type: ScheduleType = strawberry.field(default=ScheduleType.BATCH_SEGMENTATION, description="What it starts.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="Description.")
+    type: ScheduleType = strawberry.field(
+        default=ScheduleType.BATCH_SEGMENTATION, description="Kind of job that it starts."
+    )
     cron_expression: str | None = strawberry.field(
         default=strawberry.UNSET, description=f"{_CRON} Unless given: once a day, at a minute that is chosen for it."
     )
     state: ScheduleState | None = strawberry.field(
-        default=ScheduleState.INACTIVE, description="Whether it starts jobs by itself."
+        default=ScheduleState.INACTIVE, description="Whether it starts jobs automatically."
     )
     audience_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
     all_audiences: bool | None = strawberry.field(
-        default=False, description="Whether it evaluates every audience, also those that are yet to be made."
+        default=False, description="Whether it evaluates every audience, including those created later."
     )
     export: CreateExportJobInput | None = strawberry.field(default=strawberry.UNSET, description=_EXPORT)
 
@@ -308,20 +316,21 @@ class CreateScheduleInput:
 
 
 @strawberry.input(
-    description="Changes of a schedule: only the given fields change. `audienceIds` takes the place of `allAudiences`, "
-    "and the other way round."
+    description=(
+        "Changes to a schedule: only the given fields change. `audienceIds` replaces `allAudiences`, and vice versa."
+    )
 )
 class UpdateScheduleInput:
-    id: strawberry.ID = strawberry.field(description="Global id, or the raw `scheduleId`.")
+    id: strawberry.ID = strawberry.field(description="Global id or raw `scheduleId`.")
     etag: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="As it was read; refused when it has changed since. Unchecked unless given.",
+        description="Optimistic lock: the mutation is rejected if the etag no longer matches. Default: no check.",
     )
     name: str | None = strawberry.field(default=strawberry.UNSET, description="Name.")
-    description: str | None = strawberry.field(default=strawberry.UNSET, description="What it is for; null for none.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="Description; null for none.")
     cron_expression: str | None = strawberry.field(default=strawberry.UNSET, description=_CRON)
     state: ScheduleState | None = strawberry.field(
-        default=strawberry.UNSET, description="Whether it starts jobs by itself."
+        default=strawberry.UNSET, description="Whether it starts jobs automatically."
     )
     audience_ids: list[strawberry.ID] | None = strawberry.field(default=strawberry.UNSET, description=_IDS)
     all_audiences: bool | None = strawberry.field(
@@ -348,9 +357,9 @@ class UpdateScheduleInput:
         return cast(schedules.ScheduleChanges, changes)
 
 
-@strawberry.type(description="Outcome of a change to a schedule.")
+@strawberry.type(description="Result of a mutation of a schedule.")
 class SchedulePayload:
-    schedule: Schedule | None = strawberry.field(description="The schedule; null when it was refused.")
+    schedule: Schedule | None = strawberry.field(description="The schedule; null if rejected.")
     errors: list[UserError] = errors_field()
 
     @classmethod
@@ -358,22 +367,22 @@ class SchedulePayload:
         return cls(schedule=None if row is None else Schedule.of(row), errors=errors)
 
 
-@strawberry.type(description="Outcome of starting a job of any kind.")
+@strawberry.type(description="Result of starting a job.")
 class JobPayload:
-    job: Job | None = strawberry.field(description="The job; null when it was refused.")
+    job: Job | None = strawberry.field(description="The job; null if rejected.")
     errors: list[UserError] = errors_field()
 
 
-CreateArgument = Annotated[CreateScheduleInput, strawberry.argument(description="What it is to be.")]
-UpdateArgument = Annotated[UpdateScheduleInput, strawberry.argument(description="Which one, and what changes.")]
+CreateArgument = Annotated[CreateScheduleInput, strawberry.argument(description="The object to create.")]
+UpdateArgument = Annotated[UpdateScheduleInput, strawberry.argument(description="The object and the fields to change.")]
 AudienceIds = Annotated[
-    list[strawberry.ID], strawberry.argument(description="Audiences, by global id or the raw `audienceId`.")
+    list[strawberry.ID], strawberry.argument(description="Audiences, by global id or raw `audienceId`.")
 ]
 
 
 @strawberry.type
 class ScheduleMutations:
-    @mutation(description="Makes a schedule.")
+    @mutation(description="Creates a schedule.")
     async def create_schedule(self, info: Info, input: CreateArgument) -> SchedulePayload:
         services, scope = info.context.services, info.context.scope
 
@@ -382,7 +391,7 @@ class ScheduleMutations:
 
         return SchedulePayload.of(*await attempt(info, create, "input"))
 
-    @mutation(description="Changes a schedule; jobs that it has started go on as they are.")
+    @mutation(description="Updates a schedule; jobs that it started are not affected.")
     async def update_schedule(self, info: Info, input: UpdateArgument) -> SchedulePayload:
         services, scope = info.context.services, info.context.scope
 
@@ -393,7 +402,7 @@ class ScheduleMutations:
 
         return SchedulePayload.of(*await attempt(info, update, "input"))
 
-    @mutation(description="Deletes a schedule; the jobs that it started stay, and go on.")
+    @mutation(description="Deletes a schedule; jobs that it started are kept and continue.")
     async def delete_schedule(self, info: Info, input: DeleteArgument) -> DeletePayload:
         services, scope = info.context.services, info.context.scope
 
@@ -405,7 +414,7 @@ class ScheduleMutations:
         deleted, errors = await attempt(info, delete, "input")
         return DeletePayload(deleted_id=deleted, errors=errors)
 
-    @mutation(description="Adds audiences to a schedule; those that it has already stay.")
+    @mutation(description="Adds audiences to a schedule.")
     async def add_schedule_audiences(self, info: Info, id: ScheduleId, audience_ids: AudienceIds) -> SchedulePayload:
         services, scope = info.context.services, info.context.scope
 
@@ -415,7 +424,7 @@ class ScheduleMutations:
 
         return SchedulePayload.of(*await attempt(info, add))
 
-    @mutation(description="Takes audiences out of a schedule, which must keep one.")
+    @mutation(description="Removes audiences from a schedule, which must keep at least one.")
     async def remove_schedule_audiences(self, info: Info, id: ScheduleId, audience_ids: AudienceIds) -> SchedulePayload:
         services, scope = info.context.services, info.context.scope
 
@@ -425,7 +434,7 @@ class ScheduleMutations:
 
         return SchedulePayload.of(*await attempt(info, remove))
 
-    @mutation(description="Starts a run now, besides the times of the schedule and whatever its state.")
+    @mutation(description="Starts a run now, in addition to the scheduled times and regardless of the state.")
     async def trigger_schedule(self, info: Info, id: ScheduleId) -> JobPayload:
         services, scope = info.context.services, info.context.scope
         state, errors = await attempt(

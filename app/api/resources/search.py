@@ -16,25 +16,23 @@ from app.services.search import find as search
 from app.services.search.entries import Entry
 
 
-@strawberry.type(description="An audience or a folder that was found.")
+@strawberry.type(description="A hit: an audience or a folder.")
 class SearchHit:
-    id: strawberry.ID = strawberry.field(description="Global id of what was found.")
+    id: strawberry.ID = strawberry.field(description="Global id of the object.")
     name: str = strawberry.field(description="Name.")
-    description: str | None = strawberry.field(description="What it is for.")
+    description: str | None = strawberry.field(description="Description.")
     namespace: str = strawberry.field(description="Namespace that it is in.")
     is_folder: bool = strawberry.field(description="Whether it is a folder.")
-    score: float = strawberry.field(
-        description="How well it fits: comparable within one search only, and 0 where nothing was searched for."
-    )
+    score: float = strawberry.field(description="Relevance, comparable within one search only; 0 for an empty term.")
     kind: strawberry.Private[str]
     raw: strawberry.Private[str]
     folder_id: strawberry.Private[str | None]
 
-    @resolver(description="The folder it is in; null at the root.")
+    @resolver(description="Folder; null at the root.")
     async def parent_folder(self, info: Info) -> Folder | None:
         return await Folder.fetch_maybe(info.context, self.folder_id)
 
-    @resolver(description="What was found, an Audience or a Folder; null when it has just been deleted.")
+    @resolver(description="The audience or folder; null if it was just deleted.")
     async def node(self, info: Info) -> Node | None:
         found: Node | None = await node_type(self.kind).fetch(info.context, self.raw)
         return found
@@ -54,10 +52,10 @@ class SearchHit:
         )
 
 
-@strawberry.type(description="What is wrong with the syntax of a search.")
+@strawberry.type(description="A syntax error of a search term.")
 class SearchError:
     message: str = strawberry.field(description="What is wrong, and what to do.")
-    position: int = strawberry.field(description="Where it is in the term, in characters from 1.")
+    position: int = strawberry.field(description="Position in the term, in characters from 1.")
 
     @classmethod
     def of(cls, refusal: ExpressionRefused) -> Self:
@@ -65,20 +63,20 @@ class SearchError:
         return cls(message=found.message, position=found.column)
 
 
-@strawberry.type(description="A hit of a page, with its place among the hits.")
+@strawberry.type(description="A hit, with its cursor.")
 class SearchEdge:
     node: SearchHit = strawberry.field(description="The hit.")
-    cursor: str = strawberry.field(description="Opaque place of the hit: give it to `after`.")
+    cursor: str = strawberry.field(description="Opaque position of the hit, for `after`.")
 
 
-@strawberry.type(description="A page of hits, the best first.")
+@strawberry.type(description="A page of hits, best first.")
 class SearchConnection:
-    edges: list[SearchEdge] = strawberry.field(description="The hits of the page with their cursors.")
-    nodes: list[SearchHit] = strawberry.field(description="The hits of the page.")
-    page_info: PageInfo = strawberry.field(description="Where the page lies among the hits.")
-    total_count: int = strawberry.field(description="Number of all hits.")
+    edges: list[SearchEdge] = strawberry.field(description="Hits of the page with their cursors.")
+    nodes: list[SearchHit] = strawberry.field(description="Hits of the page.")
+    page_info: PageInfo = strawberry.field(description="Position of the page among the hits.")
+    total_count: int = strawberry.field(description="Total number of hits.")
     error: SearchError | None = strawberry.field(
-        description="What is wrong with the syntax of the term; there are no hits then."
+        description="Syntax error of the term; null if it is valid. A term with an error has no hits."
     )
 
     @classmethod
@@ -100,30 +98,32 @@ class SearchConnection:
         )
 
 
-@strawberry.type(description="A namespace, and what of it was found.")
+@strawberry.type(description="A namespace with its number of hits.")
 class SearchNamespace:
-    namespace: str = strawberry.field(description="Namespace, such as `AEPSegments`.")
+    namespace: str = strawberry.field(description="Namespace, for example `AEPSegments`.")
     display_name: str = strawberry.field(description="Its name for people.")
     count: int = strawberry.field(description="Number of hits in it.")
 
 
-@strawberry.type(description="What was found, by namespace.")
+@strawberry.type(description="Number of hits by namespace.")
 class SearchNamespaces:
     namespaces: list[SearchNamespace] = strawberry.field(
-        description="Every namespace that something is in, also without a hit; the one with the most hits first."
+        description="Every namespace in use, including those without a hit; most hits first."
     )
-    total: int = strawberry.field(description="Number of all hits.")
+    total: int = strawberry.field(description="Total number of hits.")
     error: SearchError | None = strawberry.field(
-        description="What is wrong with the syntax of the term; there are no hits then."
+        description="Syntax error of the term; null if it is valid. A term with an error has no hits."
     )
 
 
 Term = Annotated[
     str,
     strawberry.argument(
-        description="What to look for, in Lucene's syntax: words, AND OR NOT + - ( ), `run*`, `cam?`, "
-        '"phrases", `blue~1`, "hotel airport"~5, /[mh]otel/, and the fields name, segmentName, segmentDescription, '
-        "segmentId, folderId, parentFolderId, folderLocation. Empty for everything."
+        description=(
+            'Search term in Lucene syntax: words, AND OR NOT + - ( ), `run*`, `cam?`, "phrases", '
+            '`blue~1`, "hotel airport"~5, /[mh]otel/, and the fields name, segmentName, segmentDescription, segmentId, '
+            "folderId, parentFolderId, folderLocation. Empty for everything."
+        )
     ),
 ]
 OneNamespace = Annotated[str, strawberry.argument(description="Namespace that the object is in.")]
@@ -141,7 +141,8 @@ ObjectId = Annotated[
 @strawberry.type
 class SearchQueries:
     @connection(
-        description="Audiences, with their definitions, and folders by their names and descriptions.", backward=False
+        description="Full-text search over names and descriptions of audiences, definitions and folders.",
+        backward=False,
     )
     async def search(
         self,
@@ -165,7 +166,7 @@ class SearchQueries:
             return SearchConnection.of(None, SearchError.of(refusal))
         return SearchConnection.of(found)
 
-    @resolver(description="How much of each namespace is found.")
+    @resolver(description="Number of hits in each namespace.")
     async def search_namespaces(self, info: Info, term: Term) -> SearchNamespaces:
         operation = info.context
         try:
@@ -183,7 +184,7 @@ class SearchQueries:
             error=None,
         )
 
-    @resolver(description="The folders from the root down to the object, the object last; nothing when there is none.")
+    @resolver(description="The folders from the root to the object, and the object last; empty if it does not exist.")
     async def taxonomy(self, info: Info, namespace: OneNamespace, id: ObjectId) -> list[SearchHit]:
         operation, (name, raw) = info.context, split_id(id)
         chain = await operation.read(

@@ -35,13 +35,13 @@ from app.services.lists.paging import PageRequest
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 
 
-@strawberry.type(description="People, as one merge policy counts them.")
+@strawberry.type(description="Number of profiles under one merge policy.")
 class MergePolicyCount:
-    count: BigInt = strawberry.field(description="How many people.")
+    count: BigInt = strawberry.field(description="Number of profiles.")
     merge_policy_id: strawberry.Private[str]
     job: strawberry.Private[SegmentJobRow]
 
-    @resolver(description="The merge policy; as it was then, should it be gone.")
+    @resolver(description="Merge policy; as it was, if it has been deleted.")
     async def merge_policy(self, info: Info) -> MergePolicy:
         current = await info.context.loaders.merge_policy.load(self.merge_policy_id)
         row = current or segment_jobs.pinned_policy(self.job, self.merge_policy_id)
@@ -50,12 +50,12 @@ class MergePolicyCount:
         return MergePolicy.of(row)
 
 
-@strawberry.type(description="What a segment job cost and covered.")
+@strawberry.type(description="Metrics of a segment job.")
 class SegmentJobMetrics:
-    total_time: TimeSpan = strawberry.field(description="From the start of the job to its end.")
-    profile_segmentation_time: TimeSpan = strawberry.field(description="The part that was evaluation.")
-    total_profiles: BigInt = strawberry.field(description="People looked at.")
-    total_profiles_by_merge_policy: list[MergePolicyCount] = strawberry.field(description="The same by merge policy.")
+    total_time: TimeSpan = strawberry.field(description="Time from start to end.")
+    profile_segmentation_time: TimeSpan = strawberry.field(description="Time spent on evaluation.")
+    total_profiles: BigInt = strawberry.field(description="Profiles evaluated.")
+    total_profiles_by_merge_policy: list[MergePolicyCount] = strawberry.field(description="The same, by merge policy.")
 
     @classmethod
     def of(cls, job: SegmentJobRow, metrics: Mapping[str, Any]) -> Self:
@@ -70,25 +70,25 @@ class SegmentJobMetrics:
         )
 
 
-@strawberry.type(description="People with a status.")
+@strawberry.type(description="Number of profiles with a status.")
 class StatusCount:
     status: MembershipStatus = strawberry.field(description="Status after the job.")
-    count: BigInt = strawberry.field(description="How many people have it.")
+    count: BigInt = strawberry.field(description="Number of profiles.")
 
 
-@strawberry.type(description="One definition as a job ran it.")
+@strawberry.type(description="A definition as a job evaluated it.")
 class SegmentJobSegment:
     segment_id: str = strawberry.field(description="Raw id of the definition.")
-    version: int = strawberry.field(description="Version that the job ran.")
-    expression: str = strawberry.field(description="Expression that the job ran, as text.")
+    version: int = strawberry.field(description="Version that the job evaluated.")
+    expression: str = strawberry.field(description="Expression that the job evaluated, as text.")
     profile_count: BigInt | None = strawberry.field(
-        description="People who are in; null before the job is done, and when it failed."
+        description="Number of members; null before the job has succeeded, and if this definition failed."
     )
-    by_namespace: list[NamespaceCount] = strawberry.field(description="Those who are in, by identity namespace.")
-    by_status: list[StatusCount] = strawberry.field(description="Who entered, stayed and left.")
-    error: JobError | None = strawberry.field(description="Why this definition failed; the others did not.")
+    by_namespace: list[NamespaceCount] = strawberry.field(description="Members by identity namespace.")
+    by_status: list[StatusCount] = strawberry.field(description="Profiles that entered, stayed and left.")
+    error: JobError | None = strawberry.field(description="Error of this definition; null if it succeeded.")
 
-    @resolver(description="The definition as it is now; null when it is gone.")
+    @resolver(description="The current definition; null if it was deleted.")
     async def definition(self, info: Info) -> SegmentDefinition | None:
         return await SegmentDefinition.fetch(info.context, self.segment_id)
 
@@ -109,17 +109,15 @@ class SegmentJobSegment:
         )
 
 
-@strawberry.type(description="Evaluates definitions over all people.")
+@strawberry.type(description="Evaluates segment definitions over all profiles.")
 class SegmentJob(Node, Job):
-    all_definitions: bool = strawberry.field(description="True when it was created for every definition (`*`).")
+    all_definitions: bool = strawberry.field(description="Whether it was created for all definitions.")
     evaluated_at: datetime | None = strawberry.field(
-        description="The one instant that `now` and `today` mean in the whole job; null before it starts."
+        description="The instant that `now` and `today` refer to throughout the job; null before it starts."
     )
-    metrics: SegmentJobMetrics | None = strawberry.field(
-        description="What it cost and covered; null before it is done."
-    )
+    metrics: SegmentJobMetrics | None = strawberry.field(description="Metrics; null before it has succeeded.")
 
-    @connection(description="The definitions as it ran them, with their outcome.")
+    @connection(description="The definitions as evaluated, with their results.")
     async def segments(self, info: Info, page: PageRequest) -> Connection[SegmentJobSegment]:
         loaders = info.context.loaders
         return await connect(
@@ -156,17 +154,17 @@ class CreateSegmentJobInput:
     all_definitions: bool | None = strawberry.field(default=False, description="Whether to evaluate every definition.")
     idempotency_key: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="A text of the caller's own: sent again within 24 hours, it gives the same job.",
+        description="Idempotency key chosen by the client: the same key within 24 hours returns the same job.",
     )
 
 
-@strawberry.type(description="Outcome of a change to a segment job.")
+@strawberry.type(description="Result of a mutation of a segment job.")
 class SegmentJobPayload:
-    job: SegmentJob | None = strawberry.field(description="The job; null when it was refused.")
+    job: SegmentJob | None = strawberry.field(description="The job; null if rejected.")
     errors: list[UserError] = errors_field()
 
 
-CreateArgument = Annotated[CreateSegmentJobInput, strawberry.argument(description="What it is to evaluate.")]
+CreateArgument = Annotated[CreateSegmentJobInput, strawberry.argument(description="What to evaluate.")]
 
 
 @strawberry.type
@@ -196,7 +194,7 @@ class SegmentJobQueries:
 
 @strawberry.type
 class SegmentJobMutations:
-    @mutation(description="Starts an evaluation. Definitions are taken as they are when a worker takes the job up.")
+    @mutation(description="Starts a segment job. It evaluates definitions as they are when a worker claims the job.")
     async def create_segment_job(self, info: Info, input: CreateArgument) -> SegmentJobPayload:
         services, scope = info.context.services, info.context.scope
 
@@ -210,7 +208,7 @@ class SegmentJobMutations:
         row, errors = await attempt(info, create, "input")
         return SegmentJobPayload(job=None if row is None else SegmentJob.of(row), errors=errors)
 
-    @mutation(description="Asks a job to stop; one that has stopped or is about to is returned as it is.")
+    @mutation(description="Requests cancellation of a job; a finished or stopping job is returned unchanged.")
     async def cancel_segment_job(self, info: Info, id: JobId) -> SegmentJobPayload:
         services, scope = info.context.services, info.context.scope
 
@@ -224,8 +222,10 @@ class SegmentJobMutations:
 @strawberry.type
 class SegmentJobSubscriptions:
     @subscription(
-        description="A segment job's present state at once, then every later one in the order of `progress.sequence`; "
-        "completes after a final one."
+        description=(
+            "The current state of a segment job, then every later state in the order "
+            "of `progress.sequence`; completes after a final state."
+        )
     )
     async def segment_job_updated(
         self, info: Info, id: JobId, after: AfterArgument = strawberry.UNSET
