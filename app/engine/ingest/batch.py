@@ -53,6 +53,17 @@ _SYSTEM: Mapping[str, pa.DataType] = {
 `__row` is for events only, `__time` for records only: how new the record says it is."""
 
 
+_NOT_THE_FILE = (
+    duckdb.OutOfMemoryException,
+    duckdb.InterruptException,
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.PermissionException,
+)
+"""Errors of a query that no damage in a file causes. DuckDB has many kinds for a damaged one."""
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetShape:
     """How the rows of a dataset are to be read: whose they are and, for events, when they happened.
@@ -224,7 +235,9 @@ class _Batch:
             columns.pop(EVENT_ID)
         try:
             self._stage(source, columns)
-        except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        except duckdb.Error as error:
+            if isinstance(error, _NOT_THE_FILE):
+                raise
             raise refuse(f"the file cannot be read to its end as {format}: it is damaged") from error
         rejected_rows, rejected = self._rejected(source.unreadable)
         self.stop.check()

@@ -1,6 +1,6 @@
 """What every format's reader gives: columns as SQL expressions, with what is wrong in a row."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,10 @@ from app.errors import ErrorCode, Refusal
 from app.pql.schema import Type
 
 MOST_COLUMNS = 10_000
+MOST_LEVELS = 40
+"""Objects, maps and lists inside one another; Delta's readers take little more."""
+MOST_LISTS = 10
+"""Lists inside one another: what DuckDB holds for a value doubles with each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,10 @@ def refuse(message: str) -> Refusal:
     return Refusal(ErrorCode.INVALID_INPUT, message, ("input", "file"))
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raises `Refusal` for a column that is named like one of ours."""
+def check_names(names: Collection[str]) -> None:
+    """Raises `Refusal` for a column that is named like one of ours, and for too many of them."""
+    if len(names) > MOST_COLUMNS:
+        raise refuse(f"the file has {len(names):,} columns: at most {MOST_COLUMNS:,} can be loaded")
     for name in names:
         if name.startswith("__"):
             raise refuse(f'the column "{name}" begins with two underscores, which is kept for the system: rename it')

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engine.ingest.formats.columns import MOST_COLUMNS, check_names, refuse
+from app.engine.ingest.formats.columns import check_names, refuse
 
 _START = 1024 * 1024
 _SAMPLE_ROWS = 50
@@ -74,8 +74,7 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
 def _check_header(names: tuple[str, ...]) -> None:
     if not any(names):
         raise refuse("the file has no header line")
-    if len(names) > MOST_COLUMNS:
-        raise refuse(f"the file has {len(names):,} columns: at most {MOST_COLUMNS:,} can be loaded")
+    check_names(names)
     seen: set[str] = set()
     for position, name in enumerate(names, 1):
         if not name:
@@ -83,4 +82,3 @@ def _check_header(names: tuple[str, ...]) -> None:
         if name.lower() in seen:
             raise refuse(f'the header names the column "{name}" twice (case does not count)')
         seen.add(name.lower())
-    check_names(names)

@@ -52,7 +52,7 @@ def _load_well_written(database: duckdb.DuckDBPyConnection, file: Path, dialect:
             f" quote = {text_literal(dialect.quote)}, escape = {text_literal(dialect.escape)}, columns = {{{columns}}},"
             f" strict_mode = true, max_line_size = {LONGEST_ROW}, buffer_size = {_READ_AT_ONCE})"
         )
-    except duckdb.OutOfMemoryException:
+    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
         raise
     except duckdb.Error:
         return False

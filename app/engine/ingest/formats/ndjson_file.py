@@ -10,14 +10,15 @@ from typing import Any
 import duckdb
 
 from app.engine.ingest.formats.columns import Column, Source, check_names, complaint, first_of, refuse
+from app.engine.ingest.formats.ndjson_lines import load_lines
 from app.engine.store.field_types import MAPS, guess, looks_like, noun, parsed, sql_type, widen
 from app.engine.store.lake import name_literal, only_row, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
-LONGEST_ROW = 16 * 1024 * 1024
-_IS_OBJECT = "json_type(json) = 'OBJECT'"
 _NUMBERS = ("UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT", "DOUBLE")
 _TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
+_AT_ONCE = 200
+"""Texts of a row that are looked at in one query: each row's list of them is held until it is counted."""
 
 
 def read(
@@ -26,18 +27,9 @@ def read(
     with file.open("rb") as raw:
         if raw.read(4) == b"PAR1":
             raise refuse("the file is Parquet, not NDJSON")
-    lines = (
-        f"SELECT row_number() OVER () AS __row, json FROM read_json_objects({text_literal(str(file))},"
-        f" format = 'newline_delimited', ignore_errors = true, maximum_object_size = {LONGEST_ROW},"
-        " compression = 'none')"
-    )
-    structure = _Structure(database, f"(SELECT json FROM ({lines}) WHERE {_IS_OBJECT})")
-    try:
-        names, found = structure.find(known)
-    except duckdb.OutOfMemoryException:
-        raise
-    except duckdb.Error:
-        raise refuse("the file cannot be read as NDJSON: it must be UTF-8 with one JSON object in each line") from None
+    unreadable = load_lines(database, file, scratch)
+    structure = _Structure(database, "(SELECT json FROM lines WHERE json IS NOT NULL)")
+    names, found = structure.find(known)
     columns, forms = {}, {}
     for name in names:
         path = f"$.{_step(name)}"
@@ -56,13 +48,14 @@ def read(
             wrong = first_of(list(structure.contradictions(found.fields[name], target, path, name)))
             columns[name] = Column(target, f"record.{name_literal(name)}", wrong)
     form = text_literal(json.dumps(forms, ensure_ascii=False))
-    record = f", json_transform(CASE WHEN {_IS_OBJECT} THEN json END, {form}) AS record" if forms else ""
+    record = f", json_transform(json, {form}) AS record" if forms else ""
     return Source(
-        relation=f"(SELECT __row, json{record} FROM ({lines}))",
+        relation=f"(SELECT __row, json, problem AS line_problem{record} FROM lines)",
         names=names,
         columns=columns,
         texts={name: f"json_extract_string(json, {text_literal('$.' + _step(name))})" for name in names},
-        problem=f"CASE WHEN NOT coalesce({_IS_OBJECT}, false) THEN 'the line is not a JSON object' END",
+        problem="line_problem",
+        unreadable=unreadable,
     )
 
 
@@ -219,20 +212,18 @@ class _Structure:
 
     def _guess_single(self, places: list[str]) -> dict[str, Scalar]:
         """The types of texts outside lists and maps; all of a row at once, so that each line is parsed once."""
-        if not places:
-            return {}
-        counts = []
-        for position in range(1, len(places) + 1):
-            text = f"t[{position}]"
-            counts.append(f"count({text})")
-            counts += [f"count(*) FILTER (WHERE {text} IS NOT NULL AND {looks_like(text, type_)})" for type_ in _TIMES]
-        texts = f"json_extract_string(json, [{', '.join(text_literal(path) for path in places)}])"
-        found = self._row(f"SELECT {', '.join(counts)} FROM (SELECT {texts} AS t FROM {self.objects})")
-        width = 1 + len(_TIMES)
-        return {
-            path: guess(found[width * i], dict(zip(_TIMES, found[width * i + 1 : width * (i + 1)], strict=True)))
-            for i, path in enumerate(places)
-        }
+        guessed = {}
+        for start in range(0, len(places), _AT_ONCE):
+            some = places[start : start + _AT_ONCE]
+            texts = f"json_extract_string(json, [{', '.join(text_literal(path) for path in some)}])"
+            pairs = f"SELECT unnest(range({len(some)})) AS place, unnest({texts}) AS t FROM {self.objects}"
+            counts = ", ".join(
+                f"count(*) FILTER (WHERE t IS NOT NULL AND {looks_like('t', type_)})" for type_ in _TIMES
+            )
+            query = f"SELECT place, count(t), {counts} FROM ({pairs}) GROUP BY place"
+            for place, seen, *each in self.database.execute(query).fetchall():
+                guessed[some[place]] = guess(seen, dict(zip(_TIMES, each, strict=True)))
+        return guessed
 
     def _row(self, query: str) -> tuple[Any, ...]:
         return only_row(self.database, query)

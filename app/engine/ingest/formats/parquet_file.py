@@ -6,7 +6,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.engine.ingest.formats.columns import Column, Source, check_names, complaint, refuse
+from app.engine.ingest.formats.columns import MOST_LEVELS, MOST_LISTS, Column, Source, check_names, complaint, refuse
 from app.engine.store.arrow_types import pql_type
 from app.engine.store.field_types import MAPS, noun, parsed, sql_type, widen
 from app.engine.store.lake import name_literal, text_literal
@@ -54,6 +54,8 @@ def _schema(file: Path) -> pa.Schema:
         raise refuse("the file begins like Parquet but cannot be read: it is damaged or cut off") from None
     if rows == 0:
         raise refuse("the file has no rows")
+    for field in schema:
+        _refuse_deep(field.name, field.type)
     check_names(schema.names)
     twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
     if twice is not None:
@@ -174,3 +176,18 @@ def _object(value: str, found: ObjectType, target: ObjectType, depth: int) -> tu
             exact = exact and fits
         parts.append(f"{name_literal(name)} := {inner}")
     return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(parts)}) END", exact
+
+
+def _refuse_deep(name: str, type_: pa.DataType, levels: int = 0, lists: int = 0) -> None:
+    """Before any value is read: what one takes in memory doubles with each list around it."""
+    if levels > MOST_LEVELS or lists > MOST_LISTS:
+        raise refuse(
+            f'the values of the column "{name}" are nested too deep: at most {MOST_LEVELS} levels can be loaded, '
+            f"and {MOST_LISTS} lists inside one another"
+        )
+    if pa.types.is_map(type_):
+        _refuse_deep(name, type_.item_type, levels + 1, lists)
+    elif pa.types.is_nested(type_):
+        is_list = not pa.types.is_struct(type_)
+        for place in range(type_.num_fields):
+            _refuse_deep(name, type_.field(place).type, levels + 1, lists + is_list)

@@ -1,0 +1,189 @@
+"""The lines of an NDJSON file in a table, those that are no rows set aside with the reason; knows no types."""
+
+import json
+import math
+import re
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from app.engine.ingest.formats.columns import MOST_LEVELS, MOST_LISTS, Unreadable, refuse
+from app.engine.store.lake import only_row, text_literal
+
+LONGEST_ROW = 8 * 1024 * 1024
+REPORTED = 20
+TOO_LONG = f"the row is longer than {LONGEST_ROW // 1024 // 1024} MB"
+TOO_DEEP = f"values are nested in more than {MOST_LEVELS} levels, or more than {MOST_LISTS} of them lists"
+NO_OBJECT = "the line is not a JSON object"
+NOT_FINITE = "a number is NaN, infinite or too large"
+ZERO_BYTE = "the name of a field has a zero byte"
+_CHUNK = 8 * 1024 * 1024
+_INNERMOST = re.compile(rb"\[\]|\{\}")
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SUSPECT = (
+    r"(contains(json, '\u0000') OR regexp_matches(json, '(?i)[:,\[]\s*[-+]?(nan|inf)|[0-9][eE]\+?[0-9]{3}|[0-9]{300}')"
+    f" OR length(json) - length(replace(json, '{{', '')) > {MOST_LEVELS}"
+    f" OR length(json) - length(replace(json, '[', '')) > {MOST_LISTS})"
+)
+"""What only some lines have, of which Python looks at each."""
+
+
+def load_lines(database: duckdb.DuckDBPyConnection, file: Path, scratch: Path) -> Unreadable:
+    """Fills `lines(__row, json, problem)` with the lines that are not blank, `json` NULL where there is a problem."""
+    long_lines = _LongLines()
+    if long_lines.has_any(file):
+        file = long_lines.remove(file, scratch / "lines")
+    try:
+        database.execute(
+            "CREATE TABLE lines AS SELECT __row, CASE WHEN json_type(json) = 'OBJECT' THEN json END AS json,"
+            f" CASE WHEN json_type(json) = 'OBJECT' THEN NULL ELSE {text_literal(NO_OBJECT)} END AS problem"
+            f" FROM (SELECT row_number() OVER () AS __row, json FROM read_json_objects({text_literal(str(file))},"
+            f" format = 'newline_delimited', ignore_errors = true, maximum_object_size = {LONGEST_ROW},"
+            " compression = 'none'))"
+        )
+    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
+        raise
+    except duckdb.Error:
+        raise refuse("the file cannot be read as NDJSON: it must be UTF-8 with one JSON object in each line") from None
+    _set_aside(database)
+    if only_row(database, "SELECT count(json) FROM lines") == (0,):
+        raise refuse(_why_none(database, long_lines.unreadable))
+    return long_lines.unreadable
+
+
+def _why_none(database: duckdb.DuckDBPyConnection, unreadable: Unreadable) -> str:
+    """Why no line can be used: the first one that is more than no object says it."""
+    odd = database.execute("SELECT __row, problem FROM lines WHERE problem <> ? ORDER BY __row LIMIT 1", [NO_OBJECT])
+    if first := odd.fetchall():
+        return f"none of the rows can be used; row {unreadable.true_row(first[0][0])}: {first[0][1]}"
+    if unreadable.first:
+        return f"none of the rows can be used; row {unreadable.first[0][0]}: {unreadable.first[0][1]}"
+    return "the file is not NDJSON: none of its lines is a JSON object with fields"
+
+
+def _set_aside(database: duckdb.DuckDBPyConnection) -> None:
+    """Notes the problem of those suspect lines that have one."""
+    suspects = database.cursor()
+    suspects.execute(f"SELECT __row, json::VARCHAR FROM lines WHERE json IS NOT NULL AND {_SUSPECT}")
+    rows: list[int] = []
+    problems: list[str] = []
+    while chunk := suspects.fetchmany(1_000):
+        for row, text in chunk:
+            problem = problem_of(text)
+            if problem is not None:
+                rows.append(row)
+                problems.append(problem)
+    suspects.close()
+    if rows:
+        database.register("odd", pa.table({"__row": rows, "problem": problems}))
+        database.execute(
+            "CREATE OR REPLACE TABLE lines AS SELECT __row, CASE WHEN odd.problem IS NULL THEN json END AS json,"
+            " coalesce(odd.problem, lines.problem) AS problem FROM lines LEFT JOIN odd USING (__row) ORDER BY __row"
+        )
+        database.unregister("odd")
+
+
+def problem_of(text: str) -> str | None:
+    """What is wrong with a JSON object that DuckDB would take and change, or could not hold.
+
+    >>> problem_of('{"a": [1, NaN]}')
+    'a number is NaN, infinite or too large'
+    """
+    if _is_too_deep(text.encode()):
+        return TOO_DEEP
+    try:
+        json.loads(
+            text, object_pairs_hook=_checked_names, parse_float=_finite, parse_int=_finite, parse_constant=_refused
+        )
+    except _Odd as odd:
+        return str(odd)
+    except ValueError:
+        return NOT_FINITE
+    return None
+
+
+class _Odd(Exception):
+    """What is wrong with a value."""
+
+
+def _finite(digits: str) -> None:
+    if not math.isfinite(float(digits)):
+        raise _Odd(NOT_FINITE)
+
+
+def _refused(constant: str) -> None:
+    raise _Odd(NOT_FINITE)
+
+
+def _checked_names(pairs: list[tuple[str, Any]]) -> None:
+    if any("\0" in name for name, _ in pairs):
+        raise _Odd(ZERO_BYTE)
+
+
+def _is_too_deep(text: bytes) -> bool:
+    """Whether the object, whose own braces are no level, goes deeper than values may."""
+    brackets = _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS)
+    rest = brackets
+    for _ in range(MOST_LEVELS + 1):
+        rest = _INNERMOST.sub(b"", rest)
+    if rest:
+        return True
+    rest = brackets
+    for _ in range(MOST_LISTS):
+        while b"{}" in rest:
+            rest = rest.replace(b"{}", b"")
+        rest = rest.replace(b"[]", b"")
+    return b"[" in rest
+
+
+class _LongLines:
+    """Lines that are longer than a row may be: DuckDB would refuse the file for one."""
+
+    def __init__(self) -> None:
+        self._rows = array("q")
+
+    @property
+    def unreadable(self) -> Unreadable:
+        rows = np.array(self._rows, np.int64)
+        return Unreadable(rows, tuple((int(row), TOO_LONG) for row in rows[:REPORTED]))
+
+    def has_any(self, file: Path) -> bool:
+        position, last = 0, -1
+        with file.open("rb") as raw:
+            while chunk := raw.read(_CHUNK):
+                ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + position
+                position += len(chunk)
+                edges = np.concatenate(([last], ends))
+                if len(ends) and int(np.diff(edges).max()) > LONGEST_ROW:
+                    return True
+                last = int(edges[-1])
+        return position - last > LONGEST_ROW
+
+    def remove(self, file: Path, target: Path) -> Path:
+        """The file without them; their numbers are noted."""
+        row = 0
+        with file.open("rb") as raw, target.open("wb") as kept:
+            for line, whole in _pieces(raw):
+                if not line.strip():
+                    continue
+                row += 1
+                if whole:
+                    kept.write(line)
+                else:
+                    self._rows.append(row)
+        return target
+
+
+def _pieces(raw: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """Each line, and whether it is whole; of a long one only the start."""
+    while line := raw.readline(LONGEST_ROW):
+        rest = line
+        while len(rest) == LONGEST_ROW and not rest.endswith(b"\n"):
+            rest = raw.readline(LONGEST_ROW)
+        yield line, rest is line

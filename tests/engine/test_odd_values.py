@@ -1,0 +1,147 @@
+"""Deep, odd and damaged values: refused or rejected by row with a reason, never changed and never a crash."""
+
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from app.engine.ingest.batch import dataset_fields
+from app.engine.ingest.formats.ndjson_lines import NO_OBJECT, NOT_FINITE, TOO_DEEP, TOO_LONG, ZERO_BYTE, problem_of
+from app.errors import ErrorCode, Refusal
+from app.pql.schema import leaf_paths
+from tests.support.sandbox import PEOPLE, Sandbox
+
+
+def nested(levels: int, container: str) -> str:
+    opening, closing = {"object": ('{"a":', "}"), "list": ("[", "]")}[container]
+    return opening * levels + "1" + closing * levels
+
+
+def parquet(table: pa.Table) -> bytes:
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(("container", "most"), [("object", 40), ("list", 10)])
+@pytest.mark.parametrize("beyond", [1, 20, 1_000, 100_000])
+def test_a_row_that_is_nested_too_deep_is_rejected(sandbox: Sandbox, container: str, most: int, beyond: int) -> None:
+    rows = [f'{{"id": {n}, "v": {nested(levels, container)}}}' for n, levels in enumerate((1, most, most + beyond))]
+    if container == "object":
+        rows[0] = '{"id": 0}'  # A number is no object.
+    if container == "list":
+        rows[0] = '{"id": 0, "v": []}'
+    done = sandbox.take("p", PEOPLE, "\n".join(rows).encode(), "NDJSON")
+    assert (done.row_count, [(row.row, row.message) for row in done.rejected]) == (2, [(3, TOO_DEEP)])
+    ((path, _),) = [item for item in leaf_paths(dataset_fields(sandbox.lake, "p")) if item[0] != "id"]
+    assert path.count(".") == (most if container == "object" else 0)
+
+
+def test_brackets_in_text_and_side_by_side_are_no_levels() -> None:
+    assert problem_of(json.dumps({"a": "[" * 100, "b": '\\"' + "{" * 100})) is None
+    assert problem_of(json.dumps({"a": [[{"x": [1]}] * 50] * 50})) is None
+    assert problem_of(json.dumps({"a": [{"x": [1]}] * 5, "b": {"c": []}})) is None
+
+
+@pytest.mark.parametrize("levels", [11, 16, 28])
+def test_lists_in_lists_in_parquet_are_refused_before_they_are_read(sandbox: Sandbox, levels: int) -> None:
+    type_, value = pa.int64(), 1
+    values: Any = value
+    for _ in range(levels):
+        type_, values = pa.list_(type_), [values]
+    table = pa.table({"id": ["1"], "v": pa.array([values], type_)})
+    with pytest.raises(Refusal, match="at most 40 levels can be loaded, and 10 lists"):
+        sandbox.take("p", PEOPLE, parquet(table), "PARQUET")
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ("NaN", NOT_FINITE),
+        ("-Infinity", NOT_FINITE),
+        ("[1, nan]", NOT_FINITE),
+        ('{"x": inf}', NOT_FINITE),
+        ("1e400", NOT_FINITE),
+        ("1" + "0" * 400, NOT_FINITE),
+        ('{"a\\u0000b": 1}', ZERO_BYTE),
+        ('"NaN, Infinity: 1e400 \\u0000"', None),
+        ("1e300", None),
+    ],
+)
+def test_values_that_would_be_changed_are_rejected(sandbox: Sandbox, value: str, problem: str | None) -> None:
+    done = sandbox.take("p", PEOPLE, f'{{"id": 1}}\n{{"id": 2, "v": {value}}}'.encode(), "NDJSON")
+    assert [(row.row, row.message) for row in done.rejected] == ([(2, problem)] if problem else [])
+    assert done.row_count == (1 if problem else 2)
+
+
+def test_a_line_that_is_too_long_costs_itself(sandbox: Sandbox) -> None:
+    rows = ['{"id": 1}', "", '{"id": 2, "v": "' + "x" * (34 << 20) + '"}', "no object", '{"id": 4}']
+    done = sandbox.take("p", PEOPLE, "\n".join(rows).encode(), "NDJSON")
+    assert [(row.row, row.message) for row in done.rejected] == [(2, TOO_LONG), (3, NO_OBJECT)]
+    assert done.row_count == 2
+
+
+def test_a_file_of_odd_rows_only_says_why(sandbox: Sandbox) -> None:
+    with pytest.raises(Refusal, match="none of the rows can be used; row 2: a number is NaN"):
+        sandbox.take("p", PEOPLE, b'[1]\n{"id": NaN}', "NDJSON")
+    with pytest.raises(Refusal, match="none of the rows can be used; row 1: the row is longer than 8 MB"):
+        sandbox.take("p", PEOPLE, b'{"id": "' + b"x" * (9 << 20) + b'"}', "NDJSON")
+
+
+def outcome(sandbox: Sandbox, content: bytes) -> object:
+    try:
+        sandbox.take("p", PEOPLE, content, "PARQUET")
+    except Refusal as refusal:
+        return refusal.code
+    return "landed"
+
+
+def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
+    table = pa.table(
+        {"id": [str(n) for n in range(50)], "v": [n / 7 for n in range(50)], "l": [[{"x": str(n)}] for n in range(50)]}
+    )
+    content, chance = parquet(table), random.Random(20261129)
+    outcomes: list[object] = []
+    for number in range(100):
+        damaged = bytearray(content)
+        match number % 3:
+            case 0:
+                del damaged[chance.randrange(len(damaged)) :]
+            case 1:
+                damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+            case _:
+                damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        sandbox = Sandbox(tmp_path / str(number))
+        sandbox.folder.mkdir()
+        outcomes.append(outcome(sandbox, bytes(damaged)))
+    assert set(outcomes) == {"landed", ErrorCode.INVALID_INPUT}
+    assert outcomes.count(ErrorCode.INVALID_INPUT) > 50
+
+
+@pytest.mark.parametrize("format", ["CSV", "NDJSON", "PARQUET"])
+def test_wide_files(sandbox: Sandbox, format: str) -> None:
+    rows = [{"id": f"u{row}", **{f"c{n}": row * n for n in range(600)}} for row in range(3)]
+    content = {
+        "CSV": lambda: "\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]).encode(),
+        "NDJSON": lambda: "\n".join(map(json.dumps, rows)).encode(),
+        "PARQUET": lambda: parquet(pa.Table.from_pylist(rows)),
+    }[format]()
+    assert sandbox.take("p", PEOPLE, content, format).row_count == 3
+    assert len(dataset_fields(sandbox.lake, "p").fields) == 601
+
+
+@pytest.mark.parametrize("format", ["CSV", "NDJSON", "PARQUET"])
+def test_too_many_columns_are_refused(sandbox: Sandbox, format: str) -> None:
+    row = {"id": "1", **{f"c{n}": "1" for n in range(10_000)}}
+    content = {
+        "CSV": lambda: (",".join(row) + "\n" + ",".join(row.values())).encode(),
+        "NDJSON": lambda: json.dumps(row).encode(),
+        "PARQUET": lambda: parquet(pa.Table.from_pylist([row])),
+    }[format]()
+    with pytest.raises(Refusal, match="the file has 10,001 columns: at most 10,000 can be loaded"):
+        sandbox.take("p", PEOPLE, content, format)
