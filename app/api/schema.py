@@ -13,6 +13,7 @@ from app.api.resources.audience_writes import AudienceMutations
 from app.api.resources.audiences import AudienceQueries, AudienceSubscriptions
 from app.api.resources.datasets import DatasetMutations, DatasetQueries
 from app.api.resources.definitions import DefinitionMutations, DefinitionQueries
+from app.api.resources.explain import ExplainQueries
 from app.api.resources.export_jobs import ExportJobMutations, ExportJobQueries, ExportJobSubscriptions
 from app.api.resources.folders import FolderMutations, FolderQueries
 from app.api.resources.insight import InsightQueries
@@ -41,6 +42,7 @@ class Query(
     DatasetQueries,
     ProfileQueries,
     InsightQueries,
+    ExplainQueries,
     PqlQueries,
     FolderQueries,
     SearchQueries,

@@ -91,3 +91,58 @@ async def test_overlap_is_refused_as_data(api: Api) -> None:
     assert (policy["code"], policy["path"]) == ("NOT_FOUND", ["mergePolicyId"])
     elsewhere = (await api.within("other").query(OVERLAP, people=[one, {"audienceId": a}]))["overlap"]["error"]
     assert (elsewhere["code"], elsewhere["path"]) == ("NOT_FOUND", ["people", "1", "audienceId"])
+
+
+EXPLAIN = """query ($profile: IdentityInput!, $people: PeopleInput!) { explain(profile: $profile, people: $people) {
+  member root { text start end value holds elements passed children { text value holds children { text } } }
+  error { code path message } } }"""
+
+
+async def test_explain_shows_the_tree_and_refuses_as_data(api: Api) -> None:
+    await api.loaded()
+    a = await api.define("A")
+    profile = {"namespace": "crm", "id": "00001"}
+    found = (await api.query(EXPLAIN, profile=profile, people={"audienceId": global_id("Audience", a)}))["explain"]
+    assert found == {
+        "member": True,
+        "root": {
+            "text": "xEvent.sum(dollars) > 500",
+            "start": 0,
+            "end": 25,
+            "value": True,
+            "holds": True,
+            "elements": None,
+            "passed": None,
+            "children": [
+                {
+                    "text": "xEvent.sum(dollars)",
+                    "value": 612.5,
+                    "holds": None,
+                    "children": [{"text": "xEvent"}, {"text": "dollars"}],
+                },
+                {"text": "500", "value": 500, "holds": None, "children": []},
+            ],
+        },
+        "error": None,
+    }
+    nobody = (await api.query(EXPLAIN, profile={"namespace": "crm", "id": "x"}, people={"expression": "true"}))[
+        "explain"
+    ]
+    assert (nobody["member"], nobody["root"]["text"], nobody["root"]["children"]) == (False, "", [])
+    assert (nobody["error"]["code"], nobody["error"]["path"]) == ("NOT_FOUND", ["profile"])
+    for people, path in (({}, ["people"]), ({"expression": "dolars = 1"}, ["people", "expression"])):
+        error = (await api.query(EXPLAIN, profile=profile, people=people))["explain"]["error"]
+        assert error["path"] == path
+    other = api.within("other")
+    assert (await other.query(EXPLAIN, profile=profile, people={"audienceId": a}))["explain"]["error"][
+        "code"
+    ] == "NOT_FOUND"
+
+
+async def test_a_sum_of_thousands_of_terms_is_explained(api: Api) -> None:
+    await api.loaded()
+    long = " + ".join(["xEvent.count()"] * 1_500) + " > 0"
+    found = (await api.query(EXPLAIN, profile={"namespace": "crm", "id": "00001"}, people={"expression": long}))[
+        "explain"
+    ]
+    assert (found["member"], found["root"]["children"][0]["value"]) == (True, 3_000)

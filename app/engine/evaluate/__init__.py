@@ -1,7 +1,7 @@
 """Evaluates all definitions of a plan over one bucket, columns at a time; knows neither files nor jobs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -21,7 +21,15 @@ from app.errors import Refusal
 from app.pql.core import Node
 from app.pql.schema import EVENTS
 
-__all__ = ["Cancelled", "EvaluationError", "Result", "dependency_failed", "evaluate", "evaluate_values"]
+__all__ = [
+    "Cancelled",
+    "EvaluationError",
+    "Result",
+    "dependency_failed",
+    "evaluate",
+    "evaluate_values",
+    "open_evaluation",
+]
 
 Answer = TypeVar("Answer")
 Result = NDArray[np.bool_] | EvaluationError
@@ -65,20 +73,7 @@ def evaluate_values(
             raise dependency_failed(id, result)
         return result
 
-    n, events = bucket.profiles.num_rows, bucket.events
-    happened = Array(
-        Rows(n, bucket.event_rows.astype(np.intp)),
-        Object(table(events, len(bucket.event_rows)), len(bucket.event_rows)),
-    )
-    evaluation = Evaluation(
-        KERNELS,
-        table(bucket.profiles, n, {EVENTS: happened}),
-        n,
-        instant=Instant.of(now),
-        member=membership,
-        cancelled=cancelled,
-        users=plan.users,
-    )
+    evaluation = open_evaluation(bucket, now=now, member=membership, cancelled=cancelled, users=plan.users)
     with np.errstate(all="ignore"):  # what is out of range becomes null
         for id in plan.order:
             results[id] = _attempt(id, partial(_mask, evaluation, plan.conditions[id]))
@@ -87,6 +82,31 @@ def evaluate_values(
             values[id] = _attempt(id, partial(_value, evaluation, node))
             evaluation.drop(plan.last_users[id])
     return results, values
+
+
+def open_evaluation(
+    bucket: Bucket,
+    *,
+    now: datetime,
+    member: Callable[[str], NDArray[np.bool_]],
+    cancelled: Callable[[], bool],
+    users: Mapping[Node, int] | None = None,
+) -> Evaluation:
+    """The evaluation of a bucket; without `users` it keeps every value, for those who look at them afterwards."""
+    n, events = bucket.profiles.num_rows, bucket.events
+    happened = Array(
+        Rows(n, bucket.event_rows.astype(np.intp)),
+        Object(table(events, len(bucket.event_rows)), len(bucket.event_rows)),
+    )
+    return Evaluation(
+        KERNELS,
+        table(bucket.profiles, n, {EVENTS: happened}),
+        n,
+        instant=Instant.of(now),
+        member=member,
+        cancelled=cancelled,
+        users=users,
+    )
 
 
 def _mask(evaluation: Evaluation, node: Node) -> NDArray[np.bool_]:

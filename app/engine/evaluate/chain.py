@@ -11,7 +11,7 @@ later steps measure by that label alone, the first event that suits each step is
 too. Else each candidate becomes a track of its own with the events in reach of it, in slices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -40,6 +40,9 @@ class Step:
     def where(self, mask: Bools) -> "Step":
         return Step(self.track[mask], self.at[mask], self.row[mask])
 
+    def between(self, start: int, stop: int) -> "Step":
+        return Step(self.track[start:stop], self.at[start:stop], self.row[start:stop])
+
     def bounds(self, tracks: int) -> tuple[Index, Index]:
         """First row of each track, and first row after it."""
         ends = np.cumsum(np.bincount(self.track, minlength=tracks))
@@ -58,6 +61,63 @@ class Tracks:
 
 
 def chain(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    child, steps = _steps(evaluation, node, scope)
+    found = np.zeros(scope.n, np.bool_)
+    if len(steps) == 1:
+        found[steps[0].track] = True
+        return condition(found)
+    search = _Search(evaluation, node, scope, child)
+    return condition(search.found(Tracks(np.arange(scope.n), {}), 0, steps, search.pins()))
+
+
+@dataclass(frozen=True, slots=True)
+class StepMatch:
+    """Of one step, for one outer row: the events looked at, those that suit WHAT, and whether the chain got this far.
+
+    `row` is the event in the chain's scope that matched, in the first chain there is (by its first step, then its
+    second, …); None when there is no whole chain.
+    """
+
+    events: int
+    suiting: int
+    reached: bool
+    row: int | None
+
+
+def matches(evaluation: Evaluation, node: Node, scope: Scope) -> list[StepMatch]:
+    """How far a chain got for the only row of `scope`, by the same search that says whether there is one."""
+    child, steps = _steps(evaluation, node, scope)
+    search = _Search(evaluation, node, scope, child)
+    pins = search.pins()
+
+    def found(some: Sequence[Step]) -> bool:
+        if len(some) == 1 or not all(len(step.row) for step in some):
+            return all(len(step.row) for step in some)
+        tracks = Tracks(np.zeros(1, np.intp), {})
+        return bool(search.found(tracks, 0, some, frozenset(pin for pin in pins if pin < len(some) - 1))[0])
+
+    reached = [found(steps[: at + 1]) for at in range(len(steps))]
+    rows = _first_chain(steps, found) if reached[-1] else [None] * len(steps)
+    return [
+        StepMatch(child.n, len(step.row), so_far, row) for step, so_far, row in zip(steps, reached, rows, strict=True)
+    ]
+
+
+def _first_chain(steps: Sequence[Step], found: Callable[[Sequence[Step]], bool]) -> list[int]:
+    """The rows of the first chain: each step in turn is halved to the earliest event that still leaves a chain."""
+    chosen = list(steps)
+    for at, step in enumerate(steps):
+        low, high = 0, len(step.row)
+        while high - low > 1:
+            middle = (low + high) // 2
+            chosen[at] = step.between(low, middle)
+            low, high = (low, middle) if found(chosen) else (middle, high)
+        chosen[at] = step.between(low, high)
+    return [int(step.row[0]) for step in chosen]
+
+
+def _steps(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Scope, list[Step]]:
+    """The scope of the events, and those that suit each step by themselves."""
     level, count = node.payload
     array, child = evaluation.elements(node.operands[0], level, scope)
     whats = node.operands[2 : 2 + count]
@@ -66,23 +126,21 @@ def chain(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     for at, when in enumerate(whens):
         if not labels_of(when):
             masks[at] = masks[at] & evaluation.mask(when, child)
-    found = np.zeros(scope.n, np.bool_)
+    parent = array.rows.parent
     if count == 1:
-        found[array.rows.parent[masks[0]]] = True
-        return condition(found)
+        chosen = np.flatnonzero(masks[0])
+        return child, [Step(parent[chosen], np.zeros(len(chosen), np.int64), chosen)]
     time = evaluation.operand(node.operands[1], child)
     if not isinstance(time, Column):
         raise TypeError("the time of a chain was expected")
     times = np.broadcast_to(micros(time), child.n)
-    parent = array.rows.parent
     rows = _in_time_order(parent, times)
     steps = []
     for mask in masks:
         kept = mask if time.valid is None else mask & time.valid
         chosen = np.flatnonzero(kept) if rows is None else rows[kept[rows]]
         steps.append(Step(parent[chosen], times[chosen], chosen))
-    search = _Search(evaluation, node, scope, child)
-    return condition(search.found(Tracks(np.arange(scope.n), {}), 0, steps, search.pins()))
+    return child, steps
 
 
 def labels_of(when: Node) -> frozenset[int]:

@@ -40,7 +40,7 @@ def index(checking: Checking, expr: Index, scope: Scope) -> Checks:
     if not isinstance(array.type, ArrayType):
         checking.type_error(f"`[…]` filters an array, this is a {array.type}", (expr.at, expr.at + 1))
         return None
-    inside = scope.level(checking.fields.element(array, scope.depth))
+    inside = scope.level(checking.fields.element(array, scope.depth), array)
     condition = yield checking.condition(expr.condition, inside, "the condition in brackets")
     return None if condition is None else filtered(checking, array, condition, inside.depth)
 
@@ -129,7 +129,7 @@ def _clause(
         checking.type_error(f"what follows `from` must be an array, this is a {array.type}", clause.array.span)
         array = None
     element = None if array is None else checking.fields.element(array, scope.depth)
-    inside = scope.with_variable(clause.variable, element, binder=True)
+    inside = scope.with_bound(clause.variable, element, array)
     condition = yield checking.condition(clause.condition, inside, what)
     return array, condition, inside
 
@@ -139,7 +139,7 @@ def chain(checking: Checking, expr: Chain, scope: Scope) -> Checks:
     if array is not None and not isinstance(array.type, ArrayType):
         checking.type_error(f"CHAIN goes over an array of events, this is a {array.type}", expr.array.span)
         array = None
-    inside = scope.level(None if array is None else checking.fields.element(array, scope.depth))
+    inside = scope.level(None if array is None else checking.fields.element(array, scope.depth), array)
     time: Node | None = yield _time(checking, expr.time, inside)
     whats: list[Node | None] = []
     whens: list[Node | None] = []

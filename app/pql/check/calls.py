@@ -61,7 +61,7 @@ def _arguments(
 ) -> Generator[Any, Any, list[Node] | None]:
     inside = scope
     if receiver is not None and isinstance(receiver.type, ArrayType):
-        inside = scope.level(checking.fields.element(receiver, scope.depth))
+        inside = scope.level(checking.fields.element(receiver, scope.depth), receiver)
     known: list[Node] = []
     failed = False
     for given, parameter in zip(expr.arguments, function.parameters, strict=False):

@@ -8,6 +8,7 @@ from app.errors import Diagnostic, DiagnosticKind, ExpressionRefused, Severity
 from app.pql.check import binders, calls, names, operators, times
 from app.pql.check.scopes import Scope
 from app.pql.check.state import NO_ALIASES, Checking, Checks, comparable, unified
+from app.pql.check.trace import Trace
 from app.pql.core import Builder, Node
 from app.pql.facts import StreamingEligibility, streaming_eligibility
 from app.pql.schema import ArrayType, ObjectType, Scalar, Type
@@ -69,11 +70,12 @@ def check(
     segments: Container[str],
     aliases: Mapping[str, str] = NO_ALIASES,
     builder: Builder | None = None,
+    trace: Trace | None = None,
 ) -> Checked:
     """Parse and check a segment's expression; never raises for a mistake in the text.
 
     `segments` are the ids that `inSegment` may name, and `aliases` other names with the ids that they stand for; when
-    the former can be iterated over, near ones are suggested.
+    the former can be iterated over, near ones are suggested. A `trace` takes what each part of the tree became.
 
     >>> schema = ObjectType({"income": Scalar.NUMBER})
     >>> check("income>10", schema, segments=()).condition
@@ -86,6 +88,7 @@ def check(
     except ExpressionRefused as refused:
         return Checked(refused.diagnostics, None, None, None, frozenset(), REFUSED)
     checking = Checking(text, schema, segments, builder or Builder(), visit, aliases)
+    checking.trace = trace
     condition = run(segment(checking, tree))
     found = checking.diagnostics
     streaming = REFUSED if condition is None else streaming_eligibility(condition)

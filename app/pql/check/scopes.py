@@ -14,8 +14,8 @@ class Scope:
     A *level* (the profile, or what a method's argument, `[…]`, WHAT and WHEN see) offers the fields of its `element`;
     `^` steps out of
     the nearest level. Other scopes (`let`, quantifiers, parameters) only bind `variables`. `depth` is the number of
-    binders
-    around, which numbers the next one. None stands for a value that has been refused already.
+    binders around, which numbers the next one; `array` is the one whose elements this scope binds. None stands for a
+    value that has been refused already.
     """
 
     depth: int
@@ -23,12 +23,16 @@ class Scope:
     variables: Mapping[str, Node | None] = field(default_factory=dict)
     is_level: bool = False
     element: Node | None = None
+    array: Node | None = None
 
-    def level(self, element: Node | None) -> "Scope":
-        return Scope(self.depth + 1, self, is_level=True, element=element)
+    def level(self, element: Node | None, array: Node | None) -> "Scope":
+        return Scope(self.depth + 1, self, is_level=True, element=element, array=array)
 
-    def with_variable(self, name: str, value: Node | None, *, binder: bool = False) -> "Scope":
-        return Scope(self.depth + binder, self, {name: value})
+    def with_variable(self, name: str, value: Node | None) -> "Scope":
+        return Scope(self.depth, self, {name: value})
+
+    def with_bound(self, name: str, element: Node | None, array: Node | None) -> "Scope":
+        return Scope(self.depth + 1, self, {name: element}, array=array)
 
     def climb(self, up: int) -> "Scope | None":
         """The scope around the `up` nearest levels; None when there are not as many."""

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from app.errors import Diagnostic, DiagnosticKind
 from app.pql.check.scopes import Fields, Scope
+from app.pql.check.trace import Trace
 from app.pql.core import CONDITIONS, Builder, Node
 from app.pql.schema import ArrayType, ObjectType, Scalar, Type
 from app.pql.syntax.nodes import Expr, Span
@@ -41,13 +42,20 @@ class Checking:
         self.segments = segments
         self.aliases = aliases
         self.references: set[str] = set()
+        self.trace: Trace | None = None
         self.profile = builder.node("element", schema, payload=(0,))
         self._visit = visit
         self._positions = Positions(text)
         self._found: dict[tuple[int, DiagnosticKind], Diagnostic] = {}
 
     def visit(self, expr: Expr, scope: Scope) -> Checks:
-        return self._visit(self, expr, scope)
+        return self._visit(self, expr, scope) if self.trace is None else self._traced(self.trace, expr, scope)
+
+    def _traced(self, trace: Trace, expr: Expr, scope: Scope) -> Checks:
+        node: Node | None = yield self._visit(self, expr, scope)
+        if node is not None:
+            trace.note(expr, node, scope)
+        return node
 
     @property
     def diagnostics(self) -> tuple[Diagnostic, ...]:
@@ -71,6 +79,8 @@ class Checking:
             self.type_error(
                 f"{what} must be a boolean or an array, this is a {value.type}: {_as_test(value)}", expr.span
             )
+        elif self.trace is not None:
+            self.trace.conditions[id(expr)] = made
         return made
 
     def as_condition(self, value: Node) -> Node | None:

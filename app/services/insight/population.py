@@ -14,7 +14,8 @@ from app.engine.people.profiles import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped
 from app.errors import ErrorCode, ExpressionRefused, Refusal
-from app.pql.check.checker import check, check_value
+from app.pql.check.checker import Checked, check, check_value
+from app.pql.check.trace import Trace
 from app.pql.consent import with_consent
 from app.pql.core import Builder, Node
 from app.services.evaluation.expressions import Segments
@@ -36,18 +37,23 @@ class Population:
     now: datetime
     builder: Builder = field(default_factory=Builder)
 
-    def condition(self, expression: str, path: Sequence[str], *, consent: bool = False) -> Node:
-        """The expression as a condition; with `consent`, of those who have not opted out. Raises `Refusal`."""
-        checked = check(
+    def check(self, expression: str, trace: Trace | None = None) -> Checked:
+        """The expression against the profiles' schema and the sandbox's segments."""
+        return check(
             expression,
             self.snapshot.schema,
             segments=self.segments.names,
             aliases=self.segments.aliases,
             builder=self.builder,
+            trace=trace,
         )
+
+    def condition(self, expression: str, path: Sequence[str], *, consent: bool = False) -> Node:
+        """The expression as a condition; with `consent`, of those who have not opted out. Raises `Refusal`."""
+        checked = self.check(expression)
         if checked.condition is None:
             raise ExpressionRefused(checked.diagnostics, path)
-        self._refuse_unevaluated(checked.references, path)
+        self.refuse_unevaluated(checked.references, path)
         condition = checked.condition
         return with_consent(condition, self.snapshot.schema, self.builder) if consent else condition
 
@@ -62,7 +68,7 @@ class Population:
         )
         if checked.node is None:
             raise ExpressionRefused(checked.diagnostics, path)
-        self._refuse_unevaluated(checked.references, path)
+        self.refuse_unevaluated(checked.references, path)
         return checked.node
 
     def scan(
@@ -76,7 +82,8 @@ class Population:
         """The stored memberships of these audiences, for the profiles of the snapshot."""
         return self.heads.people(self.files, audiences, self.snapshot.graph_version)
 
-    def _refuse_unevaluated(self, references: Collection[str], path: Sequence[str]) -> None:
+    def refuse_unevaluated(self, references: Collection[str], path: Sequence[str]) -> None:
+        """A computed segment that was never evaluated is not an empty one. Raises `Refusal`."""
         missing = sorted(set(references) - self.heads.audiences - self.segments.external)
         if missing:
             names = ", ".join(f"{self.segments.names[id]!r} ({id})" for id in missing)

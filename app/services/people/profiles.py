@@ -163,12 +163,14 @@ class ProfileReader:
         namespace, colon, id_ = profile_id.partition(":")
         return await self.find_identity(namespace, id_) if colon else None
 
-    async def find_identity(self, namespace: str, id: str) -> Who | None:
-        """By any identity, the primary one first; somebody without any record or event is nobody."""
+    async def find_identity(self, namespace: str, id: str, policy: str | None = None) -> Who | None:
+        """By any identity, the primary one first, under the default policy unless another is given; somebody without
+        any record or event is nobody."""
         data = await self._data()
-        snapshot = await self._snapshot(data.default.id)
+        chosen = policy or data.default.id
+        snapshot = await self._snapshot(chosen)
         key = await asyncio.to_thread(find_person, self._lake, snapshot, data.datasets, namespace, id)
-        return None if key is None else Who(data.default.id, *key)
+        return None if key is None else Who(chosen, *key)
 
     async def people_at(self, keys: Sequence[Key]) -> list[Who]:
         """Who they are that have these places under the policy by which people are found."""

@@ -1,0 +1,137 @@
+"""Why a profile is in or out of an audience, or of an expression that is not stored."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from app.engine.insight.explain import Explained, Source, explain_profile
+from app.engine.pool import Stopped
+from app.errors import ErrorCode, ExpressionRefused, Refusal
+from app.pql.check.trace import Trace
+from app.pql.consent import with_consent
+from app.scope import Scope
+from app.services.audiences.computed import DefinitionView
+from app.services.audiences.computed import get_many as get_definitions
+from app.services.insight.overlap import People
+from app.services.insight.population import Population, in_thread, open_population
+from app.services.people.profiles import ProfileReader
+from app.storage.database import Database
+
+CONSENT = "not opted out"
+"""What the part is called that is no part of the expression."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    namespace: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Whether the profile is in when the expression is evaluated now, and each part of it."""
+
+    member: bool
+    evaluated_at: datetime
+    root: Explained
+
+
+async def explain(
+    database: Database, scope: Scope, reader: ProfileReader, identity: Identity, people: People, policy: str | None
+) -> Explanation:
+    """Evaluates the expression for one profile, under a merge policy: by default that of the audience, else the
+    sandbox's.
+
+    Other segments count with their stored members, as in a job of this audience alone. Raises `Refusal`.
+    """
+    audience = people.audience
+    population = await open_population(reader, policy or (audience.merge_policy_id if audience is not None else None))
+    who = await reader.find_identity(identity.namespace, identity.id, population.policy)
+    if who is None:
+        message = f"no profile of this sandbox has the identity {identity.id!r} in {identity.namespace!r}"
+        raise Refusal(ErrorCode.NOT_FOUND, message, ("profile",))
+    expression, consent, path = await _expression(database, scope, people)
+    source = _source(population, expression, path)
+    population.refuse_unevaluated(source.references, path)
+    others = await _others(database, scope, population, source)
+    key = who.bucket, who.ordinal
+
+    def work(stopped: Stopped) -> Explanation:
+        stored = population.stored({*source.references, *(id for one in others.values() for id in one.references)})
+        sources = {id: one.source for id, one in others.items()}
+        inside, root = explain_profile(
+            population.snapshot, key, source.source, sources, now=population.now, stored=stored, cancelled=stopped
+        )
+        opted_in = not consent or _opted_in(population, source, key, stopped)
+        return Explanation(inside and opted_in, population.now, root if opted_in else _refused(expression, root))
+
+    return await in_thread(work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    source: Source
+    references: frozenset[str]
+
+
+async def _expression(database: Database, scope: Scope, people: People) -> tuple[str, bool, tuple[str, ...]]:
+    """The text, whether profiles that opted out are left out, and where the text stands in the input."""
+    if people.expression is not None:
+        return people.expression, True, ("people", "expression")
+    if people.audience is None:
+        raise ValueError("an explanation is about an audience or an expression")
+    definition = (await _definitions(database, scope, {people.audience.id})).get(people.audience.id)
+    path = ("people", "audience_id")
+    if definition is None:
+        return f'inSegment("{people.audience.id}")', False, path
+    return definition.expression, definition.exclude_opt_out, path
+
+
+def _source(population: Population, expression: str, path: tuple[str, ...]) -> _Source:
+    trace = Trace()
+    checked = population.check(expression, trace)
+    if checked.condition is None or checked.tree is None:
+        raise ExpressionRefused(checked.diagnostics, path)
+    return _Source(Source(expression, checked.tree, trace, checked.condition), checked.references)
+
+
+async def _others(database: Database, scope: Scope, population: Population, source: _Source) -> dict[str, _Source]:
+    """The expressions of all segments that it refers to, theirs too; one read for each level. Those that do not fit
+    the profiles of this merge policy are left out: their members are known without them."""
+    found: dict[str, _Source] = {}
+    waiting = set(source.references)
+    while waiting:
+        definitions = await _definitions(database, scope, waiting)
+        fresh: dict[str, _Source] = {}
+        for id, definition in definitions.items():
+            try:
+                fresh[id] = _source(population, definition.expression, ())
+            except ExpressionRefused:
+                continue
+        found |= fresh
+        waiting = {id for one in fresh.values() for id in one.references} - found.keys()
+    return found
+
+
+async def _definitions(database: Database, scope: Scope, ids: set[str]) -> Mapping[str, DefinitionView]:
+    async with database.session() as session:
+        return await get_definitions(session, scope, ids)
+
+
+def _opted_in(population: Population, source: _Source, key: tuple[int, int], stopped: Stopped) -> bool:
+    """Whether the profile has not opted out, by the same condition that is added to definitions."""
+    always = population.builder.constant(True, source.source.condition.type)
+    consent = with_consent(always, population.snapshot.schema, population.builder)
+    if consent is always:
+        return True
+    alone = replace(source.source, condition=consent)
+    inside, _ = explain_profile(
+        population.snapshot, key, alone, {}, now=population.now, stored=population.stored(()), cancelled=stopped
+    )
+    return inside
+
+
+def _refused(expression: str, root: Explained) -> Explained:
+    """The expression, and that the profile opted out of all audiences that respect it."""
+    consent = Explained(CONSENT, len(expression), len(expression), value=False, holds=False)
+    return Explained(expression, 0, len(expression), value=False, holds=False, children=[root, consent])
