@@ -6,8 +6,7 @@ import strawberry
 
 from app.api.context import Limits
 from app.api.errors import ERROR_TYPES
-from app.api.limits import GatewaySchema, extensions
-from app.api.nodes import NodeQueries
+from app.api.guards.limits import GatewaySchema, extensions
 from app.api.resources.api_keys import ApiKeyMutations, ApiKeyQueries
 from app.api.resources.audience_writes import AudienceMutations
 from app.api.resources.audiences import AudienceQueries, AudienceSubscriptions
@@ -19,6 +18,7 @@ from app.api.resources.folders import FolderMutations, FolderQueries
 from app.api.resources.insight import InsightQueries
 from app.api.resources.jobs import JobQueries, JobSubscriptions
 from app.api.resources.merge_policies import MergePolicyMutations, MergePolicyQueries
+from app.api.resources.nodes import NodeQueries
 from app.api.resources.pql import PqlQueries
 from app.api.resources.previews import PreviewMutations, PreviewQueries, PreviewSubscriptions
 from app.api.resources.profiles import ProfileQueries

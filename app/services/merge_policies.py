@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.people.profiles import MergeRule
-from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
+from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
 from app.scope import Scope, Tenant
+from app.services.lists.dependents import MOST_FOUND, Dependent, refuse_dependents
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
@@ -34,7 +35,6 @@ _EXPORTS = columns(ExportJobRow)
 _AUDIENCES = columns(AudienceRow)
 _PARTS = columns(SegmentJobDefinitionRow)
 _SEGMENT_JOBS = columns(SegmentJobRow)
-_NAMED = 20
 _ORDER = Order("CREATED", (Key(_POLICIES.created_at), Key(_POLICIES.id)))
 
 
@@ -195,7 +195,7 @@ async def update(
             raise Refusal(ErrorCode.INVALID_STATE, message, ("is_default",))
         await _refuse_misfits(session, scope, merged)
         if merged.identity_graph == "PDG" != current.identity_graph:
-            await _refuse_live_users(session, scope, current)
+            await refuse_dependents(session, scope, id, "identity_graph", [_live_audiences], "make them BATCH first")
         if merged.is_default and not current.is_default:
             await _step_down(session, scope)
         change = within(update_rows(MergePolicyRow), MergePolicyRow, scope.tenant).where(_POLICIES.id == id)
@@ -221,30 +221,11 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
         if current.is_default:
             message = f"{current.name!r} is the default policy: make another one the default first"
             raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
-        users = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant)
-        found = list(
-            await session.execute(users.where(_AUDIENCES.merge_policy_id == id).order_by(_AUDIENCES.name).limit(_NAMED))
+        await refuse_dependents(
+            session, scope, id, "id", [_audiences], "give them another merge policy, or delete them first"
         )
-        if found:
-            names = ", ".join(repr(row.name) for row in found)
-            message = f"{names} use it: give them another merge policy, or delete them first"
-            raise HasDependents(message, [("Audience", row.id) for row in found], ("id",))
-        exports = within(select(_EXPORTS.id), ExportJobRow, scope.tenant).where(_EXPORTS.merge_policy_id == id)
-        live = list(await session.scalars(exports.where(_EXPORTS.status.in_(WAITING | RUNNING)).limit(_NAMED)))
-        if live:
-            message = f"the export jobs {', '.join(live)} use it: wait until they end, or cancel them first"
-            raise HasDependents(message, [("ExportJob", job) for job in live], ("id",))
-        parts = within(select(_PARTS.job_id), SegmentJobDefinitionRow, scope.tenant).join(
-            SegmentJobRow,
-            and_(
-                same_tenant(_SEGMENT_JOBS, _PARTS),
-                _SEGMENT_JOBS.id == _PARTS.job_id,
-            ),
-        )
-        using = parts.where(_PARTS.merge_policy_id == id, _SEGMENT_JOBS.status.in_(WAITING | RUNNING)).distinct()
-        if live := list(await session.scalars(using.order_by(_PARTS.job_id).limit(_NAMED))):
-            message = f"the segment jobs {', '.join(live)} use it: wait until they end, or cancel them first"
-            raise HasDependents(message, [("SegmentJob", job) for job in live], ("id",))
+        for finder in (_export_jobs, _segment_jobs):
+            await refuse_dependents(session, scope, id, "id", [finder], "wait until they end, or cancel them first")
         await session.execute(
             within(delete_rows(MergePolicyRow), MergePolicyRow, scope.tenant).where(_POLICIES.id == id)
         )
@@ -259,21 +240,41 @@ async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | No
     return found
 
 
-async def _refuse_live_users(session: AsyncSession, scope: Scope, policy: MergePolicyRow) -> None:
-    """Whom a batch joins is told by a job alone: nothing over stitched people is evaluated without one."""
+async def _audiences(session: AsyncSession, scope: Scope, policy_id: str) -> list[Dependent]:
+    return await _audiences_that(session, scope, _AUDIENCES.merge_policy_id == policy_id, "use it")
+
+
+async def _live_audiences(session: AsyncSession, scope: Scope, policy_id: str) -> list[Dependent]:
+    """Only a job can resolve stitched profiles: nothing over them is evaluated without one."""
     live = or_(_AUDIENCES.evaluates_streaming, _AUDIENCES.evaluates_edge)
-    users = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant)
-    found = list(
-        await session.execute(
-            users.where(_AUDIENCES.merge_policy_id == policy.id, live).order_by(_AUDIENCES.name).limit(_NAMED)
-        )
-    )
-    if found:
-        names = ", ".join(repr(row.name) for row in found)
-        message = (
-            f"{names} are evaluated by STREAMING or EDGE, which needs the identity graph NONE: make them BATCH first"
-        )
-        raise HasDependents(message, [("Audience", row.id) for row in found], ("identity_graph",))
+    mine = and_(_AUDIENCES.merge_policy_id == policy_id, live)
+    does = "are evaluated by STREAMING or EDGE, which needs the identity graph NONE"
+    return await _audiences_that(session, scope, mine, does)
+
+
+async def _audiences_that(
+    session: AsyncSession, scope: Scope, condition: ColumnElement[bool], does: str
+) -> list[Dependent]:
+    statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant).where(condition)
+    rows = await session.execute(statement.order_by(_AUDIENCES.name, _AUDIENCES.id).limit(MOST_FOUND))
+    return [Dependent("Audience", row.id, repr(row.name), does) for row in rows]
+
+
+async def _export_jobs(session: AsyncSession, scope: Scope, policy_id: str) -> list[Dependent]:
+    """The export jobs that have not ended."""
+    statement = within(select(_EXPORTS.id), ExportJobRow, scope.tenant)
+    live = statement.where(_EXPORTS.merge_policy_id == policy_id, _EXPORTS.status.in_(WAITING | RUNNING))
+    ids = await session.scalars(live.order_by(_EXPORTS.id).limit(MOST_FOUND))
+    return [Dependent("ExportJob", id_, id_, "use it", "the export jobs ") for id_ in ids]
+
+
+async def _segment_jobs(session: AsyncSession, scope: Scope, policy_id: str) -> list[Dependent]:
+    """The segment jobs that have not ended and run a definition under the policy."""
+    same = and_(same_tenant(_SEGMENT_JOBS, _PARTS), _SEGMENT_JOBS.id == _PARTS.job_id)
+    ran = within(select(_PARTS.job_id), SegmentJobDefinitionRow, scope.tenant).join(SegmentJobRow, same)
+    live = ran.where(_PARTS.merge_policy_id == policy_id, _SEGMENT_JOBS.status.in_(WAITING | RUNNING)).distinct()
+    ids = await session.scalars(live.order_by(_PARTS.job_id).limit(MOST_FOUND))
+    return [Dependent("SegmentJob", id_, id_, "use it", "the segment jobs ") for id_ in ids]
 
 
 async def _step_down(session: AsyncSession, scope: Scope) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from app.clock import Clock
-from app.services.schedules.run import due, next_due, run_due
+from app.services.jobs.schedules.run import due, next_due, run_due
 from app.storage.database import Database, is_unavailable
 from app.storage.topics import SCHEDULES
 from app.storage.wakeups import Changes

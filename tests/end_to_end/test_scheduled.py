@@ -10,9 +10,9 @@ from app.parts import open_services
 from app.services.audiences import computed as definitions
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
+from app.services.jobs.schedules import requests as schedules
+from app.services.jobs.schedules.requests import NewSchedule
 from app.services.lists.paging import PageRequest
-from app.services.schedules import requests as schedules
-from app.services.schedules.requests import NewSchedule
 from app.settings import Settings
 from app.storage.database import Database
 from tests.end_to_end.test_killed import PATIENCE, SCOPE, worker_process

@@ -17,12 +17,12 @@ from app.services.datasets import datasets
 from app.services.datasets.uploads import Uploaded
 from app.services.jobs import shared as jobs
 from app.services.jobs.export.input import ExportFilter, ExportSegment, NewExport
+from app.services.jobs.schedules import requests as schedules
+from app.services.jobs.schedules import run as schedule_runs
+from app.services.jobs.schedules.requests import NewSchedule, ScheduleChanges, ScheduleFilter
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.filters import OrderBy, StringFilter
 from app.services.lists.paging import PageRequest
-from app.services.schedules import requests as schedules
-from app.services.schedules import run as schedule_runs
-from app.services.schedules.requests import NewSchedule, ScheduleChanges, ScheduleFilter
 from app.storage.database import Database
 from app.storage.job_log import JobState
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow

@@ -17,9 +17,9 @@ from app.errors import DatabaseAway
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets.uploads import ingest_file
-from app.services.schedules import requests as schedules
-from app.services.schedules import run as schedule_runs
-from app.services.schedules.requests import NewSchedule
+from app.services.jobs.schedules import requests as schedules
+from app.services.jobs.schedules import run as schedule_runs
+from app.services.jobs.schedules.requests import NewSchedule
 from app.storage.database import Database
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobRow

@@ -10,7 +10,7 @@ from app.api.described import enum_value, resolver
 from app.api.errors import PqlDiagnostic
 from app.api.scalars import given
 from app.errors import ErrorCode, ExpressionRefused, Refusal
-from app.pql import facts
+from app.pql import eligibility
 from app.pql.check import checker
 from app.pql.editor import completion
 from app.pql.functions import FUNCTIONS
@@ -43,7 +43,7 @@ class StreamingEligibility:
     reasons: list[str] = strawberry.field(description="Reasons if it is not eligible; otherwise empty.")
 
     @classmethod
-    def of(cls, found: facts.StreamingEligibility) -> Self:
+    def of(cls, found: eligibility.StreamingEligibility) -> Self:
         return cls(eligible=found.eligible, reasons=list(found.reasons))
 
 

@@ -22,9 +22,9 @@ from app.api.resources.jobs import Job, any_job
 from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services.jobs.export.input import NewExport
+from app.services.jobs.schedules import requests as schedules
+from app.services.jobs.schedules import run as schedule_runs
 from app.services.lists.paging import PageRequest
-from app.services.schedules import requests as schedules
-from app.services.schedules import run as schedule_runs
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 
 MOST_TIMES = 100

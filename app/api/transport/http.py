@@ -18,7 +18,7 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from app.api.context import ApiServices, Caller
-from app.api.limits import GatewaySchema
+from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import CHALLENGE, new_caller
 from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import GRAPHIQL, page_response

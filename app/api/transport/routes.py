@@ -9,11 +9,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from app.api.context import ApiServices
+from app.api.context.metrics import CONTENT_TYPE
 from app.api.schema import build_schema
 from app.api.transport.callers import CHALLENGE, new_caller
 from app.api.transport.documentation import documentation_routes
 from app.api.transport.http import GraphQLOverHTTP
-from app.api.transport.metrics import CONTENT_TYPE
 from app.api.transport.page import asset_routes, workplace_routes
 from app.api.transport.websocket import GraphQLOverWebSocket
 from app.errors import Refusal

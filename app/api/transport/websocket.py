@@ -17,7 +17,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import Bas
 from strawberry.subscriptions.protocols.graphql_transport_ws.types import ConnectionInitMessage
 
 from app.api.context import ApiServices, Caller
-from app.api.limits import GatewaySchema
+from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import new_caller
 from app.errors import ErrorCode, Refusal
 from app.services.access.identity import Unauthenticated

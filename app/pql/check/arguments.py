@@ -8,10 +8,11 @@ from app.errors import DiagnosticKind
 from app.pql.check import regular_expressions
 from app.pql.check.binders import ORDERED
 from app.pql.check.scopes import Scope
-from app.pql.check.state import Checking, Checks, comparable, did_you_mean, leaf, nearest
+from app.pql.check.state import Checking, Checks, comparable, leaf
 from app.pql.core import Node
 from app.pql.functions import PER_ELEMENT, TEXT_TESTS, Kind, Parameter
 from app.pql.schema import ArrayType, Scalar, Type
+from app.pql.suggestions import did_you_mean, nearest
 from app.pql.syntax.nodes import Expr, Literal
 
 NULLABLE: Final = {Kind.TEXT: Scalar.STRING, Kind.FLAG: Scalar.BOOLEAN, Kind.NUMBER: Scalar.NUMBER}

@@ -8,7 +8,7 @@ from app.errors import DiagnosticKind
 from app.pql.check.arguments import Place, argument
 from app.pql.check.binders import reduced
 from app.pql.check.scopes import Scope
-from app.pql.check.state import Checking, Checks, did_you_mean, leaf, nearest, unified
+from app.pql.check.state import Checking, Checks, leaf, unified
 from app.pql.core import BINDERS, Node
 from app.pql.functions import FREE, METHODS, Function, Kind, Receiver, Result
 from app.pql.schema import (
@@ -22,6 +22,7 @@ from app.pql.schema import (
     Type,
     namespace_of,
 )
+from app.pql.suggestions import did_you_mean, nearest
 from app.pql.syntax.nodes import Call, Span
 
 SCALAR_RECEIVERS: Final = {

@@ -10,7 +10,7 @@ from app.pql.check.scopes import Scope
 from app.pql.check.state import NO_ALIASES, Checking, Checks, comparable, unified
 from app.pql.check.trace import Trace
 from app.pql.core import Builder, Node
-from app.pql.facts import StreamingEligibility, streaming_eligibility
+from app.pql.eligibility import StreamingEligibility, streaming_eligibility
 from app.pql.schema import ArrayType, ObjectType, Scalar, Type
 from app.pql.syntax.nodes import (
     Aggregate,

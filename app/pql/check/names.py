@@ -2,9 +2,10 @@
 
 from app.errors import DiagnosticKind
 from app.pql.check.scopes import Scope, fields_of
-from app.pql.check.state import Checking, Checks, did_you_mean, leaf, nearest
+from app.pql.check.state import Checking, Checks, leaf
 from app.pql.core import Node
 from app.pql.schema import MapType, ObjectType
+from app.pql.suggestions import did_you_mean, nearest
 from app.pql.syntax.nodes import Field, Name, Parameter, Span
 
 

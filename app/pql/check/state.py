@@ -1,7 +1,6 @@
 """The state of one check: nodes made, findings, conversions that every construct needs; knows no particular
 construct."""
 
-import difflib
 from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -17,7 +16,6 @@ from app.pql.syntax.positions import Positions
 Checks: TypeAlias = Generator[Any, Any, Node | None]
 """A walk that gives the node of an expression, or None when it has reported why there is none."""
 
-SUGGESTIONS: Final = 5
 COMPARABLE_TIMES: Final = frozenset({Scalar.DATE, Scalar.TIMESTAMP})
 
 
@@ -132,25 +130,6 @@ class Checking:
         """Two arrays that can be compared; one that has only nulls takes the type of the other."""
         type_ = unified(left.type, right.type)
         return (left, right) if type_ is None else (self.known_as(left, type_), self.known_as(right, type_))
-
-
-def nearest(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
-    """The names most like a misspelt one, at most five, best first.
-
-    >>> nearest("contry", ["city", "name", "country", "Contry"])
-    ('Contry', 'country', 'city')
-    """
-    known = list(dict.fromkeys(candidates))
-    same = [candidate for candidate in known if candidate.lower() == name.lower()]
-    close = difflib.get_close_matches(name, known, n=SUGGESTIONS, cutoff=0.6)
-    return tuple(dict.fromkeys([*same, *close]))[:SUGGESTIONS]
-
-
-def did_you_mean(suggestions: tuple[str, ...]) -> str:
-    """The end of a message that offers names; empty when there are none."""
-    if not suggestions:
-        return ""
-    return "; did you mean " + " or ".join(f"`{name}`" for name in suggestions) + "?"
 
 
 def leaf(type_: Type) -> Type:

@@ -7,8 +7,8 @@ from math import isfinite
 from typing import Any, Final, NoReturn
 
 from app.errors import DiagnosticKind
-from app.pql.check.state import did_you_mean, nearest
 from app.pql.functions import METHODS
+from app.pql.suggestions import did_you_mean, nearest
 from app.pql.syntax.json_writer import (
     BINARY,
     LITERALS,

@@ -24,12 +24,13 @@ from app.errors import (
     refuse_all,
 )
 from app.pql.check.checker import Checked
-from app.pql.facts import find_cycle
+from app.pql.dependencies import find_cycle
 from app.scope import Scope
 from app.services import merge_policies
-from app.services.audiences.lifecycle import HOLDERS, refuse_start, refuse_step, refuse_unpublished, refuse_users
+from app.services.audiences.lifecycle import HOLDERS, refuse_start, refuse_step, refuse_unpublished
 from app.services.audiences.reads import METHOD_COLUMNS, AudienceFilter, audience_order, publish_change
 from app.services.evaluation.expressions import ExpressionFormat, vocabulary
+from app.services.lists.dependents import refuse_dependents
 from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.validation import refuse_bad_labels, refuse_bad_name
@@ -351,7 +352,7 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
     """Deletes definition and audience; jobs keep what they ran. Raises `HasDependents` while others use it."""
     async with database.write(scope.tenant) as session:
         await _required(session, scope, id, etag)
-        await refuse_users(session, scope, id, "id", HOLDERS)
+        await refuse_dependents(session, scope, id, "id", HOLDERS)
         await publish_change(session, scope, id)
         for table, column in (
             (DefinitionDependencyRow, _DEPENDENCIES.definition_id),

@@ -15,15 +15,17 @@ from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, refuse_all
 from app.scope import Scope
 from app.services.audiences.external_members import Joining, Written, landed_batches, publish, write_all
-from app.services.audiences.lifecycle import HOLDERS, refuse_start, refuse_step, refuse_users
+from app.services.audiences.lifecycle import HOLDERS, refuse_start, refuse_step
 from app.services.audiences.reads import expired, get_many, publish_change, required
-from app.services.datasets import datasets
+from app.services.lists.dependents import refuse_dependents
+from app.services.lists.rows import get_rows
 from app.services.lists.validation import LONGEST_NAME, refuse_bad_labels, refuse_bad_name
 from app.services.search import folders
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import DatasetRow
 from app.storage.tenancy import within
 
 NAMESPACE = "CustomerAudienceUpload"
@@ -143,7 +145,7 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
     """Deletes the audience; the dataset and the people stay. Raises `HasDependents` while others use it."""
     async with database.write(scope.tenant) as session:
         current = await required(session, scope, id, etag)
-        await refuse_users(session, scope, current.id, "id", HOLDERS)
+        await refuse_dependents(session, scope, current.id, "id", HOLDERS)
         await publish_change(session, scope, current.id)
         await session.execute(
             within(delete_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)
@@ -254,7 +256,7 @@ async def _refuse_taken_id(session: AsyncSession, scope: Scope, new: NewExternal
 async def _refuse_strangers(session: AsyncSession, scope: Scope, new: NewExternal) -> None:
     """Raises `Refusal` for a dataset or folder that it cannot have."""
     if new.dataset_id is not None:
-        dataset = (await datasets.get_many(session, scope, [new.dataset_id])).get(new.dataset_id)
+        dataset = (await get_rows(session, DatasetRow, scope, [new.dataset_id])).get(new.dataset_id)
         if dataset is None:
             message = f"there is no dataset {new.dataset_id!r} in this sandbox"
             raise Refusal(ErrorCode.NOT_FOUND, message, ("dataset_id",))

@@ -1,14 +1,13 @@
 """The life of an audience: which state may follow which, and who stands in the way; knows no expressions."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import ErrorCode, HasDependents, Refusal
+from app.errors import ErrorCode, Refusal
 from app.scope import Scope
+from app.services.lists.dependents import MOST_FOUND, Dependent, Finder, refuse_dependents
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow
@@ -23,26 +22,13 @@ STARTS: Mapping[str, Sequence[str]] = {
 NEXT: Mapping[str, Sequence[str]] = {"DRAFT": ("PUBLISHED",), "PUBLISHED": ("INACTIVE",), "INACTIVE": ("PUBLISHED",)}
 """The states that may follow each; any audience may be deleted, which no row tells of."""
 
-MOST_NAMED = 20
-"""How many of those who use an audience a refusal names."""
-
 _AUDIENCES = columns(AudienceRow)
 _DEPENDENCIES = columns(DefinitionDependencyRow)
 _SCHEDULES = columns(ScheduleRow)
 _LINKS = columns(ScheduleAudienceRow)
 
 
-@dataclass(frozen=True, slots=True)
-class User:
-    """Somebody who relies on something: its type in the API, raw id and name, and in words what it does with it."""
-
-    type: str
-    id: str
-    name: str
-    does: str
-
-
-async def _definitions(session: AsyncSession, scope: Scope, audience_id: str) -> list[User]:
+async def _definitions(session: AsyncSession, scope: Scope, audience_id: str) -> list[Dependent]:
     """The definitions that refer to the audience."""
     statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant).join(
         DefinitionDependencyRow,
@@ -52,11 +38,11 @@ async def _definitions(session: AsyncSession, scope: Scope, audience_id: str) ->
         ),
     )
     mine = statement.where(_DEPENDENCIES.depends_on_id == audience_id)
-    rows = await session.execute(mine.order_by(_AUDIENCES.name, _AUDIENCES.id).limit(MOST_NAMED + 1))
-    return [User("SegmentDefinition", row.id, row.name, "refer to it by inSegment") for row in rows]
+    rows = await session.execute(mine.order_by(_AUDIENCES.name, _AUDIENCES.id).limit(MOST_FOUND))
+    return [Dependent("SegmentDefinition", row.id, repr(row.name), "refer to it by inSegment") for row in rows]
 
 
-async def _schedules(session: AsyncSession, scope: Scope, audience_id: str) -> list[User]:
+async def _schedules(session: AsyncSession, scope: Scope, audience_id: str) -> list[Dependent]:
     """The active schedules that name the audience."""
     statement = within(select(_SCHEDULES.id, _SCHEDULES.name), ScheduleRow, scope.tenant).join(
         ScheduleAudienceRow,
@@ -66,15 +52,13 @@ async def _schedules(session: AsyncSession, scope: Scope, audience_id: str) -> l
         ),
     )
     mine = statement.where(_LINKS.audience_id == audience_id, _SCHEDULES.state == "ACTIVE")
-    rows = await session.execute(mine.order_by(_SCHEDULES.name, _SCHEDULES.id).limit(MOST_NAMED + 1))
-    return [User("Schedule", row.id, row.name, "run it at their times") for row in rows]
+    rows = await session.execute(mine.order_by(_SCHEDULES.name, _SCHEDULES.id).limit(MOST_FOUND))
+    return [Dependent("Schedule", row.id, repr(row.name), "run it at their times") for row in rows]
 
 
-Finder = Callable[[AsyncSession, Scope, str], Awaitable[list[User]]]
-
-USERS: tuple[Finder, ...] = (_definitions,)
-"""Everything that relies on an audience being published: each finds at most `MOST_NAMED + 1` of its kind, by name."""
-HOLDERS: tuple[Finder, ...] = (*USERS, _schedules)
+DEPENDENTS: tuple[Finder, ...] = (_definitions,)
+"""Everything that relies on an audience being published."""
+HOLDERS: tuple[Finder, ...] = (*DEPENDENTS, _schedules)
 """Everything that relies on an audience being there at all."""
 
 
@@ -94,29 +78,7 @@ async def refuse_step(session: AsyncSession, scope: Scope, audience_id: str, old
         message = f"{new} cannot follow {old}: {' or '.join(NEXT[old])} can"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",))
     if old == "PUBLISHED":
-        await refuse_users(session, scope, audience_id, "lifecycle_state")
-
-
-async def refuse_users(
-    session: AsyncSession,
-    scope: Scope,
-    id: str,
-    path: str,
-    finders: Sequence[Finder] = USERS,
-    advice: str = "change or delete them first",
-) -> None:
-    """Raises `HasDependents`, naming those who rely on the audience (or whatever else the finders are about)."""
-    found = [user for finder in finders for user in await finder(session, scope, id)]
-    if not found:
-        return
-    named = found[:MOST_NAMED]
-    parts = [
-        f"{', '.join(repr(user.name) for user in users)} {does}"
-        for does, users in groupby(named, key=lambda user: user.does)
-    ]
-    more = " (and there are more)" if len(found) > MOST_NAMED else ""
-    message = f"{'; '.join(parts)}{more}: {advice}"
-    raise HasDependents(message, [(user.type, user.id) for user in named], (path,))
+        await refuse_dependents(session, scope, audience_id, "lifecycle_state", DEPENDENTS)
 
 
 async def refuse_unpublished(session: AsyncSession, scope: Scope, depends_on: Collection[str]) -> None:

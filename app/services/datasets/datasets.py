@@ -14,7 +14,7 @@ from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
 from app.pql.schema import leaf_paths
 from app.scope import Scope
-from app.services.audiences.lifecycle import MOST_NAMED, Finder, User, refuse_users
+from app.services.lists.dependents import MOST_FOUND, Dependent, Finder, refuse_dependents
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
@@ -89,7 +89,7 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
             raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", ("id",))
         if etag is not None and etag != str(found.revision):
             raise StaleEtag(str(found.revision), ("etag",))
-        await refuse_users(session, scope, id, "id", USERS, "change, cancel or delete them first")
+        await refuse_dependents(session, scope, id, "id", DEPENDENTS, "change, cancel or delete them first")
         loading = within(select(_BATCHES.id), BatchRow, scope.tenant)
         if await session.scalar(loading.where(_BATCHES.dataset_id == id, _BATCHES.status == "LOADING")):
             message = f"a batch of {found.name!r} is being loaded: wait until it has landed or failed"
@@ -98,30 +98,32 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
             await session.execute(within(delete_rows(table), table, scope.tenant).where(column == id))
 
 
-async def _policies(session: AsyncSession, scope: Scope, dataset_id: str) -> list[User]:
+async def _policies(session: AsyncSession, scope: Scope, dataset_id: str) -> list[Dependent]:
     """The merge policies that name the dataset; a sandbox has few, so all are looked at."""
     rows = await session.execute(select_rows(MergePolicyRow, scope).order_by(_POLICIES.name, _POLICIES.id))
     return [
-        User("MergePolicy", row.id, row.name, "name it in their order") for row in rows if dataset_id in row.datasets
+        Dependent("MergePolicy", row.id, repr(row.name), "name it in their order")
+        for row in rows
+        if dataset_id in row.datasets
     ]
 
 
-async def _audiences(session: AsyncSession, scope: Scope, dataset_id: str) -> list[User]:
+async def _audiences(session: AsyncSession, scope: Scope, dataset_id: str) -> list[Dependent]:
     statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant)
     mine = statement.where(_AUDIENCES.dataset_id == dataset_id).order_by(_AUDIENCES.name, _AUDIENCES.id)
-    rows = await session.execute(mine.limit(MOST_NAMED + 1))
-    return [User("Audience", row.id, row.name, "have their members from it") for row in rows]
+    rows = await session.execute(mine.limit(MOST_FOUND))
+    return [Dependent("Audience", row.id, repr(row.name), "have their members from it") for row in rows]
 
 
-async def _exports(session: AsyncSession, scope: Scope, dataset_id: str) -> list[User]:
+async def _exports(session: AsyncSession, scope: Scope, dataset_id: str) -> list[Dependent]:
     """The export jobs that are not over."""
     statement = within(select(_EXPORTS.id), ExportJobRow, scope.tenant)
     live = statement.where(_EXPORTS.destination_id == dataset_id, _EXPORTS.status.in_(WAITING | RUNNING))
-    ids = await session.scalars(live.order_by(_EXPORTS.id).limit(MOST_NAMED + 1))
-    return [User("ExportJob", id_, id_, "write to it") for id_ in ids]
+    ids = await session.scalars(live.order_by(_EXPORTS.id).limit(MOST_FOUND))
+    return [Dependent("ExportJob", id_, repr(id_), "write to it") for id_ in ids]
 
 
-USERS: tuple[Finder, ...] = (_policies, _audiences, _exports)
+DEPENDENTS: tuple[Finder, ...] = (_policies, _audiences, _exports)
 """Everything that relies on a dataset: each finds those of its kind, by name."""
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from app.engine.export.rows import attributes_of
 from app.errors import ErrorCode, Refusal
-from app.pql.check.state import did_you_mean, nearest
 from app.pql.schema import EVENTS, ArrayType, ObjectType, Type, leaf_paths
+from app.pql.suggestions import did_you_mean, nearest
 
 SCHEMA = "_xdm.context.profile"
 STATUSES = ("REALIZED", "EXISTING", "EXITED")

@@ -11,7 +11,7 @@ from aiodataloader import DataLoader
 from app.engine.people.profiles import Event, MergeRule, Person
 from app.engine.store.lake import Lake
 from app.errors import Refusal
-from app.pql.facts import StreamingEligibility
+from app.pql.eligibility import StreamingEligibility
 from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
@@ -21,10 +21,10 @@ from app.services.evaluation.expressions import vocabulary
 from app.services.jobs import shared as jobs
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.preview import requests as previews
+from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import Slice
 from app.services.people.profiles import Member, ProfileReader
-from app.services.schedules import requests as schedules
 from app.services.search import folders
 from app.storage.database import Database
 from app.storage.job_log import JobState

@@ -3,7 +3,7 @@
 import pytest
 
 from app.pql.check.checker import check
-from app.pql.facts import find_cycle
+from app.pql.dependencies import find_cycle
 from app.pql.schema import ObjectType, Scalar, profile_schema
 
 SCHEMA = profile_schema(

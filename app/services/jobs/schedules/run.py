@@ -13,10 +13,10 @@ from app.errors import ErrorCode, Refusal, Refusals
 from app.scope import Scope, Tenant
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export.input import NewExport
+from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.shared import Origin
 from app.services.lists.rows import as_row, get_rows, select_rows
-from app.services.schedules import requests as schedules
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id

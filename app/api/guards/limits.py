@@ -20,10 +20,10 @@ from graphql import (
 from strawberry.extensions import AddValidationRules, MaxTokensLimiter, SchemaExtension
 from strawberry.types import ExecutionContext
 
-from app.api.authorization import Authorization, guard_mutations
 from app.api.context import Caller, Limits, Operation
+from app.api.context.metrics import Measured
 from app.api.errors import client_error
-from app.api.transport.metrics import Measured
+from app.api.guards.authorization import Authorization, guard_mutations
 from app.errors import ErrorCode
 from app.services.lists.validation import is_text
 

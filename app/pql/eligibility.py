@@ -1,6 +1,5 @@
-"""What follows from definitions without any data: circles of references, and whether streaming may evaluate one."""
+"""Whether a definition may be evaluated as soon as data lands, which follows from its condition alone."""
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from app.pql.core import BINDERS, Node, walk
@@ -13,32 +12,6 @@ class StreamingEligibility:
 
     eligible: bool
     reasons: tuple[str, ...]
-
-
-def find_cycle(edges: Mapping[str, Collection[str]]) -> list[str] | None:
-    """A circle of references, its first id repeated at the end; None when there is none.
-
-    >>> find_cycle({"a": ["b"], "b": ["c"], "c": ["b"]})
-    ['b', 'c', 'b']
-    """
-    finished: set[str] = set()
-    for start in edges:
-        path: list[str] = []
-        waiting = [(start, iter(sorted(edges[start])))] if start not in finished else []
-        path.extend(id_ for id_, _ in waiting)
-        while waiting:
-            id_, following = waiting[-1]
-            successor = next(following, None)
-            if successor is None:
-                finished.add(id_)
-                waiting.pop()
-                path.pop()
-            elif successor in path:
-                return [*path[path.index(successor) :], successor]
-            elif successor not in finished:
-                waiting.append((successor, iter(sorted(edges.get(successor, ())))))
-                path.append(successor)
-    return None
 
 
 def streaming_eligibility(condition: Node) -> StreamingEligibility:

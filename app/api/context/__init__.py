@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import strawberry
 
-from app.api.loaders import Loaders
-from app.api.transport.metrics import Metrics
+from app.api.context.loaders import Loaders
+from app.api.context.metrics import Metrics
 from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.errors import Refusal

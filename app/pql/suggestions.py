@@ -1,0 +1,26 @@
+"""Names that may have been meant instead of one that is unknown."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Final
+
+SUGGESTIONS: Final = 5
+
+
+def nearest(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
+    """The names most like a misspelt one, at most five, best first.
+
+    >>> nearest("contry", ["city", "name", "country", "Contry"])
+    ('Contry', 'country', 'city')
+    """
+    known = list(dict.fromkeys(candidates))
+    same = [candidate for candidate in known if candidate.lower() == name.lower()]
+    close = difflib.get_close_matches(name, known, n=SUGGESTIONS, cutoff=0.6)
+    return tuple(dict.fromkeys([*same, *close]))[:SUGGESTIONS]
+
+
+def did_you_mean(suggestions: tuple[str, ...]) -> str:
+    """The end of a message that offers names; empty when there are none."""
+    if not suggestions:
+        return ""
+    return "; did you mean " + " or ".join(f"`{name}`" for name in suggestions) + "?"
