@@ -12,6 +12,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from app.api.context import ApiServices, Limits
+from app.api.transport.guard import LOOPBACK, GuardRules, guards
 from app.api.transport.page import missing_reason
 from app.api.transport.routes import api_routes
 from app.clock import Clock, utc_now
@@ -28,11 +29,12 @@ log = logging.getLogger("segmentation")
 def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
     """The ASGI application. Its parts open when it starts and close when it stops.
 
-    Whoever stops the server sets `app.state.stopping` first, so that streams end and do not hold it up.
+    Whoever stops the server sets `app.state.stopping` first, so that streams end and do not hold it up, and before
+    that `app.state.draining`, so that load balancers learn of it.
     Raises `InvalidDatabaseUrl`.
     """
     read_url(settings.database)
-    stopping = asyncio.Event()
+    draining, stopping = asyncio.Event(), asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -49,10 +51,13 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
                     max_tokens=settings.max_tokens,
                     max_depth=settings.max_depth,
                     max_aliases=settings.max_aliases,
+                    max_body_bytes=settings.max_body_bytes,
                     max_upload_bytes=settings.max_upload_bytes,
                 ),
                 batch_lease=settings.batch_lease,
+                draining=draining,
                 stopping=stopping,
+                origins=settings.cors_origins,
                 access=_access(settings),
             )
             app.router.routes.extend(api_routes(api))
@@ -63,9 +68,14 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
                 yield
             await api.authentication.close()
 
-    app = Starlette(lifespan=lifespan)
-    app.state.stopping = stopping
+    app = Starlette(lifespan=lifespan, middleware=guards(_guard(settings)))
+    app.state.draining, app.state.stopping = draining, stopping
     return app
+
+
+def _guard(settings: Settings) -> GuardRules:
+    hosts = (*settings.hosts, *LOOPBACK) if settings.auth == "none" else settings.hosts
+    return GuardRules(hosts, settings.cors_origins, settings.cors_credentials, settings.upload_idle_seconds)
 
 
 def _access(settings: Settings) -> AuthenticationRules:

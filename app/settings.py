@@ -85,6 +85,9 @@ class Settings(BaseSettings):
         description="Origins whose pages may call this server, by commas (`https://app.example.com`); `*` for all, "
         "which is not possible with `auth=none`.",
     )
+    cors_credentials: bool = Field(
+        False, description="Whether those pages may send cookies, for a proxy that knows callers by one."
+    )
     upload_idle_seconds: float = Field(
         30.0, gt=0, description="How long a request's body may pause before the request is given up."
     )
@@ -113,6 +116,13 @@ class Settings(BaseSettings):
     keep_versions_hours: int = Field(
         24, ge=1, le=168, description="Hours that versions of the data stay, once replaced, for those who read them."
     )
+    drain_seconds: float = Field(
+        0.0, ge=0, description="How long `serve`, once told to stop, says that it is not ready and still serves."
+    )
+    shutdown_seconds: int = Field(
+        5, ge=1, description="How long `serve` then waits for the requests in hand before it cuts them off."
+    )
+    max_body_bytes: int = Field(2 * 1024**2, ge=1024, description="Largest body of a request without files.")
     max_upload_bytes: int = Field(20 * 1024**3, ge=1, description="Largest file that `uploadBatch` takes.")
     max_tokens: int = Field(5_000, ge=100, description="Longest GraphQL document, in tokens.")
     max_depth: int = Field(15, ge=1, description="Deepest GraphQL selection.")
@@ -135,6 +145,10 @@ class Settings(BaseSettings):
         if self.auth == "none" and "*" in (*self.cors_origins, *self.hosts):
             raise ValueError(
                 "with SEGMENTATION_AUTH=none any page could read everything: name origins and hosts, not *"
+            )
+        if self.cors_credentials and "*" in self.cors_origins:
+            raise ValueError(
+                "with SEGMENTATION_CORS_CREDENTIALS every page could use its visitors' cookies: name origins"
             )
         return self
 
@@ -166,7 +180,7 @@ class Settings(BaseSettings):
     def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for origin in value:
             url = urlsplit(origin)
-            if origin != "*" and (not url.scheme or not url.netloc or url.path or url.query):
+            if origin != "*" and (not url.scheme or not url.netloc or url.path or url.query or url.fragment):
                 raise ValueError(f"{origin!r} is no origin: write scheme, host and perhaps a port, and no path")
         return value
 

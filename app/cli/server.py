@@ -70,7 +70,7 @@ async def serve_until_stopped(settings: Settings) -> None:
             app,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=5,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
             ws="websockets-sansio",
             # Who a caller is may hang on the peer's address: no header may say another.
             proxy_headers=False,
@@ -78,9 +78,15 @@ async def serve_until_stopped(settings: Settings) -> None:
         )
         server = Server(config)
 
-        def stop() -> None:
+        def leave() -> None:
             app.state.stopping.set()
             server.should_exit = True
+
+        def stop() -> None:
+            if app.state.draining.is_set():
+                leave()
+            app.state.draining.set()
+            asyncio.get_running_loop().call_later(settings.drain_seconds, leave)
 
         _on_signals(stop)
         console.print(f"Workplace: http://{host}:{port}/  (Ctrl+C stops)", soft_wrap=True)

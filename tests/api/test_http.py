@@ -9,7 +9,6 @@ import pytest
 
 from app.api.context import ApiServices
 from app.api.transport import http
-from app.api.transport.http import LARGEST_BODY
 from app.services.datasets import datasets
 from tests.api.conftest import CSV, Api
 
@@ -114,7 +113,7 @@ async def test_wrong_methods_and_types(api: Api) -> None:
     response = await api.http.get("/graphql", params={"query": VIEWER, "variables": "{"})
     assert response.status_code == 400
     response = await api.http.post(
-        "/graphql", content=b" " * (LARGEST_BODY + 1), headers={"content-type": "application/json"}
+        "/graphql", content=b" " * (2 * 1024**2 + 1), headers={"content-type": "application/json"}
     )
     assert response.status_code == 413
 

@@ -42,6 +42,7 @@ class Limits:
     max_tokens: int = 5_000
     max_depth: int = 15
     max_aliases: int = 50
+    max_body_bytes: int = 2 * 1024**2
     max_upload_bytes: int = 20 * 1024**3
 
 
@@ -49,7 +50,8 @@ class Limits:
 class ApiServices:
     """The parts of the server that the API works with; `uploads` is a folder for files in transit.
 
-    Streams of server-sent events end when `stopping` is set: no web server tells an application in time that it stops.
+    The server says that it is not ready once `draining` is set. Streams of server-sent events end when `stopping` is
+    set: no web server tells an application in time that it stops.
     """
 
     database: Database
@@ -61,7 +63,10 @@ class ApiServices:
     batch_lease: timedelta = LEASE
     search: SearchIndexes = field(default_factory=SearchIndexes)
     metrics: Metrics = field(default_factory=Metrics)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    origins: tuple[str, ...] = ()
+    """Origins of other hosts whose pages may open sockets; `*` for all."""
     access: AuthenticationRules = field(default_factory=AuthenticationRules)
     authentication: Authentication = field(init=False)
 

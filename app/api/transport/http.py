@@ -20,6 +20,7 @@ from strawberry.types.graphql import OperationType
 from app.api.context import ApiServices, Caller
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import CHALLENGE, new_caller
+from app.api.transport.guard import BodyTooSlow
 from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import GRAPHIQL, page_response
 from app.errors import ErrorCode, Refusal
@@ -33,9 +34,6 @@ JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
 EVENTS = "text/event-stream"
 MULTIPART = "multipart/form-data"
-
-LARGEST_BODY = 2 * 1024 * 1024
-"""Bytes of a request without files."""
 
 PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-requested-with")
 HEARTBEAT_SECONDS = 15.0
@@ -92,6 +90,8 @@ class GraphQLOverHTTP:
             return failure(problem.status, str(problem), media, problem.headers, problem.code)
         except BadMultipart as problem:
             return failure(problem.status, str(problem), media, {}, "BAD_REQUEST")
+        except BodyTooSlow as problem:
+            return failure(408, str(problem), media, {"connection": "close"}, "BODY_TOO_SLOW")
         except Unauthenticated as problem:
             return failure(401, str(problem), media, {"www-authenticate": CHALLENGE}, "UNAUTHENTICATED")
         except Refusal as refusal:
@@ -122,7 +122,7 @@ class GraphQLOverHTTP:
         if kind != JSON:
             message = f"the content type {kind!r} is not taken: send {JSON}, or {MULTIPART} for files"
             raise BadRequest(415, message, {"accept-post": f"{JSON}, {MULTIPART}"})
-        return read_params(_from_json(await _body(request)))
+        return read_params(_from_json(await _body(request, self._services.limits.max_body_bytes)))
 
     def _need_preflight(self, request: Request) -> None:
         """A form on any page can send multipart requests in a visitor's name; it cannot add a header."""
@@ -326,10 +326,16 @@ def _from_json(body: bytes) -> Any:
         raise BadRequest(400, f"the body is not JSON: {error}") from None
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, limit: int) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            raise BadRequest(413, f"the body is larger than {LARGEST_BODY:,} bytes: send files as {MULTIPART}")
-    return bytes(body)
+    announced = request.headers.get("content-length", "")
+    if not announced.isdecimal() or int(announced[:20]) <= limit:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                break
+        else:
+            return bytes(body)
+    size = f"{int(announced[:20]):,}" if announced.isdecimal() else f"more than {limit:,}"
+    message = f"the body has {size} bytes, and at most {limit:,} are taken: send files as {MULTIPART}"
+    raise BadRequest(413, message, {"connection": "close"})

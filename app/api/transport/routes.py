@@ -51,6 +51,8 @@ def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]
     nobody = Scope("", "", "health")
 
     async def ready(request: Request) -> Response:
+        if services.draining.is_set():
+            return JSONResponse({"ready": False, "reason": "the server is stopping"}, status_code=503)
         try:
             async with asyncio.timeout(READY_SECONDS), services.database.session() as session:
                 await merge_policies.default_policy(session, nobody)
