@@ -124,7 +124,7 @@ def test_the_reason_that_the_build_left_is_shown(tmp_path: Path) -> None:
         ("/audiences", "./graphql/assets/index-1a2b.js"),
         ("/audiences/a1", "../graphql/assets/index-1a2b.js"),
         ("/audiences/a1/members?columns=name", "../../graphql/assets/index-1a2b.js"),
-        ("/audiences/crm%3Aa%2Fb", "../graphql/assets/index-1a2b.js"),
+        ("/people/crm%3Aa%2Fb", "../graphql/assets/index-1a2b.js"),
     ],
 )
 def test_the_workplace_finds_its_files_from_every_address(client: TestClient, address: str, script: str) -> None:

@@ -13,11 +13,17 @@ import { AudienceAbout } from './audiences/About';
 import { AudienceFrame } from './audiences/Audience';
 import { AudienceMembers } from './audiences/Members';
 import { Audiences, type AudiencesSearch } from './audiences/Audiences';
+import { AudienceOverlap } from './audiences/Overlap';
 import { AudienceUse } from './audiences/Use';
+import { DatasetPage } from './data/Dataset';
+import { Datasets } from './data/Datasets';
 import { EditAudience, NewAudience } from './editor/EditorPage';
 import { ExportPage } from './jobs/Export';
 import { JobPage } from './jobs/Job';
 import { Exports, Jobs } from './jobs/Jobs';
+import { SchedulePage, Schedules } from './jobs/Schedules';
+import { People } from './people/People';
+import { PersonPage } from './people/Person';
 import { Shell } from './shell';
 import { Empty, Failure, Head } from './ui/pieces';
 
@@ -67,6 +73,12 @@ const audienceMembers = createRoute({
     status: text(search.status),
   }),
 });
+const audienceOverlap = createRoute({
+  getParentRoute: () => audience,
+  path: 'overlap',
+  component: AudienceOverlap,
+  validateSearch: (search): { with?: string } => ({ with: text(search.with) }),
+});
 const audienceUse = createRoute({ getParentRoute: () => audience, path: 'use', component: AudienceUse });
 
 const jobs = createRoute({
@@ -80,9 +92,24 @@ const exports_ = createRoute({
   getParentRoute: () => root,
   path: '/exports',
   component: Exports,
-  validateSearch: (search): { status?: string } => ({ status: text(search.status) }),
+  validateSearch: (search): { status?: string; audiences?: string } => ({
+    status: text(search.status),
+    audiences: text(search.audiences),
+  }),
 });
 const export_ = createRoute({ getParentRoute: () => root, path: '/exports/$id', component: ExportPage });
+
+const schedules = createRoute({ getParentRoute: () => root, path: '/schedules', component: Schedules });
+const schedule = createRoute({ getParentRoute: () => root, path: '/schedules/$id', component: SchedulePage });
+const data = createRoute({ getParentRoute: () => root, path: '/data', component: Datasets });
+const dataset = createRoute({ getParentRoute: () => root, path: '/data/$id', component: DatasetPage });
+const people = createRoute({
+  getParentRoute: () => root,
+  path: '/people',
+  component: People,
+  validateSearch: (search): { where?: string } => ({ where: text(search.where) }),
+});
+const person = createRoute({ getParentRoute: () => root, path: '/people/$id', component: PersonPage });
 
 function Broken({ error, reset }: ErrorComponentProps) {
   return (
@@ -99,11 +126,17 @@ export const router = createRouter({
     audiences,
     newAudience,
     editAudience,
-    audience.addChildren([audienceAbout, audienceMembers, audienceUse]),
+    audience.addChildren([audienceAbout, audienceMembers, audienceOverlap, audienceUse]),
     jobs,
     job,
     exports_,
     export_,
+    schedules,
+    schedule,
+    data,
+    dataset,
+    people,
+    person,
   ]),
   basepath: ROOT,
   defaultErrorComponent: Broken,

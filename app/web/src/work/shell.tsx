@@ -19,10 +19,10 @@ import { Toasts } from './ui/toasts';
 const SECTIONS: { to: string; label: string; icon: IconName }[] = [
   { to: '/audiences', label: 'Audiences', icon: 'audience' },
   { to: '/jobs', label: 'Jobs', icon: 'job' },
-  //  { to: '/schedules', label: 'Schedules', icon: 'schedule' },
+  { to: '/schedules', label: 'Schedules', icon: 'schedule' },
   { to: '/exports', label: 'Exports', icon: 'export' },
-  //  { to: '/data', label: 'Data', icon: 'data' },
-  //  { to: '/people', label: 'People', icon: 'person' },
+  { to: '/data', label: 'Data', icon: 'data' },
+  { to: '/people', label: 'People', icon: 'person' },
 ];
 
 export function Shell() {

@@ -78,7 +78,7 @@ const unkeyed = () => null;
 const cache = cacheExchange({
   possibleTypes,
   resolvers: {
-    Query: { audiences: pages, segmentJobs: pages, exportJobs: pages, schedules: pages, search: pages },
+    Query: { audiences: pages, segmentJobs: pages, exportJobs: pages, schedules: pages, search: pages, profiles: pages },
     Audience: { members: pages },
     Dataset: { batches: pages },
     Profile: { events: pages },
@@ -102,6 +102,8 @@ const cache = cacheExchange({
     PqlDiagnostic: unkeyed,
     PqlFunction: unkeyed,
     PqlService: unkeyed,
+    Overlap: unkeyed,
+    OverlapCell: unkeyed,
     RejectedRow: unkeyed,
     ScheduleRun: unkeyed,
     SearchHit: unkeyed,

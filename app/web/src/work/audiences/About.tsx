@@ -53,7 +53,7 @@ export function AudienceAbout() {
           <dt>Namespace</dt><dd>{audience.namespace}</dd>
           <dt>Origin</dt><dd>{words(audience.origin)}</dd>
           {audience.mergePolicy && <><dt>Merge policy</dt><dd>{audience.mergePolicy.name}</dd></>}
-          {audience.dataset && <><dt>Dataset</dt><dd><Link to={'/data/$id' as never} params={{ id: audience.dataset.datasetId } as never}>{audience.dataset.name}</Link></dd></>}
+          {audience.dataset && <><dt>Dataset</dt><dd><Link to="/data/$id" params={{ id: audience.dataset.datasetId }}>{audience.dataset.name}</Link></dd></>}
           {audience.expiresAt && <><dt>Expires</dt><dd><Time at={audience.expiresAt} full /></dd></>}
           <dt>Opt-outs</dt><dd>{audience.excludeOptOut ? 'never members' : 'not looked at'}</dd>
           {audience.folder && <><dt>Folder</dt><dd><Link to="/audiences" search={{ folder: audience.folder.id }}>{audience.folder.name}</Link></dd></>}

@@ -24,6 +24,7 @@ export type AudienceData = NonNullable<AudiencePageQuery['audience']>;
 const TABS = [
   { to: '/audiences/$id', label: 'Overview' },
   { to: '/audiences/$id/members', label: 'Members' },
+  { to: '/audiences/$id/overlap', label: 'Overlap' },
   { to: '/audiences/$id/use', label: 'Runs and use' },
 ] as const;
 
@@ -50,7 +51,7 @@ export function AudienceFrame() {
       <AudienceHead audience={audience} />
       <nav className="tabs" aria-label="Views of the audience">
         {TABS.map(({ to, label }) => (
-          <Link key={to} to={to} params={{ id }} activeOptions={{ exact: true }}>{label}</Link>
+          <Link key={to} to={to} params={{ id }} activeOptions={{ exact: true, includeSearch: false }}>{label}</Link>
         ))}
       </nav>
       <Outlet />

@@ -237,7 +237,7 @@ function Bulk({ rows, clear }: { rows: AudienceRowFragment[]; clear: () => void 
       <Button small icon="job" onPress={run} isDisabled={computed.length === 0}>Run</Button>
       <Button small icon="check" onPress={() => move('PUBLISHED')}>Publish</Button>
       <Button small onPress={() => move('INACTIVE')}>Deactivate</Button>
-      <Button small icon="export" onPress={() => void navigate({ to: '/exports', search: { audiences: rows.map((row) => row.id).join(' ') } as never })}>Export…</Button>
+      <Button small icon="export" onPress={() => void navigate({ to: '/exports', search: { audiences: rows.map((row) => row.id).join(' ') } })}>Export…</Button>
       <Button small kind="quiet" icon="close" aria-label="Clear the selection" onPress={clear} />
     </div>
   );

@@ -122,7 +122,7 @@ function People({ previewId }: { previewId: string }) {
       <ul className="people">
         {people.map((person) => (
           <li key={person.id}>
-            <Link className="mono" to={'/people/$id' as never} params={{ id: person.profileId } as never}>{person.profileId}</Link>
+            <Link className="mono" to="/people/$id" params={{ id: person.profileId }}>{person.profileId}</Link>
             <span className="faint">{brief(person.attributes)}</span>
           </li>
         ))}

@@ -56,7 +56,7 @@ export function ExportPage() {
         <aside className="stack" aria-label="What is exported">
           <section className="card">
             <dl className="facts">
-              <dt>Into</dt><dd><Link to={'/data/$id' as never} params={{ id: job.destination.datasetId } as never}>{job.destination.name}</Link></dd>
+              <dt>Into</dt><dd><Link to="/data/$id" params={{ id: job.destination.datasetId }}>{job.destination.name}</Link></dd>
               <dt>Fields</dt><dd>{job.fields.length ? job.fields.map((field) => <code key={field}>{field} </code>) : 'all'}</dd>
               <dt>Batches</dt><dd>{job.segmentPerBatch ? 'one for each audience' : 'one for all'}</dd>
               <dt>Merge policy</dt><dd>{job.mergePolicy.name}</dd>

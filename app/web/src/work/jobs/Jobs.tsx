@@ -4,9 +4,10 @@ import { useEffect, useState } from 'react';
 
 import { useData } from '../api/hooks';
 import { ExportJobsDocument, SegmentJobsDocument, type JobStatus } from '../api/operations';
-import { Select } from '../ui/controls';
+import { Button, Select } from '../ui/controls';
 import { plural } from '../ui/format';
 import { Failure, Head, More, Skeleton } from '../ui/pieces';
+import { ExportDialog } from './ExportDialog';
 import { JobTable } from './JobTable';
 
 const PAGE = 30;
@@ -56,7 +57,8 @@ export function Jobs() {
 }
 
 export function Exports() {
-  const { status } = useSearch({ from: '/exports' });
+  const { status, audiences } = useSearch({ from: '/exports' });
+  const [open, setOpen] = useState(audiences !== undefined);
   const navigate = useNavigate({ from: '/exports' });
   const [after, setAfter] = useState<string>();
   useEffect(() => setAfter(undefined), [status]);
@@ -64,7 +66,10 @@ export function Exports() {
   const page = data?.exportJobs;
   return (
     <div className="page">
-      <Head title="Exports" about="Members written to Delta tables that any reader opens." />
+      <Head title="Exports" about="Members written to Delta tables that any reader opens.">
+        <Button kind="primary" icon="export" onPress={() => setOpen(true)}>New export</Button>
+      </Head>
+      {open && <ExportDialog audiences={audiences?.split(' ') ?? []} onClose={() => setOpen(false)} />}
       <div className="toolbar">
         <Select label="State" options={STATES} value={status ?? 'all'} onChange={(next) => void navigate({ search: { status: next === 'all' ? undefined : next }, replace: true })} />
       </div>

@@ -1,0 +1,178 @@
+// One dataset: its fields with seen values, its batches, and a place to drop files on.
+import { Link, useNavigate, useParams } from '@tanstack/react-router';
+import { useRef, useState } from 'react';
+import { DropZone, FileTrigger, isFileDropItem } from 'react-aria-components';
+
+import { useAct, useData } from '../api/hooks';
+import { DatasetBatchesDocument, DatasetPageDocument, DeleteDatasetDocument, type DatasetKind } from '../api/operations';
+import { useSeenValues } from '../editor/catalogue';
+import { Button, Confirm } from '../ui/controls';
+import { bytes, count, plural, Time, words } from '../ui/format';
+import { Icon } from '../ui/icons';
+import { Empty, Failure, Head, More, Progress, Skeleton } from '../ui/pieces';
+import { say } from '../ui/toasts';
+import { KINDS } from './Datasets';
+import { formatOf, upload, type Transfer, type Uploaded } from './upload';
+
+export function DatasetPage() {
+  const { id } = useParams({ from: '/data/$id' });
+  const act = useAct();
+  const navigate = useNavigate();
+  const [deleting, setDeleting] = useState(false);
+  const { data, loading, error, again } = useData(DatasetPageDocument, { id });
+  const [after, setAfter] = useState<string>();
+  const batches = useData(DatasetBatchesDocument, { id, first: 20, after });
+  const dataset = data?.dataset;
+  if (loading) return <div className="page"><Skeleton /></div>;
+  if (!dataset) return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such dataset"><Link to="/data">To the data</Link></Empty>}</div>;
+  const landed = () => {
+    again();
+    batches.again();
+  };
+  const remove = async () => {
+    await act(DeleteDatasetDocument, { input: { id: dataset.id } });
+    say(`${dataset.name} deleted.`);
+    void navigate({ to: '/data' });
+  };
+  const page = batches.data?.dataset?.batches;
+  return (
+    <div className="page">
+      <Head
+        title={dataset.name}
+        back={{ label: 'Data', to: '/data' }}
+        badges={<span className={`badge ${KINDS[dataset.kind].tone}`}>{KINDS[dataset.kind].label}</span>}
+        about={<><strong className="numeric">{count(dataset.rowCount)}</strong> rows · changed <Time at={dataset.updatedAt} /></>}
+      >
+        <Button icon="trash" onPress={() => setDeleting(true)}>Delete</Button>
+      </Head>
+      <div className="stack">
+        {dataset.kind !== 'EXPORT' && <Upload datasetId={dataset.id} landed={landed} />}
+        <div className="split">
+          <section className="section stack">
+            <h2>Fields</h2>
+            {dataset.fields.length === 0 ? <Empty title="No fields yet">They come with the first file.</Empty> : (
+              <div className="tablebox">
+                <table>
+                  <thead><tr><th scope="col">Field</th><th scope="col">Type</th><th scope="col">Frequent values</th></tr></thead>
+                  <tbody>{dataset.fields.map((field) => <FieldRow key={field.path} path={field.path} type={field.type} kind={dataset.kind} />)}</tbody>
+                </table>
+              </div>
+            )}
+          </section>
+          <section className="section stack">
+            <h2>Batches</h2>
+            {page ? (
+              <>
+                <ul className="batches">
+                  {page.nodes.map((batch) => (
+                    <li key={batch.id} className="row">
+                      <span className="grow">
+                        <strong className="numeric">{plural(batch.rowCount, 'row')}</strong>
+                        {batch.rejectedRows > 0 && <span className="problem"> · {plural(batch.rejectedRows, 'row')} left out</span>}
+                        {batch.duplicateRows > 0 && <span className="muted"> · {count(batch.duplicateRows)} known already</span>}
+                        <br />
+                        <span className="faint">{bytes(batch.bytes)} · <Time at={batch.createdAt} /></span>
+                      </span>
+                      <span className={`badge ${batch.status === 'ACTIVE' ? 'good' : batch.status === 'FAILED' ? 'bad' : 'blue'}`}>{words(batch.status)}</span>
+                    </li>
+                  ))}
+                </ul>
+                <More shown={page.nodes.length} total={page.totalCount} next={page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null} busy={batches.stale} load={setAfter} />
+              </>
+            ) : <Skeleton lines={3} />}
+          </section>
+        </div>
+      </div>
+      <Confirm title={`Delete ${dataset.name}?`} open={deleting} onClose={() => setDeleting(false)} verb="Delete dataset" act={remove}>
+        Its {count(dataset.rowCount)} rows go. Audiences, policies and schedules that rely on it keep it from being deleted.
+      </Confirm>
+    </div>
+  );
+}
+
+function FieldRow({ path, type, kind }: { path: string; type: string; kind: DatasetKind }) {
+  const event = path.startsWith('xEvent.');
+  const seen = useSeenValues(event ? path.slice('xEvent.'.length) : path, event, type === 'string' && (kind === 'PROFILE' || kind === 'EVENT'));
+  return (
+    <tr>
+      <td className="mono">{path}</td>
+      <td className="muted">{type}</td>
+      <td className="clip">{seen.length > 0 ? seen.slice(0, 6).map((each) => <span key={each} className="label-tag">{each}</span>) : <span className="faint">–</span>}</td>
+    </tr>
+  );
+}
+
+type State = { file: File; share: number } | { file: File; result: Uploaded } | { file?: File; problem: string };
+
+function Upload({ datasetId, landed }: { datasetId: string; landed: () => void }) {
+  const [state, setState] = useState<State>();
+  const transfer = useRef<Transfer>(undefined);
+  const send = async (file: File | undefined) => {
+    if (!file) return;
+    const format = formatOf(file.name);
+    if (!format) return setState({ file, problem: `${file.name} is no CSV, NDJSON or Parquet file by its name.` });
+    setState({ file, share: 0 });
+    try {
+      transfer.current = upload(datasetId, file, format, (share) => setState({ file, share }));
+      const result = await transfer.current.done;
+      setState(result.errors.length ? { file, problem: result.errors.map((error) => error.message).join('\n') } : { file, result });
+      landed();
+    } catch (error) {
+      setState({ file, problem: (error as Error).message });
+    }
+  };
+  const busy = state && 'share' in state;
+  return (
+    <div className="stack">
+      <DropZone
+        className="drop"
+        aria-label="Drop a file to upload it"
+        isDisabled={busy}
+        onDrop={async (event) => {
+          const item = event.items.find(isFileDropItem);
+          if (item) await send(await item.getFile());
+        }}
+      >
+        <Icon name="upload" size={20} />
+        <span className="grow">Drop a CSV, NDJSON or Parquet file here, gzipped too. All of its good rows land at once.</span>
+        <FileTrigger acceptedFileTypes={['.csv', '.tsv', '.ndjson', '.jsonl', '.json', '.parquet', '.gz']} onSelect={(files) => void send(files?.[0])}>
+          <Button isDisabled={busy}>Choose a file</Button>
+        </FileTrigger>
+      </DropZone>
+      {state && <Outcome state={state} cancel={() => transfer.current?.cancel()} />}
+    </div>
+  );
+}
+
+function Outcome({ state, cancel }: { state: State; cancel: () => void }) {
+  if ('problem' in state) return <div className="note" role="alert">{state.problem}</div>;
+  if ('share' in state) {
+    return (
+      <div className="card row" role="status">
+        <span className="grow stack tight">
+          <span>{state.share < 1 ? `Sending ${state.file.name}: ${Math.round(state.share * 100)}% of ${bytes(state.file.size)}` : `${state.file.name} was sent; its rows are being read`}</span>
+          <Progress fraction={state.share} label={`Upload of ${state.file.name}`} />
+        </span>
+        <Button small onPress={cancel}>Cancel</Button>
+      </div>
+    );
+  }
+  const { batch, rejected } = state.result;
+  return (
+    <div className="card stack" role="status">
+      <p>
+        <strong>{state.file.name}</strong>: {plural(batch?.rowCount ?? 0, 'row')} landed
+        {batch && batch.rejectedRows > 0 && <>, <span className="problem">{plural(batch.rejectedRows, 'row')} left out</span></>}
+        {batch && batch.duplicateRows > 0 && <>, {count(batch.duplicateRows)} known already</>}.
+      </p>
+      {rejected.length > 0 && (
+        <div className="tablebox">
+          <table>
+            <thead><tr><th scope="col" className="right fit">Row</th><th scope="col">Why it was left out</th></tr></thead>
+            <tbody>{rejected.map((row) => <tr key={row.row}><td className="right">{count(row.row)}</td><td>{row.message}</td></tr>)}</tbody>
+          </table>
+        </div>
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,84 @@
+// Create or change a schedule: how often, at what time, which audiences.
+import { useState } from 'react';
+
+import { useAct, useData } from '../api/hooks';
+import { AudienceChoicesDocument, CreateScheduleDocument, UpdateScheduleDocument, type ScheduleRowFragment } from '../api/operations';
+import { Button, Checkbox, Dialog, Field, Select } from '../ui/controls';
+import { say } from '../ui/toasts';
+
+const RHYTHMS = [
+  { id: '? * *', label: 'Every day' },
+  { id: '? * MON-FRI', label: 'On weekdays' },
+  { id: '? * MON', label: 'On Mondays' },
+  { id: '? * SUN', label: 'On Sundays' },
+  { id: '1 * ?', label: 'On the first of the month' },
+  { id: 'L * ?', label: 'On the last day of the month' },
+  { id: 'own', label: 'As this cron expression says' },
+];
+
+interface Timing {
+  rhythm: string;
+  time: string;
+  cron: string;
+}
+
+/** Reads back what this dialog wrote; anything else is shown as it is. */
+function timing(cron: string | undefined): Timing {
+  if (!cron) return { rhythm: '? * *', time: '02:30', cron: '0 30 2 ? * *' };
+  const [seconds, minute, hour, ...rest] = cron.split(' ');
+  const rhythm = RHYTHMS.find(({ id }) => id === rest.join(' '));
+  if (!rhythm || seconds !== '0' || !/^\d+$/.test(minute) || !/^\d+$/.test(hour)) return { rhythm: 'own', time: '02:30', cron };
+  return { rhythm: rhythm.id, time: `${hour.padStart(2, '0')}:${minute.padStart(2, '0')}`, cron };
+}
+
+function cronOf({ rhythm, time, cron }: Timing): string {
+  if (rhythm === 'own') return cron;
+  const [hour, minute] = time.split(':').map(Number);
+  return `0 ${minute} ${hour} ${rhythm}`;
+}
+
+export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFragment; onClose: () => void }) {
+  const act = useAct();
+  const choices = useData(AudienceChoicesDocument, {}).data?.audiences.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
+  const [name, setName] = useState(schedule?.name ?? '');
+  const [when, setWhen] = useState(() => timing(schedule?.cronExpression));
+  const [every, setEvery] = useState(schedule?.allAudiences ?? true);
+  const [chosen, setChosen] = useState<string[]>(schedule?.audiences.nodes.map((audience) => audience.id) ?? []);
+  const [problem, setProblem] = useState<string>();
+  const save = async () => {
+    const shared = { name: name.trim(), cronExpression: cronOf(when), ...(every ? { allAudiences: true } : { audienceIds: chosen }) };
+    try {
+      if (schedule) await act(UpdateScheduleDocument, { input: { ...shared, id: schedule.id, etag: schedule.etag } });
+      else await act(CreateScheduleDocument, { input: { ...shared, state: 'ACTIVE' } });
+      say(schedule ? 'Saved.' : `${shared.name} is active.`);
+      onClose();
+    } catch (error) {
+      setProblem((error as Error).message);
+    }
+  };
+  return (
+    <Dialog title={schedule ? `Edit ${schedule.name}` : 'New schedule'} open onClose={onClose}>
+      <div className="stack">
+        {problem && <div className="note" role="alert">{problem}</div>}
+        <Field label="Name" value={name} onChange={setName} required autoFocus />
+        <div className="row" style={{ alignItems: 'flex-end' }}>
+          <div className="grow"><Select shown label="How often" options={RHYTHMS} value={when.rhythm} onChange={(rhythm) => setWhen({ ...when, rhythm, cron: cronOf(when) })} /></div>
+          {when.rhythm !== 'own' && <div style={{ width: 120 }}><Field label="At (UTC)" type="time" value={when.time} onChange={(time) => setWhen({ ...when, time })} /></div>}
+        </div>
+        {when.rhythm === 'own' && <Field label="Cron expression" hint="Quartz: second minute hour day-of-month month day-of-week, in UTC, at most once a day" value={when.cron} onChange={(cron) => setWhen({ ...when, cron })} />}
+        <Checkbox isSelected={every} onChange={setEvery}>Every audience, also those to come</Checkbox>
+        {!every && (
+          <div className="choices" role="group" aria-label="Audiences">
+            {choices.map((each) => (
+              <Checkbox key={each.id} isSelected={chosen.includes(each.id)} onChange={(on) => setChosen(on ? [...chosen, each.id] : chosen.filter((id) => id !== each.id))}>{each.name}</Checkbox>
+            ))}
+          </div>
+        )}
+      </div>
+      <div className="foot">
+        <Button onPress={onClose}>Cancel</Button>
+        <Button kind="primary" onPress={save} isDisabled={!name.trim() || (!every && chosen.length === 0)}>{schedule ? 'Save' : 'Create schedule'}</Button>
+      </div>
+    </Dialog>
+  );
+}
