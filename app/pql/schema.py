@@ -7,9 +7,13 @@ from types import MappingProxyType
 
 
 class Scalar(StrEnum):
-    """A type without parts. `INTERVAL` (such as `last month`) and `NULL` (the literal) are never stored."""
+    """A type without parts. `INTERVAL` (such as `last month`) and `NULL` (the literal) are never stored.
+
+    `INTEGER` is a stored number of 64 bits; expressions know numbers only (`numbers_alike`).
+    """
 
     NUMBER = "number"
+    INTEGER = "integer"
     STRING = "string"
     BOOLEAN = "boolean"
     DATE = "date"
@@ -83,6 +87,12 @@ def namespace_of(name: str) -> str:
 
 def profile_schema(profile: ObjectType, event: ObjectType) -> ObjectType:
     """The schema that PQL sees: the fields of the records, the events under `xEvent`, and the two built-in maps."""
+    schema = profile_fields(profile, event)
+    return ObjectType({name: numbers_alike(type_) for name, type_ in schema.fields.items()})
+
+
+def profile_fields(profile: ObjectType, event: ObjectType) -> ObjectType:
+    """The same with its numbers as they are stored."""
     return ObjectType(
         {
             "identityMap": IDENTITY_MAP,
@@ -91,6 +101,23 @@ def profile_schema(profile: ObjectType, event: ObjectType) -> ObjectType:
             EVENTS: ArrayType(event),
         }
     )
+
+
+def numbers_alike(type_: Type) -> Type:
+    """The type with all of its integers as numbers.
+
+    >>> numbers_alike(ArrayType(Scalar.INTEGER))
+    ArrayType(element=<Scalar.NUMBER: 'number'>)
+    """
+    match type_:
+        case ArrayType(element):
+            return ArrayType(numbers_alike(element))
+        case MapType(value):
+            return MapType(numbers_alike(value))
+        case ObjectType():
+            return ObjectType({name: numbers_alike(inner) for name, inner in type_.fields.items()})
+        case _:
+            return Scalar.NUMBER if type_ is Scalar.INTEGER else type_
 
 
 def leaf_paths(schema: ObjectType, prefix: str = "") -> Iterator[tuple[str, Type]]:

@@ -41,6 +41,7 @@ EVENT = obj(
     timestamp="time",
     kind="text",
     income="number",
+    serial="number",
     value="number",
     ok="bool",
     until="date",
@@ -61,6 +62,7 @@ PROFILE = obj(
     seen="time",
     left="time",
     income="number",
+    serial="number",
     points="number",
     active="bool",
     home=PLACE,
@@ -99,7 +101,10 @@ TEXTS = (
     "a1",
     "realized",
 )
-NUMBERS = (0.0, 1.0, 2.0, -1.0, 4.0, 0.5, -2.5, 3.0, 10.0, 100.0)
+NUMBERS = (0.0, 1.0, 2.0, -1.0, 4.0, 0.5, -2.5, 3.0, 10.0, 100.0, 0.1, 0.3, 19.99, -0.07, 1.005)
+WHOLE = ("serial",)
+"""Fields of whole numbers, which are stored as such."""
+WHOLES = (0, 1, 3, 10, -2, 2**53, 2**53 + 1, 2**53 + 2, -(2**53) - 1)
 KEYS = ("ECID", "Email", "k", "s1", "s2")
 UNITS = {
     "millisecond": "milliseconds",
@@ -211,7 +216,7 @@ def _print_literal(e: E, a: tuple[E, ...]) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return quoted(value)
-    return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
+    return str(int(value)) if value == int(value) and (isinstance(value, int) or abs(value) < 1e15) else repr(value)
 
 
 def _call(e: E, a: tuple[E, ...]) -> str:
@@ -628,7 +633,7 @@ class Writer:
         if not self.constant and (self.maybe(0.75) or kind == "bool"):
             return self.reference(env, kind)
         if kind == "number":
-            return literal(self.one(NUMBERS))
+            return literal(self.one(WHOLES if self.maybe(0.15) else NUMBERS))
         if kind == "text":
             return literal(self.one(TEXTS))
         if kind == "time":

@@ -6,6 +6,7 @@ objects and maps, days since 1970 for dates and microseconds for times (the tree
 
 import re
 from collections.abc import Callable
+from fractions import Fraction
 from math import fmod, isfinite
 from typing import Any
 
@@ -120,7 +121,7 @@ class Oracle:
     # -------------------------------------------------------- names and literals
 
     def literal(self, e: E, env: Env) -> Any:
-        return e.data[0]
+        return settled(e.data[0]) if e.type == "number" else e.data[0]
 
     def name(self, e: E, env: Env) -> Any:
         name, up = e.data
@@ -197,19 +198,7 @@ class Oracle:
 
     def arithmetic(self, e: E, env: Env) -> Any:
         a, b = (self.value(arg, env) for arg in e.args)
-        if a is None or b is None or (e.op in "/%" and b == 0):
-            return None
-        try:
-            result = {
-                "+": lambda: a + b,
-                "-": lambda: a - b,
-                "*": lambda: a * b,
-                "/": lambda: a / b,
-                "%": lambda: fmod(a, b),
-            }[e.op]()
-        except OverflowError:
-            return None
-        return result if isfinite(result) else None
+        return None if a is None or b is None or (e.op in "/%" and b == 0) else calculated(e.op, a, b)
 
     def negate(self, e: E, env: Env) -> Any:
         value = self.value(e.args[0], env)
@@ -249,7 +238,7 @@ class Oracle:
         frames = [(("variable", name, x), env) for x in self.elements(e.args[0], env)]
         frames = [frame for frame in frames if self.holds(e.args[1], frame)]
         if kind == "count":
-            return float(len(frames))
+            return len(frames)
         return aggregate(kind, flat([self.value(e.args[2], frame) for frame in frames]))
 
     # -------------------------------------------------------- times
@@ -370,7 +359,7 @@ class Oracle:
             return day_number(year, month, day)
         if name == "stringCompare":
             return self.string_compare(a, env)
-        return float(civil(self.now // DAY)[("currentYear", "currentMonth", "currentDayOfMonth").index(name)])
+        return int(civil(self.now // DAY)[("currentYear", "currentMonth", "currentDayOfMonth").index(name)])
 
     def string_compare(self, a: tuple[E, ...], env: Env) -> bool:
         test, subject, texts = a[0].data[0], self.value(a[1], env), self.value(a[2], env)
@@ -415,9 +404,7 @@ class Oracle:
         source = e.args[0]
         which = ("getYear", "getMonth", "getDayOfMonth").index(e.data[0])
         size = 1 if leaf(source.type) == "date" else DAY
-        return mapped(
-            self.value(source, env), source.type, lambda x: None if x is None else float(civil(x // size)[which])
-        )
+        return mapped(self.value(source, env), source.type, lambda x: None if x is None else civil(x // size)[which])
 
     def includes(self, e: E, env: Env) -> bool:
         return self.is_in(e.args[1], e.args[0], env, True)
@@ -441,8 +428,8 @@ class Oracle:
         a = self.elements(e.args[0], env)
         return a[0] if a else None
 
-    def count(self, e: E, env: Env) -> float:
-        return float(sum(x is not None for x in self.elements(e.args[0], env)))
+    def count(self, e: E, env: Env) -> int:
+        return sum(x is not None for x in self.elements(e.args[0], env))
 
     def bodies(self, e: E, env: Env) -> list[Any]:
         """The argument for each element; the element itself without one."""
@@ -505,6 +492,64 @@ class Oracle:
         return self.value(e.args[0], env) is not None
 
 
+# ------------------------------------------------------------ numbers
+#
+# Whole numbers are `int`s, so that none is rounded; others are doubles that stand for the decimals they print as.
+
+SCALES = (100, 10_000, 1_000_000)
+_EXACT = 2**53
+
+
+def settled(value: Any) -> Any:
+    """A whole double is an `int`; what is past the range is null."""
+    if isinstance(value, float):
+        return None if not isfinite(value) else int(value) if value.is_integer() and abs(value) < _EXACT else value
+    return value
+
+
+def parts(value: float, scale: int) -> int | None:
+    """The number in hundredths or the like, when it is written with so many places and has no more than 15 digits."""
+    exact = Fraction(value if isinstance(value, int) else repr(value)) * scale
+    return int(exact) if exact.denominator == 1 and abs(exact) < _EXACT else None
+
+
+def calculated(op: str, a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int) and op != "/":
+        return {"+": a + b, "-": a - b, "*": a * b, "%": a and abs(a) % abs(b or 1) * (1 if a > 0 else -1)}[op]
+    pairs = [(scale, scale) for scale in SCALES]
+    if op == "*":
+        pairs = [(one, other) for one in (1, *SCALES) for other in (1, *SCALES) if one * other > 1]
+    for scale, other in pairs:
+        x, y = parts(a, scale), parts(b, other)
+        if x is None or y is None:
+            continue
+        if op == "/":
+            return settled(float(Fraction(x, y)))
+        result = {"+": x + y, "-": x - y, "*": x * y, "%": int(fmod(x, y or 1))}[op]
+        if abs(result) < _EXACT:
+            return settled(float(Fraction(result, scale * other if op == "*" else scale)))
+    try:
+        x, y = float(a), float(b)
+        return settled({"+": x + y, "-": x - y, "*": x * y, "/": x / (y or 1), "%": fmod(x, y or 1)}[op])
+    except OverflowError:
+        return None
+
+
+def added(values: list[Any], divisor: int) -> Any:
+    """The sum, divided."""
+    if all(isinstance(value, int) for value in values):
+        total = sum(values)
+        return total if divisor == 1 else settled(float(total) / divisor)
+    for scale in SCALES:
+        known = [parts(value, scale) for value in values]
+        if None not in known:
+            return settled(float(Fraction(sum(part for part in known if part is not None), scale * divisor)))
+    plain = 0.0
+    for value in values:
+        plain += value
+    return settled(plain / divisor)
+
+
 # ------------------------------------------------------------ values
 
 
@@ -563,15 +608,11 @@ def unique(values: list[Any]) -> list[Any]:
 
 def aggregate(kind: str, values: list[Any]) -> Any:
     if kind == "sum":
-        total = 0.0
-        for value in values:
-            total += value
-        return total if isfinite(total) else None
+        return added(values, 1)
     if not values:
         return None
     if kind == "average":
-        total = sum(values)
-        return total / len(values) if isfinite(total) else None
+        return added(values, len(values))
     return min(values) if kind == "min" else max(values)
 
 

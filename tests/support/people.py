@@ -19,8 +19,8 @@ from app.engine.plan.plan import Plan
 from app.engine.run.adhoc import Trial, load_trial
 from app.pql.check.checker import check
 from app.pql.core import Builder
-from tests.support.expressions import EVENT, KEYS, NUMBERS, PROFILE, SEGMENTS, TEXTS, E, text
-from tests.support.oracle import DAY, Oracle, civil, day_number, month_days
+from tests.support.expressions import EVENT, KEYS, NUMBERS, PROFILE, SEGMENTS, TEXTS, WHOLE, WHOLES, E, text
+from tests.support.oracle import DAY, Oracle, civil, day_number, month_days, settled
 
 PEOPLE = 40
 _SCALARS = {
@@ -119,17 +119,21 @@ def loaded(now: datetime, people: list[dict[str, Any]], members: dict[str, set[s
 
 
 def _table(rows: list[dict[str, Any]], fields: Iterable[tuple[str, Any]]) -> pa.Table:
-    return pa.table({name: pa.array([_stored(row.get(name), t) for row in rows], _arrow(t)) for name, t in fields})
+    return pa.table(
+        {name: pa.array([_stored(row.get(name), t) for row in rows], _arrow(t, name)) for name, t in fields}
+    )
 
 
-def _arrow(type_: Any) -> pa.DataType:
+def _arrow(type_: Any, name: str = "") -> pa.DataType:
+    if name in WHOLE:
+        return pa.int64()
     if isinstance(type_, str):
         return _SCALARS[type_]
     if type_[0] == "array":
         return pa.list_(_arrow(type_[1]))
     if type_[0] == "map":
         return pa.map_(pa.string(), _arrow(type_[1]))
-    return pa.struct([pa.field(name, _arrow(of)) for name, of in type_[1]])
+    return pa.struct([pa.field(name, _arrow(of, name)) for name, of in type_[1]])
 
 
 def _stored(value: Any, type_: Any) -> Any:
@@ -165,13 +169,19 @@ class _Values:
         return self.of(type_)
 
     def object(self, type_: Any) -> dict[str, Any]:
-        return {name: None if name == "xEvent" else self.maybe(lambda of=of: self.of(of)) for name, of in type_[1]}
+        return {
+            name: None if name == "xEvent" else self.maybe(lambda of=of, name=name: self.field(name, of))
+            for name, of in type_[1]
+        }
+
+    def field(self, name: str, type_: Any) -> Any:
+        return self.random.choice(WHOLES) if name in WHOLE else self.of(type_)
 
     def text(self) -> str:
         return self.random.choice(TEXTS)
 
     def number(self) -> float:
-        return self.random.choice(NUMBERS)
+        return settled(self.random.choice(NUMBERS))
 
     def bool(self) -> bool:
         return self.random.random() < 0.5

@@ -1,7 +1,7 @@
 """Operations that go over the elements of arrays: quantifiers, filters, aggregates, order, groups.
 
-Sums add the elements of each array one after the other in the order of the array (as a plain loop over doubles would):
-neither slices nor buckets nor other definitions change a result by a bit.
+Sums of whole numbers and decimals are exact; others add the elements of each array one after the other in the order of
+the array (as a plain loop over doubles would): neither slices nor buckets nor other definitions change a result.
 """
 
 from typing import Any
@@ -27,6 +27,7 @@ from app.engine.evaluate.columns import (
     spread,
     stacked,
 )
+from app.engine.evaluate.exact import averages, sums
 from app.engine.evaluate.memo import BinderKernel, Call, Evaluation, RowKernel
 from app.engine.evaluate.scopes import Scope
 from app.engine.evaluate.sets import codes_of, first_seen
@@ -72,12 +73,12 @@ def map_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
 
 def total(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     rows, values = _numbers(evaluation, node, scope)
-    return numbers(np.bincount(rows.parent, values, rows.n))
+    return numbers(sums(rows.parent, values, rows.counts))
 
 
 def average(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     rows, values = _numbers(evaluation, node, scope)
-    return numbers(np.bincount(rows.parent, values, rows.n) / rows.counts, rows.counts > 0)
+    return numbers(averages(rows.parent, values, rows.counts), rows.counts > 0)
 
 
 def extreme(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
@@ -110,7 +111,7 @@ def ordered(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
         raise TypeError(f"{node.op} takes a number")
     rank = _sortable(spread(key, child.n))
     if node.op == "top":
-        rank = -rank
+        rank = -rank if rank.dtype == np.float64 else ~rank
     kept = np.arange(child.n) if key.valid is None else np.flatnonzero(np.broadcast_to(key.valid, child.n))
     parent = array.rows.parent
     order = kept[np.lexsort((rank[kept], parent[kept]))]
@@ -154,7 +155,12 @@ def at_rows(value: Value, index: Index, there: Bools, type_: Type) -> Value:
 def count(call: Call, array: Value) -> Value:
     if not isinstance(array, Array):
         raise TypeError("the count of an array was asked for")
-    return Column(Scalar.NUMBER, array.rows.counts.astype(np.float64))
+    present = array.element.valid
+    if present is None or present.all():
+        return numbers(array.rows.counts)
+    return numbers(
+        np.bincount(array.rows.parent[np.broadcast_to(present, array.rows.parent.shape)], minlength=len(array))
+    )
 
 
 def not_empty(call: Call, array: Value) -> Value:
@@ -230,6 +236,8 @@ def _sortable(key: Value) -> NDArray[Any]:
     if isinstance(key, Text):
         return ranks(key)[0]
     if isinstance(key, Column):
+        if key.values.dtype == object:
+            return np.unique(key.values, return_inverse=True)[1]
         return key.values.astype(np.int64) if key.values.dtype != np.float64 else key.values
     raise TypeError("arrays cannot be ordered by such keys")
 

@@ -20,6 +20,7 @@ import numpy as np
 from app.engine.evaluate.calendars import BEGINNING, END, Micros
 from app.engine.evaluate.columns import Bools, Column, Index, Value, condition, spread
 from app.engine.evaluate.dates import Window, between_windows, distance_windows, inside, micros, reference_windows
+from app.engine.evaluate.exact import doubles
 from app.engine.evaluate.memo import BinderKernel, Evaluation
 from app.engine.evaluate.scopes import Scope, cuts
 from app.pql.core import Node, walk
@@ -315,7 +316,7 @@ class _Search:
         t_is_date = self._time.type is Scalar.DATE
         match when.op, operands:
             case "occurs", [Column() as n, r]:
-                return distance_windows(n.values, r, *when.payload), valid
+                return distance_windows(doubles(n.values), r, *when.payload), valid
             case "occurs_between", [a, b]:
                 return between_windows(a, b), valid
             case (("occurs_before" | "occurs_after" | "occurs_on"), [r]):

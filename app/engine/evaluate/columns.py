@@ -7,6 +7,7 @@ A value has one entry for each row of its space, or exactly one entry, which the
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from app.engine.evaluate.exact import alike, doubles
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 Bools = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
 DTYPES: dict[Scalar, Any] = {
-    Scalar.NUMBER: np.float64,
+    Scalar.NUMBER: np.float64,  # or int64, or whole numbers of Python: see `exact`
     Scalar.BOOLEAN: np.bool_,
     Scalar.DATE: np.int32,  # days since 1970
     Scalar.TIMESTAMP: np.int64,  # microseconds since 1970, UTC
@@ -228,10 +230,14 @@ def condition(values: Bools) -> Column:
 
 def numbers(values: NDArray[Any], valid: Bools | None = None) -> Column:
     """Numbers; what is not finite (past the range, divided by zero) is null."""
-    values = np.asarray(values, np.float64)
+    values = values if values.dtype in (np.int64, np.float64, object) else doubles(values)
     if valid is not None and len(valid) != len(values):
         valid = np.broadcast_to(valid, values.shape)  # a constant null beside a column
-    finite = np.isfinite(values)
+    if values.dtype == np.int64:
+        return Column(Scalar.NUMBER, values, valid)
+    finite = (
+        np.isfinite(values) if values.dtype == np.float64 else np.array([isfinite(one) for one in values], np.bool_)
+    )
     return Column(Scalar.NUMBER, values, valid if finite.all() else both(valid, finite))
 
 
@@ -335,7 +341,7 @@ def stacked(values: "list[Value]") -> Value:
     match first:
         case Column():
             columns = [value for value in values if isinstance(value, Column)]
-            return Column(first.kind, np.concatenate([column.values for column in columns]), valid)
+            return Column(first.kind, np.concatenate(alike(*(column.values for column in columns))), valid)
         case Interval():
             intervals = [value for value in values if isinstance(value, Interval)]
             starts, ends = [one.start for one in intervals], [one.end for one in intervals]

@@ -25,6 +25,7 @@ from app.engine.evaluate.calendars import (
     unit_start,
 )
 from app.engine.evaluate.columns import Bools, Column, Interval, Value, condition, numbers
+from app.engine.evaluate.exact import doubles
 from app.engine.evaluate.memo import Call, RowKernel
 from app.pql.schema import Scalar
 
@@ -108,7 +109,7 @@ def inside(t: Column, windows: Iterable[Window]) -> Bools:
 def occurs(call: Call, t: Value, n: Value, r: Value) -> Value:
     op, unit, direction = call.node.payload
     amount = _time(n)
-    return _held(_time(t), distance_windows(amount.values, r, op, unit, direction), amount.valid, _valid(r))
+    return _held(_time(t), distance_windows(doubles(amount.values), r, op, unit, direction), amount.valid, _valid(r))
 
 
 def occurs_at(call: Call, t: Value, r: Value) -> Value:
@@ -148,7 +149,7 @@ def day_of_month_of(call: Call, t: Value) -> Value:
 
 def date(call: Call, y: Value, m: Value, d: Value) -> Value:
     """Null where there is no such day, or a part is not whole."""
-    parts = [_time(part) for part in (y, m, d)]
+    parts = [Column(Scalar.NUMBER, doubles(_time(part).values), part.valid) for part in (y, m, d)]
     valid = np.ones(1, np.bool_)
     for part, low, high in zip(parts, (1, 1, 1), (9999, 12, 31), strict=True):
         sound = (part.values >= low) & (part.values <= high) & (part.values == np.trunc(part.values))

@@ -31,6 +31,7 @@ from app.engine.evaluate.columns import (
     unified,
 )
 from app.engine.evaluate.dates import micros
+from app.engine.evaluate.exact import alike, calculated, negated, whole
 from app.engine.evaluate.memo import Call, RowKernel
 from app.engine.evaluate.text import compared_text
 from app.pql.schema import ArrayType, Scalar, Type
@@ -43,13 +44,7 @@ _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "gt": operator.gt,
     "ge": operator.ge,
 }
-_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
-    "add": np.add,
-    "subtract": np.subtract,
-    "multiply": np.multiply,
-    "divide": np.divide,
-    "remainder": np.fmod,  # takes the sign of the dividend
-}
+_ARITHMETIC = ("add", "subtract", "multiply", "divide", "remainder")
 
 
 def const(call: Call) -> Value:
@@ -65,7 +60,7 @@ def const(call: Call) -> Value:
             return Column(Scalar.TIMESTAMP, np.array([Instant.of(value).micros], np.int64))
         case date():
             return Column(Scalar.DATE, np.array([_day_number(value)], np.int32))
-    return numbers(np.array([float(value)]))
+    return numbers(whole(value))
 
 
 def field(call: Call, of: Value) -> Value:
@@ -109,10 +104,11 @@ def compare(call: Call, a: Value, b: Value) -> Value:
 
 
 def comparable(a: Column, b: Column) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The values on one scale: a date among timestamps is its midnight."""
+    """The values on one scale: a date among timestamps is its midnight, no number is rounded."""
     if a.kind is not b.kind and Scalar.TIMESTAMP in (a.kind, b.kind):
         return micros(a), micros(b)
-    return a.values, b.values
+    left, right = alike(a.values, b.values)
+    return left, right
 
 
 def is_null(call: Call, value: Value) -> Value:
@@ -153,11 +149,12 @@ def as_type(value: Value, type_: Type) -> Value:
 
 def chosen(picked: Bools, a: Value, b: Value) -> Value:
     if isinstance(a, Text) and isinstance(b, Text):
-        left, right = unified([a, b])
-        return Text(np.where(picked, left.codes, right.codes), left.dictionary)
+        texts = unified([a, b])
+        return Text(np.where(picked, texts[0].codes, texts[1].codes), texts[0].dictionary)
     if isinstance(a, Column) and isinstance(b, Column):
         if a.kind is b.kind:
-            return Column(a.kind, np.where(picked, a.values, b.values), _where_valid(picked, a.valid, b.valid))
+            left, right = alike(a.values, b.values)
+            return Column(a.kind, np.where(picked, left, right), _where_valid(picked, a.valid, b.valid))
         valid = _where_valid(picked, a.valid, b.valid)
         return Column(Scalar.TIMESTAMP, np.where(picked, micros(a), micros(b)), valid)
     if isinstance(a, Interval) and isinstance(b, Interval):
@@ -171,11 +168,14 @@ def chosen(picked: Bools, a: Value, b: Value) -> Value:
 
 def arithmetic(call: Call, a: Value, b: Value) -> Value:
     left, right = _number(a), _number(b)
-    return numbers(_ARITHMETIC[call.node.op](left.values, right.values), both(left.valid, right.valid))
+    valid = both(left.valid, right.valid)
+    if call.node.op in ("divide", "remainder"):
+        valid = both(valid, right.values != 0)
+    return numbers(calculated(call.node.op, left.values, right.values), valid)
 
 
 def negate(call: Call, a: Value) -> Value:
-    return numbers(-_number(a).values, _number(a).valid)
+    return numbers(negated(_number(a).values), _number(a).valid)
 
 
 def _number(value: Value) -> Column:

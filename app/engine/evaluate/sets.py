@@ -25,6 +25,7 @@ from app.engine.evaluate.columns import (
     unified,
 )
 from app.engine.evaluate.dates import micros
+from app.engine.evaluate.exact import alike
 from app.engine.evaluate.logic import comparable
 from app.engine.evaluate.memo import Call, RowKernel
 from app.engine.evaluate.text import compared_text, matching
@@ -119,7 +120,7 @@ def first_seen(keys: NDArray[Any]) -> tuple[Index, Index]:
 def _column_codes(columns: list[Column]) -> NDArray[np.int64]:
     kinds = {column.kind for column in columns}
     mixed = len(kinds) > 1 and Scalar.TIMESTAMP in kinds
-    data = np.concatenate([micros(column) if mixed else column.values for column in columns])
+    data = np.concatenate(alike(*(micros(column) if mixed else column.values for column in columns)))
     codes = np.unique(data, return_inverse=True)[1].astype(np.int64)
     for column, start in zip(columns, np.cumsum([0, *map(len, columns)]), strict=False):
         if column.valid is not None:

@@ -1,7 +1,7 @@
 """Columns of a bucket, from Arrow to values, each decoded when it is first asked for; knows no expressions.
 
-Numbers of any Arrow type become doubles, and those that are not finite become null. The fields of a missing object are
-null.
+Whole numbers stay whole, other numbers become doubles, and those that are not finite become null. The fields of a
+missing object are null.
 """
 
 from typing import Any
@@ -63,7 +63,7 @@ def decode(data: Any, type_: Type) -> Value:
     data = _one_chunk(data)
     stored = pql_type(data.type)
     if isinstance(type_, Scalar):
-        if stored != type_:
+        if stored != type_ and not (stored is Scalar.INTEGER and type_ is Scalar.NUMBER):
             data = _one_chunk(pc.cast(_plain(data), arrow_type(type_)))
         return _scalar(data, type_)
     if pa.types.is_null(data.type) or type(stored) is not type(type_):
@@ -108,13 +108,24 @@ def _scalar(data: pa.Array, kind: Scalar) -> Value:
     data = _plain(data)
     valid = _valid(data)
     if kind is Scalar.NUMBER:
-        return numbers(_unmasked(data.cast(pa.float64(), safe=False), np.float64), valid)
+        return numbers(_numbers(data), valid)
     if kind is Scalar.BOOLEAN:
         flags = data.fill_null(False) if data.null_count else data
         return Column(kind, flags.to_numpy(zero_copy_only=False), valid)
     if kind is Scalar.DATE:
         return Column(kind, _unmasked(data.cast(pa.date32(), safe=False), np.int32), valid)
     return Column(kind, _unmasked(data.cast(pa.timestamp("us", data.type.tz), safe=False), np.int64), valid)
+
+
+def _numbers(data: pa.Array) -> NDArray[Any]:
+    if pql_type(data.type) is Scalar.INTEGER:
+        try:
+            return _unmasked(data.cast(pa.int64()), np.int64)
+        except pa.ArrowInvalid:  # larger than that
+            return np.array([int(value or 0) for value in data.to_pylist()], object)
+    if pa.types.is_decimal(data.type) or pa.types.is_float32(data.type):
+        data = data.cast(pa.string())  # each as it prints, in doubles too
+    return _unmasked(data.cast(pa.float64()), np.float64)
 
 
 def _unmasked(data: pa.Array, dtype: Any) -> NDArray[Any]:

@@ -26,6 +26,7 @@ from app.engine.evaluate.columns import (
     ranks,
     unified,
 )
+from app.engine.evaluate.exact import doubles
 from app.engine.evaluate.failure import EvaluationError
 from app.engine.evaluate.memo import Call, RowKernel
 
@@ -197,7 +198,9 @@ def regex_group(call: Call, text: Value, regex: Value, number: Value) -> Value:
         return Text(narrow_codes(codes, len(groups.dictionary)), groups.dictionary)
     ones = np.zeros(call.n, np.intp)
     subject, pattern = (one if len(one) == call.n else one.take(ones) for one in (subject, pattern))
-    wanted = np.where(_present(number), number.values, -1.0) if len(number) == call.n else np.full(call.n, -1.0)
+    wanted = (
+        np.where(_present(number), doubles(number.values), -1.0) if len(number) == call.n else np.full(call.n, -1.0)
+    )
     if len(number) == 1 and _present(number)[0]:
         wanted = np.full(call.n, number.values[0])
     found = np.full(call.n, None, object)

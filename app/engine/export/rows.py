@@ -127,7 +127,7 @@ class Export:
         self.what = what
         self.batches = batches
         self.audiences = sorted(who.audiences, key=lambda one: (one.namespace, one.audience_id))
-        attributes = attributes_of(snapshot.schema)
+        attributes = attributes_of(snapshot.stored_fields)
         self.attributes = attributes if what.paths is None else prune(attributes, what.paths)
         self.event = _event_fields(snapshot.sources.event_fields, what.events)
         self.schema = self._schema()

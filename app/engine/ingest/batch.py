@@ -16,6 +16,7 @@ from app.engine.ingest import identities
 from app.engine.ingest.formats import Column, FileFormat, Source, Unreadable, open_source, plain_file, refuse
 from app.engine.ingest.formats.columns import complaint
 from app.engine.ingest.stop import Stop, Stopped
+from app.engine.ingest.widening import without_rounding
 from app.engine.store.arrow_types import arrow_type, object_type
 from app.engine.store.bucket_files import BucketWriter, parquet_list
 from app.engine.store.delta import (
@@ -227,7 +228,7 @@ class _Batch:
 
     def take(self, file: Path, format: FileFormat, size: int) -> Ingested:
         source = self._open(file, format)
-        columns = dict(source.columns)
+        columns = dict(without_rounding(source, self.known, self.current))
         if self.is_event:
             columns.pop(self.time_column or TIMESTAMP, None)
         if self.is_event and self.shape.identity_column == EVENT_ID:

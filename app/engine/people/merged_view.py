@@ -33,7 +33,7 @@ from app.engine.store.delta import BUCKET, DataFile, TableVersion, bucket_folder
 from app.engine.store.field_types import contradicts, widen
 from app.engine.store.lake import TenantLake
 from app.engine.store.parquet_columns import open_file, plain_type, read_columns, stored_type
-from app.pql.schema import IDENTITY_MAP, ObjectType, Scalar, Type, profile_schema
+from app.pql.schema import IDENTITY_MAP, ObjectType, Scalar, Type, profile_fields, profile_schema
 
 Told = Callable[[int, int, int], None]
 """Gets how many buckets of a view have been built, of how many that have to be, and how many the view has; 0 first. It
@@ -109,7 +109,13 @@ class Sources:
 
     @property
     def schema(self) -> ObjectType:
+        """What expressions are checked against."""
         return profile_schema(self.record_fields, self.event_fields)
+
+    @property
+    def stored_fields(self) -> ObjectType:
+        """Of a profile, with its numbers as they are stored."""
+        return profile_fields(self.record_fields, self.event_fields)
 
     @property
     def buckets(self) -> list[int]:

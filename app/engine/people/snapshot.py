@@ -105,9 +105,11 @@ class Snapshot:
     sources: Sources
     view: View
     schema: ObjectType = field(init=False)
+    stored_fields: ObjectType = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schema", self.sources.schema)
+        object.__setattr__(self, "stored_fields", self.sources.stored_fields)
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -158,7 +160,7 @@ class Snapshot:
         """
         chosen = None if only is None else np.frombuffer(only.to_array(), np.uint32).astype(np.int32)
         path = self.view_path(bucket)
-        fields = {name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS}
+        fields = {name: type_ for name, type_ in self.stored_fields.fields.items() if name != EVENTS}
         wanted = prune(ObjectType({**fields, PROFILE: Scalar.STRING}), needs.profile)
         if path is None:
             ordinals, profiles = np.empty(0, np.uint32), pa.table({})
@@ -176,7 +178,7 @@ class Snapshot:
 
     def attributes(self, keys: Sequence[Key], paths: Sequence[Path] | None) -> list[dict[str, Any]]:
         """The merged fields as JSON values, those of the paths only when given, without nulls and events."""
-        fields = ObjectType({name: type_ for name, type_ in self.schema.fields.items() if name != EVENTS})
+        fields = ObjectType({name: type_ for name, type_ in self.stored_fields.fields.items() if name != EVENTS})
         return pages.attributes(self.view_path, keys, fields if paths is None else prune(fields, paths))
 
     def events(

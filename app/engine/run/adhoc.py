@@ -1,7 +1,7 @@
 """Files of people and events as one bucket, to try expressions on without a lake: for `segmentation pql eval`, tests.
 
 All is held in memory: for a few hundred thousand rows, not for millions. Types of NDJSON are inferred from all values:
-a text column that holds only dates (or only ISO instants) is one of dates (or timestamps), every number is a double, a
+a text column that holds only dates (or only ISO instants) is one of dates (or timestamps), whole numbers stay whole, a
 key that is missing is null.
 """
 
@@ -146,7 +146,7 @@ def inferred(values: Iterable[Any], path: str = "") -> Type:
     if known and all(isinstance(value, bool) for value in known):
         return Scalar.BOOLEAN
     if known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
-        return Scalar.NUMBER
+        return Scalar.INTEGER if all(isinstance(value, int) for value in known) else Scalar.NUMBER
     if known and all(isinstance(value, str) for value in known):
         if all(_DATE.fullmatch(value) for value in known):
             return Scalar.DATE
@@ -182,10 +182,13 @@ def _from_json(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
                 rows.append(_object(line, path, number))
     names = {name: None for row in rows for name in row}
     fields = {name: forced.get(name) or inferred([row.get(name) for row in rows], name) for name in names}
-    columns = {
-        name: pa.array([_stored(row.get(name), type_) for row in rows], arrow_type(type_))
-        for name, type_ in fields.items()
-    }
+    try:
+        columns = {
+            name: pa.array([_stored(row.get(name), type_) for row in rows], arrow_type(type_))
+            for name, type_ in fields.items()
+        }
+    except OverflowError as problem:
+        raise Refusal(ErrorCode.INVALID_INPUT, f"{path.name}: {problem}") from problem
     return pa.table(columns)
 
 
@@ -210,7 +213,13 @@ def _stored(value: Any, type_: Type) -> Any:
             return [_stored(item, element) for item in value]
         case MapType(item):
             return [(key, _stored(inner, item)) for key, inner in value.items()]
+        case Scalar.INTEGER:
+            if not -(1 << 63) <= value < 1 << 63:
+                raise OverflowError(f"{value} is not a whole number of 64 bits")
+            return value
         case Scalar.NUMBER:
+            if float(value) != value:
+                raise OverflowError(f"{value} would be rounded beside numbers with fractions: write it as text")
             return float(value)
         case Scalar.DATE:
             return datetime.strptime(value, "%Y-%m-%d").date()  # noqa: DTZ007 (a day, not an instant)

@@ -6,6 +6,7 @@ from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 _STORED = {
     Scalar.NUMBER: pa.float64(),
+    Scalar.INTEGER: pa.int64(),
     Scalar.STRING: pa.string(),
     Scalar.BOOLEAN: pa.bool_(),
     Scalar.DATE: pa.date32(),
@@ -14,7 +15,7 @@ _STORED = {
 
 
 def pql_type(arrow: pa.DataType) -> Type:
-    """The PQL type of a stored column: every number is `number`, a dictionary is what it encodes.
+    """The PQL type of a stored column: a dictionary is what it encodes, a decimal without places is an integer.
 
     Raises `TypeError` for what has no counterpart (binary, durations, …).
 
@@ -24,7 +25,9 @@ def pql_type(arrow: pa.DataType) -> Type:
     types = pa.types
     if types.is_dictionary(arrow):
         return pql_type(arrow.value_type)
-    if types.is_integer(arrow) or types.is_floating(arrow) or types.is_decimal(arrow):
+    if types.is_integer(arrow) or (types.is_decimal(arrow) and arrow.scale == 0):
+        return Scalar.INTEGER
+    if types.is_floating(arrow) or types.is_decimal(arrow):
         return Scalar.NUMBER
     if types.is_boolean(arrow):
         return Scalar.BOOLEAN

@@ -126,7 +126,9 @@ def next_version(current: TableVersion | None, schema: pa.Schema) -> int:
     """The version that `commit` will make (a new or wider schema is a version of its own before it)."""
     if current is None:
         return 1
-    return current.version + (2 if _adds_columns(current.schema, schema) else 1)
+    return current.version + (
+        2 if _adds_columns(current.schema, schema) or _changes_types(current.schema, schema) else 1
+    )
 
 
 def commit(
@@ -139,17 +141,16 @@ def commit(
 ) -> int:
     """Adds and removes files in one version, creating the table or widening its columns first, and gives that version.
 
-    `schema` has the bucket's column and contradicts nothing that is there. The files lie in the folder already. Raises
-    `GivenUp` when the transaction was, and `CommitFailedError` when another writer was faster with the same files.
+    `schema` has the bucket's column and all that are there, some of them with wider types (files that were written
+    before keep theirs). The files lie in the folder already. Raises `GivenUp` when the transaction was, and
+    `CommitFailedError` when another writer was faster with the same files.
     """
     table = _partitioned_table(folder, schema) if current is None else DeltaTable(folder)
     _refuse_given_up(table, transaction)
     try:
-        if _adds_columns(pa.schema(table.schema().to_arrow()), schema):
-            properties = _note(transaction, _BEGUN)
-            write_deltalake(
-                table, schema.empty_table(), mode="append", schema_mode="merge", commit_properties=properties
-            )
+        known = pa.schema(table.schema().to_arrow())
+        if _changes_types(known, schema) or _adds_columns(known, schema):
+            _widen(table, known, schema, _note(transaction, _BEGUN))
             table = DeltaTable(folder)
             _refuse_given_up(table, transaction)
         version = table.version() + 1
@@ -165,6 +166,17 @@ def commit(
         _refuse_given_up(DeltaTable(folder), transaction)
         raise
     return version
+
+
+def _widen(table: DeltaTable, known: pa.Schema, schema: pa.Schema, properties: CommitProperties) -> None:
+    if _changes_types(known, schema):
+        # Replaces the files of a bucket that there is not, and with them the columns.
+        nowhere = [(BUCKET, "=", "-1")]
+        table.create_write_transaction(
+            [], "overwrite", schema, [BUCKET], partition_filters=nowhere, commit_properties=properties
+        )
+    else:
+        write_deltalake(table, schema.empty_table(), mode="append", schema_mode="merge", commit_properties=properties)
 
 
 def _refuse_given_up(table: DeltaTable, transaction: str | None) -> None:
@@ -245,6 +257,26 @@ def bucket_number(name: str) -> int:
 
 def _adds_columns(old: pa.Schema, new: pa.Schema) -> bool:
     return any(_wider(old.field(field.name) if field.name in old.names else None, field) for field in new)
+
+
+def _changes_types(old: pa.Schema, new: pa.Schema) -> bool:
+    return any(_changed(old.field(field.name).type, field.type) for field in new if field.name in old.names)
+
+
+def _changed(old: pa.DataType, new: pa.DataType) -> bool:
+    """Whether a field that both have, at any depth, has a wider type in `new`."""
+    types = pa.types
+    if types.is_struct(old) and types.is_struct(new):
+        fields = {field.name: field.type for field in new}
+        return any(field.name in fields and _changed(field.type, fields[field.name]) for field in old)
+    if types.is_map(old) and types.is_map(new):
+        return _changed(old.item_type, new.item_type)
+    if types.is_list(old) and types.is_list(new):
+        return _changed(old.value_type, new.value_type)
+    widened = types.is_integer(old) and types.is_floating(new)
+    return bool(
+        widened or (types.is_date(old) and types.is_timestamp(new)) or (types.is_struct(old) and types.is_map(new))
+    )
 
 
 def _wider(old: pa.Field | None, new: pa.Field) -> bool:

@@ -14,6 +14,7 @@ MAPS: Mapping[tuple[str, ...], MapType] = {
 
 _SQL = {
     Scalar.NUMBER: "DOUBLE",
+    Scalar.INTEGER: "BIGINT",
     Scalar.STRING: "VARCHAR",
     Scalar.BOOLEAN: "BOOLEAN",
     Scalar.DATE: "DATE",
@@ -22,6 +23,7 @@ _SQL = {
 
 NOUNS = {
     Scalar.NUMBER: "a number",
+    Scalar.INTEGER: "a whole number of 64 bits",
     Scalar.STRING: "text",
     Scalar.BOOLEAN: "true or false",
     Scalar.DATE: "a date (YYYY-MM-DD)",
@@ -57,6 +59,17 @@ def sql_type(type_: Type) -> str:
             return _SQL[type_]
 
 
+WIDENINGS = frozenset({(Scalar.INTEGER, Scalar.NUMBER), (Scalar.DATE, Scalar.TIMESTAMP)})
+"""Types of columns that may become the other one: each of their values is one of its values."""
+
+
+def wider_types(type_: Type) -> tuple[Scalar, ...]:
+    """What a column of the type may become, itself first."""
+    if not isinstance(type_, Scalar):
+        return ()
+    return (type_, *(wide for narrow, wide in WIDENINGS if narrow is type_))
+
+
 def widen(old: ObjectType, new: ObjectType) -> ObjectType:
     """Both together, at every depth. Where they disagree on a type, `old` stays.
 
@@ -78,7 +91,7 @@ def _wider(old: Type, new: Type) -> Type:
         case MapType(one), MapType(other):
             return MapType(_wider(one, other))
         case _:
-            return old
+            return new if (old, new) in WIDENINGS else old
 
 
 def contradicts(one: Type, other: Type) -> bool:
@@ -113,9 +126,10 @@ def case_clash(fields: ObjectType) -> tuple[str, str] | None:
 def parsed(text: str, type_: Scalar) -> str:
     """SQL that reads the text (an SQL expression) as a value, NULL when it is none."""
     match type_:
+        case Scalar.INTEGER:
+            return f"CASE WHEN regexp_full_match({text}, '{_WHOLE}') THEN try_cast({text} AS BIGINT) END"
         case Scalar.NUMBER:
-            number = f"try_cast({text} AS DOUBLE)"
-            return f"CASE WHEN isfinite({number}) AND NOT contains({text}, '_') THEN {number} END"
+            return _number(text)
         case Scalar.BOOLEAN:
             return f"CASE lower({text}) WHEN 'true' THEN true WHEN 'false' THEN false END"
         case Scalar.DATE:
@@ -129,14 +143,28 @@ def parsed(text: str, type_: Scalar) -> str:
 def looks_like(text: str, type_: Scalar) -> str:
     """SQL that says whether the text would be taken for that type when nothing is known of its column.
 
-    Numbers with leading zeros and whole numbers that a double cannot hold are names of something, not quantities.
+    Numbers with a leading zero, a plus sign or an exponent, and whole ones past 64 bits, name something.
     """
-    value = parsed(text, type_)
     if type_ is Scalar.NUMBER:
-        # The length first: it is cheap, and few quantities are long.
-        exact = f"(length({text}) < 16 OR contains({text}, '.') OR abs({value}) <= 9007199254740992)"
-        return f"({value} IS NOT NULL AND NOT regexp_matches({text}, '^[+-]?0[0-9]') AND {exact})"
-    return f"({value} IS NOT NULL)"
+        quantity = f"(contains({text}, '.') OR try_cast({text} AS BIGINT) IS NOT NULL)"
+        return f"(regexp_full_match({text}, '{_DECIMAL}') AND {quantity} AND {parsed(text, type_)} IS NOT NULL)"
+    return f"({parsed(text, type_)} IS NOT NULL)"
+
+
+def _number(text: str) -> str:
+    """A double that prints as the text, but for zeros at its end."""
+    number = f"try_cast({text} AS DOUBLE)"
+    plain = f"regexp_full_match({text}, '{_DECIMAL}')"
+    # The length first: a double has every decimal of 15 digits, and few are longer.
+    places = f"regexp_replace({text}, '(\\.[0-9]*[1-9])0+$|\\.0+$', '\\1')"
+    prints = f"regexp_replace(CAST({number} AS VARCHAR), '\\.0$', '')"
+    exact = f"(length({text}) < 16 OR {prints} = {places} OR format('{{:.17g}}', {number}) = {text})"
+    whole = f"try_cast({text} AS HUGEINT) = try_cast({number} AS HUGEINT)"
+    return (
+        f"CASE WHEN NOT {plain} THEN CASE WHEN regexp_full_match({text}, '{_EXPONENT}') AND {prints} = lower({text})"
+        f" THEN {number} END WHEN contains({text}, '.') THEN CASE WHEN {exact} THEN {number} END"
+        f" WHEN length({text}) < 16 OR {whole} THEN {number} END"
+    )
 
 
 def guess(seen: int, counts: Mapping[Scalar, int]) -> Scalar:
@@ -145,10 +173,13 @@ def guess(seen: int, counts: Mapping[Scalar, int]) -> Scalar:
     >>> guess(3, {Scalar.DATE: 1, Scalar.TIMESTAMP: 3})
     <Scalar.TIMESTAMP: 'timestamp'>
     """
-    for type_ in (Scalar.BOOLEAN, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP):
+    for type_ in (Scalar.BOOLEAN, Scalar.INTEGER, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP):
         if counts.get(type_, 0) == seen:
             return type_
     return Scalar.STRING
 
 
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_WHOLE = "-?(0|[1-9][0-9]*)"
+_DECIMAL = r"-?((0|[1-9][0-9]*)(\.[0-9]+)?|\.[0-9]+)"
+_EXPONENT = r"-?[1-9](\.[0-9]*[1-9])?[eE][+-]?[0-9]+"

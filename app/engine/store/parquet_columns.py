@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.engine.store.arrow_types import arrow_type, pql_type
 from app.engine.store.bucket import Path
+from app.engine.store.field_types import WIDENINGS
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
@@ -119,6 +120,16 @@ def _leaf_columns(stored: pa.DataType, wanted: Type, path: str) -> Iterator[tupl
 _LIST_ITEM = "element"
 
 
+def leaf_name(path: Path) -> str:
+    """The file's name of a leaf column; in the path lists are `[]` and maps `{}`.
+
+    >>> leaf_name(("orders", "[]", "price"))
+    'orders.list.element.price'
+    """
+    steps = {"[]": f"list.{_LIST_ITEM}", "{}": "key_value.value"}
+    return ".".join(steps.get(step, step) for step in path)
+
+
 def _all_leaves(stored: pa.DataType, path: str) -> Iterator[tuple[str, bool]]:
     if pa.types.is_struct(stored):
         for field in stored:
@@ -197,7 +208,7 @@ def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
             keys = array.keys.cast(pa.string())
             return pa.MapArray.from_arrays(array.offsets, keys, items, type=target, mask=pc.is_null(array))
         case _:
-            return array.dictionary_encode() if target is TEXT else array.cast(target)
+            return array.dictionary_encode() if target is TEXT else array.cast(target, safe=False)
 
 
 def _from_zero(array: pa.Array) -> pa.Array:
@@ -210,4 +221,6 @@ def _same_kind(stored: pa.DataType, type_: Type) -> bool:
         found = pql_type(stored)
     except TypeError:
         return False
-    return found is type_ if isinstance(type_, Scalar) else type(found) is type(type_)
+    if isinstance(type_, Scalar):
+        return found is type_ or (found, type_) in WIDENINGS
+    return type(found) is type(type_)

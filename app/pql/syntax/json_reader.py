@@ -234,7 +234,9 @@ class _Reader:
         if isinstance(held, bool) or held is None or (isinstance(held, str) and not _HALF_CHARACTER.search(held)):
             return Literal(held)
         try:
-            number = float(held)
+            number: float = float(held)
+            if isinstance(held, int) and held != number:
+                number = held
         except (TypeError, ValueError, OverflowError):
             self.refuse(f"{_shown(held)} is no value of PQL", owner)
         if not isfinite(number):

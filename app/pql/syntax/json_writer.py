@@ -181,7 +181,7 @@ def is_profile_field(name: str, bound: Iterable[str], inside: bool) -> bool:
 
 def _written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
     match expr:
-        case Literal() | Negate(operand=Literal(value=float())):
+        case Literal() | Negate(operand=Literal(value=float() | int())):
             return _literal(expr)
         case ArrayLiteral():
             values = yield _all_written(expr.items, bound, inside)
@@ -263,6 +263,8 @@ def _literal(expr: Literal | Negate) -> Json:
             kind = "Null"
         case bool():
             kind = "Boolean"
+        case int():
+            kind = "Integer"
         case float() if value == int(value) and abs(value) < 2**53 and (value or not isinstance(expr, Negate)):
             kind, value = "Integer", int(value)
         case float():

@@ -25,9 +25,9 @@ class Pointed(Located):
 
 @dataclass(frozen=True, slots=True)
 class Literal(Located):
-    """Numbers are floats and never negative: `-5` is a `Negate`."""
+    """Numbers are never negative: `-5` is a `Negate`. They are floats, or `int` where no float is the same."""
 
-    value: str | float | bool | None
+    value: str | float | int | bool | None
 
 
 @dataclass(frozen=True, slots=True)

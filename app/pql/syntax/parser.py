@@ -144,9 +144,11 @@ class Parser(Cursor):
         return Name(token.text, at=token.start, span=(token.start, token.end))
 
     def _number(self, token: Token) -> Expr:
-        value = float(token.text)
+        value: float = float(token.text)
         if isinf(value):
             raise self.refusal(DiagnosticKind.LIMIT, f"the number {token.text} is larger than 1.8e308", token)
+        if token.text.isdecimal() and int(token.text) != value:
+            value = int(token.text)
         return Literal(value, span=(token.start, token.end))
 
     def _outer_name(self) -> Expr:

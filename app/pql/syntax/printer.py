@@ -162,6 +162,8 @@ def _leaf(expr: Literal | Name | Parameter | Moment | Period) -> str:
             return "true" if value else "false"
         case Literal(value=float(value)):
             return print_number(value)
+        case Literal(value=int(value)):
+            return str(value)
         case Literal(value=value):
             return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
         case Name():

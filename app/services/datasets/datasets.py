@@ -12,7 +12,7 @@ from app.clock import Clock
 from app.engine.ingest.batch import dataset_fields
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
-from app.pql.schema import leaf_paths
+from app.pql.schema import leaf_paths, numbers_alike
 from app.scope import Scope
 from app.services.lists.dependents import MOST_FOUND, Dependent, Finder, refuse_dependents
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
@@ -161,7 +161,10 @@ async def fields_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str,
 
     def read() -> dict[str, list[tuple[str, str]]]:
         tenant = lake.tenant(scope.tenant)
-        return {id_: [(path, str(type_)) for path, type_ in leaf_paths(dataset_fields(tenant, id_))] for id_ in ids}
+        return {
+            id_: [(path, str(numbers_alike(type_))) for path, type_ in leaf_paths(dataset_fields(tenant, id_))]
+            for id_ in ids
+        }
 
     return await asyncio.to_thread(read)
 

@@ -9,12 +9,12 @@ import pyarrow as pa
 from app.engine.ingest.formats.columns import Column, Source, Unreadable, complaint
 from app.engine.ingest.formats.csv_dialect import Dialect, find_dialect
 from app.engine.ingest.formats.csv_rows import LONGEST_ROW, RowReader, count_rows
-from app.engine.store.field_types import guess, looks_like, noun, parsed, sql_type
+from app.engine.store.field_types import guess, looks_like, noun, parsed, sql_type, wider_types
 from app.engine.store.lake import only_row, text_literal
 from app.pql.schema import ObjectType, Scalar
 
 _READ_AT_ONCE = 8 * 1024 * 1024
-_GUESSED = (Scalar.BOOLEAN, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP)
+_GUESSED = (Scalar.BOOLEAN, Scalar.INTEGER, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP)
 _WIDTH = 1 + len(_GUESSED)
 _MOST_AT_ONCE = 40
 """More columns are counted as (column, value) pairs: planning a query takes a while for each expression."""
@@ -29,7 +29,8 @@ def read(
     if not _load_well_written(database, file, dialect):
         unreadable = _load_row_by_row(database, file, dialect)
     texts = {name: f"c{position}" for position, name in enumerate(dialect.names)}
-    seen = _count_values(database, texts, [name for name in texts if name not in known.fields.keys() | as_text])
+    settled = {name for name, type_ in known.fields.items() if len(wider_types(type_)) < 2} | as_text
+    seen = _count_values(database, texts, [name for name in texts if name not in settled])
     return Source(
         relation="texts",
         names=dialect.names,
@@ -113,6 +114,10 @@ def _columns(
                 columns[name] = Column(type_, parsed(text, type_))
             continue
         target = known.fields[name]
+        if name in seen:
+            # Of the types that the column may have, the first that most values look like.
+            looks = seen[name][1]
+            target = max(wider_types(target), key=lambda type_: looks[type_])
         value = parsed(text, target) if isinstance(target, Scalar) else f"CAST(NULL AS {sql_type(target)})"
         wrong = f"CASE WHEN {text} IS NOT NULL AND ({value}) IS NULL THEN {complaint(name, text, noun(target))} END"
         columns[name] = Column(target, value, None if target is Scalar.STRING else wrong)

@@ -11,11 +11,14 @@ import duckdb
 
 from app.engine.ingest.formats.columns import Column, Source, check_names, complaint, first_of, refuse
 from app.engine.ingest.formats.ndjson_lines import load_lines
-from app.engine.store.field_types import MAPS, guess, looks_like, noun, parsed, sql_type, widen
+from app.engine.store.field_types import MAPS, WIDENINGS, guess, looks_like, noun, parsed, sql_type, widen
 from app.engine.store.lake import name_literal, only_row, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
-_NUMBERS = ("UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT", "DOUBLE")
+_WHOLE = ("UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT")
+_NUMBERS = (*_WHOLE, "DOUBLE")
+_LONG = "regexp_matches(json, '[0-9]{16}')"
+"""Only such a row may have a number that neither 64 bits nor a double hold."""
 _TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _AT_ONCE = 200
 """Texts of a row that are looked at in one query: each row's list of them is held until it is counted."""
@@ -50,7 +53,7 @@ def read(
     form = text_literal(json.dumps(forms, ensure_ascii=False))
     record = f", json_transform(json, {form}) AS record" if forms else ""
     return Source(
-        relation=f"(SELECT __row, json, problem AS line_problem{record} FROM lines)",
+        relation=f"(SELECT __row, json, problem AS line_problem, {_LONG} AS long{record} FROM lines)",
         names=names,
         columns=columns,
         texts={name: f"json_extract_string(json, {text_literal('$.' + _step(name))})" for name in names},
@@ -118,6 +121,8 @@ class _Shape:
         found = self.kinds.keys() - {"OBJECT", "ARRAY"}
         if not found:
             return None
+        if found <= set(_WHOLE):
+            return Scalar.INTEGER
         if found <= set(_NUMBERS):
             return Scalar.NUMBER
         return Scalar.BOOLEAN if found == {"BOOLEAN"} else Scalar.STRING
@@ -130,6 +135,7 @@ class _Structure:
         self.database = database
         self.objects = objects
         self.mixed: dict[str, frozenset[str]] = {}
+        self.has_long = bool(self._row(f"SELECT count(*) FROM {objects} WHERE {_LONG}")[0])
 
     def find(self, known: ObjectType) -> tuple[tuple[str, ...], ObjectType]:
         """The names at the top, and the types of what has a value. Raises `Refusal` when no line is an object."""
@@ -150,6 +156,8 @@ class _Structure:
         fits = _fits(found, target)
         if not fits or (kinds and not kinds <= _allowed(target)):
             yield _mismatch(path, label, target)
+        elif self.has_long and target in (Scalar.INTEGER, Scalar.NUMBER):
+            yield f"CASE WHEN long THEN {_mismatch(path, label, target)} END"
         if not fits:
             return
         match found, target:
@@ -277,7 +285,7 @@ def _fits(found: Type, target: Type) -> bool:
     """Whether all values of the found kind can become the target, not looking inside."""
     match found, target:
         case Scalar(), Scalar():
-            return target in (found, Scalar.STRING) or (found, target) == (Scalar.DATE, Scalar.TIMESTAMP)
+            return target in (found, Scalar.STRING) or (found, target) in WIDENINGS
         case _:
             return type(found) is type(target)
 
@@ -287,6 +295,8 @@ def _allowed(target: Type) -> frozenset[str]:
     match target:
         case Scalar.NUMBER:
             return frozenset(_NUMBERS)
+        case Scalar.INTEGER:
+            return frozenset(_WHOLE)
         case Scalar.BOOLEAN:
             return frozenset({"BOOLEAN"})
         case Scalar.STRING:
@@ -299,12 +309,21 @@ def _allowed(target: Type) -> frozenset[str]:
             return frozenset({"OBJECT"})
 
 
+def _read_number(text: str, target: Scalar) -> str:
+    """SQL for the number, NULL when it would be rounded: JSON writes exponents as it likes."""
+    if target is Scalar.INTEGER:
+        return parsed(text, target)
+    return f"CASE WHEN regexp_matches({text}, '[.eE]') THEN try_cast({text} AS DOUBLE) ELSE {parsed(text, target)} END"
+
+
 def _mismatch(path: str, label: str, target: Type) -> str:
     values = f"json_extract(json, {text_literal(path)})"
     if "*" not in path:
         values = f"[{values}]"
     text = "json_extract_string(v, '$')"
     wrong = f"json_type(v) NOT IN ({', '.join(text_literal(kind) for kind in sorted(_allowed(target) | {'NULL'}))})"
+    if target in (Scalar.INTEGER, Scalar.NUMBER) and isinstance(target, Scalar):
+        wrong = f"({wrong} OR (json_type(v) <> 'NULL' AND ({_read_number(text, target)}) IS NULL))"
     if target in _TIMES and isinstance(target, Scalar):
         wrong = f"({wrong} OR (json_type(v) = 'VARCHAR' AND ({parsed(text, target)}) IS NULL))"
     bad = f"list_filter({values}, lambda v: {wrong})"

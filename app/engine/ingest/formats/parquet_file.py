@@ -8,9 +8,12 @@ import pyarrow.parquet as pq
 
 from app.engine.ingest.formats.columns import MOST_LEVELS, MOST_LISTS, Column, Source, check_names, complaint, refuse
 from app.engine.store.arrow_types import pql_type
-from app.engine.store.field_types import MAPS, noun, parsed, sql_type, widen
+from app.engine.store.field_types import MAPS, WIDENINGS, noun, parsed, sql_type, widen
 from app.engine.store.lake import name_literal, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
+
+_SAFE_DIGITS = 15
+"""Of so many digits a double holds every decimal."""
 
 
 def read(
@@ -33,7 +36,7 @@ def read(
         target = _as_map(found, (field.name,))
         if field.name in known.fields:
             target = widen(ObjectType({"": known.fields[field.name]}), ObjectType({"": target})).fields[""]
-        columns[field.name] = _column(field.name, found, target)
+        columns[field.name] = _column(field.name, field.type, found, target)
     return Source(
         relation=f"(SELECT file_row_number + 1 AS __row, * EXCLUDE (file_row_number)"
         f" FROM read_parquet({text_literal(str(file))}, file_row_number = true))",
@@ -105,9 +108,9 @@ def _map_of(type_: Type, target: Type) -> Type:
     return type_
 
 
-def _column(name: str, found: Type, target: Type) -> Column:
+def _column(name: str, stored: pa.DataType, found: Type, target: Type) -> Column:
     raw = name_literal(name)
-    value, exact = _converted(raw, found, target, 0)
+    value, exact = _converted(raw, stored, found, target, 0)
     if exact:
         return Column(target, value)
     attempt = f"TRY({value})"
@@ -115,7 +118,7 @@ def _column(name: str, found: Type, target: Type) -> Column:
     return Column(target, attempt, f"CASE WHEN {raw} IS NOT NULL AND {attempt} IS NULL THEN {wrong} END")
 
 
-def _converted(value: str, found: Type, target: Type, depth: int) -> tuple[str, bool]:
+def _converted(value: str, stored: pa.DataType, found: Type, target: Type, depth: int) -> tuple[str, bool]:
     """SQL that makes the value (an SQL expression) one of the target type, and whether it can do so with every value.
 
     Where it cannot, it fails. Fields are matched by name; those that are missing become NULL.
@@ -123,19 +126,19 @@ def _converted(value: str, found: Type, target: Type, depth: int) -> tuple[str, 
     item = f"x{depth}"
     match found, target:
         case Scalar(), Scalar():
-            return _scalar(value, found, target)
+            return _scalar(value, stored, found, target)
         case ArrayType(one), ArrayType(other):
-            inner, exact = _converted(item, one, other, depth + 1)
+            inner, exact = _converted(item, stored.value_type, one, other, depth + 1)
             return f"list_transform({value}, lambda {item}: {inner})", exact
         case ObjectType(), ObjectType():
-            return _object(value, found, target, depth)
+            return _object(value, stored, found, target, depth)
         case MapType(one), MapType(other):
-            inner, exact = _converted(f"{item}.value", one, other, depth + 1)
+            inner, exact = _converted(f"{item}.value", stored.item_type, one, other, depth + 1)
             entry = f"struct_pack(k := CAST({item}.key AS VARCHAR), v := {inner})"
             return _map(value, f"list_transform(map_entries({value}), lambda {item}: {entry})"), exact
         case ObjectType(), MapType(other):
             parts = {
-                name: _converted(f"{value}.{name_literal(name)}", one, other, depth)
+                name: _converted(f"{value}.{name_literal(name)}", stored.field(name).type, one, other, depth)
                 for name, one in found.fields.items()
             }
             entries = ", ".join(
@@ -147,12 +150,38 @@ def _converted(value: str, found: Type, target: Type, depth: int) -> tuple[str, 
             return _failing(value, f"CAST(NULL AS {sql_type(target)})"), False
 
 
-def _scalar(value: str, found: Scalar, target: Scalar) -> tuple[str, bool]:
-    if target in (found, Scalar.STRING) or (found, target) == (Scalar.DATE, Scalar.TIMESTAMP):
+def _scalar(value: str, stored: pa.DataType, found: Scalar, target: Scalar) -> tuple[str, bool]:
+    if target in (Scalar.INTEGER, Scalar.NUMBER) and found in (Scalar.INTEGER, Scalar.NUMBER):
+        return _number(value, stored, target)
+    if target in (found, Scalar.STRING) or (found, target) in WIDENINGS:
         return f"CAST({value} AS {sql_type(target)})", True
     return _failing(
         value, parsed(value, target) if found is Scalar.STRING else f"CAST(NULL AS {sql_type(target)})"
     ), False
+
+
+def _number(value: str, stored: pa.DataType, target: Scalar) -> tuple[str, bool]:
+    """A number is never rounded: one that is not whole, or has more digits than 64 bits or a double hold, fails."""
+    types = pa.types
+    number = f"CAST({value} AS {sql_type(target)})"
+    if types.is_float32(stored) or types.is_float16(stored):
+        # As it prints, not with the digits that a double has more.
+        number = f"CAST(CAST({value} AS VARCHAR) AS {sql_type(target)})"
+    if target is Scalar.INTEGER:
+        if types.is_integer(stored) and stored != pa.uint64():
+            return number, True
+        whole = f"TRY_CAST({value} AS BIGINT)"
+        return _failing(value, f"CASE WHEN {whole} = {value} THEN {whole} END"), False
+    if types.is_floating(stored) or (types.is_integer(stored) and stored.bit_width < 64):
+        return number, True
+    if types.is_decimal(stored) and stored.precision <= _SAFE_DIGITS:
+        return number, True
+    back = f"TRY_CAST({number} AS {'HUGEINT' if types.is_integer(stored) else _decimal_sql(stored)})"
+    return _failing(value, f"CASE WHEN {back} = {value} THEN {number} END"), False
+
+
+def _decimal_sql(stored: pa.DataType) -> str:
+    return f"DECIMAL({stored.precision}, {stored.scale})"
 
 
 def _failing(value: str, attempt: str) -> str:
@@ -167,12 +196,14 @@ def _map(value: str, entries: str) -> str:
     return f"CASE WHEN {value} IS NOT NULL THEN map_from_entries({entries}) END"
 
 
-def _object(value: str, found: ObjectType, target: ObjectType, depth: int) -> tuple[str, bool]:
+def _object(value: str, stored: pa.DataType, found: ObjectType, target: ObjectType, depth: int) -> tuple[str, bool]:
     parts, exact = [], True
     for name, other in target.fields.items():
         inner = f"CAST(NULL AS {sql_type(other)})"
         if name in found.fields:
-            inner, fits = _converted(f"{value}.{name_literal(name)}", found.fields[name], other, depth)
+            inner, fits = _converted(
+                f"{value}.{name_literal(name)}", stored.field(name).type, found.fields[name], other, depth
+            )
             exact = exact and fits
         parts.append(f"{name_literal(name)} := {inner}")
     return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(parts)}) END", exact

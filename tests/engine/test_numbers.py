@@ -1,0 +1,97 @@
+"""Numbers land, are compared and come out as they were written, in every format and whatever batch came first."""
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from app.engine.ingest.batch import Ingested
+from tests.engine.test_ingest import record, types
+from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
+from tests.support.selected import selected
+
+EXACT = 2**53
+FORMATS = ("CSV", "NDJSON", "PARQUET")
+
+
+def take(sandbox: Sandbox, format: str, values: list[Any], dataset: str = "e") -> Ingested:
+    """An event for each value, of the people 0, 1, …; one of the column `n`."""
+    if format == "CSV":
+        text = "".join(f"{at},2026-01-01,{value}\n" for at, value in enumerate(values))
+        return sandbox.csv(dataset, EVENTS, "id,timestamp,n\n" + text)
+    rows = [{"id": str(at), "timestamp": "2026-01-01", "n": value} for at, value in enumerate(values)]
+    if format == "NDJSON":
+        return sandbox.rows(dataset, EVENTS, rows)
+    path = sandbox.folder / "n.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return sandbox.take(dataset, EVENTS, path.read_bytes(), "PARQUET")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("first", [None, [1, 2]])
+def test_whole_numbers_above_2_53_stay_apart(sandbox: Sandbox, format: str, first: list[int] | None) -> None:
+    if first:
+        take(sandbox, format, first)
+    assert take(sandbox, format, [EXACT, EXACT + 1, EXACT + 2, EXACT + 1]).rejected_rows == 0
+    assert types(sandbox, "e")["n"] == "integer"
+    assert selected(sandbox, f"xEvent.exists(n = {EXACT + 1})") == ["1", "3"]
+    assert selected(sandbox, f"xEvent.exists(n > {EXACT} and n < {EXACT + 2})") == ["1", "3"]
+    assert selected(sandbox, f"xEvent.n.intersects([{EXACT + 2}, 5])") == ["2"]
+    assert selected(sandbox, f"xEvent.exists(n in [{EXACT + 1}, {EXACT + 2}])") == ["1", "2", "3"]
+    assert selected(sandbox, f"xEvent.max(n) - 1 = {EXACT}") == ["1", "3"]
+    assert selected(sandbox, f"xEvent.sum(n * 3) = {3 * EXACT + 3}") == (["1", "3"] if not first else ["0", "3"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_distinct_groups_and_sums_of_large_whole_numbers(sandbox: Sandbox, format: str) -> None:
+    take(sandbox, format, [EXACT, EXACT])
+    take(sandbox, format, [EXACT + 1, EXACT])
+    assert selected(sandbox, "xEvent.n.distinct().count() = 2") == ["0"]
+    assert selected(sandbox, "xEvent.groupBy(n).count() = 2") == ["0"]
+    assert selected(sandbox, f"xEvent.sum(n) = {2 * EXACT + 1}") == ["0"]
+    assert selected(sandbox, f"xEvent.sum(n * 1024) = {2048 * EXACT}") == ["1"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_neither_64_bits_nor_a_double_hold_is_rejected(sandbox: Sandbox, format: str) -> None:
+    take(sandbox, format, [2**63 - 1, -(2**63)])
+    done = take(sandbox, format, [2**63, 7]) if format != "PARQUET" else take_unsigned(sandbox, [2**63, 7])
+    assert [(row.row, row.message) for row in done.rejected] == [
+        (1, 'n: "9223372036854775808" is not a whole number of 64 bits')
+    ]
+    assert selected(sandbox, f"xEvent.exists(n = {2**63 - 1})") == ["0"]
+    assert selected(sandbox, f"xEvent.exists(n = -{2**63})") == ["1"]
+
+
+def take_unsigned(sandbox: Sandbox, values: list[int]) -> Ingested:
+    path = sandbox.folder / "u.parquet"
+    columns = {"id": [str(at) for at in range(len(values))], "timestamp": ["2026-01-01"] * len(values)}
+    pq.write_table(pa.table({**columns, "n": pa.array(values, pa.uint64())}), path)
+    return sandbox.take("e", EVENTS, path.read_bytes(), "PARQUET")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_fractions_widen_small_whole_numbers(sandbox: Sandbox, format: str) -> None:
+    take(sandbox, format, [1, 2])
+    assert take(sandbox, format, [0.5, 2]).rejected_rows == 0
+    assert types(sandbox, "e")["n"] == "number"
+    assert selected(sandbox, "xEvent.sum(n) = 1.5") == ["0"]
+    assert selected(sandbox, "xEvent.sum(n) = 4") == ["1"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_fractions_beside_large_whole_numbers_are_rejected(sandbox: Sandbox, format: str) -> None:
+    take(sandbox, format, [EXACT + 1, 2])
+    done = take(sandbox, format, [0.5, 3])
+    assert [(row.row, row.message) for row in done.rejected] == [(1, 'n: "0.5" is not a whole number of 64 bits')]
+    assert selected(sandbox, f"xEvent.exists(n = {EXACT + 1})") == ["0"]
+    assert selected(sandbox, "xEvent.sum(n) = 5") == ["1"]
+
+
+def test_pages_and_views_show_large_whole_numbers(sandbox: Sandbox) -> None:
+    sandbox.rows("p", PEOPLE, [{"id": "1", "order": EXACT + 1, "o": {"list": [EXACT + 3]}, "price": 2.5}])
+    assert record(sandbox, "1") == {"id": "1", "order": EXACT + 1, "o": {"list": [EXACT + 3]}, "price": 2.5}
+    table = DeltaTable(sandbox.lake.dataset("p"))
+    assert pa.schema(table.schema().to_arrow()).field("order").type == pa.int64()
