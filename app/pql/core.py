@@ -82,7 +82,8 @@ from typing import Any, Final
 from app.pql.schema import Scalar, Type
 
 BINDERS: Final = frozenset(
-    {"exists", "forall", "map", "filter", "top", "bottom", "group_by", "sum", "average", "min", "max", "chain"}
+    {"exists", "forall", "map", "filter", "top", "bottom", "group_by", "to_map", "sum", "average"}
+    | {"min", "max", "chain"}
 )
 """Operations whose payload starts with the level that they bind."""
 

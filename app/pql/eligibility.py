@@ -1,6 +1,9 @@
 """Whether a definition may be evaluated as soon as data lands, which follows from its condition alone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
+from typing import Final
 
 from app.pql.core import BINDERS, Node, walk
 from app.pql.schema import EVENTS, MEMBERSHIP
@@ -40,7 +43,8 @@ _SEGMENTS_AND_EVENTS = (
     "it combines inSegment or segmentMembership with events: put one of them into a definition of its own"
 )
 _OVER_MANY = BINDERS - {"exists", "filter", "chain"} | {"count"}
-_DAYS = {"millisecond": 1 / 86_400_000, "second": 1 / 86_400, "minute": 1 / 1_440, "hour": 1 / 24, "day": 1.0}
+_HOURS = {"millisecond": 1 / 3_600_000, "second": 1 / 3_600, "minute": 1 / 60, "hour": 1.0, "day": 24.0, "week": 168.0}
+_A_DAY = 24.0
 
 
 def _is_events(node: Node) -> bool:
@@ -56,24 +60,72 @@ def _is_filtered_events(node: Node) -> bool:
 
 
 def _recent(binder: Node) -> bool:
-    """Whether the binder takes only events of the last 24 hours: every step of a chain must."""
+    """Whether the binder takes only events of the last 24 hours. Steps of a chain are later than the first one."""
     if binder.op != "chain":
-        return any(map(_within_a_day, _conjuncts(binder.operands[-1])))
+        return _age(binder.operands[-1]) <= _A_DAY
     steps = int(binder.payload[1])
-    whats, whens = binder.operands[2 : 2 + steps], binder.operands[2 + steps :]
-    return all(
-        any(map(_within_a_day, (*_conjuncts(what), *_conjuncts(when)))) for what, when in zip(whats, whens, strict=True)
-    )
+    return min(_age(binder.operands[2]), _age(binder.operands[2 + steps])) <= _A_DAY
 
 
-def _conjuncts(node: Node) -> tuple[Node, ...]:
-    return node.operands if node.op == "and" else (node,)
+def _age(condition: Node) -> float:
+    """How many hours old an event that meets the condition can be; infinite when that is not bounded."""
+    if condition.op == "and":
+        return min(map(_age, condition.operands))
+    if condition.op == "or":
+        return max(map(_age, condition.operands))
+    if condition.op not in _BOUNDS or not _is_timestamp(condition.operands[0]):
+        return inf
+    return _BOUNDS[condition.op](condition)
 
 
-def _within_a_day(node: Node) -> bool:
-    if node.op != "occurs" or node.payload[0] not in {"<", "<="} or node.payload[2] != "before":
-        return False
+def _within(node: Node) -> float:
+    op, unit, direction = node.payload
     _, count, reference = node.operands
     written = count.payload[0] if count.op == "const" else None
-    limit = float("inf") if written is None else written * _DAYS.get(node.payload[1], float("inf"))
-    return reference.op == "now" and limit <= 1
+    length = _HOURS.get(unit, inf)
+    if written is None or op == "!=":
+        return inf
+    if op == "=":  # a whole unit of the calendar
+        return _start(reference) + length * (1 - written if direction == "after" else 1 + written)
+    if direction == "after":
+        return _later_start(reference) - (written * length if op in (">", ">=") else 0)
+    return _start(reference) + written * length if op in ("<", "<=") else inf
+
+
+def _start(reference: Node) -> float:
+    """How many hours ago a reference may begin: `today` up to 24 hours, `last hour` up to 2."""
+    if reference.op == "day":
+        return _A_DAY * (1 - reference.payload[0])
+    if reference.op == "period":
+        shift, unit = reference.payload
+        return 0.0 if shift > 0 else (1 - shift) * _HOURS.get(unit, inf)
+    return 0.0 if reference.op == "now" else inf
+
+
+def _end(reference: Node) -> float:
+    """How many hours ago a reference may end."""
+    if reference.op == "day":
+        return -_A_DAY * reference.payload[0]
+    if reference.op == "period":
+        shift, unit = reference.payload
+        return 0.0 if shift >= 0 else -shift * _HOURS.get(unit, inf)
+    return _start(reference)
+
+
+def _later_start(reference: Node) -> float:
+    """From where distances after a reference are measured."""
+    return _end(reference) if reference.op == "period" else _start(reference)
+
+
+def _is_timestamp(node: Node) -> bool:
+    return node.op == "field" and node.payload == ("timestamp",) and node.operands[0].op == "element"
+
+
+_BOUNDS: Final[dict[str, Callable[[Node], float]]] = {
+    "occurs": _within,
+    "occurs_on": lambda node: _start(node.operands[1]),
+    "occurs_after": lambda node: _end(node.operands[1]),
+    "occurs_between": lambda node: _start(node.operands[1]),
+    **dict.fromkeys(("gt", "ge", "eq"), lambda node: _start(node.operands[1])),
+}
+"""Hours by operation."""

@@ -45,9 +45,12 @@ class Kind(StrEnum):
     ORDERED = "ordered value of the element"
     RANK = "ordered single value of the element"
     KEY = "key of the element"
+    ENTRY_KEY = "key of an entry"
 
 
-PER_ELEMENT: Final = frozenset({Kind.CONDITION, Kind.VALUE, Kind.MEASURE, Kind.ORDERED, Kind.RANK, Kind.KEY})
+PER_ELEMENT: Final = frozenset(
+    {Kind.CONDITION, Kind.VALUE, Kind.MEASURE, Kind.ORDERED, Kind.RANK, Kind.KEY, Kind.ENTRY_KEY}
+)
 
 
 class Result(StrEnum):
@@ -66,6 +69,7 @@ class Result(StrEnum):
     ENTRY = "a value of the map"
     ENTRIES = "array of the map's values"
     BRANCH = "type of the branches"
+    MAP_ENTRY = "an entry of a map"
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +279,15 @@ FUNCTIONS: Final[tuple[Function, ...]] = (
         "if",
         "a when the test holds, else b.",
         "if(income > 50000, loyalty.points, orders.count()) >= 100",
+    ),
+    Function(
+        "mapEntry",
+        Receiver.NONE,
+        (Parameter("key", Kind.ENTRY_KEY), Parameter("value", Kind.VALUE)),
+        Result.MAP_ENTRY,
+        "to_map",
+        "An entry of the map that array.map(…) makes.",
+        'orders.groupBy(sku).map((K, G) => mapEntry(K, G.count())).get("PS") > 1',
     ),
     Function(
         "date",

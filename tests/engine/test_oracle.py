@@ -32,6 +32,7 @@ def test_engine_and_oracle_agree(seed: int) -> None:
 def test_every_construct_and_function_is_tried() -> None:
     made = [node for seed in range(2_000) for node in nodes(Writer(Random(seed)).segment())]
     called = {node.data[0] for node in made if node.op in ("call", "method")}
+    called |= {"mapEntry" for node in made if node.op == "to_map"}
     assert {function.name for function in FUNCTIONS} - called == set()
     within = [node for node in made if node.op == "within"]
     assert {(node.data[0], node.data[2]) for node in within} == {

@@ -140,11 +140,10 @@ ARITHMETIC = ["+", "-", "*", "/", "%"]
         ("birthDate occurs <= 3 |", [*ARITHMETIC, *UNITS.values()]),
         ("birthDate occurs <= 3 days |", ["before", "after", "from"]),
         ("birthDate occurs between today |", ["and"]),
-        ("exists E from xEvent |", ["where"]),
         ("sum E.price |", [*COMPARISONS, "like", "occurs", *LOGIC, *ARITHMETIC, "over"]),
         ("let N = income |", [*COMPARISONS[:6], "notIn", *LOGIC, *ARITHMETIC, "in"]),
         ("CHAIN(xEvent, timestamp, [C0: |", ["WHAT"]),
-        ("CHAIN(xEvent, timestamp, [C0: WHAT(true) |", ["WHEN"]),
+        ("CHAIN(xEvent, timestamp, [C0: WHAT(true) |", ["where", "WHEN", "count"]),
         ("birthDate occurs last mo|", ["month"]),
         ("fa|", ["false"]),
         ("(income > 1) |", LOGIC),
@@ -222,3 +221,7 @@ def test_shuffled_tokens_are_survived() -> None:
     for _ in range(300):
         text = " ".join(choice.choices(words, k=12))
         complete(text, choice.randrange(len(text)), SCHEMA, segments=SEGMENTS, values=seen)
+
+
+def test_the_condition_of_a_quantifier_may_follow_or_not() -> None:
+    assert {"where", "and"} <= {*texts("exists E from xEvent |", KEYWORD)}

@@ -7,7 +7,8 @@ from app.pql.dependencies import find_cycle
 from app.pql.schema import ObjectType, Scalar, profile_schema
 
 SCHEMA = profile_schema(
-    ObjectType({"country": Scalar.STRING}), ObjectType({"timestamp": Scalar.TIMESTAMP, "total": Scalar.NUMBER})
+    ObjectType({"country": Scalar.STRING}),
+    ObjectType({"timestamp": Scalar.TIMESTAMP, "total": Scalar.NUMBER, "until": Scalar.TIMESTAMP}),
 )
 OLD = "it looks at events older than 24 hours: add `timestamp occurs <= 24 hours before now`"
 MANY = "it counts or combines several events, and only single ones or a sequence in time can be streamed"
@@ -36,6 +37,21 @@ BOTH = "it combines inSegment or segmentMembership with events: put one of them 
             'segmentMembership.get("ups").get("a").status = "exited" and xEvent[timestamp occurs <= 1 hour before now]',
             (BOTH,),
         ),
+        ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(today), B: WHAT(total > 1)])", ()),
+        ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(< 24 hours before now) COUNT(5)])", ()),
+        ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(yesterday)])", (OLD,)),
+        ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(last hour)])", ()),
+        ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(this week)])", (OLD,)),
+        ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(after yesterday)])", ()),
+        ("xEvent[timestamp occurs <= 1 hour before today]", (OLD,)),
+        ("xEvent[timestamp occurs < 10 hours after today]", ()),
+        ("xEvent[timestamp occurs = 0 days before now]", ()),
+        ("xEvent[timestamp occurs = 23 hours before now]", ()),
+        ("xEvent[timestamp occurs = 24 hours before now]", (OLD,)),
+        ("xEvent[timestamp occurs between today and now]", ()),
+        ("xEvent[timestamp >= today or timestamp occurs this minute]", ()),
+        ("xEvent[timestamp >= today or total > 1]", (OLD,)),
+        ("xEvent[until occurs <= 1 hour before now]", (OLD,)),
         ('inSegment("a") and xEvent[timestamp occurs <= 1 hour before now]', (BOTH,)),
     ],
 )

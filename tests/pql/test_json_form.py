@@ -71,12 +71,12 @@ def apply(name: str, *params: object) -> dict[str, object]:
             "nodeType": "let",
             "name": "N",
             "value": literal("Integer", 1),
-            "body": apply("=", {"nodeType": "nameReference", "name": "N"}, field("M")),
+            "body": apply("=", {"nodeType": "varRef", "varName": "N"}, field("M")),
         }),
         ("(P) => P.a", {
             "nodeType": "lambda",
             "parameters": ["P"],
-            "body": {"nodeType": "fieldLookup", "fieldName": "a", "object": {"nodeType": "nameReference", "name": "P"}},
+            "body": {"nodeType": "fieldLookup", "fieldName": "a", "object": {"nodeType": "varRef", "varName": "P"}},
         }),
         ("t occurs <= 3 days before now", {
             "nodeType": "occursWithin",
@@ -99,9 +99,69 @@ def test_what_is_written(expression: str, expected: object) -> None:
     assert json.loads(to_json(parse(expression))) == expected
 
 
+RANGE = {"nodeType": "fieldLookup", "fieldName": "xEvent"}
+TOTAL = {"nodeType": "fieldLookup", "fieldName": "total", "object": {"nodeType": "varRef", "varName": "E"}}
+OF_EVENTS = {"varName": "E", "range": RANGE}
+MORE = apply(">", TOTAL, literal("integer", 5))
+DECLARED = {"nodeType": "varDecl", **OF_EVENTS}
+
+
+@pytest.mark.parametrize(
+    ("node", "expression"),
+    [
+        (RANGE, "xEvent"),
+        ({"nodeType": "some", **OF_EVENTS, "condition": MORE}, "exists E from xEvent where E.total > 5"),
+        ({"nodeType": "all", **OF_EVENTS, "where": MORE}, "forall E from xEvent where E.total > 5"),
+        ({"nodeType": "some", **OF_EVENTS}, "exists E from xEvent where true"),
+        ({"nodeType": "select", "varDecl": DECLARED, "condition": MORE}, "select E from xEvent where E.total > 5"),
+        (
+            {"nodeType": "select", "varDecl": "E", "range": RANGE, "body": MORE},
+            "select E from xEvent where E.total > 5",
+        ),
+        (
+            {"nodeType": "quantification", "quantifier": "some", **OF_EVENTS, "predicate": MORE},
+            "exists E from xEvent where E.total > 5",
+        ),
+        (literal("XDMObject", ["a", 1.5, None]), '["a", 1.5, null]'),
+        (literal("Number", -2), "-2"),
+        (literal("XDMObject", True), "true"),
+        ({"nodeType": "some", "varName": "E"}, None),
+        ({"nodeType": "some", "range": RANGE}, None),
+        ({"nodeType": "quantification", "quantifier": "most", **OF_EVENTS}, None),
+        (literal("XDMObject", {"a": 1}), None),
+    ],
+)  # fmt: skip
+def test_adobes_spelling_is_read(node: object, expression: str | None) -> None:
+    text = json.dumps(node)
+    if expression is None:
+        with pytest.raises(ExpressionRefused):
+            from_json(text)
+        return
+    tree = from_json(text)
+    assert print_tree(tree) == expression
+    assert from_json(to_json(tree)) == tree
+
+
+def test_adobes_spelling_is_written() -> None:
+    clause = {"varName": "E", "range": field("orders"), "condition": {"nodeType": "varRef", "varName": "E"}}
+    assert json.loads(to_json(parse("exists E from orders where E"))) == {"nodeType": "some", **clause}
+    declared = {"nodeType": "varDecl", "varName": "E", "range": field("orders")}
+    written = {"nodeType": "select", "varDecl": declared, "condition": clause["condition"]}
+    assert json.loads(to_json(parse("select E from orders where E"))) == written
+    both = json.loads(to_json(parse("forall E from orders where E, F from E where F")))
+    assert (both["nodeType"], both["quantifier"]) == ("quantification", "all")
+    assert [one["varName"] for one in both["clauses"]] == ["E", "F"]
+    ours = {"nodeType": "clause", "variable": "E", "array": field("orders"), "condition": field("a")}
+    old = json.dumps({"nodeType": "quantifier", "kind": "exists", "clauses": [ours]})
+    assert print_tree(from_json(old)) == "exists E from orders where a"
+
+
 @pytest.mark.parametrize(
     "expression",
     [
+        "CHAIN(xEvent, timestamp, [C0: WHAT(a = 1) WHERE(b) WHEN(today) COUNT(3)])",
+        'orders.groupBy(sku).map((K, G) => mapEntry(K, G.count())).get("PS") > 1',
+        "orders.filter((E) => E.price > limit)",
         "income > -0",
         "- -5 = 1",
         "a in [[1], [-2]]",

@@ -261,10 +261,13 @@ def _print_occurs(e: E, a: tuple[E, ...]) -> str:
 
 def _print_chain(e: E, a: tuple[E, ...]) -> str:
     steps = []
-    for at, label in enumerate(e.data[0]):
+    for at, (label, count) in enumerate(zip(*e.data, strict=True)):
         what, when = a[2 + 2 * at], a[3 + 2 * at]
         tail = "" if when.op == "none" else f" WHEN({_print_test(when, when.args)})"
-        steps.append(f"{label}: WHAT({text(what)}){tail}")
+        if what.op == "and" and len(what.args) == 2 and at % 2:
+            what, where = what.args
+            tail = f" WHERE({text(where)}){tail}"
+        steps.append(f"{label}: WHAT({text(what)}){tail}{f' COUNT({count})' if count > 1 else ''}")
     return f"CHAIN({text(a[0])}, {text(a[1])}, [{', '.join(steps)}])"
 
 
@@ -282,6 +285,7 @@ _PRINTS: dict[str, Callable[[E, tuple[E, ...]], str]] = {
     "word": lambda e, a: str(e.data[0]),
     "period": lambda e, a: f"{e.data[0]} {e.data[1]}",
     "label": lambda e, a: str(e.data[1]),
+    "step": lambda e, a: "timestamp",  # not written in a WHEN, but in parts of one
     "call": _call,
     "method": _method,
     "index": lambda e, a: f"{text(a[0], _POSTFIX)}[{text(a[1])}]",
@@ -296,6 +300,9 @@ _PRINTS: dict[str, Callable[[E, tuple[E, ...]], str]] = {
     "at": _print_occurs,
     "between": _print_occurs,
     "chain": _print_chain,
+    "to_map": lambda e, a: (
+        f"{text(a[0], _POSTFIX)}.map(({', '.join(e.data[0])}) => mapEntry({text(a[1])}, {text(a[2])}))"
+    ),
     "query": lambda e, a: f"({e.data[0]}) => {text(a[0])}",
 }
 
@@ -358,6 +365,12 @@ def _is_far(e: E) -> bool:
 
 
 # ------------------------------------------------------------ expressions
+
+
+def _is_two_sided(when: E) -> bool:
+    """Whether a WHEN holds on both sides of an earlier step, which COUNT may not follow."""
+    has_label = any(node.op == "label" for node in nodes(when))
+    return when.op == "within" and has_label and (when.data[0] == "!=" or when.data[2] == "from")
 
 
 def literal(value: Any) -> E:
@@ -464,8 +477,11 @@ class Writer:
         case = () if self.maybe(0.4) else (literal(self.maybe(0.4)),)
         shape = self.r.randrange(10)
         subject = self.array_of(env, d, "text") if self.maybe(0.25) else self.scalar(env, d, "text")
-        if shape < 5:
+        if shape < 4:
             return method(self.one(TEXT_TESTS), "bool", subject, self.scalar(env, d, "text"), *case)
+        if shape == 4:
+            texts = [literal(self.one(TEXTS)) for _ in range(2 + self.r.randrange(2))]
+            return method(self.one(TEXT_TESTS), "bool", subject, self.scalar(env, d, "text"), *texts, *case)
         if shape == 5:
             pattern = literal(self.one(LIKES)) if self.maybe(0.8) else self.scalar(env, 0, "text")
             return E("like", "bool", (subject, pattern))
@@ -596,7 +612,8 @@ class Writer:
             else:
                 args.append(E("none", "null"))
             labels += (f"C{at}",)
-        return E("chain", "bool", tuple(args), (labels,))
+        counts = tuple(self.one((1, 1, 2, 3)) if not _is_two_sided(when) else 1 for when in args[3::2])
+        return E("chain", "bool", tuple(args), (labels, counts))
 
     # -------------------------------------------------------- scalars
 
@@ -654,6 +671,8 @@ class Writer:
             inner = method("get", MEMBERSHIPS[1], self.one(known[MEMBERSHIPS]), self.key(env))
             value = method("get", MEMBERSHIPS[1][1], inner, self.key(env))
             return E("field", kind, (value,), ("status" if kind == "text" else "lastQualificationTime",))
+        if shape == 2 and kind in ("number", "text"):
+            return self.indexed(env, d, kind)
         if shape == 0 and kind == "number" and map_("number") in known:
             return method("get", "number", self.one(known[map_("number")]), self.key(env))
         if shape == 1:
@@ -666,6 +685,28 @@ class Writer:
             return self.simple(env, kind)
         value = call("if", PLACE, self.condition(env, d), self.reference(env, PLACE), self.reference(env, PLACE))
         return E("field", kind, (value,), (self.one(names),))
+
+    def indexed(self, env: Any, d: int, kind: str) -> E:
+        """An entry of a map that is made of an array, or of groups by name."""
+        if self.maybe(0.5):
+            source = self.array(env, d)
+            key = self.scalar(self.inside(env, source), d, "text")
+            if key.type == "null":
+                return self.simple(env, kind)
+            source = method("groupBy", arr(obj(key="text", values=source.type)), source, key)
+            names, element = (self.name(), self.name() + "G"), source.type[1]
+            variables = zip(names, ("text", element[1][1][1]), strict=True)
+            inner = (*self.inside(env, source), *(("variable", name, of) for name, of in variables))
+            key = E("name", "text", (), (names[0], 0))
+        else:
+            source, names = self.array(env, d), (self.name(),)
+            inner = (*self.inside(env, source), ("variable", names[0], source.type[1]))
+            key = self.scalar(inner, d, "text")
+        value = self.scalar(inner, d, kind)
+        if "null" in (key.type, value.type):
+            return self.simple(env, kind)
+        made = E("to_map", map_(kind), (source, key, value), (names,))
+        return method("get", kind, made, literal(self.one(TEXTS)))
 
     def key(self, env: Any) -> E:
         return literal(self.one(KEYS)) if self.maybe(0.85) else self.simple(env, "text")

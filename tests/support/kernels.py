@@ -358,6 +358,11 @@ def _grouped(pairs: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
     ]  # fmt: skip
 
 
+def _mapped(pairs: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """The first value of each key."""
+    return None if pairs is None else {pair["k"]: pair["v"] for pair in reversed(pairs) if pair["k"] is not None}
+
+
 def _chained(events: list[dict[str, Any]] | None) -> bool:
     return any(
         a["kind"] == "a" and b["kind"] == "b" and c["kind"] == "c" and a["t"] < b["t"] < c["t"] <= a["t"] + 2 * DAY
@@ -425,12 +430,15 @@ BINDERS = [
          [(happened(("a", "01"), ("b", "02"), ("c", "03")), True), (happened(("a", "01"), ("b", "02"), ("c", "04")), False),
           (happened(("a", "01"), ("b", "01"), ("c", "02")), False), (happened(("c", "01"), ("b", "02"), ("a", "03")), False),
           (happened(("a", "01"), ("a", "04"), ("b", "05"), ("c", "06")), True), (happened(("a", "01")), False),
-          (happened(("a", "01"), ("b", "02"), (None, "03")), False), ([], False), (None, False)], _chain_of, payload=(3,)),
+          (happened(("a", "01"), ("b", "02"), (None, "03")), False), ([], False), (None, False)], _chain_of, payload=(3, (1, 1, 1))),
 ]  # fmt: skip
 
 M = MapType(N)
 ARRAYS = [
     Kernel("head", (NS,), N, lambda a: (a or [None])[0], [([1.0, 2.0], 1.0), ([5.0], 5.0), ([], None), (None, None)]),
+    over("to_map", MapType(N), PAIRS, _mapped,
+         [([A1, B2], {"a": 1.0, "b": 2.0}), ([A1, A3], {"a": 1.0}), ([N4], {}), ([], {}), (None, None)],
+         lambda b, item, o: [*_of("k", S)(b, item, o), *_of("v", N)(b, item, o)]),
     Kernel("typed", (D,), T, lambda one: one and at(one.isoformat()), [(day("2024-02-29"), at("2024-02-29")), (None, None)]),
     Kernel("typed", (ArrayType(D),), TS, lambda a: a and [at(one.isoformat()) for one in a],
            [([day("2024-02-29")], [at("2024-02-29")]), ([], []), (None, None)]),

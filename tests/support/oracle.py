@@ -323,21 +323,27 @@ class Oracle:
         for x in self.elements(array, env):
             inner = (("level", level, x), env)
             events.append((self.value(time, inner), inner))
-        count = len(e.data[0])
+        count, needed = len(e.data[0]), e.data[1]
         whats = [[self.holds(e.args[2 + 2 * n], inner) for _, inner in events] for n in range(count)]
 
         def found(n: int, chosen: tuple[int | None, ...]) -> bool:
             if n == count:
                 return True
+            fitting: list[int | None] = []
             for which, (at, inner) in enumerate(events):
                 instant = as_type(at, time.type, "time")
                 if not whats[n][which] or (chosen and not later(chosen[-1], instant)):
                     continue
                 when = e.args[3 + 2 * n]
                 scope = (("labels", None, chosen), (("step", None, at), inner))
-                if (when.op == "none" or self.holds(when, scope)) and found(n + 1, (*chosen, instant)):
-                    return True
-            return False
+                if when.op == "none" or self.holds(when, scope):
+                    fitting.append(instant)
+            if count == 1:  # a time is needed only to be earlier or later than another one
+                return len(fitting) >= needed[n]
+            known = [one for one in fitting if one is not None]
+            return any(
+                sum(other <= last for other in known) >= needed[n] and found(n + 1, (*chosen, last)) for last in known
+            )
 
         return found(0, ())
 
@@ -374,11 +380,15 @@ class Oracle:
         return METHODS[e.data[0]](self, e, env)
 
     def text_method(self, e: E, env: Env) -> bool:
-        subject, other, *case = (self.value(arg, env) for arg in e.args)
-        if subject is None or other is None:
+        subject, *others = (self.value(arg, env) for arg in e.args)
+        flag = others.pop() if e.args[-1].type == "bool" else True
+        known = [other for other in others if other is not None]
+        if subject is None or (len(others) == 1 and not known):
             return False
-        flag = case[0] if case else True
-        return any(text_test(e.data[0], x, other, flag) for x in several(subject) if x is not None)
+        combine = all if e.data[0].startswith(("does", "not")) else any
+        return any(
+            combine(text_test(e.data[0], x, other, flag) for other in known) for x in several(subject) if x is not None
+        )
 
     def matching(self, e: E, env: Env) -> bool:
         subject, pattern = (self.value(arg, env) for arg in e.args)
@@ -471,6 +481,21 @@ class Oracle:
         for key, x in zip(self.bodies(e, env), array, strict=True):
             groups.setdefault(key, []).append(x)
         return [{"key": key, "values": xs} for key, xs in groups.items()]
+
+    def to_map(self, e: E, env: Env) -> Any:
+        array, key, value = e.args
+        source = self.value(array, env)
+        if source is None:
+            return None
+        entries: dict[str, Any] = {}
+        for x in source:
+            inner = (("level", array.type[1], x), env)
+            for name, bound in zip(e.data[0], (x,) if len(e.data[0]) == 1 else (x["key"], x["values"]), strict=True):
+                inner = (("variable", name, bound), inner)
+            entry = self.value(key, inner)
+            if entry is not None and entry not in entries:
+                entries[entry] = self.value(value, inner)
+        return entries
 
     def get(self, e: E, env: Env) -> Any:
         entries, key = (self.value(arg, env) for arg in e.args)
@@ -674,6 +699,7 @@ OPERATIONS: dict[str, Callable[[Oracle, E, Env], Any]] = {
     "within": Oracle.within,
     "at": Oracle.at,
     "between": Oracle.between,
+    "to_map": Oracle.to_map,
     "chain": Oracle.chain,
     "call": Oracle.call,
     "method": Oracle.method,

@@ -115,7 +115,17 @@ def loaded(now: datetime, people: list[dict[str, Any]], members: dict[str, set[s
         trial = load_trial(profiles, events, membership=membership)
     for person in people:
         person["xEvent"].sort(key=lambda event: (event["timestamp"], event["_id"]))
+        person["segmentMembership"] = _with_stored(person, members)
     return Crowd(now, people, members, trial)
+
+
+def _with_stored(person: dict[str, Any], members: dict[str, set[str]]) -> Any:
+    """The map of a person with the stored segments in it, by name."""
+    entry = {"status": "realized", "lastQualificationTime": None}
+    stored = {segment: entry for segment in SEGMENTS if person["_id"] in members[segment]}
+    loaded = person["segmentMembership"] or {}
+    both = {**loaded, "AEPSegments": {**loaded.get("AEPSegments", {}), **stored}}
+    return {name: dict(sorted(both[name].items())) for name in sorted(both) if both[name]} or None
 
 
 def _table(rows: list[dict[str, Any]], fields: Iterable[tuple[str, Any]]) -> pa.Table:

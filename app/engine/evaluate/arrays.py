@@ -138,6 +138,18 @@ def group_by(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     return Array(Rows(scope.n, array.rows.parent[first]), made, array.valid)
 
 
+def to_map(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+    array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
+    key, value = (spread(evaluation.operand(part, child), child.n) for part in node.operands[1:])
+    if not isinstance(key, Text):
+        raise TypeError("the keys of a map are texts")
+    parent, codes = array.rows.parent, key.codes.astype(np.int64)
+    present = np.flatnonzero(codes >= 0)
+    size = int(codes.max(initial=0)) + 1
+    kept = np.sort(present[np.unique(parent[present] * size + codes[present], return_index=True)[1]])
+    return Map(Rows(scope.n, parent[kept]), key.take(kept), value.take(kept), array.valid)
+
+
 def head(call: Call, array: Value) -> Value:
     if not isinstance(array, Array):
         raise TypeError("the head of an array was asked for")
@@ -258,6 +270,7 @@ BINDERS: dict[str, BinderKernel] = {
     "top": ordered,
     "bottom": ordered,
     "group_by": group_by,
+    "to_map": to_map,
 }
 KERNELS: dict[str, RowKernel] = {
     "head": head,

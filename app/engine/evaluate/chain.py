@@ -63,10 +63,8 @@ class Tracks:
 
 def chain(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     child, steps = _steps(evaluation, node, scope)
-    found = np.zeros(scope.n, np.bool_)
     if len(steps) == 1:
-        found[steps[0].track] = True
-        return condition(found)
+        return condition(np.bincount(steps[0].track, minlength=scope.n) >= node.payload[2][0])
     search = _Search(evaluation, node, scope, child)
     return condition(search.found(Tracks(np.arange(scope.n), {}), 0, steps, search.pins()))
 
@@ -89,37 +87,38 @@ def matches(evaluation: Evaluation, node: Node, scope: Scope) -> list[StepMatch]
     """How far a chain got for the only row of `scope`, by the same search that says whether there is one."""
     child, steps = _steps(evaluation, node, scope)
     search = _Search(evaluation, node, scope, child)
-    pins = search.pins()
+    pins, counts = search.pins(), node.payload[2]
 
     def found(some: Sequence[Step]) -> bool:
-        if len(some) == 1 or not all(len(step.row) for step in some):
-            return all(len(step.row) for step in some)
+        enough = all(len(step.row) >= count for step, count in zip(some, counts, strict=False))
+        if len(some) == 1 or not enough:
+            return enough
         tracks = Tracks(np.zeros(1, np.intp), {})
         return bool(search.found(tracks, 0, some, frozenset(pin for pin in pins if pin < len(some) - 1))[0])
 
     reached = [found(steps[: at + 1]) for at in range(len(steps))]
-    rows = _first_chain(steps, found) if reached[-1] else [None] * len(steps)
+    rows = _first_chain(steps, counts, found) if reached[-1] else [None] * len(steps)
     return [
         StepMatch(child.n, len(step.row), so_far, row) for step, so_far, row in zip(steps, reached, rows, strict=True)
     ]
 
 
-def _first_chain(steps: Sequence[Step], found: Callable[[Sequence[Step]], bool]) -> list[int]:
+def _first_chain(steps: Sequence[Step], counts: Sequence[int], found: Callable[[Sequence[Step]], bool]) -> list[int]:
     """The rows of the first chain: each step in turn is halved to the earliest event that still leaves a chain."""
     chosen = list(steps)
-    for at, step in enumerate(steps):
-        low, high = 0, len(step.row)
-        while high - low > 1:
+    for at, (step, count) in enumerate(zip(steps, counts, strict=True)):
+        low, high = 1, len(step.row)
+        while low < high:
             middle = (low + high) // 2
-            chosen[at] = step.between(low, middle)
-            low, high = (low, middle) if found(chosen) else (middle, high)
-        chosen[at] = step.between(low, high)
-    return [int(step.row[0]) for step in chosen]
+            chosen[at] = step.between(0, middle)
+            low, high = (low, middle) if found(chosen) else (middle + 1, high)
+        chosen[at] = step.between(0 if count > 1 else high - 1, high)
+    return [int(step.row[-1]) for step in chosen]
 
 
 def _steps(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Scope, list[Step]]:
     """The scope of the events, and those that suit each step by themselves."""
-    level, count = node.payload
+    level, count, _ = node.payload
     array, child = evaluation.elements(node.operands[0], level, scope)
     whats = node.operands[2 : 2 + count]
     whens = node.operands[2 + count :]
@@ -154,7 +153,7 @@ class _Search:
         self._evaluation = evaluation
         self._scope = scope
         self._child = child
-        self._level, count = node.payload
+        self._level, count, self._counts = node.payload
         self._time = node.operands[1]
         self._whens = node.operands[2 + count :]
         self._labels = [labels_of(when) for when in self._whens]
@@ -219,11 +218,13 @@ class _Search:
             windows, valid = self._pinned_windows(tracks, at, {pin: candidates.at, at - 1: before}, candidates.track)
             starts, ends = (bound[candidates.track] for bound in step.bounds(len(tracks)))
             strictly = searched(step.at, before, starts, ends, right=True)
+            later_ones = self._counts[at] - 1
             first = np.full(len(before), END, np.int64)
             for lower, upper in windows:
                 place = strictly
                 if not _always(lower, BEGINNING):
                     place = np.maximum(place, searched(step.at, _long(lower, candidates), starts, ends, right=False))
+                place = place + later_ones
                 time = step.at[np.minimum(place, len(step.at) - 1)]
                 first = np.where((place < ends) & (time < upper), np.minimum(first, time), first)
             alive = first < END if valid is None else (first < END) & valid
@@ -267,8 +268,13 @@ class _Search:
                 step = step.where(self._holds_pinned(tracks, at, step))
                 labels = frozenset()
             if before is not None:
-                linked = self._linked(tracks, at, before, step) if labels else _earlier(before, step, len(tracks))
-                step = step.where(linked)
+                if labels:
+                    step = step.where(self._linked(tracks, at, before, step))
+                else:
+                    step = step.where(_earlier(before, step, len(tracks)))
+                    step = step.where(_numbered(step, len(tracks)) >= self._counts[at])
+            elif self._counts[at] > 1:
+                step = step.where(_numbered(step, len(tracks)) >= self._counts[at])
             before = step
         if before is None:
             raise ValueError("a chain has at least one step")
@@ -302,7 +308,14 @@ class _Search:
             high = strictly
             if not (_always(lower, BEGINNING) or bool(np.all(lower <= before.at + 1))):  # strictly later is enough
                 high = np.minimum(high, searched(_long(lower, before), step.at, starts, ends, right=True))
-            found |= high > low
+            linked = high > low
+            if (needed := self._counts[at]) > 1 and len(before.at):
+                # The earliest row before that suits has the most events between itself and this one.
+                first = np.minimum(low, len(before.at) - 1)
+                begin = np.maximum(_long(lower, before)[first], before.at[first] + 1)
+                mine, ends_of = (bound[step.track] for bound in step.bounds(len(tracks)))
+                linked &= np.arange(len(step.at)) - searched(step.at, begin, mine, ends_of, right=False) + 1 >= needed
+            found |= linked
         return found
 
     def _windows(
@@ -335,6 +348,11 @@ class _Search:
             return spread(value, self._child.n).take(rows)
         value = self._evaluation.operand(node, self._scope)
         return value if len(value) == 1 and self._scope.n != 1 else value.take(of)
+
+
+def _numbered(step: Step, tracks: int) -> Index:
+    """Which event of its track each row is, from 1."""
+    return np.arange(len(step.track)) - step.bounds(tracks)[0][step.track] + 1
 
 
 def searched(values: Micros, targets: Micros, low: Index, high: Index, *, right: bool) -> Index:

@@ -107,6 +107,9 @@ class _Reading:
                     self._arrays.add((root, path))  # type: ignore[arg-type]
                 elif not isinstance(inner, ObjectType):
                     self._leaves.add((root, path))  # type: ignore[arg-type]
+        if node.op == "to_map":
+            inner_levels = {**levels, node.payload[0]: self._views(node.operands[0], levels)}
+            self._whole(self._views(node.operands[2], inner_levels))
         if node.op in _WHOLE:
             for operand in node.operands:
                 inner = operand.type.element if isinstance(operand.type, ArrayType) else operand.type

@@ -15,7 +15,12 @@ from app.pql.schema import ArrayType, Scalar, Type
 from app.pql.suggestions import did_you_mean, nearest
 from app.pql.syntax.nodes import Expr, Literal
 
-NULLABLE: Final = {Kind.TEXT: Scalar.STRING, Kind.FLAG: Scalar.BOOLEAN, Kind.NUMBER: Scalar.NUMBER}
+NULLABLE: Final = {
+    Kind.TEXT: Scalar.STRING,
+    Kind.ENTRY_KEY: Scalar.STRING,
+    Kind.FLAG: Scalar.BOOLEAN,
+    Kind.NUMBER: Scalar.NUMBER,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,4 +182,5 @@ _CHECKS: Final[dict[Kind, Callable[[Node, Place], str]]] = {
     Kind.ORDERED: _measures,
     Kind.RANK: _rank,
     Kind.KEY: _key,
+    Kind.ENTRY_KEY: _scalar(Scalar.STRING, "a string"),
 }

@@ -7,7 +7,7 @@ from app.errors import DiagnosticKind
 from app.pql.check import times
 from app.pql.check.scopes import Scope
 from app.pql.check.state import Checking, Checks
-from app.pql.core import Node
+from app.pql.core import Node, walk
 from app.pql.schema import ArrayType, Scalar, Type
 from app.pql.syntax.nodes import (
     Aggregate,
@@ -16,6 +16,7 @@ from app.pql.syntax.nodes import (
     Expr,
     Index,
     Let,
+    Literal,
     Name,
     Occurs,
     Quantifier,
@@ -144,12 +145,45 @@ def chain(checking: Checking, expr: Chain, scope: Scope) -> Checks:
     whats: list[Node | None] = []
     whens: list[Node | None] = []
     for number, step in enumerate(expr.steps):
-        whats.append((yield checking.condition(step.what, inside, "the condition in WHAT")))
+        whats.append((yield _what(checking, step, inside)))
         whens.append((yield _when(checking, expr.steps, number, inside, time)))
     known = [node for node in (*whats, *whens) if node is not None]
     if array is None or time is None or len(known) < 2 * len(expr.steps):
         return None
-    return checking.builder.condition("chain", array, time, *known, payload=(inside.depth, len(expr.steps)))
+    counts = [_count(checking, step, when) for step, when in zip(expr.steps, whens, strict=True)]
+    sound = tuple(count for count in counts if count is not None)
+    if len(sound) < len(counts):
+        return None
+    return checking.builder.condition("chain", array, time, *known, payload=(inside.depth, len(expr.steps), sound))
+
+
+def _what(checking: Checking, step: Step, inside: Scope) -> Checks:
+    what: Node | None = yield checking.condition(step.what, inside, "the condition in WHAT")
+    if step.where is None:
+        return what
+    where: Node | None = yield checking.condition(step.where, inside, "the condition in WHERE")
+    return None if what is None or where is None else checking.builder.condition("and", what, where)
+
+
+def _count(checking: Checking, step: Step, when: Node | None) -> int | None:
+    """How many events the step needs; None after a report."""
+    if step.count is None:
+        return 1
+    number = step.count.value if isinstance(step.count, Literal) else None
+    if not isinstance(number, int | float) or isinstance(number, bool) or number < 1 or number != int(number):
+        checking.type_error("COUNT takes a written whole number of events, such as COUNT(5)", step.count.span)
+        return None
+    if number > 1 and when is not None and _turns_back(when):
+        message = "COUNT cannot stand with `from` or `!=` and an earlier step: use `before` or `after`"
+        checking.type_error(message, step.count.span)
+        return None
+    return int(number)
+
+
+def _turns_back(when: Node) -> bool:
+    """Whether events on both sides of an earlier step meet the WHEN."""
+    two_sided = when.op == "occurs" and (when.payload[0] == "!=" or when.payload[2] == "from")
+    return two_sided and any(node.op == "label" for node in walk(when))
 
 
 def _time(checking: Checking, expr: Expr, inside: Scope) -> Checks:

@@ -10,7 +10,7 @@ from app.pql.check.binders import reduced
 from app.pql.check.scopes import Scope
 from app.pql.check.state import Checking, Checks, leaf, unified
 from app.pql.core import BINDERS, Node
-from app.pql.functions import FREE, METHODS, Function, Kind, Receiver, Result
+from app.pql.functions import FREE, METHODS, PER_ELEMENT, TEXT_TESTS, Function, Kind, Receiver, Result
 from app.pql.schema import (
     COMPUTED,
     COMPUTED_ALIAS,
@@ -23,7 +23,7 @@ from app.pql.schema import (
     namespace_of,
 )
 from app.pql.suggestions import did_you_mean, nearest
-from app.pql.syntax.nodes import Call, Span
+from app.pql.syntax.nodes import Call, Lambda, Literal, Span
 
 SCALAR_RECEIVERS: Final = {
     Receiver.TEXT: {Scalar.STRING, Scalar.NULL},
@@ -48,9 +48,13 @@ def call(checking: Checking, expr: Call, scope: Scope) -> Checks:
         message = f"`{function.name}` is called on {_called_on(function)}, this is {receiver.type}"
         checking.type_error(f"{message}, which has: {others}", at)
         return None
+    if receiver is not None and _names_several_texts(expr):
+        return (yield _compared_with_several(checking, expr, receiver, scope))
     if not function.least <= len(expr.arguments) <= function.most:
         _wrong_count(checking, function, len(expr.arguments), at)
         return None
+    if (entry := _map_entry(expr)) is not None and receiver is not None:
+        return (yield _to_map(checking, expr, entry, receiver, scope))
     arguments: list[Node] | None = yield _arguments(checking, expr, function, receiver, scope)
     if arguments is None:
         return None
@@ -66,6 +70,11 @@ def _arguments(
     known: list[Node] = []
     failed = False
     for given, parameter in zip(expr.arguments, function.parameters, strict=False):
+        if isinstance(given, Lambda) and parameter.kind in PER_ELEMENT and receiver is not None:
+            named = _parameters(checking, given, receiver, inside)
+            if named is None:
+                return None
+            given, inside = given.body, named
         if failed and parameter.kind is Kind.GROUP:
             return None
         place = Place(function.name, receiver, scope, inside, tuple(known))
@@ -80,6 +89,86 @@ def _arguments(
         if parameter.kind is Kind.FLAG:
             known.append(checking.constant(True))
     return known
+
+
+def _parameters(checking: Checking, expr: Lambda, receiver: Node, inside: Scope) -> Scope | None:
+    """The scope in which `(E) => …` or, over groups, `(K, G) => …` names its parameters; None after a report."""
+    names = [parameter.name for parameter in expr.parameters]
+    values: list[Node | None] = [inside.element]
+    element = receiver.type.element if isinstance(receiver.type, ArrayType) else Scalar.NULL
+    if len(names) == 2 and inside.element is not None and isinstance(element, ObjectType):
+        values = [checking.fields.of(inside.element, name, inside.depth) for name in ("key", "values")]
+    if len(values) != len(names) or None in values:
+        message = (
+            "a function over the elements has one parameter, over the groups of groupBy it may have key and values"
+        )
+        checking.error(DiagnosticKind.ARGUMENT_COUNT, message, expr.span)
+        return None
+    for name, value in zip(names, values, strict=True):
+        inside = inside.with_variable(name, value)
+    return inside
+
+
+def _map_entry(expr: Call) -> Call | None:
+    """The `mapEntry(key, value)` that a `map` makes of each element, if it does."""
+    argument = expr.arguments[0] if expr.name == "map" and len(expr.arguments) == 1 else None
+    body = argument.body if isinstance(argument, Lambda) else argument
+    is_entry = isinstance(body, Call) and body.receiver is None and body.name == "mapEntry" and len(body.arguments) == 2
+    return body if is_entry and isinstance(body, Call) else None
+
+
+def _to_map(checking: Checking, expr: Call, entry: Call, receiver: Node, scope: Scope) -> Checks:
+    inside: Scope | None = scope.level(checking.fields.element(receiver, scope.depth), receiver)
+    if isinstance(expr.arguments[0], Lambda) and inside is not None:
+        inside = _parameters(checking, expr.arguments[0], receiver, inside)
+    if inside is None:
+        return None
+    place = Place("mapEntry", receiver, scope, inside)
+    row = FREE["mapEntry"]
+    known: list[Node | None] = []
+    for given, parameter in zip(entry.arguments, row.parameters, strict=True):
+        known.append((yield argument(checking, given, parameter, place)))
+    key, value = known
+    if key is None or value is None:
+        return None
+    return checking.builder.node("to_map", MapType(value.type), receiver, key, value, payload=(scope.depth + 1,))
+
+
+def _misplaced_entry(
+    checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int
+) -> Node | None:
+    checking.type_error("mapEntry(key, value) can only stand in array.map((K, G) => mapEntry(K, …))", expr.span)
+    return None
+
+
+def _names_several_texts(expr: Call) -> bool:
+    """`state.equals("CA", "NV")`: any of them."""
+    if expr.name not in TEXT_TESTS or len(expr.arguments) < 2:
+        return False
+    second = expr.arguments[1]
+    return isinstance(second, Literal) and isinstance(second.value, str)
+
+
+def _compared_with_several(checking: Checking, expr: Call, receiver: Node, scope: Scope) -> Checks:
+    values: list[Node | None] = []
+    for argument_ in expr.arguments:
+        values.append((yield checking.visit(argument_, scope)))
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    case = known.pop() if known[-1].type is Scalar.BOOLEAN else checking.constant(True)
+    for value, given in zip(known, expr.arguments, strict=False):
+        if value.type not in (Scalar.STRING, Scalar.NULL):
+            checking.type_error(f"`text` of `{expr.name}` must be a string, this is {value.type}", given.span)
+            return None
+    items = [checking.known_as(value, Scalar.STRING) for value in known]
+    texts = checking.builder.node("array", ArrayType(Scalar.STRING), *items)
+    payload = (TEXT_TESTS[expr.name],)
+    return checking.any_of(
+        receiver,
+        scope.depth,
+        lambda text: checking.builder.condition("compare", text, texts, case, payload=payload),
+    )
 
 
 def _build(
@@ -261,5 +350,6 @@ _SPECIAL: Final[dict[str, Builds]] = {
     "currentYear": _current("year_of"),
     "currentDayOfMonth": _current("day_of_month_of"),
     "if": _if,
+    "mapEntry": _misplaced_entry,
     "date": _date,
 }

@@ -21,6 +21,7 @@ from app.pql.syntax.nodes import (
     Expr,
     Field,
     Index,
+    Lambda,
     Let,
     Literal,
     Logic,
@@ -188,6 +189,10 @@ def visit(checking: Checking, expr: Expr, scope: Scope) -> Checks:
             return (yield binders.aggregate(checking, expr, scope))
         case Chain():
             return (yield binders.chain(checking, expr, scope))
+        case Lambda():
+            message = "a function `(x) => …` can only stand as what map, filter and the like do with each element"
+            checking.type_error(message, expr.span)
+            return None
 
 
 def _literal(checking: Checking, expr: Literal) -> Node:

@@ -169,7 +169,7 @@ class _Place:
         """None where nothing can be completed: in a number."""
         before: list[Token] = []
         for token in tokens(text):
-            open_text = token.kind is TokenKind.BAD and token.text.startswith('"')
+            open_text = token.kind is TokenKind.BAD and token.text[0] in "\"'"
             in_text = token.start < offset and (open_text or (token.kind is TokenKind.STRING and offset < token.end))
             if in_text:
                 # A text without its end reaches to the end of the line: what stands after the cursor is not part of it.

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 from app.errors import DiagnosticKind
 from app.pql.syntax import time_constructs as time_forms
 from app.pql.syntax.lexer import TokenKind
-from app.pql.syntax.nodes import Aggregate, Chain, Clause, Expr, Let, Occurs, Quantifier, Select, Step
+from app.pql.syntax.nodes import Aggregate, Chain, Clause, Expr, Let, Literal, Quantifier, Select, Step
 from app.pql.syntax.tokens import Walk
 
 if TYPE_CHECKING:
     from app.pql.syntax.parser import Parser
 
+_STEP_PARTS: Final = ("where", "when", "count")
 AGGREGATES: Final = frozenset({"sum", "count", "average", "min", "max"})
 ADDITIVE: Final = time_forms.ADDITIVE
 
@@ -64,12 +65,12 @@ def _select(parser: "Parser") -> Walk:
 
 
 def _clause(parser: "Parser") -> Generator[Any, Any, Clause]:
-    """`V from A where C`, `V from A : C`; C reaches as far right as it can."""
+    """`V from A where C`, `V from A : C`, or `V from A` alone; C reaches as far right as it can."""
     variable = parser.expect_name("the name of a variable")
     parser.expect("from")
     array: Expr = yield parser.expression(ADDITIVE)
-    if not parser.take(":"):
-        parser.expect("where")
+    if not parser.take(":") and not parser.take("where"):
+        return Clause(variable.text, array, Literal(True), span=(variable.start, parser.end))
     condition: Expr = yield parser.expression(0)
     return Clause(variable.text, array, condition, span=(variable.start, parser.end))
 
@@ -127,6 +128,11 @@ def _chain(parser: "Parser") -> Walk:
     return Chain(array, time, tuple(steps), span=(start, parser.end))
 
 
+def _follows(parser: "Parser", words: list[str]) -> bool:
+    """Whether one of the words comes next; each is asked for, since an editor lists what could come."""
+    return True in [parser.at(word) for word in words]
+
+
 def _step(parser: "Parser", earlier: set[str]) -> Generator[Any, Any, Step]:
     label = parser.expect_name("the label of a step")
     if label.text in earlier:
@@ -136,9 +142,10 @@ def _step(parser: "Parser", earlier: set[str]) -> Generator[Any, Any, Step]:
     parser.expect_any(("what",), "`WHAT(…)`")
     parser.require("(", "`(`")
     what: Expr = yield parser.enclosed(parser.expression(0), ")")
-    when: Occurs | None = None
-    if parser.at("when"):
+    parts: dict[str, Any] = {}
+    while _follows(parser, [word for word in _STEP_PARTS if word not in parts]):
         token = parser.advance()
         parser.require("(", "`(`")
-        when = yield parser.enclosed(time_forms.occurs(parser, None, token), ")")
-    return Step(label.text, what, when, span=(label.start, parser.end))
+        inner = time_forms.occurs(parser, None, token) if token.word == "when" else parser.expression(0)
+        parts[token.word] = yield parser.enclosed(inner, ")")
+    return Step(label.text, what, **parts, span=(label.start, parser.end))

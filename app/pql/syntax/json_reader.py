@@ -9,6 +9,7 @@ from typing import Any, Final, NoReturn
 from app.errors import DiagnosticKind
 from app.pql.functions import METHODS
 from app.pql.suggestions import did_you_mean, nearest
+from app.pql.syntax.json_spellings import ours
 from app.pql.syntax.json_writer import (
     BINARY,
     LITERALS,
@@ -35,6 +36,7 @@ from app.pql.syntax.nodes import (
     Clause,
     Expr,
     Field,
+    Lambda,
     Literal,
     Name,
     Negate,
@@ -71,6 +73,19 @@ def from_json(text: str) -> Tree:
     return parse(print_tree(reader.tree()))
 
 
+def _located(node: dict[str, Any], span: tuple[int, int]) -> _Object:
+    """The object with its place, and so for what its spelling in ours has new objects for."""
+    made = _Object({key: _placed(value, span) for key, value in node.items()})
+    made.span = span
+    return made
+
+
+def _placed(value: Json, span: tuple[int, int]) -> Json:
+    if isinstance(value, list):
+        return [_placed(item, span) for item in value]
+    return _located(value, span) if isinstance(value, dict) and not isinstance(value, _Object) else value
+
+
 class _Reader:
     """One reading of a text."""
 
@@ -93,11 +108,12 @@ class _Reader:
         spans = iter(_object_spans(self.text))
 
         def located(pairs: list[tuple[str, Any]]) -> _Object:
-            made = _Object(pairs)
-            made.span = next(spans)
-            for key in ("name", "variable", "label"):
-                if made.get("nodeType") in ("let", "clause", "step") and isinstance(made.get(key), str):
-                    self.bound.add(made[key])
+            span = next(spans)
+            made = _located(ours(dict(pairs)), span)
+            for node in (made, made.get("clause"), *_listed(made.get("clauses"))):
+                if isinstance(node, dict) and node.get("nodeType") in ("let", "clause", "step"):
+                    names = (node.get(key) for key in ("name", "variable", "label"))
+                    self.bound.update(name for name in names if isinstance(name, str))
             if isinstance(made.get("parameters"), list):
                 self.bound.update(name for name in made["parameters"] if isinstance(name, str))
             return made
@@ -131,6 +147,8 @@ class _Reader:
                 return (yield self._lookup(value, inside))
             case "literal":
                 return (yield self._literal(value, inside))
+            case "lambda":
+                return (yield self._lambda(value, inside))
         self._require_keys(value, {"name"}, {"up"})
         up = value.get("up", 0)
         if type(up) is not int or not 0 <= up <= MAXIMUM_JSON_DEPTH:
@@ -214,6 +232,14 @@ class _Reader:
             return Name(name)
         return Field(owner, name)
 
+    def _lambda(self, value: _Object, inside: bool) -> Walk:
+        self._require_keys(value, {"parameters", "body"})
+        names = value["parameters"]
+        if not isinstance(names, list) or not names:
+            self.refuse("`parameters` must be an array of names", value)
+        parameters = tuple(Variable(self._new_name(value, name)) for name in names)
+        return Lambda(parameters, (yield self.node(value["body"], value, inside)))
+
     def _literal(self, value: _Object, inside: bool) -> Walk:
         self._require_keys(value, {"literalType", "value"})
         kind, held = value["literalType"], value["value"]
@@ -277,6 +303,10 @@ def _object_spans(text: str) -> list[tuple[int, int]]:
         elif piece.group() == "}" and starts:
             spans.append((starts.pop(), piece.end()))
     return spans
+
+
+def _listed(value: Json) -> list[Json]:
+    return value if isinstance(value, list) else []
 
 
 def _shown(value: Json) -> str:

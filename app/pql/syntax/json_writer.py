@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 from app.errors import DiagnosticKind, ExpressionRefused
 from app.pql.functions import METHODS
 from app.pql.syntax.constructs import AGGREGATES
+from app.pql.syntax.json_spellings import adobes
 from app.pql.syntax.nodes import (
     UNITS,
     Aggregate,
@@ -26,6 +27,7 @@ from app.pql.syntax.nodes import (
     Expr,
     Field,
     Index,
+    Lambda,
     Let,
     Literal,
     Logic,
@@ -84,6 +86,11 @@ class Row:
     keys: dict[str, Takes | frozenset[str]]
 
 
+_STEP_PARTS: Final = {
+    "where": Takes.OPTIONAL_INSIDE,
+    "when": Takes.OPTIONAL_INSIDE,
+    "count": Takes.OPTIONAL,
+}
 _TIME: Final = {"time": Takes.OPTIONAL}
 NODES: Final[dict[str, Row]] = {
     "parameterReference": Row(Parameter, {"position": Takes.POSITION}),
@@ -108,7 +115,7 @@ NODES: Final[dict[str, Row]] = {
     "quantifier": Row(Quantifier, {"kind": frozenset({"exists", "forall"}), "clauses": Takes.NODES}),
     "select": Row(Select, {"clause": Takes.NODE}),
     "aggregate": Row(Aggregate, {"kind": AGGREGATES, "body": Takes.OPTIONAL, "clause": Takes.NODE}),
-    "step": Row(Step, {"label": Takes.NEW_NAME, "what": Takes.INSIDE, "when": Takes.OPTIONAL_INSIDE}),
+    "step": Row(Step, {"label": Takes.NEW_NAME, "what": Takes.INSIDE, **_STEP_PARTS}),
     "chain": Row(Chain, {"array": Takes.NODE, "time": Takes.INSIDE, "steps": Takes.NODES_INSIDE}),
 }
 NODE_TYPES: Final = {row.made: node_type for node_type, row in NODES.items()}
@@ -126,7 +133,7 @@ LITERALS: Final[dict[str, Any]] = {
     "Boolean": bool,
     "Null": type(None),
 }
-SPECIAL: Final = ("fnApply", "fieldLookup", "nameReference", "literal")
+SPECIAL: Final = ("fnApply", "fieldLookup", "nameReference", "literal", "lambda")
 
 PIECES: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
 """What tells how deep a JSON text goes: texts whole, so that their braces do not count."""
@@ -170,6 +177,8 @@ def _bound_in(tree: Tree) -> frozenset[str]:
         match node:
             case Let(name=name) | Clause(variable=name) | Step(label=name):
                 bound.add(name)
+            case Lambda(parameters=parameters):
+                bound.update(parameter.name for parameter in parameters)
         stack.extend(children(node))
     return frozenset(bound)
 
@@ -189,6 +198,8 @@ def _written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
         case Name(name=name, up=0) if is_profile_field(name, bound, inside):
             return _lookup(name, {"nodeType": "parameterReference", "position": 1})
         case Name():
+            if expr.name in bound and not expr.up:
+                return {"nodeType": "varRef", "varName": expr.name}
             found = {"nodeType": "nameReference", "name": expr.name}
             return {**found, "up": expr.up} if expr.up else found
         case Field():
@@ -202,6 +213,9 @@ def _written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
             return _apply(expr.operator, (yield _all_written(_operands(expr), bound, inside)))
         case Call():
             return (yield _call(expr, bound, inside))
+        case Lambda():
+            names = [parameter.name for parameter in expr.parameters]
+            return {"nodeType": "lambda", "parameters": names, "body": (yield _written(expr.body, bound, inside))}
     return (yield _row_written(expr, bound, inside))
 
 
@@ -224,7 +238,7 @@ def _row_written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
         elif isinstance(takes, Takes) and takes not in (Takes.NEW_NAME, Takes.POSITION):
             value = yield _written(value, bound, inside or takes in (Takes.INSIDE, Takes.OPTIONAL_INSIDE))
         found[key] = value
-    return found
+    return adobes(found)
 
 
 def _call(expr: Call, bound: frozenset[str], inside: bool) -> Walk:

@@ -39,17 +39,16 @@ _TOKEN: Final = re.compile(
   | (?P<name>[^\W\d]\w*)
   | (?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![0-9]))
   | (?P<symbol>=>|<=|>=|!=|[=<>+\-*/%()\[\],:.^!])
-  | (?P<string>"(?:[^"\\]|\\["\\])*")
+  | (?P<string>"(?:[^"\\]|\\["'\\])*"|'(?:[^'\\]|\\["'\\])*')
   | (?P<parameter>\$[0-9]+)
-  | (?P<broken>"(?:[^"\\]|\\["\\])*(?P<escape>\\[^"\\]))
-  | (?P<open>"(?s:.*))
+  | (?P<broken>(?:"(?:[^"\\]|\\["'\\])*|'(?:[^'\\]|\\["'\\])*)(?P<escape>\\[^"'\\]))
+  | (?P<open>["'](?s:.*))
   | (?P<other>.)
     """,
     re.VERBOSE | re.DOTALL,
 )
 _NAME: Final = re.compile(r"[^\W\d]\w*")
 _HINTS: Final = {
-    "'": 'texts stand in double quotes: "text"',
     "“": 'texts stand in straight double quotes: "text"',
     "”": 'texts stand in straight double quotes: "text"',
     "&": "write `and`",
@@ -96,7 +95,7 @@ def _bad(match: re.Match[str]) -> Token:
         reason = f'`{escape}` is not an escape: write \\" for a quote and \\\\ for a backslash'
         return Token(TokenKind.BAD, escape, match.start("escape"), value=reason)
     if match.lastgroup == "open":
-        return Token(TokenKind.BAD, piece, start, value='this text is not closed: its closing " is missing')
+        return Token(TokenKind.BAD, piece, start, value=f"this text is not closed: its closing {piece[0]} is missing")
     reason = f"the character `{piece}` is not part of the language"
     if piece in _HINTS:
         reason += f"; {_HINTS[piece]}"

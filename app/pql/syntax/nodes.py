@@ -183,9 +183,13 @@ class Aggregate(Located):
 
 @dataclass(frozen=True, slots=True)
 class Step(Located):
+    """`label: WHAT(what) WHERE(where) WHEN(when) COUNT(count)`; all but WHAT may be missing."""
+
     label: str
     what: "Expr"
-    when: "Occurs | None"
+    when: "Occurs | None" = None
+    where: "Expr | None" = None
+    count: "Expr | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +204,14 @@ class Variable(Located):
     """A parameter's name in `(P) => …`."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lambda(Located):
+    """`(E) => body`, or `(K, G) => body` over groups, as the argument of a method."""
+
+    parameters: tuple[Variable, ...]
+    body: "Expr"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +243,7 @@ Expr: TypeAlias = (
     | Select
     | Aggregate
     | Chain
+    | Lambda
 )
 
 UNITS = {
@@ -266,7 +279,9 @@ def joined(operator: str, operands: list[Expr], span: Span = NOWHERE) -> Logic:
 def children(node: Expr | Clause | Step) -> Iterator[Expr | Clause | Step]:
     """The nodes directly below, in the order in which they are written."""
     match node:
-        case Field(object=inner) | Not(operand=inner) | Negate(operand=inner) | Select(clause=inner):
+        case (
+            Field(object=inner) | Not(operand=inner) | Negate(operand=inner) | Select(clause=inner) | Lambda(body=inner)
+        ):
             yield inner
         case Call():
             if node.receiver is not None:
@@ -302,8 +317,9 @@ def children(node: Expr | Clause | Step) -> Iterator[Expr | Clause | Step]:
             yield node.clause
         case Step():
             yield node.what
-            if node.when is not None:
-                yield node.when
+            for part in (node.where, node.when, node.count):
+                if part is not None:
+                    yield part
         case Chain():
             yield from (node.array, node.time, *node.steps)
         case _:

@@ -22,6 +22,7 @@ from app.pql.syntax.nodes import (
     Expr,
     Field,
     Index,
+    Lambda,
     Literal,
     Moment,
     Name,
@@ -167,6 +168,9 @@ class Parser(Cursor):
     def _composed(self) -> Walk:
         token = self.token
         if token.word == "(":
+            if parameters := self._parameters():
+                body: Expr = yield self.expression(0)
+                return Lambda(parameters, body, span=(token.start, body.span[1]))
             inner: Expr = yield self.enclosed(self.expression(0), ")")
             return replace(inner, span=(token.start, self.end))
         if token.word == "[":
@@ -221,8 +225,8 @@ class Parser(Cursor):
         self.leave()
 
     def _parameters(self) -> tuple[Variable, ...]:
-        """`(P, Q) =>` at the beginning, if it is there."""
-        at, found = 1, [*self.tokens[:1]]
+        """`(P, Q) =>`, if it comes next."""
+        at, found = self.position + 1, [self.token]
         while at + 1 < len(self.tokens) and found[-1].word in ("(", ","):
             if self.tokens[at].kind is not TokenKind.NAME:
                 return ()

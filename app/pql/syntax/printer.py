@@ -21,6 +21,7 @@ from app.pql.syntax.nodes import (
     Expr,
     Field,
     Index,
+    Lambda,
     Let,
     Literal,
     Logic,
@@ -97,7 +98,7 @@ def _expr(expr: Expr, place: Place) -> Prints:
 
 def _needs_parentheses(expr: Expr, place: Place) -> bool:
     match expr:
-        case Let() | Quantifier() | Select() | Aggregate():
+        case Let() | Quantifier() | Select() | Aggregate() | Lambda():
             return place.followed
         case Logic():
             return INFIX[expr.operator] < place.power
@@ -152,6 +153,9 @@ def _bare(expr: Expr, place: Place) -> Prints:
             return (yield _aggregate(expr, place))
         case Chain():
             return (yield _chain(expr))
+        case Lambda():
+            parameters = ", ".join(parameter.name for parameter in expr.parameters)
+            return f"({parameters}) => {(yield _expr(expr.body, place.at(0, followed=False)))}"
 
 
 def _leaf(expr: Literal | Name | Parameter | Moment | Period) -> str:
@@ -259,5 +263,7 @@ def _chain(expr: Chain) -> Prints:
 
 def _step(step: Step) -> Prints:
     what = yield _expr(step.what, ANYWHERE)
+    where = "" if step.where is None else f" WHERE({(yield _expr(step.where, ANYWHERE))})"
     when = "" if step.when is None else f" WHEN({(yield _test(step.when, ANYWHERE))})"
-    return f"{step.label}: WHAT({what}){when}"
+    count = "" if step.count is None else f" COUNT({(yield _expr(step.count, ANYWHERE))})"
+    return f"{step.label}: WHAT({what}){where}{when}{count}"
