@@ -10,6 +10,7 @@ from app.api.guards.limits import GatewaySchema, extensions
 from app.api.resources.api_keys import ApiKeyMutations, ApiKeyQueries
 from app.api.resources.audience_writes import AudienceMutations
 from app.api.resources.audiences import AudienceQueries, AudienceSubscriptions
+from app.api.resources.compare import CompareQueries
 from app.api.resources.datasets import DatasetMutations, DatasetQueries
 from app.api.resources.definitions import DefinitionMutations, DefinitionQueries
 from app.api.resources.explain import ExplainQueries
@@ -43,6 +44,7 @@ class Query(
     ProfileQueries,
     InsightQueries,
     ExplainQueries,
+    CompareQueries,
     PqlQueries,
     FolderQueries,
     SearchQueries,

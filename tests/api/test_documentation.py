@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -9,6 +10,9 @@ import pytest
 from graphql import OperationDefinitionNode, OperationType, print_ast
 
 from app.api.transport.documentation import CONTENT_SECURITY_POLICY, page_names
+from app.services.jobs.segment.run import run_segment_job
+from app.storage.attempts import Attempt
+from app.storage.claims import claim_next
 from tests.api.conftest import CSV, Api
 from tests.api.test_subscriptions import by_sse
 from tests.support.documentation import PAGES, operations
@@ -25,14 +29,28 @@ async def ids(api: Api) -> dict[str, str]:
     await api.upload(datasets["EVENT"], CSV)
     await api.upload(datasets["PROFILE"], b'{"customer": "00001", "home": {"city": "Reno"}}', "NDJSON")
     segment = await api.define("Of the pages")
+    evaluated = await api.define("Evaluated", "xEvent.count() > 0")
+    await run_waiting(api, await api.start(evaluated))
     return {
         "the datasetId": datasets["EVENT"],
         "the audience datasetId": datasets["AUDIENCE"],
         "the export datasetId": await api.export_dataset(),
         "the segmentId": segment,
+        "the evaluated segmentId": evaluated,
         "the jobId": await api.start(segment),
         "the previewId": await api.preview("xEvent.sum(dollars) > 500"),
     }
+
+
+async def run_waiting(api: Api, job: str) -> None:
+    """Runs the one job that waits, as a worker does."""
+    services = api.services
+    claim = await claim_next(
+        services.database, services.clock, owner="pages", lease=timedelta(minutes=1), kind="SEGMENT"
+    )
+    assert claim is not None
+    assert claim.job.id == job
+    await run_segment_job(Attempt(services.database, services.clock, claim), services.lake, 1)
 
 
 @pytest.mark.parametrize("page", [name for name in PAGES if operations(PAGES[name])])
@@ -68,7 +86,8 @@ async def send(api: Api, operation: OperationDefinitionNode, text: str) -> httpx
 
 def errors_of(answer: dict[str, Any]) -> list[Any]:
     """What the payloads of an answer reject."""
-    return [error for payload in answer.values() if isinstance(payload, dict) for error in payload.get("errors") or ()]
+    payloads = [payload for payload in answer.values() if isinstance(payload, dict)]
+    return [error for payload in payloads for error in (*(payload.get("errors") or ()), payload.get("error")) if error]
 
 
 @pytest.mark.parametrize("name", page_names())

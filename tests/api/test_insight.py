@@ -146,3 +146,33 @@ async def test_a_sum_of_thousands_of_terms_is_explained(api: Api) -> None:
         "explain"
     ]
     assert (found["member"], found["root"]["children"][0]["value"]) == (True, 3_000)
+
+
+COMPARE = """query ($id: ID!, $expression: String!) { compare(audienceId: $id, expression: $expression) {
+  before after stay enter leave exact enterInterval { level low high }
+  entering(first: 1) { totalCount nodes { profileId } } leaving { totalCount nodes { profileId } }
+  error { code path } } }"""
+
+
+@pytest.mark.usefixtures("working")
+async def test_compare_counts_and_names_who_moves(api: Api) -> None:
+    await api.loaded()
+    a = await api.define("A", "xEvent.sum(dollars) > 650")
+    await api.ended(await api.start())
+    found = (await api.query(COMPARE, id=global_id("Audience", a), expression="xEvent.count() = 2"))["compare"]
+    assert found == {
+        "before": 1,
+        "after": 1,
+        "stay": 0,
+        "enter": 1,
+        "leave": 1,
+        "exact": True,
+        "enterInterval": {"level": 0.95, "low": 1, "high": 1},
+        "entering": {"totalCount": 1, "nodes": [{"profileId": "crm:00001"}]},
+        "leaving": {"totalCount": 1, "nodes": [{"profileId": "crm:00002"}]},
+        "error": None,
+    }
+    refused = (await api.query(COMPARE, id=a, expression="nothing = 1"))["compare"]
+    assert (refused["entering"], refused["error"]["path"]) == ({"totalCount": 0, "nodes": []}, ["expression"])
+    other = (await api.within("other").query(COMPARE, id=a, expression="true"))["compare"]
+    assert other["error"] == {"code": "NOT_FOUND", "path": ["audienceId"]}

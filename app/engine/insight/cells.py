@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.insight.scan import Answers, Scan
+from app.engine.insight.scan import Answers, Buckets
 from app.engine.pool import Stopped, in_threads
 from app.engine.run.sampling import shuffled
 
@@ -42,7 +42,7 @@ class Cells:
 
 
 def count_cells(
-    scan: Scan, sets: Sequence[str], *, threads: int, stopped: Stopped, enough: Callable[[], bool] = lambda: False
+    scan: Buckets, sets: Sequence[str], *, threads: int, stopped: Stopped, enough: Callable[[], bool] = lambda: False
 ) -> Cells:
     """The cells of the sets, each the id of an audience or a condition of the scan.
 

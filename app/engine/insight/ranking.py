@@ -5,7 +5,7 @@ direction. Values are compared as PQL does: text by code point, false before tru
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import total_ordering
 from typing import Any
@@ -15,20 +15,22 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from app.engine.evaluate.columns import Column, Text, Value, ranks
-from app.engine.insight.scan import Scan
+from app.engine.insight.scan import Answers, Buckets, Scan
 from app.engine.people.pages import Key
 from app.engine.pool import Stopped, in_threads
 from app.pql.schema import Scalar
 
 
-def in_place_order(scan: Scan, id: str | None, stopped: Stopped, after: Key | None, backward: bool) -> Iterator[Key]:
-    """The profiles in the set `id` (all of them without one) that come after a place, or before it, nearest first."""
+def in_place_order(
+    scan: Buckets, chosen: Callable[[Answers], BitMap], stopped: Stopped, after: Key | None, backward: bool
+) -> Iterator[Key]:
+    """The profiles `chosen` of each bucket that come after a place, or before it when `backward`, nearest first."""
     numbers = [
         number for number in scan.buckets if after is None or number == after[0] or _beyond(number, after[0], backward)
     ]
     for number in reversed(numbers) if backward else numbers:
         answers = scan.bucket(number, stopped)
-        ordinals = list(answers.present if id is None else answers.members[id])
+        ordinals = list(chosen(answers))
         if after is not None and number == after[0]:
             ordinals = [ordinal for ordinal in ordinals if _beyond(ordinal, after[1], backward)]
         yield from ((number, ordinal) for ordinal in (reversed(ordinals) if backward else ordinals))

@@ -1,11 +1,11 @@
 """Conditions, values and stored audiences over the profiles of one snapshot, bucket by bucket."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,34 @@ class Scan:
         results, values = evaluate_values(self.plan, bucket, now=self.now, member=member, cancelled=stopped)
         masks = _answered(results)
         return bucket.ordinals, {id: BitMap(bucket.ordinals[rows]) for id, rows in masks.items()}, _answered(values)
+
+
+class Buckets(Protocol):
+    """What answers a question bucket by bucket."""
+
+    @property
+    def buckets(self) -> tuple[int, ...]: ...
+
+    def bucket(self, number: int, stopped: Stopped) -> Answers: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Remembering:
+    """A scan that evaluates each bucket once; it keeps the bitmaps, a few bits for each profile, and no values."""
+
+    scan: Scan
+    _known: dict[int, Answers] = field(default_factory=dict)
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        return self.scan.buckets
+
+    def bucket(self, number: int, stopped: Stopped) -> Answers:
+        known = self._known.get(number)
+        if known is None:
+            found = self.scan.bucket(number, stopped)
+            known = self._known[number] = Answers(number, found.present, found.members, np.empty(0, np.uint32), {})
+        return known
 
 
 def _answered(results: Mapping[str, Answer | EvaluationError]) -> dict[str, Answer]:

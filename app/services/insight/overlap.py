@@ -63,7 +63,7 @@ async def measure(
             conditions[str(at)] = population.condition(one.expression, path, consent=True)
             sets.append(str(at))
         elif one.audience is not None:
-            _refuse_unevaluated(population, one.audience, at)
+            refuse_unevaluated(population, one.audience, ("people", str(at), "audience_id"))
             sets.append(one.audience.id)
     audiences = sorted({one.audience.id for one in people if one.audience is not None})
     stop_early = (lambda: False) if not conditions else enough or a_while()
@@ -88,10 +88,10 @@ def _shared_policy(people: Sequence[People]) -> str | None:
     return policies.pop() if len(policies) == 1 else None
 
 
-def _refuse_unevaluated(population: Population, audience: AudienceRow, at: int) -> None:
+def refuse_unevaluated(population: Population, audience: AudienceRow, path: Sequence[str]) -> None:
     """A computed audience that was never evaluated is not an empty one; an external one without members is."""
     if audience.type == "SEGMENT_DEFINITION" and audience.id not in population.heads.audiences:
         message = (
             f"{audience.name!r} has never been evaluated, so its members are unknown: run a segment job of it first"
         )
-        raise Refusal(ErrorCode.INVALID_STATE, message, ("people", str(at), "audience_id"))
+        raise Refusal(ErrorCode.INVALID_STATE, message, path)

@@ -1,13 +1,14 @@
 """The profiles of a sandbox, or of an audience, that an expression holds for, in the order of another one's value."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 from app.engine.insight.ranking import Place, Ranking, in_place_order
-from app.engine.insight.scan import Scan
+from app.engine.insight.scan import Answers, Buckets, Scan
+from app.engine.members.membership import Ordinals
 from app.engine.people.profiles import Key
 from app.engine.pool import Stopped
 from app.errors import ErrorCode, Refusal
@@ -74,11 +75,22 @@ def _scan(population: Population, where: str | None, order: ProfileOrder | None 
 
 
 async def _in_place(population: Population, request: PageRequest, where: str | None) -> Slice[Who]:
-    scan, after = _scan(population, where), _key(request)
-    id = None if where is None else _WHERE
+    scan = _scan(population, where)
+
+    def chosen(answers: Answers) -> Ordinals:
+        return answers.present if where is None else answers.members[_WHERE]
+
+    return await page_in_place(population, scan, chosen, request)
+
+
+async def page_in_place(
+    population: Population, scan: Buckets, chosen: Callable[[Answers], Ordinals], request: PageRequest
+) -> Slice[Who]:
+    """The profiles `chosen` of each bucket, by bucket and ordinal: buckets are read until the page is full."""
+    after = _key(request)
 
     def work(stopped: Stopped) -> list[Key]:
-        return list(islice(in_place_order(scan, id, stopped, after, request.backward), request.limit + 1))
+        return list(islice(in_place_order(scan, chosen, stopped, after, request.backward), request.limit + 1))
 
     keys = await in_thread(work)
     items = {encode_cursor(_IN_PLACE, key): Who(population.policy, *key) for key in keys[: request.limit]}

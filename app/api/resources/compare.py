@@ -1,0 +1,141 @@
+"""What would change if an audience had another expression."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Self
+
+import strawberry
+
+from app.api.connections import LongConnection, connect_long, connection
+from app.api.context import Info
+from app.api.described import resolver
+from app.api.errors import UserError, user_error
+from app.api.resources.insight import PeopleInput, people_of, with_persons
+from app.api.resources.previews import ConfidenceInterval
+from app.api.resources.profiles import Profile
+from app.api.scalars import BigInt
+from app.engine.insight.scan import Answers
+from app.engine.members.membership import Ordinals
+from app.engine.people.profiles import Person
+from app.engine.run.sampling import LEVEL, Estimate
+from app.errors import Refusal
+from app.services.insight import comparison
+from app.services.lists.paging import PageRequest, Slice
+from app.services.people.profiles import Who
+
+
+@strawberry.type(description="Who would enter and who would leave if an audience had another expression.")
+class Comparison:
+    before: BigInt = strawberry.field(description="Members now.")
+    after: BigInt = strawberry.field(description="Members with the expression.")
+    stay: BigInt = strawberry.field(description="Members now who would stay.")
+    enter: BigInt = strawberry.field(description="Profiles that would enter.")
+    leave: BigInt = strawberry.field(description="Members now who would leave.")
+    exact: bool = strawberry.field(
+        description="False when there was no time to evaluate every profile: all but `before` are then estimates."
+    )
+    after_interval: ConfidenceInterval | None = strawberry.field(
+        description="95% interval of `after`; null without an answer."
+    )
+    enter_interval: ConfidenceInterval | None = strawberry.field(
+        description="95% interval of `enter`; null without an answer."
+    )
+    leave_interval: ConfidenceInterval | None = strawberry.field(
+        description="95% interval of `leave`; null without an answer."
+    )
+    error: UserError | None = strawberry.field(description="Why there is no answer; null when there is one.")
+    found: strawberry.Private[comparison.Comparison | None]
+
+    @connection("The profiles that would enter; evaluates until the page is full.")
+    async def entering(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
+        found = self.found
+        if found is None:
+            return await _nobody(info)
+        return await _side(info, found, found.entering, found.enters, page)
+
+    @connection("The members that would leave; evaluates until the page is full.")
+    async def leaving(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
+        found = self.found
+        if found is None:
+            return await _nobody(info)
+        return await _side(info, found, found.leaving, found.leaves, page)
+
+    @classmethod
+    def of(cls, found: comparison.Comparison, counts: comparison.Counts) -> Self:
+        return cls(
+            before=BigInt(counts.before),
+            after=BigInt(counts.after.size),
+            stay=BigInt(counts.stay.size),
+            enter=BigInt(counts.enter.size),
+            leave=BigInt(counts.leave.size),
+            exact=counts.exact,
+            after_interval=_interval(counts.after),
+            enter_interval=_interval(counts.enter),
+            leave_interval=_interval(counts.leave),
+            error=None,
+            found=found,
+        )
+
+    @classmethod
+    def refused(cls, error: UserError) -> Self:
+        zero = BigInt(0)
+        return cls(
+            before=zero,
+            after=zero,
+            stay=zero,
+            enter=zero,
+            leave=zero,
+            exact=True,
+            after_interval=None,
+            enter_interval=None,
+            leave_interval=None,
+            error=error,
+            found=None,
+        )
+
+
+def _interval(of: Estimate) -> ConfidenceInterval:
+    return ConfidenceInterval(level=LEVEL, low=BigInt(of.low), high=BigInt(of.high))
+
+
+async def _nobody(info: Info) -> LongConnection[Profile]:
+    async def load() -> Slice[tuple[Who, Person]]:
+        return Slice([], [], False, False)
+
+    async def count() -> int:
+        return 0
+
+    return await connect_long(info, load, lambda one: Profile.of(*one), count)
+
+
+async def _side(
+    info: Info,
+    found: comparison.Comparison,
+    read: Callable[[PageRequest], Awaitable[Slice[Who]]],
+    chosen: Callable[[Answers], Ordinals],
+    page: PageRequest,
+) -> LongConnection[Profile]:
+    operation = info.context
+
+    async def load() -> Slice[tuple[Who, Person]]:
+        return await with_persons(operation, await read(page))
+
+    return await connect_long(info, load, lambda one: Profile.of(*one), lambda: found.size(chosen))
+
+
+AudienceArgument = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `audienceId`.")]
+ExpressionArgument = Annotated[str, strawberry.argument(description="The expression that it would have, in PQL.")]
+
+
+@strawberry.type
+class CompareQueries:
+    @resolver(description="Who would enter and who would leave if the audience had this expression.")
+    async def compare(self, info: Info, audience_id: AudienceArgument, expression: ExpressionArgument) -> Comparison:
+        operation = info.context
+        try:
+            people = await people_of(operation, PeopleInput(audience_id=audience_id))
+            if people.audience is None:
+                raise LookupError("an audience was asked for")
+            found = await comparison.compare(operation.profiles, people.audience, expression)
+            return Comparison.of(found, await found.counts(operation.services.lake.threads))
+        except Refusal as refusal:
+            return Comparison.refused(user_error(refusal))

@@ -1,0 +1,104 @@
+"""What would change if an audience had another expression: how many enter and leave, and who."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.engine.insight.cells import Cells, count_cells
+from app.engine.insight.scan import Answers, Remembering
+from app.engine.members.membership import Ordinals
+from app.engine.pool import Stopped
+from app.engine.run.sampling import Estimate, estimate
+from app.services.insight.overlap import a_while, refuse_unevaluated
+from app.services.insight.population import Population, in_thread, open_population
+from app.services.insight.profiles import page_in_place
+from app.services.lists.paging import PageRequest, Slice
+from app.services.people.profiles import ProfileReader, Who
+from app.storage.tables.audiences import AudienceRow
+
+_NEW = "new"
+_LEAVING, _ENTERING, _STAYING = 0b01, 0b10, 0b11
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """`before` is exact; the others are estimates with their intervals unless everybody was read."""
+
+    before: int
+    after: Estimate
+    stay: Estimate
+    enter: Estimate
+    leave: Estimate
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The stored members of an audience beside those whom an expression holds for, bucket by bucket."""
+
+    population: Population
+    audience: str
+    buckets: Remembering
+
+    async def counts(self, threads: int, enough: Callable[[], bool] | None = None) -> Counts:
+        """Raises `Refusal` when the expression cannot be evaluated."""
+        stop_early = enough or a_while()
+
+        def work(stopped: Stopped) -> Cells:
+            return count_cells(self.buckets, [self.audience, _NEW], threads=threads, stopped=stopped, enough=stop_early)
+
+        cells = await in_thread(work)
+        return self._counts(cells, await in_thread(self._before))
+
+    async def entering(self, request: PageRequest) -> Slice[Who]:
+        return await page_in_place(self.population, self.buckets, self.enters, request)
+
+    async def leaving(self, request: PageRequest) -> Slice[Who]:
+        return await page_in_place(self.population, self.buckets, self.leaves, request)
+
+    async def size(self, chosen: Callable[[Answers], Ordinals]) -> int:
+        """How many `enters` or `leaves` says; reads every bucket that was not read yet."""
+
+        def work(stopped: Stopped) -> int:
+            buckets = self.buckets.buckets
+            return sum(len(chosen(self.buckets.bucket(number, stopped))) for number in buckets)
+
+        return await in_thread(work)
+
+    def enters(self, answers: Answers) -> Ordinals:
+        return answers.members[_NEW] - answers.members[self.audience]
+
+    def leaves(self, answers: Answers) -> Ordinals:
+        return answers.members[self.audience] - answers.members[_NEW]
+
+    def _before(self, stopped: Stopped) -> int:
+        """From the bitmaps alone, which are read in full whatever was sampled."""
+        stored = self.population.scan({}, audiences=[self.audience])
+        return sum(len(stored.bucket(number, stopped).members[self.audience]) for number in stored.buckets)
+
+    def _counts(self, cells: Cells, before: int) -> Counts:
+        total = self.population.snapshot.total_profiles
+
+        def of(*codes: int) -> Estimate:
+            found = estimate(total, cells.profiles, sum(int(cells.counts[code]) for code in codes))
+            return found or Estimate(0, 0.0, 0, total)
+
+        return Counts(
+            before,
+            of(_ENTERING, _STAYING),
+            of(_STAYING),
+            of(_ENTERING),
+            of(_LEAVING),
+            exact=cells.profiles >= total,
+        )
+
+
+async def compare(reader: ProfileReader, audience: AudienceRow, expression: str) -> Comparison:
+    """The comparison under the audience's merge policy and its respect for opt-outs. Raises `Refusal`."""
+    population = await open_population(reader, audience.merge_policy_id)
+    condition = population.condition(expression, ("expression",), consent=audience.exclude_opt_out)
+    refuse_unevaluated(population, audience, ("audience_id",))
+
+    def scan(_stopped: Stopped) -> Remembering:
+        return Remembering(population.scan({_NEW: condition}, audiences=[audience.id]))
+
+    return Comparison(population, audience.id, await in_thread(scan))
