@@ -1,6 +1,11 @@
 """What follows from the references between definitions: cycles, and the stages in which they can be evaluated."""
 
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from graphlib import TopologicalSorter
+
+StageIds = tuple[str, Sequence[str]]
+"""What is evaluated together: a group, such as a merge policy, and ids of it. References lead to earlier stages."""
 
 
 def find_cycle(edges: Mapping[str, Collection[str]]) -> list[str] | None:
@@ -27,3 +32,62 @@ def find_cycle(edges: Mapping[str, Collection[str]]) -> list[str] | None:
                 waiting.append((successor, iter(sorted(edges.get(successor, ())))))
                 path.append(successor)
     return None
+
+
+def in_stages(references: Mapping[str, Collection[str]], groups: Mapping[str, str]) -> list[StageIds]:
+    """The ids in as few stages as it takes for every id to come with or after those that it refers to.
+
+    Raises `ValueError` for a cycle.
+
+    >>> in_stages({"a": [], "b": ["a"], "c": ["b"], "d": []}, {"a": "x", "b": "y", "c": "x", "d": "x"})
+    [('x', ['a', 'd']), ('y', ['b']), ('x', ['c'])]
+    """
+    waiting = dict(references)
+    stages: list[StageIds] = []
+    while waiting:
+        ready = {group: _ready(waiting, groups, group) for group in sorted({groups[id_] for id_ in waiting})}
+        group, ids = max(ready.items(), key=lambda stage: len(stage[1]))
+        if not ids:
+            raise ValueError(f"{sorted(waiting)} refer to one another in a cycle")
+        stages.append((group, ids))
+        for id_ in ids:
+            del waiting[id_]
+    return stages
+
+
+def _ready(waiting: Mapping[str, Collection[str]], groups: Mapping[str, str], group: str) -> list[str]:
+    ready: dict[str, None] = {}
+    before = -1
+    while before < len(ready):
+        before = len(ready)
+        for id_, others in waiting.items():
+            if groups[id_] == group and all(other in ready or other not in waiting for other in others):
+                ready[id_] = None
+    return list(ready)
+
+
+def in_passes(
+    references: Mapping[str, Collection[str]], groups: Mapping[str, str], people: Mapping[str, object]
+) -> list[list[StageIds]]:
+    """The ids in passes over all data, each of them stages.
+
+    An id comes in a later stage than those of another group that it refers to, and in a later pass when those are
+    about other `people`: who is in one bucket as a person is in others as fragments, so all of it must be known.
+
+    >>> in_passes({"a": [], "b": ["a"], "c": ["b"]}, {"a": "x", "b": "y", "c": "z"}, {"a": None, "b": None, "c": 7})
+    [[('x', ['a']), ('y', ['b'])], [('z', ['c'])]]
+    """
+    places: dict[str, tuple[int, int]] = {}
+    inside = {id_: sorted(set(references[id_]) & references.keys()) for id_ in sorted(references)}
+
+    def after(id_: str, other: str) -> tuple[int, int]:
+        number, stage = places[other]
+        return (number + 1, 0) if people[id_] != people[other] else (number, stage + (groups[id_] != groups[other]))
+
+    for id_ in TopologicalSorter(inside).static_order():
+        places[id_] = max((after(id_, other) for other in inside[id_]), default=(0, 0))
+    passes: dict[int, dict[tuple[int, str], list[str]]] = defaultdict(lambda: defaultdict(list))
+    for id_ in sorted(places):
+        number, stage = places[id_]
+        passes[number][stage, groups[id_]].append(id_)
+    return [[(group, ids) for (_, group), ids in sorted(passes[number].items())] for number in sorted(passes)]

@@ -64,6 +64,9 @@ class TenantRow(Row):
     sandbox: str = Field(primary_key=True)
 
 
+JsonObject = dict[str, Any]
+"""A JSON object as it is stored."""
+
 Columns = ReadOnlyColumnCollection[str, Column[Any]]
 """The columns of a table by name, as statements use them: `audiences = columns(AudienceRow)`, `audiences.name`."""
 

@@ -20,7 +20,7 @@ import duckdb
 from app.engine.ingest.batch import DatasetShape, ingest
 from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import BucketResult, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.engine.store.lake import Lake
 from app.pql.check.checker import check
@@ -128,15 +128,10 @@ def compare(folder: Path, profiles: int, events: int, threads: int) -> None:
         for membership in result.memberships:
             counts[membership.definition] += len(membership.members)
 
+    stage = Stage(Plan(conditions), snapshot, lambda _id, _bucket: None, lambda _bucket: {}, lambda _bucket: {})
     run(
-        Plan(conditions),
-        snapshot,
+        BucketEvaluator([stage], NOW, dict.fromkeys(conditions, 1)),
         snapshot.buckets,
-        now=NOW,
-        stored=lambda definition, bucket: None,
-        previous=lambda bucket: {},
-        standing=lambda bucket: {},
-        versions=dict.fromkeys(conditions, 1),
         finished=add,
         cancelled=lambda: False,
         threads=threads,

@@ -12,7 +12,7 @@ from app.engine.ingest.batch import ingest
 from app.engine.members.membership import Membership, next_membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import BucketResult, Cancelled, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
 from app.pql.check.checker import check
 from app.pql.core import Builder
 from tests.support.sandbox import CDNOW, PURCHASES, Sandbox
@@ -53,15 +53,10 @@ def evaluated(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> list[BucketResult]:
     results: list[BucketResult] = []
+    stage = Stage(plan(snapshot, definitions), snapshot, stored, previous, lambda bucket: {})
     run(
-        plan(snapshot, definitions),
-        snapshot,
+        BucketEvaluator([stage], NOW, dict.fromkeys(definitions, 1)),
         snapshot.buckets,
-        now=NOW,
-        stored=stored,
-        previous=previous,
-        standing=lambda bucket: {},
-        versions=dict.fromkeys(definitions, 1),
         finished=finished or results.append,
         cancelled=cancelled,
         threads=2,

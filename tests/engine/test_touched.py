@@ -13,7 +13,7 @@ from app.engine.ingest.batch_people import touched
 from app.engine.members.membership import Membership, next_membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, find, open_snapshot
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import run
+from app.engine.run.buckets import BucketEvaluator, Stage, run
 from app.engine.store.bucket import Bucket, Needs
 from app.pql.check.checker import check
 from app.pql.core import Builder
@@ -71,19 +71,20 @@ def evaluated(
     after, profiles = dict(before), 0
     done = []
     planned = plan(snapshot)
-    run(
+    stage = Stage(
         planned,
         snapshot,
-        snapshot.buckets if only is None else sorted(only),
-        now=now,
         stored=lambda segment, bucket: before.get(bucket, {}).get(segment),
         previous=lambda bucket: before.get(bucket, {}),
         standing=lambda bucket: {},
-        versions=dict.fromkeys(planned.conditions, 1),
+    )
+    people, versions = None if only is None else only.__getitem__, dict.fromkeys(planned.conditions, 1)
+    run(
+        BucketEvaluator([stage], now, versions, people),
+        snapshot.buckets if only is None else sorted(only),
         finished=done.append,
         cancelled=lambda: False,
         threads=1,
-        only=None if only is None else only.__getitem__,
     )
     for result in done:
         after[result.bucket] = {membership.definition: membership for membership in result.memberships}

@@ -16,7 +16,7 @@ from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped, in_threads
 from app.pql.schema import Segment
 
-__all__ = ["BucketResult", "Cancelled", "Step", "evaluated_now", "rows_of", "run", "run_steps"]
+__all__ = ["BucketEvaluator", "BucketResult", "Cancelled", "Stage", "evaluated_now", "rows_of", "run"]
 
 
 Standing = Callable[[int], Mapping[Segment, Membership]]
@@ -35,10 +35,10 @@ class BucketResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Stage:
     """Definitions of one merge policy, evaluated together.
 
-    `stored` gives the membership in a bucket of a segment that no step of the run evaluates, `previous` those of the
+    `stored` gives the membership in a bucket of a segment that no stage of the run evaluates, `previous` those of the
     run before by definition, and `standing` what `segmentMembership` holds of the segments that the plan names.
     """
 
@@ -50,30 +50,36 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    steps: Sequence[Step]
+class BucketEvaluator:
+    """Evaluates stages over one bucket at a time; `versions` are those of the definitions.
+
+    With `only` the people whose ordinals it gives for a bucket are evaluated, and the others stay what they were:
+    `profiles` of the result counts the evaluated, its memberships and counts are those of the whole bucket.
+    """
+
+    stages: Sequence[Stage]
     now: datetime
     versions: Mapping[str, int]
-    only: Callable[[int], BitMap] | None
+    only: Callable[[int], BitMap] | None = None
 
     def bucket(self, number: int, stopped: Stopped) -> BucketResult:
-        """The steps in their order: a later one may refer to what an earlier one has evaluated."""
+        """The stages in their order: a later one may refer to what an earlier one has evaluated."""
         profiles = 0
         memberships: dict[str, Membership] = {}
         numbers: dict[str, BucketCounts] = {}
         errors: dict[str, EvaluationError] = {}
-        for step in self.steps:
+        for stage in self.stages:
             if stopped():
                 raise Cancelled
-            read, namespaces = self._step(step, number, stopped, memberships, errors)
+            read, namespaces = self._evaluate(stage, number, stopped, memberships, errors)
             profiles += read
-            done = step.plan.conditions.keys() & memberships.keys()
-            numbers |= {definition: counts(memberships[definition], namespaces) for definition in done}
+            evaluated = stage.plan.conditions.keys() & memberships.keys()
+            numbers |= {definition: counts(memberships[definition], namespaces) for definition in evaluated}
         return BucketResult(number, profiles, list(memberships.values()), numbers, errors)
 
-    def _step(
+    def _evaluate(
         self,
-        step: Step,
+        stage: Stage,
         number: int,
         stopped: Stopped,
         memberships: dict[str, Membership],
@@ -81,80 +87,43 @@ class _Work:
     ) -> tuple[int, Mapping[str, BitMap]]:
         """Adds to memberships and errors; returns how many people were read, and who has which namespace."""
         only = self.only(number) if self.only is not None else None
-        bucket = step.snapshot.read(number, step.plan.needs, only)
-        if step.plan.needs_memberships:
-            profiles = with_memberships(bucket.profiles, bucket.ordinals, step.standing(number))
+        bucket = stage.snapshot.read(number, stage.plan.needs, only)
+        if stage.plan.needs_memberships:
+            profiles = with_memberships(bucket.profiles, bucket.ordinals, stage.standing(number))
             bucket = replace(bucket, profiles=profiles)
 
         def member(id: str) -> NDArray[np.bool_]:
             if id in errors:
                 raise dependency_failed(id, errors[id])
-            membership = memberships[id] if id in memberships else step.stored(id, number)
+            membership = memberships[id] if id in memberships else stage.stored(id, number)
             return rows_of(membership.members if membership is not None else BitMap(), bucket.ordinals)
 
-        found = evaluate(step.plan, bucket, now=self.now, member=member, cancelled=stopped)
-        before = step.previous(number)
-        for definition, rows in found.items():
+        results = evaluate(stage.plan, bucket, now=self.now, member=member, cancelled=stopped)
+        before = stage.previous(number)
+        for definition, rows in results.items():
             if isinstance(rows, EvaluationError):
                 errors[definition] = rows
                 continue
             members, version = BitMap(bucket.ordinals[rows]), self.versions[definition]
             membership = next_membership(before.get(definition), definition, members, version, self.now, only)
             memberships[definition] = membership
-        return len(bucket.ordinals), step.snapshot.namespaces(number)
+        return len(bucket.ordinals), stage.snapshot.namespaces(number)
 
 
 def run(
-    plan: Plan,
-    snapshot: Snapshot,
+    evaluator: BucketEvaluator,
     buckets: Iterable[int],
     *,
-    now: datetime,
-    stored: Callable[[str, int], Membership | None],
-    previous: Callable[[int], Mapping[str, Membership]],
-    standing: Standing,
-    versions: Mapping[str, int],
     finished: Callable[[BucketResult], None],
     cancelled: Callable[[], bool],
     threads: int,
-    only: Callable[[int], BitMap] | None = None,
 ) -> None:
-    """Runs one step, as `run_steps` does.
+    """Evaluates the stages over the buckets, at most `threads` of them in memory.
 
-    With `only` the people whose ordinals it gives for a bucket are evaluated, and the others stay what they were:
-    `profiles` of the result counts the evaluated, its memberships and counts are those of the whole bucket.
+    `finished` gets each result on the calling thread, in any order. Raises `Cancelled` soon after `cancelled` says so;
+    results handed over until then are whole. An error of `finished` or of a bucket ends the run.
     """
-    run_steps(
-        [Step(plan, snapshot, stored, previous, standing)],
-        buckets,
-        now=now,
-        versions=versions,
-        finished=finished,
-        cancelled=cancelled,
-        threads=threads,
-        only=only,
-    )
-
-
-def run_steps(
-    steps: Sequence[Step],
-    buckets: Iterable[int],
-    *,
-    now: datetime,
-    versions: Mapping[str, int],
-    finished: Callable[[BucketResult], None],
-    cancelled: Callable[[], bool],
-    threads: int,
-    only: Callable[[int], BitMap] | None = None,
-) -> None:
-    """Evaluates the steps over the buckets, at most `threads` of them in memory.
-
-    `versions` are those of the definitions. `finished` gets each result on the calling thread, in any order. Raises
-    `Cancelled` soon after `cancelled` says so; results handed over until then are whole. An error of `finished` or of a
-    bucket ends the run.
-    """
-    work = _Work(steps, now, versions, only)
-    in_threads(work.bucket, buckets, finished=finished, cancelled=cancelled, threads=threads)
+    in_threads(evaluator.bucket, buckets, finished=finished, cancelled=cancelled, threads=threads)
 
 
 def evaluated_now(
@@ -175,14 +144,14 @@ def evaluated_now(
     """
     only = BitMap(people)
     before = {id: membership for id in plan.conditions if (membership := stored(id)) is not None}
-    step = Step(plan, snapshot, lambda segment, _bucket: stored(segment), lambda _bucket: before, standing)
-    work = _Work([step], now, versions, lambda _bucket: only)
-    found = {}
-    for fresh in work.bucket(bucket, lambda: False).memberships:
+    stage = Stage(plan, snapshot, lambda segment, _bucket: stored(segment), lambda _bucket: before, standing)
+    evaluator = BucketEvaluator([stage], now, versions, lambda _bucket: only)
+    memberships = {}
+    for fresh in evaluator.bucket(bucket, lambda: False).memberships:
         id, old = fresh.definition, before.get(fresh.definition)
         changed = (fresh.members ^ old.members) if old is not None else fresh.members
-        found[id] = next_membership(old, id, fresh.members, fresh.version, now, changed)
-    return found
+        memberships[id] = next_membership(old, id, fresh.members, fresh.version, now, changed)
+    return memberships
 
 
 def rows_of(members: BitMap, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:

@@ -21,6 +21,7 @@ from app.scope import Scope
 from app.services.audiences.reads import expired, publish_change
 from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import Heads, read_heads
+from app.services.evaluation.pins import HeadPins
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_of
 from app.storage.columns import columns
@@ -106,7 +107,9 @@ async def write(
     at = clock()
     async with database.session() as session:
         chosen = await joining(session, scope, dataset_id, at) if audiences is None else audiences
-        heads = await read_heads(session, scope, {one.id: one.head for one in chosen if one.head is not None})
+        heads = await read_heads(
+            session, scope, HeadPins({one.id: one.head for one in chosen if one.head is not None}, 0, {})
+        )
         policy = await default_policy(session, scope)
         sources = await data_sources(session, scope)
     if not chosen:

@@ -19,6 +19,7 @@ from app.engine.members.regraph import MembershipSource, followed, together
 from app.engine.plan.plan import Plan
 from app.pql.schema import Segment
 from app.scope import Scope
+from app.services.evaluation.pins import HeadPins
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow
@@ -140,21 +141,20 @@ def patch_run(turn: int) -> str:
 async def read_heads(
     session: AsyncSession,
     scope: Scope,
-    runs: Mapping[str, str] | None = None,
-    turn: int = 0,
-    graphs: Mapping[str, int] | None = None,
+    pins: HeadPins | None = None,
     *,
     now: datetime | None = None,
 ) -> Heads:
-    """The heads as they are at `now`, or those of the `runs` and `graphs` by audience with the patches up to `turn`."""
-    patches = await _patches(session, scope, None if runs is None else turn)
-    policies = {}
-    if runs is None:
-        rows = await _head_rows(session, scope, now)
-        runs = {row.id: row.membership_run_id for row in rows if row.membership_run_id is not None}
-        graphs = {row.id: row.membership_graph for row in rows if row.membership_graph is not None}
-        policies = {row.id: row.merge_policy_id for row in rows if row.merge_policy_id is not None}
-    return Heads(runs, await _files(session, scope, set(runs.values())), patches, graphs or {}, policies)
+    """The heads as they are at `now`, or those that a job has pinned."""
+    if pins is not None:
+        patches = await _patches(session, scope, pins.turn)
+        return Heads(pins.runs, await _files(session, scope, set(pins.runs.values())), patches, pins.graphs)
+    patches = await _patches(session, scope, None)
+    rows = await _head_rows(session, scope, now)
+    runs = {row.id: row.membership_run_id for row in rows if row.membership_run_id is not None}
+    graphs = {row.id: row.membership_graph for row in rows if row.membership_graph is not None}
+    policies = {row.id: row.merge_policy_id for row in rows if row.merge_policy_id is not None}
+    return Heads(runs, await _files(session, scope, set(runs.values())), patches, graphs, policies)
 
 
 async def head_runs(session: AsyncSession, scope: Scope, now: datetime | None = None) -> dict[str, str]:

@@ -11,14 +11,14 @@ from app.engine.run.buckets import Standing, evaluated_now
 from app.engine.store.lake import TenantLake
 from app.pql.schema import Segment
 from app.services.evaluation.expressions import Segments
-from app.services.streaming.definitions import LiveDefinition, Wave, waves
+from app.services.streaming.definitions import LiveDefinition, LiveStage, live_stages
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
     """The EDGE definitions of a sandbox, ready to be evaluated at one instant."""
 
-    waves: Sequence[Wave]
+    stages: Sequence[LiveStage]
     snapshots: Mapping[str, Snapshot]
     evaluated_at: datetime
     entries: Mapping[str, Segment]
@@ -40,16 +40,16 @@ class Edge:
         def known(audience: str) -> Membership | None:
             return found.get(audience) or stored(audience)
 
-        for wave in self.waves:
+        for stage in self.stages:
             found |= evaluated_now(
-                wave.plan,
-                self.snapshots[wave.merge_policy_id],
+                stage.plan,
+                self.snapshots[stage.merge_policy_id],
                 bucket,
                 ordinals,
                 now=self.evaluated_at,
                 stored=known,
-                standing=standing(wave.plan),
-                versions=wave.versions,
+                standing=standing(stage.plan),
+                versions=stage.versions,
             )
         return found
 
@@ -72,4 +72,4 @@ def open_edge(
         for id_, rule in rules.items()
         if rule.identity_graph == shown.sources.rule.identity_graph
     }
-    return Edge(waves(definitions, snapshots, evaluated, segments.aliases), snapshots, now, segments.entries)
+    return Edge(live_stages(definitions, snapshots, evaluated, segments.aliases), snapshots, now, segments.entries)

@@ -428,7 +428,7 @@ class ProfileReader:
 
     def _evaluate_now(self, found: Mapping[Who, dict[str, tuple[str, datetime]]], heads: Heads, edge: Edge) -> None:
         """Replaces what the EDGE definitions, which are over fragments, say otherwise by now."""
-        asked = {id_ for wave in edge.waves for id_ in (*wave.plan.conditions, *wave.plan.references)}
+        asked = {id_ for stage in edge.stages for id_ in (*stage.plan.conditions, *stage.plan.references)}
         stored = heads.people(self._files, asked, None)
         by_bucket: dict[int, list[Who]] = defaultdict(list)
 

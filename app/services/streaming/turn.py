@@ -16,7 +16,7 @@ from app.engine.ingest.batch_people import Touched, touched
 from app.engine.members.membership import BucketCounts, Membership, MembershipFiles
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
-from app.engine.run.buckets import BucketResult, Cancelled, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
 from app.engine.store.lake import Lake
 from app.pql.schema import Segment
 from app.scope import Scope
@@ -25,7 +25,7 @@ from app.services.evaluation.expressions import data_sources, read_segments
 from app.services.evaluation.heads import NO_RUN, Heads, head_runs, patch_run, read_heads
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
-from app.services.streaming.definitions import Wave, has_live_definitions, live_definitions, waves
+from app.services.streaming.definitions import LiveStage, has_live_definitions, live_definitions, live_stages
 from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.streaming import (
@@ -93,7 +93,7 @@ class _Work:
     evaluated_at: datetime
     heads: Heads
     entries: Mapping[str, Segment]
-    waves: list[Wave] = field(default_factory=list)
+    stages: list[LiveStage] = field(default_factory=list)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     people: Touched = field(default_factory=lambda: Touched({}))
     patches: list[dict[str, Any]] = field(default_factory=list)
@@ -103,7 +103,7 @@ class _Work:
 
     @property
     def evaluated(self) -> set[str]:
-        return {id_ for wave in self.waves for id_ in wave.plan.conditions}
+        return {id_ for stage in self.stages for id_ in stage.plan.conditions}
 
 
 async def run_turn(
@@ -116,7 +116,7 @@ async def run_turn(
     """
     while True:
         work = await _prepare(database, lake, clock, turn, threads, stopping)
-        if work.waves:
+        if work.stages:
             await _evaluate(database, lake, turn, work, threads, stopping)
         if await _publish(database, clock, turn, work):
             return len(work.batches)
@@ -150,7 +150,7 @@ async def _prepare(
 
     snapshots = await asyncio.to_thread(opened)
     stored = heads.audiences | segments.external
-    ordered = await asyncio.to_thread(waves, definitions, snapshots, stored, segments.aliases)
+    ordered = await asyncio.to_thread(live_stages, definitions, snapshots, stored, segments.aliases)
     people = await asyncio.to_thread(touched, tenant, [(batch.dataset_id, batch.batch_id) for batch in batches])
     return _Work(scope, batches, clock(), heads, segments.entries, ordered, snapshots, people)
 
@@ -160,7 +160,7 @@ async def _evaluate(
 ) -> None:
     """A few buckets at a time, so that no more than those are in memory."""
     files = MembershipFiles(lake.tenant(turn.tenant))
-    referred = {id_ for wave in work.waves for id_ in wave.plan.references if id_ in work.heads.graphs}
+    referred = {id_ for stage in work.stages for id_ in stage.plan.references if id_ in work.heads.graphs}
     persons = await asyncio.to_thread(work.heads.people, files, referred, None)
     buckets = work.people.buckets
     for start in range(0, len(buckets), max(threads, 1)):
@@ -189,7 +189,7 @@ def _evaluated(
 ) -> list[tuple[int, dict[str, Membership], _After]]:
     """The memberships of some buckets before and after the turn; a definition that fails stays as it was. `persons` are
     those of persons that definitions refer to, told for their fragments."""
-    asked = work.evaluated.union(*(wave.plan.references for wave in work.waves))
+    asked = work.evaluated.union(*(stage.plan.references for stage in work.stages))
     before = {
         bucket: {**work.heads.many(files, bucket, asked | work.heads.patched(bucket)), **persons.read(bucket)}
         for bucket in chunk
@@ -206,21 +206,14 @@ def _evaluated(
     def stored(audience: str, bucket: int) -> Membership | None:
         return after[bucket].memberships.get(audience) or before[bucket].get(audience)
 
-    for wave in work.waves:
-        run(
-            wave.plan,
-            work.snapshots[wave.merge_policy_id],
-            chunk,
-            now=work.evaluated_at,
-            stored=stored,
-            previous=before.__getitem__,
-            standing=work.heads.standing(files, wave.plan, work.entries, None),
-            versions=wave.versions,
-            finished=finished,
-            cancelled=stopping,
-            threads=threads,
-            only=work.people.people,
+    for stage in work.stages:
+        snapshot, standing = (
+            work.snapshots[stage.merge_policy_id],
+            work.heads.standing(files, stage.plan, work.entries, None),
         )
+        evaluated = Stage(stage.plan, snapshot, stored, before.__getitem__, standing)
+        evaluator = BucketEvaluator([evaluated], work.evaluated_at, stage.versions, work.people.people)
+        run(evaluator, chunk, finished=finished, cancelled=stopping, threads=threads)
     return [(bucket, before[bucket], after[bucket]) for bucket in chunk]
 
 

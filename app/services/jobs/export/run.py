@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,6 +21,7 @@ from app.scope import Scope, Tenant
 from app.services import merge_policies
 from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import Heads, read_heads
+from app.services.evaluation.pins import AudiencePin, BatchPin, ExportPins, HeadPins
 from app.services.evaluation.progress import Progress, span
 from app.services.jobs.export.input import (
     STATUSES,
@@ -109,7 +109,7 @@ async def tidy(database: Database, lake: Lake) -> None:
             await asyncio.to_thread(clear, tenant_lake, job_id)
         elif row.status in FINAL:
             if row.status != JobStatus.SUCCEEDED and row.snapshot is not None:
-                batches = [batch for batch, _ in row.snapshot["batches"]]
+                batches = [batch for batch, _ in row.snapshot.get("batches", ())]
                 await asyncio.to_thread(withdraw, tenant_lake, row.destination_id, batches)
             async with database.write() as session:
                 await _forget_buckets(session, Tenant(row.organisation, row.sandbox), job_id)
@@ -154,22 +154,20 @@ async def _prepare(attempt: Attempt, lake: Lake, progress: Progress) -> _Run:
     """The export over what its first attempt fixed, so that every attempt writes the same."""
     job: ExportJobRow = attempt.job
     scope, tenant = Scope(job.organisation, job.sandbox, user=job.created_by), lake.tenant(attempt.tenant)
-    pinned = job.snapshot if job.snapshot is not None else await _pin(attempt, scope, tenant, progress)
+    pins = await _pin(attempt, scope, tenant, progress) if job.snapshot is None else ExportPins.from_json(job.snapshot)
     async with attempt.database.session() as session:
         datasets = await data_sources(session, scope)
-        heads = await read_heads(session, scope, pinned["heads"], pinned["turn"], pinned["graphs"])
-    rule = rule_of(policy_from_json(attempt.tenant, pinned["merge_policy"]))
-    snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
-    audiences = tuple(
-        Audience(id_, namespace, name, frozenset(statuses)) for id_, namespace, name, statuses in pinned["audiences"]
-    )
-    batches = [Batch(id_, None if ids is None else frozenset(ids)) for id_, ids in pinned["batches"]]
+        heads = await read_heads(session, scope, pins.heads)
+    rule = rule_of(policy_from_json(attempt.tenant, pins.merge_policy))
+    snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pins.lake)
+    audiences = tuple(Audience(pin.id, pin.namespace, pin.name, frozenset(pin.statuses)) for pin in pins.audiences)
+    batches = [Batch(pin.id, None if pin.audiences is None else frozenset(pin.audiences)) for pin in pins.batches]
     new = _asked_for(job)
     export = Export(snapshot, _who(new, audiences), _what(new), batches)
-    return _Run(scope, tenant, heads, export, datetime.fromisoformat(pinned["started"]))
+    return _Run(scope, tenant, heads, export, pins.started)
 
 
-async def _pin(attempt: Attempt, scope: Scope, tenant: TenantLake, progress: Progress) -> dict[str, Any]:
+async def _pin(attempt: Attempt, scope: Scope, tenant: TenantLake, progress: Progress) -> ExportPins:
     """Fixes what the export reads and how its batches are called. Raises `Refusal` for what does not fit any more."""
     job: ExportJobRow = attempt.job
     new, now = _asked_for(job), attempt.clock()
@@ -184,23 +182,25 @@ async def _pin(attempt: Attempt, scope: Scope, tenant: TenantLake, progress: Pro
     )
     if refusals := list(path_refusals(new, snapshot.schema)):
         raise Refusals(refusals)
-    parts = [[row.id] for row in rows] if job.segment_per_batch else [None]
+    groups = [[row.id] for row in rows] if job.segment_per_batch else [None]
     # Ids of one instant are in no order, and batches are listed by theirs.
-    batches = list(zip(sorted(new_id(now) for _ in parts), parts, strict=True))
-    pinned = {
-        "started": now.isoformat(),
-        "merge_policy": policy_as_json(policy),
-        "lake": snapshot.pinned,
-        "heads": {row.id: heads.runs[row.id] for row in rows if row.id in heads.runs},
-        "turn": heads.turn,
-        "graphs": {row.id: heads.graphs[row.id] for row in rows if row.id in heads.graphs},
-        "audiences": [[row.id, row.namespace, row.audience_id, row.status] for row in rows],
-        "batches": batches,
-    }
+    batch_ids = sorted(new_id(now) for _ in groups)
+    runs = {row.id: heads.runs[row.id] for row in rows if row.id in heads.runs}
+    graphs = {row.id: heads.graphs[row.id] for row in rows if row.id in heads.graphs}
+    pins = ExportPins(
+        started=now,
+        merge_policy=policy_as_json(policy),
+        lake=snapshot.pinned,
+        heads=HeadPins(runs, heads.turn, graphs),
+        audiences=[AudiencePin(row.id, row.namespace, row.audience_id, row.status) for row in rows],
+        batches=[BatchPin(id_, group) for id_, group in zip(batch_ids, groups, strict=True)],
+    )
     schema = Export(snapshot, Who(()), _what(new), []).schema
     await asyncio.to_thread(refuse_contradictions, tenant, job.destination_id, schema)
-    await attempt.update(snapshot=pinned, merge_policy=pinned["merge_policy"], total_profiles=snapshot.total_profiles)
-    return pinned
+    await attempt.update(
+        snapshot=pins.as_json(), merge_policy=pins.merge_policy, total_profiles=snapshot.total_profiles
+    )
+    return pins
 
 
 async def _audience_rows(session: AsyncSession, scope: Scope, job: ExportJobRow, heads: Heads) -> list[_AudienceRow]:

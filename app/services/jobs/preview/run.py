@@ -12,19 +12,19 @@ from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.evaluate import EvaluationError
-from app.engine.members.membership import MembershipFiles
+from app.engine.members.membership import Membership, MembershipFiles
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot, reopen
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import BucketResult, Cancelled, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
 from app.engine.run.sampling import draw
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
-from app.pql.check.checker import check
-from app.pql.consent import with_consent
-from app.pql.core import Builder, Node
+from app.pql.core import Node
 from app.scope import Scope
+from app.services.evaluation.conditions import Source, read_conditions
 from app.services.evaluation.expressions import Segments, data_sources, read_segments
 from app.services.evaluation.heads import Heads, read_heads
+from app.services.evaluation.pins import HeadPins, PreviewPins
 from app.services.evaluation.progress import Progress
 from app.services.jobs.preview.requests import rule_of
 from app.services.lists.rows import select_rows
@@ -57,11 +57,9 @@ class _Run:
     attempt: Attempt
     progress: Progress
     snapshot: Snapshot
-    evaluated_at: datetime
     heads: Heads
     segments: Segments
-    order: list[int]
-    rows_to_read: int
+    pins: PreviewPins
     found: dict[int, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
 
     def tell(self) -> None:
@@ -72,7 +70,7 @@ class _Run:
             namespaces.update(counts["by_namespace"])
         self.attempt.progress(
             JobPhase.EVALUATING,
-            self.progress.reached(read / self.rows_to_read if self.rows_to_read else 1.0),
+            self.progress.reached(read / self.pins.rows_to_read if self.pins.rows_to_read else 1.0),
             read,
             self.snapshot.total_profiles,
             profiles_matched=matched,
@@ -105,48 +103,42 @@ async def _prepare(attempt: Attempt, lake: Lake, progress: Progress) -> _Run:
     """Fixes what the preview reads, in its first attempt; a later attempt takes it as it is."""
     preview: PreviewRow = attempt.job
     scope, tenant = Scope(preview.organisation, preview.sandbox, user=preview.created_by), lake.tenant(attempt.tenant)
-    rule, pinned = rule_of(preview), preview.snapshot
+    rule = rule_of(preview)
+    pins = None if preview.snapshot is None else PreviewPins.from_json(preview.snapshot)
     async with attempt.database.session() as session:
         datasets = await data_sources(session, scope)
-        pins = () if pinned is None else (pinned["heads"], pinned["turn"], pinned["graphs"])
-        heads = await read_heads(session, scope, *pins, now=attempt.clock())
+        heads = await read_heads(session, scope, None if pins is None else pins.heads, now=attempt.clock())
         segments = await read_segments(session, scope)
-    if pinned is not None:
-        snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"])
+    if pins is not None:
+        snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pins.lake)
     else:
         snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, datasets, progress.view, progress.threads)
-        pinned = await _draw(attempt, scope, rule, snapshot, heads)
-    evaluated_at, rows = datetime.fromisoformat(pinned["evaluated_at"]), pinned["rows_to_read"]
-    return _Run(attempt, progress, snapshot, evaluated_at, heads, segments, pinned["order"], rows)
+        pins = await _draw(attempt, scope, rule, snapshot, heads)
+    return _Run(attempt, progress, snapshot, heads, segments, pins)
 
 
-async def _draw(attempt: Attempt, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads) -> dict[str, Any]:
+async def _draw(attempt: Attempt, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads) -> PreviewPins:
     """Chooses the buckets and notes all that a later attempt is to read again."""
-    evaluated_at, people = attempt.clock(), snapshot.people_by_bucket
-    pinned: dict[str, Any] = {
-        "evaluated_at": evaluated_at.isoformat(),
-        "lake": snapshot.pinned,
-        "heads": dict(heads.runs),
-        "turn": heads.turn,
-        "graphs": dict(heads.graphs),
-    }
+    now, people = attempt.clock(), snapshot.people_by_bucket
+    drawn: list[PreviewPins] = []
 
     async def write(session: AsyncSession) -> None:
-        seed = await sample_seed(session, scope, rule, snapshot.total_profiles, evaluated_at)
-        order = draw(seed, people)
-        pinned.update(order=order, rows_to_read=sum(people[bucket] for bucket in order))
+        order = draw(await sample_seed(session, scope, rule, snapshot.total_profiles, now), people)
+        rows_to_read = sum(people[bucket] for bucket in order)
+        pins = PreviewPins(now, snapshot.pinned, HeadPins(heads.runs, heads.turn, heads.graphs), order, rows_to_read)
         await change_job(
             session,
             attempt.claim,
-            evaluated_at,
-            snapshot=pinned,
-            evaluated_at=evaluated_at,
+            now,
+            snapshot=pins.as_json(),
+            evaluated_at=now,
             total_profiles=snapshot.total_profiles,
-            rows_to_read=pinned["rows_to_read"],
+            rows_to_read=rows_to_read,
         )
+        drawn.append(pins)
 
     await attempt.write(write)
-    return pinned
+    return drawn[-1]
 
 
 async def sample_seed(session: AsyncSession, scope: Scope, rule: MergeRule, total: int, now: datetime) -> str:
@@ -169,14 +161,16 @@ async def sample_seed(session: AsyncSession, scope: Scope, rule: MergeRule, tota
 
 def _condition(preview: PreviewRow, state: _Run) -> Node:
     """Raises `Refusal` when the data have changed so that the expression no longer fits them."""
-    builder, schema = Builder(), state.snapshot.schema
-    known, aliases = state.heads.audiences | state.segments.external, state.segments.aliases
-    checked = check(preview.expression, schema, segments=known, aliases=aliases, builder=builder)
-    if checked.condition is None:
-        first = next(iter(checked.diagnostics))
-        message = f"line {first.line}, column {first.column}: {first.message}; that was otherwise when the preview was "
-        raise Refusal(ErrorCode.INVALID_EXPRESSION, message + "made: change the expression and preview it again")
-    return with_consent(checked.condition, schema, builder) if preview.exclude_opt_out else checked.condition
+    rule = rule_of(preview)
+    source = Source(preview.id, preview.expression, rule.id, preview.exclude_opt_out)
+    segments = state.heads.audiences | state.segments.external
+    schemas = {rule.id: state.snapshot.schema}
+    conditions = read_conditions([source], schemas, segments, state.segments.aliases)
+    if (diagnostic := conditions.diagnostics.get(preview.id)) is not None:
+        place = f"line {diagnostic.line}, column {diagnostic.column}"
+        message = f"{place}: {diagnostic.message}; that was otherwise when the preview was made"
+        raise Refusal(ErrorCode.INVALID_EXPRESSION, f"{message}: change the expression and preview it again")
+    return conditions.nodes[preview.id]
 
 
 async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
@@ -203,17 +197,17 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
 
     plan, graph = Plan({id: condition}), state.snapshot.graph_version
     segments = await asyncio.to_thread(state.heads.people, files, plan.references, graph)
+    standing = await asyncio.to_thread(state.heads.standing, files, plan, state.segments.entries, graph)
+    stage = Stage(plan, state.snapshot, lambda segment, bucket: segments.read(bucket).get(segment), _nothing, standing)
     await asyncio.to_thread(
         run,
-        plan,
-        state.snapshot,
-        [bucket for bucket in state.order if bucket not in state.found],
-        now=state.evaluated_at,
-        stored=lambda audience, bucket: segments.read(bucket).get(audience),
-        previous=lambda bucket: {},
-        standing=await asyncio.to_thread(state.heads.standing, files, plan, state.segments.entries, graph),
-        versions={id: 1},
+        BucketEvaluator([stage], state.pins.evaluated_at, {id: 1}),
+        [bucket for bucket in state.pins.order if bucket not in state.found],
         finished=finished,
         cancelled=attempt.interrupted,
         threads=state.progress.threads,
     )
+
+
+def _nothing(_bucket: int) -> Mapping[str, Membership]:
+    return {}

@@ -1,28 +1,27 @@
 """What a segment job evaluates, of whom and in which order: fixed in its first attempt, found again by a later one."""
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from graphlib import TopologicalSorter
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.people.profiles import Snapshot, open_snapshots, reopen
 from app.engine.store.lake import Lake
-from app.pql.check.checker import check
-from app.pql.consent import with_consent
-from app.pql.core import Builder, Node
+from app.errors import Diagnostic
+from app.pql.core import Node
+from app.pql.dependencies import StageIds, in_passes
 from app.pql.schema import Segment
 from app.scope import Scope
+from app.services.evaluation.conditions import Source, read_conditions
 from app.services.evaluation.expressions import data_sources, read_segments
 from app.services.evaluation.heads import Heads, read_heads
+from app.services.evaluation.pins import HeadPins, SegmentPins
 from app.services.evaluation.progress import Progress
 from app.services.jobs.segment.requests import freeze_definitions
-from app.services.lists.rows import select_rows
+from app.services.lists.rows import as_row, select_rows
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
 from app.storage.attempts import Attempt
@@ -35,9 +34,6 @@ from app.storage.tenancy import within
 
 _AUDIENCES = columns(AudienceRow)
 _PARTS = columns(SegmentJobDefinitionRow)
-
-Pass = Sequence[tuple[str, Sequence[str]]]
-"""What is evaluated of one bucket before the next: steps, each of them a merge policy and definitions."""
 
 
 @dataclass(slots=True)
@@ -75,25 +71,13 @@ class SegmentRun:
                     self.errors[id_] = _dependency_error(here)
                     failed.add(id_)
 
-    def passes(self) -> list[Pass]:
-        """Passes over all buckets, each of them steps. A definition comes in a later step than those of another merge
-        policy that it refers to. It comes in a later pass when those are of another kind of people: who is in one
-        bucket as a person is in others as fragments, so that all buckets must be known."""
-        places: dict[str, tuple[int, int]] = {}
-        known = {id_: sorted(self.references[id_] & self.conditions.keys()) for id_ in sorted(self.conditions)}
-        for id_ in TopologicalSorter(known).static_order():
-            places[id_] = max((self._place_after(id_, other, places[other]) for other in known[id_]), default=(0, 0))
-        passes: dict[int, dict[tuple[int, str], list[str]]] = defaultdict(lambda: defaultdict(list))
-        for id_ in sorted(places):
-            number, step = places[id_]
-            passes[number][step, self.definitions[id_].merge_policy_id].append(id_)
-        return [[(policy, ids) for (_, policy), ids in sorted(passes[number].items())] for number in sorted(passes)]
-
-    def _place_after(self, id_: str, other: str, place: tuple[int, int]) -> tuple[int, int]:
-        number, step = place
-        if self.graph_of(id_) != self.graph_of(other):
-            return number + 1, 0
-        return number, step + (self.definitions[id_].merge_policy_id != self.definitions[other].merge_policy_id)
+    def passes(self) -> list[list[StageIds]]:
+        """What is evaluated of all buckets before the next, in stages by merge policy."""
+        return in_passes(
+            {id_: self.references[id_] for id_ in self.conditions},
+            {id_: self.definitions[id_].merge_policy_id for id_ in self.conditions},
+            {id_: self.graph_of(id_) for id_ in self.conditions},
+        )
 
 
 async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRun | None:
@@ -113,30 +97,29 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
             return None
         policies = await get_policies(session, scope, {row.merge_policy_id for row in definitions.values()})
         datasets = await data_sources(session, scope)
-        pinned = job.snapshot or {}
-        # A later attempt has the policies of the first, whatever has become of them since.
-        policies |= {
-            id_: policy_from_json(attempt.tenant, kept) for id_, kept in pinned.get("merge_policies", {}).items()
-        }
-        heads = await read_heads(session, scope, pinned.get("heads"), pinned.get("turn", 0), pinned.get("graphs"))
+        pins = None if job.snapshot is None else SegmentPins.from_json(job.snapshot)
+        if pins is not None:
+            # A later attempt has the policies of the first, whatever has become of them since.
+            policies |= {id_: policy_from_json(attempt.tenant, policy) for id_, policy in pins.merge_policies.items()}
+        heads = await read_heads(session, scope, None if pins is None else pins.heads)
         audiences = {row.id: row for row in await _audiences(session, scope)}
         segments = await read_segments(session, scope)
     rules = [rule_of(policies[id_]) for id_ in sorted(policies)]
     tenant = lake.tenant(attempt.tenant)
-    if job.snapshot is None:
+    if pins is None:
         snapshots = await asyncio.to_thread(open_snapshots, tenant, rules, datasets, progress.view, progress.threads)
-        pinned = _pinned(attempt.clock(), policies, snapshots, heads, definitions, audiences)
+        pins = _pin(
+            attempt.clock(), policies, snapshots, heads, {id_: audiences[id_] for id_ in definitions}, audiences
+        )
         total = sum(snapshot.total_profiles for snapshot in snapshots.values())
-        evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
-        await attempt.update(snapshot=pinned, evaluated_at=evaluated_at, total_profiles=total)
+        await attempt.update(snapshot=pins.as_json(), evaluated_at=pins.evaluated_at, total_profiles=total)
     else:
         snapshots = {
-            rule.id: await asyncio.to_thread(reopen, tenant, rule, datasets, pinned["lake"][rule.id]) for rule in rules
+            rule.id: await asyncio.to_thread(reopen, tenant, rule, datasets, pins.data_of(rule.id)) for rule in rules
         }
-    heads = replace(heads, runs={id_: heads.runs[id_] for id_ in pinned["heads"]})
-    evaluated_at = datetime.fromisoformat(pinned["evaluated_at"])
-    run = SegmentRun(scope, evaluated_at, definitions, heads, segments.entries, snapshots)
-    _check(run, pinned, audiences, segments.aliases)
+    heads = replace(heads, runs={id_: heads.runs[id_] for id_ in pins.heads.runs})
+    run = SegmentRun(scope, pins.evaluated_at, definitions, heads, segments.entries, snapshots)
+    _check(run, pins, audiences, segments.aliases)
     return run
 
 
@@ -155,84 +138,64 @@ async def _freeze(attempt: Attempt, scope: Scope) -> None:
     await attempt.write(freeze)
 
 
-def _pinned(
+def _pin(
     now: datetime,
     policies: Mapping[str, MergePolicyRow],
     snapshots: Mapping[str, Snapshot],
     heads: Heads,
-    definitions: Mapping[str, Any],
-    audiences: Mapping[str, Any],
-) -> dict[str, Any]:
-    """All that a result depends on, as JSON values. Of an external audience that has expired nobody is a member."""
+    evaluated: Mapping[str, AudienceRow],
+    audiences: Mapping[str, AudienceRow],
+) -> SegmentPins:
+    """Of an external audience that has expired nobody is a member."""
     expired = {id_ for id_, row in audiences.items() if row.expires_at is not None and row.expires_at <= now}
-    return {
-        "evaluated_at": now.isoformat(),
-        "merge_policies": {id_: policy_as_json(policy) for id_, policy in policies.items()},
-        "lake": {id_: snapshot.pinned for id_, snapshot in snapshots.items()},
-        "heads": {id_: run_id for id_, run_id in heads.runs.items() if id_ not in expired},
-        "graphs": dict(heads.graphs),
-        "turn": heads.turn,
-        "inactive": sorted(id_ for id_ in definitions if audiences[id_].lifecycle_state == "INACTIVE"),
-        "without_consent": sorted(id_ for id_ in definitions if not audiences[id_].exclude_opt_out),
-    }
+    runs = {id_: run_id for id_, run_id in heads.runs.items() if id_ not in expired}
+    return SegmentPins(
+        evaluated_at=now,
+        merge_policies={id_: policy_as_json(policy) for id_, policy in policies.items()},
+        lake={id_: snapshot.pinned for id_, snapshot in snapshots.items()},
+        heads=HeadPins(runs, heads.turn, heads.graphs),
+        inactive=frozenset(id_ for id_, row in evaluated.items() if row.lifecycle_state == "INACTIVE"),
+        without_consent=frozenset(id_ for id_, row in evaluated.items() if not row.exclude_opt_out),
+    )
 
 
 # ---------------------------------------------------------------- what can be evaluated
 
 
 def _check(
-    run: SegmentRun, pinned: Mapping[str, Any], audiences: Mapping[str, Any], aliases: Mapping[str, str]
+    run: SegmentRun, pins: SegmentPins, audiences: Mapping[str, AudienceRow], aliases: Mapping[str, str]
 ) -> None:
     """Conditions of what checks against the schema of its merge policy's data; errors of the rest and of what refers
     to it. What is inactive is not evaluated: others read its stored membership."""
-    builders = {id_: Builder() for id_ in run.snapshots}
     errors: dict[str, dict[str, str]] = {}
+    sources: list[Source] = []
     for id_, definition in run.definitions.items():
-        if id_ in pinned["inactive"]:
+        policy = definition.merge_policy_id
+        if id_ in pins.inactive:
             run.errors[id_] = _INACTIVE
-        elif definition.merge_policy_id not in run.snapshots:
-            message = (
-                f"its merge policy {definition.merge_policy_id!r} was deleted; give it another one and run it again"
-            )
+        elif policy not in run.snapshots:
+            message = f"its merge policy {policy!r} was deleted; give it another one and run it again"
             errors[id_] = {"code": "NOT_FOUND", "message": message}
         else:
-            error = _checked(run, definition, builders[definition.merge_policy_id], pinned, audiences, aliases)
-            if error is not None:
-                errors[id_] = error
-    run.fail(errors)
+            sources.append(Source(id_, definition.expression, policy, id_ not in pins.without_consent))
+    schemas = {policy: snapshot.schema for policy, snapshot in run.snapshots.items()}
+    conditions = read_conditions(sources, schemas, {*run.definitions, *audiences}, aliases)
+    run.conditions, run.references = conditions.nodes, conditions.references
+    run.fail(errors | {id_: _invalid(diagnostic) for id_, diagnostic in conditions.diagnostics.items()})
     known = run.heads.audiences
-    unknown = {
-        id_: error for id_ in run.conditions if (error := _not_evaluated(run, id_, audiences, known)) is not None
-    }
-    run.fail(unknown)
-
-
-def _checked(
-    run: SegmentRun,
-    definition: SegmentJobDefinitionRow,
-    builder: Builder,
-    pinned: Mapping[str, Any],
-    audiences: Mapping[str, Any],
-    aliases: Mapping[str, str],
-) -> dict[str, str] | None:
-    schema = run.snapshots[definition.merge_policy_id].schema
-    checked = check(
-        definition.expression, schema, segments={*run.definitions, *audiences}, aliases=aliases, builder=builder
+    run.fail(
+        {id_: error for id_ in run.conditions if (error := _not_evaluated(run, id_, audiences, known)) is not None}
     )
-    if checked.condition is None:
-        first = next(iter(checked.diagnostics))
-        message = f"line {first.line}, column {first.column}: {first.message}; change the expression and run it again"
-        return {"code": "INVALID_EXPRESSION", "message": message}
-    condition = checked.condition
-    if definition.definition_id not in pinned["without_consent"]:
-        condition = with_consent(condition, schema, builder)
-    run.conditions[definition.definition_id] = condition
-    run.references[definition.definition_id] = checked.references
-    return None
+
+
+def _invalid(diagnostic: Diagnostic) -> dict[str, str]:
+    place = f"line {diagnostic.line}, column {diagnostic.column}"
+    message = f"{place}: {diagnostic.message}; change the expression and run it again"
+    return {"code": "INVALID_EXPRESSION", "message": message}
 
 
 def _not_evaluated(
-    run: SegmentRun, id_: str, audiences: Mapping[str, Any], known: Collection[str]
+    run: SegmentRun, id_: str, audiences: Mapping[str, AudienceRow], known: Collection[str]
 ) -> dict[str, str] | None:
     """A computed audience that nobody has evaluated yet is not an empty one. An external one without members is."""
     missing = [
@@ -261,10 +224,12 @@ def _dependency_error(causes: frozenset[str] | set[str]) -> dict[str, str]:
 # ---------------------------------------------------------------- reads
 
 
-async def _definitions(session: AsyncSession, scope: Scope, job_id: str) -> list[Any]:
-    return list(await session.execute(select_rows(SegmentJobDefinitionRow, scope).where(_PARTS.job_id == job_id)))
+async def _definitions(session: AsyncSession, scope: Scope, job_id: str) -> list[SegmentJobDefinitionRow]:
+    statement = select_rows(SegmentJobDefinitionRow, scope).where(_PARTS.job_id == job_id)
+    return [as_row(SegmentJobDefinitionRow, row) for row in await session.execute(statement)]
 
 
-async def _audiences(session: AsyncSession, scope: Scope) -> list[Any]:
+async def _audiences(session: AsyncSession, scope: Scope) -> list[AudienceRow]:
     names = ("id", "name", "type", "lifecycle_state", "expires_at", "exclude_opt_out")
-    return list(await session.execute(within(select(*(_AUDIENCES[name] for name in names)), AudienceRow, scope.tenant)))
+    statement = within(select(*(_AUDIENCES[name] for name in names)), AudienceRow, scope.tenant)
+    return [as_row(AudienceRow, row) for row in await session.execute(statement)]

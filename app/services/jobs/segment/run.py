@@ -11,10 +11,11 @@ from typing import Any
 from app.engine.members.membership import Membership, MembershipFiles
 from app.engine.members.regraph import MembershipSource, followed, together
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import BucketResult, Cancelled, Step, run_steps
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
 from app.engine.store.lake import Lake, write_atomically
+from app.pql.dependencies import StageIds
 from app.services.evaluation.progress import Progress
-from app.services.jobs.segment.prepare import Pass, SegmentRun, prepare
+from app.services.jobs.segment.prepare import SegmentRun, prepare
 from app.services.jobs.segment.publish import counted, finish
 from app.storage.attempts import Attempt
 from app.storage.tables.jobs import JobStatus
@@ -83,9 +84,9 @@ class _Evaluation:
         self._run = run
         self._files = files
         self._progress = progress
-        self._passes: list[Pass] = run.passes() or [[]]
+        self._passes: list[list[StageIds]] = run.passes() or [[]]
         self._earlier = [_Earlier(files, f"{attempt.job.id}-pass-{at}") for at in range(1, len(self._passes))]
-        self._pass_of = {id_: at for at, steps in enumerate(self._passes) for _, ids in steps for id_ in ids}
+        self._pass_of = {id_: at for at, stages in enumerate(self._passes) for _, ids in stages for id_ in ids}
 
     def clean(self) -> None:
         """Removes what only this job has read."""
@@ -98,9 +99,9 @@ class _Evaluation:
         read = sum(row.profiles for row in done.values())
         for earlier in self._earlier:
             read += sum(note["profiles"] for note in (await asyncio.to_thread(earlier.notes)).values())
-        # Each person counts once for every step that looks at it.
-        steps = [policy for steps in self._passes for policy, _ in steps]
-        self._progress.begin(sum(self._run.snapshots[policy].total_profiles for policy in steps), read)
+        # Each person counts once for every stage that looks at it.
+        policies = [policy for stages in self._passes for policy, _ in stages]
+        self._progress.begin(sum(self._run.snapshots[policy].total_profiles for policy in policies), read)
         for number, earlier in enumerate(self._earlier):
             await self._one(number, (await asyncio.to_thread(earlier.notes)).keys(), self._kept(earlier))
             notes = await asyncio.to_thread(earlier.notes)
@@ -110,35 +111,33 @@ class _Evaluation:
         await self._one(len(self._earlier), done.keys(), self._recorded())
 
     async def _one(self, number: int, done: Iterable[int], finished: Callable[[BucketResult], None]) -> None:
-        run = self._run
-        steps = await asyncio.to_thread(self._steps, number)
-        buckets = {bucket for step, befores in steps for bucket in (*step.snapshot.buckets, *befores)}
+        stages = await asyncio.to_thread(self._stages, number)
+        buckets = {bucket for stage, befores in stages for bucket in (*stage.snapshot.buckets, *befores)}
         if number == len(self._earlier):
             buckets |= {bucket for earlier in self._earlier for bucket in earlier.notes()}
+        versions = {id_: definition.version for id_, definition in self._run.definitions.items()}
         await asyncio.to_thread(
-            run_steps,
-            [step for step, _ in steps],
+            run,
+            BucketEvaluator([stage for stage, _ in stages], self._run.evaluated_at, versions),
             sorted(buckets - set(done)),
-            now=run.evaluated_at,
-            versions={id_: definition.version for id_, definition in run.definitions.items()},
             finished=finished,
             cancelled=self._attempt.interrupted,
             threads=self._progress.threads,
         )
 
-    def _steps(self, number: int) -> list[tuple[Step, frozenset[int]]]:
+    def _stages(self, number: int) -> list[tuple[Stage, frozenset[int]]]:
         """With the buckets in which there were members before."""
-        found = []
+        stages = []
         for policy, ids in self._passes[number]:
-            here = [id_ for id_ in ids if id_ in self._run.conditions]
-            plan = Plan({id_: self._run.conditions[id_] for id_ in here})
+            present = [id_ for id_ in ids if id_ in self._run.conditions]
+            plan = Plan({id_: self._run.conditions[id_] for id_ in present})
             snapshot = self._run.snapshots[policy]
-            before = self._run.heads.people(replace(self._files, mending=True), here, snapshot.graph_version)
+            before = self._run.heads.people(replace(self._files, mending=True), present, snapshot.graph_version)
             stored = self._stored(plan.references, number, snapshot.graph_version)
             read = lru_cache(self._progress.threads)(stored.read)
             standing = self._run.heads.standing(self._files, plan, self._run.entries, snapshot.graph_version)
-            found.append((Step(plan, snapshot, _by_bucket(read), before.read, standing), before.buckets))
-        return found
+            stages.append((Stage(plan, snapshot, _by_bucket(read), before.read, standing), before.buckets))
+        return stages
 
     def _stored(self, references: Iterable[str], number: int, graph: int | None) -> MembershipSource:
         """What definitions refer to that this pass does not evaluate: found by an earlier pass, or by another run."""

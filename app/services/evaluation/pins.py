@@ -1,0 +1,164 @@
+"""What the first attempt at a job fixes for all later ones: all that a result depends on, kept as JSON in its row.
+
+Jobs live through upgrades: what an older version did not note is filled in where that cannot change the result, and
+otherwise the job fails with a sentence that says to run it again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from app.errors import ErrorCode, Refusal
+from app.storage.columns import JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPins:
+    """The memberships that are read: newest run and version of the identity graph by audience, patches up to `turn`."""
+
+    runs: Mapping[str, str]
+    turn: int
+    graphs: Mapping[str, int]
+
+    def as_json(self) -> JsonObject:
+        return {"heads": dict(self.runs), "turn": self.turn, "graphs": dict(self.graphs)}
+
+    @classmethod
+    def from_json(cls, value: JsonObject) -> "HeadPins":
+        """Raises `Refusal`. Before there were streams and identity graphs, there were no turns and no graphs."""
+        return cls(_required(value, "heads"), value.get("turn") or 0, value.get("graphs") or {})
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPins:
+    """Of a segment job. `lake` are the versions of the data by merge policy (`Snapshot.pinned`)."""
+
+    evaluated_at: datetime
+    merge_policies: Mapping[str, JsonObject]
+    lake: Mapping[str, JsonObject]
+    heads: HeadPins
+    inactive: frozenset[str]
+    without_consent: frozenset[str]
+
+    def as_json(self) -> JsonObject:
+        return {
+            "evaluated_at": self.evaluated_at.isoformat(),
+            "merge_policies": dict(self.merge_policies),
+            "lake": dict(self.lake),
+            **self.heads.as_json(),
+            "inactive": sorted(self.inactive),
+            "without_consent": sorted(self.without_consent),
+        }
+
+    def data_of(self, policy_id: str) -> JsonObject:
+        """The versions of the data under a merge policy. Raises `Refusal`."""
+        return _lake(_required(self.lake, policy_id))
+
+    @classmethod
+    def from_json(cls, value: JsonObject) -> "SegmentPins":
+        """Raises `Refusal`."""
+        return cls(
+            datetime.fromisoformat(_required(value, "evaluated_at")),
+            _required(value, "merge_policies"),
+            _required(value, "lake"),
+            HeadPins.from_json(value),
+            frozenset(value.get("inactive", ())),
+            frozenset(_required(value, "without_consent")),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewPins:
+    """Of a preview. `order` are the buckets of its sample, as they are read."""
+
+    evaluated_at: datetime
+    lake: JsonObject
+    heads: HeadPins
+    order: Sequence[int]
+    rows_to_read: int
+
+    def as_json(self) -> JsonObject:
+        return {
+            "evaluated_at": self.evaluated_at.isoformat(),
+            "lake": self.lake,
+            **self.heads.as_json(),
+            "order": list(self.order),
+            "rows_to_read": self.rows_to_read,
+        }
+
+    @classmethod
+    def from_json(cls, value: JsonObject) -> "PreviewPins":
+        """Raises `Refusal`."""
+        return cls(
+            datetime.fromisoformat(_required(value, "evaluated_at")),
+            _lake(_required(value, "lake")),
+            HeadPins.from_json(value),
+            _required(value, "order"),
+            _required(value, "rows_to_read"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AudiencePin:
+    """An audience that is exported, as profiles show it, and the statuses of the members that are."""
+
+    id: str
+    namespace: str
+    name: str
+    statuses: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPin:
+    """A batch that an export writes: of the members of `audiences`, None for everybody."""
+
+    id: str
+    audiences: Sequence[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPins:
+    """Of an export job."""
+
+    started: datetime
+    merge_policy: JsonObject
+    lake: JsonObject
+    heads: HeadPins
+    audiences: Sequence[AudiencePin]
+    batches: Sequence[BatchPin]
+
+    def as_json(self) -> JsonObject:
+        return {
+            "started": self.started.isoformat(),
+            "merge_policy": self.merge_policy,
+            "lake": self.lake,
+            **self.heads.as_json(),
+            "audiences": [[pin.id, pin.namespace, pin.name, list(pin.statuses)] for pin in self.audiences],
+            "batches": [[pin.id, None if pin.audiences is None else list(pin.audiences)] for pin in self.batches],
+        }
+
+    @classmethod
+    def from_json(cls, value: JsonObject) -> "ExportPins":
+        """Raises `Refusal`."""
+        return cls(
+            datetime.fromisoformat(_required(value, "started")),
+            _required(value, "merge_policy"),
+            _lake(_required(value, "lake")),
+            HeadPins.from_json(value),
+            [AudiencePin(*pin) for pin in _required(value, "audiences")],
+            [BatchPin(*pin) for pin in _required(value, "batches")],
+        )
+
+
+def _lake(value: JsonObject) -> JsonObject:
+    for name in ("datasets", "view"):
+        _required(value, name)
+    return value
+
+
+def _required(value: Mapping[str, Any], name: str) -> Any:
+    if name not in value:
+        message = f"a version of the gateway that did not note {name!r} began this job, and this one cannot finish it"
+        raise Refusal(ErrorCode.INVALID_STATE, f"{message}: run it again")
+    return value[name]
