@@ -14,7 +14,8 @@ from app.parts import Services, working
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.audiences import reads as audiences
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
 
@@ -49,9 +50,13 @@ async def run_demo(services: Services, profiles: int, events: int, console: Cons
                 ("clicks", "EVENT", "timestamp", facts),
             ):
                 loaded = await ingest_file(
-                    services.database, services.lake, services.clock, SCOPE,
-                    name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time, file, "PARQUET",
-                )  # fmt: skip
+                    services.database,
+                    services.lake,
+                    services.clock,
+                    SCOPE,
+                    NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time),
+                    DataFile(file, "PARQUET"),
+                )
                 console.print(f"Loaded {loaded.batch.row_count:,} rows into the dataset {name!r}")
     ids: dict[str, str] = {}
     for name, (description, expression) in AUDIENCES.items():

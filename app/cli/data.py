@@ -7,6 +7,8 @@ import typer
 
 from app.cli.terminal import Organisation, Sandbox, console, fail, run, with_services
 from app.scope import Scope
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile
 from app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -45,13 +47,8 @@ def ingest(
             services.lake,
             services.clock,
             scope,
-            dataset,
-            kind.upper(),
-            id,
-            namespace,
-            time,
-            file,
-            FORMATS[chosen],
+            NewDataset(dataset, kind.upper(), id, namespace, time),
+            DataFile(file, FORMATS[chosen]),
         )
         console.print(f"{uploaded.batch.row_count:,} rows in, {uploaded.batch.rejected_rows:,} rejected")
         for row in uploaded.rejected:

@@ -18,7 +18,8 @@ from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets import datasets
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export.input import SCHEMA, ExportEvents, NewExport
 from app.services.jobs.export.run import run_export_job
@@ -53,7 +54,12 @@ async def prepare(folder: Path, profiles: int, events: int) -> None:
     people, facts = await asyncio.to_thread(write_shop, folder, profiles, events, utc_now())
     for name, kind, when, file in (("people", "PROFILE", None, people), ("clicks", "EVENT", "timestamp", facts)):
         await ingest_file(
-            database, lake, utc_now, SCOPE, name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, when, file, "PARQUET"
+            database,
+            lake,
+            utc_now,
+            SCOPE,
+            NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, when),
+            DataFile(file, "PARQUET"),
         )
     for name, expression in EXPRESSIONS.items():
         await definitions.create(database, lake, utc_now, SCOPE, definitions.NewDefinition(name, expression))

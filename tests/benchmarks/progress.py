@@ -18,7 +18,8 @@ from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_
 from app.parts import Services, open_services, working
 from app.scope import Scope
 from app.services.audiences.computed import NewDefinition, create
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
@@ -35,9 +36,13 @@ async def measure(folder: Path, profiles: int, events: int) -> None:
             ("events", "EVENT", "timestamp", files[1]),
         ):
             await ingest_file(
-                services.database, services.lake, services.clock, SCOPE,
-                name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time, file, "PARQUET",
-            )  # fmt: skip
+                services.database,
+                services.lake,
+                services.clock,
+                SCOPE,
+                NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time),
+                DataFile(file, "PARQUET"),
+            )
         for at, (expression, _) in enumerate(definitions()):
             new = NewDefinition(name=f"{at:02d}", expression=expression)
             await create(services.database, services.lake, services.clock, SCOPE, new)

@@ -19,7 +19,8 @@ from app.engine.run.demo_shop import write_shop
 from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.settings import Settings
@@ -63,13 +64,8 @@ async def send(services: Services, folder: Path, people: list[int], number: int)
         services.lake,
         utc_now,
         SCOPE,
-        "live",
-        "EVENT",
-        "customerId",
-        "shop",
-        "timestamp",
-        file,
-        "NDJSON",
+        NewDataset("live", "EVENT", "customerId", "shop", "timestamp"),
+        DataFile(file, "NDJSON"),
     )
 
 
@@ -99,13 +95,8 @@ async def main() -> None:
                     services.lake,
                     utc_now,
                     SCOPE,
-                    dataset,
-                    kind,
-                    "customerId",
-                    "shop",
-                    at,
-                    file,
-                    "PARQUET",
+                    NewDataset(dataset, kind, "customerId", "shop", at),
+                    DataFile(file, "PARQUET"),
                 )
             await send(services, folder, [0], 0)
             first = ""

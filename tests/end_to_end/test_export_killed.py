@@ -13,7 +13,8 @@ from app.clock import utc_now
 from app.parts import Services, open_services
 from app.services.audiences import computed as definitions
 from app.services.datasets import datasets
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export.input import SCHEMA, ExportEvents, ExportFilter, ExportSegment, NewExport
 from app.services.jobs.export.run import tidy
@@ -33,9 +34,13 @@ SEGMENTS = 25
 async def prepare(services: Services) -> list[str]:
     """The purchases, and segments that are evaluated."""
     await ingest_file(
-        services.database, services.lake, utc_now, SCOPE,
-        "purchases", "EVENT", "customer_id", "customer", "date", PURCHASES, "CSV",
-    )  # fmt: skip
+        services.database,
+        services.lake,
+        utc_now,
+        SCOPE,
+        NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
+        DataFile(PURCHASES, "CSV"),
+    )
     ids = []
     for least in range(SEGMENTS):
         new = definitions.NewDefinition(name=f"{least:03d}", expression=f"xEvent.sum(dollars) > {least * 20}")

@@ -17,7 +17,8 @@ from app.engine.store.lake import Lake
 from app.parts import open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from app.storage.database import Database
@@ -94,9 +95,13 @@ async def test_another_worker_finishes_what_a_killed_one_began(database_url: str
         database: Database = services.database
         lake: Lake = services.lake
         await ingest_file(
-            database, lake, utc_now, SCOPE,
-            "purchases", "EVENT", "customer_id", "customer", "date", PURCHASES, "CSV",
-        )  # fmt: skip
+            database,
+            lake,
+            utc_now,
+            SCOPE,
+            NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
+            DataFile(PURCHASES, "CSV"),
+        )
         for at, expression in enumerate(expressions()):
             new = definitions.NewDefinition(name=f"{at:03d}", expression=expression)
             await definitions.create(database, lake, utc_now, SCOPE, new)

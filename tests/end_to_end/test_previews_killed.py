@@ -7,7 +7,8 @@ from pathlib import Path
 from app.clock import utc_now
 from app.engine.run.sampling import Estimate
 from app.parts import open_services
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.preview import requests as previews
 from app.settings import Settings
 from app.storage.tables.previews import PreviewRow
@@ -23,9 +24,13 @@ async def test_a_preview_outlives_its_worker(database_url: str, tmp_path: Path) 
     async with open_services(Settings(data_dir=tmp_path, database_url=database_url)) as services:
         database = services.database
         await ingest_file(
-            database, services.lake, utc_now, SCOPE,
-            "purchases", "EVENT", "customer_id", "customer", "date", PURCHASES, "CSV",
-        )  # fmt: skip
+            database,
+            services.lake,
+            utc_now,
+            SCOPE,
+            NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
+            DataFile(PURCHASES, "CSV"),
+        )
         made = await previews.create(database, services.lake, utc_now, SCOPE, previews.NewPreview(SLOW))
 
         async def watched() -> list[PreviewRow]:

@@ -18,7 +18,8 @@ from app.engine.members.membership import MembershipFiles
 from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.evaluation.heads import read_heads
 from app.settings import Settings
 from app.storage.tables.audiences import AudienceRow
@@ -148,7 +149,12 @@ async def send(services: Services, rows: str) -> None:
     file = services.settings.data_dir / "rows.csv"
     file.write_text(rows)
     await ingest_file(
-        services.database, services.lake, utc_now, SCOPE, "people", "PROFILE", "id", "crm", None, file, "CSV"
+        services.database,
+        services.lake,
+        utc_now,
+        SCOPE,
+        NewDataset("people", "PROFILE", "id", "crm", None),
+        DataFile(file, "CSV"),
     )
 
 

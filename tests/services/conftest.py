@@ -8,7 +8,8 @@ import pytest
 from app.clock import FixedClock
 from app.engine.store.lake import Lake
 from app.services.audiences import computed as definitions
-from app.services.datasets.uploads import Uploaded, ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
 from app.storage.database import Database
 from tests.support.gateway import SCOPE, Gateway
 
@@ -29,7 +30,9 @@ async def purchases(database: Database, lake: Lake, clock: FixedClock, tmp_path:
     """Three purchases of two people: 00001 spent 612.5, 00002 700 dollars."""
     file = tmp_path / "purchases.csv"
     file.write_text(CSV)
-    return await ingest_file(database, lake, clock, SCOPE, "purchases", "EVENT", "customer", "crm", "when", file, "CSV")
+    return await ingest_file(
+        database, lake, clock, SCOPE, NewDataset("purchases", "EVENT", "customer", "crm", "when"), DataFile(file, "CSV")
+    )
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from app.services.audiences import writes as audience_writes
 from app.services.datasets import batches as batch_life
 from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile
 from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
@@ -57,7 +58,9 @@ class Members:
 
     async def load(self, *customers: str) -> uploads.Uploaded:
         path = self.file(*customers)
-        return await uploads.upload_batch(self.database, self.lake, self.clock, SCOPE, self.dataset.id, path, "CSV")
+        return await uploads.upload_batch(
+            self.database, self.lake, self.clock, SCOPE, self.dataset.id, DataFile(path, "CSV")
+        )
 
     async def row(self) -> AudienceRow:
         async with self.database.session() as session:
@@ -192,7 +195,7 @@ from pathlib import Path
 from app.clock import FixedClock
 from app.engine.store.lake import Lake
 from app.scope import Scope
-from app.services.datasets.uploads import upload_batch
+from app.services.datasets.uploads import DataFile, upload_batch
 from app.storage.database import Database
 
 def stall(*arguments, **named):
@@ -203,7 +206,7 @@ url, lake, dataset, file, module, name = sys.argv[1:]
 setattr(importlib.import_module(module), name, stall)
 clock = FixedClock(datetime(2026, 6, 15, 12, 0, 1, tzinfo=UTC))
 scope = Scope("acme", "prod", "ann")
-asyncio.run(upload_batch(Database(url), Lake(lake), clock, scope, dataset, Path(file), "CSV"))
+asyncio.run(upload_batch(Database(url), Lake(lake), clock, scope, dataset, DataFile(Path(file), "CSV")))
 """
 
 

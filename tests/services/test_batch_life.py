@@ -18,7 +18,7 @@ from app.engine.store.delta import open_table
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Unconfirmed
 from app.services.datasets import batches, datasets, uploads
-from app.services.datasets.uploads import Uploaded, UploadOptions, upload_batch
+from app.services.datasets.uploads import DataFile, Uploaded, UploadOptions, upload_batch
 from app.services.maintenance.doctor import examine
 from app.storage.database import Database
 from app.storage.tables.datasets import BatchRow
@@ -67,8 +67,7 @@ class World:
                 self.clock,
                 SCOPE,
                 self.dataset,
-                file or self.file(),
-                "CSV",
+                DataFile(file or self.file(), "CSV"),
                 UploadOptions(**options),
             )
         )

@@ -22,7 +22,8 @@ from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.datasets import datasets
-from app.services.datasets.uploads import Uploaded, ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
 from app.services.jobs import shared as jobs
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export import run as export_runs
@@ -55,7 +56,9 @@ async def people(database: Database, lake: Lake, clock: FixedClock, purchases: U
     """Records of 00001 (who has purchases too) and of 00003; 00002 has purchases only."""
     file = tmp_path / "people.csv"
     file.write_text("customer,city,age\n00001,Oslo,31\n00003,Bergen,\n")
-    return await ingest_file(database, lake, clock, SCOPE, "people", "PROFILE", "customer", "crm", None, file, "CSV")
+    return await ingest_file(
+        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "customer", "crm", None), DataFile(file, "CSV")
+    )
 
 
 def folder(lake: Lake, target: str) -> Path:
@@ -278,7 +281,9 @@ async def test_people_of_linked_identities_are_written_as_one(
         '{"id": "1", "identityMap": {"mail": [{"id": "a@b"}]}, "city": "Oslo"}\n'
         '{"id": "2", "identityMap": {"mail": [{"id": "a@b"}]}, "age": 3}\n{"id": "3"}\n'
     )
-    await ingest_file(database, lake, clock, SCOPE, "p", "PROFILE", "id", "crm", None, file, "NDJSON")
+    await ingest_file(
+        database, lake, clock, SCOPE, NewDataset("p", "PROFILE", "id", "crm", None), DataFile(file, "NDJSON")
+    )
     linked = merge_policies.NewPolicy("linked", "TIMESTAMP_ORDERED", "PDG")
     policy = await merge_policies.create(database, clock, SCOPE, linked)
     job = await export(database, lake, clock, ask(target, merge_policy_id=policy.id))
@@ -398,7 +403,9 @@ async def test_an_export_that_contradicts_its_dataset_fails_and_leaves_it_as_it_
     other = Scope("acme", "other", "ann")
     file = tmp_path / "old.csv"
     file.write_text("customer,age\n1,old\n")
-    await ingest_file(database, lake, clock, other, "people", "PROFILE", "customer", "crm", None, file, "CSV")
+    await ingest_file(
+        database, lake, clock, other, NewDataset("people", "PROFILE", "customer", "crm", None), DataFile(file, "CSV")
+    )
     there = (await datasets.create(database, clock, other, datasets.NewDataset("exports", "EXPORT"))).id
     (lake.tenant(other.tenant).dataset(there).parent).mkdir(parents=True, exist_ok=True)
     folder(lake, target).rename(lake.tenant(other.tenant).dataset(there))

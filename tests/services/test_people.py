@@ -15,7 +15,8 @@ from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.audiences import writes as audience_writes
 from app.services.datasets import datasets, uploads
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.preview.run import run_preview
 from app.services.jobs.segment import requests as segment_jobs
@@ -50,7 +51,12 @@ class World:
         ]
         path.write_text("\n".join(json.dumps(line) for line in lines))
         found = await ingest_file(
-            self.database, self.lake, self.clock, SCOPE, dataset, "PROFILE", "id", "CRM", None, path, "NDJSON"
+            self.database,
+            self.lake,
+            self.clock,
+            SCOPE,
+            NewDataset(dataset, "PROFILE", "id", "CRM", None),
+            DataFile(path, "NDJSON"),
         )
         assert found.batch.rejected_rows == 0
 
@@ -267,7 +273,7 @@ async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(
     partners = made.id
     file = world.folder / "partners.csv"
     file.write_text("id,level\na,gold\nnew,silver\n")
-    await uploads.upload_batch(world.database, world.lake, world.clock, SCOPE, dataset.id, file, "CSV")
+    await uploads.upload_batch(world.database, world.lake, world.clock, SCOPE, dataset.id, DataFile(file, "CSV"))
 
     expression = 'inSegment("partners")'
     apart = await world.define("apart", expression)

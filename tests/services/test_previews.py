@@ -18,7 +18,8 @@ from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.audiences import reads as audiences
-from app.services.datasets.uploads import Uploaded, ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
 from app.services.evaluation.expressions import ExpressionFormat, convert_expression
 from app.services.jobs import shared as jobs
 from app.services.jobs.preview import requests as previews
@@ -71,7 +72,9 @@ async def many(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path
     rows = [f"{n:04d},{'Rome' if n % 5 == 0 else 'Oslo'}" for n in range(400)]
     file = tmp_path / "people.csv"
     file.write_text("\n".join(["id,city", *rows]))
-    return await ingest_file(database, lake, clock, SCOPE, "people", "PROFILE", "id", "crm", None, file, "CSV")
+    return await ingest_file(
+        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), DataFile(file, "CSV")
+    )
 
 
 async def test_a_preview_of_everybody_is_exact_and_equal_to_a_job(
@@ -133,7 +136,9 @@ async def test_people_who_opted_out_count_only_when_asked_for(
 ) -> None:
     file = tmp_path / "people.ndjson"
     file.write_text('{"id": "1", "optInOut": {"globalOptout": true}}\n{"id": "2"}\n')
-    await ingest_file(database, lake, clock, SCOPE, "people", "PROFILE", "id", "crm", None, file, "NDJSON")
+    await ingest_file(
+        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), DataFile(file, "NDJSON")
+    )
     found = {}
     for exclude in (True, False):
         made = await previews.create(database, lake, clock, SCOPE, NewPreview("true", exclude_opt_out=exclude))
@@ -194,7 +199,9 @@ async def test_linked_fragments_are_one_person_with_pdg(
     linked += '{"id": "b", "points": 7, "identityMap": {"email": [{"id": "x@y"}]}}\n{"id": "c", "points": 9}\n'
     file = tmp_path / "people.ndjson"
     file.write_text(linked)
-    await ingest_file(database, lake, clock, SCOPE, "people", "PROFILE", "id", "crm", None, file, "NDJSON")
+    await ingest_file(
+        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), DataFile(file, "NDJSON")
+    )
     found = {}
     for graph in ("NONE", "PDG"):
         new = NewPreview('city = "Rome" and points = 7', graph_type=graph)

@@ -13,7 +13,8 @@ from app.errors import HasDependents, Refusals
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.datasets import datasets
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.segment.run import run_segment_job
 from app.services.streaming import turn as streaming
 from app.services.streaming.turn import run_turn
@@ -327,7 +328,12 @@ async def test_another_sandbox_is_not_touched(gateway: Gateway) -> None:
     file.write_text('{"id": "1", "tier": "gold"}')
     other = type(SCOPE)(SCOPE.organisation, "dev", "ann")
     await ingest_file(
-        gateway.database, gateway.lake, gateway.clock, other, "people", "PROFILE", "id", "crm", None, file, "NDJSON"
+        gateway.database,
+        gateway.lake,
+        gateway.clock,
+        other,
+        NewDataset("people", "PROFILE", "id", "crm", None),
+        DataFile(file, "NDJSON"),
     )
     assert await gateway.nothing_waits()
 

@@ -14,7 +14,8 @@ from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.services.datasets import batches, datasets, uploads
 from app.services.datasets.batches import reconcile
-from app.services.datasets.uploads import Uploaded, ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
 from app.services.lists.paging import PageRequest
 from app.services.maintenance.retention import Keep
 from app.storage.database import Database
@@ -56,7 +57,7 @@ async def test_a_refused_file_leaves_a_failed_batch_and_no_row(
     file.write_text("client,when,dollars\n00003,2026-01-01,1\n")
     clock.advance(timedelta(seconds=1))
     with pytest.raises(Refusal) as caught:
-        await uploads.upload_batch(database, lake, clock, SCOPE, purchases.batch.dataset_id, file, "CSV")
+        await uploads.upload_batch(database, lake, clock, SCOPE, purchases.batch.dataset_id, DataFile(file, "CSV"))
     assert caught.value.code == ErrorCode.INVALID_INPUT
     assert await states(database) == [("ACTIVE", 3, None), ("FAILED", 0, caught.value.message)]
     assert await rows_of(database, purchases.batch.dataset_id) == 3
@@ -67,7 +68,14 @@ async def test_the_same_name_with_another_shape_is_refused(
 ) -> None:
     file = tmp_path / "purchases.csv"
     with pytest.raises(Refusal) as caught:
-        await ingest_file(database, lake, clock, SCOPE, "purchases", "PROFILE", "customer", "crm", None, file, "CSV")
+        await ingest_file(
+            database,
+            lake,
+            clock,
+            SCOPE,
+            NewDataset("purchases", "PROFILE", "customer", "crm", None),
+            DataFile(file, "CSV"),
+        )
     assert (caught.value.code, caught.value.path) == (ErrorCode.ALREADY_EXISTS, ("name",))
     assert await states(database) == [("ACTIVE", 3, None)]
 
@@ -119,7 +127,7 @@ async def test_batches_come_newest_first(
 ) -> None:
     id_ = purchases.batch.dataset_id
     clock.advance(timedelta(seconds=1))
-    later = await uploads.upload_batch(database, lake, clock, SCOPE, id_, tmp_path / "purchases.csv", "CSV")
+    later = await uploads.upload_batch(database, lake, clock, SCOPE, id_, DataFile(tmp_path / "purchases.csv", "CSV"))
     async with database.session() as session:
         page: Any = (await datasets.batches_by_dataset(session, SCOPE, [id_], PageRequest(5)))[id_]
     assert [batch.id for batch in page.items] == [later.batch.id, purchases.batch.id]

@@ -35,7 +35,8 @@ from app.engine.members.membership import MembershipFiles
 from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from app.storage.job_log import read_updates
@@ -123,7 +124,12 @@ class World:
         file.write_text("\n".join(["customer_id,round", *rows]))
         database, lake = self.services.database, self.services.lake
         await ingest_file(
-            database, lake, utc_now, SCOPE, "people", "PROFILE", "customer_id", "customer", None, file, "CSV"
+            database,
+            lake,
+            utc_now,
+            SCOPE,
+            NewDataset("people", "PROFILE", "customer_id", "customer", None),
+            DataFile(file, "CSV"),
         )
 
     async def start_job(self) -> str:
@@ -226,9 +232,13 @@ async def _load(made: World, header: str, lines: list[str]) -> None:
     file = made.folder / "half.csv"
     file.write_text("\n".join([header, *lines]))
     await ingest_file(
-        made.services.database, made.services.lake, utc_now, SCOPE,
-        "purchases", "EVENT", "customer_id", "customer", "date", file, "CSV",
-    )  # fmt: skip
+        made.services.database,
+        made.services.lake,
+        utc_now,
+        SCOPE,
+        NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
+        DataFile(file, "CSV"),
+    )
 
 
 async def _undisturbed(made: World) -> Any:

@@ -14,7 +14,8 @@ from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
-from app.services.datasets.uploads import ingest_file
+from app.services.datasets.datasets import NewDataset
+from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.evaluation.heads import read_heads
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
@@ -50,7 +51,12 @@ class Gateway:
         file = self.folder / "batch.ndjson"
         file.write_text("\n".join(map(json.dumps, rows)))
         sent = await ingest_file(
-            self.database, self.lake, self.clock, SCOPE, dataset, kind, "id", "crm", time, file, "NDJSON"
+            self.database,
+            self.lake,
+            self.clock,
+            SCOPE,
+            NewDataset(dataset, kind, "id", "crm", time),
+            DataFile(file, "NDJSON"),
         )
         return sent.batch.id
 

@@ -18,6 +18,7 @@ from app.engine.ingest.batch import NoGoodRows, RejectedRow
 from app.engine.ingest.formats import FileFormat
 from app.errors import ErrorCode, Refusal
 from app.services.datasets import datasets, uploads
+from app.services.datasets.uploads import DataFile
 from app.services.lists.paging import PageRequest
 from app.storage.tables.datasets import BatchRow, DatasetRow
 
@@ -289,8 +290,7 @@ class DatasetMutations:
                     services.clock,
                     scope,
                     raw,
-                    input.file,
-                    cast(FileFormat, input.format.value),
+                    DataFile(input.file, cast(FileFormat, input.format.value)),
                     uploads.UploadOptions(given(input.idempotency_key), info.context.stopping, services.batch_lease),
                 )
             except NoGoodRows as refusal:

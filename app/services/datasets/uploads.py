@@ -28,6 +28,14 @@ _RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
+class DataFile:
+    """A file with rows, and how they are written."""
+
+    path: Path
+    format: FileFormat
+
+
+@dataclass(frozen=True, slots=True)
 class UploadOptions:
     """`idempotency_key`: the same within 24 hours gives the same batch of the dataset. The work stops soon after any
     event of `stopping` is set; a loader that is silent for a `lease` has lost the batch."""
@@ -52,8 +60,7 @@ async def upload_batch(
     clock: Clock,
     scope: Scope,
     dataset_id: str,
-    file: Path,
-    format: FileFormat,
+    file: DataFile,
     options: UploadOptions = UploadOptions(),
 ) -> Uploaded:
     """Adds the file to the dataset.
@@ -65,7 +72,7 @@ async def upload_batch(
         dataset = (await datasets.get_many(session, scope, [dataset_id])).get(dataset_id)
     if dataset is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {dataset_id!r} in this sandbox", ("dataset_id",))
-    return await _Upload(database, lake, clock, scope, dataset, options).load(file, format)
+    return await _Upload(database, lake, clock, scope, dataset, options).load(file)
 
 
 async def ingest_file(
@@ -73,28 +80,22 @@ async def ingest_file(
     lake: Lake,
     clock: Clock,
     scope: Scope,
-    name: str,
-    kind: str,
-    identity_column: str,
-    namespace: str,
-    timestamp_column: str | None,
-    file: Path,
-    format: FileFormat,
+    new: datasets.NewDataset,
+    file: DataFile,
     options: UploadOptions = UploadOptions(),
 ) -> Uploaded:
     """The same for a dataset by name, made if it is not there. Raises `Refusal` if it is there and differs."""
-    new = datasets.NewDataset(name, kind, identity_column, namespace, timestamp_column)
     async with database.session() as session:
-        dataset = await datasets.by_name(session, scope, name)
+        dataset = await datasets.by_name(session, scope, new.name)
     if dataset is None:
         dataset = await datasets.create(database, clock, scope, new)
     there = datasets.NewDataset(
         dataset.name, dataset.kind, dataset.identity_column, dataset.namespace, dataset.timestamp_column
     )
     if there != new:
-        message = f"the dataset {name!r} is there already, as {there}: say the same, or choose another name"
+        message = f"the dataset {new.name!r} is there already, as {there}: say the same, or choose another name"
         raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
-    return await _Upload(database, lake, clock, scope, dataset, options).load(file, format)
+    return await _Upload(database, lake, clock, scope, dataset, options).load(file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class _Upload:
     dataset: DatasetRow
     options: UploadOptions
 
-    async def load(self, file: Path, format: FileFormat) -> Uploaded:
+    async def load(self, file: DataFile) -> Uploaded:
         shape, options = batches.shape_of(self.dataset), self.options
         while True:
             batch, fresh = await batches.begin(
@@ -122,7 +123,14 @@ class _Upload:
         keeping = asyncio.create_task(hold.keep(), name=f"lease of batch {batch.id}")
         loading = asyncio.create_task(
             asyncio.to_thread(
-                ingest, self.lake.tenant(self.scope.tenant), self.dataset.id, shape, file, format, batch.id, hold.stop
+                ingest,
+                self.lake.tenant(self.scope.tenant),
+                self.dataset.id,
+                shape,
+                file.path,
+                file.format,
+                batch.id,
+                hold.stop,
             )
         )
         try:
