@@ -7,8 +7,6 @@ import typer
 
 from app.cli.terminal import Organisation, Sandbox, console, fail, run, with_services
 from app.scope import Scope
-from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile
 from app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -32,7 +30,8 @@ def ingest(
     sandbox: Sandbox = "prod",
 ) -> None:
     """Add a file to a dataset: all of its good rows, or nothing."""
-    from app.services.datasets.uploads import FORMATS, ingest_file
+    from app.services.datasets.datasets import NewDataset
+    from app.services.datasets.uploads import FORMATS, DataFile, ingest_file
 
     chosen = format or next((name for name in [*FORMATS] if f".{name}" in file.suffixes), None)
     if chosen is None or chosen not in FORMATS:
