@@ -122,7 +122,7 @@ class Settings(BaseSettings):
     shutdown_seconds: int = Field(
         5, ge=1, description="How long `serve` then waits for the requests in hand before it cuts them off."
     )
-    max_body_bytes: int = Field(2 * 1024**2, ge=1024, description="Largest body of a request without files.")
+    max_body_bytes: int = Field(16 * 1024**2, ge=1024, description="Largest body of a request without files.")
     max_upload_bytes: int = Field(20 * 1024**3, ge=1, description="Largest file that `uploadBatch` takes.")
     max_tokens: int = Field(5_000, ge=100, description="Longest GraphQL document, in tokens.")
     max_depth: int = Field(15, ge=1, description="Deepest GraphQL selection.")

@@ -1,5 +1,7 @@
 """`ingest`: files into datasets."""
 
+import asyncio
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,12 +28,15 @@ def ingest(
     time: Annotated[str | None, typer.Option(help="Events: column with the time.")] = None,
     namespace: Annotated[str, typer.Option(help="Namespace of the identities.")] = "id",
     format: Annotated[str | None, typer.Option(help="csv, ndjson or parquet, if the name does not say.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Load the file even if the dataset got the same one within 24 hours.")
+    ] = False,
     organisation: Organisation = "default",
     sandbox: Sandbox = "prod",
 ) -> None:
-    """Add a file to a dataset: all of its good rows, or nothing."""
+    """Add a file to a dataset: all of its good rows, or nothing. The same file within 24 hours is not loaded twice."""
     from app.services.datasets.datasets import NewDataset
-    from app.services.datasets.uploads import FORMATS, DataFile, ingest_file
+    from app.services.datasets.uploads import FORMATS, DataFile, UploadOptions, ingest_file
 
     chosen = format or next((name for name in [*FORMATS] if f".{name}" in file.suffixes), None)
     if chosen is None or chosen not in FORMATS:
@@ -41,6 +46,7 @@ def ingest(
     scope = Scope(organisation, sandbox, user="cli")
 
     async def load(services: "Services") -> None:
+        key = None if again else await asyncio.to_thread(_content_key, file)
         uploaded = await ingest_file(
             services.database,
             services.lake,
@@ -48,9 +54,24 @@ def ingest(
             scope,
             NewDataset(dataset, kind.upper(), id, namespace, time),
             DataFile(file, FORMATS[chosen]),
+            UploadOptions(key, lease=services.settings.batch_lease),
         )
-        console.print(f"{uploaded.batch.row_count:,} rows in, {uploaded.batch.rejected_rows:,} rejected")
+        batch = uploaded.batch
+        if uploaded.repeated:
+            console.print(
+                f"nothing to do: the dataset got this file at {batch.created_at:%F %T}Z as batch {batch.id}; "
+                "--again loads it once more",
+                soft_wrap=True,
+            )
+        duplicates = f", {batch.duplicate_rows:,} duplicates" if batch.duplicate_rows else ""
+        console.print(f"{batch.row_count:,} rows in, {batch.rejected_rows:,} rejected{duplicates}")
         for row in uploaded.rejected:
             console.print(f"  row {row.row}: {row.message}", markup=False)
 
     run(with_services(load_settings(), load))
+
+
+def _content_key(file: Path) -> str:
+    """The idempotency key of a file: what is in it, whatever its name."""
+    with file.open("rb") as content:
+        return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -30,9 +31,22 @@ async def with_services(settings: Settings, use: "Callable[[Services], Awaitable
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, on uvloop's event loop where there is one: its transports cost half as much."""
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(work)
+    """`asyncio.run`, on uvloop's event loop where there is one: its transports cost half as much.
+
+    SIGTERM cancels the work, as Ctrl+C does, so that it leaves nothing half done.
+    """
+
+    async def until_terminated() -> T:
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await work
+
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(until_terminated())
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

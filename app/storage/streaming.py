@@ -63,6 +63,10 @@ async def queue_batch(
     await publish(session, STREAMS)
 
 
+async def forget_batch(session: AsyncSession, tenant: Tenant, batch_id: str) -> None:
+    await session.execute(within(delete(_BATCHES), StreamingBatchRow, tenant).where(_BATCHES.c.batch_id == batch_id))
+
+
 async def waiting_batches(session: AsyncSession, tenant: Tenant) -> list[WaitingBatch]:
     """Those to evaluate, oldest first."""
     found = within(select(_BATCHES.c.dataset_id, _BATCHES.c.batch_id), StreamingBatchRow, tenant)

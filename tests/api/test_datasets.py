@@ -243,7 +243,8 @@ async def test_a_deleted_dataset_takes_its_people_with_it(api: Api, working: Non
     events = await api.loaded()
     people = await api.dataset("people", "PROFILE")
     await api.upload(people, b"customer,level\n00001,gold\n")
-    spenders, gold = await api.define("A"), await api.define("B", 'level = "gold"')
+    spenders = await api.define("A", "xEvent.count() >= 1")
+    gold = await api.define("B", 'level = "gold"')
     assert await api.ended(await api.start()) == {"status": "SUCCEEDED", "errors": []}
     assert await deleted(api, events) == {"deletedId": global_id("Dataset", events), "errors": []}
     found = await api.query(
@@ -270,7 +271,12 @@ async def test_a_deleted_dataset_takes_its_people_with_it(api: Api, working: Non
         id=spenders,
     )
     told = {"name": "C", "lifecycleState": "INACTIVE"}
-    assert renamed["updateAudience"] == {"audience": told, "errors": []}, "though its field is gone"
+    assert renamed["updateAudience"] == {"audience": told, "errors": []}
+    refused = (await deleted(api, people))["errors"]
+    assert [(error["code"], error["message"]) for error in refused] == [
+        ("HAS_DEPENDENTS", "'B' use its fields: change, cancel or delete them first")
+    ]
+    await api.query("mutation ($id: ID!) { deleteSegmentDefinition(input: {id: $id}) { deletedId } }", id=gold)
     assert (await deleted(api, people))["errors"] == []
     assert [error["code"] for error in (await deleted(api, people))["errors"]] == ["NOT_FOUND"]
     assert (await api.query('{ profile(id: "crm:00001") { profileId } }'))["profile"] is None
@@ -307,3 +313,68 @@ async def test_a_dataset_that_others_rely_on_is_not_deleted(api: Api) -> None:
     assert (await api.query("{ datasets { totalCount } }"))["datasets"] == {"totalCount": 2}
     assert (await api.within("dev").query("{ datasets { totalCount } }"))["datasets"] == {"totalCount": 0}
     assert [error["code"] for error in (await deleted(api.within("dev"), people))["errors"]] == ["NOT_FOUND"]
+
+
+INGEST = """mutation ($input: IngestRowsInput!) { ingestRows(input: $input) {
+  batch { id batchId status rowCount rejectedRows duplicateRows dataset { datasetId rowCount } }
+  rejected { row message } errors { code message path } } }"""
+
+
+async def test_rows_by_a_mutation(api: Api) -> None:
+    dataset = await api.dataset()
+    rows: list[Any] = [
+        {"customer": "1", "when": "2026-01-01", "_id": "a", "nested": {"deep": [1, 2]}},
+        {"customer": "2", "when": "never", "_id": "b"},
+        {"customer": "1", "when": "2026-01-01", "_id": "a"},
+        [1],
+    ]
+    input = {"datasetId": dataset, "rows": rows, "idempotencyKey": "k"}
+    payload = (await api.query(INGEST, input=input))["ingestRows"]
+    assert payload["errors"] == []
+    batch = payload["batch"]
+    assert {name: batch[name] for name in ("status", "rowCount", "rejectedRows", "duplicateRows", "dataset")} == {
+        "status": "ACTIVE",
+        "rowCount": 1,
+        "rejectedRows": 2,
+        "duplicateRows": 1,
+        "dataset": {"datasetId": dataset, "rowCount": 1},
+    }
+    assert [row["row"] for row in payload["rejected"]] == [2, 4]
+    assert (await api.query(INGEST, input=input))["ingestRows"] == payload, "the same key gives the same batch"
+    assert list(api.services.uploads.iterdir()) == []
+    found = await api.query(
+        "query ($id: ID!) { batch(id: $id) { batchId dataset { name } } unknown: batch(id: 7) { id } }",
+        id=batch["id"],
+    )
+    assert found == {"batch": {"batchId": batch["batchId"], "dataset": {"name": "purchases"}}, "unknown": None}
+    other = await api.within("other").query("query ($id: ID!) { batch(id: $id) { id } }", id=batch["batchId"])
+    assert other == {"batch": None}
+
+
+async def test_rows_up_to_ten_thousand(api: Api) -> None:
+    dataset = await api.dataset()
+    rows = [{"customer": str(number), "when": "2026-01-01", "text": "x" * 200} for number in range(10_001)]
+    for sent, code in ((rows, "LIMIT_EXCEEDED"), ([], "INVALID_INPUT")):
+        (error,) = (await api.query(INGEST, input={"datasetId": dataset, "rows": sent}))["ingestRows"]["errors"]
+        assert (error["code"], error["path"]) == (code, ["input", "rows"])
+    (error,) = (await api.query(INGEST, input={"datasetId": dataset, "rows": [{"who": 1}]}))["ingestRows"]["errors"]
+    assert (error["code"], error["path"]) == ("INVALID_INPUT", ["input", "rows"])
+    payload = (await api.query(INGEST, input={"datasetId": dataset, "rows": rows[1:]}))["ingestRows"]
+    assert (payload["errors"], payload["batch"]["rowCount"]) == ([], 10_000)
+
+
+async def test_a_batch_is_deleted(api: Api) -> None:
+    dataset = await api.dataset()
+    rows = [{"customer": "1", "when": "2026-01-01"}]
+    batch = (await api.query(INGEST, input={"datasetId": dataset, "rows": rows}))["ingestRows"]["batch"]
+    document = "mutation ($input: DeleteInput!) { deleteBatch(input: $input) { deletedId errors { code path } } }"
+    refused = {"deletedId": None, "errors": [{"code": "NOT_FOUND", "path": ["input", "id"]}]}
+    foreign = api.within("other")
+    assert (await foreign.query(document, input={"id": batch["batchId"]}))["deleteBatch"] == refused
+    misfit = (await api.query(document, input={"id": batch["id"], "etag": "1"}))["deleteBatch"]
+    assert misfit == {"deletedId": None, "errors": [{"code": "INVALID_INPUT", "path": ["input", "etag"]}]}
+    deleted = (await api.query(document, input={"id": batch["id"]}))["deleteBatch"]
+    assert deleted == {"deletedId": batch["id"], "errors": []}
+    assert (await api.query(document, input={"id": batch["id"]}))["deleteBatch"] == refused
+    left = await api.query("query ($id: ID!) { dataset(id: $id) { rowCount batches { totalCount } } }", id=dataset)
+    assert left == {"dataset": {"rowCount": 0, "batches": {"totalCount": 0}}}

@@ -20,6 +20,10 @@ from tests.support.documentation import PAGES, operations
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
+PURCHASES = """mutation { createDataset(input: {name: "of the pages", kind: EVENT, timestampColumn: "date",
+  primaryIdentity: {column: "customer_id", namespace: "crm"}}) { dataset { datasetId } } }"""
+
+
 @pytest.fixture
 async def ids(api: Api) -> dict[str, str]:
     """What stands for a caller's own ids in the pages, and such an id."""
@@ -33,6 +37,7 @@ async def ids(api: Api) -> dict[str, str]:
     await run_waiting(api, await api.start(evaluated))
     return {
         "the datasetId": datasets["EVENT"],
+        "the purchases datasetId": (await api.query(PURCHASES))["createDataset"]["dataset"]["datasetId"],
         "the audience datasetId": datasets["AUDIENCE"],
         "the export datasetId": await api.export_dataset(),
         "the segmentId": segment,

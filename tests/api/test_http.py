@@ -113,7 +113,7 @@ async def test_wrong_methods_and_types(api: Api) -> None:
     response = await api.http.get("/graphql", params={"query": VIEWER, "variables": "{"})
     assert response.status_code == 400
     response = await api.http.post(
-        "/graphql", content=b" " * (2 * 1024**2 + 1), headers={"content-type": "application/json"}
+        "/graphql", content=b" " * (16 * 1024**2 + 1), headers={"content-type": "application/json"}
     )
     assert response.status_code == 413
 

@@ -84,6 +84,21 @@ def test_a_file_goes_in_and_its_bad_rows_are_told(folder: Path) -> None:
     assert [line.split(":")[0].strip() for line in lines[1:3]] == ["row 2", "row 3"]
 
 
+def test_the_same_content_goes_in_once(folder: Path) -> None:
+    (folder / "sales.csv").write_text("who,when,dollars\n007,2026-01-01,1.5\n")
+    (folder / "copy.csv").write_bytes((folder / "sales.csv").read_bytes())
+    options = ("--dataset", "sales", "--kind", "event", "--id", "who", "--time", "when")
+    said = [
+        segmentation(folder, "ingest", *file, *options)
+        for file in (["sales.csv"], ["copy.csv"], ["copy.csv", "--again"])
+    ]
+    assert [ended.returncode for ended in said] == [0, 0, 0]
+    assert said[0].stderr == said[2].stderr == "1 rows in, 0 rejected\n"
+    note, rows = said[1].stderr.splitlines()
+    assert note.startswith("nothing to do: the dataset got this file at ")
+    assert rows == "1 rows in, 0 rejected"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -13,7 +13,7 @@ from app.engine.members.membership import MembershipFiles
 from app.engine.people.profiles import MergeRule, open_snapshot, reopen
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
-from app.services.datasets import batches, datasets
+from app.services.datasets import batches, datasets, deletion
 from app.services.datasets.uploads import DataFile, Uploaded, upload_batch
 from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import read_heads
@@ -156,7 +156,7 @@ async def test_a_deleted_dataset_goes_when_nobody_reads_it_any_more(
         sources = await data_sources(session, SCOPE)
     rule = MergeRule("default", "TIMESTAMP_ORDERED")
     snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, sources)
-    await datasets.delete(database, clock, SCOPE, dataset)
+    await deletion.delete_dataset(database, lake, clock, SCOPE, dataset)
     await clean(database, lake, clock, KEEP)
     again = await asyncio.to_thread(reopen, tenant, rule, [], json.loads(json.dumps(snapshot.pinned)))
     keys = [(bucket, int(ordinal)) for bucket in again.buckets for ordinal in again.present(bucket)]
@@ -174,11 +174,11 @@ async def test_a_dataset_is_not_deleted_while_a_batch_is_being_loaded(
         row = (await datasets.get_many(session, SCOPE, [purchases.batch.dataset_id]))[purchases.batch.dataset_id]
     await batches.begin(database, clock, SCOPE, row)
     with pytest.raises(Refusal) as caught:
-        await datasets.delete(database, clock, SCOPE, row.id)
+        await deletion.delete_dataset(database, lake, clock, SCOPE, row.id)
     assert (caught.value.code, caught.value.path) == (ErrorCode.INVALID_STATE, ("id",))
     clock.advance(timedelta(seconds=61))
     await batches.reconcile(database, lake, clock)
-    await datasets.delete(database, clock, SCOPE, row.id)
+    await deletion.delete_dataset(database, lake, clock, SCOPE, row.id)
     with pytest.raises(Refusal) as caught:
         await batches.begin(database, clock, SCOPE, row)
     assert caught.value.code == ErrorCode.NOT_FOUND

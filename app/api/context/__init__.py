@@ -42,7 +42,7 @@ class Limits:
     max_tokens: int = 5_000
     max_depth: int = 15
     max_aliases: int = 50
-    max_body_bytes: int = 2 * 1024**2
+    max_body_bytes: int = 16 * 1024**2
     max_upload_bytes: int = 20 * 1024**3
 
 

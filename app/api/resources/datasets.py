@@ -1,10 +1,12 @@
 """Datasets and their batches: files of people or of events."""
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Self, cast
 
 import strawberry
+from strawberry.scalars import JSON
 
 from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
@@ -17,7 +19,7 @@ from app.api.scalars import BigInt, Upload, given
 from app.engine.ingest.batch import NoGoodRows, RejectedRow
 from app.engine.ingest.formats import FileFormat
 from app.errors import ErrorCode, Refusal
-from app.services.datasets import datasets, uploads
+from app.services.datasets import datasets, deletion, uploads
 from app.services.datasets.uploads import DataFile
 from app.services.lists.paging import PageRequest
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -43,6 +45,7 @@ class BatchStatus(Enum):
     LOADING = enum_value("LOADING", description="The rows are being read; none is visible yet.")
     ACTIVE = enum_value("ACTIVE", description="The accepted rows are in the dataset.")
     FAILED = enum_value("FAILED", description="No row is in the dataset.")
+    DELETING = enum_value("DELETING", description="The rows are being removed; the batch is deleted soon.")
 
 
 @strawberry.type(description="A field of a dataset, as PQL sees it.")
@@ -184,6 +187,19 @@ class UploadBatchInput:
     )
 
 
+@strawberry.input(description="Rows for a dataset.")
+class IngestRowsInput:
+    dataset_id: strawberry.ID = strawberry.field(description="Dataset that the rows go to.")
+    rows: list[JSON] = strawberry.field(
+        description="1 to 10,000 JSON objects, with fields as the lines of an NDJSON file have them."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Chosen by the client: the same key within 24 hours gives the same batch of the dataset, and "
+        "nothing is loaded twice. The key of a batch that failed is free again.",
+    )
+
+
 @strawberry.type(name="RejectedRow", description="A rejected row.")
 class RejectedRowReport:
     row: BigInt = strawberry.field(description="Row number in the file, from 1, not counting a header.")
@@ -208,6 +224,7 @@ BatchId = Annotated[strawberry.ID, strawberry.argument(description="Global id or
 Kind = Annotated[DatasetKind | None, strawberry.argument(description="Only datasets of this kind.")]
 NewDatasetArgument = Annotated[CreateDatasetInput, strawberry.argument(description="The object to create.")]
 BatchArgument = Annotated[UploadBatchInput, strawberry.argument(description="The file and its dataset.")]
+RowsArgument = Annotated[IngestRowsInput, strawberry.argument(description="The rows and their dataset.")]
 
 _IDENTITY = {"identity_column": ("primaryIdentity", "column"), "namespace": ("primaryIdentity", "namespace")}
 
@@ -265,7 +282,9 @@ class DatasetMutations:
 
         async def delete() -> strawberry.ID:
             raw = need_id("Dataset", input.id, "id")
-            await datasets.delete(services.database, services.clock, scope, raw, given(input.etag))
+            await deletion.delete_dataset(
+                services.database, services.lake, services.clock, scope, raw, given(input.etag)
+            )
             return global_id("Dataset", raw)
 
         deleted, errors = await attempt(info, delete, "input")
@@ -279,25 +298,83 @@ class DatasetMutations:
     )
     async def upload_batch(self, info: Info, input: BatchArgument) -> BatchPayload:
         services, scope = info.context.services, info.context.scope
-        rejected: list[RejectedRow] = []
 
-        async def load() -> Any:
-            raw = need_id("Dataset", input.dataset_id, "dataset_id")
-            try:
-                return await uploads.upload_batch(
-                    services.database,
-                    services.lake,
-                    services.clock,
-                    scope,
-                    raw,
-                    DataFile(input.file, cast(FileFormat, input.format.value)),
-                    uploads.UploadOptions(given(input.idempotency_key), info.context.stopping, services.batch_lease),
-                )
-            except NoGoodRows as refusal:
-                rejected.extend(refusal.rejected)
-                raise
+        async def load() -> uploads.Uploaded:
+            return await uploads.upload_batch(
+                services.database,
+                services.lake,
+                services.clock,
+                scope,
+                need_id("Dataset", input.dataset_id, "dataset_id"),
+                DataFile(input.file, cast(FileFormat, input.format.value)),
+                _options(info, input.idempotency_key),
+            )
 
-        done, errors = await attempt(info, load, "input")
-        rejected.extend(done.rejected if done else ())
-        reports = [RejectedRowReport.of(row) for row in rejected]
-        return BatchPayload(batch=done and Batch.of(done.batch), rejected=reports, errors=errors)
+        return await _loaded(info, load)
+
+    @mutation(
+        description="Adds up to 10,000 rows to a dataset in one batch: events of an EVENT dataset, records of a "
+        "PROFILE dataset. All good rows land or none; rejected ones are counted, and the first 20 reported by number."
+    )
+    async def ingest_rows(self, info: Info, input: RowsArgument) -> BatchPayload:
+        services, scope = info.context.services, info.context.scope
+
+        async def load() -> uploads.Uploaded:
+            return await uploads.ingest_rows(
+                services.database,
+                services.lake,
+                services.clock,
+                scope,
+                need_id("Dataset", input.dataset_id, "dataset_id"),
+                input.rows,
+                services.uploads,
+                _options(info, input.idempotency_key),
+            )
+
+        return await _loaded(info, load, {"file": ("rows",)})
+
+    @mutation(
+        description="Takes the rows of a batch back out: records that it replaced count again, members of external "
+        "audiences whom no other batch has leave, and streamed definitions follow. Events that a later batch had as "
+        "well go with it: they were duplicates there. Batches have no `etag`."
+    )
+    async def delete_batch(self, info: Info, input: DeleteArgument) -> DeletePayload:
+        services, scope = info.context.services, info.context.scope
+
+        async def delete() -> strawberry.ID:
+            raw = need_id("Batch", input.id, "id")
+            if given(input.etag) is not None:
+                message = f"batches never change and have no etag, such as {input.etag!r}: leave it out"
+                raise Refusal(ErrorCode.INVALID_INPUT, message, ("etag",))
+            await deletion.delete_batch(
+                services.database, services.lake, services.clock, scope, raw, services.batch_lease
+            )
+            return global_id("Batch", raw)
+
+        deleted, errors = await attempt(info, delete, "input")
+        return DeletePayload(deleted_id=deleted, errors=errors)
+
+
+def _options(info: Info, key: str | None) -> uploads.UploadOptions:
+    return uploads.UploadOptions(given(key), info.context.stopping, info.context.services.batch_lease)
+
+
+async def _loaded(
+    info: Info,
+    load: Callable[[], Awaitable[uploads.Uploaded]],
+    names: Mapping[str, Sequence[str]] | None = None,
+) -> BatchPayload:
+    """The payload of a batch; of one none of whose rows can be used, the rejected ones too."""
+    rejected: list[RejectedRow] = []
+
+    async def noting() -> uploads.Uploaded:
+        try:
+            return await load()
+        except NoGoodRows as refusal:
+            rejected.extend(refusal.rejected)
+            raise
+
+    done, errors = await attempt(info, noting, "input", names=names)
+    rejected.extend(done.rejected if done else ())
+    reports = [RejectedRowReport.of(row) for row in rejected]
+    return BatchPayload(batch=Batch.of(done.batch) if done else None, rejected=reports, errors=errors)

@@ -28,6 +28,7 @@ from app.engine.store.delta import (
     give_up,
     next_version,
     open_table,
+    withdraw,
 )
 from app.engine.store.field_types import MAPS, noun, parsed, sql_type, widen
 from app.engine.store.lake import TenantLake, name_literal, only_row, text_literal, write_atomically
@@ -170,6 +171,18 @@ def give_up_batch(lake: TenantLake, dataset_id: str, shape: DatasetShape, batch_
     if give_up(lake.dataset(dataset_id), _columns_of(shape, ObjectType()), batch_id) is None:
         return None
     return committed_batch(lake, dataset_id, batch_id)
+
+
+def withdraw_batch(lake: TenantLake, dataset_id: str, batch_id: str) -> int:
+    """Takes the rows of a batch out of the dataset again, and gives a version without them; records that it replaced
+    count again. Doing so twice is no error. Its files stay for those who read earlier versions."""
+    folder = lake.dataset(dataset_id)
+    with lake.lock(f"dataset {dataset_id}"):
+        current = open_table(folder)
+        if current is None or committed_version(folder, batch_id) is None:
+            return current.version if current is not None else 0
+        names = {path for _, path in batch_files(lake, dataset_id, batch_id)}
+        return withdraw(folder, [file for file in current.files if folder / file.name in names], batch_id)
 
 
 def batch_files(lake: TenantLake, dataset_id: str, batch_id: str) -> list[tuple[int, Path]]:
@@ -440,4 +453,5 @@ __all__ = [
     "delete_dataset",
     "give_up_batch",
     "ingest",
+    "withdraw_batch",
 ]

@@ -59,8 +59,10 @@ def members_of_bucket(
     snapshot: Snapshot,
     bucket: int,
     at: datetime,
+    joined: bool = True,
 ) -> dict[str, tuple[Membership, BucketCounts]]:
-    """The memberships of the audiences (each with whether opted-out people are left out) once `people` have joined.
+    """The memberships of the audiences (each with whether opted-out people are left out) once `people` have joined, or,
+    unless `joined`, once of the members only `people` have stayed.
 
     Who was a member stays one, entered when it did.
     """
@@ -68,7 +70,8 @@ def members_of_bucket(
     found = {}
     for audience, excludes in audiences.items():
         before = previous.get(audience)
-        members = people | (before.members if before is not None else BitMap())
+        known = before.members if before is not None else BitMap()
+        members = people | known if joined else people & known
         members = consent.of(members, bucket) if excludes else members
         membership = next_membership(before, audience, members, _VERSION, at)
         found[audience] = membership, counts(membership, namespaces)

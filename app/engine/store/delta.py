@@ -131,6 +131,18 @@ def next_version(current: TableVersion | None, schema: pa.Schema) -> int:
     )
 
 
+def withdraw(folder: Path, files: Sequence[DataFile], transaction: str) -> int:
+    """Takes back what a transaction added, in one version, and gives that version; it then never happened."""
+    table = DeltaTable(folder)
+    version, now = table.version() + 1, int(time.time() * 1000)
+    gone: list[AddAction | RemoveAction] = [
+        RemoveAction(file.name, True, now, None, {BUCKET: str(file.bucket)}) for file in files
+    ]
+    schema, properties = pa.schema(table.schema().to_arrow()), _note(transaction, _GIVEN_UP)
+    table.create_write_transaction(gone, "append", schema, [BUCKET], commit_properties=properties)
+    return version
+
+
 def commit(
     folder: Path,
     current: TableVersion | None,

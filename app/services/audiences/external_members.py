@@ -60,6 +60,8 @@ class Written:
     audiences: tuple[Joining, ...]
     buckets: Sequence[Mapping[str, Any]]
     counts: Mapping[str, tuple[int, Mapping[str, int]]]
+    joined: bool = True
+    """Whether people joined, which resets the members' expiry; otherwise some left."""
 
 
 async def joining(session: AsyncSession, scope: Scope, dataset_id: str, at: datetime) -> tuple[Joining, ...]:
@@ -102,8 +104,10 @@ async def write(
     dataset_id: str,
     batches: Sequence[str],
     audiences: tuple[Joining, ...] | None = None,
+    joined: bool = True,
 ) -> Written:
-    """Writes what the audiences (those of the dataset, unless given) are once the people of the batches have joined."""
+    """Writes what the audiences (those of the dataset, unless given) are once the people of the batches have joined;
+    unless `joined`, once of their members only the people of the batches have stayed."""
     at = clock()
     async with database.session() as session:
         chosen = await joining(session, scope, dataset_id, at) if audiences is None else audiences
@@ -113,14 +117,14 @@ async def write(
         policy = await default_policy(session, scope)
         sources = await data_sources(session, scope)
     if not chosen:
-        return Written(run_id, at, (), (), {})
+        return Written(run_id, at, (), (), {}, joined)
     rule = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ()) if policy is None else rule_of(policy)
     tenant = lake.tenant(scope.tenant)
 
     def work() -> Written:
         people = touched(tenant, [(dataset_id, batch) for batch in batches])
         snapshot = open_snapshot(tenant, rule, sources)
-        return _write(tenant, scope, Written(run_id, at, chosen, (), {}), people, heads, snapshot)
+        return _write(tenant, scope, Written(run_id, at, chosen, (), {}, joined), people, heads, snapshot)
 
     return await asyncio.to_thread(work)
 
@@ -146,7 +150,7 @@ def _write(lake: TenantLake, scope: Scope, run: Written, people: Touched, heads:
     rows = []
     for bucket in sorted({*people.buckets, *(bucket for names in heads.names.values() for bucket in names)}):
         found = members_of_bucket(
-            people.people(bucket), heads.many(files, bucket), audiences, consent, snapshot, bucket, run.at
+            people.people(bucket), heads.many(files, bucket), audiences, consent, snapshot, bucket, run.at, run.joined
         )
         name = files.write(run.run_id, bucket, attempt, [membership for membership, _ in found.values()])
         for id_, (_, counts) in found.items():
@@ -166,7 +170,7 @@ def _write(lake: TenantLake, scope: Scope, run: Written, people: Touched, heads:
             }
         )
     counted = {id_: (totals[id_], dict(namespaces[id_])) for id_ in audiences}
-    return Written(run.run_id, run.at, run.audiences, rows, counted)
+    return Written(run.run_id, run.at, run.audiences, rows, counted, run.joined)
 
 
 async def publish(session: AsyncSession, scope: Scope, written: Written) -> None:
@@ -176,10 +180,11 @@ async def publish(session: AsyncSession, scope: Scope, written: Written) -> None
     for audience in written.audiences:
         total, by_namespace = written.counts[audience.id]
         change = within(update(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == audience.id)
+        if written.joined:
+            change = change.values(expires_at=written.at + timedelta(days=audience.ttl_in_days))
         await session.execute(
             change.values(
                 membership_run_id=written.run_id,
-                expires_at=written.at + timedelta(days=audience.ttl_in_days),
                 total_profiles=total,
                 by_namespace=by_namespace,
                 metrics_updated_at=written.at,

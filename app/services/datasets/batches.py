@@ -11,22 +11,23 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
-from app.engine.ingest.batch import DatasetShape, Ingested, clear_unfinished, give_up_batch
+from app.engine.export.batches import withdraw as withdraw_export
+from app.engine.ingest.batch import DatasetShape, Ingested, clear_unfinished, give_up_batch, withdraw_batch
 from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope, Tenant
 from app.services.audiences import external_members as members
 from app.services.datasets import datasets
-from app.services.streaming.turn import batch_landed
+from app.services.streaming.turn import batch_landed, batch_withdrawn
 from app.storage.columns import columns
 from app.storage.database import Database, is_unavailable
 from app.storage.ids import new_id
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import UNSETTLED, BatchRow, DatasetRow
 from app.storage.tenancy import within
 
 log = logging.getLogger(__name__)
@@ -205,12 +206,15 @@ async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
 
 
 async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: BatchRow) -> None:
-    """Settles one batch whose lease is over."""
+    """Settles one batch whose lease is over: one that was being loaded, or deleted."""
     tenant = Tenant(batch.organisation, batch.sandbox)
     scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
     async with database.session() as session:
         dataset = (await datasets.get_many(session, scope, [batch.dataset_id])).get(batch.dataset_id)
     if dataset is None:
+        return
+    if batch.status == "DELETING":
+        await withdraw(database, lake, clock, tenant, dataset, batch)
         return
     folder = lake.tenant(tenant)
     landed = await asyncio.to_thread(give_up_batch, folder, dataset.id, shape_of(dataset), batch.id)
@@ -240,7 +244,42 @@ async def settled(
 
 def _lost(clock: Clock) -> Any:
     """Every tenant's batches that nobody loads any more: the one read here that is not within a tenant."""
-    return select(BatchRow).where(_BATCHES.status == "LOADING", _BATCHES.lease_until < clock())
+    return select(BatchRow).where(_BATCHES.status.in_(UNSETTLED), _BATCHES.lease_until < clock())
+
+
+async def withdraw(
+    database: Database, lake: Lake, clock: Clock, tenant: Tenant, dataset: DatasetRow, batch: BatchRow
+) -> None:
+    """Takes a DELETING batch out: its rows from the lake, then at once its members, its count and itself."""
+    scope, folder = Scope(tenant.organisation, tenant.sandbox, batch.created_by), lake.tenant(tenant)
+    if dataset.kind == "EXPORT":
+        await asyncio.to_thread(withdraw_export, folder, dataset.id, [batch.id])
+        version = 0
+    else:
+        version = await asyncio.to_thread(withdraw_batch, folder, dataset.id, batch.id)
+    while True:
+        written = None
+        if dataset.kind == "AUDIENCE":
+            async with database.session() as session:
+                left = await members.landed_batches(session, scope, dataset.id)
+            run_id = new_id(clock())
+            written = await members.write(database, lake, clock, scope, run_id, dataset.id, left, joined=False)
+        async with database.write(tenant) as session:
+            if written is not None and (
+                left != await members.landed_batches(session, scope, dataset.id)
+                or not await members.still_holds(session, scope, dataset.id, written)
+            ):
+                continue
+            gone = within(delete(BatchRow), BatchRow, tenant).where(_BATCHES.id == batch.id)
+            if (await session.execute(gone.returning(_BATCHES.id))).first() is not None:
+                shrunk = within(update(DatasetRow), DatasetRow, tenant).where(_DATASETS.id == dataset.id)
+                rows = _DATASETS.row_count - batch.row_count
+                await session.execute(shrunk.values(row_count=rows, updated_at=clock()))
+                if written is not None:
+                    await members.publish(session, scope, written)
+                if dataset.kind != "EXPORT":
+                    await batch_withdrawn(session, scope, dataset.id, batch.id, version, clock())
+            return
 
 
 async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: dict[str, Any]) -> bool:

@@ -4,21 +4,19 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete as delete_rows
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.ingest.batch import dataset_fields
 from app.engine.store.lake import Lake
-from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
+from app.errors import ErrorCode, Refusal, Refusals
 from app.pql.schema import leaf_paths, numbers_alike
 from app.scope import Scope
-from app.services.lists.dependents import MOST_FOUND, Dependent, Finder, refuse_dependents
+from app.services.lists.dependents import MOST_FOUND, Dependent, Finder
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
-from app.services.merge_policies import ensure_default
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
@@ -74,28 +72,6 @@ async def create(database: Database, clock: Clock, scope: Scope, new: NewDataset
         )
         session.add(row)
     return row
-
-
-async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: str | None = None) -> None:
-    """Deletes the dataset with its rows and batches. People of whom nothing is left are in no later view.
-
-    Its files go when nothing reads them any more (`retention`). Raises `HasDependents` while others rely on it.
-    """
-    # Should nothing else be left, this tells whoever keeps house that there is such a sandbox.
-    await ensure_default(database, clock, scope)
-    async with database.write(scope.tenant) as session:
-        found = (await get_many(session, scope, [id])).get(id)
-        if found is None:
-            raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", ("id",))
-        if etag is not None and etag != str(found.revision):
-            raise StaleEtag(str(found.revision), ("etag",))
-        await refuse_dependents(session, scope, id, "id", DEPENDENTS, "change, cancel or delete them first")
-        loading = within(select(_BATCHES.id), BatchRow, scope.tenant)
-        if await session.scalar(loading.where(_BATCHES.dataset_id == id, _BATCHES.status == "LOADING")):
-            message = f"a batch of {found.name!r} is being loaded: wait until it has landed or failed"
-            raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
-        for table, column in ((BatchRow, _BATCHES.dataset_id), (DatasetRow, _DATASETS.id)):
-            await session.execute(within(delete_rows(table), table, scope.tenant).where(column == id))
 
 
 async def _policies(session: AsyncSession, scope: Scope, dataset_id: str) -> list[Dependent]:

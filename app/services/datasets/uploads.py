@@ -1,11 +1,13 @@
 """Uploads: one file into one dataset, through the API or from the command line; all of its good rows, or nothing."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from app.clock import Clock
 from app.engine.ingest.batch import Ingested, RejectedRow, committed_batch, ingest
@@ -22,6 +24,8 @@ from app.storage.tables.datasets import BatchRow, DatasetRow
 FORMATS: dict[str, FileFormat] = {"csv": "CSV", "ndjson": "NDJSON", "jsonl": "NDJSON", "parquet": "PARQUET"}
 """Ending of a file's name → format."""
 
+MOST_ROWS = 10_000
+"""Rows of one call of `ingest_rows`."""
 CONFIRM_SECONDS = 20.0
 """How long a batch whose rows are stored waits for a database that is away before its sender hears of it."""
 _RETRY_SECONDS = 0.5
@@ -73,6 +77,33 @@ async def upload_batch(
     if dataset is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {dataset_id!r} in this sandbox", ("dataset_id",))
     return await _Upload(database, lake, clock, scope, dataset, options).load(file)
+
+
+async def ingest_rows(
+    database: Database,
+    lake: Lake,
+    clock: Clock,
+    scope: Scope,
+    dataset_id: str,
+    rows: Sequence[Any],
+    folder: Path,
+    options: UploadOptions = UploadOptions(),
+) -> Uploaded:
+    """The same for rows as JSON values, through a file in `folder`. Raises `Refusal` for none and for too many."""
+    if not 1 <= len(rows) <= MOST_ROWS:
+        code = ErrorCode.LIMIT_EXCEEDED if rows else ErrorCode.INVALID_INPUT
+        raise Refusal(code, f"a call takes 1 to {MOST_ROWS:,} rows, this one has {len(rows):,}", ("rows",))
+
+    def write() -> None:
+        # As ASCII: a text may hold half of a surrogate pair, which has no other form.
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    file = folder / f"{uuid4().hex}.ndjson"
+    try:
+        await asyncio.to_thread(write)
+        return await upload_batch(database, lake, clock, scope, dataset_id, DataFile(file, "NDJSON"), options)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 async def ingest_file(
@@ -189,7 +220,7 @@ class _Upload:
             )
         if isinstance(error, Stopped):
             return _refused(
-                f"batch {batch_id} was stopped, and none of its rows is stored: the server is stopping, or the client "
+                f"batch {batch_id} was stopped, and none of its rows is stored: its process is stopping, or the client "
                 "went away; send the file again"
             )
         return None

@@ -19,7 +19,7 @@ from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.job_log import KINDS
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import UNSETTLED, BatchRow, DatasetRow
 from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tenancy import within
 
@@ -104,7 +104,7 @@ async def _batches(sandbox: _Sandbox) -> AsyncIterator[Finding]:
             )
     for batch in lost:
         advice = "start `segmentation worker` or `serve`: it settles the batch within a minute"
-        yield sandbox.finding("batches", f"batch {batch.id} is LOADING, but nobody loads it", advice)
+        yield sandbox.finding("batches", f"batch {batch.id} is {batch.status}, but nobody does it", advice)
 
 
 _LOADED = frozenset({"PROFILE", "EVENT", "AUDIENCE"})
@@ -115,14 +115,14 @@ _IN_TABLES = _LOADED | {"EXPORT"}
 
 async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
     lake = sandbox.lake.tenant(sandbox.tenant)
-    loading = await _loading(sandbox)
+    unsettled = await _unsettled(sandbox)
     for id_, kind, name, row_count in await _dataset_rows(sandbox):
         if kind not in _IN_TABLES:
             continue
         state = await asyncio.to_thread(table_state, lake.dataset(id_), sandbox.now - SETTLED)
         rows, where = (state.rows if state is not None else 0), f"dataset {name!r} ({id_})"
         # A batch whose rows are committed counts by the database a moment later, or once it is settled.
-        if rows != row_count and rows - await _uncounted(lake, id_, loading.get(id_, ())) != row_count:
+        if rows != row_count and rows - await _uncounted(lake, id_, unsettled.get(id_, ())) != row_count:
             problem = f"{where} has {rows:,} rows in the lake, but {row_count:,} by the database"
             yield sandbox.finding(
                 "datasets", problem, "a batch was lost or landed twice: see the batches, or load anew"
@@ -212,20 +212,23 @@ CHECKS: dict[str, Callable[[_Sandbox], AsyncIterator[Finding]]] = {
 }
 
 
-async def _loading(sandbox: _Sandbox) -> dict[str, list[str]]:
-    """The batches of each dataset that are being loaded, or were by a process that died."""
-    ask = within(select(_BATCHES.dataset_id, _BATCHES.id), BatchRow, sandbox.tenant)
-    found: dict[str, list[str]] = {}
+async def _unsettled(sandbox: _Sandbox) -> dict[str, list[BatchRow]]:
+    """The batches of each dataset that are being loaded or deleted, or were by a process that died."""
+    ask = within(select(BatchRow), BatchRow, sandbox.tenant).where(_BATCHES.status.in_(UNSETTLED))
+    found: dict[str, list[BatchRow]] = {}
     async with sandbox.database.session() as session:
-        for row in await session.execute(ask.where(_BATCHES.status == "LOADING")):
-            found.setdefault(row.dataset_id, []).append(row.id)
+        for batch in await session.scalars(ask):
+            found.setdefault(batch.dataset_id, []).append(batch)
     return found
 
 
-async def _uncounted(lake: TenantLake, dataset_id: str, batches: Sequence[str]) -> int:
-    """Rows that these batches have committed."""
-    committed = [await asyncio.to_thread(committed_batch, lake, dataset_id, batch) for batch in batches]
-    return sum(batch.row_count for batch in committed if batch is not None)
+async def _uncounted(lake: TenantLake, dataset_id: str, batches: Sequence[BatchRow]) -> int:
+    """Rows that are in the lake and do not count in the database yet; less than none for rows that are taken out."""
+    rows = 0
+    for batch in batches:
+        committed = await asyncio.to_thread(committed_batch, lake, dataset_id, batch.id)
+        rows += (committed.row_count if committed is not None else 0) - batch.row_count
+    return rows
 
 
 async def _dataset_rows(sandbox: _Sandbox) -> list[Any]:

@@ -33,6 +33,7 @@ from app.storage.streaming import (
     WaitingBatch,
     end_turn,
     fence,
+    forget_batch,
     job_runs,
     lock_turn,
     queue_batch,
@@ -64,6 +65,14 @@ async def batch_landed(
     """Queues the batch, in the transaction in which it lands, if the sandbox has definitions that are streamed."""
     if await has_live_definitions(session, scope):
         await queue_batch(session, scope.tenant, dataset_id, batch_id, version, now)
+
+
+async def batch_withdrawn(
+    session: AsyncSession, scope: Scope, dataset_id: str, batch_id: str, version: int, now: datetime
+) -> None:
+    """Queues a batch that has been taken out once more: its people are evaluated without it."""
+    await forget_batch(session, scope.tenant, batch_id)
+    await batch_landed(session, scope, dataset_id, batch_id, version, now)
 
 
 async def heads_change(session: AsyncSession, scope: Scope, pins: Sequence[Mapping[str, Any]]) -> None:

@@ -8,6 +8,9 @@ from sqlmodel import Field
 
 from app.storage.columns import TenantRow, json_column, sortable_text, time_column
 
+UNSETTLED = ("LOADING", "DELETING")
+"""The states of a batch in which somebody works on it."""
+
 
 class DatasetRow(TenantRow, table=True):
     """`kind` is PROFILE, EVENT, AUDIENCE or EXPORT. `identity_column` with `namespace` is the primary identity."""
@@ -34,7 +37,7 @@ class DatasetRow(TenantRow, table=True):
 class BatchRow(TenantRow, table=True):
     """One file of a dataset: LOADING while its loader renews `lease_until`, then ACTIVE or FAILED with `error`.
 
-    One that an export job wrote names it, and is there only once it is ACTIVE. A FAILED one has no `idempotency_key`:
+    It is DELETING until its rows are out of the lake. One that an export job wrote names it, and is there only once it is ACTIVE. A FAILED one has no `idempotency_key`:
     the file may be sent again.
     """
 

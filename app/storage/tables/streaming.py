@@ -1,9 +1,9 @@
 """Streaming evaluation: what is still to do in a sandbox, whose turn it is, and the memberships that it changed."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint
+from sqlalchemy import BigInteger
 from sqlmodel import Field
 
 from app.storage.columns import TenantRow, json_column, time_column
@@ -25,17 +25,10 @@ class StreamingTurnRow(TenantRow, table=True):
 class StreamingBatchRow(TenantRow, table=True):
     """A landed batch: `waiting` for its people to be evaluated, or kept because a job that runs may not have seen it.
 
-    `version` is that of the dataset with the batch in it.
+    `version` is that of the dataset with the batch in it, or without it: one that was deleted waits here as well.
     """
 
     __tablename__ = "streaming_batch"
-    __table_args__: ClassVar[Any] = (
-        ForeignKeyConstraint(
-            ["organisation", "sandbox", "batch_id"],
-            ["batch.organisation", "batch.sandbox", "batch.id"],
-            ondelete="CASCADE",
-        ),
-    )
 
     batch_id: str = Field(primary_key=True)
     dataset_id: str
