@@ -116,7 +116,7 @@ async def test_rows_and_batches(database: Database, purchases: Uploaded, clock: 
         id=batch,
         past=clock() - timedelta(minutes=3) if database.dialect == "postgresql" else "2020-01-01 00:00:00.0",
     )
-    assert await found() == [("batches: acme/prod", f"batch {batch} is LOADING, but nobody loads it")]
+    assert await found() == [("batches: acme/prod", f"batch {batch} is LOADING, but no process works on it")]
 
 
 async def test_memberships(database: Database, lake: Lake, healthy: str, found: Found) -> None:

@@ -104,7 +104,7 @@ async def _batches(sandbox: _Sandbox) -> AsyncIterator[Finding]:
             )
     for batch in lost:
         advice = "start `segmentation worker` or `serve`: it settles the batch within a minute"
-        yield sandbox.finding("batches", f"batch {batch.id} is {batch.status}, but nobody does it", advice)
+        yield sandbox.finding("batches", f"batch {batch.id} is {batch.status}, but no process works on it", advice)
 
 
 _LOADED = frozenset({"PROFILE", "EVENT", "AUDIENCE"})

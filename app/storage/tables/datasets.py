@@ -37,8 +37,8 @@ class DatasetRow(TenantRow, table=True):
 class BatchRow(TenantRow, table=True):
     """One file of a dataset: LOADING while its loader renews `lease_until`, then ACTIVE or FAILED with `error`.
 
-    It is DELETING until its rows are out of the lake. One that an export job wrote names it, and is there only once it is ACTIVE. A FAILED one has no `idempotency_key`:
-    the file may be sent again.
+    It is DELETING until its rows are out of the lake. One that an export job wrote names it, and is there only once it
+    is ACTIVE. A FAILED one has no `idempotency_key`: the file may be sent again.
     """
 
     __tablename__ = "batch"
