@@ -13,6 +13,7 @@ from app.api.transport.documentation import CONTENT_SECURITY_POLICY, page_names
 from app.services.jobs.segment.run import run_segment_job
 from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
+from app.storage.tables.jobs import JobKind
 from tests.api.conftest import CSV, Api
 from tests.api.test_subscriptions import by_sse
 from tests.support.documentation import PAGES, operations
@@ -51,10 +52,10 @@ async def run_waiting(api: Api, job: str) -> None:
     """Runs the one job that waits, as a worker does."""
     services = api.services
     claim = await claim_next(
-        services.database, services.clock, owner="pages", lease=timedelta(minutes=1), kind="SEGMENT"
+        services.database, services.clock, owner="pages", lease=timedelta(minutes=1), kind=JobKind.SEGMENT
     )
     assert claim is not None
-    assert claim.job.id == job
+    assert claim.job_id == job
     await run_segment_job(Attempt(services.database, services.clock, claim), services.lake, 1)
 
 
