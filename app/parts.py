@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.clock import Clock, utc_now
+from app.engine.budget import Budget, bytes_of
 from app.engine.store.lake import Lake
 from app.services.maintenance.doctor import Finding, examine
 from app.services.maintenance.retention import Keep
@@ -104,7 +105,9 @@ async def examined(settings: Settings, clock: Clock = utc_now) -> list[Finding]:
 
 
 def _lake(settings: Settings) -> Lake:
-    return Lake(settings.data_dir / "lake", memory_limit=settings.memory_limit, threads=settings.threads)
+    budget = Budget(bytes_of(settings.definition_memory), settings.definition_seconds)
+    folder = settings.data_dir / "lake"
+    return Lake(folder, memory_limit=settings.memory_limit, threads=settings.threads, budget=budget)
 
 
 @asynccontextmanager

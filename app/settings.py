@@ -101,6 +101,16 @@ class Settings(BaseSettings):
     memory_limit: str = Field(
         "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="What DuckDB may use while it loads a batch."
     )
+    definition_memory: str = Field(
+        "1GB",
+        pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$",
+        description="What the evaluation of one definition may use; one that needs more fails by itself.",
+    )
+    definition_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Processor time for one definition and bucket of people; one that takes longer fails by itself.",
+    )
     lease_seconds: float = Field(
         15.0,
         ge=1,

@@ -4,11 +4,13 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.budget import DEFAULT_BUDGET, Budget
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import Array, Object, Rows, Value, spread
 from app.engine.evaluate.failure import Cancelled, EvaluationError, dependency_failed
@@ -34,6 +36,8 @@ __all__ = [
 Answer = TypeVar("Answer")
 Result = NDArray[np.bool_] | EvaluationError
 
+NO_FAILURES: Mapping[str, EvaluationError] = MappingProxyType({})
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -44,13 +48,16 @@ def evaluate(
     now: datetime,
     member: Callable[[str], NDArray[np.bool_]],
     cancelled: Callable[[], bool],
+    budget: Budget = DEFAULT_BUDGET,
+    failed: Mapping[str, EvaluationError] = NO_FAILURES,
 ) -> dict[str, Result]:
     """Who is in each segment, by row of the bucket; for a definition that fails, why.
 
     `member(id)` is the stored membership of a segment outside of the plan, by row. `cancelled` is asked between the
-    nodes; raises `Cancelled` once it says so.
+    nodes; raises `Cancelled` once it says so. Each definition has the `budget` for itself; those that have `failed`
+    before are not tried.
     """
-    return evaluate_values(plan, bucket, now=now, member=member, cancelled=cancelled)[0]
+    return evaluate_values(plan, bucket, now=now, member=member, cancelled=cancelled, budget=budget, failed=failed)[0]
 
 
 def evaluate_values(
@@ -60,9 +67,11 @@ def evaluate_values(
     now: datetime,
     member: Callable[[str], NDArray[np.bool_]],
     cancelled: Callable[[], bool],
+    budget: Budget = DEFAULT_BUDGET,
+    failed: Mapping[str, EvaluationError] = NO_FAILURES,
 ) -> tuple[dict[str, Result], dict[str, Value | EvaluationError]]:
     """As `evaluate`, with the plan's values besides, one entry for each row of the bucket."""
-    results: dict[str, Result] = {}
+    results: dict[str, Result] = dict(failed)
     values: dict[str, Value | EvaluationError] = {}
 
     def membership(id: str) -> NDArray[np.bool_]:
@@ -73,12 +82,18 @@ def evaluate_values(
             raise dependency_failed(id, result)
         return result
 
-    evaluation = open_evaluation(bucket, now=now, member=membership, cancelled=cancelled, users=plan.users)
+    evaluation = open_evaluation(
+        bucket, now=now, member=membership, cancelled=cancelled, users=plan.users, budget=budget
+    )
     with np.errstate(all="ignore"):  # what is out of range becomes null
         for id in plan.order:
+            if id in failed:
+                continue
+            evaluation.spending.begin()
             results[id] = _attempt(id, partial(_mask, evaluation, plan.conditions[id]))
             evaluation.drop(plan.last_users[id])
         for id, node in plan.values.items():
+            evaluation.spending.begin()
             values[id] = _attempt(id, partial(_value, evaluation, node))
             evaluation.drop(plan.last_users[id])
     return results, values
@@ -91,6 +106,7 @@ def open_evaluation(
     member: Callable[[str], NDArray[np.bool_]],
     cancelled: Callable[[], bool],
     users: Mapping[Node, int] | None = None,
+    budget: Budget = DEFAULT_BUDGET,
 ) -> Evaluation:
     """The evaluation of a bucket; without `users` it keeps every value, for those who look at them afterwards."""
     n, events = bucket.profiles.num_rows, bucket.events
@@ -106,6 +122,7 @@ def open_evaluation(
         member=member,
         cancelled=cancelled,
         users=users,
+        budget=budget,
     )
 
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from app.engine.budget import DEFAULT_BUDGET, Budget
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import (
     Array,
@@ -28,6 +29,7 @@ from app.engine.evaluate.columns import (
 )
 from app.engine.evaluate.failure import Cancelled, EvaluationError
 from app.engine.evaluate.scopes import Scope, TooWide, cuts
+from app.engine.evaluate.spending import Spending
 from app.pql.core import BINDERS, Node
 from app.pql.schema import Scalar
 
@@ -75,6 +77,7 @@ class Evaluation:
         cancelled: Callable[[], bool],
         users: Mapping[Node, int] | None = None,
         rows_at_once: int = ROWS_AT_ONCE,
+        budget: Budget = DEFAULT_BUDGET,
     ) -> None:
         self._kernels = kernels
         self._instant = instant
@@ -83,6 +86,7 @@ class Evaluation:
         self._users = Counter() if users is None else users
         self._keeps_all = users is None
         self._rows_at_once = rows_at_once
+        self.spending = Spending(budget)
         unit = Scope(-1, 1, None, None, None)
         self.root = Scope(0, n, unit, Rows(1, np.zeros(n, np.intp)), Object(profiles, n))
 
@@ -106,7 +110,10 @@ class Evaluation:
                 continue
             stack.pop()
             self.check_cancelled()
-            home.memo[current] = self._computed(current, home)
+            value = self._computed(current, home)
+            home.memo[current] = value
+            if current.op not in _PATHS:
+                self.spending.hold(value)
             self._release(current, home)
         return _narrow_enough(home_of(node, scope).memo[node])
 
@@ -145,12 +152,15 @@ class Evaluation:
     def check_cancelled(self) -> None:
         if self._cancelled():
             raise Cancelled("the evaluation was cancelled")
+        self.spending.check()
 
     def drop(self, nodes: frozenset[Node]) -> None:
         """Forgets nodes wherever they are known."""
         for scope in [self.root.at(-1), *self.root.all_below()]:
             for node in nodes & scope.memo.keys():
-                del scope.memo[node]
+                value = scope.memo.pop(node)
+                if node.op not in _PATHS:
+                    self.spending.release(value)
             for node in nodes & scope.children.keys():
                 del scope.children[node]
 
@@ -186,20 +196,27 @@ class Evaluation:
     def _laid_out(self, value: Value, home: Scope, scope: Scope) -> Value:
         """An outer value for each row of an inner scope."""
         index = scope.index_into(home)
-        if isinstance(value, Array | Map) and not scope.unlimited:
+        if isinstance(value, Array | Map):
             sizes = value.rows.counts[index]
             total = int(sizes.sum())
-            if total > self._rows_at_once and scope.n > 1:
+            if total > self._rows_at_once and scope.n > 1 and not scope.unlimited:
                 raise TooWide(scope, sizes)
-            if total > ROWS_AT_MOST:
-                _refuse(total)
+            self._refuse_beyond(total)
         return value.take(index)
+
+    def _refuse_beyond(self, total: int) -> None:
+        most = min(ROWS_AT_MOST, self.spending.budget.rows)
+        if total > most:
+            raise EvaluationError(
+                "LIMIT_EXCEEDED",
+                f"the expression pairs the elements of arrays {total:,} times for one person, more than {most:,}: "
+                "filter the arrays before pairing them, or raise SEGMENTATION_DEFINITION_MEMORY",
+            )
 
     def _in_slices(self, node: Node, home: Scope, wide: TooWide) -> Value:
         total = int(wide.sizes.sum())
         if home.n <= 1:
-            if total > ROWS_AT_MOST:
-                _refuse(total)
+            self._refuse_beyond(total)
             bounds = [0, home.n]
         elif wide.scope is home:
             bounds = cuts(wide.sizes, self._rows_at_once)
@@ -207,9 +224,10 @@ class Evaluation:
             bounds = cuts(np.ones(home.n, np.intp), max(1, home.n * self._rows_at_once // (2 * total)))
         values = []
         for start, stop in pairwise(bounds):
-            part = home.sliced(start, stop)
+            part, held = home.sliced(start, stop), self.spending.held
             values.append(self.value(node, part))
             part.forget()
+            self.spending.held = held
         return stacked(values)
 
     def _release(self, node: Node, home: Scope) -> None:
@@ -231,7 +249,7 @@ class Evaluation:
             left = at.left.get(operand, self._users.get(operand, 0)) - 1
             at.left[operand] = left
             if left <= 0:
-                at.memo.pop(operand, None)
+                self.spending.release(at.memo.pop(operand, None))
                 at.children.pop(operand, None)
                 at.picked.pop(operand, None)
 
@@ -251,11 +269,3 @@ def _narrow_enough(value: Value | TooWide) -> Value:
     if isinstance(value, TooWide):
         raise value
     return value
-
-
-def _refuse(total: int) -> None:
-    raise EvaluationError(
-        "LIMIT_EXCEEDED",
-        f"the expression pairs the elements of arrays {total:,} times for one person, more than {ROWS_AT_MOST:,}: "
-        "narrow the arrays before pairing them",
-    )

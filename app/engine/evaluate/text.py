@@ -29,6 +29,7 @@ from app.engine.evaluate.columns import (
 from app.engine.evaluate.exact import doubles
 from app.engine.evaluate.failure import EvaluationError
 from app.engine.evaluate.memo import Call, RowKernel
+from app.pql.check.sizes import MOST_WILDCARDS
 
 DictionaryTest = Callable[[pa.Array], pa.Array]
 
@@ -48,7 +49,7 @@ _WITH_CONSTANT: dict[str, Callable[[pa.Array, str], pa.Array]] = {
     "starts_with": pc.starts_with,
     "ends_with": pc.ends_with,
     "contains": pc.match_substring,
-    "like": lambda texts, pattern: pc.match_substring_regex(texts, like_regex(pattern)),
+    "like": lambda texts, pattern: _like(texts, pattern),
 }
 _PAIRWISE: dict[str, Callable[[Any, Any], Any]] = {
     "equals": lambda texts, others: texts == others,
@@ -126,6 +127,13 @@ def like_regex(pattern: str) -> str:
     """
     parts = (".*" if mark == "%" else "." if mark == "_" else re.escape(mark) for mark in pattern)
     return rf"(?s)\A{''.join(parts)}\z"
+
+
+def _like(texts: pa.Array, pattern: str) -> pa.Array:
+    """A pattern out of the data with more `%` than one may write matches nothing."""
+    if pattern.count("%") > MOST_WILDCARDS:
+        return pa.array(np.zeros(len(texts), np.bool_))
+    return pc.match_substring_regex(texts, like_regex(pattern))
 
 
 def text_test(call: Call, text: Value, other: Value, case: Value) -> Value:

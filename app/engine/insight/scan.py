@@ -1,7 +1,7 @@
 """Conditions, values and stored audiences over the profiles of one snapshot, bucket by bucket."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from app.engine.budget import Budget
 from app.engine.evaluate import EvaluationError, evaluate_values
 from app.engine.evaluate.columns import Value
 from app.engine.members.membership import Membership
+from app.engine.members.membership_map import with_memberships
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.merged_view import ordinals_in
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped
-from app.engine.run.buckets import rows_of
+from app.engine.run.buckets import Standing, rows_of
 from app.errors import ErrorCode, Refusal
 
 Answer = TypeVar("Answer")
@@ -45,12 +47,14 @@ class Answers:
 @dataclass(frozen=True, slots=True)
 class Scan:
     """What is asked of each bucket. `stored` has the memberships of `audiences` and of what the plan refers to, for the
-    profiles of the snapshot."""
+    profiles of the snapshot, and `standing` what `segmentMembership` holds of them."""
 
     snapshot: Snapshot
     plan: Plan
     now: datetime
     stored: MembershipSource
+    standing: Standing
+    budget: Budget
     audiences: Sequence[str] = ()
 
     @property
@@ -71,11 +75,16 @@ class Scan:
         self, number: int, memberships: Mapping[str, Membership], stopped: Stopped
     ) -> tuple[NDArray[np.uint32], dict[str, BitMap], dict[str, Value]]:
         bucket = self.snapshot.read(number, self.plan.needs)
+        if self.plan.needs_memberships:
+            profiles = with_memberships(bucket.profiles, bucket.ordinals, self.standing(number))
+            bucket = replace(bucket, profiles=profiles)
 
         def member(id: str) -> NDArray[np.bool_]:
             return rows_of(memberships[id].members if id in memberships else BitMap(), bucket.ordinals)
 
-        results, values = evaluate_values(self.plan, bucket, now=self.now, member=member, cancelled=stopped)
+        results, values = evaluate_values(
+            self.plan, bucket, now=self.now, member=member, cancelled=stopped, budget=self.budget
+        )
         masks = _answered(results)
         return bucket.ordinals, {id: BitMap(bucket.ordinals[rows]) for id, rows in masks.items()}, _answered(values)
 

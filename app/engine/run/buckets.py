@@ -1,13 +1,14 @@
 """Runs a plan over buckets in a few threads of this process; knows neither jobs nor databases."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from app.engine.budget import DEFAULT_BUDGET, Budget
 from app.engine.evaluate import Cancelled, EvaluationError, dependency_failed, evaluate
 from app.engine.members.membership import BucketCounts, Membership, counts, next_membership
 from app.engine.members.membership_map import with_memberships
@@ -61,6 +62,9 @@ class BucketEvaluator:
     now: datetime
     versions: Mapping[str, int]
     only: Callable[[int], BitMap] | None = None
+    budget: Budget = DEFAULT_BUDGET
+    exhausted: dict[str, EvaluationError] = field(default_factory=dict)
+    """What was over its budget in one bucket is not tried in another."""
 
     def bucket(self, number: int, stopped: Stopped) -> BucketResult:
         """The stages in their order: a later one may refer to what an earlier one has evaluated."""
@@ -98,11 +102,16 @@ class BucketEvaluator:
             membership = memberships[id] if id in memberships else stage.stored(id, number)
             return rows_of(membership.members if membership is not None else BitMap(), bucket.ordinals)
 
-        results = evaluate(stage.plan, bucket, now=self.now, member=member, cancelled=stopped)
+        failed = {id: error for id, error in self.exhausted.items() if id in stage.plan.conditions}
+        results = evaluate(
+            stage.plan, bucket, now=self.now, member=member, cancelled=stopped, budget=self.budget, failed=failed
+        )
         before = stage.previous(number)
         for definition, rows in results.items():
             if isinstance(rows, EvaluationError):
                 errors[definition] = rows
+                if rows.code == "LIMIT_EXCEEDED":
+                    self.exhausted[definition] = rows
                 continue
             members, version = BitMap(bucket.ordinals[rows]), self.versions[definition]
             membership = next_membership(before.get(definition), definition, members, version, self.now, only)
@@ -136,6 +145,7 @@ def evaluated_now(
     stored: Callable[[str], Membership | None],
     standing: Standing,
     versions: Mapping[str, int],
+    budget: Budget = DEFAULT_BUDGET,
 ) -> dict[str, Membership]:
     """The memberships of a bucket if some of its people (by ordinal) were evaluated now.
 
@@ -145,7 +155,7 @@ def evaluated_now(
     only = BitMap(people)
     before = {id: membership for id in plan.conditions if (membership := stored(id)) is not None}
     stage = Stage(plan, snapshot, lambda segment, _bucket: stored(segment), lambda _bucket: before, standing)
-    evaluator = BucketEvaluator([stage], now, versions, lambda _bucket: only)
+    evaluator = BucketEvaluator([stage], now, versions, lambda _bucket: only, budget)
     memberships = {}
     for fresh in evaluator.bucket(bucket, lambda: False).memberships:
         id, old = fresh.definition, before.get(fresh.definition)

@@ -15,6 +15,7 @@ from typing import Any
 
 import duckdb
 
+from app.engine.budget import DEFAULT_BUDGET, Budget
 from app.scope import Tenant
 
 PEOPLE_IN_A_BUCKET = 1 << 16
@@ -26,11 +27,13 @@ _LOOK_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Lake:
-    """All data below one folder. `memory_limit` and `threads` hold for each DuckDB session."""
+    """All data below one folder. `memory_limit` and `threads` hold for each DuckDB session, `budget` for each
+    definition that is evaluated."""
 
     root: Path
     memory_limit: str = "1GB"
     threads: int = 2
+    budget: Budget = DEFAULT_BUDGET
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).resolve())

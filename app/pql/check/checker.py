@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.errors import Diagnostic, DiagnosticKind, ExpressionRefused, Severity
 from app.pql.check import binders, calls, names, operators, times
 from app.pql.check.scopes import Scope
+from app.pql.check.sizes import too_large
 from app.pql.check.state import NO_ALIASES, Checking, Checks, comparable, unified
 from app.pql.check.trace import Trace
 from app.pql.core import Builder, Node
@@ -128,6 +129,7 @@ def check_value(
     if node is not None and (not isinstance(node.type, Scalar) or node.type is Scalar.INTERVAL):
         message = f"a single value is asked for, this is {node.type}: use count(), sum(), max() or another aggregate"
         checking.type_error(message, tree.body.span)
+    _refuse_bombs(checking, tree, node)
     found = checking.diagnostics
     return CheckedValue(found, None if found else node, frozenset(checking.references))
 
@@ -135,7 +137,13 @@ def check_value(
 def segment(checking: Checking, tree: Tree) -> Checks:
     """The condition of a whole tree, or None when there are findings."""
     condition = yield checking.condition(tree.body, _profile_scope(checking, tree), "the result of a segment")
+    _refuse_bombs(checking, tree, condition)
     return None if checking.diagnostics else condition
+
+
+def _refuse_bombs(checking: Checking, tree: Tree, node: Node | None) -> None:
+    if node is not None and (problem := too_large(node)):
+        checking.error(DiagnosticKind.LIMIT, f"the expression is too large: {problem}", tree.body.span)
 
 
 def _profile_scope(checking: Checking, tree: Tree) -> Scope:

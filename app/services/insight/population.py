@@ -76,7 +76,9 @@ class Population:
     ) -> Scan:
         """May read the membership files of all buckets, where audiences are of profiles of another identity graph."""
         plan = Plan(conditions, values or {})
-        return Scan(self.snapshot, plan, self.now, self.stored({*audiences, *plan.references}), audiences)
+        stored = self.stored({*audiences, *plan.references})
+        standing = self.heads.standing(self.files, plan, self.segments.entries, self.snapshot.graph_version)
+        return Scan(self.snapshot, plan, self.now, stored, standing, self.files.lake.lake.budget, audiences)
 
     def stored(self, audiences: Iterable[str]) -> MembershipSource:
         """The stored memberships of these audiences, for the profiles of the snapshot."""

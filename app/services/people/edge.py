@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.engine.budget import Budget
 from app.engine.members.membership import Membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.plan.plan import Plan
@@ -22,6 +23,7 @@ class Edge:
     snapshots: Mapping[str, Snapshot]
     evaluated_at: datetime
     entries: Mapping[str, Segment]
+    budget: Budget
 
     def memberships(
         self,
@@ -49,6 +51,7 @@ class Edge:
                 now=self.evaluated_at,
                 stored=known,
                 standing=standing(stage.plan),
+                budget=self.budget,
                 versions=stage.versions,
             )
         return found
@@ -72,4 +75,5 @@ def open_edge(
         for id_, rule in rules.items()
         if rule.identity_graph == shown.sources.rule.identity_graph
     }
-    return Edge(live_stages(definitions, snapshots, evaluated, segments.aliases), snapshots, now, segments.entries)
+    stages = live_stages(definitions, snapshots, evaluated, segments.aliases)
+    return Edge(stages, snapshots, now, segments.entries, lake.lake.budget)

@@ -221,7 +221,8 @@ def _evaluated(
             work.heads.standing(files, stage.plan, work.entries, None),
         )
         evaluated = Stage(stage.plan, snapshot, stored, before.__getitem__, standing)
-        evaluator = BucketEvaluator([evaluated], work.evaluated_at, stage.versions, work.people.people)
+        budget = files.lake.lake.budget
+        evaluator = BucketEvaluator([evaluated], work.evaluated_at, stage.versions, work.people.people, budget)
         run(evaluator, chunk, finished=finished, cancelled=stopping, threads=threads)
     return [(bucket, before[bucket], after[bucket]) for bucket in chunk]
 

@@ -201,7 +201,7 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
     stage = Stage(plan, state.snapshot, lambda segment, bucket: segments.read(bucket).get(segment), _nothing, standing)
     await asyncio.to_thread(
         run,
-        BucketEvaluator([stage], state.pins.evaluated_at, {id: 1}),
+        BucketEvaluator([stage], state.pins.evaluated_at, {id: 1}, budget=lake.budget),
         [bucket for bucket in state.pins.order if bucket not in state.found],
         finished=finished,
         cancelled=attempt.interrupted,

@@ -118,7 +118,9 @@ class _Evaluation:
         versions = {id_: definition.version for id_, definition in self._run.definitions.items()}
         await asyncio.to_thread(
             run,
-            BucketEvaluator([stage for stage, _ in stages], self._run.evaluated_at, versions),
+            BucketEvaluator(
+                [stage for stage, _ in stages], self._run.evaluated_at, versions, budget=self._files.lake.lake.budget
+            ),
             sorted(buckets - set(done)),
             finished=finished,
             cancelled=self._attempt.interrupted,
