@@ -10,6 +10,7 @@ from app.api.guards.limits import GatewaySchema, extensions
 from app.api.resources.api_keys import ApiKeyMutations, ApiKeyQueries
 from app.api.resources.audience_writes import AudienceMutations
 from app.api.resources.audiences import AudienceQueries, AudienceSubscriptions
+from app.api.resources.audit import AuditQueries
 from app.api.resources.compare import CompareQueries
 from app.api.resources.datasets import DatasetMutations, DatasetQueries
 from app.api.resources.definitions import DefinitionMutations, DefinitionQueries
@@ -49,6 +50,7 @@ class Query(
     FolderQueries,
     SearchQueries,
     ApiKeyQueries,
+    AuditQueries,
 ):
     pass
 

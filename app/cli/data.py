@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 
@@ -35,6 +36,7 @@ def ingest(
     sandbox: Sandbox = "prod",
 ) -> None:
     """Add a file to a dataset: all of its good rows, or nothing. The same file within 24 hours is not loaded twice."""
+    from app.services.access.audit import Entry, audited
     from app.services.datasets.datasets import NewDataset
     from app.services.datasets.uploads import FORMATS, DataFile, UploadOptions, ingest_file
 
@@ -68,7 +70,11 @@ def ingest(
         for row in uploaded.rejected:
             console.print(f"  row {row.row}: {row.message}", markup=False)
 
-    run(with_services(load_settings(), load))
+    async def record(services: "Services") -> None:
+        async with audited(services.database, Entry(scope, services.clock, "ingest", uuid4().hex)):
+            await load(services)
+
+    run(with_services(load_settings(), record))
 
 
 def _content_key(file: Path) -> str:

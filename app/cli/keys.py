@@ -1,12 +1,15 @@
 """`key`: API keys, from where the database is."""
 
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
+from uuid import uuid4
 
 import typer
 
 from app.cli.terminal import Organisation, run, with_services
 from app.scope import Scope
+from app.services.access.identity import DEFAULT_SANDBOX
 from app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -37,7 +40,8 @@ def create(
 
     async def work(services: "Services") -> None:
         new = keys.NewKey(name, permission, sandbox or None, until)
-        _, secret = await keys.create(services.database, services.clock, _scope(organisation), new, is_permission)
+        async with _audited(services, organisation, "key create"):
+            _, secret = await keys.create(services.database, services.clock, _scope(organisation), new, is_permission)
         print(secret)
 
     run(with_services(load_settings(), work))
@@ -75,11 +79,21 @@ def revoke(
     from app.services.access import keys
 
     async def work(services: "Services") -> None:
-        row = await keys.revoke(services.database, services.clock, _scope(organisation), id)
+        async with _audited(services, organisation, "key revoke", id):
+            row = await keys.revoke(services.database, services.clock, _scope(organisation), id)
         print(f"{row.prefix}… is revoked")
 
     run(with_services(load_settings(), work))
 
 
 def _scope(organisation: str) -> Scope:
-    return Scope(organisation, "", user="cli")
+    return Scope(organisation, DEFAULT_SANDBOX, user="cli")
+
+
+def _audited(
+    services: "Services", organisation: str, action: str, id: str | None = None
+) -> AbstractAsyncContextManager[object]:
+    """Keys belong to no sandbox; what the command line does with them is in the log of the default one."""
+    from app.services.access.audit import Entry, audited
+
+    return audited(services.database, Entry(_scope(organisation), services.clock, action, uuid4().hex, id))

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import data, demo, expressions, keys, operations, server
+from app.cli import audit, data, demo, expressions, keys, operations, server
 from app.cli.terminal import fail
 from app.errors import DatabaseAway, InvalidDatabaseUrl, Refusal, Refusals, Unconfirmed
 from app.settings import InvalidSettings
@@ -15,7 +15,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for commands in (server.commands, operations.commands, data.commands, demo.commands):
+for commands in (server.commands, operations.commands, audit.commands, data.commands, demo.commands):
     cli.add_typer(commands)
 cli.add_typer(expressions.commands, name="pql")
 cli.add_typer(keys.commands, name="key")

@@ -19,7 +19,7 @@ from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
 from app.storage.columns import columns
-from app.storage.database import Database
+from app.storage.database import Database, unwitnessed
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetRow
@@ -78,6 +78,12 @@ async def ensure_default(database: Database, clock: Clock, scope: Scope) -> Merg
         found = await default_policy(session, scope)
     if found is not None:
         return found
+    # Whoever uses the sandbox first did not ask for it: it is nothing that a caller did.
+    with unwitnessed():
+        return await _make_default(database, clock, scope)
+
+
+async def _make_default(database: Database, clock: Clock, scope: Scope) -> MergePolicyRow:
     async with database.write(scope.tenant) as session:
         if (found := await default_policy(session, scope)) is None:
             now = clock()

@@ -2,9 +2,10 @@
 
 import hashlib
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any, Literal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, Protocol
 
 import asyncpg
 import orjson
@@ -21,6 +22,28 @@ from app.storage.migrate import differences, migrate, use_wal
 Topics = frozenset[Any]
 BUSY_SECONDS = 30
 """How long a writer on SQLite waits for the writer of another process."""
+
+
+class Witness(Protocol):
+    """Adds to the transactions of a piece of work what is to be committed with them or not at all."""
+
+    async def before_commit(self, session: AsyncSession) -> None: ...
+
+    def committed(self) -> None: ...
+
+
+WITNESS: ContextVar[Witness | None] = ContextVar("witness", default=None)
+"""The witness of the present task, and of those that it starts."""
+
+
+@contextmanager
+def unwitnessed() -> Iterator[None]:
+    """Transactions inside are nobody's work."""
+    token = WITNESS.set(None)
+    try:
+        yield
+    finally:
+        WITNESS.reset(token)
 
 
 class Database:
@@ -70,7 +93,12 @@ class Database:
             if tenant is not None and self.dialect == "postgresql":
                 await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _lock_number(tenant)})
             yield session
+            witness = WITNESS.get()
+            if witness is not None:
+                await witness.before_commit(session)
             await session.commit()
+            if witness is not None:
+                witness.committed()
             topics: Topics = frozenset(session.info.get("topics", ()))
         if topics:
             for listener in tuple(self._listeners):

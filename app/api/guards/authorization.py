@@ -30,8 +30,10 @@ from strawberry.extensions import SchemaExtension
 
 from app.api.context import Operation
 from app.api.errors import user_error
+from app.api.global_ids import split_id
 from app.api.permissions import NEEDS, refusals
 from app.errors import Refusal
+from app.services.access.audit import DONE, Entry, audited
 
 Needs = dict[str, str]
 """Permissions, each with a coordinate of the schema that needs it."""
@@ -60,23 +62,39 @@ class Authorization(SchemaExtension):
 
 
 def guard_mutations(schema: GraphQLSchema) -> None:
-    """Makes every mutation answer with `errors` instead of running when its caller may not do it."""
-    for field in schema.mutation_type.fields.values() if schema.mutation_type else ():
-        field.resolve = _guarded(field)
+    """Makes every mutation answer with `errors` instead of running when its caller may not do it, and notes in the
+    audit log what became of it."""
+    for name, field in schema.mutation_type.fields.items() if schema.mutation_type else ():
+        field.resolve = _guarded(name, field)
 
 
-def _guarded(field: GraphQLField) -> Callable[..., Awaitable[Any]]:
+def _guarded(name: str, field: GraphQLField) -> Callable[..., Awaitable[Any]]:
     resolve = field.resolve
-    assert resolve is not None
+    if resolve is None:
+        raise TypeError(f"the mutation {name} has no resolver")
 
     async def guarded(source: Any, info: Any, **arguments: Any) -> Any:
         operation: Operation = info.context
-        if refused := operation.refused.get(info.path.key):
-            return refused_payload(field, refused)
-        payload = resolve(source, info, **arguments)
-        return await payload if isawaitable(payload) else payload
+        services = operation.services
+        entry = Entry(operation.scope, services.clock, name, operation.request_id, _resource_id(arguments))
+        async with audited(services.database, entry):
+            if refused := operation.refused.get(info.path.key):
+                payload = refused_payload(field, refused)
+            else:
+                payload = resolve(source, info, **arguments)
+                payload = await payload if isawaitable(payload) else payload
+            entry.outcome = payload.errors[0].code.value if payload.errors else DONE
+            return payload
 
     return guarded
+
+
+def _resource_id(arguments: Mapping[str, Any]) -> str | None:
+    """The raw id of the object that a mutation is about, where its arguments name one."""
+    given = arguments.get("input")
+    places = {**arguments, **given} if isinstance(given, Mapping) else arguments
+    named = next((places[name] for name in ("id", "datasetId") if places.get(name)), None)
+    return split_id(named)[1] if isinstance(named, str) else None
 
 
 def refused_payload(field: GraphQLField, refused: list[Refusal]) -> Any:

@@ -1,0 +1,55 @@
+"""`audit`: what was done, by whom."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.terminal import Organisation, Sandbox, run, with_services
+from app.scope import Scope
+from app.settings import load_settings
+
+if TYPE_CHECKING:
+    from app.parts import Services
+
+commands = typer.Typer()
+
+Subject = Annotated[str | None, typer.Option(help="Only what this caller did.")]
+Action = Annotated[str | None, typer.Option(help="Only this mutation or command, such as `deleteAudience`.")]
+Resource = Annotated[str | None, typer.Option(help="Only what was done to the object with this raw id.")]
+Since = Annotated[datetime | None, typer.Option(help="Only from this time on (UTC).")]
+
+
+@commands.command(epilog="Example: `segmentation audit --action deleteAudience --since 2026-06-01`")
+def audit(
+    subject: Subject = None,
+    action: Action = None,
+    resource: Resource = None,
+    since: Since = None,
+    organisation: Organisation = "default",
+    sandbox: Sandbox = "prod",
+) -> None:
+    """Print the audit log of a sandbox, newest first: time, subject, action, id, outcome and request id."""
+    from app.services.access import audit as log
+    from app.services.lists.filters import DateTimeFilter
+    from app.services.lists.paging import LARGEST_PAGE, PageRequest
+
+    begin = None if since is None else since.replace(tzinfo=since.tzinfo or UTC)
+    filter = log.AuditFilter(subject, action, resource, DateTimeFilter(gte=begin))
+
+    async def work(services: "Services") -> None:
+        cursor = None
+        while True:
+            request = PageRequest(LARGEST_PAGE, cursor=cursor)
+            async with services.database.session() as session:
+                page = await log.page(session, Scope(organisation, sandbox, user="cli"), request, filter)
+            for row in page.items:
+                print(
+                    f"{row.at:%Y-%m-%dT%H:%M:%SZ}", row.subject, row.action, row.resource_id or "-", row.outcome,
+                    row.request_id, sep="\t",
+                )  # fmt: skip
+            if not page.has_next:
+                return
+            cursor = page.cursors[-1]
+
+    run(with_services(load_settings(), work))

@@ -1,0 +1,126 @@
+"""The audit log: who did what, to which object, and how it ended. It holds ids and no data of people."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.clock import Clock
+from app.errors import Refusal, Refusals
+from app.scope import Scope
+from app.services.lists.filters import DateTimeFilter
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
+from app.services.lists.rows import as_row, select_rows
+from app.storage.columns import columns, table
+from app.storage.database import WITNESS, Database, is_unavailable
+from app.storage.ids import new_id
+from app.storage.tables.access import AuditEventRow
+from app.storage.tenancy import within
+
+log = logging.getLogger(__name__)
+
+DONE = "OK"
+LONGEST_ID = 128
+
+_EVENTS = columns(AuditEventRow)
+_ORDER = Order("ID", (Key(_EVENTS.id, descending=True),))
+
+
+@dataclass(slots=True)
+class Entry:
+    """What is being done. Its row is written in the first transaction that the work commits.
+
+    A second row follows when the work fails after that, so the last row of a request and action is its outcome.
+    """
+
+    scope: Scope
+    clock: Clock
+    action: str
+    request_id: str
+    resource_id: str | None = None
+    """Of the object concerned; the one that the work creates unless given."""
+    outcome: str = DONE
+    recorded: bool = False
+    closed: bool = False
+
+    async def before_commit(self, session: AsyncSession) -> None:
+        if self.recorded or self.closed:
+            return
+        if self.resource_id is None:
+            added = [row.id for row in (*session.new, *session.identity_map.values()) if hasattr(row, "id")]
+            # Ids are in the order of their creation, and what was asked for is created first.
+            self.resource_id = min(added, default=None)
+        await self.write(session, DONE)
+
+    def committed(self) -> None:
+        self.recorded = True
+
+    async def write(self, session: AsyncSession, outcome: str) -> None:
+        now = self.clock()
+        row = {
+            "organisation": self.scope.organisation,
+            "sandbox": self.scope.sandbox,
+            "id": new_id(now),
+            "at": now,
+            "subject": self.scope.user,
+            "action": self.action,
+            "resource_id": None if self.resource_id is None else self.resource_id[:LONGEST_ID],
+            "outcome": outcome,
+            "request_id": self.request_id,
+        }
+        await session.execute(insert(table(AuditEventRow)), [row])
+
+
+@asynccontextmanager
+async def audited(database: Database, entry: Entry) -> AsyncIterator[Entry]:
+    """Records what is done inside, whatever becomes of it. What raises is recorded by its code, or as INTERNAL."""
+    token = WITNESS.set(entry)
+    try:
+        yield entry
+    except (Refusal, Refusals) as refusal:
+        first = refusal if isinstance(refusal, Refusal) else refusal.refusals[0]
+        entry.outcome = first.code.value
+        raise
+    except Exception as error:
+        entry.outcome = "UNAVAILABLE" if is_unavailable(error) else "INTERNAL"
+        raise
+    finally:
+        WITNESS.reset(token)
+        entry.closed = True
+        if not entry.recorded or entry.outcome != DONE:
+            try:
+                async with database.write() as session:
+                    await entry.write(session, entry.outcome)
+            except Exception:
+                # Nothing was changed that is not recorded, and the caller has an outcome already.
+                log.exception("request %s: its %s is not in the audit log", entry.request_id, entry.action)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """All that are given must hold."""
+
+    subject: str | None = None
+    action: str | None = None
+    resource_id: str | None = None
+    at: DateTimeFilter = field(default_factory=DateTimeFilter)
+
+    def on(self) -> list[Any]:
+        given = {"subject": self.subject, "action": self.action, "resource_id": self.resource_id}
+        equal = [_EVENTS[name] == value for name, value in given.items() if value is not None]
+        return [*equal, *self.at.on(_EVENTS.at)]
+
+
+async def page(session: AsyncSession, scope: Scope, request: PageRequest, filter: AuditFilter) -> Slice[AuditEventRow]:
+    """The events of the sandbox, newest first."""
+    statement = select_rows(AuditEventRow, scope).where(*filter.on())
+    return await fetch_page(session, statement, _ORDER, request, lambda row: as_row(AuditEventRow, row))
+
+
+async def count(session: AsyncSession, scope: Scope, filter: AuditFilter) -> int:
+    statement = within(select(func.count()), AuditEventRow, scope.tenant).where(*filter.on())
+    return int((await session.execute(statement)).scalar_one())
