@@ -130,10 +130,10 @@ _EMPTY: Slice[Any] = Slice([], [], False, False)
 
 
 async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Callable[[Any], Any]) -> dict[str, Any]:
-    wanted = _selected(info)
-    page = await load() if wanted is None or wanted - {"totalCount", "__typename"} else _EMPTY
+    selected = _selected(info)
+    page = await load() if selected is None or selected - {"totalCount", "__typename"} else _EMPTY
     nodes = [make(item) for item in page.items]
-    edges = wanted is None or "edges" in wanted
+    edges = selected is None or "edges" in selected
     return {
         "nodes": nodes,
         "edges": [Edge(node=node, cursor=at) for node, at in zip(nodes, page.cursors, strict=True)] if edges else [],

@@ -148,8 +148,8 @@ def user_error(
     code, message = ErrorCode(refusal.code.value), refusal.message
     match refusal:
         case ExpressionRefused():
-            found = [PqlDiagnostic.of(diagnostic) for diagnostic in refusal.diagnostics]
-            return ExpressionError(code=code, message=message, path=path, diagnostics=found)
+            diagnostics = [PqlDiagnostic.of(diagnostic) for diagnostic in refusal.diagnostics]
+            return ExpressionError(code=code, message=message, path=path, diagnostics=diagnostics)
         case StaleEtag():
             return StaleEtagError(code=code, message=message, path=path, current_etag=refusal.current)
         case HasDependents():

@@ -66,8 +66,8 @@ def names(values: Sequence[Enum] | None) -> tuple[str, ...] | None:
 
 
 def one_name(value: Enum | None) -> str | None:
-    chosen = given(value)
-    return None if chosen is None else str(chosen.value)
+    member = given(value)
+    return None if member is None else str(member.value)
 
 
 def one_id(type_name: str, value: strawberry.ID | None, *path: str) -> str | None:

@@ -42,8 +42,8 @@ def split_id(value: str) -> tuple[str | None, str]:
         name, colon, raw = base64.b64decode(value, validate=True).decode().partition(":")
     except (ValueError, binascii.Error):
         return None, value
-    known = colon and name in node_types() and is_text(raw)
-    return (name, raw) if known else (None, value)
+    well_formed = colon and name in node_types() and is_text(raw)
+    return (name, raw) if well_formed else (None, value)
 
 
 def node_types() -> dict[str, type[Node]]:

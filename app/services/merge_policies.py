@@ -75,9 +75,9 @@ def policy_from_json(tenant: Tenant, kept: Mapping[str, Any]) -> MergePolicyRow:
 async def ensure_default(database: Database, clock: Clock, scope: Scope) -> MergePolicyRow:
     """The sandbox's default policy, made when the sandbox is used for the first time."""
     async with database.session() as session:
-        found = await default_policy(session, scope)
-    if found is not None:
-        return found
+        policy = await default_policy(session, scope)
+    if policy is not None:
+        return policy
     # Whoever uses the sandbox first did not ask for it: it is nothing that a caller did.
     with unwitnessed():
         return await _make_default(database, clock, scope)
@@ -140,10 +140,10 @@ async def choose(database: Database, clock: Clock, scope: Scope, id: str | None)
     if id is None:
         return await ensure_default(database, clock, scope)
     async with database.session() as session:
-        found = (await get_many(session, scope, [id])).get(id)
-    if found is None:
+        policy = (await get_many(session, scope, [id])).get(id)
+    if policy is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no merge policy {id!r} in this sandbox", ("merge_policy_id",))
-    return found
+    return policy
 
 
 def rule_of(policy: MergePolicyRow) -> MergeRule:
@@ -238,12 +238,12 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
 
 
 async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> MergePolicyRow:
-    found = (await get_many(session, scope, [id])).get(id)
-    if found is None:
+    policy = (await get_many(session, scope, [id])).get(id)
+    if policy is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no merge policy {id!r} in this sandbox", ("id",))
-    if etag is not None and etag != str(found.revision):
-        raise StaleEtag(str(found.revision), ("etag",))
-    return found
+    if etag is not None and etag != str(policy.revision):
+        raise StaleEtag(str(policy.revision), ("etag",))
+    return policy
 
 
 async def _audiences(session: AsyncSession, scope: Scope, policy_id: str) -> list[Dependent]:
@@ -297,16 +297,16 @@ async def _refuse_misfits(session: AsyncSession, scope: Scope, new: NewPolicy) -
     if new.method == "DATA_SET_PRECEDENCE" and not new.datasets:
         message = "DATA_SET_PRECEDENCE needs the datasets, the one that wins first"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("datasets",)))
-    known = await get_rows(session, DatasetRow, scope, set(new.datasets))
+    rows = await get_rows(session, DatasetRow, scope, set(new.datasets))
     for at, id in enumerate(new.datasets):
         path = ("datasets", str(at))
-        if id not in known:
+        if id not in rows:
             refusals.append(Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", path))
-        elif known[id].kind != "PROFILE":
-            message = f"{known[id].name!r} is of kind {known[id].kind}: only the records of PROFILE datasets are merged"
+        elif rows[id].kind != "PROFILE":
+            message = f"{rows[id].name!r} is of kind {rows[id].kind}: only the records of PROFILE datasets are merged"
             refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
         elif id in new.datasets[:at]:
-            message = f"{known[id].name!r} is named twice: keep its first place"
+            message = f"{rows[id].name!r} is named twice: keep its first place"
             refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
     if refusals:
         raise Refusals(refusals)

@@ -183,9 +183,9 @@ class Attempt:
         """
 
         async def work(session: AsyncSession) -> None:
-            found = within(select(_BUCKETS.c.attempt, _BUCKETS.c.file), JobBucketRow, self.tenant)
+            recorded = within(select(_BUCKETS.c.attempt, _BUCKETS.c.file), JobBucketRow, self.tenant)
             key = (_BUCKETS.c.job_id == self.claim.job_id, _BUCKETS.c.bucket == bucket)
-            earlier = (await session.execute(found.where(*key))).first()
+            earlier = (await session.execute(recorded.where(*key))).first()
             if earlier is not None:
                 if (earlier.attempt, earlier.file) == (self.token, file):
                     return  # It had got through, and only the answer was lost.

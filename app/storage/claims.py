@@ -222,8 +222,8 @@ async def _take(
             values["phase"] = JobPhase.READING.value
     tenant = Tenant(row.organisation, row.sandbox)
     unchanged = (table.c.id == row.id, table.c.attempts == row.attempts, table.c.status == row.status)
-    taken = within(update(table), KINDS[kind], tenant).where(*unchanged).values(**values).returning(*table.c)
-    job = (await session.execute(taken)).first()
+    claim_row = within(update(table), KINDS[kind], tenant).where(*unchanged).values(**values).returning(*table.c)
+    job = (await session.execute(claim_row)).first()
     if job is None:
         return None
     await append_update(session, job, kind)

@@ -121,11 +121,11 @@ class Database:
     async def differences(self) -> list[str]:
         """What is not as this program makes it: tables, columns, indexes and, on SQLite, the file itself."""
         async with self._reader.connect() as connection:
-            found = await connection.run_sync(differences)
+            problems = await connection.run_sync(differences)
             if self.dialect == "sqlite":
                 checked = await connection.exec_driver_sql("PRAGMA quick_check(10)")
-                found += [f"SQLite finds: {line}" for (line,) in checked if line != "ok"]
-            return found
+                problems += [f"SQLite finds: {line}" for (line,) in checked if line != "ok"]
+            return problems
 
     async def dispose(self) -> None:
         for engine in self.engines:

@@ -56,8 +56,8 @@ async def append_update(session: AsyncSession, job: JobKey, kind: JobKind) -> No
     row = KINDS[kind]
     of = columns(row)
     tenant = Tenant(job.organisation, job.sandbox)
-    taken = within(update(table(row)), row, tenant).where(of.id == job.id)
-    state = (await session.execute(taken.values(sequence=of.sequence + 1).returning(*of))).one()
+    numbered = within(update(table(row)), row, tenant).where(of.id == job.id)
+    state = (await session.execute(numbered.values(sequence=of.sequence + 1).returning(*of))).one()
     values = {
         "organisation": job.organisation,
         "sandbox": job.sandbox,

@@ -69,16 +69,16 @@ async def forget_batch(session: AsyncSession, tenant: Tenant, batch_id: str) -> 
 
 async def waiting_batches(session: AsyncSession, tenant: Tenant) -> list[WaitingBatch]:
     """Those to evaluate, oldest first."""
-    found = within(select(_BATCHES.c.dataset_id, _BATCHES.c.batch_id), StreamingBatchRow, tenant)
-    rows = await session.execute(found.where(_BATCHES.c.waiting).order_by(_BATCHES.c.created_at, _BATCHES.c.batch_id))
+    batches = within(select(_BATCHES.c.dataset_id, _BATCHES.c.batch_id), StreamingBatchRow, tenant)
+    rows = await session.execute(batches.where(_BATCHES.c.waiting).order_by(_BATCHES.c.created_at, _BATCHES.c.batch_id))
     return [WaitingBatch(row.dataset_id, row.batch_id) for row in rows]
 
 
 async def settle_batches(session: AsyncSession, tenant: Tenant, batches: Sequence[WaitingBatch], keep: bool) -> None:
     """Notes that the batches are evaluated. With `keep` they stay, for `requeue_batches`; else all such ones go."""
     ids = [batch.batch_id for batch in batches]
-    done = within(update(_BATCHES), StreamingBatchRow, tenant).where(_BATCHES.c.batch_id.in_(ids))
-    await session.execute(done.values(waiting=False))
+    evaluated = within(update(_BATCHES), StreamingBatchRow, tenant).where(_BATCHES.c.batch_id.in_(ids))
+    await session.execute(evaluated.values(waiting=False))
     if not keep:
         old = within(delete(_BATCHES), StreamingBatchRow, tenant)
         await session.execute(old.where(~_BATCHES.c.waiting))
@@ -86,8 +86,10 @@ async def settle_batches(session: AsyncSession, tenant: Tenant, batches: Sequenc
 
 async def requeue_batches(session: AsyncSession, tenant: Tenant, seen: Callable[[str, int], bool]) -> None:
     """Has kept batches evaluated once more, except those that were seen (dataset, version)."""
-    kept = within(select(_BATCHES.c.batch_id, _BATCHES.c.dataset_id, _BATCHES.c.version), StreamingBatchRow, tenant)
-    rows = await session.execute(kept.where(~_BATCHES.c.waiting))
+    evaluated = within(
+        select(_BATCHES.c.batch_id, _BATCHES.c.dataset_id, _BATCHES.c.version), StreamingBatchRow, tenant
+    )
+    rows = await session.execute(evaluated.where(~_BATCHES.c.waiting))
     again = [row.batch_id for row in rows if not seen(row.dataset_id, row.version)]
     if again:
         changed = within(update(_BATCHES), StreamingBatchRow, tenant).where(_BATCHES.c.batch_id.in_(again))
@@ -191,8 +193,8 @@ async def _take(session: AsyncSession, row: Any, now: datetime, owner: str, leas
         await session.execute(unchanged.values(**rest))
         return None
     values = {"turn": row.turn + 1, "lease_owner": owner, "lease_until": now + lease, "failures": failures}
-    taken = await session.execute(unchanged.values(**values).returning(_TURNS.c.turn))
-    return None if taken.first() is None else Turn(tenant, row.turn + 1, owner, lease)
+    claimed = await session.execute(unchanged.values(**values).returning(_TURNS.c.turn))
+    return None if claimed.first() is None else Turn(tenant, row.turn + 1, owner, lease)
 
 
 def _pause(failures: int) -> timedelta:

@@ -71,8 +71,8 @@ class ApiServices:
     authentication: Authentication = field(init=False)
 
     def __post_init__(self) -> None:
-        known = Authentication(self.database, self.changes, self.clock, self.access)
-        object.__setattr__(self, "authentication", known)
+        authentication = Authentication(self.database, self.changes, self.clock, self.access)
+        object.__setattr__(self, "authentication", authentication)
 
 
 def read_scope(identity: Identity, headers: Mapping[str, Any]) -> Scope:
@@ -80,8 +80,8 @@ def read_scope(identity: Identity, headers: Mapping[str, Any]) -> Scope:
 
     Raises `Refusal` for a name that cannot be, with the header as its path, and for a tenant that is not the caller's.
     """
-    chosen = [tenant_name(name, headers[name]) if name in headers else None for name in TENANT_HEADERS]
-    return identity.scope(*chosen)
+    names = [tenant_name(name, headers[name]) if name in headers else None for name in TENANT_HEADERS]
+    return identity.scope(*names)
 
 
 @dataclass(slots=True)

@@ -97,8 +97,8 @@ class Loaders:
     @cached_property
     def fields_of_dataset(self) -> Loader[str, list[tuple[str, str]]]:
         async def load(ids: list[str]) -> list[list[tuple[str, str]]]:
-            found = await datasets.fields_many(self._lake, self._scope, ids)
-            return [found.get(id_, []) for id_ in ids]
+            fields = await datasets.fields_many(self._lake, self._scope, ids)
+            return [fields.get(id_, []) for id_ in ids]
 
         return Loader(load)
 
@@ -161,8 +161,8 @@ class Loaders:
 
         async def load(ids: list[str]) -> list[Sequence[JobBucketRow]]:
             rows = [row for row in await self.preview.load_many(ids) if row is not None]
-            found = await self._read(lambda session: previews.read_buckets(session, self._scope, rows))
-            return [found.get(id_, ()) for id_ in ids]
+            buckets = await self._read(lambda session: previews.read_buckets(session, self._scope, rows))
+            return [buckets.get(id_, ()) for id_ in ids]
 
         return Loader(load)
 
@@ -289,8 +289,8 @@ class Loaders:
         """By id or another unique key; None for what the tenant does not have."""
 
         async def load(ids: list[Key]) -> list[Found | None]:
-            found = await self._read(lambda session: get_many(session, self._scope, ids))
-            return [found.get(id_) for id_ in ids]
+            rows = await self._read(lambda session: get_many(session, self._scope, ids))
+            return [rows.get(id_) for id_ in ids]
 
         return Loader(load)
 
@@ -298,8 +298,8 @@ class Loaders:
         """By parent and arguments: one read for all parents that are asked for with the same arguments."""
 
         async def read(parents: Sequence[str], arguments: Page) -> dict[str, Found]:
-            found: dict[str, Found] = await self._read(lambda session: fetch(session, self._scope, parents, *arguments))
-            return found
+            pages: dict[str, Found] = await self._read(lambda session: fetch(session, self._scope, parents, *arguments))
+            return pages
 
         return by_arguments(read)
 
@@ -311,10 +311,10 @@ def by_arguments(fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Found]]]
         parents: dict[Page, list[Any]] = defaultdict(list)
         for parent, *arguments in keys:
             parents[tuple(arguments)].append(parent)
-        found: dict[Page, Any] = {}
-        for arguments_, these in parents.items():
-            found.update(await _of_all(fetch, these, arguments_))
-        return [found[key] for key in keys]
+        results: dict[Page, Any] = {}
+        for arguments_, group in parents.items():
+            results.update(await _of_all(fetch, group, arguments_))
+        return [results[key] for key in keys]
 
     return Loader(load)
 

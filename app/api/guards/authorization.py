@@ -54,7 +54,7 @@ class Authorization(SchemaExtension):
                 needed = _Walk(schema, document, selected, context.variables or {}).by_root_field()
                 refused = {key: refusals(scope, needs) for key, needs in needed.items()}
                 if selected.operation is OperationType.MUTATION:
-                    operation.refused = {key: found for key, found in refused.items() if found}
+                    operation.refused = {key: reasons for key, reasons in refused.items() if reasons}
                 else:
                     errors = [_as_error(key, refusal) for key, several in refused.items() for refusal in several]
                     context.pre_execution_errors = [*(context.pre_execution_errors or []), *errors] or None
@@ -214,8 +214,8 @@ class _Walk:
     def _included(self, node: SelectionNode) -> bool:
         for directive in node.directives or ():
             if directive.name.value in {"skip", "include"}:
-                given = next((argument.value for argument in directive.arguments or ()), None)
-                if self._value(given) is (directive.name.value == "skip"):
+                condition = next((argument.value for argument in directive.arguments or ()), None)
+                if self._value(condition) is (directive.name.value == "skip"):
                     return False
         return True
 

@@ -173,14 +173,14 @@ def _fields(source: CreateAudienceInput | UpdateAudienceInput) -> dict[str, Any]
         "lifecycle_state": one_name,
         "linked_audience_ref": lambda ref: None if ref is None else ref.as_ref(),
     }
-    found = {
+    fields = {
         name: converted.get(name, lambda value: value)(value)
         for name, value in vars(source).items()
         if name in AudienceFields.__annotations__ and name != "format" and value is not strawberry.UNSET
     }
-    if found.get("expression") is not None:
-        found["format"] = service_format(given(source.format))
-    return found
+    if fields.get("expression") is not None:
+        fields["format"] = service_format(given(source.format))
+    return fields
 
 
 @strawberry.input(description="The new state of an audience.")
@@ -226,10 +226,10 @@ class AudiencePayload:
             return cls(audience=None, warnings=[], errors=errors)
         warnings: list[PqlDiagnostic] = []
         if (view := await context.loaders.definition.load(row.id)) is not None:
-            found = await definitions.duplicates(
+            labels = await definitions.duplicates(
                 context.services.database, context.scope, view.expression, view.canonical, but=row.id
             )
-            warnings = [PqlDiagnostic.of(each) for each in found]
+            warnings = [PqlDiagnostic.of(each) for each in labels]
         return cls(audience=Audience.of(row), warnings=warnings, errors=errors)
 
 
@@ -324,7 +324,7 @@ class AudienceMutations:
                 audience_writes.NewMetrics(
                     need_id("Audience", item.audience_id, str(at), "audience_id"),
                     item.total_profiles,
-                    tuple((one.namespace, one.count) for one in given(item.by_namespace) or ()),
+                    tuple((count.namespace, count.count) for count in given(item.by_namespace) or ()),
                 )
                 for at, item in enumerate(input)
             ]

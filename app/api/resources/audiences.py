@@ -103,10 +103,10 @@ class AudienceMetrics:
     async def job(
         self, info: Info
     ) -> Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")] | None:
-        found: SegmentJob | None = None
+        job: SegmentJob | None = None
         if self.job_id is not None:
-            found = await node_type("SegmentJob").fetch(info.context, self.job_id)
-        return found
+            job = await node_type("SegmentJob").fetch(info.context, self.job_id)
+        return job
 
 
 @strawberry.type(description="Origin of an external audience.")
@@ -170,8 +170,8 @@ class Audience(Node):
     async def definition(
         self, info: Info
     ) -> Annotated["SegmentDefinition", strawberry.lazy("app.api.resources.definitions")] | None:
-        found: SegmentDefinition | None = await node_type("SegmentDefinition").fetch(info.context, self.raw)
-        return found
+        definition: SegmentDefinition | None = await node_type("SegmentDefinition").fetch(info.context, self.raw)
+        return definition
 
     @resolver(description="Merge policy of its profiles; null for an external audience.")
     async def merge_policy(self, info: Info) -> MergePolicy | None:
@@ -224,12 +224,12 @@ class Audience(Node):
         page: PageRequest,
         filter: JobFilterArgument = strawberry.UNSET,
     ) -> Connection[Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")]]:
-        chosen, loaders = segment_job_filter(filter), info.context.loaders
+        conditions, loaders = segment_job_filter(filter), info.context.loaders
         return await connect(
             info,
-            lambda: loaders.jobs_of_definition.load((self.raw, page, chosen)),
+            lambda: loaders.jobs_of_definition.load((self.raw, page, conditions)),
             node_type("SegmentJob").of,
-            lambda: loaders.job_count_of_definition.load((self.raw, chosen)),
+            lambda: loaders.job_count_of_definition.load((self.raw, conditions)),
         )
 
     @connection(
@@ -241,12 +241,12 @@ class Audience(Node):
         page: PageRequest,
         status: Statuses = strawberry.UNSET,
     ) -> LongConnection[Membership]:
-        chosen, loaders = names(status), info.context.loaders
+        statuses, loaders = names(status), info.context.loaders
         return await connect_long(
             info,
-            lambda: loaders.members_of_definition.load((self.raw, page, chosen)),
+            lambda: loaders.members_of_definition.load((self.raw, page, statuses)),
             Membership.of,
-            lambda: loaders.member_count_of_definition.load((self.raw, chosen)),
+            lambda: loaders.member_count_of_definition.load((self.raw, statuses)),
         )
 
     @classmethod
@@ -396,12 +396,12 @@ class AudienceQueries:
         order_by: AudienceOrderArgument = strawberry.UNSET,
     ) -> Connection[Audience]:
         operation = info.context
-        chosen, order = audience_filter(filter), ordered(order_by)
+        conditions, order = audience_filter(filter), ordered(order_by)
         return await connect(
             info,
-            lambda: operation.read(lambda session: audiences.page(session, operation.scope, page, chosen, order)),
+            lambda: operation.read(lambda session: audiences.page(session, operation.scope, page, conditions, order)),
             Audience.of,
-            lambda: operation.read(lambda session: audiences.count(session, operation.scope, chosen)),
+            lambda: operation.read(lambda session: audiences.count(session, operation.scope, conditions)),
         )
 
 

@@ -47,17 +47,17 @@ class Comparison:
 
     @connection("The profiles that would enter; evaluates until the page is full.")
     async def entering(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
-        found = self.found
-        if found is None:
+        result = self.found
+        if result is None:
             return await _nobody(info)
-        return await _side(info, found, found.entering, found.enters, page)
+        return await _side(info, result, result.entering, result.enters, page)
 
     @connection("The members that would leave; evaluates until the page is full.")
     async def leaving(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
-        found = self.found
-        if found is None:
+        result = self.found
+        if result is None:
             return await _nobody(info)
-        return await _side(info, found, found.leaving, found.leaves, page)
+        return await _side(info, result, result.leaving, result.leaves, page)
 
     @classmethod
     def of(cls, found: comparison.Comparison, counts: comparison.Counts) -> Self:
@@ -135,7 +135,7 @@ class CompareQueries:
             people = await people_of(operation, PeopleInput(audience_id=audience_id))
             if people.audience is None:
                 raise LookupError("an audience was asked for")
-            found = await comparison.compare(operation.profiles, people.audience, expression)
-            return Comparison.of(found, await found.counts(operation.services.lake.threads))
+            result = await comparison.compare(operation.profiles, people.audience, expression)
+            return Comparison.of(result, await result.counts(operation.services.lake.threads))
         except Refusal as refusal:
             return Comparison.refused(user_error(refusal))

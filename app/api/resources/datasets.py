@@ -109,9 +109,9 @@ class Dataset(Node):
 
     @resolver(description="Fields of its rows, as PQL sees them; empty before the first batch or schema.")
     async def fields(self, info: Info) -> list[DatasetField]:
-        found = await info.context.loaders.fields_of_dataset.load(self.dataset_id)
+        paths = await info.context.loaders.fields_of_dataset.load(self.dataset_id)
         root = "xEvent." if self.kind is DatasetKind.EVENT else ""
-        return [DatasetField(path=root + path, type=type_) for path, type_ in found]
+        return [DatasetField(path=root + path, type=type_) for path, type_ in paths]
 
     @connection(description="Batches, newest first.")
     async def batches(self, info: Info, page: PageRequest) -> Connection[Batch]:
@@ -249,12 +249,12 @@ class DatasetQueries:
         kind: Kind = strawberry.UNSET,
     ) -> Connection[Dataset]:
         operation = info.context
-        chosen = one_name(kind)
+        kind_name = one_name(kind)
         return await connect(
             info,
-            lambda: operation.read(lambda session: datasets.page(session, operation.scope, page, chosen)),
+            lambda: operation.read(lambda session: datasets.page(session, operation.scope, page, kind_name)),
             Dataset.of,
-            lambda: operation.read(lambda session: datasets.count(session, operation.scope, chosen)),
+            lambda: operation.read(lambda session: datasets.count(session, operation.scope, kind_name)),
         )
 
 

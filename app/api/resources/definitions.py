@@ -65,8 +65,8 @@ class SegmentDefinition(Node):
 
     @resolver(description="The expression, as text or as pql/json.")
     def expression(self, format: FormatArgument = ExpressionFormat.PQL_TEXT) -> str:
-        wanted = service_format(format)
-        return self.text if wanted == "PQL_TEXT" else convert_expression(self.text, service_format(None), wanted)
+        language = service_format(format)
+        return self.text if language == "PQL_TEXT" else convert_expression(self.text, service_format(None), language)
 
     @resolver(description="Eligibility for streaming evaluation, with the reasons if not eligible.")
     async def streaming_eligibility(self, info: Info) -> StreamingEligibility:
@@ -131,12 +131,12 @@ class SegmentDefinition(Node):
         page: PageRequest,
         filter: JobFilterArgument = strawberry.UNSET,
     ) -> Connection[Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")]]:
-        chosen, loaders = segment_job_filter(filter), info.context.loaders
+        conditions, loaders = segment_job_filter(filter), info.context.loaders
         return await connect(
             info,
-            lambda: loaders.jobs_of_definition.load((self.segment_id, page, chosen)),
+            lambda: loaders.jobs_of_definition.load((self.segment_id, page, conditions)),
             node_type("SegmentJob").of,
-            lambda: loaders.job_count_of_definition.load((self.segment_id, chosen)),
+            lambda: loaders.job_count_of_definition.load((self.segment_id, conditions)),
         )
 
     @classmethod
@@ -336,11 +336,11 @@ class SegmentDefinitionPayload:
     async def of(cls, context: Operation, row: definitions.DefinitionView | None, errors: list[UserError]) -> Self:
         if row is None:
             return cls(definition=None, warnings=[], errors=errors)
-        found = await definitions.duplicates(
+        labels = await definitions.duplicates(
             context.services.database, context.scope, row.expression, row.canonical, but=row.id
         )
         return cls(
-            definition=SegmentDefinition.of(row), warnings=[PqlDiagnostic.of(each) for each in found], errors=errors
+            definition=SegmentDefinition.of(row), warnings=[PqlDiagnostic.of(each) for each in labels], errors=errors
         )
 
 
@@ -373,12 +373,12 @@ class DefinitionQueries:
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[SegmentDefinition]:
         operation = info.context
-        chosen, order = definition_filter(filter), ordered(order_by)
+        conditions, order = definition_filter(filter), ordered(order_by)
         return await connect(
             info,
-            lambda: operation.read(lambda session: definitions.page(session, operation.scope, page, chosen, order)),
+            lambda: operation.read(lambda session: definitions.page(session, operation.scope, page, conditions, order)),
             SegmentDefinition.of,
-            lambda: operation.read(lambda session: definitions.count(session, operation.scope, chosen)),
+            lambda: operation.read(lambda session: definitions.count(session, operation.scope, conditions)),
         )
 
 

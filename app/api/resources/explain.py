@@ -97,13 +97,13 @@ class ExplainQueries:
         identity = explanation.Identity(profile.namespace, profile.id)
         try:
             policy = one_id("MergePolicy", merge_policy_id, "merge_policy_id")
-            chosen = await people_of(operation, people, "people")
+            group = await people_of(operation, people, "people")
             database, scope = operation.services.database, operation.scope
-            found = await explanation.explain(database, scope, operation.profiles, identity, chosen, policy)
+            result = await explanation.explain(database, scope, operation.profiles, identity, group, policy)
         except Refusal as refusal:
             nothing = ExplanationNode.of(Explained("", 0, 0))
             now = operation.services.clock()
             return Explanation(member=False, evaluated_at=now, root=nothing, error=user_error(refusal))
         return Explanation(
-            member=found.member, evaluated_at=found.evaluated_at, root=ExplanationNode.of(found.root), error=None
+            member=result.member, evaluated_at=result.evaluated_at, root=ExplanationNode.of(result.root), error=None
         )

@@ -74,15 +74,15 @@ class ExportJob(Node, Job):
 
     @resolver(description="Merge policy; as it was, if it has been deleted.")
     async def merge_policy(self, info: Info) -> MergePolicy:
-        found = await MergePolicy.fetch(info.context, self.row.merge_policy_id)
-        return found or MergePolicy.of(export_jobs.policy_of(self.row))
+        policy = await MergePolicy.fetch(info.context, self.row.merge_policy_id)
+        return policy or MergePolicy.of(export_jobs.policy_of(self.row))
 
     @resolver(description="Dataset that the profiles are written to.")
     async def destination(self, info: Info) -> Dataset:
-        found = await Dataset.fetch(info.context, self.row.destination_id)
-        if found is None:
+        dataset = await Dataset.fetch(info.context, self.row.destination_id)
+        if dataset is None:
             raise LookupError(f"the dataset {self.row.destination_id} of an export is gone")
-        return found
+        return dataset
 
     @resolver(description="Segment job that it waits for; null if nothing is evaluated first.")
     async def evaluation(self, info: Info) -> SegmentJob | None:
@@ -230,11 +230,11 @@ def _filter(filter: ExportFilterInput | None, path: Sequence[str]) -> export_inp
     time = given(filter.segment_qualification_time)
     segments = tuple(
         export_input.ExportSegment(
-            _audience_id(one.segment_id, *path, "filter", "segments", str(at), "segment_id"),
-            given(one.namespace),
-            names(one.status) or (),
+            _audience_id(segment.segment_id, *path, "filter", "segments", str(at), "segment_id"),
+            given(segment.namespace),
+            names(segment.status) or (),
         )
-        for at, one in enumerate(given(filter.segments) or ())
+        for at, segment in enumerate(given(filter.segments) or ())
     )
     return export_input.ExportFilter(
         segments,
@@ -314,12 +314,12 @@ class ExportJobQueries:
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[ExportJob]:
         operation = info.context
-        chosen, order = export_job_filter(filter), ordered(order_by)
+        conditions, order = export_job_filter(filter), ordered(order_by)
         return await connect(
             info,
-            lambda: operation.read(lambda session: export_jobs.page(session, operation.scope, page, chosen, order)),
+            lambda: operation.read(lambda session: export_jobs.page(session, operation.scope, page, conditions, order)),
             ExportJob.of,
-            lambda: operation.read(lambda session: export_jobs.count(session, operation.scope, chosen)),
+            lambda: operation.read(lambda session: export_jobs.count(session, operation.scope, conditions)),
         )
 
 

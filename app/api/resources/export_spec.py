@@ -37,7 +37,7 @@ class ExportSegment:
         return cls(
             segment_id=segment.segment_id,
             namespace=segment.namespace,
-            status=[MembershipStatus(one) for one in segment.status],
+            status=[MembershipStatus(item) for item in segment.status],
         )
 
 
@@ -56,7 +56,7 @@ class ExportFilter:
     def of(cls, filter: export_input.ExportFilter) -> Self:
         time = filter.segment_qualification_time
         return cls(
-            segments=[ExportSegment.of(one) for one in filter.segments],
+            segments=[ExportSegment.of(item) for item in filter.segments],
             segment_qualification_time=TimeRange(start=time.start, end=time.end) if time.start or time.end else None,
             from_ingest_timestamp=filter.from_ingest_timestamp,
             empty_profiles=filter.empty_profiles,

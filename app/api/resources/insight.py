@@ -116,8 +116,8 @@ class InsightQueries:
 
         async def load() -> Slice[tuple[Who, Person]]:
             population = await open_population(operation.profiles)
-            found = await profiles.page(population, page, expression, order, operation.services.lake.threads)
-            return await with_persons(operation, found)
+            result = await profiles.page(population, page, expression, order, operation.services.lake.threads)
+            return await with_persons(operation, result)
 
         async def count() -> int:
             return await profiles.count(await open_population(operation.profiles), expression)
@@ -134,11 +134,11 @@ class InsightQueries:
         operation = info.context
         try:
             policy = one_id("MergePolicy", merge_policy_id, "merge_policy_id")
-            chosen = [await people_of(operation, one, "people", str(at)) for at, one in enumerate(people)]
-            found = await overlaps.measure(operation.profiles, chosen, policy, operation.services.lake.threads)
+            groups = [await people_of(operation, group, "people", str(at)) for at, group in enumerate(people)]
+            result = await overlaps.measure(operation.profiles, groups, policy, operation.services.lake.threads)
         except Refusal as refusal:
             return Overlap(cells=[], sizes=[], union=BigInt(0), exact=True, error=user_error(refusal))
-        return Overlap.of(found)
+        return Overlap.of(result)
 
 
 def profile_order(value: ProfileOrder | None) -> profiles.ProfileOrder | None:

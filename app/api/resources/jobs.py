@@ -105,15 +105,15 @@ class JobError:
     async def definition(
         self, info: Info
     ) -> Annotated["SegmentDefinition", strawberry.lazy("app.api.resources.definitions")] | None:
-        found: SegmentDefinition | None = None
+        definition: SegmentDefinition | None = None
         if self.definition_id is not None:
-            found = await node_type("SegmentDefinition").fetch(info.context, self.definition_id)
-        return found
+            definition = await node_type("SegmentDefinition").fetch(info.context, self.definition_id)
+        return definition
 
     @classmethod
     def of(cls, error: Mapping[str, Any], definition_id: str | None = None) -> "JobError":
-        found = error.get("definition_id", definition_id)
-        return cls(code=error["code"], message=error["message"], definition_id=found)
+        segment_id = error.get("definition_id", definition_id)
+        return cls(code=error["code"], message=error["message"], definition_id=segment_id)
 
 
 @strawberry.interface(description="Fields that all kinds of jobs share.")
@@ -137,10 +137,10 @@ class Job:
     async def schedule(
         self, info: Info
     ) -> Annotated["Schedule", strawberry.lazy("app.api.resources.schedules")] | None:
-        found: Schedule | None = None
+        schedule: Schedule | None = None
         if self.schedule_id is not None:
-            found = await node_type("Schedule").fetch(info.context, self.schedule_id)
-        return found
+            schedule = await node_type("Schedule").fetch(info.context, self.schedule_id)
+        return schedule
 
 
 _TYPES = {JobKind.SEGMENT: "SegmentJob", JobKind.EXPORT: "ExportJob"}
@@ -148,8 +148,8 @@ _TYPES = {JobKind.SEGMENT: "SegmentJob", JobKind.EXPORT: "ExportJob"}
 
 def any_job(state: JobState) -> Job:
     """A job of whatever kind, as its own type."""
-    found: Job = node_type(_TYPES[state.kind]).of(state.row)
-    return found
+    job: Job = node_type(_TYPES[state.kind]).of(state.row)
+    return job
 
 
 def job_fields(row: Any) -> dict[str, Any]:
@@ -248,14 +248,14 @@ class JobQueries:
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[Job]:
         operation = info.context
-        chosen, order = job_filter(filter), ordered(order_by)
+        conditions, order = job_filter(filter), ordered(order_by)
         return await connect(
             info,
             lambda: operation.read(
-                lambda session: jobs.page_of_all_kinds(session, operation.scope, page, chosen, order)
+                lambda session: jobs.page_of_all_kinds(session, operation.scope, page, conditions, order)
             ),
             any_job,
-            lambda: operation.read(lambda session: jobs.count_of_all_kinds(session, operation.scope, chosen)),
+            lambda: operation.read(lambda session: jobs.count_of_all_kinds(session, operation.scope, conditions)),
         )
 
 

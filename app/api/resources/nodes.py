@@ -27,8 +27,8 @@ class Viewer:
 class NodeQueries:
     @resolver(description="An object by its global id; null if it does not exist.")
     async def node(self, info: Info, id: GlobalId) -> Node | None:
-        found: Node | None = await fetch_node(info.context, id)
-        return found
+        node: Node | None = await fetch_node(info.context, id)
+        return node
 
     @resolver(description="Objects by their global ids, in the given order, with null for those that do not exist.")
     async def nodes(self, info: Info, ids: GlobalIds) -> list[Node | None]:

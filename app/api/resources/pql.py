@@ -72,8 +72,8 @@ class PqlCheck:
 
     @classmethod
     def refused(cls, refusal: ExpressionRefused) -> Self:
-        found = [PqlDiagnostic.of(diagnostic) for diagnostic in refusal.diagnostics]
-        return cls(ok=False, diagnostics=found, canonical=None, streaming_eligibility=None, references=[])
+        diagnostics = [PqlDiagnostic.of(diagnostic) for diagnostic in refusal.diagnostics]
+        return cls(ok=False, diagnostics=diagnostics, canonical=None, streaming_eligibility=None, references=[])
 
 
 @strawberry.type(description="A converted expression.")
@@ -149,8 +149,8 @@ class PqlService:
         try:
             converted = expressions.convert_expression(expression, service_format(from_), service_format(to))
         except ExpressionRefused as refusal:
-            found = [PqlDiagnostic.of(diagnostic) for diagnostic in refusal.diagnostics]
-            return PqlConversion(expression=None, diagnostics=found)
+            diagnostics = [PqlDiagnostic.of(diagnostic) for diagnostic in refusal.diagnostics]
+            return PqlConversion(expression=None, diagnostics=diagnostics)
         return PqlConversion(expression=converted, diagnostics=[])
 
     @resolver(description="Completions at a position of an expression, which need not be complete; best first.")
@@ -162,8 +162,8 @@ class PqlService:
         if not 0 <= count <= MOST_COMPLETIONS or offset < 0:
             message = f"`first` is from 0 to {MOST_COMPLETIONS} and `offset` from 0, not {count} and {offset}"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("first" if offset >= 0 else "offset",))
-        found = await expressions.completions(services.database, services.lake, scope, expression, offset, count)
-        return [PqlCompletion.of(each) for each in found]
+        suggestions = await expressions.completions(services.database, services.lake, scope, expression, offset, count)
+        return [PqlCompletion.of(each) for each in suggestions]
 
     @resolver(description="All functions of PQL.")
     def functions(self) -> list[PqlFunction]:

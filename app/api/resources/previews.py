@@ -78,20 +78,20 @@ class Estimate(Node):
 
     @classmethod
     def of(cls, row: PreviewRow) -> Self:
-        found = previews.figures(row)
+        figures = previews.figures(row)
         return cls(
             id=global_id("Estimate", row.id),
             preview_id=row.id,
             state=_state(row),
-            estimated_size=None if found is None else BigInt(found.size),
+            estimated_size=None if figures is None else BigInt(figures.size),
             num_rows_to_read=BigInt(row.rows_to_read),
             profiles_read_so_far=BigInt(row.profiles_read),
             profiles_matched_so_far=BigInt(row.profiles_matched),
             total_rows=BigInt(row.total_profiles),
-            standard_error=None if found is None else found.standard_error,
+            standard_error=None if figures is None else figures.standard_error,
             confidence_interval=None
-            if found is None
-            else ConfidenceInterval(level=LEVEL, low=BigInt(found.low), high=BigInt(found.high)),
+            if figures is None
+            else ConfidenceInterval(level=LEVEL, low=BigInt(figures.low), high=BigInt(figures.high)),
             estimated_namespace_distribution=NamespaceCount.all_of(row.by_namespace),
             error="; ".join(error["message"] for error in row.errors) or None,
             sequence=row.sequence,
@@ -115,8 +115,8 @@ class Preview(Node):
 
     @resolver(description="Merge policy; as it was, if it has been deleted.")
     async def merge_policy(self, info: Info) -> MergePolicy:
-        kept = previews.policy_of(self.row)
-        return MergePolicy.of(await info.context.loaders.merge_policy.load(kept.id) or kept)
+        policy = previews.policy_of(self.row)
+        return MergePolicy.of(await info.context.loaders.merge_policy.load(policy.id) or policy)
 
     @resolver(description="Estimated number of matching profiles, from the part of the sample that has been read.")
     def estimate(self) -> Estimate:
@@ -135,8 +135,8 @@ class Preview(Node):
         people = loaders.by_rule(previews.rule_of(self.row))
 
         async def load() -> Slice[tuple[Who, Person]]:
-            read = await loaders.buckets_of_preview.load(self.preview_id)
-            return await previews.people_page(lake, scope, people.profiles, read, page)
+            buckets = await loaders.buckets_of_preview.load(self.preview_id)
+            return await previews.people_page(lake, scope, people.profiles, buckets, page)
 
         async def count() -> int:
             return previews.people_count(await loaders.buckets_of_preview.load(self.preview_id))

@@ -58,8 +58,8 @@ class ExperienceEvent:
 
     @resolver(description="Attributes of the event.")
     def attributes(self, paths: Paths = strawberry.UNSET) -> JSON:
-        wanted = asked_paths(paths)
-        return JSON(self.everything if wanted is None else project(self.everything, wanted))
+        selected = asked_paths(paths)
+        return JSON(self.everything if selected is None else project(self.everything, selected))
 
     @classmethod
     def of(cls, event: Event) -> Self:
@@ -78,14 +78,14 @@ class Membership:
 
     @resolver(description="The audience.")
     async def audience(self, info: Info) -> Annotated["Audience", strawberry.lazy("app.api.resources.audiences")]:
-        found: Audience = await node_type("Audience").fetch(info.context, self.member.definition_id)
-        return found
+        audience: Audience = await node_type("Audience").fetch(info.context, self.member.definition_id)
+        return audience
 
     @resolver(description="External audiences: the other columns of the profile's newest row.")
     async def payload(self, info: Info) -> JSON | None:
         pair = (self.member.definition_id, self.member.key)
-        found = await info.context.loaders.payload_of_membership.load((pair,))
-        return None if found is None else JSON(found)
+        payload = await info.context.loaders.payload_of_membership.load((pair,))
+        return None if payload is None else JSON(payload)
 
     @classmethod
     def of(cls, member: Member) -> Self:
@@ -127,12 +127,12 @@ class Profile(Node):
         page: PageRequest,
         status: Statuses = strawberry.UNSET,
     ) -> LongConnection[Membership]:
-        chosen, loaders = names(status), self._loaders(info)
+        statuses, loaders = names(status), self._loaders(info)
         return await connect_long(
             info,
-            lambda: loaders.memberships_of_profile.load((self.key, page, chosen)),
+            lambda: loaders.memberships_of_profile.load((self.key, page, statuses)),
             Membership.of,
-            lambda: loaders.membership_count_of_profile.load((self.key, chosen)),
+            lambda: loaders.membership_count_of_profile.load((self.key, statuses)),
         )
 
     def _loaders(self, info: Info) -> Any:

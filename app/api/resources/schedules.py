@@ -64,10 +64,10 @@ class ScheduleRun:
 
     @resolver(description="The job that it started; null if none.")
     async def job(self, info: Info) -> Job | None:
-        found: Job | None = None
+        job: Job | None = None
         if self.job_id is not None:
-            found = await node_type(JOB_TYPES[self.type]).fetch(info.context, self.job_id)
-        return found
+            job = await node_type(JOB_TYPES[self.type]).fetch(info.context, self.job_id)
+        return job
 
     @classmethod
     def of(cls, row: ScheduleRunRow, type: ScheduleType) -> Self:
@@ -244,12 +244,12 @@ class ScheduleQueries:
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[Schedule]:
         operation = info.context
-        chosen, order = schedule_filter(filter), ordered(order_by)
+        conditions, order = schedule_filter(filter), ordered(order_by)
         return await connect(
             info,
-            lambda: operation.read(lambda session: schedules.page(session, operation.scope, page, chosen, order)),
+            lambda: operation.read(lambda session: schedules.page(session, operation.scope, page, conditions, order)),
             Schedule.of,
-            lambda: operation.read(lambda session: schedules.count(session, operation.scope, chosen)),
+            lambda: operation.read(lambda session: schedules.count(session, operation.scope, conditions)),
         )
 
 

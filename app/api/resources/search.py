@@ -34,8 +34,8 @@ class SearchHit:
 
     @resolver(description="The audience or folder; null if it was just deleted.")
     async def node(self, info: Info) -> Node | None:
-        found: Node | None = await node_type(self.kind).fetch(info.context, self.raw)
-        return found
+        node: Node | None = await node_type(self.kind).fetch(info.context, self.raw)
+        return node
 
     @classmethod
     def of(cls, entry: Entry, score: float = 0.0) -> Self:
@@ -59,8 +59,8 @@ class SearchError:
 
     @classmethod
     def of(cls, refusal: ExpressionRefused) -> Self:
-        found = refusal.diagnostics[0]
-        return cls(message=found.message, position=found.column)
+        diagnostic = refusal.diagnostics[0]
+        return cls(message=diagnostic.message, position=diagnostic.column)
 
 
 @strawberry.type(description="A hit, with its cursor.")
@@ -157,20 +157,20 @@ class SearchQueries:
         folder = given(folder_id)
         inside = None if folder is None else find_id("Folder", folder) or ""
         try:
-            found = await operation.read(
+            page_found = await operation.read(
                 lambda session: search.find(
                     operation.services.search, session, operation.scope, term, page, given(namespace), inside
                 )
             )
         except ExpressionRefused as refusal:
             return SearchConnection.of(None, SearchError.of(refusal))
-        return SearchConnection.of(found)
+        return SearchConnection.of(page_found)
 
     @resolver(description="Number of hits in each namespace.")
     async def search_namespaces(self, info: Info, term: Term) -> SearchNamespaces:
         operation = info.context
         try:
-            found = await operation.read(
+            hits = await operation.read(
                 lambda session: search.namespaces(operation.services.search, session, operation.scope, term)
             )
         except ExpressionRefused as refusal:
@@ -178,9 +178,9 @@ class SearchQueries:
         return SearchNamespaces(
             namespaces=[
                 SearchNamespace(namespace=each.namespace, display_name=each.display_name, count=each.count)
-                for each in found
+                for each in hits
             ],
-            total=sum(each.count for each in found),
+            total=sum(each.count for each in hits),
             error=None,
         )
 

@@ -183,12 +183,14 @@ class SegmentJobQueries:
         order_by: OrderArgument = strawberry.UNSET,
     ) -> Connection[SegmentJob]:
         operation = info.context
-        chosen, order = segment_job_filter(filter), ordered(order_by)
+        conditions, order = segment_job_filter(filter), ordered(order_by)
         return await connect(
             info,
-            lambda: operation.read(lambda session: segment_jobs.page(session, operation.scope, page, chosen, order)),
+            lambda: operation.read(
+                lambda session: segment_jobs.page(session, operation.scope, page, conditions, order)
+            ),
             SegmentJob.of,
-            lambda: operation.read(lambda session: segment_jobs.count(session, operation.scope, chosen)),
+            lambda: operation.read(lambda session: segment_jobs.count(session, operation.scope, conditions)),
         )
 
 

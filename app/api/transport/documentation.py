@@ -126,9 +126,9 @@ def layers_as_svg(text: str, width: int = 720, height: int = 44, gap: int = 22) 
     for depth, row in enumerate(rows):
         top, box = depth * (height + gap), (width - gap * (len(row) - 1)) / len(row)
         for at, label in enumerate(row):
-            left = at * (box + gap)
-            middle = left + box / 2
-            shapes.append(f'<rect x="{left:g}" y="{top}" width="{box:g}" height="{height}" rx="6"/>')
+            x = at * (box + gap)
+            middle = x + box / 2
+            shapes.append(f'<rect x="{x:g}" y="{top}" width="{box:g}" height="{height}" rx="6"/>')
             shapes.append(f'<text x="{middle:g}" y="{top + height / 2:g}">{html.escape(label)}</text>')
         if depth:
             shapes.append(f'<path d="M{width / 2:g} {top - gap + 2} v{gap - 6} m-4 -5 l4 5 l4 -5"/>')

@@ -100,12 +100,12 @@ class Guard:
         return await self._app(scope, body_guard, guarded_send)
 
     def _problem(self, scope: Scope, headers: Headers) -> str | None:
-        known, hosts = self._rules.hosts, headers.getlist("host")
+        allowed, hosts = self._rules.hosts, headers.getlist("host")
         # Probes of a load balancer use the address of the machine; they learn nothing but that it is there.
-        if not known or scope["path"].startswith("/health/") or (len(hosts) == 1 and is_one_of(hosts[0], known)):
+        if not allowed or scope["path"].startswith("/health/") or (len(hosts) == 1 and is_one_of(hosts[0], allowed)):
             return None
         sent = ", ".join(hosts)
-        return f"this server is not called {sent!r}: use one of {', '.join(known)}, or set SEGMENTATION_HOSTS"
+        return f"this server is not called {sent!r}: use one of {', '.join(allowed)}, or set SEGMENTATION_HOSTS"
 
 
 def is_one_of(host: str, names: Sequence[str]) -> bool:
@@ -121,8 +121,8 @@ def is_one_of(host: str, names: Sequence[str]) -> bool:
         name = host.lower()
     name = name.rstrip(".") if not name.startswith("[") else name
     return any(
-        known in ("*", name) or (known.startswith("*.") and name.endswith(known[1:]) and name != known[1:])
-        for known in map(str.lower, names)
+        allowed in ("*", name) or (allowed.startswith("*.") and name.endswith(allowed[1:]) and name != allowed[1:])
+        for allowed in map(str.lower, names)
     )
 
 

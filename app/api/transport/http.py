@@ -233,15 +233,15 @@ def negotiate(accept: str) -> str:
     >>> negotiate("application/graphql-response+json, application/json;q=0.9"), negotiate("*/*")
     ('application/graphql-response+json', 'application/json')
     """
-    wanted: dict[str, float] = {}
+    qualities: dict[str, float] = {}
     for part in accept.split(",") if accept.strip() else ["*/*"]:
         name, *parameters = (text.strip().lower() for text in part.split(";"))
         weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
-        wanted[name] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0.0
-    if EVENTS in wanted and wanted[EVENTS] > 0:
+        qualities[name] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0.0
+    if EVENTS in qualities and qualities[EVENTS] > 0:
         return EVENTS
-    ranked = [(wanted.get(GRAPHQL_JSON, 0.0), GRAPHQL_JSON)]
-    ranked.append((max(wanted.get(name, 0.0) for name in (JSON, "application/*", "*/*")), JSON))
+    ranked = [(qualities.get(GRAPHQL_JSON, 0.0), GRAPHQL_JSON)]
+    ranked.append((max(qualities.get(name, 0.0) for name in (JSON, "application/*", "*/*")), JSON))
     best, media = max(ranked, key=lambda item: item[0])
     if best == 0:
         raise BadRequest(406, f"none of {accept!r} can be answered: accept {GRAPHQL_JSON}, {JSON} or {EVENTS}")

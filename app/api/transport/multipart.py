@@ -155,13 +155,13 @@ class _Parts:
 def _put(operations: Any, path: Any, file: Path) -> None:
     """Replaces the null at `path`, such as `variables.input.file`."""
     *way, last = str(path).split(".")
-    here = operations
+    container = operations
     try:
         for name in way:
-            here = here[int(name)] if isinstance(here, list) else here[name]
-        place: Any = int(last) if isinstance(here, list) else last
-        if here[place] is not None:
+            container = container[int(name)] if isinstance(container, list) else container[name]
+        place: Any = int(last) if isinstance(container, list) else last
+        if container[place] is not None:
             raise BadMultipart(f"`map` puts a file at {path!r}, and there is a value already: it must be null")
-        here[place] = file
+        container[place] = file
     except (KeyError, IndexError, ValueError, TypeError):
         raise BadMultipart(f"`map` puts a file at {path!r}, and `operations` has no null there") from None

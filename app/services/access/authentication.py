@@ -135,8 +135,8 @@ class Authentication:
     async def _until_expired(self, identity: Identity) -> str:
         assert identity.expires_at is not None
         # Not one long sleep: the clock of the wall may be set, and a sleep has a longest length.
-        while (left := (identity.expires_at - self._clock()).total_seconds()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(min(left, 3600))
+        while (seconds := (identity.expires_at - self._clock()).total_seconds()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(seconds, 3600))
         return "the identity has expired: connect again with a new one"
 
     async def _until_revoked(self, key_id: str) -> str:

@@ -35,12 +35,12 @@ class Identity:
         if self.organisation is not None and organisation not in (None, self.organisation):
             message = f"this caller belongs to the organisation {self.organisation!r} and cannot use {organisation!r}"
             raise Refusal(ErrorCode.FORBIDDEN, f"{message}: leave the organisation out")
-        chosen = sandbox or self._own_sandbox()
-        if self.sandboxes is not None and chosen not in self.sandboxes:
-            message = f"this caller may not use the sandbox {chosen!r}, only {', '.join(sorted(self.sandboxes))}"
+        sandbox_name = sandbox or self._own_sandbox()
+        if self.sandboxes is not None and sandbox_name not in self.sandboxes:
+            message = f"this caller may not use the sandbox {sandbox_name!r}, only {', '.join(sorted(self.sandboxes))}"
             raise Refusal(ErrorCode.FORBIDDEN, f"{message}: choose one of these")
         own = self.organisation or organisation or DEFAULT_ORGANISATION
-        return Scope(own, chosen, self.subject, self.permissions, self.sandboxes)
+        return Scope(own, sandbox_name, self.subject, self.permissions, self.sandboxes)
 
     def _own_sandbox(self) -> str:
         """The sandbox of a caller who names none."""

@@ -78,8 +78,8 @@ class Tokens:
     async def _key(self, header: Mapping[str, Any]) -> tuple[Any, str]:
         if self._keys is None:
             return self._rules.secret, "HS256"
-        found = await self._keys.find(header.get("kid"))
-        return found.key, ALGORITHMS[found.key_type or "", found._jwk_data.get("crv")]
+        key = await self._keys.find(header.get("kid"))
+        return key.key, ALGORITHMS[key.key_type or "", key._jwk_data.get("crv")]
 
     def _identity(self, claims: Mapping[str, Any]) -> Identity:
         for name in ("sub", "org"):

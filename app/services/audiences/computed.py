@@ -171,10 +171,10 @@ async def duplicates(
         .limit(DUPLICATES_NAMED + 1)
     )
     async with database.session() as session:
-        found = [f"{row.name!r} ({row.id})" for row in await session.execute(statement)]
-    if not found:
+        labels = [f"{row.name!r} ({row.id})" for row in await session.execute(statement)]
+    if not labels:
         return []
-    names = ", ".join(found[:DUPLICATES_NAMED]) + (" and others" if len(found) > DUPLICATES_NAMED else "")
+    names = ", ".join(labels[:DUPLICATES_NAMED]) + (" and others" if len(labels) > DUPLICATES_NAMED else "")
     message = f"this says the same as {names}: use that one, or refer to it by inSegment, and it is evaluated once"
     return [Diagnostic(DiagnosticKind.DUPLICATE, message, 1, 1, len(expression), severity=Severity.WARNING)]
 
@@ -400,10 +400,10 @@ def _misfits(new: NewDefinition, policy: MergePolicyRow) -> list[Refusal]:
     if new.evaluation_methods is not None and not new.evaluation_methods:
         message = "it would never be evaluated: name at least one method, or leave them out for BATCH"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluation_methods",)))
-    if policy.identity_graph == "PDG" and (wanted := _live_methods(new)):
+    if policy.identity_graph == "PDG" and (methods := _live_methods(new)):
         message = (
             f"{policy.name!r} stitches people by the identity graph PDG, and whom a batch joins is told by a job alone,"
-            f" not by {' and '.join(wanted)}: send [BATCH], or a merge policy with the identity graph NONE"
+            f" not by {' and '.join(methods)}: send [BATCH], or a merge policy with the identity graph NONE"
         )
         refusals.append(Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",)))
     refuse_bad_labels(new.labels, refusals)
@@ -417,15 +417,15 @@ def _live_methods(new: NewDefinition) -> list[str]:
 
 def _not_eligible(new: NewDefinition, reasons: Sequence[str]) -> Iterator[Refusal]:
     """What needs an expression that can be evaluated for one person at a time (segmentation-service.md)."""
-    if wanted := _live_methods(new):
-        message = f"it cannot be evaluated by {' and '.join(wanted)}: {'; '.join(reasons)}"
+    if methods := _live_methods(new):
+        message = f"it cannot be evaluated by {' and '.join(methods)}: {'; '.join(reasons)}"
         yield Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",))
 
 
 def _flags(methods: Collection[str] | None) -> dict[str, Any]:
     """The columns that say when an audience is evaluated."""
-    chosen = ("BATCH",) if methods is None else methods
-    return {column: method in chosen for column, method in METHOD_COLUMNS.items()}
+    evaluated_by = ("BATCH",) if methods is None else methods
+    return {column: method in evaluated_by for column, method in METHOD_COLUMNS.items()}
 
 
 def _methods(view: DefinitionView) -> tuple[str, ...]:
@@ -475,9 +475,11 @@ async def _refuse_cycle(session: AsyncSession, scope: Scope, id: str, checked: C
     if cycle is None:
         return
     rows = await get_many(session, scope, cycle)
-    path = " → ".join(repr(rows[one].name) if one in rows else repr(one) for one in cycle)
-    found = Diagnostic(DiagnosticKind.CYCLE, f"the definitions would refer to one another in a circle: {path}", 1, 1, 1)
-    raise ExpressionRefused([found], ("expression",))
+    path = " → ".join(repr(rows[id_].name) if id_ in rows else repr(id_) for id_ in cycle)
+    diagnostic = Diagnostic(
+        DiagnosticKind.CYCLE, f"the definitions would refer to one another in a circle: {path}", 1, 1, 1
+    )
+    raise ExpressionRefused([diagnostic], ("expression",))
 
 
 async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DefinitionView:
@@ -521,8 +523,8 @@ async def _related_counts(
 ) -> dict[str, int]:
     statement = within(select(this, func.count()).select_from(DefinitionRow), DefinitionRow, scope.tenant)
     counted = statement.join(DefinitionDependencyRow, _links(other)).where(this.in_(ids)).group_by(this)
-    found = {id_: int(number) for id_, number in await session.execute(counted)}
-    return {id_: found.get(id_, 0) for id_ in ids}
+    counts = {id_: int(number) for id_, number in await session.execute(counted)}
+    return {id_: counts.get(id_, 0) for id_ in ids}
 
 
 def _links(other: Any) -> Any:
@@ -563,7 +565,7 @@ async def _write_dependencies(session: AsyncSession, scope: Scope, id: str, chec
     await session.execute(old.where(_DEPENDENCIES.definition_id == id))
     key = {"organisation": scope.organisation, "sandbox": scope.sandbox, "definition_id": id}
     if checked.references:
-        rows = [{**key, "depends_on_id": one} for one in sorted(checked.references)]
+        rows = [{**key, "depends_on_id": reference} for reference in sorted(checked.references)]
         await session.execute(insert(DefinitionDependencyRow), rows)
 
 

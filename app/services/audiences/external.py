@@ -116,15 +116,15 @@ async def update(
     """
     while True:
         async with database.session() as session:
-            known = await required(session, scope, id, etag)
-        merged = _merged(known, changes)
+            present = await required(session, scope, id, etag)
+        merged = _merged(present, changes)
         refuse_all(_misfits(merged))
-        moved = merged.dataset_id != known.dataset_id
-        people = await _everybody(database, lake, clock, scope, known.id, merged if moved else None)
+        moved = merged.dataset_id != present.dataset_id
+        people = await _everybody(database, lake, clock, scope, present.id, merged if moved else None)
         async with database.write(scope.tenant) as session:
-            current = await required(session, scope, known.id, etag)
+            current = await required(session, scope, present.id, etag)
             await _refuse_strangers(session, scope, merged)
-            if current.revision != known.revision or not await people.still_hold(session, scope):
+            if current.revision != present.revision or not await people.still_hold(session, scope):
                 continue
             await refuse_step(session, scope, current.id, current.lifecycle_state, merged.lifecycle_state)
             values = {
@@ -161,8 +161,8 @@ async def expire(database: Database, clock: Clock) -> None:
     async with database.session() as session:
         # Every tenant's: the one read here that is not within one.
         rows = await session.execute(select(_AUDIENCES.organisation, _AUDIENCES.sandbox, _AUDIENCES.id).where(*due))
-        found = [(Scope(row.organisation, row.sandbox, user="system"), row.id) for row in rows]
-    for scope, id_ in found:
+        expired_audiences = [(Scope(row.organisation, row.sandbox, user="system"), row.id) for row in rows]
+    for scope, id_ in expired_audiences:
         async with database.write(scope.tenant) as session:
             change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == id_, *due)
             await session.execute(change.values(**{**emptied(None), "metrics_updated_at": _AUDIENCES.expires_at}))

@@ -112,7 +112,9 @@ async def write(
     async with database.session() as session:
         chosen = await joining(session, scope, dataset_id, at) if audiences is None else audiences
         heads = await read_heads(
-            session, scope, HeadPins({one.id: one.head for one in chosen if one.head is not None}, 0, {})
+            session,
+            scope,
+            HeadPins({audience.id: audience.head for audience in chosen if audience.head is not None}, 0, {}),
         )
         policy = await default_policy(session, scope)
         sources = await data_sources(session, scope)
@@ -144,16 +146,16 @@ def _write(lake: TenantLake, scope: Scope, run: Written, people: Touched, heads:
     files, consent = MembershipFiles(lake), Consent(snapshot, run.at)
     # No two writers of a run use one name, so what a frozen one writes late is nowhere to be seen.
     attempt = secrets.randbits(31)
-    audiences = {one.id: one.exclude_opt_out for one in run.audiences}
+    audiences = {audience.id: audience.exclude_opt_out for audience in run.audiences}
     totals: Counter[str] = Counter()
     namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in audiences}
     rows = []
     for bucket in sorted({*people.buckets, *(bucket for names in heads.names.values() for bucket in names)}):
-        found = members_of_bucket(
+        members = members_of_bucket(
             people.people(bucket), heads.many(files, bucket), audiences, consent, snapshot, bucket, run.at, run.joined
         )
-        name = files.write(run.run_id, bucket, attempt, [membership for membership, _ in found.values()])
-        for id_, (_, counts) in found.items():
+        name = files.write(run.run_id, bucket, attempt, [membership for membership, _ in members.values()])
+        for id_, (_, counts) in members.items():
             totals[id_] += counts.members
             namespaces[id_].update(counts.by_namespace)
         rows.append(

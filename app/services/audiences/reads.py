@@ -62,11 +62,11 @@ class AudienceFilter:
         for name in ("audience_id", "name", "description", "namespace", "created_by", "created_at", "updated_at"):
             yield from getattr(self, name).on(_AUDIENCES[name])
         for name in ("type", "origin", "lifecycle_state"):
-            if (chosen := getattr(self, name)) is not None:
-                yield _AUDIENCES[name].in_(list(chosen))
+            if (names := getattr(self, name)) is not None:
+                yield _AUDIENCES[name].in_(list(names))
         for name in ("merge_policy_id", "folder_id"):
-            if (wanted := getattr(self, name)) is not None:
-                yield _AUDIENCES[name] == wanted
+            if (condition := getattr(self, name)) is not None:
+                yield _AUDIENCES[name] == condition
         if self.ids is not None:
             yield _AUDIENCES.id.in_(list(self.ids))
         if self.evaluation_method is not None:
@@ -82,20 +82,20 @@ def has_label(label: str) -> ColumnElement[bool]:
 
 def audience_order(order: OrderBy | None) -> Order:
     """Newest first unless it says otherwise."""
-    chosen = order or OrderBy("CREATED_AT", descending=True)
-    keys = Key(_ORDER_COLUMNS[chosen.field], chosen.descending), Key(_AUDIENCES.id, chosen.descending)
-    return Order(chosen.name, keys)
+    order_by = order or OrderBy("CREATED_AT", descending=True)
+    keys = Key(_ORDER_COLUMNS[order_by.field], order_by.descending), Key(_AUDIENCES.id, order_by.descending)
+    return Order(order_by.name, keys)
 
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, AudienceRow]:
     """By raw id, or by the `audienceId` that its maker knows an external audience by; of several the oldest has it."""
     wanted = set(ids)
-    found = await get_rows(session, AudienceRow, scope, wanted)
-    if others := wanted - found.keys():
+    rows = await get_rows(session, AudienceRow, scope, wanted)
+    if others := wanted - rows.keys():
         named = select_rows(AudienceRow, scope).where(_AUDIENCES.audience_id.in_(others))
         newest_first = named.order_by(_AUDIENCES.created_at.desc(), _AUDIENCES.id.desc())
-        found |= {row.audience_id: as_row(AudienceRow, row) for row in await session.execute(newest_first)}
-    return found
+        rows |= {row.audience_id: as_row(AudienceRow, row) for row in await session.execute(newest_first)}
+    return rows
 
 
 async def get_named(
@@ -108,12 +108,12 @@ async def get_named(
 
 async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None = None) -> AudienceRow:
     """Raises `Refusal` for an unknown id, and `StaleEtag` unless the etag, if there is one, is the present one."""
-    found = (await get_many(session, scope, [id])).get(id)
-    if found is None:
+    row = (await get_many(session, scope, [id])).get(id)
+    if row is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no audience {id!r} in this sandbox", ("id",))
-    if etag is not None and etag != str(found.revision):
-        raise StaleEtag(str(found.revision), ("etag",))
-    return found
+    if etag is not None and etag != str(row.revision):
+        raise StaleEtag(str(row.revision), ("etag",))
+    return row
 
 
 async def publish_change(session: AsyncSession, scope: Scope, *ids: str) -> None:
@@ -131,7 +131,7 @@ async def watch(
     async with database.session() as session:
         raw = (await required(session, scope, id)).id
     async with changes.subscribe(audience_topic(scope.tenant, raw)) as wakeups:
-        told: tuple[Any, ...] | None = None
+        last_state: tuple[Any, ...] | None = None
         while True:
             async with database.session() as session:
                 row = (await get_rows(session, AudienceRow, scope, [raw])).get(raw)
@@ -139,12 +139,12 @@ async def watch(
                 return
             now = clock()
             state = (*(getattr(row, column.name) for column in _AUDIENCES), expired(row, now))
-            if state != told:
-                told = state
+            if state != last_state:
+                last_state = state
                 yield row
             # Bounded, so that a wake-up that got lost costs seconds; members also go without anybody's doing.
-            left = PATIENCE_SECONDS if row.expires_at is None else (row.expires_at - now).total_seconds()
-            await wakeups.wait(left if 0 < left < PATIENCE_SECONDS else PATIENCE_SECONDS)
+            seconds = PATIENCE_SECONDS if row.expires_at is None else (row.expires_at - now).total_seconds()
+            await wakeups.wait(seconds if 0 < seconds < PATIENCE_SECONDS else PATIENCE_SECONDS)
 
 
 def expired(row: AudienceRow, now: datetime) -> bool:
@@ -180,8 +180,8 @@ async def dependents_by_audience(
 async def dependency_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
     statement = within(select(_DEPENDENCIES.definition_id, func.count()), DefinitionDependencyRow, scope.tenant)
     grouped = statement.where(_DEPENDENCIES.definition_id.in_(ids)).group_by(_DEPENDENCIES.definition_id)
-    found = {id_: int(number) for id_, number in await session.execute(grouped)}
-    return {id_: found.get(id_, 0) for id_ in ids}
+    counts = {id_: int(number) for id_, number in await session.execute(grouped)}
+    return {id_: counts.get(id_, 0) for id_ in ids}
 
 
 async def _related(

@@ -157,10 +157,10 @@ async def write_metrics(
                     metrics_job_id=None,
                 )
             )
-        chosen = [id_ for id_ in ids if id_ is not None]
-        await audiences.publish_change(session, scope, *chosen)
-        rows = await audiences.get_many(session, scope, chosen)
-        return [rows[id_] for id_ in chosen]
+        present_ids = [id_ for id_ in ids if id_ is not None]
+        await audiences.publish_change(session, scope, *present_ids)
+        rows = await audiences.get_many(session, scope, present_ids)
+        return [rows[id_] for id_ in present_ids]
 
 
 # ---------------------------------------------------------------- rules

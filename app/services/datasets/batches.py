@@ -86,8 +86,8 @@ async def begin(
         if dataset.id not in await datasets.get_many(session, scope, [dataset.id]):
             raise Refusal(ErrorCode.NOT_FOUND, f"the dataset {dataset.name!r} has been deleted", ("dataset_id",))
         if key is not None:
-            known = within(select(BatchRow), BatchRow, scope.tenant)
-            same = known.where(_BATCHES.dataset_id == dataset.id, _BATCHES.idempotency_key == key)
+            earlier = within(select(BatchRow), BatchRow, scope.tenant)
+            same = earlier.where(_BATCHES.dataset_id == dataset.id, _BATCHES.idempotency_key == key)
             if (row := await session.scalar(same)) is not None:
                 if row.status == "LOADING" or row.created_at > now - KEY_LIFETIME:
                     return row, False

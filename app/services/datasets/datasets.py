@@ -168,8 +168,8 @@ async def batches_by_dataset(
 async def batch_counts(session: AsyncSession, scope: Scope, dataset_ids: Sequence[str]) -> dict[str, int]:
     statement = within(select(_BATCHES.dataset_id, func.count()), BatchRow, scope.tenant)
     grouped = statement.where(_BATCHES.dataset_id.in_(dataset_ids)).group_by(_BATCHES.dataset_id)
-    found = {dataset_id: int(number) for dataset_id, number in await session.execute(grouped)}
-    return {dataset_id: found.get(dataset_id, 0) for dataset_id in dataset_ids}
+    counts = {dataset_id: int(number) for dataset_id, number in await session.execute(grouped)}
+    return {dataset_id: counts.get(dataset_id, 0) for dataset_id in dataset_ids}
 
 
 def _refuse_misfits(new: NewDataset) -> None:

@@ -148,8 +148,8 @@ class _Upload:
             )
             if fresh:
                 break
-            if (known := await self._same(batch.id)) is not None:
-                return known
+            if (repeated := await self._same(batch.id)) is not None:
+                return repeated
         hold = batches.Hold(self.database, self.clock, batch, options.lease)
         keeping = asyncio.create_task(hold.keep(), name=f"lease of batch {batch.id}")
         loading = asyncio.create_task(

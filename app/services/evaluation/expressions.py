@@ -92,14 +92,14 @@ async def completions(
     database: Database, lake: Lake, scope: Scope, expression: str, offset: int, first: int
 ) -> list[Completion]:
     """What may be written at an offset of an expression, best first."""
-    known = await vocabulary(database, lake, scope)
+    words = await vocabulary(database, lake, scope)
     tenant = lake.tenant(scope.tenant)
 
     def values(path: tuple[str, ...]) -> list[str]:
-        return seen_values(tenant, known.datasets, path)
+        return seen_values(tenant, words.datasets, path)
 
     return await asyncio.to_thread(
-        complete, expression, offset, known.schema, segments=known.segments, values=values, limit=first
+        complete, expression, offset, words.schema, segments=words.segments, values=values, limit=first
     )
 
 

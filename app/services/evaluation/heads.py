@@ -81,9 +81,7 @@ class Heads:
         by_graph: dict[int | None, list[str]] = defaultdict(list)
         for audience in sorted(set(audiences)):
             by_graph[self.graphs.get(audience)].append(audience)
-        return together(
-            [followed(files.lake, self._found(files, these), old, graph) for old, these in by_graph.items()]
-        )
+        return together([followed(files.lake, self._found(files, ids), old, graph) for old, ids in by_graph.items()])
 
     def standing(
         self, files: MembershipFiles, plan: Plan, entries: Mapping[str, Segment], graph: int | None
@@ -93,8 +91,8 @@ class Heads:
         if not plan.needs_memberships:
             return lambda bucket: {}
         named = [id_ for id_, entry in entries.items() if plan.segments is None or entry in plan.segments]
-        known = self.people(files, self.audiences.intersection(named), graph)
-        return lambda bucket: {entries[id_]: one for id_, one in known.read(bucket).items()}
+        source = self.people(files, self.audiences.intersection(named), graph)
+        return lambda bucket: {entries[id_]: membership for id_, membership in source.read(bucket).items()}
 
     def _found(self, files: MembershipFiles, audiences: Sequence[str]) -> MembershipSource:
         """As they were written."""
@@ -111,26 +109,26 @@ class Heads:
     ) -> dict[str, Membership]:
         """Those of one bucket, of some audiences or of all that have any; each file is read once."""
         patched = self.patched(bucket)
-        wanted = {*self.runs, *patched} if audiences is None else set(audiences)
+        requested = {*self.runs, *patched} if audiences is None else set(audiences)
         by_run: dict[str, list[str]] = defaultdict(list)
-        for audience in wanted - patched:
+        for audience in requested - patched:
             if audience in self.runs:
                 by_run[self.runs[audience]].append(audience)
-        found: dict[str, Membership] = {}
-        for run_id, these in by_run.items():
+        memberships: dict[str, Membership] = {}
+        for run_id, ids in by_run.items():
             if (name := self.names.get(run_id, {}).get(bucket)) is not None:
-                found |= files.read(run_id, bucket, name, these)
-        if here := wanted & patched:
+                memberships |= files.read(run_id, bucket, name, ids)
+        if from_patch := requested & patched:
             patch = self.patches[bucket]
-            found |= files.read(patch_run(patch.turn), bucket, patch.file, here)
-        return found
+            memberships |= files.read(patch_run(patch.turn), bucket, patch.file, from_patch)
+        return memberships
 
     def of(self, files: MembershipFiles, audience: str, first: int = 0) -> Iterator[tuple[int, Membership]]:
         """The audience's memberships by bucket, from bucket `first` on, read one at a time."""
         written = self.names.get(self.runs.get(audience, NO_RUN), {})
         for bucket in sorted({*written, *self.patches}):
-            if bucket >= first and (found := self.one(files, audience, bucket)) is not None:
-                yield bucket, found
+            if bucket >= first and (membership := self.one(files, audience, bucket)) is not None:
+                yield bucket, membership
 
 
 def patch_run(turn: int) -> str:
@@ -179,10 +177,10 @@ async def _head_rows(session: AsyncSession, scope: Scope, now: datetime | None) 
 
 async def _files(session: AsyncSession, scope: Scope, runs: Collection[str]) -> dict[str, dict[int, str]]:
     statement = within(select(_BUCKETS.job_id, _BUCKETS.bucket, _BUCKETS.file), JobBucketRow, scope.tenant)
-    found: dict[str, dict[int, str]] = defaultdict(dict)
+    names: dict[str, dict[int, str]] = defaultdict(dict)
     for row in await session.execute(statement.where(_BUCKETS.job_id.in_(sorted(runs)))):
-        found[row.job_id][row.bucket] = row.file
-    return dict(found)
+        names[row.job_id][row.bucket] = row.file
+    return dict(names)
 
 
 async def _patches(session: AsyncSession, scope: Scope, last: int | None) -> dict[int, Patch]:

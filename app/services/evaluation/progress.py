@@ -45,8 +45,8 @@ class Progress:
         whole = self._to_build + self._buckets
         if self.attempt.interrupted() and (self._pace.left(now, self._to_build - self._built) or 0.0) > _MOMENT:
             raise Cancelled
-        left = self._pace.left(now, whole - self._built)
-        self.attempt.progress(JobPhase.READING, self._built / whole if whole else 0.0, 0, 0, left)
+        seconds_left = self._pace.left(now, whole - self._built)
+        self.attempt.progress(JobPhase.READING, self._built / whole if whole else 0.0, 0, 0, seconds_left)
 
     def begin(self, total: int, read: int) -> None:
         """The views are there: now for the people."""
@@ -61,9 +61,9 @@ class Progress:
         self.tell()
 
     def tell(self) -> None:
-        left = self._pace.left(self.attempt.clock(), self.total - self.read)
+        seconds_left = self._pace.left(self.attempt.clock(), self.total - self.read)
         fraction = self.reached(self.read / self.total if self.total else 1.0)
-        self.attempt.progress(JobPhase.EVALUATING, fraction, self.read, self.total, left)
+        self.attempt.progress(JobPhase.EVALUATING, fraction, self.read, self.total, seconds_left)
 
     def reached(self, part: float) -> float:
         """How far the job is when so large a part of what comes after the views is done."""

@@ -79,8 +79,8 @@ class Comparison:
         total = self.population.snapshot.total_profiles
 
         def of(*codes: int) -> Estimate:
-            found = estimate(total, cells.profiles, sum(int(cells.counts[code]) for code in codes))
-            return found or Estimate(0, 0.0, 0, total)
+            estimated = estimate(total, cells.profiles, sum(int(cells.counts[code]) for code in codes))
+            return estimated or Estimate(0, 0.0, 0, total)
 
         return Counts(
             before,

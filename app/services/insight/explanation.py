@@ -57,8 +57,8 @@ async def explain(
     key = who.bucket, who.ordinal
 
     def work(stopped: Stopped) -> Explanation:
-        stored = population.stored({*source.references, *(id for one in others.values() for id in one.references)})
-        sources = {id: one.source for id, one in others.items()}
+        stored = population.stored({*source.references, *(id for other in others.values() for id in other.references)})
+        sources = {id: other.source for id, other in others.items()}
         inside, root = explain_profile(
             population.snapshot, key, source.source, sources, now=population.now, stored=stored, cancelled=stopped
         )
@@ -98,7 +98,7 @@ def _source(population: Population, expression: str, path: tuple[str, ...]) -> _
 async def _others(database: Database, scope: Scope, population: Population, source: _Source) -> dict[str, _Source]:
     """The expressions of all segments that it refers to, theirs too; one read for each level. Those that do not fit
     the profiles of this merge policy are left out: their members are known without them."""
-    found: dict[str, _Source] = {}
+    sources: dict[str, _Source] = {}
     waiting = set(source.references)
     while waiting:
         definitions = await _definitions(database, scope, waiting)
@@ -108,9 +108,9 @@ async def _others(database: Database, scope: Scope, population: Population, sour
                 fresh[id] = _source(population, definition.expression, ())
             except ExpressionRefused:
                 continue
-        found |= fresh
-        waiting = {id for one in fresh.values() for id in one.references} - found.keys()
-    return found
+        sources |= fresh
+        waiting = {id for one in fresh.values() for id in one.references} - sources.keys()
+    return sources
 
 
 async def _definitions(database: Database, scope: Scope, ids: set[str]) -> Mapping[str, DefinitionView]:

@@ -57,15 +57,15 @@ async def measure(
         raise Refusal(ErrorCode.LIMIT_EXCEEDED if len(people) > MOST else ErrorCode.INVALID_INPUT, message, ("people",))
     population = await open_population(reader, policy or _shared_policy(people))
     conditions, sets = {}, []
-    for at, one in enumerate(people):
-        if one.expression is not None:
+    for at, group in enumerate(people):
+        if group.expression is not None:
             path = ("people", str(at), "expression")
-            conditions[str(at)] = population.condition(one.expression, path, consent=True)
+            conditions[str(at)] = population.condition(group.expression, path, consent=True)
             sets.append(str(at))
-        elif one.audience is not None:
-            refuse_unevaluated(population, one.audience, ("people", str(at), "audience_id"))
-            sets.append(one.audience.id)
-    audiences = sorted({one.audience.id for one in people if one.audience is not None})
+        elif group.audience is not None:
+            refuse_unevaluated(population, group.audience, ("people", str(at), "audience_id"))
+            sets.append(group.audience.id)
+    audiences = sorted({group.audience.id for group in people if group.audience is not None})
     stop_early = (lambda: False) if not conditions else enough or a_while()
 
     def work(stopped: Stopped) -> Cells:
@@ -83,7 +83,7 @@ def _overlap(cells: Cells, total: int) -> Overlap:
 
 
 def _shared_policy(people: Sequence[People]) -> str | None:
-    policies = {one.audience.merge_policy_id for one in people if one.audience is not None}
+    policies = {group.audience.merge_policy_id for group in people if group.audience is not None}
     policies.discard(None)
     return policies.pop() if len(policies) == 1 else None
 

@@ -109,8 +109,10 @@ async def _by_value(
 
     places = await in_thread(work)
     items = {
-        encode_cursor(order.name, (one.value, one.bucket, one.ordinal)): Who(population.policy, one.bucket, one.ordinal)
-        for one in places[: request.limit]
+        encode_cursor(order.name, (place.value, place.bucket, place.ordinal)): Who(
+            population.policy, place.bucket, place.ordinal
+        )
+        for place in places[: request.limit]
     }
     return slice_of(items, request, has_next=len(places) > request.limit, behind=after is not None)
 

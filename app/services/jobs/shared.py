@@ -114,13 +114,13 @@ async def cancel(session: AsyncSession, clock: Clock, scope: Scope, kind: JobKin
 
 def job_order(jobs: Keyed, order: OrderBy | None = None) -> Order:
     """Newest first unless `order` says otherwise; unfinished ones count as the last to finish."""
-    chosen = order or OrderBy("CREATED_AT", descending=True)
+    order_by = order or OrderBy("CREATED_AT", descending=True)
     first = {
         "CREATED_AT": jobs.created_at,
         "UPDATED_AT": jobs.updated_at,
         "FINISHED_AT": func.coalesce(jobs.finished_at, _NEVER),
-    }[chosen.field]
-    return Order(chosen.name, (Key(first, chosen.descending), Key(jobs.id, chosen.descending)))
+    }[order_by.field]
+    return Order(order_by.name, (Key(first, order_by.descending), Key(jobs.id, order_by.descending)))
 
 
 async def page(
@@ -171,8 +171,8 @@ async def page_by_schedule(
 async def counts_by_schedule(session: AsyncSession, scope: Scope, schedule_ids: Sequence[str]) -> dict[str, int]:
     jobs = _of_schedules(scope, schedule_ids)
     statement = select(jobs.c.schedule_id, func.count()).group_by(jobs.c.schedule_id)
-    found = {schedule_id: int(number) for schedule_id, number in await session.execute(statement)}
-    return {schedule_id: found.get(schedule_id, 0) for schedule_id in schedule_ids}
+    counts = {schedule_id: int(number) for schedule_id, number in await session.execute(statement)}
+    return {schedule_id: counts.get(schedule_id, 0) for schedule_id in schedule_ids}
 
 
 def _of_all_kinds(scope: Scope, conditions: Callable[[Columns], Iterable[ColumnElement[bool]]]) -> Subquery:
@@ -182,9 +182,9 @@ def _of_all_kinds(scope: Scope, conditions: Callable[[Columns], Iterable[ColumnE
     parts = []
     for kind, table in JOBS.items():
         jobs = _columns(kind)
-        chosen = [jobs[name] if name in jobs else cast(null(), type_).label(name) for name, type_ in types.items()]
-        one = within(select(literal(kind.value).label("kind"), *chosen), table, scope.tenant)
-        parts.append(one.where(*conditions(jobs)))
+        selected = [jobs[name] if name in jobs else cast(null(), type_).label(name) for name, type_ in types.items()]
+        statement = within(select(literal(kind.value).label("kind"), *selected), table, scope.tenant)
+        parts.append(statement.where(*conditions(jobs)))
     return union_all(*parts).subquery("jobs")
 
 
@@ -209,18 +209,18 @@ async def watch(
     async with changes.subscribe(job_topic(scope.tenant, id)) as wakeups:
         async with database.session() as session:
             present = await _required(session, scope, kind, id)
-        seen = present.sequence - 1 if after is None else after
+        sequence = present.sequence - 1 if after is None else after
         with changes.tail(database, scope.tenant, id, present.sequence) as tail:
             while True:
-                states = await _patiently(tail.after, seen, present.sequence)
+                states = await _patiently(tail.after, sequence, present.sequence)
                 for state in states:
-                    seen = state.row.sequence
+                    sequence = state.row.sequence
                     yield state.row
                     if state.row.status in FINAL:
                         return
                 if states:
                     continue
-                if present.status in FINAL and seen >= present.sequence:
+                if present.status in FINAL and sequence >= present.sequence:
                     return
                 await wakeups.wait(PATIENCE_SECONDS)
 
@@ -232,13 +232,13 @@ async def watch_all(
     async with changes.subscribe(jobs_topic(scope.tenant)) as wakeups:
         started = datetime.now(UTC)
         async with database.session() as session:
-            seen = await changed_jobs(session, scope.tenant, started - _OVERLAP)
+            sequences = await changed_jobs(session, scope.tenant, started - _OVERLAP)
         while True:
             since = datetime.now(UTC) - _OVERLAP
             await wakeups.wait(PATIENCE_SECONDS)
-            newest, states = await _patiently(_news, database, scope, since, seen)
+            newest, states = await _patiently(_news, database, scope, since, sequences)
             # A job that nobody touched for the whole overlap may only come back with states that are newer.
-            seen = {**{id_: last for id_, last in seen.items() if id_ in newest}, **newest}
+            sequences = {**{id_: last for id_, last in sequences.items() if id_ in newest}, **newest}
             for state in sorted(states, key=lambda state: (state.row.updated_at, state.row.id, state.row.sequence)):
                 if status is None or state.row.status in status:
                     yield state
@@ -271,10 +271,10 @@ async def _patiently(read: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 
 
 async def _required(session: AsyncSession, scope: Scope, kind: JobKind, id: str) -> Any:
-    found = (await get_rows(session, KINDS[kind], scope, [id])).get(id)
-    if found is None:
+    row = (await get_rows(session, KINDS[kind], scope, [id])).get(id)
+    if row is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no {NOUNS[kind]} {id!r} in this sandbox", ("id",))
-    return found
+    return row
 
 
 def _columns(kind: JobKind) -> Columns:

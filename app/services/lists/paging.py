@@ -172,10 +172,10 @@ async def fetch_pages(
         numbered = select(everything, again.label("page_place")).subquery()
         in_page = and_(numbered.c.page_beyond, numbered.c.page_place <= request.limit + 1)
         outer = select(numbered).where(or_(in_page, numbered.c.page_number == 1))
-    found: dict[str, list[Any]] = {one: [] for one in parents}
+    rows_of: dict[str, list[Any]] = {parent_id: [] for parent_id in parents}
     for row in await session.execute(outer.order_by(numbered.c.page_parent, numbered.c.page_number)):
-        found[row.page_parent].append(row)
-    return {one: _slice_beyond(order, request, rows, make) for one, rows in found.items()}
+        rows_of[row.page_parent].append(row)
+    return {parent_id: _slice_beyond(order, request, rows, make) for parent_id, rows in rows_of.items()}
 
 
 def _slice_beyond(order: Order, request: PageRequest, rows: list[Any], make: Callable[[Any], T]) -> Slice[T]:
@@ -192,9 +192,9 @@ def slice_of(items: Mapping[str, T], request: PageRequest, has_next: bool, behin
 
 
 def _slice(order: Order, request: PageRequest, rows: list[Any], behind: bool, make: Callable[[Any], T]) -> Slice[T]:
-    kept = rows[: request.limit]
+    visible = rows[: request.limit]
     names = [f"page_key_{at}" for at in range(len(order.keys))]
-    items = {encode_cursor(order.name, [getattr(row, name) for name in names]): make(row) for row in kept}
+    items = {encode_cursor(order.name, [getattr(row, name) for name in names]): make(row) for row in visible}
     return slice_of(items, request, has_next=len(rows) > request.limit, behind=behind)
 
 

@@ -63,17 +63,17 @@ async def examine(database: Database, lake: Lake, clock: Clock) -> list[Finding]
         return [Finding("tables", "database", difference, advice) for difference in differences]
     async with database.session() as session:
         tenants = await all_tenants(session)
-    known = {(tenant.organisation, tenant.sandbox) for tenant in tenants}
+    keys = {(tenant.organisation, tenant.sandbox) for tenant in tenants}
     advice = "it takes space only: remove it, or point SEGMENTATION_DATABASE_URL to the database that knows it"
-    found = [
+    findings = [
         Finding("folders", folder, "the lake has data of a sandbox that the database does not know", advice)
-        for folder in await asyncio.to_thread(unknown_folders, lake.root, known)
+        for folder in await asyncio.to_thread(unknown_folders, lake.root, keys)
     ]
     for tenant in tenants:
         sandbox = _Sandbox(database, lake, tenant, clock())
         for check in CHECKS.values():
-            found += [finding async for finding in check(sandbox)]
-    return found
+            findings += [finding async for finding in check(sandbox)]
+    return findings
 
 
 async def _layout(sandbox: _Sandbox) -> AsyncIterator[Finding]:

@@ -67,9 +67,10 @@ async def all_tenants(session: AsyncSession) -> list[Tenant]:
     """Every sandbox that has any data: the one read here that is not within a tenant."""
     owners: list[type[TenantRow]] = [DatasetRow, MergePolicyRow, AudienceRow, *KINDS.values()]
     keys = (columns(row) for row in owners)
-    found = union(*(select(key.organisation, key.sandbox) for key in keys))
+    statement = union(*(select(key.organisation, key.sandbox) for key in keys))
     return sorted(
-        (Tenant(*row) for row in await session.execute(found)), key=lambda tenant: (tenant.organisation, tenant.sandbox)
+        (Tenant(*row) for row in await session.execute(statement)),
+        key=lambda tenant: (tenant.organisation, tenant.sandbox),
     )
 
 
@@ -133,8 +134,8 @@ async def _clean_runs(database: Database, lake: Lake, clock: Clock, tenant: Tena
         return
     async with database.write(tenant) as session:
         referenced = await referenced_runs(session, tenant)
-        known = await session.scalars(within(select(_BUCKETS.job_id).distinct(), JobBucketRow, tenant))
-        by_folder = {file_name(run): run for run in known}
+        run_ids = await session.scalars(within(select(_BUCKETS.job_id).distinct(), JobBucketRow, tenant))
+        by_folder = {file_name(run): run for run in run_ids}
         gone = [folder for folder in lapsed if by_folder.get(folder.name) not in referenced]
         runs = [by_folder[folder.name] for folder in gone if folder.name in by_folder]
         for some in _parts(runs):

@@ -37,13 +37,13 @@ class Edge:
         `stored` is an audience's stored membership there, `standing` the memberships that a plan reads in
         `segmentMembership`. A definition that cannot be evaluated is left as it is.
         """
-        found: dict[str, Membership] = {}
+        evaluated: dict[str, Membership] = {}
 
         def known(audience: str) -> Membership | None:
-            return found.get(audience) or stored(audience)
+            return evaluated.get(audience) or stored(audience)
 
         for stage in self.stages:
-            found |= evaluated_now(
+            evaluated |= evaluated_now(
                 stage.plan,
                 self.snapshots[stage.merge_policy_id],
                 bucket,
@@ -54,7 +54,7 @@ class Edge:
                 budget=self.budget,
                 versions=stage.versions,
             )
-        return found
+        return evaluated
 
 
 def open_edge(

@@ -167,10 +167,10 @@ class ProfileReader:
         """By any identity, the primary one first, under the default policy unless another is given; somebody without
         any record or event is nobody."""
         data = await self._data()
-        chosen = policy or data.default.id
-        snapshot = await self._snapshot(chosen)
+        policy_id = policy or data.default.id
+        snapshot = await self._snapshot(policy_id)
         key = await asyncio.to_thread(find_person, self._lake, snapshot, data.datasets, namespace, id)
-        return None if key is None else Who(chosen, *key)
+        return None if key is None else Who(policy_id, *key)
 
     async def people_at(self, keys: Sequence[Key]) -> list[Who]:
         """Who they are that have these places under the policy by which people are found."""
@@ -178,13 +178,13 @@ class ProfileReader:
         return [Who(policy, *key) for key in keys]
 
     async def people(self, keys: Sequence[Who]) -> dict[Who, Person]:
-        found = await self._of_each(keys, lambda snapshot, these: snapshot.people(these))
-        return {key: person for key, person in found.items() if person is not None}
+        people_of = await self._of_each(keys, lambda snapshot, these: snapshot.people(these))
+        return {key: person for key, person in people_of.items() if person is not None}
 
     async def attributes(self, keys: Sequence[Who], paths: Sequence[str] | None = None) -> dict[Who, dict[str, Any]]:
         """Merged, or only the given paths. Raises `Refusal` for a malformed path."""
-        wanted = None if paths is None else split_paths(paths)
-        return await self._of_each(keys, lambda snapshot, these: snapshot.attributes(these, wanted))
+        selected = None if paths is None else split_paths(paths)
+        return await self._of_each(keys, lambda snapshot, these: snapshot.attributes(these, selected))
 
     async def events(self, keys: Sequence[Who], request: PageRequest) -> dict[Who, Slice[Event]]:
         """Newest first; forward only."""
@@ -241,15 +241,15 @@ class ProfileReader:
                 raise _not_a_cursor(request.cursor)
             after = place[0]
         everything = await self._all_memberships(keys, status)
-        found = {}
+        slices = {}
         for key, members in everything.items():
             ahead = [member for member in members if after is None or member.definition_id > after]
             cursors = {
                 encode_cursor(_MEMBERSHIP_ORDER, (member.definition_id,)): member for member in ahead[: request.limit]
             }
             has_next = len(ahead) > request.limit
-            found[key] = slice_of(cursors, request, has_next=has_next, behind=len(ahead) < len(members))
-        return found
+            slices[key] = slice_of(cursors, request, has_next=has_next, behind=len(ahead) < len(members))
+        return slices
 
     async def membership_counts(self, keys: Sequence[Who], status: Collection[str] | None = None) -> dict[Who, int]:
         return {key: len(members) for key, members in (await self._all_memberships(keys, status)).items()}
@@ -260,21 +260,21 @@ class ProfileReader:
             sources = await payload_sources(session, self._scope, {audience for audience, _ in pairs})
 
         def read() -> dict[tuple[str, Who], dict[str, Any] | None]:
-            found: dict[tuple[str, Who], dict[str, Any] | None] = dict.fromkeys(pairs)
+            payload_of: dict[tuple[str, Who], dict[str, Any] | None] = dict.fromkeys(pairs)
             for audience, (dataset, batches) in sources.items():
-                people = [who for one, who in pairs if one == audience]
+                people = [who for audience_id, who in pairs if audience_id == audience]
                 keys = [(who.bucket, who.ordinal) for who in people]
                 said = payloads(self._lake, dataset.id, keys, set(batches), dataset.identity_column or "")
-                found |= {(audience, who): said.get(key, {}) for who, key in zip(people, keys, strict=True)}
-            return found
+                payload_of |= {(audience, who): said.get(key, {}) for who, key in zip(people, keys, strict=True)}
+            return payload_of
 
         return await asyncio.to_thread(read)
 
     async def view(self, policy: str | None = None) -> "View":
         """What these reads see under a merge policy, the default one unless given. Raises `Refusal`."""
         data = await self._data()
-        chosen = data.default.id if policy is None else policy
-        if chosen not in data.rules:
+        policy_id = data.default.id if policy is None else policy
+        if policy_id not in data.rules:
             message = f"there is no merge policy {policy!r} in this sandbox"
             raise Refusal(ErrorCode.NOT_FOUND, message, ("merge_policy_id",))
 
@@ -283,16 +283,16 @@ class ProfileReader:
                 return await read_segments(session, self._scope)
 
         segments = await self._only_once("segments", read)
-        snapshot, heads = await self._snapshot(chosen), await self._heads()
-        return View(chosen, snapshot, heads, segments, self._files, self._clock())
+        snapshot, heads = await self._snapshot(policy_id), await self._heads()
+        return View(policy_id, snapshot, heads, segments, self._files, self._clock())
 
     # ------------------------------------------------------------ what is read once
 
     async def _only_once(self, name: str, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if name not in self._once:
             self._once[name] = asyncio.create_task(read())
-        found: T = await asyncio.shield(self._once[name])
-        return found
+        result: T = await asyncio.shield(self._once[name])
+        return result
 
     async def _data(self) -> "_Data":
         async def read() -> _Data:
@@ -301,8 +301,8 @@ class ProfileReader:
                 datasets = await data_sources(session, self._scope)
             rules = {policy.id: rule_of(policy) for policy in policies}
             unmade = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ())
-            chosen = next((rules[policy.id] for policy in policies if policy.is_default), unmade)
-            default = self._rule or chosen
+            default_rule = next((rules[policy.id] for policy in policies if policy.is_default), unmade)
+            default = self._rule or default_rule
             return _Data(datasets, default, {**rules, default.id: default})
 
         return await self._only_once("data", read)
@@ -334,10 +334,10 @@ class ProfileReader:
             data, heads, shown = await self._data(), await self._heads(), await self._snapshot(policy)
             if shown.graph_version is not None:
                 return None
-            rules = {id_: data.rules[id_] for id_ in sorted({one.merge_policy_id for one in definitions})}
-            known, now = heads.audiences | segments.external, self._clock()
+            rules = {id_: data.rules[id_] for id_ in sorted({definition.merge_policy_id for definition in definitions})}
+            evaluated, now = heads.audiences | segments.external, self._clock()
             return await asyncio.to_thread(
-                open_edge, self._lake, definitions, rules, data.datasets, shown, known, segments, now
+                open_edge, self._lake, definitions, rules, data.datasets, shown, evaluated, segments, now
             )
 
         return await self._only_once(f"edge {policy}", read)
@@ -346,11 +346,11 @@ class ProfileReader:
 
     async def _of_each(self, keys: Sequence[Who], read: Callable[[Snapshot, list[Key]], Sequence[T]]) -> dict[Who, T]:
         """What `read` says of the people, asked once for each policy."""
-        found: dict[Who, T] = {}
-        for policy, these in _by_policy(keys).items():
-            snapshot, places = await self._snapshot(policy), [(key.bucket, key.ordinal) for key in these]
-            found.update(zip(these, await asyncio.to_thread(read, snapshot, places), strict=True))
-        return found
+        results: dict[Who, T] = {}
+        for policy, group in _by_policy(keys).items():
+            snapshot, places = await self._snapshot(policy), [(key.bucket, key.ordinal) for key in group]
+            results.update(zip(group, await asyncio.to_thread(read, snapshot, places), strict=True))
+        return results
 
     async def _read_segments(
         self, takers: Mapping[str, "_MemberPage | _MemberCount"], wanted: frozenset[str], after: Key | None = None
@@ -390,10 +390,10 @@ class ProfileReader:
         """Each person is evaluated once, so that a page and its count agree and cost no more than one of them."""
         async with self._reading:
             new = [key for key in keys if key not in self._known]
-            for policy, these in _by_policy(new).items():
-                self._known |= await self._read_memberships(policy, these)
-        wanted = _statuses(status)
-        return {key: [member for member in self._known[key] if member.status in wanted] for key in keys}
+            for policy, group in _by_policy(new).items():
+                self._known |= await self._read_memberships(policy, group)
+        statuses = _statuses(status)
+        return {key: [member for member in self._known[key] if member.status in statuses] for key in keys}
 
     async def _read_memberships(self, policy: str, keys: Sequence[Who]) -> dict[Who, list[Member]]:
         heads, data, edge = await self._heads(), await self._data(), await self._edge(policy)
@@ -409,22 +409,25 @@ class ProfileReader:
         if graph is None and kinds != {None}:
             graph = people_graph(self._lake, datasets)
         relatives = None if graph is None else Relatives(self._lake, graph)
-        known: dict[int, Mapping[str, Membership]] = {}
-        found: dict[Who, dict[str, tuple[str, datetime]]] = {}
+        stored_in: dict[int, Mapping[str, Membership]] = {}
+        standing_of: dict[Who, dict[str, tuple[str, datetime]]] = {}
         for who in keys:
             standings: dict[str, list[tuple[str, datetime]]] = defaultdict(list)
             key = who.bucket, who.ordinal
             for kind in kinds:
                 for bucket, ordinal in [key] if relatives is None else relatives.of(key, frame, kind):
-                    if bucket not in known:
-                        known[bucket] = heads.many(self._files, bucket)
-                    for id_, membership in known[bucket].items():
+                    if bucket not in stored_in:
+                        stored_in[bucket] = heads.many(self._files, bucket)
+                    for id_, membership in stored_in[bucket].items():
                         if heads.graphs.get(id_) == kind and _concerns(membership, ordinal):
                             standings[id_].append(_standing(membership, ordinal))
-            found[who] = {id_: joined(these) for id_, these in standings.items()}
+            standing_of[who] = {id_: joined(by_audience) for id_, by_audience in standings.items()}
         if edge is not None:
-            self._evaluate_now(found, heads, edge)
-        return {who: [Member(who, id_, *one) for id_, one in sorted(these.items())] for who, these in found.items()}
+            self._evaluate_now(standing_of, heads, edge)
+        return {
+            who: [Member(who, id_, *standing) for id_, standing in sorted(by_audience.items())]
+            for who, by_audience in standing_of.items()
+        }
 
     def _evaluate_now(self, found: Mapping[Who, dict[str, tuple[str, datetime]]], heads: Heads, edge: Edge) -> None:
         """Replaces what the EDGE definitions, which are over fragments, say otherwise by now."""
@@ -437,11 +440,11 @@ class ProfileReader:
 
         for who in found:
             by_bucket[who.bucket].append(who)
-        for bucket, these in by_bucket.items():
+        for bucket, ordinals in by_bucket.items():
             before = stored.read(bucket)
-            people = [who.ordinal for who in these]
+            people = [who.ordinal for who in ordinals]
             for id_, membership in edge.memberships(bucket, people, before.get, standing).items():
-                for who in these:
+                for who in ordinals:
                     found[who].pop(id_, None)
                     if _concerns(membership, who.ordinal):
                         found[who][id_] = _standing(membership, who.ordinal)
@@ -473,10 +476,10 @@ class _Data:
 
 
 def _by_policy(keys: Sequence[Who]) -> dict[str, list[Who]]:
-    found: dict[str, list[Who]] = defaultdict(list)
+    groups: dict[str, list[Who]] = defaultdict(list)
     for key in keys:
-        found[key.policy].append(key)
-    return found
+        groups[key.policy].append(key)
+    return groups
 
 
 def _statuses(status: Collection[str] | None) -> frozenset[str]:

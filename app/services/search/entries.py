@@ -57,8 +57,8 @@ def document(slot: int, entry: Entry) -> tantivy.Document:
     document.add_unsigned("slot", slot)
     texts = {"name": words(entry.name), "start": words(entry.name)[:1]}
     texts |= {"description": words(entry.description or ""), "location": words(entry.location or "")}
-    for name, found in texts.items():
-        document.add_text(name, " ".join(found))
+    for name, words_of in texts.items():
+        document.add_text(name, " ".join(words_of))
     wholes: dict[str, Sequence[str]] = {
         "key": (f"{entry.kind}:{entry.id}",),
         "kind": (entry.kind,),

@@ -71,11 +71,11 @@ class SearchIndexes:
     _places: OrderedDict[Tenant, _Place] = field(default_factory=OrderedDict)
 
     def place(self, tenant: Tenant) -> _Place:
-        found = self._places.setdefault(tenant, _Place())
+        own_place = self._places.setdefault(tenant, _Place())
         self._places.move_to_end(tenant)
         if len(self._places) > MOST_INDEXES:
             self._places.popitem(last=False)
-        return found
+        return own_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,20 +116,20 @@ async def find(
     place = None if request.cursor is None else _read_cursor(request.cursor, term)
     snapshot = await _current(indexes, session, scope)
     hits, weights = await asyncio.to_thread(snapshot.hits, node, None if place is None else place.weights)
-    wanted = hits
+    filtered = hits
     if namespace is not None or folder_id is not None:
-        wanted = [hit for hit in hits if _is_wanted(snapshot.entry(hit), snapshot, namespace, folder_id)]
-    start = 0 if place is None else bisect_left(wanted, snapshot.after(place.score, place.rank))
+        filtered = [hit for hit in hits if _is_wanted(snapshot.entry(hit), snapshot, namespace, folder_id)]
+    start = 0 if place is None else bisect_left(filtered, snapshot.after(place.score, place.rank))
     end = start + request.limit
-    kept = [(score_of(hit), snapshot.entry(hit)) for hit in wanted[start:end]]
+    scored = [(score_of(hit), snapshot.entry(hit)) for hit in filtered[start:end]]
     return FoundPage(
         Slice(
-            [Found(entry, score / 100) for score, entry in kept],
-            [_write_cursor(term, weights, score, entry) for score, entry in kept],
-            has_next=len(wanted) > end,
+            [Found(entry, score / 100) for score, entry in scored],
+            [_write_cursor(term, weights, score, entry) for score, entry in scored],
+            has_next=len(filtered) > end,
             has_previous=start > 0,
         ),
-        len(wanted),
+        len(filtered),
     )
 
 
@@ -140,8 +140,8 @@ async def namespaces(indexes: SearchIndexes, session: AsyncSession, scope: Scope
     hits, _ = await asyncio.to_thread(snapshot.hits, node)
     counts = Counter(snapshot.entry(hit).namespace for hit in hits)
     every = {entry.namespace for entry in snapshot.entries.values()}
-    found = [NamespaceHits(name, DISPLAY_NAMES.get(name, name), counts[name]) for name in every]
-    return sorted(found, key=lambda each: (-each.count, each.namespace))
+    namespace_hits = [NamespaceHits(name, DISPLAY_NAMES.get(name, name), counts[name]) for name in every]
+    return sorted(namespace_hits, key=lambda each: (-each.count, each.namespace))
 
 
 async def taxonomy(session: AsyncSession, scope: Scope, namespace: str, kinds: Collection[str], id: str) -> list[Entry]:
@@ -225,13 +225,13 @@ async def _current(indexes: SearchIndexes, session: AsyncSession, scope: Scope) 
 
 async def _catch_up(index: Index, session: AsyncSession, scope: Scope, version: int) -> bool:
     """Whether the index is right now. One that knows more than the database does not: an older copy was put back."""
-    known = index.snapshot.version
-    if known == version:
+    version_read = index.snapshot.version
+    if version_read == version:
         return True
-    if not known < version <= known + MOST_CHANGES:
+    if not version_read < version <= version_read + MOST_CHANGES:
         return False
     statement = within(select(_CHANGES.kind, _CHANGES.object_id), SearchChangeRow, scope.tenant)
-    keys = {(kind, id_) for kind, id_ in await session.execute(statement.where(_CHANGES.version > known))}
+    keys = {(kind, id_) for kind, id_ in await session.execute(statement.where(_CHANGES.version > version_read))}
     changed = await _read_changed(session, scope, keys)
     try:
         await asyncio.to_thread(index.apply, version, changed, keys)
@@ -242,21 +242,21 @@ async def _catch_up(index: Index, session: AsyncSession, scope: Scope, version: 
 
 
 async def _read_all(session: AsyncSession, scope: Scope) -> list[Entry]:
-    found = [_entry("Folder", row) for row in await session.execute(_select_folders(scope))]
-    return found + [_entry("Audience", row) for row in await session.execute(_select_audiences(scope))]
+    entries = [_entry("Folder", row) for row in await session.execute(_select_folders(scope))]
+    return entries + [_entry("Audience", row) for row in await session.execute(_select_audiences(scope))]
 
 
 async def _read_changed(session: AsyncSession, scope: Scope, keys: set[tuple[str, str]]) -> list[Entry]:
     """What has changed and is still there, with the audiences in changed folders: these show the folder's path."""
     in_folders = [id_ for kind, id_ in keys if kind == "Folder"]
     audiences = [id_ for kind, id_ in keys if kind == "Audience"]
-    found: list[Entry] = []
+    entries: list[Entry] = []
     if in_folders:
         rows = await session.execute(_select_folders(scope).where(_FOLDERS.id.in_(in_folders)))
-        found += [_entry("Folder", row) for row in rows]
+        entries += [_entry("Folder", row) for row in rows]
     concerned = or_(_AUDIENCES.id.in_(audiences), _AUDIENCES.folder_id.in_(in_folders))
     rows = await session.execute(_select_audiences(scope).where(concerned))
-    return found + [_entry("Audience", row) for row in rows]
+    return entries + [_entry("Audience", row) for row in rows]
 
 
 def _select_folders(scope: Scope) -> AnySelect:

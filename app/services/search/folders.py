@@ -81,13 +81,13 @@ async def choose(session: AsyncSession, scope: Scope, id: str, namespace: str, f
 
     To be called in the transaction that puts something into it, within `Database.write(tenant)`.
     """
-    found = (await get_many(session, scope, [id])).get(id)
-    if found is None:
+    folder = (await get_many(session, scope, [id])).get(id)
+    if folder is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no folder {id!r} in this sandbox", (field,))
-    if found.namespace != namespace:
-        message = f"the folder {found.path!r} is of the namespace {found.namespace!r}, and this is of {namespace!r}"
+    if folder.namespace != namespace:
+        message = f"the folder {folder.path!r} is of the namespace {folder.namespace!r}, and this is of {namespace!r}"
         raise Refusal(ErrorCode.INVALID_INPUT, f"{message}: choose a folder of the same namespace", (field,))
-    return found
+    return folder
 
 
 async def create(database: Database, clock: Clock, scope: Scope, new: NewFolder) -> FolderRow:
@@ -153,13 +153,13 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
     """Raises `HasDependents`, naming them, while folders or audiences are in it."""
     async with database.write(scope.tenant) as session:
         current = await _required(session, scope, id, etag)
-        found = [("Folder", row) for row in await _named(session, scope, FolderRow, _FOLDERS.parent_id == id)]
-        found += [("Audience", row) for row in await _named(session, scope, AudienceRow, _AUDIENCES.folder_id == id)]
-        if found:
-            names = ", ".join(repr(row.name) for _, row in found[:MOST_NAMED])
-            more = " and more" if len(found) > MOST_NAMED else ""
+        contents = [("Folder", row) for row in await _named(session, scope, FolderRow, _FOLDERS.parent_id == id)]
+        contents += [("Audience", row) for row in await _named(session, scope, AudienceRow, _AUDIENCES.folder_id == id)]
+        if contents:
+            names = ", ".join(repr(row.name) for _, row in contents[:MOST_NAMED])
+            more = " and more" if len(contents) > MOST_NAMED else ""
             message = f"the folder {current.path!r} holds {names}{more}: move or delete them first"
-            raise HasDependents(message, [(kind, row.id) for kind, row in found[:MOST_NAMED]], ("id",))
+            raise HasDependents(message, [(kind, row.id) for kind, row in contents[:MOST_NAMED]], ("id",))
         await session.execute(within(delete_rows(FolderRow), FolderRow, scope.tenant).where(_FOLDERS.id == id))
 
 

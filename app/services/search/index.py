@@ -49,12 +49,12 @@ class Snapshot:
         if query is None or not self.entries:
             return [], compiler.weights
         try:
-            found = self.searcher.search(query, limit=len(self.entries), count=False).hits
+            matches = self.searcher.search(query, limit=len(self.entries), count=False).hits
         except ValueError:
             lucene.refuse(TOO_WIDE, 0, 0)
-        slots = cast(list[int], self.searcher.fast_field_values("slot", [address for _, address in found]))
+        slots = cast(list[int], self.searcher.fast_field_values("slot", [address for _, address in matches]))
         ordinals = self.ordinals
-        places = [ordinals[slot] - round(score) * _SHIFT for (score, _), slot in zip(found, slots, strict=True)]
+        places = [ordinals[slot] - round(score) * _SHIFT for (score, _), slot in zip(matches, slots, strict=True)]
         places.sort()
         return places, compiler.weights
 
@@ -66,8 +66,8 @@ class Snapshot:
         return bisect_right(self.order, rank, key=lambda entry: entry.rank) - score * _SHIFT
 
     def _count(self, query: tantivy.Query) -> int:
-        found: Any = self.searcher.search(query, limit=1)
-        return int(found.count)
+        result: Any = self.searcher.search(query, limit=1)
+        return int(result.count)
 
 
 class Damaged(RuntimeError):

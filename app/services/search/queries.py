@@ -59,13 +59,13 @@ class Compiler:
 
     def query(self, node: lucene.Node) -> Query | None:
         """None when there is no word in it. Raises `ExpressionRefused` for a regular expression that cannot be used."""
-        found = self._compiled(node, 1.0)
+        compiled = self._compiled(node, 1.0)
         phrase = _plain_phrase(node)
-        if found is None or phrase is None:
-            return found
+        if compiled is None or phrase is None:
+            return compiled
         # Words that stand in the name just as they were typed are what was meant.
         side_by_side = self._weighted([(_words_query("name", phrase, 0), EXACT.name)], 1.0)
-        return Query.boolean_query([(Occur.Must, found), (Occur.Should, side_by_side)])
+        return Query.boolean_query([(Occur.Must, compiled), (Occur.Should, side_by_side)])
 
     def _compiled(self, node: lucene.Node, boost: float) -> Query | None:
         if isinstance(node, lucene.Group):
@@ -79,13 +79,13 @@ class Compiler:
         if not scored:
             return None
         try:
-            found = self._weighted(scored, boost * node.boost)
+            weighted = self._weighted(scored, boost * node.boost)
         except ValueError:
             lucene.refuse(TOO_WIDE, node.start, node.end)
         if kind is None:
-            return found
+            return weighted
         of_kind = Query.const_score_query(Query.term_query(SCHEMA, "kind", kind), 0)
-        return Query.boolean_query([(Occur.Must, found), (Occur.Must, of_kind)])
+        return Query.boolean_query([(Occur.Must, weighted), (Occur.Must, of_kind)])
 
     def _group(self, group: lucene.Group, boost: float) -> Query | None:
         """Clauses without a word in them (a lone `&`, say) are as if they were not there."""
@@ -119,10 +119,10 @@ class Compiler:
                 yield Query.term_query(SCHEMA, column, fold(text)), exact
             case _ if column == "ids" and leaf.field is None:
                 return  # without their field ids are found as a whole only: `a*` does not mean those that begin with a
-            case lucene.Word(text=text) if found := words(text):
-                yield _words_query(column, found, 0), exact
-            case lucene.Phrase(text=text, slop=slop) if found := words(text):
-                yield _words_query(column, found, slop), exact
+            case lucene.Word(text=text) if terms := words(text):
+                yield _words_query(column, terms, 0), exact
+            case lucene.Phrase(text=text, slop=slop) if terms := words(text):
+                yield _words_query(column, terms, slop), exact
             case lucene.Fuzzy(text=text, distance=distance):
                 parts = [fold(text)] if column in WHOLES else words(text)
                 yield from _fuzzy(column, parts, distance)
@@ -148,8 +148,8 @@ def _plain_phrase(node: lucene.Node) -> list[str] | None:
         if occur is lucene.Occur.MUST_NOT or not isinstance(clause, lucene.Word) or clause.field is not None:
             return None
         texts.append(clause.text)
-    found = words(" ".join(texts))
-    return found if len(found) > 1 else None
+    terms = words(" ".join(texts))
+    return terms if len(terms) > 1 else None
 
 
 def _words_query(column: str, found: Sequence[str], slop: int) -> Query:
@@ -164,7 +164,7 @@ def _fuzzy(column: str, found: Sequence[str], distance: int) -> Iterator[tuple[Q
         each = [Query.fuzzy_term_query(SCHEMA, column, word, edits) for word in found]
         if each:
             yield (
-                each[0] if len(each) == 1 else Query.boolean_query([(Occur.Must, one) for one in each]),
+                each[0] if len(each) == 1 else Query.boolean_query([(Occur.Must, term_query) for term_query in each]),
                 level.of(column),
             )
 
@@ -180,11 +180,11 @@ def _wildcard(column: str, parts: Sequence[str | lucene.Wild], leaf: lucene.Leaf
             patterns[-1] += re.escape(fold(part))
             continue
         folded, end = fold(part), 0
-        for found in WORDS.finditer(folded):
-            if found.start() > end or (end and found.start() == end):
+        for word in WORDS.finditer(folded):
+            if word.start() > end or (end and word.start() == end):
                 patterns.append("")
-            patterns[-1] += found[0]
-            end = found.end()
+            patterns[-1] += word[0]
+            end = word.end()
         if end < len(folded):
             patterns.append("")
     found_ones = [pattern for pattern in patterns if pattern]
@@ -208,8 +208,8 @@ def _folded_pattern(pattern: str, leaf: lucene.Leaf) -> str:
         escaped, letters = found.groups()
         if escaped and escaped.isalnum():
             if escaped not in _CLASSES:
-                known = " and ".join(f"\\{name}" for name in _CLASSES)
-                message = f"\\{escaped} means nothing in a regular expression here: only {known} do"
+                classes = " and ".join(f"\\{name}" for name in _CLASSES)
+                message = f"\\{escaped} means nothing in a regular expression here: only {classes} do"
                 lucene.refuse(message, leaf.start, leaf.end)
             return _CLASSES[escaped]
         return fold(letters) if letters else found[0]

@@ -46,8 +46,8 @@ class LiveStage:
 
 async def has_live_definitions(session: AsyncSession, scope: Scope) -> bool:
     statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
-    found = statement.where(_STREAMED, _AUDIENCES.lifecycle_state == "PUBLISHED").limit(1)
-    return (await session.execute(found)).first() is not None
+    published = statement.where(_STREAMED, _AUDIENCES.lifecycle_state == "PUBLISHED").limit(1)
+    return (await session.execute(published)).first() is not None
 
 
 async def live_definitions(session: AsyncSession, scope: Scope, *, edge: bool = False) -> list[LiveDefinition]:
@@ -64,8 +64,10 @@ async def live_definitions(session: AsyncSession, scope: Scope, *, edge: bool = 
         _AUDIENCES.exclude_opt_out,
     )
     joined = select(*fields).join_from(DefinitionRow, AudienceRow, same)
-    chosen = joined.where(_AUDIENCES.evaluates_edge if edge else _STREAMED, _AUDIENCES.lifecycle_state == "PUBLISHED")
-    rows = await session.execute(within(chosen, DefinitionRow, scope.tenant).order_by(_DEFINITIONS.id))
+    published = joined.where(
+        _AUDIENCES.evaluates_edge if edge else _STREAMED, _AUDIENCES.lifecycle_state == "PUBLISHED"
+    )
+    rows = await session.execute(within(published, DefinitionRow, scope.tenant).order_by(_DEFINITIONS.id))
     return [LiveDefinition(*row) for row in rows]
 
 

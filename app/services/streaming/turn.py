@@ -238,7 +238,8 @@ def _keep(
 ) -> None:
     """Writes what changed in a bucket, with what was patched before, and adds up the counts."""
     counts: dict[str, dict[str, Any]] = {
-        id_: {"members": found.members, "by_namespace": dict(found.by_namespace)} for id_, found in after.counts.items()
+        id_: {"members": numbers.members, "by_namespace": dict(numbers.by_namespace)}
+        for id_, numbers in after.counts.items()
     }
     nobody: dict[str, Any] = {"members": 0, "by_namespace": {}}
     differs = {id_ for id_ in counts if counts[id_] != counted.get(id_, nobody)}
@@ -252,18 +253,18 @@ def _keep(
         namespaces.subtract(counted.get(id_, nobody)["by_namespace"])
     work.changed |= changed | differs
     # There is one patch of a bucket: what an earlier one holds goes on in this one.
-    kept = {*changed, *differs, *work.heads.patched(bucket)}
+    in_file = {*changed, *differs, *work.heads.patched(bucket)}
     memberships = {**before, **after.memberships}
     file = files.write(
-        patch_run(turn.number), bucket, turn.number, [memberships[id_] for id_ in sorted(kept) if id_ in memberships]
+        patch_run(turn.number), bucket, turn.number, [memberships[id_] for id_ in sorted(in_file) if id_ in memberships]
     )
     work.patches.append(
         {
             "bucket": bucket,
             "turn": turn.number,
             "file": file,
-            "bases": {id_: work.heads.runs.get(id_, NO_RUN) for id_ in sorted(kept)},
-            "counts": {id_: {**counted, **counts}.get(id_, nobody) for id_ in sorted(kept)},
+            "bases": {id_: work.heads.runs.get(id_, NO_RUN) for id_ in sorted(in_file)},
+            "counts": {id_: {**counted, **counts}.get(id_, nobody) for id_ in sorted(in_file)},
             "at": work.evaluated_at,
         }
     )
@@ -272,7 +273,10 @@ def _keep(
 def _differs(before: Membership | None, after: Membership) -> bool:
     if before is None:
         return bool(after.members or after.exited)
-    old, new = ((one.members, one.entered, one.exited, one.qualified) for one in (before, after))
+    old, new = (
+        (membership.members, membership.entered, membership.exited, membership.qualified)
+        for membership in (before, after)
+    )
     return old != new
 
 
@@ -304,8 +308,8 @@ async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) ->
 
 async def _write_counts(session: AsyncSession, work: _Work) -> None:
     fields = (_AUDIENCES.id, _AUDIENCES.total_profiles, _AUDIENCES.by_namespace)
-    known = within(select(*fields), AudienceRow, work.scope.tenant).where(_AUDIENCES.id.in_(sorted(work.changed)))
-    for row in (await session.execute(known.order_by(_AUDIENCES.id))).all():
+    statement = within(select(*fields), AudienceRow, work.scope.tenant).where(_AUDIENCES.id.in_(sorted(work.changed)))
+    for row in (await session.execute(statement.order_by(_AUDIENCES.id))).all():
         namespaces = Counter(row.by_namespace)
         namespaces.update(work.by_namespace.get(row.id, Counter()))
         change = within(update(AudienceRow), AudienceRow, work.scope.tenant).where(_AUDIENCES.id == row.id)
@@ -320,7 +324,7 @@ async def _write_counts(session: AsyncSession, work: _Work) -> None:
 
 async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -> dict[int, dict[str, Any]]:
     """What the audiences' numbers hold of these buckets: the counts of the patches, else those of the heads."""
-    found: dict[int, dict[str, Any]] = {bucket: {} for bucket in buckets}
+    counts_of: dict[int, dict[str, Any]] = {bucket: {} for bucket in buckets}
     of_run: dict[str, set[str]] = {}
     for id_ in work.evaluated:
         of_run.setdefault(work.heads.runs.get(id_, NO_RUN), set()).add(id_)
@@ -329,12 +333,12 @@ async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -
     for row in await session.execute(runs.where(*mine)):
         for id_, counts in row.counts["counts"].items():
             if id_ in of_run[row.job_id]:
-                found[row.bucket][id_] = {name: counts[name] for name in ("members", "by_namespace")}
+                counts_of[row.bucket][id_] = {name: counts[name] for name in ("members", "by_namespace")}
     patches = within(
         select(_PATCHES.c.bucket, _PATCHES.c.turn, _PATCHES.c.counts), MembershipPatchRow, work.scope.tenant
     )
     for row in await session.execute(patches.where(_PATCHES.c.bucket.in_(buckets))):
         if (patch := work.heads.patches.get(row.bucket)) is not None and patch.turn == row.turn:
-            here = work.heads.patched(row.bucket)
-            found[row.bucket] |= {id_: counts for id_, counts in row.counts.items() if id_ in here}
-    return found
+            patched = work.heads.patched(row.bucket)
+            counts_of[row.bucket] |= {id_: counts for id_, counts in row.counts.items() if id_ in patched}
+    return counts_of

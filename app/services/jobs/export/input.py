@@ -98,8 +98,8 @@ def filter_as_json(filter: ExportFilter | None) -> dict[str, Any] | None:
         return None
     return {
         "segments": [
-            {"segmentId": one.segment_id, "namespace": one.namespace, "status": list(one.status)}
-            for one in filter.segments
+            {"segmentId": segment.segment_id, "namespace": segment.namespace, "status": list(segment.status)}
+            for segment in filter.segments
         ],
         "segmentQualificationTime": _range_as_json(filter.segment_qualification_time, "start", "end"),
         "fromIngestTimestamp": instant_as_json(filter.from_ingest_timestamp),
@@ -111,7 +111,10 @@ def filter_from_json(value: Any) -> ExportFilter | None:
     if value is None:
         return None
     return ExportFilter(
-        tuple(ExportSegment(one["segmentId"], one["namespace"], tuple(one["status"])) for one in value["segments"]),
+        tuple(
+            ExportSegment(segment["segmentId"], segment["namespace"], tuple(segment["status"]))
+            for segment in value["segments"]
+        ),
         _range_from_json(value["segmentQualificationTime"], "start", "end"),
         _instant_from_json(value["fromIngestTimestamp"]),
         value["emptyProfiles"],
@@ -180,13 +183,13 @@ def _path_refusal(fields: Type, path: str, at: tuple[str, ...]) -> Iterator[Refu
         message = f"{path!r} is about events, which are no attribute: ask for them by `additionalFields`"
         yield Refusal(ErrorCode.INVALID_INPUT, message, at)
         return
-    known: Type = fields
+    reached: Type = fields
     for name in path.split("."):
-        while isinstance(known, ArrayType):
-            known = known.element
-        if not isinstance(known, ObjectType) or name not in known.fields:
+        while isinstance(reached, ArrayType):
+            reached = reached.element
+        if not isinstance(reached, ObjectType) or name not in reached.fields:
             every = [leaf for leaf, _ in leaf_paths(fields)] if isinstance(fields, ObjectType) else []
             message = f"the data have no field {path!r}{did_you_mean(nearest(path, every))}"
             yield Refusal(ErrorCode.INVALID_INPUT, message, at)
             return
-        known = known.fields[name]
+        reached = reached.fields[name]

@@ -75,15 +75,15 @@ async def create(
     now = clock()
     if idempotency_key is not None:
         async with database.write(scope.tenant) as session:
-            if (known := await jobs.by_key(session, scope, KIND, idempotency_key, now)) is not None:
-                return as_row(ExportJobRow, known)
+            if (earlier := await jobs.by_key(session, scope, KIND, idempotency_key, now)) is not None:
+                return as_row(ExportJobRow, earlier)
     await merge_policies.ensure_default(database, clock, scope)
     refusals = [*_form_refusals(new), *await _path_refusals(database, lake, scope, new)]
     async with database.write(scope.tenant) as session:
         if idempotency_key is not None:
-            known = await jobs.by_key(session, scope, KIND, idempotency_key, now)
-            if known is not None:
-                return as_row(ExportJobRow, known)
+            earlier = await jobs.by_key(session, scope, KIND, idempotency_key, now)
+            if earlier is not None:
+                return as_row(ExportJobRow, earlier)
         id_ = await queue(session, now, scope, new, refusals, idempotency_key, origin)
         return (await get_many(session, scope, [id_]))[id_]
 
@@ -105,7 +105,7 @@ async def queue(
     id_ = new_id(now)
     waits_for = None
     if new.evaluate_first:
-        computed = [one.id for one in checked.audiences if one.type == "SEGMENT_DEFINITION"]
+        computed = [audience.id for audience in checked.audiences if audience.type == "SEGMENT_DEFINITION"]
         needed = await segment_jobs.with_dependencies(session, scope, computed) if new.segments else None
         waits_for = await _queue_evaluation(session, now, scope, needed, origin)
     job = ExportJobRow(
@@ -225,8 +225,8 @@ async def batches_by_job(
 async def batch_counts(session: AsyncSession, scope: Scope, job_ids: Sequence[str]) -> dict[str, int]:
     statement = within(select(_BATCHES.job_id, func.count()), BatchRow, scope.tenant)
     rows = await session.execute(statement.where(_BATCHES.job_id.in_(job_ids)).group_by(_BATCHES.job_id))
-    found = {job_id: int(number) for job_id, number in rows}
-    return {job_id: found.get(job_id, 0) for job_id in job_ids}
+    counts = {job_id: int(number) for job_id, number in rows}
+    return {job_id: counts.get(job_id, 0) for job_id in job_ids}
 
 
 # ---------------------------------------------------------------- checks
@@ -267,9 +267,9 @@ def _form_refusals(new: NewExport) -> Iterator[Refusal]:
     if len(new.segments) > MOST_SEGMENTS:
         message = f"{len(new.segments):,} segments are more than {MOST_SEGMENTS:,}: split them over several exports"
         yield Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("filter", "segments"))
-    for at, one in enumerate(new.segments):
-        if not one.status:
-            message = f"nobody is in {one.segment_id!r} with no status: name one or more of {', '.join(STATUSES)}"
+    for at, segment in enumerate(new.segments):
+        if not segment.status:
+            message = f"nobody is in {segment.segment_id!r} with no status: name one or more of {', '.join(STATUSES)}"
             yield Refusal(invalid, message, ("filter", "segments", str(at), "status"))
 
 
@@ -301,15 +301,19 @@ async def _look_up(
         refusals.append(Refusal(ErrorCode.NOT_FOUND, message, ("merge_policy_id",)))
         return None
     evaluated = (await read_heads(session, scope)).audiences if new.segments else set()
-    for at, one in enumerate(audiences):
-        if one is not None:
-            unknown = one.id not in evaluated and not scheduled
-            refusals += _audience_refusals(one, at, new, unknown)
-    if new.evaluate_first and new.segments and not any(one and one.type == "SEGMENT_DEFINITION" for one in audiences):
+    for at, audience in enumerate(audiences):
+        if audience is not None:
+            unknown = audience.id not in evaluated and not scheduled
+            refusals += _audience_refusals(audience, at, new, unknown)
+    if (
+        new.evaluate_first
+        and new.segments
+        and not any(audience and audience.type == "SEGMENT_DEFINITION" for audience in audiences)
+    ):
         message = "none of the segments is computed here, so there is nothing to evaluate first: leave this out"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluate_first",)))
-    found = [one for one in audiences if one is not None]
-    return _Checked(policy, found) if len(found) == len(audiences) else None
+    present = [audience for audience in audiences if audience is not None]
+    return _Checked(policy, present) if len(present) == len(audiences) else None
 
 
 def _audience_refusals(audience: AudienceRow, at: int, new: NewExport, unknown: bool) -> Iterator[Refusal]:
@@ -327,7 +331,7 @@ async def _policy_ids(
     session: AsyncSession, scope: Scope, new: NewExport, audiences: Sequence[AudienceRow | None]
 ) -> set[str]:
     default = await merge_policies.default_policy(session, scope)
-    ids = {one.merge_policy_id for one in audiences if one is not None}
+    ids = {audience.merge_policy_id for audience in audiences if audience is not None}
     ids |= {new.merge_policy_id, default.id if default is not None else None}
     return {id_ for id_ in ids if id_ is not None}
 
@@ -344,18 +348,18 @@ async def _find_audiences(
     session: AsyncSession, scope: Scope, segments: Sequence[ExportSegment], refusals: list[Refusal]
 ) -> list[AudienceRow | None]:
     """The audience of each segment, None for one that is refused."""
-    ids = [one.segment_id for one in segments]
+    ids = [segment.segment_id for segment in segments]
     named = or_(_AUDIENCES.id.in_(ids), _AUDIENCES.audience_id.in_(ids))
     statement = select_rows(AudienceRow, scope).where(named)
     rows = [as_row(AudienceRow, row) for row in await session.execute(statement)] if ids else []
-    found: list[AudienceRow | None] = []
-    for at, one in enumerate(segments):
-        mine = [row for row in rows if one.segment_id in (row.id, row.audience_id)]
-        namespace = None if one.namespace is None else namespace_of(one.namespace)
+    audiences: list[AudienceRow | None] = []
+    for at, segment in enumerate(segments):
+        mine = [row for row in rows if segment.segment_id in (row.id, row.audience_id)]
+        namespace = None if segment.namespace is None else namespace_of(segment.namespace)
         mine = [row for row in mine if namespace in (None, namespace_of(row.namespace))]
-        refusal = _choice_refusal(one, mine)
+        refusal = _choice_refusal(segment, mine)
         row = next(iter(mine), None)
-        if refusal is None and row is not None and row in found:
+        if refusal is None and row is not None and row in audiences:
             refusal = Refusal(ErrorCode.INVALID_INPUT, f"{row.name!r} is named twice: keep its first place")
         if refusal is not None:
             refusals.append(
@@ -363,8 +367,8 @@ async def _find_audiences(
                     refusal.code, refusal.message, ("filter", "segments", str(at), *(refusal.path or ["segment_id"]))
                 )
             )
-        found.append(None if refusal is not None else row)
-    return found
+        audiences.append(None if refusal is not None else row)
+    return audiences
 
 
 def _choice_refusal(segment: ExportSegment, rows: Sequence[Any]) -> Refusal | None:

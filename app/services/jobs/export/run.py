@@ -78,10 +78,10 @@ async def run_export_job(attempt: Attempt, lake: Lake, threads: int) -> None:
             await attempt.finish(JobStatus.CANCELLED)
         return
     snapshot = state.export.snapshot
-    done = await attempt.done_buckets()
-    progress.begin(snapshot.total_profiles, sum(row.profiles for row in done.values()))
+    done_buckets = await attempt.done_buckets()
+    progress.begin(snapshot.total_profiles, sum(row.profiles for row in done_buckets.values()))
     if not attempt.job.committing:
-        waiting = [bucket for bucket in snapshot.buckets if bucket not in done]
+        waiting = [bucket for bucket in snapshot.buckets if bucket not in done_buckets]
         try:
             await _export(attempt, state, waiting, progress)
         except Cancelled:
@@ -97,14 +97,14 @@ async def tidy(database: Database, lake: Lake) -> None:
 
     A job that ends while nobody works on it leaves its files for this. Any process may do it, at any time.
     """
-    left = await asyncio.to_thread(lake.exports)
+    job_ids = await asyncio.to_thread(lake.exports)
     async with database.session() as session:
         # Ids are unique among all tenants: this reads across them, as the whole house is kept.
         fields = (_JOBS.organisation, _JOBS.sandbox, _JOBS.id, _JOBS.status, _JOBS.destination_id, _JOBS.snapshot)
-        rows = await session.execute(select(*fields).where(_JOBS.id.in_(list(left))))
-        known = {row.id: row for row in rows}
-    for job_id, tenant_lake in left.items():
-        row = known.get(job_id)
+        rows = await session.execute(select(*fields).where(_JOBS.id.in_(list(job_ids))))
+        jobs = {row.id: row for row in rows}
+    for job_id, tenant_lake in job_ids.items():
+        row = jobs.get(job_id)
         if row is None:
             await asyncio.to_thread(clear, tenant_lake, job_id)
         elif row.status in FINAL:
@@ -173,8 +173,8 @@ async def _pin(attempt: Attempt, scope: Scope, tenant: TenantLake, progress: Pro
     new, now = _asked_for(job), attempt.clock()
     async with attempt.database.session() as session:
         datasets = await data_sources(session, scope)
-        found = await merge_policies.get_many(session, scope, [job.merge_policy_id])
-        policy = found.get(job.merge_policy_id) or policy_of(job)
+        policies = await merge_policies.get_many(session, scope, [job.merge_policy_id])
+        policy = policies.get(job.merge_policy_id) or policy_of(job)
         heads = await read_heads(session, scope, now=now)
         rows = await _audience_rows(session, scope, job, heads)
     snapshot = await asyncio.to_thread(
@@ -208,17 +208,17 @@ async def _audience_rows(session: AsyncSession, scope: Scope, job: ExportJobRow,
     fields = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id)
     present = within(select(*fields), AudienceRow, scope.tenant)
     asked = select_rows(ExportJobAudienceRow, scope).where(_ASKED.job_id == job.id).order_by(_ASKED.place)
-    wanted = list(await session.execute(asked))
-    if not wanted:
-        known = [row for row in await session.execute(present) if row.id in heads.audiences]
-        return [_AudienceRow(row.id, row.namespace, row.audience_id, list(STATUSES)) for row in known]
-    ids = [one.audience_id for one in wanted]
+    requested = list(await session.execute(asked))
+    if not requested:
+        evaluated = [row for row in await session.execute(present) if row.id in heads.audiences]
+        return [_AudienceRow(row.id, row.namespace, row.audience_id, list(STATUSES)) for row in evaluated]
+    ids = [one.audience_id for one in requested]
     there = {row.id for row in await session.execute(present.where(_AUDIENCES.id.in_(ids)))}
-    gone = [one.segment_id for one in wanted if one.audience_id not in there]
+    gone = [one.segment_id for one in requested if one.audience_id not in there]
     if gone:
         names = ", ".join(map(repr, gone))
         raise Refusal(ErrorCode.NOT_FOUND, f"{names} was deleted before the export began: export without it")
-    return [_AudienceRow(one.audience_id, one.namespace, one.segment_id, one.status) for one in wanted]
+    return [_AudienceRow(one.audience_id, one.namespace, one.segment_id, one.status) for one in requested]
 
 
 def _asked_for(job: ExportJobRow) -> NewExport:
@@ -264,7 +264,7 @@ async def _export(attempt: Attempt, state: _Run, waiting: Iterable[int], progres
     memberships = MembershipFiles(state.lake)
     folder = state.lake.export(attempt.job.id)
     loop = asyncio.get_running_loop()
-    audiences = [one.id for one in state.export.who.audiences]
+    audiences = [audience.id for audience in state.export.who.audiences]
     graph = state.export.snapshot.graph_version
     members = await asyncio.to_thread(state.heads.people, memberships, audiences, graph)
 
@@ -297,8 +297,8 @@ async def _cancel(attempt: Attempt, state: _Run) -> None:
 async def _finish(attempt: Attempt, state: _Run) -> None:
     """Makes the batches visible, and then says so. From the first of them on, the export can only succeed."""
     job: ExportJobRow = attempt.job
-    done = (await attempt.done_buckets()).values()
-    files = _files(done, state.export.batches)
+    done_buckets = (await attempt.done_buckets()).values()
+    files = _files(done_buckets, state.export.batches)
     await asyncio.to_thread(refuse_contradictions, state.lake, job.destination_id, state.export.schema)
     await attempt.update(committing=True)
     if attempt.cancelled():
@@ -309,12 +309,12 @@ async def _finish(attempt: Attempt, state: _Run) -> None:
         await asyncio.to_thread(land, state.lake, job.destination_id, job.id, batch.id, schema, files[batch.id])
     now = attempt.clock()
     by_namespace: Counter[str] = Counter()
-    for row in done:
+    for row in done_buckets:
         by_namespace.update(row.counts["by_namespace"])
     metrics = {
         "total_time": span(job.started_at or now, now),
         "profile_export_time": span(state.started, now),
-        "total_exported_profiles": sum(row.counts["people"] for row in done),
+        "total_exported_profiles": sum(row.counts["people"] for row in done_buckets),
         "exported_profiles_by_namespace": dict(by_namespace),
     }
 
@@ -328,19 +328,19 @@ async def _finish(attempt: Attempt, state: _Run) -> None:
 
 def _files(done: Iterable[JobBucketRow], batches: Iterable[Batch]) -> dict[str, list[BatchFile]]:
     """The files of each batch."""
-    found: dict[str, list[BatchFile]] = {batch.id: [] for batch in batches}
+    files_of: dict[str, list[BatchFile]] = {batch.id: [] for batch in batches}
     for row in done:
         for batch, file in row.counts["files"].items():
-            found[batch].append(BatchFile(**file))
-    return found
+            files_of[batch].append(BatchFile(**file))
+    return files_of
 
 
 async def _write_batches(
     session: AsyncSession, attempt: Attempt, state: _Run, files: Mapping[str, list[BatchFile]], now: datetime
 ) -> None:
     job: ExportJobRow = attempt.job
-    names = {one.id: one.audience_id for one in state.export.audiences}
-    asked = [one.audience_id for one in state.export.who.audiences] if state.export.who.members_only else []
+    names = {audience.id: audience.audience_id for audience in state.export.audiences}
+    asked = [audience.audience_id for audience in state.export.who.audiences] if state.export.who.members_only else []
     rows = [
         {
             "organisation": job.organisation,

@@ -146,11 +146,12 @@ async def read_buckets(
 ) -> dict[str, list[JobBucketRow]]:
     """The buckets that have been read of each preview, in the order of its sample, up to the first that is missing."""
     orders = {row.id: (row.snapshot or {}).get("order", ()) for row in rows}
-    done: dict[str, dict[int, JobBucketRow]] = {id: {} for id in orders}
-    for found in await session.execute(select_rows(JobBucketRow, scope).where(_BUCKETS.job_id.in_(list(orders)))):
-        done[found.job_id][found.bucket] = as_row(JobBucketRow, found)
+    buckets_of: dict[str, dict[int, JobBucketRow]] = {id: {} for id in orders}
+    for bucket_row in await session.execute(select_rows(JobBucketRow, scope).where(_BUCKETS.job_id.in_(list(orders)))):
+        buckets_of[bucket_row.job_id][bucket_row.bucket] = as_row(JobBucketRow, bucket_row)
     return {
-        id: [done[id][bucket] for bucket in takewhile(done[id].__contains__, order)] for id, order in orders.items()
+        id: [buckets_of[id][bucket] for bucket in takewhile(buckets_of[id].__contains__, order)]
+        for id, order in orders.items()
     }
 
 
@@ -177,18 +178,18 @@ def _page(
     files: MembershipFiles, read: Sequence[JobBucketRow], after: Key | None, limit: int
 ) -> tuple[dict[str, Key], bool]:
     """Keys by cursor, and whether there are more. A cursor has the position of the bucket, and the ordinal."""
-    found: dict[str, Key] = {}
+    keys: dict[str, Key] = {}
     for position, row in enumerate(read):
         if (after is not None and position < after[0]) or not row.counts["members"]:
             continue
         members = files.read(row.job_id, row.bucket, row.file)[row.job_id].members
         if after is not None and position == after[0]:
             members.remove_range(0, after[1] + 1)
-        room = limit - len(found)
-        found |= {encode_cursor(_PLACE, (position, ordinal)): (row.bucket, ordinal) for ordinal in members[:room]}
+        room = limit - len(keys)
+        keys |= {encode_cursor(_PLACE, (position, ordinal)): (row.bucket, ordinal) for ordinal in members[:room]}
         if len(members) > room:
-            return found, True
-    return found, False
+            return keys, True
+    return keys, False
 
 
 def _place(request: PageRequest) -> Key | None:

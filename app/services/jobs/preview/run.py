@@ -64,14 +64,14 @@ class _Run:
 
     def tell(self) -> None:
         """Notes what the recorded buckets add up to."""
-        read, matched, namespaces = 0, 0, Counter[str]()
+        profiles_read, matched, namespaces = 0, 0, Counter[str]()
         for profiles, counts in self.found.values():
-            read, matched = read + profiles, matched + counts["members"]
+            profiles_read, matched = profiles_read + profiles, matched + counts["members"]
             namespaces.update(counts["by_namespace"])
         self.attempt.progress(
             JobPhase.EVALUATING,
-            self.progress.reached(read / self.pins.rows_to_read if self.pins.rows_to_read else 1.0),
-            read,
+            self.progress.reached(profiles_read / self.pins.rows_to_read if self.pins.rows_to_read else 1.0),
+            profiles_read,
             self.snapshot.total_profiles,
             profiles_matched=matched,
             by_namespace=dict(namespaces),
@@ -146,11 +146,11 @@ async def sample_seed(session: AsyncSession, scope: Scope, rule: MergeRule, tota
     policy_id = rule.id.removesuffix("+pdg")
     key = {"merge_policy_id": policy_id, "graph_type": rule.identity_graph}
     same = [_SAMPLES[name] == value for name, value in key.items()]
-    kept = (await session.execute(select_rows(PreviewSampleRow, scope).where(*same))).first()
-    if kept is not None and abs(total - kept.total_profiles) <= MOST_MOVED * kept.total_profiles:
-        return str(kept.seed)
+    sample = (await session.execute(select_rows(PreviewSampleRow, scope).where(*same))).first()
+    if sample is not None and abs(total - sample.total_profiles) <= MOST_MOVED * sample.total_profiles:
+        return str(sample.seed)
     drawn = {"seed": new_id(now), "total_profiles": total, "drawn_at": now}
-    if kept is not None:
+    if sample is not None:
         change = within(update(PreviewSampleRow), PreviewSampleRow, scope.tenant)
         await session.execute(change.where(*same).values(**drawn))
     else:

@@ -100,10 +100,10 @@ async def page(
     order: OrderBy | None = None,
 ) -> Slice[ScheduleRow]:
     """Newest first unless `order` says otherwise."""
-    chosen = order or OrderBy("CREATED_AT", descending=True)
-    keys = Key(_SCHEDULES[chosen.field.lower()], chosen.descending), Key(_SCHEDULES.id, chosen.descending)
+    order_by = order or OrderBy("CREATED_AT", descending=True)
+    keys = Key(_SCHEDULES[order_by.field.lower()], order_by.descending), Key(_SCHEDULES.id, order_by.descending)
     statement = select_rows(ScheduleRow, scope).where(*(filter or ScheduleFilter()).conditions(scope))
-    return await fetch_page(session, statement, Order(chosen.name, keys), request, _schedule)
+    return await fetch_page(session, statement, Order(order_by.name, keys), request, _schedule)
 
 
 async def count(session: AsyncSession, scope: Scope, filter: ScheduleFilter | None = None) -> int:
@@ -245,7 +245,7 @@ async def add_audiences(database: Database, clock: Clock, scope: Scope, id: str,
     async with database.write(scope.tenant) as session:
         current = await _with_list(session, scope, id)
         named = await audience_ids(session, scope, id)
-        fresh = [one for one in dict.fromkeys(added) if one not in named]
+        fresh = [id_ for id_ in dict.fromkeys(added) if id_ not in named]
         refusals = await _unfit_audiences(session, scope, added)
         if len(named) + len(fresh) > MOST_IDS:
             refusals.append(_too_many(len(named) + len(fresh)))
@@ -263,9 +263,9 @@ async def remove_audiences(
         named = await audience_ids(session, scope, id)
         _refuse_all(
             [
-                Refusal(ErrorCode.NOT_FOUND, f"the audience {one!r} is not in the schedule", ("audience_ids", str(at)))
-                for at, one in enumerate(removed)
-                if one not in named
+                Refusal(ErrorCode.NOT_FOUND, f"the audience {id_!r} is not in the schedule", ("audience_ids", str(at)))
+                for at, id_ in enumerate(removed)
+                if id_ not in named
             ]
         )
         if not set(named) - set(removed):
@@ -279,12 +279,12 @@ async def remove_audiences(
 
 
 async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None = None) -> ScheduleRow:
-    found = (await get_many(session, scope, [id])).get(id)
-    if found is None:
+    row = (await get_many(session, scope, [id])).get(id)
+    if row is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no schedule {id!r} in this sandbox", ("id",))
-    if etag is not None and etag != str(found.revision):
-        raise StaleEtag(str(found.revision), ("etag",))
-    return found
+    if etag is not None and etag != str(row.revision):
+        raise StaleEtag(str(row.revision), ("etag",))
+    return row
 
 
 async def audience_ids(session: AsyncSession, scope: Scope, id: str) -> list[str]:
@@ -334,14 +334,14 @@ def _not_upcoming(cron: str, now: datetime) -> list[Refusal]:
 
 async def _unfit_audiences(session: AsyncSession, scope: Scope, ids: Sequence[str] | None) -> list[Refusal]:
     """Only what is computed can be evaluated at a time."""
-    known = await audiences.get_many(session, scope, set(ids or ()))
+    rows = await audiences.get_many(session, scope, set(ids or ()))
     refusals = []
     for at, id_ in enumerate(ids or ()):
         path = ("audience_ids", str(at))
-        if id_ not in known:
+        if id_ not in rows:
             refusals.append(Refusal(ErrorCode.NOT_FOUND, f"there is no audience {id_!r} in this sandbox", path))
-        elif known[id_].type != "SEGMENT_DEFINITION":
-            message = f"{known[id_].name!r} is an external audience: it is loaded, not evaluated, so leave it out"
+        elif rows[id_].type != "SEGMENT_DEFINITION":
+            message = f"{rows[id_].name!r} is an external audience: it is loaded, not evaluated, so leave it out"
             refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
     return refusals
 
@@ -373,7 +373,7 @@ def _merged(current: ScheduleRow, named: Sequence[str], changes: ScheduleChanges
         ids = None
     if "all_audiences" not in changes and ids is not None:
         every = False
-    kept = None if current.export is None else NewExport.from_json(current.export)
+    present_export = None if current.export is None else NewExport.from_json(current.export)
     return NewSchedule(
         changes.get("name", current.name),
         changes.get("description", current.description),
@@ -382,7 +382,7 @@ def _merged(current: ScheduleRow, named: Sequence[str], changes: ScheduleChanges
         changes.get("state", current.state),
         ids,
         every,
-        changes.get("export", kept),
+        changes.get("export", present_export),
     )
 
 
@@ -395,15 +395,15 @@ async def _checked_export(
     try:
         return await export_jobs.validate(database, lake, clock, scope, export), []
     except Refusals as wrong:
-        return None, [Refusal(one.code, one.message, ("export", *one.path)) for one in wrong.refusals]
+        return None, [Refusal(refusal.code, refusal.message, ("export", *refusal.path)) for refusal in wrong.refusals]
 
 
 async def _exported(session: AsyncSession, scope: Scope, export: NewExport | None) -> list[str]:
     """The audiences that an export names."""
-    asked = {(one.namespace, one.segment_id) for one in export.segments} if export else set()
+    asked = {(segment.namespace, segment.segment_id) for segment in export.segments} if export else set()
     fields = _AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id
-    found = within(select(*fields), AudienceRow, scope.tenant)
-    rows = await session.execute(found.where(_AUDIENCES.audience_id.in_([id_ for _, id_ in asked])))
+    statement = within(select(*fields), AudienceRow, scope.tenant)
+    rows = await session.execute(statement.where(_AUDIENCES.audience_id.in_([id_ for _, id_ in asked])))
     return [row.id for row in rows if (row.namespace, row.audience_id) in asked]
 
 
@@ -414,7 +414,7 @@ def _next_due(cron: str, state: str, now: datetime) -> datetime | None:
 async def _link(session: AsyncSession, scope: Scope, id: str, ids: Sequence[str]) -> None:
     key = {"organisation": scope.organisation, "sandbox": scope.sandbox, "schedule_id": id}
     if ids:
-        await session.execute(insert(ScheduleAudienceRow), [{**key, "audience_id": one} for one in dict.fromkeys(ids)])
+        await session.execute(insert(ScheduleAudienceRow), [{**key, "audience_id": id_} for id_ in dict.fromkeys(ids)])
 
 
 async def _change(
@@ -450,8 +450,8 @@ def _pairs(statement: AnySelect) -> AnySelect:
 async def _counts(session: AsyncSession, scope: Scope, parent: Any, parents: Sequence[str]) -> dict[str, int]:
     counted = within(select(parent, func.count()), ScheduleRow, scope.tenant)
     rows = await session.execute(_pairs(counted).where(parent.in_(list(parents))).group_by(parent))
-    found = {one: int(number) for one, number in rows}
-    return {one: found.get(one, 0) for one in parents}
+    counts = {parent_id: int(number) for parent_id, number in rows}
+    return {parent_id: counts.get(parent_id, 0) for parent_id in parents}
 
 
 def _schedule(row: Any) -> ScheduleRow:

@@ -46,19 +46,19 @@ async def trigger(database: Database, clock: Clock, scope: Scope, id: str) -> Jo
 
 async def due(database: Database, now: datetime) -> list[tuple[Tenant, str]]:
     """The schedules of all tenants that have a time to run, the one that waits longest first."""
-    found = select(_SCHEDULES.organisation, _SCHEDULES.sandbox, _SCHEDULES.id).where(_SCHEDULES.next_due_at <= now)
+    statement = select(_SCHEDULES.organisation, _SCHEDULES.sandbox, _SCHEDULES.id).where(_SCHEDULES.next_due_at <= now)
     async with database.session() as session:
-        rows = await session.execute(found.order_by(_SCHEDULES.next_due_at, _SCHEDULES.id))
+        rows = await session.execute(statement.order_by(_SCHEDULES.next_due_at, _SCHEDULES.id))
         return [(Tenant(row.organisation, row.sandbox), row.id) for row in rows]
 
 
 async def next_due(database: Database) -> datetime | None:
     """When the first schedule of all tenants is due; None when none is ever."""
     async with database.session() as session:
-        found: datetime | None = await session.scalar(
+        earliest: datetime | None = await session.scalar(
             select(func.min(_SCHEDULES.next_due_at)).where(_SCHEDULES.next_due_at.is_not(None))
         )
-        return found
+        return earliest
 
 
 async def run_due(database: Database, clock: Clock, tenant: Tenant, id: str) -> None:

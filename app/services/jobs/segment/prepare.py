@@ -67,8 +67,8 @@ class SegmentRun:
                 self.conditions.pop(id_, None)
             causes, failed = failed, set()
             for id_ in self.conditions:
-                if here := self.references[id_] & causes:
-                    self.errors[id_] = _dependency_error(here)
+                if failed_references := self.references[id_] & causes:
+                    self.errors[id_] = _dependency_error(failed_references)
                     failed.add(id_)
 
     def passes(self) -> list[list[StageIds]]:
@@ -126,14 +126,14 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
 async def _freeze(attempt: Attempt, scope: Scope) -> None:
     job: SegmentJobRow = attempt.job
     async with attempt.database.session() as session:
-        chosen = (
+        definition_ids = (
             None
             if job.all_definitions
             else {definition.definition_id for definition in await _definitions(session, scope, job.id)}
         )
 
     async def freeze(session: AsyncSession) -> None:
-        await freeze_definitions(session, scope, job.id, job.created_at, chosen)
+        await freeze_definitions(session, scope, job.id, job.created_at, definition_ids)
 
     await attempt.write(freeze)
 
@@ -182,9 +182,9 @@ def _check(
     conditions = read_conditions(sources, schemas, {*run.definitions, *audiences}, aliases)
     run.conditions, run.references = conditions.nodes, conditions.references
     run.fail(errors | {id_: _invalid(diagnostic) for id_, diagnostic in conditions.diagnostics.items()})
-    known = run.heads.audiences
+    evaluated = run.heads.audiences
     run.fail(
-        {id_: error for id_ in run.conditions if (error := _not_evaluated(run, id_, audiences, known)) is not None}
+        {id_: error for id_ in run.conditions if (error := _not_evaluated(run, id_, audiences, evaluated)) is not None}
     )
 
 

@@ -41,7 +41,7 @@ _NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
 def counted(result: BucketResult) -> dict[str, Any]:
     """The counts and errors of a bucket as JSON values."""
     return {
-        "counts": {id_: _numbers(one) for id_, one in result.counts.items()},
+        "counts": {id_: _numbers(counts) for id_, counts in result.counts.items()},
         "errors": {id_: {"code": error.code, "message": error.message} for id_, error in result.errors.items()},
     }
 
@@ -112,7 +112,7 @@ def _recounted(
         policy: heads.people(mending, [id_ for id_ in moved if run.definitions[id_].merge_policy_id == policy], graph)
         for policy, graph in {(run.definitions[id_].merge_policy_id, run.graph_of(id_)) for id_ in moved}
     }
-    found: dict[int, _Bucket] = {}
+    recounted: dict[int, _Bucket] = {}
     for number, bucket in buckets.items():
         memberships = files.read(attempt.job.id, number, bucket.file)
         numbers = dict(bucket.counts["counts"])
@@ -122,8 +122,8 @@ def _recounted(
             memberships[id_] = next_membership(previous, id_, mine.members, mine.version, run.evaluated_at)
             numbers[id_] = _numbers(counts(memberships[id_], run.snapshots[policy].namespaces(number)))
         name = files.write(attempt.job.id, number, version, list(memberships.values()))
-        found[number] = _Bucket(name, {**bucket.counts, "counts": numbers}, changed=True)
-    return found
+        recounted[number] = _Bucket(name, {**bucket.counts, "counts": numbers}, changed=True)
+    return recounted
 
 
 # ---------------------------------------------------------------- publishing

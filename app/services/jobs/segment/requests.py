@@ -57,9 +57,9 @@ async def create(
     now = clock()
     async with database.write(scope.tenant) as session:
         if idempotency_key is not None:
-            known = await jobs.by_key(session, scope, KIND, idempotency_key, now)
-            if known is not None:
-                return _job(known)
+            earlier = await jobs.by_key(session, scope, KIND, idempotency_key, now)
+            if earlier is not None:
+                return _job(earlier)
         id_ = await queue(session, now, scope, definition_ids, idempotency_key, origin)
         return (await get_many(session, scope, [id_]))[id_]
 
@@ -87,8 +87,8 @@ async def queue(
     )
     session.add(job)
     await session.flush()
-    chosen = None if definition_ids is None else list(dict.fromkeys(definition_ids))
-    frozen = await freeze_definitions(session, scope, job.id, now, chosen)
+    unique_ids = None if definition_ids is None else list(dict.fromkeys(definition_ids))
+    frozen = await freeze_definitions(session, scope, job.id, now, unique_ids)
     _refuse_unknown(definition_ids, frozen)
     await append_update(session, job, KIND)
     return job.id
@@ -197,8 +197,8 @@ async def counts_by_definition(
     counted = within(select(_PARTS.definition_id, func.count()).select_from(SegmentJobRow), SegmentJobRow, scope.tenant)
     statement = _jobs_of_definitions(counted).where(_PARTS.definition_id.in_(definition_ids))
     rows = await session.execute(statement.where(*_conditions(filter)).group_by(_PARTS.definition_id))
-    found = {definition_id: int(number) for definition_id, number in rows}
-    return {definition_id: found.get(definition_id, 0) for definition_id in definition_ids}
+    counts = {definition_id: int(number) for definition_id, number in rows}
+    return {definition_id: counts.get(definition_id, 0) for definition_id in definition_ids}
 
 
 async def segments_by_job(
@@ -212,8 +212,8 @@ async def segments_by_job(
 async def segment_counts(session: AsyncSession, scope: Scope, job_ids: Sequence[str]) -> dict[str, int]:
     statement = within(select(_PARTS.job_id, func.count()), SegmentJobDefinitionRow, scope.tenant)
     rows = await session.execute(statement.where(_PARTS.job_id.in_(job_ids)).group_by(_PARTS.job_id))
-    found = {job_id: int(number) for job_id, number in rows}
-    return {job_id: found.get(job_id, 0) for job_id in job_ids}
+    counts = {job_id: int(number) for job_id, number in rows}
+    return {job_id: counts.get(job_id, 0) for job_id in job_ids}
 
 
 def _refuse_size(definition_ids: Sequence[str]) -> None:

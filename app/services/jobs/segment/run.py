@@ -57,8 +57,8 @@ class _Earlier:
     run_id: str
 
     def notes(self) -> dict[int, dict[str, Any]]:
-        found = self.files.lake.membership(self.run_id).glob("[0-9]*.json")
-        return {int(path.stem): json.loads(path.read_text()) for path in found}
+        paths = self.files.lake.membership(self.run_id).glob("[0-9]*.json")
+        return {int(path.stem): json.loads(path.read_text()) for path in paths}
 
     def keep(self, result: BucketResult, attempt: int) -> None:
         name = self.files.write(self.run_id, result.bucket, attempt, result.memberships)
@@ -67,11 +67,9 @@ class _Earlier:
         write_atomically(folder / f"{result.bucket}.json", json.dumps(note).encode())
 
     def found(self, definitions: Iterable[str]) -> MembershipSource:
-        notes, wanted = self.notes(), list(definitions)
+        notes, ids = self.notes(), list(definitions)
         return MembershipSource(
-            lambda bucket: (
-                self.files.read(self.run_id, bucket, notes[bucket]["file"], wanted) if bucket in notes else {}
-            ),
+            lambda bucket: self.files.read(self.run_id, bucket, notes[bucket]["file"], ids) if bucket in notes else {},
             frozenset(notes),
         )
 
@@ -95,20 +93,20 @@ class _Evaluation:
 
     async def run(self) -> None:
         """Raises `Cancelled`."""
-        done = await self._attempt.done_buckets()
-        read = sum(row.profiles for row in done.values())
+        done_buckets = await self._attempt.done_buckets()
+        profiles_read = sum(row.profiles for row in done_buckets.values())
         for earlier in self._earlier:
-            read += sum(note["profiles"] for note in (await asyncio.to_thread(earlier.notes)).values())
+            profiles_read += sum(note["profiles"] for note in (await asyncio.to_thread(earlier.notes)).values())
         # Each person counts once for every stage that looks at it.
         policies = [policy for stages in self._passes for policy, _ in stages]
-        self._progress.begin(sum(self._run.snapshots[policy].total_profiles for policy in policies), read)
+        self._progress.begin(sum(self._run.snapshots[policy].total_profiles for policy in policies), profiles_read)
         for number, earlier in enumerate(self._earlier):
             await self._one(number, (await asyncio.to_thread(earlier.notes)).keys(), self._kept(earlier))
             notes = await asyncio.to_thread(earlier.notes)
             for note in notes.values():
                 errors = note["counts"]["errors"]
                 self._run.fail({id_: error for id_, error in errors.items() if id_ not in self._run.errors})
-        await self._one(len(self._earlier), done.keys(), self._recorded())
+        await self._one(len(self._earlier), done_buckets.keys(), self._recorded())
 
     async def _one(self, number: int, done: Iterable[int], finished: Callable[[BucketResult], None]) -> None:
         stages = await asyncio.to_thread(self._stages, number)
@@ -136,9 +134,9 @@ class _Evaluation:
             snapshot = self._run.snapshots[policy]
             before = self._run.heads.people(replace(self._files, mending=True), present, snapshot.graph_version)
             stored = self._stored(plan.references, number, snapshot.graph_version)
-            read = lru_cache(self._progress.threads)(stored.read)
+            read_stored = lru_cache(self._progress.threads)(stored.read)
             standing = self._run.heads.standing(self._files, plan, self._run.entries, snapshot.graph_version)
-            stages.append((Stage(plan, snapshot, _by_bucket(read), before.read, standing), before.buckets))
+            stages.append((Stage(plan, snapshot, _by_bucket(read_stored), before.read, standing), before.buckets))
         return stages
 
     def _stored(self, references: Iterable[str], number: int, graph: int | None) -> MembershipSource:
@@ -148,8 +146,8 @@ class _Evaluation:
             if id_ not in self._run.conditions:
                 outside.append(id_)
             elif self._pass_of[id_] < number:
-                kept = self._earlier[self._pass_of[id_]].found([id_])
-                earlier.append(followed(self._files.lake, kept, self._run.graph_of(id_), graph))
+                source = self._earlier[self._pass_of[id_]].found([id_])
+                earlier.append(followed(self._files.lake, source, self._run.graph_of(id_), graph))
         return together([self._run.heads.people(self._files, outside, graph), *earlier])
 
     def _kept(self, earlier: _Earlier) -> Callable[[BucketResult], None]:
@@ -162,13 +160,13 @@ class _Evaluation:
     def _recorded(self) -> Callable[[BucketResult], None]:
         """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
         attempt, loop = self._attempt, asyncio.get_running_loop()
-        earlier = [(one, one.notes()) for one in self._earlier]
+        earlier = [(earlier_pass, earlier_pass.notes()) for earlier_pass in self._earlier]
 
         def finished(result: BucketResult) -> None:
             memberships, counts = list(result.memberships), counted(result)
-            for one, notes in earlier:
+            for earlier_pass, notes in earlier:
                 if (note := notes.get(result.bucket)) is not None:
-                    memberships += self._files.read(one.run_id, result.bucket, note["file"]).values()
+                    memberships += self._files.read(earlier_pass.run_id, result.bucket, note["file"]).values()
                     for name in counts:
                         counts[name] |= note["counts"][name]
             name = self._files.write(attempt.job.id, result.bucket, attempt.token, memberships)
