@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
@@ -32,6 +33,9 @@ def ingest(
     again: Annotated[
         bool, typer.Option("--again", help="Load the file even if the dataset got the same one within 24 hours.")
     ] = False,
+    schema: Annotated[
+        Path | None, typer.Option(help="JSON Schema of the rows, declared before they are loaded.", exists=True)
+    ] = None,
     organisation: Organisation = "default",
     sandbox: Sandbox = "prod",
 ) -> None:
@@ -46,6 +50,10 @@ def ingest(
     if kind not in {"profile", "event"}:
         fail(f"--kind is {kind!r}, but a dataset holds `profile` or `event`")
     scope = Scope(organisation, sandbox, user="cli")
+    try:
+        declared = None if schema is None else json.loads(schema.read_text())
+    except ValueError as problem:
+        fail(f"{schema} is not JSON: {problem}")
 
     async def load(services: "Services") -> None:
         key = None if again else await asyncio.to_thread(_content_key, file)
@@ -57,6 +65,7 @@ def ingest(
             NewDataset(dataset, kind.upper(), id, namespace, time),
             DataFile(file, FORMATS[chosen]),
             UploadOptions(key, lease=services.settings.batch_lease),
+            declared,
         )
         batch = uploaded.batch
         if uploaded.repeated:

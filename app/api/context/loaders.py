@@ -95,6 +95,14 @@ class Loaders:
         return self._rows(datasets.batches_get_many)
 
     @cached_property
+    def schema_of_dataset(self) -> Loader[str, dict[str, Any]]:
+        async def load(ids: list[str]) -> list[dict[str, Any]]:
+            found = await datasets.schemas_many(self._lake, self._scope, ids)
+            return [found[id_] for id_ in ids]
+
+        return Loader(load)
+
+    @cached_property
     def fields_of_dataset(self) -> Loader[str, list[tuple[str, str]]]:
         async def load(ids: list[str]) -> list[list[tuple[str, str]]]:
             fields = await datasets.fields_many(self._lake, self._scope, ids)

@@ -98,6 +98,18 @@ class Batch(Node):
         return None if row is None else cls.of(row)
 
 
+@strawberry.type(description="Column that identifies the profile of a row.")
+class PrimaryIdentity:
+    column: str = strawberry.field(description="Column with the id of the profile, read as text exactly as written.")
+    namespace: str = strawberry.field(description="Namespace of the ids.")
+
+    @classmethod
+    def of(cls, row: DatasetRow) -> Self | None:
+        if row.identity_column is None or row.namespace is None:
+            return None
+        return cls(column=row.identity_column, namespace=row.namespace)
+
+
 @strawberry.type(description="A named table of profiles or events that batches add to.")
 class Dataset(Node):
     dataset_id: str = strawberry.field(description="Raw id.")
@@ -106,6 +118,17 @@ class Dataset(Node):
     row_count: BigInt = strawberry.field(description="Number of rows in all batches.")
     created_at: datetime = strawberry.field(description="Creation time.")
     updated_at: datetime = strawberry.field(description="Time of the last change of its rows.")
+    primary_identity: PrimaryIdentity | None = strawberry.field(
+        description="Column that identifies the profile of a row; null for EXPORT."
+    )
+    timestamp_column: str | None = strawberry.field(
+        description="Column with the time of an event, or of the last change of a record."
+    )
+    etag: str = strawberry.field(description="Changes with every update; send it in an update to reject lost updates.")
+
+    @resolver(description="JSON Schema (2020-12) of its rows: what was declared, widened by what arrived.")
+    async def schema(self, info: Info) -> JSON:
+        return cast(JSON, await info.context.loaders.schema_of_dataset.load(self.dataset_id))
 
     @resolver(description="Fields of its rows, as PQL sees them; empty before the first batch or schema.")
     async def fields(self, info: Info) -> list[DatasetField]:
@@ -133,6 +156,9 @@ class Dataset(Node):
             row_count=BigInt(row.row_count),
             created_at=row.created_at,
             updated_at=row.updated_at,
+            primary_identity=PrimaryIdentity.of(row),
+            timestamp_column=row.timestamp_column,
+            etag=str(row.revision),
         )
 
     @classmethod
@@ -157,6 +183,12 @@ class CreateDatasetInput:
     timestamp_column: str | None = strawberry.field(
         default=strawberry.UNSET, description="For EVENT: column with the time of the event."
     )
+    schema: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="JSON Schema of a row (an XDM schema is one). `type` string, integer, number, boolean, object, "
+        "array; `format` date, date-time; an object with `additionalProperties` and no `properties` is a map. "
+        "Declared fields can be used in expressions before there is any data.",
+    )
 
     def as_new(self) -> datasets.NewDataset:
         identity = given(self.primary_identity)
@@ -167,6 +199,28 @@ class CreateDatasetInput:
             namespace=identity and identity.namespace,
             timestamp_column=given(self.timestamp_column),
         )
+
+
+@strawberry.input(description="Changes to a dataset: only the given fields change.")
+class UpdateDatasetInput:
+    id: strawberry.ID = strawberry.field(description="Global id or raw `datasetId`.")
+    etag: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Optimistic lock: the mutation is rejected if the etag no longer matches. Default: no check.",
+    )
+    name: str | None = strawberry.field(default=strawberry.UNSET, description="Name, unique in the sandbox.")
+    schema: JSON | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="JSON Schema of a row, as in `createDataset`. Fields with data stay; their types may only widen.",
+    )
+
+    def as_changes(self) -> datasets.DatasetChanges:
+        changes = datasets.DatasetChanges()
+        if (name := given(self.name)) is not None:
+            changes["name"] = name
+        if (schema := given(self.schema)) is not None:
+            changes["schema"] = schema
+        return changes
 
 
 @strawberry.type(description="Result of a mutation of a dataset.")
@@ -223,6 +277,7 @@ DatasetId = Annotated[strawberry.ID, strawberry.argument(description="Global id 
 BatchId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `batchId`.")]
 Kind = Annotated[DatasetKind | None, strawberry.argument(description="Only datasets of this kind.")]
 NewDatasetArgument = Annotated[CreateDatasetInput, strawberry.argument(description="The object to create.")]
+DatasetChangesArgument = Annotated[UpdateDatasetInput, strawberry.argument(description="The changes.")]
 BatchArgument = Annotated[UploadBatchInput, strawberry.argument(description="The file and its dataset.")]
 RowsArgument = Annotated[IngestRowsInput, strawberry.argument(description="The rows and their dataset.")]
 
@@ -265,10 +320,25 @@ class DatasetMutations:
         services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
             info,
-            lambda: datasets.create(services.database, services.clock, scope, input.as_new()),
+            lambda: datasets.create(
+                services.database, services.clock, scope, input.as_new(), services.lake, given(input.schema)
+            ),
             "input",
             names=_IDENTITY,
         )
+        return DatasetPayload(dataset=None if row is None else Dataset.of(row), errors=errors)
+
+    @mutation(description="Updates a dataset: its name, or the declared schema of its rows.")
+    async def update_dataset(self, info: Info, input: DatasetChangesArgument) -> DatasetPayload:
+        services, scope = info.context.services, info.context.scope
+
+        async def update() -> DatasetRow:
+            raw, etag = need_id("Dataset", input.id, "id"), given(input.etag)
+            return await datasets.update(
+                services.database, services.lake, services.clock, scope, raw, etag, input.as_changes()
+            )
+
+        row, errors = await attempt(info, update, "input")
         return DatasetPayload(dataset=None if row is None else Dataset.of(row), errors=errors)
 
     @mutation(

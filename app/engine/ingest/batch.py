@@ -16,7 +16,7 @@ from app.engine.ingest import identities
 from app.engine.ingest.formats import Column, FileFormat, Source, Unreadable, open_source, plain_file, refuse
 from app.engine.ingest.formats.columns import complaint
 from app.engine.ingest.stop import Stop, Stopped
-from app.engine.ingest.widening import without_rounding
+from app.engine.ingest.widening import declared_fields, without_rounding
 from app.engine.store.arrow_types import arrow_type, object_type
 from app.engine.store.bucket_files import BucketWriter, parquet_list
 from app.engine.store.delta import (
@@ -168,7 +168,7 @@ def give_up_batch(lake: TenantLake, dataset_id: str, shape: DatasetShape, batch_
 
     Does not wait for the loader, which may be frozen with the dataset's lock in its hand.
     """
-    if give_up(lake.dataset(dataset_id), _columns_of(shape, ObjectType()), batch_id) is None:
+    if give_up(lake.dataset(dataset_id), columns_of(shape, ObjectType()), batch_id) is None:
         return None
     return committed_batch(lake, dataset_id, batch_id)
 
@@ -241,7 +241,7 @@ class _Batch:
 
     def take(self, file: Path, format: FileFormat, size: int) -> Ingested:
         source = self._open(file, format)
-        columns = dict(without_rounding(source, self.known, self.current))
+        columns = dict(without_rounding(source, self.known, self.current, declared_fields(self.folder)))
         if self.is_event:
             columns.pop(self.time_column or TIMESTAMP, None)
         if self.is_event and self.shape.identity_column == EVENT_ID:
@@ -266,7 +266,7 @@ class _Batch:
         )
         new_profiles = identities.assign(self.lake, self.database, self.scratch, self.shape.namespace, self.stop.check)
         fields = ObjectType({name: column.type for name, column in columns.items()})
-        schema = _columns_of(self.shape, widen(self.known, fields))
+        schema = columns_of(self.shape, widen(self.known, fields))
         version = next_version(self.current, schema)
         writer = BucketWriter(self.scratch / "batch", _prefix(self.batch_id))
         stored = self.database.sql(self._sorted(fields, version)).to_arrow_reader(1 << 15)
@@ -410,7 +410,7 @@ def _note(folder: Path, batch_id: str) -> Path:
     return folder / "_batches" / f"{_prefix(batch_id)}.json"
 
 
-def _columns_of(shape: DatasetShape, fields: ObjectType) -> pa.Schema:
+def columns_of(shape: DatasetShape, fields: ObjectType) -> pa.Schema:
     """The columns of a dataset: ours, then the user's."""
     is_event = shape.kind == "EVENT"
     skipped = "__time" if is_event else "__row"

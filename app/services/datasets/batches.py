@@ -9,14 +9,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.export.batches import withdraw as withdraw_export
-from app.engine.ingest.batch import DatasetShape, Ingested, clear_unfinished, give_up_batch, withdraw_batch
+from app.engine.ingest.batch import Ingested, clear_unfinished, give_up_batch, withdraw_batch
 from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
@@ -36,23 +36,8 @@ LEASE = timedelta(seconds=60)
 KEY_LIFETIME = timedelta(hours=24)
 LONGEST_KEY = 255
 _RETRY_SECONDS = 0.5
-_SHAPES: dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
-    "PROFILE": "PROFILE",
-    "EVENT": "EVENT",
-    "AUDIENCE": "AUDIENCE",
-}
 _BATCHES = columns(BatchRow)
 _DATASETS = columns(DatasetRow)
-
-
-def shape_of(dataset: DatasetRow) -> DatasetShape:
-    """How its rows are read. Raises `Refusal` for a dataset that no file is loaded into."""
-    if dataset.identity_column is None or dataset.namespace is None:
-        message = (
-            f"{dataset.name!r} is a dataset of kind {dataset.kind}, which export jobs fill: upload into another one"
-        )
-        raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
-    return DatasetShape(_SHAPES[dataset.kind], dataset.identity_column, dataset.namespace, dataset.timestamp_column)
 
 
 async def begin(
@@ -217,7 +202,7 @@ async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: Batch
         await withdraw(database, lake, clock, tenant, dataset, batch)
         return
     folder = lake.tenant(tenant)
-    landed = await asyncio.to_thread(give_up_batch, folder, dataset.id, shape_of(dataset), batch.id)
+    landed = await asyncio.to_thread(give_up_batch, folder, dataset.id, datasets.shape_of(dataset), batch.id)
     if landed is None:
         await asyncio.to_thread(clear_unfinished, folder, dataset.id)
         await fail(database, tenant, batch.id, "the process that loaded it died or was frozen: send the file again")

@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
 
 from sqlalchemy import func, select
+from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
-from app.engine.ingest.batch import dataset_fields
+from app.engine.ingest.batch import DatasetShape, dataset_fields
+from app.engine.ingest.declared import declare
+from app.engine.store.json_schema import json_schema
 from app.engine.store.lake import Lake
-from app.errors import ErrorCode, Refusal, Refusals
+from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
 from app.pql.schema import leaf_paths, numbers_alike
 from app.scope import Scope
 from app.services.lists.dependents import MOST_FOUND, Dependent, Finder
@@ -50,8 +54,25 @@ class NewDataset:
     timestamp_column: str | None = None
 
 
-async def create(database: Database, clock: Clock, scope: Scope, new: NewDataset) -> DatasetRow:
-    """Raises `Refusals` for what does not fit together and `Refusal` for a name that is taken."""
+_SHAPES: dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
+    "PROFILE": "PROFILE",
+    "EVENT": "EVENT",
+    "AUDIENCE": "AUDIENCE",
+}
+
+
+class DatasetChanges(TypedDict, total=False):
+    name: str
+    schema: Any
+
+
+async def create(
+    database: Database, clock: Clock, scope: Scope, new: NewDataset, lake: Lake | None = None, schema: Any = None
+) -> DatasetRow:
+    """Raises `Refusals` for what does not fit together and `Refusal` for a name that is taken.
+
+    With a JSON `schema` of its rows the dataset has their fields at once; that is written to the `lake`.
+    """
     _refuse_misfits(new)
     now = clock()
     async with database.write(scope.tenant) as session:
@@ -71,7 +92,56 @@ async def create(database: Database, clock: Clock, scope: Scope, new: NewDataset
             updated_at=now,
         )
         session.add(row)
+        await session.flush()
+        if schema is not None and lake is not None:
+            await _declare(lake, scope, row, schema)
     return row
+
+
+async def update(
+    database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, changes: DatasetChanges
+) -> DatasetRow:
+    """Changes what is given. Raises `Refusal` for a name that is taken or a schema that does not fit, `StaleEtag`."""
+    async with database.write(scope.tenant) as session:
+        current = await _required(session, scope, id, etag)
+        name = changes.get("name", current.name)
+        refusals: list[Refusal] = []
+        refuse_bad_name(name, refusals)
+        if refusals:
+            raise Refusals(refusals)
+        if name != current.name:
+            await refuse_taken_name(session, scope, name)
+        change = within(update_rows(DatasetRow), DatasetRow, scope.tenant).where(_DATASETS.id == id)
+        await session.execute(change.values(name=name, revision=current.revision + 1, updated_at=clock()))
+        if changes.get("schema") is not None:
+            await _declare(lake, scope, current, changes["schema"])
+        return (await get_many(session, scope, [id]))[id]
+
+
+async def _declare(lake: Lake, scope: Scope, row: DatasetRow, schema: Any) -> None:
+    if row.kind == "EXPORT":
+        message = "export jobs decide on the columns of an EXPORT dataset: leave it out"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("schema",))
+    await asyncio.to_thread(declare, lake.tenant(scope.tenant), row.id, shape_of(row), schema)
+
+
+def shape_of(dataset: DatasetRow) -> DatasetShape:
+    """How its rows are read. Raises `Refusal` for a dataset that no file is loaded into."""
+    if dataset.identity_column is None or dataset.namespace is None:
+        message = (
+            f"{dataset.name!r} is a dataset of kind {dataset.kind}, which export jobs fill: upload into another one"
+        )
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
+    return DatasetShape(_SHAPES[dataset.kind], dataset.identity_column, dataset.namespace, dataset.timestamp_column)
+
+
+async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DatasetRow:
+    found = (await get_many(session, scope, [id])).get(id)
+    if found is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", ("id",))
+    if etag is not None and etag != str(found.revision):
+        raise StaleEtag(str(found.revision), ("etag",))
+    return found
 
 
 async def _policies(session: AsyncSession, scope: Scope, dataset_id: str) -> list[Dependent]:
@@ -141,6 +211,16 @@ async def fields_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str,
             id_: [(path, str(numbers_alike(type_))) for path, type_ in leaf_paths(dataset_fields(tenant, id_))]
             for id_ in ids
         }
+
+    return await asyncio.to_thread(read)
+
+
+async def schemas_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The JSON Schema of each dataset: what was declared, widened by what arrived."""
+
+    def read() -> dict[str, dict[str, Any]]:
+        tenant = lake.tenant(scope.tenant)
+        return {id_: json_schema(dataset_fields(tenant, id_)) for id_ in ids}
 
     return await asyncio.to_thread(read)
 

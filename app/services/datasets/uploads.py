@@ -114,18 +114,26 @@ async def ingest_file(
     new: datasets.NewDataset,
     file: DataFile,
     options: UploadOptions = UploadOptions(),
+    schema: Any = None,
 ) -> Uploaded:
-    """The same for a dataset by name, made if it is not there. Raises `Refusal` if it is there and differs."""
+    """The same for a dataset by name, created when there is none and declared when a JSON `schema` of its rows comes.
+
+    Raises `Refusal` if it is there and differs.
+    """
     async with database.session() as session:
         dataset = await datasets.by_name(session, scope, new.name)
     if dataset is None:
-        dataset = await datasets.create(database, clock, scope, new)
+        dataset = await datasets.create(database, clock, scope, new, lake, schema)
+        schema = None
     there = datasets.NewDataset(
         dataset.name, dataset.kind, dataset.identity_column, dataset.namespace, dataset.timestamp_column
     )
     if there != new:
         message = f"the dataset {new.name!r} is there already, as {there}: say the same, or choose another name"
         raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
+    if schema is not None:
+        changes = datasets.DatasetChanges(schema=schema)
+        dataset = await datasets.update(database, lake, clock, scope, dataset.id, None, changes)
     return await _Upload(database, lake, clock, scope, dataset, options).load(file)
 
 
@@ -141,7 +149,7 @@ class _Upload:
     options: UploadOptions
 
     async def load(self, file: DataFile) -> Uploaded:
-        shape, options = batches.shape_of(self.dataset), self.options
+        shape, options = datasets.shape_of(self.dataset), self.options
         while True:
             batch, fresh = await batches.begin(
                 self.database, self.clock, self.scope, self.dataset, options.idempotency_key, options.lease
