@@ -1,7 +1,9 @@
 """Permissions: the table covers the whole schema, and a refused call runs nothing."""
 
 import dataclasses
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,3 +200,10 @@ async def test_fragments_that_multiply_are_walked_once(api: Api, holding: Holdin
     parts = [f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(60)]
     document = " ".join(["{ ...F0 }", *parts, "fragment F60 on Query { datasets { totalCount } }"])
     assert (await api.answer(document))["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+
+
+def test_the_page_has_every_permission(database_url: str) -> None:
+    page = (Path(__file__).parents[2] / "app" / "docs" / "security.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \| ", page, re.MULTILINE)
+    described = {f"{resource}:{verb}" for resource, verbs in rows for verb in verbs.split(", ") if verb in VERBS}
+    assert described == {need for needs in NEEDS.values() for need in needs.split()} | {"metrics:read"}
