@@ -12,6 +12,7 @@ from app.api.context import Info
 from app.api.described import resolver
 from app.api.scalars import BigInt, given
 from app.services.lists.paging import Slice, page_request
+from app.storage.columns import JsonObject
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -47,7 +48,7 @@ def connection(description: str, *, backward: bool = True) -> Callable[[Resolver
     def declare(method: Resolver) -> Resolver:
         @wraps(method)
         async def resolve(*positional: object, **arguments: object) -> object:
-            asked: dict[str, Any] = {name: given(arguments.pop(name, None)) for name in declared}
+            asked: JsonObject = {name: given(arguments.pop(name, None)) for name in declared}
             return await method(*positional, page=page_request(**asked), **arguments)
 
         resolve.__signature__ = _with_page_arguments(signature(method), declared)  # type: ignore[attr-defined]
@@ -129,7 +130,7 @@ async def connect_long(
 _EMPTY: Slice[Any] = Slice([], [], False, False)
 
 
-async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Callable[[Any], Any]) -> dict[str, Any]:
+async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Callable[[Any], Any]) -> JsonObject:
     selected = _selected(info)
     page = await load() if selected is None or selected - {"totalCount", "__typename"} else _EMPTY
     nodes = [make(item) for item in page.items]

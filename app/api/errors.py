@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import strawberry
 from graphql import GraphQLError
@@ -13,6 +13,7 @@ from app.api.context import Info
 from app.api.described import enum_value, resolver
 from app.api.global_ids import Node, node_type
 from app.errors import Diagnostic, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag, Unconfirmed
+from app.storage.columns import JsonObject
 from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
@@ -184,7 +185,7 @@ def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
         return error
     if isinstance(cause, Refusal | Refusals):
         first = cause if isinstance(cause, Refusal) else cause.refusals[0]
-        extensions: dict[str, Any] = {"code": first.code.value, "path": [camel(name) for name in first.path]}
+        extensions: JsonObject = {"code": first.code.value, "path": [camel(name) for name in first.path]}
         message = str(cause)
     elif isinstance(cause, Unconfirmed):
         log.warning("request %s: batch %s is stored and unconfirmed: the database is away", request_id, cause.batch_id)

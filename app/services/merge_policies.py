@@ -18,7 +18,7 @@ from app.services.lists.dependents import MOST_FOUND, Dependent, refuse_dependen
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
-from app.storage.columns import columns
+from app.storage.columns import JsonObject, columns
 from app.storage.database import Database, unwitnessed
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -59,7 +59,7 @@ class PolicyChanges(TypedDict, total=False):
     is_default: bool
 
 
-def policy_as_json(policy: MergePolicyRow) -> dict[str, Any]:
+def policy_as_json(policy: MergePolicyRow) -> JsonObject:
     """A merge policy as a job keeps it."""
     names = [column.key for column in _POLICIES if column.key not in {"organisation", "sandbox"}]
     values = {name: getattr(policy, name) for name in names}

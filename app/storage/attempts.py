@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.scope import Tenant
 from app.storage.claims import Claim, LeaseLost, TransactionBody, change_job, ended, fence, hand_back
-from app.storage.columns import columns, table
+from app.storage.columns import JsonObject, columns, table
 from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
 from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
@@ -52,8 +52,8 @@ class Attempt:
         self._monotonic = monotonic
         self._cancelled = self._stopped = self._lost = False
         self._forgiven = claim.row.lost_leases == 0
-        self._progress: dict[str, Any] | None = None
-        self._told: dict[str, Any] | None = None
+        self._progress: JsonObject | None = None
+        self._told: JsonObject | None = None
         self._written = float("-inf")
 
     @property
@@ -135,7 +135,7 @@ class Attempt:
         # What was noted meanwhile is not told yet.
         self._told, self._written = telling, self._monotonic()
 
-    def _noted(self) -> dict[str, Any]:
+    def _noted(self) -> JsonObject:
         """The progress noted last, as columns."""
         values = dict(self._progress or {})
         of = columns(KINDS[self.claim.kind])
@@ -254,7 +254,7 @@ class Attempt:
 
     # ------------------------------------------------------------ inside
 
-    def _bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, Any]) -> dict[str, Any]:
+    def _bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, Any]) -> JsonObject:
         return {
             "organisation": self.tenant.organisation,
             "sandbox": self.tenant.sandbox,

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.scope import Tenant
-from app.storage.columns import Columns, table
+from app.storage.columns import Columns, JsonObject, table
 from app.storage.database import Database
 from app.storage.job_log import KINDS, append_update
 from app.storage.tables.jobs import RUNNING, WAITING, JobKind, JobPhase, JobStatus
@@ -210,7 +210,7 @@ async def _take(
     table = _table(kind)
     died = row.status in RUNNING and row.lease_until is not None
     lost = row.lost_leases + (1 if died else 0)
-    values: dict[str, Any] = {"attempts": row.attempts + 1, "lost_leases": lost, "updated_at": now}
+    values: JsonObject = {"attempts": row.attempts + 1, "lost_leases": lost, "updated_at": now}
     if row.status == JobStatus.CANCELLING:
         values |= _ended(JobStatus.CANCELLED, now)
     elif lost >= MOST_LOST_LEASES:
@@ -230,7 +230,7 @@ async def _take(
     return Claim(kind, job, job.attempts, owner, lease) if job.status == JobStatus.PROCESSING else None
 
 
-def _ended(status: JobStatus, now: datetime) -> dict[str, Any]:
+def _ended(status: JobStatus, now: datetime) -> JsonObject:
     """What every ended job has: no worker, no time left, and it is not waiting for anything."""
     return {
         "status": status.value,
@@ -242,7 +242,7 @@ def _ended(status: JobStatus, now: datetime) -> dict[str, Any]:
     }
 
 
-def ended(status: JobStatus, now: datetime) -> dict[str, Any]:
+def ended(status: JobStatus, now: datetime) -> JsonObject:
     """The columns of a job that ends with `status`; one that succeeded is done in full."""
     return _ended(status, now) | ({"fraction": 1.0} if status == JobStatus.SUCCEEDED else {})
 
@@ -254,7 +254,7 @@ _SMALLER = {
 }
 
 
-def _given_up(kind: JobKind, lost: int) -> dict[str, Any]:
+def _given_up(kind: JobKind, lost: int) -> JsonObject:
     return {
         "code": "WORKERS_LOST",
         "message": f"{lost} workers in a row ended without a word while they did this job, so it was given up. "

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy import JSON, Column, DateTime, Dialect, MetaData, String, Table
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
@@ -63,6 +64,9 @@ class TenantRow(Row):
     organisation: str = Field(primary_key=True)
     sandbox: str = Field(primary_key=True)
 
+
+TableArguments = tuple[SchemaItem, ...]
+"""The constraints and indexes of a table, beyond its columns."""
 
 JsonObject = dict[str, Any]
 """A JSON object as it is stored."""

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.scope import Tenant
+from app.storage.columns import JsonObject
 from app.storage.migrate import differences, migrate, use_wal
 
 Topics = frozenset[Any]
@@ -63,7 +64,7 @@ class Database:
         else:
             self._reader = self._writer = _postgresql_engine(self.location, connections)
         # A read sees one state of the database throughout, and cannot write: on SQLite by `query_only`.
-        options: dict[str, Any] = {}
+        options: JsonObject = {}
         if self.dialect == "postgresql":
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._read = async_sessionmaker(self._reader.execution_options(**options), autoflush=False)
@@ -235,4 +236,4 @@ def _from_json(value: Any) -> Any:
     return value if isinstance(value, int | float) else orjson.loads(value)
 
 
-_JSON: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": _from_json}
+_JSON: JsonObject = {"json_serializer": _to_json, "json_deserializer": _from_json}

@@ -23,6 +23,7 @@ from app.services.access.identity import Identity, Unauthenticated, tenant_name
 from app.services.datasets.batches import LEASE
 from app.services.people.profiles import ProfileReader
 from app.services.search.find import SearchIndexes
+from app.storage.columns import JsonObject
 from app.storage.database import Database
 from app.storage.wakeups import Changes
 
@@ -108,7 +109,7 @@ class Caller:
         for name, values in self.headers.items():
             if len(values) > 1:
                 raise Unauthenticated(f"{name} is sent {len(values)} times: send it once")
-        headers: dict[str, Any] = {name: values[0] for name, values in self.headers.items()}
+        headers: JsonObject = {name: values[0] for name, values in self.headers.items()}
         headers |= {name: sent[name] for name in CALLER_HEADERS if name in sent}
         for name in CREDENTIALS:
             if not isinstance(headers.get(name, ""), str):

@@ -26,6 +26,7 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import Slice
 from app.services.people.profiles import Member, ProfileReader
 from app.services.search import folders
+from app.storage.columns import JsonObject
 from app.storage.database import Database
 from app.storage.job_log import JobState
 from app.storage.tables.audiences import AudienceRow
@@ -265,7 +266,7 @@ class Loaders:
         return by_arguments(lambda ids, arguments: self._profiles.member_counts(ids, *arguments))
 
     @cached_property
-    def payload_of_membership(self) -> Loader[Page, dict[str, Any] | None]:
+    def payload_of_membership(self) -> Loader[Page, JsonObject | None]:
         """By (audience, person)."""
         return by_arguments(lambda pairs, _arguments: self._profiles.payloads(pairs))
 
@@ -274,7 +275,7 @@ class Loaders:
         return by_arguments(lambda keys, _arguments: self._profiles.people(keys))
 
     @cached_property
-    def attributes_of_profile(self) -> Loader[Page, dict[str, Any]]:
+    def attributes_of_profile(self) -> Loader[Page, JsonObject]:
         return by_arguments(lambda keys, arguments: self._profiles.attributes(keys, *arguments))
 
     @cached_property

@@ -34,6 +34,7 @@ from app.api.global_ids import split_id
 from app.api.permissions import NEEDS, refusals
 from app.errors import Refusal
 from app.services.access.audit import DONE, Entry, audited
+from app.storage.columns import JsonObject
 
 Needs = dict[str, str]
 """Permissions, each with a coordinate of the schema that needs it."""
@@ -101,7 +102,7 @@ def refused_payload(field: GraphQLField, refused: list[Refusal]) -> Any:
     """The payload of a mutation that was not run: its errors, and nothing else."""
     type_: Any = get_named_type(field.type)
     definition = type_.extensions["strawberry-definition"]
-    values: dict[str, Any] = {}
+    values: JsonObject = {}
     for part in definition.fields:
         name = part.graphql_name or part.python_name
         shape = type_.fields[_camel(name)].type

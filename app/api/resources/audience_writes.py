@@ -20,6 +20,7 @@ from app.services.audiences import computed as definitions
 from app.services.audiences import writes as audience_writes
 from app.services.audiences.writes import AudienceFields
 from app.services.lists.paging import LARGEST_PAGE
+from app.storage.columns import JsonObject
 from app.storage.tables.audiences import AudienceRow
 
 _COMPUTED, _EXTERNAL = "Computed audiences only: ", "External audiences only: "
@@ -162,7 +163,7 @@ class UpdateAudienceInput:
 _CLEARABLE = {"description", "dataset_id", "audience_meta", "linked_audience_ref", "folder_id"}
 
 
-def _fields(source: CreateAudienceInput | UpdateAudienceInput) -> dict[str, Any]:
+def _fields(source: CreateAudienceInput | UpdateAudienceInput) -> JsonObject:
     """What is given, as services take it; null is None."""
     converted: dict[str, Callable[[Any], Any]] = {
         "evaluation_methods": names,

@@ -17,6 +17,7 @@ from app.api.scalars import BigInt, given
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
+from app.storage.columns import JsonObject
 from app.storage.job_log import JobState
 from app.storage.tables.jobs import JobKind
 
@@ -152,7 +153,7 @@ def any_job(state: JobState) -> Job:
     return job
 
 
-def job_fields(row: Any) -> dict[str, Any]:
+def job_fields(row: Any) -> JsonObject:
     """The fields of `Job` but its id, from a row of any kind of job."""
     return {
         "job_id": row.id,

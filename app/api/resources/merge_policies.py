@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Self, cast
 
 import strawberry
 
@@ -18,6 +18,7 @@ from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services import merge_policies
 from app.services.lists.paging import PageRequest
+from app.storage.columns import JsonObject
 from app.storage.tables.merge_policies import MergePolicyRow
 
 
@@ -146,7 +147,7 @@ class UpdateMergePolicyInput:
         if nulls:
             message = "it cannot be null: leave it out to keep it as it is"
             raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
-        changes: dict[str, Any] = {
+        changes: JsonObject = {
             name: value.value if isinstance(value, Enum) else value
             for name in needed
             if (value := getattr(self, name)) is not strawberry.UNSET

@@ -18,6 +18,7 @@ from app.engine.people.profiles import Event, Person
 from app.errors import ErrorCode, Refusal
 from app.services.lists.paging import PageRequest
 from app.services.people.profiles import Member, project
+from app.storage.columns import JsonObject
 
 if TYPE_CHECKING:
     from app.api.resources.audiences import Audience
@@ -54,7 +55,7 @@ class Identity:
 class ExperienceEvent:
     event_id: str = strawberry.field(description="Its id.")
     timestamp: datetime = strawberry.field(description="Time of the event.")
-    everything: strawberry.Private[dict[str, Any]]
+    everything: strawberry.Private[JsonObject]
 
     @resolver(description="Attributes of the event.")
     def attributes(self, paths: Paths = strawberry.UNSET) -> JSON:

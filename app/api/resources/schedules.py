@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import Enum
 from itertools import islice
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Self, cast
 
 import strawberry
 
@@ -25,6 +25,7 @@ from app.services.jobs.export.input import NewExport
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.schedules import run as schedule_runs
 from app.services.lists.paging import PageRequest
+from app.storage.columns import JsonObject
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 
 MOST_TIMES = 100
@@ -345,7 +346,7 @@ class UpdateScheduleInput:
         if nulls:
             message = "it cannot be null: leave it out to keep it as it is"
             raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
-        changes: dict[str, Any] = {
+        changes: JsonObject = {
             name: value.value if isinstance(value, Enum) else value
             for name in (*needed, "description")
             if (value := getattr(self, name)) is not strawberry.UNSET

@@ -26,6 +26,7 @@ from app.api.transport.page import GRAPHIQL, page_response
 from app.errors import ErrorCode, Refusal
 from app.services.access.identity import Unauthenticated
 from app.services.access.tokens import KeysUnavailable
+from app.storage.columns import JsonObject
 from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Params:
     """What is to be executed."""
 
     query: str
-    variables: dict[str, Any] | None
+    variables: JsonObject | None
     operation_name: str | None
 
 
@@ -270,7 +271,7 @@ def read_params(params: Any) -> Params:
 
 def encode(result: Any, *, with_data: bool = True) -> bytes:
     """An answer as JSON; errors first, so that they are seen. Without data when nothing was executed."""
-    answer: dict[str, Any] = {}
+    answer: JsonObject = {}
     if result.errors:
         answer["errors"] = [error.formatted for error in result.errors]
     if with_data:
@@ -306,8 +307,8 @@ def _request_id(request: Request) -> str:
     return sent if re.fullmatch(r"[\w.:-]{1,64}", sent) else uuid4().hex
 
 
-def _from_query(request: Request) -> dict[str, Any]:
-    params: dict[str, Any] = dict(request.query_params)
+def _from_query(request: Request) -> JsonObject:
+    params: JsonObject = dict(request.query_params)
     for name in ("variables", "extensions"):
         if params.get(name):
             try:

@@ -216,34 +216,53 @@ def refresh(
         if current is not None and contradicts(user_fields(current.schema), fields):
             # A dataset went, and with it the type of a field: begin anew, the old files stay for those who read them.
             generation, current = generation + 1, None
-        wanted = found.fingerprints()
-        files = current.files if current is not None else ()
-        stale = [file for file in files if not _shows(file, wanted)]
-        missing = sorted(wanted.keys() - {file.bucket for file in files if _shows(file, wanted)})
+        update = _Update(found, fields, current, lake.views(rule.id) / str(generation))
         if told is not None:
-            told(0, len(missing), len(wanted))
-        if missing or stale:
-            folder = lake.views(rule.id) / str(generation)
-            ours = [pa.field(BUCKET, pa.int32()), pa.field(ORDINAL, pa.int32()), pa.field(PROFILE, pa.string())]
-            schema = pa.schema(ours + [pa.field(name, arrow_type(type_)) for name, type_ in fields.fields.items()])
-            built: list[DataFile] = []
-
-            def finished(file: DataFile) -> None:
-                built.append(file)
-                if told is not None:
-                    told(len(built), len(missing), len(wanted))
-
-            fingerprints = {bucket: wanted[bucket] for bucket in missing}
-            try:
-                _build_files(lake, found, fields, folder, fingerprints, finished, threads)
-            finally:
-                # Also what was built before somebody gave up, so that the next one goes on from there.
-                shown = {file.bucket for file in built}
-                gone = [file for file in stale if file.bucket in shown or file.bucket not in wanted]
-                if built or gone:
-                    commit(folder, current, schema, built, gone)
-            current = open_table(folder)
+            told(0, len(update.missing), len(update.fingerprints))
+        if update.missing or update.stale:
+            _rebuild(lake, update, told, threads)
+            current = open_table(update.folder)
         return found, View(generation, current)
+
+
+class _Update:
+    """What brings a view up to date: the buckets that are missing, and the files that show something else."""
+
+    def __init__(self, found: Sources, fields: ObjectType, current: TableVersion | None, folder: Path) -> None:
+        self.sources = found
+        self.fields = fields
+        self.current = current
+        self.folder = folder
+        self.fingerprints = found.fingerprints()
+        files = current.files if current is not None else ()
+        shown = {file.bucket for file in files if _shows(file, self.fingerprints)}
+        self.stale = [file for file in files if not _shows(file, self.fingerprints)]
+        self.missing = sorted(self.fingerprints.keys() - shown)
+
+    @property
+    def schema(self) -> pa.Schema:
+        ours = [pa.field(BUCKET, pa.int32()), pa.field(ORDINAL, pa.int32()), pa.field(PROFILE, pa.string())]
+        return pa.schema(ours + [pa.field(name, arrow_type(type_)) for name, type_ in self.fields.fields.items()])
+
+
+def _rebuild(lake: TenantLake, update: _Update, told: Told | None, threads: int) -> None:
+    """Builds what is missing, and commits it in place of what is stale."""
+    built: list[DataFile] = []
+
+    def finished(file: DataFile) -> None:
+        built.append(file)
+        if told is not None:
+            told(len(built), len(update.missing), len(update.fingerprints))
+
+    fingerprints = {bucket: update.fingerprints[bucket] for bucket in update.missing}
+    try:
+        _build_files(lake, update.sources, update.fields, update.folder, fingerprints, finished, threads)
+    finally:
+        # Also what was built before the work was given up, so that the next one goes on from there.
+        replaced = {file.bucket for file in built}
+        gone = [file for file in update.stale if file.bucket in replaced or file.bucket not in update.fingerprints]
+        if built or gone:
+            commit(update.folder, update.current, update.schema, built, gone)
 
 
 def open_view(lake: TenantLake, rule: MergeRule, generation: int, version: int | None) -> View:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import jwt
 
 from app.services.access.identity import Identity, Unauthenticated, is_name
+from app.storage.columns import JsonObject
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ class KeySet:
         return keys
 
 
-def _key_list(document: Any) -> list[dict[str, Any]]:
+def _key_list(document: Any) -> list[JsonObject]:
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
         raise ValueError("it is not a JSON Web Key Set: an object with a list `keys`")

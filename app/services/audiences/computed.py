@@ -1,7 +1,7 @@
 """Segment definitions: named, versioned expressions; each shares its id, and its row, with the audience it computes."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, TypedDict
 
@@ -35,7 +35,7 @@ from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.validation import refuse_bad_labels, refuse_bad_name
 from app.services.search import folders
-from app.storage.columns import columns
+from app.storage.columns import JsonObject, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -223,6 +223,18 @@ async def dependent_counts(session: AsyncSession, scope: Scope, ids: Sequence[st
     return await _related_counts(session, scope, ids, _DEPENDENCIES.depends_on_id, _DEPENDENCIES.definition_id)
 
 
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """A version of a definition: its expression as written and in canonical form, and its merge policy."""
+
+    definition_id: str
+    version: int
+    expression: str
+    canonical: str
+    merge_policy_id: str
+    created_at: datetime
+
+
 # ---------------------------------------------------------------- writes
 
 
@@ -260,14 +272,12 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
             await folders.choose(session, scope, new.folder_id, NAMESPACE)
         session.add(audience)
         await session.flush()
-        text, canonical = _text_of(new.expression, new.format, checked), str(checked.canonical)
+        text = _text_of(new.expression, new.format, checked)
+        version = _Version(id_, 1, text, str(checked.canonical), policy.id, now)
         key = {"organisation": scope.organisation, "sandbox": scope.sandbox, "id": id_}
-        await session.execute(
-            insert(DefinitionRow).values(
-                **key, version=1, expression=text, canonical=canonical, schema_name=PROFILE_SCHEMA
-            )
-        )
-        await _write_version(session, scope, id_, 1, text, canonical, policy, now)
+        texts = {"expression": version.expression, "canonical": version.canonical}
+        await session.execute(insert(DefinitionRow).values(**key, version=1, **texts, schema_name=PROFILE_SCHEMA))
+        await _write_version(session, scope, version)
         await _write_dependencies(session, scope, id_, checked)
         await publish_change(session, scope, id_)
         return (await get_many(session, scope, [id_]))[id_]
@@ -282,66 +292,20 @@ async def update(
     policy = await merge_policies.choose(
         database, clock, scope, changes.get("merge_policy_id") or current.merge_policy_id
     )
-    merged = NewDefinition(
-        name=changes.get("name", current.name),
-        expression=changes.get("expression", current.expression),
-        description=changes.get("description", current.description),
-        format=changes.get("format", ExpressionFormat.PQL_TEXT)
-        if "expression" in changes
-        else ExpressionFormat.PQL_TEXT,
-        evaluation_methods=changes.get("evaluation_methods", _methods(current)),
-        merge_policy_id=policy.id,
-        exclude_opt_out=_unless_none(changes.get("exclude_opt_out"), current.exclude_opt_out),
-        labels=_unless_none(changes.get("labels"), current.labels),
-        folder_id=changes.get("folder_id", current.folder_id),
-        lifecycle_state=changes.get("lifecycle_state", current.lifecycle_state),
-    )
+    merged = _merged(current, changes, policy)
     # What others did to the data must not stand in the way of a new name or of deactivation.
     checked = None
     if changes.keys() & {"expression", "evaluation_methods"}:
         checked = await _accept(database, lake, scope, merged, policy)
     else:
         refuse_all(_misfits(merged, policy))
-    text = current.expression if checked is None else _text_of(merged.expression, merged.format, checked)
-    now = clock()
     async with database.write(scope.tenant) as session:
-        fresh = await _required(session, scope, id, str(current.revision) if etag is None else etag)
-        if merged.name != fresh.name:
-            await _refuse_taken_name(session, scope, merged.name)
-        if checked is not None:
-            await _refuse_gone(session, scope, checked)
-            await _refuse_cycle(session, scope, id, checked)
-        await refuse_step(session, scope, id, fresh.lifecycle_state, merged.lifecycle_state)
-        rewritten = text != fresh.expression or policy.id != fresh.merge_policy_id
-        if merged.lifecycle_state == "PUBLISHED" and (rewritten or fresh.lifecycle_state != "PUBLISHED"):
-            await refuse_unpublished(session, scope, await _references(session, scope, id, checked))
-        if merged.folder_id is not None:
-            await folders.choose(session, scope, merged.folder_id, NAMESPACE)
-        await session.execute(
-            within(update_rows(AudienceRow), AudienceRow, scope.tenant)
-            .where(_AUDIENCES.id == id)
-            .values(
-                name=merged.name,
-                description=merged.description,
-                labels=list(merged.labels),
-                **_flags(merged.evaluation_methods),
-                exclude_opt_out=merged.exclude_opt_out,
-                merge_policy_id=policy.id,
-                folder_id=merged.folder_id,
-                lifecycle_state=merged.lifecycle_state,
-                revision=fresh.revision + 1,
-                last_modified_by=scope.user,
-                updated_at=now,
-            )
-        )
-        if rewritten:
-            version, canonical = fresh.version + 1, fresh.canonical if checked is None else str(checked.canonical)
-            await session.execute(
-                within(update_rows(DefinitionRow), DefinitionRow, scope.tenant)
-                .where(_DEFINITIONS.id == id)
-                .values(version=version, expression=text, canonical=canonical)
-            )
-            await _write_version(session, scope, id, version, text, canonical, policy, now)
+        now, fresh = clock(), await _required(session, scope, id, str(current.revision) if etag is None else etag)
+        version = _next_version(fresh, merged, checked, policy, now)
+        await _refuse_update(session, scope, fresh, merged, checked, version)
+        await _write_audience(session, scope, fresh, merged, now)
+        if version is not None:
+            await _write_current(session, scope, version)
         if checked is not None:
             await _write_dependencies(session, scope, id, checked)
         await publish_change(session, scope, id)
@@ -364,6 +328,23 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
 
 
 # ---------------------------------------------------------------- rules
+
+
+def _merged(current: DefinitionView, changes: DefinitionChanges, policy: MergePolicyRow) -> NewDefinition:
+    """The definition as it is to be. What is kept of its expression is text, whatever it was sent as."""
+    format = changes.get("format", ExpressionFormat.PQL_TEXT)
+    return NewDefinition(
+        name=changes.get("name", current.name),
+        expression=changes.get("expression", current.expression),
+        description=changes.get("description", current.description),
+        format=format if "expression" in changes else ExpressionFormat.PQL_TEXT,
+        evaluation_methods=changes.get("evaluation_methods", _methods(current)),
+        merge_policy_id=policy.id,
+        exclude_opt_out=_unless_none(changes.get("exclude_opt_out"), current.exclude_opt_out),
+        labels=_unless_none(changes.get("labels"), current.labels),
+        folder_id=changes.get("folder_id", current.folder_id),
+        lifecycle_state=changes.get("lifecycle_state", current.lifecycle_state),
+    )
 
 
 async def _accept(
@@ -422,7 +403,7 @@ def _not_eligible(new: NewDefinition, reasons: Sequence[str]) -> Iterator[Refusa
         yield Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",))
 
 
-def _flags(methods: Collection[str] | None) -> dict[str, Any]:
+def _flags(methods: Collection[str] | None) -> JsonObject:
     """The columns that say when an audience is evaluated."""
     evaluated_by = ("BATCH",) if methods is None else methods
     return {column: method in evaluated_by for column, method in METHOD_COLUMNS.items()}
@@ -461,6 +442,28 @@ async def _references(session: AsyncSession, scope: Scope, id: str, checked: Che
         return checked.references
     statement = within(select(_DEPENDENCIES.depends_on_id), DefinitionDependencyRow, scope.tenant)
     return frozenset(await session.scalars(statement.where(_DEPENDENCIES.definition_id == id)))
+
+
+async def _refuse_update(
+    session: AsyncSession,
+    scope: Scope,
+    current: DefinitionView,
+    merged: NewDefinition,
+    checked: Checked | None,
+    version: _Version | None,
+) -> None:
+    """What stands in the way of an update as the sandbox is in this transaction."""
+    if merged.name != current.name:
+        await _refuse_taken_name(session, scope, merged.name)
+    if checked is not None:
+        await _refuse_gone(session, scope, checked)
+        await _refuse_cycle(session, scope, current.id, checked)
+    await refuse_step(session, scope, current.id, current.lifecycle_state, merged.lifecycle_state)
+    newly_published = current.lifecycle_state != "PUBLISHED"
+    if merged.lifecycle_state == "PUBLISHED" and (version is not None or newly_published):
+        await refuse_unpublished(session, scope, await _references(session, scope, current.id, checked))
+    if merged.folder_id is not None:
+        await folders.choose(session, scope, merged.folder_id, NAMESPACE)
 
 
 async def _refuse_cycle(session: AsyncSession, scope: Scope, id: str, checked: Checked) -> None:
@@ -535,29 +538,53 @@ def _links(other: Any) -> Any:
     )
 
 
-async def _write_version(
-    session: AsyncSession,
-    scope: Scope,
-    id: str,
-    version: int,
-    text: str,
-    canonical: str,
-    policy: MergePolicyRow,
-    now: datetime,
+def _next_version(
+    current: DefinitionView, merged: NewDefinition, checked: Checked | None, policy: MergePolicyRow, now: datetime
+) -> _Version | None:
+    """None when neither the expression (`checked` if there is a new one) nor the merge policy changes."""
+    text, canonical = current.expression, current.canonical
+    if checked is not None:
+        text, canonical = _text_of(merged.expression, merged.format, checked), str(checked.canonical)
+    if text == current.expression and policy.id == current.merge_policy_id:
+        return None
+    return _Version(current.id, current.version + 1, text, canonical, policy.id, now)
+
+
+async def _write_audience(
+    session: AsyncSession, scope: Scope, current: DefinitionView, merged: NewDefinition, now: datetime
 ) -> None:
+    change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)
     await session.execute(
-        insert(DefinitionVersionRow).values(
-            organisation=scope.organisation,
-            sandbox=scope.sandbox,
-            definition_id=id,
-            version=version,
-            expression=text,
-            canonical=canonical,
-            merge_policy_id=policy.id,
-            created_by=scope.user,
-            created_at=now,
+        change.values(
+            name=merged.name,
+            description=merged.description,
+            labels=list(merged.labels),
+            **_flags(merged.evaluation_methods),
+            exclude_opt_out=merged.exclude_opt_out,
+            merge_policy_id=merged.merge_policy_id,
+            folder_id=merged.folder_id,
+            lifecycle_state=merged.lifecycle_state,
+            revision=current.revision + 1,
+            last_modified_by=scope.user,
+            updated_at=now,
         )
     )
+
+
+async def _write_current(session: AsyncSession, scope: Scope, version: _Version) -> None:
+    """Makes it the version in force."""
+    change = within(update_rows(DefinitionRow), DefinitionRow, scope.tenant)
+    await session.execute(
+        change.where(_DEFINITIONS.id == version.definition_id).values(
+            version=version.version, expression=version.expression, canonical=version.canonical
+        )
+    )
+    await _write_version(session, scope, version)
+
+
+async def _write_version(session: AsyncSession, scope: Scope, version: _Version) -> None:
+    tenant = {"organisation": scope.organisation, "sandbox": scope.sandbox}
+    await session.execute(insert(DefinitionVersionRow).values(**tenant, **asdict(version), created_by=scope.user))
 
 
 async def _write_dependencies(session: AsyncSession, scope: Scope, id: str, checked: Checked) -> None:

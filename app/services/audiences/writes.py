@@ -16,7 +16,7 @@ from app.services.audiences import external as external_audiences
 from app.services.audiences import reads as audiences
 from app.services.evaluation.expressions import ExpressionFormat
 from app.services.lists.paging import LARGEST_PAGE
-from app.storage.columns import columns
+from app.storage.columns import JsonObject, columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tenancy import within
@@ -70,7 +70,7 @@ async def create(
 ) -> AudienceRow:
     """Makes an audience, and the definition that computes it if it is of that type. Raises `Refusals`, `Refusal`."""
     _refuse_strange(type, fields)
-    values: dict[str, Any] = dict(fields)
+    values: JsonObject = dict(fields)
     if type == "EXTERNAL_SEGMENT":
         return await external_audiences.create(database, lake, clock, scope, external_audiences.NewExternal(**values))
     view = await definitions.create(database, lake, clock, scope, definitions.NewDefinition(**values))
@@ -109,7 +109,7 @@ async def replace(
         if name in {"type", *_IDENTITY} and value != getattr(current, name)
     ]
     refuse_all(refusals)
-    values: dict[str, Any] = {name: value for name, value in fields.items() if name not in _IDENTITY}
+    values: JsonObject = {name: value for name, value in fields.items() if name not in _IDENTITY}
     _refuse_strange(type, values)
     if type == "EXTERNAL_SEGMENT":
         new = external_audiences.NewExternal(**values)

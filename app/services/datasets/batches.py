@@ -24,7 +24,7 @@ from app.scope import Scope, Tenant
 from app.services.audiences import external_members as members
 from app.services.datasets import datasets
 from app.services.streaming.turn import batch_landed, batch_withdrawn
-from app.storage.columns import columns
+from app.storage.columns import JsonObject, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.ids import new_id
 from app.storage.tables.datasets import UNSETTLED, BatchRow, DatasetRow
@@ -267,7 +267,7 @@ async def withdraw(
             return
 
 
-async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: dict[str, Any]) -> bool:
+async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: JsonObject) -> bool:
     change = within(update(BatchRow), BatchRow, tenant)
     settled = change.where(_BATCHES.id == batch_id, _BATCHES.status == "LOADING").values(lease_until=None, **values)
     return (await session.execute(settled.returning(_BATCHES.id))).first() is not None

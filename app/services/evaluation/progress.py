@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from app.engine.evaluate import Cancelled
 from app.storage.attempts import Attempt
+from app.storage.columns import JsonObject
 from app.storage.tables.jobs import JobPhase
 
 _MOMENT = 1.0
@@ -95,7 +95,7 @@ class _Pace:
         return (now - self.started).total_seconds() / (self.done + under_way) * (waiting - under_way)
 
 
-def span(start: datetime, end: datetime) -> dict[str, Any]:
+def span(start: datetime, end: datetime) -> JsonObject:
     """A stretch of time as metrics hold it."""
     milliseconds = round((end - start).total_seconds() * 1000)
     return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}

@@ -16,7 +16,7 @@ from app.services.lists.filters import DateTimeFilter, OrderBy
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import get_rows, select_rows
 from app.storage.claims import request_cancel
-from app.storage.columns import Columns, columns
+from app.storage.columns import Columns, JsonObject, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.job_log import JOBS, KINDS, JobState, changed_jobs, read_updates
 from app.storage.tables.jobs import FINAL, JobKind, JobSource, JobStatus
@@ -69,7 +69,7 @@ API = Origin()
 
 def new_columns(
     scope: Scope, now: datetime, id: str, origin: Origin = API, idempotency_key: str | None = None
-) -> dict[str, Any]:
+) -> JsonObject:
     """The columns of a new job of any kind."""
     return {
         "organisation": scope.organisation,

@@ -34,6 +34,7 @@ from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_
 from app.services.merge_policies import DEFAULT_POLICY_ID, all_policies, rule_of
 from app.services.people.edge import Edge, open_edge
 from app.services.streaming.definitions import live_definitions
+from app.storage.columns import JsonObject
 from app.storage.database import Database
 
 T = TypeVar("T")
@@ -96,13 +97,13 @@ class _MemberCount:
         return True
 
 
-def project(attributes: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
+def project(attributes: Mapping[str, Any], paths: Sequence[str]) -> JsonObject:
     """Only what the dotted paths name, in its place; arrays are followed. Raises `Refusal` for a malformed path.
 
     >>> project({"commerce": {"order": {"total": 3, "id": "a"}}, "device": "phone"}, ["commerce.order.total"])
     {'commerce': {'order': {'total': 3}}}
     """
-    tree: dict[str, Any] = {}
+    tree: JsonObject = {}
     for path in split_paths(paths):
         branch = tree
         for name in path:
@@ -181,7 +182,7 @@ class ProfileReader:
         people_of = await self._of_each(keys, lambda snapshot, these: snapshot.people(these))
         return {key: person for key, person in people_of.items() if person is not None}
 
-    async def attributes(self, keys: Sequence[Who], paths: Sequence[str] | None = None) -> dict[Who, dict[str, Any]]:
+    async def attributes(self, keys: Sequence[Who], paths: Sequence[str] | None = None) -> dict[Who, JsonObject]:
         """Merged, or only the given paths. Raises `Refusal` for a malformed path."""
         selected = None if paths is None else split_paths(paths)
         return await self._of_each(keys, lambda snapshot, these: snapshot.attributes(these, selected))
@@ -254,13 +255,13 @@ class ProfileReader:
     async def membership_counts(self, keys: Sequence[Who], status: Collection[str] | None = None) -> dict[Who, int]:
         return {key: len(members) for key, members in (await self._all_memberships(keys, status)).items()}
 
-    async def payloads(self, pairs: Sequence[tuple[str, Who]]) -> dict[tuple[str, Who], dict[str, Any] | None]:
+    async def payloads(self, pairs: Sequence[tuple[str, Who]]) -> dict[tuple[str, Who], JsonObject | None]:
         """What the rows of external members say of them, by (audience, person); None for computed audiences."""
         async with self._database.session() as session:
             sources = await payload_sources(session, self._scope, {audience for audience, _ in pairs})
 
-        def read() -> dict[tuple[str, Who], dict[str, Any] | None]:
-            payload_of: dict[tuple[str, Who], dict[str, Any] | None] = dict.fromkeys(pairs)
+        def read() -> dict[tuple[str, Who], JsonObject | None]:
+            payload_of: dict[tuple[str, Who], JsonObject | None] = dict.fromkeys(pairs)
             for audience, (dataset, batches) in sources.items():
                 people = [who for audience_id, who in pairs if audience_id == audience]
                 keys = [(who.bucket, who.ordinal) for who in people]

@@ -26,7 +26,7 @@ from app.services.evaluation.heads import NO_RUN, Heads, head_runs, patch_run, r
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
 from app.services.streaming.definitions import LiveStage, has_live_definitions, live_definitions, live_stages
-from app.storage.columns import columns, table
+from app.storage.columns import JsonObject, columns, table
 from app.storage.database import Database
 from app.storage.streaming import (
     Turn,
@@ -105,7 +105,7 @@ class _Work:
     stages: list[LiveStage] = field(default_factory=list)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     people: Touched = field(default_factory=lambda: Touched({}))
-    patches: list[dict[str, Any]] = field(default_factory=list)
+    patches: list[JsonObject] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
     members: Counter[str] = field(default_factory=Counter)
     by_namespace: dict[str, Counter[str]] = field(default_factory=dict)
@@ -237,11 +237,11 @@ def _keep(
     counted: Counts,
 ) -> None:
     """Writes what changed in a bucket, with what was patched before, and adds up the counts."""
-    counts: dict[str, dict[str, Any]] = {
+    counts: dict[str, JsonObject] = {
         id_: {"members": numbers.members, "by_namespace": dict(numbers.by_namespace)}
         for id_, numbers in after.counts.items()
     }
-    nobody: dict[str, Any] = {"members": 0, "by_namespace": {}}
+    nobody: JsonObject = {"members": 0, "by_namespace": {}}
     differs = {id_ for id_ in counts if counts[id_] != counted.get(id_, nobody)}
     changed = {id_ for id_, membership in after.memberships.items() if _differs(before.get(id_), membership)}
     if not changed | differs:
@@ -322,9 +322,9 @@ async def _write_counts(session: AsyncSession, work: _Work) -> None:
         )
 
 
-async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -> dict[int, dict[str, Any]]:
+async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -> dict[int, JsonObject]:
     """What the audiences' numbers hold of these buckets: the counts of the patches, else those of the heads."""
-    counts_of: dict[int, dict[str, Any]] = {bucket: {} for bucket in buckets}
+    counts_of: dict[int, JsonObject] = {bucket: {} for bucket in buckets}
     of_run: dict[str, set[str]] = {}
     for id_ in work.evaluated:
         of_run.setdefault(work.heads.runs.get(id_, NO_RUN), set()).add(id_)

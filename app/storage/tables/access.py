@@ -1,12 +1,12 @@
 """API keys and the audit log."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import Index
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column, time_column
+from app.storage.columns import TableArguments, TenantRow, json_column, time_column
 
 
 class ApiKeyRow(TenantRow, table=True):
@@ -16,7 +16,7 @@ class ApiKeyRow(TenantRow, table=True):
     """
 
     __tablename__ = "api_key"
-    __table_args__: ClassVar[Any] = (Index(None, "digest", unique=True),)
+    __table_args__: ClassVar[TableArguments] = (Index(None, "digest", unique=True),)
 
     id: str = Field(primary_key=True)
     name: str

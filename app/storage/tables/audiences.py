@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column, sortable_text, time_column
+from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, sortable_text, time_column
 
 _COMPUTED = text("type = 'SEGMENT_DEFINITION'")
 
@@ -21,7 +21,7 @@ class AudienceRow(TenantRow, table=True):
     """
 
     __tablename__ = "audience"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "merge_policy_id"],
             ["merge_policy.organisation", "merge_policy.sandbox", "merge_policy.id"],
@@ -63,7 +63,7 @@ class AudienceRow(TenantRow, table=True):
     expires_at: datetime | None = time_column(default=None)
     folder_id: str | None = None
     audience_meta: Any = json_column(default=None, nullable=True)
-    linked_audience_ref: dict[str, Any] | None = json_column(default=None)
+    linked_audience_ref: JsonObject | None = json_column(default=None)
     is_system: bool = False
     save_segment_membership: bool = True
     override_performance_warnings: bool = False

@@ -1,12 +1,12 @@
 """Datasets and their batches. The rows themselves are in the lake."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column, sortable_text, time_column
+from app.storage.columns import TableArguments, TenantRow, json_column, sortable_text, time_column
 
 UNSETTLED = ("LOADING", "DELETING")
 """The states of a batch in which somebody works on it."""
@@ -16,7 +16,7 @@ class DatasetRow(TenantRow, table=True):
     """`kind` is PROFILE, EVENT, AUDIENCE or EXPORT. `identity_column` with `namespace` is the primary identity."""
 
     __tablename__ = "dataset"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         UniqueConstraint("organisation", "sandbox", "name"),
         Index(None, "organisation", "sandbox", "created_at", "id"),
     )
@@ -42,7 +42,7 @@ class BatchRow(TenantRow, table=True):
     """
 
     __tablename__ = "batch"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "dataset_id"],
             ["dataset.organisation", "dataset.sandbox", "dataset.id"],

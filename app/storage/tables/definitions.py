@@ -1,19 +1,19 @@
 """Segment definitions: an audience's expression, every version that it had, and whom it refers to."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import ForeignKeyConstraint, Index
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, time_column
+from app.storage.columns import TableArguments, TenantRow, time_column
 
 
 class DefinitionRow(TenantRow, table=True):
     """The expression in force of the audience with the same id; name, labels and the rest are that audience's."""
 
     __tablename__ = "definition"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "id"],
             ["audience.organisation", "audience.sandbox", "audience.id"],
@@ -32,7 +32,7 @@ class DefinitionVersionRow(TenantRow, table=True):
     """An expression as it once was in force; never changed."""
 
     __tablename__ = "definition_version"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "definition_id"],
             ["definition.organisation", "definition.sandbox", "definition.id"],
@@ -53,7 +53,7 @@ class DefinitionDependencyRow(TenantRow, table=True):
     """`definition_id` refers to the audience `depends_on_id` by inSegment, in the version in force."""
 
     __tablename__ = "definition_dependency"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "definition_id"],
             ["definition.organisation", "definition.sandbox", "definition.id"],

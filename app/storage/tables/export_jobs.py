@@ -1,11 +1,11 @@
 """Export jobs, and the audiences whose members each one writes."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column
+from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column
 from app.storage.tables.jobs import JobColumns
 
 _LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
@@ -21,7 +21,7 @@ class ExportJobRow(JobColumns, table=True):
     """
 
     __tablename__ = "export_job"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "destination_id"],
             ["dataset.organisation", "dataset.sandbox", "dataset.id"],
@@ -47,9 +47,9 @@ class ExportJobRow(JobColumns, table=True):
 
     fields: list[str] = json_column(default_factory=list)
     merge_policy_id: str
-    merge_policy: dict[str, Any] = json_column()
-    filter: dict[str, Any] | None = json_column(default=None)
-    additional_fields: dict[str, Any] | None = json_column(default=None)
+    merge_policy: JsonObject = json_column()
+    filter: JsonObject | None = json_column(default=None)
+    additional_fields: JsonObject | None = json_column(default=None)
     schema_name: str
     destination_id: str
     segment_per_batch: bool = False
@@ -65,7 +65,7 @@ class ExportJobAudienceRow(TenantRow, table=True):
     """
 
     __tablename__ = "export_job_audience"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "job_id"],
             ["export_job.organisation", "export_job.sandbox", "export_job.id"],

@@ -1,12 +1,12 @@
 """Folders: a tree for each namespace, that audiences are sorted into."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import ForeignKeyConstraint, Index
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, sortable_text, time_column
+from app.storage.columns import TableArguments, TenantRow, sortable_text, time_column
 
 
 class FolderRow(TenantRow, table=True):
@@ -16,7 +16,7 @@ class FolderRow(TenantRow, table=True):
     """
 
     __tablename__ = "folder"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "parent_id"],
             ["folder.organisation", "folder.sandbox", "folder.id"],

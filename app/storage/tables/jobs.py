@@ -2,12 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import BigInteger, Index
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column, time_column
+from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, time_column
 
 
 class JobKind(StrEnum):
@@ -77,9 +77,9 @@ class JobColumns(TenantRow):
     profiles_read: int = Field(default=0, sa_type=BigInteger)
     total_profiles: int = Field(default=0, sa_type=BigInteger)
     seconds_left: float | None = None
-    errors: list[dict[str, Any]] = json_column(default_factory=list)
-    metrics: dict[str, Any] | None = json_column(default=None)
-    snapshot: dict[str, Any] | None = json_column(default=None)
+    errors: list[JsonObject] = json_column(default_factory=list)
+    metrics: JsonObject | None = json_column(default=None)
+    snapshot: JsonObject | None = json_column(default=None)
     created_by: str
     created_at: datetime = time_column()
     updated_at: datetime = time_column()
@@ -91,12 +91,12 @@ class JobUpdateRow(TenantRow, table=True):
     """One visible change of a job of any kind; `state` is the job just after it. Sequences of a job have no gaps."""
 
     __tablename__ = "job_update"
-    __table_args__: ClassVar[Any] = (Index(None, "organisation", "sandbox", "at"),)
+    __table_args__: ClassVar[TableArguments] = (Index(None, "organisation", "sandbox", "at"),)
 
     job_id: str = Field(primary_key=True)
     sequence: int = Field(primary_key=True)
     kind: str
-    state: dict[str, Any] = json_column()
+    state: JsonObject = json_column()
     at: datetime = time_column()
 
 
@@ -110,5 +110,5 @@ class JobBucketRow(TenantRow, table=True):
     attempt: int
     file: str
     profiles: int = Field(sa_type=BigInteger)
-    counts: dict[str, Any] = json_column(default_factory=dict)
+    counts: JsonObject = json_column(default_factory=dict)
     at: datetime = time_column()

@@ -1,19 +1,19 @@
 """Merge policies: how fragments of one profile become one view."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import Index, text
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column, sortable_text, time_column
+from app.storage.columns import TableArguments, TenantRow, json_column, sortable_text, time_column
 
 
 class MergePolicyRow(TenantRow, table=True):
     """`datasets` are ids in order of precedence, for DATA_SET_PRECEDENCE; `revision` rises with every write."""
 
     __tablename__ = "merge_policy"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         Index(
             "uq_merge_policy_default",
             "organisation",

@@ -1,12 +1,12 @@
 """Previews with their estimates, and which buckets the samples of a sandbox begin with."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import BigInteger, Index, text
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column, time_column
+from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, time_column
 from app.storage.tables.jobs import JobColumns
 
 _LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
@@ -21,7 +21,7 @@ class PreviewRow(JobColumns, table=True):
     """
 
     __tablename__ = "preview"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         Index(None, "organisation", "sandbox", "created_at", "id"),
         Index(None, "organisation", "sandbox", "started_at"),
         Index(
@@ -37,7 +37,7 @@ class PreviewRow(JobColumns, table=True):
     )
 
     expression: str
-    merge_policy: dict[str, Any] = json_column()
+    merge_policy: JsonObject = json_column()
     graph_type: str
     exclude_opt_out: bool = True
     evaluated_at: datetime | None = time_column(default=None)

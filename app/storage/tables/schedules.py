@@ -1,12 +1,12 @@
 """Schedules, the audiences that they name, and their runs."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column, sortable_text, time_column
+from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, sortable_text, time_column
 
 _DUE = text("next_due_at IS NOT NULL")
 
@@ -19,7 +19,7 @@ class ScheduleRow(TenantRow, table=True):
     """
 
     __tablename__ = "schedule"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         Index(None, "organisation", "sandbox", "created_at", "id"),
         Index(None, "organisation", "sandbox", "updated_at", "id"),
         Index(None, "organisation", "sandbox", "name", "id"),
@@ -34,7 +34,7 @@ class ScheduleRow(TenantRow, table=True):
     state: str = "INACTIVE"
     cron_expression: str
     all_audiences: bool = False
-    export: dict[str, Any] | None = json_column(default=None)
+    export: JsonObject | None = json_column(default=None)
     next_due_at: datetime | None = time_column(default=None)
     revision: int = 1
     created_by: str
@@ -47,7 +47,7 @@ class ScheduleAudienceRow(TenantRow, table=True):
     """An audience that a schedule names: to be evaluated, or as one that its export writes."""
 
     __tablename__ = "schedule_audience"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "schedule_id"],
             ["schedule.organisation", "schedule.sandbox", "schedule.id"],
@@ -73,7 +73,7 @@ class ScheduleRunRow(TenantRow, table=True):
     """
 
     __tablename__ = "schedule_run"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "schedule_id"],
             ["schedule.organisation", "schedule.sandbox", "schedule.id"],

@@ -1,11 +1,11 @@
 """What changed that can be searched for: written by triggers of the database, so by every writer there is."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import BigInteger, Index
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow
+from app.storage.columns import TableArguments, TenantRow
 
 CHANGES_KEPT = 10_000
 """How many changes the log of a tenant goes back; an index that is further behind is made anew."""
@@ -24,7 +24,7 @@ class SearchChangeRow(TenantRow, table=True):
     """The version of an object's last change, be it its making or its deletion. `kind` is its type in the API."""
 
     __tablename__ = "search_change"
-    __table_args__: ClassVar[Any] = (Index(None, "organisation", "sandbox", "version"),)
+    __table_args__: ClassVar[TableArguments] = (Index(None, "organisation", "sandbox", "version"),)
 
     kind: str = Field(primary_key=True)
     object_id: str = Field(primary_key=True)

@@ -1,12 +1,12 @@
 """Segment jobs, and the definitions as each job ran them."""
 
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column, time_column
+from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, time_column
 from app.storage.tables.jobs import JobColumns
 
 _LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
@@ -16,7 +16,7 @@ class SegmentJobRow(JobColumns, table=True):
     """Evaluates definitions over all profiles. `evaluated_at` is the one instant that `now` means in the whole job."""
 
     __tablename__ = "segment_job"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         UniqueConstraint("organisation", "sandbox", "idempotency_key"),
         Index(None, "organisation", "sandbox", "created_at", "id"),
         Index(None, "organisation", "sandbox", "updated_at", "id"),
@@ -45,7 +45,7 @@ class SegmentJobDefinitionRow(TenantRow, table=True):
     """
 
     __tablename__ = "segment_job_definition"
-    __table_args__: ClassVar[Any] = (
+    __table_args__: ClassVar[TableArguments] = (
         ForeignKeyConstraint(
             ["organisation", "sandbox", "job_id"],
             ["segment_job.organisation", "segment_job.sandbox", "segment_job.id"],
@@ -64,4 +64,4 @@ class SegmentJobDefinitionRow(TenantRow, table=True):
     profile_count: int | None = Field(default=None, sa_type=BigInteger)
     by_namespace: dict[str, int] = json_column(default_factory=dict)
     by_status: dict[str, int] = json_column(default_factory=dict)
-    error: dict[str, Any] | None = json_column(default=None)
+    error: JsonObject | None = json_column(default=None)

@@ -1,12 +1,11 @@
 """Streaming evaluation: what is still to do in a sandbox, whose turn it is, and the memberships that it changed."""
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import BigInteger
 from sqlmodel import Field
 
-from app.storage.columns import TenantRow, json_column, time_column
+from app.storage.columns import JsonObject, TenantRow, json_column, time_column
 
 
 class StreamingTurnRow(TenantRow, table=True):
@@ -50,5 +49,5 @@ class MembershipPatchRow(TenantRow, table=True):
     turn: int = Field(primary_key=True)
     file: str
     bases: dict[str, str] = json_column()
-    counts: dict[str, Any] = json_column()
+    counts: JsonObject = json_column()
     at: datetime = time_column()

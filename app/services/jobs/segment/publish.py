@@ -25,7 +25,7 @@ from app.services.evaluation.heads import Heads, head_runs, read_heads
 from app.services.jobs.segment.prepare import SegmentRun
 from app.services.streaming.turn import heads_change
 from app.storage.attempts import Attempt
-from app.storage.columns import columns
+from app.storage.columns import JsonObject, columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow, JobStatus
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
@@ -38,7 +38,7 @@ _BUCKETS = columns(JobBucketRow)
 _NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
 
 
-def counted(result: BucketResult) -> dict[str, Any]:
+def counted(result: BucketResult) -> JsonObject:
     """The counts and errors of a bucket as JSON values."""
     return {
         "counts": {id_: _numbers(counts) for id_, counts in result.counts.items()},
@@ -46,7 +46,7 @@ def counted(result: BucketResult) -> dict[str, Any]:
     }
 
 
-def _numbers(counts: BucketCounts) -> dict[str, Any]:
+def _numbers(counts: BucketCounts) -> JsonObject:
     return {**{name: getattr(counts, name) for name in _NOBODY}, "by_namespace": dict(counts.by_namespace)}
 
 
@@ -166,7 +166,7 @@ async def _publish(
     await attempt.finish(status, errors=errors, metrics=_metrics(attempt, run, now), write=write)
 
 
-def _metrics(attempt: Attempt, run: SegmentRun, now: datetime) -> dict[str, Any]:
+def _metrics(attempt: Attempt, run: SegmentRun, now: datetime) -> JsonObject:
     profiles = run.profiles_by_policy()
     return {
         "total_time": _span(attempt.job.started_at or now, now),
@@ -176,7 +176,7 @@ def _metrics(attempt: Attempt, run: SegmentRun, now: datetime) -> dict[str, Any]
     }
 
 
-def _span(start: datetime, end: datetime) -> dict[str, Any]:
+def _span(start: datetime, end: datetime) -> JsonObject:
     milliseconds = round((end - start).total_seconds() * 1000)
     return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}
 
@@ -195,7 +195,7 @@ async def _write_result(
     namespaces: Counter[str],
     error: dict[str, str] | None,
 ) -> None:
-    values: dict[str, Any] = {"error": error}
+    values: JsonObject = {"error": error}
     if error is None:
         statuses = {name.upper(): totals[name] for name in ("realized", "existing", "exited")}
         values |= {"profile_count": totals["members"], "by_status": statuses, "by_namespace": dict(namespaces)}

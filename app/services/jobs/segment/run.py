@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from app.engine.members.membership import Membership, MembershipFiles
 from app.engine.members.regraph import MembershipSource, followed, together
@@ -18,6 +17,7 @@ from app.services.evaluation.progress import Progress
 from app.services.jobs.segment.prepare import SegmentRun, prepare
 from app.services.jobs.segment.publish import counted, finish
 from app.storage.attempts import Attempt
+from app.storage.columns import JsonObject
 from app.storage.tables.jobs import JobStatus
 
 
@@ -56,7 +56,7 @@ class _Earlier:
     files: MembershipFiles
     run_id: str
 
-    def notes(self) -> dict[int, dict[str, Any]]:
+    def notes(self) -> dict[int, JsonObject]:
         paths = self.files.lake.membership(self.run_id).glob("[0-9]*.json")
         return {int(path.stem): json.loads(path.read_text()) for path in paths}
 
