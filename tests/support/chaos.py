@@ -32,15 +32,18 @@ from sqlalchemy import select, text, update
 
 from app.clock import utc_now
 from app.engine.members.membership import MembershipFiles
+from app.engine.store.delta import open_table
 from app.parts import Services, open_services
-from app.scope import Scope
+from app.scope import Scope, Tenant
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.segment import requests as segment_jobs
+from app.services.maintenance.doctor import examine
 from app.settings import Settings
 from app.storage.job_log import read_updates
 from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from tests.support.cuttable import CuttableServer
@@ -51,6 +54,8 @@ PURCHASES = ROOT / "tests" / "data" / "cdnow_purchases.csv"
 SCOPE = Scope("default", "prod", "chaos")
 LEASE_SECONDS = 2.0
 PATIENCE_SECONDS = 90.0
+UPLOADS = Tenant("default", "uploads")
+"""A sandbox whose data no definition of the world looks at."""
 STOP_SECONDS = 10.0
 WORKERS = 2
 
@@ -89,7 +94,7 @@ class World:
     rounds: int = 0
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")}
         environment |= {
             "SEGMENTATION_DATABASE_URL": self.worker_url,
@@ -98,9 +103,12 @@ class World:
             "SEGMENTATION_THREADS": "1",
             "PYTHONPATH": str(ROOT),
         }
+        return environment
+
+    def start_worker(self) -> subprocess.Popen[bytes]:
         with (self.folder / "workers.log").open("ab") as log:
             command = [sys.executable, "-m", "app.cli", "worker"]
-            process = subprocess.Popen(command, cwd=self.folder, env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen(command, cwd=self.folder, env=self.environment(), stdout=log, stderr=log)
         self.workers.append(process)
         return process
 
@@ -141,6 +149,24 @@ class World:
     async def job(self, id: str) -> Any:
         async with self.services.database.session() as session:
             return (await segment_jobs.get_many(session, SCOPE, [id]))[id]
+
+    def start_upload(self, file: Path) -> subprocess.Popen[bytes]:
+        """A process that loads a file of events into a sandbox of its own."""
+        command = [sys.executable, "-m", "app.cli", "ingest", str(file), "--dataset", file.stem, "--kind", "event"]
+        command += ["--id", "id", "--time", "at", "--sandbox", UPLOADS.sandbox]
+        with (self.folder / "workers.log").open("ab") as log:
+            return subprocess.Popen(command, cwd=self.folder, env=self.environment(), stdout=log, stderr=log)
+
+    async def upload_states(self, name: str) -> tuple[list[str], int, int]:
+        """Statuses of the batches of a dataset, and its rows by the database and in the lake."""
+        async with self.services.database.session() as session:
+            dataset = (await session.scalars(select(DatasetRow).where(DatasetRow.name == name))).first()  # type: ignore[arg-type]
+            if dataset is None:
+                return [], 0, 0
+            batches = await session.scalars(select(BatchRow.status).where(BatchRow.dataset_id == dataset.id))  # type: ignore[arg-type, call-overload]
+            statuses = sorted(batches)
+        table = open_table(self.services.lake.tenant(UPLOADS).dataset(dataset.id))
+        return statuses, dataset.row_count, sum(file.rows for file in table.files) if table else 0
 
     async def ended(self, id: str, seconds: float = PATIENCE_SECONDS) -> Any:
         """The job as soon as it has ended, or as it is when it has not in time."""
@@ -330,6 +356,58 @@ DISTURBANCES: dict[str, tuple[Disturb, ...]] = {
 }
 
 
+# ---------------------------------------------------------------- uploads
+
+UPLOADED_ROWS = 20_000
+TRIES = 5
+
+
+async def disturbed_upload(made: World, choice: random.Random) -> tuple[str, str | None]:
+    """Kills, freezes or stops a process that loads a file, then sends the file again: the story, and what is wrong."""
+    name = f"upload{made.rounds}"
+    file = made.folder / f"{name}.csv"
+    rows = "\n".join(f"{number % 3_000},2026-01-01T00:00:00Z,{number}" for number in range(UPLOADED_ROWS))
+    await asyncio.to_thread(file.write_text, f"id,at,amount\n{rows}\n")
+    process = made.start_upload(file)
+    while process.poll() is None and not (await made.upload_states(name))[0]:  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(choice.uniform(0, 1.5))
+    act = choice.choice(("killed", "frozen", "stopped"))
+    if act == "killed":
+        process.kill()
+    elif act == "stopped":
+        process.terminate()
+    else:
+        process.send_signal(signal.SIGSTOP)
+        await _settled(made, name)
+        process.send_signal(signal.SIGCONT)
+    waited = STOP_SECONDS if act == "stopped" else PATIENCE_SECONDS
+    try:
+        await asyncio.to_thread(process.wait, waited)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return f"upload {act}", f"an upload did not end within {waited:.0f} s"
+    await _settled(made, name)
+    after = await made.upload_states(name)
+    for _ in range(TRIES):  # the database may be away just now
+        again = await asyncio.to_thread(made.start_upload(file).wait, PATIENCE_SECONDS)
+        if again == 0:
+            break
+    statuses, counted, stored = await made.upload_states(name)
+    story = f"upload {act}: {'/'.join(after[0])}, then {'/'.join(statuses)}"
+    findings = await examine(made.services.database, made.services.lake, utc_now)
+    problems = [finding.problem for finding in findings if finding.where.endswith(f"/{UPLOADS.sandbox}")]
+    if again or problems or after[1] != after[2] or (counted, stored) != (UPLOADED_ROWS, UPLOADED_ROWS):
+        return story, f"exit {again}, {after} then {counted}/{stored} rows; {problems}"
+    return story, None
+
+
+async def _settled(made: World, name: str) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while "LOADING" in (await made.upload_states(name))[0] and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.1)
+
+
 # ---------------------------------------------------------------- rounds
 
 
@@ -355,15 +433,20 @@ async def play(made: World, choice: random.Random) -> Outcome:
         at = time.monotonic() - began
         return f"{await act(made, own)} at {at:.1f} s ({job.phase} {job.fraction:.0%})"
 
+    upload = asyncio.create_task(disturbed_upload(made, random.Random(choice.random())))
     acts = [disturb(act, own) for act, own in plan]
     try:
         told = await asyncio.gather(*acts)
     except AssertionError as error:
+        await upload
         return Outcome(str(error), tuple(act.__name__ for act, _ in plan), 0, str(error))
     job = await made.ended(id_)
     await asyncio.sleep(0.3)  # what a frozen worker still wants to write would come now
-    problem = await _compared(made, id_, job)
-    story = f"{', '.join(told)}: {job.status} after {job.attempts} attempts, {time.monotonic() - began:.1f} s"
+    uploaded, upload_problem = await upload
+    problem = await _compared(made, id_, job) or upload_problem
+    story = (
+        f"{', '.join(told)}; {uploaded}: {job.status} after {job.attempts} attempts, {time.monotonic() - began:.1f} s"
+    )
     return Outcome(story, tuple(act.__name__ for act, _ in plan), job.attempts, problem)
 
 
