@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -26,6 +27,8 @@ from app.storage.tables.datasets import BatchRow, DatasetRow
 from tests.end_to_end.conftest import ROOT, RunningServer, free_port, wait_until_ready
 from tests.end_to_end.test_killed import worker_process
 from tests.support.client import Gateway
+from tests.support.cuttable import CuttableServer
+from tests.support.databases import fresh_database
 
 TENANT = Tenant("default", "prod")
 ROWS = 150_000
@@ -190,3 +193,60 @@ async def test_killed(place: str, database_url: str, watched: Watched, tmp_path:
     if not committed:
         folder = watched.lake.tenant(TENANT).dataset(dataset)
         assert list(folder.glob("__bucket*/*.parquet")) == list(folder.glob("_batches/*")) == []
+
+
+WAITS_TO_LAND = """
+import asyncio, os
+import app.services.datasets.batches as module
+import app.services.datasets.uploads as uploads
+uploads.CONFIRM_SECONDS = 0.5
+land = module.land
+async def later(*args):
+    open("stored", "w").close()
+    while not os.path.exists("go"):
+        await asyncio.sleep(0.01)
+    await land(*args)
+module.land = later
+"""
+
+
+async def test_postgresql_goes_away_before_it_confirms(postgresql_server: str, tmp_path: Path) -> None:
+    """The answer names the batch, and the same key finds it once the database is back."""
+    there = ExitStack()
+    database_url = await asyncio.to_thread(there.enter_context, fresh_database(postgresql_server))
+    try:
+        async with CuttableServer.open(database_url) as server:
+            url = server.url(urlsplit(database_url).path.lstrip("/"))
+            with ExitStack() as processes:
+                entered = processes.enter_context
+                _, gateway = await asyncio.to_thread(entered, server_without_worker(url, tmp_path, WAITS_TO_LAND))
+                watched = Watched(Database(database_url), tmp_path)
+                dataset = await asyncio.to_thread(gateway.create_dataset, "visits", "EVENT", "id", "at")
+                rows = [{"id": "1", "at": "2026-01-01"}, {"id": "2", "at": "2026-01-01"}]
+                request = {
+                    "query": "mutation ($input: IngestRowsInput!) { ingestRows(input: $input) {"
+                    " batch { batchId status rowCount } errors { message } } }",
+                    "variables": {"input": {"datasetId": dataset, "rows": rows, "idempotencyKey": "k"}},
+                }
+
+                def ask() -> dict[str, Any]:
+                    answer: dict[str, Any] = httpx.post(f"{gateway.url}/graphql", json=request, timeout=60).json()
+                    return answer
+
+                asking = asyncio.create_task(asyncio.to_thread(ask))
+                while not (tmp_path / "stored").exists():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                cut = asyncio.create_task(server.cut(3.0))
+                await asyncio.sleep(0)
+                (tmp_path / "go").touch()
+                (error,) = (await asking)["errors"]
+                batch_id = error["extensions"]["batchId"]
+                assert error["extensions"]["code"] == "UNAVAILABLE"
+                assert f"the rows of batch {batch_id} are stored" in error["message"]
+                await cut
+                again = (await asyncio.to_thread(ask))["data"]["ingestRows"]
+                assert again == {"batch": {"batchId": batch_id, "status": "ACTIVE", "rowCount": 2}, "errors": []}
+                assert (await watched.rows(), await watched.doctor()) == ((2, 2), [])
+                await watched.database.dispose()
+    finally:
+        await asyncio.to_thread(there.close)
