@@ -162,6 +162,7 @@ class GatewaySchema(strawberry.Schema):
     """Errors are masked where they become visible, in one place for queries, mutations and streams."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
+        options["execution_context_class"] = CompiledExecution
         super().__init__(*arguments, **options)
         guard_mutations(self._schema)
 

@@ -1,0 +1,266 @@
+"""A plan executed level by level: all objects of a level at once, field by field."""
+
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
+from typing import Any, Final
+
+from graphql import GraphQLError, GraphQLObjectType, GraphQLResolveInfo, located_error
+from graphql.execution.collect_fields import DeferUsage, GroupedFieldSet
+from graphql.execution.executor import invalid_return_type_error
+from graphql.pyutils import Path, Undefined, is_iterable
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+from app.api.execution.plan import FieldPlan, OperationPlan, Plans, Selection, Shape, arguments_of, compiled
+
+_PLANS: Final = Plans()
+
+
+class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
+    """Executes operations by plans. Left to graphql-core: middleware, abort signals, switched-off error propagation,
+    and variables of fragments; none of them occurs in this server."""
+
+    def execute_collected_root_fields(
+        self,
+        root_type: GraphQLObjectType,
+        root_value: Any,
+        grouped_field_set: GroupedFieldSet,
+        serially: bool,
+        new_defer_usages: Sequence[DeferUsage],
+    ) -> Any:
+        if not self._is_covered():
+            return super().execute_collected_root_fields(
+                root_type, root_value, grouped_field_set, serially, new_defer_usages
+            )
+        plan = _PLANS.get(self, lambda: OperationPlan(compiled(self, root_type, grouped_field_set)))
+        return _Levels(self, plan).answer(root_value, serially)
+
+    def _is_covered(self) -> bool:
+        return (
+            not (self.middleware_manager and self.middleware_manager.middlewares)
+            and self.abort_signal is None
+            and self.error_propagation
+            and all(fragment.variable_signatures is None for fragment in self.fragments.values())
+        )
+
+
+class _Place:
+    """Where a value stands in the answer: `container[key]`, within the place `outer`. The root has no outer one."""
+
+    __slots__ = ("container", "key", "nullable", "outer", "position", "typename")
+
+    def __init__(
+        self, container: Any, key: Any, position: int, nullable: bool, outer: "_Place | None", typename: str | None
+    ) -> None:
+        self.container: Final = container
+        self.key: Final = key
+        self.position: Final = position
+        self.nullable: Final = nullable
+        self.outer: Final = outer
+        self.typename: Final = typename
+
+    def path(self) -> Path | None:
+        """The path of the value; None for the root."""
+        if self.outer is None:
+            return None
+        return Path(self.outer.path(), self.key, self.typename)
+
+    def order(self) -> tuple[int, ...]:
+        """Its place in the answer as it is written."""
+        return () if self.outer is None else (*self.outer.order(), self.position)
+
+
+class _Object(_Place):
+    """An object of the answer: what it is made from, and the fields that it has so far."""
+
+    __slots__ = ("fields", "source")
+
+    def __init__(self, source: Any, *place: Any) -> None:
+        super().__init__(*place)
+        self.source: Final = source
+        self.fields: Final[dict[str, Any]] = {}
+
+
+class _Levels:
+    """One execution."""
+
+    def __init__(self, executor: CompiledExecution, plan: OperationPlan) -> None:
+        self._executor = executor
+        self._plan = plan
+        self._arguments: dict[FieldPlan, dict[str, Any] | Exception] = {}
+        self._errors: list[tuple[_Place, _Place, GraphQLError]] = []
+        """Where each arose, what became null for it, and the error."""
+        self._next: dict[Selection, list[_Object]] = {}
+        self._waiting: list[tuple[_Object, FieldPlan, Awaitable[Any]]] = []
+
+    async def answer(self, root_value: Any, serially: bool) -> dict[str, Any]:
+        """The data of the answer; errors are added to those of the executor. Raises the one that nulls all of it."""
+        root = _Object(root_value, None, None, 0, True, None, None)
+        selection = self._plan.root
+        for field in selection.fields:
+            root.fields[field.key] = None
+        for fields in [[field] for field in selection.fields] if serially else [selection.fields]:
+            await self._run(Selection(selection.type, fields), root)
+            self._report()
+        return root.fields
+
+    async def _run(self, selection: Selection, root: _Object) -> None:
+        self._next = {selection: [root]}
+        while self._next:
+            level, self._next = self._next, {}
+            for selected, objects in level.items():
+                for field in selected.fields:
+                    self._resolve(field, objects)
+            if self._waiting:
+                waiting, self._waiting = self._waiting, []
+                values = await asyncio.gather(*(awaitable for _, _, awaitable in waiting), return_exceptions=True)
+                for (parent, field, _), value in zip(waiting, values, strict=True):
+                    if isinstance(value, BaseException) and not isinstance(value, Exception):
+                        raise value
+                    self._complete_field(parent, field, value)
+
+    def _report(self) -> None:
+        """Gives the errors to the executor, in the order of the answer. Raises one that leaves nothing of it."""
+        errors, self._errors = sorted(self._errors, key=lambda item: item[0].order()), []
+        for _, nulled, error in errors:
+            if nulled.outer is None:
+                raise error
+            self._executor.collected_errors.add(error, nulled.path())
+
+    # ---------------------------------------------------------------- resolving
+
+    def _resolve(self, field: FieldPlan, objects: list[_Object]) -> None:
+        key, attribute, plain = field.key, field.attribute, field.shape.plain
+        if attribute is None:
+            for parent in objects:
+                self._call(field, parent)
+            return
+        for parent in objects:
+            try:
+                value = getattr(parent.source, attribute)
+            except Exception as error:
+                value = error
+            if type(value) is plain:
+                parent.fields[key] = value
+            else:
+                self._complete_field(parent, field, value)
+
+    def _call(self, field: FieldPlan, parent: _Object) -> None:
+        arguments = self._arguments_of(field)
+        if isinstance(arguments, Exception):
+            self._complete_field(parent, field, arguments)
+            return
+        parent.fields[field.key] = None
+        executor, definition = self._executor, field.definition
+        resolve = definition.resolve or executor.field_resolver
+        try:
+            value = resolve(parent.source, self._info(field, parent), **arguments)
+        except Exception as error:
+            value = error
+        if executor.is_awaitable(value):
+            self._waiting.append((parent, field, value))
+        else:
+            self._complete_field(parent, field, value)
+
+    def _arguments_of(self, field: FieldPlan) -> dict[str, Any] | Exception:
+        if field.constant_arguments is not None:
+            return field.constant_arguments
+        arguments = self._arguments.get(field)
+        if arguments is None:
+            arguments = self._arguments[field] = arguments_of(self._executor, field.definition, field.details)
+        return arguments
+
+    def _info(self, field: FieldPlan, parent: _Object) -> GraphQLResolveInfo[Any]:
+        path = Path(parent.path(), field.key, field.parent.name)
+        return self._executor.build_resolve_info(field.definition, field.nodes, field.parent, path)
+
+    # ---------------------------------------------------------------- completing
+
+    def _complete_field(self, parent: _Object, field: FieldPlan, value: Any) -> None:
+        shape = field.shape
+        place = (parent.fields, field.key, field.position, not shape.non_null, parent, field.parent.name)
+        self._complete(shape, field, value, place)
+
+    def _complete(self, shape: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> None:
+        """Writes the value into its place: at once, or as an object or list whose parts follow."""
+        container, key = place[0], place[1]
+        try:
+            if isinstance(value, Exception):
+                raise value
+            if value is None or value is Undefined:
+                if shape.non_null:
+                    message = f"Cannot return null for non-nullable field {field.parent}.{field.nodes[0].name.value}."
+                    raise TypeError(message)
+                container[key] = None
+            elif shape.leaf:
+                container[key] = self._leaf(shape, value)
+            elif shape.item is not None:
+                self._list(shape.item, field, value, place)
+            else:
+                self._object(shape, field, value, place)
+        except Exception as error:
+            self._fail(_Place(*place), field, error)
+
+    def _leaf(self, shape: Shape, value: Any) -> Any:
+        if type(value) is shape.plain:
+            return value
+        members = shape.by_enum_member
+        if members is None:
+            return self._executor.complete_leaf_value(shape.type, value)
+        name = members.get(value)
+        if name is None:
+            name = members[value] = self._executor.complete_leaf_value(shape.type, value)
+        return name
+
+    def _list(self, item: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> None:
+        if not is_iterable(value):
+            name = f"{field.parent}.{field.nodes[0].name.value}"
+            raise GraphQLError(f"Expected Iterable, but did not find one for field '{name}'.")
+        items: Iterable[Any] = value
+        outer = _Place(*place)
+        completed: list[Any] = []
+        place[0][place[1]] = completed
+        nullable = not item.non_null
+        for at, each in enumerate(items):
+            completed.append(None)
+            self._complete(item, field, each, (completed, at, at, nullable, outer, None))
+
+    def _object(self, shape: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> None:
+        type_ = shape.type
+        if shape.abstract:
+            type_ = self._runtime_type(type_, field, value, place)
+        if type_.is_type_of is not None and not type_.is_type_of(value, self._info_of_value(field, place)):
+            raise invalid_return_type_error(type_, value, field.details)
+        selection = field.selections.get(type_.name) or self._plan.selection(self._executor, field, type_)
+        made = _Object(value, *place)
+        place[0][place[1]] = made.fields
+        # Every key is there from the beginning, so that the answer has the order of the selection.
+        for selected in selection.fields:
+            made.fields[selected.key] = None
+        self._next.setdefault(selection, []).append(made)
+
+    def _runtime_type(self, type_: Any, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> GraphQLObjectType:
+        info = self._info_of_value(field, place)
+        resolve_type = type_.resolve_type or self._executor.type_resolver
+        name = resolve_type(value, info, type_)
+        return self._executor.ensure_valid_runtime_type(name, type_, field.details, info, value)
+
+    def _info_of_value(self, field: FieldPlan, place: tuple[Any, ...]) -> GraphQLResolveInfo[Any]:
+        return self._executor.build_resolve_info(
+            field.definition,
+            field.nodes,
+            field.parent,
+            _Place(*place).path(),  # type: ignore[arg-type]
+        )
+
+    # ---------------------------------------------------------------- errors
+
+    def _fail(self, place: _Place, field: FieldPlan, error: Exception) -> None:
+        """Records the error, and nulls the nearest place that may be null."""
+        path = place.path()
+        located = located_error(error, field.nodes, path.as_list() if path else None)
+        nulled = place
+        while not nulled.nullable and nulled.outer is not None:
+            nulled = nulled.outer
+        if nulled.outer is not None:
+            nulled.container[nulled.key] = None
+        self._errors.append((place, nulled, located))

@@ -1,0 +1,106 @@
+"""Compiled operations answer as graphql-core does. For long: `pytest -n0 --timeout 0 --operations 10000 --seed 7`."""
+
+import asyncio
+from random import Random
+from typing import Any
+
+import pytest
+from graphql import build_schema
+
+from app.api.context import Limits
+from app.api.execution import CompiledExecution
+from app.api.schema import print_schema
+from tests.api.conftest import Api
+from tests.support.random_operations import RandomOperations, shown
+from tests.support.variations import VARIABLES, varied
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits(max_tokens=100_000, max_depth=30, max_aliases=1_000)
+
+
+async def both(api: Api, monkeypatch: pytest.MonkeyPatch, document: str, **variables: Any) -> list[dict[str, Any]]:
+    """The answer of a compiled operation, and that of graphql-core."""
+    answers = []
+    for compiled in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(CompiledExecution, "_is_covered", lambda _self, compiled=compiled: compiled)
+            answers.append(await asyncio.wait_for(api.answer(document, **variables), 60))
+    return answers
+
+
+def same(compiled: dict[str, Any], plain: dict[str, Any]) -> bool:
+    """Equal data, and equal errors but for one thing: of several errors that would null the same place, the
+    specification lets one be told, and graphql-core tells that which came first in time."""
+    if compiled.get("data") != plain.get("data") or ("data" in compiled) != ("data" in plain):
+        return False
+    if keys(compiled.get("data")) != keys(plain.get("data")):
+        return False
+    ours, theirs = (by_place(answer) for answer in (compiled, plain))
+    return ours.keys() == theirs.keys() and all(
+        ours[place] == theirs[place] or ours[place]["path"] != theirs[place]["path"] for place in ours
+    )
+
+
+def by_place(answer: dict[str, Any]) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Errors by the place that is null for them; those without a path by their message."""
+    errors = {}
+    for error in answer.get("errors", []):
+        place, value = [], answer.get("data")
+        for part in error.get("path", [error["message"]]):
+            if value is None:
+                break
+            place.append(part)
+            value = value[part]
+        errors[tuple(place)] = error
+    return errors
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_answers_are_those_of_graphql_core(
+    api: Api, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await api.loaded()
+    schema, random = build_schema(print_schema()), Random(request.config.getoption("--seed"))
+    operations = RandomOperations(schema, request.config.getoption("--seed"))
+    compared = with_errors = 0
+    for _ in range(request.config.getoption("--operations")):
+        document, variables = operations.next()
+        if document.startswith("mutation"):
+            operations.learn((await api.answer(document, **variables)).get("data"))
+            continue
+        document = varied(schema, document, random)
+        compiled, plain = await both(api, monkeypatch, document, **variables, **VARIABLES)
+        assert same(compiled, plain), f"{compiled}\n{plain}\n{shown(document, variables)}"
+        operations.learn(compiled.get("data"))
+        compared += 1
+        with_errors += "errors" in compiled
+    assert compared > with_errors > 0
+
+
+def keys(value: Any) -> Any:
+    """The names in an answer, in their order."""
+    if isinstance(value, dict):
+        return [(name, keys(inner)) for name, inner in value.items()]
+    return [keys(inner) for inner in value] if isinstance(value, list) else None
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "document",
+    [
+        "{ __schema { queryType { name } types { name kind fields { name type { name ofType { name } } } } } }",
+        '{ __type(name: "Audience") { name fields(includeDeprecated: true) { name args { name defaultValue } } } }',
+        "{ a: __typename viewer { __typename } b: viewer { sandbox } }",
+        "{ audiences(first: 501) { nodes { id } } viewer { sandbox } }",
+        '{ segmentDefinitions { nodes { jobs(after: "no cursor") { nodes { id } } name } } }',
+        '{ node(id: "nothing") { id } nodes(ids: ["nothing", ""]) { id __typename ... on Audience { name } } }',
+        '{ pql { functions { name } check(expression: "a = ") { diagnostics { message } } } }',
+    ],
+)
+async def test_odd_shapes(api: Api, monkeypatch: pytest.MonkeyPatch, document: str) -> None:
+    await api.loaded()
+    await api.define("One")
+    compiled, plain = await both(api, monkeypatch, document)
+    assert same(compiled, plain), f"{compiled}\n{plain}"
