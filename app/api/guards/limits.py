@@ -23,6 +23,7 @@ from strawberry.types import ExecutionContext
 from app.api.context import Caller, Limits, Operation
 from app.api.context.metrics import Measured
 from app.api.errors import client_error
+from app.api.execution import CompiledExecution
 from app.api.guards.authorization import Authorization, guard_mutations
 from app.errors import ErrorCode
 from app.services.lists.validation import is_text
