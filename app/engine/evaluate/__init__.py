@@ -17,6 +17,7 @@ from app.engine.evaluate.failure import Cancelled, EvaluationError, dependency_f
 from app.engine.evaluate.kernels import KERNELS
 from app.engine.evaluate.memo import Evaluation
 from app.engine.evaluate.stored import table
+from app.engine.evaluate.zones import in_zone_of
 from app.engine.plan.plan import Plan
 from app.engine.store.bucket import Bucket
 from app.errors import Refusal
@@ -53,9 +54,9 @@ def evaluate(
 ) -> dict[str, Result]:
     """Who is in each segment, by row of the bucket; for a definition that fails, why.
 
-    `member(id)` is the stored membership of a segment outside of the plan, by row. `cancelled` is asked between the
-    nodes; raises `Cancelled` once it says so. Each definition has the `budget` for itself; those that have `failed`
-    before are not tried.
+    The calendar follows the time zone of `now`. `member(id)` is the stored membership of a segment outside of the plan,
+    by row. `cancelled` is asked between the nodes; raises `Cancelled` once it says so. Each definition has the `budget`
+    for itself; those that have `failed` before are not tried.
     """
     return evaluate_values(plan, bucket, now=now, member=member, cancelled=cancelled, budget=budget, failed=failed)[0]
 
@@ -85,7 +86,7 @@ def evaluate_values(
     evaluation = open_evaluation(
         bucket, now=now, member=membership, cancelled=cancelled, users=plan.users, budget=budget
     )
-    with np.errstate(all="ignore"):  # what is out of range becomes null
+    with in_zone_of(now), np.errstate(all="ignore"):  # what is out of range becomes null
         for id in plan.order:
             if id in failed:
                 continue

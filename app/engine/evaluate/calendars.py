@@ -1,4 +1,4 @@
-"""The calendar in columns of microseconds (UTC): units, intervals, shifting by months; knows no operations.
+"""The calendar in columns of microseconds (instants), in the zone in use; knows no operations.
 
 Weeks start on Monday; decades, centuries and millennia at years divisible by 10, 100 and 1000.
 """
@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from app.engine.evaluate.zones import ZONE
 
 Micros = NDArray[np.int64]
 
@@ -23,7 +25,8 @@ LENGTHS: Final = {
     "day": DAY,
     "week": 7 * DAY,
 }
-"""Units of fixed length, in microseconds."""
+"""Units of fixed length (days and weeks but for clock changes), in microseconds."""
+_DAYS: Final = frozenset({"day", "week"})
 
 MONTHS: Final = {"month": 1, "year": 12, "decade": 120, "century": 1_200, "millennium": 12_000}
 """Units of the calendar, in months."""
@@ -49,16 +52,18 @@ class Instant:
 
     @property
     def day(self) -> int:
-        return self.micros // DAY
+        """The day in the zone in use, counted from 1970."""
+        return int(days_of(np.array([self.micros], np.int64))[0])
 
 
 def midnights(days: NDArray[Any]) -> Micros:
-    """When dates begin."""
-    return days.astype(np.int64) * DAY
+    """When dates begin in the zone in use."""
+    return _instants(days.astype(np.int64) * DAY)
 
 
 def days_of(micros: Micros) -> NDArray[np.int64]:
-    return micros // DAY
+    """The days that times lie in, in the zone in use."""
+    return _local(micros) // DAY
 
 
 def months_of(days: NDArray[Any]) -> NDArray[np.int64]:
@@ -80,6 +85,8 @@ def unit_number(micros: Micros, unit: str) -> NDArray[np.int64]:
     """Which unit of the calendar, counted from some beginning, times lie in."""
     if unit in MONTHS:
         return months_of(days_of(micros)) // MONTHS[unit]
+    if unit in _DAYS:
+        micros = _local(micros)
     return (micros - _offset(unit)) // LENGTHS[unit]
 
 
@@ -90,26 +97,47 @@ def unit_start(number: NDArray[np.int64], unit: str) -> Micros:
         return midnights(first_days(np.clip(number, -most, most) * MONTHS[unit]))
     length = LENGTHS[unit]
     most = (END - 2 * DAY * 7) // length
-    return np.clip(number, -most, most) * length + _offset(unit)
+    start: Micros = np.clip(number, -most, most) * length + _offset(unit)
+    return _instants(start) if unit in _DAYS else start
 
 
 def shifted(micros: Micros, amount: NDArray[np.float64], unit: str) -> Micros:
     """Times moved by an amount of units. Months and longer ones keep the day of the month, or take the last one.
 
-    A fraction of a month counts for nothing; other fractions are exact to the microsecond.
+    Days and weeks keep the time of the clock in the zone in use, units below are of fixed length. A fraction of a month
+    counts for nothing; other fractions are exact to the microsecond.
     """
+    if unit in _DAYS and ZONE.get() is not None:
+        whole = np.clip(np.trunc(amount), -(2.0**40), 2.0**40)
+        kept = _instants(_local(micros) + whole.astype(np.int64) * LENGTHS[unit])
+        rest = np.rint((amount - np.trunc(amount)) * LENGTHS[unit]).astype(np.int64)
+        moved_days: Micros = np.clip(kept + rest, BEGINNING, END)
+        return moved_days
     if unit in LENGTHS:
         distance = np.clip(np.rint(amount * LENGTHS[unit]), -(2.0**61), 2.0**61).astype(np.int64)
         moved: Micros = np.clip(micros + distance, BEGINNING, END)
         return moved
     step = np.clip(np.trunc(amount * MONTHS[unit]), -_MOST_MONTHS, _MOST_MONTHS).astype(np.int64)
-    days = days_of(micros)
+    local = _local(micros)
+    days = local // DAY
     month = months_of(days)
     start = first_days(month + step)
     last = first_days(month + step + 1) - start - 1
     on: Micros = start + np.minimum(days - first_days(month), last)
-    return on * DAY + (micros - days * DAY)
+    return _instants(on * DAY + (local - days * DAY))
+
+
+def _local(micros: Micros) -> Micros:
+    zone = ZONE.get()
+    return micros if zone is None else zone.local(micros)
+
+
+def _instants(local: Micros) -> Micros:
+    zone = ZONE.get()
+    return local if zone is None else zone.instants(local)
 
 
 def _offset(unit: str) -> int:
+    if unit == "hour" and (zone := ZONE.get()) is not None:
+        return -zone.remainder
     return _MONDAY if unit == "week" else 0

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from app.engine.evaluate.calendars import (
     BEGINNING,
-    DAY,
     END,
     Micros,
     days_in_month,
@@ -47,7 +46,7 @@ def end_of(value: Value) -> Micros:
     if isinstance(value, Interval):
         return value.end
     time = _time(value)
-    return micros(time) + (DAY if time.kind is Scalar.DATE else 1)
+    return midnights(time.values.astype(np.int64) + 1) if time.kind is Scalar.DATE else time.values + 1
 
 
 def distance_windows(n: NDArray[np.float64], r: Value, op: str, unit: str, direction: str) -> list[Window]:
@@ -83,8 +82,8 @@ def reference_windows(op: str, r: Value, t_is_date: bool) -> list[Window]:
         end = end_of(r)
         return [(end, _constant(END))]
     if t_is_date and not isinstance(r, Interval):
-        midnight = days_of(start_of(r)) * DAY
-        return [(midnight, midnight + DAY)]
+        days = days_of(start_of(r))
+        return [(midnights(days), midnights(days + 1))]
     return [(start_of(r), end_of(r))]
 
 

@@ -5,7 +5,7 @@ Two-valued logic (reference/pql.md, "Null"): a comparison with null is false, an
 
 import operator
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -196,8 +196,11 @@ def _where_valid(picked: Bools, a: Bools | None, b: Bools | None) -> Bools | Non
     return np.where(picked, True if a is None else a, True if b is None else b)
 
 
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+
+
 def _day_number(day: date) -> int:
-    return Instant.of(datetime(day.year, day.month, day.day, tzinfo=UTC)).day
+    return day.toordinal() - _EPOCH_DAY
 
 
 KERNELS: dict[str, RowKernel] = {

@@ -17,6 +17,7 @@ from app.engine.evaluate import EvaluationError, open_evaluation
 from app.engine.evaluate.chain import StepMatch, matches
 from app.engine.evaluate.memo import Evaluation, home_of
 from app.engine.evaluate.scopes import Scope, TooWide
+from app.engine.evaluate.zones import in_zone_of
 from app.engine.insight.plain_values import LONGEST, plain
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.pages import Key
@@ -83,7 +84,7 @@ def explain(
     if bucket.profiles.num_rows != 1:
         raise ValueError(f"an explanation is about one profile, not {bucket.profiles.num_rows}")
     evaluation = open_evaluation(bucket, now=now, member=member, cancelled=cancelled)
-    with np.errstate(all="ignore"):
+    with in_zone_of(now), np.errstate(all="ignore"):
         inside = bool(evaluation.mask(source.condition, evaluation.root)[0])
         return inside, run(_Explanation(evaluation, follow).of(source, source.tree.body))
 
