@@ -107,7 +107,13 @@ async def examined(settings: Settings, clock: Clock = utc_now) -> list[Finding]:
 def _lake(settings: Settings) -> Lake:
     budget = Budget(bytes_of(settings.definition_memory), settings.definition_seconds)
     folder = settings.data_dir / "lake"
-    return Lake(folder, memory_limit=settings.memory_limit, threads=settings.threads, budget=budget)
+    return Lake(
+        folder,
+        memory_limit=settings.memory_limit,
+        threads=settings.threads,
+        budget=budget,
+        time_zone=settings.time_zone,
+    )
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import available_timezones
 
 from pydantic import (
     BeforeValidator,
@@ -111,6 +112,10 @@ class Settings(BaseSettings):
         gt=0,
         description="Processor time for one definition and bucket of people; one that takes longer fails by itself.",
     )
+    time_zone: str = Field(
+        "UTC",
+        description="IANA name of the time zone that calendar words of PQL follow in sandboxes that name none.",
+    )
     lease_seconds: float = Field(
         15.0,
         ge=1,
@@ -161,6 +166,13 @@ class Settings(BaseSettings):
                 "with SEGMENTATION_CORS_CREDENTIALS every page could use its visitors' cookies: name origins"
             )
         return self
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_time_zone(cls, name: str) -> str:
+        if name not in available_timezones():
+            raise ValueError("there is no such time zone: give an IANA name, such as Europe/Berlin")
+        return name
 
     @field_validator("proxy_peers")
     @classmethod

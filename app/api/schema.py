@@ -24,6 +24,7 @@ from app.api.resources.nodes import NodeQueries
 from app.api.resources.pql import PqlQueries
 from app.api.resources.previews import PreviewMutations, PreviewQueries, PreviewSubscriptions
 from app.api.resources.profiles import ProfileQueries
+from app.api.resources.sandboxes import SandboxMutations
 from app.api.resources.schedules import ScheduleMutations, ScheduleQueries
 from app.api.resources.search import SearchQueries
 from app.api.resources.segment_jobs import SegmentJobMutations, SegmentJobQueries, SegmentJobSubscriptions
@@ -70,6 +71,7 @@ class Mutation(
     PreviewMutations,
     FolderMutations,
     MergePolicyMutations,
+    SandboxMutations,
     ApiKeyMutations,
 ):
     pass

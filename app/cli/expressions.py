@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo, available_timezones
 
 import typer
 
@@ -34,6 +35,9 @@ def evaluate(
     events: Events = None,
     membership: Members = None,
     now: Annotated[datetime | None, typer.Option(help="The instant that `now` means (UTC).")] = None,
+    time_zone: Annotated[
+        str, typer.Option(help="IANA name of the time zone that the calendar follows.", envvar="SEGMENTATION_TIME_ZONE")
+    ] = "UTC",
     id: IdColumn = "_id",
     event_id: EventIdColumn = "profileId",
     time: TimeColumn = "timestamp",
@@ -42,7 +46,7 @@ def evaluate(
     from app.engine.run.adhoc import evaluate_trial, load_trial
 
     trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
-    instant = utc_now() if now is None else now.replace(tzinfo=now.tzinfo or UTC)
+    instant = (utc_now() if now is None else now.replace(tzinfo=now.tzinfo or UTC)).astimezone(_zone(time_zone))
     failed = False
     for expression in _expressions(expressions):
         try:
@@ -97,6 +101,12 @@ def convert(expressions: Expressions = None) -> None:
             failed = True
             print(_error_line(refusal.diagnostics[0]))
     raise typer.Exit(1 if failed else 0)
+
+
+def _zone(name: str) -> ZoneInfo:
+    if name not in available_timezones():
+        raise typer.BadParameter(f"there is no time zone {name!r}: give an IANA name, such as Europe/Berlin")
+    return ZoneInfo(name)
 
 
 def _expressions(given: list[str] | None) -> Iterator[str]:

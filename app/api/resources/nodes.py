@@ -8,7 +8,9 @@ import strawberry
 from app.api.context import Info
 from app.api.described import resolver
 from app.api.global_ids import Node, fetch_node
+from app.api.resources.sandboxes import Sandbox
 from app.errors import ErrorCode, Refusal
+from app.services.evaluation.sandboxes import own_time_zone, sandboxes
 from app.services.lists.paging import LARGEST_PAGE
 
 GlobalId = Annotated[strawberry.ID, strawberry.argument(description="Global id: the `id` of an object.")]
@@ -21,6 +23,16 @@ class Viewer:
     organisation: str = strawberry.field(description="Organisation.")
     sandbox: str = strawberry.field(description="Sandbox.")
     permissions: list[str] = strawberry.field(description="Permissions of the caller.")
+
+    @resolver(description="Sandboxes of the organisation that hold something and that the caller may use, by name.")
+    async def sandboxes(self, info: Info) -> list[Sandbox]:
+        services = info.context.services
+        return [Sandbox.of(one) for one in await sandboxes(services.database, services.lake, info.context.scope)]
+
+    @resolver(description="IANA name of the sandbox's time zone.")
+    async def time_zone(self, info: Info) -> str:
+        services = info.context.services
+        return await own_time_zone(services.database, services.lake, info.context.scope)
 
 
 @strawberry.type

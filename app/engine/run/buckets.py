@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +114,9 @@ class BucketEvaluator:
                     self.exhausted[definition] = rows
                 continue
             members, version = BitMap(bucket.ordinals[rows]), self.versions[definition]
-            membership = next_membership(before.get(definition), definition, members, version, self.now, only)
+            membership = next_membership(
+                before.get(definition), definition, members, version, self.now.astimezone(UTC), only
+            )
             memberships[definition] = membership
         return len(bucket.ordinals), stage.snapshot.namespaces(number)
 
@@ -160,7 +162,7 @@ def evaluated_now(
     for fresh in evaluator.bucket(bucket, lambda: False).memberships:
         id, old = fresh.definition, before.get(fresh.definition)
         changed = (fresh.members ^ old.members) if old is not None else fresh.members
-        memberships[id] = next_membership(old, id, fresh.members, fresh.version, now, changed)
+        memberships[id] = next_membership(old, id, fresh.members, fresh.version, now.astimezone(UTC), changed)
     return memberships
 
 

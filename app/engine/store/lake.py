@@ -28,12 +28,13 @@ _LOOK_SECONDS = 0.02
 @dataclass(frozen=True, slots=True)
 class Lake:
     """All data below one folder. `memory_limit` and `threads` hold for each DuckDB session, `budget` for each
-    definition that is evaluated."""
+    definition that is evaluated, and `time_zone` for sandboxes that name none."""
 
     root: Path
     memory_limit: str = "1GB"
     threads: int = 2
     budget: Budget = DEFAULT_BUDGET
+    time_zone: str = "UTC"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).resolve())

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from app.errors import ErrorCode, Refusal
 from app.storage.columns import JsonObject
@@ -40,6 +41,12 @@ class SegmentPins:
     heads: HeadPins
     inactive: frozenset[str]
     without_consent: frozenset[str]
+    time_zone: str = "UTC"
+
+    @property
+    def now(self) -> datetime:
+        """The instant in the zone whose calendar holds."""
+        return self.evaluated_at.astimezone(ZoneInfo(self.time_zone))
 
     def as_json(self) -> JsonObject:
         return {
@@ -49,6 +56,7 @@ class SegmentPins:
             **self.heads.as_json(),
             "inactive": sorted(self.inactive),
             "without_consent": sorted(self.without_consent),
+            "time_zone": self.time_zone,
         }
 
     def data_of(self, policy_id: str) -> JsonObject:
@@ -65,6 +73,7 @@ class SegmentPins:
             HeadPins.from_json(value),
             frozenset(value.get("inactive", ())),
             frozenset(_required(value, "without_consent")),
+            value.get("time_zone", "UTC"),
         )
 
 
@@ -77,6 +86,12 @@ class PreviewPins:
     heads: HeadPins
     order: Sequence[int]
     rows_to_read: int
+    time_zone: str = "UTC"
+
+    @property
+    def now(self) -> datetime:
+        """The instant in the zone whose calendar holds."""
+        return self.evaluated_at.astimezone(ZoneInfo(self.time_zone))
 
     def as_json(self) -> JsonObject:
         return {
@@ -85,6 +100,7 @@ class PreviewPins:
             **self.heads.as_json(),
             "order": list(self.order),
             "rows_to_read": self.rows_to_read,
+            "time_zone": self.time_zone,
         }
 
     @classmethod
@@ -96,6 +112,7 @@ class PreviewPins:
             HeadPins.from_json(value),
             _required(value, "order"),
             _required(value, "rows_to_read"),
+            value.get("time_zone", "UTC"),
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
 
 from app.clock import Clock
 from app.engine.members.membership import Membership, MembershipFiles, Ordinals
@@ -30,6 +31,7 @@ from app.scope import Scope
 from app.services.audiences.external_members import payload_sources
 from app.services.evaluation.expressions import Segments, data_sources, read_segments
 from app.services.evaluation.heads import Heads, read_heads
+from app.services.evaluation.sandboxes import read_time_zone
 from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
 from app.services.merge_policies import DEFAULT_POLICY_ID, all_policies, rule_of
 from app.services.people.edge import Edge, open_edge
@@ -279,13 +281,14 @@ class ProfileReader:
             message = f"there is no merge policy {policy!r} in this sandbox"
             raise Refusal(ErrorCode.NOT_FOUND, message, ("merge_policy_id",))
 
-        async def read() -> Segments:
+        async def read() -> tuple[Segments, ZoneInfo]:
             async with self._database.session() as session:
-                return await read_segments(session, self._scope)
+                zone = await read_time_zone(session, self._scope, self._lake.lake)
+                return await read_segments(session, self._scope), zone
 
-        segments = await self._only_once("segments", read)
+        segments, zone = await self._only_once("segments", read)
         snapshot, heads = await self._snapshot(policy_id), await self._heads()
-        return View(policy_id, snapshot, heads, segments, self._files, self._clock())
+        return View(policy_id, snapshot, heads, segments, self._files, self._clock().astimezone(zone))
 
     # ------------------------------------------------------------ what is read once
 
@@ -332,11 +335,12 @@ class ProfileReader:
                 if not definitions:
                     return None
                 segments = await read_segments(session, self._scope)
+                zone = await read_time_zone(session, self._scope, self._lake.lake)
             data, heads, shown = await self._data(), await self._heads(), await self._snapshot(policy)
             if shown.graph_version is not None:
                 return None
             rules = {id_: data.rules[id_] for id_ in sorted({definition.merge_policy_id for definition in definitions})}
-            evaluated, now = heads.audiences | segments.external, self._clock()
+            evaluated, now = heads.audiences | segments.external, self._clock().astimezone(zone)
             return await asyncio.to_thread(
                 open_edge, self._lake, definitions, rules, data.datasets, shown, evaluated, segments, now
             )

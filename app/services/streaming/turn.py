@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import delete, insert, select, update
@@ -23,6 +23,7 @@ from app.scope import Scope
 from app.services.audiences.reads import publish_change
 from app.services.evaluation.expressions import data_sources, read_segments
 from app.services.evaluation.heads import NO_RUN, Heads, head_runs, patch_run, read_heads
+from app.services.evaluation.sandboxes import read_time_zone
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
 from app.services.streaming.definitions import LiveStage, has_live_definitions, live_definitions, live_stages
@@ -143,6 +144,7 @@ async def _prepare(
         datasets = await data_sources(session, scope)
         heads = await read_heads(session, scope, now=clock())
         segments = await read_segments(session, scope)
+        zone = await read_time_zone(session, scope, lake)
     # What has persons stored, of a policy that puts fragments apart by now, waits for a job.
     definitions = [definition for definition in definitions if definition.id not in heads.graphs]
     tenant = lake.tenant(turn.tenant)
@@ -161,7 +163,7 @@ async def _prepare(
     stored = heads.audiences | segments.external
     ordered = await asyncio.to_thread(live_stages, definitions, snapshots, stored, segments.aliases)
     people = await asyncio.to_thread(touched, tenant, [(batch.dataset_id, batch.batch_id) for batch in batches])
-    return _Work(scope, batches, clock(), heads, segments.entries, ordered, snapshots, people)
+    return _Work(scope, batches, clock().astimezone(zone), heads, segments.entries, ordered, snapshots, people)
 
 
 async def _evaluate(
@@ -265,7 +267,7 @@ def _keep(
             "file": file,
             "bases": {id_: work.heads.runs.get(id_, NO_RUN) for id_ in sorted(in_file)},
             "counts": {id_: {**counted, **counts}.get(id_, nobody) for id_ in sorted(in_file)},
-            "at": work.evaluated_at,
+            "at": work.evaluated_at.astimezone(UTC),
         }
     )
 
@@ -317,7 +319,7 @@ async def _write_counts(session: AsyncSession, work: _Work) -> None:
             change.values(
                 total_profiles=(row.total_profiles or 0) + work.members[row.id],
                 by_namespace={name: count for name, count in namespaces.items() if count},
-                metrics_updated_at=work.evaluated_at,
+                metrics_updated_at=work.evaluated_at.astimezone(UTC),
             )
         )
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,6 +27,7 @@ from app.services.evaluation.expressions import Segments, data_sources, read_seg
 from app.services.evaluation.heads import Heads, read_heads
 from app.services.evaluation.pins import HeadPins, PreviewPins
 from app.services.evaluation.progress import Progress
+from app.services.evaluation.sandboxes import read_time_zone
 from app.services.jobs.preview.requests import rule_of
 from app.services.lists.rows import select_rows
 from app.storage.attempts import Attempt
@@ -109,15 +111,18 @@ async def _prepare(attempt: Attempt, lake: Lake, progress: Progress) -> _Run:
         datasets = await data_sources(session, scope)
         heads = await read_heads(session, scope, None if pins is None else pins.heads, now=attempt.clock())
         segments = await read_segments(session, scope)
+        zone = await read_time_zone(session, scope, lake)
     if pins is not None:
         snapshot = await asyncio.to_thread(reopen, tenant, rule, datasets, pins.lake)
     else:
         snapshot = await asyncio.to_thread(open_snapshot, tenant, rule, datasets, progress.view, progress.threads)
-        pins = await _draw(attempt, scope, rule, snapshot, heads)
+        pins = await _draw(attempt, scope, rule, snapshot, heads, zone)
     return _Run(attempt, progress, snapshot, heads, segments, pins)
 
 
-async def _draw(attempt: Attempt, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads) -> PreviewPins:
+async def _draw(
+    attempt: Attempt, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads, zone: ZoneInfo
+) -> PreviewPins:
     """Chooses the buckets and notes all that a later attempt is to read again."""
     now, people = attempt.clock(), snapshot.people_by_bucket
     drawn: list[PreviewPins] = []
@@ -125,7 +130,8 @@ async def _draw(attempt: Attempt, scope: Scope, rule: MergeRule, snapshot: Snaps
     async def write(session: AsyncSession) -> None:
         order = draw(await sample_seed(session, scope, rule, snapshot.total_profiles, now), people)
         rows_to_read = sum(people[bucket] for bucket in order)
-        pins = PreviewPins(now, snapshot.pinned, HeadPins(heads.runs, heads.turn, heads.graphs), order, rows_to_read)
+        pinned_heads = HeadPins(heads.runs, heads.turn, heads.graphs)
+        pins = PreviewPins(now, snapshot.pinned, pinned_heads, order, rows_to_read, zone.key)
         await change_job(
             session,
             attempt.claim,
@@ -201,7 +207,7 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
     stage = Stage(plan, state.snapshot, lambda segment, bucket: segments.read(bucket).get(segment), _nothing, standing)
     await asyncio.to_thread(
         run,
-        BucketEvaluator([stage], state.pins.evaluated_at, {id: 1}, budget=lake.budget),
+        BucketEvaluator([stage], state.pins.now, {id: 1}, budget=lake.budget),
         [bucket for bucket in state.pins.order if bucket not in state.found],
         finished=finished,
         cancelled=attempt.interrupted,

@@ -20,6 +20,7 @@ from app.services.evaluation.expressions import data_sources, read_segments
 from app.services.evaluation.heads import Heads, read_heads
 from app.services.evaluation.pins import HeadPins, SegmentPins
 from app.services.evaluation.progress import Progress
+from app.services.evaluation.sandboxes import read_time_zone
 from app.services.jobs.segment.requests import freeze_definitions
 from app.services.lists.rows import as_row, select_rows
 from app.services.merge_policies import get_many as get_policies
@@ -104,6 +105,7 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
         heads = await read_heads(session, scope, None if pins is None else pins.heads)
         audiences = {row.id: row for row in await _audiences(session, scope)}
         segments = await read_segments(session, scope)
+        zone = await read_time_zone(session, scope, lake)
     rules = [rule_of(policies[id_]) for id_ in sorted(policies)]
     tenant = lake.tenant(attempt.tenant)
     if pins is None:
@@ -111,6 +113,7 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
         pins = _pin(
             attempt.clock(), policies, snapshots, heads, {id_: audiences[id_] for id_ in definitions}, audiences
         )
+        pins = replace(pins, time_zone=zone.key)
         total = sum(snapshot.total_profiles for snapshot in snapshots.values())
         await attempt.update(snapshot=pins.as_json(), evaluated_at=pins.evaluated_at, total_profiles=total)
     else:
@@ -118,7 +121,7 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
             rule.id: await asyncio.to_thread(reopen, tenant, rule, datasets, pins.data_of(rule.id)) for rule in rules
         }
     heads = replace(heads, runs={id_: heads.runs[id_] for id_ in pins.heads.runs})
-    run = SegmentRun(scope, pins.evaluated_at, definitions, heads, segments.entries, snapshots)
+    run = SegmentRun(scope, pins.now, definitions, heads, segments.entries, snapshots)
     _check(run, pins, audiences, segments.aliases)
     return run
 
