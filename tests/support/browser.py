@@ -1,4 +1,4 @@
-"""Chromium with our GraphiQL in it: opens the page, records every address it asks for, runs operations."""
+"""Chromium with our pages in it: opens them, records every address they ask for and every problem they report."""
 
 import json
 import shutil
@@ -27,8 +27,8 @@ def chromium() -> str | None:
 
 
 @dataclass
-class GraphiQL:
-    """The page, and what it did: addresses asked for, problems on its console, frames received by WebSocket."""
+class WatchedPage:
+    """A page, and what it did: addresses asked for, problems on its console, frames received by WebSocket."""
 
     page: Page
     addresses: list[str] = field(default_factory=list)
@@ -51,6 +51,11 @@ class GraphiQL:
         self.page.on("websocket", connected)
         self.page.on("console", said)
         self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+
+@dataclass
+class GraphiQL(WatchedPage):
+    """The page at `/graphql`."""
 
     async def open(self, url: str) -> None:
         """Loads the page and waits until it knows the schema."""
@@ -81,6 +86,54 @@ class GraphiQL:
                              .sort((a, b) => a[0] - b[0]).map(line => line[1])"""
         )
         return "\n".join(lines).replace("\N{NO-BREAK SPACE}", " ")
+
+
+@dataclass
+class Workplace(WatchedPage):
+    """The page at `/`, in one sandbox."""
+
+    async def go(self, url: str) -> None:
+        """Loads an address and waits for its heading."""
+        await self.page.goto(url)
+        await self.page.locator("main h1").wait_for()
+
+    async def violations(self, axe: str) -> list[str]:
+        """What `axe` (its source) finds against WCAG 2.1 A and AA: rule and the first elements."""
+        await self.page.evaluate(axe)
+        # Colours in the middle of a transition are none of the page's.
+        await self.page.evaluate("Promise.all(document.getAnimations().map(each => each.finished.catch(() => {})))")
+        found: list[str] = await self.page.evaluate(
+            """async () => (await axe.run(document, {
+                 runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'],
+               })).violations.map(rule => rule.id + ': ' + rule.nodes.slice(0, 3).map(
+                 node => node.target.join(' ') + ' ' + node.failureSummary).join(' | '))"""
+        )
+        return found
+
+    async def overflow(self) -> int:
+        """By how many pixels the page is wider than its window."""
+        wider: int = await self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        return wider
+
+
+@asynccontextmanager
+async def workplace(sandbox: str, width: int = 1280, height: int = 800, dark: bool = False) -> AsyncIterator[Workplace]:
+    """A fresh Chromium in which the workplace asks for `sandbox`."""
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        try:
+            context = await browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
+            )
+            identity = json.dumps({"sandbox": sandbox})
+            await context.add_init_script(f"sessionStorage.setItem('segmentation:identity', {json.dumps(identity)})")
+            seen = Workplace(await context.new_page())
+            seen.watch()
+            yield seen
+        finally:
+            await browser.close()
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 import 'graphiql/setup-workers/vite';
 import 'graphiql/style.css';
 import '@graphiql/plugin-explorer/style.css';
+import '../shared/tabLeaves';
 import './page.css';
 
 import { explorerPlugin } from '@graphiql/plugin-explorer';

@@ -109,7 +109,7 @@ function Tenant() {
   const [open, setOpen] = useState(false);
   return (
     <>
-      <Button kind="quiet" icon="person" onPress={() => setOpen(true)} aria-label="Organisation and sandbox">
+      <Button kind="quiet" icon="person" onPress={() => setOpen(true)} aria-label={data ? `${data.viewer.organisation} / ${data.viewer.sandbox}: change` : 'Organisation and sandbox'}>
         <span className="grow nowrap" style={{ textAlign: 'left', overflow: 'hidden', textOverflow: 'ellipsis' }}>
           {data ? `${data.viewer.organisation} / ${data.viewer.sandbox}` : '…'}
         </span>

@@ -51,7 +51,7 @@ export function DatasetPage() {
           <section className="section stack">
             <h2>Fields</h2>
             {dataset.fields.length === 0 ? <Empty title="No fields yet">They come with the first file.</Empty> : (
-              <div className="tablebox">
+              <div className="tablebox" tabIndex={0} role="region" aria-label="Fields">
                 <table>
                   <thead><tr><th scope="col">Field</th><th scope="col">Type</th><th scope="col">Frequent values</th></tr></thead>
                   <tbody>{dataset.fields.map((field) => <FieldRow key={field.path} path={field.path} type={field.type} kind={dataset.kind} />)}</tbody>
@@ -166,7 +166,7 @@ function Outcome({ state, cancel }: { state: State; cancel: () => void }) {
         {batch && batch.duplicateRows > 0 && <>, {count(batch.duplicateRows)} known already</>}.
       </p>
       {rejected.length > 0 && (
-        <div className="tablebox">
+        <div className="tablebox" tabIndex={0} role="region" aria-label="Rows">
           <table>
             <thead><tr><th scope="col" className="right fit">Row</th><th scope="col">Why it was left out</th></tr></thead>
             <tbody>{rejected.map((row) => <tr key={row.row}><td className="right">{count(row.row)}</td><td>{row.message}</td></tr>)}</tbody>

@@ -44,8 +44,6 @@ export function PqlEditor({ value, onChange, diagnostics, onSave }: PqlEditorPro
         fontSize: 13,
         lineHeight: 21,
         padding: { top: 10, bottom: 10 },
-        // Tab goes to the next control, as everywhere on the page.
-        tabFocusMode: true,
         acceptSuggestionOnEnter: 'on',
         quickSuggestions: { strings: true, other: true, comments: false },
         suggest: { showWords: false, showIcons: true, preview: false },

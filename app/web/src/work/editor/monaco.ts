@@ -1,4 +1,6 @@
 // Monaco with PQL: loaded when an editor is opened, and shared with GraphiQL's page.
+import '../../shared/tabLeaves';
+
 import type * as Monaco from 'monaco-editor';
 import EditorWorker from 'monaco-editor/esm/vs/editor/editor.worker.js?worker';
 import * as core from 'monaco-graphql/esm/monaco-editor.js';

@@ -19,8 +19,8 @@ export function ExportPage() {
   const live = job ? isLive(job.status) : false;
   useSubscription({ query: ExportJobUpdatedDocument, variables: { id }, pause: !live });
   useEffect(() => {
-    if (job?.status === 'SUCCEEDED' && job.metrics === null) again();
-  });
+    if (job && !live && job.metrics === null) again();
+  }, [job?.status]);
   if (loading) return <div className="page"><Skeleton /></div>;
   if (!job) return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such export"><Link to="/exports">To the exports</Link></Empty>}</div>;
   const cancel = () => attempt(async () => void (await act(CancelExportJobDocument, { id: job.id })));

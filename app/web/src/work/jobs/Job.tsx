@@ -20,8 +20,8 @@ export function JobPage() {
   useSubscription({ query: SegmentJobUpdatedDocument, variables: { id }, pause: !live });
   // The stream tells of the state; what came of each definition is read once it has ended.
   useEffect(() => {
-    if (job?.status === 'SUCCEEDED' && job.metrics === null) again();
-  });
+    if (job && !live && job.metrics === null) again();
+  }, [job?.status]);
   if (loading) return <div className="page"><Skeleton /></div>;
   if (!job) return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such job"><Link to="/jobs">To the jobs</Link></Empty>}</div>;
   const cancel = () => attempt(async () => void (await act(CancelSegmentJobDocument, { id: job.id })));
