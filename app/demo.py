@@ -1,88 +1,207 @@
-"""The demo: a generated shop, three audiences, a job that one watches; what `segmentation demo` does."""
+"""The demo: a generated shop, its audiences and how they changed over weeks; what `segmentation demo` does."""
 
 import asyncio
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
+from app.clock import utc_now
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.parts import Services, working
 from app.scope import Scope
 from app.services.audiences import computed as definitions
+from app.services.audiences import external
 from app.services.audiences import reads as audiences
+from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs import shared as jobs
+from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.segment import requests as segment_jobs
 
 SCOPE = Scope("default", "prod", user="demo")
 
-AUDIENCES = {
-    "Big spenders": (
-        "Bought for more than 400 in all",
-        'xEvent[eventType = "purchase"].sum(commerce.order.priceTotal) > 400',
+RUNS_BEFORE = (timedelta(days=21), timedelta(days=14), timedelta(days=7))
+"""How long ago the audiences were evaluated before they are now."""
+
+GUESTS_EACH = 40
+"""One of so many people came as the guest of a partner."""
+
+QUARTERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """An audience of the demo; `{Name}` in its expression stands for the id of one above."""
+
+    description: str
+    expression: str
+    labels: tuple[str, ...] = ()
+
+
+AUDIENCES: Mapping[str, Example] = {
+    "Newsletter readers": Example("Asked for the newsletter", "newsletter = true", ("core/C1",)),
+    "Gold and platinum": Example("The two best tiers of the loyalty programme", 'loyalty.tier in ["gold", "platinum"]'),
+    "Berlin and Paris": Example(
+        "For the openings of the two new shops", 'homeAddress.city = "Berlin" or homeAddress.city = "Paris"'
     ),
-    "Abandoned carts": (
+    "Twenty-somethings": Example(
+        "From 20 up to 29 years old",
+        "person.birthDate occurs >= 20 years before today and not (person.birthDate occurs >= 30 years before today)",
+        ("core/C2",),
+    ),
+    "Big spenders": Example(
+        "Bought for more than 400 in all", 'xEvent[eventType = "purchase"].sum(commerce.order.priceTotal) > 400'
+    ),
+    "Abandoned carts": Example(
         "Filled a cart in the last 30 days and bought nothing within them",
         'xEvent[eventType = "cart" and timestamp occurs <= 30 days before now].count() > 0 '
-        'and not(xEvent[eventType = "purchase" and timestamp occurs <= 30 days before now].count() > 0)',
+        'and not (xEvent[eventType = "purchase" and timestamp occurs <= 30 days before now].count() > 0)',
     ),
-    "Winnable": (
+    "Lapsing": Example(
+        "Bought within the last year, but nothing and no visit in the last 60 days",
+        'xEvent[eventType = "purchase"].count() > 0 '
+        "and not (xEvent[timestamp occurs <= 60 days before now].count() > 0)",
+    ),
+    "E-mail clickers": Example(
+        "Clicked in at least two e-mails in the last 90 days",
+        'xEvent[eventType = "email.click" and timestamp occurs <= 90 days before now].count() >= 2',
+        ("core/C1",),
+    ),
+    "View, cart, purchase": Example(
+        "Saw something, put it into the cart within a day and bought within a week",
+        'CHAIN(xEvent, timestamp, [S1: WHAT(eventType = "view"), S2: WHAT(eventType = "cart") WHEN(<= 1 day after S1), '
+        'S3: WHAT(eventType = "purchase") WHEN(<= 7 days after S2)])',
+    ),
+    "Winnable": Example(
         "Big spenders who abandoned a cart, gold or platinum",
         'inSegment("{Big spenders}") and inSegment("{Abandoned carts}") and loyalty.tier in ["gold", "platinum"]',
     ),
 }
-"""Name → description and expression; `{Name}` stands for the id of an audience above."""
+
+
+class ShiftedClock:
+    """The present, or a while before it."""
+
+    def __init__(self) -> None:
+        self.behind = timedelta()
+
+    def __call__(self) -> datetime:
+        return utc_now() - self.behind
 
 
 async def run_demo(services: Services, profiles: int, events: int, console: Console) -> None:
-    """Loads the shop, evaluates the audiences with a progress bar and prints their sizes."""
+    """Loads the shop, evaluates its audiences as weeks ago, then as of now, and prints their sizes."""
+    clock = ShiftedClock()
+    services = replace(services, clock=clock)
+    clock.behind = RUNS_BEFORE[0]
+    await _load(services, profiles, events, console)
+    ids = await _define(services)
+    await _invite(services, profiles, console)
+    for behind in (*RUNS_BEFORE, timedelta()):
+        clock.behind = behind
+        await _evaluate(services, list(ids.values()), console)
+    nightly = schedules.NewSchedule(
+        "Nightly", "Every audience, before the day begins", cron_expression="0 30 2 ? * *", state="ACTIVE",
+        all_audiences=True,
+    )  # fmt: skip
+    await schedules.create(services.database, services.lake, services.clock, SCOPE, nightly)
+    await _print_sizes(services, ids, console)
+
+
+async def _load(services: Services, profiles: int, events: int, console: Console) -> None:
     with tempfile.TemporaryDirectory(dir=services.settings.data_dir) as folder:
-        with console.status(f"Generating a shop: {profiles:,} people, {events:,} events"):
-            people, facts = await asyncio.to_thread(write_shop, Path(folder), profiles, events, services.clock())
-        with console.status("Loading it"):
-            for name, kind, time, file in (
-                ("people", "PROFILE", None, people),
-                ("clicks", "EVENT", "timestamp", facts),
-            ):
-                loaded = await ingest_file(
-                    services.database,
-                    services.lake,
-                    services.clock,
-                    SCOPE,
-                    NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time),
-                    DataFile(file, "PARQUET"),
-                )
-                console.print(f"Loaded {loaded.batch.row_count:,} rows into the dataset {name!r}")
+        console.print(f"Generating a shop: {profiles:,} people, {events:,} events")
+        people, facts = await asyncio.to_thread(write_shop, Path(folder), profiles, events, utc_now())
+        for name, kind, time, file in (("people", "PROFILE", None, people), ("clicks", "EVENT", "timestamp", facts)):
+            await _ingest(services, NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time), file, console)
+
+
+async def _ingest(services: Services, dataset: NewDataset, file: Path, console: Console) -> None:
+    written = DataFile(file, "PARQUET" if file.suffix == ".parquet" else "CSV")
+    loaded = await ingest_file(services.database, services.lake, services.clock, SCOPE, dataset, written)
+    console.print(f"Loaded {loaded.batch.row_count:,} rows into the dataset {dataset.name!r}")
+
+
+async def _define(services: Services) -> dict[str, str]:
+    """The computed audiences: name → id."""
     ids: dict[str, str] = {}
-    for name, (description, expression) in AUDIENCES.items():
-        for known, id_ in ids.items():
-            expression = expression.replace(f"{{{known}}}", id_)
-        new = definitions.NewDefinition(name=name, description=description, expression=expression)
+    for name, example in AUDIENCES.items():
+        new = definitions.NewDefinition(
+            name=name,
+            description=example.description,
+            expression=_with_ids(example.expression, ids),
+            labels=example.labels,
+        )
         ids[name] = (await definitions.create(services.database, services.lake, services.clock, SCOPE, new)).id
-    await _evaluate(services, list(ids.values()), console)
-    async with services.database.session() as session:
-        rows = await audiences.get_many(session, SCOPE, list(ids.values()))
-    table = Table("Audience", "People", "Expression")
+    return ids
+
+
+def _with_ids(expression: str, ids: Mapping[str, str]) -> str:
     for name, id_ in ids.items():
-        table.add_row(name, f"{rows[id_].total_profiles:,}", escape(AUDIENCES[name][1]))
-    console.print(table)
+        expression = expression.replace(f"{{{name}}}", id_)
+    return expression
+
+
+async def _invite(services: Services, profiles: int, console: Console) -> None:
+    """An external audience: the guests that a partner has sent us a list of."""
+    dataset = NewDataset("partner guests", "AUDIENCE", IDENTITY_COLUMN, IDENTITY_NAMESPACE)
+    with tempfile.TemporaryDirectory(dir=services.settings.data_dir) as folder:
+        file = await asyncio.to_thread(_write_guests, Path(folder), profiles)
+        await _ingest(services, dataset, file, console)
+    async with services.database.session() as session:
+        row = await datasets.by_name(session, SCOPE, dataset.name)
+    guests = external.NewExternal(
+        "Partner guests",
+        "Came as guests of a partner",
+        audience_id="partner-guests",
+        dataset_id=row.id if row else None,
+    )
+    await external.create(services.database, services.lake, services.clock, SCOPE, guests)
+
+
+def _write_guests(folder: Path, profiles: int) -> Path:
+    seasons = ("spring", "summer", "autumn")
+    rows = [f"{number:07d},{seasons[number % len(seasons)]}" for number in range(0, profiles, GUESTS_EACH)]
+    file = folder / "guests.csv"
+    file.write_text("\n".join([f"{IDENTITY_COLUMN},season", *rows]) + "\n")
+    return file
 
 
 async def _evaluate(services: Services, ids: list[str], console: Console) -> None:
     async with working(services):
         job = await segment_jobs.create(services.database, services.clock, SCOPE, ids)
-        bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), console=console
-        )
+        now = services.clock()
+        day = f"{now.day} {now:%B}"
+        # Nothing moves in a file or a pipe: there, each quarter is a line.
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+        bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        told = 0
         with bar:
-            task = bar.add_task("Evaluating", total=1.0)
+            task = bar.add_task(f"Evaluating as of {day}", total=1.0)
             async for state in jobs.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id):
-                bar.update(task, completed=state.fraction, description=f"{state.phase.capitalize():<10}")
-    console.print(f"Job {job.id}: {state.status}, {state.total_profiles:,} people read")
+                bar.update(task, completed=state.fraction)
+                if not console.is_terminal and int(state.fraction * QUARTERS) > told:
+                    told = int(state.fraction * QUARTERS)
+                    console.print(f"Evaluating as of {day}: {state.fraction:.0%}")
+    async with services.database.session() as session:
+        rows = await audiences.get_many(session, SCOPE, ids)
+    sizes = ", ".join(f"{rows[id_].name} {rows[id_].total_profiles or 0:,}" for id_ in ids)
+    console.print(f"Job {job.id}: {state.status}, {state.total_profiles:,} people read. {sizes}", markup=False)
     for error in state.errors:
         console.print(f"  {error['message']}", markup=False)
+
+
+async def _print_sizes(services: Services, ids: Mapping[str, str], console: Console) -> None:
+    """Sizes, and the expressions on lines of their own, so that they can be pasted as they are."""
+    async with services.database.session() as session:
+        rows = await audiences.get_many(session, SCOPE, list(ids.values()))
+    for name, id_ in ids.items():
+        console.print(f"\n{name}: {rows[id_].total_profiles:,} people. {AUDIENCES[name].description}.", markup=False)
+        console.print(_with_ids(AUDIENCES[name].expression, ids), markup=False, soft_wrap=True)
+    console.print()

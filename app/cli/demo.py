@@ -21,7 +21,7 @@ def demo(
     profiles: Annotated[int, typer.Option(min=1, help="People of the generated shop.")] = 100_000,
     events: Annotated[int, typer.Option(min=1, help="Events of the generated shop.")] = 2_000_000,
 ) -> None:
-    """Generate a shop in a temporary folder, evaluate three audiences, and serve them in GraphiQL."""
+    """Generate a shop in a temporary folder, evaluate its audiences, and serve them."""
     from app.demo import run_demo
     from app.parts import open_services
 

@@ -1,5 +1,6 @@
 """A made-up shop of any size, the same for the same seed: what the demo and the benchmarks evaluate."""
 
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pyarrow.parquet as pq
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
-COUNTRIES = ("US", "DE", "FR", "GB", "IT", "JP", "BR", "IN", "CA", "ES")
+from app.engine.run.demo_names import COUNTRIES
+
 TIERS = ("bronze", "silver", "gold", "platinum")
 DEVICES = ("phone", "desktop", "tablet")
 EVENT_TYPES = ("view", "search", "cart", "purchase", "login", "email.open", "email.click", "return")
@@ -29,7 +31,8 @@ def write_shop(folder: Path, profiles: int, events: int, until: datetime, seed: 
     """
     rng = default_rng(seed)
     people, facts = folder / "profiles.parquet", folder / "events.parquet"
-    pq.write_table(_profiles(rng, profiles, until), people)
+    # Names are drawn apart: they leave everything else of a seed as it is.
+    pq.write_table(_profiles(rng, default_rng([seed, 1]), profiles, until), people)
     with pq.ParquetWriter(facts, _events(rng, 0, 0, profiles, until).schema) as writer:
         for start in range(0, events, _ROWS_AT_ONCE):
             writer.write_table(_events(rng, start, min(_ROWS_AT_ONCE, events - start), profiles, until))
@@ -45,12 +48,16 @@ def _pick(rng: Generator, values: tuple[str, ...], n: int, weights: tuple[float,
     return pa.DictionaryArray.from_arrays(codes, list(values)).cast(pa.string())
 
 
-def _profiles(rng: Generator, n: int, until: datetime) -> pa.Table:
+def _profiles(rng: Generator, names: Generator, n: int, until: datetime) -> pa.Table:
     today = np.datetime64(until.date())
     joined = today - rng.integers(0, 3_000, n).astype("timedelta64[D]")
     born = today - rng.integers(16 * 365, 90 * 365, n).astype("timedelta64[D]")
-    address = pa.StructArray.from_arrays([_pick(rng, COUNTRIES, n)], ["country"])
-    person = pa.StructArray.from_arrays([pa.array(born)], ["birthDate"])
+    countries = rng.choice(len(COUNTRIES), n)
+    first, last, city, email = _names(names, countries)
+    code = pa.array([COUNTRIES[country].code for country in countries.tolist()])
+    address = pa.StructArray.from_arrays([code, city], ["country", "city"])
+    full = pa.StructArray.from_arrays([first, last], ["firstName", "lastName"])
+    person = pa.StructArray.from_arrays([full, pa.array(born)], ["name", "birthDate"])
     loyalty = pa.StructArray.from_arrays(
         [_pick(rng, TIERS, n, (0.6, 0.25, 0.12, 0.03)), pa.array(rng.integers(0, 10_000, n)), pa.array(joined)],
         ["tier", "points", "joinDate"],
@@ -58,12 +65,35 @@ def _profiles(rng: Generator, n: int, until: datetime) -> pa.Table:
     return pa.table(
         {
             IDENTITY_COLUMN: _ids(np.arange(n)),
-            "homeAddress": address,
             "person": person,
+            "personalEmail": pa.StructArray.from_arrays([email], ["address"]),
+            "homeAddress": address,
             "loyalty": loyalty,
             "newsletter": pa.array(rng.random(n) < 0.4),
         }
     )
+
+
+def _names(rng: Generator, countries: NDArray[np.int64]) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
+    """First and last names, cities and e-mail addresses that go with the countries (places in `COUNTRIES`)."""
+    places = rng.random((3, len(countries)))
+    places[2] **= 2  # most live in the first, largest cities
+    first, last, city, email = [], [], [], []
+    for number, (country, one, two, three) in enumerate(zip(countries.tolist(), *places.tolist(), strict=True)):
+        words = COUNTRIES[country]
+        first.append(words.first[int(one * len(words.first))])
+        last.append(words.last[int(two * len(words.last))])
+        city.append(words.cities[int(three * len(words.cities))])
+        email.append(f"{_LETTERS[first[-1]]}.{_LETTERS[last[-1]]}{number}@example.com")
+    return pa.array(first), pa.array(last), pa.array(city), pa.array(email)
+
+
+def _plain(name: str) -> str:
+    """A name as it stands in an e-mail address: `Müller` is `muller`."""
+    return unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+
+
+_LETTERS = {name: _plain(name) for country in COUNTRIES for name in (*country.first, *country.last)}
 
 
 def _events(rng: Generator, start: int, n: int, profiles: int, until: datetime) -> pa.Table:

@@ -5,636 +5,358 @@ type Exact<T extends { [key: string]: unknown }> = { [K in keyof T]: T[K] };
 /** Internal type. DO NOT USE DIRECTLY. */
 export type Incremental<T> = T | { [P in keyof T]?: P extends ' $fragmentName' | '__typename' ? T[P] : never };
 import type { TypedDocumentNode as DocumentNode } from '@graphql-typed-document-node/core';
-/** Which audiences. All that is given must hold. */
 export type AudienceFilter = {
-  /** One of these, by global or raw id. */
   id?: Array<string> | null | undefined;
-  /** With such an `audienceId`. */
   audienceId?: StringFilter | null | undefined;
-  /** With such a name. */
   name?: StringFilter | null | undefined;
-  /** With such a description. */
   description?: StringFilter | null | undefined;
-  /** Of one of these types. */
   type?: Array<AudienceType> | null | undefined;
-  /** Made in one of these systems. */
   origin?: Array<AudienceOrigin> | null | undefined;
-  /** In such a namespace. */
   namespace?: StringFilter | null | undefined;
-  /** In one of these states. */
   lifecycleState?: Array<LifecycleState> | null | undefined;
-  /** Evaluated in this way. */
   evaluationMethod?: EvaluationMethod | null | undefined;
-  /** With this label. */
   label?: string | null | undefined;
-  /** Of this merge policy. */
   mergePolicyId?: string | null | undefined;
-  /** In this folder. */
   folderId?: string | null | undefined;
-  /** Made by such a user. */
   createdBy?: StringFilter | null | undefined;
-  /** Made at such a time. */
   createdAt?: DateTimeFilter | null | undefined;
-  /** Last changed at such a time. */
   updatedAt?: DateTimeFilter | null | undefined;
 };
 
-/** An order of audiences. */
 export type AudienceOrder = {
-  /** What they are ordered by. */
   field: AudienceOrderField;
-  /** Which end comes first. */
   direction: OrderDirection;
 };
 
-/** What a list of audiences is ordered by. */
 export type AudienceOrderField =
-  /** Their names. */
   | 'NAME'
-  /** When they were made. */
   | 'CREATED_AT'
-  /** When they last changed. */
   | 'UPDATED_AT'
-  /** How many people are in them; uncounted ones as the smallest. */
   | 'TOTAL_PROFILES';
 
-/** Which system an audience was made in. */
 export type AudienceOrigin =
-  /** Here, from a definition. */
   | 'REAL_TIME_CUSTOMER_PROFILE'
-  /** A file that was uploaded. */
   | 'CUSTOM_UPLOAD'
-  /** A composition of audiences. */
   | 'AUDIENCE_ORCHESTRATION'
-  /** Audience Manager. */
   | 'AUDIENCE_MANAGER'
-  /** A match with a partner's audience. */
   | 'AUDIENCE_MATCH';
 
-/** Where the members of an audience come from. */
 export type AudienceType =
-  /** Computed from a segment definition. */
   | 'SEGMENT_DEFINITION'
-  /** Made elsewhere and loaded from a dataset. */
   | 'EXTERNAL_SEGMENT';
 
-/** How far a batch has come. */
 export type BatchStatus =
-  /** Its rows are being read; none is visible yet. */
   | 'LOADING'
-  /** Its good rows are in the dataset. */
   | 'ACTIVE'
-  /** None of its rows is in the dataset. */
-  | 'FAILED';
+  | 'FAILED'
+  | 'DELETING';
 
-/** A new audience. A computed one is made together with the definition that computes it. */
 export type CreateAudienceInput = {
-  /** Name; unique among computed audiences. */
   name: string;
-  /** What it is for. */
   description?: string | null | undefined;
-  /** Where its members come from. */
   type?: AudienceType;
-  /** Computed audiences only: who is in it, in PQL: `xEvent.sum(dollars) > 500`. */
   expression?: string | null | undefined;
-  /** How the expression is written. */
   format?: ExpressionFormat | null | undefined;
-  /** Computed audiences only: when it is evaluated; BATCH unless given. */
   evaluationMethods?: Array<EvaluationMethod> | null | undefined;
-  /** Computed audiences only: how profiles are merged; the default policy unless given. */
   mergePolicyId?: string | null | undefined;
-  /** External audiences only: what its maker knows it by, unique in its namespace. */
   audienceId?: string | null | undefined;
-  /** External audiences only: namespace of its `audienceId`; `CustomerAudienceUpload` unless given. */
   namespace?: string | null | undefined;
-  /** External audiences only: where it was made; CUSTOM_UPLOAD unless given. */
   origin?: AudienceOrigin | null | undefined;
-  /** External audiences only: dataset of kind AUDIENCE whose people are its members. */
   datasetId?: string | null | undefined;
-  /** External audiences only: days after an upload until the members expire; 30 unless given. */
   ttlInDays?: number | null | undefined;
-  /** External audiences only: what its maker wants to note; not read here. */
   audienceMeta?: unknown;
-  /** External audiences only: where it was made. */
   linkedAudienceRef?: LinkedAudienceRefInput | null | undefined;
-  /** Whether people who opted out are never members; true unless given. */
   excludeOptOut?: boolean | null | undefined;
-  /** Data usage labels, such as `core/C1`. */
   labels?: Array<string> | null | undefined;
-  /** Folder of its namespace to put it in. */
   folderId?: string | null | undefined;
-  /** PUBLISHED unless given. */
   lifecycleState?: LifecycleState | null | undefined;
 };
 
-/** A new dataset. */
 export type CreateDatasetInput = {
-  /** Name, unique in the sandbox. */
   name: string;
-  /** What its rows are. */
   kind: DatasetKind;
-  /** Whose the rows are; required for all but EXPORT. */
   primaryIdentity?: PrimaryIdentityInput | null | undefined;
-  /** For EVENT: the column that says when it happened. */
   timestampColumn?: string | null | undefined;
 };
 
-/** What is to be exported. The same idempotencyKey within 24 hours returns the same job. */
 export type CreateExportJobInput = {
-  /** Paths of attributes, such as `homeAddress.city`; all unless given. */
   fields?: Array<string> | null | undefined;
-  /** How fragments become people: by default the policy of the segments, or else the sandbox's. */
   mergePolicyId?: string | null | undefined;
-  /** Which people; everybody unless given. */
   filter?: ExportFilterInput | null | undefined;
-  /** Events to write with each person; none unless given. */
   additionalFields?: ExportEventsInput | null | undefined;
-  /** Where they are written. */
   destination: ExportDestinationInput;
-  /** Schema of a person: `_xdm.context.profile`. */
   schemaName: string;
-  /** Whether the segments (or all, when none is named) are evaluated before. */
   evaluateFirst?: boolean | null | undefined;
-  /** A text of the caller's own: sent again within 24 hours, it gives the same job. */
   idempotencyKey?: string | null | undefined;
 };
 
-/** A new folder. */
 export type CreateFolderInput = {
-  /** Name, unique within its parent, without "/". */
   name: string;
-  /** Namespace of what it is to hold; that of its parent. */
   namespace: string;
-  /** Folder to put it in, by global or raw id; the root unless given. */
   parentId?: string | null | undefined;
 };
 
-/** An expression to try. */
 export type CreatePreviewInput = {
-  /** Who is to be caught, in PQL. */
   expression: string;
-  /** How the expression is written. */
   format?: ExpressionFormat | null | undefined;
-  /** How people are merged; the default policy unless given. */
   mergePolicyId?: string | null | undefined;
-  /** PDG takes linked fragments for one person whatever the merge policy says; NONE does as it says. */
   graphType?: GraphType | null | undefined;
-  /** Whether people who opted out never qualify, as for a definition. */
   excludeOptOut?: boolean | null | undefined;
 };
 
-/** A new schedule: for either `audienceIds` or `allAudiences: true`, or of type EXPORT with an `export`. */
 export type CreateScheduleInput = {
-  /** Name. */
   name: string;
-  /** What it is for. */
   description?: string | null | undefined;
-  /** What it starts. */
   type?: ScheduleType;
-  /** Quartz cron of 6 or 7 fields, in UTC, such as `0 30 2 ? * MON-FRI`; at most once in 24 hours, so with one time of day. Unless given: once a day, at a minute that is chosen for it. */
   cronExpression?: string | null | undefined;
-  /** Whether it starts jobs by itself. */
   state?: ScheduleState | null | undefined;
-  /** The audiences to evaluate, at most 1,500, by global or raw id. */
   audienceIds?: Array<string> | null | undefined;
-  /** Whether it evaluates every audience, also those that are yet to be made. */
   allAudiences?: boolean | null | undefined;
-  /** For a schedule of type EXPORT: the export that each run starts. Its segments need not have been evaluated yet. Each run is a job of its own, so there is no `idempotencyKey`. */
   export?: CreateExportJobInput | null | undefined;
 };
 
-/** Either `definitionIds` or `allDefinitions: true`. The same idempotencyKey within 24 hours returns the same job. */
 export type CreateSegmentJobInput = {
-  /** Definitions to evaluate, at most 1,500. */
   definitionIds?: Array<string> | null | undefined;
-  /** Whether to evaluate every definition. */
   allDefinitions?: boolean | null | undefined;
-  /** A text of the caller's own: sent again within 24 hours, it gives the same job. */
   idempotencyKey?: string | null | undefined;
 };
 
-/** How a file is written. Each may be compressed by gzip, which is noticed. */
 export type DataFormat =
-  /** Comma-separated values with a header line. */
   | 'CSV'
-  /** One JSON object on each line. */
   | 'NDJSON'
-  /** Apache Parquet. */
   | 'PARQUET';
 
-/** What the rows of a dataset are. */
 export type DatasetKind =
-  /** One row for a person: attributes. */
   | 'PROFILE'
-  /** One row for something that a person did, with its time. */
   | 'EVENT'
-  /** Members of an audience that was made elsewhere. */
   | 'AUDIENCE'
-  /** What export jobs write. */
   | 'EXPORT';
 
-/** Tests on an instant. All that are given must hold. */
 export type DateTimeFilter = {
-  /** Is this instant. */
   eq?: string | null | undefined;
-  /** Is before it. */
   lt?: string | null | undefined;
-  /** Is before it, or it. */
   lte?: string | null | undefined;
-  /** Is after it. */
   gt?: string | null | undefined;
-  /** Is after it, or it. */
   gte?: string | null | undefined;
 };
 
-/** An object to delete. */
 export type DeleteInput = {
-  /** Global or raw id. */
   id: string;
-  /** As it was read; refused when it has changed since. Unchecked unless given. */
   etag?: string | null | undefined;
 };
 
-/** What kind of mistake an expression has. */
 export type DiagnosticKind =
-  /** It is not written in PQL, or in a part that is not supported. */
   | 'SYNTAX'
-  /** A path that the profile schema does not have. */
   | 'UNKNOWN_FIELD'
-  /** A function that PQL does not have. */
   | 'UNKNOWN_FUNCTION'
-  /** A segment that this sandbox does not have. */
   | 'UNKNOWN_SEGMENT'
-  /** Too many or too few arguments. */
   | 'ARGUMENT_COUNT'
-  /** Types that do not fit together. */
   | 'TYPE'
-  /** Longer or deeper than allowed. */
   | 'LIMIT'
-  /** Segments that would refer to each other in a circle. */
   | 'CYCLE'
-  /** Another definition says the same; only ever a warning. */
   | 'DUPLICATE';
 
-/** Whether a finding stops the expression from being used. */
 export type DiagnosticSeverity =
-  /** The expression cannot be used. */
   | 'ERROR'
-  /** The expression can be used, but may not mean what it says. */
   | 'WARNING';
 
-/** Why a request was refused. */
 export type ErrorCode =
-  /** A value that cannot be used. */
   | 'INVALID_INPUT'
-  /** An expression that does not parse or does not fit the data. */
   | 'INVALID_EXPRESSION'
-  /** No such object in this sandbox. */
   | 'NOT_FOUND'
-  /** A name or key that is taken. */
   | 'ALREADY_EXISTS'
-  /** The object has changed since it was read. */
   | 'STALE_ETAG'
-  /** Other objects still use this one. */
   | 'HAS_DEPENDENTS'
-  /** Not possible in the object's present state. */
   | 'INVALID_STATE'
-  /** The expression does not allow this evaluation method. */
   | 'NOT_ELIGIBLE'
-  /** More than the service takes. */
   | 'LIMIT_EXCEEDED'
-  /** The caller may not do this. */
   | 'FORBIDDEN';
 
-/** How far an estimate has come: NEW, RUNNING, then RESULT_READY or FAILED; or CANCELLED. */
 export type EstimateState =
-  /** Waiting to be read. */
   | 'NEW'
-  /** The sample is being read; the figures refine. */
   | 'RUNNING'
-  /** The whole sample has been read. */
   | 'RESULT_READY'
-  /** Given up: see `error`. */
   | 'FAILED'
-  /** Stopped on request; the figures are those of that moment. */
   | 'CANCELLED';
 
-/** When an audience is evaluated. */
 export type EvaluationMethod =
-  /** By segment jobs. */
   | 'BATCH'
-  /** For the people concerned, as soon as a batch of data lands. */
   | 'STREAMING'
-  /** Afresh for a person at the moment when the memberships are read. */
   | 'EDGE';
 
-/** Where the people are written. */
 export type ExportDestinationInput = {
-  /** Dataset of kind EXPORT. */
   datasetId: string;
-  /** True: a batch for each segment. False: one batch with all of them. */
   segmentPerBatch?: boolean | null | undefined;
 };
 
-/** Events that are written with each person, oldest first. */
 export type ExportEventsInput = {
-  /** Paths within an event, such as `commerce.order.total`; all unless given. The timestamp is always there. */
   fields?: Array<string> | null | undefined;
-  /** Came in at this time or later. */
   from?: string | null | undefined;
-  /** Came in at this time or before. */
   to?: string | null | undefined;
 };
 
-/** Which people are written. All that is given must hold. */
 export type ExportFilterInput = {
-  /** In one of these segments; at most 1,500. Everybody unless given. */
   segments?: Array<ExportSegmentInput> | null | undefined;
-  /** Entered one of the segments, for the last time, within this. */
   segmentQualificationTime?: TimeRangeInput | null | undefined;
-  /** Records or events of theirs have come in at this time or later. */
   fromIngestTimestamp?: string | null | undefined;
-  /** Whether people with events and no record are among them. Members of `segments` always are, and so is everybody when there is no filter at all. */
   emptyProfiles?: boolean | null | undefined;
 };
 
-/** Which export jobs. All that is given must hold. */
 export type ExportJobFilter = {
-  /** In one of these states. */
   status?: Array<JobStatus> | null | undefined;
-  /** Started by one of these. */
   source?: Array<JobSource> | null | undefined;
-  /** Asked for this audience: global id, or the raw `audienceId`. */
   segmentId?: string | null | undefined;
-  /** Started by this schedule: global id, or the raw `scheduleId`. */
   scheduleId?: string | null | undefined;
-  /** Writes to this dataset: global id, or the raw `datasetId`. */
   destinationId?: string | null | undefined;
-  /** Made at such a time. */
   createdAt?: DateTimeFilter | null | undefined;
 };
 
-/** A segment whose members are written. */
 export type ExportSegmentInput = {
-  /** Global id of the audience, or its raw `audienceId`. */
   segmentId: string;
-  /** Namespace of the audience; needed when several have that `audienceId`. */
   namespace?: string | null | undefined;
-  /** Statuses that count. */
   status?: Array<MembershipStatus> | null | undefined;
 };
 
-/** How an expression is written. */
 export type ExpressionFormat =
-  /** As text, pql/text. */
   | 'PQL_TEXT'
-  /** As a tree in JSON, pql/json. */
   | 'PQL_JSON';
 
-/** Which fragments are taken for one person. */
 export type GraphType =
-  /** Those with the same primary identity. */
   | 'NONE'
-  /** Those linked by any identity that they share. */
   | 'PDG';
 
-/** An identity of a person. */
 export type IdentityInput = {
-  /** Kind of the id, such as `email`. */
   namespace: string;
-  /** The id, exactly as it was written in the data. */
   id: string;
 };
 
-/** What a job is busy with. */
 export type JobPhase =
-  /** Waiting for a worker. */
   | 'WAITING'
-  /** Bringing the profiles up to date. */
   | 'READING'
-  /** Going through the profiles. */
   | 'EVALUATING'
-  /** Storing the outcome. */
   | 'WRITING'
-  /** Nothing more to do. */
   | 'DONE';
 
-/** Who started a job. */
 export type JobSource =
-  /** A caller of this API. */
   | 'API'
-  /** A schedule. */
   | 'SCHEDULER';
 
-/** How far a job has come. NEW, QUEUED, PROCESSING, then SUCCEEDED or FAILED; or CANCELLING, CANCELLED. */
 export type JobStatus =
-  /** Just made. */
   | 'NEW'
-  /** Waiting for a worker. */
   | 'QUEUED'
-  /** A worker is at it. */
   | 'PROCESSING'
-  /** Done. Single definitions may have failed: see `errors`. */
   | 'SUCCEEDED'
-  /** Given up: see `errors`. */
   | 'FAILED'
-  /** Asked to stop, and about to. */
   | 'CANCELLING'
-  /** Stopped on request; nothing of it is kept. */
   | 'CANCELLED';
 
-/** Whether an audience is in use. */
 export type LifecycleState =
-  /** Being worked on; others cannot rely on it. */
   | 'DRAFT'
-  /** In use. */
   | 'PUBLISHED'
-  /** Out of use: it is not evaluated. */
   | 'INACTIVE';
 
-/** Where an external audience was made. */
 export type LinkedAudienceRefInput = {
-  /** Data flow that brings it. */
   flowId?: string | null | undefined;
-  /** Workflow of the orchestration that makes it. */
   aoWorkflowId?: string | null | undefined;
-  /** Field group of its payload columns. */
   payloadFieldGroupRef?: string | null | undefined;
-  /** Folder in the system that it comes from. */
   audienceFolderId?: string | null | undefined;
 };
 
-/** How a person stands to an audience, after its last evaluation. */
 export type MembershipStatus =
-  /** Entered in the last evaluation. */
   | 'REALIZED'
-  /** Was in before, and still is. */
   | 'EXISTING'
-  /** Was in before, and no longer is. */
   | 'EXITED';
 
-/** Direction of an order. */
 export type OrderDirection =
-  /** Smallest, oldest or first in the alphabet first. */
   | 'ASC'
-  /** Largest, newest or last in the alphabet first. */
   | 'DESC';
 
-/** An audience that is stored, or an expression that is not: give one of the two. */
 export type PeopleInput = {
-  /** Global id, or the raw `audienceId`: its stored members. */
   audienceId?: string | null | undefined;
-  /** PQL, evaluated now; profiles that opted out are left out, as for a new definition. */
   expression?: string | null | undefined;
 };
 
-/** What a completion is. */
 export type PqlCompletionKind =
-  /** A field, a path of fields, a variable or the label of a step. */
   | 'FIELD'
-  /** A function; its text ends in `(` when it takes arguments. */
   | 'FUNCTION'
-  /** A word or an operator of the language. */
   | 'KEYWORD'
-  /** The id of a segment of the sandbox. */
   | 'SEGMENT'
-  /** A value, such as one that the data hold in the field compared with. */
   | 'VALUE';
 
-/** Whose the rows are. */
 export type PrimaryIdentityInput = {
-  /** Column that holds the id of the person, taken as text exactly as written. */
   column: string;
-  /** Namespace of those ids, such as `customer` or `email`. */
   namespace: string;
 };
 
-/** What became of a run of a schedule. */
 export type ScheduleRunOutcome =
-  /** It started its job. */
   | 'STARTED'
-  /** Nobody was there to run it before a later one was due. */
   | 'SKIPPED'
-  /** Its job could not be made: see `message`. */
   | 'REFUSED';
 
-/** Whether a schedule starts jobs by itself. */
 export type ScheduleState =
-  /** At every time of its expression. */
   | 'ACTIVE'
-  /** Only when it is told to. */
   | 'INACTIVE';
 
-/** What a schedule starts. */
 export type ScheduleType =
-  /** Segment jobs, which evaluate audiences. */
   | 'BATCH_SEGMENTATION'
-  /** Export jobs, which write people to a dataset. */
   | 'EXPORT';
 
-/** Which segment jobs. All that is given must hold. */
 export type SegmentJobFilter = {
-  /** In one of these states. */
   status?: Array<JobStatus> | null | undefined;
-  /** Started by one of these. */
   source?: Array<JobSource> | null | undefined;
-  /** Ran this definition: global id, or the raw `segmentId`. */
   segmentId?: string | null | undefined;
-  /** Started by this schedule: global id, or the raw `scheduleId`. */
   scheduleId?: string | null | undefined;
-  /** Made at such a time. */
   createdAt?: DateTimeFilter | null | undefined;
 };
 
-/** Tests on a text. All that are given must hold. */
 export type StringFilter = {
-  /** Is exactly this. */
   eq?: string | null | undefined;
-  /** Is anything but this. */
   ne?: string | null | undefined;
-  /** Is one of these. */
   in?: Array<string> | null | undefined;
-  /** Contains this, in upper or lower case. */
   contains?: string | null | undefined;
-  /** Begins with this, in upper or lower case. */
   startsWith?: string | null | undefined;
 };
 
-/** A stretch of time, its ends included. An end that is left out is no bound. */
 export type TimeRangeInput = {
-  /** When it begins. */
   start?: string | null | undefined;
-  /** When it ends. */
   end?: string | null | undefined;
 };
 
-/** Changes of an audience: only the given fields change; null clears one that may be null. */
 export type UpdateAudienceInput = {
-  /** Global id, or the raw `audienceId`. */
   id: string;
-  /** As it was read; refused when it has changed since. Unchecked unless given. */
   etag?: string | null | undefined;
-  /** Name; unique among computed audiences. */
   name?: string | null | undefined;
-  /** What it is for. */
   description?: string | null | undefined;
-  /** Computed audiences only: who is in it, in PQL. */
   expression?: string | null | undefined;
-  /** How the expression is written; PQL_TEXT unless given. */
   format?: ExpressionFormat | null | undefined;
-  /** Computed audiences only: when it is evaluated. */
   evaluationMethods?: Array<EvaluationMethod> | null | undefined;
-  /** Computed audiences only: how profiles are merged. */
   mergePolicyId?: string | null | undefined;
-  /** Whether people who opted out are never members. */
   excludeOptOut?: boolean | null | undefined;
-  /** Data usage labels, such as `core/C1`. */
   labels?: Array<string> | null | undefined;
-  /** External audiences only: days after an upload until the members expire. */
   ttlInDays?: number | null | undefined;
-  /** External audiences only: dataset whose people are its members from now on; null for none. */
   datasetId?: string | null | undefined;
-  /** External audiences only: what its maker wants to note; not read here. */
   audienceMeta?: unknown;
-  /** External audiences only: where it was made. */
   linkedAudienceRef?: LinkedAudienceRefInput | null | undefined;
-  /** Folder of its namespace; null for the root. */
   folderId?: string | null | undefined;
-  /** DRAFT and INACTIVE may be followed by PUBLISHED, PUBLISHED by INACTIVE while nobody relies on it. */
   lifecycleState?: LifecycleState | null | undefined;
 };
 
-/** Changes of a schedule: only the given fields change. `audienceIds` takes the place of `allAudiences`, and the other way round. */
 export type UpdateScheduleInput = {
-  /** Global id, or the raw `scheduleId`. */
   id: string;
-  /** As it was read; refused when it has changed since. Unchecked unless given. */
   etag?: string | null | undefined;
-  /** Name. */
   name?: string | null | undefined;
-  /** What it is for; null for none. */
   description?: string | null | undefined;
-  /** Quartz cron of 6 or 7 fields, in UTC, such as `0 30 2 ? * MON-FRI`; at most once in 24 hours, so with one time of day. */
   cronExpression?: string | null | undefined;
-  /** Whether it starts jobs by itself. */
   state?: ScheduleState | null | undefined;
-  /** The audiences to evaluate, at most 1,500, by global or raw id. */
   audienceIds?: Array<string> | null | undefined;
-  /** Whether it evaluates every audience. */
   allAudiences?: boolean | null | undefined;
-  /** For a schedule of type EXPORT: the export that each run starts. Its segments need not have been evaluated yet. Each run is a job of its own, so there is no `idempotencyKey`. */
   export?: CreateExportJobInput | null | undefined;
 };
 
-/** A file for a dataset. */
 export type UploadBatchInput = {
-  /** Dataset that the rows go to. */
   datasetId: string;
-  /** The file, sent by the multipart request specification. */
   file: File;
-  /** How the file is written; gzip is noticed by itself. */
   format: DataFormat;
-  /** Chosen by the client: the same key within 24 hours gives the same batch of the dataset, and nothing is loaded twice. The key of a batch that failed is free again. */
   idempotencyKey?: string | null | undefined;
 };
 
@@ -659,6 +381,7 @@ export type SearchAudiencesQueryVariables = Exact<{
 
 
 export type SearchAudiencesQuery = { search: { totalCount: number, error: { message: string, position: number } | null, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<{ id: string, name: string, isFolder: boolean, namespace: string, node:
+        | { __typename: 'ApiKey', id: string }
         | (
           { __typename: 'Audience', id: string }
           & AudienceRowFragment
@@ -1260,4 +983,4 @@ export const ViewerDocument = {"kind":"Document","definitions":[{"kind":"Operati
 export const JobsUpdatedDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"subscription","name":{"kind":"Name","value":"JobsUpdated"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"jobsUpdated"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"FragmentSpread","name":{"kind":"Name","value":"JobLine"}}]}}]}},{"kind":"FragmentDefinition","name":{"kind":"Name","value":"JobLine"},"typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"Job"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"__typename"}},{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"jobId"}},{"kind":"Field","name":{"kind":"Name","value":"status"}},{"kind":"Field","name":{"kind":"Name","value":"source"}},{"kind":"Field","name":{"kind":"Name","value":"createdAt"}},{"kind":"Field","name":{"kind":"Name","value":"updatedAt"}},{"kind":"Field","name":{"kind":"Name","value":"startedAt"}},{"kind":"Field","name":{"kind":"Name","value":"finishedAt"}},{"kind":"Field","name":{"kind":"Name","value":"attempts"}},{"kind":"Field","name":{"kind":"Name","value":"createdBy"}},{"kind":"Field","name":{"kind":"Name","value":"progress"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"phase"}},{"kind":"Field","name":{"kind":"Name","value":"fraction"}},{"kind":"Field","name":{"kind":"Name","value":"profilesRead"}},{"kind":"Field","name":{"kind":"Name","value":"totalProfiles"}},{"kind":"Field","name":{"kind":"Name","value":"estimatedSecondsLeft"}},{"kind":"Field","name":{"kind":"Name","value":"sequence"}}]}},{"kind":"Field","name":{"kind":"Name","value":"errors"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"code"}},{"kind":"Field","name":{"kind":"Name","value":"message"}}]}}]}}]} as unknown as DocumentNode<JobsUpdatedSubscription, JobsUpdatedSubscriptionVariables>;
 
 /** For the cache: the object types behind each interface. */
-export const possibleTypes = {"Job":["ExportJob","SegmentJob"],"Node":["Audience","Batch","Dataset","Estimate","ExportJob","Folder","MergePolicy","Preview","Profile","Schedule","SegmentDefinition","SegmentJob"],"UserError":["DependentsError","ExpressionError","InputError","StaleEtagError"]};
+export const possibleTypes = {"Job":["ExportJob","SegmentJob"],"Node":["ApiKey","Audience","Batch","Dataset","Estimate","ExportJob","Folder","MergePolicy","Preview","Profile","Schedule","SegmentDefinition","SegmentJob"],"UserError":["DependentsError","ExpressionError","InputError","StaleEtagError"]};

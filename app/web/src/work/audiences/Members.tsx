@@ -19,10 +19,11 @@ const STATUSES = [
   { id: 'EXITED', label: 'Left' },
 ];
 
-function usePaths(): string[] {
+/** Paths of attributes; undefined until they are known. */
+function usePaths(): string[] | undefined {
   const { data } = useData(ProfileFieldsDocument, {});
   return useMemo(
-    () => [...new Set(data?.datasets.nodes.flatMap((dataset) => dataset.fields.map((field) => field.path)) ?? [])],
+    () => data && [...new Set(data.datasets.nodes.flatMap((dataset) => dataset.fields.map((field) => field.path)))],
     [data],
   );
 }
@@ -32,13 +33,13 @@ export function AudienceMembers() {
   const search = useSearch({ from: '/audiences/$id/members' });
   const navigate = useNavigate({ from: '/audiences/$id/members' });
   const paths = usePaths();
-  const columns = search.columns ? search.columns.split(' ') : paths.slice(0, FIRST_COLUMNS);
+  const columns = search.columns ? search.columns.split(' ') : (paths ?? []).slice(0, FIRST_COLUMNS);
   const [after, setAfter] = useState<string>();
   useEffect(() => setAfter(undefined), [id, search.status, search.columns]);
   const { data, loading, stale, error, again } = useData(
     AudienceMembersDocument,
     { id, first: PAGE, after, status: search.status ? [search.status as MembershipStatus] : undefined, paths: columns },
-    { pause: paths.length === 0 && !search.columns },
+    { pause: paths === undefined && !search.columns },
   );
   const members = data?.audience?.members;
   const change = (part: Partial<typeof search>) => void navigate({ search: (old) => ({ ...old, ...part }), replace: true });
@@ -47,7 +48,7 @@ export function AudienceMembers() {
     <>
       <div className="toolbar">
         <Select label="Which members" options={STATUSES} value={search.status ?? 'in'} onChange={(status) => change({ status: status === 'in' ? undefined : status })} />
-        <Columns paths={paths} chosen={columns} onChange={(next) => change({ columns: next.join(' ') || undefined })} />
+        <Columns paths={paths ?? []} chosen={columns} onChange={(next) => change({ columns: next.join(' ') || undefined })} />
       </div>
       {loading || !members ? (
         <Skeleton lines={8} />

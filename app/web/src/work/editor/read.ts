@@ -127,7 +127,7 @@ function sequence(node: Node): Sequence {
     if (!step.when) return { where: tests(step.what) };
     const when = step.when;
     const previous = every[index - 1]?.label;
-    if (when.nodeType !== 'occursWithin' || when.operator !== '<=' || when.direction !== 'after' || (when.reference as Node).name !== previous) {
+    if (when.nodeType !== 'occursWithin' || when.operator !== '<=' || when.direction !== 'after' || (when.reference as Node).varName !== previous) {
       throw new Beyond('a step of its sequence measures time from something else than the step before');
     }
     return { where: tests(step.what), within: span(when) };
