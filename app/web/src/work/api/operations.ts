@@ -77,6 +77,7 @@ export type CreateDatasetInput = {
   kind: DatasetKind;
   primaryIdentity?: PrimaryIdentityInput | null | undefined;
   timestampColumn?: string | null | undefined;
+  schema?: unknown;
 };
 
 export type CreateExportJobInput = {
