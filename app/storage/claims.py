@@ -10,17 +10,17 @@ beyond that a living worker's job may be taken away, which repeats the buckets i
 These functions look across tenants: a worker serves them all.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Table, Update, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.scope import Tenant
-from app.storage.columns import Columns, JsonObject, table
+from app.storage.columns import Columns, JsonObject, TenantRow, columns, table
 from app.storage.database import Database
 from app.storage.job_log import KINDS, append_update
 from app.storage.tables.jobs import RUNNING, WAITING, JobKind, JobPhase, JobStatus
@@ -34,6 +34,36 @@ TransactionBody = Callable[[AsyncSession], Awaitable[None]]
 
 class LeaseLost(Exception):
     """Somebody else has taken the job up, or ended it: whatever this worker still wants to write is refused."""
+
+
+NOT_HELD: Mapping[str, None] = {"lease_owner": None, "lease_until": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What one worker holds of a table with `lease_owner` and `lease_until`: the row with these values.
+
+    `key` has its fencing token among them, so that nobody whom another one has followed changes anything.
+    """
+
+    table: type[TenantRow]
+    tenant: Tenant
+    key: Mapping[str, object]
+    duration: timedelta
+
+    def change(self) -> Update:
+        """Changes the row, unless it is held by another one."""
+        of = columns(self.table)
+        own = (of[name] == value for name, value in self.key.items())
+        return within(update(table(self.table)), self.table, self.tenant).where(*own)
+
+    def renewal(self, now: datetime) -> Update:
+        return self.change().values(lease_until=now + self.duration)
+
+
+def is_free(of: Columns, now: datetime) -> ColumnElement[bool]:
+    """Whether no worker holds a row: never null, so that it can be negated."""
+    return or_(of.lease_until.is_(None), of.lease_until < now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +83,10 @@ class Claim:
     @property
     def job_id(self) -> str:
         return str(self.row.id)
+
+    @property
+    def held(self) -> Lease:
+        return Lease(KINDS[self.kind], self.tenant, {"id": self.job_id, "attempts": self.token}, self.lease)
 
 
 async def claim_next(
@@ -89,9 +123,7 @@ async def fence(session: AsyncSession, claim: Claim, now: datetime) -> str:
     Returns the job's status: PROCESSING, or CANCELLING when it is to stop. Raises `LeaseLost`.
     """
     jobs = _table(claim.kind).c
-    renewed = await session.execute(
-        _own(claim).where(jobs.status.in_(RUNNING)).values(lease_until=now + claim.lease).returning(jobs.status)
-    )
+    renewed = await session.execute(claim.held.renewal(now).where(jobs.status.in_(RUNNING)).returning(jobs.status))
     status = renewed.scalar()
     if status is None:
         raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has been overtaken")
@@ -100,7 +132,7 @@ async def fence(session: AsyncSession, claim: Claim, now: datetime) -> str:
 
 async def change_job(session: AsyncSession, claim: Claim, now: datetime, **values: Any) -> None:
     """Changes columns of a job that `fence` has secured in this transaction, and logs the change."""
-    await session.execute(_own(claim).values(updated_at=now, **values))
+    await session.execute(claim.held.change().values(updated_at=now, **values))
     await append_update(session, claim.row, claim.kind)
 
 
@@ -127,7 +159,7 @@ async def hand_back(database: Database, claim: Claim, now: datetime) -> None:
         if await fence(session, claim, now) == JobStatus.CANCELLING:
             await change_job(session, claim, now, **_ended(JobStatus.CANCELLED, now))
         else:
-            await change_job(session, claim, now, lease_owner=None, lease_until=None)
+            await change_job(session, claim, now, **NOT_HELD)
 
 
 async def request_cancel(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: JobKind) -> None:
@@ -199,8 +231,7 @@ def _must_wait(jobs: Columns) -> ColumnElement[bool]:
 
 def _held(jobs: Columns, now: datetime) -> ColumnElement[bool]:
     """Whether somebody works on a job: never null, so that it can be negated."""
-    has_lease = and_(jobs.lease_until.is_not(None), jobs.lease_until >= now)
-    return and_(jobs.status.in_(RUNNING), has_lease)
+    return and_(jobs.status.in_(RUNNING), ~is_free(jobs, now))
 
 
 async def _take(
@@ -236,8 +267,7 @@ def _ended(status: JobStatus, now: datetime) -> JsonObject:
         "status": status.value,
         "phase": JobPhase.DONE.value,
         "seconds_left": None,
-        "lease_owner": None,
-        "lease_until": None,
+        **NOT_HELD,
         "finished_at": now,
     }
 
@@ -260,12 +290,6 @@ def _given_up(kind: JobKind, lost: int) -> JsonObject:
         "message": f"{lost} workers in a row ended without a word while they did this job, so it was given up. "
         f"They may have run out of memory: see their logs, then {_SMALLER[kind]}",
     }
-
-
-def _own(claim: Claim) -> Any:
-    table = _table(claim.kind)
-    own = within(update(table), KINDS[claim.kind], claim.tenant)
-    return own.where(table.c.id == claim.job_id, table.c.attempts == claim.token)
 
 
 def _table(kind: JobKind) -> Table:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.scope import Tenant
-from app.storage.claims import LeaseLost
+from app.storage.claims import NOT_HELD, Lease, LeaseLost, is_free
 from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.job_log import KINDS
@@ -41,6 +41,11 @@ class Turn:
     number: int
     owner: str
     lease: timedelta
+
+    @property
+    def held(self) -> Lease:
+        key = {"turn": self.number, "lease_owner": self.owner}
+        return Lease(StreamingTurnRow, self.tenant, key, self.lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +133,7 @@ async def claim_turn(database: Database, clock: Clock, *, owner: str, lease: tim
 
 async def fence(session: AsyncSession, turn: Turn, now: datetime) -> None:
     """Makes sure that the turn still counts, until this transaction ends, and renews its lease. Raises `LeaseLost`."""
-    if not await _change(session, turn, lease_until=now + turn.lease):
+    if (await session.execute(turn.held.renewal(now).returning(_TURNS.c.turn))).first() is None:
         raise LeaseLost(f"turn {turn.number} of {turn.tenant} has been overtaken")
 
 
@@ -140,13 +145,13 @@ async def renew(database: Database, turn: Turn, now: datetime) -> None:
 
 async def end_turn(session: AsyncSession, turn: Turn) -> None:
     """Ends a turn that `fence` has secured in this transaction: its work is done."""
-    await _change(session, turn, lease_owner=None, lease_until=None, failures=0, not_before=None)
+    await _change(session, turn, **NOT_HELD, failures=0, not_before=None)
 
 
 async def hand_back(database: Database, turn: Turn) -> None:
     """Lets anybody take the sandbox's next turn at once; what the turn was to do is still to be done."""
     async with database.write() as session:
-        if await _change(session, turn, lease_owner=None, lease_until=None):
+        if await _change(session, turn, **NOT_HELD):
             await publish(session, STREAMS)
 
 
@@ -156,7 +161,7 @@ async def postpone(database: Database, turn: Turn, now: datetime) -> timedelta:
         mine = within(select(_TURNS.c.failures), StreamingTurnRow, turn.tenant)
         failures = int((await session.execute(mine)).scalar_one()) + 1
         pause = _pause(failures)
-        await _change(session, turn, lease_owner=None, lease_until=None, failures=failures, not_before=now + pause)
+        await _change(session, turn, **NOT_HELD, failures=failures, not_before=now + pause)
     return pause
 
 
@@ -177,7 +182,7 @@ def _due(now: datetime) -> AnySelect:
     return (
         select(*c)
         .join_from(_TURNS, oldest, same_tenant(c, oldest.c))
-        .where(or_(c.lease_until.is_(None), c.lease_until < now), or_(c.not_before.is_(None), c.not_before <= now))
+        .where(is_free(c, now), or_(c.not_before.is_(None), c.not_before <= now))
         .order_by(oldest.c.since, c.organisation, c.sandbox)
     )
 
@@ -189,7 +194,7 @@ async def _take(session: AsyncSession, row: Any, now: datetime, owner: str, leas
     failures = row.failures + (1 if died else 0)
     unchanged = within(update(_TURNS), StreamingTurnRow, tenant).where(_TURNS.c.turn == row.turn)
     if died and _pause(failures):
-        rest = {"lease_owner": None, "lease_until": None, "failures": failures, "not_before": now + _pause(failures)}
+        rest = {**NOT_HELD, "failures": failures, "not_before": now + _pause(failures)}
         await session.execute(unchanged.values(**rest))
         return None
     values = {"turn": row.turn + 1, "lease_owner": owner, "lease_until": now + lease, "failures": failures}
@@ -202,9 +207,8 @@ def _pause(failures: int) -> timedelta:
 
 
 async def _change(session: AsyncSession, turn: Turn, **values: Any) -> bool:
-    mine = within(update(_TURNS), StreamingTurnRow, turn.tenant)
-    held = mine.where(_TURNS.c.turn == turn.number, _TURNS.c.lease_owner == turn.owner)
-    return (await session.execute(held.values(**values).returning(_TURNS.c.turn))).first() is not None
+    change = turn.held.change().values(**values).returning(_TURNS.c.turn)
+    return (await session.execute(change)).first() is not None
 
 
 async def _make_turn(session: AsyncSession, tenant: Tenant) -> None:
