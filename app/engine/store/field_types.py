@@ -1,6 +1,7 @@
 """Types of fields: how they widen, how DuckDB names them, how text becomes their values; knows no files."""
 
 from collections.abc import Mapping
+from functools import reduce
 
 from app.engine.store.lake import name_literal
 from app.pql.schema import IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, MapType, ObjectType, Scalar, Type
@@ -63,6 +64,11 @@ WIDENINGS = frozenset({(Scalar.INTEGER, Scalar.NUMBER), (Scalar.DATE, Scalar.TIM
 """Types of columns that may become the other one: each of their values is one of its values."""
 
 
+def fits_map(fields: ObjectType, value: Type) -> bool:
+    """Whether the object could be a map of such values."""
+    return all(type_ == value or (type_, value) in WIDENINGS for type_ in fields.fields.values())
+
+
 def wider_types(type_: Type) -> tuple[Scalar, ...]:
     """What a column of the type may become, itself first."""
     if not isinstance(type_, Scalar):
@@ -90,6 +96,8 @@ def _wider(old: Type, new: Type) -> Type:
             return ArrayType(_wider(one, other))
         case MapType(one), MapType(other):
             return MapType(_wider(one, other))
+        case ObjectType(), MapType(value):
+            return MapType(reduce(_wider, old.fields.values(), value))
         case _:
             return new if (old, new) in WIDENINGS else old
 

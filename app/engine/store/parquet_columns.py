@@ -111,7 +111,7 @@ def _leaf_columns(stored: pa.DataType, wanted: Type, path: str) -> Iterator[tupl
                 yield from _any_leaf(stored, path)
         case ArrayType(element) if pa.types.is_list(stored):
             yield from _leaf_columns(stored.value_type, element, f"{path}.list.{_LIST_ITEM}")
-        case MapType() if pa.types.is_map(stored):
+        case MapType() if pa.types.is_map(stored) or pa.types.is_struct(stored):
             yield from ((leaf, False) for leaf, _ in _all_leaves(stored, path))
         case Scalar() if not pa.types.is_nested(stored):
             yield path, pa.types.is_string(stored)
@@ -185,6 +185,8 @@ def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
     target = stored_type(type_, in_map)
     if array.type == target:
         return array
+    if isinstance(type_, MapType) and pa.types.is_struct(array.type):
+        array = _entries_of(array)
     if pa.types.is_null(array.type) or not _same_kind(array.type, type_):
         return pa.nulls(len(array), target)
     match type_:
@@ -209,6 +211,23 @@ def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
             return pa.MapArray.from_arrays(array.offsets, keys, items, type=target, mask=pc.is_null(array))
         case _:
             return array.dictionary_encode() if target is TEXT else array.cast(target, safe=False)
+
+
+def _entries_of(structs: pa.StructArray) -> pa.Array:
+    """Objects from before their column became one of maps: the fields that have a value are the entries."""
+    names = [field.name for field in structs.type]
+    columns = structs.flatten()
+    widest = next((column.type for column in columns if pa.types.is_floating(column.type)), None)
+    columns = [column if widest is None else column.cast(widest, safe=False) for column in columns]
+    if not columns or any(column.type != columns[0].type for column in columns):
+        return pa.nulls(len(structs))
+    rows = np.concatenate([np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False)) for column in columns])
+    keys = np.repeat(np.arange(len(columns)), [len(column) - column.null_count for column in columns])
+    order = np.argsort(rows, kind="stable")
+    values = pa.concat_arrays([column.drop_null() for column in columns]).take(pa.array(order))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(structs)))])
+    labels = pa.array(names).take(pa.array(keys[order]))
+    return pa.MapArray.from_arrays(pa.array(offsets, pa.int32()), labels, values, mask=pc.is_null(structs))
 
 
 def _from_zero(array: pa.Array) -> pa.Array:

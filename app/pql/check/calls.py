@@ -7,6 +7,7 @@ from typing import Any, Final
 from app.errors import DiagnosticKind
 from app.pql.check.arguments import Place, argument
 from app.pql.check.binders import reduced
+from app.pql.check.objects import as_map, value_type
 from app.pql.check.scopes import Scope
 from app.pql.check.state import Checking, Checks, leaf, unified
 from app.pql.core import BINDERS, Node
@@ -191,6 +192,8 @@ def _build(
         receiver, arguments[0] = checking.alike(receiver, arguments[0])
 
     def made(value: Node) -> Node:
+        if function.receiver is Receiver.MAP and isinstance(value.type, ObjectType):
+            return as_map(checking, function.op, value, arguments, depth)
         payload = (depth + 1,) if function.op in BINDERS else ()
         type_ = _result(function, value.type, arguments)
         return checking.builder.node(function.op, type_, value, *arguments, payload=payload)
@@ -241,7 +244,8 @@ def accepts(function: Function, type_: Type) -> bool:
         case Receiver.TEXT | Receiver.TIME:
             return leaf(type_) in SCALAR_RECEIVERS[function.receiver]
         case Receiver.MAP:
-            return isinstance(leaf(type_), MapType)
+            inner = leaf(type_)
+            return isinstance(inner, MapType) or (isinstance(inner, ObjectType) and value_type(inner) is not None)
         case Receiver.ARRAY:
             return isinstance(type_, ArrayType) and _accepts_elements(function, type_.element)
         case Receiver.ANY:

@@ -11,7 +11,7 @@ import duckdb
 
 from app.engine.ingest.formats.columns import Column, Source, check_names, complaint, first_of, refuse
 from app.engine.ingest.formats.ndjson_lines import load_lines
-from app.engine.store.field_types import MAPS, WIDENINGS, guess, looks_like, noun, parsed, sql_type, widen
+from app.engine.store.field_types import MAPS, WIDENINGS, fits_map, guess, looks_like, noun, parsed, sql_type, widen
 from app.engine.store.lake import name_literal, only_row, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
@@ -19,6 +19,8 @@ _WHOLE = ("UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT")
 _NUMBERS = (*_WHOLE, "DOUBLE")
 _LONG = "regexp_matches(json, '[0-9]{16}')"
 """Only such a row may have a number that neither 64 bits nor a double hold."""
+MOST_FIELDS = 200
+"""An object with more of them, all of one type, is a map: its keys are data."""
 _TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _AT_ONCE = 200
 """Texts of a row that are looked at in one query: each row's list of them is held until it is counted."""
@@ -188,6 +190,8 @@ class _Structure:
         if len(shape.kinds) > 1:
             self.mixed[path] = frozenset(shape.kinds)
         kind = shape.kind(expected)
+        if kind == "OBJECT" and not isinstance(expected, MapType):
+            expected = self._outgrown(shape, (*names, "*"), f"{path}.*", expected)
         if kind == "OBJECT" and isinstance(expected, MapType):
             value_type = self._resolve(shape.any_field(), (*names, "*"), f"{path}.*", expected.value)
             return expected if value_type is None else MapType(value_type)
@@ -205,6 +209,19 @@ class _Structure:
             type_ = self._resolve(shape.element, (*names, "[]"), f"{path}[*]", element) if shape.element else None
             return None if type_ is None else ArrayType(type_)
         return shape.scalar()
+
+    def _outgrown(self, shape: "_Shape", names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
+        """A map where an object has too many fields, in this file and before, and all of them one type of values."""
+        known = expected if isinstance(expected, ObjectType) else ObjectType()
+        if len(shape.fields.keys() | known.fields.keys()) <= MOST_FIELDS:
+            return expected
+        values = shape.any_field()
+        if values.unclear or (len(values.kinds) > 1 and not values.kinds.keys() <= set(_NUMBERS)):
+            return expected
+        type_ = self._resolve(values, names, path, next(iter(known.fields.values()), None))
+        if type_ is None:
+            return expected
+        return MapType(type_) if fits_map(known, type_) else expected
 
     def _with_times(self, draft: ObjectType) -> ObjectType:
         """The draft with those texts made dates or times that look so in every row."""
