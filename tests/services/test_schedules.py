@@ -12,6 +12,7 @@ from app.clock import FixedClock
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
+from app.services.access import audit
 from app.services.audiences import computed as definitions
 from app.services.datasets import datasets
 from app.services.datasets.uploads import Uploaded
@@ -367,6 +368,10 @@ async def test_many_schedulers_at_once_start_one_job_for_each_due_time(
         await other.dispose()
     assert [await runs(database, one.id) for one in made] == [[("16 02:00", "STARTED", None)]] * 5
     assert [len(await jobs_of(database, one.id)) for one in made] == [1] * 5
+    async with database.session() as session:
+        events = await audit.page(session, SCOPE, PageRequest(), audit.AuditFilter(action="runSchedule"))
+    recorded = sorted((event.resource_id, event.subject, event.outcome) for event in events.items)
+    assert recorded == sorted((one.id, SCOPE.user, "OK") for one in made)
 
 
 async def test_a_run_that_cannot_start_is_noted_and_does_not_stop_the_schedule(

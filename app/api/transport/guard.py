@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 CORS_HEADERS = (
-    "accept", "apollo-require-preflight", "apollographql-client-name", "apollographql-client-version",
-    "authorization", "content-type", "graphql-preflight", "x-api-key", "x-gw-ims-org-id", "x-requested-with",
+    "apollo-require-preflight", "apollographql-client-name", "apollographql-client-version",
+    "authorization", "graphql-preflight", "x-api-key", "x-gw-ims-org-id", "x-requested-with",
     "x-request-id", "x-sandbox-name",
 )  # fmt: skip
 """Headers that pages of other origins may send."""

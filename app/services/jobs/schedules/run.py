@@ -11,6 +11,7 @@ from app import quartz
 from app.clock import Clock
 from app.errors import ErrorCode, Refusal, Refusals
 from app.scope import Scope, Tenant
+from app.services.access.audit import DONE, Entry
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export.input import NewExport
 from app.services.jobs.schedules import requests as schedules
@@ -85,6 +86,8 @@ async def run_due(database: Database, clock: Clock, tenant: Tenant, id: str) -> 
         run = await _attempt(session, scope, as_row(ScheduleRow, row), newest, now)
         missed = [(new_id(now), time, "SKIPPED", None, "missed, and a later time was due too") for time in skipped]
         await _note(session, scope, id, [*missed, run], now)
+        run_id, outcome = run[0], DONE if run[2] == "STARTED" else run[2]
+        await Entry(scope, clock, "runSchedule", run_id, id).write(session, outcome)
         mine = within(update(ScheduleRow), ScheduleRow, tenant).where(_SCHEDULES.id == id)
         await session.execute(mine.values(next_due_at=cron.next_after(newest)))
 
