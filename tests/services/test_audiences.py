@@ -11,7 +11,7 @@ import pytest
 from app.clock import FixedClock
 from app.engine.ingest.batch import DatasetShape, ingest
 from app.engine.store.lake import Lake
-from app.errors import ErrorCode, Refusal
+from app.errors import ErrorCode, Refusal, Refusals
 from app.services.audiences import external as external_audiences
 from app.services.audiences import external_members as uploaded_members
 from app.services.audiences import reads as audiences
@@ -241,3 +241,13 @@ async def test_a_killed_upload_leaves_all_of_its_members_or_none(
     assert [batch.status for batch in batches[members.dataset.id].items] == [status, "ACTIVE"]
     await members.load("2", "3")
     assert await members.found() == ["crm:1", "crm:2", "crm:3"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("ttl_in_days", 91), ("ttl_in_days", 0), ("audience_meta", {"a": [{"b": float("inf")}]})]
+)
+async def test_what_an_external_audience_cannot_have_is_refused(members: Members, field: str, value: object) -> None:
+    with pytest.raises(Refusals) as refused:
+        await members.make(**{field: value})
+    assert [refusal.path for refusal in refused.value.refusals] == [(field,)]
+    await members.make(ttl_in_days=90, audience_meta={"a": 1e308})

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import isfinite
 from typing import Any, TypedDict
 
 from sqlalchemy import delete as delete_rows
@@ -31,7 +32,7 @@ from app.storage.tenancy import within
 NAMESPACE = "CustomerAudienceUpload"
 """That of an external audience whose maker names no other."""
 DAYS_TO_LIVE = 30
-MOST_DAYS = 3_650
+MOST_DAYS = 90
 
 _AUDIENCES = columns(AudienceRow)
 
@@ -239,6 +240,8 @@ def _misfits(new: NewExternal) -> list[Refusal]:
         refuse("audiences of this origin are computed here: say where this one was made", "origin")
     if not 1 <= new.ttl_in_days <= MOST_DAYS:
         refuse(f"members live 1 to {MOST_DAYS:,} days, not {new.ttl_in_days:,}", "ttl_in_days")
+    if not _is_finite(new.audience_meta):
+        refuse("a number in it is larger than JSON can hold: send numbers below 1.8e308", "audience_meta")
     refuse_bad_labels(new.labels, refusals)
     return refusals
 
@@ -274,3 +277,12 @@ def _columns(values: JsonObject) -> JsonObject:
     if values.get("linked_audience_ref") is not None:
         values["linked_audience_ref"] = dict(values["linked_audience_ref"])
     return values
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a JSON value has no number that was too large to be read."""
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or isfinite(value)
