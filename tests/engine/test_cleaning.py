@@ -154,3 +154,25 @@ def test_a_run_that_is_referred_to_again_counts_anew(sandbox: Sandbox) -> None:
     assert lapsed_runs(sandbox.lake, ["Run"], DAY, now + DAY) == []
     assert lapsed_runs(sandbox.lake, [], DAY, now + DAY) == []
     assert lapsed_runs(sandbox.lake, [], DAY, now + 2 * DAY) == [folder]
+
+
+def test_a_table_that_cannot_be_read_does_not_keep_others_from_being_cleaned(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 2, 3):
+        add(sandbox, number)
+        open_snapshot(sandbox.lake, PLAIN, DATASETS)
+    before = files(sandbox)
+    broken = sandbox.lake.dataset("broken") / "_delta_log"
+    broken.mkdir(parents=True)
+    (broken / f"{0:020}.json").write_text("no commit")
+    clean(
+        sandbox.lake,
+        There(["plain"], ["broken", "people"]),
+        Pins(),
+        timedelta(0),
+        datetime.now(UTC),
+    )
+    assert {name.split("/")[0] for name in before - files(sandbox)} == {"profiles"}
+    (record,) = [record for record in caplog.records if "cannot clean the table" in record.message]
+    assert str(sandbox.lake.dataset("broken")) in record.message

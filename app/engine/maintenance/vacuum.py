@@ -5,6 +5,7 @@ job has pinned stays as long as the job does. Any number of processes may clean 
 """
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from typing import Any
 from deltalake import DeltaTable
 
 from app.engine.store.lake import TenantLake, file_name, remove_abandoned, write_atomically
+
+log = logging.getLogger(__name__)
 
 RETIRED = ".retired"
 """A mark in a folder that nothing refers to; its time says since when."""
@@ -87,7 +90,17 @@ def remove(folder: Path) -> None:
 
 
 def _clean_table(folder: Path, keep: timedelta, versions: Iterable[int]) -> None:
-    """Removes the files that a later version has replaced, except those of the versions given."""
+    """Removes the files that a later version has replaced, except those of the versions given.
+
+    A table that cannot be read is left as it is, and named in the log: it must not stop the cleaning of the others.
+    """
+    try:
+        _remove_replaced_files(folder, keep, versions)
+    except Exception as error:  # The library raises many kinds, plain `Exception` among them.
+        log.error("cannot clean the table %s: %s; `segmentation doctor` says more", folder, str(error).split("\n")[0])
+
+
+def _remove_replaced_files(folder: Path, keep: timedelta, versions: Iterable[int]) -> None:
     if not DeltaTable.is_deltatable(str(folder)):
         return
     # Only listed by the library: removing them itself, it would commit versions of its own between ours.

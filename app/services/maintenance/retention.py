@@ -1,6 +1,7 @@
 """How long things stay that nobody needs any more: what the database refers to is told here, the lake clears away."""
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from app.engine.store.lake import Lake, file_name
 from app.scope import Tenant
 from app.services.evaluation.heads import patch_run
 from app.storage.columns import TenantRow, columns
-from app.storage.database import Database
+from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -24,6 +25,8 @@ from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobUp
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.streaming import MembershipPatchRow
 from app.storage.tenancy import same_tenant, within
+
+log = logging.getLogger(__name__)
 
 MOST_ROWS = 5_000
 """Rows that one transaction deletes: others wait no longer than that takes."""
@@ -53,14 +56,24 @@ async def clean(database: Database, lake: Lake, clock: Clock, keep: Keep) -> Non
     async with database.session() as session:
         tenants = await all_tenants(session)
     for tenant in tenants:
-        await _clean_updates(database, tenant, clock() - keep.job_updates)
-        await _clean_runs(database, lake, clock, tenant, keep.memberships)
-        async with database.session() as session:
-            pins = await pinned(session, tenant)
-            policies = set(await session.scalars(within(select(_POLICIES.id), MergePolicyRow, tenant)))
-            datasets = set(await session.scalars(within(select(_DATASETS.id), DatasetRow, tenant)))
-        there = cleaning.There(policies, datasets)
-        await asyncio.to_thread(cleaning.clean, lake.tenant(tenant), there, pins, keep.versions, clock())
+        try:
+            await _clean_tenant(database, lake, clock, tenant, keep)
+        except Exception as error:
+            if is_unavailable(error):
+                raise
+            # What is wrong with one sandbox must not keep the others from being cleaned.
+            log.exception("retention failed in %s/%s", tenant.organisation, tenant.sandbox)
+
+
+async def _clean_tenant(database: Database, lake: Lake, clock: Clock, tenant: Tenant, keep: Keep) -> None:
+    await _clean_updates(database, tenant, clock() - keep.job_updates)
+    await _clean_runs(database, lake, clock, tenant, keep.memberships)
+    async with database.session() as session:
+        pins = await pinned(session, tenant)
+        policies = set(await session.scalars(within(select(_POLICIES.id), MergePolicyRow, tenant)))
+        datasets = set(await session.scalars(within(select(_DATASETS.id), DatasetRow, tenant)))
+    there = cleaning.There(policies, datasets)
+    await asyncio.to_thread(cleaning.clean, lake.tenant(tenant), there, pins, keep.versions, clock())
 
 
 async def all_tenants(session: AsyncSession) -> list[Tenant]:
