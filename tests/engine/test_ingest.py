@@ -19,6 +19,7 @@ from app.engine.ingest.batch import (
     delete_dataset,
     ingest,
 )
+from app.engine.ingest.formats.csv_rows import NOT_UTF8
 from app.engine.ingest.identities import find
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.store.bucket import Needs
@@ -135,7 +136,7 @@ def test_an_open_quotation_mark_costs_its_own_row_only(sandbox: Sandbox) -> None
 
 def test_broken_text_costs_its_own_row_only(sandbox: Sandbox) -> None:
     done = sandbox.csv("e", EVENTS, b"id,timestamp,n\n1,2026-01-01,\xff\xfe\n2,2026-01-01,ok\n")
-    assert done.rejected == (RejectedRow(1, "the row is not UTF-8"),)
+    assert done.rejected == (RejectedRow(1, NOT_UTF8),)
     assert done.row_count == 1
 
 
@@ -369,7 +370,7 @@ def test_a_record_replaces_what_the_dataset_knew(sandbox: Sandbox) -> None:
         (b"id,timestamp\n", "CSV", "the file has no rows"),
         (b"PAR1....", "CSV", "is Parquet, not CSV"),
         (b'{"id": 1}\n', "CSV", "as NDJSON does"),
-        ("id,timestamp\n1,2026-01-01\n".encode("utf-16"), "CSV", "UTF-16"),
+        ("id,timestamp\n1,2026-01-01\n".encode("utf-16-le"), "CSV", "UTF-16"),
         (b"id,timestamp\n1,2\n", "PARQUET", "does not begin with PAR1"),
         (b"PAR1 and then nothing", "PARQUET", "damaged or cut off"),
         (b"id,timestamp\n1,2026-01-01\n", "NDJSON", "none of its lines is a JSON object"),
@@ -385,6 +386,7 @@ def test_a_record_replaces_what_the_dataset_knew(sandbox: Sandbox) -> None:
             "NDJSON",
             'no time column "timestamp"; the columns of the file are: id, at',
         ),
+        (b"id,,timestamp\n1,,2026-01-01\n", "CSV", "column 2 of the header has no name"),
         (b"id,timestamp,a,A\n1,2026-01-01,1,1\n", "CSV", 'names the column "A" twice'),
         (b'{"id":1,"timestamp":"2026-01-01","o":{"a":1,"A":1}}', "NDJSON", 'the names "a" and "A" differ only in case'),
         (b"id,timestamp,\n1,2026-01-01,1\n", "CSV", "column 3 of the header has no name"),

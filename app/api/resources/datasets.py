@@ -14,11 +14,14 @@ from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
 from app.api.filters import one_name
 from app.api.global_ids import Node, find_id, global_id, need_id
+from app.api.resources.csv_options import CsvOptionsInput
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.scalars import BigInt, Upload, given
+from app.engine.ingest import batch as ingest_batch
 from app.engine.ingest.batch import NoGoodRows, RejectedRow
-from app.engine.ingest.formats import FileFormat
+from app.engine.ingest.formats import DETECTED, FileFormat
 from app.errors import ErrorCode, Refusal
+from app.pql.schema import leaf_paths
 from app.services.datasets import datasets, deletion, uploads
 from app.services.datasets.uploads import DataFile
 from app.services.lists.paging import PageRequest
@@ -36,7 +39,7 @@ class DatasetKind(Enum):
 @strawberry.enum(description="Format of a file. Each may be compressed by gzip, which is detected.")
 class DataFormat(Enum):
     CSV = enum_value("CSV", description="Comma-separated values with a header line.")
-    NDJSON = enum_value("NDJSON", description="One JSON object on each line.")
+    NDJSON = enum_value("NDJSON", description="One JSON object on each line, or a JSON array of objects.")
     PARQUET = enum_value("PARQUET", description="Apache Parquet.")
 
 
@@ -239,6 +242,10 @@ class UploadBatchInput:
         description="Chosen by the client: the same key within 24 hours gives the same batch of the dataset, and "
         "nothing is loaded twice. The key of a batch that failed is free again.",
     )
+    csv: CsvOptionsInput | None = strawberry.field(
+        default=strawberry.UNSET, description="How the file is written, where that is not detected."
+    )
+    dry_run: bool = strawberry.field(default=False, description="Read and check everything, and store nothing.")
 
 
 @strawberry.input(description="Rows for a dataset.")
@@ -264,12 +271,35 @@ class RejectedRowReport:
         return cls(row=BigInt(found.row), message=found.message)
 
 
+@strawberry.type(description="What would be loaded from a file.")
+class DryRun:
+    row_count: BigInt = strawberry.field(description="Rows that would be loaded, events that the dataset has included.")
+    rejected_rows: BigInt = strawberry.field(description="Rows that would be rejected.")
+    duplicate_rows: BigInt = strawberry.field(description="Good rows that the file has twice.")
+    fields: list[DatasetField] = strawberry.field(description="Paths and types of the file's fields.")
+    new_fields: list[str] = strawberry.field(description="Columns that the dataset does not have yet.")
+
+    @classmethod
+    def of(cls, run: ingest_batch.DryRun) -> Self:
+        return cls(
+            row_count=BigInt(run.row_count),
+            rejected_rows=BigInt(run.rejected_rows),
+            duplicate_rows=BigInt(run.duplicate_rows),
+            fields=[DatasetField(path=path, type=str(type_)) for path, type_ in leaf_paths(run.fields)],
+            new_fields=list(run.new_fields),
+        )
+
+
 @strawberry.type(description="Result of an upload.")
 class BatchPayload:
     batch: Batch | None = strawberry.field(description="The batch; null if nothing was loaded.")
     rejected: list[RejectedRowReport] = strawberry.field(
         description="The first 20 rejected rows; `batch.rejectedRows` is the total."
     )
+    warnings: list[str] = strawberry.field(
+        description="What to look at, such as columns that could be read in two ways and are loaded as text."
+    )
+    dry_run: DryRun | None = strawberry.field(description="With `dryRun`: what would be loaded.")
     errors: list[UserError] = errors_field()
 
 
@@ -368,15 +398,20 @@ class DatasetMutations:
     )
     async def upload_batch(self, info: Info, input: BatchArgument) -> BatchPayload:
         services, scope = info.context.services, info.context.scope
+        csv = given(input.csv)
+        file = DataFile(input.file, cast(FileFormat, input.format.value), csv.as_options() if csv else DETECTED)
 
-        async def load() -> uploads.Uploaded:
+        async def load() -> uploads.Uploaded | ingest_batch.DryRun:
+            raw = need_id("Dataset", input.dataset_id, "dataset_id")
+            if input.dry_run:
+                return await uploads.try_upload(services.database, services.lake, scope, raw, file)
             return await uploads.upload_batch(
                 services.database,
                 services.lake,
                 services.clock,
                 scope,
-                need_id("Dataset", input.dataset_id, "dataset_id"),
-                DataFile(input.file, cast(FileFormat, input.format.value)),
+                raw,
+                file,
                 _options(info, input.idempotency_key),
             )
 
@@ -431,13 +466,13 @@ def _options(info: Info, key: str | None) -> uploads.UploadOptions:
 
 async def _loaded(
     info: Info,
-    load: Callable[[], Awaitable[uploads.Uploaded]],
+    load: Callable[[], Awaitable[uploads.Uploaded | ingest_batch.DryRun]],
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> BatchPayload:
     """The payload of a batch; of one none of whose rows can be used, the rejected ones too."""
     rejected: list[RejectedRow] = []
 
-    async def noting() -> uploads.Uploaded:
+    async def noting() -> uploads.Uploaded | ingest_batch.DryRun:
         try:
             return await load()
         except NoGoodRows as refusal:
@@ -446,5 +481,10 @@ async def _loaded(
 
     done, errors = await attempt(info, noting, "input", names=names)
     rejected.extend(done.rejected if done else ())
-    reports = [RejectedRowReport.of(row) for row in rejected]
-    return BatchPayload(batch=Batch.of(done.batch) if done else None, rejected=reports, errors=errors)
+    return BatchPayload(
+        batch=Batch.of(done.batch) if isinstance(done, uploads.Uploaded) else None,
+        rejected=[RejectedRowReport.of(row) for row in rejected],
+        warnings=list(done.warnings) if done else [],
+        dry_run=DryRun.of(done) if isinstance(done, ingest_batch.DryRun) else None,
+        errors=errors,
+    )

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +14,20 @@ import duckdb
 import pyarrow as pa
 
 from app.engine.ingest import identities
-from app.engine.ingest.formats import Column, FileFormat, Source, Unreadable, open_source, plain_file, refuse
+from app.engine.ingest.formats import (
+    DETECTED,
+    Column,
+    CsvOptions,
+    FileFormat,
+    Source,
+    Unreadable,
+    open_source,
+    plain_file,
+    refuse,
+    utf8_file,
+)
 from app.engine.ingest.formats.columns import complaint
+from app.engine.ingest.formats.csv_options import EPOCHS
 from app.engine.ingest.stop import Stop, Stopped
 from app.engine.ingest.widening import declared_fields, without_rounding
 from app.engine.store.arrow_types import arrow_type, object_type
@@ -66,6 +79,9 @@ _NOT_THE_FILE = (
 """Errors of a query that no damage in a file causes. DuckDB has many kinds for a damaged one."""
 
 
+_EPOCH_ADVICE = "; if it counts seconds or milliseconds since 1970, name the timestamp format epoch or epoch_ms"
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetShape:
     """How the rows of a dataset are to be read: whose they are and, for events, when they happened.
@@ -102,6 +118,24 @@ class Ingested:
     version: int
     new_profiles: int
     duplicate_rows: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What would become of a batch; nothing is stored.
+
+    `duplicate_rows` are those that the file has twice: what the dataset has already is not looked up. `fields` are
+    those of the file, `new_fields` the names of those that the dataset has not yet.
+    """
+
+    row_count: int
+    rejected_rows: int
+    duplicate_rows: int
+    rejected: tuple[RejectedRow, ...]
+    warnings: tuple[str, ...]
+    fields: ObjectType
+    new_fields: tuple[str, ...]
 
 
 class NoGoodRows(Refusal):
@@ -118,7 +152,7 @@ class NoGoodRows(Refusal):
         self.rejected = rejected
 
 
-def ingest(
+def ingest(  # noqa: PLR0913
     lake: TenantLake,
     dataset_id: str,
     shape: DatasetShape,
@@ -126,6 +160,7 @@ def ingest(
     format: FileFormat,
     batch_id: str,
     stop: Stop | None = None,
+    csv: CsvOptions = DETECTED,
 ) -> Ingested:
     """Adds the good rows of the file to the dataset in one commit; a batch id that was committed is not added again.
 
@@ -138,15 +173,47 @@ def ingest(
         done = committed_batch(lake, dataset_id, batch_id)
         if done is not None:
             return done
-        size = file.stat().st_size
-        plain = plain_file(file, scratch, stop.check)
-        with lake.session(scratch, [plain], many_columns=True) as database, stop.interrupts(database):
-            try:
-                return _Batch(lake, dataset_id, shape, batch_id, scratch, database, stop).take(plain, format, size)
-            except duckdb.OutOfMemoryException:
-                raise refuse(
-                    f"the file needs more memory than the {lake.lake.memory_limit} allowed: its rows are too large"
-                ) from None
+        loading = _Batch(lake, dataset_id, shape, batch_id, scratch, stop)
+        with _opened(lake, loading, file, format, csv, stop) as batch:
+            return batch.take(file.stat().st_size)
+
+
+def try_out(
+    lake: TenantLake,
+    dataset_id: str | None,
+    shape: DatasetShape,
+    file: Path,
+    format: FileFormat,
+    stop: Stop | None = None,
+    csv: CsvOptions = DETECTED,
+) -> DryRun:
+    """Reads and checks the whole file as `ingest` does, and writes nothing into the lake. Without a dataset, as if it
+    were the first batch. Raises the same as `ingest`."""
+    with tempfile.TemporaryDirectory(prefix="segmentation-") as scratch:
+        stop = stop or Stop()
+        trial = _Batch(lake, dataset_id, shape, "dry run", Path(scratch), stop)
+        with _opened(lake, trial, file, format, csv, stop) as batch:
+            return batch.try_out()
+
+
+@contextmanager
+def _opened(
+    lake: TenantLake, batch: "_Batch", file: Path, format: FileFormat, csv: CsvOptions, stop: Stop
+) -> Iterator["_Batch"]:
+    """The batch with a file to read and a database to read it with."""
+    csv.check(format == "CSV")
+    plain = plain_file(file, batch.scratch, stop.check)
+    if format == "CSV":
+        plain = utf8_file(plain, batch.scratch, csv, stop.check)
+    with lake.session(batch.scratch, [plain], many_columns=True) as database, stop.interrupts(database):
+        batch.database = database
+        batch.file, batch.format, batch.csv = plain, format, csv
+        try:
+            yield batch
+        except duckdb.OutOfMemoryException:
+            raise refuse(
+                f"the file needs more memory than the {lake.lake.memory_limit} allowed: its rows are too large"
+            ) from None
 
 
 def committed_batch(lake: TenantLake, dataset_id: str, batch_id: str) -> Ingested | None:
@@ -160,7 +227,8 @@ def committed_batch(lake: TenantLake, dataset_id: str, batch_id: str) -> Ingeste
         return None
     note = json.loads(_note(folder, batch_id).read_text())["ingested"]
     rejected = tuple(RejectedRow(**row) for row in note.pop("rejected"))
-    return Ingested(**{**note, "version": current.version}, rejected=rejected)
+    note |= {"version": current.version, "warnings": tuple(note.get("warnings", ()))}
+    return Ingested(**note, rejected=rejected)
 
 
 def give_up_batch(lake: TenantLake, dataset_id: str, shape: DatasetShape, batch_id: str) -> Ingested | None:
@@ -217,49 +285,35 @@ def delete_dataset(lake: TenantLake, dataset_id: str) -> None:
 class _Batch:
     """One file on its way into one dataset."""
 
+    database: duckdb.DuckDBPyConnection
+    file: Path
+    format: FileFormat
+    csv: CsvOptions
+
     def __init__(
         self,
         lake: TenantLake,
-        dataset_id: str,
+        dataset_id: str | None,
         shape: DatasetShape,
         batch_id: str,
         scratch: Path,
-        database: duckdb.DuckDBPyConnection,
         stop: Stop,
     ) -> None:
         self.lake = lake
-        self.folder = lake.dataset(dataset_id)
+        # Of a dataset that is yet to be there is no folder.
+        self.folder = lake.dataset(dataset_id) if dataset_id is not None else scratch / "dataset"
         self.shape = shape
         self.batch_id = batch_id
         self.scratch = scratch
-        self.database = database
         self.stop = stop
         self.current = open_table(self.folder)
         self.known = user_fields(self.current.schema) if self.current is not None else ObjectType()
         self.is_event = shape.kind == "EVENT"
         self.time_column = (shape.timestamp_column or TIMESTAMP) if self.is_event else shape.timestamp_column
 
-    def take(self, file: Path, format: FileFormat, size: int) -> Ingested:
-        source = self._open(file, format)
-        columns = dict(without_rounding(source, self.known, self.current, declared_fields(self.folder)))
-        if self.is_event:
-            columns.pop(self.time_column or TIMESTAMP, None)
-        if self.is_event and self.shape.identity_column == EVENT_ID:
-            # It says who the person is: as the id of the event it would make all of a person's events one.
-            columns.pop(EVENT_ID)
-        try:
-            self._stage(source, columns)
-        except duckdb.Error as error:
-            if isinstance(error, _NOT_THE_FILE):
-                raise
-            raise refuse(f"the file cannot be read to its end as {format}: it is damaged") from error
-        rejected_rows, rejected = self._rejected(source.unreadable)
-        self.stop.check()
-        good = self._count("SELECT count(*) FROM staged WHERE __problem IS NULL")
-        if good == 0:
-            if rejected_rows:
-                raise NoGoodRows(rejected_rows, rejected)
-            raise refuse("the file has no rows")
+    def take(self, size: int) -> Ingested:
+        """Stores the good rows of a file of so many bytes."""
+        columns, good, rejected_rows, rejected, warnings = self._read()
         self.database.execute(
             "CREATE TABLE senders AS SELECT __id AS __sender, min(__row) AS __first FROM staged"
             " WHERE __problem IS NULL GROUP BY __id"
@@ -272,16 +326,63 @@ class _Batch:
         stored = self.database.sql(self._sorted(fields, version)).to_arrow_reader(1 << 15)
         files = writer.write(self.stop.checked(stored))
         rows = sum(file.rows for file in files)
-        result = Ingested(rows, rejected_rows, rejected, size, version, new_profiles, good - rows)
+        result = Ingested(rows, rejected_rows, rejected, size, version, new_profiles, good - rows, warnings)
         return replace(result, version=self._commit(writer, files, schema, result))
+
+    def try_out(self) -> DryRun:
+        columns, good, rejected_rows, rejected, warnings = self._read()
+        distinct = "__id"
+        if self.is_event:
+            distinct = f"(__id, coalesce({EVENT_ID}, '#' || __row))" if EVENT_ID in columns else "__row"
+        rows = self._count(f"SELECT count(DISTINCT {distinct}) FROM staged WHERE __problem IS NULL")
+        fields = {name: column.type for name, column in columns.items()}
+        if self.is_event:
+            fields = {TIMESTAMP: Scalar.TIMESTAMP, **fields}
+        wider = widen(self.known, ObjectType(fields))
+        new = tuple(name for name in fields if name not in self.known.fields)
+        kept = ObjectType({name: wider.fields[name] for name in fields})
+        return DryRun(rows, rejected_rows, good - rows, rejected, warnings, kept, new)
+
+    def _read(self) -> tuple[dict[str, Column], int, int, tuple[RejectedRow, ...], tuple[str, ...]]:
+        """Puts every row into `staged`. Its columns, the good rows, the rejected ones, the first of them, warnings."""
+        source = self._open(self.file, self.format)
+        columns = dict(without_rounding(source, self.known, self.current, declared_fields(self.folder)))
+        try:
+            self._stage(source, columns)
+        except duckdb.Error as error:
+            if isinstance(error, _NOT_THE_FILE):
+                raise
+            raise refuse(f"the file cannot be read to its end as {self.format}: it is damaged") from error
+        rejected_rows, rejected = self._rejected(source.unreadable)
+        self.stop.check()
+        good = self._count("SELECT count(*) FROM staged WHERE __problem IS NULL")
+        if good == 0:
+            if rejected_rows:
+                raise NoGoodRows(rejected_rows, rejected)
+            raise refuse("the file has no rows")
+        return columns, good, rejected_rows, rejected, (*source.warnings, *self._odd_ids())
+
+    def _odd_ids(self) -> Iterator[str]:
+        whole = "regexp_full_match(__id, '-?[0-9]+[.]0')"
+        odd, example = only_row(
+            self.database, f"SELECT bool_and({whole}), min(__id) FROM staged WHERE __problem IS NULL"
+        )
+        if odd:
+            yield (
+                f'the ids of the column "{self.shape.identity_column}", such as {example!r}, look like whole numbers '
+                "that became decimals (pandas does that where one is missing): they are stored as written, and do not "
+                f"match {example[:-2]!r} of other files"
+            )
 
     def _open(self, file: Path, format: FileFormat) -> Source:
         identity, time = self.shape.identity_column, self.time_column
         as_text = frozenset({identity, EVENT_ID} if self.is_event else {identity})
         maps = {path[0]: type_ for path, type_ in MAPS.items() if len(path) == 1}
         typed = {**maps, **self.known.fields}
-        known = ObjectType({n: t for n, t in typed.items() if not (self.is_event and n == TIMESTAMP)})
-        source = open_source(self.database, file, self.scratch, format, known, as_text)
+        fields = {n: t for n, t in typed.items() if not (self.is_event and n == TIMESTAMP)}
+        if self.is_event and time is not None and format == "CSV" and time != identity:
+            fields[time] = Scalar.TIMESTAMP
+        source = open_source(self.database, file, self.scratch, format, ObjectType(fields), as_text, self.csv)
         there = ", ".join(source.names)
         if identity not in source.names:
             raise refuse(f'there is no identity column "{identity}"; the columns of the file are: {there}')
@@ -295,8 +396,11 @@ class _Batch:
             raise refuse(f'the time column "{time}" becomes "{TIMESTAMP}", but the file has a column of that name too')
         return source
 
-    def _stage(self, source: Source, columns: Mapping[str, Column]) -> None:
-        """Every row of the file with its values, times and what is wrong with it, in a table on disk."""
+    def _stage(self, source: Source, columns: dict[str, Column]) -> None:
+        """Every row of the file with its values, times and what is wrong with it, in a table on disk.
+
+        Takes from the columns those that are stored in another way.
+        """
         identity = source.texts[self.shape.identity_column]
         missing = text_literal(f"{self.shape.identity_column}: the identity is missing")
         problems = [source.problem] if source.problem else []
@@ -305,6 +409,11 @@ class _Batch:
         if self.time_column is not None:
             time, problem = self._time(source, self.time_column)
             problems.append(problem)
+        if self.is_event:
+            columns.pop(self.time_column or TIMESTAMP, None)
+            if self.shape.identity_column == EVENT_ID:
+                # It says who the person is: as the id of the event it would make all of a person's events one.
+                columns.pop(EVENT_ID)
         problems += [column.problem for column in columns.values() if column.problem]
         values = [
             f"CAST({column.value} AS {sql_type(column.type)}) AS {name_literal(name)}"
@@ -318,12 +427,20 @@ class _Batch:
     def _time(self, source: Source, name: str) -> tuple[str, str]:
         """SQL for the time of a row and for what is wrong with it."""
         text, column = source.texts[name], source.columns.get(name)
-        if column is not None and column.type in (Scalar.DATE, Scalar.TIMESTAMP) and column.problem is None:
+        epoch = EPOCHS.get(self.csv.timestamp_format or "")
+        if epoch is not None:
+            # A decimal number: a double would move its microseconds.
+            micros = f"try_cast({text} AS DECIMAL(27, 9)) * {1_000_000 // epoch}"
+            time = f"TRY(make_timestamptz(CAST(floor({micros}) AS BIGINT)))"
+        elif column is not None and column.type in (Scalar.DATE, Scalar.TIMESTAMP):
             time = f"CAST({column.value} AS TIMESTAMPTZ)"
         else:
             time = parsed(text, Scalar.TIMESTAMP)
         missing = f"ELSE {text_literal(f'{name}: the time is missing')}" if self.is_event else ""
         unreadable = f"WHEN {text} IS NOT NULL THEN {complaint(name, text, noun(Scalar.TIMESTAMP))}"
+        if epoch is None:
+            number = f"{complaint(name, text, noun(Scalar.TIMESTAMP))} || {text_literal(_EPOCH_ADVICE)}"
+            unreadable = f"WHEN regexp_full_match({text}, '[0-9]{{9,13}}([.][0-9]+)?') THEN {number} {unreadable}"
         return time, f"CASE WHEN ({time}) IS NOT NULL THEN NULL {unreadable} {missing} END"
 
     def _rejected(self, unreadable: Unreadable) -> tuple[int, tuple[RejectedRow, ...]]:

@@ -143,7 +143,8 @@ def parsed(text: str, type_: Scalar) -> str:
         case Scalar.DATE:
             return f"CASE WHEN regexp_full_match({text}, '{_DAY}') THEN try_cast({text} AS DATE) END"
         case Scalar.TIMESTAMP:
-            return f"CASE WHEN regexp_matches({text}, '^{_DAY}([T ][0-9]|$)') THEN try_cast({text} AS TIMESTAMPTZ) END"
+            # Upper case: RFC 3339 allows a small t and z.
+            return f"CASE WHEN regexp_full_match({text}, '{_TIME}') THEN try_cast(upper({text}) AS TIMESTAMPTZ) END"
         case _:
             return text
 
@@ -191,3 +192,7 @@ _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _WHOLE = "-?(0|[1-9][0-9]*)"
 _DECIMAL = r"-?((0|[1-9][0-9]*)(\.[0-9]+)?|\.[0-9]+)"
 _EXPONENT = r"-?[1-9](\.[0-9]*[1-9])?[eE][+-]?[0-9]+"
+_HOUR = "([01][0-9]|2[0-3])"
+_CLOCK = rf"{_HOUR}:[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?"
+_TIME = f"{_DAY}([Tt ]{_CLOCK}( ?([Zz]|UTC|[+-]{_HOUR}(:?[0-5][0-9])?))?)?"
+"""RFC 3339, or a day alone, or without seconds or an offset (then UTC)."""

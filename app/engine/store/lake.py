@@ -111,7 +111,7 @@ class TenantLake:
     def session(
         self, scratch: Path, readable: Sequence[Path] = (), many_columns: bool = False
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB of its own that may touch this sandbox's folder and read the files of `readable`, nothing else.
+        """A DuckDB of its own for `scratch`, this sandbox's folder and the files of `readable`; it can touch no others.
 
         Times are UTC. Its tables lie in a file below `scratch`, so that they need no memory. With `many_columns`,
         planning leaves out a step whose time grows with the square of a query's expressions.
@@ -130,7 +130,8 @@ class TenantLake:
             connection.execute("SET TimeZone = 'UTC'")
             if many_columns:
                 connection.execute("SET disabled_optimizers = 'common_subexpressions'")
-            connection.execute(f"SET allowed_directories = [{text_literal(str(self.folder) + '/')}]")
+            folders = ", ".join(text_literal(f"{folder}/") for folder in (self.folder, scratch))
+            connection.execute(f"SET allowed_directories = [{folders}]")
             connection.execute(f"SET allowed_paths = [{', '.join(text_literal(str(path)) for path in readable)}]")
             connection.execute("SET enable_external_access = false")
             connection.execute("SET lock_configuration = true")

@@ -54,7 +54,7 @@ class NewDataset:
     timestamp_column: str | None = None
 
 
-_SHAPES: dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
+SHAPES: dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
     "PROFILE": "PROFILE",
     "EVENT": "EVENT",
     "AUDIENCE": "AUDIENCE",
@@ -73,7 +73,7 @@ async def create(
 
     With a JSON `schema` of its rows the dataset has their fields at once; that is written to the `lake`.
     """
-    _refuse_misfits(new)
+    refuse_misfits(new)
     now = clock()
     async with database.write(scope.tenant) as session:
         await refuse_taken_name(session, scope, new.name)
@@ -132,7 +132,7 @@ def shape_of(dataset: DatasetRow) -> DatasetShape:
             f"{dataset.name!r} is a dataset of kind {dataset.kind}, which export jobs fill: upload into another one"
         )
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
-    return DatasetShape(_SHAPES[dataset.kind], dataset.identity_column, dataset.namespace, dataset.timestamp_column)
+    return DatasetShape(SHAPES[dataset.kind], dataset.identity_column, dataset.namespace, dataset.timestamp_column)
 
 
 async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DatasetRow:
@@ -252,7 +252,8 @@ async def batch_counts(session: AsyncSession, scope: Scope, dataset_ids: Sequenc
     return {dataset_id: counts.get(dataset_id, 0) for dataset_id in dataset_ids}
 
 
-def _refuse_misfits(new: NewDataset) -> None:
+def refuse_misfits(new: NewDataset) -> None:
+    """Raises `Refusals` for what does not fit together."""
     refusals: list[Refusal] = []
 
     def refuse(message: str, *path: str) -> None:

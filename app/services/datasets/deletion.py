@@ -69,6 +69,18 @@ async def delete_dataset(
             return
 
 
+async def discard_empty(database: Database, scope: Scope, id: str) -> None:
+    """Deletes a dataset into which nothing has been loaded, with its failed batches, unless it is in use already."""
+    async with database.write(scope.tenant) as session:
+        used = within(select(_BATCHES.id), BatchRow, scope.tenant)
+        if await session.scalar(used.where(_BATCHES.dataset_id == id, _BATCHES.status != "FAILED").limit(1)):
+            return
+        if any([await find(session, scope, id) for find in datasets.DEPENDENTS]):
+            return
+        for table, column in ((BatchRow, _BATCHES.dataset_id), (DatasetRow, _DATASETS.id)):
+            await session.execute(within(delete_rows(table), table, scope.tenant).where(column == id))
+
+
 async def delete_batch(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, lease: timedelta = batches.LEASE
 ) -> None:

@@ -10,18 +10,25 @@ from typing import Any
 from uuid import uuid4
 
 from app.clock import Clock
-from app.engine.ingest.batch import Ingested, RejectedRow, committed_batch, ingest
-from app.engine.ingest.formats import FileFormat
+from app.engine.ingest.batch import DatasetShape, DryRun, Ingested, RejectedRow, committed_batch, ingest, try_out
+from app.engine.ingest.formats import DETECTED, CsvOptions, FileFormat
 from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store.delta import GivenUp
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Unconfirmed
 from app.scope import Scope
-from app.services.datasets import batches, datasets
+from app.services.datasets import batches, datasets, deletion
 from app.storage.database import Database, is_unavailable
 from app.storage.tables.datasets import BatchRow, DatasetRow
 
-FORMATS: dict[str, FileFormat] = {"csv": "CSV", "ndjson": "NDJSON", "jsonl": "NDJSON", "parquet": "PARQUET"}
+FORMATS: dict[str, FileFormat] = {
+    "csv": "CSV",
+    "tsv": "CSV",
+    "ndjson": "NDJSON",
+    "jsonl": "NDJSON",
+    "json": "NDJSON",
+    "parquet": "PARQUET",
+}
 """Ending of a file's name → format."""
 
 MOST_ROWS = 10_000
@@ -37,6 +44,7 @@ class DataFile:
 
     path: Path
     format: FileFormat
+    csv: CsvOptions = DETECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class Uploaded:
     batch: BatchRow
     rejected: tuple[RejectedRow, ...]
     repeated: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 async def upload_batch(
@@ -72,10 +81,7 @@ async def upload_batch(
     Raises `Refusal`; the dataset then is as it was, and the batch, if one was begun, FAILED. Raises `Unconfirmed` when
     the rows are stored and the database went away before it said so.
     """
-    async with database.session() as session:
-        dataset = (await datasets.get_many(session, scope, [dataset_id])).get(dataset_id)
-    if dataset is None:
-        raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {dataset_id!r} in this sandbox", ("dataset_id",))
+    dataset = await _dataset(database, scope, dataset_id)
     return await _Upload(database, lake, clock, scope, dataset, options).load(file)
 
 
@@ -106,6 +112,20 @@ async def ingest_rows(
         file.unlink(missing_ok=True)
 
 
+async def try_upload(database: Database, lake: Lake, scope: Scope, dataset_id: str, file: DataFile) -> DryRun:
+    """What `upload_batch` would load; nothing is stored. Raises `Refusal` as that does."""
+    shape = datasets.shape_of(await _dataset(database, scope, dataset_id))
+    return await _tried(lake, scope, dataset_id, shape, file)
+
+
+async def _dataset(database: Database, scope: Scope, id: str) -> DatasetRow:
+    async with database.session() as session:
+        dataset = (await datasets.get_many(session, scope, [id])).get(id)
+    if dataset is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", ("dataset_id",))
+    return dataset
+
+
 async def ingest_file(
     database: Database,
     lake: Lake,
@@ -118,23 +138,64 @@ async def ingest_file(
 ) -> Uploaded:
     """The same for a dataset by name, created when there is none and declared when a JSON `schema` of its rows comes.
 
-    Raises `Refusal` if it is there and differs.
+    A file that is refused leaves no new dataset behind. Raises `Refusal` if the dataset exists and differs.
     """
+    dataset = await _matching(database, scope, new)
+    is_new = dataset is None
+    if dataset is None:
+        dataset = await datasets.create(database, clock, scope, new, lake, schema)
+    elif schema is not None:
+        changes = datasets.DatasetChanges(schema=schema)
+        dataset = await datasets.update(database, lake, clock, scope, dataset.id, None, changes)
+    try:
+        return await _Upload(database, lake, clock, scope, dataset, options).load(file)
+    except Refusal:
+        if is_new:
+            await deletion.discard_empty(database, scope, dataset.id)
+        raise
+
+
+async def try_file(database: Database, lake: Lake, scope: Scope, new: datasets.NewDataset, file: DataFile) -> DryRun:
+    """What `ingest_file` would load; nothing is stored. Raises `Refusal` as that does."""
+    datasets.refuse_misfits(new)
+    dataset = await _matching(database, scope, new)
+    shape = DatasetShape(
+        datasets.SHAPES[new.kind], new.identity_column or "", new.namespace or "", new.timestamp_column
+    )
+    return await _tried(lake, scope, None if dataset is None else dataset.id, shape, file)
+
+
+async def _tried(lake: Lake, scope: Scope, dataset_id: str | None, shape: DatasetShape, file: DataFile) -> DryRun:
+    tenant = lake.tenant(scope.tenant)
+    return await asyncio.to_thread(try_out, tenant, dataset_id, shape, file.path, file.format, csv=file.csv)
+
+
+async def _matching(database: Database, scope: Scope, new: datasets.NewDataset) -> DatasetRow | None:
+    """The dataset of that name, None if there is none. Raises `Refusal` if it is defined differently."""
     async with database.session() as session:
         dataset = await datasets.by_name(session, scope, new.name)
     if dataset is None:
-        dataset = await datasets.create(database, clock, scope, new, lake, schema)
-        schema = None
-    there = datasets.NewDataset(
-        dataset.name, dataset.kind, dataset.identity_column, dataset.namespace, dataset.timestamp_column
-    )
-    if there != new:
-        message = f"the dataset {new.name!r} is there already, as {there}: say the same, or choose another name"
+        return None
+    differences = [
+        f"{words} is {getattr(dataset, field) or 'none'}, not {getattr(new, field) or 'none'}"
+        for field, words in _DEFINITION.items()
+        if getattr(dataset, field) != getattr(new, field)
+    ]
+    if differences:
+        message = (
+            f"the dataset {new.name!r} already exists with a different definition: {'; '.join(differences)}; "
+            "use the same, or choose another name"
+        )
         raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
-    if schema is not None:
-        changes = datasets.DatasetChanges(schema=schema)
-        dataset = await datasets.update(database, lake, clock, scope, dataset.id, None, changes)
-    return await _Upload(database, lake, clock, scope, dataset, options).load(file)
+    return dataset
+
+
+_DEFINITION = {
+    "kind": "its kind",
+    "identity_column": "its identity column",
+    "namespace": "the namespace of its identities",
+    "timestamp_column": "its time column",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +231,7 @@ class _Upload:
                 file.format,
                 batch.id,
                 hold.stop,
+                file.csv,
             )
         )
         try:
@@ -242,7 +304,7 @@ class _Upload:
                 await batches.land(self.database, self.lake, self.clock, self.scope.tenant, self.dataset, batch, loaded)
                 async with self.database.session() as session:
                     landed = (await datasets.batches_get_many(session, self.scope, [batch.id]))[batch.id]
-                return Uploaded(landed, loaded.rejected)
+                return Uploaded(landed, loaded.rejected, warnings=loaded.warnings)
             except Exception as error:
                 if not is_unavailable(error):
                     raise

@@ -1,6 +1,19 @@
 """Files of rows as SQL: what is in a CSV, NDJSON or Parquet file, with types; knows no datasets and no people."""
 
 from app.engine.ingest.formats.columns import Column, Source, Unreadable, refuse
-from app.engine.ingest.formats.source import FileFormat, open_source, plain_file
+from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
+from app.engine.ingest.formats.source import FileFormat, first_bytes, open_source, plain_file, utf8_file
 
-__all__ = ["Column", "FileFormat", "Source", "Unreadable", "open_source", "plain_file", "refuse"]
+__all__ = [
+    "DETECTED",
+    "Column",
+    "CsvOptions",
+    "FileFormat",
+    "Source",
+    "Unreadable",
+    "first_bytes",
+    "open_source",
+    "plain_file",
+    "refuse",
+    "utf8_file",
+]

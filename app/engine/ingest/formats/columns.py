@@ -1,5 +1,6 @@
 """What every format's reader gives: columns as SQL expressions, with what is wrong in a row."""
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -10,6 +11,9 @@ from app.engine.store.lake import text_literal
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import Type
 
+INDEX = "__index_level_0__"
+"""What pandas calls an index without a name; such columns are no data."""
+_INDEX = re.compile("__index_level_[0-9]+__")
 MOST_COLUMNS = 10_000
 MOST_LEVELS = 40
 """Objects, maps and lists inside one another; Delta's readers take little more."""
@@ -50,6 +54,7 @@ class Source:
     `relation` is an SQL table expression with a column `__row` (1-based, counting the rows that could be read).
     `texts` has, for the columns of the top, SQL for their text as written. `names` are all columns of the file, also
     those without any value, which `columns` leaves out. `problem` is SQL for what is wrong with a row as a whole.
+    `warnings` say what the sender should look at.
     """
 
     relation: str
@@ -58,6 +63,7 @@ class Source:
     texts: Mapping[str, str]
     problem: str | None = None
     unreadable: Unreadable = field(default_factory=Unreadable)
+    warnings: tuple[str, ...] = ()
 
 
 def refuse(message: str) -> Refusal:
@@ -69,8 +75,12 @@ def check_names(names: Collection[str]) -> None:
     if len(names) > MOST_COLUMNS:
         raise refuse(f"the file has {len(names):,} columns: at most {MOST_COLUMNS:,} can be loaded")
     for name in names:
-        if name.startswith("__"):
+        if name.startswith("__") and not is_index(name):
             raise refuse(f'the column "{name}" begins with two underscores, which is kept for the system: rename it')
+
+
+def is_index(name: str) -> bool:
+    return _INDEX.fullmatch(name) is not None
 
 
 def complaint(name: str, text: str, expected: str) -> str:

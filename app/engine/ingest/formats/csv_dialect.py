@@ -3,12 +3,13 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engine.ingest.formats.columns import check_names, refuse
+from app.engine.ingest.formats.columns import INDEX, check_names, refuse
+from app.engine.ingest.formats.csv_options import DETECTED, NO_QUOTE, CsvOptions
 
 _START = 1024 * 1024
 _SAMPLE_ROWS = 50
@@ -31,13 +32,13 @@ class Dialect:
     start: int = 0
 
 
-def find_dialect(file: Path) -> Dialect:
+def find_dialect(file: Path, options: CsvOptions = DETECTED) -> Dialect:
     """The dialect of an unpacked file in UTF-8. Raises `Refusal` when it has no usable header or is no CSV."""
     with file.open("rb") as raw:
         start = raw.read(_START)
     if start.startswith(b"PAR1"):
         raise refuse("the file is Parquet, not CSV")
-    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\x00" in start:
+    if start.count(b"\0") > len(start) // 8:
         raise refuse("the file is not CSV in UTF-8: it has zero bytes or is UTF-16")
     offset = 3 if start.startswith(b"\xef\xbb\xbf") else 0
     text = start[offset:].decode("utf-8", errors="replace")
@@ -48,30 +49,48 @@ def find_dialect(file: Path) -> Dialect:
         offset, text = offset + len(named[0].encode()), text[named.end() :]
     if text.startswith("{"):
         raise refuse("the file begins with { as NDJSON does, not with a CSV header")
-    delimiter = named[1] if named is not None else _delimiter(text)
-    names = tuple(name.strip() for name in next(_rows(text, delimiter), []))
+    quote = '"' if options.quote is None else options.quote or NO_QUOTE
+    delimiter = options.delimiter or (named[1] if named is not None else _delimiter(text, quote))
+    names = [name.strip() for name in next(_rows(text, delimiter, quote), [])]
+    if options.header is False:
+        names = [f"column{position}" for position in range(1, len(names) + 1)]
+    elif len(names) > 1 and not names[0]:
+        names[0] = INDEX  # What pandas writes of an index without a name.
     _check_header(names)
-    return Dialect(names, delimiter, start=offset)
+    escape = options.escape or (quote if options.quote is not None else _escape(text, delimiter))
+    return Dialect(tuple(names), delimiter, quote, escape, 0 if options.header is False else 1, offset)
 
 
-def _delimiter(text: str) -> str:
+def _escape(text: str, delimiter: str) -> str:
+    """A backslash where several rows are well written with it and not with doubled marks, else the mark itself."""
+    mark = re.escape(delimiter)
+    doubled, escaped = (
+        re.compile(f"(?:{value})(?:{mark}(?:{value}))*\\r?")
+        for value in (rf'"(?:[^"]|"")*"|[^"{mark}][^{mark}]*|', rf'"(?:[^"\\]|\\.)*"|[^"{mark}][^{mark}]*|')
+    )
+    lines = [line for line in text.split("\n")[1:-1] if '\\"' in line][:_SAMPLE_ROWS]
+    only_escaped = sum(bool(escaped.fullmatch(line)) and not doubled.fullmatch(line) for line in lines)
+    return "\\" if only_escaped > max(1, len(lines) // 2) else '"'
+
+
+def _delimiter(text: str, quote: str) -> str:
     """The mark that cuts the most rows into as many values as the header, and then into the most."""
 
     def score(mark: str) -> tuple[bool, int, int]:
-        widths = [len(row) for row, _ in zip(_rows(text, mark), range(_SAMPLE_ROWS), strict=False) if row]
+        widths = [len(row) for row, _ in zip(_rows(text, mark, quote), range(_SAMPLE_ROWS), strict=False) if row]
         width = widths[0] if widths else 0
         return width > 1, sum(other == width for other in widths), width
 
     return max(_DELIMITERS, key=score)
 
 
-def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
+def _rows(text: str, delimiter: str, quote: str) -> Iterator[list[str]]:
     """The first rows, as far as they can be cut without knowing of broken ones."""
     with suppress(csv.Error):
-        yield from csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        yield from csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote)
 
 
-def _check_header(names: tuple[str, ...]) -> None:
+def _check_header(names: Sequence[str]) -> None:
     if not any(names):
         raise refuse("the file has no header line")
     check_names(names)

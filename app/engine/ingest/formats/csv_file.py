@@ -6,15 +6,19 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from app.engine.ingest.formats.columns import Column, Source, Unreadable, complaint
+from app.engine.ingest.formats.columns import Column, Source, Unreadable, complaint, is_index
 from app.engine.ingest.formats.csv_dialect import Dialect, find_dialect
+from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
 from app.engine.ingest.formats.csv_rows import LONGEST_ROW, RowReader, count_rows
+from app.engine.ingest.formats.csv_styles import Style, Styles
 from app.engine.store.field_types import guess, looks_like, noun, parsed, sql_type, wider_types
 from app.engine.store.lake import only_row, text_literal
 from app.pql.schema import ObjectType, Scalar
 
 _READ_AT_ONCE = 8 * 1024 * 1024
 _GUESSED = (Scalar.BOOLEAN, Scalar.INTEGER, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP)
+_TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
+_STYLED = (Scalar.INTEGER, Scalar.NUMBER, *_TIMES)
 _WIDTH = 1 + len(_GUESSED)
 _MOST_AT_ONCE = 40
 """More columns are counted as (column, value) pairs: planning a query takes a while for each expression."""
@@ -22,36 +26,45 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read(
-    database: duckdb.DuckDBPyConnection, file: Path, scratch: Path, known: ObjectType, as_text: frozenset[str]
+    database: duckdb.DuckDBPyConnection,
+    file: Path,
+    scratch: Path,
+    known: ObjectType,
+    as_text: frozenset[str],
+    options: CsvOptions = DETECTED,
 ) -> Source:
-    dialect = find_dialect(file)
+    dialect = find_dialect(file, options)
     unreadable = Unreadable()
-    if not _load_well_written(database, file, dialect):
-        unreadable = _load_row_by_row(database, file, dialect)
-    texts = {name: f"c{position}" for position, name in enumerate(dialect.names)}
+    if not _load_well_written(database, file, dialect, options):
+        unreadable = _load_row_by_row(database, file, dialect, options)
+    texts = {name: f"c{position}" for position, name in enumerate(dialect.names) if not is_index(name)}
     settled = {name for name, type_ in known.fields.items() if len(wider_types(type_)) < 2} | as_text
     seen = _count_values(database, texts, [name for name in texts if name not in settled])
+    styles = Styles(database, texts, options)
+    styled = styles.find(_unread(database, texts, seen, known, as_text, options))
     return Source(
         relation="texts",
-        names=dialect.names,
-        columns=_columns(texts, seen, known, as_text),
+        names=tuple(texts),
+        columns=_columns(texts, seen, known, as_text, styled),
         texts=texts,
         unreadable=unreadable,
+        warnings=tuple(styles.warnings),
     )
 
 
-def _load_well_written(database: duckdb.DuckDBPyConnection, file: Path, dialect: Dialect) -> bool:
+def _load_well_written(database: duckdb.DuckDBPyConnection, file: Path, dialect: Dialect, options: CsvOptions) -> bool:
     """Fills `texts` with the rows, numbered; false when a row is broken, or DuckDB and a count of lines disagree."""
     rows = count_rows(file, dialect)
     if rows is None or dialect.start > len(_BYTE_ORDER_MARK):
         return False
     columns = ", ".join(f"c{position}: 'VARCHAR'" for position in range(len(dialect.names)))
+    nulls = ", ".join(text_literal(text) for text in ("", *options.null_values))
     try:
         database.execute(
             f"CREATE TABLE texts AS SELECT row_number() OVER () AS __row, * FROM read_csv({text_literal(str(file))},"
-            f" auto_detect = false, header = true, delim = {text_literal(dialect.delimiter)},"
+            f" auto_detect = false, header = {dialect.header_rows == 1}, delim = {text_literal(dialect.delimiter)},"
             f" quote = {text_literal(dialect.quote)}, escape = {text_literal(dialect.escape)}, columns = {{{columns}}},"
-            f" strict_mode = true, max_line_size = {LONGEST_ROW}, buffer_size = {_READ_AT_ONCE})"
+            f" nullstr = [{nulls}], strict_mode = true, max_line_size = {LONGEST_ROW}, buffer_size = {_READ_AT_ONCE})"
         )
     except (duckdb.OutOfMemoryException, duckdb.InterruptException):
         raise
@@ -60,9 +73,11 @@ def _load_well_written(database: duckdb.DuckDBPyConnection, file: Path, dialect:
     return bool(only_row(database, "SELECT count(*) FROM texts") == (rows,))
 
 
-def _load_row_by_row(database: duckdb.DuckDBPyConnection, file: Path, dialect: Dialect) -> Unreadable:
+def _load_row_by_row(
+    database: duckdb.DuckDBPyConnection, file: Path, dialect: Dialect, options: CsvOptions
+) -> Unreadable:
     """Fills `texts` with the good rows, numbered; slower, but a broken row costs nothing but itself."""
-    reader = RowReader(file, dialect)
+    reader = RowReader(file, dialect, frozenset(options.null_values))
     columns = ", ".join(f"c{position}" for position in range(len(dialect.names)))
     schema = pa.schema([(f"c{position}", pa.string()) for position in range(len(dialect.names))])
     database.register("rows", pa.RecordBatchReader.from_batches(schema, reader.batches()))
@@ -91,6 +106,31 @@ def _count_values(
     }
 
 
+def _unread(
+    database: duckdb.DuckDBPyConnection,
+    texts: Mapping[str, str],
+    seen: Mapping[str, tuple[int, dict[Scalar, int]]],
+    known: ObjectType,
+    as_text: frozenset[str],
+    options: CsvOptions,
+) -> dict[str, Scalar | None]:
+    """The columns that may be written in another style, with their types where those are known: text, and columns
+    with values that are not of their type."""
+    columns: dict[str, Scalar | None] = {}
+    for name, (count, looks) in seen.items():
+        guessed = guess(count, looks)
+        comma = options.decimal_separator == "," and guessed is Scalar.NUMBER
+        if count and name not in known.fields and (guessed is Scalar.STRING or comma):
+            columns[name] = None
+    scalars = {name: known.fields[name] for name in texts.keys() & known.fields.keys() - as_text}
+    typed = [(name, type_) for name, type_ in scalars.items() if isinstance(type_, Scalar) and type_ in _STYLED]
+    if typed:
+        misfits = [f"count({texts[name]}) > count({parsed(texts[name], type_)})" for name, type_ in typed]
+        rows = only_row(database, f"SELECT {', '.join(misfits)} FROM texts")
+        columns |= {name: type_ for (name, type_), misfit in zip(typed, rows, strict=True) if misfit}
+    return columns
+
+
 def _counts(text: str) -> list[str]:
     looks = [f"count(*) FILTER (WHERE {text} IS NOT NULL AND {looks_like(text, type_)})" for type_ in _GUESSED]
     return [f"count({text})", *looks]
@@ -101,11 +141,18 @@ def _columns(
     seen: Mapping[str, tuple[int, dict[Scalar, int]]],
     known: ObjectType,
     as_text: frozenset[str],
+    styled: Mapping[str, tuple[Scalar, Style]],
 ) -> dict[str, Column]:
     columns = {}
     for name, text in texts.items():
         if name in as_text:
             columns[name] = Column(Scalar.STRING, text)
+            continue
+        if name in styled:
+            type_, style = styled[name]
+            value = style.value(text, type_)
+            wrong = f"CASE WHEN {text} IS NOT NULL AND ({value}) IS NULL THEN {complaint(name, text, noun(type_))} END"
+            columns[name] = Column(type_, value, wrong if name in known.fields else None)
             continue
         if name not in known.fields:
             count, looks = seen[name]

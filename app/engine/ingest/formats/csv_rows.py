@@ -20,7 +20,8 @@ REPORTED = 20
 TOO_LONG = f"the row is longer than {LONGEST_ROW // 1024 // 1024} MB"
 TOO_FEW = "the row has fewer values than the header"
 TOO_MANY = "the row has more values than the header"
-NOT_UTF8 = "the row is not UTF-8"
+NOT_UTF8 = "the row is not UTF-8 (if the file has another encoding, such as windows-1252, name it)"
+ZERO_BYTE = "the row has a zero byte"
 OPEN_QUOTE = "a quotation mark is not closed"
 STRAY_QUOTE = (
     "a quotation mark inside a quoted value is not doubled (if the file escapes it with a backslash, name that escape)"
@@ -40,6 +41,8 @@ def count_rows(file: Path, dialect: Dialect) -> int | None:
     with file.open("rb") as raw:
         raw.seek(dialect.start)
         while chunk := raw.read(_CHUNK):
+            if b"\0" in chunk:
+                return None
             buffer = np.frombuffer(chunk, np.uint8)
             ends = np.flatnonzero(buffer == 10)
             marks = np.flatnonzero(buffer == quote)
@@ -170,7 +173,7 @@ class RowParser:
 
     def extent(self, problem: str, line: bytes, below: Sequence[bytes]) -> int:
         """How many of the lines that were looked at below a broken row are its own."""
-        ended = problem in (TOO_FEW, TOO_MANY, NOT_UTF8)
+        ended = problem in (TOO_FEW, TOO_MANY, NOT_UTF8, ZERO_BYTE)
         count = len(below) if ended else self._lenient_end(line, below[:_MOST_LINES])
         return 0 if any(self._is_row(below[n]) for n in range(count)) else count
 
@@ -185,7 +188,7 @@ class RowParser:
             )
         except (UnicodeDecodeError, csv.Error):
             return None
-        return values if len(values) == self.width else None
+        return values if len(values) == self.width and "\0" not in text else None
 
     def _cut(self, line: bytes, following: Callable[[], bytes | None], bare_marks: bool = True) -> list[bytes] | str:
         """The values, however many. `bare_marks`: a value that is not quoted may have quotation marks inside."""
@@ -226,9 +229,10 @@ class RowParser:
         if len(values) != self.width:
             return TOO_FEW if len(values) < self.width else TOO_MANY
         try:
-            return [value.decode() for value in values]
+            row = [value.decode() for value in values]
         except UnicodeDecodeError:
             return NOT_UTF8
+        return ZERO_BYTE if any("\0" in text for text in row) else row
 
     def _lenient_end(self, line: bytes, below: Sequence[bytes]) -> int:
         """How many lines a row takes if only a mark before a delimiter or line end closes a value; 0 if none fits."""

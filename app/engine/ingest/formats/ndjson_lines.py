@@ -36,25 +36,39 @@ _SUSPECT = (
 
 def load_lines(database: duckdb.DuckDBPyConnection, file: Path, scratch: Path) -> Unreadable:
     """Fills `lines(__row, json, problem)` with the lines that are not blank, `json` NULL where there is a problem."""
+    is_array = _begins_with(file) == b"["
     long_lines = _LongLines()
-    if long_lines.has_any(file):
+    if not is_array and long_lines.has_any(file):
         file = long_lines.remove(file, scratch / "lines")
+    layout = "'array'" if is_array else "'newline_delimited', ignore_errors = true"
     try:
         database.execute(
             "CREATE TABLE lines AS SELECT __row, CASE WHEN json_type(json) = 'OBJECT' THEN json END AS json,"
             f" CASE WHEN json_type(json) = 'OBJECT' THEN NULL ELSE {text_literal(NO_OBJECT)} END AS problem"
             f" FROM (SELECT row_number() OVER () AS __row, json FROM read_json_objects({text_literal(str(file))},"
-            f" format = 'newline_delimited', ignore_errors = true, maximum_object_size = {LONGEST_ROW},"
+            f" format = {layout}, maximum_object_size = {LONGEST_ROW},"
             " compression = 'none'))"
         )
     except (duckdb.OutOfMemoryException, duckdb.InterruptException):
         raise
     except duckdb.Error:
-        raise refuse("the file cannot be read as NDJSON: it must be UTF-8 with one JSON object in each line") from None
+        raise refuse(
+            "the file cannot be read as JSON: it must be UTF-8 with one JSON object in each line, or one array of "
+            f"objects of at most {LONGEST_ROW // 1024 // 1024} MB each, and is something else or cut off"
+        ) from None
     _set_aside(database)
     if only_row(database, "SELECT count(json) FROM lines") == (0,):
         raise refuse(_why_none(database, long_lines.unreadable))
     return long_lines.unreadable
+
+
+def _begins_with(file: Path) -> bytes:
+    """The first byte that is no white space."""
+    with file.open("rb") as raw:
+        while chunk := raw.read(_CHUNK):
+            if rest := chunk.removeprefix(b"\xef\xbb\xbf").lstrip():
+                return rest[:1]
+    return b""
 
 
 def _why_none(database: duckdb.DuckDBPyConnection, unreadable: Unreadable) -> str:

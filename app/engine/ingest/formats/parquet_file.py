@@ -6,7 +6,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.engine.ingest.formats.columns import MOST_LEVELS, MOST_LISTS, Column, Source, check_names, complaint, refuse
+from app.engine.ingest.formats.columns import (
+    MOST_LEVELS,
+    MOST_LISTS,
+    Column,
+    Source,
+    check_names,
+    complaint,
+    is_index,
+    refuse,
+)
 from app.engine.store.arrow_types import pql_type
 from app.engine.store.field_types import MAPS, WIDENINGS, noun, parsed, sql_type, widen
 from app.engine.store.lake import name_literal, text_literal
@@ -22,7 +31,7 @@ def read(
     schema = _schema(file)
     columns = {}
     for field in schema:
-        if pa.types.is_null(field.type):
+        if pa.types.is_null(field.type) or is_index(field.name):
             continue
         found = _type(field)
         name = name_literal(field.name)
@@ -40,7 +49,7 @@ def read(
     return Source(
         relation=f"(SELECT file_row_number + 1 AS __row, * EXCLUDE (file_row_number)"
         f" FROM read_parquet({text_literal(str(file))}, file_row_number = true))",
-        names=tuple(schema.names),
+        names=tuple(name for name in schema.names if not is_index(name)),
         columns=columns,
         texts={field.name: f"CAST({name_literal(field.name)} AS VARCHAR)" for field in schema},
     )

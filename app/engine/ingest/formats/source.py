@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +11,34 @@ import duckdb
 
 from app.engine.ingest.formats import csv_file, ndjson_file, parquet_file
 from app.engine.ingest.formats.columns import Source, refuse
+from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
+from app.engine.ingest.formats.encodings import as_utf8
 from app.engine.store.field_types import case_clash
 from app.pql.schema import ObjectType
 
 FileFormat = Literal["CSV", "NDJSON", "PARQUET"]
 
 _GZIP = b"\x1f\x8b"
-_READERS = {"CSV": csv_file.read, "NDJSON": ndjson_file.read, "PARQUET": parquet_file.read}
+_READERS = {"NDJSON": ndjson_file.read, "PARQUET": parquet_file.read}
+
+
+def first_bytes(file: Path, size: int) -> bytes:
+    """How a file begins, unpacked; nothing of one that cannot be."""
+    with file.open("rb") as raw:
+        start = raw.read(size)
+    if not start.startswith(_GZIP):
+        return start
+    with suppress(OSError, EOFError, zlib.error), gzip.open(file, "rb") as packed:
+        return packed.read(size)
+    return b""
+
+
+def utf8_file(file: Path, scratch: Path, csv: CsvOptions, check: Callable[[], None] = lambda: None) -> Path:
+    """An unpacked text file as UTF-8. Raises `Refusal` when it has not the encoding, and whatever `check` raises."""
+    try:
+        return as_utf8(file, scratch / "utf-8", csv.encoding, check)
+    except UnicodeError:
+        raise refuse(f"the file is not {csv.encoding or 'UTF-16'}, or cut off: name its encoding") from None
 
 
 def plain_file(file: Path, scratch: Path, check: Callable[[], None] = lambda: None) -> Path:
@@ -46,13 +68,17 @@ def open_source(
     format: FileFormat,
     known: ObjectType,
     as_text: frozenset[str],
+    csv: CsvOptions = DETECTED,
 ) -> Source:
     """The rows of an unpacked file.
 
     `known` are the fields that the dataset has already: their types are taken, others are found from the whole file;
     the columns of `as_text` stay text as written. Raises `Refusal` when the file is not of that format.
     """
-    source = _READERS[format](database, file, scratch, known, as_text)
+    if format == "CSV":
+        source = csv_file.read(database, file, scratch, known, as_text, csv)
+    else:
+        source = _READERS[format](database, file, scratch, known, as_text)
     clash = case_clash(ObjectType({**known.fields, **{name: column.type for name, column in source.columns.items()}}))
     if clash is not None:
         raise refuse(f'the names "{clash[0]}" and "{clash[1]}" differ only in case: rename one of them')

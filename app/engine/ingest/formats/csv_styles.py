@@ -1,0 +1,161 @@
+"""Numbers and times of CSV columns that are not written with a point and as ISO 8601: detected from the whole column,
+or as the sender says. What could mean two things stays text, and is reported."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import duckdb
+
+from app.engine.ingest.formats.csv_options import EPOCHS, CsvOptions
+from app.engine.store.field_types import parsed
+from app.engine.store.lake import only_row, text_literal
+from app.pql.schema import Scalar
+
+_NUMBERS = (Scalar.NUMBER, Scalar.INTEGER)
+_TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
+_COMMA = r"-?(0|[1-9][0-9]*|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,[0-9]+)?"
+_THOUSANDS = r"-?[1-9][0-9]{0,2}(,[0-9]{3})+"
+_CLOCK = r"( [0-9]{1,2}:[0-9]{2}(:[0-9]{2})?)?"
+_DAY = rf"([0-9]{{1,2}}[./-][0-9]{{1,2}}[./-][0-9]{{4}}|[0-9]{{4}}[./][0-9]{{1,2}}[./][0-9]{{1,2}}){_CLOCK}"
+_AT_ONCE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How the values of a column are written; `time_format` is as for strptime."""
+
+    decimal_comma: bool = False
+    time_format: str | None = None
+
+    def value(self, text: str, type_: Scalar) -> str:
+        """SQL that reads the text (an SQL expression), NULL when it is no value."""
+        if self.time_format is not None and type_ in _TIMES:
+            time = f"try_strptime({text}, {text_literal(self.time_format)})"
+            # `%Y` takes a year of two digits, too: 26 is not 2026.
+            return f"CASE WHEN year({time}) >= 1000 THEN CAST({time} AS {_SQL[type_]}) END"
+        if self.decimal_comma and type_ in _NUMBERS:
+            plain = f"replace(replace({text}, '.', ''), ',', '.')"
+            return f"CASE WHEN regexp_full_match({text}, '{_COMMA}') THEN {parsed(plain, type_)} END"
+        return parsed(text, type_)
+
+
+_SQL = {Scalar.DATE: "DATE", Scalar.TIMESTAMP: "TIMESTAMPTZ"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Looks:
+    """How many values of a column there are, and how many look like something that is written in another style."""
+
+    values: int
+    comma: int
+    """A number with a decimal comma, or a whole one."""
+    commas: int
+    thousands: int
+    """A whole number with commas between groups of three digits: a decimal comma, or none."""
+    american: int
+    days: int
+    day: str | None
+    """One value that looks like a day."""
+
+
+class Styles:
+    """The styles of a file's columns, which must be in a table `texts`; `warnings` say what is not clear."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, texts: Mapping[str, str], options: CsvOptions) -> None:
+        self._database = database
+        self._texts = texts
+        self._options = options
+        self.warnings: list[str] = []
+
+    def find(self, expected: Mapping[str, Scalar | None]) -> dict[str, tuple[Scalar, Style]]:
+        """Those of the columns that have one. With a type that is expected most values decide, otherwise all must."""
+        found = {}
+        for name, looks in self._looks(expected):
+            style = self._style(name, looks, expected[name]) if looks.values else None
+            if style is not None:
+                found[name] = style
+        return found
+
+    def _looks(self, names: Iterable[str]) -> Iterator[tuple[str, _Looks]]:
+        columns = list(names)
+        for start in range(0, len(columns), _AT_ONCE):
+            some = columns[start : start + _AT_ONCE]
+            counts = [count for name in some for count in _counts(self._texts[name])]
+            row = only_row(self._database, f"SELECT {', '.join(counts)} FROM texts")
+            width = len(counts) // len(some)
+            for place, name in enumerate(some):
+                yield name, _Looks(*row[place * width : (place + 1) * width])
+
+    def _style(self, name: str, looks: _Looks, expected: Scalar | None) -> tuple[Scalar, Style] | None:
+        enough = looks.values // 2 + 1 if expected is not None else looks.values
+        if expected in (None, *_TIMES):
+            said = self._said_format(name, expected)
+            if said is not None:
+                type_, style = said
+                if self._matches(name, style, type_) >= enough:
+                    return expected or type_, style
+            elif looks.days >= enough and looks.day is not None:
+                return self._time_style(name, looks.day, enough, expected)
+        if expected in (None, *_NUMBERS) and self._options.decimal_separator != ".":
+            return self._number_style(name, looks, enough)
+        return None
+
+    def _said_format(self, name: str, expected: Scalar | None) -> tuple[Scalar, Style] | None:
+        options = self._options
+        time, date = options.timestamp_format, options.date_format
+        if time is not None and time not in EPOCHS:
+            style = Style(time_format=time)
+            if date is None or self._matches(name, style, Scalar.TIMESTAMP):
+                return Scalar.TIMESTAMP, style
+        return None if date is None else (Scalar.DATE, Style(time_format=date))
+
+    def _matches(self, name: str, style: Style, type_: Scalar) -> int:
+        return int(only_row(self._database, f"SELECT count({style.value(self._texts[name], type_)}) FROM texts")[0])
+
+    def _time_style(self, name: str, day: str, enough: int, expected: Scalar | None) -> tuple[Scalar, Style] | None:
+        """Whether the day or the month comes first is clear when only one order reads the values; dots: the day."""
+        mark = next(mark for mark in "./-" if mark in day)
+        clock = re.sub("[0-9]+", "%", day.partition(" ")[2])
+        clock = {"": "", "%:%": " %H:%M", "%:%:%": " %H:%M:%S"}[clock]
+        type_ = expected or (Scalar.TIMESTAMP if clock else Scalar.DATE)
+        orders = ("%Y %m %d",) if day[:4].isdigit() else ("%d %m %Y", "%m %d %Y")
+        formats = [order.replace(" ", mark) + clock for order in orders]
+        counts = {format_: self._matches(name, Style(time_format=format_), Scalar.TIMESTAMP) for format_ in formats}
+        best = max(counts, key=lambda format_: counts[format_])
+        if counts[best] < enough:
+            return None
+        if len(set(counts.values())) < len(counts) and mark != ".":
+            self.warnings.append(
+                f'the column "{name}" has values such as {day!r}, of which the day or the month could come first: '
+                f"name the date format {' or '.join(formats)}"
+                + (" to load them" if expected else "; they are loaded as text until then")
+            )
+            return None
+        return type_, Style(time_format=best)
+
+    def _number_style(self, name: str, looks: _Looks, enough: int) -> tuple[Scalar, Style] | None:
+        said = self._options.decimal_separator == ","
+        if looks.comma >= enough and (said or looks.commas > looks.thousands):
+            return Scalar.NUMBER, Style(decimal_comma=True)
+        if looks.commas and (looks.comma >= enough or looks.american >= enough):
+            self.warnings.append(
+                f'the column "{name}" has numbers with commas, which could be decimal commas or separate thousands: '
+                "name the decimal separator if it is a comma, or write the numbers without; they are loaded as text"
+            )
+        return None
+
+
+def _counts(text: str) -> list[str]:
+    def matching(pattern: str) -> str:
+        return f"count(*) FILTER (WHERE regexp_full_match({text}, '{pattern}'))"
+
+    return [
+        f"count({text})",
+        matching(_COMMA),
+        f"count(*) FILTER (WHERE contains({text}, ','))",
+        matching(_THOUSANDS),
+        matching(rf"({_THOUSANDS}|-?[0-9]+)(\.[0-9]+)?"),
+        matching(_DAY),
+        f"min({text}) FILTER (WHERE regexp_full_match({text}, '{_DAY}'))",
+    ]
