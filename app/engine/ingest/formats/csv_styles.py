@@ -93,8 +93,14 @@ class Styles:
             said = self._said_format(name, expected)
             if said is not None:
                 type_, style = said
-                if self._matches(name, style, type_) >= enough:
+                matches = self._matches(name, style, type_)
+                if matches >= (looks.values if expected is None else 1):
                     return expected or type_, style
+                if 2 * matches > looks.values:
+                    self.warnings.append(
+                        f'{looks.values - matches:,} of the {looks.values:,} values of the column "{name}" are not '
+                        f"written as {style.time_format}: all are loaded as text"
+                    )
             elif looks.days >= enough and looks.day is not None:
                 return self._time_style(name, looks.day, enough, expected)
         if expected in (None, *_NUMBERS) and self._options.decimal_separator != ".":

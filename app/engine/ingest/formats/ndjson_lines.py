@@ -36,30 +36,32 @@ _SUSPECT = (
 
 def load_lines(database: duckdb.DuckDBPyConnection, file: Path, scratch: Path) -> Unreadable:
     """Fills `lines(__row, json, problem)` with the lines that are not blank, `json` NULL where there is a problem."""
-    is_array = _begins_with(file) == b"["
     long_lines = _LongLines()
-    if not is_array and long_lines.has_any(file):
-        file = long_lines.remove(file, scratch / "lines")
-    layout = "'array'" if is_array else "'newline_delimited', ignore_errors = true"
-    try:
-        database.execute(
-            "CREATE TABLE lines AS SELECT __row, CASE WHEN json_type(json) = 'OBJECT' THEN json END AS json,"
-            f" CASE WHEN json_type(json) = 'OBJECT' THEN NULL ELSE {text_literal(NO_OBJECT)} END AS problem"
-            f" FROM (SELECT row_number() OVER () AS __row, json FROM read_json_objects({text_literal(str(file))},"
-            f" format = {layout}, maximum_object_size = {LONGEST_ROW},"
-            " compression = 'none'))"
-        )
-    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
-        raise
-    except duckdb.Error:
-        raise refuse(
-            "the file cannot be read as JSON: it must be UTF-8 with one JSON object in each line, or one array of "
-            f"objects of at most {LONGEST_ROW // 1024 // 1024} MB each, and is something else or cut off"
-        ) from None
+    if _begins_with(file) != b"[" or not _load(database, file, "'array'"):
+        if long_lines.has_any(file):
+            file = long_lines.remove(file, scratch / "lines")
+        if not _load(database, file, "'newline_delimited', ignore_errors = true"):
+            raise refuse("the file cannot be read as NDJSON: it must be UTF-8 with one JSON object in each line")
     _set_aside(database)
     if only_row(database, "SELECT count(json) FROM lines") == (0,):
         raise refuse(_why_none(database, long_lines.unreadable))
     return long_lines.unreadable
+
+
+def _load(database: duckdb.DuckDBPyConnection, file: Path, layout: str) -> bool:
+    """Fills `lines`; false when the file is not laid out so."""
+    try:
+        database.execute(
+            "CREATE OR REPLACE TABLE lines AS SELECT __row, CASE WHEN json_type(json) = 'OBJECT' THEN json END AS json,"
+            f" CASE WHEN json_type(json) = 'OBJECT' THEN NULL ELSE {text_literal(NO_OBJECT)} END AS problem"
+            f" FROM (SELECT row_number() OVER () AS __row, json FROM read_json_objects({text_literal(str(file))},"
+            f" format = {layout}, maximum_object_size = {LONGEST_ROW}, compression = 'none'))"
+        )
+    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
+        raise
+    except duckdb.Error:
+        return False
+    return True
 
 
 def _begins_with(file: Path) -> bytes:
@@ -78,7 +80,10 @@ def _why_none(database: duckdb.DuckDBPyConnection, unreadable: Unreadable) -> st
         return f"none of the rows can be used; row {unreadable.true_row(first[0][0])}: {first[0][1]}"
     if unreadable.first:
         return f"none of the rows can be used; row {unreadable.first[0][0]}: {unreadable.first[0][1]}"
-    return "the file is not NDJSON: none of its lines is a JSON object with fields"
+    return (
+        "the file is not NDJSON: none of its lines is a JSON object with fields, and it is no JSON array of objects "
+        f"of at most {LONGEST_ROW // 1024 // 1024} MB each, or it is cut off"
+    )
 
 
 def _set_aside(database: duckdb.DuckDBPyConnection) -> None:

@@ -1,0 +1,273 @@
+"""CSV files as people have them: what is detected, what is said, and what is reported because it is not clear."""
+
+import gzip
+import io
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from app.engine.ingest.batch import DatasetShape, Ingested, dataset_fields, ingest, try_out
+from app.engine.ingest.formats import CsvOptions
+from app.engine.ingest.identities import find
+from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
+from app.errors import ErrorCode, Refusal
+from app.pql.schema import leaf_paths
+from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
+
+
+def load(sandbox: Sandbox, content: bytes | str, csv: CsvOptions, shape: DatasetShape = PEOPLE) -> Ingested:
+    sandbox.batches += 1
+    file = sandbox.folder / f"file-{sandbox.batches}"
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return ingest(sandbox.lake, "d", shape, file, "CSV", f"b{sandbox.batches}", csv=csv)
+
+
+def types(sandbox: Sandbox) -> dict[str, str]:
+    return {path: str(type_) for path, type_ in leaf_paths(dataset_fields(sandbox.lake, "d")) if path != "id"}
+
+
+def values(sandbox: Sandbox, person: str) -> dict[str, Any]:
+    key = find(sandbox.lake, "CRM", person)
+    assert key is not None
+    rule = MergeRule("default", "TIMESTAMP_ORDERED")
+    found = open_snapshot(sandbox.lake, rule, [Dataset("d", "PROFILE")]).attributes([key], None)[0]
+    return {name: value for name, value in found.items() if name not in ("identityMap", "id")}
+
+
+def times(sandbox: Sandbox, person: str) -> list[str]:
+    key = find(sandbox.lake, "CRM", person)
+    assert key is not None
+    snapshot = open_snapshot(sandbox.lake, MergeRule("default", "TIMESTAMP_ORDERED"), [Dataset("d", "EVENT")])
+    (page,) = snapshot.events([key], first=100, after=None)
+    return sorted(event.timestamp.isoformat() for event in page.items)
+
+
+@pytest.mark.parametrize(
+    ("texts", "type_", "expected"),
+    [
+        (["1,5", "-2,25", "7"], "number", [1.5, -2.25, 7]),
+        (["1.234,5", "12", "0,5"], "number", [1234.5, 12, 0.5]),
+        (["13/01/2026", "01/02/2026"], "date", ["2026-01-13", "2026-02-01"]),
+        (["01/13/2026", "02/01/2026"], "date", ["2026-01-13", "2026-02-01"]),
+        (["3.4.2026", "05.06.2026"], "date", ["2026-04-03", "2026-06-05"]),
+        (["2026/04/03", "2026/12/31"], "date", ["2026-04-03", "2026-12-31"]),
+        (
+            ["31.12.2026 23:59", "1.1.2026 0:00"],
+            "timestamp",
+            ["2026-12-31T23:59:00Z", "2026-01-01T00:00:00Z"],
+        ),
+        (["31-12-2026 23:59:58"], "timestamp", ["2026-12-31T23:59:58Z"]),
+    ],
+)
+def test_other_ways_to_write_are_detected(
+    sandbox: Sandbox, texts: list[str], type_: str, expected: list[object]
+) -> None:
+    rows = "".join(f"p{n};{text}\n" for n, text in enumerate(texts))
+    done = load(sandbox, f"id;v\n{rows}p_;\n", CsvOptions())
+    assert (done.rejected_rows, done.warnings) == (0, ())
+    assert types(sandbox) == {"v": type_}
+    assert [values(sandbox, f"p{n}")["v"] for n in range(len(texts))] == expected
+
+
+@pytest.mark.parametrize(
+    ("texts", "hint"),
+    [
+        (["01/02/2026", "03/04/2026"], "%d/%m/%Y or %m/%d/%Y"),
+        (["1,234", "12,345"], "name the decimal separator"),
+        (["1,234.5", "7"], "name the decimal separator"),
+    ],
+)
+def test_what_could_be_two_things_stays_text_and_is_reported(sandbox: Sandbox, texts: list[str], hint: str) -> None:
+    done = load(sandbox, "id;v\n" + "".join(f"p{n};{text}\n" for n, text in enumerate(texts)), CsvOptions())
+    assert types(sandbox) == {"v": "string"}
+    assert values(sandbox, "p0") == {"v": texts[0]}
+    (warning,) = done.warnings
+    assert warning.startswith('the column "v" has')
+    assert hint in warning
+
+
+@pytest.mark.parametrize("texts", [["13/13/2026", "01/02/2026"], ["1,5", "x"], ["01,5", "2,5"], ["13/01/26"]])
+def test_what_is_neither_stays_text(sandbox: Sandbox, texts: list[str]) -> None:
+    done = load(sandbox, "id;v\n" + "".join(f"p{n};{text}\n" for n, text in enumerate(texts)), CsvOptions())
+    assert (types(sandbox), done.warnings) == ({"v": "string"}, ())
+
+
+def test_a_known_column_is_read_in_the_style_of_the_file(sandbox: Sandbox) -> None:
+    load(sandbox, "id,n,d\n1,1.5,2026-01-31\n", CsvOptions())
+    done = load(sandbox, "id;n;d\n2;2,5;31.12.2026\n3;oops;1.1.2026\n4;3,5;2.1.2026\n", CsvOptions())
+    assert [(row.row, row.message) for row in done.rejected] == [(2, 'n: "oops" is not a number')]
+    assert values(sandbox, "2") == {"n": 2.5, "d": "2026-12-31"}
+
+
+def test_the_time_of_events_is_found_though_a_row_is_bad(sandbox: Sandbox) -> None:
+    done = load(sandbox, "id;timestamp\na;31.12.2026 10:00\na;soon\na;1.2.2026 9:30\n", CsvOptions(), EVENTS)
+    assert [row.row for row in done.rejected] == [2]
+    assert times(sandbox, "a") == ["2026-02-01T09:30:00+00:00", "2026-12-31T10:00:00+00:00"]
+
+
+@pytest.mark.parametrize(
+    ("content", "csv", "expected"),
+    [
+        ("id#v\n1#2,5\n", CsvOptions(delimiter="#", decimal_separator=","), {"v": 2.5}),
+        ("id;v\n1;1,234\n", CsvOptions(decimal_separator=","), {"v": 1.234}),
+        ("id;v\n1;1.234\n", CsvOptions(decimal_separator=","), {"v": 1234}),
+        ("id,v\n1,'a,''b'\n", CsvOptions(quote="'"), {"v": "a,'b"}),
+        ('id,v\n1,"a\\"b"\n', CsvOptions(escape="\\"), {"v": 'a"b'}),
+        ('id\tv\n1\t"5 inch\n', CsvOptions(quote=""), {"v": '"5 inch'}),
+        ("id,v\n1,02/01/2026\n", CsvOptions(date_format="%d/%m/%Y"), {"v": "2026-01-02"}),
+        ("id,v\n1,20260131 1015\n", CsvOptions(timestamp_format="%Y%m%d %H%M"), {"v": "2026-01-31T10:15:00Z"}),
+        ("id,v,w\n1,NA,\\N\n", CsvOptions(null_values=("NA", "\\N")), {}),
+        ("id,v\n1,é€\n".encode("cp1252"), CsvOptions(encoding="windows-1252"), {"v": "é€"}),
+        (b"id,v\r1,x\r", CsvOptions(), {"v": "x"}),
+        ("id,v\n1,é\n".encode("utf-16"), CsvOptions(), {"v": "é"}),
+        ("sep=;\nid;v\n1;x\n", CsvOptions(), {"v": "x"}),
+        ("\ufeffsep=|\r\nid|v\r\n1|x\r\n", CsvOptions(), {"v": "x"}),
+        (gzip.compress(b"id\tv\n1\tx\n"), CsvOptions(delimiter="\t"), {"v": "x"}),
+        (",id,v\n0,1,x\n", CsvOptions(), {"v": "x"}),
+    ],
+)
+def test_dialects(sandbox: Sandbox, content: bytes | str, csv: CsvOptions, expected: dict[str, Any]) -> None:
+    done = load(sandbox, content, csv)
+    assert (done.row_count, done.rejected) == (1, ())
+    assert values(sandbox, "1") == expected
+
+
+def test_a_backslash_before_quotation_marks_is_detected_from_several_rows(sandbox: Sandbox) -> None:
+    rows = [f'"u{n}","inch\\" mark, {n}"' for n in range(5)]
+    assert load(sandbox, 'id,v\n"x","y"\n' + "\n".join(rows) + "\n", CsvOptions()).row_count == 6
+    assert values(sandbox, "u3") == {"v": 'inch" mark, 3'}
+
+
+def test_values_that_are_not_of_the_format_said_are_reported(sandbox: Sandbox) -> None:
+    done = load(sandbox, "id,v\n1,02/01/2026\n2,03/01/2026\n3,soon\n", CsvOptions(date_format="%d/%m/%Y"))
+    assert types(sandbox) == {"v": "string"}
+    assert done.warnings == ('1 of the 3 values of the column "v" are not written as %d/%m/%Y: all are loaded as text',)
+
+
+def test_a_file_without_a_header(sandbox: Sandbox) -> None:
+    shape = replace(PEOPLE, identity_column="column1")
+    assert load(sandbox, "1,x\n2,y\n", CsvOptions(header=False), shape).row_count == 2
+    assert types(sandbox) == {"column1": "string", "column2": "string"}
+
+
+@pytest.mark.parametrize(
+    ("format_", "written", "expected"),
+    [
+        ("epoch", "1767225600", "2026-01-01T00:00:00+00:00"),
+        ("epoch", "1767225600.123456", "2026-01-01T00:00:00.123456+00:00"),
+        ("epoch", "-1", "1969-12-31T23:59:59+00:00"),
+        ("epoch_ms", "1767225600123", "2026-01-01T00:00:00.123000+00:00"),
+        ("%d.%m.%Y %H:%M:%S %z", "01.01.2026 02:00:00 +0200", "2026-01-01T00:00:00+00:00"),
+    ],
+)
+def test_formats_of_times(sandbox: Sandbox, format_: str, written: str, expected: str) -> None:
+    csv = CsvOptions(timestamp_format=format_)
+    done = load(sandbox, f"id,timestamp\na,{written}\na,never\n", csv, EVENTS)
+    assert [row.row for row in done.rejected] == [2]
+    assert times(sandbox, "a") == [expected]
+
+
+def test_numbers_as_times_are_explained(sandbox: Sandbox) -> None:
+    with pytest.raises(Refusal, match="name the timestamp format epoch or epoch_ms"):
+        load(sandbox, "id,timestamp\na,1767225600\n", CsvOptions(), EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("2026-01-01t10:00:00z", "2026-01-01T10:00:00+00:00"),
+        ("2026-01-01T23:59:59.999999999Z", "2026-01-01T23:59:59.999999+00:00"),
+        ("2026-01-01 10:00:00 UTC", "2026-01-01T10:00:00+00:00"),
+        ("2026-01-01T10:00:00-05:30", "2026-01-01T15:30:00+00:00"),
+        ("2026-01-01T10:00:00+99:00", None),
+        ("2026-01-01T10:00:00+24:00", None),
+        ("2026-01-01T10:00:00+05:99", None),
+        ("2026-01-01T24:00:00Z", None),
+        ("2026-02-30", None),
+        ("2026-01-01T10:00:00 Europe/Berlin", None),
+    ],
+)
+def test_times_are_those_of_rfc_3339(sandbox: Sandbox, written: str, expected: str | None) -> None:
+    done = load(sandbox, f"id,timestamp\na,{written}\na,2000-01-01\n", CsvOptions(), EVENTS)
+    assert times(sandbox, "a")[1:] == ([expected] if expected else [])
+    assert done.rejected_rows == (0 if expected else 1)
+
+
+@pytest.mark.parametrize(
+    ("csv", "path", "message"),
+    [
+        (CsvOptions(delimiter=",,"), "delimiter", "must be one ASCII character"),
+        (CsvOptions(delimiter='"'), "delimiter", "must differ from the quotation mark"),
+        (CsvOptions(quote="ab"), "quote", "must be one ASCII character"),
+        (CsvOptions(decimal_separator="·"), "decimal_separator", "must be '.' or ','"),
+        (CsvOptions(encoding="klingon"), "encoding", "there is no encoding 'klingon'"),
+        (CsvOptions(date_format="DD.MM.YYYY"), "date_format", "write it as for strftime"),
+        (CsvOptions(timestamp_format="%Q"), "timestamp_format", "write it as for strftime"),
+    ],
+)
+def test_options_that_cannot_be_followed(sandbox: Sandbox, csv: CsvOptions, path: str, message: str) -> None:
+    with pytest.raises(Refusal, match=message) as caught:
+        load(sandbox, "id\n1\n", csv)
+    assert (caught.value.code, caught.value.path) == (ErrorCode.INVALID_INPUT, ("csv", path))
+
+
+def test_csv_options_are_for_csv(sandbox: Sandbox) -> None:
+    file = sandbox.folder / "file"
+    file.write_text('{"id": 1, "timestamp": 1767225600000}')
+    with pytest.raises(Refusal, match="for CSV files only"):
+        ingest(sandbox.lake, "d", EVENTS, file, "NDJSON", "b", csv=CsvOptions(delimiter=";"))
+    ingest(sandbox.lake, "d", EVENTS, file, "NDJSON", "b", csv=CsvOptions(timestamp_format="epoch_ms"))
+    assert times(sandbox, "1") == ["2026-01-01T00:00:00+00:00"]
+
+
+def test_ids_that_became_decimals_are_reported(sandbox: Sandbox) -> None:
+    (warning,) = load(sandbox, "id,v\n1.0,a\n22.0,b\n", CsvOptions()).warnings
+    assert warning.startswith("the ids of the column \"id\", such as '1.0', look like whole numbers")
+    assert load(sandbox, "id,v\n1.0,a\nx,b\n", CsvOptions()).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'[{"id": 1, "v": "a"}, {"id": 2, "v": "b"}]', b' [\n {"id": 1, "v": "a"},\n {"id": 2,\n "v": "b"}\n]\n'],
+)
+def test_arrays_of_json(sandbox: Sandbox, content: bytes) -> None:
+    assert sandbox.take("d", PEOPLE, content, "NDJSON").row_count == 2
+    assert values(sandbox, "2") == {"v": "b"}
+    assert sandbox.take("d", PEOPLE, gzip.compress(content), "NDJSON").row_count == 2
+
+
+def test_a_bad_first_line_is_no_array(sandbox: Sandbox) -> None:
+    done = sandbox.take("d", PEOPLE, b'[1]\n{"id": 2}\n', "NDJSON")
+    assert (done.row_count, [row.row for row in done.rejected]) == (1, [1])
+
+
+def test_the_index_of_pandas_is_no_data(sandbox: Sandbox) -> None:
+    content = io.BytesIO()
+    pq.write_table(pa.table({"id": ["1"], "v": ["x"], "__index_level_0__": [7]}), content)
+    sandbox.take("d", PEOPLE, content.getvalue(), "PARQUET")
+    assert values(sandbox, "1") == {"v": "x"}
+
+
+def test_a_dry_run_stores_nothing(sandbox: Sandbox) -> None:
+    file = sandbox.folder / "file"
+    file.write_text('id,n,v\n1,5,"two\nlines"\n2,x,b\n1,6,c\n3\n')
+    run = try_out(sandbox.lake, None, PEOPLE, file, "CSV")
+    assert (run.row_count, run.rejected_rows, run.duplicate_rows) == (2, 1, 1)
+    assert [row.row for row in run.rejected] == [4]
+    assert {path: str(type_) for path, type_ in leaf_paths(run.fields)} == {
+        "id": "string",
+        "n": "string",
+        "v": "string",
+    }
+    assert run.new_fields == ("id", "n", "v")
+    assert not sandbox.lake.folder.exists()
+
+    sandbox.csv("d", PEOPLE, "id,n\n1,5\n")
+    before = {path: path.stat().st_mtime_ns for path in sandbox.lake.folder.rglob("*")}
+    run = try_out(sandbox.lake, "d", PEOPLE, file, "CSV")
+    assert (run.rejected[0].row, run.rejected[0].message) == (2, 'n: "x" is not a whole number of 64 bits')
+    assert (run.row_count, run.rejected_rows, run.duplicate_rows, run.new_fields) == (1, 2, 1, ("v",))
+    assert {path: path.stat().st_mtime_ns for path in sandbox.lake.folder.rglob("*")} == before
