@@ -49,12 +49,18 @@ class Api:
         return data
 
     async def upload(
-        self, dataset_id: str, content: bytes, format: str = "CSV", headers: dict[str, str] | None = None
+        self,
+        dataset_id: str,
+        content: bytes,
+        format: str = "CSV",
+        headers: dict[str, str] | None = None,
+        **more: Any,
     ) -> httpx.Response:
         document = """mutation ($input: UploadBatchInput!) { uploadBatch(input: $input) {
           batch { id batchId status rowCount rejectedRows bytes } rejected { row message }
+          warnings dryRun { rowCount rejectedRows duplicateRows fields { path type } newFields }
           errors { __typename code message path } } }"""
-        variables = {"input": {"datasetId": dataset_id, "file": None, "format": format}}
+        variables = {"input": {"datasetId": dataset_id, "file": None, "format": format, **more}}
         return await self.http.post(
             "/graphql",
             data={

@@ -98,7 +98,7 @@ async def test_an_upload(api: Api, format: str, content: bytes, rows: int, compr
     response = await api.upload(dataset, sent, format)
     payload = response.json()["data"]["uploadBatch"]
     batch = payload["batch"]
-    assert payload == {"batch": batch, "rejected": [], "errors": []}
+    assert payload == {"batch": batch, "rejected": [], "warnings": [], "dryRun": None, "errors": []}
     assert batch == {
         "id": global_id("Batch", batch["batchId"]),
         "batchId": batch["batchId"],
@@ -378,3 +378,59 @@ async def test_a_batch_is_deleted(api: Api) -> None:
     assert (await api.query(document, input={"id": batch["id"]}))["deleteBatch"] == refused
     left = await api.query("query ($id: ID!) { dataset(id: $id) { rowCount batches { totalCount } } }", id=dataset)
     assert left == {"dataset": {"rowCount": 0, "batches": {"totalCount": 0}}}
+
+
+async def test_csv_options_say_how_a_file_is_written(api: Api) -> None:
+    dataset = await api.dataset()
+    content = "customer#when#dollars\n1#31.12.2026 10:00#1,5\n2#01.02.2026 9:30#NA\n".encode("utf-16-le")
+    options = {
+        "delimiter": "#",
+        "decimalSeparator": ",",
+        "timestampFormat": "%d.%m.%Y %H:%M",
+        "encoding": "utf-16-le",
+        "nullValues": ["NA"],
+        "header": True,
+    }
+    payload = (await api.upload(dataset, content, csv=options)).json()["data"]["uploadBatch"]
+    assert (payload["errors"], payload["warnings"], payload["batch"]["rowCount"]) == ([], [], 2)
+    found = await api.query("query ($id: ID!) { dataset(id: $id) { fields { path type } } }", id=dataset)
+    assert {"path": "xEvent.dollars", "type": "number"} in found["dataset"]["fields"]
+
+
+async def test_an_option_that_cannot_be_followed_is_named(api: Api) -> None:
+    dataset = await api.dataset()
+    payload = (await api.upload(dataset, CSV, csv={"decimalSeparator": ";"})).json()["data"]["uploadBatch"]
+    assert payload["batch"] is None
+    assert payload["errors"] == [
+        {
+            "__typename": "InputError",
+            "code": "INVALID_INPUT",
+            "message": "the decimal separator ';' must be '.' or ','",
+            "path": ["input", "csv", "decimalSeparator"],
+        }
+    ]
+    found = await api.query("query ($id: ID!) { dataset(id: $id) { batches { totalCount } } }", id=dataset)
+    assert found["dataset"]["batches"]["totalCount"] == 0
+
+
+async def test_a_dry_run_stores_nothing(api: Api) -> None:
+    dataset = await api.dataset()
+    content = b"customer,when,n\n1,2026-01-01,5\n2,never,6\n"
+    payload = (await api.upload(dataset, content, dryRun=True)).json()["data"]["uploadBatch"]
+    assert payload["batch"] is None
+    assert [row["row"] for row in payload["rejected"]] == [2]
+    assert payload["dryRun"] == {
+        "rowCount": 1,
+        "rejectedRows": 1,
+        "duplicateRows": 0,
+        "fields": [
+            {"path": "timestamp", "type": "timestamp"},
+            {"path": "customer", "type": "string"},
+            {"path": "n", "type": "integer"},
+        ],
+        "newFields": ["timestamp", "customer", "n"],
+    }
+    found = await api.query(
+        "query ($id: ID!) { dataset(id: $id) { rowCount batches { totalCount } fields { path } } }", id=dataset
+    )
+    assert found["dataset"] == {"rowCount": 0, "batches": {"totalCount": 0}, "fields": []}

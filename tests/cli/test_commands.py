@@ -108,7 +108,10 @@ def test_the_same_content_goes_in_once(folder: Path) -> None:
             "segmentation: --kind is 'people', but a dataset holds `profile` or `event`",
         ),
         (("--kind", "profile", "--id", "id"), 'no identity column "id"; the columns of the file are: who, dollars'),
-        (("--kind", "profile", "--id", "who", "--format", "xml"), "say --format csv, ndjson or parquet"),
+        (
+            ("--kind", "profile", "--id", "who", "--format", "xml"),
+            "--format is 'xml', but there are csv, tsv, json, ndjson and parquet",
+        ),
     ],
 )
 def test_a_file_that_cannot_go_in_is_explained(folder: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -117,6 +120,65 @@ def test_a_file_that_cannot_go_in_is_explained(folder: Path, arguments: tuple[st
     assert ended.returncode == 1
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+_SALES = ("--dataset", "sales", "--kind", "event", "--id", "who", "--time", "when")
+
+
+def test_several_files_patterns_and_standard_input_go_in(folder: Path) -> None:
+    for month in ("01", "02"):
+        (folder / f"2026-{month}.csv").write_text(f"who,when,dollars\n007,2026-{month}-01,1.5\n")
+    (folder / "more.tsv").write_text("who\twhen\tdollars\n008\t2026-03-01\t2,5\n")
+    (folder / "array.json").write_text('[{"who": "009", "when": "2026-04-01", "dollars": 3.5}]')
+    ended = segmentation(folder, "ingest", "2026-*.csv", "more.tsv", "array.json", *_SALES, "--decimal", ",")
+    assert ended.returncode == 1
+    assert "array.json: the decimal separator can be given for CSV files only" in ended.stderr
+    ended = segmentation(
+        folder,
+        "ingest",
+        "2026-*.csv",
+        "more.tsv",
+        "array.json",
+        "-",
+        *_SALES,
+        input='{"who":"010","when":"2026-05-01"}',
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert [line for line in ended.stderr.splitlines() if "rows in" in line] == [
+        f"{name}: 1 rows in, 0 rejected"
+        for name in ("2026-01.csv", "2026-02.csv", "more.tsv", "array.json", "standard input")
+    ]
+
+
+def test_a_dry_run_says_what_would_go_in(folder: Path) -> None:
+    (folder / "sales.csv").write_text("who;when;dollars\n1.0;31.12.2026;1,5\n2.0;never;2\n")
+    ended = segmentation(folder, "ingest", "sales.csv", *_SALES, "--dry-run")
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stderr.splitlines()
+    assert lines[0] == "would load 1 rows, 1 rejected; nothing stored"
+    assert lines[1:4] == ["  timestamp: timestamp (new)", "  who: string (new)", "  dollars: number (new)"]
+    assert lines[4].startswith('  row 2: when: "never" is not a time')
+    assert lines[5].startswith('  note: the ids of the column "who", such as ')
+    loaded = segmentation(folder, "ingest", "sales.csv", *_SALES)
+    assert loaded.stderr.splitlines()[0] == "1 rows in, 1 rejected"
+
+
+def test_a_refused_first_file_leaves_no_dataset(folder: Path) -> None:
+    (folder / "sales.csv").write_text("who,when,dollars\n007,2026-01-01,1.5\n")
+    refused = segmentation(folder, "ingest", "sales.csv", *_SALES[:5], "whom", *_SALES[6:])
+    assert (refused.returncode, 'no identity column "whom"' in refused.stderr) == (1, True)
+    assert segmentation(folder, "ingest", "sales.csv", *_SALES).returncode == 0
+    differs = segmentation(folder, "ingest", "sales.csv", *_SALES, "--namespace", "crm")
+    assert differs.stderr == (
+        "segmentation: the dataset 'sales' already exists with a different definition: the namespace of its identities "
+        "is id, not crm; use the same, or choose another name\n"
+    )
+
+
+def test_files_that_are_not_there_are_named(folder: Path) -> None:
+    assert "there is no file nowhere-*.csv" in segmentation(folder, "ingest", "nowhere-*.csv", *_SALES).stderr
+    (folder / "sub").mkdir()
+    assert "sub is a folder: name the files in it" in segmentation(folder, "ingest", "sub", *_SALES).stderr
 
 
 @pytest.mark.parametrize(

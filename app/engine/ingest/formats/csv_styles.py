@@ -69,7 +69,7 @@ class Styles:
         self.warnings: list[str] = []
 
     def find(self, expected: Mapping[str, Scalar | None]) -> dict[str, tuple[Scalar, Style]]:
-        """Those of the columns that have one. With a type that is expected most values decide, otherwise all must."""
+        """Those of the columns that have one. Where a type is expected half of the values decide, otherwise all must."""
         found = {}
         for name, looks in self._looks(expected):
             style = self._style(name, looks, expected[name]) if looks.values else None
@@ -88,7 +88,7 @@ class Styles:
                 yield name, _Looks(*row[place * width : (place + 1) * width])
 
     def _style(self, name: str, looks: _Looks, expected: Scalar | None) -> tuple[Scalar, Style] | None:
-        enough = looks.values // 2 + 1 if expected is not None else looks.values
+        enough = (looks.values + 1) // 2 if expected is not None else looks.values
         if expected in (None, *_TIMES):
             said = self._said_format(name, expected)
             if said is not None:
