@@ -214,7 +214,7 @@ def _named(file: _File, files: Sequence[_File]) -> Iterator[None]:
     except Refusal as refusal:
         if len(files) == 1:
             raise
-        fail(f"{file.name}: {refusal.message}; the files before it are loaded")
+        raise Refusal(refusal.code, f"{file.name}: {refusal.message}", refusal.path) from refusal
 
 
 def _progress(files: Sequence[_File]) -> Progress:

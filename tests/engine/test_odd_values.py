@@ -12,6 +12,7 @@ import pytest
 
 from app.engine.ingest.batch import dataset_fields
 from app.engine.ingest.formats.ndjson_lines import NO_OBJECT, NOT_FINITE, TOO_DEEP, TOO_LONG, ZERO_BYTE, problem_of
+from app.engine.store.delta import open_table
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import leaf_paths
 from tests.support.sandbox import PEOPLE, Sandbox
@@ -77,6 +78,28 @@ def test_values_that_would_be_changed_are_rejected(sandbox: Sandbox, value: str,
     done = sandbox.take("p", PEOPLE, f'{{"id": 1}}\n{{"id": 2, "v": {value}}}'.encode(), "NDJSON")
     assert [(row.row, row.message) for row in done.rejected] == ([(2, problem)] if problem else [])
     assert done.row_count == (1 if problem else 2)
+
+
+def test_parquet_has_no_infinite_numbers_and_cuts_off_nanoseconds(sandbox: Sandbox) -> None:
+    nan, infinite = float("nan"), float("inf")
+    table = pa.table(
+        {
+            "id": ["1", "2", "3", "4", "5"],
+            "v": [1.5, nan, None, -infinite, 2.0],
+            "l": [[1.0], [1.0], [], [1.0], [1.0, infinite]],
+            "at": pa.array([1767311999999999999, -1, 0, 0, 0], pa.timestamp("ns")),
+        }
+    )
+    done = sandbox.take("p", PEOPLE, parquet(table), "PARQUET")
+    assert [(row.row, row.message) for row in done.rejected] == [
+        (2, 'v: "nan" is not a number'),
+        (4, 'v: "-inf" is not a number'),
+        (5, 'l: "[1.0, inf]" is not a list'),
+    ]
+    file = open_table(sandbox.lake.dataset("p"))
+    assert file is not None
+    times = [time for path in file.paths() for time in pq.ParquetFile(path).read(["at"])["at"].to_pylist()]
+    assert max(times).isoformat() == "2026-01-01T23:59:59.999999+00:00"
 
 
 def test_a_line_that_is_too_long_costs_itself(sandbox: Sandbox) -> None:

@@ -69,13 +69,13 @@ class Styles:
         self.warnings: list[str] = []
 
     def find(self, expected: Mapping[str, Scalar | None]) -> dict[str, tuple[Scalar, Style]]:
-        """Those of the columns that have one. Where a type is expected half of the values decide, otherwise all must."""
-        found = {}
+        """Those of the columns that have one. Half of the values decide where a type is expected, otherwise all."""
+        styles = {}
         for name, looks in self._looks(expected):
             style = self._style(name, looks, expected[name]) if looks.values else None
             if style is not None:
-                found[name] = style
-        return found
+                styles[name] = style
+        return styles
 
     def _looks(self, names: Iterable[str]) -> Iterator[tuple[str, _Looks]]:
         columns = list(names)

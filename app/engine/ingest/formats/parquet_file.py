@@ -162,6 +162,11 @@ def _converted(value: str, stored: pa.DataType, found: Type, target: Type, depth
 def _scalar(value: str, stored: pa.DataType, found: Scalar, target: Scalar) -> tuple[str, bool]:
     if target in (Scalar.INTEGER, Scalar.NUMBER) and found in (Scalar.INTEGER, Scalar.NUMBER):
         return _number(value, stored, target)
+    if pa.types.is_timestamp(stored) and stored.unit == "ns" and target is Scalar.TIMESTAMP:
+        # Cut off, as DuckDB does not: rounded up it could be the next day.
+        nanoseconds = f"epoch_ns({value})"
+        micros = f"({nanoseconds} - (({nanoseconds} % 1000) + 1000) % 1000) // 1000"
+        return f"make_timestamptz({micros})", True
     if target in (found, Scalar.STRING) or (found, target) in WIDENINGS:
         return f"CAST({value} AS {sql_type(target)})", True
     return _failing(
@@ -181,7 +186,9 @@ def _number(value: str, stored: pa.DataType, target: Scalar) -> tuple[str, bool]
             return number, True
         whole = f"TRY_CAST({value} AS BIGINT)"
         return _failing(value, f"CASE WHEN {whole} = {value} THEN {whole} END"), False
-    if types.is_floating(stored) or (types.is_integer(stored) and stored.bit_width < 64):
+    if types.is_floating(stored):
+        return _failing(value, f"CASE WHEN isfinite({value}) THEN {number} END"), False
+    if types.is_integer(stored) and stored.bit_width < 64:
         return number, True
     if types.is_decimal(stored) and stored.precision <= _SAFE_DIGITS:
         return number, True
