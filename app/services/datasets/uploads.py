@@ -211,6 +211,7 @@ class _Upload:
 
     async def load(self, file: DataFile) -> Uploaded:
         shape, options = datasets.shape_of(self.dataset), self.options
+        file.csv.check(file.format == "CSV")
         while True:
             batch, fresh = await batches.begin(
                 self.database, self.clock, self.scope, self.dataset, options.idempotency_key, options.lease
