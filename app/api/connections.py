@@ -135,14 +135,15 @@ async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Cal
     page = await load() if selected is None or selected - {"totalCount", "__typename"} else _EMPTY
     nodes = [make(item) for item in page.items]
     edges = selected is None or "edges" in selected
+    cursors = page.cursors if selected is None or "pageInfo" in selected else ()
     return {
         "nodes": nodes,
         "edges": [Edge(node=node, cursor=at) for node, at in zip(nodes, page.cursors, strict=True)] if edges else [],
         "page_info": PageInfo(
             has_next_page=page.has_next,
             has_previous_page=page.has_previous,
-            start_cursor=page.cursors[0] if page.cursors else None,
-            end_cursor=page.cursors[-1] if page.cursors else None,
+            start_cursor=cursors[0] if cursors else None,
+            end_cursor=cursors[-1] if cursors else None,
         ),
     }
 

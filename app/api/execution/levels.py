@@ -225,18 +225,25 @@ class _Levels:
             self._complete(item, field, each, (completed, at, at, nullable, outer, None))
 
     def _object(self, shape: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> None:
-        type_ = shape.type
-        if shape.abstract:
-            type_ = self._runtime_type(type_, field, value, place)
-        if type_.is_type_of is not None and not type_.is_type_of(value, self._info_of_value(field, place)):
-            raise invalid_return_type_error(type_, value, field.details)
-        selection = field.selections.get(type_.name) or self._plan.selection(self._executor, field, type_)
+        selection = field.by_class.get(type(value)) or self._selection(shape, field, value, place)
         made = _Object(value, *place)
         place[0][place[1]] = made.fields
         # Every key is there from the beginning, so that the answer has the order of the selection.
         for selected in selection.fields:
             made.fields[selected.key] = None
         self._next.setdefault(selection, []).append(made)
+
+    def _selection(self, shape: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> Selection:
+        type_ = shape.type
+        if shape.abstract:
+            type_ = self._runtime_type(type_, field, value, place)
+        if type_.is_type_of is not None and not type_.is_type_of(value, self._info_of_value(field, place)):
+            raise invalid_return_type_error(type_, value, field.details)
+        selection = self._plan.selection(self._executor, field, type_)
+        declared = type_.extensions.get("strawberry-definition")
+        if declared is not None and declared.origin is type(value):
+            field.by_class[type(value)] = selection
+        return selection
 
     def _runtime_type(self, type_: Any, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> GraphQLObjectType:
         info = self._info_of_value(field, place)

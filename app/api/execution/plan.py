@@ -66,6 +66,8 @@ class FieldPlan:
     """None when they depend on variables."""
     selections: dict[str, "Selection"] = field(default_factory=dict)
     """By the name of the object's type; filled as types are met."""
+    by_class: dict[type, "Selection"] = field(default_factory=dict)
+    """By the Python class of the object, where the class alone says which type it is."""
 
 
 @dataclass(eq=False, slots=True)

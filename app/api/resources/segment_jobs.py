@@ -115,7 +115,11 @@ class SegmentJob(Node, Job):
     evaluated_at: datetime | None = strawberry.field(
         description="The instant that `now` and `today` refer to throughout the job; null before it starts."
     )
-    metrics: SegmentJobMetrics | None = strawberry.field(description="Metrics; null before it has succeeded.")
+    row: strawberry.Private[SegmentJobRow]
+
+    @resolver(description="Metrics; null before it has succeeded.")
+    def metrics(self) -> SegmentJobMetrics | None:
+        return None if self.row.metrics is None else SegmentJobMetrics.of(self.row, self.row.metrics)
 
     @connection(description="The definitions as evaluated, with their results.")
     async def segments(self, info: Info, page: PageRequest) -> Connection[SegmentJobSegment]:
@@ -134,7 +138,7 @@ class SegmentJob(Node, Job):
             **job_fields(row),
             all_definitions=row.all_definitions,
             evaluated_at=row.evaluated_at,
-            metrics=None if row.metrics is None else SegmentJobMetrics.of(row, row.metrics),
+            row=row,
         )
 
     @classmethod

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from sqlalchemy import ColumnElement, and_, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -41,7 +41,7 @@ class Slice(Generic[T]):
     """A page: items in the order of the list, with the cursor of each."""
 
     items: list[T]
-    cursors: list[str]
+    cursors: Sequence[str]
     has_next: bool
     has_previous: bool
 
@@ -192,10 +192,37 @@ def slice_of(items: Mapping[str, T], request: PageRequest, has_next: bool, behin
 
 
 def _slice(order: Order, request: PageRequest, rows: list[Any], behind: bool, make: Callable[[Any], T]) -> Slice[T]:
-    visible = rows[: request.limit]
-    names = [f"page_key_{at}" for at in range(len(order.keys))]
-    items = {encode_cursor(order.name, [getattr(row, name) for name in names]): make(row) for row in visible}
-    return slice_of(items, request, has_next=len(rows) > request.limit, behind=behind)
+    page = rows[: request.limit]
+    more = len(rows) > request.limit
+    if request.backward:
+        page.reverse()
+    has_next, has_previous = (behind, more) if request.backward else (more, behind)
+    return Slice([make(row) for row in page], Cursors(order, page), has_next, has_previous)
+
+
+class Cursors(Sequence[str]):
+    """The cursors of a page's rows, each encoded when it is asked for: most clients read the last one alone."""
+
+    def __init__(self, order: Order, rows: Sequence[Any]) -> None:
+        self._order = order
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+        if isinstance(at, slice):
+            return Cursors(self._order, self._rows[at])
+        row = self._rows[at]
+        return encode_cursor(
+            self._order.name, [getattr(row, f"page_key_{number}") for number in range(len(self._order.keys))]
+        )
 
 
 def _key_columns(order: Order) -> list[ColumnElement[Any]]:
