@@ -247,7 +247,8 @@ async def test_a_killed_upload_leaves_all_of_its_members_or_none(
     ("field", "value"), [("ttl_in_days", 91), ("ttl_in_days", 0), ("audience_meta", {"a": [{"b": float("inf")}]})]
 )
 async def test_what_an_external_audience_cannot_have_is_refused(members: Members, field: str, value: object) -> None:
+    await members.make()
     with pytest.raises(Refusals) as refused:
-        await members.make(**{field: value})
+        await members.audience_of(name="Others", **{field: value})
     assert [refusal.path for refusal in refused.value.refusals] == [(field,)]
-    await members.make(ttl_in_days=90, audience_meta={"a": 1e308})
+    await members.audience_of(name="Others", ttl_in_days=90, audience_meta={"a": 1e308})
