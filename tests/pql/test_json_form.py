@@ -220,7 +220,7 @@ MISSING_VALUE = (
         ('{"nodeType": "moment", "word": "now", "wrd": 1}', 1, 1, 'a `moment` has no key "wrd"; did you mean `word`?'),
         ('{"nodeType": "clause"}', 1, 1, "a `clause` cannot stand here"),
         ('{"nodeType": "select", "clause": {"nodeType": "moment", "word": "now"}}', 1, 34, "a `moment` cannot stand"),
-        ('{"nodeType": "nameReference", "name": "or"}', 1, 1, '"or" cannot be a name'),
+        ('{"nodeType": "nameReference", "name": ""}', 1, 1, '"" cannot be a name'),
         ('{"nodeType": "nameReference", "name": "a", "up": -1}', 1, 1, "`up` must be the number of levels"),
         ('{"nodeType": "fnApply", "fnName": "a = 1 or b", "params": []}', 1, 1, 'there is no function "a = 1 or b"'),
         ('{"nodeType": "fnApply", "fnName": "not", "params": []}', 1, 1, "the operator `not` cannot have 0 params"),

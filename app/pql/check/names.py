@@ -11,7 +11,7 @@ from app.pql.syntax.nodes import Field, Name, Parameter, Span
 
 def bare(checking: Checking, expr: Name, scope: Scope) -> Node | None:
     """Innermost first: variables and the fields of each level's element alike."""
-    at = (expr.at, expr.at + len(expr.name))
+    at = (expr.at, max(expr.span[1], expr.at + len(expr.name)))
     start = scope.climb(expr.up)
     if start is None:
         levels = sum(place.is_level for place in scope.around()) - 1
@@ -47,7 +47,7 @@ def step(checking: Checking, expr: Field, scope: Scope) -> Checks:
         return None
     found = checking.fields.of(inner, expr.name, scope.depth)
     if found is None:
-        _unknown(checking, expr, inner, (expr.at, expr.at + len(expr.name)))
+        _unknown(checking, expr, inner, (expr.at, max(expr.span[1], expr.at + len(expr.name))))
     return found
 
 

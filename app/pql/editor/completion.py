@@ -17,9 +17,9 @@ from app.pql.core import Node
 from app.pql.editor.at_cursor import Look, Path, around_cursor, parameter_of
 from app.pql.editor.prefixes import CURSOR, tree_around, what_may_follow
 from app.pql.functions import FREE, METHODS, TEXT_TESTS, Function, Kind
-from app.pql.schema import ObjectType, Scalar, leaf_paths
+from app.pql.schema import ArrayType, ObjectType, Scalar, Type, leaf_paths
 from app.pql.syntax.constructs import AGGREGATES
-from app.pql.syntax.lexer import Token, TokenKind, tokens
+from app.pql.syntax.lexer import Token, TokenKind, tokens, written_name
 from app.pql.syntax.nodes import (
     UNITS,
     Tree,
@@ -238,7 +238,7 @@ def _names(scope: Scope) -> Iterator[_Found]:
     for around in scope.around():
         for name, value in around.variables.items():
             if name not in hidden and not name.startswith(CURSOR):
-                yield name, CompletionKind.FIELD, None if value is None else value.type
+                yield written_name(name), CompletionKind.FIELD, None if value is None else value.type
         hidden |= around.variables.keys()
         if around.element is not None:
             type_ = leaf(around.element.type)
@@ -249,10 +249,23 @@ def _names(scope: Scope) -> Iterator[_Found]:
 
 def _fields(type_: ObjectType) -> Iterator[_Found]:
     for name, inner in type_.fields.items():
-        yield name, CompletionKind.FIELD, inner
-    for path, inner in leaf_paths(type_):
-        if "." in path:
+        yield written_name(name), CompletionKind.FIELD, inner
+    spelled = _spelled(type_)
+    for path, inner in leaf_paths(spelled):
+        if path not in spelled.fields:
             yield path, CompletionKind.FIELD, inner
+
+
+def _spelled(type_: ObjectType) -> ObjectType:
+    """The fields by their names as they are written."""
+    fields: dict[str, Type] = {}
+    for name, inner in type_.fields.items():
+        if isinstance(inner, ObjectType):
+            inner = _spelled(inner)
+        elif isinstance(inner, ArrayType) and isinstance(inner.element, ObjectType):
+            inner = ArrayType(_spelled(inner.element))
+        fields[written_name(name)] = inner
+    return ObjectType(fields)
 
 
 def _function(row: Function) -> _Found:

@@ -46,7 +46,7 @@ def _let(parser: "Parser") -> Walk:
     parser.before_in = before_in
     parser.expect("in")
     body: Expr = yield parser.expression(0)
-    return Let(name.text, value, body, span=(start, body.span[1]))
+    return Let(name.name, value, body, span=(start, body.span[1]))
 
 
 def _quantifier(parser: "Parser") -> Walk:
@@ -70,9 +70,9 @@ def _clause(parser: "Parser") -> Generator[Any, Any, Clause]:
     parser.expect("from")
     array: Expr = yield parser.expression(ADDITIVE)
     if not parser.take(":") and not parser.take("where"):
-        return Clause(variable.text, array, Literal(True), span=(variable.start, parser.end))
+        return Clause(variable.name, array, Literal(True), span=(variable.start, parser.end))
     condition: Expr = yield parser.expression(0)
-    return Clause(variable.text, array, condition, span=(variable.start, parser.end))
+    return Clause(variable.name, array, condition, span=(variable.start, parser.end))
 
 
 def _is_aggregate(parser: "Parser") -> bool:
@@ -135,7 +135,7 @@ def _follows(parser: "Parser", words: list[str]) -> bool:
 
 def _step(parser: "Parser", earlier: set[str]) -> Generator[Any, Any, Step]:
     label = parser.expect_name("the label of a step")
-    if label.text in earlier:
+    if label.name in earlier:
         message = f"the label `{label.text}` is there already: each step needs its own"
         raise parser.refusal(DiagnosticKind.SYNTAX, message, label)
     parser.expect(":")
@@ -148,4 +148,4 @@ def _step(parser: "Parser", earlier: set[str]) -> Generator[Any, Any, Step]:
         parser.require("(", "`(`")
         inner = time_forms.occurs(parser, None, token) if token.word == "when" else parser.expression(0)
         parts[token.word] = yield parser.enclosed(inner, ")")
-    return Step(label.text, what, **parts, span=(label.start, parser.end))
+    return Step(label.name, what, **parts, span=(label.start, parser.end))

@@ -49,7 +49,6 @@ from app.pql.syntax.nodes import (
 )
 from app.pql.syntax.parser import SUM, parse
 from app.pql.syntax.printer import print_tree
-from app.pql.syntax.tokens import RESERVED
 from app.pql.syntax.trampoline import run
 
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
@@ -225,7 +224,7 @@ class _Reader:
     def _lookup(self, value: _Object, inside: bool) -> Walk:
         self._require_keys(value, {"fieldName", "object"})
         name = value["fieldName"]
-        if not isinstance(name, str) or not is_name(name):
+        if not isinstance(name, str) or not name or _HALF_CHARACTER.search(name):
             self.refuse(f"{_shown(name)} cannot be the name of a field", value)
         owner = yield self.node(value["object"], value, inside)
         if owner == Parameter(1) and is_profile_field(name, self.bound, inside):
@@ -270,7 +269,7 @@ class _Reader:
         return Negate(Literal(-number)) if str(number).startswith("-") else Literal(number)
 
     def _new_name(self, owner: _Object, name: Json) -> str:
-        if not isinstance(name, str) or not is_name(name) or name.lower() in RESERVED:
+        if not isinstance(name, str) or not name or _HALF_CHARACTER.search(name):
             self.refuse(f"{_shown(name)} cannot be a name", owner)
         return name
 

@@ -19,7 +19,8 @@ class TokenKind(Enum):
 class Token(NamedTuple):
     """`word` is what the grammar looks at: a name in lower case, a symbol as it is, else empty.
 
-    `value` is the text of a string without quotes and escapes, and the reason why a BAD token is bad.
+    `value` is the text of a string or of a name in backquotes without quotes and escapes, and the reason why a BAD
+    token is bad.
     """
 
     kind: TokenKind
@@ -27,6 +28,11 @@ class Token(NamedTuple):
     start: int
     word: str = ""
     value: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a NAME names."""
+        return self.value or self.text
 
     @property
     def end(self) -> int:
@@ -37,6 +43,7 @@ _TOKEN: Final = re.compile(
     r"""
     (?P<space>\s+)
   | (?P<name>[^\W\d]\w*)
+  | (?P<quoted>`(?:[^`]|``)+`)
   | (?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![0-9]))
   | (?P<symbol>=>|<=|>=|!=|[=<>+\-*/%()\[\],:.^!])
   | (?P<string>"(?:[^"\\]|\\["'\\])*"|'(?:[^'\\]|\\["'\\])*')
@@ -51,6 +58,7 @@ _NAME: Final = re.compile(r"[^\W\d]\w*")
 _HINTS: Final = {
     "“": 'texts stand in straight double quotes: "text"',
     "”": 'texts stand in straight double quotes: "text"',
+    "`": "a name stands between two backquotes: `Order Date`",
     "&": "write `and`",
     "|": "write `or`",
     "{": "lists stand in brackets: [1, 2]",
@@ -64,6 +72,15 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+def written_name(name: str) -> str:
+    """The name as it is written where any name may stand: in backquotes when it is none of the language.
+
+    >>> written_name("amount"), written_name("Order Date"), written_name("a`b")
+    ('amount', '`Order Date`', '`a``b`')
+    """
+    return name if is_name(name) else "`" + name.replace("`", "``") + "`"
+
+
 def tokens(text: str) -> list[Token]:
     """All tokens, the last one END at one past the last character."""
     found: list[Token] = []
@@ -71,6 +88,8 @@ def tokens(text: str) -> list[Token]:
         kind, piece, start = match.lastgroup, match.group(), match.start()
         if kind == "name":
             found.append(Token(TokenKind.NAME, piece, start, piece.lower()))
+        elif kind == "quoted":
+            found.append(Token(TokenKind.NAME, piece, start, "`", piece[1:-1].replace("``", "`")))
         elif kind == "symbol":
             found.append(Token(TokenKind.SYMBOL, piece, start, piece))
         elif kind == "string":

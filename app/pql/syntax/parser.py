@@ -142,7 +142,7 @@ class Parser(Cursor):
         if token.word in RESERVED:
             raise self.unexpected(OPERAND)
         self.advance()
-        return Name(token.text, at=token.start, span=(token.start, token.end))
+        return Name(token.name, at=token.start, span=(token.start, token.end))
 
     def _number(self, token: Token) -> Expr:
         value: float = float(token.text)
@@ -163,7 +163,7 @@ class Parser(Cursor):
         name = self.advance()
         if self.token.word == "(":
             raise self.unexpected("an operator (`^` stands before fields, not before functions)")
-        return Name(name.text, up, at=name.start, span=(start, name.end))
+        return Name(name.name, up, at=name.start, span=(start, name.end))
 
     def _composed(self) -> Walk:
         token = self.token
@@ -194,7 +194,7 @@ class Parser(Cursor):
             raise self.unexpected("the name of a field or function")
         name = self.advance()
         if self.token.word != "(":
-            return Field(left, name.text, at=name.start, span=(start, name.end))
+            return Field(left, name.name, at=name.start, span=(start, name.end))
         arguments = yield self.several(")")
         return Call(left, name.text, arguments, at=name.start, span=(start, self.end))
 
@@ -240,4 +240,4 @@ class Parser(Cursor):
             names.append(self.expect_name("the name of a parameter"))
         self.expect(")")
         self.expect("=>")
-        return tuple(Variable(name.text, span=(name.start, name.end)) for name in names)
+        return tuple(Variable(name.name, span=(name.start, name.end)) for name in names)

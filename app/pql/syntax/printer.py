@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from app.pql.functions import FREE
 from app.pql.syntax.constructs import AGGREGATES
+from app.pql.syntax.lexer import written_name
 from app.pql.syntax.nodes import (
     UNITS,
     Aggregate,
@@ -41,6 +42,7 @@ from app.pql.syntax.nodes import (
     Tree,
 )
 from app.pql.syntax.parser import AND, COMPARISON, INFIX, NOT, OR, SUM, UNARY
+from app.pql.syntax.tokens import RESERVED, TIME_WORDS
 from app.pql.syntax.trampoline import run
 
 POSTFIX: Final = UNARY + 1
@@ -82,7 +84,7 @@ def print_tree(tree: Tree) -> str:
     body = run(_expr(tree.body, ANYWHERE))
     if not tree.parameters:
         return body
-    return f"({', '.join(parameter.name for parameter in tree.parameters)}) => {body}"
+    return f"({', '.join(written_name(parameter.name) for parameter in tree.parameters)}) => {body}"
 
 
 def print_number(value: float) -> str:
@@ -120,7 +122,7 @@ def _bare(expr: Expr, place: Place) -> Prints:
         case Literal() | Name() | Parameter() | Moment() | Period():
             return _leaf(expr)
         case Field():
-            return f"{(yield _receiver(expr.object, place))}.{expr.name}"
+            return f"{(yield _receiver(expr.object, place))}.{written_name(expr.name)}"
         case Index():
             array = yield _receiver(expr.array, place)
             return f"{array}[{(yield _expr(expr.condition, ANYWHERE))}]"
@@ -144,7 +146,7 @@ def _bare(expr: Expr, place: Place) -> Prints:
             return (yield _occurs(expr, place))
         case Let():
             value = yield _expr(expr.value, Place(followed=True, before_in=True))
-            return f"let {expr.name} = {value} in {(yield _expr(expr.body, place.at(0, followed=False)))}"
+            return f"let {written_name(expr.name)} = {value} in {(yield _expr(expr.body, place.at(0, followed=False)))}"
         case Quantifier():
             return (yield _quantifier(expr, place))
         case Select():
@@ -154,7 +156,7 @@ def _bare(expr: Expr, place: Place) -> Prints:
         case Chain():
             return (yield _chain(expr))
         case Lambda():
-            parameters = ", ".join(parameter.name for parameter in expr.parameters)
+            parameters = ", ".join(written_name(parameter.name) for parameter in expr.parameters)
             return f"({parameters}) => {(yield _expr(expr.body, place.at(0, followed=False)))}"
 
 
@@ -171,7 +173,8 @@ def _leaf(expr: Literal | Name | Parameter | Moment | Period) -> str:
         case Literal(value=value):
             return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
         case Name():
-            return "^" * expr.up + expr.name
+            reserved = expr.name.lower() in RESERVED | TIME_WORDS
+            return "^" * expr.up + (f"`{expr.name}`" if reserved else written_name(expr.name))
         case Parameter():
             return f"${expr.position}"
         case Moment():
@@ -235,7 +238,7 @@ def _is_plain(reference: Expr) -> bool:
 def _clause(clause: Clause, place: Place, *, last: bool) -> Prints:
     array = yield _expr(clause.array, place.at(SUM, followed=True))
     condition = yield _expr(clause.condition, place.at(0, followed=not last))
-    return f"{clause.variable} from {array} where {condition}"
+    return f"{written_name(clause.variable)} from {array} where {condition}"
 
 
 def _quantifier(expr: Quantifier, place: Place) -> Prints:
@@ -266,4 +269,4 @@ def _step(step: Step) -> Prints:
     where = "" if step.where is None else f" WHERE({(yield _expr(step.where, ANYWHERE))})"
     when = "" if step.when is None else f" WHEN({(yield _test(step.when, ANYWHERE))})"
     count = "" if step.count is None else f" COUNT({(yield _expr(step.count, ANYWHERE))})"
-    return f"{step.label}: WHAT({what}){where}{when}{count}"
+    return f"{written_name(step.label)}: WHAT({what}){where}{when}{count}"

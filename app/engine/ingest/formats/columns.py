@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from app.engine.store.lake import text_literal
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import Type
+from app.pql.schema import EVENTS, Type
 
 INDEX = "__index_level_0__"
 """What pandas calls an index without a name; such columns are no data."""
@@ -75,6 +75,8 @@ def check_names(names: Collection[str]) -> None:
     if len(names) > MOST_COLUMNS:
         raise refuse(f"the file has {len(names):,} columns: at most {MOST_COLUMNS:,} can be loaded")
     for name in names:
+        if name == EVENTS:
+            raise refuse(f'the column "{name}" is named like a part of the profile: rename it')
         if name.startswith("__") and not is_index(name):
             raise refuse(f'the column "{name}" begins with two underscores, which is kept for the system: rename it')
 
