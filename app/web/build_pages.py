@@ -18,7 +18,7 @@ MARKER = "built-from.txt"
 """In the built folder: fingerprint of the sources that it was built from. Written last: half a build has none."""
 REASON = "not-built.txt"
 """In the built folder: why there are no pages. pip hides what a build prints; the server shows this instead."""
-NOT_SOURCE = {BUILT, "node_modules", "__pycache__", "graphiql.png"}
+NOT_SOURCE = {BUILT, "node_modules", "__pycache__", "graphiql.png", "workplace.png"}
 NPM_SECONDS = 600
 PATIENCE = ["--fetch-retries=2", "--fetch-retry-factor=2", "--fetch-retry-mintimeout=1000"]
 """npm's own would wait for minutes on a machine without network."""

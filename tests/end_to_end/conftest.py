@@ -56,8 +56,8 @@ def free_port() -> int:
         return port
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], server: RunningServer) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def wait_until_ready(process: subprocess.Popen[bytes], server: RunningServer, seconds: float = START_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
             if httpx.get(f"{server.url}/health/ready").status_code == 200:

@@ -1,12 +1,13 @@
-"""Takes the README's picture from a running server: `python -m tests.support.screenshot http://127.0.0.1:8000`."""
+"""Takes the README's pictures from a running demo: `python -m tests.support.screenshot http://127.0.0.1:8000`."""
 
 import asyncio
 import sys
 from pathlib import Path
 
-from tests.support.browser import graphiql
+from tests.support.browser import graphiql, workplace
 
 PICTURE = Path(__file__).parents[2] / "app" / "web" / "graphiql.png"
+WORKPLACE_PICTURE = PICTURE.with_name("workplace.png")
 # On one line, since the editor indents and closes brackets by itself as one types; GraphiQL then lays it out.
 OPERATION = (
     "query Audiences { segmentDefinitions(first: 2) { totalCount nodes { name version "
@@ -21,7 +22,12 @@ async def take(url: str) -> None:
         await seen.page.mouse.move(600, 750)
         await seen.page.wait_for_timeout(1_000)
         await seen.page.screenshot(path=PICTURE)
-    print(f"{PICTURE}: {PICTURE.stat().st_size:,} bytes")
+    async with workplace("prod", width=1280, height=800) as work:
+        await work.go(f"{url}/audiences?sort=size.desc")
+        await work.page.get_by_role("row").nth(3).wait_for()
+        await work.page.screenshot(path=WORKPLACE_PICTURE)
+    for picture in (PICTURE, WORKPLACE_PICTURE):
+        print(f"{picture}: {picture.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// GraphiQL for the address that it is served from: HTTP and WebSocket on that same address, nothing from elsewhere.
+// GraphiQL for the server that it is served from: HTTP and WebSocket on that same address, nothing from elsewhere.
 import 'graphiql/setup-workers/vite';
 import 'graphiql/style.css';
 import '@graphiql/plugin-explorer/style.css';
@@ -7,41 +7,31 @@ import './page.css';
 
 import { explorerPlugin } from '@graphiql/plugin-explorer';
 import { HISTORY_PLUGIN } from '@graphiql/plugin-history';
-import { createGraphiQLFetcher } from '@graphiql/toolkit';
 import { GraphiQL } from 'graphiql';
-import { StrictMode } from 'react';
+import { StrictMode, useSyncExternalStore } from 'react';
 import { createRoot } from 'react-dom/client';
 
-import { GRAPHQL, ROOT, SOCKET } from '../shared/address';
-import { FIRST_QUERY } from './firstQuery';
+import { ROOT } from '../shared/address';
+import { isDark, onThemeChange } from '../shared/theme';
+import { EXAMPLES_PLUGIN } from './Examples';
+import { fetcher } from './fetcher';
+import { FIRST_HEADERS, FIRST_QUERY } from './firstQuery';
 
-/** A proxy or a stopped server answers with text: show that text, not the JSON parser's complaint. */
-const fetchJson: typeof fetch = async (input, init) => {
-  const response = await fetch(input, init);
-  if (!/\bjson\b/.test(response.headers.get('content-type') ?? '')) {
-    throw new Error(`${response.status} ${response.statusText}: ${(await response.text()).slice(0, 1000)}`);
-  }
-  return response;
-};
+void import('./pqlInside');
 
-const fetcher = createGraphiQLFetcher({
-  url: GRAPHQL,
-  // The headers editor also fills the socket's connection payload.
-  subscriptionUrl: SOCKET,
-  headers: { 'x-requested-with': 'graphiql' },
-  enableIncrementalDelivery: false,
-  fetch: fetchJson,
-});
+const plugins = [EXAMPLES_PLUGIN, HISTORY_PLUGIN, explorerPlugin({ showAttribution: false })];
 
-const plugins = [HISTORY_PLUGIN, explorerPlugin({ showAttribution: false })];
-
-createRoot(document.getElementById('graphiql')!).render(
-  <StrictMode>
-    {/* Headers may carry a token: they are never stored, and there is no switch for it. */}
+function Page() {
+  // The workplace's choice of theme holds here too, and follows the system while the page is open.
+  const dark = useSyncExternalStore(onThemeChange, isDark);
+  return (
+    // Headers may carry a token: they are never stored, and there is no switch for it.
     <GraphiQL
       fetcher={fetcher}
       plugins={plugins}
       defaultQuery={FIRST_QUERY}
+      defaultHeaders={FIRST_HEADERS}
+      forcedTheme={dark ? 'dark' : 'light'}
       isHeadersEditorEnabled
       shouldPersistHeaders={false}
       showPersistHeadersSettings={false}
@@ -52,5 +42,11 @@ createRoot(document.getElementById('graphiql')!).render(
         </a>
       </GraphiQL.Logo>
     </GraphiQL>
+  );
+}
+
+createRoot(document.getElementById('graphiql')!).render(
+  <StrictMode>
+    <Page />
   </StrictMode>,
 );

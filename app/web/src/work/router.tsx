@@ -109,7 +109,7 @@ const people = createRoute({
   component: People,
   validateSearch: (search): { where?: string } => ({ where: text(search.where) }),
 });
-const person = createRoute({ getParentRoute: () => root, path: '/people/$id', component: PersonPage });
+const person = createRoute({ getParentRoute: () => root, path: '/people/$id', component: PersonPage, validateSearch: (search): { why?: string } => ({ why: text(search.why) }) });
 
 function Broken({ error, reset }: ErrorComponentProps) {
   return (

@@ -15,6 +15,8 @@ import {
   type CheckExpressionQuery,
   type EvaluationMethod,
 } from '../api/operations';
+import { Compare } from '../insight/Compare';
+import { WhyPerson } from '../insight/Why';
 import { Button, Checkbox, Field, Select } from '../ui/controls';
 import { Empty, Failure, Head, Skeleton } from '../ui/pieces';
 import { say } from '../ui/toasts';
@@ -89,6 +91,8 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
   const change = (part: Partial<Draft>) => setDraft((old) => ({ ...old, ...part }));
   const check = useCheck(draft.expression);
   const current = check?.expression === draft.expression ? check : undefined;
+  // An audience says the same as itself: no news.
+  const news = (each: Diagnostic) => !(audience && each.kind === 'DUPLICATE' && each.message.includes(audience.audienceId));
   const choices = useData(EditorChoicesDocument, {}).data;
   const catalogue = useCatalogue();
   const { save, problems, busy } = useSave(draft, audience?.id, etag);
@@ -119,12 +123,14 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
               <h2 className="grow">The same in PQL</h2>
               <Verdict expression={draft.expression} check={current} />
             </div>
-            <PqlEditor value={draft.expression} onChange={(expression) => change({ expression })} diagnostics={check?.diagnostics ?? []} onSave={() => ready && save(true)} />
-            <Problems diagnostics={current?.diagnostics ?? []} mend={(diagnostic, suggestion) => change({ expression: replaced(draft.expression, diagnostic, suggestion) })} />
+            <PqlEditor value={draft.expression} onChange={(expression) => change({ expression })} diagnostics={check?.diagnostics.filter(news) ?? []} onSave={() => ready && save(true)} />
+            <Problems diagnostics={current?.diagnostics.filter(news) ?? []} mend={(diagnostic, suggestion) => change({ expression: replaced(draft.expression, diagnostic, suggestion) })} />
           </section>
         </div>
         <aside className="stack">
           <Estimate expression={draft.expression} valid={Boolean(current?.ok)} mergePolicyId={draft.mergePolicyId} excludeOptOut={draft.excludeOptOut} />
+          {audience && <Compare audienceId={audience.id} expression={draft.expression} valid={Boolean(current?.ok)} />}
+          <WhyPerson expression={current?.ok ? draft.expression : ''} />
           <section className="card stack" aria-label="Settings">
             <h2>Settings</h2>
             <Methods methods={draft.methods} eligibility={current?.streamingEligibility ?? undefined} onChange={(methods) => change({ methods })} />

@@ -1,10 +1,12 @@
 // One person: identities, attributes, a time line of events, memberships.
-import { Link, useParams } from '@tanstack/react-router';
+import { Link, useNavigate, useParams, useSearch } from '@tanstack/react-router';
 import { useState, type ReactNode } from 'react';
 
 import { useData } from '../api/hooks';
-import { PersonDocument, PersonEventsDocument } from '../api/operations';
+import { AudienceChoicesDocument, PersonDocument, PersonEventsDocument } from '../api/operations';
 import { audiencePath } from '../audiences/address';
+import { Why, type IdentityOf } from '../insight/Why';
+import { Select } from '../ui/controls';
 import { count, Time, value, words } from '../ui/format';
 import { Empty, Failure, Head, More, Skeleton } from '../ui/pieces';
 
@@ -42,14 +44,29 @@ export function PersonPage() {
               {current.map((membership) => (
                 <li key={membership.audience.id} className="row">
                   <Link className="grow" to={audiencePath(membership.audience) as never}>{membership.audience.name}</Link>
-                  <span className="faint">since <Time at={membership.lastQualificationTime} /></span>
+                  <span className="faint"><Time at={membership.lastQualificationTime} /></span>
                 </li>
               ))}
             </ul>
           </section>
+          {person.identities.length > 0 && <Explained identity={person.identities.find((each) => each.primary) ?? person.identities[0]} />}
         </aside>
       </div>
     </div>
+  );
+}
+
+/** Why this person is in an audience that one chooses, or not. */
+function Explained({ identity }: { identity: IdentityOf }) {
+  const { why } = useSearch({ from: '/people/$id' });
+  const navigate = useNavigate({ from: '/people/$id' });
+  const choices = useData(AudienceChoicesDocument, {}).data?.audiences.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
+  return (
+    <section className="card stack" aria-label="Why">
+      <h2>Why in an audience, or not</h2>
+      <Select label="Audience" placeholder="Choose an audience" options={choices.map((each) => ({ id: each.audienceId, label: each.name }))} value={why ?? null} onChange={(id) => void navigate({ search: { why: id }, replace: true })} />
+      {why && <Why identity={{ namespace: identity.namespace, id: identity.id }} people={{ audienceId: why }} />}
+    </section>
   );
 }
 
