@@ -122,6 +122,18 @@ export type CreateSegmentJobInput = {
   idempotencyKey?: string | null | undefined;
 };
 
+export type CsvOptionsInput = {
+  delimiter?: string | null | undefined;
+  quote?: string | null | undefined;
+  escape?: string | null | undefined;
+  decimalSeparator?: string | null | undefined;
+  dateFormat?: string | null | undefined;
+  timestampFormat?: string | null | undefined;
+  encoding?: string | null | undefined;
+  header?: boolean | null | undefined;
+  nullValues?: Array<string> | null | undefined;
+};
+
 export type DataFormat =
   | 'CSV'
   | 'NDJSON'
@@ -359,6 +371,8 @@ export type UploadBatchInput = {
   file: File;
   format: DataFormat;
   idempotencyKey?: string | null | undefined;
+  csv?: CsvOptionsInput | null | undefined;
+  dryRun?: boolean;
 };
 
 export type AudienceRowFragment = { __typename: 'Audience', id: string, audienceId: string, name: string, description: string | null, type: AudienceType, namespace: string, lifecycleState: LifecycleState, evaluationMethods: Array<EvaluationMethod>, labels: Array<string>, etag: string, updatedAt: string, createdAt: string, folder: { id: string, name: string } | null, metrics: { totalProfiles: number, updatedAt: string } | null, definition: { id: string, segmentId: string } | null, schedules: { totalCount: number, nodes: Array<{ id: string, scheduleId: string, name: string, state: ScheduleState, frequency: string, nextRunTimes: Array<string> }> } };
