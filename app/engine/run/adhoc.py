@@ -51,6 +51,7 @@ _MAPS: dict[str, Type] = {
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?")
+_NOT_A_QUANTITY = "^[+]|^-?0[0-9]|[eE]"
 _TIME = "timestamp"
 _MEMBERSHIP_COLUMNS = ("profileId", "segmentId", "status")
 _MEMBER_STATUSES = ("realized", "existing")
@@ -159,9 +160,7 @@ def _read(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
     try:
         match path.suffix.lower():
             case ".csv":
-                types = {name: arrow_type(type_) for name, type_ in forced.items()}
-                options = pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=True)
-                return pyarrow.csv.read_csv(path, convert_options=options)
+                return _from_csv(path, forced)
             case ".parquet":
                 table = pyarrow.parquet.read_table(path)
                 for name in forced.keys() & set(table.column_names):
@@ -172,6 +171,23 @@ def _read(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
                 return _from_json(path, forced)
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as problem:
         raise Refusal(ErrorCode.INVALID_INPUT, f"{path.name} cannot be read: {problem}") from problem
+
+
+def _from_csv(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
+    """Columns by what their values look like; numbers with a leading zero or plus sign or an exponent are texts."""
+
+    def read(types: Mapping[str, pa.DataType]) -> pa.Table:
+        options = pyarrow.csv.ConvertOptions(column_types=dict(types), strings_can_be_null=True)
+        return pyarrow.csv.read_csv(path, convert_options=options)
+
+    types = {name: arrow_type(type_) for name, type_ in forced.items()}
+    table = read(types)
+    numbers = [
+        field.name for field in table.schema if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    ]
+    texts = read({**types, **dict.fromkeys(numbers, pa.string())})
+    named = [name for name in numbers if pc.any(pc.match_substring_regex(texts[name], _NOT_A_QUANTITY)).as_py()]
+    return read({**types, **dict.fromkeys(named, pa.string())}) if named else table
 
 
 def _from_json(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
