@@ -84,6 +84,10 @@ async def test_from_an_upload_to_an_export(running_server: RunningServer, tmp_pa
         await dialog.get_by_role("button", name="Create dataset").click()
         await expect(page.get_by_role("heading", name="purchases")).to_be_visible()
         await page.locator("input[type=file]").set_input_files(file)
+        await expect(page.get_by_text("4 rows would land, 1 row would be left out.")).to_be_visible()
+        await expect(page.get_by_role("heading", name="Batches")).to_be_visible()
+        await expect(page.locator(".batches li")).to_have_count(0)
+        await page.get_by_role("button", name="Load 4 rows").click()
         await expect(page.get_by_text("4 rows landed, 1 row left out.")).to_be_visible()
         await expect(page.locator("[role=status] tbody tr")).to_contain_text("never")
 

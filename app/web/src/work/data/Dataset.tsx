@@ -102,25 +102,30 @@ function FieldRow({ path, type, kind }: { path: string; type: string; kind: Data
   );
 }
 
-type State = { file: File; share: number } | { file: File; result: Uploaded } | { file?: File; problem: string };
+type State =
+  | { file: File; share: number }
+  | { file: File; tried: Uploaded }
+  | { file: File; result: Uploaded }
+  | { file?: File; problem: string };
 
 function Upload({ datasetId, landed }: { datasetId: string; landed: () => void }) {
   const [state, setState] = useState<State>();
   const transfer = useRef<Transfer>(undefined);
-  const send = async (file: File | undefined) => {
-    if (!file) return;
+  const send = async (file: File, dryRun: boolean) => {
     const format = formatOf(file.name);
     if (!format) return setState({ file, problem: `${file.name} is no CSV, NDJSON or Parquet file by its name.` });
     setState({ file, share: 0 });
     try {
-      transfer.current = upload(datasetId, file, format, (share) => setState({ file, share }));
+      transfer.current = upload({ datasetId, format, dryRun }, file, (share) => setState({ file, share }));
       const result = await transfer.current.done;
-      setState(result.errors.length ? { file, problem: result.errors.map((error) => error.message).join('\n') } : { file, result });
-      landed();
+      if (result.errors.length > 0) setState({ file, problem: result.errors.map((error) => error.message).join('\n') });
+      else setState(dryRun ? { file, tried: result } : { file, result });
+      if (!dryRun) landed();
     } catch (error) {
       setState({ file, problem: (error as Error).message });
     }
   };
+  const attempt = (file: File | undefined) => void (file && send(file, true));
   const busy = state && 'share' in state;
   return (
     <div className="stack">
@@ -130,21 +135,28 @@ function Upload({ datasetId, landed }: { datasetId: string; landed: () => void }
         isDisabled={busy}
         onDrop={async (event) => {
           const item = event.items.find(isFileDropItem);
-          if (item) await send(await item.getFile());
+          if (item) attempt(await item.getFile());
         }}
       >
         <Icon name="upload" size={20} />
-        <span className="grow">Drop a CSV, NDJSON or Parquet file here, gzipped too. All of its good rows land at once.</span>
-        <FileTrigger acceptedFileTypes={['.csv', '.tsv', '.ndjson', '.jsonl', '.json', '.parquet', '.gz']} onSelect={(files) => void send(files?.[0])}>
+        <span className="grow">Drop a CSV, NDJSON or Parquet file here, gzipped too. It is tried first; you see what would land.</span>
+        <FileTrigger acceptedFileTypes={['.csv', '.tsv', '.ndjson', '.jsonl', '.json', '.parquet', '.gz']} onSelect={(files) => attempt(files?.[0])}>
           <Button isDisabled={busy}>Choose a file</Button>
         </FileTrigger>
       </DropZone>
-      {state && <Outcome state={state} cancel={() => transfer.current?.cancel()} />}
+      {state && <Outcome state={state} cancel={() => transfer.current?.cancel()} load={(file) => void send(file, false)} forget={() => setState(undefined)} />}
     </div>
   );
 }
 
-function Outcome({ state, cancel }: { state: State; cancel: () => void }) {
+interface OutcomeProps {
+  state: State;
+  cancel: () => void;
+  load: (file: File) => void;
+  forget: () => void;
+}
+
+function Outcome({ state, cancel, load, forget }: OutcomeProps) {
   if ('problem' in state) return <div className="note" role="alert">{state.problem}</div>;
   if ('share' in state) {
     return (
@@ -157,6 +169,7 @@ function Outcome({ state, cancel }: { state: State; cancel: () => void }) {
       </div>
     );
   }
+  if ('tried' in state) return <Tried file={state.file} tried={state.tried} load={() => load(state.file)} forget={forget} />;
   const { batch, rejected } = state.result;
   return (
     <div className="card stack" role="status">
@@ -165,14 +178,46 @@ function Outcome({ state, cancel }: { state: State; cancel: () => void }) {
         {batch && batch.rejectedRows > 0 && <>, <span className="problem">{plural(batch.rejectedRows, 'row')} left out</span></>}
         {batch && batch.duplicateRows > 0 && <>, {count(batch.duplicateRows)} known already</>}.
       </p>
-      {rejected.length > 0 && (
-        <div className="tablebox" tabIndex={0} role="region" aria-label="Rows">
-          <table>
-            <thead><tr><th scope="col" className="right fit">Row</th><th scope="col">Why it was left out</th></tr></thead>
-            <tbody>{rejected.map((row) => <tr key={row.row}><td className="right">{count(row.row)}</td><td>{row.message}</td></tr>)}</tbody>
-          </table>
-        </div>
-      )}
+      <Rejected rows={rejected} />
+    </div>
+  );
+}
+
+/** What a dry run found: nothing has landed yet. */
+function Tried({ file, tried, load, forget }: { file: File; tried: Uploaded; load: () => void; forget: () => void }) {
+  const { dryRun, rejected, warnings } = tried;
+  if (!dryRun) return null;
+  const fresh = new Set(dryRun.newFields);
+  return (
+    <div className="card stack" role="status">
+      <div className="row">
+        <p className="grow">
+          <strong>{file.name}</strong>: {plural(dryRun.rowCount, 'row')} would land
+          {dryRun.rejectedRows > 0 && <>, <span className="problem">{plural(dryRun.rejectedRows, 'row')} would be left out</span></>}
+          {dryRun.duplicateRows > 0 && <>, {count(dryRun.duplicateRows)} twice in the file</>}.
+        </p>
+        <Button onPress={forget}>Not now</Button>
+        <Button kind="primary" icon="upload" onPress={load} isDisabled={dryRun.rowCount === 0}>Load {plural(dryRun.rowCount, 'row')}</Button>
+      </div>
+      {warnings.map((warning) => <div key={warning} className="note warn">{warning}</div>)}
+      <p className="row tight">
+        {dryRun.fields.map((field) => (
+          <span key={field.path} className="label-tag">{field.path} <span className="faint">{field.type}</span>{fresh.has(field.path) && <strong className="up"> new</strong>}</span>
+        ))}
+      </p>
+      <Rejected rows={rejected} />
+    </div>
+  );
+}
+
+function Rejected({ rows }: { rows: Uploaded['rejected'] }) {
+  if (rows.length === 0) return null;
+  return (
+    <div className="tablebox" tabIndex={0} role="region" aria-label="Rejected rows">
+      <table>
+        <thead><tr><th scope="col" className="right fit">Row</th><th scope="col">Why it is left out</th></tr></thead>
+        <tbody>{rows.map((row) => <tr key={row.row}><td className="right">{count(row.row)}</td><td>{row.message}</td></tr>)}</tbody>
+      </table>
     </div>
   );
 }

@@ -21,8 +21,12 @@ export interface Transfer {
   cancel: () => void;
 }
 
-/** Sends `file`; `progress` gets the share that was sent, and 1 while the server reads it. */
-export function upload(datasetId: string, file: File, format: DataFormat, progress: (share: number) => void): Transfer {
+/** Sends `file`, to be tried or loaded; `progress` gets the share that was sent, and 1 while the server reads it. */
+export function upload(
+  input: { datasetId: string; format: DataFormat; dryRun: boolean },
+  file: File,
+  progress: (share: number) => void,
+): Transfer {
   const request = new XMLHttpRequest();
   const done = new Promise<Uploaded>((resolve, reject) => {
     request.open('POST', GRAPHQL);
@@ -48,7 +52,7 @@ export function upload(datasetId: string, file: File, format: DataFormat, progre
     const body = new FormData();
     const operations = {
       query: print(UploadBatchDocument as DocumentNode),
-      variables: { input: { datasetId, format, file: null } },
+      variables: { input: { ...input, file: null } },
     };
     body.append('operations', JSON.stringify(operations));
     body.append('map', JSON.stringify({ file: ['variables.input.file'] }));
