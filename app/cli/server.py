@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.pages import build_if_stale
 from app.cli.terminal import console, fail, log_to_standard_error, run
 from app.settings import Settings, load_settings
 
@@ -48,6 +49,7 @@ async def _work(settings: Settings) -> None:
 
 async def serve_until_stopped(settings: Settings) -> None:
     _refuse_open_door(settings)
+    build_if_stale(console)
     import uvicorn
 
     from app.main import create_app
