@@ -17,6 +17,7 @@ from app.api.resources.definitions import DefinitionMutations, DefinitionQueries
 from app.api.resources.explain import ExplainQueries
 from app.api.resources.export_jobs import ExportJobMutations, ExportJobQueries, ExportJobSubscriptions
 from app.api.resources.folders import FolderMutations, FolderQueries
+from app.api.resources.history import HistorySubscriptions
 from app.api.resources.insight import InsightQueries
 from app.api.resources.jobs import JobQueries, JobSubscriptions
 from app.api.resources.merge_policies import MergePolicyMutations, MergePolicyQueries
@@ -79,7 +80,12 @@ class Mutation(
 
 @strawberry.type(description="Subscriptions.")
 class Subscription(
-    AudienceSubscriptions, SegmentJobSubscriptions, ExportJobSubscriptions, JobSubscriptions, PreviewSubscriptions
+    AudienceSubscriptions,
+    HistorySubscriptions,
+    SegmentJobSubscriptions,
+    ExportJobSubscriptions,
+    JobSubscriptions,
+    PreviewSubscriptions,
 ):
     pass
 

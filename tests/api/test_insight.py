@@ -6,6 +6,7 @@ import pytest
 
 from app.api.global_ids import global_id
 from tests.api.conftest import Api
+from tests.api.test_subscriptions import by_sse
 
 PROFILES = """query ($where: String, $orderBy: ProfileOrder, $first: Int, $after: String, $last: Int, $before: String) {
   profiles(where: $where, orderBy: $orderBy, first: $first, after: $after, last: $last, before: $before) {
@@ -176,3 +177,54 @@ async def test_compare_counts_and_names_who_moves(api: Api) -> None:
     assert (refused["entering"], refused["error"]["path"]) == ({"totalCount": 0, "nodes": []}, ["expression"])
     other = (await api.within("other").query(COMPARE, id=a, expression="true"))["compare"]
     assert other["error"] == {"code": "NOT_FOUND", "path": ["audienceId"]}
+
+
+HISTORY = """query ($id: ID!) { audience(id: $id) {
+  history(last: 5) { totalCount nodes { totalProfiles entered exited version job { jobId } } }
+  changes { totalCount nodes { status at cursor profile { profileId } audience { name } job { jobId } } }
+  versions { totalCount nodes { version expression createdBy mergePolicy { name } } } } }"""
+WATCH = """subscription ($ids: [ID!]!, $after: String) { membershipChanged(audienceIds: $ids, after: $after) {
+  status cursor profile { profileId } } }"""
+REDEFINE = """mutation ($input: UpdateSegmentDefinitionInput!) { updateSegmentDefinition(input: $input) {
+  errors { message } } }"""
+
+
+@pytest.mark.usefixtures("working")
+async def test_history_changes_and_versions_of_an_audience(api: Api, port: int) -> None:
+    await api.loaded()
+    a = await api.define("A", "xEvent.sum(dollars) > 650")
+    first = await api.start()
+    await api.ended(first)
+    await api.query(REDEFINE, input={"id": a, "expression": "xEvent.count() = 2"})
+    second = await api.start()
+    await api.ended(second)
+    found = (await api.query(HISTORY, id=global_id("Audience", a)))["audience"]
+    assert found["history"] == {
+        "totalCount": 2,
+        "nodes": [
+            {"totalProfiles": 1, "entered": 1, "exited": 0, "version": 1, "job": {"jobId": first}},
+            {"totalProfiles": 1, "entered": 1, "exited": 1, "version": 2, "job": {"jobId": second}},
+        ],
+    }
+    changes = found["changes"]["nodes"]
+    assert found["changes"]["totalCount"] == 3
+    assert [change["job"]["jobId"] for change in changes] == [first, second, second]
+    assert {(change["profile"]["profileId"], change["status"]) for change in changes} == {
+        ("crm:00002", "REALIZED"),
+        ("crm:00001", "REALIZED"),
+        ("crm:00002", "EXITED"),
+    }
+    assert {change["audience"]["name"] for change in changes} == {"A"}
+    default = {"name": "Default: newest value wins"}
+    assert found["versions"] == {
+        "totalCount": 2,
+        "nodes": [
+            {"version": 2, "expression": "xEvent.count() = 2", "createdBy": "anonymous", "mergePolicy": default},
+            {"version": 1, "expression": "xEvent.sum(dollars) > 650", "createdBy": "anonymous", "mergePolicy": default},
+        ],
+    }
+    stream = by_sse(port, WATCH, ids=[a], after=changes[0]["cursor"])
+    told = [(await anext(stream))["membershipChanged"] for _ in range(2)]
+    assert [change["cursor"] for change in told] == [change["cursor"] for change in changes[1:]]
+    await stream.aclose()
+    assert (await api.within("other").query(HISTORY, id=a))["audience"] is None

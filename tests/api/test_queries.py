@@ -72,7 +72,15 @@ async def world(api: Api, clock: FixedClock) -> tuple[Api, dict[str, str]]:
         under_way = any(jobs["totalCount"] for jobs in (await api.query(UNDER_WAY)).values())
     stop.set()
     await running
-    return api, {"dependencies": a, "members": a, "overlap": a, "explain": a, "compare": a, "preview": preview}
+    return api, {
+        "dependencies": a,
+        "members": a,
+        "overlap": a,
+        "explain": a,
+        "compare": a,
+        "history": a,
+        "preview": preview,
+    }
 
 
 def plain(answer: Any) -> str:

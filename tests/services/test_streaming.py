@@ -16,6 +16,7 @@ from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.segment.run import run_segment_job
+from app.services.maintenance.retention import forget_changes
 from app.services.streaming import turn as streaming
 from app.services.streaming.turn import run_turn
 from app.storage.attempts import Attempt
@@ -223,13 +224,15 @@ async def test_a_turn_whose_heads_were_replaced_begins_again(gateway: Gateway, m
     assert await gateway.numbers(gold) == (2, {"crm": 2})
 
 
-async def test_one_patch_of_a_bucket_is_kept_while_no_job_runs(gateway: Gateway) -> None:
+async def test_patches_are_kept_for_history_and_the_newest_for_good(gateway: Gateway) -> None:
     await gateway.people([{"id": "1", "tier": "tin"}])
     await gateway.define("Gold", 'tier = "gold"')
     await gateway.job()
     for tier in ("gold", "tin", "gold"):
         await gateway.people([{"id": "1", "tier": tier}])
         await gateway.stream()
+    assert await gateway.count(MembershipPatchRow) == 3  # for history
+    await forget_changes(gateway.database, SCOPE.tenant, gateway.clock() + timedelta(seconds=1))
     assert await gateway.count(MembershipPatchRow) == 1
     run = await gateway.start_job()
     await gateway.people([{"id": "1", "tier": "tin"}])
@@ -238,6 +241,7 @@ async def test_one_patch_of_a_bucket_is_kept_while_no_job_runs(gateway: Gateway)
     await run.finish("FAILED")
     await gateway.people([{"id": "1", "tier": "gold"}])
     await gateway.stream()
+    await forget_changes(gateway.database, SCOPE.tenant, gateway.clock() + timedelta(seconds=1))
     assert await gateway.count(MembershipPatchRow) == 1
 
 

@@ -18,6 +18,8 @@ from app.services.audiences import computed as definitions
 from app.services.audiences import reads as audiences
 from app.services.datasets import datasets
 from app.services.evaluation.expressions import vocabulary
+from app.services.insight import changes as membership_changes
+from app.services.insight import history
 from app.services.jobs import shared as jobs
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.preview import requests as previews
@@ -31,9 +33,11 @@ from app.storage.database import Database
 from app.storage.job_log import JobState
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.folders import FolderRow
 from app.storage.tables.jobs import JobBucketRow
+from app.storage.tables.membership_changes import MembershipChangeRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.previews import PreviewRow
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
@@ -127,6 +131,26 @@ class Loaders:
     def audience_by_name(self) -> Loader[tuple[str | None, str], AudienceRow | None]:
         """By (namespace, `audienceId`)."""
         return self._rows(audiences.get_named)
+
+    @cached_property
+    def points_of_audience(self) -> Loader[Page, Slice[MembershipChangeRow]]:
+        return self._pages(history.points_by_audience)
+
+    @cached_property
+    def point_count_of_audience(self) -> Loader[Page, int]:
+        return self._pages(history.point_counts)
+
+    @cached_property
+    def change_count_of_audience(self) -> Loader[Page, int]:
+        return self._pages(membership_changes.counts)
+
+    @cached_property
+    def versions_of_definition(self) -> Loader[Page, Slice[DefinitionVersionRow]]:
+        return self._pages(history.versions_by_audience)
+
+    @cached_property
+    def version_count_of_definition(self) -> Loader[Page, int]:
+        return self._pages(history.version_counts)
 
     @cached_property
     def dependencies_of_audience(self) -> Loader[Page, Slice[AudienceRow]]:

@@ -27,6 +27,7 @@ from app.api.filters import (
 from app.api.global_ids import Node, find_id, global_id, need_id, node_type
 from app.api.resources.datasets import Dataset
 from app.api.resources.folders import Folder
+from app.api.resources.history import AudienceHistory
 from app.api.resources.jobs import JobFilterArgument, segment_job_filter
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.profiles import Membership, Statuses
@@ -127,7 +128,7 @@ class LinkedAudienceRef:
 
 
 @strawberry.type(description="A set of people, with a name.")
-class Audience(Node):
+class Audience(AudienceHistory, Node):
     audience_id: str = strawberry.field(description="Raw id; for an external audience the id that its creator gave it.")
     name: str = strawberry.field(description="Name.")
     description: str | None = strawberry.field(description="Description.")
@@ -154,7 +155,6 @@ class Audience(Node):
     etag: str = strawberry.field(
         description="Optimistic lock: changes with every write. Send it with an update to reject lost updates."
     )
-    raw: strawberry.Private[str]
     counted: strawberry.Private[AudienceMetrics | None]
     merge_policy_id: strawberry.Private[str | None]
     dataset_id: strawberry.Private[str | None]

@@ -107,6 +107,13 @@ def next_membership(
     return Membership(definition, version, members, entered, exited, tuple(cohorts))
 
 
+def differences(before: Membership | None, after: Membership | None) -> tuple[BitMap, BitMap]:
+    """New bitmaps of those who are members after and were none before, and the other way round."""
+    old = before.members if before is not None else BitMap()
+    new = after.members if after is not None else BitMap()
+    return new - old, old - new
+
+
 def counts(membership: Membership, namespaces: Mapping[str, BitMap]) -> BucketCounts:
     members, realized = membership.members, len(membership.entered)
     by_namespace = {name: n for name, people in namespaces.items() if (n := members.intersection_cardinality(people))}

@@ -18,6 +18,7 @@ from app.scope import Scope
 from app.services.audiences.external_members import Joining, Written, landed_batches, publish, write_all
 from app.services.audiences.lifecycle import HOLDERS, refuse_start, refuse_step
 from app.services.audiences.reads import expired, get_many, publish_change, required
+from app.services.evaluation.membership_log import Moved, note_changes
 from app.services.lists.dependents import refuse_dependents
 from app.services.lists.rows import get_rows
 from app.services.lists.validation import LONGEST_NAME, refuse_bad_labels, refuse_bad_name
@@ -25,6 +26,7 @@ from app.services.search import folders
 from app.storage.columns import JsonObject, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.streaming import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tenancy import within
@@ -136,7 +138,11 @@ async def update(
                 "updated_at": clock(),
             }
             change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)
+            await lock_turn(session, scope.tenant)
             await session.execute(change.values(**values))
+            if current.membership_run_id is not None and "membership_run_id" in values:
+                gone = Moved(0, current.total_profiles or 0)
+                await note_changes(session, scope, values["metrics_updated_at"], {current.id: gone})
             await people.join(session, scope)
             await publish_change(session, scope, current.id)
             return (await get_many(session, scope, [current.id]))[current.id]
@@ -165,8 +171,15 @@ async def expire(database: Database, clock: Clock) -> None:
         expired_audiences = [(Scope(row.organisation, row.sandbox, user="system"), row.id) for row in rows]
     for scope, id_ in expired_audiences:
         async with database.write(scope.tenant) as session:
-            change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == id_, *due)
+            await lock_turn(session, scope.tenant)
+            mine = (_AUDIENCES.id == id_, *due)
+            total = within(select(_AUDIENCES.total_profiles, _AUDIENCES.expires_at), AudienceRow, scope.tenant)
+            gone = (await session.execute(total.where(*mine))).first()
+            if gone is None:
+                continue
+            change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(*mine)
             await session.execute(change.values(**{**emptied(None), "metrics_updated_at": _AUDIENCES.expires_at}))
+            await note_changes(session, scope, gone.expires_at, {id_: Moved(0, gone.total_profiles or 0)})
             await publish_change(session, scope, id_)
 
 

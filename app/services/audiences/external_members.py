@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.ingest.batch_people import Touched, touched
-from app.engine.members.membership import MembershipFiles
+from app.engine.members.membership import MembershipFiles, differences
 from app.engine.members.uploaded import Consent, members_of_bucket
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
 from app.engine.store.lake import Lake, TenantLake
@@ -21,12 +21,14 @@ from app.scope import Scope
 from app.services.audiences.reads import expired, publish_change
 from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import Heads, read_heads
+from app.services.evaluation.membership_log import Moved, note_changes
 from app.services.evaluation.pins import HeadPins
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_of
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.streaming import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import JobBucketRow
@@ -62,6 +64,8 @@ class Written:
     counts: Mapping[str, tuple[int, Mapping[str, int]]]
     joined: bool = True
     """Whether people joined, which resets the members' expiry; otherwise some left."""
+    moved: Mapping[str, Moved] = field(default_factory=dict)
+    """How many entered and exited, by audience."""
 
 
 async def joining(session: AsyncSession, scope: Scope, dataset_id: str, at: datetime) -> tuple[Joining, ...]:
@@ -149,15 +153,20 @@ def _write(lake: TenantLake, scope: Scope, run: Written, people: Touched, heads:
     audiences = {audience.id: audience.exclude_opt_out for audience in run.audiences}
     totals: Counter[str] = Counter()
     namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in audiences}
+    changes: dict[str, Counter[str]] = {id_: Counter() for id_ in audiences}
     rows = []
     for bucket in sorted({*people.buckets, *(bucket for names in heads.names.values() for bucket in names)}):
+        before = heads.many(files, bucket)
         members = members_of_bucket(
-            people.people(bucket), heads.many(files, bucket), audiences, consent, snapshot, bucket, run.at, run.joined
+            people.people(bucket), before, audiences, consent, snapshot, bucket, run.at, run.joined
         )
         name = files.write(run.run_id, bucket, attempt, [membership for membership, _ in members.values()])
         for id_, (_, counts) in members.items():
             totals[id_] += counts.members
             namespaces[id_].update(counts.by_namespace)
+        for id_, (membership, _) in members.items():
+            entered, exited = differences(before.get(id_), membership)
+            changes[id_].update(entered=len(entered), exited=len(exited))
         rows.append(
             {
                 "organisation": scope.organisation,
@@ -172,11 +181,26 @@ def _write(lake: TenantLake, scope: Scope, run: Written, people: Touched, heads:
             }
         )
     counted = {id_: (totals[id_], dict(namespaces[id_])) for id_ in audiences}
-    return Written(run.run_id, run.at, run.audiences, rows, counted, run.joined)
+    moved = {id_: Moved(change["entered"], change["exited"]) for id_, change in changes.items()}
+    return Written(run.run_id, run.at, run.audiences, rows, counted, run.joined, moved)
+
+
+async def _empty_expired(session: AsyncSession, scope: Scope, written: Written) -> None:
+    """Those who went when the days were over leave before others join, though no row said so yet."""
+    ids = [audience.id for audience in written.audiences if audience.head is None]
+    mine = (_AUDIENCES.id.in_(ids), _AUDIENCES.membership_run_id.is_not(None))
+    expired_rows = within(select(_AUDIENCES.id, _AUDIENCES.total_profiles), AudienceRow, scope.tenant).where(*mine)
+    gone = {row.id: Moved(0, row.total_profiles or 0) for row in await session.execute(expired_rows)}
+    if gone:
+        change = within(update(AudienceRow), AudienceRow, scope.tenant).where(*mine)
+        await session.execute(change.values(membership_run_id=None, total_profiles=0))
+        await note_changes(session, scope, written.at, gone)
 
 
 async def publish(session: AsyncSession, scope: Scope, written: Written) -> None:
     """Makes what was written the members, in the caller's transaction, for as long as the audiences' days last."""
+    await lock_turn(session, scope.tenant)
+    await _empty_expired(session, scope, written)
     if written.buckets:
         await session.execute(insert(JobBucketRow), list(written.buckets))
     for audience in written.audiences:
@@ -193,4 +217,5 @@ async def publish(session: AsyncSession, scope: Scope, written: Written) -> None
                 metrics_job_id=None,
             )
         )
+    await note_changes(session, scope, written.at, written.moved)
     await publish_change(session, scope, *(audience.id for audience in written.audiences))

@@ -185,11 +185,12 @@ async def _files(session: AsyncSession, scope: Scope, runs: Collection[str]) -> 
 
 async def _patches(session: AsyncSession, scope: Scope, last: int | None) -> dict[int, Patch]:
     """The newest of each bucket, or the newest of those up to turn `last`."""
+    fields = select(_PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases)
+    if last is None:
+        present = await session.execute(within(fields.where(_PATCHES.newest), MembershipPatchRow, scope.tenant))
+        return {row.bucket: Patch(row.turn, row.file, row.bases) for row in present}
     newest = within(select(_PATCHES.bucket, func.max(_PATCHES.turn).label("turn")), MembershipPatchRow, scope.tenant)
-    if last is not None:
-        newest = newest.where(_PATCHES.turn <= last)
-    newest_turns = newest.group_by(_PATCHES.bucket).subquery("newest")
+    newest_turns = newest.where(_PATCHES.turn <= last).group_by(_PATCHES.bucket).subquery("newest")
     same = and_(_PATCHES.bucket == newest_turns.c.bucket, _PATCHES.turn == newest_turns.c.turn)
-    patches = select(_PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases)
-    rows = await session.execute(within(patches.join(newest_turns, same), MembershipPatchRow, scope.tenant))
+    rows = await session.execute(within(fields.join(newest_turns, same), MembershipPatchRow, scope.tenant))
     return {row.bucket: Patch(row.turn, row.file, row.bases) for row in rows}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import and_, delete, exists, select, tuple_, union
+from sqlalchemy import and_, delete, exists, func, select, tuple_, union, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -15,13 +15,15 @@ from app.engine.maintenance import vacuum as cleaning
 from app.engine.maintenance.vacuum import Pins
 from app.engine.store.lake import Lake, file_name
 from app.scope import Tenant
-from app.services.evaluation.heads import patch_run
-from app.storage.columns import TenantRow, columns
+from app.services.evaluation.heads import NO_RUN, patch_run
+from app.storage.columns import TenantRow, columns, table
 from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
+from app.storage.streaming import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobUpdateRow
+from app.storage.tables.membership_changes import MembershipChangeRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.streaming import MembershipPatchRow
 from app.storage.tenancy import same_tenant, within
@@ -36,6 +38,7 @@ _BUCKETS = columns(JobBucketRow)
 _AUDIENCES = columns(AudienceRow)
 _BATCHES = columns(BatchRow)
 _PATCHES = columns(MembershipPatchRow)
+_CHANGES = columns(MembershipChangeRow)
 _DATASETS = columns(DatasetRow)
 _POLICIES = columns(MergePolicyRow)
 
@@ -67,6 +70,7 @@ async def clean(database: Database, lake: Lake, clock: Clock, keep: Keep) -> Non
 
 async def _clean_tenant(database: Database, lake: Lake, clock: Clock, tenant: Tenant, keep: Keep) -> None:
     await _clean_updates(database, tenant, clock() - keep.job_updates)
+    await forget_changes(database, tenant, clock() - keep.memberships)
     await _clean_runs(database, lake, clock, tenant, keep.memberships)
     async with database.session() as session:
         pins = await pinned(session, tenant)
@@ -105,6 +109,8 @@ async def referenced_runs(session: AsyncSession, tenant: Tenant) -> set[str]:
     runs = pins.runs | pins.jobs
     heads = within(select(_AUDIENCES.membership_run_id), AudienceRow, tenant)
     runs.update(await session.scalars(heads.where(_AUDIENCES.membership_run_id.is_not(None))))
+    logged = within(select(_CHANGES.run_id).distinct(), MembershipChangeRow, tenant)
+    runs.update(run for run in await session.scalars(logged) if run != NO_RUN)
     turns = await session.scalars(within(select(_PATCHES.turn).distinct(), MembershipPatchRow, tenant))
     runs.update(patch_run(turn) for turn in turns)
     loading = within(select(_BATCHES.id), BatchRow, tenant).where(_BATCHES.status == "LOADING")
@@ -136,6 +142,41 @@ def _later_state(row: Any) -> Any:
             job.sequence > _UPDATES.sequence,
         )
     )
+
+
+async def forget_changes(database: Database, tenant: Tenant, before: datetime) -> None:
+    """Deletes what changed members before an instant, but of each audience the newest, from which history then begins;
+    and the patches of streaming turns that no state which is kept needs any more."""
+    async with database.write(tenant) as session:
+        await lock_turn(session, tenant)
+        newest = within(
+            select(_CHANGES.audience_id, func.max(_CHANGES.sequence).label("sequence")), MembershipChangeRow, tenant
+        )
+        first = newest.where(_CHANGES.at < before).group_by(_CHANGES.audience_id).subquery("first")
+        kept = select(first.c.sequence)
+        old = within(delete(MembershipChangeRow), MembershipChangeRow, tenant)
+        await session.execute(old.where(_CHANGES.at < before, _CHANGES.sequence.not_in(kept)))
+        mark = within(update(MembershipChangeRow), MembershipChangeRow, tenant)
+        await session.execute(mark.where(_CHANGES.at < before).values(baseline=True))
+        await _forget_patches(session, tenant)
+
+
+async def _forget_patches(session: AsyncSession, tenant: Tenant) -> None:
+    """A patch that a later one has replaced is needed by the states, and the live jobs, of the turns between them."""
+    logged = within(select(func.min(_CHANGES.turn)), MembershipChangeRow, tenant)
+    turns = [(await session.execute(logged)).scalar() or 0]
+    for row in KINDS.values():
+        of = columns(row)
+        live = within(select(of.snapshot), row, tenant).where(of.status.in_(WAITING | RUNNING))
+        turns += [snapshot.get("turn", 0) for snapshot in await session.scalars(live) if snapshot is not None]
+    later = table(MembershipPatchRow).alias("later")
+    replaced = exists().where(
+        same_tenant(later.c, _PATCHES),
+        later.c.bucket == _PATCHES.bucket,
+        later.c.turn > _PATCHES.turn,
+        later.c.turn <= min(turns),
+    )
+    await session.execute(within(delete(MembershipPatchRow), MembershipPatchRow, tenant).where(replaced))
 
 
 async def _clean_runs(database: Database, lake: Lake, clock: Clock, tenant: Tenant, keep: timedelta) -> None:

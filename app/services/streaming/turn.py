@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.ingest.batch_people import Touched, touched
-from app.engine.members.membership import BucketCounts, Membership, MembershipFiles
+from app.engine.members.membership import BucketCounts, Membership, MembershipFiles, differences
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
 from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
@@ -23,6 +23,7 @@ from app.scope import Scope
 from app.services.audiences.reads import publish_change
 from app.services.evaluation.expressions import data_sources, read_segments
 from app.services.evaluation.heads import NO_RUN, Heads, head_runs, patch_run, read_heads
+from app.services.evaluation.membership_log import Moved, note_changes
 from app.services.evaluation.sandboxes import read_time_zone
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
@@ -108,6 +109,7 @@ class _Work:
     people: Touched = field(default_factory=lambda: Touched({}))
     patches: list[JsonObject] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
+    moved: dict[str, Moved] = field(default_factory=dict)
     members: Counter[str] = field(default_factory=Counter)
     by_namespace: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -254,6 +256,11 @@ def _keep(
         namespaces.update(counts[id_]["by_namespace"])
         namespaces.subtract(counted.get(id_, nobody)["by_namespace"])
     work.changed |= changed | differs
+    for id_ in changed:
+        entered, exited = differences(before.get(id_), after.memberships[id_])
+        known = work.moved.get(id_, Moved(0, 0))
+        version = after.memberships[id_].version
+        work.moved[id_] = Moved(known.entered + len(entered), known.exited + len(exited), version)
     # There is one patch of a bucket: what an earlier one holds goes on in this one.
     in_file = {*changed, *differs, *work.heads.patched(bucket)}
     memberships = {**before, **after.memberships}
@@ -296,12 +303,13 @@ async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) ->
         keep = await job_runs(session, tenant)
         if work.patches:
             key = {"organisation": tenant.organisation, "sandbox": tenant.sandbox}
-            await session.execute(insert(_PATCHES), [{**key, **patch} for patch in work.patches])
-            if not keep:
-                buckets = [patch["bucket"] for patch in work.patches]
-                old = within(delete(_PATCHES), MembershipPatchRow, tenant)
-                await session.execute(old.where(_PATCHES.c.bucket.in_(buckets), _PATCHES.c.turn < turn.number))
+            buckets = [patch["bucket"] for patch in work.patches]
+            older = within(update(_PATCHES), MembershipPatchRow, tenant)
+            await session.execute(older.where(_PATCHES.c.bucket.in_(buckets)).values(newest=False))
+            await session.execute(insert(_PATCHES), [{**key, **patch, "newest": True} for patch in work.patches])
         await _write_counts(session, work)
+        if work.patches:
+            await note_changes(session, work.scope, work.evaluated_at, work.moved, turn=turn.number)
         await settle_batches(session, tenant, work.batches, keep)
         await end_turn(session, turn)
         await publish_change(session, work.scope, *work.changed)
@@ -339,7 +347,7 @@ async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -
     patches = within(
         select(_PATCHES.c.bucket, _PATCHES.c.turn, _PATCHES.c.counts), MembershipPatchRow, work.scope.tenant
     )
-    for row in await session.execute(patches.where(_PATCHES.c.bucket.in_(buckets))):
+    for row in await session.execute(patches.where(_PATCHES.c.newest, _PATCHES.c.bucket.in_(buckets))):
         if (patch := work.heads.patches.get(row.bucket)) is not None and patch.turn == row.turn:
             patched = work.heads.patched(row.bucket)
             counts_of[row.bucket] |= {id_: counts for id_, counts in row.counts.items() if id_ in patched}

@@ -1,8 +1,9 @@
 """Streaming evaluation: what is still to do in a sandbox, whose turn it is, and the memberships that it changed."""
 
 from datetime import datetime
+from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, Index, text, true
 from sqlmodel import Field
 
 from app.storage.columns import JsonObject, TenantRow, json_column, time_column
@@ -10,7 +11,11 @@ from app.storage.columns import JsonObject, TenantRow, json_column, time_column
 
 class StreamingTurnRow(TenantRow, table=True):
     """A sandbox's place in the queue. `turn` is the number of its newest turn and the fencing token of whoever has it,
-    until `lease_until`; nobody has it when that is null. After `failures` in a row it rests until `not_before`."""
+    until `lease_until`; nobody has it when that is null. After `failures` in a row it rests until `not_before`.
+
+    `published` is the newest turn that changed memberships, `changes` the newest `MembershipChangeRow.sequence`: who
+    holds the row's lock orders the sandbox's changes.
+    """
 
     __tablename__ = "streaming_turn"
 
@@ -19,6 +24,8 @@ class StreamingTurnRow(TenantRow, table=True):
     lease_until: datetime | None = time_column(default=None)
     failures: int = 0
     not_before: datetime | None = time_column(default=None)
+    published: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+    changes: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
 
 
 class StreamingBatchRow(TenantRow, table=True):
@@ -37,13 +44,24 @@ class StreamingBatchRow(TenantRow, table=True):
 
 
 class MembershipPatchRow(TenantRow, table=True):
-    """Memberships of one bucket as a streaming turn left them; the newest turn of a bucket counts.
+    """Memberships of one bucket as a streaming turn left them; the `newest` turn of a bucket counts, older ones are
+    kept for history.
 
     `bases` are the audiences in the file, each with the head run that the change was made on, "" for none: a newer head
     replaces the patch. `counts` are {audience: {members, by_namespace}} of the bucket.
     """
 
     __tablename__ = "membership_patch"
+    __table_args__: ClassVar[Any] = (
+        Index(
+            "ix_membership_patch_newest",
+            "organisation",
+            "sandbox",
+            "bucket",
+            sqlite_where=text("newest"),
+            postgresql_where=text("newest"),
+        ),
+    )
 
     bucket: int = Field(primary_key=True)
     turn: int = Field(primary_key=True)
@@ -51,3 +69,4 @@ class MembershipPatchRow(TenantRow, table=True):
     bases: dict[str, str] = json_column()
     counts: JsonObject = json_column()
     at: datetime = time_column()
+    newest: bool = Field(default=True, sa_column_kwargs={"server_default": true()})

@@ -17,11 +17,12 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.engine.members.membership import BucketCounts, MembershipFiles, counts, next_membership
+from app.engine.members.membership import BucketCounts, MembershipFiles, counts, differences, next_membership
 from app.engine.run.buckets import BucketResult
 from app.engine.store.lake import Lake
 from app.services.audiences.reads import publish_change
 from app.services.evaluation.heads import Heads, head_runs, read_heads
+from app.services.evaluation.membership_log import Moved, note_changes
 from app.services.jobs.segment.prepare import SegmentRun
 from app.services.streaming.turn import heads_change
 from app.storage.attempts import Attempt
@@ -78,7 +79,8 @@ async def finish(attempt: Attempt, lake: Lake, run: SegmentRun) -> None:
             buckets = await asyncio.to_thread(_recounted, lake, attempt, run, heads, moved, buckets, name)
         against = heads
         try:
-            await _publish(attempt, run, heads, publishable, buckets)
+            drift = await asyncio.to_thread(_drift, lake, attempt, run, heads, publishable, buckets)
+            await _publish(attempt, run, heads, publishable, buckets, drift)
         except _HeadsMoved:
             continue
         break
@@ -126,6 +128,38 @@ def _recounted(
     return recounted
 
 
+def _drift(
+    lake: Lake,
+    attempt: Attempt,
+    run: SegmentRun,
+    heads: Heads,
+    publishable: Collection[str],
+    buckets: Mapping[int, _Bucket],
+) -> dict[str, tuple[int, int]]:
+    """Of audiences with members streamed since the job began, how many enter and exit as the run becomes the head.
+
+    The run's own counts are against the members that it began with, and its statuses stay so: whoever was streamed in
+    and is not seen by the run leaves now and comes back with the next turn, which the log of changes must say.
+    """
+    since = [bucket for bucket, patch in heads.patches.items() if patch.turn > run.heads.turn]
+    streamed = set(publishable) & {id_ for bucket in since for id_ in heads.patched(bucket)}
+    if not streamed:
+        return {}
+    files = MembershipFiles(lake.tenant(attempt.tenant))
+    changes: dict[str, Counter[str]] = {id_: Counter() for id_ in streamed}
+    for number in {*buckets, *since}:
+        after = files.read(attempt.job.id, number, buckets[number].file, streamed) if number in buckets else {}
+        before = heads.many(files, number, streamed)
+        for id_ in streamed:
+            entered, exited = differences(before.get(id_), after.get(id_))
+            changes[id_].update(entered=len(entered), exited=len(exited))
+    return {id_: (found["entered"], found["exited"]) for id_, found in changes.items()}
+
+
+def _moved(totals: Mapping[str, int]) -> tuple[int, int]:
+    return totals["realized"], totals["exited"]
+
+
 # ---------------------------------------------------------------- publishing
 
 
@@ -135,6 +169,7 @@ async def _publish(
     heads: Heads,
     publishable: Collection[str],
     buckets: Mapping[int, _Bucket],
+    drift: Mapping[str, tuple[int, int]],
 ) -> None:
     """Raises `_HeadsMoved`, with nothing changed, when the heads are no longer those given."""
     now = attempt.clock()
@@ -160,6 +195,8 @@ async def _publish(
             await _write_result(session, attempt, id_, totals[id_], namespaces[id_], run.errors.get(id_))
         for id_ in sorted(publishable):
             await _write_head(session, attempt, run, id_, totals[id_]["members"], dict(namespaces[id_]), now)
+        moved = {id_: Moved(*drift.get(id_, _moved(totals[id_])), run.definitions[id_].version) for id_ in publishable}
+        await note_changes(session, run.scope, now, moved, job_id=attempt.job.id)
 
     errors = [{**error, "definition_id": id_} for id_, error in sorted(run.errors.items())]
     status = JobStatus.SUCCEEDED if run.errors.keys() < run.definitions.keys() else JobStatus.FAILED

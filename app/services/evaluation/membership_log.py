@@ -1,0 +1,108 @@
+"""The log of what changed members, in commit order: written by whoever makes members visible, in the same transaction.
+
+Each entry is the state of one audience after a change; the entry before it is the state that the change was made on.
+So what entered and exited follows from two entries, and no change can be lost, or told twice, between them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.scope import Scope
+from app.services.evaluation.heads import NO_RUN
+from app.storage.columns import columns, table
+from app.storage.streaming import lock_turn
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.membership_changes import MembershipChangeRow
+from app.storage.tables.streaming import StreamingTurnRow
+from app.storage.tenancy import within
+
+_AUDIENCES = columns(AudienceRow)
+_TURNS = columns(StreamingTurnRow)
+_CHANGES = columns(MembershipChangeRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How many profiles entered and exited an audience, by which version of its definition (0 for external ones)."""
+
+    entered: int
+    exited: int
+    version: int = 0
+
+
+async def note_changes(
+    session: AsyncSession,
+    scope: Scope,
+    at: datetime,
+    moved: Mapping[str, Moved],
+    *,
+    job_id: str | None = None,
+    turn: int | None = None,
+) -> None:
+    """Notes the audiences as they are by now in this transaction: an entry for each that somebody entered or left.
+
+    `turn` is the streaming turn that changed them. Call it after the audiences' rows are written and after `lock_turn`.
+    """
+    await lock_turn(session, scope.tenant)
+    changed = {id: one for id, one in moved.items() if one.entered or one.exited}
+    state = (
+        await session.execute(within(select(_TURNS.published, _TURNS.changes), StreamingTurnRow, scope.tenant))
+    ).one()
+    published = state.published if turn is None else turn
+    rows = await _rows(session, scope, at, changed, state.changes, published, job_id)
+    if rows:
+        await session.execute(insert(table(MembershipChangeRow)), rows)
+    for id in sorted(moved.keys() - changed.keys()):
+        await _same_members(session, scope, id, published)
+    numbers = within(update(StreamingTurnRow), StreamingTurnRow, scope.tenant)
+    await session.execute(numbers.values(published=published, changes=state.changes + len(rows)))
+
+
+async def _same_members(session: AsyncSession, scope: Scope, id: str, turn: int) -> None:
+    """A run that found the same members takes the place of the one before it, whose files nobody needs then."""
+    mine = _CHANGES.audience_id == id
+    newest = within(select(func.max(_CHANGES.sequence)), MembershipChangeRow, scope.tenant).where(mine)
+    last = (await session.execute(newest)).scalar()
+    fields = within(select(_AUDIENCES.membership_run_id, _AUDIENCES.membership_graph), AudienceRow, scope.tenant)
+    row = (await session.execute(fields.where(_AUDIENCES.id == id))).first()
+    if last is None or row is None:
+        return
+    change = within(update(MembershipChangeRow), MembershipChangeRow, scope.tenant).where(_CHANGES.sequence == last)
+    await session.execute(change.values(run_id=row.membership_run_id or NO_RUN, graph=row.membership_graph, turn=turn))
+
+
+async def _rows(
+    session: AsyncSession,
+    scope: Scope,
+    at: datetime,
+    changed: Mapping[str, Moved],
+    last: int,
+    turn: int,
+    job_id: str | None,
+) -> Sequence[dict[str, Any]]:
+    fields = (_AUDIENCES.id, _AUDIENCES.membership_run_id, _AUDIENCES.membership_graph, _AUDIENCES.total_profiles)
+    present = within(select(*fields), AudienceRow, scope.tenant).where(_AUDIENCES.id.in_(sorted(changed)))
+    return [
+        {
+            "organisation": scope.organisation,
+            "sandbox": scope.sandbox,
+            "sequence": last + number,
+            "audience_id": row.id,
+            "at": at,
+            "job_id": job_id,
+            "version": changed[row.id].version,
+            "run_id": row.membership_run_id or NO_RUN,
+            "turn": turn,
+            "graph": row.membership_graph,
+            "total_profiles": row.total_profiles or 0,
+            "entered": changed[row.id].entered,
+            "exited": changed[row.id].exited,
+            "baseline": False,
+        }
+        for number, row in enumerate(await session.execute(present.order_by(_AUDIENCES.id)), 1)
+    ]

@@ -1,0 +1,74 @@
+"""How an audience came to its members: its size over time, and the versions of its definition."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.scope import Scope
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
+from app.services.lists.rows import as_row, select_rows
+from app.storage.columns import columns
+from app.storage.tables.definitions import DefinitionVersionRow
+from app.storage.tables.membership_changes import MembershipChangeRow
+from app.storage.tenancy import within
+
+_CHANGES = columns(MembershipChangeRow)
+_VERSIONS = columns(DefinitionVersionRow)
+_OLDEST = Order("SEQUENCE", (Key(_CHANGES.sequence),))
+_NEWEST = Order("VERSION", (Key(_VERSIONS.version, descending=True),))
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `start` to before `end`; None is no bound."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+
+    def on(self, column: ColumnElement[datetime]) -> Iterator[ColumnElement[bool]]:
+        if self.start is not None:
+            yield column >= self.start
+        if self.end is not None:
+            yield column < self.end
+
+
+async def points_by_audience(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest, period: Period
+) -> dict[str, Slice[MembershipChangeRow]]:
+    """What changed the members of each audience, oldest first."""
+    statement = select_rows(MembershipChangeRow, scope).where(*period.on(_CHANGES.at))
+    return await fetch_pages(
+        session, statement, _CHANGES.audience_id, _OLDEST, request, ids, lambda row: as_row(MembershipChangeRow, row)
+    )
+
+
+async def point_counts(session: AsyncSession, scope: Scope, ids: Sequence[str], period: Period) -> dict[str, int]:
+    counted = within(select(_CHANGES.audience_id, func.count()), MembershipChangeRow, scope.tenant)
+    mine = counted.where(_CHANGES.audience_id.in_(ids), *period.on(_CHANGES.at)).group_by(_CHANGES.audience_id)
+    numbers = {id: int(number) for id, number in await session.execute(mine)}
+    return {id: numbers.get(id, 0) for id in ids}
+
+
+async def versions_by_audience(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[DefinitionVersionRow]]:
+    """Every version of each definition, newest first; none of an external audience."""
+    return await fetch_pages(
+        session,
+        select_rows(DefinitionVersionRow, scope),
+        _VERSIONS.definition_id,
+        _NEWEST,
+        request,
+        ids,
+        lambda row: as_row(DefinitionVersionRow, row),
+    )
+
+
+async def version_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
+    counted = within(select(_VERSIONS.definition_id, func.count()), DefinitionVersionRow, scope.tenant)
+    mine = counted.where(_VERSIONS.definition_id.in_(ids)).group_by(_VERSIONS.definition_id)
+    numbers = {id: int(number) for id, number in await session.execute(mine)}
+    return {id: numbers.get(id, 0) for id in ids}
