@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar, overload
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy import ARRAY, ColumnElement, String, and_, func, literal, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import ErrorCode, Refusal
@@ -153,8 +153,14 @@ async def fetch_pages(
     parents: Sequence[str],
     make: Callable[[Any], T],
 ) -> dict[str, Slice[T]]:
-    """The same page for each of many parents, in one SQL statement: rows are numbered within their parent."""
+    """The same page for each of many parents, in one SQL statement.
+
+    First pages on PostgreSQL are a lateral join, which reads no more rows than it gives. SQLite has none, and a page
+    after a cursor must know whether something lies before it: there rows are numbered within their parent.
+    """
     place = _place(order, request)
+    if place is None and session.get_bind().dialect.name == "postgresql":
+        return await _first_pages(session, statement, parent, order, request, parents, make)
     forward = [_sorted(key, request.backward) for key in order.keys]
     number = func.row_number().over(partition_by=parent, order_by=forward)
     inner = statement.where(parent.in_(parents)).add_columns(
@@ -176,6 +182,29 @@ async def fetch_pages(
     for row in await session.execute(outer.order_by(numbered.c.page_parent, numbered.c.page_number)):
         rows_of[row.page_parent].append(row)
     return {parent_id: _slice_beyond(order, request, rows, make) for parent_id, rows in rows_of.items()}
+
+
+async def _first_pages(
+    session: AsyncSession,
+    statement: AnySelect,
+    parent: ColumnElement[Any],
+    order: Order,
+    request: PageRequest,
+    parents: Sequence[str],
+    make: Callable[[Any], T],
+) -> dict[str, Slice[T]]:
+    ids = func.unnest(literal(list(parents), ARRAY(String))).table_valued("id").render_derived("parents")
+    sorting = [_sorted(key, request.backward) for key in order.keys]
+    page = statement.where(parent == ids.c.id).add_columns(*_key_columns(order)).order_by(*sorting)
+    rows = page.limit(request.limit + 1).lateral("page")
+    keys = [
+        _sorted(Key(rows.c[f"page_key_{at}"], key.descending), request.backward) for at, key in enumerate(order.keys)
+    ]
+    joined = select(rows, ids.c.id.label("page_parent")).select_from(ids.join(rows, true()))
+    rows_of: dict[str, list[Any]] = {parent_id: [] for parent_id in parents}
+    for row in await session.execute(joined.order_by(ids.c.id, *keys)):
+        rows_of[row.page_parent].append(row)
+    return {parent_id: _slice(order, request, rows, False, make) for parent_id, rows in rows_of.items()}
 
 
 def _slice_beyond(order: Order, request: PageRequest, rows: list[Any], make: Callable[[Any], T]) -> Slice[T]:
