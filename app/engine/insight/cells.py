@@ -27,9 +27,11 @@ class Cells:
     def add(self, present: BitMap, sets: Sequence[BitMap]) -> None:
         """Adds the profiles of one bucket; each set holds some of those `present`."""
         size = int(present.max()) + 1 if present else 0
-        codes = np.zeros(size, np.int64)
+        # A byte for each profile, where that is enough, stays in the processor's cache.
+        codes: NDArray[Any] = np.zeros(size, np.uint8 if self.sets <= 8 else np.uint32)
         for bit, members in enumerate(sets):
-            codes[_array(members)] |= 1 << bit
+            rows = _array(members)
+            codes[rows] = codes[rows] | (1 << bit)
         found = np.bincount(codes, minlength=len(self.counts))
         found[0] -= size - len(present)
         self.counts += found
