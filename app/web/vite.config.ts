@@ -1,3 +1,4 @@
+import locales from '@react-aria/optimize-locales-plugin';
 import { defineConfig } from 'vite';
 
 export default defineConfig({
@@ -16,5 +17,7 @@ export default defineConfig({
       onLog: (level, log, handle) => log.code !== 'MODULE_LEVEL_DIRECTIVE' && handle(level, log),
     },
   },
+  // The pages speak English: React Aria's words in thirty other languages stay out.
+  plugins: [locales.vite({ locales: ['en-US'] })],
   worker: { format: 'es' },
 });

@@ -1,5 +1,5 @@
 // Uploads by the multipart request specification, with their progress: `fetch` cannot report it.
-import { print, type DocumentNode } from 'graphql';
+import { stringifyDocument } from '@urql/core';
 
 import { GRAPHQL } from '../../shared/address';
 import { identityHeaders } from '../../shared/identity';
@@ -51,7 +51,7 @@ export function upload(
     request.onabort = () => reject(new Error('Cancelled. Nothing has landed.'));
     const body = new FormData();
     const operations = {
-      query: print(UploadBatchDocument as DocumentNode),
+      query: stringifyDocument(UploadBatchDocument),
       variables: { input: { ...input, file: null } },
     };
     body.append('operations', JSON.stringify(operations));
