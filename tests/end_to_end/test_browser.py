@@ -72,3 +72,48 @@ async def test_a_job_is_watched_to_its_end(page: GraphiQL, running_server: Any) 
     await page.page.get_by_label("Execute query").wait_for()
     assert page.frames[-1]["type"] == "complete"
     assert running_server.url.replace("http", "ws") + "/graphql" in page.addresses
+
+
+async def test_pql_is_completed_inside_an_expression(page: GraphiQL) -> None:
+    written = '{ pql { check(expression: "xEv'
+    await page.page.locator(".graphiql-query-editor .monaco-editor").click()
+    await page.page.keyboard.press("ControlOrMeta+a")
+    await page.page.keyboard.insert_text(f'{written}") {{ ok }} }} }}')
+    await page.page.keyboard.press("ControlOrMeta+Home")
+    for _ in written:
+        await page.page.keyboard.press("ArrowRight")
+    await page.page.keyboard.press("ControlOrMeta+Space")
+    await page.page.locator(".suggest-widget .monaco-list-row", has_text="xEvent").first.click()
+
+    assert (await page.query()).startswith('{ pql { check(expression: "xEvent")')
+
+
+async def test_the_theme_changes_while_the_page_is_open(page: GraphiQL) -> None:
+    await page.page.emulate_media(color_scheme="dark")
+    await page.page.locator("body.graphiql-dark .graphiql-query-editor .monaco-editor.vs-dark").wait_for()
+    await page.page.emulate_media(color_scheme="light")
+    await page.page.locator("body.graphiql-light .graphiql-query-editor .monaco-editor.vs").wait_for()
+
+
+async def test_tab_leaves_the_editor(page: GraphiQL) -> None:
+    await page.page.locator(".graphiql-query-editor .monaco-editor").click()
+    await page.page.keyboard.press("Tab")
+
+    assert await page.page.evaluate("document.activeElement.closest('.monaco-editor') === null")
+
+
+async def test_an_example_opens_in_a_tab_of_its_own(page: GraphiQL) -> None:
+    await page.page.get_by_label("Show Examples").click()
+    await page.page.get_by_role("button", name="LargestAudiences").click()
+    await page.page.locator(".graphiql-tab-active", has_text="LargestAudiences").wait_for()
+
+    assert "query LargestAudiences {" in await page.query()
+
+
+async def test_a_server_that_cannot_be_reached_is_said_in_words(page: GraphiQL, running_server: Any) -> None:
+    await page.page.route("**/graphql", lambda route: route.abort())
+    await page.page.get_by_label("Execute query").click()
+    await page.page.locator(".result-window .view-lines", has_text="cannot be reached").wait_for()
+
+    assert page.problems == ["Failed to load resource: net::ERR_FAILED"]
+    page.problems.clear()

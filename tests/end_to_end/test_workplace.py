@@ -181,6 +181,7 @@ VIEWS = {
     "audiences": "/audiences",
     "audience": "/audiences/{audience}",
     "members": "/audiences/{audience}/members",
+    "history": "/audiences/{audience}/history",
     "overlap": "/audiences/{audience}/overlap?with={other}",
     "use": "/audiences/{audience}/use",
     "edit": "/audiences/{audience}/edit",

@@ -13,6 +13,7 @@ import { AudienceAbout } from './audiences/About';
 import { AudienceFrame } from './audiences/Audience';
 import { AudienceMembers } from './audiences/Members';
 import { Audiences, type AudiencesSearch } from './audiences/Audiences';
+import { AudienceHistory } from './audiences/History';
 import { AudienceOverlap } from './audiences/Overlap';
 import { AudienceUse } from './audiences/Use';
 import { DatasetPage } from './data/Dataset';
@@ -79,6 +80,7 @@ const audienceOverlap = createRoute({
   component: AudienceOverlap,
   validateSearch: (search): { with?: string } => ({ with: text(search.with) }),
 });
+const audienceHistory = createRoute({ getParentRoute: () => audience, path: 'history', component: AudienceHistory });
 const audienceUse = createRoute({ getParentRoute: () => audience, path: 'use', component: AudienceUse });
 
 const jobs = createRoute({
@@ -126,7 +128,7 @@ export const router = createRouter({
     audiences,
     newAudience,
     editAudience,
-    audience.addChildren([audienceAbout, audienceMembers, audienceOverlap, audienceUse]),
+    audience.addChildren([audienceAbout, audienceHistory, audienceMembers, audienceOverlap, audienceUse]),
     jobs,
     job,
     exports_,

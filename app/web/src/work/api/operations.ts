@@ -378,6 +378,8 @@ export type UploadBatchInput = {
 
 export type AudienceRowFragment = { __typename: 'Audience', id: string, audienceId: string, name: string, description: string | null, type: AudienceType, namespace: string, lifecycleState: LifecycleState, evaluationMethods: Array<EvaluationMethod>, labels: Array<string>, etag: string, updatedAt: string, createdAt: string, folder: { id: string, name: string } | null, metrics: { totalProfiles: number, updatedAt: string } | null, definition: { id: string, segmentId: string } | null, schedules: { totalCount: number, nodes: Array<{ id: string, scheduleId: string, name: string, state: ScheduleState, frequency: string, nextRunTimes: Array<string> }> } };
 
+export type AudienceTrendFragment = { id: string, history: { nodes: Array<{ at: string, totalProfiles: number }> } };
+
 export type AudiencesQueryVariables = Exact<{
   first: number;
   after?: string | null | undefined;
@@ -386,7 +388,10 @@ export type AudiencesQueryVariables = Exact<{
 }>;
 
 
-export type AudiencesQuery = { audiences: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<AudienceRowFragment> } };
+export type AudiencesQuery = { audiences: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<(
+      AudienceRowFragment
+      & AudienceTrendFragment
+    )> } };
 
 export type SearchAudiencesQueryVariables = Exact<{
   term: string;
@@ -401,6 +406,7 @@ export type SearchAudiencesQuery = { search: { totalCount: number, error: { mess
         | (
           { __typename: 'Audience', id: string }
           & AudienceRowFragment
+          & AudienceTrendFragment
         )
         | { __typename: 'Batch', id: string }
         | { __typename: 'Dataset', id: string }
@@ -735,6 +741,22 @@ export type PreviewPeopleQueryVariables = Exact<{
 
 export type PreviewPeopleQuery = { preview: { id: string, profiles: { nodes: Array<{ id: string, profileId: string, attributes: unknown }> } } | null };
 
+export type AudienceHistoryQueryVariables = Exact<{
+  id: string;
+}>;
+
+
+export type AudienceHistoryQuery = { audience: { id: string, history: { totalCount: number, nodes: Array<{ at: string, totalProfiles: number, entered: number, exited: number, version: number, job: { id: string, jobId: string } | null }> }, versions: { nodes: Array<{ version: number, expression: string, createdBy: string, createdAt: string, mergePolicy: { id: string, name: string } }> } } | null };
+
+export type AudienceChangesQueryVariables = Exact<{
+  id: string;
+  first: number;
+  after?: string | null | undefined;
+}>;
+
+
+export type AudienceChangesQuery = { audience: { id: string, changes: { pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<{ status: MembershipStatus, at: string, cursor: string, profile: { id: string, profileId: string }, job: { id: string, jobId: string } | null }> } } | null };
+
 export type ExplanationPartFragment = { text: string, start: number, end: number, value: unknown, holds: boolean | null, elements: number | null, passed: number | null };
 
 export type ExplainQueryVariables = Exact<{
@@ -1030,6 +1052,17 @@ export const AudienceRowFragmentDoc = gql`
   }
 }
     ` as unknown as DocumentNode<AudienceRowFragment, unknown>;
+export const AudienceTrendFragmentDoc = gql`
+    fragment AudienceTrend on Audience {
+  id
+  history(last: 12) {
+    nodes {
+      at
+      totalProfiles
+    }
+  }
+}
+    ` as unknown as DocumentNode<AudienceTrendFragment, unknown>;
 export const ProblemFragmentDoc = gql`
     fragment Problem on UserError {
   __typename
@@ -1145,10 +1178,12 @@ export const AudiencesDocument = gql`
     }
     nodes {
       ...AudienceRow
+      ...AudienceTrend
     }
   }
 }
-    ${AudienceRowFragmentDoc}` as unknown as DocumentNode<AudiencesQuery, AudiencesQueryVariables>;
+    ${AudienceRowFragmentDoc}
+${AudienceTrendFragmentDoc}` as unknown as DocumentNode<AudiencesQuery, AudiencesQueryVariables>;
 export const SearchAudiencesDocument = gql`
     query SearchAudiences($term: String!, $first: Int!, $after: String, $folderId: ID) {
   search(term: $term, first: $first, after: $after, folderId: $folderId) {
@@ -1171,12 +1206,14 @@ export const SearchAudiencesDocument = gql`
         id
         ... on Audience {
           ...AudienceRow
+          ...AudienceTrend
         }
       }
     }
   }
 }
-    ${AudienceRowFragmentDoc}` as unknown as DocumentNode<SearchAudiencesQuery, SearchAudiencesQueryVariables>;
+    ${AudienceRowFragmentDoc}
+${AudienceTrendFragmentDoc}` as unknown as DocumentNode<SearchAudiencesQuery, SearchAudiencesQueryVariables>;
 export const FolderPathDocument = gql`
     query FolderPath($id: ID!) {
   folder(id: $id) {
@@ -1777,6 +1814,65 @@ export const PreviewPeopleDocument = gql`
   }
 }
     ` as unknown as DocumentNode<PreviewPeopleQuery, PreviewPeopleQueryVariables>;
+export const AudienceHistoryDocument = gql`
+    query AudienceHistory($id: ID!) {
+  audience(id: $id) {
+    id
+    history(last: 200) {
+      totalCount
+      nodes {
+        at
+        totalProfiles
+        entered
+        exited
+        version
+        job {
+          id
+          jobId
+        }
+      }
+    }
+    versions(last: 50) {
+      nodes {
+        version
+        expression
+        createdBy
+        createdAt
+        mergePolicy {
+          id
+          name
+        }
+      }
+    }
+  }
+}
+    ` as unknown as DocumentNode<AudienceHistoryQuery, AudienceHistoryQueryVariables>;
+export const AudienceChangesDocument = gql`
+    query AudienceChanges($id: ID!, $first: Int!, $after: String) {
+  audience(id: $id) {
+    id
+    changes(first: $first, after: $after) {
+      pageInfo {
+        hasNextPage
+        endCursor
+      }
+      nodes {
+        status
+        at
+        cursor
+        profile {
+          id
+          profileId
+        }
+        job {
+          id
+          jobId
+        }
+      }
+    }
+  }
+}
+    ` as unknown as DocumentNode<AudienceChangesQuery, AudienceChangesQueryVariables>;
 export const ExplainDocument = gql`
     query Explain($identity: IdentityInput!, $people: PeopleInput!) {
   explain(profile: $identity, people: $people) {

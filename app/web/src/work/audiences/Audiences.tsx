@@ -12,12 +12,14 @@ import {
   UpdateAudienceDocument,
   type AudienceOrder,
   type AudienceRowFragment,
+  type AudienceTrendFragment,
   type LifecycleState,
 } from '../api/operations';
 import { Button, Checkbox, Search, Select } from '../ui/controls';
 import { count, plural, Time } from '../ui/format';
+import { Sparkline } from '../ui/charts';
 import { Icon } from '../ui/icons';
-import { Empty, Failure, Head, More, Skeleton, StateBadge } from '../ui/pieces';
+import { Delta, Empty, Failure, Head, More, Skeleton, StateBadge } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
 import { audiencePath } from './address';
 import { NewFolder } from './NewFolder';
@@ -28,6 +30,8 @@ export interface AudiencesSearch {
   state?: string;
   sort?: string;
 }
+
+type ListedAudience = AudienceRowFragment & AudienceTrendFragment;
 
 const PAGE = 50;
 const ORDERS: Record<string, AudienceOrder['field']> = {
@@ -41,7 +45,7 @@ const STATES = [
 ];
 
 interface Page {
-  rows: AudienceRowFragment[];
+  rows: ListedAudience[];
   folders: { id: string; name: string }[];
   total: number | undefined;
   next: string | null;
@@ -173,6 +177,8 @@ function AudienceTable({ page, sort, onSort, selected, onSelect, searching }: Ta
           <Column className="fit"><Checkbox slot="selection" /></Column>
           <Column id="name" isRowHeader allowsSorting={!searching}>{(state) => <Sorted name="Name" {...state} />}</Column>
           <Column id="size" className="right" allowsSorting={!searching}>{(state) => <Sorted name="People" {...state} />}</Column>
+          <Column className="middle right">Change</Column>
+          <Column className="wide">History</Column>
           <Column className="middle">State</Column>
           <Column className="wide">Evaluated</Column>
           <Column className="wide">Schedule</Column>
@@ -188,6 +194,8 @@ function AudienceTable({ page, sort, onSort, selected, onSelect, searching }: Ta
                 {row.description && <span className="sub">{row.description}</span>}
               </Cell>
               <Cell className="right">{row.metrics ? count(row.metrics.totalProfiles) : <span className="faint">not yet</span>}</Cell>
+              <Cell className="middle right"><LastChange points={row.history.nodes} /></Cell>
+              <Cell className="wide"><Sparkline points={row.history.nodes.map((point) => ({ at: point.at, size: point.totalProfiles }))} /></Cell>
               <Cell className="middle"><StateBadge state={row.lifecycleState} /></Cell>
               <Cell className="wide muted nowrap">{row.type === 'EXTERNAL_SEGMENT' ? 'Uploaded' : row.evaluationMethods.map((method) => method.toLowerCase()).join(', ')}</Cell>
               <Cell className="wide muted">{scheduled(row)}</Cell>
@@ -199,6 +207,12 @@ function AudienceTable({ page, sort, onSort, selected, onSelect, searching }: Ta
       </Table>
     </div>
   );
+}
+
+/** From the run before the last to the last. */
+function LastChange({ points }: { points: { totalProfiles: number }[] }) {
+  const [before, now] = points.slice(-2);
+  return now ? <Delta from={before.totalProfiles} to={now.totalProfiles} /> : <span className="faint">–</span>;
 }
 
 function Sorted({ name, sortDirection }: { name: string; sortDirection?: string }) {
