@@ -95,11 +95,11 @@ async def _migrate(database: Database, wait: bool) -> None:
         await asyncio.sleep(AWAY_SECONDS)
 
 
-async def examined(settings: Settings, clock: Clock = utc_now) -> list[Finding]:
-    """What the doctor finds, with database and lake left as they are."""
+async def examined(settings: Settings, clock: Clock = utc_now, *, checksums: bool = False) -> list[Finding]:
+    """What the doctor finds, with database and lake left as they are; with `checksums` it reads every file."""
     database = Database(settings.database)
     try:
-        return await examine(database, _lake(settings), clock)
+        return await examine(database, _lake(settings), clock, checksums=checksums)
     finally:
         await database.dispose()
 

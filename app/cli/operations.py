@@ -1,6 +1,7 @@
 """`migrate`, `doctor` and `schema`: for those who run the gateway."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -23,7 +24,11 @@ def migrate() -> None:
 
 
 @commands.command(epilog="Example: `segmentation doctor || echo something is wrong`")
-def doctor() -> None:
+def doctor(
+    checksums: Annotated[
+        bool, typer.Option("--checksums", help="Also read every file of the lake and compare it with its checksum.")
+    ] = False,
+) -> None:
     """Check the database and the lake against each other, and name what is wrong and what to do; changes nothing.
 
     Ends with exit code 1 when anything is wrong. What runs meanwhile may show as wrong for a moment: ask again.
@@ -33,7 +38,7 @@ def doctor() -> None:
     settings = load_settings()
     if not settings.data_dir.is_dir():
         fail(f"there is no data folder {settings.data_dir}: set SEGMENTATION_DATA_DIR to the one that is meant")
-    findings = run(examined(settings))
+    findings = run(examined(settings, checksums=checksums))
     for finding in findings:
         print(f"{finding.check}: {finding.where}: {finding.problem}\n    {finding.advice}")
     if findings:

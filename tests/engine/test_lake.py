@@ -1,5 +1,6 @@
 """Folders, locks, scratch space and sessions."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,8 +10,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from app.engine.store.lake import Lake, bucket_of, bucket_sql, file_name
+from app.engine.ingest.identities import find
+from app.engine.store.lake import Lake, LayoutLost, bucket_of, bucket_sql, file_name
 from app.scope import Tenant
+from tests.support.sandbox import PEOPLE, Sandbox
 
 
 def test_names_are_safe_and_different_where_case_does_not_count() -> None:
@@ -86,3 +89,29 @@ def test_what_a_killed_process_left_is_removed_and_what_lives_stays(tmp_path: Pa
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_layout_that_is_gone_is_not_chosen_again(sandbox: Sandbox) -> None:
+    sandbox.rows("a", PEOPLE, [{"id": "1"}])
+    layout = sandbox.lake.folder / "layout.json"
+    content = layout.read_bytes()
+    assert json.loads(content) == {"bucket_bits": 4, "buckets": 16}
+    layout.unlink()
+    for work in (
+        sandbox.lake.bucket_bits,
+        lambda: find(sandbox.lake, "CRM", "1"),
+        lambda: sandbox.rows("a", PEOPLE, [{"id": "2"}]),
+    ):
+        with pytest.raises(LayoutLost, match=r"layout\.json is missing, though there are people"):
+            work()
+    assert not layout.exists()
+    for place in range(len(content) * 8):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        layout.write_bytes(damaged)
+        try:
+            assert sandbox.lake.bucket_bits() == 4
+        except LayoutLost:
+            continue
+    layout.write_bytes(b'{"bucket_bits": 4}')
+    assert sandbox.lake.bucket_bits() == 4, "as earlier versions wrote it"

@@ -1,5 +1,7 @@
 """What changes in a run, when somebody last entered, and the files."""
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -52,9 +54,42 @@ def test_files_give_back_what_was_written(sandbox: Sandbox) -> None:
     )
     files = MembershipFiles(sandbox.lake)
     name = files.write("run", 7, 2, [first, second])
-    assert name == "7-2.parquet"
+    assert re.fullmatch(r"7-2\.[0-9a-f]{32}\.parquet", name)
     assert files.read("run", 7, name) == {"a": first, "b": second}
     assert files.read("run", 7, name, ["b", "unknown"]) == {"b": second}
     assert [path.name for path in sandbox.lake.membership("run").iterdir()] == [name]
     with pytest.raises(MembershipLost):
         files.read("run", 7, "7-1.parquet")
+
+
+def test_no_damage_is_another_answer(sandbox: Sandbox) -> None:
+    """Each bit of a file flipped once, and the file cut anywhere: lost, or nobody's to those who mend."""
+    files = MembershipFiles(sandbox.lake)
+    name = files.write("run", 0, 1, [next_membership(None, "a", BitMap([1, 5, 9]), 1, START)])
+    path = sandbox.lake.membership("run") / name
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        with pytest.raises(MembershipLost):
+            files.read("run", 0, name)
+    for length in range(0, len(content), 97):
+        path.write_bytes(content[:length])
+        with pytest.raises(MembershipLost):
+            files.read("run", 0, name)
+        assert replace(files, mending=True).read("run", 0, name) == {}
+
+
+def test_damage_to_a_file_of_before_there_were_checksums_is_no_error_of_ours(sandbox: Sandbox) -> None:
+    files, first = MembershipFiles(sandbox.lake), next_membership(None, "a", BitMap([1, 5, 9]), 1, START)
+    path = sandbox.lake.membership("run") / "0-1.parquet"
+    (path.parent / files.write("run", 0, 1, [first])).rename(path)
+    assert files.read("run", 0, path.name) == {"a": first}
+    content = path.read_bytes()
+    lost = 0
+    for place in range(len(content)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :])
+        try:
+            files.read("run", 0, path.name)
+        except MembershipLost:
+            lost += 1
+    assert lost > len(content) // 3

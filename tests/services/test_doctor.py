@@ -215,7 +215,9 @@ async def test_layout_and_identities(lake: Lake, found: Found) -> None:
     content = layout.read_text()
     for damage, problem in (
         ("{", "layout.json cannot be read"),
-        ('{"bucket_bits": 1}', "layout.json says 2 buckets, but there are people in bucket "),
+        ("[4]", "layout.json cannot be read"),
+        ('{"bucket_bits": 1}', "layout.json says 1 bits, which this program never wrote"),
+        ('{"bucket_bits": 5, "buckets": 16}', "layout.json says 5 bits, but 16 buckets"),
     ):
         layout.write_text(damage)
         ((check, told),) = await found()
@@ -250,3 +252,52 @@ async def test_a_database_without_tables(empty_database_url: str, lake: Lake, cl
         ]
     finally:
         await empty.dispose()
+
+
+@pytest.mark.usefixtures("healthy")
+async def test_a_log_that_cannot_be_read_stops_no_other_check(lake: Lake, purchases: Uploaded, found: Found) -> None:
+    dataset = purchases.batch.dataset_id
+    tenant = lake.tenant(SCOPE.tenant)
+    identities = tenant.identities / "_delta_log" / f"{1:020}.json"
+    for log, start in (
+        (tenant.dataset(dataset) / "_delta_log" / f"{0:020}.json", f"dataset 'purchases' ({dataset}): the log"),
+        (identities, "the log"),
+    ):
+        content = log.read_bytes()
+        for damage in (b"garbled", content[: len(content) // 2], b""):
+            log.write_bytes(damage)
+            problems = [problem for check, problem in await found() if not check.startswith("batches")]
+            assert [problem[: len(start)] for problem in problems] == [start], damage
+        log.write_bytes(content)
+    assert await found() == []
+
+
+@pytest.mark.usefixtures("healthy")
+async def test_checksums(database: Database, lake: Lake, clock: FixedClock, purchases: Uploaded, found: Found) -> None:
+    """A bit that no reader trips over is found by those who ask for checksums, in datasets and identities."""
+    tenant = lake.tenant(SCOPE.tenant)
+    for folder, check in ((tenant.dataset(purchases.batch.dataset_id), "datasets"), (tenant.identities, "identities")):
+        file = a_file(folder)
+        content = file.read_bytes()
+        file.write_bytes(content[:20] + bytes([content[20] ^ 1]) + content[21:])
+        assert await found() == []
+        (finding,) = await examine(database, lake, clock, checksums=True)
+        assert finding.check == check
+        assert finding.problem.endswith(f"cannot be read: {file.relative_to(folder).as_posix()}")
+        file.write_bytes(content)
+    assert await examine(database, lake, clock, checksums=True) == []
+
+
+async def test_a_database_file_that_is_damaged(tmp_path: Path, clock: FixedClock) -> None:
+    path = tmp_path / "segmentation.db"
+    whole = Database(f"sqlite:///{path}")
+    await whole.migrate()
+    await whole.dispose()
+    content = path.read_bytes()
+    for damage in (content[: len(content) // 2], b"garbled" * 999, content[:4096] + b"\xff" * 20_000 + content[24096:]):
+        path.write_bytes(damage)
+        damaged = Database(f"sqlite:///{path}")
+        findings = await examine(damaged, Lake(tmp_path / "lake"), clock)
+        assert {(finding.check, finding.where) for finding in findings} == {("tables", "database")}
+        assert all("restore" in finding.advice for finding in findings)
+        await damaged.dispose()

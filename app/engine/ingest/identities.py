@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from app.engine.store.bucket_files import BucketWriter, parquet_list
+from app.engine.store.checksums import FileLost, whole
 from app.engine.store.delta import BUCKET, DataFile, TableVersion, commit, open_table
 from app.engine.store.lake import TenantLake, bucket_of, bucket_sql, only_row, text_literal
 
@@ -71,7 +72,7 @@ def find(lake: TenantLake, namespace: str, id: str) -> tuple[int, int] | None:
         return None
     bucket = bucket_of(f"{namespace}:{id}", bits)
     for path in current.paths(bucket):
-        table = pq.ParquetFile(path).read()
+        table = _read(path)
         rows = table.filter(pc.and_(pc.equal(table["id"], id), pc.equal(table["namespace"], namespace)))
         if rows.num_rows:
             return bucket, int(rows["ordinal"][0].as_py())
@@ -84,7 +85,15 @@ def primary_identities(current: TableVersion | None, bucket: int) -> pa.Table:
     schema = pa.schema([field for field in SCHEMA if field.name != BUCKET])
     if not paths:
         return schema.empty_table()
-    return pa.concat_tables([pq.ParquetFile(path).read() for path in paths]).sort_by("ordinal").combine_chunks()
+    return pa.concat_tables([_read(path) for path in paths]).sort_by("ordinal").combine_chunks()
+
+
+def _read(path: Path) -> pa.Table:
+    """Raises `FileLost`: a damaged name would be somebody else's."""
+    try:
+        return pq.ParquetFile(whole(path)).read()
+    except (OSError, pa.ArrowException) as error:
+        raise FileLost(path) from error
 
 
 def rows_of(current: TableVersion | None, buckets: Iterable[int]) -> str:

@@ -1,17 +1,16 @@
 """Looks whether the files of a sandbox are what its tables say; changes nothing, and knows no jobs."""
 
-import json
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
-from app.engine.store.delta import open_table
-from app.engine.store.lake import TenantLake, file_name
+from app.engine.store.checksums import checksum_noted, intact
+from app.engine.store.delta import LogLost, open_table
+from app.engine.store.lake import LayoutLost, TenantLake, file_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +23,29 @@ class TableState:
     stray: tuple[str, ...]
 
 
-def table_state(folder: Path, before: datetime) -> TableState | None:
-    """None when there is no table. Younger files than `before` may still be on their way into it, and are no strays."""
-    table = open_table(folder)
+class LogDamaged(Exception):
+    """The log of a table cannot be read; the message says why."""
+
+
+def table_state(folder: Path, before: datetime, *, checksums: bool = False) -> TableState | None:
+    """None when there is no table. Younger files than `before` may still be on their way into it, and are no strays.
+
+    With `checksums` all files are read. Raises `LogDamaged`.
+    """
+    try:
+        table = open_table(folder)
+        replaced = [] if table is None else DeltaTable(folder).vacuum(0, True, enforce_retention_duration=False)
+    except LogLost as lost:
+        raise LogDamaged(f"the log (_delta_log) cannot be read: {lost.reason}") from lost
+    except Exception as error:
+        raise LogDamaged(f"the log (_delta_log) cannot be read: {str(error).splitlines()[0][:200]}") from error
     if table is None:
         return None
     present = [file.name for file in table.files if (folder / file.name).exists()]
     missing = sorted({file.name for file in table.files} - set(present))
     known = {file.name for file in table.files}
     # What a later version replaced is still the readers' of the earlier ones.
-    known.update(DeltaTable(folder).vacuum(0, dry_run=True, enforce_retention_duration=False))
+    known.update(replaced)
     stray = [
         name
         for path in folder.rglob("*.parquet")
@@ -41,36 +53,42 @@ def table_state(folder: Path, before: datetime) -> TableState | None:
         and not name.startswith("_delta_log/")
         and datetime.fromtimestamp(path.stat().st_mtime, UTC) < before
     ]
-    damaged = unreadable(folder, present)
+    damaged = unreadable(folder, present, checksums=checksums)
     return TableState(sum(file.rows for file in table.files), tuple(missing), tuple(damaged), tuple(sorted(stray)))
 
 
-def unreadable(folder: Path, names: Iterable[str]) -> list[str]:
-    """Those of the files that are not there or are no Parquet files with their end."""
-    return [name for name in names if not _readable(folder / name)]
+def unreadable(folder: Path, names: Iterable[str], *, checksums: bool = False) -> list[str]:
+    """Those of the files that are not there or are no Parquet files with their end; with `checksums` also those that
+    do not hold what was written (older files have no checksum, and are read to their end instead)."""
+    return [name for name in names if not _readable(folder / name, checksums)]
 
 
-def _readable(path: Path) -> bool:
+def _readable(path: Path, checksums: bool) -> bool:
     try:
-        pq.read_metadata(path)
-    except (OSError, pa.ArrowInvalid):
+        if checksums and checksum_noted(path.name):
+            return intact(path)
+        file = pq.ParquetFile(path)
+        for group in range(file.num_row_groups if checksums else 0):
+            file.read_row_group(group)
+    except Exception:  # Damage makes Arrow raise what not.
         return False
     return True
 
 
 def layout_problem(lake: TenantLake) -> str | None:
     """What is wrong with the number of buckets."""
-    identities = open_table(lake.identities)
+    try:
+        identities = open_table(lake.identities)
+    except Exception:  # The check of identities names it.
+        return None
     if identities is None:
         return None
     try:
         bits = lake.bucket_bits()
-    except (ValueError, KeyError, json.JSONDecodeError):
-        return "layout.json cannot be read"
-    if bits is None:
-        return "layout.json is missing, though there are people"
+    except LayoutLost as lost:
+        return lost.problem
     largest = max((file.bucket for file in identities.files), default=0)
-    if largest >= 1 << bits:
+    if bits is not None and largest >= 1 << bits:
         return f"layout.json says {1 << bits} buckets, but there are people in bucket {largest}"
     return None
 

@@ -1,9 +1,8 @@
 """Who is in a segment: bitmaps of one bucket, what changed in a run, and their files; knows no expressions."""
 
+import io
 import logging
-import os
 import shutil
-import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyroaring import BitMap
 
-from app.engine.store.lake import TenantLake
+from app.engine.store.checksums import sealed_name, verified
+from app.engine.store.lake import TenantLake, write_atomically
 from app.errors import ErrorCode, Refusal
 
 log = logging.getLogger(__name__)
@@ -144,7 +144,8 @@ class MembershipFiles:
     def write(self, run_id: str, bucket: int, attempt: int | str, memberships: Sequence[Membership]) -> str:
         """Writes all definitions of one bucket and returns the file's name; it appears whole or not at all.
 
-        The name tells bucket and attempt, so that an attempt that lost its lease never overwrites another's.
+        The name tells bucket and attempt, so that an attempt that lost its lease never overwrites another's, and the
+        checksum, so that damage never passes for members.
         """
         folder = self.lake.membership(run_id)
         folder.mkdir(parents=True, exist_ok=True)
@@ -159,13 +160,10 @@ class MembershipFiles:
             }
             for membership in memberships
         ]
-        name = f"{bucket}-{attempt}.parquet"
-        temporary = folder / f".{name}.{uuid.uuid4().hex}"
-        try:
-            pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), temporary, compression="zstd", store_schema=False)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        content = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), content, compression="zstd", store_schema=False)
+        name = sealed_name(f"{bucket}-{attempt}", content.getvalue())
+        write_atomically(folder / name, content.getvalue())
         return name
 
     def remove(self, run_id: str) -> None:
@@ -177,17 +175,22 @@ class MembershipFiles:
     ) -> dict[str, Membership]:
         """The memberships of one file, of all definitions or of those asked for. Raises `MembershipLost`."""
         try:
-            table = pq.read_table(self.lake.membership(run_id) / name, partitioning=None)
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            memberships = _memberships(verified(self.lake.membership(run_id) / name), definitions)
+        except Exception as error:  # Arrow and the bitmaps have a dozen ways to say that a file is damaged.
             lost = MembershipLost(run_id, name)
             if not self.mending:
                 raise lost from error
             log.warning("%s; they are made anew", lost.message)
             return {}
-        if definitions is not None:
-            table = table.filter(pc.is_in(table["definition"], pa.array(list(definitions), pa.string())))
-        # Without their zone, Arrow's times become Python's with no time zone database.
-        return {row["definition"]: _membership(row) for row in table.cast(_READ).to_pylist()}
+        return memberships
+
+
+def _memberships(content: bytes, definitions: Collection[str] | None) -> dict[str, Membership]:
+    table = pq.read_table(io.BytesIO(content))
+    if definitions is not None:
+        table = table.filter(pc.is_in(table["definition"], pa.array(list(definitions), pa.string())))
+    # Without their zone, Arrow's times become Python's with no time zone database.
+    return {row["definition"]: _membership(row) for row in table.cast(_READ).to_pylist()}
 
 
 _READ = pa.schema(

@@ -9,6 +9,7 @@ for each merge policy and never read one another, so that both kinds stand side 
 import base64
 import hashlib
 import json
+import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,11 +30,14 @@ from app.engine.people.identity_map import identity_map
 from app.engine.people.stitching import FRAGMENT, open_stitched, stitched
 from app.engine.pool import Stopped, in_threads
 from app.engine.store.arrow_types import arrow_type
+from app.engine.store.checksums import intact, seal
 from app.engine.store.delta import BUCKET, DataFile, TableVersion, bucket_folder, commit, open_table
 from app.engine.store.field_types import contradicts, widen
 from app.engine.store.lake import TenantLake
 from app.engine.store.parquet_columns import open_file, plain_type, read_columns, stored_type
 from app.pql.schema import IDENTITY_MAP, ObjectType, Scalar, Type, profile_fields, profile_schema
+
+log = logging.getLogger(__name__)
 
 Told = Callable[[int, int, int], None]
 """Gets how many buckets of a view have been built, of how many that have to be, and how many the view has; 0 first. It
@@ -211,8 +215,12 @@ def refresh(
             graph = None
         found = sources(lake, rule, datasets, versions, graph)
         generation = max((int(path.name) for path in lake.views(rule.id).glob("[0-9]*")), default=1)
-        current = open_table(lake.views(rule.id) / str(generation))
         fields = _view_fields(found)
+        try:
+            current = open_table(lake.views(rule.id) / str(generation))
+        except Exception:  # Of Delta, JSON or Arrow.
+            log.exception("the view %s cannot be read, and is made anew", lake.views(rule.id) / str(generation))
+            generation, current = generation + 1, None
         if current is not None and contradicts(user_fields(current.schema), fields):
             # A dataset went, and with it the type of a field: begin anew, the old files stay for those who read them.
             generation, current = generation + 1, None
@@ -235,8 +243,10 @@ class _Update:
         self.folder = folder
         self.fingerprints = found.fingerprints()
         files = current.files if current is not None else ()
-        shown = {file.bucket for file in files if _shows(file, self.fingerprints)}
-        self.stale = [file for file in files if not _shows(file, self.fingerprints)]
+        usable = {file for file in files if _shows(file, self.fingerprints) and intact(folder / file.name)}
+        shown = {file.bucket for file in usable}
+        # What is damaged as well: all of a view can be made anew.
+        self.stale = [file for file in files if file not in usable]
         self.missing = sorted(self.fingerprints.keys() - shown)
 
     @property
@@ -306,9 +316,10 @@ def _build_files(
     known = open_table(lake.identities)
 
     def build(bucket: int, _stopped: Stopped) -> DataFile:
-        name = f"{bucket_folder(bucket)}/{wanted[bucket]}-{uuid.uuid4().hex}.parquet"
         table = _merged(found, fields, known, bucket)
         _write(scratch / f"{bucket}.parquet", table)
+        stem = f"{wanted[bucket]}-{uuid.uuid4().hex}"
+        name = f"{bucket_folder(bucket)}/{seal(scratch / f'{bucket}.parquet', stem)}"
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (scratch / f"{bucket}.parquet").rename(folder / name)
         return DataFile(name, bucket, table.num_rows)

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from app.engine.store.checksums import seal
 from app.engine.store.delta import BUCKET, DataFile, bucket_folder
 from app.engine.store.lake import text_literal
 
@@ -14,7 +15,10 @@ ROW_GROUP = 1 << 16
 
 
 class BucketWriter:
-    """Writes rows that come sorted by bucket into one file for each bucket; holds one row group in memory."""
+    """Writes rows that come sorted by bucket into one file for each bucket; holds one row group in memory.
+
+    The names begin with `prefix` and tell the files' checksums.
+    """
 
     def __init__(self, folder: Path, prefix: str, row_group: int = ROW_GROUP) -> None:
         self.folder = folder
@@ -67,9 +71,11 @@ class BucketWriter:
         self._flush()
         if self._writer is not None:
             self._writer.close()
-            self._files.append(
-                DataFile(f"{bucket_folder(self._bucket)}/{self.prefix}.parquet", self._bucket, self._rows)
-            )
+            folder = self.folder / bucket_folder(self._bucket)
+            written = folder / f"{self.prefix}.parquet"
+            name = seal(written, self.prefix)
+            written.rename(folder / name)
+            self._files.append(DataFile(f"{bucket_folder(self._bucket)}/{name}", self._bucket, self._rows))
         self._writer = None
         self._rows = 0
 

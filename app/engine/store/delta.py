@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
+
+from app.errors import ErrorCode, Refusal
 
 BUCKET = "__bucket"
 _COMMIT = re.compile(r"(\d{20})\.json")
@@ -43,7 +45,7 @@ class TableVersion:
 
 
 def open_table(folder: Path, version: int | None = None) -> TableVersion | None:
-    """The newest version, or the one asked for; None when there is no table."""
+    """The newest version, or the one asked for; None when there is no table. Raises `LogLost`."""
     newest = _newest_version(folder)
     if newest is None:
         return None
@@ -75,8 +77,26 @@ def _remembered_version(folder: Path, version: int, _inode: int, _written: int) 
     return _read_version(folder, version)
 
 
+class LogLost(Refusal):
+    """The log of a table is damaged, so that nobody knows what is in it."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(
+            ErrorCode.INVALID_STATE,
+            f"the log of {'/'.join(folder.parts[-2:])} in the lake cannot be read ({reason}): restore the folder from "
+            "a copy; `segmentation doctor` says what else can be done",
+        )
+        self.reason = reason
+
+
 def _read_version(folder: Path, version: int) -> TableVersion:
-    table = DeltaTable(folder, version=version)
+    _refuse_empty_commits(folder)
+    try:
+        table = DeltaTable(folder, version=version)
+    except TableNotFoundError:
+        raise
+    except (DeltaError, ValueError, OSError) as error:
+        raise LogLost(folder, str(error).splitlines()[0][:200]) from error
     actions = pa.table(table.get_add_actions(flatten=True))
     if actions.num_rows:
         names, rows = actions["path"].to_pylist(), actions["num_records"].to_pylist()
@@ -88,6 +108,14 @@ def _read_version(folder: Path, version: int) -> TableVersion:
         DataFile(name, int(bucket), int(count)) for name, bucket, count in zip(names, buckets, rows, strict=True)
     )
     return TableVersion(folder, table.version(), pa.schema(table.schema().to_arrow()), files)
+
+
+def _refuse_empty_commits(folder: Path) -> None:
+    """Delta passes over them, and with them over the rows that they added; nobody writes one."""
+    with suppress(FileNotFoundError), os.scandir(folder / "_delta_log") as entries:  # It may be deleted just now.
+        for entry in entries:
+            if _COMMIT.fullmatch(entry.name) and not entry.stat().st_size:
+                raise LogLost(folder, f"{entry.name} is empty")
 
 
 class GivenUp(Exception):

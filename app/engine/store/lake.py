@@ -16,6 +16,7 @@ from typing import Any
 import duckdb
 
 from app.engine.budget import DEFAULT_BUDGET, Budget
+from app.errors import ErrorCode, Refusal
 from app.scope import Tenant
 
 PEOPLE_IN_A_BUCKET = 1 << 16
@@ -140,11 +141,26 @@ class TenantLake:
             connection.close()
 
     def bucket_bits(self) -> int | None:
-        """The sandbox has 2^bits buckets; None before its first person."""
+        """The sandbox has 2^bits buckets; None before its first person. Raises `LayoutLost`."""
         try:
-            return int(json.loads((self.folder / "layout.json").read_text())["bucket_bits"])
+            layout = json.loads((self.folder / "layout.json").read_bytes())
+            bits = layout["bucket_bits"]
         except FileNotFoundError:
+            if self._has_people():
+                raise LayoutLost("layout.json is missing, though there are people") from None
             return None
+        except (ValueError, KeyError, TypeError, OSError):
+            raise LayoutLost("layout.json cannot be read") from None
+        if type(bits) is not int or not FEWEST_BUCKET_BITS <= bits <= MOST_BUCKET_BITS:
+            raise LayoutLost(f"layout.json says {bits!r} bits, which this program never wrote")
+        # Said twice, since one damaged digit would be another layout. Earlier versions said it once.
+        if layout.get("buckets", 1 << bits) != 1 << bits:
+            raise LayoutLost(f"layout.json says {bits} bits, but {layout['buckets']!r} buckets")
+        return bits
+
+    def _has_people(self) -> bool:
+        """Whether anybody was ever given a place."""
+        return any(self.identities.glob("_delta_log/*"))
 
     def choose_bucket_bits(self, people: int) -> int:
         """The bits for a sandbox that begins with so many people, kept for good. Call it under the identities' lock."""
@@ -154,8 +170,22 @@ class TenantLake:
             while chosen < MOST_BUCKET_BITS and people > PEOPLE_IN_A_BUCKET << chosen:
                 chosen += 1
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.folder / "layout.json", json.dumps({"bucket_bits": chosen}).encode())
+            write_atomically(
+                self.folder / "layout.json", json.dumps({"bucket_bits": chosen, "buckets": 1 << chosen}).encode()
+            )
         return chosen
+
+
+class LayoutLost(Refusal):
+    """It is not known in which bucket people lie; guessing would lose those who are there, and double them."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            ErrorCode.INVALID_STATE,
+            f"{problem}, and without it nobody would be found in their place: restore it from a copy of the lake "
+            "(`segmentation doctor` names the folder)",
+        )
+        self.problem = problem
 
 
 def bucket_of(profile_id: str, bits: int) -> int:

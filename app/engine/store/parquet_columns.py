@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.engine.store.arrow_types import arrow_type, pql_type
 from app.engine.store.bucket import Path
+from app.engine.store.checksums import FileLost
 from app.engine.store.field_types import WIDENINGS
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
@@ -49,7 +50,10 @@ def _pruned(type_: Type, rests: list[Path]) -> Type:
 def read_columns(
     file: pq.ParquetFile, wanted: ObjectType, plain: Sequence[str] = (), groups: Sequence[int] | None = None
 ) -> pa.Table:
-    """The wanted fields that the file has, each as `shape` makes it, after the `plain` columns as they are stored."""
+    """The wanted fields that the file has, each as `shape` makes it, after the `plain` columns as they are stored.
+
+    Raises `FileLost`.
+    """
     schema = file.schema_arrow
     names = [name for name in plain if name in schema.names]
     paths = list(names)
@@ -58,7 +62,10 @@ def read_columns(
             paths += [path for path, _ in _leaf_columns(schema.field(name).type, type_, name)]
     chosen = range(file.num_row_groups) if groups is None else groups
     # One row group at a time: Arrow cannot give nested dictionaries of several at once.
-    parts = [file.read_row_group(group, columns=paths) for group in chosen]
+    try:
+        parts = [file.read_row_group(group, columns=paths) for group in chosen]
+    except (OSError, pa.ArrowException) as error:
+        raise FileLost from error
     tops = [*names, *(name for name in wanted.fields if name in schema.names)]
     table = pa.concat_tables(parts) if parts else schema.empty_table().select(tops)
     columns = {name: _one_chunk(table[name]) for name in names}
@@ -83,8 +90,13 @@ def _may_have(group: Any, numbers: NDArray[Any], column: str) -> bool:
 
 
 def open_file(path: FilePath, wanted: ObjectType) -> pq.ParquetFile:
-    """The file, set to give text as dictionaries."""
-    schema = pq.read_schema(path)
+    """The file, set to give text as dictionaries. Raises `FileLost` and `FileNotFoundError`."""
+    try:
+        schema = pq.read_schema(path)
+    except FileNotFoundError:  # Those who read an old version know what it means.
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise FileLost(path) from error
     texts = [
         leaf
         for name, type_ in wanted.fields.items()

@@ -4,13 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
 from app.clock import Clock
 from app.engine.ingest.batch import committed_batch
-from app.engine.maintenance.inspection import layout_problem, table_state, unknown_folders, unreadable
+from app.engine.maintenance.inspection import (
+    LogDamaged,
+    TableState,
+    layout_problem,
+    table_state,
+    unknown_folders,
+    unreadable,
+)
 from app.engine.store.lake import Lake, TenantLake
 from app.scope import Scope, Tenant
 from app.services.evaluation.heads import patch_run, read_heads
@@ -51,18 +59,35 @@ class _Sandbox:
     lake: Lake
     tenant: Tenant
     now: datetime
+    checksums: bool
+
+    @property
+    def where(self) -> str:
+        return f"{self.tenant.organisation}/{self.tenant.sandbox}"
 
     def finding(self, check: str, problem: str, advice: str) -> Finding:
-        return Finding(check, f"{self.tenant.organisation}/{self.tenant.sandbox}", problem, advice)
+        return Finding(check, self.where, problem, advice)
+
+    async def table(self, folder: Path) -> TableState | None:
+        """Raises `LogDamaged`."""
+        return await asyncio.to_thread(table_state, folder, self.now - SETTLED, checksums=self.checksums)
 
 
-async def examine(database: Database, lake: Lake, clock: Clock) -> list[Finding]:
-    """Everything that is found wrong. When the tables are not this program's, nothing else is looked at."""
-    if differences := await database.differences():
+async def examine(database: Database, lake: Lake, clock: Clock, *, checksums: bool = False) -> list[Finding]:
+    """Everything that is found wrong. When the tables are not this program's, nothing else is looked at.
+
+    With `checksums` every file of the lake is read and compared with what was written.
+    """
+    try:
+        differences = await database.differences()
+        async with database.session() as session:
+            tenants = await all_tenants(session) if not differences else []
+    except Exception as error:
+        advice = "start the database, or restore it from a copy; nothing else was looked at"
+        return [Finding("tables", "database", f"it cannot be read: {_first_line(error)}", advice)]
+    if differences:
         advice = "run `segmentation migrate`; if that does not mend it, restore the database from a copy"
         return [Finding("tables", "database", difference, advice) for difference in differences]
-    async with database.session() as session:
-        tenants = await all_tenants(session)
     keys = {(tenant.organisation, tenant.sandbox) for tenant in tenants}
     advice = "it takes space only: remove it, or point SEGMENTATION_DATABASE_URL to the database that knows it"
     findings = [
@@ -70,10 +95,27 @@ async def examine(database: Database, lake: Lake, clock: Clock) -> list[Finding]
         for folder in await asyncio.to_thread(unknown_folders, lake.root, keys)
     ]
     for tenant in tenants:
-        sandbox = _Sandbox(database, lake, tenant, clock())
-        for check in CHECKS.values():
-            findings += [finding async for finding in check(sandbox)]
+        sandbox = _Sandbox(database, lake, tenant, clock(), checksums)
+        for name, check in CHECKS.items():
+            findings += await _checked(sandbox, name, check)
     return findings
+
+
+async def _checked(sandbox: _Sandbox, name: str, check: Callable[[_Sandbox], AsyncIterator[Finding]]) -> list[Finding]:
+    """What one check finds. Damage that it cannot get past is a finding too, and stops no other check."""
+    findings: list[Finding] = []
+    try:
+        async for finding in check(sandbox):
+            findings.append(finding)
+    except Exception as error:
+        advice = "restore what it names from a copy of the lake or of the database, and ask again"
+        findings.append(Finding(name, sandbox.where, f"it cannot be checked: {_first_line(error)}", advice))
+    return findings
+
+
+def _first_line(error: BaseException) -> str:
+    cause = getattr(error, "orig", None) or error
+    return f"{type(cause).__name__}: {(str(cause).splitlines() or [''])[0][:200]}"
 
 
 async def _layout(sandbox: _Sandbox) -> AsyncIterator[Finding]:
@@ -119,8 +161,14 @@ async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
     for id_, kind, name, row_count in await _dataset_rows(sandbox):
         if kind not in _IN_TABLES:
             continue
-        state = await asyncio.to_thread(table_state, lake.dataset(id_), sandbox.now - SETTLED)
-        rows, where = (state.rows if state is not None else 0), f"dataset {name!r} ({id_})"
+        where = f"dataset {name!r} ({id_})"
+        try:
+            state = await sandbox.table(lake.dataset(id_))
+        except LogDamaged as damage:
+            advice = "restore its folder from a copy of the lake, or delete the dataset and load it again"
+            yield sandbox.finding("datasets", f"{where}: {damage}", advice)
+            continue
+        rows = state.rows if state is not None else 0
         # A batch whose rows are committed counts by the database a moment later, or once it is settled.
         if rows != row_count and rows - await _uncounted(lake, id_, unsettled.get(id_, ())) != row_count:
             problem = f"{where} has {rows:,} rows in the lake, but {row_count:,} by the database"
@@ -141,7 +189,12 @@ async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
 
 async def _identities(sandbox: _Sandbox) -> AsyncIterator[Finding]:
     lake = sandbox.lake.tenant(sandbox.tenant)
-    state = await asyncio.to_thread(table_state, lake.identities, sandbox.now - SETTLED)
+    try:
+        state = await sandbox.table(lake.identities)
+    except LogDamaged as damage:
+        advice = "restore the folder `identities` from a copy of the lake: until then nothing can be loaded"
+        yield sandbox.finding("identities", str(damage), advice)
+        return
     if state is None:
         return
     if broken := (*state.missing, *state.damaged):
@@ -170,7 +223,8 @@ async def _heads(sandbox: _Sandbox) -> AsyncIterator[Finding]:
     ]
     for run_id, files, audiences in places:
         folder = sandbox.lake.tenant(sandbox.tenant).membership(run_id)
-        lost = await asyncio.to_thread(unreadable, folder, files) if audiences else []
+        # They are small: always all of them.
+        lost = await asyncio.to_thread(unreadable, folder, files, checksums=True) if audiences else []
         for id_ in sorted(audiences if lost else ()):
             yield sandbox.finding(
                 "heads",
