@@ -79,7 +79,7 @@ async def send(api: Api, operation: OperationDefinitionNode, text: str) -> httpx
     """The operation by JSON, or with a file where it has a variable for one."""
     if "Upload!" not in text:
         return await api.http.post("/graphql", json={"query": text})
-    (variable,) = operation.variable_definitions
+    (variable,) = operation.variable_definitions or ()
     name = variable.variable.name.value
     form = {
         "operations": json.dumps({"query": text, "variables": {name: None}}),

@@ -73,13 +73,12 @@ async def test_a_preview_from_its_creation_to_its_people(api: Api, port: int) ->
     assert (people["totalCount"], people["pageInfo"]["hasNextPage"]) == (2, True)
     (first,) = people["nodes"]
     number = first["identities"][0]["id"]
+    amounts: dict[str, list[float]] = {"00001": [600, 12.5], "00002": [700]}
     assert first == {
         "profileId": f"crm:{number}",
         "identities": [{"namespace": "crm", "id": number}],
         "attributes": {"identityMap": {"crm": [{"id": number, "primary": True}]}},
-        "events": {
-            "nodes": [{"attributes": {"dollars": amount}} for amount in {"00001": [600, 12.5], "00002": [700]}[number]]
-        },
+        "events": {"nodes": [{"attributes": {"dollars": amount}} for amount in amounts[number]]},
     }
     document = "query ($id: ID!, $at: String) { preview(id: $id) { profiles(after: $at) { nodes { profileId } } } }"
     rest = (await api.query(document, id=id_, at=people["pageInfo"]["endCursor"]))["preview"]["profiles"]["nodes"]

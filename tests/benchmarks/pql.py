@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -53,7 +54,7 @@ def profile(fields: int = 0) -> ObjectType:
     }
     for group in range(fields // 50):
         usual[f"group{group}"] = ObjectType({f"field{group}x{at}": Scalar.STRING for at in range(50)})
-    event = {"timestamp": Scalar.TIMESTAMP, "eventType": Scalar.STRING, "items": ArrayType(item)}
+    event: dict[str, Type] = {"timestamp": Scalar.TIMESTAMP, "eventType": Scalar.STRING, "items": ArrayType(item)}
     return profile_schema(ObjectType(usual), ObjectType({**event, "commerce": ObjectType({"total": Scalar.NUMBER})}))
 
 
@@ -88,7 +89,7 @@ def planning() -> None:
     big = {"500 conditions": MANY.replace("total", "commerce.total").replace("income", "loyalty.points").replace("name", "loyalty.tier"),
            "100 nested let": NESTED.replace("income", "loyalty.points")}  # fmt: skip
     for name, text in big.items():
-        took = statistics.median(milliseconds(lambda text=text: check(text, schema, segments=())) for _ in range(5))
+        took = statistics.median(milliseconds(partial(check, text, schema, segments=())) for _ in range(5))
         print(f"  {name:<28}{took:8.1f} ms to parse, check and print")
 
 
@@ -105,9 +106,7 @@ def completion() -> None:
     gc.freeze()
     for place in places:
         at = place.index("|")
-        took = sorted(
-            milliseconds(lambda at=at, text=place[:-1]: complete(text, at, schema, segments={})) for _ in range(50)
-        )
+        took = sorted(milliseconds(partial(complete, place[:-1], at, schema, segments={})) for _ in range(50))
         print(f"  {place:<66}{took[25]:7.2f} ms median {took[-1]:7.2f} ms worst of 50")
 
 
@@ -118,7 +117,7 @@ def sizes() -> None:
     for name, (expression, expected) in {**{f"CHAIN of 10, {name}": case for name, case in CHAINS.items()},
                                          **{f"two quantifiers, {name}": case for name, case in PAIRS.items()}}.items():  # fmt: skip
         assert matches(half, expression) is expected
-        before, took = (milliseconds(lambda it=it, e=expression: matches(it, e)) for it in (half, bucket))
+        before, took = (milliseconds(partial(matches, it, expression)) for it in (half, bucket))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
         print(f"  {name:<40}{took:9.1f} ms ({before:8.1f} ms)  {peak:5.0f} MB at most until now")
 

@@ -30,6 +30,7 @@ from app.services.evaluation.expressions import data_sources
 from app.services.jobs import shared as jobs
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.segment import requests as segment_jobs
+from app.services.lists.paging import PageRequest
 from app.settings import Settings
 from app.storage.tables.jobs import JobKind
 
@@ -125,7 +126,7 @@ async def _jobs(services: Services) -> None:
             pass
         took = time.perf_counter() - started
         async with services.database.session() as session:
-            page = await segment_jobs.segments_by_job(session, SCOPE, [job.id], jobs.PageRequest(1))
+            page = await segment_jobs.segments_by_job(session, SCOPE, [job.id], PageRequest(1))
         print(f"{name}: a full job {took:.2f} s, {page[job.id].items[0].profile_count:,} members")
 
 

@@ -100,8 +100,8 @@ async def main() -> None:
                 )
             await send(services, folder, [0], 0)
             first = ""
-            for at, expression in enumerate(expressions(number)):
-                new = definitions.NewDefinition(f"{at:03}", expression, evaluation_methods=["STREAMING"])
+            for place, expression in enumerate(expressions(number)):
+                new = definitions.NewDefinition(f"{place:03}", expression, evaluation_methods=["STREAMING"])
                 made = await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
                 first = first or made.id
             full = await job(services)

@@ -41,7 +41,7 @@ def clients() -> Path:
     installed, lock = CLIENTS / "node_modules" / ".package-lock.json", CLIENTS / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         # No package here needs its install script, so none gets to run one.
-        command = [*NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        command: list[str | Path] = [*NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         done = subprocess.run(command, cwd=CLIENTS, capture_output=True, text=True, env=_environment(), timeout=100)
         if done.returncode != 0:
             if "clients" in os.environ.get("SEGMENTATION_TEST_REQUIRE", ""):
@@ -78,7 +78,7 @@ def test_relay_compiler_takes_the_schema_and_real_operations(clients: Path, tmp_
     shutil.copy(clients / "relay.config.json", tmp_path)
     shutil.copy(ROOT / "schema.graphql", tmp_path)
     (tmp_path / "made").mkdir()
-    command = [NODE, clients / "node_modules" / "relay-compiler" / "cli.js", "relay.config.json"]
+    command: list[str | Path] = [NODE, clients / "node_modules" / "relay-compiler" / "cli.js", "relay.config.json"]
     done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(path.name.split(".")[0] for path in (tmp_path / "made").iterdir()) == RELAY_ARTIFACTS

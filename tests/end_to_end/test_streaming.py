@@ -22,6 +22,7 @@ from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.evaluation.heads import read_heads
 from app.settings import Settings
+from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
 from tests.support.client import Gateway
@@ -174,8 +175,8 @@ async def state(services: Services, id: str) -> tuple[int | None, list[str], int
     files = MembershipFiles(services.lake.tenant(SCOPE.tenant))
     async with services.database.session() as session:
         heads = await read_heads(session, SCOPE)
-        total = (await session.scalars(select(AudienceRow.total_profiles))).one()
-        turn = (await session.scalars(select(StreamingTurnRow.turn))).one()
+        total = (await session.scalars(select(columns(AudienceRow).total_profiles))).one()
+        turn = (await session.scalars(select(columns(StreamingTurnRow).turn))).one()
     found = [
         membership.status(ordinal)
         for _, membership in heads.of(files, id)

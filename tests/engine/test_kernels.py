@@ -23,6 +23,7 @@ POOLS: dict[Scalar, tuple[Any, ...]] = {
 
 def values(type_: Type, *, nulls: bool = True) -> st.SearchStrategy[Any]:
     """Elements of arrays and maps are not null: what they mean there is given by the cases."""
+    made: st.SearchStrategy[Any]
     match type_:
         case ArrayType(element):
             made = st.lists(values(element, nulls=False), max_size=4)

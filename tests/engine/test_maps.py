@@ -1,5 +1,7 @@
 """Objects whose keys are data become maps, in one file and across batches, and maps and objects are read alike."""
 
+from typing import Any
+
 import pytest
 
 from tests.engine.test_ingest import record, types
@@ -51,7 +53,7 @@ def test_maps_of_numbers_and_of_objects_inside_events(sandbox: Sandbox) -> None:
 
 
 def test_objects_are_read_as_maps(sandbox: Sandbox) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": "1", "o": {"a": 1, "b": 2}},
         {"id": "2", "o": {"a": 3}},
         {"id": "3", "key": "b", "o": {"b": 5}},

@@ -242,7 +242,7 @@ def test_an_empty_sandbox_has_nobody(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_view_that_is_given_up_goes_on_where_it_was(sandbox: Sandbox, threads: int) -> None:
     sandbox.take("e", PURCHASES, CDNOW.read_bytes(), "CSV")
-    told: list[tuple[int, int, int]] = []
+    told: list[tuple[int, ...]] = []
 
     def tell(*figures: int) -> None:
         told.append(figures)

@@ -1,6 +1,7 @@
 """The values of text fields that completion offers."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ DATASETS = [Dataset("people", "PROFILE"), Dataset("events", "EVENT"), Dataset("e
 @pytest.fixture
 def sandbox(tmp_path: Path) -> Sandbox:
     made = Sandbox(tmp_path)
-    people = [
+    people: list[dict[str, Any]] = [
         {"id": "1", "home": {"country": "US"}, "tags": ["a", "b"], "income": 5, "xs": [{"sku": "x"}, {"sku": None}]},
         {"id": "2", "home": {"country": "CA"}, "tags": ["b"], "income": 6, "xs": []},
         {"id": "3", "home": None, "tags": None, "income": 7, "xs": None},

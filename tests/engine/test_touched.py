@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -69,7 +70,7 @@ def evaluated(
 ) -> tuple[Memberships, int]:
     """Every bucket's memberships after a run, and how many people were evaluated."""
     after, profiles = dict(before), 0
-    done = []
+    done: list[Any] = []
     planned = plan(snapshot)
     stage = Stage(
         planned,

@@ -51,6 +51,6 @@ def test_json_names_fields_without_backquotes() -> None:
 
 
 def test_completion_writes_backquotes() -> None:
-    offered = [one.text for one in complete("", 0, SCHEMA, segments=(), values=lambda path: [], limit=200)]
+    offered = [one.text for one in complete("", 0, SCHEMA, segments={}, values=lambda path: [], limit=200)]
     assert {"`Order Date`", "`a.b`", "xEvent.`utm-source`"} <= set(offered)
     assert "a.b" not in offered

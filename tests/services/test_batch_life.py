@@ -12,14 +12,15 @@ from sqlalchemy import select
 
 from app.clock import FixedClock
 from app.engine.ingest import batch as batch_engine
-from app.engine.ingest.stop import Stop
+from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store import delta
 from app.engine.store.delta import open_table
-from app.engine.store.lake import Lake
+from app.engine.store.lake import Lake, write_atomically
 from app.errors import ErrorCode, Refusal, Unconfirmed
 from app.services.datasets import batches, datasets, uploads
 from app.services.datasets.uploads import DataFile, Uploaded, UploadOptions, upload_batch
 from app.services.maintenance.doctor import examine
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.datasets import BatchRow
 from app.storage.tenancy import within
@@ -74,7 +75,9 @@ class World:
 
     async def states(self) -> list[tuple[str, int]]:
         async with self.database.session() as session:
-            rows = await session.scalars(within(select(BatchRow), BatchRow, SCOPE.tenant).order_by(BatchRow.id))  # type: ignore[arg-type]
+            rows = await session.scalars(
+                within(select(BatchRow), BatchRow, SCOPE.tenant).order_by(columns(BatchRow).id)
+            )
             return [(row.status, row.row_count) for row in rows]
 
     async def rows(self) -> tuple[int, int]:
@@ -151,10 +154,7 @@ async def test_a_loader_that_wakes_after_it_was_given_up_changes_nothing(
 
 async def test_a_loader_that_wakes_after_its_commit_counts_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     pause = Pause()
-    monkeypatch.setattr(
-        uploads, "ingest", lambda *args: (pause(lambda: None)(), done.append(original(*args)))[1] or done[0]
-    )  # type: ignore[func-returns-value]
-    original, done = uploads.ingest, []  # type: ignore[var-annotated]
+    monkeypatch.setattr("app.services.datasets.uploads.ingest", pause(batch_engine.ingest))
     sending = world.send()
     await asyncio.to_thread(pause.reached.wait, 60)
     async with world.database.session() as session:
@@ -174,7 +174,7 @@ async def test_a_loader_whose_lease_ran_out_goes_on_when_nobody_gave_it_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause()
-    monkeypatch.setattr(batch_engine, "write_atomically", pause(batch_engine.write_atomically))
+    monkeypatch.setattr("app.engine.ingest.batch.write_atomically", pause(write_atomically))
     sending = world.send()
     await asyncio.to_thread(pause.reached.wait, 60)
     world.clock.advance(LEASE * 10)
@@ -233,7 +233,7 @@ def test_a_stop_is_looked_at_between_items() -> None:
     items = stop.checked([1, 2])
     assert next(items) == 1
     stop.request()
-    with pytest.raises(batch_engine.Stopped):
+    with pytest.raises(Stopped):
         next(items)
 
 
@@ -313,13 +313,18 @@ async def test_of_many_at_once_another_loads_when_the_first_fails(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause()
-    monkeypatch.setattr(batch_engine, "write_atomically", pause(batch_engine.write_atomically))
+    monkeypatch.setattr("app.engine.ingest.batch.write_atomically", pause(write_atomically))
     stopping = asyncio.Event()
     first = world.send(idempotency_key="k", stopping=[stopping])
     await asyncio.to_thread(pause.reached.wait, 60)
     second = world.send(idempotency_key="k")
     requested, request = threading.Event(), Stop.request
-    monkeypatch.setattr(Stop, "request", lambda stop: (request(stop), requested.set()))
+
+    def announced(stop: Stop) -> None:
+        request(stop)
+        requested.set()
+
+    monkeypatch.setattr(Stop, "request", announced)
     stopping.set()
     await asyncio.to_thread(requested.wait, 60)
     pause.released.set()

@@ -40,7 +40,12 @@ async def _stored_segments(database: Database, lake: Lake, clock: FixedClock, fo
     for segment in sorted({row["segmentId"] for row in rows}):
         there = [row["profileId"] for row in rows if row["segmentId"] == segment and row["status"] != "exited"]
         dataset = await datasets.create(database, clock, SCOPE, datasets.NewDataset(segment, "AUDIENCE", "id", "crm"))
-        values = {"name": segment, "audience_id": segment, "dataset_id": dataset.id, "exclude_opt_out": False}
+        values: audience_writes.AudienceFields = {
+            "name": segment,
+            "audience_id": segment,
+            "dataset_id": dataset.id,
+            "exclude_opt_out": False,
+        }
         await audience_writes.create(database, lake, clock, SCOPE, "EXTERNAL_SEGMENT", values)
         if there:  # A file without rows would be refused.
             file = folder / f"{segment}.csv"

@@ -15,6 +15,7 @@ from app.services.datasets import batches, datasets, deletion
 from app.services.datasets.uploads import DataFile, ingest_rows, upload_batch
 from app.services.evaluation.expressions import data_sources
 from app.services.maintenance.doctor import examine
+from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from tests.services.conftest import SCOPE, Gateway
@@ -46,7 +47,7 @@ async def counts(gateway: Gateway) -> tuple[list[tuple[str, int]], list[int], li
     """Batches, rows of the datasets, and what the doctor says."""
     async with gateway.database.session() as session:
         rows = list(await session.scalars(select(BatchRow).order_by(BatchRow.id)))
-        sizes = list(await session.scalars(select(DatasetRow.row_count).order_by(DatasetRow.name)))
+        sizes = list(await session.scalars(select(columns(DatasetRow).row_count).order_by(columns(DatasetRow).name)))
     findings = await examine(gateway.database, gateway.lake, gateway.clock)
     return [(row.status, row.row_count) for row in rows], sizes, [finding.problem for finding in findings]
 

@@ -17,7 +17,7 @@ async def statuses(reader: ProfileReader, *people: str) -> dict[str, dict[str, t
     keys = {id_: key for id_ in people if (key := await reader.find_identity("crm", id_)) is not None}
     pages = await reader.memberships(list(keys.values()), PageRequest(50), ALL)
     counts = await reader.membership_counts(list(keys.values()), ALL)
-    found = {
+    found: dict[str, dict[str, tuple[str, object]]] = {
         id_: {member.definition_id: (member.status, member.last_qualification_time) for member in pages[key].items}
         for id_, key in keys.items()
     }

@@ -108,7 +108,7 @@ def written(lake: Lake, target: str, columns: str = "profileId") -> list[Any]:
     files = DeltaTable(folder(lake, target)).file_uris()
     if not files:
         return []
-    rows = duckdb.sql(f"SELECT {columns} FROM read_parquet({files}) ORDER BY profileId, __batch").fetchall()
+    rows = duckdb.execute(f"SELECT {columns} FROM read_parquet({files}) ORDER BY profileId, __batch").fetchall()
     return [row[0] if len(row) == 1 else row for row in rows]
 
 
@@ -119,7 +119,9 @@ async def refusals(database: Database, lake: Lake, clock: FixedClock, new: NewEx
     async with database.session() as session:
         assert await export_jobs.count(session, SCOPE) == 0
         assert await segment_jobs.count(session, SCOPE) == 0
-    found = caught.value.refusals if isinstance(caught.value, Refusals) else [caught.value]
+    error = caught.value
+    assert isinstance(error, (Refusals, Refusal))
+    found = error.refusals if isinstance(error, Refusals) else [error]
     return [(".".join(refusal.path), refusal.message) for refusal in found]
 
 
@@ -434,7 +436,7 @@ async def test_the_segments_are_evaluated_first(
     stop = asyncio.Event()
     worker = Worker(database, changes, lake, clock, WorkerOptions(concurrency=1, lease_seconds=3000, threads=1))
     working = asyncio.create_task(worker.run(stop))
-    async for state in jobs.watch(database, changes, SCOPE, "EXPORT", made.id):
+    async for state in jobs.watch(database, changes, SCOPE, JobKind.EXPORT, made.id):
         last = state
     stop.set()
     await working
@@ -668,8 +670,8 @@ async def test_a_schedule_keeps_an_export_as_json_and_gets_it_back(
         page = await jobs.page_by_schedule(session, SCOPE, ["s1", "s2"], PageRequest(50))
         counts = await jobs.counts_by_schedule(session, SCOPE, ["s1", "s2"])
     by_kind = {state.kind: state.row for state in page["s1"].items}
-    assert (len(by_kind), by_kind["EXPORT"].id, by_kind["SEGMENT"].id) == (2, job.id, job.waits_for)
-    assert (by_kind["EXPORT"].destination_id, by_kind["SEGMENT"].all_definitions) == (target, False)
+    assert (len(by_kind), by_kind[JobKind.EXPORT].id, by_kind[JobKind.SEGMENT].id) == (2, job.id, job.waits_for)
+    assert (by_kind[JobKind.EXPORT].destination_id, by_kind[JobKind.SEGMENT].all_definitions) == (target, False)
     assert (page["s2"].items, counts) == ([], {"s1": 2, "s2": 0})
 
 
@@ -681,15 +683,15 @@ async def test_lists_are_chosen_by_segment_destination_and_schedule(
     a = await export_jobs.create(database, lake, clock, SCOPE, ask(target, filter=members(big.id), evaluate_first=True))
     clock.advance(timedelta(seconds=1))
     b = await export_jobs.create(database, lake, clock, SCOPE, ask(second), origin=jobs.Origin("SCHEDULER", "s1", "r1"))
-    for filter, expected in [
+    filters: list[tuple[Mapping[str, Any], list[str]]] = [
         ({}, [b.id, a.id]),
         ({"segment_id": big.id}, [a.id]),
         ({"destination_id": second}, [b.id]),
         ({"schedule_id": "s1"}, [b.id]),
         ({"source": ["API"]}, [a.id]),
         ({"status": ["FAILED"]}, []),
-    ]:
-        chosen: Mapping[str, Any] = filter
+    ]
+    for chosen, expected in filters:
         async with database.session() as session:
             page = await export_jobs.page(session, SCOPE, PageRequest(9), export_jobs.ExportJobFilter(**chosen))
             count = await export_jobs.count(session, SCOPE, export_jobs.ExportJobFilter(**chosen))

@@ -11,7 +11,7 @@ from app.services.insight.profiles import ProfileOrder
 from app.services.lists.paging import PageRequest, encode_cursor
 from tests.services.conftest import Gateway
 
-PEOPLE = [
+PEOPLE: list[dict[str, Any]] = [
     {
         "id": f"{number:03}",
         **({} if number % 7 == 0 else {"age": number % 10}),

@@ -1,7 +1,7 @@
 """Jobs over several merge policies and kinds of people: memberships follow from one to the other, and late links."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class World:
     def reader(self) -> ProfileReader:
         return ProfileReader(self.database, self.lake, self.clock, SCOPE)
 
-    async def members(self, id_: str, status: Iterable[str] | None = None) -> dict[str, tuple[str, int]]:
+    async def members(self, id_: str, status: Collection[str] | None = None) -> dict[str, tuple[str, int]]:
         """Of each member the status and on which day of June it entered, read page by page."""
         reader, cursor, found = self.reader(), None, dict[str, tuple[str, int]]()
         while True:
@@ -138,6 +138,7 @@ async def test_definitions_of_several_policies_in_one_job_refer_to_one_another(w
     }
     async with world.database.session() as session:
         (job,) = (await segment_jobs.page(session, SCOPE, PageRequest(5))).items
+    assert job.metrics is not None
     assert job.metrics["total_profiles_by_merge_policy"] == {apart: 3, other: 3, linked: 2}
     assert job.metrics["total_profiles"] == 8
     folders = {path.name for path in (world.lake.tenant(SCOPE.tenant).folder / "membership").iterdir()}
@@ -268,7 +269,12 @@ async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(
     await world.people(("a", ["x"], {"tall": False}), ("b", ["x"], {"tall": True}), ("c", [], {"tall": True}))
     new = datasets.NewDataset("partners", "AUDIENCE", "id", "CRM")
     dataset = await datasets.create(world.database, world.clock, SCOPE, new)
-    values = {"name": "Partners", "audience_id": "partners", "dataset_id": dataset.id, "ttl_in_days": 30}
+    values: audience_writes.AudienceFields = {
+        "name": "Partners",
+        "audience_id": "partners",
+        "dataset_id": dataset.id,
+        "ttl_in_days": 30,
+    }
     made = await audience_writes.create(world.database, world.lake, world.clock, SCOPE, "EXTERNAL_SEGMENT", values)
     partners = made.id
     file = world.folder / "partners.csv"

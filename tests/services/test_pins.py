@@ -11,7 +11,7 @@ from app.services.evaluation.pins import AudiencePin, BatchPin, ExportPins, Head
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 LAKE = {"datasets": {"d": 3}, "graph": None, "view": {"generation": 1, "version": 2}}
 HEADS = HeadPins({"a": "run"}, 4, {"a": 5})
-PINS = [
+PINS: list[Any] = [
     SegmentPins(NOW, {"p": {"id": "p"}}, {"p": LAKE}, HEADS, frozenset({"i"}), frozenset({"w"})),
     PreviewPins(NOW, LAKE, HEADS, [3, 1, 2], 60),
     ExportPins(NOW, {"id": "p"}, LAKE, HEADS, [AudiencePin("a", "ns", "A", ["REALIZED"])], [BatchPin("b", None)]),

@@ -21,7 +21,6 @@ from app.services.audiences import reads as audiences
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
 from app.services.evaluation.expressions import ExpressionFormat, convert_expression
-from app.services.jobs import shared as jobs
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.preview.requests import NewPreview
 from app.services.jobs.preview.run import run_preview, sample_seed
@@ -32,6 +31,7 @@ from app.services.people.profiles import ProfileReader
 from app.storage.attempts import Attempt
 from app.storage.claims import LeaseLost, claim_next
 from app.storage.database import Database
+from app.storage.job_log import changed_jobs
 from app.storage.tables.jobs import JobBucketRow, JobKind, JobUpdateRow
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.wakeups import Changes
@@ -127,7 +127,7 @@ async def test_figures_refine_after_each_bucket_and_the_log_has_them_in_order(
 async def test_previews_are_no_jobs(database: Database, lake: Lake, clock: FixedClock, many: Uploaded) -> None:
     await previews.create(database, lake, clock, SCOPE, NewPreview('city = "Rome"'))
     async with database.session() as session:
-        assert await jobs.changed_jobs(session, SCOPE.tenant, clock() - timedelta(days=1)) == {}
+        assert await changed_jobs(session, SCOPE.tenant, clock() - timedelta(days=1)) == {}
         assert await segment_jobs.count(session, SCOPE) == 0
 
 
@@ -279,7 +279,8 @@ async def test_another_worker_goes_on_where_one_died(
 ) -> None:
     made = await previews.create(database, lake, clock, SCOPE, NewPreview('city = "Rome"'))
     first = await claim(database, lake, clock)
-    record, recorded = Attempt.record_bucket, []
+    record = Attempt.record_bucket
+    recorded: list[Any] = []
 
     async def record_three(run: Attempt, bucket: int, *rest: Any, **named: Any) -> None:
         if len(recorded) == 3:

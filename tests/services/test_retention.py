@@ -19,6 +19,7 @@ from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import read_heads
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.maintenance.retention import Keep, clean
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.jobs import JobBucketRow
 from app.worker.maintenance import Maintenance
@@ -40,7 +41,7 @@ async def runs_kept(database: Database, lake: Lake) -> tuple[set[str], set[str]]
     """Those whose buckets the database knows, and those whose files the lake has."""
     folders = {path.name for path in (lake.tenant(SCOPE.tenant).folder / "membership").iterdir()}
     async with database.session() as session:
-        return set(await session.scalars(select(JobBucketRow.job_id))), folders
+        return set(await session.scalars(select(columns(JobBucketRow).job_id))), folders
 
 
 async def members(database: Database, lake: Lake, audience: str) -> int:

@@ -24,8 +24,10 @@ from app.services.jobs.schedules.requests import NewSchedule, ScheduleChanges, S
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.filters import OrderBy, StringFilter
 from app.services.lists.paging import PageRequest
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.job_log import JobState
+from app.storage.tables.jobs import JobKind
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
 from app.storage.tenancy import within
@@ -61,7 +63,7 @@ async def run_all(database: Database, clock: FixedClock) -> None:
 
 async def runs(database: Database, id: str) -> list[tuple[str | None, str, str | None]]:
     """Due time, outcome and message of every run, the oldest first."""
-    table = ScheduleRunRow.__table__.c  # type: ignore[attr-defined]
+    table = columns(ScheduleRunRow)
     statement = within(select(table.due_at, table.outcome, table.message), ScheduleRunRow, SCOPE.tenant)
     async with database.session() as session:
         rows = list(await session.execute(statement.where(table.schedule_id == id).order_by(table.at, table.due_at)))
@@ -288,7 +290,7 @@ async def test_a_due_time_starts_one_job_with_the_dependencies_of_its_audiences(
     (state,) = await jobs_of(database, made.id)
     job = state.row
     assert (state.kind, job.source, job.status, job.created_by) == ("SEGMENT", "SCHEDULER", "QUEUED", "ann")
-    parts = SegmentJobDefinitionRow.__table__.c  # type: ignore[attr-defined]
+    parts = columns(SegmentJobDefinitionRow)
     async with database.session() as session:
         statement = within(select(parts.definition_id), SegmentJobDefinitionRow, SCOPE.tenant)
         assert set(await session.scalars(statement.where(parts.job_id == job.id))) == {bottom.id, middle.id, top.id}
@@ -463,11 +465,13 @@ async def test_an_export_schedule_starts_exports_after_an_evaluation_with_depend
     found = {state.kind: state.row for state in await jobs_of(database, made.id)}
     assert (await runs(database, made.id)) == [("16 02:00", "STARTED", None)]
     assert found.keys() == {"EXPORT", "SEGMENT"}
-    assert (found["EXPORT"].source, found["EXPORT"].waits_for) == ("SCHEDULER", found["SEGMENT"].id)
-    assert found["EXPORT"].run_id == found["SEGMENT"].run_id
+    assert (found[JobKind.EXPORT].source, found[JobKind.EXPORT].waits_for) == ("SCHEDULER", found[JobKind.SEGMENT].id)
+    assert found[JobKind.EXPORT].run_id == found[JobKind.SEGMENT].run_id
     async with database.session() as session:
-        assert await segment_jobs.segment_counts(session, SCOPE, [found["SEGMENT"].id]) == {found["SEGMENT"].id: 2}
-        assert (await schedules.last_runs(session, SCOPE, [made.id]))[made.id].job_id == found["EXPORT"].id
+        assert await segment_jobs.segment_counts(session, SCOPE, [found[JobKind.SEGMENT].id]) == {
+            found[JobKind.SEGMENT].id: 2
+        }
+        assert (await schedules.last_runs(session, SCOPE, [made.id]))[made.id].job_id == found[JobKind.EXPORT].id
     changed = await schedules.update(
         database, lake, clock, SCOPE, made.id, None, {"export": export_of(target, bottom.id), "state": "INACTIVE"}
     )

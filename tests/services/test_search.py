@@ -19,6 +19,7 @@ from app.services.search import folders
 from app.services.search.find import SearchIndexes
 from app.services.search.folders import NewFolder
 from app.services.search.index import Index
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.search import SearchVersionRow
@@ -27,7 +28,7 @@ from tests.support.databases import count_statements
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 OTHER = Scope("acme", "dev", "ann")
-_COLUMNS: Any = AudienceRow.__table__.c  # type: ignore[attr-defined]
+_COLUMNS = columns(AudienceRow)
 
 
 def audience(id_: str, name: str, scope: Scope = SCOPE, **more: Any) -> AudienceRow:
@@ -299,7 +300,8 @@ async def test_each_old_hit_is_on_exactly_one_page_whatever_comes_and_goes(
     await here.remove(*(f"{at:03}" for at in range(100)))
     present = [f"{at:03}" for at in range(len(names))]
     await here.add(*(audience(id_, name, type="EXTERNAL_SEGMENT") for id_, name in zip(present, names, strict=True)))
-    term, seen, cursor, changes = "blue gold~1", [], None, iter(steps)
+    term, cursor, changes = "blue gold~1", None, iter(steps)
+    seen: list[str] = []
     expected = {id_ for id_, name in zip(present, names, strict=True) if "blue" in name or "gold" in name}
     new = len(names)
     while True:

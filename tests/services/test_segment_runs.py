@@ -110,7 +110,9 @@ async def _again(world: World, run: Attempt) -> Attempt:
     return await claimed(world)
 
 
-async def test_a_job_cut_short_in_its_first_pass_goes_on_from_its_buckets(world: World) -> None:
+async def test_a_job_cut_short_in_its_first_pass_goes_on_from_its_buckets(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fragments first, then persons: what the first attempt has found is read again, not evaluated again."""
     apart, linked = await world.policy("apart"), await world.policy("linked", "PDG")
     await world.people(*((f"p{n}", [f"m{n // 2}"], {"gold": n % 2 == 0}) for n in range(40)))
@@ -128,12 +130,12 @@ async def test_a_job_cut_short_in_its_first_pass_goes_on_from_its_buckets(world:
         if read > 5:
             first.stop()
 
-    first.progress = stop_soon  # type: ignore[method-assign]
+    monkeypatch.setattr(first, "progress", stop_soon)
     await run_segment_job(first, world.lake, 1)
     assert 5 < told[-1] < 40
     second = await _again(world, first)
     began: list[int] = []
-    second.progress = lambda phase, fraction, read, total, left=None: began.append(read)  # type: ignore[method-assign]
+    monkeypatch.setattr(second, "progress", lambda phase, fraction, read, total, left=None: began.append(read))
     await run_segment_job(second, world.lake, 1)
     assert (began[1], max(began)) == (told[-1], 100)
     found = {id_: row[1] for id_, row in (await results(world.database, job.id)).items()}
@@ -194,7 +196,7 @@ CONSENT: list[tuple[dict[str, Any], bool]] = [
 
 
 async def test_who_has_opted_out_is_no_member_unless_the_audience_says_so(world: World) -> None:
-    rows = [(f"p{n}", [], {**fields, "known": True}) for n, (fields, _) in enumerate(CONSENT)]
+    rows: list[Any] = [(f"p{n}", [], {**fields, "known": True}) for n, (fields, _) in enumerate(CONSENT)]
     await world.people(*rows)
     kept = await world.define("kept", "known = true")
     everybody = await world.define("everybody", "known = true")

@@ -14,6 +14,7 @@ from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.streaming import claim_turn
+from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE
 from tests.services.test_people import World
 
@@ -94,7 +95,9 @@ async def test_previews_and_streaming_see_it_too(world: World) -> None:
     preview = await previews.create(
         world.database, world.lake, world.clock, SCOPE, previews.NewPreview(expression=expression)
     )
-    claim = await claim_next(world.database, world.clock, owner="test", lease=timedelta(minutes=5), kind="PREVIEW")
+    claim = await claim_next(
+        world.database, world.clock, owner="test", lease=timedelta(minutes=5), kind=JobKind.PREVIEW
+    )
     assert claim is not None
     await run_preview(Attempt(world.database, world.clock, claim), world.lake, 1)
     async with world.database.session() as session:

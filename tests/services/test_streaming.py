@@ -21,6 +21,7 @@ from app.services.streaming import turn as streaming
 from app.services.streaming.turn import run_turn
 from app.storage.attempts import Attempt
 from app.storage.claims import LeaseLost, claim_next
+from app.storage.columns import columns
 from app.storage.streaming import PAUSES, claim_turn, hand_back, postpone
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobKind
@@ -170,7 +171,7 @@ async def _while_it_is_under_way(gateway: Gateway, run: Attempt, rows: list[dict
             await gateway.people(rows)
         await gateway.stream()
         async with gateway.database.session() as session:
-            (id_,) = await session.scalars(select(AudienceRow.id))
+            (id_,) = await session.scalars(select(columns(AudienceRow).id))
         found.extend(await gateway.statuses(id_))
         return await finish(*arguments, **options)
 
@@ -347,7 +348,8 @@ async def test_only_audiences_that_changed_are_announced(gateway: Gateway) -> No
     gold = await gateway.define("Gold", 'tier = "gold"')
     await gateway.define("Lead", 'tier = "lead"')
     await gateway.people([{"id": "1", "tier": "gold"}])
-    turn, announced = await gateway.take(), set()
+    turn = await gateway.take()
+    announced: set[Any] = set()
     gateway.database.on_commit(announced.update)
     await run_turn(gateway.database, gateway.lake, gateway.clock, turn, 1, lambda: False)
     assert announced == {audience_topic(SCOPE.tenant, gold)}

@@ -18,6 +18,7 @@ from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
 from app.services.lists.paging import PageRequest
 from app.services.maintenance.retention import Keep
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.datasets import BatchRow
 from app.storage.tenancy import within
@@ -27,7 +28,7 @@ from tests.services.conftest import SCOPE
 
 async def states(database: Database) -> list[tuple[str, int, str | None]]:
     async with database.session() as session:
-        rows = await session.scalars(within(select(BatchRow), BatchRow, SCOPE.tenant).order_by(BatchRow.id))  # type: ignore[arg-type]
+        rows = await session.scalars(within(select(BatchRow), BatchRow, SCOPE.tenant).order_by(columns(BatchRow).id))
         return [(row.status, row.row_count, row.error) for row in rows]
 
 

@@ -11,9 +11,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import FixedClock
-from app.storage import attempts
 from app.storage.attempts import Attempt, BucketAlreadyRecorded, LeaseLost
-from app.storage.claims import claim_next, request_cancel
+from app.storage.claims import change_job, claim_next, request_cancel
 from app.storage.database import Database
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tables.jobs import JobKind
@@ -63,7 +62,13 @@ def adding(run: Attempt, id: str) -> Callable[[AsyncSession], Awaitable[None]]:
 
     async def work(session: AsyncSession) -> None:
         now = run.clock()
-        values = {"name": id, "kind": "EVENT", "created_by": "ada", "created_at": now, "updated_at": now}
+        values: dict[str, Any] = {
+            "name": id,
+            "kind": "EVENT",
+            "created_by": "ada",
+            "created_at": now,
+            "updated_at": now,
+        }
         session.add(DatasetRow(organisation="acme", sandbox="prod", id=id, **values))
 
     return work
@@ -208,14 +213,12 @@ async def test_a_recorded_bucket_takes_the_progress_along(run: Attempt) -> None:
 
 
 async def test_what_is_noted_during_a_write_is_not_lost(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
-    change_job = attempts.change_job
-
     async def slow(*given: Any, **columns: Any) -> None:
         await change_job(*given, **columns)
-        monkeypatch.setattr(attempts, "change_job", change_job)
+        monkeypatch.setattr("app.storage.attempts.change_job", change_job)
         run.progress("WRITING", 1.0, 10, 10)
 
-    monkeypatch.setattr(attempts, "change_job", slow)
+    monkeypatch.setattr("app.storage.attempts.change_job", slow)
     run.progress("EVALUATING", 0.5, 5, 10)
     await run.write_progress()
     await run.finish("SUCCEEDED")

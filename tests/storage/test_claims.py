@@ -308,7 +308,7 @@ async def test_a_job_that_waits_for_another_is_not_its_turn_until_that_has_ended
 
     async def next_export() -> str | None:
         found = await claim_next(database, clock, owner="w1", lease=LEASE, kind=JobKind.EXPORT)
-        return found and found.job_id
+        return found.job_id if found else None
 
     assert [await next_export(), await next_export()] == ["e2", None]
     first = await claimed(database, clock)

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -13,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 import app.storage.tables  # noqa: F401
 from app.errors import DatabaseAway, InvalidDatabaseUrl
-from app.storage.columns import Row
+from app.storage.columns import Row, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.migrate import MigrationRefused
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -22,9 +23,15 @@ from tests.support.databases import count_statements
 NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
 
 
-def dataset(id: str, **columns: object) -> DatasetRow:
-    values = {"name": f"dataset {id}", "kind": "EVENT", "created_by": "ada", "created_at": NOON, "updated_at": NOON}
-    return DatasetRow(organisation="o", sandbox="prod", id=id, **{**values, **columns})
+def dataset(id: str, **changed: Any) -> DatasetRow:
+    values: dict[str, Any] = {
+        "name": f"dataset {id}",
+        "kind": "EVENT",
+        "created_by": "ada",
+        "created_at": NOON,
+        "updated_at": NOON,
+    }
+    return DatasetRow(organisation="o", sandbox="prod", id=id, **{**values, **changed})
 
 
 async def count(database: Database) -> int:
@@ -70,7 +77,7 @@ async def test_instants_come_back_aware_in_utc_with_their_microseconds(database:
     async with database.write() as session:
         session.add(dataset("1", created_at=elsewhere))
         session.add(dataset("2", created_at=NOON))
-    created = DatasetRow.__table__.c.created_at  # type: ignore[attr-defined]
+    created = columns(DatasetRow).created_at
     async with database.session() as session:
         found = list(await session.scalars(select(created).order_by(created)))
         later = list(await session.scalars(select(created).where(created > NOON)))
@@ -88,7 +95,7 @@ async def test_an_instant_without_a_zone_is_refused(database: Database) -> None:
 async def test_names_sort_by_code_point_on_both(database: Database) -> None:
     async with database.write() as session:
         session.add_all(dataset(name, name=name) for name in ["b", "a", "B", "é", "_"])
-    name = DatasetRow.__table__.c.name  # type: ignore[attr-defined]
+    name = columns(DatasetRow).name
     async with database.session() as session:
         assert list(await session.scalars(select(name).order_by(name))) == ["B", "_", "a", "b", "é"]
 
@@ -110,7 +117,7 @@ async def test_json_comes_back_as_it_was(database: Database) -> None:
         await session.flush()
         session.add(batch)
     async with database.session() as session:
-        row = (await session.execute(select(*BatchRow.__table__.c))).one()  # type: ignore[attr-defined]
+        row = (await session.execute(select(*columns(BatchRow)))).one()
     assert (row.segment_ids, row.row_count, row.error) == (["é", "x"], 2**40, None)
 
 
@@ -128,7 +135,7 @@ async def test_foreign_keys_hold(database: Database) -> None:
 async def test_a_read_session_cannot_write(database: Database) -> None:
     with pytest.raises(DBAPIError, match=r"readonly|read-only"):
         async with database.session() as session:
-            await session.execute(insert(DatasetRow.__table__).values(dataset("1").model_dump()))  # type: ignore[attr-defined]
+            await session.execute(insert(DatasetRow).values(dataset("1").model_dump()))
     assert await count(database) == 0
 
 

@@ -1,6 +1,7 @@
 """Tenants: a statement within one never touches a row of another."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import delete, select, update
 
@@ -17,8 +18,8 @@ NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
 async def test_reading_changing_and_deleting_stay_within(database: Database) -> None:
     async with database.write() as session:
         for tenant in TENANTS:
-            values = {"id": "d1", "name": "d1", "kind": "EVENT", "created_by": "ada"}
-            where = {"organisation": tenant.organisation, "sandbox": tenant.sandbox}
+            values: dict[str, Any] = {"id": "d1", "name": "d1", "kind": "EVENT", "created_by": "ada"}
+            where: dict[str, Any] = {"organisation": tenant.organisation, "sandbox": tenant.sandbox}
             session.add(DatasetRow(**values, **where, created_at=NOON, updated_at=NOON))
     async with database.session() as session:
         found = (await session.execute(within(select(DatasetRow), DatasetRow, ACME))).scalars().all()

@@ -41,6 +41,7 @@ from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.maintenance.doctor import examine
 from app.settings import Settings
+from app.storage.columns import columns
 from app.storage.job_log import read_updates
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -115,7 +116,7 @@ class World:
     async def victim(self, choice: random.Random) -> subprocess.Popen[bytes]:
         """A worker, most times the one that is at work."""
         async with self.services.database.session() as session:
-            owners = list(await session.scalars(select(SegmentJobRow.lease_owner)))
+            owners = list(await session.scalars(select(columns(SegmentJobRow).lease_owner)))
         pids = {owner.split(":")[1] for owner in owners if owner is not None}
         busy = [worker for worker in self.workers if str(worker.pid) in pids]
         return choice.choice(busy if busy and choice.random() < 0.8 else self.workers)
@@ -163,7 +164,8 @@ class World:
             dataset = (await session.scalars(select(DatasetRow).where(DatasetRow.name == name))).first()  # type: ignore[arg-type]
             if dataset is None:
                 return [], 0, 0
-            batches = await session.scalars(select(BatchRow.status).where(BatchRow.dataset_id == dataset.id))  # type: ignore[arg-type, call-overload]
+            batch = columns(BatchRow)
+            batches = await session.scalars(select(batch.status).where(batch.dataset_id == dataset.id))
             statuses = sorted(batches)
         table = open_table(self.services.lake.tenant(UPLOADS).dataset(dataset.id))
         return statuses, dataset.row_count, sum(file.rows for file in table.files) if table else 0
@@ -187,12 +189,13 @@ class World:
 
     async def result(self, job_id: str) -> Result:
         files = MembershipFiles(self.services.lake.tenant(SCOPE.tenant))
-        columns: Any = SegmentJobDefinitionRow
         async with self.services.database.session() as session:
-            names = dict(list(await session.execute(select(AudienceRow.id, AudienceRow.name))))  # type: ignore[call-overload]
-            rows = list(await session.scalars(select(columns).where(columns.job_id == job_id)))
+            audience = columns(AudienceRow)
+            names: dict[str, str] = dict((await session.execute(select(audience.id, audience.name))).tuples().all())
+            segments = columns(SegmentJobDefinitionRow).job_id == job_id
+            rows = list(await session.scalars(select(SegmentJobDefinitionRow).where(segments)))
             buckets = list(await session.scalars(select(JobBucketRow).where(JobBucketRow.job_id == job_id)))  # type: ignore[arg-type]
-            shown = set(await session.scalars(select(AudienceRow.membership_run_id)))
+            shown = set(await session.scalars(select(audience.membership_run_id)))
         found: Result = {
             names[row.definition_id]: {
                 "counts": (row.profile_count, row.by_status, row.by_namespace, row.error),

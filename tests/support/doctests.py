@@ -7,10 +7,15 @@ import pytest
 from app.engine.plan.outline import outline
 from app.pql.check.checker import check
 from app.pql.core import Builder, Node
-from app.pql.schema import ArrayType, ObjectType, Scalar
+from app.pql.schema import ArrayType, ObjectType, Scalar, Type
 
 _ITEM = ObjectType({"sku": Scalar.STRING, "price": Scalar.NUMBER})
-_EVENT = {"type": Scalar.STRING, "timestamp": Scalar.TIMESTAMP, "total": Scalar.NUMBER, "items": ArrayType(_ITEM)}
+_EVENT: dict[str, Type] = {
+    "type": Scalar.STRING,
+    "timestamp": Scalar.TIMESTAMP,
+    "total": Scalar.NUMBER,
+    "items": ArrayType(_ITEM),
+}
 PEOPLE = ObjectType(
     {"vip": Scalar.BOOLEAN, "points": Scalar.NUMBER, "name": Scalar.STRING, "xEvent": ArrayType(ObjectType(_EVENT))}
 )

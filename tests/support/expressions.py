@@ -123,8 +123,10 @@ PATTERNS = {"a": 0, "^a": 0, "b$": 0, "(?i)VIP": 0, "(a)(b)?": 2, "[a-b]+": 0, "
 PATTERNS |= {"\\d": 0, "[(]": 0, "é|x": 0}
 """With their numbers of groups."""
 LIKES = ("a%", "%b", "_", "%", "", "a_", "%i%", "A%", "x__", "__", "é")
-TEXT_TESTS = ("equals", "notEqualTo", "startsWith", "doesNotStartWith", "endsWith", "doesNotEndWith", "contains")
-TEXT_TESTS += ("doesNotContain",)
+TEXT_TESTS = (
+    "equals", "notEqualTo", "startsWith", "doesNotStartWith", "endsWith", "doesNotEndWith", "contains",
+    "doesNotContain",
+)  # fmt: skip
 SCALARS = ("number", "text", "bool", "date", "time")
 ORDERED = ("number", "text", "date", "time")
 WRITTEN = ((2000, 1, 1), (1999, 12, 31), (2024, 2, 29), (2026, 6, 15), (2025, 3, 31), (1970, 1, 1), (2008, 2, 29))
@@ -429,8 +431,12 @@ class Writer:
 
     def boolean(self, env: Any, d: int) -> E:
         if d <= 0:
-            return self.one((self.flag, self.compare, self.text_test, self.is_null, self.member, self.occurs))(env, 0)
-        return self.one(self.BOOLEANS)(self, env, d - 1)
+            made: E = self.one((self.flag, self.compare, self.text_test, self.is_null, self.member, self.occurs))(
+                env, 0
+            )
+        else:
+            made = self.one(self.BOOLEANS)(self, env, d - 1)
+        return made
 
     def flag(self, env: Any, d: int) -> E:
         return self.reference(env, "bool") if self.maybe(0.7) else literal(self.maybe(0.5))
@@ -661,7 +667,8 @@ class Writer:
         """A path of the type; mostly one without `^` and `$1`."""
         known = references(env)[type_]
         near = [e for e in known if not _is_far(e)]
-        return self.one(near) if near and self.maybe(0.6) else self.one(known)
+        chosen: E = self.one(near) if near and self.maybe(0.6) else self.one(known)
+        return chosen
 
     def through_object(self, env: Any, d: int, kind: str) -> E:
         """A field of what `get`, `head` or `if` gives."""
@@ -694,7 +701,8 @@ class Writer:
             if key.type == "null":
                 return self.simple(env, kind)
             source = method("groupBy", arr(obj(key="text", values=source.type)), source, key)
-            names, element = (self.name(), self.name() + "G"), source.type[1]
+            element = source.type[1]
+            names: tuple[str, ...] = (self.name(), self.name() + "G")
             variables = zip(names, ("text", element[1][1][1]), strict=True)
             inner = (*self.inside(env, source), *(("variable", name, of) for name, of in variables))
             key = E("name", "text", (), (names[0], 0))
@@ -861,7 +869,8 @@ class Writer:
             return method("intersection", arr(of), empty, nulls)
         if shape == 4:
             return method("topN", arr(of), nulls, nothing, literal(1.0))
-        return self.one((empty, nulls))
+        chosen: E = self.one((empty, nulls))
+        return chosen
 
     BOOLEANS = (
         (flag,)

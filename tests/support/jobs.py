@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 
 from app.scope import Tenant
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.job_log import append_update
 from app.storage.tables.datasets import DatasetRow
@@ -17,8 +18,8 @@ from app.storage.tenancy import within
 
 ACME = Tenant("acme", "prod")
 GLOBEX = Tenant("globex", "prod")
-_JOBS: Any = SegmentJobRow.__table__  # type: ignore[attr-defined]
-_UPDATES: Any = JobUpdateRow.__table__  # type: ignore[attr-defined]
+_JOBS = columns(SegmentJobRow)
+_UPDATES = columns(JobUpdateRow)
 
 
 async def queue(database: Database, now: datetime, *ids: str, tenant: Tenant = ACME) -> None:
@@ -41,7 +42,7 @@ async def queue_export(
     database: Database, now: datetime, id: str, waits_for: str | None = None, tenant: Tenant = ACME
 ) -> None:
     """Queues an export job, with a dataset of its own."""
-    key = {"organisation": tenant.organisation, "sandbox": tenant.sandbox}
+    key: dict[str, Any] = {"organisation": tenant.organisation, "sandbox": tenant.sandbox}
     made: dict[str, Any] = {"created_by": "ada", "created_at": now, "updated_at": now}
     async with database.write() as session:
         session.add(DatasetRow(**key, **made, id=f"to {id}", name=f"to {id}", kind="EXPORT"))
@@ -62,12 +63,12 @@ async def queue_export(
 
 async def job(database: Database, id: str, tenant: Tenant = ACME) -> Any:
     async with database.session() as session:
-        return (await session.execute(within(select(*_JOBS.c), SegmentJobRow, tenant).where(_JOBS.c.id == id))).one()
+        return (await session.execute(within(select(*_JOBS), SegmentJobRow, tenant).where(_JOBS.id == id))).one()
 
 
 async def history(database: Database, id: str, *names: str, tenant: Tenant = ACME) -> Sequence[tuple[Any, ...]]:
     """The update log of a job: of each row the sequence and the named parts of its state."""
-    mine = within(select(_UPDATES.c.sequence, _UPDATES.c.state), JobUpdateRow, tenant).where(_UPDATES.c.job_id == id)
+    mine = within(select(_UPDATES.sequence, _UPDATES.state), JobUpdateRow, tenant).where(_UPDATES.job_id == id)
     async with database.session() as session:
-        rows = list(await session.execute(mine.order_by(_UPDATES.c.sequence)))
+        rows = list(await session.execute(mine.order_by(_UPDATES.sequence)))
     return [(sequence, *(state[name] for name in names)) for sequence, state in rows]

@@ -117,9 +117,14 @@ def with_flags(rows: Sequence[tuple[Any, ...]], results: str) -> list[tuple[Any,
     return [(*row, result == "T") for row, result in zip(rows, results, strict=True)]
 
 
+def _leaf(op: str, type_: Type, payload: tuple[Any, ...], builder: Builder, _operands: Any) -> Node:
+    return builder.node(op, type_, payload=payload)
+
+
 def _compared(op: str) -> list[Kernel]:
-    test, *results = COMPARED[op]
-    tables = zip(((N, N), (S, S), (D, D), (T, T), (D, T)), (NUMBERS, TEXTS, DATES, TIMES, MIXED), results, strict=True)
+    test, results = COMPARED[op][0], COMPARED[op][1:]
+    cases: tuple[Sequence[tuple[Any, ...]], ...] = (NUMBERS, TEXTS, DATES, TIMES, MIXED)
+    tables = zip(((N, N), (S, S), (D, D), (T, T), (D, T)), cases, results, strict=True)
     definition = known(lambda a, b: test(*map(instant, (a, b))) if isinstance(a, date) else test(a, b))
     made = [Kernel(op, types, B, definition, with_flags(rows, expected)) for types, rows, expected in tables]
     if op in ("eq", "ne"):
@@ -208,7 +213,11 @@ def _cased(test: Callable[[str, str], Any], text: str, other: str, case: bool) -
 def _text_tests(op: str) -> list[Kernel]:
     test, results = TEXT_TESTS[op]
     opposite = [(*row, None not in row and result == "F") for row, result in zip(TEXT_ROWS, results, strict=True)]
-    among = [("Nevada", ["x", "Nevada"], True), ("nevada", ["NEVADA"], False), ("Nevada", [None, "q"], True)]
+    among: list[tuple[Any, ...]] = [
+        ("Nevada", ["x", "Nevada"], True),
+        ("nevada", ["NEVADA"], False),
+        ("Nevada", [None, "q"], True),
+    ]
     among += [("Nevada", [], True), ("Nevada", None, True), (None, ["x"], True), ("Nevada", ["q"], None)]
     return [
         Kernel(op, (S, S, B), B, known(partial(_cased, test)), with_flags(TEXT_ROWS, results)),
@@ -306,12 +315,12 @@ TIMES_OF = [
     Kernel("now", (N,), T, lambda a: NOW, [(1.0, NOW)], make=lambda b, o: b.node("now", T)),
     *(
         Kernel("day", (N,), D, lambda a, n=n: NOW.date() + n * DAY, [(1.0, NOW.date() + n * DAY)], (n,),
-               lambda b, o, n=n: b.node("day", D, payload=(n,)))
+               partial(_leaf, "day", D, (n,)))
         for n in (-1, 0, 1)
     ),
     *(
         Kernel("period", (N,), Scalar.INTERVAL, lambda a, ends=ends: ends, [(1.0, ends)], (shift, unit),
-               lambda b, o, shift=shift, unit=unit: b.node("period", Scalar.INTERVAL, payload=(shift, unit)))
+               partial(_leaf, "period", Scalar.INTERVAL, (shift, unit)))
         for shift, unit, ends in (
             (0, "month", (at("2026-06-01"), at("2026-07-01"))), (-1, "week", (at("2026-06-08"), at("2026-06-15"))),
             (1, "day", (at("2026-06-16"), at("2026-06-17"))), (0, "decade", (at("2020-01-01"), at("2030-01-01"))),

@@ -152,7 +152,8 @@ class Oracle:
     def label(self, e: E, env: Env) -> int:
         while env[0][0] != "labels":
             env = env[1]
-        return env[0][2][e.data[0]]
+        position: int = env[0][2][e.data[0]]
+        return position
 
     # -------------------------------------------------------- logic and comparison
 
@@ -339,7 +340,8 @@ class Oracle:
                 if when.op == "none" or self.holds(when, scope):
                     fitting.append(instant)
             if count == 1:  # a time is needed only to be earlier or later than another one
-                return len(fitting) >= needed[n]
+                enough: bool = len(fitting) >= needed[n]
+                return enough
             known = [one for one in fitting if one is not None]
             return any(
                 sum(other <= last for other in known) >= needed[n] and found(n + 1, (*chosen, last)) for last in known
@@ -554,8 +556,8 @@ def calculated(op: str, a: Any, b: Any) -> Any:
         if abs(result) < _EXACT:
             return settled(float(Fraction(result, scale * other if op == "*" else scale)))
     try:
-        x, y = float(a), float(b)
-        return settled({"+": x + y, "-": x - y, "*": x * y, "/": x / (y or 1), "%": fmod(x, y or 1)}[op])
+        p, q = float(a), float(b)
+        return settled({"+": p + q, "-": p - q, "*": p * q, "/": p / (q or 1), "%": fmod(p, q or 1)}[op])
     except OverflowError:
         return None
 

@@ -191,7 +191,8 @@ class _Values:
         return self.random.choice(TEXTS)
 
     def number(self) -> float:
-        return settled(self.random.choice(NUMBERS))
+        number: float = settled(self.random.choice(NUMBERS))
+        return number
 
     def bool(self) -> bool:
         return self.random.random() < 0.5

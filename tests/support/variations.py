@@ -50,7 +50,7 @@ class _Variation(Visitor):
         self._names = 0
 
     def leave_field(self, node: FieldNode, *_rest: Any) -> FieldNode:
-        directives = [*(node.directives or ()), *self._directives()]
+        directives = (*(node.directives or ()), *self._directives())
         alias = node.alias
         if alias is None and self._random.random() < 0.15:
             self._names += 1
@@ -70,31 +70,31 @@ class _Variation(Visitor):
         if moved and random.random() < 0.3:
             inline = InlineFragmentNode(
                 type_condition=None,
-                directives=list(self._directives()),
-                selection_set=SelectionSetNode(selections=moved),
+                directives=self._directives(),
+                selection_set=SelectionSetNode(selections=tuple(moved)),
             )
-            return SelectionSetNode(selections=[*kept, inline])
+            return SelectionSetNode(selections=(*kept, inline))
         if moved and parent is not None and random.random() < 0.3:
             self._names += 1
             name, named = NameNode(value=f"Part{self._names}"), get_named_type(parent)
             self.fragments.append(
                 FragmentDefinitionNode(
-                    name=name, variable_definitions=[], directives=[],
+                    name=name, variable_definitions=(), directives=(),
                     type_condition=NamedTypeNode(name=NameNode(value=named.name)),
-                    selection_set=SelectionSetNode(selections=moved),
+                    selection_set=SelectionSetNode(selections=tuple(moved)),
                 )
             )  # fmt: skip
-            return SelectionSetNode(selections=[*kept, FragmentSpreadNode(name=name, directives=[])])
-        return SelectionSetNode(selections=selections)
+            return SelectionSetNode(selections=(*kept, FragmentSpreadNode(name=name, directives=())))
+        return SelectionSetNode(selections=tuple(selections))
 
-    def _directives(self) -> list[DirectiveNode]:
+    def _directives(self) -> tuple[DirectiveNode, ...]:
         random = self._random
         if random.random() > 0.1:
-            return []
+            return ()
         name, keeps = random.choice([("include", True), ("skip", False)])
         wanted = keeps if random.random() < 0.8 else not keeps
         value: Any = BooleanValueNode(value=wanted)
         if random.random() < 0.5:
             value = VariableNode(name=NameNode(value="yes" if wanted else "no"))
         argument = ArgumentNode(name=NameNode(value="if"), value=value)
-        return [DirectiveNode(name=NameNode(value=name), arguments=[argument])]
+        return (DirectiveNode(name=NameNode(value=name), arguments=(argument,)),)

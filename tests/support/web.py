@@ -26,7 +26,7 @@ def installed() -> Path:
     marker, lock = WEB / "node_modules" / ".package-lock.json", WEB / "package-lock.json"
     if not marker.exists() or marker.stat().st_mtime < lock.stat().st_mtime:
         # No package here needs its install script, so none gets to run one.
-        command = [*NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+        command: list[str | Path] = [*NPM, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         done = subprocess.run(command, cwd=WEB, capture_output=True, text=True, env=environment(), timeout=110)
         if done.returncode != 0:
             raise NotInstalled(done.stdout[-2000:] + done.stderr[-2000:])

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,6 @@ def test_operations_are_current_and_types_hold() -> None:
         if "clients" in os.environ.get("SEGMENTATION_TEST_REQUIRE", ""):
             pytest.fail(str(reason))
         pytest.skip(f"npm cannot install the packages here: {str(reason)[-300:]}")
-    command = [*NPM, "run", "check"]
+    command: list[str | Path] = [*NPM, "run", "check"]
     done = subprocess.run(command, cwd=WEB, capture_output=True, text=True, env=environment(), timeout=110)
     assert done.returncode == 0, done.stdout + done.stderr

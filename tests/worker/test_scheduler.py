@@ -21,6 +21,7 @@ from app.services.datasets.uploads import DataFile, ingest_file
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.schedules import run as schedule_runs
 from app.services.jobs.schedules.requests import NewSchedule
+from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobRow
@@ -32,8 +33,8 @@ from app.worker.scheduler import keep_time
 SCOPE = Scope("acme", "prod", "ann")
 NO_LAKE = Lake(Path("/nowhere"))
 """A schedule that exports nothing needs no data."""
-_RUNS: Any = ScheduleRunRow.__table__.c  # type: ignore[attr-defined]
-_JOBS: Any = SegmentJobRow.__table__.c  # type: ignore[attr-defined]
+_RUNS = columns(ScheduleRunRow)
+_JOBS = columns(SegmentJobRow)
 Keeping = Callable[..., AbstractAsyncContextManager[asyncio.Task[None]]]
 
 

@@ -10,6 +10,7 @@ import asyncio
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,12 @@ FLAT = """{ audiences(first: 100) { nodes {
 TYPENAME = "{ __typename }"
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-TENANT = {"organisation": "default", "sandbox": "prod"}
-MADE = {"created_by": "bench", "created_at": START, "updated_at": START}
+TENANT: dict[str, Any] = {"organisation": "default", "sandbox": "prod"}
+MADE: dict[str, Any] = {"created_by": "bench", "created_at": START, "updated_at": START}
 AUDIENCES, JOBS, SCHEDULES = 100, 50, 10
 
 
-def rows() -> list[list[TenantRow]]:
+def rows() -> list[Sequence[TenantRow]]:
     """The rows of one sandbox, in an order that foreign keys allow."""
     changed = {**TENANT, **MADE, "last_modified_by": "bench"}
     policy = MergePolicyRow(
