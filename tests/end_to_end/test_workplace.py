@@ -231,6 +231,41 @@ async def test_every_view_is_accessible_and_fits(
             assert await seen.overflow() == 0, view
 
 
+async def test_folders_search_and_several_at_once(running_server: RunningServer) -> None:
+    """A folder is opened, and its audience left out of the root's others; what a search finds is run at once."""
+    url, gateway = running_server.url, Gateway(running_server.url, "workplace-folders")
+    gateway.upload(gateway.create_dataset("people", "PROFILE", "customer"), "people.ndjson", PEOPLE, "NDJSON")
+    inside, outside = gateway.define("Inside", 'name like "A%"'), gateway.define("Outside", 'name like "B%"')
+    async with watched(url, "workplace-folders") as seen:
+        page = seen.page
+        await seen.go(f"{url}/audiences")
+        await page.get_by_role("button", name="New folder").click()
+        await page.get_by_role("dialog").get_by_label("Name").fill("Spring")
+        await page.get_by_role("dialog").get_by_role("button", name="Create folder").click()
+        await expect(page.get_by_role("button", name="Spring")).to_be_visible()
+        folder = gateway.query("{ folders { nodes { id } } }")["folders"]["nodes"][0]["id"]
+        moved = gateway.query(
+            """mutation ($input: UpdateAudienceInput!) { updateAudience(input: $input) { errors { message } } }""",
+            input={"id": inside, "folderId": folder},
+        )
+        assert moved["updateAudience"]["errors"] == []
+        await page.get_by_role("button", name="Spring").click()
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        await expect(page.get_by_role("row", name="Inside")).to_be_visible()
+        await page.reload()
+        await expect(page.locator("tbody tr")).to_have_count(1)
+
+        await page.get_by_role("link", name="Audiences", exact=True).click()
+        await page.get_by_label("Search audiences").fill("outsde~1")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        await page.get_by_role("row", name="Outside").get_by_role("checkbox").check(force=True)
+        await page.get_by_role("button", name="Run", exact=True).click()
+        await page.get_by_role("link", name="Watch").click()
+        await expect(page.locator("main .badge", has_text="Succeeded")).to_be_visible()
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        await expect(page.get_by_role("link", name="Outside")).to_have_attribute("href", f"/audiences/{outside}")
+
+
 async def test_the_keyboard_alone_suffices(running_server: RunningServer, filled: dict[str, str]) -> None:
     """Tab reaches the search, the table's rows open by Enter, and Tab leaves the editor of expressions."""
     async with watched(running_server.url, "workplace-views") as seen:

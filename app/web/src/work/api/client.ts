@@ -129,7 +129,7 @@ const cache = cacheExchange({
       createAudience: after(...AUDIENCE_LISTS),
       updateAudience: after('search'),
       deleteAudience: after(...AUDIENCE_LISTS),
-      createFolder: after('search', 'searchNamespaces'),
+      createFolder: after('folders', 'search', 'searchNamespaces'),
       createSegmentJob: after(...JOB_LISTS),
       createExportJob: after(...JOB_LISTS),
       triggerSchedule: after(...JOB_LISTS),

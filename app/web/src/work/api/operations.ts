@@ -421,6 +421,13 @@ export type SearchAudiencesQuery = { search: { totalCount: number, error: { mess
         | { __typename: 'SegmentJob', id: string }
        | null }> } };
 
+export type FoldersQueryVariables = Exact<{
+  parentId?: string | null | undefined;
+}>;
+
+
+export type FoldersQuery = { folders: { nodes: Array<{ id: string, name: string }> } };
+
 export type FolderPathQueryVariables = Exact<{
   id: string;
 }>;
@@ -1214,6 +1221,16 @@ export const SearchAudiencesDocument = gql`
 }
     ${AudienceRowFragmentDoc}
 ${AudienceTrendFragmentDoc}` as unknown as DocumentNode<SearchAudiencesQuery, SearchAudiencesQueryVariables>;
+export const FoldersDocument = gql`
+    query Folders($parentId: ID) {
+  folders(first: 200, parentId: $parentId) {
+    nodes {
+      id
+      name
+    }
+  }
+}
+    ` as unknown as DocumentNode<FoldersQuery, FoldersQueryVariables>;
 export const FolderPathDocument = gql`
     query FolderPath($id: ID!) {
   folder(id: $id) {

@@ -7,6 +7,7 @@ import { useAct, useData } from '../api/hooks';
 import {
   AudiencesDocument,
   FolderPathDocument,
+  FoldersDocument,
   RunDefinitionsDocument,
   SearchAudiencesDocument,
   UpdateAudienceDocument,
@@ -70,8 +71,9 @@ function useAudiences({ q, folder, state, sort }: AudiencesSearch, after: string
     },
     { pause: searching },
   );
-  const found = useData(SearchAudiencesDocument, { term: q ?? '', first: PAGE, after: searching ? after : undefined, folderId: folder });
-  const folders = found.data?.search.nodes.filter((hit) => hit.isFolder) ?? [];
+  const found = useData(SearchAudiencesDocument, { term: q ?? '', first: PAGE, after, folderId: folder }, { pause: !searching });
+  const within = useData(FoldersDocument, { parentId: folder ?? null }, { pause: searching });
+  const folders = (searching ? found.data?.search.nodes.filter((hit) => hit.isFolder) : within.data?.folders.nodes) ?? [];
   const used = searching ? found : list;
   const page = searching ? found.data?.search : list.data?.audiences;
   return {
@@ -180,7 +182,7 @@ function AudienceTable({ page, sort, onSort, selected, onSelect, searching }: Ta
           <Column className="middle right">Change</Column>
           <Column className="wide">History</Column>
           <Column className="middle">State</Column>
-          <Column className="wide">Evaluated</Column>
+          <Column className="widest">Evaluated</Column>
           <Column className="wide">Schedule</Column>
           <Column className="wide">Labels</Column>
           <Column id="updated" className="middle fit" allowsSorting={!searching}>{(state) => <Sorted name="Updated" {...state} />}</Column>
@@ -197,7 +199,7 @@ function AudienceTable({ page, sort, onSort, selected, onSelect, searching }: Ta
               <Cell className="middle right"><LastChange points={row.history.nodes} /></Cell>
               <Cell className="wide"><Sparkline points={row.history.nodes.map((point) => ({ at: point.at, size: point.totalProfiles }))} /></Cell>
               <Cell className="middle"><StateBadge state={row.lifecycleState} /></Cell>
-              <Cell className="wide muted nowrap">{row.type === 'EXTERNAL_SEGMENT' ? 'Uploaded' : row.evaluationMethods.map((method) => method.toLowerCase()).join(', ')}</Cell>
+              <Cell className="widest muted nowrap">{row.type === 'EXTERNAL_SEGMENT' ? 'Uploaded' : row.evaluationMethods.map((method) => method.toLowerCase()).join(', ')}</Cell>
               <Cell className="wide muted">{scheduled(row)}</Cell>
               <Cell className="wide"><span className="row tight">{row.labels.map((label) => <span key={label} className="label-tag">{label}</span>)}</span></Cell>
               <Cell className="middle fit muted"><Time at={row.updatedAt} /></Cell>
