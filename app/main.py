@@ -5,6 +5,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import fields
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -47,13 +48,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
                 changes=services.changes,
                 clock=clock,
                 uploads=uploads,
-                limits=Limits(
-                    max_tokens=settings.max_tokens,
-                    max_depth=settings.max_depth,
-                    max_aliases=settings.max_aliases,
-                    max_body_bytes=settings.max_body_bytes,
-                    max_upload_bytes=settings.max_upload_bytes,
-                ),
+                limits=Limits(**{limit.name: getattr(settings, limit.name) for limit in fields(Limits)}),
                 batch_lease=settings.batch_lease,
                 draining=draining,
                 stopping=stopping,

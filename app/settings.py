@@ -142,6 +142,19 @@ class Settings(BaseSettings):
     max_tokens: int = Field(5_000, ge=100, description="Longest GraphQL document, in tokens.")
     max_depth: int = Field(15, ge=1, description="Deepest GraphQL selection.")
     max_aliases: int = Field(50, ge=0, description="Most aliases of one GraphQL document.")
+    max_cost: int = Field(
+        200_000, ge=1_000, description="Highest cost of an operation: fields, times the page sizes on the way to them."
+    )
+    max_text: int = Field(100_000, ge=10_000, description="Longest text in an input, in characters.")
+    max_list_items: int = Field(
+        5_000, ge=500, le=5_000, description="Longest list in an input; more would not fit into one SQL statement."
+    )
+    max_json_depth: int = Field(100, ge=10, le=200, description="Deepest JSON in variables, in levels.")
+    init_seconds: float = Field(5.0, gt=0, description="How long a WebSocket may take to send `connection_init`.")
+    max_silent_sockets: int = Field(
+        300, ge=1, description="WebSockets of one process that have not sent `connection_init` yet."
+    )
+    max_socket_operations: int = Field(100, ge=1, description="Operations that one WebSocket has open.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import strawberry
 from graphql import GraphQLError
+from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
 
 from app.api.context import Info
 from app.api.described import enum_value, resolver
@@ -181,7 +182,7 @@ def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
     cause = error.original_error
     while isinstance(cause, GraphQLError):
         cause = cause.original_error
-    if cause is None:
+    if cause is None or isinstance(cause, CannotGetOperationTypeError | InvalidOperationTypeError):
         return error
     if isinstance(cause, Refusal | Refusals):
         first = cause if isinstance(cause, Refusal) else cause.refusals[0]

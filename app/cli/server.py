@@ -74,6 +74,7 @@ async def serve_until_stopped(settings: Settings) -> None:
             access_log=False,
             timeout_graceful_shutdown=settings.shutdown_seconds,
             ws="websockets-sansio",
+            ws_max_size=settings.max_body_bytes,
             # Who a caller is may hang on the peer's address: no header may say another.
             proxy_headers=False,
             server_header=False,

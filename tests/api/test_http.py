@@ -35,14 +35,14 @@ async def test_a_query_by_post(api: Api, accept: str | None) -> None:
     assert response.status_code == 200
     media = accept if accept in BOTH else "application/json"
     assert response.headers["content-type"] == f"{media}; charset=utf-8"
-    assert response.json() == {"data": NOBODY}
+    assert response.json()["data"] == NOBODY
 
 
 @pytest.mark.parametrize("accept", BOTH)
 async def test_a_query_by_get(api: Api, accept: str) -> None:
     params = {"query": "query ($id: ID!) { audience(id: $id) { id } }", "variables": '{"id": "x"}'}
     response = await api.http.get("/graphql", params=params, headers={"accept": accept})
-    assert (response.status_code, response.json()) == (200, {"data": {"audience": None}})
+    assert (response.status_code, response.json()["data"]) == (200, {"audience": None})
 
 
 async def test_what_is_preferred_is_answered(api: Api) -> None:
@@ -74,7 +74,7 @@ async def test_one_of_several_operations_is_run_by_its_name(api: Api) -> None:
     body = {"query": "query A { viewer { sandbox } } query B { viewer { organisation } }", "operationName": "B"}
     for _ in range(2):
         response = await api.http.post("/graphql", json=body)
-        assert response.json() == {"data": {"viewer": {"organisation": "default"}}}
+        assert response.json()["data"] == {"viewer": {"organisation": "default"}}
     response = await api.http.post("/graphql", json={**body, "operationName": "C"})
     assert response.status_code == 400
     assert "data" not in response.json()
@@ -269,4 +269,20 @@ async def test_a_browser_gets_the_page_and_a_program_does_not(api: Api) -> None:
 async def test_only_a_request_with_files_needs_a_folder_for_them(api: Api, services: ApiServices) -> None:
     services.uploads.rmdir()
     response = await api.http.post("/graphql", json={"query": VIEWER})
-    assert response.json() == {"data": NOBODY}
+    assert response.json()["data"] == NOBODY
+
+
+@pytest.mark.parametrize(
+    ("query", "name", "status", "says"),
+    [
+        ('mutation { deleteFolder(input: { id: "x" }) { errors { code } } }', None, 405, "a GET request may only read"),
+        ("query A { __typename }", "B", 400, 'Unknown operation named "B".'),
+    ],
+)
+async def test_a_stream_that_cannot_begin(api: Api, query: str, name: str | None, status: int, says: str) -> None:
+    params = {"query": query} | ({"operationName": name} if name else {})
+    response = await api.http.get("/graphql", params=params, headers={"accept": "text/event-stream"})
+    assert response.status_code == status
+    (error,) = response.json()["errors"]
+    assert error["message"].startswith(says)
+    assert error["extensions"] == {"code": "BAD_REQUEST"}

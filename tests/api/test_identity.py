@@ -416,7 +416,7 @@ async def test_a_socket_ends_when_its_key_is_revoked(serve: Serve, database: Dat
         assert await socket.get() == {"type": "connection_ack"}
         await socket.send(type="subscribe", id="1", payload={"query": JOBS})
         await socket.send(type="subscribe", id="2", payload={"query": "{ viewer { organisation } }"})
-        assert (await socket.get())["payload"] == {"data": {"viewer": {"organisation": "acme"}}}
+        assert (await socket.get())["payload"]["data"] == {"viewer": {"organisation": "acme"}}
         other = Database(f"sqlite:///{database.location}" if database.dialect == "sqlite" else database.location)
         await keys.revoke(other, utc_now, Scope("acme", "", "ann"), id_)  # as another process would
         await other.dispose()

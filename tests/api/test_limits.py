@@ -1,5 +1,7 @@
 """What one operation may cost."""
 
+from typing import Any
+
 import pytest
 
 from app.api.context import Limits
@@ -11,7 +13,7 @@ pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(max_tokens=200, max_depth=4, max_aliases=3, max_upload_bytes=2_000)
+    return Limits(max_tokens=200, max_depth=4, max_aliases=3, max_upload_bytes=2_000, max_cost=30_000)
 
 
 async def refusals(api: Api, document: str) -> list[str]:
@@ -76,3 +78,155 @@ async def test_pages(api: Api) -> None:
         assert error["message"] == says
         assert error["extensions"] == {"code": code, "path": ["first"]}
         assert error["path"] == ["datasets"]
+
+
+@pytest.mark.parametrize(
+    ("document", "cost"),
+    [
+        ("{ __typename }", 1),
+        ("{ viewer { sandbox } }", 2),
+        ("{ datasets { totalCount } }", 2),
+        ("{ datasets { nodes { name kind } pageInfo { endCursor } } }", 1 + (1 + 50 * 2) + 2),
+        ("{ datasets(last: 7) { edges { cursor node { name } } } }", 1 + 1 + 7 * (1 + 1 + 1)),
+        ("{ datasets(first: 0) { nodes { name } } }", 3),
+        ("{ audiences(first: 2) { nodes { name members(first: 3) { totalCount } } } }", 2 + 2 * (1 + 2)),
+        ('{ nodes(ids: ["a", "b", "c"]) { id } }', 1 + 3 + 3),
+        ("{ ...F } fragment F on Query { datasets(first: 4) { ...P } } "
+         "fragment P on DatasetConnection { nodes { name } }", 2 + 4),
+    ],
+)  # fmt: skip
+async def test_every_answer_says_what_it_cost(api: Api, document: str, cost: int) -> None:
+    answer = await api.answer(document)
+    assert "errors" not in answer
+    assert answer["extensions"] == {"cost": {"requested": cost, "limit": 30_000}}
+
+
+async def test_pages_in_variables_count(api: Api) -> None:
+    document = "query ($n: Int = 5) { datasets(first: $n) { nodes { name } } }"
+    assert (await api.answer(document))["extensions"]["cost"]["requested"] == 7
+    assert (await api.answer(document, n=20))["extensions"]["cost"]["requested"] == 22
+
+
+@pytest.mark.parametrize(
+    ("document", "variables", "cost"),
+    [
+        (
+            "{ segmentJobs(first: 500) { nodes { segments(first: 500) { totalCount } } } }",
+            {},
+            1 + 1 + 500 * (1 + 1),
+        ),
+        (
+            "{ a: audiences(first: 500) { nodes { members(first: 500) { nodes { status } } } } }",
+            {},
+            2 + 500 * (2 + 500),
+        ),
+        ("query ($i: [ID!]!) { nodes(ids: $i) { id } }", {"i": ["x"] * 40_000}, 1 + 40_000 + 40_000),
+    ],
+)
+async def test_what_costs_too_much_is_not_executed(
+    api: Api, document: str, variables: dict[str, Any], cost: int
+) -> None:
+    answer = await api.answer(document, **variables)
+    if cost <= 30_000:
+        assert answer["extensions"]["cost"]["requested"] == cost
+        return
+    error = answer["errors"][0]
+    assert "data" not in answer
+    assert error["message"] == f"the operation costs {cost:,}, and at most 30,000 is allowed: " + (
+        "ask for smaller pages, or split it"
+    )
+    assert error["extensions"] == {"code": "LIMIT_EXCEEDED", "path": [], "limit": 30_000, "value": cost}
+
+
+async def test_introspection_costs_too(api: Api) -> None:
+    types = "fragment T on __Schema { types { fields { args { name } } } }"
+    once = (await api.answer(f"{{ __schema {{ ...T }} }} {types}"))["extensions"]["cost"]["requested"]
+    assert 1_000 < once < 10_000
+    aliased = " ".join(f"a{number}: __schema {{ ...T }}" for number in range(20))
+    says = await refusals(api, f"{{ {aliased} }} {types}")
+    assert says == [f"the operation costs {20 * once:,}, and at most 30,000 is allowed: "
+                    "ask for smaller pages, or split it"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("document", "says", "path"),
+    [
+        (
+            "query ($f: AudienceFilter) { audiences(filter: $f) { totalCount } }",
+            "the text at filter.name.contains has 60,000 characters, and at most 1,000 are allowed: shorten it",
+            ["filter", "name", "contains"],
+        ),
+        (
+            "query ($f: AudienceFilter) { audiences(filter: $f) { totalCount } }",
+            "`in` has 5,001 items, and at most 5,000 are allowed: split it",
+            ["filter", "name", "in"],
+        ),
+    ],
+)
+async def test_inputs_of_queries(api: Api, document: str, says: str, path: list[str]) -> None:
+    values = {"contains": "x" * 60_000, "in": ["x"] * 5_001}
+    answer = await api.answer(document, f={"name": {path[-1]: values[path[-1]]}})
+    (error,) = answer["errors"]
+    assert (error["message"], error["extensions"]) == (says, {"code": "LIMIT_EXCEEDED", "path": path})
+
+
+CREATE = """mutation ($input: CreateAudienceInput!) {
+  createAudience(input: $input) { audience { audienceMeta } errors { code message path } } }"""
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says", "path"),
+    [
+        ("audienceId", "x" * 256, "the text at input.audienceId has 256 characters", ["audienceId"]),
+        ("namespace", "漢" * 5_000, "the text at input.namespace has 5,000 characters", ["namespace"]),
+        ("description", "x" * 10_001, "the text at input.description has 10,001 characters", ["description"]),
+        ("labels", ["core/C1"] * 100_000, "`labels` has 100,000 items, and at most 5,000 are", ["labels"]),
+        ("labels", ["core/C1", "x" * 300], "the text at input.labels.1 has 300 characters", ["labels", "1"]),
+        ("labels", ["core/C1"] * 101, "there are 101 labels, and at most 100 are allowed", ["labels"]),
+    ],
+)  # fmt: skip
+async def test_inputs_of_mutations_are_refused_as_data(
+    api: Api, field: str, value: Any, says: str, path: list[str]
+) -> None:
+    sent = {"name": "A", "type": "EXTERNAL_SEGMENT", "audienceId": "a", field: value}
+    payload = await api.answer(CREATE.replace("{ audienceMeta }", "{ name }"), input=sent)
+    if field == "labels" and len(value) > 30_000:  # costs too much already
+        assert payload["errors"][0]["extensions"]["value"] > 30_000
+        return
+    payload = payload["data"]["createAudience"]
+    assert payload["audience"] is None
+    (error,) = payload["errors"]
+    assert (error["code"], error["path"]) == ("LIMIT_EXCEEDED", ["input", *path])
+    assert error["message"].startswith(says)
+    assert (await api.query("{ audiences { totalCount } }"))["audiences"] == {"totalCount": 0}
+
+
+async def test_json_that_is_deep(api: Api) -> None:
+    meta: dict[str, Any] = {}
+    for _ in range(300):
+        meta = {"a": meta}
+    answer = await api.answer(CREATE, input={"name": "A", "type": "EXTERNAL_SEGMENT", "audienceMeta": meta})
+    (error,) = answer["errors"]
+    assert error["message"] == "the variable input is more than 100 levels deep: flatten it"
+    assert error["extensions"] == {"code": "LIMIT_EXCEEDED", "path": ["input"]}
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        ("1" * 5_001, "11111111111111111111… (5,001 digits)"),
+        ("1" * 30, "1" * 30),
+        ("1e400", "1e400"),
+        (str(2**64), str(2**64)),
+        (str(-(2**63) - 1), str(-(2**63) - 1)),
+    ],
+)
+async def test_numbers_that_json_does_not_keep(api: Api, number: str, shown: str) -> None:
+    meta = f'mutation {{ createAudience(input: {{ name: "A", type: EXTERNAL_SEGMENT, audienceMeta: {{ a: {number} }} }}) {{ errors {{ code }} }} }}'  # noqa: E501
+    for document in (meta, f"{{ datasets(first: {number}) {{ totalCount }} }}"):
+        for _ in range(2):
+            says = f"the number {shown} is too large: send it as a text, or use a whole number of 64 bits"
+            assert await refusals(api, document) == [says]
+    largest = f'mutation {{ createAudience(input: {{ name: "A", type: EXTERNAL_SEGMENT, audienceId: "a", audienceMeta: {{ a: {2**63 - 1} }} }}) {{ audience {{ audienceMeta }} }} }}'  # noqa: E501
+    payload = (await api.query(largest))["createAudience"]
+    assert payload["audience"] == {"audienceMeta": {"a": 2**63 - 1}}

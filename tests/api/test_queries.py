@@ -120,11 +120,13 @@ async def test_query(
         document = (QUERIES / f"{name}.graphql").read_text()
         with count_statements(api.services.database) as statements:
             answer = await api.answer(document, **({"id": ids[name]} if name in ids else {}))
+        cost = answer.pop("extensions")["cost"]["requested"]
         if rewrite and on_sqlite:
             (QUERIES / f"{name}.json").write_text(plain(answer))
             (QUERIES / f"{name}.sql").write_text(sql(statements))
         with subtests.test(name):
             assert "errors" not in answer
+            assert 0 < cost < 20_000
             assert plain(answer) == (QUERIES / f"{name}.json").read_text()
             if on_sqlite:
                 assert sql(statements) == (QUERIES / f"{name}.sql").read_text()

@@ -150,7 +150,10 @@ async def test_queries_over_one_socket_each_read_anew(api: Api, port: int) -> No
             assert answer == {
                 "id": id_,
                 "type": "next",
-                "payload": {"data": {"viewer": {"sandbox": "dev"}, "datasets": {"totalCount": number}}},
+                "payload": {
+                    "data": {"viewer": {"sandbox": "dev"}, "datasets": {"totalCount": number}},
+                    "extensions": {"cost": {"requested": 4, "limit": 200_000}},
+                },
             }
             assert json.loads(await socket.recv()) == {"id": id_, "type": "complete"}
             await api.within("dev").dataset(f"d{number}")

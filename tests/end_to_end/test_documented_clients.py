@@ -13,10 +13,12 @@ from tests.end_to_end.conftest import ROOT, RunningServer
 PAGE = (ROOT / "app" / "docs" / "clients.md").read_text()
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
+COST = r',"extensions":\{"cost":\{"requested":\d+,"limit":200000\}\}\}'
+
 OUTPUTS = (
-    r'\{"data":\{"viewer":\{"organisation":"default","sandbox":"clients-page"\}\}\}',
-    r'\{"data":\{"uploadBatch":\{"batch":\{"rowCount":2\},"rejected":\[\],"errors":\[\]\}\}\}',
-    r'.*"status":"SUCCEEDED","progress":\{"fraction":1\.0,"sequence":\d+\}\}\}\}\s+event: complete\s+data:',
+    r'\{"data":\{"viewer":\{"organisation":"default","sandbox":"clients-page"\}\}' + COST,
+    r'\{"data":\{"uploadBatch":\{"batch":\{"rowCount":2\},"rejected":\[\],"errors":\[\]\}\}' + COST,
+    r'.*"status":"SUCCEEDED","progress":\{"fraction":1\.0,"sequence":\d+\}\}\}.*\}\s+event: complete\s+data:',
     r"\{'ok': True, 'diagnostics': \[.*\]\}",
     r"shape: \(1, 3\).*REALIZED.*crm:00001.*",
     r"(.*\n)?SUCCEEDED 1(\.0)?",

@@ -25,6 +25,14 @@ def test_names_are_safe_and_different_where_case_does_not_count() -> None:
         file_name("")
 
 
+def test_names_that_are_long_in_bytes_fit_into_a_path() -> None:
+    names = ["O" * 86, "o" * 255, "o" * 256, "漢" * 100, "漢" * 99 + "字", "漢" * 128, "a" * 100 + "_h"]
+    safe = [file_name(name) for name in names]
+    assert len(set(safe)) == len(names)
+    assert max(map(len, safe)) == 255
+    assert safe[1] == "o" * 255
+
+
 def test_sandboxes_have_folders_of_their_own(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     folders = {

@@ -45,6 +45,13 @@ class Limits:
     max_aliases: int = 50
     max_body_bytes: int = 16 * 1024**2
     max_upload_bytes: int = 20 * 1024**3
+    max_cost: int = 200_000
+    max_text: int = 100_000
+    max_list_items: int = 5_000
+    max_json_depth: int = 100
+    init_seconds: float = 5.0
+    max_silent_sockets: int = 300
+    max_socket_operations: int = 100
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self.refusals = Counter(
+            "segmentation_refusals",
+            "Requests and operations that a limit rejected, by the limit's name.",
+            ["limit"],
+            registry=self.registry,
+        )
+
     def text(self) -> bytes:
         return generate_latest(self.registry)
 

@@ -48,7 +48,7 @@ class Authorization(SchemaExtension):
         context = self.execution_context
         operation: Operation = context.context
         document, scope = context.graphql_document, operation.scope
-        if document is not None and not scope.unlimited:
+        if document is not None and not scope.unlimited and not context.pre_execution_errors:
             selected = get_operation_ast(document, context.operation_name)
             if selected is not None:
                 schema: GraphQLSchema = context.schema._schema

@@ -1,7 +1,7 @@
 """What is done around every operation: limits before it, its context during it, masked errors after it."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import strawberry
@@ -13,7 +13,6 @@ from graphql import (
     GraphQLError,
     OperationDefinitionNode,
     SelectionSetNode,
-    StringValueNode,
     ValidationContext,
     ValidationRule,
 )
@@ -25,8 +24,8 @@ from app.api.context.metrics import Measured
 from app.api.errors import client_error
 from app.api.execution import CompiledExecution
 from app.api.guards.authorization import Authorization, guard_mutations
-from app.errors import ErrorCode
-from app.services.lists.validation import is_text
+from app.api.guards.cost import CostLimit
+from app.api.guards.inputs import PlainStrings, VariableSizes
 
 DOCUMENTS_KEPT = 512
 LONGEST_KEPT = 20_000
@@ -44,8 +43,9 @@ def extensions(limits: Limits) -> list[Callable[[], SchemaExtension]]:
         lambda: MaxTokensLimiter(limits.max_tokens),
         lambda: AddValidationRules([rule, PlainStrings]),
         OneOperation,
-        PlainText,
+        lambda: VariableSizes(limits),
         Authorization,
+        lambda: CostLimit(limits),
         lambda: DocumentCache(documents),
         Measured,
     ]
@@ -86,45 +86,6 @@ class OneOperation(SchemaExtension):
             message = f"the document has {operations} operations: say which one to run by `operationName`"
             context.pre_execution_errors = [GraphQLError(message)]
         yield
-
-
-class PlainText(SchemaExtension):
-    """Variables hold nothing but text that a database keeps; `PlainStrings` says the same of the document."""
-
-    def on_validate(self) -> Iterator[None]:
-        context = self.execution_context
-        for path in _strange_text(context.variables or {}):
-            refused = GraphQLError(
-                f"the text at {'.'.join(path)} holds {_STRANGE}: leave it out",
-                extensions={"code": ErrorCode.INVALID_INPUT.value, "path": path},
-            )
-            context.pre_execution_errors = [*(context.pre_execution_errors or []), refused]
-        yield
-
-
-_STRANGE = "a NUL character or half of a surrogate pair, which no database keeps"
-
-
-def _strange_text(variables: Mapping[str, Any]) -> Iterator[list[str]]:
-    """Where the texts lie that no database keeps. Keys of objects are texts too."""
-    waiting: list[tuple[list[str], Any]] = [([], variables)]
-    while waiting:
-        path, value = waiting.pop()
-        if isinstance(value, str) and not is_text(value):
-            yield path
-        elif isinstance(value, list):
-            waiting += [([*path, str(at)], inner) for at, inner in enumerate(value)]
-        elif isinstance(value, Mapping):
-            waiting += [([*path, key if is_text(key) else repr(key)], inner) for key, inner in value.items()]
-            waiting += [([*path, repr(key)], key) for key in value if not is_text(key)]
-
-
-class PlainStrings(ValidationRule):
-    """A rule against strings in the document that no database keeps."""
-
-    def enter_string_value(self, node: StringValueNode, *_others: Any) -> None:
-        if not is_text(node.value):
-            self.report_error(GraphQLError(f"the string holds {_STRANGE}: leave it out", node))
 
 
 class DocumentCache(SchemaExtension):

@@ -4,12 +4,13 @@ import asyncio
 import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import ExitStack, aclosing
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import orjson
+from graphql import GraphQLError, get_operation_ast, parse
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -135,6 +136,8 @@ class GraphQLOverHTTP:
     async def _respond(self, request: Request, caller: Caller, params: Params, media: str) -> Response:
         allowed = {OperationType.QUERY} if request.method == "GET" else {OperationType.QUERY, OperationType.MUTATION}
         if media == EVENTS:
+            # Once the stream has begun, its status cannot say any more that the request was wrong.
+            self._need_operation(params, allowed | {OperationType.SUBSCRIPTION})
             results = await self._schema.stream(
                 params.query,
                 variable_values=params.variables,
@@ -164,6 +167,17 @@ class GraphQLOverHTTP:
         # By the specification, application/json says 200 for everything that was a GraphQL request.
         status = 400 if refused and media == GRAPHQL_JSON else 200
         return Response(encode(result, with_data=not refused), status, media_type=_with_charset(media))
+
+    def _need_operation(self, params: Params, allowed: set[OperationType]) -> None:
+        """Raises `BadRequest` for an operation that is not there, or of a kind that is not allowed. Syntax errors and
+        unnamed operations are left to the schema."""
+        with suppress(GraphQLError):
+            document = parse(params.query, max_tokens=self._services.limits.max_tokens, no_location=True)
+            selected = get_operation_ast(document, params.operation_name)
+            if selected is None and params.operation_name is not None:
+                raise BadRequest(400, CannotGetOperationTypeError(params.operation_name).as_http_error_reason())
+            if selected is not None and OperationType(selected.operation.value) not in allowed:
+                raise _wrong_way(OperationType(selected.operation.value))
 
     async def _events(self, results: AsyncGenerator[Any, None], caller: Caller) -> AsyncIterator[bytes]:
         """Items until the operation completes, or until its caller is known no more.

@@ -3,15 +3,19 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import orjson
 from graphql import GraphQLError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocket
-from strawberry.asgi import GraphQL
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from strawberry.asgi import ASGIWebSocketAdapter, GraphQL
+from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.http.websocket_origin import normalize_allowed_origins
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
@@ -20,6 +24,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import Connec
 from app.api.context import ApiServices, Caller
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import new_caller
+from app.api.transport.http import BadRequest, read_params
 from app.errors import ErrorCode, Refusal
 from app.services.access.identity import Unauthenticated
 from app.services.access.tokens import KeysUnavailable
@@ -30,15 +35,85 @@ log = logging.getLogger(__name__)
 LONGEST_REASON = 120
 """Bytes that a WebSocket's closing message has room for."""
 
+LONGEST_ID = 255
+"""Characters of the id of an operation."""
+
 INVALID, FORBIDDEN, FAILED, TRY_AGAIN = 4400, 4403, 1011, 1013
 """Codes that connections are closed with: the protocol's, and those of WebSockets themselves."""
 
-MOST_OPERATIONS = 100
-"""Operations that one connection may have open."""
+
+def invalid_message(message: Any) -> str | None:
+    """Why the protocol does not know such a message; None for one that it knows.
+
+    >>> invalid_message({"type": "complete", "id": {}})
+    'the message `complete` has the id {}: it must be a text of 1 to 255 characters'
+    """
+    if not isinstance(message, dict):
+        return f"a message must be a JSON object with a `type`, not {_short(message)}"
+    kind, payload = message.get("type"), message.get("payload")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        return f"there is no type of messages {_short(kind)}: a client sends {', '.join(sorted(_KINDS))}"
+    if kind in _WITH_ID:
+        id_ = message.get("id")
+        if not isinstance(id_, str) or not 0 < len(id_) <= LONGEST_ID:
+            return f"the message `{kind}` has the id {_short(id_)}: it must be a text of 1 to {LONGEST_ID} characters"
+    if kind != "subscribe":
+        return None if isinstance(payload, dict | None) else f"the payload of `{kind}` must be a JSON object"
+    try:
+        read_params(payload)
+    except BadRequest as problem:
+        return str(problem)
+    return None
+
+
+_WITH_ID = {"subscribe", "complete"}
+_KINDS = {"connection_init", "ping", "pong", *_WITH_ID}
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
+
+
+class Socket(ASGIWebSocketAdapter):
+    """A WebSocket that may be gone at any moment: then what was to be sent is dropped."""
+
+    async def send_json(self, message: Mapping[str, object]) -> None:
+        text: Any = self.view.encode_json(message)
+        try:
+            await self.ws.send_text(text)
+        except (WebSocketDisconnect, RuntimeError, OSError) as error:
+            raise WebSocketDisconnected from error
+
+    async def close(self, code: int, reason: str) -> None:
+        if self.ws.application_state is WebSocketState.DISCONNECTED:
+            return
+        with suppress(WebSocketDisconnect, RuntimeError, OSError):
+            await self.ws.close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))
 
 
 class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
     """Learns from the first message who is there."""
+
+    view: Any
+
+    async def handle(self) -> None:
+        self.view.silent.add(self)
+        try:
+            await super().handle()
+        finally:
+            self.view.silent.discard(self)
+
+    async def handle_message(self, message: Any) -> None:
+        if (problem := invalid_message(message)) is not None:
+            await self.handle_invalid_message(problem)
+        else:
+            await super().handle_message(message)
+
+    async def handle_task_exception(self, error: Exception) -> None:
+        """Strawberry would log a trace for each operation whose client has gone away."""
+        if not isinstance(error, WebSocketDisconnected):
+            await super().handle_task_exception(error)
 
     @staticmethod
     def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
@@ -47,13 +122,14 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
         payload: Any = message.get("payload") or {}
-        if isinstance(payload, Mapping) and not self.connection_init_received:
+        if not self.connection_init_received:
             try:
                 await self.context.identify(payload)
             except Exception as error:
                 code, reason = _closing(error, self.context.request_id)
-                await self.websocket.close(code, reason.encode()[:LONGEST_REASON].decode(errors="ignore"))
+                await self.websocket.close(code, reason)
                 return
+            self.view.silent.discard(self)
             self._watch = asyncio.create_task(self._close_when_ended())
         # graphql-ws sends no payload, or null; Strawberry knows only the first.
         await super().handle_connection_init({"type": "connection_init", "payload": payload})
@@ -92,18 +168,33 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
     """The ASGI application of `/graphql` for WebSockets. Pages of other origins are turned away."""
 
     graphql_transport_ws_handler_class = Handler
+    websocket_adapter_class = Socket
 
     def __init__(self, schema: GatewaySchema, services: ApiServices) -> None:
         super().__init__(
             schema,
             graphql_ide=None,
             subscription_protocols=[GRAPHQL_TRANSPORT_WS_PROTOCOL],
-            max_subscriptions_per_connection=MOST_OPERATIONS,
+            connection_init_wait_timeout=timedelta(seconds=services.limits.init_seconds),
+            max_subscriptions_per_connection=services.limits.max_socket_operations,
         )
+        self.silent: set[Handler] = set()
+        """Connections whose first message has not come yet."""
         self.allowed_origins = normalize_allowed_origins(services.origins)
         self._services = services
 
+    def decode_json(self, data: str | bytes) -> object:
+        return orjson.loads(data)
+
+    def encode_json(self, data: object) -> str:
+        return orjson.dumps(data).decode()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self.silent) >= self._services.limits.max_silent_sockets:
+            log.warning("a WebSocket was turned away: %d others have not said who they are", len(self.silent))
+            self._services.metrics.refusals.labels("max_silent_sockets").inc()
+            await send({"type": "websocket.close", "code": TRY_AGAIN, "reason": "too many connections wait: try again"})
+            return
         with self._services.metrics.streams.track_inprogress():
             await super().__call__(scope, receive, send)
 

@@ -221,7 +221,7 @@ def name_literal(name: str) -> str:
 def file_name(name: str) -> str:
     """A name that is safe as one path component, different for different names, also where case does not count.
 
-    No percent signs: Delta's paths are URLs.
+    No percent signs: Delta's paths are URLs. Names that file systems would find too long end in their hash.
 
     >>> file_name("../A b")
     '_2e._2f_41_20b'
@@ -230,7 +230,13 @@ def file_name(name: str) -> str:
         raise ValueError("a name in the lake must not be empty")
     plain = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
     safe = "".join(chr(byte) if chr(byte) in plain else f"_{byte:02x}" for byte in name.encode())
-    return f"_2e{safe[1:]}" if safe.startswith(".") else safe
+    safe = f"_2e{safe[1:]}" if safe.startswith(".") else safe
+    # No name is written with `_h`, so that no other one can be equal.
+    return safe if len(safe) <= _LONGEST_NAME else f"{safe[:100]}_h{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+_LONGEST_NAME = 255
+"""Bytes of a path component, on all usual file systems."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:

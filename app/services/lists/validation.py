@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from app.errors import ErrorCode, Refusal
 
 LONGEST_NAME = 255
+MOST_LABELS = 100
 
 
 def is_text(value: str) -> bool:
@@ -34,7 +35,11 @@ def refuse_bad_name(name: str, refusals: list[Refusal]) -> None:
 
 
 def refuse_bad_labels(labels: Sequence[str], refusals: list[Refusal]) -> None:
-    """Adds a refusal for each label that is empty or holds what cannot be searched for."""
+    """Adds a refusal for each label that is empty or holds what cannot be searched for, and for too many."""
+    if len(labels) > MOST_LABELS:
+        message = f"there are {len(labels)} labels, and at most {MOST_LABELS} are allowed: leave some out"
+        refusals.append(Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("labels",)))
+        return
     for at, label in enumerate(labels):
         if not label or not label.isprintable() or set('"%_\\') & set(label):
             message = f'the label {label!r} is empty or holds one of the characters " % _ \\: write it like core/C1'

@@ -1,0 +1,179 @@
+"""What inputs may hold: text that databases keep, numbers that JSON keeps, and no more of anything than is handled.
+
+Variables are looked at as they come (`VariableSizes`), numbers and texts of the document where they stand, and each
+argument by its type once it is known which field it belongs to (`argument_problems`).
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FloatValueNode,
+    GraphQLError,
+    GraphQLInputObjectType,
+    GraphQLList,
+    GraphQLNonNull,
+    IntValueNode,
+    StringValueNode,
+    ValidationRule,
+    Visitor,
+    visit,
+)
+from strawberry.extensions import SchemaExtension
+
+from app.api.context import Limits
+from app.errors import ErrorCode, Refusal
+from app.services.lists.validation import is_text
+
+_STRANGE = "a NUL character or half of a surrogate pair, which no database keeps"
+
+LONGEST_TEXT = 255
+"""Characters of a text that `LONG_TEXTS` does not list: longer ones do not fit into a database's index."""
+
+LONG_TEXTS: Mapping[str, int | None] = {
+    # By the name of the argument or input field; None for `Limits.max_text`.
+    "expression": None,
+    "where": None,
+    "description": 10_000,
+    "after": 10_000,
+    "before": 10_000,
+    "eq": 1_000,
+    "ne": 1_000,
+    "in": 1_000,
+    "contains": 1_000,
+    "startsWith": 1_000,
+    "fields": 2_000,
+    "paths": 2_000,
+    "id": 1_000,
+    # The services bound these themselves, and name all that is wrong with them.
+    "name": None,
+    "idempotencyKey": None,
+    "cronExpression": None,
+    "term": None,
+}
+
+
+class VariableSizes(SchemaExtension):
+    """Variables hold nothing but text that a database keeps, and JSON that is not nested for ever."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def on_validate(self) -> Iterator[None]:
+        context = self.execution_context
+        errors = [
+            GraphQLError(problem, extensions={"code": code.value, "path": path})
+            for path, code, problem in _value_problems(self._limits, context.variables or {})
+        ]
+        if context.graphql_document is not None and _UNUSUAL_NUMBER.search(context.query or ""):
+            errors += _number_errors(context.graphql_document)
+        context.pre_execution_errors = [*(context.pre_execution_errors or []), *errors] or None
+        yield
+
+
+def _value_problems(limits: Limits, variables: Mapping[str, Any]) -> Iterator[tuple[list[str], ErrorCode, str]]:
+    """What is wrong with values, wherever they lie. Keys of objects are texts too."""
+    waiting: list[tuple[list[str], Any]] = [([], variables)]
+    while waiting:
+        path, value = waiting.pop()
+        if isinstance(value, str):
+            if not is_text(value):
+                problem = f"the text at {'.'.join(path)} holds {_STRANGE}: leave it out"
+                yield path, ErrorCode.INVALID_INPUT, problem
+            elif len(value) > limits.max_text:
+                yield path, ErrorCode.LIMIT_EXCEEDED, _too_long(".".join(path), len(value), limits.max_text)
+        elif isinstance(value, float) and not isfinite(value):
+            yield path, ErrorCode.INVALID_INPUT, f"the number at {'.'.join(path)} is not finite: send it as a text"
+        elif not isinstance(value, list | Mapping):
+            continue
+        elif len(path) > limits.max_json_depth:
+            problem = f"the variable {path[0]} is more than {limits.max_json_depth} levels deep: flatten it"
+            yield path[:1], ErrorCode.LIMIT_EXCEEDED, problem
+            return
+        elif isinstance(value, list):
+            waiting += [([*path, str(at)], inner) for at, inner in enumerate(value)]
+        else:
+            waiting += [([*path, key if is_text(key) else repr(key)], inner) for key, inner in value.items()]
+            waiting += [([*path, repr(key)], key) for key in value if not is_text(key)]
+
+
+def _too_long(place: str, length: int, limit: int) -> str:
+    return f"the text at {place} has {length:,} characters, and at most {limit:,} are allowed: shorten it"
+
+
+class PlainStrings(ValidationRule):
+    """A rule against strings in the document that no database keeps."""
+
+    def enter_string_value(self, node: StringValueNode, *_others: Any) -> None:
+        if not is_text(node.value):
+            self.report_error(GraphQLError(f"the string holds {_STRANGE}: leave it out", node))
+
+
+# ---------------------------------------------------------------- numbers of the document
+
+_UNUSUAL_NUMBER = re.compile(r"\d{17}|\d[eE]\+?\d{3}")
+_LONGEST_NUMBER = 20
+"""Characters of -2^63 and of 2^64 - 1."""
+
+
+def _number_errors(document: DocumentNode) -> list[GraphQLError]:
+    """Numbers that no JSON parser reads back as they are; Python itself fails on some."""
+    numbers = _Numbers()
+    visit(document, numbers)
+    return [
+        GraphQLError(
+            f"the number {_start(node.value)} is too large: send it as a text, or use a whole number of 64 bits",
+            node,
+            extensions={"code": ErrorCode.INVALID_INPUT.value, "path": []},
+        )
+        for node in numbers.too_large
+    ]
+
+
+def _start(text: str) -> str:
+    return text if len(text) <= 2 * _LONGEST_NUMBER else f"{text[:_LONGEST_NUMBER]}… ({len(text):,} digits)"
+
+
+class _Numbers(Visitor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.too_large: list[IntValueNode | FloatValueNode] = []
+
+    def enter_int_value(self, node: IntValueNode, *_others: Any) -> None:
+        if len(node.value) > _LONGEST_NUMBER or not -(2**63) <= int(node.value) < 2**64:
+            self.too_large.append(node)
+
+    def enter_float_value(self, node: FloatValueNode, *_others: Any) -> None:
+        if not isfinite(float(node.value)):
+            self.too_large.append(node)
+
+
+# ---------------------------------------------------------------- arguments by their types
+
+
+def argument_problems(limits: Limits, type_: Any, value: Any, path: Sequence[str]) -> Iterator[Refusal]:
+    """Texts and lists of an argument that are longer than their type and place allow; `path` ends in its name."""
+    if isinstance(type_, GraphQLNonNull):
+        type_ = type_.of_type
+    if isinstance(type_, GraphQLList):
+        items = value if isinstance(value, list) else [] if value is None else [value]
+        if len(items) > limits.max_list_items:
+            message = f"`{path[-1]}` has {len(items):,} items, and at most {limits.max_list_items:,} are allowed"
+            yield Refusal(ErrorCode.LIMIT_EXCEEDED, f"{message}: split it", path)
+            return
+        for at, item in enumerate(items):
+            yield from argument_problems(limits, type_.of_type, item, (*path, str(at)))
+    elif isinstance(type_, GraphQLInputObjectType):
+        for name, field in type_.fields.items() if isinstance(value, Mapping) else ():
+            if name in value:
+                yield from argument_problems(limits, field.type, value[name], (*path, name))
+    elif isinstance(value, str) and type_.name in {"String", "ID"}:
+        name = next(part for part in reversed(path) if not part.isdecimal())
+        limit = LONG_TEXTS.get(name, LONGEST_TEXT)
+        limit = limits.max_text if limit is None else min(limit, limits.max_text)
+        if len(value) > limit:
+            message = _too_long(".".join(path), len(value), limit)
+            yield Refusal(ErrorCode.LIMIT_EXCEEDED, message, path)
