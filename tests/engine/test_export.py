@@ -204,6 +204,12 @@ def test_events_are_chosen_by_the_time_they_were_ingested(people: Sandbox) -> No
         assert [row[0] for row in rows(people, "len(xEvent)")] == expected, interval
 
 
+def test_attributes_that_differ_only_in_case_are_both_exported(sandbox: Sandbox) -> None:
+    sandbox.rows("p", PEOPLE, [{"id": "01", "city": "Ulm", "City": "Rom", "o": {"x": 1, "X": 2}}])
+    exported(sandbox)
+    assert rows(sandbox, 'profileId, city, "City~case1", o') == [("CRM:01", "Ulm", "Rom", {"x": 1, "X~case1": 2})]
+
+
 def test_an_attribute_with_the_name_of_one_of_our_columns_gets_an_underscore(sandbox: Sandbox) -> None:
     sandbox.rows("p", PEOPLE, [{"id": "01", "ProfileId": "mine", "profileid_": "theirs"}])
     exported(sandbox)

@@ -54,3 +54,32 @@ def test_completion_writes_backquotes() -> None:
     offered = [one.text for one in complete("", 0, SCHEMA, segments={}, values=lambda path: [], limit=200)]
     assert {"`Order Date`", "`a.b`", "xEvent.`utm-source`"} <= set(offered)
     assert "a.b" not in offered
+
+
+def offered(text: str, schema: ObjectType) -> list[str]:
+    return [one.text for one in complete(text, len(text), schema, segments={}, limit=200)]
+
+
+def test_completion_writes_words_of_the_language_in_backquotes() -> None:
+    schema = ObjectType({"and": Scalar.NUMBER, "Today": Scalar.DATE, "o": ObjectType({"or": Scalar.NUMBER})})
+    assert {"`and`", "`Today`", "o.or"} <= set(offered("", schema))
+    assert "and" not in offered("", schema)
+    assert offered("o.o", schema)[0] == "or"
+    for name in ("`and` = 1", "`Today`.isNull()", "o.or = 1"):
+        assert check(name, schema, segments=frozenset()).diagnostics == ()
+
+
+@pytest.mark.parametrize("typed", ["`", "`Ord", "`Order D", "o.`my", "1 = 1 and `order d"])
+def test_completion_inside_an_open_backquote(typed: str) -> None:
+    schema = ObjectType({"Order Date": Scalar.DATE, "o": ObjectType({"my key": Scalar.STRING})})
+    name = "`my key`" if typed.startswith("o.") else "`Order Date`"
+    items = complete(typed, len(typed), schema, segments={}, limit=200)
+    assert (items[0].text, items[0].start, items[0].end) == (name, typed.index("`"), len(typed))
+    assert {item.kind for item in items} == {"FIELD"}
+
+
+def test_what_is_typed_finds_names_in_backquotes() -> None:
+    assert offered("ord", ObjectType({"border": Scalar.STRING, "Order Date": Scalar.DATE}))[:2] == [
+        "`Order Date`",
+        "border",
+    ]

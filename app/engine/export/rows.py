@@ -26,6 +26,7 @@ from app.engine.people.merged_view import ORDINAL, PROFILE
 from app.engine.people.snapshot import Snapshot
 from app.engine.store.arrow_types import arrow_type
 from app.engine.store.bucket import Bucket, Needs, Path
+from app.engine.store.case_names import file_schema, with_names
 from app.engine.store.parquet_columns import prune
 from app.pql.schema import EVENTS, IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, ObjectType, Scalar
 
@@ -210,6 +211,8 @@ def column_name(name: str, attributes: ObjectType) -> str:
     >>> column_name("ProfileID", ObjectType()), column_name("city", ObjectType())
     ('ProfileID_', 'city')
     """
+    if name.lower() not in _OURS:
+        return name
     taken = _OURS | {other.lower() for other in attributes.fields if other != name}
     while name.lower() in taken:
         name += "_"
@@ -242,9 +245,11 @@ def _write(folder: FilePath, name: str, schema: pa.Schema, tables: Iterator[pa.T
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     rows = 0
     try:
-        with pq.ParquetWriter(temporary, schema, compression="zstd", store_schema=False) as writer:
+        stored = file_schema(schema)
+        with pq.ParquetWriter(temporary, stored, compression="zstd", store_schema=False) as writer:
             for table in tables:
-                writer.write_table(table, row_group_size=_ROWS)
+                batches = [with_names(batch, stored) for batch in table.combine_chunks().to_batches()]
+                writer.write_table(pa.Table.from_batches(batches, stored), row_group_size=_ROWS)
                 rows += table.num_rows
         os.replace(temporary, path)
     finally:

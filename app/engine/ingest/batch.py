@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from app.engine.ingest.stop import Stop, Stopped
 from app.engine.ingest.widening import declared_fields, without_rounding
 from app.engine.store.arrow_types import arrow_type, object_type
 from app.engine.store.bucket_files import BucketWriter, parquet_list
+from app.engine.store.case_names import file_names, file_schema, with_names
 from app.engine.store.delta import (
     BUCKET,
     DataFile,
@@ -324,7 +325,8 @@ class _Batch:
         version = next_version(self.current, schema)
         writer = BucketWriter(self.scratch / "batch", _prefix(self.batch_id))
         stored = self.database.sql(self._sorted(fields, version)).to_arrow_reader(1 << 15)
-        files = writer.write(self.stop.checked(stored))
+        names = file_schema(schema)
+        files = writer.write(with_names(batch, names) for batch in self.stop.checked(stored))
         rows = sum(file.rows for file in files)
         result = Ingested(rows, rejected_rows, rejected, size, version, new_profiles, good - rows, warnings)
         return replace(result, version=self._commit(writer, files, schema, result))
@@ -415,14 +417,19 @@ class _Batch:
                 # It says who the person is: as the id of the event it would make all of a person's events one.
                 columns.pop(EVENT_ID)
         problems += [column.problem for column in columns.values() if column.problem]
+        names = self._staged_names(columns)
         values = [
-            f"CAST({column.value} AS {sql_type(column.type)}) AS {name_literal(name)}"
+            f"CAST({column.value} AS {sql_type(column.type)}) AS {name_literal(names[name])}"
             for name, column in columns.items()
         ]
         chosen = ", ".join(
             [f"{identity} AS __id", f"{time} AS __time", *values, f"coalesce({', '.join(problems)}, NULL) AS __problem"]
         )
         self.database.execute(f"CREATE TABLE staged AS SELECT __row, {chosen} FROM {source.relation}")
+
+    def _staged_names(self, columns: Iterable[str]) -> dict[str, str]:
+        """Those of the columns in `staged`; `timestamp` is ours for events."""
+        return file_names([TIMESTAMP, *columns] if self.is_event else columns)
 
     def _time(self, source: Source, name: str) -> tuple[str, str]:
         """SQL for the time of a row and for what is wrong with it."""
@@ -454,7 +461,8 @@ class _Batch:
 
     def _sorted(self, fields: ObjectType, version: int) -> str:
         """SQL for the rows to store, in the order in which they lie in the files."""
-        users = [name_literal(name) for name in fields.fields]
+        names = self._staged_names(fields.fields)
+        users = [name_literal(names[name]) for name in fields.fields]
         batch = text_literal(self.batch_id)
         ingested = f"{text_literal(datetime.now(UTC).isoformat())}::TIMESTAMPTZ"
         ours = f"__bucket, __ordinal, {batch} AS __batch"

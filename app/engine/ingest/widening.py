@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from app.engine.ingest.formats.columns import Column, Source, complaint, refuse
+from app.engine.store.case_names import our_name
 from app.engine.store.delta import TableVersion
 from app.engine.store.field_types import WIDENINGS, noun, parsed
 from app.engine.store.json_schema import fields_of
@@ -84,7 +85,7 @@ def holds_large(table: TableVersion, path: tuple[str, ...]) -> bool:
         for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
             for column in (group.column(number) for number in range(group.num_columns)):
                 statistics = column.statistics
-                if column.path_in_schema != leaf or column.physical_type != "INT64":
+                if column.physical_type != "INT64" or _our_path(column.path_in_schema) != leaf:
                     continue
                 if statistics is None or not statistics.has_min_max:
                     if statistics is None or statistics.null_count < group.num_rows:
@@ -92,6 +93,10 @@ def holds_large(table: TableVersion, path: tuple[str, ...]) -> bool:
                 elif max(abs(statistics.min), abs(statistics.max)) > _EXACT:
                     return True
     return False
+
+
+def _our_path(stored: str) -> str:
+    return ".".join(map(our_name, stored.split(".")))
 
 
 def _narrow(name: str, text: str, type_: Scalar) -> Column:

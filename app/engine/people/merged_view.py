@@ -30,6 +30,7 @@ from app.engine.people.identity_map import identity_map
 from app.engine.people.stitching import FRAGMENT, open_stitched, stitched
 from app.engine.pool import Stopped, in_threads
 from app.engine.store.arrow_types import arrow_type
+from app.engine.store.case_names import file_schema, with_names
 from app.engine.store.checksums import intact, seal
 from app.engine.store.delta import BUCKET, DataFile, TableVersion, bucket_folder, commit, open_table
 from app.engine.store.field_types import contradicts, widen
@@ -458,8 +459,10 @@ def _write(path: Path, table: pa.Table) -> None:
         name: base64.b64encode(members.serialize()).decode()
         for name, members in _by_namespace(table[ORDINAL].to_numpy(), table[_IDENTITIES].combine_chunks()).items()
     }
-    with pq.ParquetWriter(path, plain, compression="zstd", store_schema=False) as writer:
-        writer.write_table(table.cast(plain), row_group_size=_ROW_GROUP)
+    stored = file_schema(plain)
+    rows = pa.Table.from_batches([with_names(batch, stored) for batch in table.cast(plain).to_batches()], stored)
+    with pq.ParquetWriter(path, stored, compression="zstd", store_schema=False) as writer:
+        writer.write_table(rows, row_group_size=_ROW_GROUP)
         writer.add_key_value_metadata({_NAMESPACES.decode(): json.dumps(noted)})
 
 

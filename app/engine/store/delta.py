@@ -15,6 +15,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from app.engine.store.case_names import file_schema, our_schema
 from app.errors import ErrorCode, Refusal
 
 BUCKET = "__bucket"
@@ -107,7 +108,7 @@ def _read_version(folder: Path, version: int) -> TableVersion:
     files = tuple(
         DataFile(name, int(bucket), int(count)) for name, bucket, count in zip(names, buckets, rows, strict=True)
     )
-    return TableVersion(folder, table.version(), pa.schema(table.schema().to_arrow()), files)
+    return TableVersion(folder, table.version(), our_schema(pa.schema(table.schema().to_arrow())), files)
 
 
 def _refuse_empty_commits(folder: Path) -> None:
@@ -189,6 +190,7 @@ def commit(
     _refuse_given_up(table, transaction)
     try:
         known = pa.schema(table.schema().to_arrow())
+        schema = file_schema(schema, known)
         if _changes_types(known, schema) or _adds_columns(known, schema):
             _widen(table, known, schema, _note(transaction, _BEGUN))
             table = DeltaTable(folder)
@@ -234,13 +236,13 @@ def append(folder: Path, schema: pa.Schema, files: Sequence[tuple[str, int]], tr
     A transaction is committed once, however many try it at the same time; other writers only make it try again.
     """
     while committed_version(folder, transaction) is None:
-        table = _plain_table(folder, schema)
+        table, stored = _plain_table(folder, schema)
         version = table.version() + 1
         actions: list[AddAction | RemoveAction] = [_added(folder, name, rows, {}) for name, rows in files]
         properties = CommitProperties(app_transactions=[Transaction(transaction, version)])
         # It fails when another one has committed the same transaction meanwhile: that is Delta's rule.
         with suppress(CommitFailedError):
-            table.create_write_transaction(actions, "append", schema, [], commit_properties=properties)
+            table.create_write_transaction(actions, "append", stored, [], commit_properties=properties)
 
 
 def remove(folder: Path, prefix: str) -> None:
@@ -259,22 +261,25 @@ def _partitioned_table(folder: Path, schema: pa.Schema) -> DeltaTable:
     while not DeltaTable.is_deltatable(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(DeltaError):
-            DeltaTable.create(folder, schema, partition_by=[BUCKET])
+            DeltaTable.create(folder, file_schema(schema), partition_by=[BUCKET])
     return DeltaTable(folder)
 
 
-def _plain_table(folder: Path, schema: pa.Schema) -> DeltaTable:
-    """The table with all of the columns. Whoever of several creates it first, the others find it."""
+def _plain_table(folder: Path, schema: pa.Schema) -> tuple[DeltaTable, pa.Schema]:
+    """The table with all of the columns, and these as it calls them. Whoever of several creates it first, the others
+    find it."""
     while not DeltaTable.is_deltatable(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(DeltaError):
-            DeltaTable.create(folder, schema)
-    table = DeltaTable(folder)
-    while _adds_columns(pa.schema(table.schema().to_arrow()), schema):
-        with suppress(CommitFailedError):
-            write_deltalake(table, schema.empty_table(), mode="append", schema_mode="merge")
+            DeltaTable.create(folder, file_schema(schema))
+    while True:
         table = DeltaTable(folder)
-    return table
+        known = pa.schema(table.schema().to_arrow())
+        stored = file_schema(schema, known)
+        if not _adds_columns(known, stored):
+            return table, stored
+        with suppress(CommitFailedError):
+            write_deltalake(table, stored.empty_table(), mode="append", schema_mode="merge")
 
 
 def _added(folder: Path, name: str, rows: int, partition: dict[str, str | None]) -> AddAction:
@@ -296,11 +301,13 @@ def bucket_number(name: str) -> int:
 
 
 def _adds_columns(old: pa.Schema, new: pa.Schema) -> bool:
-    return any(_wider(old.field(field.name) if field.name in old.names else None, field) for field in new)
+    known = {field.name: field for field in old}
+    return any(_wider(known.get(field.name), field) for field in new)
 
 
 def _changes_types(old: pa.Schema, new: pa.Schema) -> bool:
-    return any(_changed(old.field(field.name).type, field.type) for field in new if field.name in old.names)
+    known = {field.name: field.type for field in old}
+    return any(_changed(known[field.name], field.type) for field in new if field.name in known)
 
 
 def _changed(old: pa.DataType, new: pa.DataType) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import reduce
 
+from app.engine.store.case_names import file_names
 from app.engine.store.lake import name_literal
 from app.pql.schema import IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, MapType, ObjectType, Scalar, Type
 
@@ -55,7 +56,9 @@ def sql_type(type_: Type) -> str:
         case MapType(value):
             return f"MAP(VARCHAR, {sql_type(value)})"
         case ObjectType():
-            return "STRUCT(" + ", ".join(f"{name_literal(n)} {sql_type(t)}" for n, t in type_.fields.items()) + ")"
+            names = file_names(type_.fields)
+            fields = (f"{name_literal(names[name])} {sql_type(inner)}" for name, inner in type_.fields.items())
+            return f"STRUCT({', '.join(fields)})"
         case Scalar():
             return _SQL[type_]
 
@@ -114,21 +117,6 @@ def contradicts(one: Type, other: Type) -> bool:
             return contradicts(inner, outer)
         case _:
             return one != other
-
-
-def case_clash(fields: ObjectType) -> tuple[str, str] | None:
-    """Two names of one object that differ only in case (tables cannot hold both), or None."""
-    seen: dict[str, str] = {}
-    for name, type_ in fields.fields.items():
-        other = seen.setdefault(name.lower(), name)
-        if other != name:
-            return other, name
-        while isinstance(type_, ArrayType):
-            type_ = type_.element
-        inner = type_.value if isinstance(type_, MapType) else type_
-        if isinstance(inner, ObjectType) and (clash := case_clash(inner)) is not None:
-            return clash
-    return None
 
 
 def parsed(text: str, type_: Scalar) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from app.engine.store.arrow_types import arrow_type, pql_type
 from app.engine.store.bucket import Path
+from app.engine.store.case_names import our_name
 from app.engine.store.checksums import FileLost
 from app.engine.store.field_types import WIDENINGS
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
@@ -55,23 +56,24 @@ def read_columns(
     Raises `FileLost`.
     """
     schema = file.schema_arrow
-    names = [name for name in plain if name in schema.names]
+    there = frozenset(schema.names)
+    names = [name for name in plain if name in there]
+    stored = _stored_names(schema, wanted)
     paths = list(names)
-    for name, type_ in wanted.fields.items():
-        if name in schema.names:
-            paths += [path for path, _ in _leaf_columns(schema.field(name).type, type_, name)]
+    for name, column in stored.items():
+        paths += [path for path, _ in _leaf_columns(schema.field(column).type, wanted.fields[name], column)]
     chosen = range(file.num_row_groups) if groups is None else groups
     # One row group at a time: Arrow cannot give nested dictionaries of several at once.
     try:
         parts = [file.read_row_group(group, columns=paths) for group in chosen]
     except (OSError, pa.ArrowException) as error:
         raise FileLost from error
-    tops = [*names, *(name for name in wanted.fields if name in schema.names)]
-    table = pa.concat_tables(parts) if parts else schema.empty_table().select(tops)
+    table = pa.concat_tables(parts) if parts else schema.empty_table().select([*names, *stored.values()])
     columns = {name: _one_chunk(table[name]) for name in names}
-    for name, type_ in wanted.fields.items():
-        if name in table.schema.names:
-            columns[name] = shape(_one_chunk(table[name]), type_)
+    read = frozenset(table.schema.names)
+    for name, column in stored.items():
+        if column in read:
+            columns[name] = shape(_one_chunk(table[column]), wanted.fields[name])
     return pa.table(columns) if columns else table.select([])
 
 
@@ -99,12 +101,17 @@ def open_file(path: FilePath, wanted: ObjectType) -> pq.ParquetFile:
         raise FileLost(path) from error
     texts = [
         leaf
-        for name, type_ in wanted.fields.items()
-        if name in schema.names
-        for leaf, text in _leaf_columns(schema.field(name).type, type_, name)
+        for name, column in _stored_names(schema, wanted).items()
+        for leaf, text in _leaf_columns(schema.field(column).type, wanted.fields[name], column)
         if text
     ]
     return pq.ParquetFile(path, read_dictionary=texts)
+
+
+def _stored_names(schema: pa.Schema, wanted: ObjectType) -> dict[str, str]:
+    """What the file calls those of the wanted fields that it has."""
+    there = {our_name(name): name for name in schema.names}
+    return {name: there[name] for name in wanted.fields if name in there}
 
 
 def _leaf_columns(stored: pa.DataType, wanted: Type, path: str) -> Iterator[tuple[str, bool]]:
@@ -114,10 +121,11 @@ def _leaf_columns(stored: pa.DataType, wanted: Type, path: str) -> Iterator[tupl
     """
     match wanted:
         case ObjectType() if pa.types.is_struct(stored):
-            there = {field.name: field.type for field in stored}
+            there = {our_name(field.name): field for field in stored}
             known = [name for name in wanted.fields if name in there]
             for name in known:
-                yield from _leaf_columns(there[name], wanted.fields[name], f"{path}.{name}")
+                field = there[name]
+                yield from _leaf_columns(field.type, wanted.fields[name], f"{path}.{field.name}")
             if not known:
                 # Whether the object is there at all is seen from any of its leaves.
                 yield from _any_leaf(stored, path)
@@ -133,7 +141,7 @@ _LIST_ITEM = "element"
 
 
 def leaf_name(path: Path) -> str:
-    """The file's name of a leaf column; in the path lists are `[]` and maps `{}`.
+    """The file's name of a leaf column, as `our_name` has its parts; in the path lists are `[]` and maps `{}`.
 
     >>> leaf_name(("orders", "[]", "price"))
     'orders.list.element.price'
@@ -203,7 +211,7 @@ def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
         return pa.nulls(len(array), target)
     match type_:
         case ObjectType():
-            there = {field.name: position for position, field in enumerate(array.type)}
+            there = {our_name(field.name): position for position, field in enumerate(array.type)}
             parts = array.flatten()
             children = [
                 shape(parts[there[name]], inner, in_map)
@@ -227,7 +235,7 @@ def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
 
 def _entries_of(structs: pa.StructArray) -> pa.Array:
     """Objects from before their column became one of maps: the fields that have a value are the entries."""
-    names = [field.name for field in structs.type]
+    names = [our_name(field.name) for field in structs.type]
     columns = structs.flatten()
     widest = next((column.type for column in columns if pa.types.is_floating(column.type)), None)
     columns = [column if widest is None else column.cast(widest, safe=False) for column in columns]

@@ -25,7 +25,7 @@ from app.pql.syntax.nodes import (
     Tree,
 )
 from app.pql.syntax.parser import COMPARISON, INFIX
-from app.pql.syntax.tokens import MAXIMUM_BYTES, OPERATOR_WORDS
+from app.pql.syntax.tokens import MAXIMUM_BYTES, OPERATOR_WORDS, bare_name
 
 
 class CompletionKind(StrEnum):
@@ -122,14 +122,15 @@ def complete(
     if place is None:
         return []
     found = _Ranked(place.typed)
-    for word in [] if place.in_text else _brought(place.before):
+    for word in _brought(place.before) if place.takes_words else ():
         found.add(word, CompletionKind.KEYWORD)
     tree = None if _is_complete(place.before) else tree_around(text[: place.start], place.before)
     if tree is not None:
         look = Look(text[: place.start], schema, segments)
         for one in _operands(look, tree, segments, values, in_text=place.in_text):
-            found.add(*one)
-    if not place.in_text and (tree is None or (place.before and place.before[-1].word in ALSO_FIELDS)):
+            if one[1] is CompletionKind.FIELD or not place.in_backquotes:
+                found.add(*one)
+    if place.takes_words and (tree is None or (place.before and place.before[-1].word in ALSO_FIELDS)):
         for word in _keywords(place, text[: place.start], schema, segments):
             found.add(word, CompletionKind.KEYWORD)
     return [
@@ -164,6 +165,14 @@ class _Place:
     typed: str
     in_text: bool = False
 
+    @property
+    def in_backquotes(self) -> bool:
+        return self.typed.startswith("`")
+
+    @property
+    def takes_words(self) -> bool:
+        return not self.in_text and not self.in_backquotes
+
     @classmethod
     def of(cls, text: str, offset: int) -> "_Place | None":
         """None where nothing can be completed: in a number."""
@@ -175,6 +184,8 @@ class _Place:
                 # A text without its end reaches to the end of the line: what stands after the cursor is not part of it.
                 end = offset if open_text else token.end
                 return cls(before, token.start, end, text[token.start : offset], in_text=True)
+            if token.kind is TokenKind.BAD and token.text == "`" and token.start < offset:
+                return cls(before, token.start, offset, text[token.start : offset])
             if token.kind is TokenKind.NAME and token.start <= offset <= token.end:
                 return cls(before, token.start, token.end, text[token.start : offset])
             if token.start < offset <= token.end and token.kind in (TokenKind.NUMBER, TokenKind.PARAMETER):
@@ -238,25 +249,27 @@ def _names(scope: Scope) -> Iterator[_Found]:
     for around in scope.around():
         for name, value in around.variables.items():
             if name not in hidden and not name.startswith(CURSOR):
-                yield written_name(name), CompletionKind.FIELD, None if value is None else value.type
+                yield bare_name(name), CompletionKind.FIELD, None if value is None else value.type
         hidden |= around.variables.keys()
         if around.element is not None:
             type_ = leaf(around.element.type)
             if isinstance(type_, ObjectType):
-                yield from (found for found in _fields(type_) if found[0].split(".", 1)[0] not in hidden)
+                shown = {name: inner for name, inner in type_.fields.items() if name not in hidden}
+                yield from _fields(ObjectType(shown), bare_name)
                 hidden |= type_.fields.keys()
 
 
-def _fields(type_: ObjectType) -> Iterator[_Found]:
+def _fields(type_: ObjectType, write: Callable[[str], str] = written_name) -> Iterator[_Found]:
+    """The fields and the paths below them; `write` gives the first names as they are written."""
     for name, inner in type_.fields.items():
-        yield written_name(name), CompletionKind.FIELD, inner
-    spelled = _spelled(type_)
+        yield write(name), CompletionKind.FIELD, inner
+    spelled = _spelled(type_, write)
     for path, inner in leaf_paths(spelled):
         if path not in spelled.fields:
             yield path, CompletionKind.FIELD, inner
 
 
-def _spelled(type_: ObjectType) -> ObjectType:
+def _spelled(type_: ObjectType, write: Callable[[str], str] = written_name) -> ObjectType:
     """The fields by their names as they are written."""
     fields: dict[str, Type] = {}
     for name, inner in type_.fields.items():
@@ -264,7 +277,7 @@ def _spelled(type_: ObjectType) -> ObjectType:
             inner = _spelled(inner)
         elif isinstance(inner, ArrayType) and isinstance(inner.element, ObjectType):
             inner = ArrayType(_spelled(inner.element))
-        fields[written_name(name)] = inner
+        fields[write(name)] = inner
     return ObjectType(fields)
 
 
@@ -297,12 +310,15 @@ def _keywords(place: _Place, text: str, schema: ObjectType, segments: Mapping[st
 # ------------------------------------------------------------ the best of them
 
 
+_QUOTES: Final = '"`'
+
+
 class _Ranked:
     """Completions in the order of how well they fit what is typed, and then in which they came."""
 
     def __init__(self, typed: str) -> None:
         self._typed = typed
-        self._lower = typed.lower().strip('"')
+        self._lower = typed.lower().strip(_QUOTES)
         self._ranks: dict[tuple[str, CompletionKind], tuple[int, int, _Found]] = {}
 
     def add(self, text: str, kind: CompletionKind, detail: object = None) -> None:
@@ -316,7 +332,7 @@ class _Ranked:
             return 1 if kind is CompletionKind.FIELD and "." in text else 0
         if text.startswith(self._typed):
             return 0
-        lower = text.lower().strip('"')
+        lower = text.lower().strip(_QUOTES)
         if lower.startswith(self._lower):
             return 1
         if kind is CompletionKind.KEYWORD:

@@ -42,7 +42,7 @@ from app.pql.syntax.nodes import (
     Tree,
 )
 from app.pql.syntax.parser import AND, COMPARISON, INFIX, NOT, OR, SUM, UNARY
-from app.pql.syntax.tokens import RESERVED, TIME_WORDS
+from app.pql.syntax.tokens import bare_name
 from app.pql.syntax.trampoline import run
 
 POSTFIX: Final = UNARY + 1
@@ -173,8 +173,7 @@ def _leaf(expr: Literal | Name | Parameter | Moment | Period) -> str:
         case Literal(value=value):
             return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
         case Name():
-            reserved = expr.name.lower() in RESERVED | TIME_WORDS
-            return "^" * expr.up + (f"`{expr.name}`" if reserved else written_name(expr.name))
+            return "^" * expr.up + bare_name(expr.name)
         case Parameter():
             return f"${expr.position}"
         case Moment():

@@ -4,7 +4,7 @@ from collections.abc import Collection, Generator
 from typing import Any, Final, TypeAlias
 
 from app.errors import Diagnostic, DiagnosticKind, ExpressionRefused
-from app.pql.syntax.lexer import Token, TokenKind, tokens
+from app.pql.syntax.lexer import Token, TokenKind, tokens, written_name
 from app.pql.syntax.nodes import Expr
 from app.pql.syntax.positions import Positions
 
@@ -21,6 +21,15 @@ OPENERS: Final = frozenset({"(", "[", "-", "^", "!"})
 OPERAND: Final = "a field, a value or a parenthesis"
 
 Walk: TypeAlias = Generator[Any, Any, Expr]
+
+
+def bare_name(name: str) -> str:
+    """The name as it is written where no dot comes before it.
+
+    >>> bare_name("amount"), bare_name("and")
+    ('amount', '`and`')
+    """
+    return f"`{name}`" if name.lower() in RESERVED | TIME_WORDS else written_name(name)
 
 
 class Cursor:

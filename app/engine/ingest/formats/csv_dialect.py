@@ -98,6 +98,6 @@ def _check_header(names: Sequence[str]) -> None:
     for position, name in enumerate(names, 1):
         if not name:
             raise refuse(f"column {position} of the header has no name")
-        if name.lower() in seen:
-            raise refuse(f'the header names the column "{name}" twice (case does not count)')
-        seen.add(name.lower())
+        if name in seen:
+            raise refuse(f'the header names the column "{name}" twice')
+        seen.add(name)

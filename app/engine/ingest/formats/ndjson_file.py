@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import duckdb
 
 from app.engine.ingest.formats.columns import Column, Source, check_names, complaint, first_of, refuse
 from app.engine.ingest.formats.ndjson_lines import load_lines
+from app.engine.store.case_names import file_names
 from app.engine.store.field_types import MAPS, WIDENINGS, fits_map, guess, looks_like, noun, parsed, sql_type, widen
 from app.engine.store.lake import name_literal, only_row, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
@@ -35,7 +36,7 @@ def read(
     unreadable = load_lines(database, file, scratch)
     structure = _Structure(database, "(SELECT json FROM lines WHERE json IS NOT NULL)")
     names, found = structure.find(known)
-    columns, forms = {}, {}
+    columns, targets = {}, {}
     for name in names:
         path = f"$.{_step(name)}"
         if name in as_text:
@@ -49,11 +50,13 @@ def read(
             target = found.fields[name]
             if name in known.fields:
                 target = widen(ObjectType({"": known.fields[name]}), ObjectType({"": target})).fields[""]
-            forms[name] = _form(target)
+            targets[name] = target
             wrong = first_of(list(structure.contradictions(found.fields[name], target, path, name)))
-            columns[name] = Column(target, f"record.{name_literal(name)}", wrong)
-    form = text_literal(json.dumps(forms, ensure_ascii=False))
-    record = f", json_transform(json, {form}) AS record" if forms else ""
+            columns[name] = Column(target, name, wrong)
+    stored = file_names(targets)
+    for name in targets:
+        columns[name] = replace(columns[name], value=f"record.{name_literal(stored[name])}")
+    record = f", {_value('json', ObjectType(targets))} AS record" if targets else ""
     return Source(
         relation=f"(SELECT __row, json, problem AS line_problem, {_LONG} AS long{record} FROM lines)",
         names=names,
@@ -285,6 +288,46 @@ def _replaced(type_: Any, path: str, guessed: dict[str, Scalar]) -> Any:
             return MapType(_replaced(value, f"{path}.*", guessed))
         case _:
             return guessed.get(path, type_)
+
+
+def _value(json_value: str, type_: Type, depth: int = 0) -> str:
+    """SQL for a JSON value (an SQL expression) as one of the type. Values of another kind give NULL."""
+    item = f"j{depth}"
+    if not _is_renamed(type_):
+        return f"json_transform({json_value}, {text_literal(json.dumps(_form(type_), ensure_ascii=False))})"
+    match type_:
+        case ObjectType():
+            names = file_names(type_.fields)
+            values = ", ".join(
+                f"{name_literal(names[name])} := "
+                + _value(f"json_extract({json_value}, {text_literal('$.' + _step(name))})", inner, depth)
+                for name, inner in type_.fields.items()
+            )
+            value, kind = f"struct_pack({values})", "OBJECT"
+        case ArrayType(element):
+            each = _value(item, element, depth + 1)
+            value = f"list_transform(json_extract({json_value}, '$[*]'), lambda {item}: {each})"
+            kind = "ARRAY"
+        case MapType(inner):
+            pairs = f"list_zip(json_keys({json_value}), json_extract({json_value}, '$.*'))"
+            entry = f"struct_pack(k := {item}[1], v := {_value(f'{item}[2]', inner, depth + 1)})"
+            value, kind = f"map_from_entries(list_transform({pairs}, lambda {item}: {entry}))", "OBJECT"
+        case _:
+            raise TypeError(f"{type_} has no fields")
+    return f"CASE WHEN json_type({json_value}) = '{kind}' THEN {value} END"
+
+
+def _is_renamed(type_: Type) -> bool:
+    """Whether an object in it has fields that are called otherwise in files."""
+    match type_:
+        case ObjectType():
+            return any(one != other for one, other in file_names(type_.fields).items()) or any(
+                map(_is_renamed, type_.fields.values())
+            )
+        case ArrayType(inner) | MapType(inner):
+            return _is_renamed(inner)
+        case _:
+            return False
 
 
 def _form(type_: Type) -> Any:

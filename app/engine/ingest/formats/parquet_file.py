@@ -17,6 +17,7 @@ from app.engine.ingest.formats.columns import (
     refuse,
 )
 from app.engine.store.arrow_types import pql_type
+from app.engine.store.case_names import file_names, file_schema, with_names
 from app.engine.store.field_types import MAPS, WIDENINGS, noun, parsed, sql_type, widen
 from app.engine.store.lake import name_literal, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
@@ -29,12 +30,14 @@ def read(
     database: duckdb.DuckDBPyConnection, file: Path, scratch: Path, known: ObjectType, as_text: frozenset[str]
 ) -> Source:
     schema = _schema(file)
+    file = _with_names(file, schema, scratch / "renamed.parquet")
+    names = file_names(schema.names)
     columns = {}
     for field in schema:
         if pa.types.is_null(field.type) or is_index(field.name):
             continue
         found = _type(field)
-        name = name_literal(field.name)
+        name = name_literal(names[field.name])
         if found is None:
             continue
         if field.name in as_text:
@@ -45,14 +48,28 @@ def read(
         target = _as_map(found, (field.name,))
         if field.name in known.fields:
             target = widen(ObjectType({"": known.fields[field.name]}), ObjectType({"": target})).fields[""]
-        columns[field.name] = _column(field.name, field.type, found, target)
+        columns[field.name] = _column(field.name, name, field.type, found, target)
     return Source(
         relation=f"(SELECT file_row_number + 1 AS __row, * EXCLUDE (file_row_number)"
         f" FROM read_parquet({text_literal(str(file))}, file_row_number = true))",
         names=tuple(name for name in schema.names if not is_index(name)),
         columns=columns,
-        texts={field.name: f"CAST({name_literal(field.name)} AS VARCHAR)" for field in schema},
+        texts={name: f"CAST({name_literal(stored)} AS VARCHAR)" for name, stored in names.items()},
     )
+
+
+def _with_names(file: Path, schema: pa.Schema, target: Path) -> Path:
+    """The file itself, or a copy in which no two names of an object differ only in case."""
+    stored = file_schema(schema)
+    if stored.equals(schema):
+        return file
+    try:
+        with pq.ParquetWriter(target, stored, compression="zstd") as writer:
+            for batch in pq.ParquetFile(file).iter_batches():
+                writer.write_batch(with_names(batch, stored))
+    except (pa.ArrowException, OSError, ValueError):
+        raise refuse("the file begins like Parquet but cannot be read: it is damaged or cut off") from None
+    return target
 
 
 def _schema(file: Path) -> pa.Schema:
@@ -117,8 +134,7 @@ def _map_of(type_: Type, target: Type) -> Type:
     return type_
 
 
-def _column(name: str, stored: pa.DataType, found: Type, target: Type) -> Column:
-    raw = name_literal(name)
+def _column(name: str, raw: str, stored: pa.DataType, found: Type, target: Type) -> Column:
     value, exact = _converted(raw, stored, found, target, 0)
     if exact:
         return Column(target, value)
@@ -146,8 +162,9 @@ def _converted(value: str, stored: pa.DataType, found: Type, target: Type, depth
             entry = f"struct_pack(k := CAST({item}.key AS VARCHAR), v := {inner})"
             return _map(value, f"list_transform(map_entries({value}), lambda {item}: {entry})"), exact
         case ObjectType(), MapType(other):
+            names = _names(stored)
             parts = {
-                name: _converted(f"{value}.{name_literal(name)}", stored.field(name).type, one, other, depth)
+                name: _converted(f"{value}.{name_literal(names[name])}", stored.field(name).type, one, other, depth)
                 for name, one in found.fields.items()
             }
             entries = ", ".join(
@@ -214,15 +231,21 @@ def _map(value: str, entries: str) -> str:
 
 def _object(value: str, stored: pa.DataType, found: ObjectType, target: ObjectType, depth: int) -> tuple[str, bool]:
     parts, exact = [], True
+    names, called = _names(stored), file_names(target.fields)
     for name, other in target.fields.items():
         inner = f"CAST(NULL AS {sql_type(other)})"
         if name in found.fields:
             inner, fits = _converted(
-                f"{value}.{name_literal(name)}", stored.field(name).type, found.fields[name], other, depth
+                f"{value}.{name_literal(names[name])}", stored.field(name).type, found.fields[name], other, depth
             )
             exact = exact and fits
-        parts.append(f"{name_literal(name)} := {inner}")
+        parts.append(f"{name_literal(called[name])} := {inner}")
     return f"CASE WHEN {value} IS NOT NULL THEN struct_pack({', '.join(parts)}) END", exact
+
+
+def _names(stored: pa.DataType) -> dict[str, str]:
+    """What the fields of the objects are called when DuckDB reads them."""
+    return file_names(field.name for field in stored)
 
 
 def _refuse_deep(name: str, type_: pa.DataType, levels: int = 0, lists: int = 0) -> None:

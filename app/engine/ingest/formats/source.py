@@ -13,7 +13,6 @@ from app.engine.ingest.formats import csv_file, ndjson_file, parquet_file
 from app.engine.ingest.formats.columns import Source, refuse
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
 from app.engine.ingest.formats.encodings import as_utf8
-from app.engine.store.field_types import case_clash
 from app.pql.schema import ObjectType
 
 FileFormat = Literal["CSV", "NDJSON", "PARQUET"]
@@ -76,10 +75,5 @@ def open_source(
     the columns of `as_text` stay text as written. Raises `Refusal` when the file is not of that format.
     """
     if format == "CSV":
-        source = csv_file.read(database, file, scratch, known, as_text, csv)
-    else:
-        source = _READERS[format](database, file, scratch, known, as_text)
-    clash = case_clash(ObjectType({**known.fields, **{name: column.type for name, column in source.columns.items()}}))
-    if clash is not None:
-        raise refuse(f'the names "{clash[0]}" and "{clash[1]}" differ only in case: rename one of them')
-    return source
+        return csv_file.read(database, file, scratch, known, as_text, csv)
+    return _READERS[format](database, file, scratch, known, as_text)
