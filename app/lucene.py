@@ -144,7 +144,7 @@ class _Parser:
         try:
             self._text.encode()
         except UnicodeEncodeError as error:
-            refuse("this is half of a character: leave it out", error.start, error.start + 1)
+            refuse("this is half of a character: omit it", error.start, error.start + 1)
         if not self._text.strip():
             return Everything(end=len(self._text))
         found = self._any_of(None)

@@ -91,7 +91,7 @@ async def _migrate(database: Database, wait: bool) -> None:
         except Exception as error:
             if not wait or not is_unavailable(error):
                 raise
-            log.warning("the database is away, trying again in %.0f s: %s", AWAY_SECONDS, error)
+            log.warning("database unavailable; retrying in %.0f s: %s", AWAY_SECONDS, error)
         await asyncio.sleep(AWAY_SECONDS)
 
 

@@ -149,7 +149,7 @@ SYNTAX, FIELD, LIMIT = DiagnosticKind.SYNTAX, DiagnosticKind.UNKNOWN_FIELD, Diag
         ),
         ("name:", SYNTAX, 1, 5, "the field 'name' has nothing to look for after its colon: add a word"),
         ("(name:)", SYNTAX, 2, 5, "the field 'name' has nothing to look for after its colon: add a word"),
-        ("a \ud800", SYNTAX, 3, 1, "this is half of a character: leave it out"),
+        ("a \ud800", SYNTAX, 3, 1, "this is half of a character: omit it"),
         ("a\\", SYNTAX, 2, 1, "the backslash has nothing after it: it goes before a character to take it as it is"),
         (
             "nmae:x",

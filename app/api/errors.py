@@ -189,12 +189,12 @@ def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
         extensions: JsonObject = {"code": first.code.value, "path": [camel(name) for name in first.path]}
         message = str(cause)
     elif isinstance(cause, Unconfirmed):
-        log.warning("request %s: batch %s is stored and unconfirmed: the database is away", request_id, cause.batch_id)
+        log.warning("request %s: batch %s is stored but unconfirmed: database unavailable", request_id, cause.batch_id)
         message = str(cause)
         extensions = {"code": "UNAVAILABLE", "requestId": request_id, "batchId": cause.batch_id}
     elif is_unavailable(cause):
-        log.warning("request %s failed at %s: the database is away: %r", request_id, error.path, cause)
-        message = "the database does not answer just now, and nothing was changed that was not confirmed: try again"
+        log.warning("request %s failed at %s: database unavailable: %r", request_id, error.path, cause)
+        message = "the database is unavailable, and only confirmed changes were made: try again"
         extensions = {"code": "UNAVAILABLE", "requestId": request_id}
     else:
         log.error("request %s failed at %s", request_id, error.path, exc_info=cause)

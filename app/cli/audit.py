@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-Subject = Annotated[str | None, typer.Option(help="Only what this caller did.")]
-Action = Annotated[str | None, typer.Option(help="Only this mutation or command, such as `deleteAudience`.")]
-Resource = Annotated[str | None, typer.Option(help="Only what was done to the object with this raw id.")]
-Since = Annotated[datetime | None, typer.Option(help="Only from this time on (UTC).")]
+Subject = Annotated[str | None, typer.Option(help="Actions of this caller only.")]
+Action = Annotated[str | None, typer.Option(help="This mutation or command only, such as `deleteAudience`.")]
+Resource = Annotated[str | None, typer.Option(help="Actions on the object with this raw id only.")]
+Since = Annotated[datetime | None, typer.Option(help="Actions since this time only (UTC).")]
 
 
 @commands.command(epilog="Example: `segmentation audit --action deleteAudience --since 2026-06-01`")

@@ -54,7 +54,7 @@ def ingest(
             "standard input."
         ),
     ],
-    dataset: Annotated[str, typer.Option(help="Name of the dataset; created when there is none.")],
+    dataset: Annotated[str, typer.Option(help="Name of the dataset; created if it does not exist.")],
     kind: Annotated[str, typer.Option(help="`profile` or `event`.")],
     id: Annotated[str, typer.Option(help="Column with the primary identity, read as text.")],
     time: Annotated[str | None, typer.Option(help="Events: column with the time.")] = None,
@@ -66,10 +66,10 @@ def ingest(
         Path | None, typer.Option(help="JSON Schema of the rows, declared before they are loaded.", exists=True)
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="csv, tsv, json, ndjson or parquet, if neither name nor content says.")
+        str | None, typer.Option(help="csv, tsv, json, ndjson or parquet; detected from name and content by default.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be loaded, with types, and store nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be loaded, with types, and store nothing.")
     ] = False,
     delimiter: Annotated[str | None, typer.Option(help="Separates values.", rich_help_panel=_CSV)] = None,
     quote: Annotated[
@@ -79,17 +79,25 @@ def ingest(
         str | None, typer.Option(help="Precedes a quotation mark inside a quoted value.", rich_help_panel=_CSV)
     ] = None,
     decimal: Annotated[str | None, typer.Option(help="Decimal separator: . or ,", rich_help_panel=_CSV)] = None,
-    date_format: Annotated[str | None, typer.Option(help="Such as %d.%m.%Y.", rich_help_panel=_CSV)] = None,
+    date_format: Annotated[
+        str | None, typer.Option(help="Format of dates, such as %d.%m.%Y.", rich_help_panel=_CSV)
+    ] = None,
     timestamp_format: Annotated[
         str | None,
-        typer.Option(help="Such as %d.%m.%Y %H:%M, or epoch or epoch_ms (for all formats).", rich_help_panel=_CSV),
+        typer.Option(
+            help="Format of timestamps, such as %d.%m.%Y %H:%M; epoch or epoch_ms in files of any format.",
+            rich_help_panel=_CSV,
+        ),
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Such as windows-1252.", rich_help_panel=_CSV)] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Encoding of the file, such as windows-1252.", rich_help_panel=_CSV)
+    ] = None,
     header: Annotated[
         bool | None, typer.Option(help="Whether the first line names the columns.", rich_help_panel=_CSV)
     ] = None,
     null_value: Annotated[
-        list[str] | None, typer.Option(help="A value that means nothing, such as NA; repeatable.", rich_help_panel=_CSV)
+        list[str] | None,
+        typer.Option(help="A value that stands for null, such as NA; repeatable.", rich_help_panel=_CSV),
     ] = None,
     organisation: Organisation = "default",
     sandbox: Sandbox = "prod",
@@ -156,7 +164,7 @@ def _opened(name: str, format: str | None, csv: "CsvOptions", folder: Path) -> _
     ending = format or next((suffix[1:].lower() for suffix in path.suffixes if suffix[1:].lower() in FORMATS), None)
     ending = ending or _sniffed(path)
     if ending not in FORMATS:
-        fail(f"--format is {ending!r}, but there are csv, tsv, json, ndjson and parquet")
+        fail(f"--format is {ending!r}, not one of csv, tsv, json, ndjson and parquet")
     if ending == "tsv" and csv.delimiter is None:
         csv = replace(csv, delimiter="\t")
     return _File(name, DataFile(path, FORMATS[ending], csv))

@@ -16,10 +16,10 @@ commands = typer.Typer()
 
 @commands.command(epilog="Example: `segmentation demo --no-serve`")
 def demo(
-    serve: Annotated[bool, typer.Option(help="Go on as a server after the results.")] = True,
+    serve: Annotated[bool, typer.Option(help="Start the server after printing the results.")] = True,
     port: Annotated[int, typer.Option(help="Port of the server; 0 takes a free one.")] = 8000,
-    profiles: Annotated[int, typer.Option(min=1, help="People of the generated shop.")] = 100_000,
-    events: Annotated[int, typer.Option(min=1, help="Events of the generated shop.")] = 2_000_000,
+    profiles: Annotated[int, typer.Option(min=1, help="Number of profiles to generate.")] = 100_000,
+    events: Annotated[int, typer.Option(min=1, help="Number of events to generate.")] = 2_000_000,
 ) -> None:
     """Generate a shop in a temporary folder, evaluate its audiences, and serve them."""
     from app.demo import run_demo

@@ -19,11 +19,11 @@ from app.pql.syntax.printer import print_tree
 
 commands = typer.Typer(help="The Profile Query Language: check, convert and try expressions.", no_args_is_help=True)
 
-Profiles = Annotated[Path, typer.Option(help="People: NDJSON, CSV or Parquet.", exists=True, dir_okay=False)]
+Profiles = Annotated[Path, typer.Option(help="File of profiles: NDJSON, CSV or Parquet.", exists=True, dir_okay=False)]
 Events = Annotated[Path | None, typer.Option(help="Their events.", exists=True, dir_okay=False)]
 Members = Annotated[Path | None, typer.Option(help="Stored memberships, for inSegment.", exists=True, dir_okay=False)]
-IdColumn = Annotated[str, typer.Option("--id", help="Column of the people with their id.")]
-EventIdColumn = Annotated[str, typer.Option("--event-id", help="Column of the events with the person's id.")]
+IdColumn = Annotated[str, typer.Option("--id", help="Column of the profiles with their id.")]
+EventIdColumn = Annotated[str, typer.Option("--event-id", help="Column of the events with the profile id.")]
 TimeColumn = Annotated[str, typer.Option("--time", help="Column of the events with their time.")]
 Expressions = Annotated[list[str] | None, typer.Argument(help="Expressions; from standard input, one a line, if none.")]
 
@@ -34,9 +34,9 @@ def evaluate(
     expressions: Expressions = None,
     events: Events = None,
     membership: Members = None,
-    now: Annotated[datetime | None, typer.Option(help="The instant that `now` means (UTC).")] = None,
+    now: Annotated[datetime | None, typer.Option(help="Value of `now` (UTC).")] = None,
     time_zone: Annotated[
-        str, typer.Option(help="IANA name of the time zone that the calendar follows.", envvar="SEGMENTATION_TIME_ZONE")
+        str, typer.Option(help="IANA name of the time zone for calendar units.", envvar="SEGMENTATION_TIME_ZONE")
     ] = "UTC",
     id: IdColumn = "_id",
     event_id: EventIdColumn = "profileId",

@@ -15,18 +15,24 @@ from app.settings import load_settings
 if TYPE_CHECKING:
     from app.parts import Services
 
-commands = typer.Typer(help="API keys: created, listed and revoked.", no_args_is_help=True)
+commands = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 
 Permissions = Annotated[
-    list[str], typer.Option("--permission", "-p", help="read, write, run, admin, or one like audiences:write; again.")
+    list[str],
+    typer.Option(
+        "--permission", "-p", help="A permission: read, write, run, admin, or one such as audiences:write; repeatable."
+    ),
 ]
-Sandboxes = Annotated[list[str] | None, typer.Option("--sandbox", "-s", help="A sandbox it is good for; again.")]
-Expires = Annotated[datetime | None, typer.Option(help="When it ends by itself (UTC); never unless given.")]
+Sandboxes = Annotated[
+    list[str] | None,
+    typer.Option("--sandbox", "-s", help="A sandbox in which the key is valid; repeatable. All by default."),
+]
+Expires = Annotated[datetime | None, typer.Option(help="Expiry time (UTC); never by default.")]
 
 
 @commands.command(epilog="Example: `segmentation key create nightly -p read -p jobs:run --organisation acme`")
 def create(
-    name: Annotated[str, typer.Argument(help="What it is for.")],
+    name: Annotated[str, typer.Argument(help="Name of the key.")],
     permission: Permissions,
     sandbox: Sandboxes = None,
     expires: Expires = None,

@@ -21,7 +21,7 @@ commands = typer.Typer()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one.")] = None,
-    worker: Annotated[bool | None, typer.Option(help="Also evaluate jobs in this process.")] = None,
+    worker: Annotated[bool | None, typer.Option(help="Also run jobs in this process.")] = None,
 ) -> None:
     """Serve the GraphQL API, subscriptions and GraphiQL; by default with a worker inside."""
     settings = load_settings(host=host, port=port, worker=worker)
@@ -65,7 +65,7 @@ async def serve_until_stopped(settings: Settings) -> None:
     try:
         listener = _listen(settings.host, settings.port)
     except OSError as error:
-        fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another with --port")
+        fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another one with --port")
     with listener:
         host, port = listener.getsockname()[:2]
         config = uvicorn.Config(
@@ -123,8 +123,8 @@ def _on_signals(stop: Callable[[], None]) -> None:
 def _refuse_open_door(settings: Settings) -> None:
     if settings.auth == "none" and not _is_loopback(settings.host):
         fail(
-            f"SEGMENTATION_AUTH=none lets everybody in, so it serves loopback addresses only, not {settings.host}: "
-            "bind 127.0.0.1, or set SEGMENTATION_AUTH to keys, jwt or proxy"
+            f"SEGMENTATION_AUTH=none admits every client, so `serve` serves loopback addresses only, "
+            f"not {settings.host}: bind 127.0.0.1, or set SEGMENTATION_AUTH to keys, jwt or proxy"
         )
 
 

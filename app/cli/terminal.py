@@ -20,7 +20,7 @@ T = TypeVar("T")
 console = Console(stderr=True, highlight=False)
 
 Organisation = Annotated[str, typer.Option(help="Whose data.")]
-Sandbox = Annotated[str, typer.Option(help="Which sandbox of the organisation.")]
+Sandbox = Annotated[str, typer.Option(help="Sandbox of the organisation.")]
 
 
 async def with_services(settings: Settings, use: "Callable[[Services], Awaitable[None]]") -> None:

@@ -48,7 +48,7 @@ def in_stages(references: Mapping[str, Collection[str]], groups: Mapping[str, st
         ready = {group: _ready(waiting, groups, group) for group in sorted({groups[id_] for id_ in waiting})}
         group, ids = max(ready.items(), key=lambda stage: len(stage[1]))
         if not ids:
-            raise ValueError(f"{sorted(waiting)} refer to one another in a cycle")
+            raise ValueError(f"{sorted(waiting)} form a cycle")
         stages.append((group, ids))
         for id_ in ids:
             del waiting[id_]

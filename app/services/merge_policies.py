@@ -106,7 +106,7 @@ async def _make_default(database: Database, clock: Clock, scope: Scope) -> Merge
             await session.flush()
             found = await default_policy(session, scope)
     if found is None:
-        raise RuntimeError("the default merge policy could not be made")
+        raise RuntimeError("the default merge policy could not be created")
     return found
 
 

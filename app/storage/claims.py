@@ -126,7 +126,7 @@ async def fence(session: AsyncSession, claim: Claim, now: datetime) -> str:
     renewed = await session.execute(claim.held.renewal(now).where(jobs.status.in_(RUNNING)).returning(jobs.status))
     status = renewed.scalar()
     if status is None:
-        raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has been overtaken")
+        raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has lost its lease")
     return str(status)
 
 
@@ -149,7 +149,7 @@ async def look(database: Database, claim: Claim) -> str:
         asked = within(select(jobs.status), KINDS[claim.kind], claim.tenant)
         status = (await session.execute(asked.where(jobs.id == claim.job_id, jobs.attempts == claim.token))).scalar()
     if status not in RUNNING:
-        raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has been overtaken")
+        raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has lost its lease")
     return str(status)
 
 
@@ -287,7 +287,7 @@ _SMALLER = {
 def _given_up(kind: JobKind, lost: int) -> JsonObject:
     return {
         "code": "WORKERS_LOST",
-        "message": f"{lost} workers in a row ended without a word while they did this job, so it was given up. "
+        "message": f"{lost} workers in a row crashed while they ran this job, so it was abandoned. "
         f"They may have run out of memory: see their logs, then {_SMALLER[kind]}",
     }
 

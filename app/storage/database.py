@@ -120,7 +120,7 @@ class Database:
             await connection.run_sync(migrate)
 
     async def differences(self) -> list[str]:
-        """What is not as this program makes it: tables, columns, indexes and, on SQLite, the file itself."""
+        """What differs from what this program creates: tables, columns, indexes and, on SQLite, the file itself."""
         async with self._reader.connect() as connection:
             problems = await connection.run_sync(differences)
             if self.dialect == "sqlite":

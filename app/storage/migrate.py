@@ -38,7 +38,7 @@ def migrate(connection: Connection) -> None:
     except CommandError as error:
         head = ScriptDirectory.from_config(config).get_current_head()
         raise MigrationRefused(
-            f"the database is not of a form that this version knows (it knows up to {head}): {error}. "
+            f"this version does not know the schema of the database (its own is {head}): {error}. "
             "It was probably used by a newer version: run that one, or another database"
         ) from error
 
@@ -80,5 +80,7 @@ def _told(difference: Any) -> str:
     action, *rest = difference if isinstance(difference, tuple) else difference[0]
     named = [str(getattr(part, "name", part)) for part in rest if isinstance(part, str) or hasattr(part, "name")]
     verb, _, noun = action.partition("_")
-    words = {"add": "is missing", "remove": "is not one of this program's"}.get(verb, "is not as this program makes it")
+    words = {"add": "is missing", "remove": "is not one of this program's"}.get(
+        verb, "differs from what this program creates"
+    )
     return f"{noun or action} {'.'.join(named)} {words}"

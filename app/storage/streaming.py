@@ -134,7 +134,7 @@ async def claim_turn(database: Database, clock: Clock, *, owner: str, lease: tim
 async def fence(session: AsyncSession, turn: Turn, now: datetime) -> None:
     """Makes sure that the turn still counts, until this transaction ends, and renews its lease. Raises `LeaseLost`."""
     if (await session.execute(turn.held.renewal(now).returning(_TURNS.c.turn))).first() is None:
-        raise LeaseLost(f"turn {turn.number} of {turn.tenant} has been overtaken")
+        raise LeaseLost(f"turn {turn.number} of {turn.tenant} has lost its lease")
 
 
 async def renew(database: Database, turn: Turn, now: datetime) -> None:

@@ -204,7 +204,7 @@ async def _keep_listening(database: Database, changes: Changes, source: Source, 
                 failures = 0
         except Exception as error:
             if not is_unavailable(error):
-                log.exception("listening for changes failed, and is tried again")
+                log.exception("lost the notification connection; reconnecting")
             ready.set()
         await asyncio.sleep(RECONNECT_SECONDS[min(failures, len(RECONNECT_SECONDS) - 1)])
         failures += 1

@@ -116,7 +116,7 @@ class Worker:
         for run in held.values():
             run.stop()
         if held:
-            log.info("stopping: %d jobs in hand", len(held))
+            log.info("stopping: %d jobs in progress", len(held))
             await asyncio.wait(held, timeout=self._options.grace_seconds)
         await asyncio.gather(*(self._abandon(task, run) for task, run in held.items() if not task.done()))
 
@@ -132,7 +132,7 @@ class Worker:
 
     async def _work(self, run: Attempt) -> None:
         claim = run.claim
-        log.info("job %s: attempt %d begins", claim.job_id, claim.token)
+        log.info("job %s: attempt %d started", claim.job_id, claim.token)
         try:
             async with self._changes.subscribe(job_topic(run.tenant, claim.job_id)) as wakeups:
                 pulse = _Pulse(self._database, self._clock, run)
@@ -142,7 +142,7 @@ class Worker:
                 ):
                     await self._do(run)
         except LeaseLost:
-            log.warning("job %s: attempt %d lost its lease and changes nothing more", claim.job_id, claim.token)
+            log.warning("job %s: attempt %d lost its lease and stopped writing", claim.job_id, claim.token)
         except Exception as error:
             # Left to its lease: somebody takes it up when that has run out.
             log.warning("job %s: attempt %d crashed: %r", claim.job_id, claim.token, error)
@@ -164,7 +164,7 @@ class Worker:
                 await self._fail(run, [_masked(run.claim, error)])
         else:
             await self._settle(run)
-        log.info("job %s: attempt %d ends: %s", run.claim.job_id, run.token, run.ended_as or "handed back")
+        log.info("job %s: attempt %d ended: %s", run.claim.job_id, run.token, run.ended_as or "handed back")
 
     async def _settle(self, run: Attempt) -> None:
         """What a handler that returned has left to do."""
@@ -175,7 +175,7 @@ class Worker:
         elif run.stopping():
             await run.hand_back()
         else:
-            missing = RuntimeError("the handler returned without a result, though nobody had interrupted it")
+            missing = RuntimeError("the handler returned no result although it was not interrupted")
             await self._fail(run, [_masked(run.claim, missing)])
 
     async def _fail(self, run: Attempt, errors: list[dict[str, str]]) -> None:
@@ -221,7 +221,5 @@ def _masked(claim: Claim, error: Exception) -> dict[str, str]:
     """What a job says about a mistake of ours; the log has the rest under the same number."""
     number = secrets.token_hex(4)
     log.error("job %s: attempt %d failed, error %s", claim.job_id, claim.token, number, exc_info=error)
-    message = (
-        f"an internal error ended the job; the server's log has it under {number}. Run it again, or report that number"
-    )
+    message = f"the job failed with an internal error, logged as {number}: run it again, or report this number"
     return {"code": "INTERNAL_ERROR", "message": message}

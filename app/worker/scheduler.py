@@ -37,7 +37,7 @@ async def _run_all(database: Database, clock: Clock) -> float:
             if is_unavailable(error):
                 raise
             # One schedule that fails by a mistake of ours does not hold up the others.
-            log.exception("the schedule %s of %s could not run, and is tried again", id_, tenant)
+            log.exception("could not run schedule %s of %s; retrying", id_, tenant)
             failed = True
     upcoming = await next_due(database)
     if failed:

@@ -52,9 +52,9 @@ async def serve(
                 rest = Rest(retry_seconds[min(failures, len(retry_seconds) - 1)])
                 failures += 1
                 if is_unavailable(error):
-                    log.warning("the database is away; trying again in %.1f s (%s): %s", rest.seconds, name, error)
+                    log.warning("database unavailable; retrying in %.1f s (%s): %s", rest.seconds, name, error)
                 else:
-                    log.exception("%s: an internal error; trying again in %.1f s", name, rest.seconds)
+                    log.exception("%s: internal error; retrying in %.1f s", name, rest.seconds)
             if rest.seconds > 0:
                 await _sleep(rest, stopping, wakeups)
     finally:
@@ -93,7 +93,7 @@ async def heartbeat(
                 return lost()
             except Exception as error:
                 if not is_unavailable(error):
-                    log.exception("%s: the heartbeat failed, and goes on", name)
+                    log.exception("%s: a heartbeat failed; continuing", name)
 
     beating = asyncio.create_task(run(), name=f"heartbeat of {name}")
     try:

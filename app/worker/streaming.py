@@ -63,7 +63,7 @@ class StreamingLane:
                 number = await run_turn(self._database, self._lake, self._clock, turn, self._threads, stopping)
             log.info("%s: %d batches streamed", name, number)
         except LeaseLost:
-            log.warning("%s lost its lease and changes nothing more", name)
+            log.warning("%s lost its lease and stopped writing", name)
         except Cancelled:
             if not lost.is_set():
                 await hand_back(self._database, turn)
@@ -71,4 +71,4 @@ class StreamingLane:
             if is_unavailable(error):
                 raise  # The lease runs out, or this lane takes the next turn, when the database is back.
             pause = await postpone(self._database, turn, self._clock())
-            log.exception("%s failed; it is tried again in %s", name, pause)
+            log.exception("%s failed; retrying in %s", name, pause)

@@ -160,7 +160,7 @@ async def test_an_external_audience_is_found_by_what_its_maker_calls_it(api: Api
             {
                 "__typename": "InputError",
                 "code": "ALREADY_EXISTS",
-                "message": "there is an audience 'partner-7' in the namespace 'AAM' already: change that one",
+                "message": "audience 'partner-7' already exists in the namespace 'AAM': update it instead",
                 "path": ["input", "audienceId"],
             }
         ],

@@ -68,7 +68,7 @@ async def test_a_taken_name_is_refused(api: Api) -> None:
             {
                 "__typename": "InputError",
                 "code": "ALREADY_EXISTS",
-                "message": "there is a dataset named 'purchases' already: choose another name",
+                "message": "a dataset named 'purchases' already exists: choose another name",
                 "path": ["input", "name"],
             }
         ],

@@ -140,7 +140,7 @@ async def test_a_taken_name_is_refused(api: Api) -> None:
             {
                 "__typename": "InputError",
                 "code": "ALREADY_EXISTS",
-                "message": "there is a definition named 'A' already: choose another name",
+                "message": "a definition named 'A' already exists: choose another name",
                 "path": ["input", "name"],
             }
         ],

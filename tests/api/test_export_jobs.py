@@ -210,7 +210,7 @@ async def test_an_export_that_has_ended_and_an_unknown_one_are_not_cancelled(api
         for error in (await api.query(CANCEL, id=id_))["cancelExportJob"]["errors"]
     ]
     assert [(error["code"], error["path"], error["message"]) for error in errors] == [
-        ("INVALID_STATE", ["id"], "the job has succeeded and cannot be cancelled any more"),
+        ("INVALID_STATE", ["id"], "the job has succeeded and can no longer be cancelled"),
         ("NOT_FOUND", ["id"], "there is no export job 'none' in this sandbox"),
     ]
 

@@ -133,19 +133,17 @@ async def test_a_token_says_who_calls_and_what_it_may_do(serve: Serve) -> None:
 async def test_headers_choose_within_the_token(serve: Serve) -> None:
     asked = serve(by_secret())
     message = await asked.refused(bearer(token()) | {"x-gw-ims-org-id": "globex"}, 403)
-    assert (
-        message == "this caller belongs to the organisation 'acme' and cannot use 'globex': leave the organisation out"
-    )
+    assert message == "this caller belongs to the organisation 'acme' and cannot use 'globex': omit the organisation"
     message = await asked.refused(bearer(token(sandboxes=["dev"])) | {"x-sandbox-name": "prod"}, 403)
-    assert message == "this caller may not use the sandbox 'prod', only dev: choose one of these"
+    assert message == "this caller may not use the sandbox 'prod', only dev: choose one of them"
 
 
 @on_sqlite
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
-        ({}, "no identity is sent"),
-        ({"authorization": "Basic YTpi"}, "no identity is sent"),
+        ({}, "no credentials were sent"),
+        ({"authorization": "Basic YTpi"}, "no credentials were sent"),
         (bearer("x.y"), "the token is not a JSON Web Token"),
         (bearer(token(exp=time.time() - 60)), "Signature has expired"),
         (bearer(token(nbf=time.time() + 600)), "not yet valid"),
@@ -312,8 +310,8 @@ async def test_an_expired_key_and_a_mode_of_keys_alone(serve: Serve) -> None:
     asked = serve(AuthenticationRules("keys"))
     _, secret = await asked.key(expires_at=utc_now() + timedelta(milliseconds=1))
     assert await asked.refused({"x-api-key": secret}) == f"the API key {secret[:12]}… has expired: use another"
-    assert await asked.refused({}) == "no identity is sent: send x-api-key"
-    assert await asked.refused(bearer(token())) == "no identity is sent: send x-api-key"
+    assert await asked.refused({}) == "no credentials were sent: send x-api-key"
+    assert await asked.refused(bearer(token())) == "no credentials were sent: send x-api-key"
 
 
 FORWARDED = {"x-forwarded-user": "bob", "x-forwarded-organisation": "acme", "x-forwarded-permissions": "read,run"}
@@ -327,7 +325,7 @@ async def test_a_proxy_says_who_calls(serve: Serve) -> None:
     assert await asked.viewer(FORWARDED, peer="::ffff:10.1.2.3") == bob
     for peer in ("10.2.0.1", "127.0.0.1", "testclient"):
         message = await asked.refused(FORWARDED | {"x-forwarded-for": "10.1.2.3"}, peer=peer)
-        assert message.startswith(f"identities are taken from the configured proxies only, and {peer} is none")
+        assert message.startswith(f"identity headers are accepted only from the configured proxies, and {peer} is none")
     twice = [*FORWARDED.items(), ("x-forwarded-user", "root")]
     assert await asked.refused(twice, peer="10.1.2.3") == "x-forwarded-user is sent 2 times: send it once"
     for missing in ("x-forwarded-user", "x-forwarded-organisation"):
@@ -391,14 +389,14 @@ class Socket:
 @pytest.mark.parametrize(
     ("payload", "reason"),
     [
-        (None, "no identity is sent: send `authorization: Bearer …`, or x-api-key"),
+        (None, "no credentials were sent: send `authorization: Bearer …`, or x-api-key"),
         ({"authorization": f"Bearer {token(exp=1)}"}, "the token is not valid (Signature has expired): get a new one"),
         ({"x-api-key": "sgk_x"}, "the API key is unknown: create one with `segmentation key create`"),
         ({"x-api-key": 7}, "x-api-key must be a text"),
-        ({"x-forwarded-user": "root"}, "no identity is sent: send `authorization: Bearer …`, or x-api-key"),
+        ({"x-forwarded-user": "root"}, "no credentials were sent: send `authorization: Bearer …`, or x-api-key"),
         (
             {**bearer(token(sandboxes=["dev"])), "x-sandbox-name": "prod"},
-            "this caller may not use the sandbox 'prod', only dev: choose one of these",
+            "this caller may not use the sandbox 'prod', only dev: choose one of them",
         ),
     ],
 )

@@ -12,7 +12,7 @@ from app.scope import Scope
 from tests.api.conftest import Api
 
 NUL, HALF = "a\0b", "\ud83d"
-WHY = "holds a NUL character or half of a surrogate pair, which no database keeps: leave it out"
+WHY = "holds a NUL character or half of a surrogate pair, which no database keeps: omit it"
 CREATE = "mutation ($input: CreateAudienceInput!) { createAudience(input: $input) { errors { message } } }"
 
 

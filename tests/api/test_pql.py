@@ -133,8 +133,8 @@ async def test_a_definition_that_says_the_same_as_another_warns(api: Api) -> Non
         {
             "kind": "DUPLICATE",
             "severity": "WARNING",
-            "message": f"this says the same as 'Big' ({first}): use that one, or refer to it by inSegment, and it is "
-            "evaluated once",
+            "message": f"equivalent to 'Big' ({first}): use that definition, or refer to it with inSegment, so that it "
+            "is evaluated once",
             "line": 1,
             "column": 1,
             "length": 27,

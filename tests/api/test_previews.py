@@ -152,7 +152,7 @@ async def test_a_preview_that_has_its_result_cannot_be_cancelled(api: Api, port:
         "errors": [
             {
                 "code": "INVALID_STATE",
-                "message": "the preview has its result and cannot be cancelled any more",
+                "message": "the preview has its result and can no longer be cancelled",
                 "path": ["id"],
             }
         ],

@@ -206,7 +206,7 @@ async def test_a_finished_job_is_not_cancelled(api: Api) -> None:
             {
                 "__typename": "InputError",
                 "code": "INVALID_STATE",
-                "message": "the job has succeeded and cannot be cancelled any more",
+                "message": "the job has succeeded and can no longer be cancelled",
                 "path": ["id"],
             }
         ],

@@ -110,7 +110,7 @@ def test_the_same_content_goes_in_once(folder: Path) -> None:
         (("--kind", "profile", "--id", "id"), 'no identity column "id"; the columns of the file are: who, dollars'),
         (
             ("--kind", "profile", "--id", "who", "--format", "xml"),
-            "--format is 'xml', but there are csv, tsv, json, ndjson and parquet",
+            "--format is 'xml', not one of csv, tsv, json, ndjson and parquet",
         ),
     ],
 )
@@ -185,7 +185,10 @@ def test_files_that_are_not_there_are_named(folder: Path) -> None:
     ("settings", "said"),
     [
         ({"SEGMENTATION_AUTH": "jwt"}, "SEGMENTATION_AUTH='jwt': Input should be 'none'"),
-        ({"SEGMENTATION_HOST": "0.0.0.0"}, "SEGMENTATION_AUTH=none lets everybody in, so it serves loopback addresses"),
+        (
+            {"SEGMENTATION_HOST": "0.0.0.0"},
+            "SEGMENTATION_AUTH=none admits every client, so `serve` serves loopback addresses",
+        ),
         ({"SEGMENTATION_PORT": "http"}, "SEGMENTATION_PORT='http': "),
         ({"SEGMENTATION_DATABASE_URL": "mysql://x"}, "databases of kind 'mysql' are not supported"),
     ],
@@ -199,7 +202,7 @@ def test_settings_that_cannot_be_used_are_explained(folder: Path, settings: dict
 
 def test_tables_are_migrated(folder: Path) -> None:
     ended = segmentation(folder, "migrate")
-    assert (ended.returncode, ended.stderr) == (0, "the tables are up to date\n")
+    assert (ended.returncode, ended.stderr) == (0, "the schema is up to date\n")
     assert (folder / "data" / "segmentation.db").exists()
 
 

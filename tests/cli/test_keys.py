@@ -19,7 +19,7 @@ def test_keys_are_created_listed_and_revoked_and_that_is_recorded(tmp_path: Path
     assert segmentation(tmp_path, "key", "revoke", key_id).stdout == f"{secret[:12]}… is revoked\n"
     wrong = segmentation(tmp_path, "key", "create", "k", "-p", "fly")
     assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert "'fly' is no permission: write read, write, run or admin, or one like audiences:read" in wrong.stderr
+    assert "'fly' is not a permission: write read, write, run or admin, or one like audiences:read" in wrong.stderr
     events = [line.split("\t")[1:5] for line in segmentation(tmp_path, "audit").stdout.splitlines()]
     assert events == [
         ["cli", "key create", "-", "INVALID_INPUT"],

@@ -80,7 +80,7 @@ async def test_of_many_creations_with_one_name_one_wins(
     answers = await asyncio.gather(*(define("Same") for _ in range(8)), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, Refusal)]
     assert [(refusal.code, refusal.path) for refusal in refused] == [(ErrorCode.ALREADY_EXISTS, ("name",))] * 7
-    assert refused[0].message == "there is a definition named 'Same' already: choose another name"
+    assert refused[0].message == "a definition named 'Same' already exists: choose another name"
     async with database.session() as session:
         assert await definitions.count(session, SCOPE) == 1
 
@@ -95,7 +95,7 @@ async def test_a_circle_is_refused_with_its_path(
         await definitions.update(database, lake, clock, SCOPE, a.id, None, {"expression": f'not inSegment("{c.id}")'})
     found = caught.value.diagnostics[0]
     assert found.kind == "CYCLE"
-    path = found.message.removeprefix("the definitions would refer to one another in a circle: ")
+    path = found.message.removeprefix("the definitions would form a cycle: ")
     assert path in {"'A' → 'C' → 'B' → 'A'", "'B' → 'A' → 'C' → 'B'", "'C' → 'B' → 'A' → 'C'"}
     assert await stored(database, a.id) == a
 

@@ -321,17 +321,16 @@ async def test_everything_that_is_wrong_is_said_at_once(
     assert await refusals(database, lake, clock, new) == [
         (
             "schema_name",
-            "the schema is '_xdm.context.experienceevent', and people have the schema '_xdm.context.profile': "
-            "send that",
+            "unsupported schema '_xdm.context.experienceevent': only '_xdm.context.profile' is available",
         ),
-        ("additional_fields.from", f"`from` {span} `to` ({early.isoformat()}), so nothing lies between"),
+        ("additional_fields.from", f"`from` {span} `to` ({early.isoformat()}), so the range is empty"),
         (
             "filter.segment_qualification_time.start",
-            f"`start` {span} `end` ({early.isoformat()}), so nothing lies between",
+            f"`start` {span} `end` ({early.isoformat()}), so the range is empty",
         ),
         (
             "filter.segments.3.status",
-            f"nobody is in {never.id!r} with no status: name one or more of REALIZED, EXISTING, EXITED",
+            f"`status` of segment {never.id!r} is empty: name one or more of REALIZED, EXISTING, EXITED",
         ),
         ("fields.1", "the data have no field 'cty'; did you mean `city`?"),
         ("fields.2", "the data have no field 'home.zip'"),
@@ -346,7 +345,7 @@ async def test_everything_that_is_wrong_is_said_at_once(
         ("filter.segments.3.segment_id", "'Never run' is named twice: keep its first place"),
         (
             "filter.segments.1.segment_id",
-            "'Never run' has never been evaluated, so nobody is known to be in it: run a segment job first, "
+            "'Never run' has never been evaluated, so its members are unknown: run a segment job first, "
             "or export with `evaluateFirst: true`",
         ),
     ]
@@ -367,7 +366,7 @@ async def test_what_does_not_go_together_is_refused(
             [
                 (
                     "destination.segment_per_batch",
-                    "a batch for each segment needs segments: name them in `filter.segments`, or leave this out",
+                    "a batch for each segment needs segments: name them in `filter.segments`, or omit this",
                 )
             ],
         ),
@@ -376,7 +375,7 @@ async def test_what_does_not_go_together_is_refused(
             [
                 (
                     "filter.segment_qualification_time",
-                    "this is about segments: name them in `filter.segments`, or leave it out",
+                    "this is about segments: name them in `filter.segments`, or omit it",
                 )
             ],
         ),
@@ -385,7 +384,7 @@ async def test_what_does_not_go_together_is_refused(
             [
                 (
                     "evaluate_first",
-                    "the sandbox has no published definitions, so the job would run nothing: publish one first",
+                    "the sandbox has no published definitions, so the job has nothing to run: publish one first",
                 )
             ],
         ),
@@ -581,13 +580,13 @@ async def test_an_export_is_cancelled_at_the_last_moment_or_not_at_all(
         with pytest.raises(Refusal) as caught:
             await export_jobs.cancel(database, clock, SCOPE, job.id)
         assert caught.value.message == (
-            "the export is making its batches visible and ends in a moment: it cannot be cancelled any more"
+            "the export is publishing its batches and is about to end: it can no longer be cancelled"
         )
         if (await job_of(database, job.id)).lease_until is not None:
             await hand_back(database, run.claim, clock())
     await export_runs.run_export_job(await claimed(database, clock), lake, 1)
     assert (await job_of(database, job.id)).status == "SUCCEEDED"
-    with pytest.raises(Refusal, match="the job has succeeded and cannot be cancelled any more"):
+    with pytest.raises(Refusal, match="the job has succeeded and can no longer be cancelled"):
         await export_jobs.cancel(database, clock, SCOPE, job.id)
 
 

@@ -156,7 +156,7 @@ async def test_a_stored_membership_is_looked_up_and_a_missing_one_is_refused(
         await previews.create(database, lake, clock, SCOPE, new)
     assert (caught.value.code, caught.value.path) == (ErrorCode.INVALID_STATE, ("expression",))
     assert caught.value.message == (
-        f"'Big spenders' ({definition.id}) has never been evaluated, so nobody is known to be in it: "
+        f"'Big spenders' ({definition.id}) has never been evaluated, so its members are unknown: "
         "run a segment job of it first"
     )
     await segment_jobs.create(database, clock, SCOPE, [definition.id])
@@ -375,7 +375,7 @@ async def test_cancelling_takes_effect_at_once_and_what_comes_later_is_fenced_of
         await previews.cancel(database, clock, SCOPE, ready.id)
     assert (caught.value.code, caught.value.message) == (
         ErrorCode.INVALID_STATE,
-        "the preview has its result and cannot be cancelled any more",
+        "the preview has its result and can no longer be cancelled",
     )
     with pytest.raises(Refusal, match="there is no preview 'x' in this sandbox"):
         await previews.cancel(database, clock, SCOPE, "x")
@@ -395,8 +395,8 @@ async def test_what_cannot_be_evaluated_fails_with_the_reason(
         await read(database, lake, clock)
     assert caught.value.code == ErrorCode.INVALID_EXPRESSION
     assert caught.value.message == (
-        f'line 1, column 11: there is no segment with the id "{definition.id}"; that was otherwise when the preview '
-        "was made: change the expression and preview it again"
+        f'line 1, column 11: there is no segment with the id "{definition.id}"; the data has changed since the '
+        "preview was created: edit the expression and run a new preview"
     )
     await previews.cancel(database, clock, SCOPE, made.id)
 

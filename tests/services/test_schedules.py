@@ -382,7 +382,7 @@ async def test_a_run_that_cannot_start_is_noted_and_does_not_stop_the_schedule(
     made = await plan(all_audiences=True)
     clock.instant = at("2026-06-16T02:00")
     await run_all(database, clock)
-    reason = "the sandbox has no published definitions, so the job would run nothing: publish one first"
+    reason = "the sandbox has no published definitions, so the job has nothing to run: publish one first"
     assert await runs(database, made.id) == [("16 02:00", "REFUSED", reason)]
     assert await jobs_of(database, made.id) == []
     await define("A")
@@ -401,7 +401,11 @@ async def test_a_schedule_whose_audiences_are_gone_can_be_renamed_but_not_starte
     activate = schedules.update(database, lake, clock, SCOPE, made.id, None, {"state": "ACTIVE"})
     assert [refusal[:2] for refusal in await refused(activate)] == [(ErrorCode.INVALID_INPUT, ("audience_ids",))]
     assert await refused(schedule_runs.trigger(database, clock, SCOPE, made.id)) == [
-        (ErrorCode.INVALID_STATE, ("id",), "the audiences of the schedule are gone: give it others, or delete it")
+        (
+            ErrorCode.INVALID_STATE,
+            ("id",),
+            "the audiences of the schedule have been deleted: give it others, or delete it",
+        )
     ]
 
 

@@ -127,7 +127,7 @@ async def test_one_that_fails_fails_alone_with_all_that_refer_to_it(
     assert found[bad.id][3] == {
         "code": "INVALID_EXPRESSION",
         "message": "line 1, column 12: there is no field or variable `gone` here; "
-        "change the expression and run it again",
+        "change the expression, then run again",
     }
     assert found[child.id][3]["code"] == "DEPENDENCY_FAILED"
     assert bad.id in found[child.id][3]["message"]

@@ -175,7 +175,7 @@ async def test_what_nobody_has_evaluated_is_not_taken_for_empty(world: World) ->
     job = await segment_jobs.create(world.database, world.clock, SCOPE, [rest])
     await run_next(world.database, world.lake, world.clock)
     ended = await job_of(world.database, job.id)
-    message = f"it refers to 'gold' ({gold}), which was never evaluated; run that one first, or both in one job"
+    message = f"it refers to 'gold' ({gold}), which has never been evaluated; run it first, or both in one job"
     assert ended.status == "FAILED"
     assert ended.errors == [{"code": "DEPENDENCY_NOT_EVALUATED", "message": message, "definition_id": rest}]
     assert await world.run(gold, rest) == {gold: (1, (1, 0, 0)), rest: (0, (0, 0, 0))}

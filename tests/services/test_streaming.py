@@ -387,6 +387,6 @@ async def test_definitions_over_stitched_people_are_for_jobs_alone(gateway: Gate
         (refusal,) = refused.value.refusals
         assert (refusal.code.value, refusal.path) == ("NOT_ELIGIBLE", ("evaluation_methods",))
         assert refusal.message == (
-            "'Stitched' stitches people by the identity graph PDG, and whom a batch joins is told by a job alone,"
-            f" not by {method}: send [BATCH], or a merge policy with the identity graph NONE"
+            f"only a job can resolve stitched profiles, so {method} is not available with the merge policy 'Stitched' "
+            "(PDG): use [BATCH], or a merge policy with the identity graph NONE"
         )

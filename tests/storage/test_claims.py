@@ -183,7 +183,7 @@ async def test_who_lost_the_lease_can_neither_renew_nor_look_nor_hand_back_nor_w
             await fence(session, late, clock())
 
     for act in (lambda: renew(database, late, clock()), lambda: look(database, late), write):
-        with pytest.raises(LeaseLost, match="attempt 1 at job j1 has been overtaken"):
+        with pytest.raises(LeaseLost, match="attempt 1 at job j1 has lost its lease"):
             await act()
     with pytest.raises(LeaseLost):
         await hand_back(database, late, clock())
@@ -237,7 +237,7 @@ async def test_a_job_whose_workers_keep_dying_fails_with_the_reason(database: Da
     assert (row.status, row.phase, row.attempts, row.finished_at) == ("FAILED", "DONE", 6, clock())
     assert (row.lease_owner, row.lease_until) == (None, None)
     assert [error["code"] for error in row.errors] == ["WORKERS_LOST"]
-    assert row.errors[0]["message"].startswith("5 workers in a row ended without a word")
+    assert row.errors[0]["message"].startswith("5 workers in a row crashed")
     assert (await history(database, "j1", "status"))[-1] == (7, "FAILED")
 
 

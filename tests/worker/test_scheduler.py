@@ -178,7 +178,7 @@ async def test_it_goes_on_after_errors(
         async with keeping():
             await until(database, 2)
     assert await runs(database) == [(id_, "16 02:00", "STARTED") for id_ in made]
-    assert [record.message.split(";")[0].split(" could ")[-1] for record in caplog.records] == [
-        "the database is away",
-        "not run, and is tried again",
+    assert [record.message.split(" schedule ")[0].split("; ")[0] for record in caplog.records] == [
+        "database unavailable",
+        "could not run",
     ]

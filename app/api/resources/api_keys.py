@@ -19,7 +19,7 @@ from app.storage.tables.access import ApiKeyRow
 
 @strawberry.type(description="A secret by which a program is known, with what it may do. The secret is not stored.")
 class ApiKey(Node):
-    name: str = strawberry.field(description="What it is for.")
+    name: str = strawberry.field(description="Name of the key.")
     prefix: str = strawberry.field(description="The first characters of the secret, to recognise it by.")
     permissions: list[str] = strawberry.field(description="What its holder may do: `read`, `audiences:write`.")
     sandboxes: list[str] | None = strawberry.field(description="Sandboxes that it is good for; null for all.")
@@ -52,7 +52,7 @@ class ApiKey(Node):
 
 @strawberry.input(description="A new key. It cannot carry more than its creator has.")
 class CreateApiKeyInput:
-    name: str = strawberry.field(description="What it is for.")
+    name: str = strawberry.field(description="Name of the key.")
     permissions: list[str] = strawberry.field(
         description="`read`, `write`, `run`, `admin` for every resource, or one by its name: `audiences:write`."
     )

@@ -154,7 +154,7 @@ class UpdateAudienceInput:
     def as_fields(self) -> AudienceFields:
         """Raises `Refusals` for nulls where there must be a value."""
         fields = _fields(self)
-        message = "it cannot be null: leave it out to keep it as it is"
+        message = "it cannot be null: omit it to keep it as it is"
         nulls = [name for name, value in fields.items() if value is None and name not in _CLEARABLE]
         refuse_all([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
         return cast(AudienceFields, fields)

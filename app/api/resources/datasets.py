@@ -449,7 +449,7 @@ class DatasetMutations:
         async def delete() -> strawberry.ID:
             raw = need_id("Batch", input.id, "id")
             if given(input.etag) is not None:
-                message = f"batches never change and have no etag, such as {input.etag!r}: leave it out"
+                message = f"batches never change and have no etag, such as {input.etag!r}: omit it"
                 raise Refusal(ErrorCode.INVALID_INPUT, message, ("etag",))
             await deletion.delete_batch(
                 services.database, services.lake, services.clock, scope, raw, services.batch_lease

@@ -302,7 +302,7 @@ class UpdateSegmentDefinitionInput:
         needed = ("name", "expression", "evaluation_methods", "merge_policy_id", "exclude_opt_out", "labels")
         nulls = [name for name in needed if getattr(self, name) is None]
         if nulls:
-            message = "it cannot be null: leave it out to keep it as it is"
+            message = "it cannot be null: omit it to keep it as it is"
             raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
         changes = {
             "name": self.name,

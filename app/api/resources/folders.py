@@ -84,7 +84,7 @@ class UpdateFolderInput:
     def as_changes(self) -> folders.FolderChanges:
         """Raises `Refusal` for a null where there must be a value."""
         if self.name is None:
-            message = "it cannot be null: leave it out to keep it as it is"
+            message = "it cannot be null: omit it to keep it as it is"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("name",))
         changes: dict[str, str | None] = {} if self.name is strawberry.UNSET else {"name": self.name}
         if self.parent_id is not strawberry.UNSET:

@@ -145,7 +145,7 @@ class UpdateMergePolicyInput:
         needed = ("name", "method", "identity_graph", "is_default")
         nulls = [name for name in needed if getattr(self, name) is None]
         if nulls:
-            message = "it cannot be null: leave it out to keep it as it is"
+            message = "it cannot be null: omit it to keep it as it is"
             raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
         changes: JsonObject = {
             name: value.value if isinstance(value, Enum) else value

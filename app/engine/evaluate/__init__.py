@@ -147,7 +147,7 @@ def _attempt(id: str, work: Callable[[], Answer]) -> Answer | EvaluationError:
     except RecursionError:
         return EvaluationError("LIMIT_EXCEEDED", "the expression nests quantifiers too deeply to be evaluated")
     except MemoryError:
-        return EvaluationError("OUT_OF_MEMORY", "the evaluation needs more memory than there is")
+        return EvaluationError("OUT_OF_MEMORY", "the evaluation needs more memory than is available")
     except Exception:
         _LOG.exception("definition %s could not be evaluated", id)
         return EvaluationError("INTERNAL", "the evaluation failed; the log has the details under the definition's id")

@@ -187,7 +187,7 @@ class Evaluation:
             return condition(members if rows is None else members[rows])
         kernel = self._kernels.rows.get(node.op)
         if kernel is None:
-            raise EvaluationError("UNSUPPORTED", f"the operation {node.op} is not known to this engine")
+            raise EvaluationError("UNSUPPORTED", f"the engine does not implement the operation {node.op}")
         operands = [self.operand(operand, home) for operand in node.operands]
         if node.op not in _SEES_NULL and any(operand.type is Scalar.NULL for operand in node.operands):
             return condition(np.zeros(home.n, np.bool_)) if node.type is Scalar.BOOLEAN else nulls(node.type, home.n)

@@ -105,7 +105,7 @@ def codes_of(values: list[Value], types: list[Type] | None = None) -> list[NDArr
         return _split(_column_codes(columns), values)
     if isinstance(first, Object) and types is not None and isinstance(types[0], ObjectType):
         return _split(_object_codes(values, types[0]), values)
-    raise TypeError("such elements cannot be told apart")
+    raise TypeError("such elements cannot be compared")
 
 
 def first_seen(keys: NDArray[Any]) -> tuple[Index, Index]:
@@ -134,7 +134,7 @@ def _object_codes(values: list[Value], type_: ObjectType) -> NDArray[np.int64]:
     codes = np.zeros(n, np.int64)
     for name, inner in type_.fields.items():
         if isinstance(inner, ArrayType | MapType):
-            raise TypeError("objects that hold arrays or maps cannot be told apart")
+            raise TypeError("objects that contain arrays or maps cannot be compared")
         fields = [spread(one.field(name, inner), len(one)) for one in values if isinstance(one, Object)]
         of_field = np.concatenate(codes_of(fields, [inner] * len(fields)))
         codes = np.unique(codes * (int(of_field.max(initial=0)) + 2) + of_field + 1, return_inverse=True)[1]

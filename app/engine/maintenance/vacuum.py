@@ -97,7 +97,9 @@ def _clean_table(folder: Path, keep: timedelta, versions: Iterable[int]) -> None
     try:
         _remove_replaced_files(folder, keep, versions)
     except Exception as error:  # The library raises many kinds, plain `Exception` among them.
-        log.error("cannot clean the table %s: %s; `segmentation doctor` says more", folder, str(error).split("\n")[0])
+        log.error(
+            "cannot clean the table %s: %s; run `segmentation doctor` for details", folder, str(error).split("\n")[0]
+        )
 
 
 def _remove_replaced_files(folder: Path, keep: timedelta, versions: Iterable[int]) -> None:

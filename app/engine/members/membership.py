@@ -180,7 +180,7 @@ class MembershipFiles:
             lost = MembershipLost(run_id, name)
             if not self.mending:
                 raise lost from error
-            log.warning("%s; they are made anew", lost.message)
+            log.warning("%s; rebuilding them", lost.message)
             return {}
         return memberships
 

@@ -20,7 +20,7 @@ class Plan:
     `segments` those whose entries in `segmentMembership` are read (None: of any), `order` the ids in the order of
     evaluation, `users` how many nodes use a node, and `last_users` the nodes that no later definition uses.
 
-    Raises `ValueError` when definitions refer to one another in a circle.
+    Raises `ValueError` when definitions form a cycle.
     """
 
     def __init__(self, definitions: Mapping[str, Node], values: Mapping[str, Node] = _NO_VALUES) -> None:
@@ -74,8 +74,8 @@ def _ordered(referred: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
                     done.add(id)
                     order.append(id)
             elif other in open_ids:
-                circle = " → ".join([*open_ids[open_ids.index(other) :], other])
-                raise ValueError(f"definitions refer to one another in a circle: {circle}")
+                cycle = " → ".join([*open_ids[open_ids.index(other) :], other])
+                raise ValueError(f"definitions form a cycle: {cycle}")
             elif other not in done:
                 path.append((other, iter(sorted(referred[other] & referred.keys()))))
                 open_ids.append(other)

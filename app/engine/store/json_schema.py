@@ -35,7 +35,7 @@ def fields_of(schema: Any) -> ObjectType:
     if isinstance(type_, ObjectType):
         for name in type_.fields:
             if name in RESERVED or name.startswith("__"):
-                reading.refuse(("properties", name), f"the name {name!r} is kept for the system: choose another name")
+                reading.refuse(("properties", name), f"the name {name!r} is reserved: choose another name")
     if reading.refusals or not isinstance(type_, ObjectType):
         raise Refusals(reading.refusals)
     if "identityMap" in type_.fields and type_.fields["identityMap"] != IDENTITY_MAP:
@@ -111,7 +111,7 @@ class _Reading:
             return None
         for keyword, kind in (("properties", "object"), ("additionalProperties", "object"), ("items", "array")):
             if keyword in schema and kinds[0] != kind:
-                self.refuse((*path, keyword), f"`{keyword}` is for the type {kind}, this is {kinds[0]}")
+                self.refuse((*path, keyword), f"`{keyword}` applies to the type {kind}, not {kinds[0]}")
         if not isinstance(schema.get("format", ""), str):
             self.refuse((*path, "format"), "`format` must be text")
         return str(kinds[0])

@@ -83,13 +83,13 @@ def _test(checking: Checking, expr: Expr) -> Node | None:
 
 def _scalar(type_: Scalar, words: str) -> Callable[[Node, Place], str]:
     def check(value: Node, place: Place) -> str:
-        return "" if value.type in (type_, Scalar.NULL) else f"{words}, this is {value.type}"
+        return "" if value.type in (type_, Scalar.NULL) else f"{words}, not {value.type}"
 
     return check
 
 
 def _subject(value: Node, place: Place) -> str:
-    return "" if leaf(value.type) in (Scalar.STRING, Scalar.NULL) else f"a string, this is {value.type}"
+    return "" if leaf(value.type) in (Scalar.STRING, Scalar.NULL) else f"a string, not {value.type}"
 
 
 def _regex(value: Node, place: Place) -> str:
@@ -110,11 +110,11 @@ def _group(value: Node, place: Place) -> str:
     if problem or number is None:
         return problem
     if number < 0 or number != int(number):
-        return f"a whole number from 0 on, this is {number:g}"
+        return f"a whole number from 0 on, not {number:g}"
     regex = place.earlier[0]
     written = regex.payload[0] if regex.op == "const" else None
     if isinstance(written, str) and number > (groups := regular_expressions.groups(written)):
-        return f"at most {groups}, the number of groups in the regular expression, this is {number:g}"
+        return f"at most {groups}, the number of groups in the regular expression, not {number:g}"
     return ""
 
 
@@ -122,12 +122,12 @@ def _texts(value: Node, place: Place) -> str:
     fits = value.type is Scalar.NULL or (
         isinstance(value.type, ArrayType) and value.type.element in (Scalar.STRING, Scalar.NULL)
     )
-    return "" if fits else f'a list of strings such as ["CA", "VA"], this is {value.type}'
+    return "" if fits else f'a list of strings such as ["CA", "VA"], not {value.type}'
 
 
 def _item(value: Node, place: Place) -> str:
     element = _element(place)
-    return "" if comparable(value.type, element) else f"one value of type {element}, this is {value.type}"
+    return "" if comparable(value.type, element) else f"one value of type {element}, not {value.type}"
 
 
 def _items(value: Node, place: Place) -> str:
@@ -136,7 +136,7 @@ def _items(value: Node, place: Place) -> str:
         return ""
     if isinstance(value.type, ArrayType) and comparable(value.type.element, element):
         return ""
-    return f"an array of {element}, this is {value.type}"
+    return f"an array of {element}, not {value.type}"
 
 
 def _element(place: Place) -> Type:
@@ -149,21 +149,21 @@ def _any(value: Node, place: Place) -> str:
 
 
 def _measure(value: Node, place: Place) -> str:
-    return "" if leaf(value.type) in (Scalar.NUMBER, Scalar.NULL) else f"a number, this is {value.type}"
+    return "" if leaf(value.type) in (Scalar.NUMBER, Scalar.NULL) else f"a number, not {value.type}"
 
 
 def _measures(value: Node, place: Place) -> str:
     fits = leaf(value.type) in ORDERED or leaf(value.type) is Scalar.NULL
-    return "" if fits else f"a number, string, date or timestamp, this is {value.type}"
+    return "" if fits else f"a number, string, date or timestamp, not {value.type}"
 
 
 def _rank(value: Node, place: Place) -> str:
-    return _measures(value, place) if isinstance(value.type, Scalar) else f"a single value, this is {value.type}"
+    return _measures(value, place) if isinstance(value.type, Scalar) else f"a single value, not {value.type}"
 
 
 def _key(value: Node, place: Place) -> str:
     fits = isinstance(value.type, Scalar) and value.type is not Scalar.INTERVAL
-    return "" if fits else f"a single value, this is {value.type}"
+    return "" if fits else f"a single value, not {value.type}"
 
 
 _CHECKS: Final[dict[Kind, Callable[[Node, Place], str]]] = {

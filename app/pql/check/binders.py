@@ -39,7 +39,7 @@ def index(checking: Checking, expr: Index, scope: Scope) -> Checks:
     if array is None:
         return None
     if not isinstance(array.type, ArrayType):
-        checking.type_error(f"`[…]` filters an array, this is a {array.type}", (expr.at, expr.at + 1))
+        checking.type_error(f"`[…]` filters an array, not {array.type}", (expr.at, expr.at + 1))
         return None
     inside = scope.level(checking.fields.element(array, scope.depth), array)
     condition = yield checking.condition(expr.condition, inside, "the condition in brackets")
@@ -127,7 +127,7 @@ def _clause(
     """The array, the condition, and the scope in which the clause's variable is bound."""
     array: Node | None = yield checking.visit(clause.array, scope)
     if array is not None and not isinstance(array.type, ArrayType):
-        checking.type_error(f"what follows `from` must be an array, this is a {array.type}", clause.array.span)
+        checking.type_error(f"what follows `from` must be an array, not {array.type}", clause.array.span)
         array = None
     element = None if array is None else checking.fields.element(array, scope.depth)
     inside = scope.with_bound(clause.variable, element, array)
@@ -138,7 +138,7 @@ def _clause(
 def chain(checking: Checking, expr: Chain, scope: Scope) -> Checks:
     array: Node | None = yield checking.visit(expr.array, scope)
     if array is not None and not isinstance(array.type, ArrayType):
-        checking.type_error(f"CHAIN goes over an array of events, this is a {array.type}", expr.array.span)
+        checking.type_error(f"CHAIN goes over an array of events, not {array.type}", expr.array.span)
         array = None
     inside = scope.level(None if array is None else checking.fields.element(array, scope.depth), array)
     time: Node | None = yield _time(checking, expr.time, inside)
@@ -189,7 +189,7 @@ def _turns_back(when: Node) -> bool:
 def _time(checking: Checking, expr: Expr, inside: Scope) -> Checks:
     time: Node | None = yield checking.visit(expr, inside)
     if time is not None and time.type not in (Scalar.TIMESTAMP, Scalar.DATE):
-        checking.type_error(f"CHAIN orders by a timestamp of each event, this is a {time.type}", expr.span)
+        checking.type_error(f"CHAIN orders by a timestamp of each event, not {time.type}", expr.span)
         return None
     return time
 

@@ -46,7 +46,7 @@ def call(checking: Checking, expr: Call, scope: Scope) -> Checks:
         return None
     if receiver is not None and not accepts(function, receiver.type):
         others = ", ".join(sorted(name for name, row in METHODS.items() if accepts(row, receiver.type)))
-        message = f"`{function.name}` is called on {_called_on(function)}, this is {receiver.type}"
+        message = f"`{function.name}` is called on {_called_on(function)}, not {receiver.type}"
         checking.type_error(f"{message}, which has: {others}", at)
         return None
     if receiver is not None and _names_several_texts(expr):
@@ -160,7 +160,7 @@ def _compared_with_several(checking: Checking, expr: Call, receiver: Node, scope
     case = known.pop() if known[-1].type is Scalar.BOOLEAN else checking.constant(True)
     for value, given in zip(known, expr.arguments, strict=False):
         if value.type not in (Scalar.STRING, Scalar.NULL):
-            checking.type_error(f"`text` of `{expr.name}` must be a string, this is {value.type}", given.span)
+            checking.type_error(f"`text` of `{expr.name}` must be a string, not {value.type}", given.span)
             return None
     items = [checking.known_as(value, Scalar.STRING) for value in known]
     texts = checking.builder.node("array", ArrayType(Scalar.STRING), *items)
@@ -323,7 +323,7 @@ def _if(checking: Checking, expr: Call, receiver: Node | None, arguments: list[N
     test, a, b = arguments
     type_ = unified(a.type, b.type)
     if type_ is None:
-        message = f"both branches of `if` must be of one type: the first is {a.type}, this is {b.type}"
+        message = f"both branches of `if` must be of one type: the first is {a.type}, the second {b.type}"
         checking.type_error(message, expr.arguments[2].span)
         return None
     return checking.builder.node("if", type_, test, checking.known_as(a, type_), checking.known_as(b, type_))

@@ -127,7 +127,7 @@ def check_value(
     checking = Checking(text, schema, segments, builder or Builder(), visit, aliases)
     node: Node | None = run(checking.visit(tree.body, _profile_scope(checking, tree)))
     if node is not None and (not isinstance(node.type, Scalar) or node.type is Scalar.INTERVAL):
-        message = f"a single value is asked for, this is {node.type}: use count(), sum(), max() or another aggregate"
+        message = f"expected a single value, not {node.type}: use count(), sum(), max() or another aggregate"
         checking.type_error(message, tree.body.span)
     _refuse_bombs(checking, tree, node)
     found = checking.diagnostics
@@ -150,7 +150,7 @@ def _profile_scope(checking: Checking, tree: Tree) -> Scope:
     scope = Scope(0, is_level=True, element=checking.profile)
     for place, parameter in enumerate(tree.parameters):
         if place > 0:
-            message = f"a segment has one parameter, the profile: leave `{parameter.name}` away"
+            message = f"a segment has one parameter, the profile: remove `{parameter.name}`"
             checking.error(DiagnosticKind.ARGUMENT_COUNT, message, parameter.span)
         scope = scope.with_variable(parameter.name, checking.profile if place == 0 else None)
     return scope
@@ -217,7 +217,7 @@ def _array(checking: Checking, expr: ArrayLiteral, scope: Scope) -> Checks:
         if value is not None:
             fitting = _element_type(element, value.type)
             if fitting is None:
-                message = f"the elements of an array must be of one type: before it {element}, this is {value.type}"
+                message = f"the elements of an array must be of one type, not {element} and {value.type}"
                 checking.type_error(message, item.span)
                 value = None
             else:

@@ -15,7 +15,7 @@ def bare(checking: Checking, expr: Name, scope: Scope) -> Node | None:
     start = scope.climb(expr.up)
     if start is None:
         levels = sum(place.is_level for place in scope.around()) - 1
-        message = f"`{'^' * expr.up}` goes {expr.up} levels out, but only {levels} are around: leave some `^` away"
+        message = f"`{'^' * expr.up}` goes {expr.up} levels out, but only {levels} are around: remove some `^`"
         checking.error(DiagnosticKind.UNKNOWN_FIELD, message, at)
         return None
     for place in start.around():

@@ -36,7 +36,7 @@ def minus(checking: Checking, expr: Negate, scope: Scope) -> Checks:
         return None
     if operand.type not in (Scalar.NUMBER, Scalar.NULL):
         start = expr.span[0]
-        checking.type_error(f"only a number can be negated, this is a {operand.type}", (start, start + 1))
+        checking.type_error(f"only a number can be negated, not {operand.type}", (start, start + 1))
         return None
     if operand.op == "const" and operand.payload[0] is not None:
         return checking.constant(-operand.payload[0])
@@ -106,7 +106,7 @@ def _why_not(operator: str, left: Type, right: Type, both_arrays: bool) -> str:
 def _conversion(a: Type, b: Type) -> str:
     kinds = {a, b}
     if kinds == {Scalar.NUMBER, Scalar.STRING}:
-        return ": a number stands without quotes, a text in quotes"
+        return ": write a number without quotes, a string with quotes"
     if Scalar.STRING in kinds and (Scalar.DATE in kinds or Scalar.TIMESTAMP in kinds):
         return ": write a day as date(2020, 3, 14)"
     return ": both sides must be of one kind"
@@ -124,7 +124,7 @@ def _membership(checking: Checking, operator: str, left: Node, right: Node, at: 
         return checking.constant(False)
     if not isinstance(right.type, ArrayType):
         hint = "; the keys of a map are map.keys()" if isinstance(right.type, MapType) else ', such as ["a", "b"]'
-        checking.type_error(f"the right side of `{operator}` must be an array, this is {_a(right.type)}{hint}", at)
+        checking.type_error(f"the right side of `{operator}` must be an array, not {_a(right.type)}{hint}", at)
         return None
     if left.type is not Scalar.NULL and not comparable(leaf(left.type), right.type.element):
         what = f"{_a(left.type)} cannot be in {_a(right.type)}"

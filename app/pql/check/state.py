@@ -74,9 +74,7 @@ class Checking:
             return None
         made = self.as_condition(value)
         if made is None:
-            self.type_error(
-                f"{what} must be a boolean or an array, this is a {value.type}: {_as_test(value)}", expr.span
-            )
+            self.type_error(f"{what} must be a boolean or an array, not {value.type}: {_as_test(value)}", expr.span)
         elif self.trace is not None:
             self.trace.conditions[id(expr)] = made
         return made

@@ -37,7 +37,7 @@ def occurs(
     if expr.time is not None:
         time = yield checking.visit(expr.time, scope)
         if time is not None and leaf(time.type) not in TIMES:
-            message = f"`occurs` takes a date or a timestamp, this is a {time.type}"
+            message = f"`occurs` takes a date or a timestamp, not {time.type}"
             checking.type_error(message, (expr.at, expr.at + len("occurs")))
             time = None
     operands: list[Node | None] = []
@@ -88,5 +88,5 @@ def _test(checking: Checking, expr: Occurs, time: Node, operands: list[Node]) ->
 
 def _wrong(value: Node, needs: frozenset[Scalar]) -> str:
     if Scalar.NUMBER in needs:
-        return f"the number of units must be a number, this is a {value.type}"
-    return f"`occurs` is held against a date, a timestamp or an interval such as `last month`, this is a {value.type}"
+        return f"the number of units must be a number, not {value.type}"
+    return f"`occurs` compares with a date, a timestamp or an interval such as `last month`, not {value.type}"

@@ -136,7 +136,7 @@ def _follows(parser: "Parser", words: list[str]) -> bool:
 def _step(parser: "Parser", earlier: set[str]) -> Generator[Any, Any, Step]:
     label = parser.expect_name("the label of a step")
     if label.name in earlier:
-        message = f"the label `{label.text}` is there already: each step needs its own"
+        message = f"the label `{label.text}` is already used: each step needs its own"
         raise parser.refusal(DiagnosticKind.SYNTAX, message, label)
     parser.expect(":")
     parser.expect_any(("what",), "`WHAT(…)`")

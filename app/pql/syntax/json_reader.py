@@ -120,14 +120,14 @@ class _Reader:
         try:
             return json.loads(self.text, object_pairs_hook=located, parse_constant=float)
         except json.JSONDecodeError as error:
-            refuse(self.text, DiagnosticKind.SYNTAX, f"this is no JSON: {error.msg}", (error.pos, error.pos + 1))
+            refuse(self.text, DiagnosticKind.SYNTAX, f"not JSON: {error.msg}", (error.pos, error.pos + 1))
         except (StopIteration, RuntimeError, ValueError):
-            refuse(self.text, DiagnosticKind.SYNTAX, "this is no JSON", (0, 0))
+            refuse(self.text, DiagnosticKind.SYNTAX, "not JSON", (0, 0))
 
     def node(self, value: Json, parent: Json, inside: bool, wanted: tuple[type, ...] = ()) -> Walk:
         """The node of a JSON value; `wanted` are the only classes that may stand there."""
         if not isinstance(value, _Object):
-            self.refuse(f"a node is an object with a `nodeType`, this is {_shown(value)}", parent)
+            self.refuse(f"a node must be an object with a `nodeType`, not {_shown(value)}", parent)
         node_type = value.get("nodeType")
         known = (*NODES, *SPECIAL)
         if not isinstance(node_type, str) or node_type not in known:
@@ -151,7 +151,7 @@ class _Reader:
         self._require_keys(value, {"name"}, {"up"})
         up = value.get("up", 0)
         if type(up) is not int or not 0 <= up <= MAXIMUM_JSON_DEPTH:
-            self.refuse(f"`up` must be the number of levels to step out, this is {_shown(up)}", value)
+            self.refuse(f"`up` must be the number of levels to step out, not {_shown(up)}", value)
         return Name(self._new_name(value, value["name"]), up)
 
     def _row(self, value: _Object, row: Row, inside: bool, wanted: tuple[type, ...]) -> Walk:
@@ -167,7 +167,7 @@ class _Reader:
                     found[key] = self._position(value, part)
                 case Takes.NODES | Takes.NODES_INSIDE:
                     if not isinstance(part, list) or not part:
-                        self.refuse(f"`{key}` must be an array of nodes, this is {_shown(part)}", value)
+                        self.refuse(f"`{key}` must be an array of nodes, not {_shown(part)}", value)
                     nodes: list[Any] = []
                     for item in part:
                         nodes.append(
@@ -180,7 +180,7 @@ class _Reader:
                     found[key] = None if absent else (yield self.node(part, value, within, PARTS.get(key, ())))
                 case words:
                     if not isinstance(part, str) or part not in words:
-                        self.refuse(f"`{key}` is one of {' '.join(sorted(words))}, this is {_shown(part)}", value)
+                        self.refuse(f"`{key}` must be one of {' '.join(sorted(words))}, not {_shown(part)}", value)
                     found[key] = part
         if row.made is Aggregate and (found["body"] is None) is not (found["kind"] == "count"):
             self.refuse("`body` is what is summed or compared: all kinds but `count` have one", value)
@@ -199,7 +199,7 @@ class _Reader:
             nodes.append((yield self.node(param, value, inside or (is_method and at > 0))))
         if form is not None:
             if form not in ("method", "function"):
-                self.refuse(f"`form` is `method` or `function`, this is {_shown(form)}", value)
+                self.refuse(f"`form` must be `method` or `function`, not {_shown(form)}", value)
         elif name in BINARY or name in ("and", "or", "not"):
             return self._operator(value, name, nodes)
         if not is_name(name) or (is_method and not nodes):
@@ -250,9 +250,9 @@ class _Reader:
             return ArrayLiteral(tuple(items))
         fits = LITERALS.get(kind) if isinstance(kind, str) else None
         if fits is None:
-            self.refuse(f"`literalType` is {' '.join(LITERALS)} or List, this is {_shown(kind)}", value)
+            self.refuse(f"`literalType` must be {' '.join(LITERALS)} or List, not {_shown(kind)}", value)
         if not isinstance(held, fits) or (isinstance(held, bool) and kind != "Boolean"):
-            self.refuse(f"{_shown(held)} is no {kind}", value)
+            self.refuse(f"{_shown(held)} is not a valid {kind}", value)
         return self._constant(value, held)
 
     def _constant(self, owner: _Object, held: Json) -> Expr:
@@ -263,9 +263,9 @@ class _Reader:
             if isinstance(held, int) and held != number:
                 number = held
         except (TypeError, ValueError, OverflowError):
-            self.refuse(f"{_shown(held)} is no value of PQL", owner)
+            self.refuse(f"{_shown(held)} is not a PQL value", owner)
         if not isfinite(number):
-            self.refuse(f"{_shown(held)} is no number of PQL", owner)
+            self.refuse(f"{_shown(held)} is not a PQL number", owner)
         return Negate(Literal(-number)) if str(number).startswith("-") else Literal(number)
 
     def _new_name(self, owner: _Object, name: Json) -> str:
@@ -275,7 +275,7 @@ class _Reader:
 
     def _position(self, owner: _Object, position: Json) -> int:
         if type(position) is not int or position < 0:
-            self.refuse(f"`position` must be a whole number from 1, this is {_shown(position)}", owner)
+            self.refuse(f"`position` must be a whole number from 1, not {_shown(position)}", owner)
         return position
 
     def _require_keys(self, value: _Object, required: Iterable[str], optional: Iterable[str] = ()) -> None:

@@ -56,12 +56,12 @@ _TOKEN: Final = re.compile(
 )
 _NAME: Final = re.compile(r"[^\W\d]\w*")
 _HINTS: Final = {
-    "“": 'texts stand in straight double quotes: "text"',
-    "”": 'texts stand in straight double quotes: "text"',
-    "`": "a name stands between two backquotes: `Order Date`",
+    "“": 'write a string in straight double quotes: "text"',
+    "”": 'write a string in straight double quotes: "text"',
+    "`": "write a name between backquotes: `Order Date`",
     "&": "write `and`",
     "|": "write `or`",
-    "{": "lists stand in brackets: [1, 2]",
+    "{": "write a list in brackets: [1, 2]",
     ";": "separate arguments with commas",
     "$": "parameters are $1, $2, …",
 }
@@ -114,7 +114,7 @@ def _bad(match: re.Match[str]) -> Token:
         reason = f'`{escape}` is not an escape: write \\" for a quote and \\\\ for a backslash'
         return Token(TokenKind.BAD, escape, match.start("escape"), value=reason)
     if match.lastgroup == "open":
-        return Token(TokenKind.BAD, piece, start, value=f"this text is not closed: its closing {piece[0]} is missing")
+        return Token(TokenKind.BAD, piece, start, value=f"unterminated string: its closing {piece[0]} is missing")
     reason = f"the character `{piece}` is not part of the language"
     if piece in _HINTS:
         reason += f"; {_HINTS[piece]}"

@@ -97,7 +97,7 @@ async def audited(database: Database, entry: Entry) -> AsyncIterator[Entry]:
                     await entry.write(session, entry.outcome)
             except Exception:
                 # Nothing was changed that is not recorded, and the caller has an outcome already.
-                log.exception("request %s: its %s is not in the audit log", entry.request_id, entry.action)
+                log.exception("request %s: could not write its %s to the audit log", entry.request_id, entry.action)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,10 +89,10 @@ class Authentication:
         if self._tokens is not None:
             scheme, _, token = (authorization or "").strip().partition(" ")
             if scheme.lower() != "bearer" or not token.strip():
-                raise Unauthenticated(f"no identity is sent: send `{AUTHORIZATION}: Bearer …`, or {KEY_HEADER}")
+                raise Unauthenticated(f"no credentials were sent: send `{AUTHORIZATION}: Bearer …`, or {KEY_HEADER}")
             return await self._tokens.verify(token.strip())
         if self.rules.mode == "keys":
-            raise Unauthenticated(f"no identity is sent: send {KEY_HEADER}")
+            raise Unauthenticated(f"no credentials were sent: send {KEY_HEADER}")
         return ANONYMOUS
 
     async def _by_key(self, secret: str) -> Identity:
@@ -107,7 +107,7 @@ class Authentication:
         try:
             await keys.note_use(self._database, self._clock, key_id)
         except Exception as error:
-            log.warning("the use of the key %s was not noted: %r", key_id, error)
+            log.warning("could not record the use of key %s: %r", key_id, error)
 
     async def close(self) -> None:
         """Waits for what is being noted."""
@@ -171,7 +171,7 @@ class Authentication:
 
 def _by_proxy(proxy: Proxy, headers: Mapping[str, str], peer: str | None) -> Identity:
     if not proxy.trusts(peer):
-        message = f"identities are taken from the configured proxies only, and {peer} is none of them"
+        message = f"identity headers are accepted only from the configured proxies, and {peer} is not one of them"
         raise Unauthenticated(f"{message}: go through the proxy, or send {KEY_HEADER}")
     subject, organisation = headers.get(proxy.subject), headers.get(proxy.organisation)
     for name, value in ((proxy.subject, subject), (proxy.organisation, organisation)):

@@ -34,11 +34,11 @@ class Identity:
         """
         if self.organisation is not None and organisation not in (None, self.organisation):
             message = f"this caller belongs to the organisation {self.organisation!r} and cannot use {organisation!r}"
-            raise Refusal(ErrorCode.FORBIDDEN, f"{message}: leave the organisation out")
+            raise Refusal(ErrorCode.FORBIDDEN, f"{message}: omit the organisation")
         sandbox_name = sandbox or self._own_sandbox()
         if self.sandboxes is not None and sandbox_name not in self.sandboxes:
             message = f"this caller may not use the sandbox {sandbox_name!r}, only {', '.join(sorted(self.sandboxes))}"
-            raise Refusal(ErrorCode.FORBIDDEN, f"{message}: choose one of these")
+            raise Refusal(ErrorCode.FORBIDDEN, f"{message}: choose one of them")
         own = self.organisation or organisation or DEFAULT_ORGANISATION
         return Scope(own, sandbox_name, self.subject, self.permissions, self.sandboxes)
 

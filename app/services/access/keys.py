@@ -90,25 +90,25 @@ def _problems(scope: Scope, new: NewKey, now: datetime, known: Callable[[str], b
     refusals: list[Refusal] = []
     refuse_bad_name(new.name, refusals)
     if not new.permissions:
-        message = "the key has no permissions and could do nothing: give it some, such as read"
+        message = "the key has no permissions and could do nothing: grant it some, such as read"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("permissions",)))
     for at, permission in enumerate(new.permissions):
         path = ("permissions", str(at))
         if not known(permission):
-            message = f"{permission!r} is no permission: write read, write, run or admin, or one like audiences:read"
+            message = f"{permission!r} is not a permission: write read, write, run or admin, or one like audiences:read"
             refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
         elif not (scope.allows(permission) if ":" in permission else permission in scope.permissions):
-            message = f"a key cannot carry {permission!r}, which its maker does not have"
+            message = f"a key cannot have {permission!r}, which its creator does not have"
             refusals.append(Refusal(ErrorCode.FORBIDDEN, message, path))
     for at, sandbox in enumerate(new.sandboxes or ()):
         if not is_name(sandbox) or sandbox != sandbox.strip():
             message = f"the sandbox {sandbox!r} must be 1 to 128 printable characters"
             refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("sandboxes", str(at))))
     if new.sandboxes is not None and not new.sandboxes:
-        message = "the key is good for no sandbox: name some, or leave `sandboxes` out for all"
+        message = "the key is valid in no sandbox: name some, or omit `sandboxes` for all"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("sandboxes",)))
     if new.expires_at is not None and new.expires_at <= now:
-        message = f"the key would have expired at {new.expires_at.isoformat()}: choose a time to come"
+        message = f"the key would have expired at {new.expires_at.isoformat()}: choose a time in the future"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("expires_at",)))
     return refusals
 

@@ -146,9 +146,9 @@ class KeySet:
             except (OSError, ValueError, jwt.PyJWTError) as error:
                 if not self._keys:
                     self._read_at = time.monotonic() - max(0.0, REFRESH_SECONDS - RETRY_SECONDS)
-                    log.error("the key set %s cannot be read: %s", self._url or self._path, error)
+                    log.error("cannot read the key set %s: %s", self._url or self._path, error)
                     raise KeysUnavailable("the keys that tokens are verified with cannot be read") from error
-                log.warning("the key set %s cannot be read, the keys from before stay: %s", self._url, error)
+                log.warning("cannot read the key set %s; keeping the previous keys: %s", self._url, error)
 
     def _read(self) -> dict[str | None, jwt.PyJWK]:
         if self._url:

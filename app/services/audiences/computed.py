@@ -175,7 +175,7 @@ async def duplicates(
     if not labels:
         return []
     names = ", ".join(labels[:DUPLICATES_NAMED]) + (" and others" if len(labels) > DUPLICATES_NAMED else "")
-    message = f"this says the same as {names}: use that one, or refer to it by inSegment, and it is evaluated once"
+    message = f"equivalent to {names}: use that definition, or refer to it with inSegment, so that it is evaluated once"
     return [Diagnostic(DiagnosticKind.DUPLICATE, message, 1, 1, len(expression), severity=Severity.WARNING)]
 
 
@@ -376,15 +376,15 @@ def _misfits(new: NewDefinition, policy: MergePolicyRow) -> list[Refusal]:
     refusals: list[Refusal] = []
     refuse_bad_name(new.name, refusals)
     if new.schema_name != PROFILE_SCHEMA:
-        message = f"expressions are about {PROFILE_SCHEMA!r}, not {new.schema_name!r}: leave `schemaName` out"
+        message = f"unsupported schema {new.schema_name!r}: only {PROFILE_SCHEMA!r} is available; omit `schemaName`"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("schema_name",)))
     if new.evaluation_methods is not None and not new.evaluation_methods:
-        message = "it would never be evaluated: name at least one method, or leave them out for BATCH"
+        message = "a definition needs an evaluation method: name at least one, or omit them for BATCH"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluation_methods",)))
     if policy.identity_graph == "PDG" and (methods := _live_methods(new)):
         message = (
-            f"{policy.name!r} stitches people by the identity graph PDG, and whom a batch joins is told by a job alone,"
-            f" not by {' and '.join(methods)}: send [BATCH], or a merge policy with the identity graph NONE"
+            f"only a job can resolve stitched profiles, so {' and '.join(methods)} is not available with the merge "
+            f"policy {policy.name!r} (PDG): use [BATCH], or a merge policy with the identity graph NONE"
         )
         refusals.append(Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",)))
     refuse_bad_labels(new.labels, refusals)
@@ -423,7 +423,7 @@ async def _refuse_taken_name(session: AsyncSession, scope: Scope, name: str) -> 
     statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
     same = statement.where(_AUDIENCES.name == name, _AUDIENCES.type == "SEGMENT_DEFINITION")
     if (await session.execute(same)).first() is not None:
-        message = f"there is a definition named {name!r} already: choose another name"
+        message = f"a definition named {name!r} already exists: choose another name"
         raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
 
 
@@ -432,7 +432,7 @@ async def _refuse_gone(session: AsyncSession, scope: Scope, checked: Checked) ->
     statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
     there = set(await session.scalars(statement.where(_AUDIENCES.id.in_(sorted(checked.references)))))
     for gone in sorted(checked.references - there):
-        message = f"there is no segment {gone!r} in this sandbox any more"
+        message = f"segment {gone!r} no longer exists in this sandbox"
         raise Refusal(ErrorCode.NOT_FOUND, message, ("expression",))
 
 
@@ -479,9 +479,7 @@ async def _refuse_cycle(session: AsyncSession, scope: Scope, id: str, checked: C
         return
     rows = await get_many(session, scope, cycle)
     path = " → ".join(repr(rows[id_].name) if id_ in rows else repr(id_) for id_ in cycle)
-    diagnostic = Diagnostic(
-        DiagnosticKind.CYCLE, f"the definitions would refer to one another in a circle: {path}", 1, 1, 1
-    )
+    diagnostic = Diagnostic(DiagnosticKind.CYCLE, f"the definitions would form a cycle: {path}", 1, 1, 1)
     raise ExpressionRefused([diagnostic], ("expression",))
 
 

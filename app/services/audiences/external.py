@@ -250,9 +250,9 @@ def _misfits(new: NewExternal) -> list[Refusal]:
         if value is not None and (not value.strip() or value != value.strip() or len(value) > LONGEST_NAME):
             refuse(f"it is {value!r}: write 1 to {LONGEST_NAME} characters without space around them", path)
     if new.origin == "REAL_TIME_CUSTOMER_PROFILE":
-        refuse("audiences of this origin are computed here: say where this one was made", "origin")
+        refuse("audiences of this origin are computed by the gateway: name the system that created this one", "origin")
     if not 1 <= new.ttl_in_days <= MOST_DAYS:
-        refuse(f"members live 1 to {MOST_DAYS:,} days, not {new.ttl_in_days:,}", "ttl_in_days")
+        refuse(f"members expire after 1 to {MOST_DAYS:,} days, not {new.ttl_in_days:,}", "ttl_in_days")
     if not _is_finite(new.audience_meta):
         refuse("a number in it is larger than JSON can hold: send numbers below 1.8e308", "audience_meta")
     refuse_bad_labels(new.labels, refusals)
@@ -263,9 +263,7 @@ async def _refuse_taken_id(session: AsyncSession, scope: Scope, new: NewExternal
     statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
     same = statement.where(_AUDIENCES.namespace == new.namespace, _AUDIENCES.audience_id == new.audience_id)
     if new.audience_id is not None and (await session.execute(same)).first() is not None:
-        message = (
-            f"there is an audience {new.audience_id!r} in the namespace {new.namespace!r} already: change that one"
-        )
+        message = f"audience {new.audience_id!r} already exists in the namespace {new.namespace!r}: update it instead"
         raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("audience_id",))
 
 

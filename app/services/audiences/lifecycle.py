@@ -66,7 +66,7 @@ def refuse_start(type: str, state: str) -> list[Refusal]:
     """What is wrong with beginning in this state."""
     if state in STARTS[type]:
         return []
-    message = f"an audience of type {type} cannot begin as {state}: begin with {' or '.join(STARTS[type])}"
+    message = f"an audience of type {type} cannot be created as {state}: use {' or '.join(STARTS[type])}"
     return [Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",))]
 
 

@@ -50,8 +50,8 @@ _COMPUTED = {"expression", "evaluation_methods", "merge_policy_id"}
 _IDENTITY = {"audience_id", "namespace"}
 _EXTERNAL = _IDENTITY | {"origin", "dataset_id", "ttl_in_days", "audience_meta", "linked_audience_ref"}
 _STRANGE = {
-    "SEGMENT_DEFINITION": (_EXTERNAL, "only an external audience has it: leave it out"),
-    "EXTERNAL_SEGMENT": (_COMPUTED, "only a computed audience has it: leave it out"),
+    "SEGMENT_DEFINITION": (_EXTERNAL, "only an external audience has it: omit it"),
+    "EXTERNAL_SEGMENT": (_COMPUTED, "only a computed audience has it: omit it"),
 }
 """For each type the fields of the other one, and what is said of them."""
 
@@ -104,7 +104,11 @@ async def replace(
     """Changes everything: what is not given returns to its default. Its type, and what its maker knows it by, stay."""
     current = await _row(database, scope, id)
     refusals = [
-        Refusal(ErrorCode.INVALID_INPUT, f"it is {getattr(current, name)!r} for good: make a new audience", (name,))
+        Refusal(
+            ErrorCode.INVALID_INPUT,
+            f"it is {getattr(current, name)!r}, and cannot be changed after creation: create a new audience",
+            (name,),
+        )
         for name, value in {"type": type, **fields}.items()
         if name in {"type", *_IDENTITY} and value != getattr(current, name)
     ]
@@ -187,14 +191,14 @@ def _wrong_metrics(at: int, item: NewMetrics, ids: Sequence[str | None]) -> list
         message = f"there is no audience {item.audience_id!r} in this sandbox"
         refuse(message, "audience_id", code=ErrorCode.NOT_FOUND)
     elif ids[at] in ids[:at]:
-        refuse(f"the audience {item.audience_id!r} is there twice: send it once", "audience_id")
+        refuse(f"audience {item.audience_id!r} is given twice: send it once", "audience_id")
     if item.total_profiles < 0:
-        refuse(f"{item.total_profiles:,} people cannot be in an audience", "total_profiles")
+        refuse(f"an audience cannot have {item.total_profiles:,} profiles", "total_profiles")
     names = [name for name, _ in item.by_namespace]
     for place, (name, number) in enumerate(item.by_namespace):
         where = ("by_namespace", str(place))
         if name in names[:place]:
-            refuse(f"the namespace {name!r} is there twice: send it once", *where, "namespace")
+            refuse(f"namespace {name!r} is given twice: send it once", *where, "namespace")
         if not 0 <= number <= max(item.total_profiles, 0):
             message = (
                 f"{number:,} people with an identity in {name!r} are not between 0 and all {item.total_profiles:,}"

@@ -187,7 +187,7 @@ async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
             if is_unavailable(error):
                 raise
             # One dataset's fault does not hold up the others.
-            log.exception("batch %s was left unfinished and could not be settled; it is tried again", batch.id)
+            log.exception("could not settle the unfinished batch %s; retrying", batch.id)
 
 
 async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: BatchRow) -> None:
@@ -208,7 +208,7 @@ async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: Batch
         await fail(database, tenant, batch.id, "the process that loaded it died or was frozen: send the file again")
     else:
         await land(database, lake, clock, tenant, dataset, batch, landed)
-    log.info("batch %s was left unfinished and is %s now", batch.id, "ACTIVE" if landed else "FAILED")
+    log.info("batch %s was left unfinished; it is now %s", batch.id, "ACTIVE" if landed else "FAILED")
 
 
 async def settled(

@@ -120,7 +120,7 @@ async def update(
 
 async def _declare(lake: Lake, scope: Scope, row: DatasetRow, schema: Any) -> None:
     if row.kind == "EXPORT":
-        message = "export jobs decide on the columns of an EXPORT dataset: leave it out"
+        message = "export jobs determine the columns of an EXPORT dataset: omit it"
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("schema",))
     await asyncio.to_thread(declare, lake.tenant(scope.tenant), row.id, shape_of(row), schema)
 
@@ -175,7 +175,7 @@ DEPENDENTS: tuple[Finder, ...] = (_policies, _audiences, _exports)
 
 async def refuse_taken_name(session: AsyncSession, scope: Scope, name: str) -> None:
     if await by_name(session, scope, name) is not None:
-        message = f"there is a dataset named {name!r} already: choose another name"
+        message = f"a dataset named {name!r} already exists: choose another name"
         raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
 
 
@@ -262,12 +262,12 @@ def refuse_misfits(new: NewDataset) -> None:
     refuse_bad_name(new.name, refusals)
     if new.kind == "EXPORT":
         if new.identity_column or new.namespace:
-            refuse("export jobs write whole people into an EXPORT dataset: leave it out", "primary_identity")
+            refuse("export jobs write whole people into an EXPORT dataset: omit it", "primary_identity")
     elif not new.identity_column or not new.namespace:
         refuse("say which column holds the primary identity, and its namespace", "primary_identity")
     if new.kind == "EVENT" and not new.timestamp_column:
         refuse("an EVENT dataset needs `timestampColumn`: the column with the time of each event", "timestamp_column")
     if new.kind in {"AUDIENCE", "EXPORT"} and new.timestamp_column:
-        refuse(f"rows of {new.kind} datasets have no time of their own: leave it out", "timestamp_column")
+        refuse(f"rows of {new.kind} datasets have no time of their own: omit it", "timestamp_column")
     if refusals:
         raise Refusals(refusals)

@@ -249,7 +249,7 @@ class _Upload:
         stopping = self.options.stopping
         batch = await batches.settled(self.database, self.lake, self.clock, self.scope, id, stopping)
         if any(event.is_set() for event in stopping):
-            raise _refused(f"batch {id} of the same idempotency key is still being loaded: ask for it a little later")
+            raise _refused(f"batch {id} of the same idempotency key is still being loaded: retry later")
         if batch is None or batch.status != "ACTIVE":
             return None
         tenant = self.lake.tenant(self.scope.tenant)
@@ -285,14 +285,14 @@ class _Upload:
         if isinstance(error, GivenUp) or (isinstance(error, Stopped) and hold.lost):
             seconds = self.options.lease.total_seconds()
             return _refused(
-                f"batch {batch_id} has failed, and none of its rows is stored: the process that loaded it showed no "
-                f"sign of life for more than {seconds:.0f} seconds (it or its machine was frozen, or far too busy), so "
-                "it was given up; send the file again"
+                f"batch {batch_id} has failed, and none of its rows is stored: the process that loaded it sent no "
+                f"heartbeat for more than {seconds:.0f} seconds (it or its machine was frozen or overloaded), so the "
+                "batch was abandoned; send the file again"
             )
         if isinstance(error, Stopped):
             return _refused(
                 f"batch {batch_id} was stopped, and none of its rows is stored: its process is stopping, or the client "
-                "went away; send the file again"
+                "disconnected; send the file again"
             )
         return None
 

@@ -176,6 +176,6 @@ def _lake(value: JsonObject) -> JsonObject:
 
 def _required(value: Mapping[str, Any], name: str) -> Any:
     if name not in value:
-        message = f"a version of the gateway that did not note {name!r} began this job, and this one cannot finish it"
-        raise Refusal(ErrorCode.INVALID_STATE, f"{message}: run it again")
+        message = f"this version cannot finish the job: the version that started it did not record {name!r}"
+        raise Refusal(ErrorCode.INVALID_STATE, f"{message}; run it again")
     return value[name]

@@ -103,7 +103,7 @@ async def cancel(session: AsyncSession, clock: Clock, scope: Scope, kind: JobKin
     """
     row = await _required(session, scope, kind, id)
     if row.status in {JobStatus.SUCCEEDED, JobStatus.FAILED}:
-        message = f"the job has {row.status.lower()} and cannot be cancelled any more"
+        message = f"the job has {row.status.lower()} and can no longer be cancelled"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
     await request_cancel(session, scope.tenant, id, clock(), kind)
     return await _required(session, scope, kind, id)

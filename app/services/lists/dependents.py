@@ -50,6 +50,6 @@ async def refuse_dependents(
         f"{subject}{', '.join(dependent.label for dependent in group)} {does}"
         for (subject, does), group in groupby(named, key=lambda dependent: (dependent.subject, dependent.does))
     ]
-    more = " (and there are more)" if len(dependents) > MOST_NAMED else ""
+    more = " (and more)" if len(dependents) > MOST_NAMED else ""
     message = f"{'; '.join(groups)}{more}: {advice}"
     raise HasDependents(message, [(dependent.type, dependent.id) for dependent in named], (path,))

@@ -27,7 +27,7 @@ def refuse_bad_name(name: str, refusals: list[Refusal]) -> None:
             Refusal(ErrorCode.INVALID_INPUT, "the name is empty: give one that people recognise", ("name",))
         )
     elif name != name.strip():
-        message = f"the name {name!r} begins or ends with white space: leave it out"
+        message = f"the name {name!r} begins or ends with white space: remove it"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("name",)))
     elif len(name) > LONGEST_NAME:
         message = f"the name has {len(name)} characters, at most {LONGEST_NAME} are allowed: shorten it"

@@ -236,7 +236,7 @@ async def _catch_up(index: Index, session: AsyncSession, scope: Scope, version: 
     try:
         await asyncio.to_thread(index.apply, version, changed, keys)
     except Exception:
-        log.exception("the search index of %s/%s is made anew", scope.organisation, scope.sandbox)
+        log.exception("rebuilding the search index of %s/%s", scope.organisation, scope.sandbox)
         return False
     return True
 

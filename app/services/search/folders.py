@@ -198,7 +198,7 @@ async def _free_path(session: AsyncSession, scope: Scope, namespace: str, parent
     statement = within(select(_FOLDERS.id), FolderRow, scope.tenant)
     same = statement.where(_FOLDERS.namespace == namespace, _FOLDERS.path == path)
     if (await session.execute(same)).first() is not None:
-        raise Refusal(ErrorCode.ALREADY_EXISTS, f"there is a folder {path!r} already: choose another name", ("name",))
+        raise Refusal(ErrorCode.ALREADY_EXISTS, f"folder {path!r} already exists: choose another name", ("name",))
     return path
 
 

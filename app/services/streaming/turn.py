@@ -132,7 +132,7 @@ async def run_turn(
             await _evaluate(database, lake, turn, work, threads, stopping)
         if await _publish(database, clock, turn, work):
             return len(work.batches)
-        log.info("a job of %s ended during turn %d, which begins again on its result", turn.tenant, turn.number)
+        log.info("a job of %s ended during turn %d; restarting the turn from its result", turn.tenant, turn.number)
 
 
 async def _prepare(

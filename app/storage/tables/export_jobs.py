@@ -17,7 +17,7 @@ class ExportJobRow(JobColumns, table=True):
     `fields` are paths, none for all. `filter` and `additional_fields` are as the caller gave them, with raw ids.
     `merge_policy` is the policy as it was when the job was made, {id, name, method, identity_graph, datasets, …}.
     `waits_for` is the segment job that is to end before it is this one's turn. Once it is `committing` its batches
-    become visible one after another, so it cannot be cancelled any more.
+    become visible one after another, so it can no longer be cancelled.
     """
 
     __tablename__ = "export_job"

@@ -78,7 +78,7 @@ def check_names(names: Collection[str]) -> None:
         if name == EVENTS:
             raise refuse(f'the column "{name}" is named like a part of the profile: rename it')
         if name.startswith("__") and not is_index(name):
-            raise refuse(f'the column "{name}" begins with two underscores, which is kept for the system: rename it')
+            raise refuse(f'the column "{name}" begins with two underscores, which is reserved: rename it')
 
 
 def is_index(name: str) -> bool:

@@ -166,7 +166,7 @@ async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> Exp
     async with database.write(scope.tenant) as session:
         row = as_row(ExportJobRow, await jobs.cancel(session, clock, scope, KIND, id))
         if row.status == JobStatus.PROCESSING:
-            message = "the export is making its batches visible and ends in a moment: it cannot be cancelled any more"
+            message = "the export is publishing its batches and is about to end: it can no longer be cancelled"
             raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
         if row.waits_for is not None:
             await request_cancel(session, scope.tenant, row.waits_for, clock(), JobKind.SEGMENT)
@@ -251,32 +251,32 @@ def _form_refusals(new: NewExport) -> Iterator[Refusal]:
     """What is wrong whatever the sandbox holds."""
     invalid = ErrorCode.INVALID_INPUT
     if new.schema_name != SCHEMA:
-        message = f"the schema is {new.schema_name!r}, and people have the schema {SCHEMA!r}: send that"
+        message = f"unsupported schema {new.schema_name!r}: only {SCHEMA!r} is available"
         yield Refusal(invalid, message, ("schema_name",))
     if new.additional_fields is not None:
         yield from _range_refusals(new.additional_fields.ingested, ("additional_fields",), "from", "to")
     if new.segment_per_batch and not new.segments:
-        message = "a batch for each segment needs segments: name them in `filter.segments`, or leave this out"
+        message = "a batch for each segment needs segments: name them in `filter.segments`, or omit this"
         yield Refusal(invalid, message, ("destination", "segment_per_batch"))
     if new.filter is None:
         return
     time, path = new.filter.segment_qualification_time, ("filter", "segment_qualification_time")
     yield from _range_refusals(time, path, "start", "end")
     if (time.start or time.end) and not new.segments:
-        yield Refusal(invalid, "this is about segments: name them in `filter.segments`, or leave it out", path)
+        yield Refusal(invalid, "this is about segments: name them in `filter.segments`, or omit it", path)
     if len(new.segments) > MOST_SEGMENTS:
         message = f"{len(new.segments):,} segments are more than {MOST_SEGMENTS:,}: split them over several exports"
         yield Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("filter", "segments"))
     for at, segment in enumerate(new.segments):
         if not segment.status:
-            message = f"nobody is in {segment.segment_id!r} with no status: name one or more of {', '.join(STATUSES)}"
+            message = f"`status` of segment {segment.segment_id!r} is empty: name one or more of {', '.join(STATUSES)}"
             yield Refusal(invalid, message, ("filter", "segments", str(at), "status"))
 
 
 def _range_refusals(range: TimeRange, path: tuple[str, ...], start: str, end: str) -> Iterator[Refusal]:
     if range.start is not None and range.end is not None and range.start > range.end:
         message = (
-            f"`{start}` ({range.start.isoformat()}) is after `{end}` ({range.end.isoformat()}), so nothing lies between"
+            f"`{start}` ({range.start.isoformat()}) is after `{end}` ({range.end.isoformat()}), so the range is empty"
         )
         yield Refusal(ErrorCode.INVALID_INPUT, message, (*path, start))
 
@@ -310,7 +310,7 @@ async def _look_up(
         and new.segments
         and not any(audience and audience.type == "SEGMENT_DEFINITION" for audience in audiences)
     ):
-        message = "none of the segments is computed here, so there is nothing to evaluate first: leave this out"
+        message = "none of the segments is computed here, so there is nothing to evaluate first: omit this"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluate_first",)))
     present = [audience for audience in audiences if audience is not None]
     return _Checked(policy, present) if len(present) == len(audiences) else None
@@ -321,7 +321,7 @@ def _audience_refusals(audience: AudienceRow, at: int, new: NewExport, unknown: 
     computed = audience.type == "SEGMENT_DEFINITION"
     if computed and unknown and not new.evaluate_first:
         message = (
-            f"{audience.name!r} has never been evaluated, so nobody is known to be in it: run a segment job first, "
+            f"{audience.name!r} has never been evaluated, so its members are unknown: run a segment job first, "
             "or export with `evaluateFirst: true`"
         )
         yield Refusal(ErrorCode.INVALID_STATE, message, path)
@@ -377,7 +377,7 @@ def _choice_refusal(segment: ExportSegment, rows: Sequence[Any]) -> Refusal | No
         return Refusal(ErrorCode.NOT_FOUND, f"there is no audience {segment.segment_id!r}{where} in this sandbox")
     if len(rows) > 1:
         names = ", ".join(sorted(repr(row.namespace) for row in rows))
-        message = f"{segment.segment_id!r} is an audience in several namespaces ({names}): say which one is meant"
+        message = f"{segment.segment_id!r} is an audience in several namespaces ({names}): specify one"
         return Refusal(ErrorCode.INVALID_INPUT, message, ["namespace"])
     return None
 

@@ -93,7 +93,7 @@ async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> Pre
             raise Refusal(ErrorCode.NOT_FOUND, f"there is no preview {id!r} in this sandbox", ("id",))
         if row.status in {JobStatus.SUCCEEDED, JobStatus.FAILED}:
             ended = "has its result" if row.status == JobStatus.SUCCEEDED else "has failed"
-            raise Refusal(ErrorCode.INVALID_STATE, f"the preview {ended} and cannot be cancelled any more", ("id",))
+            raise Refusal(ErrorCode.INVALID_STATE, f"the preview {ended} and can no longer be cancelled", ("id",))
         await cancel_now(session, scope.tenant, id, clock(), KIND)
         return (await get_many(session, scope, [id]))[id]
 
@@ -242,7 +242,7 @@ async def _accept(database: Database, lake: Lake, clock: Clock, scope: Scope, ne
         heads, segments = await read_heads(session, scope, now=clock()), await read_segments(session, scope)
     if missing := sorted(checked.references - heads.audiences - segments.external):
         names = ", ".join(f"{words.segments[id]!r} ({id})" for id in missing)
-        message = f"{names} has never been evaluated, so nobody is known to be in it: run a segment job of it first"
+        message = f"{names} has never been evaluated, so its members are unknown: run a segment job of it first"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("expression",))
     return text
 
@@ -251,5 +251,5 @@ async def _refuse_too_many(session: AsyncSession, scope: Scope) -> None:
     counted = within(select(func.count()).select_from(PreviewRow), PreviewRow, scope.tenant)
     under_way = (await session.execute(counted.where(_PREVIEWS.status.in_(WAITING | RUNNING)))).scalar_one()
     if under_way >= MOST_UNDER_WAY:
-        message = f"{under_way} previews of this sandbox have not ended: cancel those of no more use, or wait for them"
+        message = f"{under_way} previews of this sandbox have not ended: cancel some of them, or wait until they end"
         raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)

@@ -174,8 +174,8 @@ def _condition(preview: PreviewRow, state: _Run) -> Node:
     conditions = read_conditions([source], schemas, segments, state.segments.aliases)
     if (diagnostic := conditions.diagnostics.get(preview.id)) is not None:
         place = f"line {diagnostic.line}, column {diagnostic.column}"
-        message = f"{place}: {diagnostic.message}; that was otherwise when the preview was made"
-        raise Refusal(ErrorCode.INVALID_EXPRESSION, f"{message}: change the expression and preview it again")
+        message = f"{place}: {diagnostic.message}; the data has changed since the preview was created"
+        raise Refusal(ErrorCode.INVALID_EXPRESSION, f"{message}: edit the expression and run a new preview")
     return conditions.nodes[preview.id]
 
 

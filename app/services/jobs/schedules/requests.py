@@ -269,7 +269,7 @@ async def remove_audiences(
             ]
         )
         if not set(named) - set(removed):
-            message = "the schedule would be for no audience at all: keep one, or delete the schedule"
+            message = "a schedule needs an audience: keep at least one, or delete the schedule"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("audience_ids",))
         if not removed:
             return current
@@ -303,24 +303,24 @@ def _unclear_work(new: NewSchedule) -> Iterator[Refusal]:
             message = "a schedule of type EXPORT needs the `export` that each run starts"
             yield Refusal(ErrorCode.INVALID_INPUT, message, ("export",))
         if new.all_audiences or new.audience_ids is not None:
-            message = "the `export` of a schedule of type EXPORT says whom it is for: leave this out"
+            message = "the `export` of a schedule of type EXPORT selects the audiences: omit this"
             yield Refusal(ErrorCode.INVALID_INPUT, message, ("audience_ids",))
         return
     if new.export is not None:
-        message = f"a schedule of type {new.type} exports nothing: leave `export` out, or make one of type EXPORT"
+        message = f"a schedule of type {new.type} exports nothing: omit `export`, or create a schedule of type EXPORT"
         yield Refusal(ErrorCode.INVALID_INPUT, message, ("export",))
     if new.all_audiences == (new.audience_ids is not None):
         message = "a schedule is for either `audienceIds` or `allAudiences: true`: give one of the two"
         yield Refusal(ErrorCode.INVALID_INPUT, message, ("audience_ids",))
     elif new.audience_ids is not None and not new.audience_ids:
-        message = "the schedule would be for no audience at all: name at least one, or say `allAudiences: true`"
+        message = "a schedule needs an audience: name at least one, or set `allAudiences: true`"
         yield Refusal(ErrorCode.INVALID_INPUT, message, ("audience_ids",))
     elif new.audience_ids is not None and len(set(new.audience_ids)) > MOST_IDS:
         yield _too_many(len(set(new.audience_ids)))
 
 
 def _too_many(number: int) -> Refusal:
-    message = f"{number:,} audiences are more than {MOST_IDS:,}: say `allAudiences: true` instead"
+    message = f"{number:,} audiences are more than {MOST_IDS:,}: use `allAudiences: true` instead"
     return Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("audience_ids",))
 
 
@@ -355,7 +355,7 @@ async def _with_list(session: AsyncSession, scope: Scope, id: str) -> ScheduleRo
     """The schedule, when it has a list of audiences to change."""
     current = await required(session, scope, id)
     if current.type == "EXPORT":
-        message = f"{current.name!r} starts exports: change whom they are for in its `export`, by updateSchedule"
+        message = f"{current.name!r} starts exports: change their audiences in its `export`, by updateSchedule"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
     if current.all_audiences:
         message = f"{current.name!r} is for all audiences: give it `audienceIds` by updateSchedule instead"

@@ -84,7 +84,7 @@ async def run_due(database: Database, clock: Clock, tenant: Tenant, id: str) -> 
         *skipped, newest = [row.next_due_at, *takewhile(lambda fire: fire <= now, cron.fires(row.next_due_at))]
         scope = Scope(tenant.organisation, tenant.sandbox, row.created_by)
         run = await _attempt(session, scope, as_row(ScheduleRow, row), newest, now)
-        missed = [(new_id(now), time, "SKIPPED", None, "missed, and a later time was due too") for time in skipped]
+        missed = [(new_id(now), time, "SKIPPED", None, "missed: a later time was also due") for time in skipped]
         await _note(session, scope, id, [*missed, run], now)
         run_id, outcome = run[0], DONE if run[2] == "STARTED" else run[2]
         await Entry(scope, clock, "runSchedule", run_id, id).write(session, outcome)
@@ -131,7 +131,7 @@ async def _evaluate(session: AsyncSession, scope: Scope, schedule: ScheduleRow, 
         named = await schedules.audience_ids(session, scope, schedule.id)
         ids = await segment_jobs.with_dependencies(session, scope, named)
     if ids == []:
-        message = "the audiences of the schedule are gone: give it others, or delete it"
+        message = "the audiences of the schedule have been deleted: give it others, or delete it"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
     return await segment_jobs.queue(session, now, scope, ids, origin=origin)
 

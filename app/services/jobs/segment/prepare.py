@@ -177,7 +177,7 @@ def _check(
         if id_ in pins.inactive:
             run.errors[id_] = _INACTIVE
         elif policy not in run.snapshots:
-            message = f"its merge policy {policy!r} was deleted; give it another one and run it again"
+            message = f"its merge policy {policy!r} was deleted; choose another one, then run again"
             errors[id_] = {"code": "NOT_FOUND", "message": message}
         else:
             sources.append(Source(id_, definition.expression, policy, id_ not in pins.without_consent))
@@ -193,7 +193,7 @@ def _check(
 
 def _invalid(diagnostic: Diagnostic) -> dict[str, str]:
     place = f"line {diagnostic.line}, column {diagnostic.column}"
-    message = f"{place}: {diagnostic.message}; change the expression and run it again"
+    message = f"{place}: {diagnostic.message}; change the expression, then run again"
     return {"code": "INVALID_EXPRESSION", "message": message}
 
 
@@ -209,18 +209,19 @@ def _not_evaluated(
     if not missing:
         return None
     names = ", ".join(f"{row.name!r} ({row.id})" for row in missing)
-    message = f"it refers to {names}, which was never evaluated; run that one first, or both in one job"
+    message = f"it refers to {names}, which has never been evaluated; run it first, or both in one job"
     return {"code": "DEPENDENCY_NOT_EVALUATED", "message": message}
 
 
 _INACTIVE = {
     "code": "INACTIVE",
-    "message": "inactive audiences are not evaluated, its members stay as they were; publish it and run it again",
+    "message": "the audience is inactive, so it was not evaluated and its members are unchanged"
+    "; publish it, then run again",
 }
 
 
 def _dependency_error(causes: frozenset[str] | set[str]) -> dict[str, str]:
-    message = f"it refers to {', '.join(sorted(causes))}, which failed in this job; mend that one and run again"
+    message = f"it refers to {', '.join(sorted(causes))}, which failed in this job; fix it, then run again"
     return {"code": "DEPENDENCY_FAILED", "message": message}
 
 

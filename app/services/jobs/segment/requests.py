@@ -218,17 +218,17 @@ async def segment_counts(session: AsyncSession, scope: Scope, job_ids: Sequence[
 
 def _refuse_size(definition_ids: Sequence[str]) -> None:
     if not definition_ids:
-        message = "the job would run nothing: name at least one definition, or say `allDefinitions: true`"
+        message = "a job needs a definition: name at least one, or set `allDefinitions: true`"
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("definition_ids",))
     if len(definition_ids) > MOST_IDS:
-        message = f"{len(definition_ids):,} ids are more than {MOST_IDS:,}: say `allDefinitions: true` instead"
+        message = f"{len(definition_ids):,} ids are more than {MOST_IDS:,}: use `allDefinitions: true` instead"
         raise Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("definition_ids",))
 
 
 def _refuse_unknown(definition_ids: Sequence[str] | None, frozen: set[str]) -> None:
     if definition_ids is None:
         if not frozen:
-            message = "the sandbox has no published definitions, so the job would run nothing: publish one first"
+            message = "the sandbox has no published definitions, so the job has nothing to run: publish one first"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("all_definitions",))
         return
     unknown = [
