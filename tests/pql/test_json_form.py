@@ -210,11 +210,11 @@ MISSING_VALUE = (
     [
         ("", 1, 1, "not JSON: Expecting value"),
         ('{"nodeType": moment}', 1, 14, "not JSON"),
-        ("[]", 1, 1, "a node must be an object with a `nodeType`"),
+        ("[]", 1, 1, "a node must be an object with a `nodeType`, not an array"),
         ('"income > 1"', 1, 1, 'a node must be an object with a `nodeType`, not "income > 1"'),
         ("{}", 1, 1, "there is no nodeType null; there are: parameterReference, "),
         ('{"nodeType": "fnAply"}', 1, 1, 'there is no nodeType "fnAply"; did you mean `fnApply`?'),
-        ('{"nodeType": ["fnApply"]}', 1, 1, "there is no nodeType an object"),
+        ('{"nodeType": ["fnApply"]}', 1, 1, "there is no nodeType an array"),
         (MISSING_VALUE, 2, 2, "a `literal` needs `value`"),
         ('{"nodeType": "moment", "word": "noon"}', 1, 1, "`word` must be one of now today tomorrow yesterday"),
         ('{"nodeType": "moment", "word": "now", "wrd": 1}', 1, 1, 'a `moment` has no key "wrd"; did you mean `word`?'),

@@ -40,7 +40,7 @@ def test_what_cannot_be_filled_in_is_named_and_the_job_is_to_be_run_again(pins: 
         type(pins).from_json(older)
     assert caught.value.code is ErrorCode.INVALID_STATE
     assert caught.value.message == (
-        f"this version cannot finish the job: the version that started it did not record {name!r}: run it again"
+        f"this version cannot finish the job: the version that started it did not record {name!r}; run it again"
     )
 
 

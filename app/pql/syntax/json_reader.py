@@ -309,6 +309,8 @@ def _listed(value: Json) -> list[Json]:
 
 
 def _shown(value: Json) -> str:
-    shown = json.dumps(value, ensure_ascii=False, default=str) if not isinstance(value, dict | list) else "an object"
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "an array"
+    shown = json.dumps(value, ensure_ascii=False, default=str)
     shown = shown.encode("utf-8", "backslashreplace").decode()
     return shown if len(shown) <= 60 else shown[:57] + "…"
