@@ -18,7 +18,7 @@ def migrate() -> None:
 
     async def migrated() -> None:
         async with open_services(load_settings()):
-            console.print("the tables are up to date")
+            console.print("the schema is up to date")
 
     run(migrated())
 
@@ -37,7 +37,7 @@ def doctor(
 
     settings = load_settings()
     if not settings.data_dir.is_dir():
-        fail(f"there is no data folder {settings.data_dir}: set SEGMENTATION_DATA_DIR to the one that is meant")
+        fail(f"there is no data folder {settings.data_dir}: set SEGMENTATION_DATA_DIR to the right folder")
     findings = run(examined(settings, checksums=checksums))
     for finding in findings:
         print(f"{finding.check}: {finding.where}: {finding.problem}\n    {finding.advice}")

@@ -93,7 +93,7 @@ async def test_files_of_an_export(database: Database, lake: Lake, clock: FixedCl
     pq.write_table(table, folder / "b1" / "part.parquet")
     append(folder, table.schema, [("b1/part.parquet", 2)], "b1")
     where = f"dataset 'export' ({dataset.id})"
-    assert await found() == [("datasets: acme/prod", f"{where} has 2 rows in the lake, but 0 by the database")]
+    assert await found() == [("datasets: acme/prod", f"{where} has 2 rows in the lake, but 0 in the database")]
     await execute(database, "UPDATE dataset SET row_count = 2 WHERE kind = 'EXPORT'")
     assert await found() == []
     (folder / "b1" / "part.parquet").unlink()
@@ -104,7 +104,7 @@ async def test_rows_and_batches(database: Database, purchases: Uploaded, clock: 
     dataset, batch = purchases.batch.dataset_id, purchases.batch.id
     where = f"dataset 'purchases' ({dataset})"
     await execute(database, "UPDATE dataset SET row_count = 7")
-    assert await found() == [("datasets: acme/prod", f"{where} has 3 rows in the lake, but 7 by the database")]
+    assert await found() == [("datasets: acme/prod", f"{where} has 3 rows in the lake, but 7 in the database")]
     await execute(database, "UPDATE dataset SET row_count = 3")
     await execute(database, "UPDATE batch SET id = 'other'")
     assert await found() == [
@@ -197,7 +197,7 @@ async def test_jobs_that_nobody_works_on(database: Database, clock: FixedClock, 
     clock.advance(timedelta(minutes=2))
     assert await found() == []
     clock.advance(timedelta(seconds=1))
-    told = f"is QUEUED, and nobody has worked on it since {created:%F %T}Z"
+    told = f"is QUEUED, and no worker has processed it since {created:%F %T}Z"
     assert await found() == [("jobs: acme/prod", f"segment job {id_} {told}") for id_ in sorted([job.id, other.id])]
     claim = await claim_next(database, clock, owner="w", lease=timedelta(seconds=15), kind=JobKind.SEGMENT)
     assert claim is not None
@@ -223,7 +223,7 @@ async def test_layout_and_identities(lake: Lake, found: Found) -> None:
         ((check, told),) = await found()
         assert (check, told[: len(problem)]) == ("layout: acme/prod", problem)
     layout.unlink()
-    assert await found() == [("layout: acme/prod", "layout.json is missing, though there are people")]
+    assert await found() == [("layout: acme/prod", "layout.json is missing although there are profiles")]
     layout.write_text(content)
     file = a_file(folder / "identities")
     file.unlink()

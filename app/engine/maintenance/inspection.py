@@ -89,7 +89,7 @@ def layout_problem(lake: TenantLake) -> str | None:
         return lost.problem
     largest = max((file.bucket for file in identities.files), default=0)
     if bits is not None and largest >= 1 << bits:
-        return f"layout.json says {1 << bits} buckets, but there are people in bucket {largest}"
+        return f"layout.json says {1 << bits} buckets, but there are profiles in bucket {largest}"
     return None
 
 

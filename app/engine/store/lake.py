@@ -147,7 +147,7 @@ class TenantLake:
             bits = layout["bucket_bits"]
         except FileNotFoundError:
             if self._has_people():
-                raise LayoutLost("layout.json is missing, though there are people") from None
+                raise LayoutLost("layout.json is missing although there are profiles") from None
             return None
         except (ValueError, KeyError, TypeError, OSError):
             raise LayoutLost("layout.json cannot be read") from None

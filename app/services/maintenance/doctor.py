@@ -86,10 +86,10 @@ async def examine(database: Database, lake: Lake, clock: Clock, *, checksums: bo
         advice = "start the database, or restore it from a copy; nothing else was looked at"
         return [Finding("tables", "database", f"it cannot be read: {_first_line(error)}", advice)]
     if differences:
-        advice = "run `segmentation migrate`; if that does not mend it, restore the database from a copy"
+        advice = "run `segmentation migrate`; if that does not fix it, restore the database from a copy"
         return [Finding("tables", "database", difference, advice) for difference in differences]
     keys = {(tenant.organisation, tenant.sandbox) for tenant in tenants}
-    advice = "it takes space only: remove it, or point SEGMENTATION_DATABASE_URL to the database that knows it"
+    advice = "it only takes up space: remove it, or point SEGMENTATION_DATABASE_URL to the database that knows it"
     findings = [
         Finding("folders", folder, "the lake has data of a sandbox that the database does not know", advice)
         for folder in await asyncio.to_thread(unknown_folders, lake.root, keys)
@@ -121,7 +121,10 @@ def _first_line(error: BaseException) -> str:
 async def _layout(sandbox: _Sandbox) -> AsyncIterator[Finding]:
     problem = await asyncio.to_thread(layout_problem, sandbox.lake.tenant(sandbox.tenant))
     if problem is not None:
-        advice = "restore layout.json from a copy of the lake: without it nobody is found, and new people go astray"
+        advice = (
+            "restore layout.json from a copy of the lake: without it no profile can be looked up, and new profiles get "
+            "wrong buckets"
+        )
         yield sandbox.finding("layout", problem, advice)
 
 
@@ -171,9 +174,9 @@ async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
         rows = state.rows if state is not None else 0
         # A batch whose rows are committed counts by the database a moment later, or once it is settled.
         if rows != row_count and rows - await _uncounted(lake, id_, unsettled.get(id_, ())) != row_count:
-            problem = f"{where} has {rows:,} rows in the lake, but {row_count:,} by the database"
+            problem = f"{where} has {rows:,} rows in the lake, but {row_count:,} in the database"
             yield sandbox.finding(
-                "datasets", problem, "a batch was lost or landed twice: see the batches, or load anew"
+                "datasets", problem, "a batch was lost or landed twice: see the batches, or load the files again"
             )
         if state is None:
             continue
@@ -184,7 +187,7 @@ async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
                 yield sandbox.finding("datasets", problem, advice)
         if state.stray:
             problem = f"{where}: nothing refers to {_names(state.stray)}"
-            yield sandbox.finding("files", problem, "they take space only: remove them")
+            yield sandbox.finding("files", problem, "they only take up space: remove them")
 
 
 async def _identities(sandbox: _Sandbox) -> AsyncIterator[Finding]:
@@ -230,7 +233,8 @@ async def _heads(sandbox: _Sandbox) -> AsyncIterator[Finding]:
                 "heads",
                 f"audience {names[id_]!r} ({id_}) shows run {run_id}, "
                 f"whose files are missing or cannot be read: {_names(lost)}",
-                "run a segment job of it, to which its members are new; an external one is made anew over its dataset",
+                "run a segment job of it, which counts its members as new; "
+                "create an external one again over its dataset",
             )
 
 
@@ -251,9 +255,9 @@ async def _jobs(sandbox: _Sandbox) -> AsyncIterator[Finding]:
             # A queue is long at times; one that nobody works on is not to be.
             if since < sandbox.now - LEFT and not (working and job.lease_until is None):
                 problem = (
-                    f"{kind.lower()} job {job.id} is {job.status}, and nobody has worked on it since {since:%F %T}Z"
+                    f"{kind.lower()} job {job.id} is {job.status}, and no worker has processed it since {since:%F %T}Z"
                 )
-                yield sandbox.finding("jobs", problem, "start `segmentation worker`: it goes on where the job stands")
+                yield sandbox.finding("jobs", problem, "start `segmentation worker`: it resumes the job")
 
 
 CHECKS: dict[str, Callable[[_Sandbox], AsyncIterator[Finding]]] = {
