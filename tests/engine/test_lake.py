@@ -110,7 +110,7 @@ def test_a_layout_that_is_gone_is_not_chosen_again(sandbox: Sandbox) -> None:
         lambda: find(sandbox.lake, "CRM", "1"),
         lambda: sandbox.rows("a", PEOPLE, [{"id": "2"}]),
     ):
-        with pytest.raises(LayoutLost, match=r"layout\.json is missing, though there are people"):
+        with pytest.raises(LayoutLost, match=r"layout\.json is missing although there are profiles"):
             work()
     assert not layout.exists()
     for place in range(len(content) * 8):

@@ -81,7 +81,7 @@ def _value_problems(limits: Limits, variables: Mapping[str, Any]) -> Iterator[tu
         path, value = waiting.pop()
         if isinstance(value, str):
             if not is_text(value):
-                problem = f"the text at {'.'.join(path)} holds {_STRANGE}: leave it out"
+                problem = f"the text at {'.'.join(path)} holds {_STRANGE}: omit it"
                 yield path, ErrorCode.INVALID_INPUT, problem
             elif len(value) > limits.max_text:
                 yield path, ErrorCode.LIMIT_EXCEEDED, _too_long(".".join(path), len(value), limits.max_text)
@@ -109,7 +109,7 @@ class PlainStrings(ValidationRule):
 
     def enter_string_value(self, node: StringValueNode, *_others: Any) -> None:
         if not is_text(node.value):
-            self.report_error(GraphQLError(f"the string holds {_STRANGE}: leave it out", node))
+            self.report_error(GraphQLError(f"the string holds {_STRANGE}: omit it", node))
 
 
 # ---------------------------------------------------------------- numbers of the document
