@@ -1,6 +1,7 @@
 """Refusals: what a caller did wrong, as values with a code and a path; a leaf that imports nothing of ours."""
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -117,6 +118,75 @@ class InvalidDatabaseUrl(ValueError):
 
 class DatabaseAway(ConnectionError):
     """There is no connection to be had to the database just now."""
+
+
+class LakeAway(ConnectionError):
+    """The lake's folder is not where it was."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the data folder is gone, or another one than before: mount or restore the one that SEGMENTATION_DATA_DIR "
+            "is to name. Nothing was changed"
+        )
+
+
+def outage(error: BaseException) -> str | None:
+    """What to tell when the disk or the data folder is the cause of an error, and what to do; None for other errors.
+
+    The libraries below us say the same in many types, so that the system's words count as much as its numbers.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, LakeAway):
+            return str(cause)
+        if isinstance(cause, DatabaseAway):
+            return None
+        number = cause.errno if isinstance(cause, OSError) else None
+        text = str(cause)
+        for numbers, words, sentence in _OUTAGES:
+            if number in numbers or any(word in text for word in words):
+                return sentence
+        if isinstance(cause, FileNotFoundError | NotADirectoryError):
+            return (
+                "a file or folder of the data folder is missing: check that it is mounted, and see what "
+                "`segmentation doctor` says"
+            )
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+_OUTAGES = (
+    (
+        {errno.ENOSPC, errno.EDQUOT},
+        ("No space left on device", "database or disk is full", "Disk quota exceeded"),
+        "the disk of the data folder or of the database is full, and nothing was changed: free space, and try again",
+    ),
+    (
+        {errno.EROFS, errno.EACCES, errno.EPERM},
+        ("Read-only file system", "attempt to write a readonly database", "Permission denied"),
+        "the data folder cannot be written, and nothing was changed: mount it for writing and give this program the "
+        "right to write there, and try again",
+    ),
+    (
+        {errno.EIO, errno.ESTALE},
+        ("disk I/O error", "Input/output error", "Stale file handle", "unable to open database file"),
+        "the disk of the data folder does not work, or the folder is gone: check that it is mounted, and try again",
+    ),
+    (
+        {errno.EMFILE, errno.ENFILE},
+        ("Too many open files",),
+        "this program may not open more files: raise its limit (`ulimit -n`), and try again",
+    ),
+    (
+        frozenset[int](),
+        ("database disk image is malformed", "file is not a database"),
+        "the SQLite file is damaged: stop all processes and restore it from a copy",
+    ),
+)
 
 
 class Unconfirmed(ConnectionError):

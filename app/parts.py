@@ -11,6 +11,7 @@ from app.clock import Clock, utc_now
 from app.engine.budget import Budget, bytes_of
 from app.engine.store.lake import Lake
 from app.services.maintenance.doctor import Finding, examine
+from app.services.maintenance.readiness import refuse_lost_lake
 from app.services.maintenance.retention import Keep
 from app.settings import Settings
 from app.storage.database import Database, is_unavailable
@@ -74,10 +75,12 @@ class Services:
 async def open_services(settings: Settings, clock: Clock = utc_now, *, wait: bool = False) -> AsyncIterator[Services]:
     """Opens database (migrated) and lake, and closes them; with `wait` a database that is away is waited for."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.database)
+    database = Database(settings.database, connections=settings.database_connections)
     try:
         await _migrate(database, wait)
         lake = _lake(settings)
+        await refuse_lost_lake(database, lake)
+        lake.root.mkdir(parents=True, exist_ok=True)
         async with Changes.open(database) as changes:
             yield Services(settings, database, lake, changes, clock)
     finally:
@@ -113,6 +116,7 @@ def _lake(settings: Settings) -> Lake:
         threads=settings.threads,
         budget=budget,
         time_zone=settings.time_zone,
+        must_exist=True,
     )
 
 

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="`postgresql://…` or `sqlite:///…`; by default `segmentation.db` in the data folder."
     )
+    database_connections: int = Field(
+        20, ge=2, description="Connections that one process holds to the database at most; what needs more waits."
+    )
     host: str = Field("127.0.0.1", description="Address that `serve` binds.")
     port: int = Field(8000, ge=0, le=65535, description="Port that `serve` binds; 0 takes a free one.")
     auth: Literal["none", "keys", "jwt", "proxy"] = Field(

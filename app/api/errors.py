@@ -13,7 +13,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from app.api.context import Info
 from app.api.described import enum_value, resolver
 from app.api.global_ids import Node, node_type
-from app.errors import Diagnostic, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag, Unconfirmed
+from app.errors import Diagnostic, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag, Unconfirmed, outage
 from app.storage.columns import JsonObject
 from app.storage.database import is_unavailable
 
@@ -192,6 +192,9 @@ def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
         log.warning("request %s: batch %s is stored but unconfirmed: database unavailable", request_id, cause.batch_id)
         message = str(cause)
         extensions = {"code": "UNAVAILABLE", "requestId": request_id, "batchId": cause.batch_id}
+    elif reason := outage(cause):
+        log.warning("request %s failed at %s: %s: %r", request_id, error.path, reason, cause)
+        message, extensions = reason, {"code": "UNAVAILABLE", "requestId": request_id}
     elif is_unavailable(cause):
         log.warning("request %s failed at %s: database unavailable: %r", request_id, error.path, cause)
         message = "the database is unavailable, and only confirmed changes were made: try again"

@@ -4,7 +4,7 @@ import typer
 
 from app.cli import audit, data, demo, expressions, keys, operations, server
 from app.cli.terminal import fail
-from app.errors import DatabaseAway, InvalidDatabaseUrl, Refusal, Refusals, Unconfirmed
+from app.errors import DatabaseAway, InvalidDatabaseUrl, Refusal, Refusals, Unconfirmed, outage
 from app.settings import InvalidSettings
 
 cli = typer.Typer(
@@ -27,3 +27,7 @@ def main() -> None:
         cli()
     except (Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl, DatabaseAway, Unconfirmed) as refusal:
         fail(str(refusal))
+    except Exception as error:
+        if reason := outage(error):
+            fail(reason)
+        raise

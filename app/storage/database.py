@@ -1,7 +1,9 @@
 """The database: connections, transactions and what differs between SQLite and PostgreSQL; knows no table."""
 
+import asyncio
 import hashlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -23,6 +25,10 @@ from app.storage.migrate import differences, migrate, use_wal
 Topics = frozenset[Any]
 BUSY_SECONDS = 30
 """How long a writer on SQLite waits for the writer of another process."""
+
+
+_FULL_SECONDS = 0.1
+"""How often a server that has no place for another connection is asked again."""
 
 
 class Witness(Protocol):
@@ -54,7 +60,7 @@ class Database:
     a socket (`?host=/folder`). Raises `InvalidDatabaseUrl`.
     """
 
-    def __init__(self, url: str, *, connections: int = 10) -> None:
+    def __init__(self, url: str, *, connections: int = 20) -> None:
         self.dialect: Literal["sqlite", "postgresql"]
         self.location: str
         """Where it is: a path for SQLite, a DSN for PostgreSQL."""
@@ -135,8 +141,16 @@ class Database:
 
 async def connect_postgresql(dsn: str) -> asyncpg.Connection:
     """A connection of the driver, which reads all of libpq's forms of a DSN itself. Raises `DatabaseAway`."""
+    deadline = time.monotonic() + BUSY_SECONDS
     try:
-        return await asyncpg.connect(dsn, timeout=10)
+        while True:
+            try:
+                return await asyncpg.connect(dsn, timeout=10)
+            except asyncpg.TooManyConnectionsError:
+                # The server's limit is shared with other processes: this one queues for its place as well.
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_FULL_SECONDS)
     except (OSError, TimeoutError) as error:
         raise DatabaseAway(f"PostgreSQL does not answer: {error}") from error
 
@@ -191,7 +205,7 @@ def read_url(url: str) -> tuple[Literal["sqlite", "postgresql"], str]:
 def _sqlite_engines(path: str, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
     """Readers side by side, and one writer: a process's writers queue for its connection, not for the file."""
     url = make_url("sqlite+aiosqlite://").set(database=path)
-    reader = create_async_engine(url, pool_size=connections, max_overflow=connections, **_JSON)
+    reader = create_async_engine(url, pool_size=connections, max_overflow=0, **_JSON)
     writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=BUSY_SECONDS, **_JSON)
     for engine, begin, query_only in ((reader, "BEGIN", "ON"), (writer, "BEGIN IMMEDIATE", "OFF")):
         _govern_sqlite(engine, begin, query_only)
@@ -221,7 +235,7 @@ def _postgresql_engine(dsn: str, connections: int) -> AsyncEngine:
         "postgresql+asyncpg://",
         async_creator=lambda: connect_postgresql(dsn),
         pool_size=connections,
-        max_overflow=connections,
+        max_overflow=0,
         pool_pre_ping=True,
         **_JSON,
     )

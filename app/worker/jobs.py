@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from app.clock import Clock
 from app.engine.store.lake import Lake
-from app.errors import Refusal, Refusals
+from app.errors import Refusal, Refusals, outage
 from app.storage.attempts import PROGRESS_SECONDS, Attempt
 from app.storage.claims import Claim, LeaseLost, claim_next, look, renew
 from app.storage.database import Database, is_unavailable
@@ -158,7 +158,10 @@ class Worker:
         except Refusal as refusal:
             await self._fail(run, [_as_error(refusal)])
         except Exception as error:
-            if is_unavailable(error):
+            if (reason := outage(error)) and not run.lost:
+                log.warning("job %s: attempt %d: %s: %r", run.claim.job_id, run.token, reason, error)
+                await self._fail(run, [{"code": "UNAVAILABLE", "message": f"{reason}: run the job again then"}])
+            elif is_unavailable(error):
                 await run.hand_back()
             elif not run.lost:
                 await self._fail(run, [_masked(run.claim, error)])

@@ -24,7 +24,7 @@ from app.api.transport.callers import CHALLENGE, new_caller
 from app.api.transport.guard import BodyTooSlow
 from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import GRAPHIQL, page_response
-from app.errors import ErrorCode, Refusal
+from app.errors import ErrorCode, Refusal, outage
 from app.services.access.identity import Unauthenticated
 from app.services.access.tokens import KeysUnavailable
 from app.storage.columns import JsonObject
@@ -102,6 +102,9 @@ class GraphQLOverHTTP:
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
+            if reason := outage(error):
+                log.warning("request %s failed: %s: %r", request_id, reason, error)
+                return failure(503, reason, media, {}, "UNAVAILABLE")
             if isinstance(error, KeysUnavailable) or is_unavailable(error):
                 log.warning("request %s: its caller cannot be identified: %r", request_id, error)
                 return failure(503, "callers cannot be identified just now: try again", media, {}, "UNAVAILABLE")

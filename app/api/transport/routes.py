@@ -1,6 +1,5 @@
 """The addresses of the server: GraphQL by HTTP, WebSocket and server-sent events, health, metrics and the pages."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -17,9 +16,9 @@ from app.api.transport.http import GraphQLOverHTTP
 from app.api.transport.page import asset_routes, workplace_routes
 from app.api.transport.websocket import GraphQLOverWebSocket
 from app.errors import Refusal
-from app.scope import Scope
-from app.services import merge_policies
 from app.services.access.identity import Unauthenticated
+from app.services.maintenance.readiness import left_jobs, not_ready
+from app.storage.columns import JsonObject
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +46,19 @@ async def live(request: Request) -> Response:
 
 
 def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]:
-    """Ready is who has a database with tables."""
-    nobody = Scope("", "", "health")
+    """Ready is who has a database with tables, and a data folder that can be written. That no worker takes up the jobs
+    is a warning: requests are answered all the same."""
 
     async def ready(request: Request) -> Response:
         if services.draining.is_set():
             return JSONResponse({"ready": False, "reason": "the server is stopping"}, status_code=503)
-        try:
-            async with asyncio.timeout(READY_SECONDS), services.database.session() as session:
-                await merge_policies.default_policy(session, nobody)
-        except Exception:
-            log.exception("the server is not ready")
-            return JSONResponse({"ready": False, "reason": "the database does not answer"}, status_code=503)
-        return JSONResponse({"ready": True})
+        if reason := await not_ready(services.database, services.lake, READY_SECONDS):
+            log.warning("the server is not ready: %s", reason)
+            return JSONResponse({"ready": False, "reason": reason}, status_code=503)
+        answer: JsonObject = {"ready": True}
+        if left := await left_jobs(services.database, services.clock()):
+            answer["warning"] = f"{left} jobs wait and no worker takes them up: start `segmentation worker`"
+        return JSONResponse(answer)
 
     return ready
 

@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 
 from app.engine.budget import DEFAULT_BUDGET, Budget
-from app.errors import ErrorCode, Refusal
+from app.errors import ErrorCode, LakeAway, Refusal
 from app.scope import Tenant
 
 PEOPLE_IN_A_BUCKET = 1 << 16
@@ -36,9 +36,26 @@ class Lake:
     threads: int = 2
     budget: Budget = DEFAULT_BUDGET
     time_zone: str = "UTC"
+    must_exist: bool = False
+    """Whether a root that is not there is an outage and no empty lake."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).resolve())
+
+    def check(self) -> None:
+        """Raises `LakeAway`, before anything is read as empty or made anew."""
+        if self.must_exist and not self.root.is_dir():
+            raise LakeAway
+
+    def is_empty(self) -> bool:
+        return not any(self.root.glob("*/*/"))
+
+    def probe(self) -> None:
+        """Writes a file and removes it again. Raises `LakeAway` and `OSError`."""
+        self.check()
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.root / ".probe", b"")
+        (self.root / ".probe").unlink(missing_ok=True)
 
     def tenant(self, tenant: Tenant) -> "TenantLake":
         return TenantLake(self, self.root / file_name(tenant.organisation) / file_name(tenant.sandbox))
@@ -56,16 +73,22 @@ class TenantLake:
     folder: Path
 
     @property
+    def _present(self) -> Path:
+        """The folder, of a lake that is there. Raises `LakeAway`, as does everything that gives a place in it."""
+        self.lake.check()
+        return self.folder
+
+    @property
     def identities(self) -> Path:
-        return self.folder / "identities"
+        return self._present / "identities"
 
     @property
     def graph(self) -> Path:
         """Who is the same person, and the data of those persons."""
-        return self.folder / "graph"
+        return self._present / "graph"
 
     def dataset(self, dataset_id: str) -> Path:
-        return self.folder / "datasets" / file_name(dataset_id)
+        return self._present / "datasets" / file_name(dataset_id)
 
     def stitched(self, dataset_id: str) -> Path:
         """A dataset's rows once more, by persons."""
@@ -73,14 +96,14 @@ class TenantLake:
 
     def views(self, policy_id: str) -> Path:
         """The views of a merge policy, one folder for each generation; the last one is in use."""
-        return self.folder / "profiles" / file_name(policy_id)
+        return self._present / "profiles" / file_name(policy_id)
 
     def membership(self, run_id: str) -> Path:
-        return self.folder / "membership" / file_name(run_id)
+        return self._present / "membership" / file_name(run_id)
 
     def export(self, job_id: str) -> Path:
         """What an export job has written and nobody is to see yet."""
-        return self.folder / "exports" / file_name(job_id)
+        return self._present / "exports" / file_name(job_id)
 
     @contextmanager
     def lock(self, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
@@ -88,7 +111,7 @@ class TenantLake:
 
         While somebody else is in, `waiting` is called again and again; it may raise to give up.
         """
-        folder = self.folder / "locks"
+        folder = self._present / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / file_name(name), os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -106,7 +129,7 @@ class TenantLake:
 
     def scratch(self) -> AbstractContextManager[Path]:
         """A folder of one's own on the same disk (so that files can be renamed out of it), gone afterwards."""
-        return scratch_folder(self.folder / "scratch")
+        return scratch_folder(self._present / "scratch")
 
     @contextmanager
     def session(

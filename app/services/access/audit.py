@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
-from app.errors import Refusal, Refusals
+from app.errors import Refusal, Refusals, outage
 from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
@@ -86,7 +86,7 @@ async def audited(database: Database, entry: Entry) -> AsyncIterator[Entry]:
         entry.outcome = first.code.value
         raise
     except Exception as error:
-        entry.outcome = "UNAVAILABLE" if is_unavailable(error) else "INTERNAL"
+        entry.outcome = "UNAVAILABLE" if outage(error) or is_unavailable(error) else "INTERNAL"
         raise
     finally:
         WITNESS.reset(token)

@@ -22,6 +22,7 @@ from app.engine.maintenance.inspection import (
 from app.engine.store.lake import Lake, TenantLake
 from app.scope import Scope, Tenant
 from app.services.evaluation.heads import patch_run, read_heads
+from app.services.maintenance.readiness import LEFT
 from app.services.maintenance.retention import all_tenants
 from app.storage.columns import columns
 from app.storage.database import Database
@@ -33,8 +34,6 @@ from app.storage.tenancy import within
 
 SETTLED = timedelta(hours=1)
 """Files that are younger may still be on their way into a table."""
-LEFT = timedelta(minutes=2)
-"""A job that nobody took up for so long finds no worker."""
 NAMED = 5
 """Names that one finding gives; the rest are counted."""
 
