@@ -20,12 +20,12 @@ from app.services.people.profiles import Who
 _WHERE, _VALUE = "where", "value"
 _IN_PLACE = "PROFILE"
 _LARGEST_PLACE = 1 << 32
-_KEPT_AS: Mapping[Type, type] = {
-    Scalar.NUMBER: float,
-    Scalar.STRING: str,
-    Scalar.BOOLEAN: bool,
-    Scalar.DATE: int,
-    Scalar.TIMESTAMP: int,
+_KEPT_AS: Mapping[Type, tuple[type, ...]] = {
+    Scalar.NUMBER: (int, float),
+    Scalar.STRING: (str,),
+    Scalar.BOOLEAN: (bool,),
+    Scalar.DATE: (int,),
+    Scalar.TIMESTAMP: (int,),
 }
 """How cursors keep values, by the type of the expression."""
 
@@ -133,7 +133,7 @@ def _place(request: PageRequest, order: ProfileOrder, type_: Type) -> Place | No
     place = _decoded(request, order.name)
     if place is None:
         return None
-    if len(place) != 3 or not _is_place(place[1:]) or type(place[0]) not in {type(None), _KEPT_AS.get(type_)}:
+    if len(place) != 3 or not _is_place(place[1:]) or type(place[0]) not in (type(None), *_KEPT_AS.get(type_, ())):
         raise _not_a_cursor(request)
     return Place(place[0], int(place[1]), int(place[2]), order.descending)
 
