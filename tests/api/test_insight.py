@@ -228,3 +228,32 @@ async def test_history_changes_and_versions_of_an_audience(api: Api, port: int) 
     assert [change["cursor"] for change in told] == [change["cursor"] for change in changes[1:]]
     await stream.aclose()
     assert (await api.within("other").query(HISTORY, id=a))["audience"] is None
+
+
+STATISTICS = """query ($id: ID!, $expressions: [String!]!, $buckets: Int) { audience(id: $id) {
+  waterfall { name count }
+  statistics(expressions: $expressions, buckets: $buckets) {
+    expression count sum quartiles histogram { low high count } error { code path } } } }"""
+
+
+@pytest.mark.usefixtures("working")
+async def test_statistics_answer_each_expression_for_itself(api: Api) -> None:
+    await api.loaded()
+    a = await api.define("A")
+    expressions = ["xEvent.sum(dollars)", "dolars"]
+    early = (await api.query(STATISTICS, id=a, expressions=expressions))["audience"]["statistics"]
+    assert [one["error"]["code"] for one in early] == ["INVALID_STATE"] * 2
+    await api.ended(await api.start())
+    answer = (await api.query(STATISTICS, id=a, expressions=expressions, buckets=1))["audience"]
+    assert answer["waterfall"][:3] == [
+        {"name": "evaluated", "count": 2},
+        {"name": "matched", "count": 2},
+        {"name": "consented", "count": 2},
+    ]
+    dollars, unknown = answer["statistics"]
+    assert (dollars["count"], dollars["error"]) == (2, None)
+    assert dollars["histogram"] == [{"low": 612.5, "high": dollars["histogram"][0]["high"], "count": 2}]
+    assert unknown["error"] == {"code": "INVALID_EXPRESSION", "path": ["expressions", "1"]}
+    refused = (await api.query(STATISTICS, id=a, expressions=["1"], buckets=0))["audience"]["statistics"]
+    assert refused[0]["error"] == {"code": "INVALID_INPUT", "path": ["buckets"]}
+    assert (await api.within("other").query(STATISTICS, id=a, expressions=["1"]))["audience"] is None

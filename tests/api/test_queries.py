@@ -79,6 +79,7 @@ async def world(api: Api, clock: FixedClock) -> tuple[Api, dict[str, str]]:
         "explain": a,
         "compare": a,
         "history": a,
+        "statistics": a,
         "preview": preview,
     }
 

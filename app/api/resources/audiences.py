@@ -31,6 +31,7 @@ from app.api.resources.history import AudienceHistory
 from app.api.resources.jobs import JobFilterArgument, segment_job_filter
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.profiles import Membership, Statuses
+from app.api.resources.statistics import AudienceStatistics
 from app.api.scalars import BigInt, given
 from app.services.audiences import reads as audiences
 from app.services.audiences.computed import DefinitionView
@@ -128,7 +129,7 @@ class LinkedAudienceRef:
 
 
 @strawberry.type(description="A set of people, with a name.")
-class Audience(AudienceHistory, Node):
+class Audience(AudienceHistory, AudienceStatistics, Node):
     audience_id: str = strawberry.field(description="Raw id; for an external audience the id that its creator gave it.")
     name: str = strawberry.field(description="Name.")
     description: str | None = strawberry.field(description="Description.")

@@ -19,7 +19,7 @@ def plain(value: Value, row: int, type_: Type, depth: int = 0) -> Any:
         return None
     match value:
         case Column():
-            return _scalar(value.kind, value.values[row])
+            return plain_scalar(value.kind, value.values[row])
         case Text():
             return value.dictionary[int(value.codes[row])].as_py()
         case Interval():
@@ -51,7 +51,8 @@ def _children(rows: Rows, row: int) -> Index:
     return np.arange(first, first + min(int(rows.counts[row]), LONGEST))
 
 
-def _scalar(kind: Scalar, value: Any) -> Any:
+def plain_scalar(kind: Scalar, value: Any) -> Any:
+    """A value as a column of the kind holds it."""
     match kind:
         case Scalar.BOOLEAN:
             return bool(value)

@@ -28,6 +28,7 @@ Answer = TypeVar("Answer")
 
 PRESENT_KEPT = 4_096
 """Files of merged views whose ordinals are remembered; such a file never changes."""
+_NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Answers:
     members: Mapping[str, BitMap]
     ordinals: NDArray[np.uint32]
     values: Mapping[str, Value]
+    failed: Mapping[str, Refusal] = field(default_factory=dict)
+    """Values that cannot be evaluated, of a scan that goes on without them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,8 @@ class Scan:
     standing: Standing
     budget: Budget
     audiences: Sequence[str] = ()
+    tolerant: bool = False
+    """Values that cannot be evaluated are `failed`, instead of all that is asked."""
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -67,16 +72,13 @@ class Scan:
         present = present_in(self.snapshot, number)
         members = {id: memberships[id].members & present if id in memberships else BitMap() for id in self.audiences}
         if not self.plan.conditions and not self.plan.values:
-            return Answers(number, present, members, np.empty(0, np.uint32), {})
-        ordinals, held, values = self._evaluated(number, memberships, stopped)
-        return Answers(number, present, {**members, **held}, ordinals, values)
+            return Answers(number, present, members, _NOBODY, {})
+        return self._evaluated(Answers(number, present, members, _NOBODY, {}), memberships, stopped)
 
-    def _evaluated(
-        self, number: int, memberships: Mapping[str, Membership], stopped: Stopped
-    ) -> tuple[NDArray[np.uint32], dict[str, BitMap], dict[str, Value]]:
-        bucket = self.snapshot.read(number, self.plan.needs)
+    def _evaluated(self, stored: Answers, memberships: Mapping[str, Membership], stopped: Stopped) -> Answers:
+        bucket = self.snapshot.read(stored.bucket, self.plan.needs)
         if self.plan.needs_memberships:
-            profiles = with_memberships(bucket.profiles, bucket.ordinals, self.standing(number))
+            profiles = with_memberships(bucket.profiles, bucket.ordinals, self.standing(stored.bucket))
             bucket = replace(bucket, profiles=profiles)
 
         def member(id: str) -> NDArray[np.bool_]:
@@ -85,8 +87,10 @@ class Scan:
         results, values = evaluate_values(
             self.plan, bucket, now=self.now, member=member, cancelled=stopped, budget=self.budget
         )
-        masks = _answered(results)
-        return bucket.ordinals, {id: BitMap(bucket.ordinals[rows]) for id, rows in masks.items()}, _answered(values)
+        failed = {id: _refusal(one) for id, one in values.items() if isinstance(one, EvaluationError) and self.tolerant}
+        held = {id: BitMap(bucket.ordinals[rows]) for id, rows in _answered(results).items()}
+        answered = _answered({id: one for id, one in values.items() if id not in failed})
+        return Answers(stored.bucket, stored.present, {**stored.members, **held}, bucket.ordinals, answered, failed)
 
 
 class Buckets(Protocol):
@@ -113,7 +117,7 @@ class Remembering:
         known = self._known.get(number)
         if known is None:
             found = self.scan.bucket(number, stopped)
-            known = self._known[number] = Answers(number, found.present, found.members, np.empty(0, np.uint32), {})
+            known = self._known[number] = Answers(number, found.present, found.members, _NOBODY, {})
         return known
 
 
@@ -121,9 +125,13 @@ def _answered(results: Mapping[str, Answer | EvaluationError]) -> dict[str, Answ
     answers: dict[str, Answer] = {}
     for id, result in results.items():
         if isinstance(result, EvaluationError):
-            raise Refusal(ErrorCode.INVALID_EXPRESSION, f"the expression cannot be evaluated: {result.message}")
+            raise _refusal(result)
         answers[id] = result
     return answers
+
+
+def _refusal(error: EvaluationError) -> Refusal:
+    return Refusal(ErrorCode.INVALID_EXPRESSION, f"the expression cannot be evaluated: {error.message}")
 
 
 def present_in(snapshot: Snapshot, bucket: int) -> BitMap:

@@ -72,13 +72,18 @@ class Population:
         return checked.node
 
     def scan(
-        self, conditions: Mapping[str, Node], values: Mapping[str, Node] | None = None, audiences: Sequence[str] = ()
+        self,
+        conditions: Mapping[str, Node],
+        values: Mapping[str, Node] | None = None,
+        audiences: Sequence[str] = (),
+        *,
+        tolerant: bool = False,
     ) -> Scan:
         """May read the membership files of all buckets, where audiences are of profiles of another identity graph."""
         plan = Plan(conditions, values or {})
         stored = self.stored({*audiences, *plan.references})
         standing = self.heads.standing(self.files, plan, self.segments.entries, self.snapshot.graph_version)
-        return Scan(self.snapshot, plan, self.now, stored, standing, self.files.lake.lake.budget, audiences)
+        return Scan(self.snapshot, plan, self.now, stored, standing, self.files.lake.lake.budget, audiences, tolerant)
 
     def stored(self, audiences: Iterable[str]) -> MembershipSource:
         """The stored memberships of these audiences, for the profiles of the snapshot."""
