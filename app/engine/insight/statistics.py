@@ -23,7 +23,7 @@ MOST_BYTES = 256 * 1024**2
 QUARTERS = (0.25, 0.5, 0.75)
 
 Table = tuple[Any, NDArray[np.int64]]
-"""Distinct values, rising, and how often each occurs."""
+"""Distinct values, numbers rising, and how often each occurs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +155,17 @@ class _Numbers:
             total, average = _total(values, counts, number)
             quartiles = _quantiles(doubles(values), counts)
         histogram = (
-            _most_frequent([self._plain(one) for one in values], counts, buckets)
+            self._each(values, counts, buckets)
             if self.type is Scalar.BOOLEAN
             else self._histogram(values, counts, buckets)
         )
         low, high = self._plain(values[0]), self._plain(values[-1])
         return Statistics(number, len(values), total, average, low, high, quartiles, histogram)
+
+    def _each(self, values: NDArray[Any], counts: NDArray[np.int64], most: int) -> list[HistogramBucket]:
+        """Each value by itself, the most frequent first, ties by value."""
+        order = np.argsort(-counts, kind="stable")[:most]
+        return [HistogramBucket(self._plain(values[at]), None, int(counts[at])) for at in order]
 
     def _histogram(self, values: NDArray[Any], counts: NDArray[np.int64], buckets: int) -> list[HistogramBucket]:
         """Buckets of equal width from the least value to the greatest; fewer where they would be the same."""
@@ -201,24 +206,18 @@ class _Texts:
     def merged(self, tables: Sequence[Table]) -> Table:
         texts = pa.concat_arrays([values for values, _ in tables])
         together = pa.table({"text": texts, "count": np.concatenate([counts for _, counts in tables])})
-        summed = together.group_by("text").aggregate([("count", "sum")]).sort_by("text").combine_chunks()
+        summed = together.group_by("text").aggregate([("count", "sum")]).combine_chunks()
         return summed["text"].chunk(0), summed["count_sum"].to_numpy()
 
     def statistics(self, table: Table, buckets: int) -> Statistics:
         texts, counts = table
-        histogram = _most_frequent(texts, counts, buckets)
+        order = [("count", "descending"), ("text", "ascending")]
+        best = pc.select_k_unstable(pa.table({"text": texts, "count": counts}), buckets, order).to_pylist()
+        histogram = [HistogramBucket(texts[at].as_py(), None, int(counts[at])) for at in best]
         extremes = pc.min_max(texts).as_py()
         return Statistics(
             int(counts.sum()), len(counts), minimum=extremes["min"], maximum=extremes["max"], histogram=histogram
         )
-
-
-def _most_frequent(values: Any, counts: NDArray[np.int64], most: int) -> list[HistogramBucket]:
-    """Each value by itself, the most frequent first, ties by value (`values` rise)."""
-    order = np.argsort(-counts, kind="stable")[:most]
-    plain = [values[int(at)] for at in order]
-    texts = [one.as_py() if isinstance(one, pa.Scalar) else one for one in plain]
-    return [HistogramBucket(text, None, int(counts[at])) for text, at in zip(texts, order, strict=True)]
 
 
 def _total(values: NDArray[Any], counts: NDArray[np.int64], number: int) -> tuple[float | None, float | None]:
