@@ -5,13 +5,14 @@ from typing import Annotated, Self
 import strawberry
 from strawberry.scalars import JSON
 
-from app.api.context import Info
+from app.api.context import Info, Operation
 from app.api.described import resolver
 from app.api.errors import UserError, user_error
 from app.api.scalars import BigInt
 from app.engine.insight.statistics import Statistics
-from app.errors import Refusal
+from app.errors import ErrorCode, Refusal
 from app.services.insight import statistics, waterfall
+from app.storage.tables.audiences import AudienceRow
 
 
 @strawberry.type(description="How many profiles are left at a step.")
@@ -89,7 +90,7 @@ class AudienceStatistics:
     )
     async def waterfall(self, info: Info) -> list[WaterfallStep]:
         operation = info.context
-        row = await operation.loaders.audience.load(self.raw)
+        row = await _row(operation, self.raw)
         definition = await operation.loaders.definition.load(self.raw)
         steps = await waterfall.measure(operation.profiles, row, definition, operation.services.lake.threads)
         return [WaterfallStep(name=name, count=BigInt(count)) for name, count in steps]
@@ -102,7 +103,7 @@ class AudienceStatistics:
         self, info: Info, expressions: ExpressionsArgument, buckets: BucketsArgument = 20
     ) -> list[ValueStatistics]:
         operation = info.context
-        row = await operation.loaders.audience.load(self.raw)
+        row = await _row(operation, self.raw)
         answers: list[Statistics | Refusal]
         try:
             threads = operation.services.lake.threads
@@ -112,3 +113,10 @@ class AudienceStatistics:
         except Refusal as refusal:
             answers = [refusal] * len(expressions)
         return [ValueStatistics.of(expression, one) for expression, one in zip(expressions, answers, strict=True)]
+
+
+async def _row(operation: Operation, id: str) -> AudienceRow:
+    row = await operation.loaders.audience.load(id)
+    if row is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"the audience {id!r} has been deleted")
+    return row

@@ -89,7 +89,7 @@ class Scan:
         )
         failed = {id: _refusal(one) for id, one in values.items() if isinstance(one, EvaluationError) and self.tolerant}
         held = {id: BitMap(bucket.ordinals[rows]) for id, rows in _answered(results).items()}
-        answered = _answered({id: one for id, one in values.items() if id not in failed})
+        answered: dict[str, Value] = _answered({id: one for id, one in values.items() if id not in failed})
         return Answers(stored.bucket, stored.present, {**stored.members, **held}, bucket.ordinals, answered, failed)
 
 

@@ -238,6 +238,6 @@ def _quantiles(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[
         place = share * (int(ends[-1]) - 1)
         low, rest = int(place), place - int(place)
         below = values[np.searchsorted(ends, low, side="right")]
-        above = values[min(np.searchsorted(ends, low + 1, side="right"), len(values) - 1)]
+        above = values[min(int(np.searchsorted(ends, low + 1, side="right")), len(values) - 1)]
         quantiles.append(float(below if below == above else below * (1 - rest) + above * rest))
     return tuple(quantiles)
