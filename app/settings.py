@@ -148,6 +148,9 @@ class Settings(BaseSettings):
     max_cost: int = Field(
         200_000, ge=1_000, description="Highest cost of an operation: fields, times the page sizes on the way to them."
     )
+    introspection: Literal["everybody", "identified", "nobody"] = Field(
+        "everybody", description="Who may ask for the schema, and gets suggestions of its names in errors."
+    )
     max_text: int = Field(100_000, ge=10_000, description="Longest text in an input, in characters.")
     max_list_items: int = Field(
         5_000, ge=500, le=5_000, description="Longest list in an input; more would not fit into one SQL statement."

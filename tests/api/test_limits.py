@@ -1,10 +1,15 @@
 """What one operation may cost."""
 
+import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
 
-from app.api.context import Limits
+from app.api.context import ApiServices, Caller, Limits
+from app.api.execution import levels
+from app.api.schema import build_schema
+from app.scope import Scope
 from tests.api.conftest import Api
 
 # What is tried here asks nothing of the database that depends on its kind.
@@ -230,3 +235,45 @@ async def test_numbers_that_json_does_not_keep(api: Api, number: str, shown: str
     largest = f'mutation {{ createAudience(input: {{ name: "A", type: EXTERNAL_SEGMENT, audienceId: "a", audienceMeta: {{ a: {2**63 - 1} }} }}) {{ audience {{ audienceMeta }} }} }}'  # noqa: E501
     payload = (await api.query(largest))["createAudience"]
     assert payload["audience"] == {"audienceMeta": {"a": 2**63 - 1}}
+
+
+@pytest.mark.parametrize(
+    ("who", "user", "open_"),
+    [
+        ("everybody", "anonymous", True),
+        ("identified", "anonymous", False),
+        ("identified", "ann", True),
+        ("nobody", "ann", False),
+    ],
+)
+async def test_a_closed_introspection(services: ApiServices, who: Any, user: str, open_: bool) -> None:
+    limits = Limits(introspection=who)
+    caller = Caller(dataclasses.replace(services, limits=limits), scope=Scope("default", "prod", user))
+    schema = build_schema(limits)
+    for document in (
+        "{ __schema { queryType { name } } }",
+        '{ ...F } fragment F on Query { __type(name: "Query") { name } }',
+    ):
+        result = await schema.execute(document, context_value=caller)
+        says = [] if open_ else ["the introspection is closed: ask the operator of this server for its schema"]
+        assert [error.message for error in result.errors or []] == says
+    result = await schema.execute("{ viewer { sandbx } __typename }", context_value=caller)
+    suggestion = " Did you mean 'sandbox' or 'sandboxes'?" if open_ else ""
+    assert [error.message for error in result.errors or []] == [
+        f"Cannot query field 'sandbx' on type 'Viewer'.{suggestion}"
+    ]
+
+
+async def test_a_long_answer_lets_others_go_on(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+
+    async def pausing(seconds: float) -> None:
+        nonlocal turns
+        turns += seconds == 0
+        await sleep(seconds)
+
+    sleep = asyncio.sleep
+    monkeypatch.setattr(levels.asyncio, "sleep", pausing)
+    monkeypatch.setattr(levels, "PAUSE_AFTER", 100)
+    assert "errors" not in await api.answer("{ __schema { types { name kind } } }")
+    assert turns == 2  # after each of the two fields

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import strawberry
@@ -19,7 +19,7 @@ from app.engine.store.lake import Lake
 from app.errors import Refusal
 from app.scope import Scope
 from app.services.access.authentication import AUTHORIZATION, KEY_HEADER, Authentication, AuthenticationRules
-from app.services.access.identity import Identity, Unauthenticated, tenant_name
+from app.services.access.identity import ANONYMOUS, Identity, Unauthenticated, tenant_name
 from app.services.datasets.batches import LEASE
 from app.services.people.profiles import ProfileReader
 from app.services.search.find import SearchIndexes
@@ -46,6 +46,7 @@ class Limits:
     max_body_bytes: int = 16 * 1024**2
     max_upload_bytes: int = 20 * 1024**3
     max_cost: int = 200_000
+    introspection: Literal["everybody", "identified", "nobody"] = "everybody"
     max_text: int = 100_000
     max_list_items: int = 5_000
     max_json_depth: int = 100
@@ -176,6 +177,12 @@ class Operation:
     @cached_property
     def loaders(self) -> Loaders:
         return Loaders(self.read, self.scope, self.services.database, self.services.lake, self.profiles)
+
+    @property
+    def introspective(self) -> bool:
+        """Whether the caller may ask for the schema, and is shown names of it that it did not write."""
+        allowed = self.services.limits.introspection
+        return allowed == "everybody" or (allowed == "identified" and self.scope.user != ANONYMOUS.subject)
 
     async def renew(self) -> None:
         """Forgets what was read: after a write, and between the items of a subscription."""

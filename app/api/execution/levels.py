@@ -14,6 +14,9 @@ from app.api.execution.plan import FieldPlan, OperationPlan, Plans, Selection, S
 
 _PLANS: Final = Plans()
 
+PAUSE_AFTER: Final = 5_000
+"""Values after which a long answer lets other requests go on: some milliseconds."""
+
 
 class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
     """Executes operations by plans. Left to graphql-core: middleware, abort signals, switched-off error propagation,
@@ -89,6 +92,7 @@ class _Levels:
         self._arguments: dict[FieldPlan, dict[str, Any] | Exception] = {}
         self._errors: list[tuple[_Place, _Place, GraphQLError]] = []
         """Where each arose, what became null for it, and the error."""
+        self._unpaused = 0
         self._next: dict[Selection, list[_Object]] = {}
         self._waiting: list[tuple[_Object, FieldPlan, Awaitable[Any]]] = []
 
@@ -110,6 +114,9 @@ class _Levels:
             for selected, objects in level.items():
                 for field in selected.fields:
                     self._resolve(field, objects)
+                    # Not while loads wait: the loaders would send what they have so far, and the rest once more.
+                    if not self._waiting:
+                        await self._pause(len(objects))
             if self._waiting:
                 waiting, self._waiting = self._waiting, []
                 values = await asyncio.gather(*(awaitable for _, _, awaitable in waiting), return_exceptions=True)
@@ -117,6 +124,14 @@ class _Levels:
                     if isinstance(value, BaseException) and not isinstance(value, Exception):
                         raise value
                     self._complete_field(parent, field, value)
+                    await self._pause(1)
+
+    async def _pause(self, work: int) -> None:
+        """Lets others go on after `work` more values, if it is time to."""
+        self._unpaused += work
+        if self._unpaused >= PAUSE_AFTER:
+            self._unpaused = 0
+            await asyncio.sleep(0)
 
     def _report(self) -> None:
         """Gives the errors to the executor, in the order of the answer. Raises one that leaves nothing of it."""

@@ -66,7 +66,8 @@ class CostLimit(SchemaExtension):
                 schema: GraphQLSchema = context.schema._schema
                 walk = _Walk(schema, self._limits, document, selected, context.variables or {})
                 self._cost = walk.cost()
-                errors = [*_cost_errors(self._cost, self._limits.max_cost), *map(_as_error, walk.refused_fields)]
+                errors = list(_closed_errors(walk.introspects and not operation.introspective))
+                errors += [*_cost_errors(self._cost, self._limits.max_cost), *map(_as_error, walk.refused_fields)]
                 # As with permissions: what a mutation does not take it says as data.
                 for key, refusals in walk.refused_mutations.items():
                     operation.refused = {**operation.refused, key: [*operation.refused.get(key, []), *refusals]}
@@ -77,6 +78,12 @@ class CostLimit(SchemaExtension):
         if self._cost is None or getattr(self.execution_context.result, "data", None) is None:
             return {}
         return {"cost": {"requested": self._cost, "limit": self._limits.max_cost}}
+
+
+def _closed_errors(closed: bool) -> Iterator[GraphQLError]:
+    if closed:
+        message = "the introspection is closed: ask the operator of this server for its schema"
+        yield GraphQLError(message, extensions={"code": ErrorCode.FORBIDDEN.value, "path": []})
 
 
 def _cost_errors(cost: int, limit: int) -> Iterator[GraphQLError]:
@@ -114,6 +121,7 @@ class _Walk:
         }
         self._variables = {**defaults, **variables}
         self._known: dict[tuple[str, str, int], int] = {}
+        self.introspects = False
         self.refused_mutations: dict[str, list[Refusal]] = {}
         """What is wrong with the arguments of mutations, by their response keys."""
         self.refused_fields: list[Refusal] = []
@@ -149,6 +157,7 @@ class _Walk:
 
     def _field(self, parent: Any, node: FieldNode, page: int) -> int:
         name = node.name.value
+        self.introspects = self.introspects or name in _META
         field: GraphQLField | None = _META.get(name) or getattr(parent, "fields", {}).get(name)
         if field is None:
             return 1

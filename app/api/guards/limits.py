@@ -1,5 +1,6 @@
 """What is done around every operation: limits before it, its context during it, masked errors after it."""
 
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -30,6 +31,8 @@ from app.api.guards.inputs import PlainStrings, VariableSizes
 DOCUMENTS_KEPT = 512
 LONGEST_KEPT = 20_000
 """Valid documents that the process remembers, and how long (in characters) one may be to be remembered."""
+
+_SUGGESTION = re.compile(r" Did you mean [^?]*\?")
 
 Documents = OrderedDict[str, DocumentNode]
 
@@ -129,8 +132,12 @@ class GatewaySchema(strawberry.Schema):
         guard_mutations(self._schema)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        request_id = getattr(execution_context.context if execution_context else None, "request_id", "unknown")
+        context = execution_context.context if execution_context else None
+        request_id = getattr(context, "request_id", "unknown")
         errors[:] = [client_error(error, request_id) for error in errors]
+        if not getattr(context, "introspective", True):
+            for error in errors:
+                error.message = _SUGGESTION.sub("", error.message)
 
 
 def selection_limits(limits: Limits) -> type[ValidationRule]:
