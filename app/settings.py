@@ -146,7 +146,10 @@ class Settings(BaseSettings):
     max_depth: int = Field(15, ge=1, description="Deepest GraphQL selection.")
     max_aliases: int = Field(50, ge=0, description="Most aliases of one GraphQL document.")
     max_cost: int = Field(
-        200_000, ge=1_000, description="Highest cost of an operation: fields, times the page sizes on the way to them."
+        200_000,
+        ge=1_000,
+        le=10**12,
+        description="Highest cost of an operation: fields, times the page sizes on the way to them.",
     )
     introspection: Literal["everybody", "identified", "nobody"] = Field(
         "everybody", description="Who may ask for the schema, and gets suggestions of its names in errors."

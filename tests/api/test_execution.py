@@ -17,7 +17,7 @@ from tests.support.variations import VARIABLES, varied
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(max_tokens=100_000, max_depth=30, max_aliases=1_000, max_cost=10**30)
+    return Limits(max_tokens=100_000, max_depth=30, max_aliases=1_000, max_cost=2**53 - 1)
 
 
 async def both(api: Api, monkeypatch: pytest.MonkeyPatch, document: str, **variables: Any) -> list[dict[str, Any]]:

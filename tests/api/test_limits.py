@@ -277,3 +277,11 @@ async def test_a_long_answer_lets_others_go_on(api: Api, monkeypatch: pytest.Mon
     monkeypatch.setattr(levels, "PAUSE_AFTER", 100)
     assert "errors" not in await api.answer("{ __schema { types { name kind } } }")
     assert turns == 2  # after each of the two fields
+
+
+async def test_a_cost_beyond_all_numbers(api: Api) -> None:
+    huge = 2**31 - 1
+    inner = f"audiences(first: {huge}) {{ nodes {{ members(first: {huge}) {{ nodes {{ status }} }} }} }}"
+    (error,) = (await api.answer(f"{{ {inner} ...F }} fragment F on Query {{ x: {inner} }}"))["errors"][:1]
+    assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
+    assert error["extensions"]["value"] == 2**53 - 1

@@ -14,7 +14,7 @@ from tests.support.random_operations import RandomOperations, shown
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(max_tokens=100_000, max_depth=30, max_aliases=1_000, max_cost=10**30)
+    return Limits(max_tokens=100_000, max_depth=30, max_aliases=1_000, max_cost=2**53 - 1)
 
 
 @pytest.mark.usefixtures("working")

@@ -29,6 +29,7 @@ from strawberry.extensions import SchemaExtension
 
 from app.api.context import Limits, Operation
 from app.api.guards.inputs import argument_problems
+from app.api.scalars import LARGEST
 from app.errors import ErrorCode, Refusal
 from app.services.lists.paging import DEFAULT_PAGE
 
@@ -65,7 +66,7 @@ class CostLimit(SchemaExtension):
             if selected is not None:
                 schema: GraphQLSchema = context.schema._schema
                 walk = _Walk(schema, self._limits, document, selected, context.variables or {})
-                self._cost = walk.cost()
+                self._cost = min(walk.cost(), LARGEST)
                 errors = list(_closed_errors(walk.introspects and not operation.introspective))
                 errors += [*_cost_errors(self._cost, self._limits.max_cost), *map(_as_error, walk.refused_fields)]
                 # As with permissions: what a mutation does not take it says as data.
