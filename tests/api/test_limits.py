@@ -273,7 +273,7 @@ async def test_a_long_answer_lets_others_go_on(api: Api, monkeypatch: pytest.Mon
         await sleep(seconds)
 
     sleep = asyncio.sleep
-    monkeypatch.setattr(levels.asyncio, "sleep", pausing)
+    monkeypatch.setattr(asyncio, "sleep", pausing)
     monkeypatch.setattr(levels, "PAUSE_AFTER", 100)
     assert "errors" not in await api.answer("{ __schema { types { name kind } } }")
     assert turns == 2  # after each of the two fields

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -38,7 +38,7 @@ async def by_websocket(port: int, document: str, sandbox: str = "prod", **variab
             yield item
 
 
-async def by_sse(port: int, document: str, sandbox: str = "prod", **variables: Any) -> AsyncIterator[Any]:
+async def by_sse(port: int, document: str, sandbox: str = "prod", **variables: Any) -> AsyncGenerator[Any, None]:
     headers = {"accept": "text/event-stream", "x-sandbox-name": sandbox}
     body = {"query": document, "variables": variables}
     url = f"http://127.0.0.1:{port}/graphql"
