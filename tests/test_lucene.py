@@ -196,3 +196,12 @@ def test_any_text_in_quotes_is_a_phrase(text: str) -> None:
     found = parse(f'"{escaped}"', FIELDS)
     assert isinstance(found, Phrase)
     assert found.text == text
+
+
+def test_groups_side_by_side_are_not_deep() -> None:
+    groups = " ".join(["(a b)"] * (lucene.DEEPEST + 1))
+    assert written(parse(groups, FIELDS)) == f"({groups})"
+
+
+def test_boosts_multiply() -> None:
+    assert written(parse("(a^2)^3", FIELDS)) == "a^6"

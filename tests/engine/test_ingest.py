@@ -459,3 +459,13 @@ def test_uploads_may_lie_anywhere(sandbox: Sandbox, tmp_path: Path) -> None:
     odd = tmp_path / 'it\'s a "file".csv'
     odd.write_text("id,timestamp\n1,2026-01-01\n")
     assert ingest(sandbox.lake, "e", EVENTS, odd, "CSV", "it's").row_count == 1
+
+
+def test_an_event_id_is_one_event_of_each_person_and_not_of_all(sandbox: Sandbox) -> None:
+    """Batches of 50 other persons each, whose events all have the same id: every one of them is its person's first."""
+    rows = [
+        [{"id": str(person), "_id": "e1", "timestamp": "2026-06-01T00:00:00Z"} for person in range(first, first + 50)]
+        for first in (0, 50)
+    ]
+    assert [sandbox.rows("e", EVENTS, batch).row_count for batch in rows] == [50, 50]
+    assert len(stored_events(sandbox, "99")) == 1

@@ -296,3 +296,9 @@ def test_any_cut_into_batches_gives_what_one_batch_gives(
         assert everybody(open_snapshot(sandbox.lake, again, [A, E])) == expected(inside)
         if snapshot.buckets:
             assert snapshot.total_profiles == len(expected(inside))
+
+
+def test_blank_identities_link_nobody(sandbox: Sandbox) -> None:
+    people = [person("1", [""]), person("2", ["", "x"]), person("3", [" "]), person("4", [" "])]
+    sandbox.rows("a", PEOPLE, people)
+    assert open_snapshot(sandbox.lake, STITCHED, [A]).total_profiles == 4

@@ -21,11 +21,13 @@ from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import DataFile
 from app.services.lists.paging import PageRequest
+from app.services.maintenance.retention import Keep
 from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetRow
 from app.storage.wakeups import Changes
+from app.worker.maintenance import Maintenance
 from tests.services.conftest import SCOPE
 
 SHAPE = DatasetShape("AUDIENCE", "customer", "crm")
@@ -253,3 +255,36 @@ async def test_what_an_external_audience_cannot_have_is_refused(members: Members
         await members.audience_of(name="Others", **{field: value})
     assert [refusal.path for refusal in refused.value.refusals] == [(field,)]
     await members.audience_of(name="Others", ttl_in_days=90, audience_meta={"a": 1e308})
+
+
+async def test_a_batch_that_lands_while_the_audience_is_created_is_in_it(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lands after the people of the dataset were read, and before the audience is there for it to know of."""
+    await members.make()
+    await members.load("1")
+    read, reads = external_audiences._everybody, 0
+
+    async def everybody(*arguments: Any) -> Any:
+        nonlocal reads
+        people = await read(*arguments)
+        reads += 1
+        if reads == 1:
+            await members.load("2")
+        return people
+
+    monkeypatch.setattr(external_audiences, "_everybody", everybody)
+    members.audience = await members.audience_of(name="Later")
+    assert await members.found() == ["crm:1", "crm:2"]
+    assert reads == 2
+
+
+async def test_members_whose_days_are_over_are_settled_in_the_background(members: Members) -> None:
+    await members.make(ttl_in_days=1)
+    await members.load("1")
+    members.clock.advance(timedelta(days=1))
+    assert (await members.row()).membership_run_id is not None
+    keep = Keep(timedelta(days=7), timedelta(days=30), timedelta(hours=24))
+    await Maintenance(members.database, members.lake, members.clock, keep).settle()
+    row = await members.row()
+    assert (row.membership_run_id, row.total_profiles) == (None, 0)

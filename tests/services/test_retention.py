@@ -21,10 +21,12 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.maintenance.retention import Keep, clean
 from app.storage.columns import columns
 from app.storage.database import Database
-from app.storage.tables.jobs import JobBucketRow
+from app.storage.job_log import append_update
+from app.storage.tables.jobs import JobBucketRow, JobKind
 from app.worker.maintenance import Maintenance
 from tests.services.conftest import SCOPE, Define
 from tests.services.test_segment_jobs import run_next
+from tests.support.gateway import Gateway
 from tests.support.jobs import history
 
 KEEP = Keep(timedelta(days=7), timedelta(days=30), timedelta(hours=24))
@@ -183,3 +185,28 @@ async def test_a_dataset_is_not_deleted_while_a_batch_is_being_loaded(
     with pytest.raises(Refusal) as caught:
         await batches.begin(database, clock, SCOPE, row)
     assert caught.value.code == ErrorCode.NOT_FOUND
+
+
+async def test_what_was_streamed_stays_as_long_as_audiences_show_it(gateway: Gateway) -> None:
+    await gateway.people([{"id": "1", "tier": "gold"}, {"id": "2", "tier": "tin"}])
+    gold = await gateway.define("Gold", 'tier = "gold"')
+    await gateway.job()
+    await gateway.people([{"id": "2", "tier": "gold"}])
+    assert await gateway.stream() == 1
+    for _ in range(2):
+        gateway.clock.advance(timedelta(days=1))
+        await clean(gateway.database, gateway.lake, gateway.clock, AT_ONCE)
+    assert await gateway.statuses(gold) == ["REALIZED", "REALIZED"]
+
+
+async def test_a_live_job_keeps_all_its_states(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    waiting = await segment_jobs.create(database, clock, SCOPE, [(await define("A")).id])
+    for _ in range(2):
+        async with database.write() as session:
+            await append_update(session, waiting, JobKind.SEGMENT)
+    clock.advance(timedelta(days=30))
+    await clean(database, lake, clock, KEEP)
+    states = await history(database, waiting.id, "status", tenant=SCOPE.tenant)
+    assert states == [(number, "QUEUED") for number in (1, 2, 3)]

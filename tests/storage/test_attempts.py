@@ -311,3 +311,12 @@ async def test_an_end_whose_answer_was_lost_is_found_to_be_made(run: Attempt) ->
     run.ended_as = None
     assert await run.finish("SUCCEEDED", write=adding(run, "d1")) == "SUCCEEDED"
     assert await datasets(run.database) == 0
+
+
+async def test_an_end_that_another_attempt_made_is_not_ours(run: Attempt, clock: FixedClock, seconds: Seconds) -> None:
+    """Only who ended the job itself, and lost the answer, may take the end for its own."""
+    later = await take_over(run, clock, seconds)
+    await later.finish("SUCCEEDED")
+    with pytest.raises(LeaseLost):
+        await run.finish("SUCCEEDED")
+    assert (run.ended_as, later.ended_as) == (None, "SUCCEEDED")

@@ -12,10 +12,10 @@ from app.clock import FixedClock
 from app.storage.attempts import Attempt
 from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.job_log import append_update, changed_jobs, read_updates
+from app.storage.job_log import JobState, append_update, changed_jobs, read_updates
 from app.storage.tables.jobs import JobKind
 from app.storage.topics import QUEUE, Topic, job_topic, jobs_topic, publish
-from app.storage.wakeups import Changes
+from app.storage.wakeups import Changes, _wake_logged
 from tests.support.jobs import ACME, GLOBEX, history, job, queue
 
 
@@ -232,3 +232,51 @@ async def test_thousands_of_topics_are_told_in_one_transaction(database: Databas
             await session.execute(text("CREATE TABLE scrap (id INTEGER)"))  # SQLite tells only what has written
             await publish(session, *topics)
         assert await wakeups.wait(10)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_row_ids_that_sqlite_gives_again_wake_all(database: Database, clock: FixedClock) -> None:
+    await queue(database, clock(), "j1")
+    changes = Changes()
+    async with changes.subscribe(job_topic(ACME, "j1")) as wakeups, database.engines[0].connect() as connection:
+        # The newest known row was 9; rows 2 to 9 were deleted, and a new one may have any of their numbers.
+        assert await _wake_logged(connection, changes, 9) == 1
+        assert await wakeups.wait(0)
+        assert await _wake_logged(connection, changes, 1) == 1
+        assert not await wakeups.wait(0)
+
+
+async def test_a_failed_read_of_a_tail_leaves_the_wake_up_for_the_next(
+    database: Database, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await queue(database, clock(), "j1")
+    changes = Changes()
+    with changes.tail(database, ACME, "j1", 1) as tail:
+        assert [state.row.sequence for state in await tail.after(0, 1)] == [1]
+        await bump(database, "j1")
+        changes.wake(job_topic(ACME, "j1"))
+
+        async def read(*_arguments: object) -> list[JobState]:
+            raise RuntimeError("stop")
+
+        with monkeypatch.context() as broken:
+            broken.setattr("app.storage.wakeups.read_updates", read)
+            with pytest.raises(RuntimeError, match="stop"):
+                await tail.after(1, 1)
+        assert [state.row.sequence for state in await tail.after(1, 1)] == [2]
+
+
+async def test_the_end_of_a_job_wakes_who_waits(database: Database, changes: Changes, clock: FixedClock) -> None:
+    await queue(database, clock(), "j1")
+    claim = await claim_next(database, clock, owner="w1", lease=timedelta(seconds=15), kind=JobKind.SEGMENT)
+    assert claim is not None
+    async with (
+        changes.subscribe(job_topic(ACME, "j1")) as mine,
+        changes.subscribe(jobs_topic(ACME)) as every,
+        changes.subscribe(QUEUE) as workers,
+    ):
+        for wakeups in (mine, every, workers):
+            wakeups.take()
+        await Attempt(database, clock, claim).finish("SUCCEEDED")
+        # A job that waits for this one can be taken up now.
+        assert [await wakeups.wait(0) for wakeups in (mine, every, workers)] == [True, True, True]

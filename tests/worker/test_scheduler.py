@@ -182,3 +182,18 @@ async def test_it_goes_on_after_errors(
         "database unavailable",
         "could not run",
     ]
+
+
+async def test_it_rests_after_a_schedule_that_fails(
+    database: Database, clock: FixedClock, audience: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is due still, and would otherwise be tried again without a pause."""
+
+    async def run_due(*_arguments: Any) -> None:
+        raise RuntimeError("a mistake")
+
+    await plan(database, clock, audience)
+    assert await scheduler._run_all(database, clock) == scheduler.LONGEST_SECONDS
+    clock.instant = at("2026-06-16T02:00")
+    monkeypatch.setattr(scheduler, "run_due", run_due)
+    assert await scheduler._run_all(database, clock) == scheduler.RETRY_SECONDS
