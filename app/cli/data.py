@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
@@ -180,10 +180,12 @@ def _sniffed(path: Path) -> str:
     return "ndjson" if start[:1] in (b"{", b"[") else "csv"
 
 
-def _content_key(file: Path) -> str:
-    """The idempotency key of a file: what is in it, whatever its name."""
-    with file.open("rb") as content:
-        return f"sha256:{hashlib.file_digest(content, 'sha256').hexdigest()}"
+def _content_key(dataset: str, file: "DataFile") -> str:
+    """The idempotency key of a file in a dataset: what is in it and how it is read, whatever its name."""
+    with file.path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256")
+    digest.update(json.dumps([dataset, file.format, asdict(file.csv)]).encode())
+    return f"sha256:{digest.hexdigest()}"
 
 
 async def _load(
@@ -196,7 +198,7 @@ async def _load(
         for file in files:
             progress.update(task, description=file.name)
             with _named(file, files):
-                key = None if again else await asyncio.to_thread(_content_key, file.data.path)
+                key = None if again else await asyncio.to_thread(_content_key, new.name, file.data)
                 options = UploadOptions(key, lease=services.settings.batch_lease)
                 uploaded = await ingest_file(
                     services.database, services.lake, services.clock, scope, new, file.data, options, schema

@@ -100,6 +100,13 @@ def test_the_same_content_goes_in_once(folder: Path) -> None:
     assert rows == "1 rows in, 0 rejected"
 
 
+def test_the_same_content_read_otherwise_is_another_batch(folder: Path) -> None:
+    (folder / "sales.csv").write_text("who,when,code\n007,2026-01-01,x\n008,2026-01-01,y\n")
+    options = ("--dataset", "sales", "--kind", "event", "--id", "who", "--time", "when")
+    said = [segmentation(folder, "ingest", "sales.csv", *options, *more) for more in ((), ("--null-value", "x"))]
+    assert [ended.stderr for ended in said] == ["2 rows in, 0 rejected\n"] * 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
