@@ -191,7 +191,7 @@ def test_files_that_are_not_there_are_named(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"SEGMENTATION_AUTH": "jwt"}, "SEGMENTATION_AUTH='jwt': Input should be 'none'"),
+        ({"SEGMENTATION_AUTH": "saml"}, "SEGMENTATION_AUTH='saml': Input should be 'none', 'keys', 'jwt' or 'proxy'"),
         (
             {"SEGMENTATION_HOST": "0.0.0.0"},
             "SEGMENTATION_AUTH=none admits every client, so `serve` serves loopback addresses",

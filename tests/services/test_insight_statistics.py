@@ -14,7 +14,7 @@ from app.services.audiences import reads as audiences
 from app.services.insight import statistics, waterfall
 from tests.services.conftest import SCOPE, Gateway
 
-PEOPLE = [
+PEOPLE: list[dict[str, Any]] = [
     {
         "id": f"{n:03}",
         "n": n,
