@@ -245,7 +245,7 @@ class UploadBatchInput:
     csv: CsvOptionsInput | None = strawberry.field(
         default=strawberry.UNSET, description="How the file is written, where that is not detected."
     )
-    dry_run: bool = strawberry.field(default=False, description="Read and check everything, and store nothing.")
+    dry_run: bool | None = strawberry.field(default=False, description="Read and check everything, and store nothing.")
 
 
 @strawberry.input(description="Rows for a dataset.")
