@@ -114,7 +114,7 @@ async def test_loading_follows_the_declaration(api: Api) -> None:
         ({"properties": {"a": {"type": ["string", "number"]}}}, "schema/properties/a/type: `type` must be one of"),
         ({"properties": {"a": {"type": "array"}}}, "schema/properties/a: an array needs `items`"),
         ({"properties": {"a": {"type": "object"}}}, "schema/properties/a: an object needs `properties`"),
-        ({"properties": {"xEvent": {"type": "string"}}}, "schema/properties/xEvent: the name 'xEvent' is kept"),
+        ({"properties": {"xEvent": {"type": "string"}}}, "schema/properties/xEvent: the name 'xEvent' is reserved"),
         ({"properties": {"customer": {"type": "integer"}}}, "'customer' is an id, read as text exactly as written"),
         ({"properties": {"when": {"type": "number"}}}, "'when' is the time of an event: declare it as a string"),
     ],

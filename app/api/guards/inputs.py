@@ -55,6 +55,9 @@ LONG_TEXTS: Mapping[str, int | None] = {
     "term": None,
 }
 
+LONG_LISTS = frozenset({"rows"})
+"""Lists that services bound themselves: a batch has more rows than an audience has labels."""
+
 
 class VariableSizes(SchemaExtension):
     """Variables hold nothing but text that a database keeps, and JSON that is not nested for ever."""
@@ -160,7 +163,7 @@ def argument_problems(limits: Limits, type_: Any, value: Any, path: Sequence[str
         type_ = type_.of_type
     if isinstance(type_, GraphQLList):
         items = value if isinstance(value, list) else [] if value is None else [value]
-        if len(items) > limits.max_list_items:
+        if len(items) > limits.max_list_items and path[-1] not in LONG_LISTS:
             message = f"`{path[-1]}` has {len(items):,} items, and at most {limits.max_list_items:,} are allowed"
             yield Refusal(ErrorCode.LIMIT_EXCEEDED, f"{message}: split it", path)
             return

@@ -373,7 +373,7 @@ export type UploadBatchInput = {
   format: DataFormat;
   idempotencyKey?: string | null | undefined;
   csv?: CsvOptionsInput | null | undefined;
-  dryRun?: boolean;
+  dryRun?: boolean | null | undefined;
 };
 
 export type AudienceRowFragment = { __typename: 'Audience', id: string, audienceId: string, name: string, description: string | null, type: AudienceType, namespace: string, lifecycleState: LifecycleState, evaluationMethods: Array<EvaluationMethod>, labels: Array<string>, etag: string, updatedAt: string, createdAt: string, folder: { id: string, name: string } | null, metrics: { totalProfiles: number, updatedAt: string } | null, definition: { id: string, segmentId: string } | null, schedules: { totalCount: number, nodes: Array<{ id: string, scheduleId: string, name: string, state: ScheduleState, frequency: string, nextRunTimes: Array<string> }> } };
