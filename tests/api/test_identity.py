@@ -325,7 +325,9 @@ async def test_a_proxy_says_who_calls(serve: Serve) -> None:
     assert await asked.viewer(FORWARDED, peer="::ffff:10.1.2.3") == bob
     for peer in ("10.2.0.1", "127.0.0.1", "testclient"):
         message = await asked.refused(FORWARDED | {"x-forwarded-for": "10.1.2.3"}, peer=peer)
-        assert message.startswith(f"identity headers are accepted only from the configured proxies, and {peer} is not one of them")
+        assert message.startswith(
+            f"identity headers are accepted only from the configured proxies, and {peer} is not one of them"
+        )
     twice = [*FORWARDED.items(), ("x-forwarded-user", "root")]
     assert await asked.refused(twice, peer="10.1.2.3") == "x-forwarded-user is sent 2 times: send it once"
     for missing in ("x-forwarded-user", "x-forwarded-organisation"):

@@ -94,7 +94,7 @@ async def test_refusals_change_nothing(tree: Folders) -> None:
     summer = await tree.make("Summer", shop)
     taken = await tree.make("Taken")
     foreign = await tree.make("Foreign", namespace="AAM")
-    ghost = FolderRow(**{**shop.model_dump(), "id": "ghost"})
+    ghost = FolderRow(**{**{name: getattr(shop, name) for name in FolderRow.model_fields}, "id": "ghost"})
     for attempt, code, path in [
         (tree.make("Summer", shop), ErrorCode.ALREADY_EXISTS, ("name",)),
         (tree.make("New", ghost), ErrorCode.NOT_FOUND, ("parent_id",)),
