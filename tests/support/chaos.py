@@ -191,8 +191,8 @@ class World:
         files = MembershipFiles(self.services.lake.tenant(SCOPE.tenant))
         async with self.services.database.session() as session:
             audience = columns(AudienceRow)
-            rows = await session.execute(select(audience.id, audience.name))
-            names: dict[str, str] = {row.id: row.name for row in rows}
+            named = await session.execute(select(audience.id, audience.name))
+            names: dict[str, str] = {row.id: row.name for row in named}
             segments = columns(SegmentJobDefinitionRow).job_id == job_id
             rows = list(await session.scalars(select(SegmentJobDefinitionRow).where(segments)))
             buckets = list(await session.scalars(select(JobBucketRow).where(JobBucketRow.job_id == job_id)))  # type: ignore[arg-type]
