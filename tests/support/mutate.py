@@ -37,7 +37,7 @@ def mutants(source: str) -> Iterator[tuple[int, str, str]]:
     """Line, description and source of every module that differs from this one in one place.
 
     >>> [(line, what) for line, what, _ in mutants("def f(a):\\n    return a < 1")]
-    [(2, 'a < 1: Lt -> LtE'), (2, '1 -> 2'), (2, 'return a < 1 -> return None')]
+    [(2, 'return a < 1 -> return None'), (2, 'a < 1: Lt -> LtE'), (2, '1 -> 2')]
     """
     tree = ast.parse(source)
     for at, node in enumerate(ast.walk(tree)):

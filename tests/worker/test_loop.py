@@ -157,7 +157,7 @@ async def test_an_unexpected_error_fails_the_job_with_a_number_that_the_log_has(
     database: Database, changes: Changes, clock: FixedClock, working: Working, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def do(_run: Attempt) -> None:
-        raise FileNotFoundError("/secret/place")
+        raise LookupError("/secret/place")
 
     await queue(database, clock(), "j1")
     async with working(do):
