@@ -165,7 +165,7 @@ async def test_an_unexpected_error_fails_the_job_with_a_number_that_the_log_has(
     (error,) = row.errors
     assert error["code"] == "INTERNAL_ERROR"
     assert "secret" not in error["message"]
-    number = error["message"].split(" under ")[1].split(".")[0]
+    number = error["message"].split(" logged as ")[1].split(":")[0]
     (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert number in record.getMessage()
     assert "/secret/place" in str(record.exc_info)
