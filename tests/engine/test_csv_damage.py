@@ -130,7 +130,8 @@ def test_every_row_is_read_or_rejected(tmp_path: Path, written: Written, file: l
             lines.append(written.row(row))
             good[number] = row
         else:
-            lines.append(damage(written, row, backslash))
+            # One row with `\\"` is damage; several that read well with it would make it the file's way to escape.
+            lines.append(damage(written, row, backslash and not bad))
             bad[number] = DAMAGE[damage]
     rows, rejected = read(written.file(lines), tmp_path)
     assert rows == good
