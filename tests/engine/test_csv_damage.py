@@ -123,7 +123,9 @@ files = st.lists(
 @given(written=dialects, file=files, backslash=st.booleans())
 def test_every_row_is_read_or_rejected(tmp_path: Path, written: Written, file: list, backslash: bool) -> None:  # type: ignore[type-arg]
     header = written.row(["id", "b", "c", "d"])
-    lines, good, bad = [header], {}, {}
+    lines = [header]
+    good: dict[int, Row] = {}
+    bad: dict[int, set[str]] = {}
     for number, (rest, damage) in enumerate(file, 1):
         row = row_of(number, rest)
         if damage is None:
