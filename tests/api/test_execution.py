@@ -9,6 +9,8 @@ from graphql import build_schema
 
 from app.api.context import Limits
 from app.api.execution import CompiledExecution
+from app.api.execution.levels import _PLANS
+from app.api.execution.plan import WAYS_KEPT
 from app.api.schema import print_schema
 from tests.api.conftest import Api
 from tests.support.random_operations import RandomOperations, shown
@@ -104,3 +106,15 @@ async def test_odd_shapes(api: Api, monkeypatch: pytest.MonkeyPatch, document: s
     await api.define("One")
     compiled, plain = await both(api, monkeypatch, document)
     assert same(compiled, plain), f"{compiled}\n{plain}"
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_plans_of_one_operation_are_bounded(api: Api) -> None:
+    names = [f"v{number}" for number in range(5)]
+    declared = ", ".join(f"${name}: Boolean!" for name in names)
+    fields = " ".join(f"{name}: __typename @include(if: ${name})" for name in names)
+    for bits in range(32):
+        chosen = {name: bool(bits >> at & 1) for at, name in enumerate(names)}
+        answer = await api.query(f"query ({declared}) {{ {fields} }}", **chosen)
+        assert answer == {name: "Query" for name in names if chosen[name]}
+    assert max(len(entry.plans) for entry in _PLANS.known.values()) == WAYS_KEPT

@@ -29,6 +29,8 @@ from graphql.execution.executor import Executor
 from graphql.execution.values import get_argument_values
 
 PLANS_KEPT = 512
+WAYS_KEPT = 16
+"""Operations that have plans, and plans of one operation: each variable of a directive doubles what these may be."""
 
 _SELF_SERIALIZING: Final = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
 """Scalars whose values of this Python type are written as they are."""
@@ -205,6 +207,8 @@ class Plans:
         decided = tuple(values.get(name) for name in entry.deciding)
         plan = entry.plans.get(decided)
         if plan is None:
+            if len(entry.plans) == WAYS_KEPT:
+                entry.plans.clear()
             plan = entry.plans[decided] = make()
         return plan
 
