@@ -181,13 +181,13 @@ async def _evaluate(services: Services, ids: list[str], console: Console) -> Non
         # Nothing moves in a file or a pipe: there, each quarter is a line.
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         bar = Progress(*columns, console=console, disable=not console.is_terminal)
-        told = 0
+        quarters_shown = 0
         with bar:
             task = bar.add_task(f"Evaluating as of {day}", total=1.0)
             async for state in jobs.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id):
                 bar.update(task, completed=state.fraction)
-                if not console.is_terminal and int(state.fraction * QUARTERS) > told:
-                    told = int(state.fraction * QUARTERS)
+                if not console.is_terminal and int(state.fraction * QUARTERS) > quarters_shown:
+                    quarters_shown = int(state.fraction * QUARTERS)
                     console.print(f"Evaluating as of {day}: {state.fraction:.0%}")
     async with services.database.session() as session:
         rows = await audiences.get_many(session, SCOPE, ids)

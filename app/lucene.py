@@ -147,10 +147,10 @@ class _Parser:
             refuse("this is half of a character: omit it", error.start, error.start + 1)
         if not self._text.strip():
             return Everything(end=len(self._text))
-        found = self._any_of(None)
+        node = self._any_of(None)
         if not self._is_end():
             refuse('this ")" closes no "(": take it out, or open one before it', self._at, self._at + 1)
-        return found
+        return node
 
     # ------------------------------------------------------------ groups
 
@@ -207,10 +207,10 @@ class _Parser:
     def _named(self, found: re.Match[str]) -> Node:
         name = found[1]
         if name not in self._fields:
-            spelled = {one.lower(): one for one in self._fields}
+            spelled = {field.lower(): field for field in self._fields}
             suggestions = tuple(spelled[near] for near in get_close_matches(name.lower(), spelled, 3))
-            known = ", ".join(sorted(self._fields))
-            message = f"there is no field {name!r}; the fields are {known}. To search for a colon write it as \\:"
+            fields = ", ".join(sorted(self._fields))
+            message = f"there is no field {name!r}; the fields are {fields}. To search for a colon write it as \\:"
             refuse(message, *found.span(1), DiagnosticKind.UNKNOWN_FIELD, suggestions)
         self._at = found.end()
         self._skip()
@@ -236,42 +236,42 @@ class _Parser:
             refuse('there is nothing between "(" and ")": put a word there, or take both out', start, self._at + 1)
         if self._is_end():
             refuse('this "(" is never closed: add a ")"', start, start + 1)
-        found = self._any_of(field)
+        node = self._any_of(field)
         if not self._is(")"):
             refuse('this "(" is never closed: add a ")"', start, start + 1)
         self._at += 1
         self._depth -= 1
-        return found
+        return node
 
     # ------------------------------------------------------------ leaves
 
     def _phrase(self, field: str | None) -> Node:
         start = self._at
-        found = _PHRASE.match(self._text, start)
-        if found is None:
+        match = _PHRASE.match(self._text, start)
+        if match is None:
             refuse("this double quote is never closed: add one at the end of the phrase", start, len(self._text))
-        self._at = found.end()
+        self._at = match.end()
         slop = self._number("~", LARGEST_SLOP, default=None) or 0
-        return Phrase(field=field, start=start, end=self._at, text=_plain(found[1]), slop=int(slop))
+        return Phrase(field=field, start=start, end=self._at, text=_plain(match[1]), slop=int(slop))
 
     def _regex(self, field: str | None) -> Node:
         start = self._at
-        found = _REGEX.match(self._text, start)
-        if found is None:
+        match = _REGEX.match(self._text, start)
+        if match is None:
             message = f'this "/" begins a regular expression that never ends: add a "/", or {_WHOLE.format("/")}'
             refuse(message, start, len(self._text))
-        if not found[1]:
-            refuse("the regular expression between the slashes is empty: write one", *found.span())
-        self._at = found.end()
-        return Regex(field=field, start=start, end=self._at, pattern=found[1].replace("\\/", "/"))
+        if not match[1]:
+            refuse("the regular expression between the slashes is empty: write one", *match.span())
+        self._at = match.end()
+        return Regex(field=field, start=start, end=self._at, pattern=match[1].replace("\\/", "/"))
 
     def _word(self, field: str | None) -> Node:
         start = self._at
-        found = _WORD.match(self._text, start)
-        if found is None:
+        match = _WORD.match(self._text, start)
+        if match is None:
             self._refuse_character()
-        self._at = found.end()
-        parts = tuple(_pieces(found[0]))
+        self._at = match.end()
+        parts = tuple(_pieces(match[0]))
         wild = any(isinstance(part, Wild) for part in parts)
         if self._at < len(self._text) and self._text[self._at] == "~":
             if wild:
@@ -305,17 +305,17 @@ class _Parser:
             return None
         start = self._at
         self._at += 1
-        found = _NUMBER.match(self._text, self._at)
-        if found is None:
+        match = _NUMBER.match(self._text, self._at)
+        if match is None:
             after = self._text[self._at : self._at + 1]
             if default is not None and (not after or after.isspace() or after in ")^~"):
                 return default
             refuse(f'"{sign}" needs a number after it: {_WHOLE.format(sign)}', start, self._at)
-        self._at = found.end()
-        value = float(found[0])
+        self._at = match.end()
+        value = float(match[0])
         if value > largest or (sign == "~" and not value.is_integer()):
             kind = "whole number from 0" if sign == "~" else "number"
-            refuse(f"{found[0]} is not possible after {sign}: write a {kind} up to {largest:g}", *found.span())
+            refuse(f"{match[0]} is not possible after {sign}: write a {kind} up to {largest:g}", *match.span())
         return value
 
     def _refuse_character(self) -> NoReturn:
@@ -343,10 +343,10 @@ class _Parser:
 
     def _takes(self, operator: str) -> bool:
         self._skip()
-        found = _OPERATOR.match(self._text, self._at)
-        if found is None or _NAMES.get(found[0], found[0]) != operator:
+        match = _OPERATOR.match(self._text, self._at)
+        if match is None or _NAMES.get(match[0], match[0]) != operator:
             return False
-        self._at = found.end()
+        self._at = match.end()
         return True
 
 

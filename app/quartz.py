@@ -290,16 +290,16 @@ def _split(text: str) -> list[_Part]:
     if len(text) > LONGEST:
         message = f"the expression has {len(text)} characters, and at most {LONGEST} are read: shorten it"
         refuse(message, LONGEST, len(text), DiagnosticKind.LIMIT)
-    parts = [
-        _Part(found[0].upper() if found[0].isascii() else found[0], found.start()) for found in _WORD.finditer(text)
-    ]
-    wanted = "seconds, minutes, hours, day of the month, month, day of the week and, if you like, year"
+    parts = [_Part(word[0].upper() if word[0].isascii() else word[0], word.start()) for word in _WORD.finditer(text)]
+    fields_in_order = "seconds, minutes, hours, day of the month, month, day of the week and, if you like, year"
     if len(parts) < 6:
-        unix = ': five fields have no seconds, so put "0" before them' if len(parts) == 5 else f": {wanted}"
+        unix = ': five fields have no seconds, so put "0" before them' if len(parts) == 5 else f": {fields_in_order}"
         refuse(f"the expression has {len(parts)} fields, and needs 6 or 7{unix}", len(text), len(text))
     if len(parts) > 7:
         refuse(
-            f"the expression has {len(parts)} fields, and at most 7 are read: {wanted}", parts[7].start, parts[-1].end
+            f"the expression has {len(parts)} fields, and at most 7 are read: {fields_in_order}",
+            parts[7].start,
+            parts[-1].end,
         )
     return parts
 
@@ -313,13 +313,13 @@ def _month_rules(items: list[_Part]) -> tuple[DayRule, ...]:
     plain: set[int] = set()
     rules: list[DayRule] = []
     for item in items:
-        if found := _LAST_DAY.fullmatch(item.text):
+        if match := _LAST_DAY.fullmatch(item.text):
             last = LastDay(
-                _within(_Part(found[1], item.start + 2), "days before the last one", 0, 30) if found[1] else 0
+                _within(_Part(match[1], item.start + 2), "days before the last one", 0, 30) if match[1] else 0
             )
-            rules.append(NearestWorkday(last) if found[2] else last)
-        elif found := _NEAR_DAY.fullmatch(item.text):
-            rules.append(NearestWorkday(MonthDays((_number(_DAY, _Part(found[1], item.start)),))))
+            rules.append(NearestWorkday(last) if match[2] else last)
+        elif match := _NEAR_DAY.fullmatch(item.text):
+            rules.append(NearestWorkday(MonthDays((_number(_DAY, _Part(match[1], item.start)),))))
         else:
             plain |= _range(_DAY, item)
     return (*([MonthDays(tuple(sorted(plain)))] if plain else []), *dict.fromkeys(rules))
@@ -331,10 +331,10 @@ def _week_rules(items: list[_Part]) -> tuple[DayRule, ...]:
     for item in items:
         if item.text == "L":
             plain.add(_WEEKDAY.high)
-        elif (found := _NTH.fullmatch(item.text)) and not found[1].startswith("L"):
-            weekday = _number(_WEEKDAY, _Part(found[1], item.start))
-            if found[2]:
-                place = _Part(found[2], item.start + found.start(2))
+        elif (match := _NTH.fullmatch(item.text)) and not match[1].startswith("L"):
+            weekday = _number(_WEEKDAY, _Part(match[1], item.start))
+            if match[2]:
+                place = _Part(match[2], item.start + match.start(2))
                 rules.append(NthWeekday(weekday, _within(place, "weeks after #", 1, 5)))
             else:
                 rules.append(NthWeekday(weekday, -1))
@@ -389,8 +389,8 @@ def _number(kind: _Field, part: _Part) -> int:
 
 def _within(part: _Part, what: str, low: int, high: int) -> int:
     if not re.fullmatch("[0-9]{1,9}", part.text) or not low <= int(part.text) <= high:
-        found = f"{part.text} is not possible" if part.text else "a number is missing"
-        refuse(f"{found} here: {what} are {low} to {high}", part.start, part.end)
+        problem = f"{part.text} is not possible" if part.text else "a number is missing"
+        refuse(f"{problem} here: {what} are {low} to {high}", part.start, part.end)
     return int(part.text)
 
 
@@ -409,14 +409,14 @@ def _refuse_both_days(parts: list[_Part], monthly: list[_Part], weekly: list[_Pa
 def _refuse_dense(parts: list[_Part], values: tuple[list[int], list[int], list[int]]) -> None:
     """Every day that fires at all fires at each combination of hours, minutes and seconds: there may be only one."""
     findings = []
-    for at, (kind, part, found) in enumerate(zip(reversed(_TIMES), reversed(parts[:3]), values, strict=True)):
-        if len(found) > 1:
+    for at, (kind, part, numbers) in enumerate(zip(reversed(_TIMES), reversed(parts[:3]), values, strict=True)):
+        if len(numbers) > 1:
             first, other = [each[0] for each in values], [each[0] for each in values]
-            other[at] = found[1]
+            other[at] = numbers[1]
             once, again = (time(hour, minute, second) for hour, minute, second in (first, other))
             message = (
                 f"it would fire at {once} and again at {again} of the same day, and a schedule fires at most once in "
-                f"24 hours: give one value for the {kind.name}, such as {found[0]}"
+                f"24 hours: give one value for the {kind.name}, such as {numbers[0]}"
             )
             findings.append(_finding(message, part.start, part.end, DiagnosticKind.LIMIT))
     if findings:
@@ -437,6 +437,6 @@ def _listed(values: Sequence[int], name: Callable[[int], str]) -> str:
         return ", ".join(map(name, values[:3])) + f", … {name(values[-1])}"
     said: list[str] = []
     for _, run in groupby(enumerate(values), lambda pair: pair[1] - pair[0]):
-        found = [name(value) for _, value in run]
-        said += [f"{found[0]} to {found[-1]}"] if len(found) > 2 else found
+        names = [name(value) for _, value in run]
+        said += [f"{names[0]} to {names[-1]}"] if len(names) > 2 else names
     return " and ".join(filter(None, (", ".join(said[:-1]), said[-1])))

@@ -69,15 +69,15 @@ class PqlDiagnostic:
     suggestions: list[str] = strawberry.field(description="Suggestions, nearest first.")
 
     @classmethod
-    def of(cls, found: Diagnostic) -> "PqlDiagnostic":
+    def of(cls, diagnostic: Diagnostic) -> "PqlDiagnostic":
         return cls(
-            kind=DiagnosticKind(found.kind.value),
-            severity=DiagnosticSeverity(found.severity.value),
-            message=found.message,
-            line=found.line,
-            column=found.column,
-            length=found.length,
-            suggestions=list(found.suggestions),
+            kind=DiagnosticKind(diagnostic.kind.value),
+            severity=DiagnosticSeverity(diagnostic.severity.value),
+            message=diagnostic.message,
+            line=diagnostic.line,
+            column=diagnostic.column,
+            length=diagnostic.length,
+            suggestions=list(diagnostic.suggestions),
         )
 
 
@@ -112,11 +112,11 @@ class StaleEtagError(UserError):
 
 @strawberry.type(description="A write that dependents prevent.")
 class DependentsError(UserError):
-    found: strawberry.Private[Sequence[tuple[str, str]]]
+    dependent_ids: strawberry.Private[Sequence[tuple[str, str]]]
 
     @resolver(description="Objects that depend on it.")
     async def dependents(self, info: Info) -> list[Node]:
-        nodes = [await node_type(name).fetch(info.context, raw) for name, raw in self.found]
+        nodes = [await node_type(name).fetch(info.context, raw) for name, raw in self.dependent_ids]
         return [node for node in nodes if node is not None]
 
 
@@ -155,7 +155,7 @@ def user_error(
         case StaleEtag():
             return StaleEtagError(code=code, message=message, path=path, current_etag=refusal.current)
         case HasDependents():
-            return DependentsError(code=code, message=message, path=path, found=refusal.dependents)
+            return DependentsError(code=code, message=message, path=path, dependent_ids=refusal.dependents)
         case _:
             return InputError(code=code, message=message, path=path)
 

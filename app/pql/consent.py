@@ -29,7 +29,7 @@ def with_consent(condition: Node, schema: ObjectType, builder: Builder) -> Node:
     ]
     if not refused:
         return condition
-    return builder.condition("and", condition, *(builder.condition("not", one) for one in refused))
+    return builder.condition("and", condition, *(builder.condition("not", purpose) for purpose in refused))
 
 
 def _field(path: Sequence[str], schema: ObjectType, builder: Builder) -> Node | None:

@@ -153,8 +153,8 @@ class Builder:
         self._nodes: dict[Node, Node] = {}
 
     def node(self, op: str, type_: Type, *operands: Node, payload: tuple[Any, ...] = ()) -> Node:
-        made = Node(op, type_, operands, payload)
-        return self._nodes.setdefault(made, made)
+        created = Node(op, type_, operands, payload)
+        return self._nodes.setdefault(created, created)
 
     def condition(self, op: str, *operands: Node, payload: tuple[Any, ...] = ()) -> Node:
         return self.node(op, Scalar.BOOLEAN, *operands, payload=payload)
@@ -165,14 +165,14 @@ class Builder:
 
 def walk(node: Node) -> Iterator[Node]:
     """Every distinct node of the graph below and including `node`, operands before their users."""
-    seen: set[Node] = set()
+    visited: set[Node] = set()
     stack = [(node, False)]
     while stack:
         current, expanded = stack.pop()
         if expanded:
             yield current
-        elif current not in seen:
-            seen.add(current)
+        elif current not in visited:
+            visited.add(current)
             stack.append((current, True))
             stack.extend((operand, False) for operand in reversed(current.operands))
 

@@ -13,9 +13,9 @@ def nearest(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
     >>> nearest("contry", ["city", "name", "country", "Contry"])
     ('Contry', 'country', 'city')
     """
-    known = list(dict.fromkeys(candidates))
-    same = [candidate for candidate in known if candidate.lower() == name.lower()]
-    close = difflib.get_close_matches(name, known, n=SUGGESTIONS, cutoff=0.6)
+    names = list(dict.fromkeys(candidates))
+    same = [candidate for candidate in names if candidate.lower() == name.lower()]
+    close = difflib.get_close_matches(name, names, n=SUGGESTIONS, cutoff=0.6)
     return tuple(dict.fromkeys([*same, *close]))[:SUGGESTIONS]
 
 

@@ -85,7 +85,7 @@ async def ensure_default(database: Database, clock: Clock, scope: Scope) -> Merg
 
 async def _make_default(database: Database, clock: Clock, scope: Scope) -> MergePolicyRow:
     async with database.write(scope.tenant) as session:
-        if (found := await default_policy(session, scope)) is None:
+        if (policy := await default_policy(session, scope)) is None:
             now = clock()
             row = MergePolicyRow(
                 organisation=scope.organisation,
@@ -104,10 +104,10 @@ async def _make_default(database: Database, clock: Clock, scope: Scope) -> Merge
             )
             session.add(row)
             await session.flush()
-            found = await default_policy(session, scope)
-    if found is None:
+            policy = await default_policy(session, scope)
+    if policy is None:
         raise RuntimeError("the default merge policy could not be created")
-    return found
+    return policy
 
 
 async def default_policy(session: AsyncSession, scope: Scope) -> MergePolicyRow | None:

@@ -96,7 +96,7 @@ def run(npm: list[str], arguments: list[str], folder: Path) -> None:
     environment = os.environ | {"PATH": os.pathsep.join([str(Path(npm[0]).parent), os.environ.get("PATH", "")])}
     step = "npm ci" if arguments[0] == "ci" else f"npm {' '.join(arguments)}"
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [*npm, *arguments],
             cwd=folder,
             env=environment,
@@ -111,10 +111,10 @@ def run(npm: list[str], arguments: list[str], folder: Path) -> None:
         raise PagesNotBuilt(f"`{step}` did not start ({error.strerror}).") from error
     except subprocess.TimeoutExpired:
         raise PagesNotBuilt(f"`{step}` did not end within {NPM_SECONDS} seconds.") from None
-    if done.returncode != 0:
-        cause = re.search(r"^npm error code (\w+)$", done.stdout, re.MULTILINE)
-        ended = f"`{step}` ended with code {done.returncode}"
-        raise PagesNotBuilt(f"{ended} ({cause[1]})." if cause else f"{ended}.", done.stdout.strip())
+    if process.returncode != 0:
+        cause = re.search(r"^npm error code (\w+)$", process.stdout, re.MULTILINE)
+        ended = f"`{step}` ended with code {process.returncode}"
+        raise PagesNotBuilt(f"{ended} ({cause[1]})." if cause else f"{ended}.", process.stdout.strip())
 
 
 def note_reason(built: Path, reason: str) -> None:

@@ -117,4 +117,4 @@ async def test_the_plans_of_one_operation_are_bounded(api: Api) -> None:
         chosen = {name: bool(bits >> at & 1) for at, name in enumerate(names)}
         answer = await api.query(f"query ({declared}) {{ {fields} }}", **chosen)
         assert answer == {name: "Query" for name in names if chosen[name]}
-    assert max(len(entry.plans) for entry in _PLANS.known.values()) == WAYS_KEPT
+    assert max(len(entry.plans) for entry in _PLANS.entries.values()) == WAYS_KEPT

@@ -102,8 +102,8 @@ class Loaders:
     @cached_property
     def schema_of_dataset(self) -> Loader[str, dict[str, Any]]:
         async def load(ids: list[str]) -> list[dict[str, Any]]:
-            found = await datasets.schemas_many(self._lake, self._scope, ids)
-            return [found[id_] for id_ in ids]
+            schemas = await datasets.schemas_many(self._lake, self._scope, ids)
+            return [schemas[id_] for id_ in ids]
 
         return Loader(load)
 

@@ -241,12 +241,12 @@ class _Levels:
 
     def _object(self, shape: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> None:
         selection = field.by_class.get(type(value)) or self._selection(shape, field, value, place)
-        made = _Object(value, *place)
-        place[0][place[1]] = made.fields
+        object_ = _Object(value, *place)
+        place[0][place[1]] = object_.fields
         # Every key is there from the beginning, so that the answer has the order of the selection.
         for selected in selection.fields:
-            made.fields[selected.key] = None
-        self._next.setdefault(selection, []).append(made)
+            object_.fields[selected.key] = None
+        self._next.setdefault(selection, []).append(object_)
 
     def _selection(self, shape: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> Selection:
         type_ = shape.type

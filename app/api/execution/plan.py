@@ -88,14 +88,14 @@ class OperationPlan:
 
     def selection(self, executor: Executor[Any], parent: FieldPlan, type_: GraphQLObjectType) -> Selection:
         """What is selected of an object of the type that the field `parent` gave."""
-        known = parent.selections.get(type_.name)
-        if known is None:
+        selected = parent.selections.get(type_.name)
+        if selected is None:
             collected = collect_subfields(
                 executor.schema, executor.fragments, executor.variable_values, executor.operation, type_,
                 parent.details, executor.hide_suggestions,
             )  # fmt: skip
-            known = parent.selections[type_.name] = compiled(executor, type_, collected.grouped_field_set)
-        return known
+            selected = parent.selections[type_.name] = compiled(executor, type_, collected.grouped_field_set)
+        return selected
 
 
 def compiled(executor: Executor[Any], type_: GraphQLObjectType, fields: GroupedFieldSet) -> Selection:
@@ -192,17 +192,17 @@ class _Known:
 class Plans:
     """Plans by operation and by what the variables of its directives are; the one used longest ago goes first."""
 
-    known: OrderedDict[int, _Known] = field(default_factory=OrderedDict)
+    entries: OrderedDict[int, _Known] = field(default_factory=OrderedDict)
 
     def get(self, executor: Executor[Any], make: Callable[[], OperationPlan]) -> OperationPlan:
         operation = executor.operation
-        entry = self.known.get(id(operation))
+        entry = self.entries.get(id(operation))
         if entry is None:
-            entry = self.known[id(operation)] = _Known(operation, _deciding(executor), {})
-            if len(self.known) > PLANS_KEPT:
-                self.known.popitem(last=False)
+            entry = self.entries[id(operation)] = _Known(operation, _deciding(executor), {})
+            if len(self.entries) > PLANS_KEPT:
+                self.entries.popitem(last=False)
         else:
-            self.known.move_to_end(id(operation))
+            self.entries.move_to_end(id(operation))
         values = executor.variable_values.coerced
         decided = tuple(values.get(name) for name in entry.deciding)
         plan = entry.plans.get(decided)

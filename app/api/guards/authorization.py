@@ -92,8 +92,8 @@ def _guarded(name: str, field: GraphQLField) -> Callable[..., Awaitable[Any]]:
 
 def _resource_id(arguments: Mapping[str, Any]) -> str | None:
     """The raw id of the object that a mutation is about, where its arguments name one."""
-    given = arguments.get("input")
-    places = {**arguments, **given} if isinstance(given, Mapping) else arguments
+    input_ = arguments.get("input")
+    places = {**arguments, **input_} if isinstance(input_, Mapping) else arguments
     named = next((places[name] for name in ("id", "datasetId") if places.get(name)), None)
     return split_id(named)[1] if isinstance(named, str) else None
 

@@ -69,10 +69,10 @@ class AuditQueries:
     async def audit_events(
         self, info: Info, filter: FilterArgument = strawberry.UNSET, *, page: PageRequest
     ) -> Connection[AuditEvent]:
-        operation, chosen = info.context, _filter(filter)
+        operation, conditions = info.context, _filter(filter)
         return await connect(
             info,
-            lambda: operation.read(lambda session: audit.page(session, operation.scope, page, chosen)),
+            lambda: operation.read(lambda session: audit.page(session, operation.scope, page, conditions)),
             AuditEvent.of,
-            lambda: operation.read(lambda session: audit.count(session, operation.scope, chosen)),
+            lambda: operation.read(lambda session: audit.count(session, operation.scope, conditions)),
         )

@@ -43,24 +43,24 @@ class Comparison:
         description="95% interval of `leave`; null without an answer."
     )
     error: UserError | None = strawberry.field(description="Why there is no answer; null when there is one.")
-    found: strawberry.Private[comparison.Comparison | None]
+    compared: strawberry.Private[comparison.Comparison | None]
 
     @connection("The profiles that would enter; evaluates until the page is full.")
     async def entering(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
-        result = self.found
+        result = self.compared
         if result is None:
             return await _nobody(info)
         return await _side(info, result, result.entering, result.enters, page)
 
     @connection("The members that would leave; evaluates until the page is full.")
     async def leaving(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
-        result = self.found
+        result = self.compared
         if result is None:
             return await _nobody(info)
         return await _side(info, result, result.leaving, result.leaves, page)
 
     @classmethod
-    def of(cls, found: comparison.Comparison, counts: comparison.Counts) -> Self:
+    def of(cls, compared: comparison.Comparison, counts: comparison.Counts) -> Self:
         return cls(
             before=BigInt(counts.before),
             after=BigInt(counts.after.size),
@@ -72,7 +72,7 @@ class Comparison:
             enter_interval=_interval(counts.enter),
             leave_interval=_interval(counts.leave),
             error=None,
-            found=found,
+            compared=compared,
         )
 
     @classmethod
@@ -89,7 +89,7 @@ class Comparison:
             enter_interval=None,
             leave_interval=None,
             error=error,
-            found=None,
+            compared=None,
         )
 
 
@@ -104,12 +104,12 @@ async def _nobody(info: Info) -> LongConnection[Profile]:
     async def count() -> int:
         return 0
 
-    return await connect_long(info, load, lambda one: Profile.of(*one), count)
+    return await connect_long(info, load, lambda member: Profile.of(*member), count)
 
 
 async def _side(
     info: Info,
-    found: comparison.Comparison,
+    compared: comparison.Comparison,
     read: Callable[[PageRequest], Awaitable[Slice[Who]]],
     chosen: Callable[[Answers], Ordinals],
     page: PageRequest,
@@ -119,7 +119,7 @@ async def _side(
     async def load() -> Slice[tuple[Who, Person]]:
         return await with_persons(operation, await read(page))
 
-    return await connect_long(info, load, lambda one: Profile.of(*one), lambda: found.size(chosen))
+    return await connect_long(info, load, lambda member: Profile.of(*member), lambda: compared.size(chosen))
 
 
 AudienceArgument = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `audienceId`.")]

@@ -47,10 +47,10 @@ class AudiencePoint:
     async def job(
         self, info: Info
     ) -> Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")] | None:
-        found: SegmentJob | None = None
+        node: SegmentJob | None = None
         if self.job_id is not None:
-            found = await node_type("SegmentJob").fetch(info.context, self.job_id)
-        return found
+            node = await node_type("SegmentJob").fetch(info.context, self.job_id)
+        return node
 
     @classmethod
     def of(cls, row: MembershipChangeRow) -> Self:
@@ -77,17 +77,17 @@ class MembershipChange:
 
     @resolver(description="The audience.")
     async def audience(self, info: Info) -> Annotated["Audience", strawberry.lazy("app.api.resources.audiences")]:
-        found: Audience = await node_type("Audience").fetch(info.context, self.change.audience)
-        return found
+        node: Audience = await node_type("Audience").fetch(info.context, self.change.audience)
+        return node
 
     @resolver(description="The job that found it; null for a streaming batch or an upload, and when it is gone.")
     async def job(
         self, info: Info
     ) -> Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")] | None:
-        found: SegmentJob | None = None
+        node: SegmentJob | None = None
         if self.change.job_id is not None:
-            found = await node_type("SegmentJob").fetch(info.context, self.change.job_id)
-        return found
+            node = await node_type("SegmentJob").fetch(info.context, self.change.job_id)
+        return node
 
     @classmethod
     def of(cls, change: changes.Change) -> Self:
@@ -106,10 +106,10 @@ class DefinitionVersion:
 
     @resolver(description="The expression of this version.")
     def expression(self, format: FormatArgument = ExpressionFormat.PQL_TEXT) -> str:
-        wanted = service_format(format)
-        if wanted is ServiceFormat.PQL_TEXT:
+        target = service_format(format)
+        if target is ServiceFormat.PQL_TEXT:
             return self.row.expression
-        return convert_expression(self.row.expression, ServiceFormat.PQL_TEXT, wanted)
+        return convert_expression(self.row.expression, ServiceFormat.PQL_TEXT, target)
 
     @resolver(description="The merge policy of this version.")
     async def merge_policy(self, info: Info) -> MergePolicy:
@@ -229,7 +229,7 @@ class HistorySubscriptions:
         def reader() -> ProfileReader:
             return ProfileReader(services.database, services.lake, services.clock, scope)
 
-        found = changes.watch(services.database, services.changes, scope, reader, ids, given(after))
-        async with aclosing(found):
-            async for change in found:
+        stream = changes.watch(services.database, services.changes, scope, reader, ids, given(after))
+        async with aclosing(stream):
+            async for change in stream:
                 yield MembershipChange.of(change)

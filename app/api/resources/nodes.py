@@ -27,7 +27,9 @@ class Viewer:
     @resolver(description="Sandboxes of the organisation that hold something and that the caller may use, by name.")
     async def sandboxes(self, info: Info) -> list[Sandbox]:
         services = info.context.services
-        return [Sandbox.of(one) for one in await sandboxes(services.database, services.lake, info.context.scope)]
+        return [
+            Sandbox.of(sandbox) for sandbox in await sandboxes(services.database, services.lake, info.context.scope)
+        ]
 
     @resolver(description="IANA name of the sandbox's time zone.")
     async def time_zone(self, info: Info) -> str:

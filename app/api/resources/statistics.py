@@ -112,7 +112,7 @@ class AudienceStatistics:
             )
         except Refusal as refusal:
             answers = [refusal] * len(expressions)
-        return [ValueStatistics.of(expression, one) for expression, one in zip(expressions, answers, strict=True)]
+        return [ValueStatistics.of(expression, answer) for expression, answer in zip(expressions, answers, strict=True)]
 
 
 async def _row(operation: Operation, id: str) -> AudienceRow:

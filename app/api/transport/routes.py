@@ -56,8 +56,8 @@ def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]
             log.warning("the server is not ready: %s", reason)
             return JSONResponse({"ready": False, "reason": reason}, status_code=503)
         answer: JsonObject = {"ready": True}
-        if left := await left_jobs(services.database, services.clock()):
-            answer["warning"] = f"{left} jobs wait and no worker takes them up: start `segmentation worker`"
+        if stuck_jobs := await left_jobs(services.database, services.clock()):
+            answer["warning"] = f"{stuck_jobs} jobs wait and no worker takes them up: start `segmentation worker`"
         return JSONResponse(answer)
 
     return ready

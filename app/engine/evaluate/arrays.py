@@ -51,8 +51,8 @@ def filter_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     picked = np.flatnonzero(evaluation.mask(node.operands[1], child))
     scope.picked[node] = picked
-    kept = array.narrowed(picked)
-    return Array(kept.rows, kept.element)
+    matches = array.narrowed(picked)
+    return Array(matches.rows, matches.element)
 
 
 def map_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
@@ -92,14 +92,14 @@ def extreme(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     else:
         raise TypeError(f"no {node.op} of {node.operands[1].type}")
     filled = np.flatnonzero(rows.counts)
-    found = np.zeros(rows.n, keys.dtype)
+    extremes = np.zeros(rows.n, keys.dtype)
     if len(filled):
         reduce = np.minimum if node.op == "min" else np.maximum
-        found[filled] = reduce.reduceat(keys, rows.starts[filled])
+        extremes[filled] = reduce.reduceat(keys, rows.starts[filled])
     valid = rows.counts > 0
     if dictionary is not None:
-        return Text(np.where(valid, found, -1), dictionary)
-    return Column(values.kind, found, valid) if isinstance(values, Column) else nulls(node.type, scope.n)
+        return Text(np.where(valid, extremes, -1), dictionary)
+    return Column(values.kind, extremes, valid) if isinstance(values, Column) else nulls(node.type, scope.n)
 
 
 def ordered(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
@@ -112,9 +112,9 @@ def ordered(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     rank = _sortable(spread(key, child.n))
     if node.op == "top":
         rank = -rank if rank.dtype == np.float64 else ~rank
-    kept = np.arange(child.n) if key.valid is None else np.flatnonzero(np.broadcast_to(key.valid, child.n))
+    present_rows = np.arange(child.n) if key.valid is None else np.flatnonzero(np.broadcast_to(key.valid, child.n))
     parent = array.rows.parent
-    order = kept[np.lexsort((rank[kept], parent[kept]))]
+    order = present_rows[np.lexsort((rank[present_rows], parent[present_rows]))]
     rows = Rows(scope.n, parent[order])
     position = np.arange(len(order)) - rows.starts[rows.parent]
     limit = np.where(True if most.valid is None else most.valid, most.values, 0.0)
@@ -134,8 +134,8 @@ def group_by(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     order = np.argsort(group, kind="stable")
     groups = Rows(len(first), group[order])
     values = Array(groups, array.element.take(order))
-    made = Object(Fields({"key": key.take(first), "values": values}), len(first))
-    return Array(Rows(scope.n, array.rows.parent[first]), made, array.valid)
+    group_objects = Object(Fields({"key": key.take(first), "values": values}), len(first))
+    return Array(Rows(scope.n, array.rows.parent[first]), group_objects, array.valid)
 
 
 def to_map(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
@@ -146,8 +146,8 @@ def to_map(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     parent, codes = array.rows.parent, key.codes.astype(np.int64)
     present = np.flatnonzero(codes >= 0)
     size = int(codes.max(initial=0)) + 1
-    kept = np.sort(present[np.unique(parent[present] * size + codes[present], return_index=True)[1]])
-    return Map(Rows(scope.n, parent[kept]), key.take(kept), value.take(kept), array.valid)
+    entry_rows = np.sort(present[np.unique(parent[present] * size + codes[present], return_index=True)[1]])
+    return Map(Rows(scope.n, parent[entry_rows]), key.take(entry_rows), value.take(entry_rows), array.valid)
 
 
 def head(call: Call, array: Value) -> Value:
@@ -160,8 +160,8 @@ def at_rows(value: Value, index: Index, there: Bools, type_: Type) -> Value:
     """The entries at `index` where there is one, else null."""
     if not len(value):
         return nulls(type_, len(index))
-    taken = value.take(np.where(there, index, 0))
-    return taken if there.all() else taken.masked(there)
+    elements = value.take(np.where(there, index, 0))
+    return elements if there.all() else elements.masked(there)
 
 
 def count(call: Call, array: Value) -> Value:
@@ -180,9 +180,9 @@ def not_empty(call: Call, array: Value) -> Value:
         raise TypeError("an array was expected")
     if "counts" in array.rows.__dict__:
         return condition(array.rows.counts > 0)
-    found = np.zeros(array.rows.n, np.bool_)
-    found[array.rows.parent] = True
-    return condition(found)
+    nonempty = np.zeros(array.rows.n, np.bool_)
+    nonempty[array.rows.parent] = True
+    return condition(nonempty)
 
 
 def literal(call: Call, *items: Value) -> Value:
@@ -201,8 +201,8 @@ def get(call: Call, of: Value, key: Value) -> Value:
     """The value under a key: the first entry that has it."""
     if not isinstance(of, Map) or not isinstance(key, Text):
         raise TypeError("a map and a key were expected")
-    wanted = key if len(key) == 1 else key.take(of.rows.parent)
-    hits = np.flatnonzero(compared_text("eq", of.keys, wanted))[::-1]
+    keys = key if len(key) == 1 else key.take(of.rows.parent)
+    hits = np.flatnonzero(compared_text("eq", of.keys, keys))[::-1]
     index = np.full(of.rows.n, -1, np.intp)
     index[of.rows.parent[hits]] = hits
     return at_rows(of.items, index, index >= 0, call.node.type)
@@ -221,9 +221,9 @@ def values(call: Call, of: Value) -> Value:
 
 
 def _any(rows: Rows, mask: Bools) -> Bools:
-    found = np.zeros(rows.n, np.bool_)
-    found[rows.parent[mask]] = True
-    return found
+    any_match = np.zeros(rows.n, np.bool_)
+    any_match[rows.parent[mask]] = True
+    return any_match
 
 
 def _present(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, Value]:
@@ -233,8 +233,8 @@ def _present(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, Va
     body = spread(body, child.n)
     if body.valid is None or body.valid.all():
         return array.rows, body
-    kept = np.flatnonzero(body.valid)
-    return array.rows.narrowed(kept), body.take(kept)
+    present_rows = np.flatnonzero(body.valid)
+    return array.rows.narrowed(present_rows), body.take(present_rows)
 
 
 def _numbers(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, NDArray[Any]]:

@@ -109,9 +109,9 @@ def shifted(micros: Micros, amount: NDArray[np.float64], unit: str) -> Micros:
     """
     if unit in _DAYS and ZONE.get() is not None:
         whole = np.clip(np.trunc(amount), -(2.0**40), 2.0**40)
-        kept = _instants(_local(micros) + whole.astype(np.int64) * LENGTHS[unit])
+        same_clock = _instants(_local(micros) + whole.astype(np.int64) * LENGTHS[unit])
         rest = np.rint((amount - np.trunc(amount)) * LENGTHS[unit]).astype(np.int64)
-        moved_days: Micros = np.clip(kept + rest, BEGINNING, END)
+        moved_days: Micros = np.clip(same_clock + rest, BEGINNING, END)
         return moved_days
     if unit in LENGTHS:
         distance = np.clip(np.rint(amount * LENGTHS[unit]), -(2.0**61), 2.0**61).astype(np.int64)

@@ -105,15 +105,15 @@ def matches(evaluation: Evaluation, node: Node, scope: Scope) -> list[StepMatch]
 
 def _first_chain(steps: Sequence[Step], counts: Sequence[int], found: Callable[[Sequence[Step]], bool]) -> list[int]:
     """The rows of the first chain: each step in turn is halved to the earliest event that still leaves a chain."""
-    chosen = list(steps)
+    shortest = list(steps)
     for at, (step, count) in enumerate(zip(steps, counts, strict=True)):
         low, high = 1, len(step.row)
         while low < high:
             middle = (low + high) // 2
-            chosen[at] = step.between(0, middle)
-            low, high = (low, middle) if found(chosen) else (middle + 1, high)
-        chosen[at] = step.between(0 if count > 1 else high - 1, high)
-    return [int(step.row[-1]) for step in chosen]
+            shortest[at] = step.between(0, middle)
+            low, high = (low, middle) if found(shortest) else (middle + 1, high)
+        shortest[at] = step.between(0 if count > 1 else high - 1, high)
+    return [int(step.row[-1]) for step in shortest]
 
 
 def _steps(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Scope, list[Step]]:
@@ -128,8 +128,8 @@ def _steps(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Scope, lis
             masks[at] = masks[at] & evaluation.mask(when, child)
     parent = array.rows.parent
     if count == 1:
-        chosen = np.flatnonzero(masks[0])
-        return child, [Step(parent[chosen], np.zeros(len(chosen), np.int64), chosen)]
+        rows_of_step = np.flatnonzero(masks[0])
+        return child, [Step(parent[rows_of_step], np.zeros(len(rows_of_step), np.int64), rows_of_step)]
     time = evaluation.operand(node.operands[1], child)
     if not isinstance(time, Column):
         raise TypeError("the time of a chain was expected")
@@ -137,9 +137,9 @@ def _steps(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Scope, lis
     rows = _in_time_order(parent, times)
     steps = []
     for mask in masks:
-        kept = mask if time.valid is None else mask & time.valid
-        chosen = np.flatnonzero(kept) if rows is None else rows[kept[rows]]
-        steps.append(Step(parent[chosen], times[chosen], chosen))
+        possible = mask if time.valid is None else mask & time.valid
+        rows_of_step = np.flatnonzero(possible) if rows is None else rows[possible[rows]]
+        steps.append(Step(parent[rows_of_step], times[rows_of_step], rows_of_step))
     return child, steps
 
 
@@ -166,10 +166,10 @@ class _Search:
 
     def pins(self) -> frozenset[int]:
         """Labels to be pinned: those that a later step than the next one refers to, or one with fields of its own."""
-        found: set[int] = set()
+        pinned: set[int] = set()
         for at, labels in enumerate(self._labels):
-            found |= labels if self._own_fields[at] else labels - {at - 1}
-        return frozenset(found)
+            pinned |= labels if self._own_fields[at] else labels - {at - 1}
+        return frozenset(pinned)
 
     def found(self, tracks: Tracks, first: int, steps: Sequence[Step], pins: frozenset[int]) -> Bools:
         """Which tracks have a chain of the steps from `first` on; `steps[i]` is step `first + i`."""
@@ -254,7 +254,7 @@ class _Search:
         """The windows of a WHEN, given the times of labels in addition to those pinned before."""
         if not self._labels[at]:
             return [_ALWAYS], None  # it was tested with WHAT
-        pinned = {label: known[track] for label, known in tracks.pinned.items()}
+        pinned = {label: times_of[track] for label, times_of in tracks.pinned.items()}
         return self._windows(self._whens[at], pinned | times, tracks.of[track], None)
 
     def _feasible(self, tracks: Tracks, first: int, steps: Sequence[Step], relaxed: frozenset[int]) -> Step:
@@ -288,8 +288,8 @@ class _Search:
         if not isinstance(t, Column):
             raise TypeError("a time was expected")
         held = np.broadcast_to(inside(t, windows), step.track.shape)
-        for one in (t.valid, valid):
-            held = held if one is None else held & one
+        for validity in (t.valid, valid):
+            held = held if validity is None else held & validity
         return held
 
     def _linked(self, tracks: Tracks, at: int, before: Step, step: Step) -> Bools:
@@ -302,7 +302,7 @@ class _Search:
             before = before.where(keep)
         starts, ends = (bound[step.track] for bound in before.bounds(len(tracks)))
         strictly = searched(before.at, step.at, starts, ends, right=False)
-        found = np.zeros(len(step.track), np.bool_)
+        in_window = np.zeros(len(step.track), np.bool_)
         for lower, upper in windows:
             low = starts if _always(upper, END) else searched(_long(upper, before), step.at, starts, ends, right=True)
             high = strictly
@@ -315,8 +315,8 @@ class _Search:
                 begin = np.maximum(_long(lower, before)[first], before.at[first] + 1)
                 mine, ends_of = (bound[step.track] for bound in step.bounds(len(tracks)))
                 linked &= np.arange(len(step.at)) - searched(step.at, begin, mine, ends_of, right=False) + 1 >= needed
-            found |= linked
-        return found
+            in_window |= linked
+        return in_window
 
     def _windows(
         self, when: Node, times: dict[int, Micros], of: Index, rows: Index | None

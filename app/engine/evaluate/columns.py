@@ -236,7 +236,9 @@ def numbers(values: NDArray[Any], valid: Bools | None = None) -> Column:
     if values.dtype == np.int64:
         return Column(Scalar.NUMBER, values, valid)
     finite = (
-        np.isfinite(values) if values.dtype == np.float64 else np.array([isfinite(one) for one in values], np.bool_)
+        np.isfinite(values)
+        if values.dtype == np.float64
+        else np.array([isfinite(number) for number in values], np.bool_)
     )
     return Column(Scalar.NUMBER, values, valid if finite.all() else both(valid, finite))
 
@@ -304,12 +306,12 @@ def unified(texts: list[Text]) -> list[Text]:
     if all(text.dictionary is first for text in texts):
         return texts
     dictionary = pc.unique(pa.concat_arrays([text.dictionary for text in texts]))
-    made = []
+    unified_columns = []
     for text in texts:
         table = pc.index_in(text.dictionary, dictionary).to_numpy(zero_copy_only=False)
         codes = text.lookup(np.append(table, -1))
-        made.append(Text(narrow_codes(codes, len(dictionary)), dictionary))
-    return made
+        unified_columns.append(Text(narrow_codes(codes, len(dictionary)), dictionary))
+    return unified_columns
 
 
 def compacted(text: Text) -> Text:
@@ -344,20 +346,25 @@ def stacked(values: "list[Value]") -> Value:
             return Column(first.kind, np.concatenate(alike(*(column.values for column in columns))), valid)
         case Interval():
             intervals = [value for value in values if isinstance(value, Interval)]
-            starts, ends = [one.start for one in intervals], [one.end for one in intervals]
+            starts, ends = [part.start for part in intervals], [part.end for part in intervals]
             return Interval(np.concatenate(starts), np.concatenate(ends), valid)
         case Object():
             objects = [value for value in values if isinstance(value, Object)]
             return Object(_Stack(objects), sum(map(len, objects)), None, valid)
         case Array():
             arrays = [value for value in values if isinstance(value, Array)]
-            return Array(_stacked_rows([one.rows for one in arrays]), stacked([one.element for one in arrays]), valid)
+            return Array(
+                _stacked_rows([part.rows for part in arrays]), stacked([part.element for part in arrays]), valid
+            )
         case Map():
             maps = [value for value in values if isinstance(value, Map)]
-            keys = stacked([one.keys for one in maps])
-            items = stacked([one.items for one in maps])
+            keys = stacked([part.keys for part in maps])
+            items = stacked([part.items for part in maps])
             return Map(
-                _stacked_rows([one.rows for one in maps]), keys if isinstance(keys, Text) else no_text(0), items, valid
+                _stacked_rows([part.rows for part in maps]),
+                keys if isinstance(keys, Text) else no_text(0),
+                items,
+                valid,
             )
 
 
@@ -368,16 +375,16 @@ class _Stack:
         self._objects = objects
 
     def field(self, name: str, type_: Type) -> Value:
-        return stacked([spread(one.field(name, type_), len(one)) for one in self._objects])
+        return stacked([spread(objects.field(name, type_), len(objects)) for objects in self._objects])
 
 
 def _stacked_rows(rows: list[Rows]) -> Rows:
-    offsets = np.cumsum([0, *(one.n for one in rows)])
-    parents = [one.parent + offset for one, offset in zip(rows, offsets, strict=False)]
+    offsets = np.cumsum([0, *(each.n for each in rows)])
+    parents = [each.parent + offset for each, offset in zip(rows, offsets, strict=False)]
     return Rows(int(offsets[-1]), np.concatenate(parents))
 
 
 def _stacked_valid(values: "list[Value]") -> Bools | None:
     if all(value.valid is None for value in values):
         return None
-    return np.concatenate([np.ones(len(one), np.bool_) if one.valid is None else one.valid for one in values])
+    return np.concatenate([np.ones(len(each), np.bool_) if each.valid is None else each.valid for each in values])

@@ -94,15 +94,15 @@ def between_windows(a: Value, b: Value) -> list[Window]:
 def inside(t: Column, windows: Iterable[Window]) -> Bools:
     """Whether times lie in any of the windows."""
     at = micros(t)
-    found: Any = np.zeros(1, np.bool_)
+    in_interval: Any = np.zeros(1, np.bool_)
     for lower, upper in windows:
         within = np.ones(1, np.bool_)
         if not (len(lower) == 1 and lower[0] <= BEGINNING):
             within = within & (at >= lower)
         if not (len(upper) == 1 and upper[0] >= END):
             within = within & (at < upper)
-        found = found | within
-    return np.broadcast_to(found, np.broadcast_shapes(found.shape, at.shape))
+        in_interval = in_interval | within
+    return np.broadcast_to(in_interval, np.broadcast_shapes(in_interval.shape, at.shape))
 
 
 def occurs(call: Call, t: Value, n: Value, r: Value) -> Value:
@@ -185,8 +185,8 @@ def _outside(windows: list[Window]) -> list[Window]:
 
 def _held(t: Column, windows: list[Window], *valid: Bools | None) -> Value:
     result = inside(t, windows)
-    for one in (t.valid, *valid):
-        result = result if one is None else result & one
+    for validity in (t.valid, *valid):
+        result = result if validity is None else result & validity
     return condition(result)
 
 

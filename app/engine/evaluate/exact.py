@@ -70,7 +70,9 @@ def calculated(op: str, a: Numbers, b: Numbers) -> Numbers:
     kinds = {a.dtype.kind, b.dtype.kind}
     if kinds == {"i"} and op != "divide":
         return _integers(op, a, b)
-    if "O" in kinds or (kinds == {"i", "f"} and max(peak(one) for one in (a, b) if one.dtype.kind == "i") >= EXACT):
+    if "O" in kinds or (
+        kinds == {"i", "f"} and max(peak(operand) for operand in (a, b) if operand.dtype.kind == "i") >= EXACT
+    ):
         return _one_by_one(op, a, b)
     left, right = doubles(a), doubles(b)
     result: Numbers = _PLAIN[op](left, right)
@@ -153,11 +155,11 @@ def _number(value: float) -> float:
 
 
 def _sums_of_objects(parent: NDArray[np.intp], values: Numbers, counts: NDArray[np.intp]) -> Numbers:
-    given = [_number(value) for value in values]
+    numbers = [_number(value) for value in values]
     total = np.zeros(len(counts), object)
-    np.add.at(total, parent, np.array([0 if isinstance(value, float) else value for value in given], object))
+    np.add.at(total, parent, np.array([0 if isinstance(value, float) else value for value in numbers], object))
     mixed = np.zeros(len(counts), np.bool_)
-    mixed[parent[np.array([isinstance(value, float) for value in given], np.bool_)]] = True
+    mixed[parent[np.array([isinstance(value, float) for value in numbers], np.bool_)]] = True
     return np.where(mixed, _decimal_sums(parent, doubles(values), counts, np.ones(1)), total)
 
 

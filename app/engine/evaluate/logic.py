@@ -75,15 +75,15 @@ def truth(call: Call, value: Value) -> Value:
 
 def and_(call: Call, *conditions: Value) -> Value:
     result = _true(conditions[0])
-    for one in conditions[1:]:
-        result = result & _true(one)
+    for operand in conditions[1:]:
+        result = result & _true(operand)
     return condition(result)
 
 
 def or_(call: Call, *conditions: Value) -> Value:
     result = _true(conditions[0])
-    for one in conditions[1:]:
-        result = result | _true(one)
+    for operand in conditions[1:]:
+        result = result | _true(operand)
     return condition(result)
 
 

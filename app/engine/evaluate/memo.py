@@ -99,9 +99,9 @@ class Evaluation:
         while stack:
             current = stack[-1]
             home = home_of(current, scope)
-            known = home.known(current)
-            if known is not None:
-                home.memo.setdefault(current, known)
+            cached = home.known(current)
+            if cached is not None:
+                home.memo.setdefault(current, cached)
                 stack.pop()
                 continue
             missing = [o for o in _unbound(current) if home_of(o, home).known(o) is None]
@@ -246,9 +246,9 @@ class Evaluation:
             at = home_of(operand, scope)
             if home.is_slice and not at.is_slice:
                 continue  # the next slice needs it too
-            left = at.left.get(operand, self._users.get(operand, 0)) - 1
-            at.left[operand] = left
-            if left <= 0:
+            remaining = at.left.get(operand, self._users.get(operand, 0)) - 1
+            at.left[operand] = remaining
+            if remaining <= 0:
                 self.spending.release(at.memo.pop(operand, None))
                 at.children.pop(operand, None)
                 at.picked.pop(operand, None)

@@ -53,14 +53,14 @@ class Scope:
 
     def index_into(self, above: "Scope") -> Index:
         """For each row here the row of a scope around it."""
-        known = self._from.get(above.level)
-        if known is None:
+        index = self._from.get(above.level)
+        if index is None:
             if self.rows is None or self.outer is None:
                 raise LookupError(f"level {above.level} is not around level {self.level}")
             parent = self.rows.parent
-            known = parent if self.outer is above else self.outer.index_into(above)[parent]
-            self._from[above.level] = known
-        return known
+            index = parent if self.outer is above else self.outer.index_into(above)[parent]
+            self._from[above.level] = index
+        return index
 
     def child(self, node: Node, level: int, array: Array) -> "Scope":
         """The scope of the elements of an array that is laid out here."""

@@ -38,12 +38,12 @@ def member(call: Call, x: Value, among: Value) -> Value:
     """`in` and `not_in`."""
     if not isinstance(among, Array):
         raise TypeError("an array was expected")
-    found = _in_constant(x, among.element) if len(among) == 1 else _in_own(spread(x, call.n), among)
+    contained = _in_constant(x, among.element) if len(among) == 1 else _in_own(spread(x, call.n), among)
     if call.node.op == "not_in":
-        found = ~found
+        contained = ~contained
     for valid in (x.valid, among.valid):
-        found = found if valid is None else found & valid
-    return condition(found)
+        contained = contained if valid is None else contained & valid
+    return condition(contained)
 
 
 def compare_sets(call: Call, a: Value, b: Value) -> Value:
@@ -88,10 +88,10 @@ def intersection(call: Call, a: Value, b: Value) -> Value:
     codes, others = codes_of([left.element, right.element], types)
     size = _size(codes, others)
     rows = _first_of_each(left.rows, codes)
-    known = others >= 0
-    shared = np.isin(left.rows.parent[rows] * size + codes[rows], right.rows.parent[known] * size + others[known])
-    found = left.narrowed(rows[shared])
-    return found if right.valid is None else found.masked(np.asarray(right.valid))
+    present = others >= 0
+    shared = np.isin(left.rows.parent[rows] * size + codes[rows], right.rows.parent[present] * size + others[present])
+    common = left.narrowed(rows[shared])
+    return common if right.valid is None else common.masked(np.asarray(right.valid))
 
 
 def codes_of(values: list[Value], types: list[Type] | None = None) -> list[NDArray[np.int64]]:
@@ -135,14 +135,14 @@ def _object_codes(values: list[Value], type_: ObjectType) -> NDArray[np.int64]:
     for name, inner in type_.fields.items():
         if isinstance(inner, ArrayType | MapType):
             raise TypeError("objects that contain arrays or maps cannot be compared")
-        fields = [spread(one.field(name, inner), len(one)) for one in values if isinstance(one, Object)]
+        fields = [spread(column.field(name, inner), len(column)) for column in values if isinstance(column, Object)]
         of_field = np.concatenate(codes_of(fields, [inner] * len(fields)))
         codes = np.unique(codes * (int(of_field.max(initial=0)) + 2) + of_field + 1, return_inverse=True)[1]
     start = 0
-    for one in values:
-        if one.valid is not None:
-            codes[start : start + len(one)][~one.valid] = -1
-        start += len(one)
+    for column in values:
+        if column.valid is not None:
+            codes[start : start + len(column)][~column.valid] = -1
+        start += len(column)
     return codes
 
 
@@ -166,7 +166,7 @@ def _sets(call: Call, a: Array, b: Array) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def _size(*codes: NDArray[np.int64]) -> int:
-    return max(int(one.max(initial=0)) for one in codes) + 1
+    return max(int(column.max(initial=0)) for column in codes) + 1
 
 
 def _first_of_each(rows: Rows, codes: NDArray[np.int64]) -> Index:
@@ -187,10 +187,10 @@ def _in_constant(x: Value, elements: Value) -> Bools:
         others = others[elements.valid]
     if len(others) > _FEW:
         return np.isin(values, others)
-    found = np.zeros(len(values), np.bool_)
+    contained = np.zeros(len(values), np.bool_)
     for other in others:
-        found |= values == other
-    return found
+        contained |= values == other
+    return contained
 
 
 def _in_own(x: Value, among: Array) -> Bools:
@@ -206,9 +206,9 @@ def _in_own(x: Value, among: Array) -> Bools:
     else:
         mine_codes, codes = codes_of([mine, among.element])
         equal = (mine_codes == codes) & (codes >= 0)
-    found = np.zeros(among.rows.n, np.bool_)
-    found[parent[equal]] = True
-    return found
+    contained = np.zeros(among.rows.n, np.bool_)
+    contained[parent[equal]] = True
+    return contained
 
 
 def _element(type_: Type) -> Type:

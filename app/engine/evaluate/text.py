@@ -65,8 +65,8 @@ def matching(text: Text, test: DictionaryTest) -> Bools:
     passed = test(text.dictionary).to_numpy(zero_copy_only=False)
     hits = np.flatnonzero(passed)
     if len(hits) > _FEW:
-        found: Bools = text.lookup(np.append(passed, False))
-        return found
+        matches: Bools = text.lookup(np.append(passed, False))
+        return matches
     result = np.zeros(len(text), np.bool_)
     for hit in hits:
         result |= text.codes == text.codes.dtype.type(hit)
@@ -139,10 +139,10 @@ def _like(texts: pa.Array, pattern: str) -> pa.Array:
 def text_test(call: Call, text: Value, other: Value, case: Value) -> Value:
     subject, pattern, flag = _text(text), _text(other), _flag(case)
     name, negative = positive(call.node.op)
-    found = tested(name, subject, pattern, flag)
+    matches = tested(name, subject, pattern, flag)
     if negative:
-        found = ~found & subject.valid & pattern.valid
-    return condition(found & _known(case))
+        matches = ~matches & subject.valid & pattern.valid
+    return condition(matches & _known(case))
 
 
 def positive(name: str) -> tuple[str, bool]:
@@ -162,21 +162,21 @@ def compare_any(call: Call, text: Value, among: Value, case: Value) -> Value:
         raise TypeError("a list of texts was expected")
     elements = _text(among.element)
     if len(among) == 1 and len(flag) == 1:
-        found = np.zeros(len(subject), np.bool_)
+        matches = np.zeros(len(subject), np.bool_)
         for at in np.flatnonzero(elements.valid):
-            found |= tested(name, subject, elements.take(np.array([at])), flag)
+            matches |= tested(name, subject, elements.take(np.array([at])), flag)
     else:
         everyone = among if len(among) > 1 else among.take(np.zeros(call.n, np.intp))
         subject = subject if len(subject) == call.n else subject.take(np.zeros(call.n, np.intp))
         parent = everyone.rows.parent
         flags = flag if len(flag) == 1 else flag[parent]
         hit = tested(name, subject.take(parent), _text(everyone.element), flags)
-        found = np.zeros(call.n, np.bool_)
-        found[parent[hit]] = True
-    known = subject.valid & _known(case)
+        matches = np.zeros(call.n, np.bool_)
+        matches[parent[hit]] = True
+    valid = subject.valid & _known(case)
     if among.valid is not None:
-        known = known & among.valid
-    return condition((~found if negative else found) & known)
+        valid = valid & among.valid
+    return condition((~matches if negative else matches) & valid)
 
 
 def matches(call: Call, text: Value, regex: Value) -> Value:
@@ -204,23 +204,23 @@ def regex_group(call: Call, text: Value, regex: Value, number: Value) -> Value:
         groups = encoded(_group(subject.dictionary, source, float(number.values[0])))
         codes = subject.lookup(np.append(groups.codes, -1))
         return Text(narrow_codes(codes, len(groups.dictionary)), groups.dictionary)
-    ones = np.zeros(call.n, np.intp)
-    subject, pattern = (one if len(one) == call.n else one.take(ones) for one in (subject, pattern))
-    wanted = (
+    single_rows = np.zeros(call.n, np.intp)
+    subject, pattern = (column if len(column) == call.n else column.take(single_rows) for column in (subject, pattern))
+    group_numbers = (
         np.where(_present(number), doubles(number.values), -1.0) if len(number) == call.n else np.full(call.n, -1.0)
     )
     if len(number) == 1 and _present(number)[0]:
-        wanted = np.full(call.n, number.values[0])
-    found = np.full(call.n, None, object)
-    kinds, kind_of = np.unique(np.stack([pattern.codes.astype(np.float64), wanted]), axis=1, return_inverse=True)
+        group_numbers = np.full(call.n, number.values[0])
+    captured = np.full(call.n, None, object)
+    kinds, kind_of = np.unique(np.stack([pattern.codes.astype(np.float64), group_numbers]), axis=1, return_inverse=True)
     for at, (code, group) in enumerate(kinds.T):
         rows = np.flatnonzero(kind_of == at)
         source = str(pattern.dictionary[int(code)].as_py()) if code >= 0 else None
         if source is not None and valid_regex(source):
             some = subject.take(rows)
             texts = some.dictionary.take(pa.array(np.where(some.valid, some.codes, 0), mask=~some.valid))
-            found[rows] = _group(texts, source, float(group)).to_pylist()
-    return encoded(pa.array(found, pa.string()))
+            captured[rows] = _group(texts, source, float(group)).to_pylist()
+    return encoded(pa.array(captured, pa.string()))
 
 
 def valid_regex(source: str) -> bool:
@@ -237,7 +237,7 @@ def capture_groups(source: str) -> list[int]:
     >>> capture_groups(r"(a)[(](?:b)\((?P<n>c)")
     [0, 13]
     """
-    found, at, in_class = [], 0, False
+    opened, at, in_class = [], 0, False
     while at < len(source):
         mark = source[at]
         if source.startswith(r"\Q", at):
@@ -251,9 +251,9 @@ def capture_groups(source: str) -> list[int]:
             in_class = True
             at += 2 if source.startswith("[^]", at) else 1 if source.startswith("[]", at) else 0
         elif mark == "(" and (source[at + 1 : at + 2] != "?" or source[at + 1 : at + 4] == "?P<" or _named(source, at)):
-            found.append(at)
+            opened.append(at)
         at += 1
-    return found
+    return opened
 
 
 def _named(source: str, at: int) -> bool:
@@ -271,8 +271,8 @@ def _group(texts: pa.Array, source: str, number: float) -> pa.Array:
     name = f"g{int(number)}"
     spans = pc.extract_regex_span(texts, f"(?P<g0>{source})")
     caught = pc.struct_field(spans, name).is_valid()
-    wanted = pc.struct_field(pc.extract_regex(texts, f"(?P<g0>{source})"), name)
-    return pc.if_else(caught, wanted, pa.scalar(None, pa.string()))
+    group_texts = pc.struct_field(pc.extract_regex(texts, f"(?P<g0>{source})"), name)
+    return pc.if_else(caught, group_texts, pa.scalar(None, pa.string()))
 
 
 def _check_regex(source: str) -> None:
@@ -295,13 +295,13 @@ def _by_pattern(test: Callable[[pa.Array, str], pa.Array]) -> Callable[[Any, Any
     """A test with a constant, for pairs: once for each different pattern."""
 
     def pairwise(texts: NDArray[Any], patterns: NDArray[Any]) -> NDArray[np.bool_]:
-        found = np.zeros(len(texts), np.bool_)
+        matches = np.zeros(len(texts), np.bool_)
         different, which = np.unique(patterns, return_inverse=True)
         for at, pattern in enumerate(different):
             rows = np.flatnonzero(which == at)
             subjects = pa.array(texts[rows].astype(object), pa.string())
-            found[rows] = test(subjects, str(pattern)).to_numpy(zero_copy_only=False)
-        return found
+            matches[rows] = test(subjects, str(pattern)).to_numpy(zero_copy_only=False)
+        return matches
 
     return pairwise
 
@@ -315,9 +315,9 @@ def _for_pairs(text: Text, other: Text, test: Callable[[Any, Any], Any]) -> Bool
     pairs = text.codes[rows].astype(np.int64) * size + other.codes[rows]
     different, which = np.unique(pairs, return_inverse=True)
     passed = test(_strings(text.dictionary, different // size), _strings(other.dictionary, different % size))
-    found = np.zeros(len(text), np.bool_)
-    found[rows] = np.asarray(passed, np.bool_)[which]
-    return found
+    matches = np.zeros(len(text), np.bool_)
+    matches[rows] = np.asarray(passed, np.bool_)[which]
+    return matches
 
 
 def _strings(dictionary: pa.Array, codes: NDArray[np.int64]) -> NDArray[Any]:

@@ -37,11 +37,11 @@ class Zone:
     def instants(self, local: NDArray[np.int64]) -> NDArray[np.int64]:
         """When the clock shows a time: of two instants the first, and for a time that it skips, when it skips it."""
         place = np.searchsorted(self._local_changes, local, side="right")
-        found = local - self._offsets[place]
+        utc = local - self._offsets[place]
         if not len(self._changes):
-            return found
+            return utc
         after = self._changes[np.maximum(place - 1, 0)]
-        return np.where(place > 0, np.maximum(found, after), found)
+        return np.where(place > 0, np.maximum(utc, after), utc)
 
 
 ZONE: ContextVar[Zone | None] = ContextVar("zone", default=None)

@@ -136,10 +136,10 @@ class Export:
     def bucket(self, number: int, memberships: Mapping[str, Membership], folder: FilePath, attempt: int) -> Exported:
         """Writes the rows of one bucket below the folder. `memberships` are those of the bucket, by audience."""
         looked_at = self.snapshot.profiles_in(number)
-        chosen = self._chosen(number, memberships)
-        if chosen is not None and not chosen:
+        members = self._chosen(number, memberships)
+        if members is not None and not members:
             return Exported(number, looked_at, 0, {}, {})
-        bucket = self.snapshot.read(number, self._needs(), chosen)
+        bucket = self.snapshot.read(number, self._needs(), members)
         rows = _Rows(self, bucket, memberships)
         files = {}
         written = BitMap()
@@ -177,8 +177,8 @@ class Export:
         """The ordinals to look at, None for those of everybody."""
         parts = []
         if self.who.members_only:
-            found = [self.qualified(one, memberships) for one in self.audiences]
-            parts.append(BitMap.union(BitMap(), *found))
+            qualified = [self.qualified(audience, memberships) for audience in self.audiences]
+            parts.append(BitMap.union(BitMap(), *qualified))
         sources = self.snapshot.sources
         records = [path for table in sources.records.values() for path in table.paths(number)]
         if self.who.with_record:
@@ -213,8 +213,8 @@ def column_name(name: str, attributes: ObjectType) -> str:
     """
     if name.lower() not in _OURS:
         return name
-    taken = _OURS | {other.lower() for other in attributes.fields if other != name}
-    while name.lower() in taken:
+    reserved = _OURS | {other.lower() for other in attributes.fields if other != name}
+    while name.lower() in reserved:
         name += "_"
     return name
 
@@ -222,21 +222,21 @@ def column_name(name: str, attributes: ObjectType) -> str:
 def _event_fields(fields: ObjectType, events: Events | None) -> ObjectType | None:
     if events is None:
         return None
-    wanted = fields if events.paths is None else prune(fields, events.paths)
-    return ObjectType({TIMESTAMP: Scalar.TIMESTAMP, **wanted.fields})
+    pruned = fields if events.paths is None else prune(fields, events.paths)
+    return ObjectType({TIMESTAMP: Scalar.TIMESTAMP, **pruned.fields})
 
 
 def _ordinals(paths: Sequence[FilePath], since: datetime | None) -> BitMap:
     """Whose rows are in the files: all, or those that came at or after an instant."""
-    found = BitMap()
+    selected = BitMap()
     for path in paths:
         columns = [ORDINAL] if since is None else [ORDINAL, INGESTED]
         table = pq.ParquetFile(path).read(columns=columns)
         ordinals = table[ORDINAL].to_numpy()
         if since is not None:
             ordinals = ordinals[_instants(table[INGESTED]) >= _microseconds(since)]
-        found |= BitMap(np.unique(ordinals).astype(np.uint32))
-    return found
+        selected |= BitMap(np.unique(ordinals).astype(np.uint32))
+    return selected
 
 
 def _write(folder: FilePath, name: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> BatchFile:
@@ -264,7 +264,7 @@ class _Rows:
         self.export = export
         self.bucket = bucket
         self.count = len(bucket.ordinals)
-        self.parts = [self._part(one, memberships) for one in export.audiences]
+        self.parts = [self._part(audience, memberships) for audience in export.audiences]
         self.events, owners = self._kept_events()
         self.first_event = np.searchsorted(owners, np.arange(self.count + 1))
 
@@ -272,7 +272,7 @@ class _Rows:
         """The rows of a batch, rising."""
         if batch.audiences is None:
             return np.arange(self.count)
-        mine = [part.rows for part, one in self._parts(batch) if one.id in batch.audiences]
+        mine = [part.rows for part, audience in self._parts(batch) if audience.id in batch.audiences]
         return np.unique(np.concatenate(mine)) if mine else np.empty(0, np.int64)
 
     def tables(self, batch: Batch, people: NDArray[np.int64]) -> Iterator[pa.Table]:
@@ -284,7 +284,9 @@ class _Rows:
 
     def _parts(self, batch: Batch) -> "list[tuple[_Part, Audience]]":
         everything = zip(self.parts, self.export.audiences, strict=True)
-        return [(p, one) for p, one in everything if batch.audiences is None or one.id in batch.audiences]
+        return [
+            (p, audience) for p, audience in everything if batch.audiences is None or audience.id in batch.audiences
+        ]
 
     def _part(self, audience: Audience, memberships: Mapping[str, Membership]) -> "_Part":
         """Who of the rows is in an audience, with what status and since when."""
@@ -293,8 +295,8 @@ class _Rows:
         statuses = np.full(len(ordinals), _STATUSES.index("EXISTING"), np.int8)
         times = np.full(len(ordinals), NO_TIME)
         if (membership := memberships.get(audience.id)) is not None and len(ordinals):
-            for status, those in (("REALIZED", membership.entered), ("EXITED", membership.exited)):
-                statuses[np.searchsorted(ordinals, _array(those & people))] = _STATUSES.index(status)
+            for status, members in (("REALIZED", membership.entered), ("EXITED", membership.exited)):
+                statuses[np.searchsorted(ordinals, _array(members & people))] = _STATUSES.index(status)
             for at, cohort in membership.qualified:
                 times[np.searchsorted(ordinals, _array(cohort & people))] = _microseconds(at)
         return _Part(np.searchsorted(self.bucket.ordinals, ordinals), statuses, times)
@@ -304,12 +306,12 @@ class _Rows:
         asked = self.export.what.events
         if asked is not None and asked.ingested.bounded and len(owners):
             at = _instants(events[INGESTED])
-            kept = np.ones(len(owners), bool)
+            in_range = np.ones(len(owners), bool)
             if asked.ingested.start is not None:
-                kept &= at >= _microseconds(asked.ingested.start)
+                in_range &= at >= _microseconds(asked.ingested.start)
             if asked.ingested.end is not None:
-                kept &= at <= _microseconds(asked.ingested.end)
-            events, owners = events.filter(pa.array(kept)), owners[kept]
+                in_range &= at <= _microseconds(asked.ingested.end)
+            events, owners = events.filter(pa.array(in_range)), owners[in_range]
         return events, owners
 
     def _table(self, batch: Batch, people: NDArray[np.int64]) -> pa.Table:
@@ -332,11 +334,11 @@ class _Rows:
         """Of each person the events. The rows of several people need not lie together."""
         sizes = self.first_event[people + 1] - self.first_event[people]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
-        taken = np.repeat(self.first_event[people] - offsets[:-1], sizes) + np.arange(offsets[-1])
-        some = self.events.take(pa.array(taken))
+        event_rows = np.repeat(self.first_event[people] - offsets[:-1], sizes) + np.arange(offsets[-1])
+        some = self.events.take(pa.array(event_rows))
         type_ = arrow_type(fields)
         children = [
-            _one_chunk(_cast(some[field.name] if field.name in some.schema.names else None, field, len(taken)))
+            _one_chunk(_cast(some[field.name] if field.name in some.schema.names else None, field, len(event_rows)))
             for field in type_
         ]
         items = pa.StructArray.from_arrays(children, fields=list(type_))
@@ -354,7 +356,7 @@ class _Rows:
             times.append(part.times[mine])
         entries = (places, owners, statuses, times)
         where, who, codes, since = (np.concatenate([*some, np.empty(0, np.int64)]).astype(np.int64) for some in entries)
-        names = [(one.namespace, one.audience_id) for _, one in parts]
+        names = [(audience.namespace, audience.audience_id) for _, audience in parts]
         return nested(len(people), Standings(names, who, where, pa.array(_STATUSES).take(pa.array(codes)), since))
 
 
@@ -392,8 +394,8 @@ def _array(people: BitMap) -> NDArray[np.uint32]:
 
 
 def _instants(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    found: NDArray[np.int64] = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-    return found
+    micros: NDArray[np.int64] = column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
+    return micros
 
 
 def _microseconds(at: datetime) -> int:

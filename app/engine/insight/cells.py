@@ -32,9 +32,9 @@ class Cells:
         for bit, members in enumerate(sets):
             rows = _array(members)
             codes[rows] = codes[rows] | (1 << bit)
-        found = np.bincount(codes, minlength=len(self.counts))
-        found[0] -= size - len(present)
-        self.counts += found
+        counts = np.bincount(codes, minlength=len(self.counts))
+        counts[0] -= size - len(present)
+        self.counts += counts
         self.profiles += len(present)
 
     def size(self, bit: int) -> int:

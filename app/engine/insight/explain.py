@@ -223,13 +223,13 @@ class _Matched(StepMatch):
 
 def _written(expr: Expr) -> list[Expr | Step]:
     """The parts directly below, without the clauses around them."""
-    found: list[Expr | Step] = []
+    parts: list[Expr | Step] = []
     for child in children(expr):
         if isinstance(child, Clause):
-            found += [child.array, child.condition]
+            parts += [child.array, child.condition]
         else:
-            found.append(child)
-    return found
+            parts.append(child)
+    return parts
 
 
 def _is_condition(node: Node) -> bool:

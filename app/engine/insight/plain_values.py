@@ -41,8 +41,8 @@ def _object(value: Object, row: int, type_: Type, depth: int) -> Any:
     """The fields that were read and are not missing."""
     if not isinstance(type_, ObjectType) or depth >= DEEPEST:
         return None
-    one = value.take(np.full(1, row, np.intp))
-    fields = {name: plain(one.field(name, inner), 0, inner, depth + 1) for name, inner in type_.fields.items()}
+    single = value.take(np.full(1, row, np.intp))
+    fields = {name: plain(single.field(name, inner), 0, inner, depth + 1) for name, inner in type_.fields.items()}
     return {name: field for name, field in fields.items() if field is not None}
 
 

@@ -87,9 +87,11 @@ class Scan:
         results, values = evaluate_values(
             self.plan, bucket, now=self.now, member=member, cancelled=stopped, budget=self.budget
         )
-        failed = {id: _refusal(one) for id, one in values.items() if isinstance(one, EvaluationError) and self.tolerant}
+        failed = {
+            id: _refusal(value) for id, value in values.items() if isinstance(value, EvaluationError) and self.tolerant
+        }
         held = {id: BitMap(bucket.ordinals[rows]) for id, rows in _answered(results).items()}
-        answered: dict[str, Value] = _answered({id: one for id, one in values.items() if id not in failed})
+        answered: dict[str, Value] = _answered({id: value for id, value in values.items() if id not in failed})
         return Answers(stored.bucket, stored.present, {**stored.members, **held}, bucket.ordinals, answered, failed)
 
 
@@ -114,11 +116,11 @@ class Remembering:
         return self.scan.buckets
 
     def bucket(self, number: int, stopped: Stopped) -> Answers:
-        known = self._known.get(number)
-        if known is None:
-            found = self.scan.bucket(number, stopped)
-            known = self._known[number] = Answers(number, found.present, found.members, _NOBODY, {})
-        return known
+        answers = self._known.get(number)
+        if answers is None:
+            scanned = self.scan.bucket(number, stopped)
+            answers = self._known[number] = Answers(number, scanned.present, scanned.members, _NOBODY, {})
+        return answers
 
 
 def _answered(results: Mapping[str, Answer | EvaluationError]) -> dict[str, Answer]:

@@ -227,7 +227,7 @@ def _total(values: NDArray[Any], counts: NDArray[np.int64], number: int) -> tupl
         nowhere = np.zeros(len(products), np.intp)
         total = sums(nowhere, products, np.array([len(products)]))
         average = averages(nowhere, products, np.array([number]))
-    return tuple(float(one[0]) if np.isfinite(doubles(one))[0] else None for one in (total, average))  # type: ignore[return-value]
+    return tuple(float(cell[0]) if np.isfinite(doubles(cell))[0] else None for cell in (total, average))  # type: ignore[return-value]
 
 
 def _quantiles(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, ...]:

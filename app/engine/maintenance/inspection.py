@@ -43,13 +43,13 @@ def table_state(folder: Path, before: datetime, *, checksums: bool = False) -> T
         return None
     present = [file.name for file in table.files if (folder / file.name).exists()]
     missing = sorted({file.name for file in table.files} - set(present))
-    known = {file.name for file in table.files}
+    referenced = {file.name for file in table.files}
     # What a later version replaced is still the readers' of the earlier ones.
-    known.update(replaced)
+    referenced.update(replaced)
     stray = [
         name
         for path in folder.rglob("*.parquet")
-        if (name := path.relative_to(folder).as_posix()) not in known
+        if (name := path.relative_to(folder).as_posix()) not in referenced
         and not name.startswith("_delta_log/")
         and datetime.fromtimestamp(path.stat().st_mtime, UTC) < before
     ]
@@ -96,5 +96,5 @@ def layout_problem(lake: TenantLake) -> str | None:
 def unknown_folders(root: Path, known: Collection[tuple[str, str]]) -> list[str]:
     """Folders of sandboxes that are none of (organisation, sandbox), as paths below the lake."""
     expected = {f"{file_name(organisation)}/{file_name(sandbox)}" for organisation, sandbox in known}
-    found = [f"{path.parent.name}/{path.name}" for path in root.glob("*/*") if path.is_dir()]
-    return sorted(name for name in found if name not in expected)
+    folders = [f"{path.parent.name}/{path.name}" for path in root.glob("*/*") if path.is_dir()]
+    return sorted(name for name in folders if name not in expected)

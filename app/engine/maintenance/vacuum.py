@@ -52,9 +52,9 @@ class Pins:
 
 def lapsed_runs(lake: TenantLake, referenced: Collection[str], keep: timedelta, now: datetime) -> list[Path]:
     """The folders of runs that nothing has referred to for so long; what is newly without reference is marked."""
-    wanted = {file_name(run) for run in referenced}
+    referenced_names = {file_name(run) for run in referenced}
     folders = _folders(lake.folder / "membership")
-    return list(_retired(folders, wanted, keep, now))
+    return list(_retired(folders, referenced_names, keep, now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,13 @@ def clean(lake: TenantLake, there: There, pins: Pins, keep: timedelta, now: date
     remove_abandoned(lake.folder / "scratch")
     _remove_unfinished(lake.folder, before)
     _clean_table(lake.identities, keep, ())
-    read = {file_name(dataset) for dataset in (*there.datasets, *pins.datasets)}
-    for gone in _retired(_folders(lake.folder / "datasets"), read, keep, now):
+    live = {file_name(dataset) for dataset in (*there.datasets, *pins.datasets)}
+    for gone in _retired(_folders(lake.folder / "datasets"), live, keep, now):
         remove(gone)
     for dataset in _folders(lake.folder / "datasets"):
-        versions = next((found for id_, found in pins.datasets.items() if file_name(id_) == dataset.name), set())
+        versions = next(
+            (pinned_versions for id_, pinned_versions in pins.datasets.items() if file_name(id_) == dataset.name), set()
+        )
         _clean_table(dataset, keep, versions)
     exporting = {file_name(job) for job in pins.jobs}
     for gone in _retired(_folders(lake.folder / "exports"), exporting, keep, now):
@@ -108,15 +110,15 @@ def _remove_replaced_files(folder: Path, keep: timedelta, versions: Iterable[int
     # Only listed by the library: removing them itself, it would commit versions of its own between ours.
     hours = int(keep.total_seconds() // 3600)
     table = DeltaTable(folder)
-    known = [version for version in versions if version <= table.version()]
-    for name in table.vacuum(hours, dry_run=True, enforce_retention_duration=False, keep_versions=known or None):
+    existing = [version for version in versions if version <= table.version()]
+    for name in table.vacuum(hours, dry_run=True, enforce_retention_duration=False, keep_versions=existing or None):
         (folder / name).unlink(missing_ok=True)
 
 
 def _clean_views(lake: TenantLake, policies: Collection[str], pins: Pins, keep: timedelta, now: datetime) -> None:
-    wanted = {file_name(policy) for policy in policies}
+    policy_names = {file_name(policy) for policy in policies}
     views = _folders(lake.folder / "profiles")
-    for gone in _retired(views, wanted, keep, now):
+    for gone in _retired(views, policy_names, keep, now):
         remove(gone)
     for view in _folders(lake.folder / "profiles"):
         generations = sorted((path for path in _folders(view) if path.name.isdigit()), key=lambda path: int(path.name))
@@ -135,16 +137,16 @@ def _clean_graph(lake: TenantLake, pinned: Collection[int], before: datetime) ->
     with lake.lock("stitched data"), lake.lock("identity graph"):
         notes = _numbered(lake.graph / "stitched")
         # The next copies continue the newest, by the graph that they were made for.
-        kept = {*pinned, *list(notes)[-1:]}
-        stitched = _remove_replaced(notes, kept, before)
-        graphs = _remove_replaced(_numbered(lake.graph / "versions"), {*kept, *stitched}, before)
+        pinned_versions = {*pinned, *list(notes)[-1:]}
+        stitched = _remove_replaced(notes, pinned_versions, before)
+        graphs = _remove_replaced(_numbered(lake.graph / "versions"), {*pinned_versions, *stitched}, before)
         for table in ("nodes", "members"):
             named = {name for path in graphs.values() for name, *_ in json.loads(path.read_text())[table]}
             _remove_unnamed(lake.graph / table, named)
         copies: dict[str, set[str]] = {}
         for path in stitched.values():
-            for dataset, found in json.loads(path.read_text()).items():
-                copies.setdefault(file_name(dataset), set()).update(name for name, *_ in found["files"])
+            for dataset, copy in json.loads(path.read_text()).items():
+                copies.setdefault(file_name(dataset), set()).update(name for name, *_ in copy["files"])
         for folder in _folders(lake.graph / "data"):
             _remove_unnamed(folder, copies.get(folder.name, set()))
 
@@ -155,12 +157,12 @@ def _numbered(folder: Path) -> dict[int, Path]:
 
 def _remove_replaced(versions: dict[int, Path], kept: Collection[int], before: datetime) -> dict[int, Path]:
     """Removes the versions whose successor is old enough; gives those that are left."""
-    left = dict(versions)
+    remaining = dict(versions)
     for (number, path), successor in zip(list(versions.items())[:-1], list(versions.values())[1:], strict=True):
         if number not in kept and _time(successor) < before:
             path.unlink(missing_ok=True)
-            del left[number]
-    return left
+            del remaining[number]
+    return remaining
 
 
 def _remove_unnamed(folder: Path, named: Collection[str]) -> None:

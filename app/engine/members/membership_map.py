@@ -89,14 +89,14 @@ def loaded_standings(column: pa.Array) -> Standings:
     names = np.repeat(np.arange(len(column.keys)), inner)
     pairs = list(zip(column.keys.take(pa.array(names)).to_pylist(), column.items.keys.to_pylist(), strict=True))
     segments = {pair: place for place, pair in enumerate(dict.fromkeys(pairs))}
-    known = entries.is_valid().to_numpy(zero_copy_only=False)
+    valid = entries.is_valid().to_numpy(zero_copy_only=False)
     owners = np.repeat(np.repeat(np.arange(len(column)), outer), inner)
     places = np.array([segments[pair] for pair in pairs], np.int64)
     times = entries.field("lastQualificationTime").cast(pa.int64())
     stamps = times.fill_null(NO_TIME).to_numpy(zero_copy_only=False)
-    chosen = np.flatnonzero(known)
-    statuses = entries.field("status").take(pa.array(chosen))
-    return Standings(list(segments), owners[chosen], places[chosen], statuses, stamps[chosen])
+    rows = np.flatnonzero(valid)
+    statuses = entries.field("status").take(pa.array(rows))
+    return Standings(list(segments), owners[rows], places[rows], statuses, stamps[rows])
 
 
 def nested(rows: int, standings: Standings) -> pa.Array:
@@ -131,7 +131,7 @@ def _joined(parts: Sequence[Standings]) -> Standings:
     places = []
     for part in parts:
         named = [(namespace_of(namespace), segment) for namespace, segment in part.segments]
-        table = np.array([segments.setdefault(one, len(segments)) for one in named] or [0], np.int64)
+        table = np.array([segments.setdefault(key, len(segments)) for key in named] or [0], np.int64)
         places.append(table[part.places])
     owners, where = _all([part.owners for part in parts]), _all(places)
     first = np.sort(np.unique(owners * max(len(segments), 1) + where, return_index=True)[1])

@@ -41,15 +41,15 @@ class MembershipSource:
     buckets: frozenset[int]
 
 
-def followed(lake: TenantLake, found: MembershipSource, old: int | None, new: int | None) -> MembershipSource:
+def followed(lake: TenantLake, source: MembershipSource, old: int | None, new: int | None) -> MembershipSource:
     """The memberships of the people of version `old` as those of version `new`; None stands for fragments.
 
     Holds in memory who moves from bucket to bucket, a few bytes for each and definition. Raises `FileNotFoundError`
     when the version `new` is gone.
     """
     for moves in _moves_between(lake, old, new):
-        found = _moved(found, moves)
-    return found
+        source = _moved(source, moves)
+    return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,9 @@ class Relatives:
         return list(keys)
 
     def _person(self, graph: Graph, fragment: Key) -> Key:
-        return next((person for one, person in self._pairs(graph, "nodes", fragment[0]) if one == fragment), fragment)
+        return next(
+            (person for other, person in self._pairs(graph, "nodes", fragment[0]) if other == fragment), fragment
+        )
 
     def _pairs(self, graph: Graph, table: str, bucket: int) -> list[tuple[Key, Key]]:
         """Fragments and their persons."""
@@ -95,11 +97,11 @@ class Relatives:
 
 def joined(standings: Iterable[tuple[str, datetime]]) -> tuple[str, datetime]:
     """Status and time of somebody who is known by several keys (the rule at the top)."""
-    known = list(standings)
-    inside = [one for one in known if one[0] != "EXITED"]
+    present = list(standings)
+    inside = [standing for standing in present if standing[0] != "EXITED"]
     if not inside:
-        return max(known, key=lambda one: one[1])
-    status = "EXISTING" if any(one[0] == "EXISTING" for one in inside) else "REALIZED"
+        return max(present, key=lambda standing: standing[1])
+    status = "EXISTING" if any(standing[0] == "EXISTING" for standing in inside) else "REALIZED"
     return status, min(at for _, at in inside)
 
 
@@ -166,8 +168,8 @@ def _pairs(paths: Sequence[Path], since: int = -1) -> tuple[NDArray[np.int64], N
     fragments, persons = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for path in paths:
         table = pq.ParquetFile(path).read(columns=["place", "ordinal", "home", "person", "retired"])
-        here = table["ordinal"].is_valid().to_numpy()
-        table = table.filter(here)
+        valid = table["ordinal"].is_valid().to_numpy()
+        table = table.filter(valid)
         fragment, person = (
             table[place].to_numpy().astype(np.int64) << _ORDINAL_BITS | table[ordinal].to_numpy()
             for place, ordinal in (("place", "ordinal"), ("home", "person"))
@@ -192,13 +194,13 @@ _Standing = dict[tuple[str, datetime | None], BitMap]
 of those who are in and of those who are not."""
 
 
-def _moved(found: MembershipSource, moves: _Moves) -> MembershipSource:
+def _moved(source: MembershipSource, moves: _Moves) -> MembershipSource:
     arrived: dict[int, dict[str, tuple[int, _Standing]]] = defaultdict(dict)
-    for bucket in sorted(found.buckets):
+    for bucket in sorted(source.buckets):
         ordinals, targets = moves.of(bucket)
         if not len(ordinals):
             continue
-        for definition, membership in found.read(bucket).items():
+        for definition, membership in source.read(bucket).items():
             for part, people in _taken_apart(membership).items():
                 for home, ordinal in _grouped(targets[np.isin(ordinals, _array(people))]):
                     version, standing = arrived[home].setdefault(definition, (membership.version, {}))
@@ -207,13 +209,13 @@ def _moved(found: MembershipSource, moves: _Moves) -> MembershipSource:
 
     def read(bucket: int) -> dict[str, Membership]:
         gone = BitMap(moves.of(bucket)[0]) if moves.leaving else BitMap()
-        here, others = found.read(bucket), arrived.get(bucket, {})
+        staying, others = source.read(bucket), arrived.get(bucket, {})
         return {
-            definition: _settled(definition, here.get(definition), gone, others.get(definition))
-            for definition in [*here, *(other for other in others if other not in here)]
+            definition: _settled(definition, staying.get(definition), gone, others.get(definition))
+            for definition in [*staying, *(other for other in others if other not in staying)]
         }
 
-    return MembershipSource(read, found.buckets | arrived.keys())
+    return MembershipSource(read, source.buckets | arrived.keys())
 
 
 def _grouped(keys: NDArray[np.int64]) -> list[tuple[int, BitMap]]:
@@ -250,23 +252,28 @@ def _settled(
             parts[part] = parts.get(part, BitMap()) | (people - gone)
     existing, realized, exited = (parts.get((status, None), BitMap()) for status in ("EXISTING", "REALIZED", "EXITED"))
     members = existing | realized
-    taken, cohorts = BitMap(), defaultdict[datetime, BitMap](BitMap)
+    assigned, cohorts = BitMap(), defaultdict[datetime, BitMap](BitMap)
     for side, latest_first in (("in", False), ("out", True)):
         times = sorted((at for name, at in parts if name == side and at is not None), reverse=latest_first)
         for at in times:
             people = parts[side, at]
-            cohorts[at] |= people - taken
-            taken = taken | people
+            cohorts[at] |= people - assigned
+            assigned = assigned | people
     qualified = tuple((at, people) for at, people in sorted(cohorts.items()) if people)
     return Membership(definition, version, members, realized - existing, exited - members, qualified)
 
 
-def together(founds: Sequence[MembershipSource]) -> MembershipSource:
+def together(sources: Sequence[MembershipSource]) -> MembershipSource:
     """Memberships of different definitions as one."""
-    if len(founds) == 1:
-        return founds[0]
+    if len(sources) == 1:
+        return sources[0]
 
     def read(bucket: int) -> dict[str, Membership]:
-        return {id_: one for found in founds if bucket in found.buckets for id_, one in found.read(bucket).items()}
+        return {
+            id_: membership
+            for source in sources
+            if bucket in source.buckets
+            for id_, membership in source.read(bucket).items()
+        }
 
-    return MembershipSource(read, frozenset().union(*(found.buckets for found in founds)))
+    return MembershipSource(read, frozenset().union(*(source.buckets for source in sources)))

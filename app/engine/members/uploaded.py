@@ -38,17 +38,17 @@ class Consent:
         """Those of the people in the bucket who have not opted out; raises `RuntimeError` when it cannot be told."""
         if self._plan is None or not people:
             return people
-        read = self._snapshot.read(bucket, self._plan.needs, people)
-        found = evaluate(
+        bucket_read = self._snapshot.read(bucket, self._plan.needs, people)
+        results = evaluate(
             self._plan,
-            read,
+            bucket_read,
             now=self._at,
-            member=lambda _id: np.zeros(len(read.ordinals), bool),
+            member=lambda _id: np.zeros(len(bucket_read.ordinals), bool),
             cancelled=lambda: False,
         )[_EVERYBODY]
-        if isinstance(found, EvaluationError):
-            raise RuntimeError(f"consent could not be evaluated: {found.message}")
-        return people & BitMap(read.ordinals[found])
+        if isinstance(results, EvaluationError):
+            raise RuntimeError(f"consent could not be evaluated: {results.message}")
+        return people & BitMap(bucket_read.ordinals[results])
 
 
 def members_of_bucket(
@@ -67,15 +67,15 @@ def members_of_bucket(
     Who was a member stays one, entered when it did.
     """
     namespaces = snapshot.namespaces(bucket)
-    found = {}
+    by_audience = {}
     for audience, excludes in audiences.items():
         before = previous.get(audience)
-        known = before.members if before is not None else BitMap()
-        members = people | known if joined else people & known
+        old_members = before.members if before is not None else BitMap()
+        members = people | old_members if joined else people & old_members
         members = consent.of(members, bucket) if excludes else members
         membership = next_membership(before, audience, members, _VERSION, at)
-        found[audience] = membership, counts(membership, namespaces)
-    return found
+        by_audience[audience] = membership, counts(membership, namespaces)
+    return by_audience
 
 
 def payloads(

@@ -86,13 +86,13 @@ class Graph:
         return self._read("members", self.members, bucket)
 
     def paths(self, table: str, buckets: Iterable[int] | None = None) -> list[Path]:
-        wanted = None if buckets is None else set(buckets)
+        selected = None if buckets is None else set(buckets)
         files = self.nodes if table == "nodes" else self.members
-        return [self.folder / table / file.name for file in files if wanted is None or file.bucket in wanted]
+        return [self.folder / table / file.name for file in files if selected is None or file.bucket in selected]
 
     def _read(self, table: str, files: Files, bucket: int) -> pa.Table:
-        found = [self.folder / table / file.name for file in files if file.bucket == bucket]
-        return pq.ParquetFile(found[0]).read() if found else _EMPTY
+        paths = [self.folder / table / file.name for file in files if file.bucket == bucket]
+        return pq.ParquetFile(paths[0]).read() if paths else _EMPTY
 
 
 _EMPTY = pa.table(
@@ -131,10 +131,10 @@ def _newest(lake: TenantLake) -> Graph | None:
 
 
 def _parsed(lake: TenantLake, text: str) -> Graph:
-    found = json.loads(text)
-    nodes, members = (tuple(DataFile(*file) for file in found[table]) for table in ("nodes", "members"))
-    seen = {name: frozenset(files) for name, files in found["seen"].items()}
-    return Graph(lake.graph, lake.bucket_bits() or 0, found["version"], found["born"], seen, nodes, members)
+    note = json.loads(text)
+    nodes, members = (tuple(DataFile(*file) for file in note[table]) for table in ("nodes", "members"))
+    seen = {name: frozenset(files) for name, files in note["seen"].items()}
+    return Graph(lake.graph, lake.bucket_bits() or 0, note["version"], note["born"], seen, nodes, members)
 
 
 def _updated(lake: TenantLake, old: Graph, seen: Seen, fresh: Mapping[str, Sequence[Path]]) -> Graph:
@@ -175,11 +175,11 @@ def _read_links(lake: TenantLake, database: duckdb.DuckDBPyConnection, fresh: Ma
                 f" AS entry FROM {parquet_list(naming, '')})) WHERE trim(id) <> ''"
             )
     touched = [number for (number,) in database.execute("SELECT DISTINCT bucket FROM present").fetchall()]
-    known = rows_of(open_table(lake.identities), touched)
+    stored = rows_of(open_table(lake.identities), touched)
     place = bucket_sql("namespace || ':' || id", lake.bucket_bits() or 0)
     database.execute(
         "CREATE TABLE fragment AS SELECT DISTINCT known.__bucket AS place, known.ordinal, namespace, id"
-        f" FROM {known} known JOIN present ON known.__bucket = bucket AND known.ordinal = present.ordinal"
+        f" FROM {stored} known JOIN present ON known.__bucket = bucket AND known.ordinal = present.ordinal"
     )
     database.execute(
         "CREATE TABLE node AS SELECT place, namespace, id, max(ordinal) AS ordinal FROM ("

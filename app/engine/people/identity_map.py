@@ -42,8 +42,8 @@ def identity_map(
 
 
 def _plain(column: pa.ChunkedArray) -> pa.Array:
-    found = column.combine_chunks()
-    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
+    combined = column.combine_chunks()
+    return pa.concat_arrays(combined.chunks) if isinstance(combined, pa.ChunkedArray) else combined
 
 
 def _assembled(
@@ -55,18 +55,18 @@ def _assembled(
     came = np.arange(len(owner))
     order = np.lexsort((came, id_codes, name_codes, owner))
     same = (np.diff(owner[order]) == 0) & (np.diff(name_codes[order]) == 0) & (np.diff(id_codes[order]) == 0)
-    kept = order[np.insert(~same, 0, True)] if len(order) else order
-    kept = kept[id_codes[kept] >= 0]
-    kept = kept[np.lexsort((came[kept], name_codes[kept], owner[kept]))]
+    rows = order[np.insert(~same, 0, True)] if len(order) else order
+    rows = rows[id_codes[rows] >= 0]
+    rows = rows[np.lexsort((came[rows], name_codes[rows], owner[rows]))]
     starts = np.flatnonzero(
-        np.insert((np.diff(owner[kept]) != 0) | (np.diff(name_codes[kept]) != 0), 0, True)
-        if len(kept)
+        np.insert((np.diff(owner[rows]) != 0) | (np.diff(name_codes[rows]) != 0), 0, True)
+        if len(rows)
         else np.zeros(0, bool)
     )
     identity = pa.StructArray.from_arrays(
-        [ids.take(pa.array(kept)), pa.array(primary[kept])], fields=list(_TYPE.item_type.value_type)
+        [ids.take(pa.array(rows)), pa.array(primary[rows])], fields=list(_TYPE.item_type.value_type)
     )
-    lists = pa.ListArray.from_arrays(pa.array(np.append(starts, len(kept)), pa.int32()), identity, type=_TYPE.item_type)
-    counts = np.bincount(owner[kept[starts]], minlength=n)
+    lists = pa.ListArray.from_arrays(pa.array(np.append(starts, len(rows)), pa.int32()), identity, type=_TYPE.item_type)
+    counts = np.bincount(owner[rows[starts]], minlength=n)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-    return pa.MapArray.from_arrays(offsets, names.take(pa.array(kept[starts])), lists, type=_TYPE)
+    return pa.MapArray.from_arrays(offsets, names.take(pa.array(rows[starts])), lists, type=_TYPE)

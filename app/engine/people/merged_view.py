@@ -156,7 +156,7 @@ def sources(
     a version of the graph that they were laid out for."""
     order = [dataset.id for dataset in datasets if dataset.kind == "PROFILE"]
     if rule.method == "DATA_SET_PRECEDENCE" and rule.datasets:
-        order = [chosen for chosen in rule.datasets if chosen in order]
+        order = [dataset_id for dataset_id in rule.datasets if dataset_id in order]
     events = [dataset.id for dataset in datasets if dataset.kind == "EVENT"]
     members = [dataset.id for dataset in datasets if dataset.kind == "AUDIENCE"]
     names = [*order, *events, *members]
@@ -214,9 +214,9 @@ def refresh(
             stitched(lake, graph)
         else:
             graph = None
-        found = sources(lake, rule, datasets, versions, graph)
+        inputs = sources(lake, rule, datasets, versions, graph)
         generation = max((int(path.name) for path in lake.views(rule.id).glob("[0-9]*")), default=1)
-        fields = _view_fields(found)
+        fields = _view_fields(inputs)
         try:
             current = open_table(lake.views(rule.id) / str(generation))
         except Exception:  # Of Delta, JSON or Arrow.
@@ -225,13 +225,13 @@ def refresh(
         if current is not None and contradicts(user_fields(current.schema), fields):
             # A dataset went, and with it the type of a field: begin anew, the old files stay for those who read them.
             generation, current = generation + 1, None
-        update = _Update(found, fields, current, lake.views(rule.id) / str(generation))
+        update = _Update(inputs, fields, current, lake.views(rule.id) / str(generation))
         if told is not None:
             told(0, len(update.missing), len(update.fingerprints))
         if update.missing or update.stale:
             _rebuild(lake, update, told, threads)
             current = open_table(update.folder)
-        return found, View(generation, current)
+        return inputs, View(generation, current)
 
 
 class _Update:
@@ -314,10 +314,10 @@ def _build_files(
     threads: int,
 ) -> None:
     """One file for each bucket, with its fingerprint in its name."""
-    known = open_table(lake.identities)
+    identities = open_table(lake.identities)
 
     def build(bucket: int, _stopped: Stopped) -> DataFile:
-        table = _merged(found, fields, known, bucket)
+        table = _merged(found, fields, identities, bucket)
         _write(scratch / f"{bucket}.parquet", table)
         stem = f"{wanted[bucket]}-{uuid.uuid4().hex}"
         name = f"{bucket_folder(bucket)}/{seal(scratch / f'{bucket}.parquet', stem)}"
@@ -339,10 +339,10 @@ def _merged(found: Sources, fields: ObjectType, known: TableVersion | None, buck
     owners, names = _names(found, known, ordinals, bucket)
     firsts = names.take(pa.array(np.searchsorted(owners, np.arange(len(ordinals)))))
     columns[PROFILE] = pc.binary_join_element_wise(firsts["namespace"], firsts["id"], ":").combine_chunks()
-    given = [
+    values_of = [
         (record[ORDINAL].to_numpy(), record[_IDENTITIES]) for record in records if _IDENTITIES in record.schema.names
     ]
-    columns[_IDENTITIES] = identity_map(ordinals, owners, names, given)
+    columns[_IDENTITIES] = identity_map(ordinals, owners, names, values_of)
     order = _order(found, ordinals, records)
     for name, type_ in fields.fields.items():
         if name != _IDENTITIES and any(name in record.schema.names for record in records):
@@ -409,9 +409,9 @@ class _Order:
         places = np.flatnonzero(valid[self.rows])
         owners = self.owners[places]
         begins = np.flatnonzero(np.insert(np.diff(owners) != 0, 0, True)) if len(owners) else places
-        chosen = np.full(self.people, -1, np.int64)
-        chosen[owners[begins]] = self.rows[places[begins]]
-        return pa.array(chosen, mask=chosen < 0)
+        first_rows = np.full(self.people, -1, np.int64)
+        first_rows[owners[begins]] = self.rows[places[begins]]
+        return pa.array(first_rows, mask=first_rows < 0)
 
 
 def _order(found: Sources, ordinals: NDArray[np.int32], records: Sequence[pa.Table]) -> _Order:

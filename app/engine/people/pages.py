@@ -55,37 +55,37 @@ class EventPage:
 
 
 def people(path_of: Callable[[int], FilePath | None], keys: Sequence[Key]) -> list[Person | None]:
-    found: dict[Key, Person] = {}
-    wanted = ObjectType({"identityMap": IDENTITY_MAP})
+    persons: dict[Key, Person] = {}
+    map_type = ObjectType({"identityMap": IDENTITY_MAP})
     for bucket, ordinals in _by_bucket(keys).items():
         path = path_of(bucket)
         if path is None:
             continue
-        table = _rows(path, ordinals, wanted, ["__profile"])
+        table = _rows(path, ordinals, map_type, ["__profile"])
         for ordinal, profile_id, identities in zip(
             table[_ORDINAL].to_pylist(), table["__profile"].to_pylist(), table["identityMap"].to_pylist(), strict=True
         ):
-            known = tuple(
+            profile_identities = tuple(
                 Identity(namespace, identity["id"], bool(identity["primary"]))
                 for namespace, group in identities or ()
                 for identity in group or ()
             )
-            found[bucket, ordinal] = Person(profile_id, bucket, ordinal, known)
-    return [found.get(key) for key in keys]
+            persons[bucket, ordinal] = Person(profile_id, bucket, ordinal, profile_identities)
+    return [persons.get(key) for key in keys]
 
 
 def attributes(
     path_of: Callable[[int], FilePath | None], keys: Sequence[Key], wanted: ObjectType
 ) -> list[dict[str, Any]]:
-    found: dict[Key, dict[str, Any]] = {}
+    values: dict[Key, dict[str, Any]] = {}
     for bucket, ordinals in _by_bucket(keys).items():
         path = path_of(bucket)
         if path is None:
             continue
         table = _rows(path, ordinals, wanted)
         for ordinal, row in zip(table[_ORDINAL].to_pylist(), table.drop_columns([_ORDINAL]).to_pylist(), strict=True):
-            found[bucket, ordinal] = _object(row, wanted)
-    return [found.get(key, {}) for key in keys]
+            values[bucket, ordinal] = _object(row, wanted)
+    return [values.get(key, {}) for key in keys]
 
 
 def events(
@@ -96,7 +96,7 @@ def events(
     after: tuple[Any, ...] | None,
 ) -> list[EventPage]:
     """Newest first, by (timestamp, id) downwards. The same event in two datasets is shown once."""
-    found: dict[Key, dict[tuple[datetime, str], tuple[pa.Table, int]]] = {key: {} for key in keys}
+    by_key: dict[Key, dict[tuple[datetime, str], tuple[pa.Table, int]]] = {key: {} for key in keys}
     for bucket, ordinals in _by_bucket(keys).items():
         for path in (path for table in datasets.values() for path in table.paths(bucket)):
             table = _rows(path, ordinals, wanted, ["__batch", "__row", "timestamp", "_id"], split=True)
@@ -105,23 +105,23 @@ def events(
             )
             for row, (ordinal, *place) in enumerate(places):
                 if after is None or tuple(place) < after:
-                    found[bucket, ordinal].setdefault((place[0], place[1]), (table, row))
-    return [_page(found[key], wanted, first) for key in keys]
+                    by_key[bucket, ordinal].setdefault((place[0], place[1]), (table, row))
+    return [_page(by_key[key], wanted, first) for key in keys]
 
 
 def newest_rows(
     table: TableVersion, keys: Sequence[Key], wanted: ObjectType, batches: Collection[str]
 ) -> dict[Key, dict[str, Any]]:
     """Of each person the newest row that one of the batches brought, as JSON values without nulls."""
-    found: dict[Key, tuple[int, dict[str, Any]]] = {}
+    newest: dict[Key, tuple[int, dict[str, Any]]] = {}
     for bucket, ordinals in _by_bucket(keys).items():
         for path in table.paths(bucket):
             rows = _rows(path, ordinals, wanted, ["__batch", "__version"])
             for row in rows.to_pylist():
                 key = bucket, row[_ORDINAL]
-                if row["__batch"] in batches and (key not in found or found[key][0] < row["__version"]):
-                    found[key] = row["__version"], _object(row, wanted)
-    return {key: values for key, (_, values) in found.items()}
+                if row["__batch"] in batches and (key not in newest or newest[key][0] < row["__version"]):
+                    newest[key] = row["__version"], _object(row, wanted)
+    return {key: values for key, (_, values) in newest.items()}
 
 
 def event_counts(datasets: Mapping[str, TableVersion], keys: Sequence[Key]) -> list[int]:
@@ -145,8 +145,8 @@ def event_ids(path: FilePath, groups: Sequence[int]) -> pa.ChunkedArray:
 
 def _ids(table: pa.Table) -> pa.ChunkedArray:
     rows = pc.utf8_lpad(table["__row"].cast(pa.string()), width=12, padding="0")
-    made = pc.binary_join_element_wise(table["__batch"], rows, "-")
-    return pc.coalesce(table["___id"], made) if "___id" in table.schema.names else made
+    generated = pc.binary_join_element_wise(table["__batch"], rows, "-")
+    return pc.coalesce(table["___id"], generated) if "___id" in table.schema.names else generated
 
 
 def _by_bucket(keys: Iterable[Key]) -> dict[int, NDArray[np.int32]]:
@@ -191,8 +191,8 @@ def _times(column: pa.ChunkedArray) -> list[datetime]:
 
 
 def _object(values: Mapping[str, Any], type_: ObjectType) -> dict[str, Any]:
-    found = {name: _json(values[name], inner) for name, inner in type_.fields.items() if values.get(name) is not None}
-    return {name: value for name, value in found.items() if value is not None}
+    fields = {name: _json(values[name], inner) for name, inner in type_.fields.items() if values.get(name) is not None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _json(value: Any, type_: Type) -> Any:

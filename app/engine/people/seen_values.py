@@ -29,14 +29,14 @@ def seen_values(lake: TenantLake, datasets: Sequence[Dataset], path: Path) -> li
         table = open_table(lake.dataset(dataset.id)) if dataset.kind == kind else None
         if table is None:
             continue
-        wanted = prune(user_fields(table.schema), [inner])
+        pruned = prune(user_fields(table.schema), [inner])
         rows = 0
         for file in table.paths():
-            opened = open_file(file, wanted)
+            opened = open_file(file, pruned)
             groups = [0] if opened.num_row_groups else []
-            columns = read_columns(opened, wanted, groups=groups)
-            for found in pc.value_counts(_leaf(columns, inner)).to_pylist():
-                counts[found["values"]] += found["counts"]
+            columns = read_columns(opened, pruned, groups=groups)
+            for count in pc.value_counts(_leaf(columns, inner)).to_pylist():
+                counts[count["values"]] += count["counts"]
             rows += columns.num_rows
             if len(counts) > MOST:
                 return []

@@ -42,8 +42,8 @@ def open_snapshot(
     lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], told: Told | None = None, threads: int = 1
 ) -> "Snapshot":
     """The data as they are now; brings the merged view up to date first."""
-    found, view = refresh(lake, rule, datasets, told=told, threads=threads)
-    return Snapshot(found, view)
+    inputs, view = refresh(lake, rule, datasets, told=told, threads=threads)
+    return Snapshot(inputs, view)
 
 
 def open_snapshots(
@@ -69,8 +69,8 @@ def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinne
     datasets = [Dataset(id_, kind) for id_, kind in pinned["kinds"]] if "kinds" in pinned else datasets
     version = pinned.get("graph")
     graph = open_graph(lake, version) if version is not None else None
-    found = sources(lake, rule, datasets, pinned["datasets"], graph)
-    return Snapshot(found, open_view(lake, rule, pinned["view"]["generation"], pinned["view"]["version"]))
+    inputs = sources(lake, rule, datasets, pinned["datasets"], graph)
+    return Snapshot(inputs, open_view(lake, rule, pinned["view"]["generation"], pinned["view"]["version"]))
 
 
 def find_person(
@@ -92,8 +92,10 @@ def find_person(
         person = graph.find(namespace, id)
         candidates = [*graph.fragments(person)] if person is not None else []
     keys = [key for key in candidates if key is not None]
-    for key, found in zip(keys, snapshot.people(keys), strict=True):
-        if found is not None and any((one.namespace, one.id) == (namespace, id) for one in found.identities):
+    for key, candidate in zip(keys, snapshot.people(keys), strict=True):
+        if candidate is not None and any(
+            (identity.namespace, identity.id) == (namespace, id) for identity in candidate.identities
+        ):
             return key
     return None
 
@@ -158,17 +160,19 @@ class Snapshot:
         """The needed columns of one bucket, of everybody or of the ordinals in `only`. Text outside maps comes as
         dictionaries. What no expression can name may be asked for too: `PROFILE` of a person, `INGESTED` of an event.
         """
-        chosen = None if only is None else np.frombuffer(only.to_array(), np.uint32).astype(np.int32)
+        only_ordinals = None if only is None else np.frombuffer(only.to_array(), np.uint32).astype(np.int32)
         path = self.view_path(bucket)
         fields = {name: type_ for name, type_ in self.stored_fields.fields.items() if name != EVENTS}
-        wanted = prune(ObjectType({**fields, PROFILE: Scalar.STRING}), needs.profile)
+        pruned = prune(ObjectType({**fields, PROFILE: Scalar.STRING}), needs.profile)
         if path is None:
             ordinals, profiles = np.empty(0, np.uint32), pa.table({})
         else:
-            table = _Part.of(path, wanted, [ORDINAL], chosen).table
+            table = _Part.of(path, pruned, [ORDINAL], only_ordinals).table
             ordinals = table[ORDINAL].to_numpy().astype(np.uint32)
             profiles = table.drop_columns([ORDINAL])
-        events, owners = self._events(bucket, needs.event, chosen) if needs.events or needs.event else _no_events()
+        events, owners = (
+            self._events(bucket, needs.event, only_ordinals) if needs.events or needs.event else _no_events()
+        )
         rows = np.searchsorted(ordinals, owners).astype(np.int32)
         return Bucket(bucket, ordinals, profiles, events, rows)
 
@@ -186,8 +190,8 @@ class Snapshot:
     ) -> list[EventPage]:
         """For each person the newest events, or the next ones `after` an event's (timestamp, id)."""
         fields = self.sources.event_fields
-        wanted = fields if paths is None else prune(fields, paths)
-        return pages.events(self.sources.events, keys, wanted, first, after)
+        pruned = fields if paths is None else prune(fields, paths)
+        return pages.events(self.sources.events, keys, pruned, first, after)
 
     def event_counts(self, keys: Sequence[Key]) -> list[int]:
         return pages.event_counts(self.sources.events, keys)
@@ -205,7 +209,7 @@ class Snapshot:
     ) -> tuple[pa.Table, NDArray[np.int32]]:
         """The events of the bucket by (ordinal, timestamp, id), with the ordinals of their owners."""
         fields = self.sources.event_fields.fields
-        wanted = prune(ObjectType({**fields, INGESTED: Scalar.TIMESTAMP}), paths)
+        pruned = prune(ObjectType({**fields, INGESTED: Scalar.TIMESTAMP}), paths)
         files = [path for table in self.sources.events.values() for path in table.paths(bucket)]
         if not files:
             return _no_events()
@@ -216,11 +220,11 @@ class Snapshot:
             key = _Part.of(path, ObjectType(), plain, chosen)
             if key.table.num_rows or len(files) == 1:
                 named = key.table.rename_columns([hidden[name] for name in key.table.column_names])
-                parts.append((key, named, key.also(wanted)))
+                parts.append((key, named, key.also(pruned)))
         if not parts:
             return _no_events()
         keys = pa.concat_tables([named for _, named, _ in parts])
-        table = _together([part for _, _, part in parts], wanted)
+        table = _together([part for _, _, part in parts], pruned)
         if len(parts) > 1:
             order = pa.array(_merged_order(keys, [part for part, _, _ in parts]))
             keys, table = keys.take(order), table.take(order)

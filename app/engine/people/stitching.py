@@ -48,9 +48,9 @@ def stitched(lake: TenantLake, graph: Graph) -> Stitched:
             moved = _find_moved(database, old, graph)
             tables = {}
             for dataset in graph.seen:
-                found = _updated(lake, database, scratch, graph, old, dataset, moved)
-                if found is not None:
-                    tables[dataset] = found
+                updated = _updated(lake, database, scratch, graph, old, dataset, moved)
+                if updated is not None:
+                    tables[dataset] = updated
         _write(lake, graph, tables)
         return Stitched(graph, graph.seen, tables)
 
@@ -58,9 +58,9 @@ def stitched(lake: TenantLake, graph: Graph) -> Stitched:
 def open_stitched(lake: TenantLake, graph: Graph) -> Stitched:
     """The copies of a version for which they were made. Raises `FileNotFoundError`."""
     tables = {}
-    for dataset, found in json.loads(_note(lake, graph.version).read_text()).items():
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["schema"])))
-        files = tuple(DataFile(*file) for file in found["files"])
+    for dataset, entry in json.loads(_note(lake, graph.version).read_text()).items():
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(entry["schema"])))
+        files = tuple(DataFile(*file) for file in entry["files"])
         tables[dataset] = TableVersion(lake.stitched(dataset), graph.version, schema, files)
     return Stitched(graph, graph.seen, tables)
 
@@ -131,8 +131,8 @@ def _updated(
         writer = BucketWriter(scratch / f"stitched-{uuid.uuid4().hex}", uuid.uuid4().hex)
         added = writer.write(database.sql(query).to_arrow_reader(1 << 15))
         writer.move(folder, added)
-    kept = [file for file in files if file not in rewritten]
-    return TableVersion(folder, graph.version, schema, (*kept, *added))
+    unchanged = [file for file in files if file not in rewritten]
+    return TableVersion(folder, graph.version, schema, (*unchanged, *added))
 
 
 def _find_persons(database: duckdb.DuckDBPyConnection, graph: Graph, buckets: Sequence[int]) -> None:
@@ -149,14 +149,14 @@ def _leaving(
     database: duckdb.DuckDBPyConnection, folder: Path, files: Sequence[DataFile], moved: Collection[int]
 ) -> set[DataFile]:
     """The files with rows of persons that are retired."""
-    found = set()
+    leaving = set()
     for file in files:
         if file.bucket in moved:
             rows = parquet_list([folder / file.name], "")
             query = f"SELECT count(*) FROM {rows} old JOIN moved ON bucket = __bucket AND ordinal = __ordinal"
             if only_row(database, query)[0]:
-                found.add(file)
-    return found
+                leaving.add(file)
+    return leaving
 
 
 def _crowded(database: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> set[DataFile]:
@@ -166,7 +166,10 @@ def _crowded(database: duckdb.DuckDBPyConnection, files: Sequence[DataFile]) -> 
     for file in files:
         by_bucket.setdefault(file.bucket, set()).add(file)
     return {
-        file for bucket, these in by_bucket.items() if bucket in targets and len(these) >= _CROWDED for file in these
+        file
+        for bucket, bucket_files in by_bucket.items()
+        if bucket in targets and len(bucket_files) >= _CROWDED
+        for file in bucket_files
     }
 
 

@@ -60,9 +60,9 @@ def _references(nodes: Iterable[Node]) -> frozenset[str]:
 def _ordered(referred: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
     """Ids after those that they refer to, else as given."""
     order: list[str] = []
-    done: set[str] = set()
+    ordered: set[str] = set()
     for start in referred:
-        path = [(start, iter(sorted(referred[start] & referred.keys())))] if start not in done else []
+        path = [(start, iter(sorted(referred[start] & referred.keys())))] if start not in ordered else []
         open_ids = [start]
         while path:
             id, others = path[-1]
@@ -70,13 +70,13 @@ def _ordered(referred: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
             if other is None:
                 path.pop()
                 open_ids.pop()
-                if id not in done:
-                    done.add(id)
+                if id not in ordered:
+                    ordered.add(id)
                     order.append(id)
             elif other in open_ids:
                 cycle = " → ".join([*open_ids[open_ids.index(other) :], other])
                 raise ValueError(f"definitions form a cycle: {cycle}")
-            elif other not in done:
+            elif other not in ordered:
                 path.append((other, iter(sorted(referred[other] & referred.keys()))))
                 open_ids.append(other)
     return tuple(order)

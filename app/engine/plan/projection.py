@@ -83,16 +83,16 @@ class _Reading:
                 stack.append((operand, levels if at in unbound else inner))
 
     def needs(self) -> Needs:
-        found: dict[str, set[Path]] = {"profile": set(), "event": set()}
+        paths_of: dict[str, set[Path]] = {"profile": set(), "event": set()}
         for root, path in self._leaves:
-            found[root].add(path)
+            paths_of[root].add(path)
         for root, path in self._arrays:
-            if path and not any(_below(other, path) for other in found[root]):
-                found[root].add(path)
-        for paths in found.values():
+            if path and not any(_below(other, path) for other in paths_of[root]):
+                paths_of[root].add(path)
+        for paths in paths_of.values():
             inside = {path for path in paths for at in range(1, len(path)) if path[:at] in paths}
             paths -= inside
-        return Needs(frozenset(found["profile"]), frozenset(found["event"]), self._events)
+        return Needs(frozenset(paths_of["profile"]), frozenset(paths_of["event"]), self._events)
 
     def _read(self, node: Node, levels: Mapping[int, Views]) -> None:
         if node.op == "field":
@@ -123,10 +123,10 @@ class _Reading:
         if isinstance(node.type, MapType) and node.op != "field":
             return _NO_VIEWS  # a map is read whole, with what is in it
         key = (node, _context(node, levels))
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._found(node, levels)
-        return known
+        views = self._known.get(key)
+        if views is None:
+            views = self._known[key] = self._found(node, levels)
+        return views
 
     def _found(self, node: Node, levels: Mapping[int, Views]) -> Views:
         if node.op == "element":
@@ -147,18 +147,18 @@ class _Reading:
 
     def _field(self, node: Node, levels: Mapping[int, Views]) -> Views:
         (name,) = node.payload
-        found: set[View] = set()
+        views: set[View] = set()
         if isinstance(node.operands[0].type, MapType):
             return _NO_VIEWS
         for view in self._views(node.operands[0], levels):
             if view[0] == "group":
-                found |= view[1] if name == "values" else frozenset()  # type: ignore[arg-type]
+                views |= view[1] if name == "values" else frozenset()  # type: ignore[arg-type]
             elif view == ("profile", ()) and name == EVENTS:
                 self._events = True
-                found.add(("event", ()))
+                views.add(("event", ()))
             else:
-                found.add((view[0], (*view[1], name)))
-        return frozenset(found)
+                views.add((view[0], (*view[1], name)))
+        return frozenset(views)
 
 
 def _context(node: Node, levels: Mapping[int, Views]) -> tuple[Views, ...]:

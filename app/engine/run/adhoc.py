@@ -92,11 +92,11 @@ def load_trial(
     people = _read(profiles, {id: Scalar.STRING})
     _require(people, id, profiles)
     people = people.filter(pc.is_valid(people[id]))
-    ids = [str(one) for one in people[id].to_pylist()]
-    last = {one: row for row, one in enumerate(ids)}
+    ids = [str(person_id) for person_id in people[id].to_pylist()]
+    last = {person_id: row for row, person_id in enumerate(ids)}
     if len(last) != len(ids):  # a later record of a person replaces an earlier one
         people = people.take(pa.array(sorted(last.values())))
-        ids = [str(one) for one in people[id].to_pylist()]
+        ids = [str(person_id) for person_id in people[id].to_pylist()]
     happened = _read(events, {event_id: Scalar.STRING}) if events is not None else pa.table({})
     rows = np.zeros(0, np.int32)
     if events is not None:
@@ -137,21 +137,21 @@ def inferred(values: Iterable[Any], path: str = "") -> Type:
     """
     if path in _MAPS:
         return _MAPS[path]
-    known = [value for value in values if value is not None]
-    if known and all(isinstance(value, dict) for value in known):
-        names = {name: None for value in known for name in value}
+    present = [value for value in values if value is not None]
+    if present and all(isinstance(value, dict) for value in present):
+        names = {name: None for value in present for name in value}
         prefix = f"{path}." if path else ""
-        return ObjectType({name: inferred([value.get(name) for value in known], prefix + name) for name in names})
-    if known and all(isinstance(value, list) for value in known):
-        return ArrayType(inferred([item for value in known for item in value], f"{path}[]"))
-    if known and all(isinstance(value, bool) for value in known):
+        return ObjectType({name: inferred([value.get(name) for value in present], prefix + name) for name in names})
+    if present and all(isinstance(value, list) for value in present):
+        return ArrayType(inferred([item for value in present for item in value], f"{path}[]"))
+    if present and all(isinstance(value, bool) for value in present):
         return Scalar.BOOLEAN
-    if known and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known):
-        return Scalar.INTEGER if all(isinstance(value, int) for value in known) else Scalar.NUMBER
-    if known and all(isinstance(value, str) for value in known):
-        if all(_DATE.fullmatch(value) for value in known):
+    if present and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
+        return Scalar.INTEGER if all(isinstance(value, int) for value in present) else Scalar.NUMBER
+    if present and all(isinstance(value, str) for value in present):
+        if all(_DATE.fullmatch(value) for value in present):
             return Scalar.DATE
-        if all(_INSTANT.fullmatch(value) for value in known):
+        if all(_INSTANT.fullmatch(value) for value in present):
             return Scalar.TIMESTAMP
     return Scalar.STRING
 
@@ -261,9 +261,9 @@ def _events_by_row(
         time = _TIME
     stamps = events[time].cast(arrow_type(Scalar.TIMESTAMP))
     events = events.set_column(events.column_names.index(time), time, stamps)
-    row_of = {one: row for row, one in enumerate(ids)}
-    for one in sorted({str(owner) for owner in events[event_id].to_pylist()} - row_of.keys()):
-        row_of[one] = len(row_of)
+    row_of = {person_id: row for row, person_id in enumerate(ids)}
+    for person_id in sorted({str(owner) for owner in events[event_id].to_pylist()} - row_of.keys()):
+        row_of[person_id] = len(row_of)
     rows = pa.array([row_of[str(owner)] for owner in events[event_id].to_pylist()], pa.int32())
     keys = {"row": rows, "time": stamps}
     if "_id" in events.column_names:

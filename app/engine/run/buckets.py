@@ -75,8 +75,8 @@ class BucketEvaluator:
         for stage in self.stages:
             if stopped():
                 raise Cancelled
-            read, namespaces = self._evaluate(stage, number, stopped, memberships, errors)
-            profiles += read
+            rows_read, namespaces = self._evaluate(stage, number, stopped, memberships, errors)
+            profiles += rows_read
             evaluated = stage.plan.conditions.keys() & memberships.keys()
             numbers |= {definition: counts(memberships[definition], namespaces) for definition in evaluated}
         return BucketResult(number, profiles, list(memberships.values()), numbers, errors)
@@ -169,6 +169,6 @@ def evaluated_now(
 def rows_of(members: BitMap, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Whether the person of each row (ordinals rise) is among the members."""
     mask = np.zeros(int(ordinals[-1]) + 1 if len(ordinals) else 0, np.bool_)
-    known = np.frombuffer(members.to_array(), np.uint32) if len(members) else np.empty(0, np.uint32)
-    mask[known[known < len(mask)]] = True
+    member_ordinals = np.frombuffer(members.to_array(), np.uint32) if len(members) else np.empty(0, np.uint32)
+    mask[member_ordinals[member_ordinals < len(mask)]] = True
     return mask[ordinals]

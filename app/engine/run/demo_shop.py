@@ -79,9 +79,9 @@ def _names(rng: Generator, countries: NDArray[np.int64]) -> tuple[pa.Array, pa.A
     places = rng.random((3, len(countries)))
     places[2] **= 2  # most live in the first, largest cities
     first, last, city, email = [], [], [], []
-    for number, (country, one, two, three) in enumerate(zip(countries.tolist(), *places.tolist(), strict=True)):
+    for number, (country, first_place, two, three) in enumerate(zip(countries.tolist(), *places.tolist(), strict=True)):
         words = COUNTRIES[country]
-        first.append(words.first[int(one * len(words.first))])
+        first.append(words.first[int(first_place * len(words.first))])
         last.append(words.last[int(two * len(words.last))])
         city.append(words.cities[int(three * len(words.cities))])
         email.append(f"{_LETTERS[first[-1]]}.{_LETTERS[last[-1]]}{number}@example.com")

@@ -44,13 +44,13 @@ def draw(seed: str, people: Mapping[int, int]) -> list[int]:
 
     The order depends on the seed alone: a bucket keeps its place before or behind another whatever else there is.
     """
-    wanted, chosen = sample_size(sum(people.values())), []
+    remaining, sampled = sample_size(sum(people.values())), []
     for bucket in shuffled(seed, people):
-        if wanted <= 0:
+        if remaining <= 0:
             break
-        chosen.append(bucket)
-        wanted -= people[bucket]
-    return chosen
+        sampled.append(bucket)
+        remaining -= people[bucket]
+    return sampled
 
 
 def shuffled(seed: str, buckets: Iterable[int]) -> list[int]:

@@ -40,9 +40,11 @@ def _free(name: str, taken: set[str]) -> str:
     """A name that is not taken yet, and is from now on."""
     is_plain = _PLAIN.get(name.lower(), name) == name and not _MARK.search(name)
     marked = (f"{name}~case{number}" for number in count(1))
-    chosen = next(one for one in chain([name] if is_plain else [], marked) if one.lower() not in taken)
-    taken.add(chosen.lower())
-    return chosen
+    free_name = next(
+        candidate for candidate in chain([name] if is_plain else [], marked) if candidate.lower() not in taken
+    )
+    taken.add(free_name.lower())
+    return free_name
 
 
 def file_schema(schema: pa.Schema, known: pa.Schema | None = None) -> pa.Schema:
@@ -68,7 +70,7 @@ def with_names(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _ours(field: pa.Field) -> pa.Field:
-    return pa.field(our_name(field.name), _mapped(field.type, None, lambda some, _: [_ours(one) for one in some]))
+    return pa.field(our_name(field.name), _mapped(field.type, None, lambda some, _: [_ours(inner) for inner in some]))
 
 
 def _file_fields(fields: Sequence[pa.Field], known: Sequence[pa.Field]) -> list[pa.Field]:

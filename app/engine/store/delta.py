@@ -50,12 +50,12 @@ def open_table(folder: Path, version: int | None = None) -> TableVersion | None:
     newest = _newest_version(folder)
     if newest is None:
         return None
-    wanted = newest if version is None else version
+    version_to_open = newest if version is None else version
     try:
-        written = (folder / "_delta_log" / _commit_name(wanted)).stat()
+        written = (folder / "_delta_log" / _commit_name(version_to_open)).stat()
     except FileNotFoundError:  # Known from a checkpoint alone, or not at all.
-        return _read_version(folder, wanted)
-    return _remembered_version(folder, wanted, written.st_ino, written.st_mtime_ns)
+        return _read_version(folder, version_to_open)
+    return _remembered_version(folder, version_to_open, written.st_ino, written.st_mtime_ns)
 
 
 def _newest_version(folder: Path) -> int | None:
@@ -147,8 +147,8 @@ def give_up(folder: Path, schema: pa.Schema, transaction: str) -> int | None:
         if version is not None and version != _BEGUN:
             return version if version >= 0 else None
         with suppress(CommitFailedError):
-            known, properties = pa.schema(table.schema().to_arrow()), _note(transaction, _GIVEN_UP)
-            table.create_write_transaction([], "append", known, [BUCKET], commit_properties=properties)
+            stored_schema, properties = pa.schema(table.schema().to_arrow()), _note(transaction, _GIVEN_UP)
+            table.create_write_transaction([], "append", stored_schema, [BUCKET], commit_properties=properties)
 
 
 def next_version(current: TableVersion | None, schema: pa.Schema) -> int:
@@ -189,10 +189,10 @@ def commit(
     table = _partitioned_table(folder, schema) if current is None else DeltaTable(folder)
     _refuse_given_up(table, transaction)
     try:
-        known = pa.schema(table.schema().to_arrow())
-        schema = file_schema(schema, known)
-        if _changes_types(known, schema) or _adds_columns(known, schema):
-            _widen(table, known, schema, _note(transaction, _BEGUN))
+        stored_schema = pa.schema(table.schema().to_arrow())
+        schema = file_schema(schema, stored_schema)
+        if _changes_types(stored_schema, schema) or _adds_columns(stored_schema, schema):
+            _widen(table, stored_schema, schema, _note(transaction, _BEGUN))
             table = DeltaTable(folder)
             _refuse_given_up(table, transaction)
         version = table.version() + 1
@@ -274,9 +274,9 @@ def _plain_table(folder: Path, schema: pa.Schema) -> tuple[DeltaTable, pa.Schema
             DeltaTable.create(folder, file_schema(schema))
     while True:
         table = DeltaTable(folder)
-        known = pa.schema(table.schema().to_arrow())
-        stored = file_schema(schema, known)
-        if not _adds_columns(known, stored):
+        stored_schema = pa.schema(table.schema().to_arrow())
+        stored = file_schema(schema, stored_schema)
+        if not _adds_columns(stored_schema, stored):
             return table, stored
         with suppress(CommitFailedError):
             write_deltalake(table, stored.empty_table(), mode="append", schema_mode="merge")
@@ -301,13 +301,13 @@ def bucket_number(name: str) -> int:
 
 
 def _adds_columns(old: pa.Schema, new: pa.Schema) -> bool:
-    known = {field.name: field for field in old}
-    return any(_wider(known.get(field.name), field) for field in new)
+    old_fields = {field.name: field for field in old}
+    return any(_wider(old_fields.get(field.name), field) for field in new)
 
 
 def _changes_types(old: pa.Schema, new: pa.Schema) -> bool:
-    known = {field.name: field.type for field in old}
-    return any(_changed(known[field.name], field.type) for field in new if field.name in known)
+    old_types = {field.name: field.type for field in old}
+    return any(_changed(old_types[field.name], field.type) for field in new if field.name in old_types)
 
 
 def _changed(old: pa.DataType, new: pa.DataType) -> bool:
@@ -330,12 +330,12 @@ def _wider(old: pa.Field | None, new: pa.Field) -> bool:
     """Whether `new` has a field, at any depth, that `old` lacks."""
     if old is None:
         return True
-    kept, wanted = old.type, new.type
-    if pa.types.is_struct(wanted) and pa.types.is_struct(kept):
-        names = {field.name: field for field in kept}
-        return any(_wider(names.get(field.name), field) for field in wanted)
-    if pa.types.is_map(wanted) and pa.types.is_map(kept):
-        return _wider(kept.item_field, wanted.item_field)
-    if pa.types.is_list(wanted) and pa.types.is_list(kept):
-        return _wider(kept.value_field, wanted.value_field)
+    old_type, new_type = old.type, new.type
+    if pa.types.is_struct(new_type) and pa.types.is_struct(old_type):
+        names = {field.name: field for field in old_type}
+        return any(_wider(names.get(field.name), field) for field in new_type)
+    if pa.types.is_map(new_type) and pa.types.is_map(old_type):
+        return _wider(old_type.item_field, new_type.item_field)
+    if pa.types.is_list(new_type) and pa.types.is_list(old_type):
+        return _wider(old_type.value_field, new_type.value_field)
     return False

@@ -84,8 +84,8 @@ class _Reading:
             return None
         for keyword in schema:
             if keyword not in _MEANING | _DESCRIBING and not keyword.startswith("meta:"):
-                known = ", ".join(sorted(_MEANING))
-                self.refuse((*path, keyword), f"the keyword {keyword!r} is not supported: use {known}")
+                supported = ", ".join(sorted(_MEANING))
+                self.refuse((*path, keyword), f"the keyword {keyword!r} is not supported: use {supported}")
         match self._kind(schema, path):
             case "object":
                 return self._object(schema, path)
@@ -103,11 +103,11 @@ class _Reading:
 
     def _kind(self, schema: Mapping[str, Any], path: tuple[str, ...]) -> str | None:
         """The one type that is not null."""
-        given = schema.get("type", "object" if schema.keys() & {"properties", "additionalProperties"} else None)
-        kinds = [kind for kind in (given if isinstance(given, list) else [given]) if kind != "null"]
-        known = [*_SCALARS, "object", "array"]
-        if len(kinds) != 1 or kinds[0] not in known:
-            self.refuse((*path, "type"), f"`type` must be one of {', '.join(known)} (with or without null)")
+        declared = schema.get("type", "object" if schema.keys() & {"properties", "additionalProperties"} else None)
+        kinds = [kind for kind in (declared if isinstance(declared, list) else [declared]) if kind != "null"]
+        supported = [*_SCALARS, "object", "array"]
+        if len(kinds) != 1 or kinds[0] not in supported:
+            self.refuse((*path, "type"), f"`type` must be one of {', '.join(supported)} (with or without null)")
             return None
         for keyword, kind in (("properties", "object"), ("additionalProperties", "object"), ("items", "array")):
             if keyword in schema and kinds[0] != kind:
@@ -121,9 +121,9 @@ class _Reading:
         if isinstance(properties, Mapping) and properties:
             if others is not True:
                 self.refuse((*path, "additionalProperties"), "an object has either `properties` or keys of one type")
-            read = {name: self.read(inner, (*path, "properties", name)) for name, inner in properties.items()}
-            known = {name: type_ for name, type_ in read.items() if type_ is not None}
-            return ObjectType(known) if len(known) == len(read) else None
+            members = {name: self.read(inner, (*path, "properties", name)) for name, inner in properties.items()}
+            valid = {name: type_ for name, type_ in members.items() if type_ is not None}
+            return ObjectType(valid) if len(valid) == len(members) else None
         if not isinstance(others, Mapping):
             self.refuse(path, "an object needs `properties`, or `additionalProperties` with the schema of its values")
             return None

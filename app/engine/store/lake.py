@@ -187,16 +187,16 @@ class TenantLake:
 
     def choose_bucket_bits(self, people: int) -> int:
         """The bits for a sandbox that begins with so many people, kept for good. Call it under the identities' lock."""
-        chosen = self.bucket_bits()
-        if chosen is None:
-            chosen = FEWEST_BUCKET_BITS
-            while chosen < MOST_BUCKET_BITS and people > PEOPLE_IN_A_BUCKET << chosen:
-                chosen += 1
+        bits = self.bucket_bits()
+        if bits is None:
+            bits = FEWEST_BUCKET_BITS
+            while bits < MOST_BUCKET_BITS and people > PEOPLE_IN_A_BUCKET << bits:
+                bits += 1
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomically(
-                self.folder / "layout.json", json.dumps({"bucket_bits": chosen, "buckets": 1 << chosen}).encode()
+                self.folder / "layout.json", json.dumps({"bucket_bits": bits, "buckets": 1 << bits}).encode()
             )
-        return chosen
+        return bits
 
 
 class LayoutLost(Refusal):

@@ -62,17 +62,17 @@ def read_columns(
     paths = list(names)
     for name, column in stored.items():
         paths += [path for path, _ in _leaf_columns(schema.field(column).type, wanted.fields[name], column)]
-    chosen = range(file.num_row_groups) if groups is None else groups
+    row_groups = range(file.num_row_groups) if groups is None else groups
     # One row group at a time: Arrow cannot give nested dictionaries of several at once.
     try:
-        parts = [file.read_row_group(group, columns=paths) for group in chosen]
+        parts = [file.read_row_group(group, columns=paths) for group in row_groups]
     except (OSError, pa.ArrowException) as error:
         raise FileLost from error
     table = pa.concat_tables(parts) if parts else schema.empty_table().select([*names, *stored.values()])
     columns = {name: _one_chunk(table[name]) for name in names}
-    read = frozenset(table.schema.names)
+    columns_read = frozenset(table.schema.names)
     for name, column in stored.items():
-        if column in read:
+        if column in columns_read:
             columns[name] = shape(_one_chunk(table[column]), wanted.fields[name])
     return pa.table(columns) if columns else table.select([])
 
@@ -83,8 +83,8 @@ def groups_with(file: pq.ParquetFile, numbers: NDArray[Any], column: str) -> lis
 
 
 def _may_have(group: Any, numbers: NDArray[Any], column: str) -> bool:
-    found = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
-    statistics = found.statistics
+    chunk = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == column)
+    statistics = chunk.statistics
     if statistics is None or not statistics.has_min_max:
         return True
     start, end = np.searchsorted(numbers, [statistics.min, statistics.max + 1])
@@ -122,11 +122,11 @@ def _leaf_columns(stored: pa.DataType, wanted: Type, path: str) -> Iterator[tupl
     match wanted:
         case ObjectType() if pa.types.is_struct(stored):
             there = {our_name(field.name): field for field in stored}
-            known = [name for name in wanted.fields if name in there]
-            for name in known:
+            present = [name for name in wanted.fields if name in there]
+            for name in present:
                 field = there[name]
                 yield from _leaf_columns(field.type, wanted.fields[name], f"{path}.{field.name}")
-            if not known:
+            if not present:
                 # Whether the object is there at all is seen from any of its leaves.
                 yield from _any_leaf(stored, path)
         case ArrayType(element) if pa.types.is_list(stored):
@@ -257,9 +257,9 @@ def _from_zero(array: pa.Array) -> pa.Array:
 
 def _same_kind(stored: pa.DataType, type_: Type) -> bool:
     try:
-        found = pql_type(stored)
+        stored_type = pql_type(stored)
     except TypeError:
         return False
     if isinstance(type_, Scalar):
-        return found is type_ or (found, type_) in WIDENINGS
-    return type(found) is type(type_)
+        return stored_type is type_ or (stored_type, type_) in WIDENINGS
+    return type(stored_type) is type(type_)

@@ -65,8 +65,8 @@ def _segment(checking: Checking, expr: Expr) -> Node | None:
     checking.references.add(id_)
     if id_ in checking.segments:
         return checking.builder.condition("in_segment", payload=(id_,))
-    known = (*checking.segments, *checking.aliases) if isinstance(checking.segments, Iterable) else ()
-    suggestions = nearest(expr.value, known)
+    candidates = (*checking.segments, *checking.aliases) if isinstance(checking.segments, Iterable) else ()
+    suggestions = nearest(expr.value, candidates)
     message = f'there is no segment with the id "{expr.value}"{did_you_mean(suggestions)}'
     checking.error(DiagnosticKind.UNKNOWN_SEGMENT, message, expr.span, suggestions)
     return None
@@ -76,8 +76,8 @@ def _test(checking: Checking, expr: Expr) -> Node | None:
     name = expr.value if isinstance(expr, Literal) else None
     if isinstance(name, str) and name in TEXT_TESTS:
         return checking.constant(TEXT_TESTS[name])
-    given = f', not "{name}"' if isinstance(name, str) else ""
-    checking.type_error(f"the name of the test must be written out, one of {', '.join(TEXT_TESTS)}{given}", expr.span)
+    actual = f', not "{name}"' if isinstance(name, str) else ""
+    checking.type_error(f"the name of the test must be written out, one of {', '.join(TEXT_TESTS)}{actual}", expr.span)
     return None
 
 

@@ -115,8 +115,8 @@ def reduced(checking: Checking, op: str, array: Node, body: Node, level: int, bl
         body = checking.known_as(body, type_)
     allowed = ORDERED if op in ("min", "max") else {Scalar.NUMBER}
     if type_ not in allowed:
-        wanted = "numbers, strings, dates or timestamps" if op in ("min", "max") else "numbers"
-        checking.type_error(f"`{op}` takes {wanted}, not values of type {type_}", blame)
+        accepted = "numbers, strings, dates or timestamps" if op in ("min", "max") else "numbers"
+        checking.type_error(f"`{op}` takes {accepted}, not values of type {type_}", blame)
         return None
     return checking.builder.node(op, type_, array, body, payload=(level,))
 
@@ -147,14 +147,14 @@ def chain(checking: Checking, expr: Chain, scope: Scope) -> Checks:
     for number, step in enumerate(expr.steps):
         whats.append((yield _what(checking, step, inside)))
         whens.append((yield _when(checking, expr.steps, number, inside, time)))
-    known = [node for node in (*whats, *whens) if node is not None]
-    if array is None or time is None or len(known) < 2 * len(expr.steps):
+    valid = [node for node in (*whats, *whens) if node is not None]
+    if array is None or time is None or len(valid) < 2 * len(expr.steps):
         return None
     counts = [_count(checking, step, when) for step, when in zip(expr.steps, whens, strict=True)]
     sound = tuple(count for count in counts if count is not None)
     if len(sound) < len(counts):
         return None
-    return checking.builder.condition("chain", array, time, *known, payload=(inside.depth, len(expr.steps), sound))
+    return checking.builder.condition("chain", array, time, *valid, payload=(inside.depth, len(expr.steps), sound))
 
 
 def _what(checking: Checking, step: Step, inside: Scope) -> Checks:
@@ -199,10 +199,10 @@ def _when(checking: Checking, steps: tuple[Step, ...], number: int, inside: Scop
     if step.when is None:
         return checking.constant(True)
     labels = {earlier.label: at for at, earlier in enumerate(steps[:number])}
-    known = inside.names()
+    labels_in_scope = inside.names()
     for later in steps[number:]:
         for name in _references(step.when):
-            if name.name == later.label and name.name not in known:
+            if name.name == later.label and name.name not in labels_in_scope:
                 message = f"`{name.name}` is not an earlier step: WHEN can only look back" + (
                     f", to {', '.join(f'`{label}`' for label in labels)}" if labels else ""
                 )

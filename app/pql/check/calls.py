@@ -68,28 +68,28 @@ def _arguments(
     inside = scope
     if receiver is not None and isinstance(receiver.type, ArrayType):
         inside = scope.level(checking.fields.element(receiver, scope.depth), receiver)
-    known: list[Node] = []
+    valid: list[Node] = []
     failed = False
-    for given, parameter in zip(expr.arguments, function.parameters, strict=False):
-        if isinstance(given, Lambda) and parameter.kind in PER_ELEMENT and receiver is not None:
-            named = _parameters(checking, given, receiver, inside)
+    for passed, parameter in zip(expr.arguments, function.parameters, strict=False):
+        if isinstance(passed, Lambda) and parameter.kind in PER_ELEMENT and receiver is not None:
+            named = _parameters(checking, passed, receiver, inside)
             if named is None:
                 return None
-            given, inside = given.body, named
+            passed, inside = passed.body, named
         if failed and parameter.kind is Kind.GROUP:
             return None
-        place = Place(function.name, receiver, scope, inside, tuple(known))
-        value: Node | None = yield argument(checking, given, parameter, place)
+        place = Place(function.name, receiver, scope, inside, tuple(valid))
+        value: Node | None = yield argument(checking, passed, parameter, place)
         if value is None:
             failed = True
         else:
-            known.append(value)
+            valid.append(value)
     if failed:
         return None
-    for parameter in function.parameters[len(known) :]:
+    for parameter in function.parameters[len(valid) :]:
         if parameter.kind is Kind.FLAG:
-            known.append(checking.constant(True))
-    return known
+            valid.append(checking.constant(True))
+    return valid
 
 
 def _parameters(checking: Checking, expr: Lambda, receiver: Node, inside: Scope) -> Scope | None:
@@ -126,10 +126,10 @@ def _to_map(checking: Checking, expr: Call, entry: Call, receiver: Node, scope: 
         return None
     place = Place("mapEntry", receiver, scope, inside)
     row = FREE["mapEntry"]
-    known: list[Node | None] = []
-    for given, parameter in zip(entry.arguments, row.parameters, strict=True):
-        known.append((yield argument(checking, given, parameter, place)))
-    key, value = known
+    valid: list[Node | None] = []
+    for passed, parameter in zip(entry.arguments, row.parameters, strict=True):
+        valid.append((yield argument(checking, passed, parameter, place)))
+    key, value = valid
     if key is None or value is None:
         return None
     return checking.builder.node("to_map", MapType(value.type), receiver, key, value, payload=(scope.depth + 1,))
@@ -154,15 +154,15 @@ def _compared_with_several(checking: Checking, expr: Call, receiver: Node, scope
     values: list[Node | None] = []
     for argument_ in expr.arguments:
         values.append((yield checking.visit(argument_, scope)))
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
+    valid = [value for value in values if value is not None]
+    if len(valid) < len(values):
         return None
-    case = known.pop() if known[-1].type is Scalar.BOOLEAN else checking.constant(True)
-    for value, given in zip(known, expr.arguments, strict=False):
+    case = valid.pop() if valid[-1].type is Scalar.BOOLEAN else checking.constant(True)
+    for value, text in zip(valid, expr.arguments, strict=False):
         if value.type not in (Scalar.STRING, Scalar.NULL):
-            checking.type_error(f"`text` of `{expr.name}` must be a string, not {value.type}", given.span)
+            checking.type_error(f"`text` of `{expr.name}` must be a string, not {value.type}", text.span)
             return None
-    items = [checking.known_as(value, Scalar.STRING) for value in known]
+    items = [checking.known_as(value, Scalar.STRING) for value in valid]
     texts = checking.builder.node("array", ArrayType(Scalar.STRING), *items)
     payload = (TEXT_TESTS[expr.name],)
     return checking.any_of(

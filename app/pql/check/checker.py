@@ -92,9 +92,9 @@ def check(
     checking = Checking(text, schema, segments, builder or Builder(), visit, aliases)
     checking.trace = trace
     condition = run(segment(checking, tree))
-    found = checking.diagnostics
+    diagnostics = checking.diagnostics
     streaming = REFUSED if condition is None else streaming_eligibility(condition)
-    return Checked(found, tree, condition, print_tree(tree), frozenset(checking.references), streaming)
+    return Checked(diagnostics, tree, condition, print_tree(tree), frozenset(checking.references), streaming)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +130,8 @@ def check_value(
         message = f"expected a single value, not {node.type}: use count(), sum(), max() or another aggregate"
         checking.type_error(message, tree.body.span)
     _refuse_bombs(checking, tree, node)
-    found = checking.diagnostics
-    return CheckedValue(found, None if found else node, frozenset(checking.references))
+    diagnostics = checking.diagnostics
+    return CheckedValue(diagnostics, None if diagnostics else node, frozenset(checking.references))
 
 
 def segment(checking: Checking, tree: Tree) -> Checks:
@@ -223,10 +223,10 @@ def _array(checking: Checking, expr: ArrayLiteral, scope: Scope) -> Checks:
             else:
                 element = fitting
         items.append(value)
-    known = [item for item in items if item is not None]
-    if len(known) < len(items):
+    valid = [item for item in items if item is not None]
+    if len(valid) < len(items):
         return None
-    operands = [checking.known_as(item, element) for item in known]
+    operands = [checking.known_as(item, element) for item in valid]
     return checking.builder.node("array", ArrayType(element), *operands)
 
 

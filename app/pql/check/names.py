@@ -24,9 +24,9 @@ def bare(checking: Checking, expr: Name, scope: Scope) -> Node | None:
         if place.is_level:
             if place.element is None:
                 return None
-            found = checking.fields.of(place.element, expr.name, scope.depth)
-            if found is not None:
-                return found
+            field = checking.fields.of(place.element, expr.name, scope.depth)
+            if field is not None:
+                return field
     suggestions = nearest(expr.name, start.names())
     message = f"there is no field or variable `{expr.name}` here{did_you_mean(suggestions)}"
     checking.error(DiagnosticKind.UNKNOWN_FIELD, message, at, suggestions)
@@ -45,10 +45,10 @@ def step(checking: Checking, expr: Field, scope: Scope) -> Checks:
     inner: Node | None = yield checking.visit(expr.object, scope)
     if inner is None:
         return None
-    found = checking.fields.of(inner, expr.name, scope.depth)
-    if found is None:
+    field = checking.fields.of(inner, expr.name, scope.depth)
+    if field is None:
         _unknown(checking, expr, inner, (expr.at, max(expr.span[1], expr.at + len(expr.name))))
-    return found
+    return field
 
 
 def _unknown(checking: Checking, expr: Field, inner: Node, at: Span) -> None:

@@ -35,10 +35,10 @@ def as_map(checking: Checking, op: str, value: Node, arguments: list[Node], dept
 
 
 def _entry(checking: Checking, fields: dict[str, Node], value_of: Type, key: Node) -> Node:
-    found = checking.builder.constant(None, value_of)
+    entry = checking.builder.constant(None, value_of)
     if key.op == "const":
-        return fields.get(key.payload[0], found)
+        return fields.get(key.payload[0], entry)
     for name, field in fields.items():
         is_it = checking.builder.condition("eq", key, checking.constant(name))
-        found = checking.builder.node("if", value_of, is_it, field, found)
-    return found
+        entry = checking.builder.node("if", value_of, is_it, field, entry)
+    return entry

@@ -19,10 +19,10 @@ def logic(checking: Checking, expr: Logic, scope: Scope) -> Checks:
     operands: list[Node | None] = []
     for operand in expr.operands:
         operands.append((yield checking.condition(operand, scope, f"each side of `{expr.operator}`")))
-    known = [operand for operand in operands if operand is not None]
-    if len(known) < len(operands):
+    valid = [operand for operand in operands if operand is not None]
+    if len(valid) < len(operands):
         return None
-    return checking.builder.condition(expr.operator, *known)
+    return checking.builder.condition(expr.operator, *valid)
 
 
 def negation(checking: Checking, expr: Not, scope: Scope) -> Checks:

@@ -52,12 +52,12 @@ class Scope:
 
     def names(self) -> list[str]:
         """All names that can be written here, innermost first."""
-        found: dict[str, None] = {}
+        visible: dict[str, None] = {}
         for scope in self.around():
-            found.update(dict.fromkeys(scope.variables))
+            visible.update(dict.fromkeys(scope.variables))
             if scope.is_level and scope.element is not None:
-                found.update(dict.fromkeys(fields_of(scope.element)))
-        return list(found)
+                visible.update(dict.fromkeys(fields_of(scope.element)))
+        return list(visible)
 
 
 class Fields:

@@ -61,8 +61,8 @@ class Checking:
 
     def error(self, kind: DiagnosticKind, message: str, span: Span, suggestions: Iterable[str] = ()) -> None:
         """Report once for each place."""
-        found = self._positions.diagnostic(kind, message, *span, suggestions=tuple(suggestions))
-        self._found.setdefault((span[0], kind), found)
+        diagnostic = self._positions.diagnostic(kind, message, *span, suggestions=tuple(suggestions))
+        self._found.setdefault((span[0], kind), diagnostic)
 
     def type_error(self, message: str, span: Span) -> None:
         self.error(DiagnosticKind.TYPE, message, span)
@@ -72,12 +72,12 @@ class Checking:
         value: Node | None = yield self.visit(expr, scope)
         if value is None:
             return None
-        made = self.as_condition(value)
-        if made is None:
+        condition_node = self.as_condition(value)
+        if condition_node is None:
             self.type_error(f"{what} must be a boolean or an array, not {value.type}: {_as_test(value)}", expr.span)
         elif self.trace is not None:
-            self.trace.conditions[id(expr)] = made
-        return made
+            self.trace.conditions[id(expr)] = condition_node
+        return condition_node
 
     def as_condition(self, value: Node) -> Node | None:
         """The value as a `cond`: a null is false, an array means that it is not empty; None for any other type."""

@@ -49,10 +49,10 @@ def occurs(
         if value is not None and value.type is Scalar.NULL:
             value = checking.known_as(value, Scalar.NUMBER if Scalar.NUMBER in needs else Scalar.TIMESTAMP)
         operands.append(value)
-    known = [operand for operand in operands if operand is not None]
-    if time is None or len(known) < len(operands):
+    valid = [operand for operand in operands if operand is not None]
+    if time is None or len(valid) < len(operands):
         return None
-    return checking.any_of(time, scope.depth, lambda element: _test(checking, expr, element, known))
+    return checking.any_of(time, scope.depth, lambda element: _test(checking, expr, element, valid))
 
 
 def operands_of(expr: Occurs) -> list[tuple[Expr, frozenset[Scalar]]]:

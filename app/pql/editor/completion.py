@@ -121,21 +121,21 @@ def complete(
     place = _Place.of(text, offset)
     if place is None:
         return []
-    found = _Ranked(place.typed)
+    ranked = _Ranked(place.typed)
     for word in _brought(place.before) if place.takes_words else ():
-        found.add(word, CompletionKind.KEYWORD)
+        ranked.add(word, CompletionKind.KEYWORD)
     tree = None if _is_complete(place.before) else tree_around(text[: place.start], place.before)
     if tree is not None:
         look = Look(text[: place.start], schema, segments)
-        for one in _operands(look, tree, segments, values, in_text=place.in_text):
-            if one[1] is CompletionKind.FIELD or not place.in_backquotes:
-                found.add(*one)
+        for completion in _operands(look, tree, segments, values, in_text=place.in_text):
+            if completion[1] is CompletionKind.FIELD or not place.in_backquotes:
+                ranked.add(*completion)
     if place.takes_words and (tree is None or (place.before and place.before[-1].word in ALSO_FIELDS)):
         for word in _keywords(place, text[: place.start], schema, segments):
-            found.add(word, CompletionKind.KEYWORD)
+            ranked.add(word, CompletionKind.KEYWORD)
     return [
         Completion(text, kind, None if detail is None else str(detail), place.start, place.end)
-        for text, kind, detail in found.best(limit)
+        for text, kind, detail in ranked.best(limit)
     ]
 
 
@@ -344,4 +344,4 @@ class _Ranked:
         return None
 
     def best(self, limit: int) -> list[_Found]:
-        return [found for _, _, found in nsmallest(max(0, limit), self._ranks.values())]
+        return [completion for _, _, completion in nsmallest(max(0, limit), self._ranks.values())]

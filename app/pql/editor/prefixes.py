@@ -32,10 +32,10 @@ class PrefixParser(Parser):
         self._made_up = 0
 
     def expression(self, minimum: int) -> Walk:
-        made: Expr = yield from super().expression(minimum)
+        parsed: Expr = yield from super().expression(minimum)
         if self._at_end() and self._listening:
             self.power = minimum if self.power is None else min(self.power, minimum)
-        return made
+        return parsed
 
     def operand(self) -> Walk:
         if self._at_end():

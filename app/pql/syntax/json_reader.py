@@ -74,9 +74,9 @@ def from_json(text: str) -> Tree:
 
 def _located(node: dict[str, Any], span: tuple[int, int]) -> _Object:
     """The object with its place, and so for what its spelling in ours has new objects for."""
-    made = _Object({key: _placed(value, span) for key, value in node.items()})
-    made.span = span
-    return made
+    object_ = _Object({key: _placed(value, span) for key, value in node.items()})
+    object_.span = span
+    return object_
 
 
 def _placed(value: Json, span: tuple[int, int]) -> Json:
@@ -108,14 +108,14 @@ class _Reader:
 
         def located(pairs: list[tuple[str, Any]]) -> _Object:
             span = next(spans)
-            made = _located(ours(dict(pairs)), span)
-            for node in (made, made.get("clause"), *_listed(made.get("clauses"))):
+            located_object = _located(ours(dict(pairs)), span)
+            for node in (located_object, located_object.get("clause"), *_listed(located_object.get("clauses"))):
                 if isinstance(node, dict) and node.get("nodeType") in ("let", "clause", "step"):
                     names = (node.get(key) for key in ("name", "variable", "label"))
                     self.bound.update(name for name in names if isinstance(name, str))
-            if isinstance(made.get("parameters"), list):
-                self.bound.update(name for name in made["parameters"] if isinstance(name, str))
-            return made
+            if isinstance(located_object.get("parameters"), list):
+                self.bound.update(name for name in located_object["parameters"] if isinstance(name, str))
+            return located_object
 
         try:
             return json.loads(self.text, object_pairs_hook=located, parse_constant=float)
@@ -129,13 +129,15 @@ class _Reader:
         if not isinstance(value, _Object):
             self.refuse(f"a node must be an object with a `nodeType`, not {_shown(value)}", parent)
         node_type = value.get("nodeType")
-        known = (*NODES, *SPECIAL)
-        if not isinstance(node_type, str) or node_type not in known:
-            hint = did_you_mean(nearest(node_type, known)) if isinstance(node_type, str) else ""
-            self.refuse(f"there is no nodeType {_shown(node_type)}{hint or '; there are: ' + ', '.join(known)}", value)
+        node_types = (*NODES, *SPECIAL)
+        if not isinstance(node_type, str) or node_type not in node_types:
+            hint = did_you_mean(nearest(node_type, node_types)) if isinstance(node_type, str) else ""
+            self.refuse(
+                f"there is no nodeType {_shown(node_type)}{hint or '; there are: ' + ', '.join(node_types)}", value
+            )
         row = NODES.get(node_type)
-        made = row.made if row else Expr
-        if (made not in wanted) if wanted else (made in (Clause, Step)):
+        node_class = row.node_class if row else Expr
+        if (node_class not in wanted) if wanted else (node_class in (Clause, Step)):
             self.refuse(f"a `{node_type}` cannot stand here", value)
         if row is not None:
             return (yield self._row(value, row, inside, wanted))
@@ -157,14 +159,14 @@ class _Reader:
     def _row(self, value: _Object, row: Row, inside: bool, wanted: tuple[type, ...]) -> Walk:
         optional = {key for key, takes in row.keys.items() if takes in (Takes.OPTIONAL, Takes.OPTIONAL_INSIDE)}
         self._require_keys(value, row.keys.keys() - optional, optional)
-        found: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for key, takes in row.keys.items():
             part = value.get(key)
             match takes:
                 case Takes.NEW_NAME:
-                    found[key] = self._new_name(value, part)
+                    arguments[key] = self._new_name(value, part)
                 case Takes.POSITION:
-                    found[key] = self._position(value, part)
+                    arguments[key] = self._position(value, part)
                 case Takes.NODES | Takes.NODES_INSIDE:
                     if not isinstance(part, list) or not part:
                         self.refuse(f"`{key}` must be an array of nodes, not {_shown(part)}", value)
@@ -173,20 +175,20 @@ class _Reader:
                         nodes.append(
                             (yield self.node(item, value, inside or takes is Takes.NODES_INSIDE, PARTS.get(key, ())))
                         )
-                    found[key] = tuple(nodes)
+                    arguments[key] = tuple(nodes)
                 case Takes():
                     within = inside or takes in (Takes.INSIDE, Takes.OPTIONAL_INSIDE)
                     absent = key in optional and part is None
-                    found[key] = None if absent else (yield self.node(part, value, within, PARTS.get(key, ())))
+                    arguments[key] = None if absent else (yield self.node(part, value, within, PARTS.get(key, ())))
                 case words:
                     if not isinstance(part, str) or part not in words:
                         self.refuse(f"`{key}` must be one of {' '.join(sorted(words))}, not {_shown(part)}", value)
-                    found[key] = part
-        if row.made is Aggregate and (found["body"] is None) is not (found["kind"] == "count"):
+                    arguments[key] = part
+        if row.node_class is Aggregate and (arguments["body"] is None) is not (arguments["kind"] == "count"):
             self.refuse("`body` is what is summed or compared: all kinds but `count` have one", value)
-        if "time" in optional and (found["time"] is None) is not (wanted == PARTS["when"]):
+        if "time" in optional and (arguments["time"] is None) is not (wanted == PARTS["when"]):
             self.refuse("`time` is what occurs: it stands everywhere but in the `when` of a step", value)
-        return row.made(**found)
+        return row.node_class(**arguments)
 
     def _apply(self, value: _Object, inside: bool) -> Walk:
         self._require_keys(value, {"fnName", "params"}, {"form"})
@@ -215,10 +217,10 @@ class _Reader:
         if name in ("and", "or") and count >= 2:
             return joined(name, operands)
         if name in BINARY and (count == 2 or (count > 2 and BINARY[name] >= SUM)):
-            made = operands[0]
+            expression = operands[0]
             for operand in operands[1:]:
-                made = Binary(name, made, operand)
-            return made
+                expression = Binary(name, expression, operand)
+            return expression
         return self.refuse(f"the operator `{name}` cannot have {count} params", value)
 
     def _lookup(self, value: _Object, inside: bool) -> Walk:

@@ -27,8 +27,8 @@ def ours(node: Json) -> dict[str, Any]:
     >>> ours({"nodeType": "literal", "literalType": "XDMObject", "value": 2})
     {'nodeType': 'literal', 'literalType': 'Double', 'value': 2}
     """
-    read = _READ.get(node["nodeType"]) if isinstance(node.get("nodeType"), str) else None
-    return dict(node) if read is None else read(node)
+    spelling = _READ.get(node["nodeType"]) if isinstance(node.get("nodeType"), str) else None
+    return dict(node) if spelling is None else spelling(node)
 
 
 def adobes(node: Json) -> dict[str, Any]:
@@ -67,8 +67,8 @@ def _read_clause(node: Json) -> dict[str, Any]:
 
 
 def _read_reference(node: Json) -> dict[str, Any]:
-    found = {key: value for key, value in node.items() if key != "varName"}
-    return {**found, "nodeType": "nameReference", "name": node.get("varName", node.get("name"))}
+    reference = {key: value for key, value in node.items() if key != "varName"}
+    return {**reference, "nodeType": "nameReference", "name": node.get("varName", node.get("name"))}
 
 
 def _read_literal(node: Json) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Takes(Enum):
 class Row:
     """The keys of a node after `nodeType`, in order; a set lists the words that may stand there."""
 
-    made: type
+    node_class: type
     keys: dict[str, Takes | frozenset[str]]
 
 
@@ -118,7 +118,7 @@ NODES: Final[dict[str, Row]] = {
     "step": Row(Step, {"label": Takes.NEW_NAME, "what": Takes.INSIDE, **_STEP_PARTS}),
     "chain": Row(Chain, {"array": Takes.NODE, "time": Takes.INSIDE, "steps": Takes.NODES_INSIDE}),
 }
-NODE_TYPES: Final = {row.made: node_type for node_type, row in NODES.items()}
+NODE_TYPES: Final = {row.node_class: node_type for node_type, row in NODES.items()}
 PARTS: Final[dict[str, tuple[type, ...]]] = {
     "clause": (Clause,),
     "clauses": (Clause,),
@@ -200,8 +200,8 @@ def _written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
         case Name():
             if expr.name in bound and not expr.up:
                 return {"nodeType": "varRef", "varName": expr.name}
-            found = {"nodeType": "nameReference", "name": expr.name}
-            return {**found, "up": expr.up} if expr.up else found
+            reference = {"nodeType": "nameReference", "name": expr.name}
+            return {**reference, "up": expr.up} if expr.up else reference
         case Field():
             return _lookup(expr.name, (yield _written(expr.object, bound, inside)))
         case Not() | Negate():
@@ -220,15 +220,15 @@ def _written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
 
 
 def _all_written(exprs: Iterable[Any], bound: frozenset[str], inside: bool) -> Walk:
-    found: list[Json] = []
+    values: list[Json] = []
     for expr in exprs:
-        found.append((yield _written(expr, bound, inside)))
-    return found
+        values.append((yield _written(expr, bound, inside)))
+    return values
 
 
 def _row_written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
     node_type = NODE_TYPES[type(expr)]
-    found: dict[str, Json] = {"nodeType": node_type}
+    written: dict[str, Json] = {"nodeType": node_type}
     for key, takes in NODES[node_type].keys.items():
         value = getattr(expr, key)
         if takes in (Takes.NODES, Takes.NODES_INSIDE):
@@ -237,8 +237,8 @@ def _row_written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
             continue
         elif isinstance(takes, Takes) and takes not in (Takes.NEW_NAME, Takes.POSITION):
             value = yield _written(value, bound, inside or takes in (Takes.INSIDE, Takes.OPTIONAL_INSIDE))
-        found[key] = value
-    return adobes(found)
+        written[key] = value
+    return adobes(written)
 
 
 def _call(expr: Call, bound: frozenset[str], inside: bool) -> Walk:
@@ -246,11 +246,11 @@ def _call(expr: Call, bound: frozenset[str], inside: bool) -> Walk:
     if expr.receiver is not None:
         params.insert(0, (yield _written(expr.receiver, bound, inside)))
     is_method = expr.receiver is not None
-    made = _apply(expr.name, params)
+    call = _apply(expr.name, params)
     if is_method is (expr.name in METHODS):
-        return made
+        return call
     # No such function: what was written is kept all the same, for the checker to name it.
-    return {**made, "form": "method" if is_method else "function"}
+    return {**call, "form": "method" if is_method else "function"}
 
 
 def _operands(expr: Binary) -> list[Expr]:

@@ -83,28 +83,28 @@ def written_name(name: str) -> str:
 
 def tokens(text: str) -> list[Token]:
     """All tokens, the last one END at one past the last character."""
-    found: list[Token] = []
+    tokens_read: list[Token] = []
     for match in _TOKEN.finditer(text):
         kind, piece, start = match.lastgroup, match.group(), match.start()
         if kind == "name":
-            found.append(Token(TokenKind.NAME, piece, start, piece.lower()))
+            tokens_read.append(Token(TokenKind.NAME, piece, start, piece.lower()))
         elif kind == "quoted":
-            found.append(Token(TokenKind.NAME, piece, start, "`", piece[1:-1].replace("``", "`")))
+            tokens_read.append(Token(TokenKind.NAME, piece, start, "`", piece[1:-1].replace("``", "`")))
         elif kind == "symbol":
-            found.append(Token(TokenKind.SYMBOL, piece, start, piece))
+            tokens_read.append(Token(TokenKind.SYMBOL, piece, start, piece))
         elif kind == "string":
             value = piece[1:-1]
             if "\\" in value:
                 value = re.sub(r"\\(.)", r"\1", value)
-            found.append(Token(TokenKind.STRING, piece, start, value=value))
+            tokens_read.append(Token(TokenKind.STRING, piece, start, value=value))
         elif kind == "number":
-            found.append(Token(TokenKind.NUMBER, piece, start))
+            tokens_read.append(Token(TokenKind.NUMBER, piece, start))
         elif kind == "parameter":
-            found.append(Token(TokenKind.PARAMETER, piece, start))
+            tokens_read.append(Token(TokenKind.PARAMETER, piece, start))
         elif kind != "space":
-            found.append(_bad(match))
-    found.append(Token(TokenKind.END, "", len(text)))
-    return found
+            tokens_read.append(_bad(match))
+    tokens_read.append(Token(TokenKind.END, "", len(text)))
+    return tokens_read
 
 
 def _bad(match: re.Match[str]) -> Token:

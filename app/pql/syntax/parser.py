@@ -226,13 +226,13 @@ class Parser(Cursor):
 
     def _parameters(self) -> tuple[Variable, ...]:
         """`(P, Q) =>`, if it comes next."""
-        at, found = self.position + 1, [self.token]
-        while at + 1 < len(self.tokens) and found[-1].word in ("(", ","):
+        at, tokens_ahead = self.position + 1, [self.token]
+        while at + 1 < len(self.tokens) and tokens_ahead[-1].word in ("(", ","):
             if self.tokens[at].kind is not TokenKind.NAME:
                 return ()
-            found += self.tokens[at : at + 2]
+            tokens_ahead += self.tokens[at : at + 2]
             at += 2
-        if len(found) < 3 or found[-1].word != ")" or self.tokens[at].word != "=>":
+        if len(tokens_ahead) < 3 or tokens_ahead[-1].word != ")" or self.tokens[at].word != "=>":
             return ()
         self.advance()
         names = [self.expect_name("the name of a parameter")]

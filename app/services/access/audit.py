@@ -110,8 +110,8 @@ class AuditFilter:
     at: DateTimeFilter = field(default_factory=DateTimeFilter)
 
     def on(self) -> list[Any]:
-        given = {"subject": self.subject, "action": self.action, "resource_id": self.resource_id}
-        equal = [_EVENTS[name] == value for name, value in given.items() if value is not None]
+        values = {"subject": self.subject, "action": self.action, "resource_id": self.resource_id}
+        equal = [_EVENTS[name] == value for name, value in values.items() if value is not None]
         return [*equal, *self.at.on(_EVENTS.at)]
 
 

@@ -102,7 +102,7 @@ def _names(claims: Mapping[str, Any], name: str) -> list[str] | None:
     if value is None:
         return None
     names = value.split() if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(one, str) for one in names):
+    if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
         raise Unauthenticated(f"the token's claim {name!r} is {value!r}: it must be a list of names")
     return names
 

@@ -114,15 +114,17 @@ async def write(
     unless `joined`, once of their members only the people of the batches have stayed."""
     at = clock()
     async with database.session() as session:
-        chosen = await joining(session, scope, dataset_id, at) if audiences is None else audiences
+        joining_audiences = await joining(session, scope, dataset_id, at) if audiences is None else audiences
         heads = await read_heads(
             session,
             scope,
-            HeadPins({audience.id: audience.head for audience in chosen if audience.head is not None}, 0, {}),
+            HeadPins(
+                {audience.id: audience.head for audience in joining_audiences if audience.head is not None}, 0, {}
+            ),
         )
         policy = await default_policy(session, scope)
         sources = await data_sources(session, scope)
-    if not chosen:
+    if not joining_audiences:
         return Written(run_id, at, (), (), {}, joined)
     rule = MergeRule(DEFAULT_POLICY_ID, "TIMESTAMP_ORDERED", ()) if policy is None else rule_of(policy)
     tenant = lake.tenant(scope.tenant)
@@ -130,7 +132,7 @@ async def write(
     def work() -> Written:
         people = touched(tenant, [(dataset_id, batch) for batch in batches])
         snapshot = open_snapshot(tenant, rule, sources)
-        return _write(tenant, scope, Written(run_id, at, chosen, (), {}, joined), people, heads, snapshot)
+        return _write(tenant, scope, Written(run_id, at, joining_audiences, (), {}, joined), people, heads, snapshot)
 
     return await asyncio.to_thread(work)
 

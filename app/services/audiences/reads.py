@@ -89,9 +89,9 @@ def audience_order(order: OrderBy | None) -> Order:
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, AudienceRow]:
     """By raw id, or by the `audienceId` that its maker knows an external audience by; of several the oldest has it."""
-    wanted = set(ids)
-    rows = await get_rows(session, AudienceRow, scope, wanted)
-    if others := wanted - rows.keys():
+    unique_ids = set(ids)
+    rows = await get_rows(session, AudienceRow, scope, unique_ids)
+    if others := unique_ids - rows.keys():
         named = select_rows(AudienceRow, scope).where(_AUDIENCES.audience_id.in_(others))
         newest_first = named.order_by(_AUDIENCES.created_at.desc(), _AUDIENCES.id.desc())
         rows |= {row.audience_id: as_row(AudienceRow, row) for row in await session.execute(newest_first)}

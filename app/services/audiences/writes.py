@@ -148,8 +148,8 @@ async def write_metrics(
         raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
     now = clock()
     async with database.write(scope.tenant) as session:
-        found = await audiences.get_many(session, scope, [item.audience_id for item in items])
-        ids = [found[item.audience_id].id if item.audience_id in found else None for item in items]
+        rows_by_id = await audiences.get_many(session, scope, [item.audience_id for item in items])
+        ids = [rows_by_id[item.audience_id].id if item.audience_id in rows_by_id else None for item in items]
         refuse_all([refusal for at, item in enumerate(items) for refusal in _wrong_metrics(at, item, ids)])
         for id_, item in zip(ids, items, strict=True):
             change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == id_)

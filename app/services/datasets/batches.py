@@ -246,12 +246,12 @@ async def withdraw(
         written = None
         if dataset.kind == "AUDIENCE":
             async with database.session() as session:
-                left = await members.landed_batches(session, scope, dataset.id)
+                remaining = await members.landed_batches(session, scope, dataset.id)
             run_id = new_id(clock())
-            written = await members.write(database, lake, clock, scope, run_id, dataset.id, left, joined=False)
+            written = await members.write(database, lake, clock, scope, run_id, dataset.id, remaining, joined=False)
         async with database.write(tenant) as session:
             if written is not None and (
-                left != await members.landed_batches(session, scope, dataset.id)
+                remaining != await members.landed_batches(session, scope, dataset.id)
                 or not await members.still_holds(session, scope, dataset.id, written)
             ):
                 continue

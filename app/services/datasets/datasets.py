@@ -136,12 +136,12 @@ def shape_of(dataset: DatasetRow) -> DatasetShape:
 
 
 async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DatasetRow:
-    found = (await get_many(session, scope, [id])).get(id)
-    if found is None:
+    row = (await get_many(session, scope, [id])).get(id)
+    if row is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", ("id",))
-    if etag is not None and etag != str(found.revision):
-        raise StaleEtag(str(found.revision), ("etag",))
-    return found
+    if etag is not None and etag != str(row.revision):
+        raise StaleEtag(str(row.revision), ("etag",))
+    return row
 
 
 async def _policies(session: AsyncSession, scope: Scope, dataset_id: str) -> list[Dependent]:

@@ -49,7 +49,7 @@ async def note_changes(
     `turn` is the streaming turn that changed them. Call it after the audiences' rows are written and after `lock_turn`.
     """
     await lock_turn(session, scope.tenant)
-    changed = {id: one for id, one in moved.items() if one.entered or one.exited}
+    changed = {id: change for id, change in moved.items() if change.entered or change.exited}
     state = (
         await session.execute(within(select(_TURNS.published, _TURNS.changes), StreamingTurnRow, scope.tenant))
     ).one()

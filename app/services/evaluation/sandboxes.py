@@ -42,9 +42,9 @@ async def read_time_zone(session: AsyncSession, scope: Scope, lake: Lake) -> Zon
 
 async def update(database: Database, lake: Lake, clock: Clock, scope: Scope, time_zone: str) -> Sandbox:
     """Evaluations that begin from now on follow the zone. Raises `Refusal`."""
-    known = available_timezones()
-    if time_zone not in known:
-        hint = did_you_mean(nearest(time_zone, sorted(known)))
+    zones = available_timezones()
+    if time_zone not in zones:
+        hint = did_you_mean(nearest(time_zone, sorted(zones)))
         message = f"there is no time zone {time_zone!r}{hint or ': send an IANA name, such as Europe/Berlin'}"
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("time_zone",))
     async with database.write() as session:

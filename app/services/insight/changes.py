@@ -92,17 +92,17 @@ async def page(
     after = _place(request)
     async with database.session() as session:
         await _refuse_forgotten(session, scope, audiences, after)
-    found: dict[str, Change] = {}
+    changes: dict[str, Change] = {}
     start, more = after, True
-    while more and len(found) <= request.limit:
+    while more and len(changes) <= request.limit:
         places, start, more = await _read(database, scope, reader, audiences, start, period, request.limit + 1)
         persons = await reader.people([who for _, _, who in places])
         for entry, place, who in places:
             if who in persons:
                 change = _change(entry, place, who, persons[who])
-                found[change.cursor] = change
-    items = dict(islice(found.items(), request.limit))
-    return slice_of(items, request, has_next=len(found) > request.limit, behind=after is not None)
+                changes[change.cursor] = change
+    items = dict(islice(changes.items(), request.limit))
+    return slice_of(items, request, has_next=len(changes) > request.limit, behind=after is not None)
 
 
 async def counts(session: AsyncSession, scope: Scope, audiences: Sequence[str], period: Period) -> dict[str, int]:
@@ -111,8 +111,8 @@ async def counts(session: AsyncSession, scope: Scope, audiences: Sequence[str], 
     mine = within(numbers, MembershipChangeRow, scope.tenant).where(
         _CHANGES.audience_id.in_(audiences), _CHANGES.baseline.is_(False), *period.on(_CHANGES.at)
     )
-    found = {id: int(number) for id, number in await session.execute(mine.group_by(_CHANGES.audience_id))}
-    return {id: found.get(id, 0) for id in audiences}
+    totals = {id: int(number) for id, number in await session.execute(mine.group_by(_CHANGES.audience_id))}
+    return {id: totals.get(id, 0) for id in audiences}
 
 
 async def watch(
@@ -133,17 +133,17 @@ async def watch(
         ]
         cursor = await _end(database, scope) if after is None else after
         while True:
-            found = await page(database, scope, reader(), audiences, PageRequest(PAGE, cursor=cursor))
-            for change in found.items:
+            next_page = await page(database, scope, reader(), audiences, PageRequest(PAGE, cursor=cursor))
+            for change in next_page.items:
                 cursor = change.cursor
                 yield change
-            if not found.items:
+            if not next_page.items:
                 await _any(wakeups)
 
 
 async def _any(wakeups: Sequence[Wakeups]) -> None:
     """Waits for the first wake-up, or for so long that one that got lost costs seconds."""
-    waiting = [asyncio.create_task(one.wait(PATIENCE_SECONDS)) for one in wakeups]
+    waiting = [asyncio.create_task(wakeup.wait(PATIENCE_SECONDS)) for wakeup in wakeups]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -208,8 +208,8 @@ async def _entries(
         .scalar_subquery()
     )
     pairs = within(select(_CHANGES.sequence, before.label("before")), MembershipChangeRow, scope.tenant)
-    found = await session.execute(pairs.where(_CHANGES.sequence.in_([row.sequence for row in rows])))
-    befores = {pair.sequence: pair.before for pair in found}
+    pair_rows = await session.execute(pairs.where(_CHANGES.sequence.in_([row.sequence for row in rows])))
+    befores = {pair.sequence: pair.before for pair in pair_rows}
     states = select_rows(MembershipChangeRow, scope).where(_CHANGES.sequence.in_([n for n in befores.values() if n]))
     by_sequence = {row.sequence: as_row(MembershipChangeRow, row) for row in await session.execute(states)}
     policies = await _policies(session, scope, audiences)
@@ -248,8 +248,8 @@ def _first(
 def _places(files: MembershipFiles, entry: _Entry, states: tuple[Heads, Heads], after: Place | None) -> Iterator[Place]:
     """The changes of an entry after a place, by bucket, those who entered first."""
     audience, graph, (before, now) = entry.row.audience_id, entry.row.graph, states
-    here = after is not None and after.sequence == entry.row.sequence
-    first = after if here and after is not None else Place(entry.row.sequence, -1, _ENTERED, -1)
+    resumes = after is not None and after.sequence == entry.row.sequence
+    first = after if resumes and after is not None else Place(entry.row.sequence, -1, _ENTERED, -1)
     old, new = before.people(files, [audience], graph), now.people(files, [audience], graph)
     for bucket in sorted(old.buckets | new.buckets):
         if bucket < first.bucket or _unchanged(entry, states, bucket):

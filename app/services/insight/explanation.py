@@ -109,7 +109,7 @@ async def _others(database: Database, scope: Scope, population: Population, sour
             except ExpressionRefused:
                 continue
         sources |= fresh
-        waiting = {id for one in fresh.values() for id in one.references} - sources.keys()
+        waiting = {id for fresh_source in fresh.values() for id in fresh_source.references} - sources.keys()
     return sources
 
 

@@ -65,4 +65,9 @@ def _of_bucket(answers: Answers, stored: list[str], population: Population) -> t
         matched, consented = matched & answers.members[audience], consented & answers.members[audience]
     sizes = Counter(evaluated=len(answers.present), matched=len(matched), consented=len(consented))
     namespaces = population.snapshot.namespaces(answers.bucket)
-    return sizes, Counter({name: consented.intersection_cardinality(those) for name, those in namespaces.items()})
+    return sizes, Counter(
+        {
+            name: consented.intersection_cardinality(people_in_namespace)
+            for name, people_in_namespace in namespaces.items()
+        }
+    )

@@ -272,11 +272,11 @@ CHECKS: dict[str, Callable[[_Sandbox], AsyncIterator[Finding]]] = {
 async def _unsettled(sandbox: _Sandbox) -> dict[str, list[BatchRow]]:
     """The batches of each dataset that are being loaded or deleted, or were by a process that died."""
     ask = within(select(BatchRow), BatchRow, sandbox.tenant).where(_BATCHES.status.in_(UNSETTLED))
-    found: dict[str, list[BatchRow]] = {}
+    by_dataset: dict[str, list[BatchRow]] = {}
     async with sandbox.database.session() as session:
         for batch in await session.scalars(ask):
-            found.setdefault(batch.dataset_id, []).append(batch)
-    return found
+            by_dataset.setdefault(batch.dataset_id, []).append(batch)
+    return by_dataset
 
 
 async def _uncounted(lake: TenantLake, dataset_id: str, batches: Sequence[BatchRow]) -> int:

@@ -34,7 +34,7 @@ async def not_ready(database: Database, lake: Lake, seconds: float) -> str | Non
 
 async def left_jobs(database: Database, now: datetime) -> int:
     """The jobs of all sandboxes that have waited for minutes while no worker works on any job of their kind."""
-    left = 0
+    waiting_jobs = 0
     async with database.session() as session:
         for row in KINDS.values():
             of = columns(row)
@@ -43,8 +43,8 @@ async def left_jobs(database: Database, now: datetime) -> int:
             if (number := (await session.execute(waiting)).scalar_one()) and not (
                 await session.execute(working)
             ).scalar_one():
-                left += number
-    return left
+                waiting_jobs += number
+    return waiting_jobs
 
 
 async def refuse_lost_lake(database: Database, lake: Lake) -> None:

@@ -153,9 +153,9 @@ async def forget_changes(database: Database, tenant: Tenant, before: datetime) -
             select(_CHANGES.audience_id, func.max(_CHANGES.sequence).label("sequence")), MembershipChangeRow, tenant
         )
         first = newest.where(_CHANGES.at < before).group_by(_CHANGES.audience_id).subquery("first")
-        kept = select(first.c.sequence)
+        baselines = select(first.c.sequence)
         old = within(delete(MembershipChangeRow), MembershipChangeRow, tenant)
-        await session.execute(old.where(_CHANGES.at < before, _CHANGES.sequence.not_in(kept)))
+        await session.execute(old.where(_CHANGES.at < before, _CHANGES.sequence.not_in(baselines)))
         mark = within(update(MembershipChangeRow), MembershipChangeRow, tenant)
         await session.execute(mark.where(_CHANGES.at < before).values(baseline=True))
         await _forget_patches(session, tenant)

@@ -82,7 +82,7 @@ def live_stages(
     next job tells its owner why."""
     live = [definition for definition in definitions if definition.merge_policy_id in snapshots]
     segments = {definition.id for definition in live} | set(evaluated)
-    sources = [Source(one.id, one.expression, one.merge_policy_id, one.exclude_opt_out) for one in live]
+    sources = [Source(each.id, each.expression, each.merge_policy_id, each.exclude_opt_out) for each in live]
     schemas = {policy: snapshot.schema for policy, snapshot in snapshots.items()}
     conditions = read_conditions(sources, schemas, segments, aliases)
     for id_, diagnostic in conditions.diagnostics.items():

@@ -258,9 +258,9 @@ def _keep(
     work.changed |= changed | differs
     for id_ in changed:
         entered, exited = differences(before.get(id_), after.memberships[id_])
-        known = work.moved.get(id_, Moved(0, 0))
+        before_turn = work.moved.get(id_, Moved(0, 0))
         version = after.memberships[id_].version
-        work.moved[id_] = Moved(known.entered + len(entered), known.exited + len(exited), version)
+        work.moved[id_] = Moved(before_turn.entered + len(entered), before_turn.exited + len(exited), version)
     # There is one patch of a bucket: what an earlier one holds goes on in this one.
     in_file = {*changed, *differs, *work.heads.patched(bucket)}
     memberships = {**before, **after.memberships}

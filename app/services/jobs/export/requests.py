@@ -340,8 +340,14 @@ def _chosen_policy(new: NewExport, audiences: Sequence[AudienceRow | None], poli
     """The one asked for; else the one that all of the segments have; else the default."""
     if new.merge_policy_id is not None:
         return new.merge_policy_id
-    theirs = {one.merge_policy_id for one in audiences if one is not None and one.merge_policy_id is not None}
-    return theirs.pop() if len(theirs) == 1 else next(id_ for id_, one in policies.items() if one.is_default)
+    theirs = {
+        candidate.merge_policy_id
+        for candidate in audiences
+        if candidate is not None and candidate.merge_policy_id is not None
+    }
+    return (
+        theirs.pop() if len(theirs) == 1 else next(id_ for id_, candidate in policies.items() if candidate.is_default)
+    )
 
 
 async def _find_audiences(
@@ -389,7 +395,7 @@ async def _queue_evaluation(
     try:
         return await segment_jobs.queue(session, now, scope, ids, origin=origin)
     except Refusals as refusals:
-        raise Refusals([Refusal(one.code, one.message, ("evaluate_first",)) for one in refusals.refusals]) from None
+        raise Refusals([Refusal(each.code, each.message, ("evaluate_first",)) for each in refusals.refusals]) from None
     except Refusal as refusal:
         raise Refusal(refusal.code, refusal.message, ("evaluate_first",)) from None
 

@@ -212,13 +212,16 @@ async def _audience_rows(session: AsyncSession, scope: Scope, job: ExportJobRow,
     if not requested:
         evaluated = [row for row in await session.execute(present) if row.id in heads.audiences]
         return [_AudienceRow(row.id, row.namespace, row.audience_id, list(STATUSES)) for row in evaluated]
-    ids = [one.audience_id for one in requested]
+    ids = [segment.audience_id for segment in requested]
     there = {row.id for row in await session.execute(present.where(_AUDIENCES.id.in_(ids)))}
-    gone = [one.segment_id for one in requested if one.audience_id not in there]
+    gone = [segment.segment_id for segment in requested if segment.audience_id not in there]
     if gone:
         names = ", ".join(map(repr, gone))
         raise Refusal(ErrorCode.NOT_FOUND, f"{names} was deleted before the export began: export without it")
-    return [_AudienceRow(one.audience_id, one.namespace, one.segment_id, one.status) for one in requested]
+    return [
+        _AudienceRow(segment.audience_id, segment.namespace, segment.segment_id, segment.status)
+        for segment in requested
+    ]
 
 
 def _asked_for(job: ExportJobRow) -> NewExport:

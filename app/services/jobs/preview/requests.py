@@ -163,9 +163,9 @@ async def people_page(
     place = _place(request)
     files = MembershipFiles(lake.tenant(scope.tenant))
     keys, more = await asyncio.to_thread(_page, files, read, place, request.limit)
-    found = dict(zip(keys, await reader.people_at(list(keys.values())), strict=True))
-    people = await reader.people(list(found.values())) if found else {}
-    items = {cursor: (who, people[who]) for cursor, who in found.items() if who in people}
+    profiles = dict(zip(keys, await reader.people_at(list(keys.values())), strict=True))
+    people = await reader.people(list(profiles.values())) if profiles else {}
+    items = {cursor: (who, people[who]) for cursor, who in profiles.items() if who in people}
     return slice_of(items, request, has_next=more, behind=place is not None)
 
 

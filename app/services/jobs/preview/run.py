@@ -54,7 +54,7 @@ class _Failed(Exception):
 
 @dataclass(slots=True)
 class _Run:
-    """A preview as one attempt sees it; `found` are the results of the buckets that are recorded."""
+    """A preview as one attempt sees it; `recorded` are the results of the buckets that are stored."""
 
     attempt: Attempt
     progress: Progress
@@ -62,12 +62,12 @@ class _Run:
     heads: Heads
     segments: Segments
     pins: PreviewPins
-    found: dict[int, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
+    recorded: dict[int, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
 
     def tell(self) -> None:
         """Notes what the recorded buckets add up to."""
         profiles_read, matched, namespaces = 0, 0, Counter[str]()
-        for profiles, counts in self.found.values():
+        for profiles, counts in self.recorded.values():
             profiles_read, matched = profiles_read + profiles, matched + counts["members"]
             namespaces.update(counts["by_namespace"])
         self.attempt.progress(
@@ -89,7 +89,7 @@ async def run_preview(attempt: Attempt, lake: Lake, threads: int) -> None:
         return
     condition = _condition(attempt.job, state)
     for bucket, row in (await attempt.done_buckets()).items():
-        state.found[bucket] = row.profiles, row.counts
+        state.recorded[bucket] = row.profiles, row.counts
     state.tell()
     try:
         await _evaluate(state, lake, condition)
@@ -193,7 +193,7 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
         counts = {"members": counted.members, "by_namespace": dict(counted.by_namespace)}
 
         def note() -> None:
-            state.found[result.bucket] = result.profiles, counts
+            state.recorded[result.bucket] = result.profiles, counts
             state.tell()
 
         recorded: Future[None] = asyncio.run_coroutine_threadsafe(
@@ -208,7 +208,7 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
     await asyncio.to_thread(
         run,
         BucketEvaluator([stage], state.pins.now, {id: 1}, budget=lake.budget),
-        [bucket for bucket in state.pins.order if bucket not in state.found],
+        [bucket for bucket in state.pins.order if bucket not in state.recorded],
         finished=finished,
         cancelled=attempt.interrupted,
         threads=state.progress.threads,

@@ -221,15 +221,15 @@ async def update(
         if retimed:
             # A time that is due stays due whatever else changes.
             change |= {"cron_expression": cron, "next_due_at": _next_due(cron, merged.state, now)}
-        wanted = set(merged.audience_ids or ())
+        scheduled = set(merged.audience_ids or ())
         if current.type == "EXPORT":
-            wanted = set(named) if export is None else set(await _exported(session, scope, export))
+            scheduled = set(named) if export is None else set(await _exported(session, scope, export))
         if export is not None:
             change["export"] = export.as_json()
-        if wanted != set(named):
+        if scheduled != set(named):
             links = within(delete_rows(ScheduleAudienceRow), ScheduleAudienceRow, scope.tenant)
             await session.execute(links.where(_LINKS.schedule_id == id))
-            await _link(session, scope, id, sorted(wanted))
+            await _link(session, scope, id, sorted(scheduled))
         return await _change(session, scope, current, now, change)
 
 

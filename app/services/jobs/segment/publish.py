@@ -153,7 +153,7 @@ def _drift(
         for id_ in streamed:
             entered, exited = differences(before.get(id_), after.get(id_))
             changes[id_].update(entered=len(entered), exited=len(exited))
-    return {id_: (found["entered"], found["exited"]) for id_, found in changes.items()}
+    return {id_: (counted["entered"], counted["exited"]) for id_, counted in changes.items()}
 
 
 def _moved(totals: Mapping[str, int]) -> tuple[int, int]:
