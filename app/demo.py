@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from app.clock import utc_now
+from app.engine.ingest.formats import InputFile
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.parts import Services, working
 from app.scope import Scope
@@ -19,7 +20,7 @@ from app.services.audiences import external
 from app.services.audiences import reads as audiences
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.segment import requests as segment_jobs
@@ -123,7 +124,7 @@ async def _load(services: Services, profiles: int, events: int, console: Console
 
 
 async def _ingest(services: Services, dataset: NewDataset, file: Path, console: Console) -> None:
-    written = DataFile(file, "PARQUET" if file.suffix == ".parquet" else "CSV")
+    written = InputFile(file, "PARQUET" if file.suffix == ".parquet" else "CSV")
     loaded = await ingest_file(services.database, services.lake, services.clock, SCOPE, dataset, written)
     console.print(f"Loaded {loaded.batch.row_count:,} rows into the dataset {dataset.name!r}")
 

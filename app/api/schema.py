@@ -29,6 +29,7 @@ from app.api.resources.sandboxes import SandboxMutations
 from app.api.resources.schedules import ScheduleMutations, ScheduleQueries
 from app.api.resources.search import SearchQueries
 from app.api.resources.segment_jobs import SegmentJobMutations, SegmentJobQueries, SegmentJobSubscriptions
+from app.api.resources.uploads import BatchMutations
 from app.api.scalars import CONFIG
 
 
@@ -65,6 +66,7 @@ class Query(
 class Mutation(
     AudienceMutations,
     DatasetMutations,
+    BatchMutations,
     DefinitionMutations,
     SegmentJobMutations,
     ExportJobMutations,

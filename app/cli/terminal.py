@@ -1,10 +1,12 @@
 """What all commands share: where they print, how they run, how they fail."""
 
 import asyncio
+import inspect
 import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -21,6 +23,39 @@ console = Console(stderr=True, highlight=False)
 
 Organisation = Annotated[str, typer.Option(help="Whose data.")]
 Sandbox = Annotated[str, typer.Option(help="Sandbox of the organisation.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Tenancy:
+    """Whose data a command works on."""
+
+    organisation: Organisation = "default"
+    sandbox: Sandbox = "prod"
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the fields of its dataclasses as options of their own."""
+    groups: dict[str, type] = {}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        if not (isinstance(parameter.annotation, type) and is_dataclass(parameter.annotation)):
+            parameters.append(parameter)
+            continue
+        groups[name] = parameter.annotation
+        parameters += inspect.signature(parameter.annotation, eval_str=True).parameters.values()
+
+    def flat(**values: Any) -> None:
+        made = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**values, **made)
+
+    named = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    flat.__name__, flat.__doc__ = command.__name__, command.__doc__
+    flat.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    flat.__annotations__ = {one.name: one.annotation for one in named}
+    return flat
 
 
 async def with_services(settings: Settings, use: "Callable[[Services], Awaitable[None]]") -> None:

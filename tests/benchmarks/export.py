@@ -13,13 +13,14 @@ from datetime import timedelta
 from pathlib import Path
 
 from app.clock import utc_now
+from app.engine.ingest.formats import InputFile
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export.input import SCHEMA, ExportEvents, NewExport
 from app.services.jobs.export.run import run_export_job
@@ -59,7 +60,7 @@ async def prepare(folder: Path, profiles: int, events: int) -> None:
             utc_now,
             SCOPE,
             NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, when),
-            DataFile(file, "PARQUET"),
+            InputFile(file, "PARQUET"),
         )
     for name, expression in EXPRESSIONS.items():
         await definitions.create(database, lake, utc_now, SCOPE, definitions.NewDefinition(name, expression))

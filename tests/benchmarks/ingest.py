@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from app.engine.ingest.batch import DatasetShape, ingest
-from app.engine.ingest.formats import FileFormat
+from app.engine.ingest.batch import ingest
+from app.engine.ingest.formats import FileFormat, InputFile
+from app.engine.ingest.rows import DatasetShape
 from app.engine.store.lake import Lake
 from app.scope import Tenant
 
@@ -50,7 +51,7 @@ def main() -> None:
         watcher.start()
         lake = Lake(Path(folder) / "lake", memory_limit="200MB").tenant(Tenant("org", "prod"))
         start = time.perf_counter()
-        result = ingest(lake, "e", DatasetShape("EVENT", "id", "CRM", "timestamp"), file, kind, "b")
+        result = ingest(lake, "e", DatasetShape("EVENT", "id", "CRM", "timestamp"), InputFile(file, kind), "b")
         seconds = time.perf_counter() - start
         done.set()
         watcher.join()

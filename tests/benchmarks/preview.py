@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.clock import utc_now
-from app.engine.ingest.batch import DatasetShape, ingest
+from app.engine.ingest.batch import ingest
+from app.engine.ingest.formats import InputFile
+from app.engine.ingest.rows import DatasetShape
 from app.engine.people.profiles import open_snapshot
 from app.engine.run import sampling as estimate
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
@@ -84,7 +86,7 @@ async def _load(services: Services, folder: Path, profiles: int, events: int) ->
         row = await datasets.create(services.database, services.clock, SCOPE, new)
         shape = DatasetShape(kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, column)  # type: ignore[arg-type]
         lake = services.lake.tenant(SCOPE.tenant)
-        await asyncio.to_thread(ingest, lake, row.id, shape, path, "PARQUET", "b1")
+        await asyncio.to_thread(ingest, lake, row.id, shape, InputFile(path, "PARQUET"), "b1")
     print(f"loaded {profiles:,} profiles and {events:,} events in {time.perf_counter() - started:.0f} s")
 
 

@@ -14,12 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from app.engine.ingest.formats import InputFile
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.parts import Services, open_services, working
 from app.scope import Scope
 from app.services.audiences.computed import NewDefinition, create
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
@@ -41,7 +42,7 @@ async def measure(folder: Path, profiles: int, events: int) -> None:
                 services.clock,
                 SCOPE,
                 NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time),
-                DataFile(file, "PARQUET"),
+                InputFile(file, "PARQUET"),
             )
         for at, (expression, _) in enumerate(definitions()):
             new = NewDefinition(name=f"{at:02d}", expression=expression)

@@ -17,7 +17,9 @@ from pathlib import Path
 
 import duckdb
 
-from app.engine.ingest.batch import DatasetShape, ingest
+from app.engine.ingest.batch import ingest
+from app.engine.ingest.formats import InputFile
+from app.engine.ingest.rows import DatasetShape
 from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
@@ -106,9 +108,8 @@ def compare(folder: Path, profiles: int, events: int, threads: int) -> None:
     _, facts = write_shop(folder, profiles, events, NOW)
     lake = Lake(folder / "lake", threads=threads).tenant(Tenant("benchmark", "prod"))
     started = time.perf_counter()
-    ingest(
-        lake, "events", DatasetShape("EVENT", IDENTITY_COLUMN, IDENTITY_NAMESPACE, "timestamp"), facts, "PARQUET", "b1"
-    )
+    shape = DatasetShape("EVENT", IDENTITY_COLUMN, IDENTITY_NAMESPACE, "timestamp")
+    ingest(lake, "events", shape, InputFile(facts, "PARQUET"), "b1")
     print(f"ingested {events:,} events in {time.perf_counter() - started:.1f} s")
     pairs = definitions()
     sources = [Dataset("events", "EVENT")]

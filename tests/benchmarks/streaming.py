@@ -15,12 +15,13 @@ from pathlib import Path
 from statistics import median
 
 from app.clock import utc_now
+from app.engine.ingest.formats import InputFile
 from app.engine.run.demo_shop import write_shop
 from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.settings import Settings
@@ -65,7 +66,7 @@ async def send(services: Services, folder: Path, people: list[int], number: int)
         utc_now,
         SCOPE,
         NewDataset("live", "EVENT", "customerId", "shop", "timestamp"),
-        DataFile(file, "NDJSON"),
+        InputFile(file, "NDJSON"),
     )
 
 
@@ -96,7 +97,7 @@ async def main() -> None:
                     utc_now,
                     SCOPE,
                     NewDataset(dataset, kind, "customerId", "shop", at),
-                    DataFile(file, "PARQUET"),
+                    InputFile(file, "PARQUET"),
                 )
             await send(services, folder, [0], 0)
             first = ""

@@ -10,11 +10,12 @@ import duckdb
 from deltalake import DeltaTable
 
 from app.clock import utc_now
+from app.engine.ingest.formats import InputFile
 from app.parts import Services, open_services
 from app.services.audiences import computed as definitions
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export.input import SCHEMA, ExportEvents, ExportFilter, ExportSegment, NewExport
 from app.services.jobs.export.run import tidy
@@ -39,7 +40,7 @@ async def prepare(services: Services) -> list[str]:
         utc_now,
         SCOPE,
         NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
-        DataFile(PURCHASES, "CSV"),
+        InputFile(PURCHASES, "CSV"),
     )
     ids = []
     for least in range(SEGMENTS):

@@ -13,12 +13,13 @@ from typing import Any
 from sqlalchemy import select
 
 from app.clock import utc_now
+from app.engine.ingest.formats import InputFile
 from app.engine.store.lake import Lake
 from app.parts import open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from app.storage.database import Database
@@ -100,7 +101,7 @@ async def test_another_worker_finishes_what_a_killed_one_began(database_url: str
             utc_now,
             SCOPE,
             NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
-            DataFile(PURCHASES, "CSV"),
+            InputFile(PURCHASES, "CSV"),
         )
         for at, expression in enumerate(expressions()):
             new = definitions.NewDefinition(name=f"{at:03d}", expression=expression)

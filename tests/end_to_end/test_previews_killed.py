@@ -5,10 +5,11 @@ import signal
 from pathlib import Path
 
 from app.clock import utc_now
+from app.engine.ingest.formats import InputFile
 from app.engine.run.sampling import Estimate
 from app.parts import open_services
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.preview import requests as previews
 from app.settings import Settings
 from app.storage.tables.previews import PreviewRow
@@ -29,7 +30,7 @@ async def test_a_preview_outlives_its_worker(database_url: str, tmp_path: Path) 
             utc_now,
             SCOPE,
             NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
-            DataFile(PURCHASES, "CSV"),
+            InputFile(PURCHASES, "CSV"),
         )
         made = await previews.create(database, services.lake, utc_now, SCOPE, previews.NewPreview(SLOW))
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from app.clock import Clock, FixedClock, utc_now
+from app.engine.ingest.formats import InputFile
 from app.parts import open_services
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.schedules.requests import NewSchedule
@@ -43,7 +44,7 @@ async def test_of_several_processes_one_starts_the_job(database_url: str, tmp_pa
             utc_now,
             SCOPE,
             NewDataset("people", "PROFILE", "customer", "crm", None),
-            DataFile(file, "CSV"),
+            InputFile(file, "CSV"),
         )
         new = definitions.NewDefinition(name="Old", expression="age > 50")
         audience = (await definitions.create(database, lake, utc_now, SCOPE, new)).id

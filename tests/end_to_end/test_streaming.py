@@ -14,12 +14,13 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import utc_now
+from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import MembershipFiles
 from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.evaluation.heads import read_heads
 from app.settings import Settings
 from app.storage.columns import columns
@@ -155,7 +156,7 @@ async def send(services: Services, rows: str) -> None:
         utc_now,
         SCOPE,
         NewDataset("people", "PROFILE", "id", "crm", None),
-        DataFile(file, "CSV"),
+        InputFile(file, "CSV"),
     )
 
 

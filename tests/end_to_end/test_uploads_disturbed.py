@@ -169,7 +169,7 @@ module.land = land
 """,
     "before its commit": """
 import os
-import app.engine.ingest.batch as module
+import app.engine.ingest.storing as module
 def commit(*args, **options): os.kill(os.getpid(), 9)
 module.commit = commit
 """,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.engine.ingest.batch import NoGoodRows
 from app.engine.ingest.formats import csv_file, plain_file
 from app.engine.ingest.formats.csv_dialect import find_dialect
 from app.engine.ingest.formats.csv_rows import OPEN_QUOTE, STRAY_QUOTE, TOO_FEW, TOO_LONG, TOO_MANY, count_rows
+from app.engine.ingest.rows import NoGoodRows
 from app.pql.schema import ObjectType
 from tests.support.sandbox import PEOPLE, Sandbox
 
@@ -25,7 +25,7 @@ def read(content: bytes, folder: Path) -> tuple[dict[int, Row], dict[int, str]]:
     file = folder / "file"
     file.write_bytes(content)
     with duckdb.connect() as database:
-        source = csv_file.read(database, plain_file(file, folder), folder, ObjectType(), frozenset())
+        source = csv_file.read(database, plain_file(file, folder), ObjectType(), frozenset())
         columns = ", ".join(source.texts.values())
         rows = database.execute(f"SELECT __row, {columns} FROM {source.relation} ORDER BY __row").fetchall()
     true_row = source.unreadable.true_row

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from app.engine.ingest.batch import DatasetShape, Ingested, dataset_fields, ingest, try_out
-from app.engine.ingest.formats import CsvOptions
+from app.engine.ingest.batch import dataset_fields, ingest, try_out
+from app.engine.ingest.formats import CsvOptions, InputFile
 from app.engine.ingest.identities import find
+from app.engine.ingest.rows import DatasetShape, Ingested
 from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import leaf_paths
@@ -22,7 +23,7 @@ def load(sandbox: Sandbox, content: bytes | str, csv: CsvOptions, shape: Dataset
     sandbox.batches += 1
     file = sandbox.folder / f"file-{sandbox.batches}"
     file.write_bytes(content.encode() if isinstance(content, str) else content)
-    return ingest(sandbox.lake, "d", shape, file, "CSV", f"b{sandbox.batches}", csv=csv)
+    return ingest(sandbox.lake, "d", shape, InputFile(file, "CSV", csv), f"b{sandbox.batches}")
 
 
 def types(sandbox: Sandbox) -> dict[str, str]:
@@ -218,8 +219,8 @@ def test_csv_options_are_for_csv(sandbox: Sandbox) -> None:
     file = sandbox.folder / "file"
     file.write_text('{"id": 1, "timestamp": 1767225600000}')
     with pytest.raises(Refusal, match="for CSV files only"):
-        ingest(sandbox.lake, "d", EVENTS, file, "NDJSON", "b", csv=CsvOptions(delimiter=";"))
-    ingest(sandbox.lake, "d", EVENTS, file, "NDJSON", "b", csv=CsvOptions(timestamp_format="epoch_ms"))
+        ingest(sandbox.lake, "d", EVENTS, InputFile(file, "NDJSON", CsvOptions(delimiter=";")), "b")
+    ingest(sandbox.lake, "d", EVENTS, InputFile(file, "NDJSON", CsvOptions(timestamp_format="epoch_ms")), "b")
     assert times(sandbox, "1") == ["2026-01-01T00:00:00+00:00"]
 
 
@@ -254,7 +255,7 @@ def test_the_index_of_pandas_is_no_data(sandbox: Sandbox) -> None:
 def test_a_dry_run_stores_nothing(sandbox: Sandbox) -> None:
     file = sandbox.folder / "file"
     file.write_text('id,n,v\n1,5,"two\nlines"\n2,x,b\n1,6,c\n3\n')
-    run = try_out(sandbox.lake, None, PEOPLE, file, "CSV")
+    run = try_out(sandbox.lake, None, PEOPLE, InputFile(file, "CSV"))
     assert (run.row_count, run.rejected_rows, run.duplicate_rows) == (2, 1, 1)
     assert [row.row for row in run.rejected] == [4]
     assert {path: str(type_) for path, type_ in leaf_paths(run.fields)} == {
@@ -267,7 +268,7 @@ def test_a_dry_run_stores_nothing(sandbox: Sandbox) -> None:
 
     sandbox.csv("d", PEOPLE, "id,n\n1,5\n")
     before = {path: path.stat().st_mtime_ns for path in sandbox.lake.folder.rglob("*")}
-    run = try_out(sandbox.lake, "d", PEOPLE, file, "CSV")
+    run = try_out(sandbox.lake, "d", PEOPLE, InputFile(file, "CSV"))
     assert (run.rejected[0].row, run.rejected[0].message) == (2, 'n: "x" is not a whole number of 64 bits')
     assert (run.row_count, run.rejected_rows, run.duplicate_rows, run.new_fields) == (1, 2, 1, ("v",))
     assert {path: path.stat().st_mtime_ns for path in sandbox.lake.folder.rglob("*")} == before

@@ -10,17 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from app.engine.ingest.batch import (
-    DatasetShape,
-    NoGoodRows,
-    RejectedRow,
-    committed_batch,
-    dataset_fields,
-    delete_dataset,
-    ingest,
-)
+from app.engine.ingest.batch import dataset_fields, delete_dataset, ingest
+from app.engine.ingest.formats import InputFile
 from app.engine.ingest.formats.csv_rows import NOT_UTF8
 from app.engine.ingest.identities import find
+from app.engine.ingest.notes import committed_batch
+from app.engine.ingest.rows import DatasetShape, NoGoodRows, RejectedRow
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.store.bucket import Needs
 from app.engine.store.delta import open_table
@@ -54,7 +49,7 @@ def types(sandbox: Sandbox, dataset: str) -> dict[str, str]:
 
 
 def test_cdnow(sandbox: Sandbox) -> None:
-    done = ingest(sandbox.lake, "purchases", PURCHASES, CDNOW, "CSV", "b1")
+    done = ingest(sandbox.lake, "purchases", PURCHASES, InputFile(CDNOW, "CSV"), "b1")
     assert (done.row_count, done.rejected_rows, done.new_profiles) == (69_659, 0, 23_570)
     assert types(sandbox, "purchases") == {
         "timestamp": "timestamp",
@@ -70,14 +65,14 @@ def test_cdnow(sandbox: Sandbox) -> None:
         ("1997-01-01T00:00:00+00:00", "00001", 11.77)
     ]
     assert find(sandbox.lake, "CRM", "1") is None
-    again = ingest(sandbox.lake, "purchases", PURCHASES, CDNOW, "CSV", "b1")
+    again = ingest(sandbox.lake, "purchases", PURCHASES, InputFile(CDNOW, "CSV"), "b1")
     assert again == done
     assert committed_batch(sandbox.lake, "purchases", "b1") == done
     assert committed_batch(sandbox.lake, "purchases", "b2") is None
 
 
 def test_every_table_is_a_plain_delta_table_with_a_file_for_each_touched_bucket(sandbox: Sandbox) -> None:
-    ingest(sandbox.lake, "purchases", PURCHASES, CDNOW, "CSV", "b1")
+    ingest(sandbox.lake, "purchases", PURCHASES, InputFile(CDNOW, "CSV"), "b1")
     sandbox.csv("purchases", PURCHASES, "customer_id,date,quantity,dollars\n00001,1998-01-01,1,5\n")
     table = open_table(sandbox.lake.dataset("purchases"))
     assert table is not None
@@ -458,7 +453,7 @@ def test_ordinals_are_dense_and_never_change(sandbox: Sandbox) -> None:
 def test_uploads_may_lie_anywhere(sandbox: Sandbox, tmp_path: Path) -> None:
     odd = tmp_path / 'it\'s a "file".csv'
     odd.write_text("id,timestamp\n1,2026-01-01\n")
-    assert ingest(sandbox.lake, "e", EVENTS, odd, "CSV", "it's").row_count == 1
+    assert ingest(sandbox.lake, "e", EVENTS, InputFile(odd, "CSV"), "it's").row_count == 1
 
 
 def test_an_event_id_is_one_event_of_each_person_and_not_of_all(sandbox: Sandbox) -> None:

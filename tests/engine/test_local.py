@@ -9,6 +9,7 @@ import pytest
 from pyroaring import BitMap
 
 from app.engine.ingest.batch import ingest
+from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import Membership, next_membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.plan.plan import Plan
@@ -29,7 +30,7 @@ DEFINITIONS = {
 
 @pytest.fixture
 def snapshot(sandbox: Sandbox) -> Snapshot:
-    ingest(sandbox.lake, "purchases", PURCHASES, CDNOW, "CSV", "b1")
+    ingest(sandbox.lake, "purchases", PURCHASES, InputFile(CDNOW, "CSV"), "b1")
     return open_snapshot(sandbox.lake, MergeRule("default", "TIMESTAMP_ORDERED"), [Dataset("purchases", "EVENT")])
 
 

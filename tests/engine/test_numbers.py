@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from app.engine.ingest.batch import Ingested
+from app.engine.ingest.rows import Ingested
 from tests.engine.test_ingest import record, types
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 from tests.support.selected import selected

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.engine.evaluate import Cancelled
-from app.engine.ingest.batch import DatasetShape, delete_dataset, ingest
+from app.engine.ingest.batch import delete_dataset, ingest
+from app.engine.ingest.formats import InputFile
+from app.engine.ingest.rows import DatasetShape
 from app.engine.people.merged_view import refresh
 from app.engine.people.profiles import (
     Dataset,
@@ -125,7 +127,7 @@ def test_identities_come_from_the_column_and_from_the_records(sandbox: Sandbox) 
 
 def test_only_touched_buckets_are_rebuilt(sandbox: Sandbox) -> None:
     purchases = Dataset("purchases", "EVENT")
-    ingest(sandbox.lake, "purchases", PURCHASES, CDNOW, "CSV", "b")
+    ingest(sandbox.lake, "purchases", PURCHASES, InputFile(CDNOW, "CSV"), "b")
     _, before = refresh(sandbox.lake, NEWEST, [purchases, A])
     sandbox.csv("a", PEOPLE, "id,v\n00001,5\n")
     _, after = refresh(sandbox.lake, NEWEST, [purchases, A])

@@ -9,7 +9,8 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.engine.ingest.batch import DatasetShape, delete_dataset
+from app.engine.ingest.batch import delete_dataset
+from app.engine.ingest.rows import DatasetShape
 from app.engine.people.identity_graph import components, graph_of
 from app.engine.people.merged_view import refresh
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, find, find_person, open_snapshot, reopen

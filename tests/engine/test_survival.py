@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from app.engine.ingest.batch import committed_batch, ingest
+from app.engine.ingest.batch import ingest
+from app.engine.ingest.formats import InputFile
+from app.engine.ingest.notes import committed_batch
 from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
 from app.engine.store.bucket import Needs
 from app.engine.store.delta import open_table
@@ -22,7 +24,10 @@ from pathlib import Path
 from app.engine.store import bucket_files
 from app.engine.store import delta
 from app.engine.ingest import identities
-from app.engine.ingest import batch as ingest
+from app.engine.ingest import storing
+from app.engine.ingest.batch import ingest
+from app.engine.ingest.formats import InputFile
+from app.engine.ingest.rows import DatasetShape
 from app.engine.store import lake
 from app.engine.people import merged_view as view
 from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
@@ -39,9 +44,9 @@ def after(function):
 
 sandbox = lake.Lake(Path(sys.argv[1])).tenant(Tenant("org", "prod"))
 exec(sys.argv[4])
-shape = ingest.DatasetShape("EVENT", "id", "CRM", "timestamp")
+shape = DatasetShape("EVENT", "id", "CRM", "timestamp")
 for number, file in enumerate(sys.argv[5:]):
-    print(ingest.ingest(sandbox, sys.argv[2], shape, Path(file), "CSV", f"{sys.argv[3]}{number}"), flush=True)
+    print(ingest(sandbox, sys.argv[2], shape, InputFile(Path(file), "CSV"), f"{sys.argv[3]}{number}"), flush=True)
 open_snapshot(sandbox, MergeRule("default", "TIMESTAMP_ORDERED"), [Dataset(sys.argv[2], "EVENT")])
 """
 
@@ -67,9 +72,9 @@ def events(sandbox: Sandbox, *datasets: str) -> tuple[int, list[float]]:
         ("identities.commit = die", False),
         ("identities.commit = after(identities.commit)", False),
         ("bucket_files.BucketWriter.move = die", False),
-        ("ingest.BucketWriter.move = after(ingest.BucketWriter.move)", False),
-        ("ingest.commit = die", False),
-        ("ingest.commit = after(ingest.commit)", True),
+        ("storing.BucketWriter.move = after(storing.BucketWriter.move)", False),
+        ("storing.commit = die", False),
+        ("storing.commit = after(storing.commit)", True),
         ("view.commit = die", True),
         ("view.commit = after(view.commit)", True),
     ],
@@ -84,7 +89,7 @@ def test_a_kill_at_any_moment_leaves_the_old_state_or_the_new(sandbox: Sandbox, 
     assert (committed_batch(sandbox.lake, "e", "killed0") is not None) is landed
     before = (51, [1.0, *map(float, range(100, 150))]) if landed else (1, [1.0])
     assert events(sandbox, "e") == before
-    done = ingest(sandbox.lake, "e", EVENTS, file, "CSV", "killed0")
+    done = ingest(sandbox.lake, "e", EVENTS, InputFile(file, "CSV"), "killed0")
     assert done.row_count == 50
     assert events(sandbox, "e") == (51, [1.0, *map(float, range(100, 150))])
     table = open_table(sandbox.lake.dataset("e"))
@@ -98,7 +103,7 @@ def test_what_a_killed_batch_left_is_removed_by_the_next(sandbox: Sandbox) -> No
     sandbox.csv("e", EVENTS, "id,timestamp,n\n1,2026-01-01,1\n")
     file = sandbox.folder / "next.csv"
     file.write_text("id,timestamp,n\n1,2026-01-02,2\n")
-    process = start(sandbox, "e", "killed", "ingest.commit = die", file)
+    process = start(sandbox, "e", "killed", "storing.commit = die", file)
     process.communicate(timeout=60)
     assert len(list(sandbox.lake.dataset("e").rglob("*.parquet"))) == 2
     sandbox.csv("e", EVENTS, "id,timestamp,n\n1,2026-01-03,3\n")
@@ -145,5 +150,5 @@ def test_a_file_larger_than_the_memory_allowed(tmp_path: Path) -> None:
             out.write(f"{n * 7919 % 30_000:06d},2026-01-{1 + n % 28:02d},{n},{words}\n")
     assert file.stat().st_size > 40_000_000
     lake = Lake(tmp_path / "lake", memory_limit="80MB", threads=2).tenant(Tenant("org", "prod"))
-    done = ingest(lake, "e", EVENTS, file, "CSV", "b")
+    done = ingest(lake, "e", EVENTS, InputFile(file, "CSV"), "b")
     assert (done.row_count, done.new_profiles) == (600_000, 30_000)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from app.clock import FixedClock
+from app.engine.ingest.formats import InputFile
 from app.engine.store.lake import Lake
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
+from app.services.datasets.uploads import Uploaded, ingest_file
 from app.storage.database import Database
 from tests.support.gateway import SCOPE, Gateway
 
@@ -31,7 +32,12 @@ async def purchases(database: Database, lake: Lake, clock: FixedClock, tmp_path:
     file = tmp_path / "purchases.csv"
     file.write_text(CSV)
     return await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("purchases", "EVENT", "customer", "crm", "when"), DataFile(file, "CSV")
+        database,
+        lake,
+        clock,
+        SCOPE,
+        NewDataset("purchases", "EVENT", "customer", "crm", "when"),
+        InputFile(file, "CSV"),
     )
 
 

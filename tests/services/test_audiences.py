@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from app.clock import FixedClock
-from app.engine.ingest.batch import DatasetShape, ingest
+from app.engine.ingest.batch import ingest
+from app.engine.ingest.formats import InputFile
+from app.engine.ingest.rows import DatasetShape
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services.audiences import external as external_audiences
@@ -19,7 +21,6 @@ from app.services.audiences import writes as audience_writes
 from app.services.datasets import batches as batch_life
 from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile
 from app.services.lists.paging import PageRequest
 from app.services.maintenance.retention import Keep
 from app.services.people.profiles import ProfileReader
@@ -61,7 +62,7 @@ class Members:
     async def load(self, *customers: str) -> uploads.Uploaded:
         path = self.file(*customers)
         return await uploads.upload_batch(
-            self.database, self.lake, self.clock, SCOPE, self.dataset.id, DataFile(path, "CSV")
+            self.database, self.lake, self.clock, SCOPE, self.dataset.id, InputFile(path, "CSV")
         )
 
     async def row(self) -> AudienceRow:
@@ -111,7 +112,7 @@ async def test_a_batch_that_died_before_its_members_were_told_is_brought_to_its_
     members.clock.advance(timedelta(seconds=1))
     lost = (await batch_life.begin(members.database, members.clock, SCOPE, members.dataset))[0]
     path, tenant = members.file("2"), members.lake.tenant(SCOPE.tenant)
-    await asyncio.to_thread(ingest, tenant, members.dataset.id, SHAPE, path, "CSV", lost.id)
+    await asyncio.to_thread(ingest, tenant, members.dataset.id, SHAPE, InputFile(path, "CSV"), lost.id)
     # It had also written files of members, which nobody must take for theirs.
     batches = [lost.id]
     await uploaded_members.write(
@@ -198,7 +199,8 @@ from pathlib import Path
 from app.clock import FixedClock
 from app.engine.store.lake import Lake
 from app.scope import Scope
-from app.services.datasets.uploads import DataFile, upload_batch
+from app.engine.ingest.formats import InputFile
+from app.services.datasets.uploads import upload_batch
 from app.storage.database import Database
 
 def stall(*arguments, **named):
@@ -209,14 +211,14 @@ url, lake, dataset, file, module, name = sys.argv[1:]
 setattr(importlib.import_module(module), name, stall)
 clock = FixedClock(datetime(2026, 6, 15, 12, 0, 1, tzinfo=UTC))
 scope = Scope("acme", "prod", "ann")
-asyncio.run(upload_batch(Database(url), Lake(lake), clock, scope, dataset, DataFile(Path(file), "CSV")))
+asyncio.run(upload_batch(Database(url), Lake(lake), clock, scope, dataset, InputFile(Path(file), "CSV")))
 """
 
 
 @pytest.mark.parametrize(
     ("module", "name", "left", "status"),
     [
-        ("app.engine.ingest.batch", "commit", ["crm:1"], "FAILED"),
+        ("app.engine.ingest.storing", "commit", ["crm:1"], "FAILED"),
         ("app.services.audiences.external_members", "_write", ["crm:1", "crm:2"], "ACTIVE"),
     ],
     ids=["before its rows landed", "before its members were written"],

@@ -12,13 +12,17 @@ from sqlalchemy import select
 
 from app.clock import FixedClock
 from app.engine.ingest import batch as batch_engine
+from app.engine.ingest import storing
+from app.engine.ingest.formats import InputFile
+from app.engine.ingest.reading import Reading
+from app.engine.ingest.rows import DatasetShape
 from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store import delta
 from app.engine.store.delta import open_table
 from app.engine.store.lake import Lake, write_atomically
 from app.errors import ErrorCode, Refusal, Unconfirmed
 from app.services.datasets import batches, datasets, uploads
-from app.services.datasets.uploads import DataFile, Uploaded, UploadOptions, upload_batch
+from app.services.datasets.uploads import Uploaded, UploadOptions, upload_batch
 from app.services.maintenance.doctor import examine
 from app.storage.columns import columns
 from app.storage.database import Database
@@ -68,7 +72,7 @@ class World:
                 self.clock,
                 SCOPE,
                 self.dataset,
-                DataFile(file or self.file(), "CSV"),
+                InputFile(file or self.file(), "CSV"),
                 UploadOptions(**options),
             )
         )
@@ -107,7 +111,7 @@ async def world(database: Database, lake: Lake, clock: FixedClock, tmp_path: Pat
 
 # Where the loader freezes: before it looks whether the batch is still its own, and in every gap of the commit.
 PLACES = {
-    "before the note": (batch_engine, "write_atomically"),
+    "before the note": (storing, "write_atomically"),
     "before the table": (delta, "_partitioned_table"),
     "before a column": (delta, "write_deltalake"),
     "before the files": (delta, "_added"),
@@ -159,9 +163,9 @@ async def test_a_loader_that_wakes_after_its_commit_counts_once(world: World, mo
     await asyncio.to_thread(pause.reached.wait, 60)
     async with world.database.session() as session:
         batch = (await session.scalars(select(BatchRow))).one()
-    shape = batch_engine.DatasetShape("EVENT", "id", "crm", "at")
+    shape = DatasetShape("EVENT", "id", "crm", "at")
     tenant = world.lake.tenant(SCOPE.tenant)
-    await asyncio.to_thread(batch_engine.ingest, tenant, world.dataset, shape, world.file(), "CSV", batch.id)
+    await asyncio.to_thread(batch_engine.ingest, tenant, world.dataset, shape, InputFile(world.file(), "CSV"), batch.id)
     world.clock.advance(LEASE + timedelta(seconds=1))
     await world.reconcile()
     assert await world.states() == [("ACTIVE", 2)]
@@ -174,7 +178,7 @@ async def test_a_loader_whose_lease_ran_out_goes_on_when_nobody_gave_it_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause()
-    monkeypatch.setattr("app.engine.ingest.batch.write_atomically", pause(write_atomically))
+    monkeypatch.setattr("app.engine.ingest.storing.write_atomically", pause(write_atomically))
     sending = world.send()
     await asyncio.to_thread(pause.reached.wait, 60)
     world.clock.advance(LEASE * 10)
@@ -187,14 +191,14 @@ async def test_a_loader_whose_lease_ran_out_goes_on_when_nobody_gave_it_up(
 async def test_work_that_is_stopped_leaves_nothing(world: World, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """DuckDB is interrupted in the middle of a query that would last for minutes."""
     endless = threading.Event()
-    original = batch_engine._Batch._stage
+    original = Reading._stage
 
-    def stage(batch: Any, *args: Any) -> None:
+    def stage(reading: Reading, *args: Any) -> None:
         endless.set()
-        batch.database.execute("SELECT count(*) FROM range(100000000) a, range(1000) b WHERE hash(a.range) = b.range")
-        original(batch, *args)
+        reading.database.execute("SELECT count(*) FROM range(100000000) a, range(1000) b WHERE hash(a.range) = b.range")
+        original(reading, *args)
 
-    monkeypatch.setattr(batch_engine._Batch, "_stage", stage)
+    monkeypatch.setattr(Reading, "_stage", stage)
     stopping = asyncio.Event()
     sending = world.send(stopping=[stopping], idempotency_key="k")
     await asyncio.to_thread(endless.wait, 60)
@@ -313,7 +317,7 @@ async def test_of_many_at_once_another_loads_when_the_first_fails(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause = Pause()
-    monkeypatch.setattr("app.engine.ingest.batch.write_atomically", pause(write_atomically))
+    monkeypatch.setattr("app.engine.ingest.storing.write_atomically", pause(write_atomically))
     stopping = asyncio.Event()
     first = world.send(idempotency_key="k", stopping=[stopping])
     await asyncio.to_thread(pause.reached.wait, 60)

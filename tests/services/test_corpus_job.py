@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from app.clock import FixedClock
+from app.engine.ingest.formats import InputFile
 from app.engine.store.lake import Lake
 from app.services.audiences import computed as definitions
 from app.services.audiences import writes as audience_writes
 from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
@@ -50,7 +51,7 @@ async def _stored_segments(database: Database, lake: Lake, clock: FixedClock, fo
         if there:  # A file without rows would be refused.
             file = folder / f"{segment}.csv"
             file.write_text("id\n" + "".join(f"{id}\n" for id in there))
-            await uploads.upload_batch(database, lake, clock, SCOPE, dataset.id, DataFile(file, "CSV"))
+            await uploads.upload_batch(database, lake, clock, SCOPE, dataset.id, InputFile(file, "CSV"))
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -63,7 +64,7 @@ async def test_a_job_over_the_corpus_finds_its_people(
     ):
         file = DATA / f"{name}.ndjson"
         await ingest_file(
-            database, lake, clock, SCOPE, NewDataset(name, kind, column, "crm", time), DataFile(file, "NDJSON")
+            database, lake, clock, SCOPE, NewDataset(name, kind, column, "crm", time), InputFile(file, "NDJSON")
         )
     await _stored_segments(database, lake, clock, tmp_path)
     expected = {}

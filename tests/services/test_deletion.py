@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import FixedClock, utc_now
+from app.engine.ingest.formats import InputFile
 from app.engine.people.profiles import MergeRule, open_snapshot
 from app.errors import ErrorCode, HasDependents, Refusal
 from app.services.audiences import external
 from app.services.datasets import batches, datasets, deletion
-from app.services.datasets.uploads import DataFile, ingest_rows, upload_batch
+from app.services.datasets.uploads import rows_as_file, upload_batch
 from app.services.evaluation.expressions import data_sources
 from app.services.maintenance.doctor import examine
 from app.storage.columns import columns
@@ -118,7 +119,7 @@ class Members:
         file = gateway.folder / "members.csv"
         file.write_text("\n".join(["id", *ids]))
         sent = await upload_batch(
-            gateway.database, gateway.lake, gateway.clock, SCOPE, self.dataset, DataFile(file, "CSV")
+            gateway.database, gateway.lake, gateway.clock, SCOPE, self.dataset, InputFile(file, "CSV")
         )
         return sent.batch.id
 
@@ -234,9 +235,8 @@ async def test_an_upload_and_the_deletion_of_its_dataset_exclude_each_other(gate
 
     async def send() -> str:
         try:
-            sent = await ingest_rows(
-                gateway.database, gateway.lake, gateway.clock, SCOPE, dataset.id, [{"id": "2"}], gateway.folder
-            )
+            async with rows_as_file([{"id": "2"}], gateway.folder) as file:
+                sent = await upload_batch(gateway.database, gateway.lake, gateway.clock, SCOPE, dataset.id, file)
             return sent.batch.status
         except Refusal as refusal:
             return refusal.code

@@ -16,6 +16,7 @@ import pytest
 from deltalake import DeltaTable
 
 from app.clock import FixedClock
+from app.engine.ingest.formats import InputFile
 from app.engine.store.lake import Lake
 from app.errors import HasDependents, Refusal, Refusals
 from app.scope import Scope
@@ -23,7 +24,7 @@ from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
+from app.services.datasets.uploads import Uploaded, ingest_file
 from app.services.jobs import shared as jobs
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export import run as export_runs
@@ -57,7 +58,7 @@ async def people(database: Database, lake: Lake, clock: FixedClock, purchases: U
     file = tmp_path / "people.csv"
     file.write_text("customer,city,age\n00001,Oslo,31\n00003,Bergen,\n")
     return await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "customer", "crm", None), DataFile(file, "CSV")
+        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "customer", "crm", None), InputFile(file, "CSV")
     )
 
 
@@ -284,7 +285,7 @@ async def test_people_of_linked_identities_are_written_as_one(
         '{"id": "2", "identityMap": {"mail": [{"id": "a@b"}]}, "age": 3}\n{"id": "3"}\n'
     )
     await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("p", "PROFILE", "id", "crm", None), DataFile(file, "NDJSON")
+        database, lake, clock, SCOPE, NewDataset("p", "PROFILE", "id", "crm", None), InputFile(file, "NDJSON")
     )
     linked = merge_policies.NewPolicy("linked", "TIMESTAMP_ORDERED", "PDG")
     policy = await merge_policies.create(database, clock, SCOPE, linked)
@@ -405,7 +406,7 @@ async def test_an_export_that_contradicts_its_dataset_fails_and_leaves_it_as_it_
     file = tmp_path / "old.csv"
     file.write_text("customer,age\n1,old\n")
     await ingest_file(
-        database, lake, clock, other, NewDataset("people", "PROFILE", "customer", "crm", None), DataFile(file, "CSV")
+        database, lake, clock, other, NewDataset("people", "PROFILE", "customer", "crm", None), InputFile(file, "CSV")
     )
     there = (await datasets.create(database, clock, other, datasets.NewDataset("exports", "EXPORT"))).id
     (lake.tenant(other.tenant).dataset(there).parent).mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from app.clock import FixedClock
+from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import Membership, MembershipFiles
 from app.engine.store.lake import Lake
 from app.services import merge_policies
@@ -16,7 +17,7 @@ from app.services.audiences import computed as definitions
 from app.services.audiences import writes as audience_writes
 from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.preview.run import run_preview
 from app.services.jobs.segment import requests as segment_jobs
@@ -56,7 +57,7 @@ class World:
             self.clock,
             SCOPE,
             NewDataset(dataset, "PROFILE", "id", "CRM", None),
-            DataFile(path, "NDJSON"),
+            InputFile(path, "NDJSON"),
         )
         assert found.batch.rejected_rows == 0
 
@@ -279,7 +280,7 @@ async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(
     partners = made.id
     file = world.folder / "partners.csv"
     file.write_text("id,level\na,gold\nnew,silver\n")
-    await uploads.upload_batch(world.database, world.lake, world.clock, SCOPE, dataset.id, DataFile(file, "CSV"))
+    await uploads.upload_batch(world.database, world.lake, world.clock, SCOPE, dataset.id, InputFile(file, "CSV"))
 
     expression = 'inSegment("partners")'
     apart = await world.define("apart", expression)

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from app.clock import FixedClock, utc_now
+from app.engine.ingest.formats import InputFile
 from app.engine.people.profiles import MergeRule, Person
 from app.engine.run import sampling as estimate
 from app.engine.run.sampling import shuffled
@@ -19,7 +20,7 @@ from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.audiences import reads as audiences
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
+from app.services.datasets.uploads import Uploaded, ingest_file
 from app.services.evaluation.expressions import ExpressionFormat, convert_expression
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.preview.requests import NewPreview
@@ -73,7 +74,7 @@ async def many(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path
     file = tmp_path / "people.csv"
     file.write_text("\n".join(["id,city", *rows]))
     return await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), DataFile(file, "CSV")
+        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), InputFile(file, "CSV")
     )
 
 
@@ -137,7 +138,7 @@ async def test_people_who_opted_out_count_only_when_asked_for(
     file = tmp_path / "people.ndjson"
     file.write_text('{"id": "1", "optInOut": {"globalOptout": true}}\n{"id": "2"}\n')
     await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), DataFile(file, "NDJSON")
+        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), InputFile(file, "NDJSON")
     )
     found = {}
     for exclude in (True, False):
@@ -200,7 +201,7 @@ async def test_linked_fragments_are_one_person_with_pdg(
     file = tmp_path / "people.ndjson"
     file.write_text(linked)
     await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), DataFile(file, "NDJSON")
+        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), InputFile(file, "NDJSON")
     )
     found = {}
     for graph in ("NONE", "PDG"):

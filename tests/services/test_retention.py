@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import select, text
 
 from app.clock import FixedClock
+from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import MembershipFiles
 from app.engine.people.profiles import MergeRule, open_snapshot, reopen
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.services.datasets import batches, datasets, deletion
-from app.services.datasets.uploads import DataFile, Uploaded, upload_batch
+from app.services.datasets.uploads import Uploaded, upload_batch
 from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import read_heads
 from app.services.jobs.segment import requests as segment_jobs
@@ -104,7 +105,7 @@ async def test_what_a_job_reads_stays_as_long_as_the_job(
             {"a": second, "b": pinning},
         )
     dataset = purchases.batch.dataset_id
-    await upload_batch(database, lake, clock, SCOPE, dataset, DataFile(tmp_path / "purchases.csv", "CSV"))
+    await upload_batch(database, lake, clock, SCOPE, dataset, InputFile(tmp_path / "purchases.csv", "CSV"))
     # Another job moves the head and the view on; the pinning one is not its turn yet.
     async with database.write() as session:
         await session.execute(text("UPDATE segment_job SET status = 'CANCELLED' WHERE id = :b"), {"b": pinning})

@@ -9,12 +9,13 @@ import pytest
 from sqlalchemy import update
 
 from app.clock import FixedClock
+from app.engine.ingest.formats import InputFile
 from app.engine.store.lake import Lake
 from app.errors import Refusal
 from app.services.audiences import computed as definitions
 from app.services.audiences import reads as audiences
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
@@ -144,7 +145,7 @@ async def test_a_running_job_is_cancelled_between_buckets_and_changes_no_audienc
         clock,
         SCOPE,
         NewDataset("cdnow", "EVENT", "customer_id", "customer", "date"),
-        DataFile(PURCHASES, "CSV"),
+        InputFile(PURCHASES, "CSV"),
     )
     for n in range(200):
         steps = f"[A: WHAT(dollars > {n}), B: WHAT(dollars > {n} + 1) WHEN(<= {n + 1} days after A)]"

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from app.engine.ingest.formats import InputFile
 from app.engine.run.buckets import Cancelled
 from app.errors import HasDependents, Refusals
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment.run import run_segment_job
 from app.services.maintenance.retention import forget_changes
 from app.services.streaming import turn as streaming
@@ -338,7 +339,7 @@ async def test_another_sandbox_is_not_touched(gateway: Gateway) -> None:
         gateway.clock,
         other,
         NewDataset("people", "PROFILE", "id", "crm", None),
-        DataFile(file, "NDJSON"),
+        InputFile(file, "NDJSON"),
     )
     assert await gateway.nothing_waits()
 

@@ -9,13 +9,15 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import FixedClock
-from app.engine.ingest.batch import DatasetShape, ingest
+from app.engine.ingest.batch import ingest
+from app.engine.ingest.formats import InputFile
+from app.engine.ingest.rows import DatasetShape
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.services.datasets import batches, datasets, uploads
 from app.services.datasets.batches import reconcile
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, Uploaded, ingest_file
+from app.services.datasets.uploads import Uploaded, ingest_file
 from app.services.lists.paging import PageRequest
 from app.services.maintenance.retention import Keep
 from app.storage.columns import columns
@@ -58,7 +60,7 @@ async def test_a_refused_file_leaves_a_failed_batch_and_no_row(
     file.write_text("client,when,dollars\n00003,2026-01-01,1\n")
     clock.advance(timedelta(seconds=1))
     with pytest.raises(Refusal) as caught:
-        await uploads.upload_batch(database, lake, clock, SCOPE, purchases.batch.dataset_id, DataFile(file, "CSV"))
+        await uploads.upload_batch(database, lake, clock, SCOPE, purchases.batch.dataset_id, InputFile(file, "CSV"))
     assert caught.value.code == ErrorCode.INVALID_INPUT
     assert await states(database) == [("ACTIVE", 3, None), ("FAILED", 0, caught.value.message)]
     assert await rows_of(database, purchases.batch.dataset_id) == 3
@@ -75,7 +77,7 @@ async def test_the_same_name_with_another_shape_is_refused(
             clock,
             SCOPE,
             NewDataset("purchases", "PROFILE", "customer", "crm", None),
-            DataFile(file, "CSV"),
+            InputFile(file, "CSV"),
         )
     assert (caught.value.code, caught.value.path) == (ErrorCode.ALREADY_EXISTS, ("name",))
     assert await states(database) == [("ACTIVE", 3, None)]
@@ -101,7 +103,7 @@ async def test_a_lost_batch_whose_rows_landed_is_active_and_counted_once(
     lost = await abandoned(database, clock, purchases.batch.dataset_id)
     shape = DatasetShape("EVENT", "customer", "crm", "when")
     file = tmp_path / "purchases.csv"
-    await asyncio.to_thread(ingest, lake.tenant(SCOPE.tenant), lost.dataset_id, shape, file, "CSV", lost.id)
+    await asyncio.to_thread(ingest, lake.tenant(SCOPE.tenant), lost.dataset_id, shape, InputFile(file, "CSV"), lost.id)
     clock.advance(timedelta(seconds=61))
     await asyncio.gather(*(reconcile(database, lake, clock) for _ in range(4)))
     assert await states(database) == [("ACTIVE", 3, None), ("ACTIVE", 3, None)]
@@ -128,7 +130,7 @@ async def test_batches_come_newest_first(
 ) -> None:
     id_ = purchases.batch.dataset_id
     clock.advance(timedelta(seconds=1))
-    later = await uploads.upload_batch(database, lake, clock, SCOPE, id_, DataFile(tmp_path / "purchases.csv", "CSV"))
+    later = await uploads.upload_batch(database, lake, clock, SCOPE, id_, InputFile(tmp_path / "purchases.csv", "CSV"))
     async with database.session() as session:
         page: Any = (await datasets.batches_by_dataset(session, SCOPE, [id_], PageRequest(5)))[id_]
     assert [batch.id for batch in page.items] == [later.batch.id, purchases.batch.id]

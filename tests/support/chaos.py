@@ -31,13 +31,14 @@ from pyroaring import BitMap
 from sqlalchemy import select, text, update
 
 from app.clock import utc_now
+from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import MembershipFiles
 from app.engine.store.delta import open_table
 from app.parts import Services, open_services
 from app.scope import Scope, Tenant
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.maintenance.doctor import examine
 from app.settings import Settings
@@ -138,7 +139,7 @@ class World:
             utc_now,
             SCOPE,
             NewDataset("people", "PROFILE", "customer_id", "customer", None),
-            DataFile(file, "CSV"),
+            InputFile(file, "CSV"),
         )
 
     async def start_job(self) -> str:
@@ -267,7 +268,7 @@ async def _load(made: World, header: str, lines: list[str]) -> None:
         utc_now,
         SCOPE,
         NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
-        DataFile(file, "CSV"),
+        InputFile(file, "CSV"),
     )
 
 

@@ -9,13 +9,14 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from app.clock import FixedClock
+from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import Membership, MembershipFiles
 from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.evaluation.heads import read_heads
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
@@ -56,7 +57,7 @@ class Gateway:
             self.clock,
             SCOPE,
             NewDataset(dataset, kind, "id", "crm", time),
-            DataFile(file, "NDJSON"),
+            InputFile(file, "NDJSON"),
         )
         return sent.batch.id
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.engine.ingest.batch import DatasetShape, Ingested, ingest
+from app.engine.ingest.batch import ingest
+from app.engine.ingest.formats import InputFile
+from app.engine.ingest.rows import DatasetShape, Ingested
 from app.engine.store.lake import Lake, TenantLake
 from app.scope import Tenant
 
@@ -35,4 +37,4 @@ class Sandbox:
         self.batches += 1
         file = self.folder / f"upload-{self.batches}"
         file.write_bytes(content)
-        return ingest(self.lake, dataset, shape, file, format, f"batch-{self.batches:03d}")
+        return ingest(self.lake, dataset, shape, InputFile(file, format), f"batch-{self.batches:03d}")

@@ -12,12 +12,13 @@ import pytest
 from sqlalchemy import select
 
 from app.clock import Clock, FixedClock
+from app.engine.ingest.formats import InputFile
 from app.engine.store.lake import Lake
 from app.errors import DatabaseAway
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.schedules import run as schedule_runs
 from app.services.jobs.schedules.requests import NewSchedule
@@ -47,7 +48,7 @@ async def audience(database: Database, clock: FixedClock, tmp_path: Path) -> str
     lake, file = Lake(tmp_path / "lake"), tmp_path / "people.csv"
     file.write_text("customer,age\n1,20\n2,60\n")
     await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "customer", "crm", None), DataFile(file, "CSV")
+        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "customer", "crm", None), InputFile(file, "CSV")
     )
     new = definitions.NewDefinition(name="Old", expression="age > 50")
     return (await definitions.create(database, lake, clock, SCOPE, new)).id

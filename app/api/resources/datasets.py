@@ -1,6 +1,5 @@
 """Datasets and their batches: files of people or of events."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Annotated, Self, cast
@@ -14,16 +13,10 @@ from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
 from app.api.filters import one_name
 from app.api.global_ids import Node, find_id, global_id, need_id
-from app.api.resources.csv_options import CsvOptionsInput
 from app.api.resources.deletions import DeleteArgument, DeletePayload
-from app.api.scalars import BigInt, Upload, given
-from app.engine.ingest import batch as ingest_batch
-from app.engine.ingest.batch import NoGoodRows, RejectedRow
-from app.engine.ingest.formats import DETECTED, FileFormat
+from app.api.scalars import BigInt, given
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import leaf_paths
-from app.services.datasets import datasets, deletion, uploads
-from app.services.datasets.uploads import DataFile
+from app.services.datasets import datasets, deletion
 from app.services.lists.paging import PageRequest
 from app.storage.tables.datasets import BatchRow, DatasetRow
 
@@ -34,13 +27,6 @@ class DatasetKind(Enum):
     EVENT = enum_value("EVENT", description="Events: one row for each, with its time.")
     AUDIENCE = enum_value("AUDIENCE", description="Members of external audiences.")
     EXPORT = enum_value("EXPORT", description="Profiles written by export jobs.")
-
-
-@strawberry.enum(description="Format of a file. Each may be compressed by gzip, which is detected.")
-class DataFormat(Enum):
-    CSV = enum_value("CSV", description="Comma-separated values with a header line.")
-    NDJSON = enum_value("NDJSON", description="One JSON object on each line, or a JSON array of objects.")
-    PARQUET = enum_value("PARQUET", description="Apache Parquet.")
 
 
 @strawberry.enum(description="Status of a batch.")
@@ -201,6 +187,7 @@ class CreateDatasetInput:
             identity_column=identity and identity.column,
             namespace=identity and identity.namespace,
             timestamp_column=given(self.timestamp_column),
+            schema=given(self.schema),
         )
 
 
@@ -232,84 +219,11 @@ class DatasetPayload:
     errors: list[UserError] = errors_field()
 
 
-@strawberry.input(description="A file to load into a dataset.")
-class UploadBatchInput:
-    dataset_id: strawberry.ID = strawberry.field(description="Dataset to load the rows into.")
-    file: Upload = strawberry.field(description="The file, sent according to the multipart request specification.")
-    format: DataFormat = strawberry.field(description="Format of the file; gzip is detected.")
-    idempotency_key: str | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="Chosen by the client: the same key within 24 hours gives the same batch of the dataset, and "
-        "nothing is loaded twice. The key of a batch that failed is free again.",
-    )
-    csv: CsvOptionsInput | None = strawberry.field(
-        default=strawberry.UNSET, description="How the file is written, where that is not detected."
-    )
-    dry_run: bool | None = strawberry.field(default=False, description="Read and check everything, and store nothing.")
-
-
-@strawberry.input(description="Rows for a dataset.")
-class IngestRowsInput:
-    dataset_id: strawberry.ID = strawberry.field(description="Dataset that the rows go to.")
-    rows: list[JSON] = strawberry.field(
-        description="1 to 10,000 JSON objects, with fields as the lines of an NDJSON file have them."
-    )
-    idempotency_key: str | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="Chosen by the client: the same key within 24 hours gives the same batch of the dataset, and "
-        "nothing is loaded twice. The key of a batch that failed is free again.",
-    )
-
-
-@strawberry.type(name="RejectedRow", description="A rejected row.")
-class RejectedRowReport:
-    row: BigInt = strawberry.field(description="Row number in the file, from 1, not counting a header.")
-    message: str = strawberry.field(description="What is wrong with it.")
-
-    @classmethod
-    def of(cls, found: RejectedRow) -> Self:
-        return cls(row=BigInt(found.row), message=found.message)
-
-
-@strawberry.type(description="What would be loaded from a file.")
-class DryRun:
-    row_count: BigInt = strawberry.field(description="Rows that would be loaded, events that the dataset has included.")
-    rejected_rows: BigInt = strawberry.field(description="Rows that would be rejected.")
-    duplicate_rows: BigInt = strawberry.field(description="Good rows that the file has twice.")
-    fields: list[DatasetField] = strawberry.field(description="Paths and types of the file's fields.")
-    new_fields: list[str] = strawberry.field(description="Columns that the dataset does not have yet.")
-
-    @classmethod
-    def of(cls, run: ingest_batch.DryRun) -> Self:
-        return cls(
-            row_count=BigInt(run.row_count),
-            rejected_rows=BigInt(run.rejected_rows),
-            duplicate_rows=BigInt(run.duplicate_rows),
-            fields=[DatasetField(path=path, type=str(type_)) for path, type_ in leaf_paths(run.fields)],
-            new_fields=list(run.new_fields),
-        )
-
-
-@strawberry.type(description="Result of an upload.")
-class BatchPayload:
-    batch: Batch | None = strawberry.field(description="The batch; null if nothing was loaded.")
-    rejected: list[RejectedRowReport] = strawberry.field(
-        description="The first 20 rejected rows; `batch.rejectedRows` is the total."
-    )
-    warnings: list[str] = strawberry.field(
-        description="What to look at, such as columns that could be read in two ways and are loaded as text."
-    )
-    dry_run: DryRun | None = strawberry.field(description="With `dryRun`: what would be loaded.")
-    errors: list[UserError] = errors_field()
-
-
 DatasetId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `datasetId`.")]
 BatchId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `batchId`.")]
 Kind = Annotated[DatasetKind | None, strawberry.argument(description="Only datasets of this kind.")]
 NewDatasetArgument = Annotated[CreateDatasetInput, strawberry.argument(description="The object to create.")]
 DatasetChangesArgument = Annotated[UpdateDatasetInput, strawberry.argument(description="The changes.")]
-BatchArgument = Annotated[UploadBatchInput, strawberry.argument(description="The file and its dataset.")]
-RowsArgument = Annotated[IngestRowsInput, strawberry.argument(description="The rows and their dataset.")]
 
 _IDENTITY = {"identity_column": ("primaryIdentity", "column"), "namespace": ("primaryIdentity", "namespace")}
 
@@ -350,9 +264,7 @@ class DatasetMutations:
         services, scope = info.context.services, info.context.scope
         row, errors = await attempt(
             info,
-            lambda: datasets.create(
-                services.database, services.clock, scope, input.as_new(), services.lake, given(input.schema)
-            ),
+            lambda: datasets.create(services.database, services.clock, scope, input.as_new(), services.lake),
             "input",
             names=_IDENTITY,
         )
@@ -389,102 +301,3 @@ class DatasetMutations:
 
         deleted, errors = await attempt(info, delete, "input")
         return DeletePayload(deleted_id=deleted, errors=errors)
-
-    @mutation(
-        description=(
-            "Loads a file into a dataset as one batch: all accepted rows become visible "
-            "together; rejected rows are counted and the first 20 reported."
-        )
-    )
-    async def upload_batch(self, info: Info, input: BatchArgument) -> BatchPayload:
-        services, scope = info.context.services, info.context.scope
-        csv = given(input.csv)
-        file = DataFile(input.file, cast(FileFormat, input.format.value), csv.as_options() if csv else DETECTED)
-
-        async def load() -> uploads.Uploaded | ingest_batch.DryRun:
-            raw = need_id("Dataset", input.dataset_id, "dataset_id")
-            if input.dry_run:
-                return await uploads.try_upload(services.database, services.lake, scope, raw, file)
-            return await uploads.upload_batch(
-                services.database,
-                services.lake,
-                services.clock,
-                scope,
-                raw,
-                file,
-                _options(info, input.idempotency_key),
-            )
-
-        return await _loaded(info, load)
-
-    @mutation(
-        description="Adds up to 10,000 rows to a dataset in one batch: events of an EVENT dataset, records of a "
-        "PROFILE dataset. All good rows land or none; rejected ones are counted, and the first 20 reported by number."
-    )
-    async def ingest_rows(self, info: Info, input: RowsArgument) -> BatchPayload:
-        services, scope = info.context.services, info.context.scope
-
-        async def load() -> uploads.Uploaded:
-            return await uploads.ingest_rows(
-                services.database,
-                services.lake,
-                services.clock,
-                scope,
-                need_id("Dataset", input.dataset_id, "dataset_id"),
-                input.rows,
-                services.uploads,
-                _options(info, input.idempotency_key),
-            )
-
-        return await _loaded(info, load, {"file": ("rows",)})
-
-    @mutation(
-        description="Takes the rows of a batch back out: records that it replaced count again, members of external "
-        "audiences whom no other batch has leave, and streamed definitions follow. Events that a later batch had as "
-        "well go with it: they were duplicates there. Batches have no `etag`."
-    )
-    async def delete_batch(self, info: Info, input: DeleteArgument) -> DeletePayload:
-        services, scope = info.context.services, info.context.scope
-
-        async def delete() -> strawberry.ID:
-            raw = need_id("Batch", input.id, "id")
-            if given(input.etag) is not None:
-                message = f"batches never change and have no etag, such as {input.etag!r}: omit it"
-                raise Refusal(ErrorCode.INVALID_INPUT, message, ("etag",))
-            await deletion.delete_batch(
-                services.database, services.lake, services.clock, scope, raw, services.batch_lease
-            )
-            return global_id("Batch", raw)
-
-        deleted, errors = await attempt(info, delete, "input")
-        return DeletePayload(deleted_id=deleted, errors=errors)
-
-
-def _options(info: Info, key: str | None) -> uploads.UploadOptions:
-    return uploads.UploadOptions(given(key), info.context.stopping, info.context.services.batch_lease)
-
-
-async def _loaded(
-    info: Info,
-    load: Callable[[], Awaitable[uploads.Uploaded | ingest_batch.DryRun]],
-    names: Mapping[str, Sequence[str]] | None = None,
-) -> BatchPayload:
-    """The payload of a batch; of one none of whose rows can be used, the rejected ones too."""
-    rejected: list[RejectedRow] = []
-
-    async def noting() -> uploads.Uploaded | ingest_batch.DryRun:
-        try:
-            return await load()
-        except NoGoodRows as refusal:
-            rejected.extend(refusal.rejected)
-            raise
-
-    done, errors = await attempt(info, noting, "input", names=names)
-    rejected.extend(done.rejected if done else ())
-    return BatchPayload(
-        batch=Batch.of(done.batch) if isinstance(done, uploads.Uploaded) else None,
-        rejected=[RejectedRowReport.of(row) for row in rejected],
-        warnings=list(done.warnings) if done else [],
-        dry_run=DryRun.of(done) if isinstance(done, ingest_batch.DryRun) else None,
-        errors=errors,
-    )

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.ingest.batch import INGESTED, TIMESTAMP
+from app.engine.ingest.rows import INGESTED, TIMESTAMP
 from app.engine.members.membership import Membership
 from app.engine.members.membership_map import NO_TIME, Standings, nested
 from app.engine.people.merged_view import ORDINAL, PROFILE

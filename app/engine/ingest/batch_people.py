@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyroaring import BitMap
 
-from app.engine.ingest.batch import batch_files
+from app.engine.ingest.notes import batch_files
 from app.engine.store.lake import TenantLake
 
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-from app.engine.ingest.batch import EVENT_ID, TIMESTAMP, DatasetShape, columns_of, user_fields
+from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, DatasetShape, columns_of, user_fields
 from app.engine.ingest.widening import DECLARED, holds_large
 from app.engine.store.delta import TableVersion, commit, open_table
 from app.engine.store.field_types import WIDENINGS, widen

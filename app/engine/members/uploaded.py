@@ -8,7 +8,7 @@ import numpy as np
 from pyroaring import BitMap
 
 from app.engine.evaluate import EvaluationError, evaluate
-from app.engine.ingest.batch import user_fields
+from app.engine.ingest.rows import user_fields
 from app.engine.members.membership import BucketCounts, Membership, counts, next_membership
 from app.engine.people.pages import Key, newest_rows
 from app.engine.people.snapshot import Snapshot

@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.ingest.batch import TIMESTAMP, user_fields
 from app.engine.ingest.identities import primary_identities
+from app.engine.ingest.rows import TIMESTAMP, user_fields
 from app.engine.people.identity_graph import Graph, graph_of
 from app.engine.people.identity_map import identity_map
 from app.engine.people.stitching import FRAGMENT, open_stitched, stitched

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from app.engine.ingest.batch import user_fields
+from app.engine.ingest.rows import user_fields
 from app.engine.people.merged_view import Dataset
 from app.engine.store.bucket import Path
 from app.engine.store.delta import open_table

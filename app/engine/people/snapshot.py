@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.ingest.batch import INGESTED, TIMESTAMP
 from app.engine.ingest.identities import find
+from app.engine.ingest.rows import INGESTED, TIMESTAMP
 from app.engine.people import pages
 from app.engine.people.identity_graph import open_graph
 from app.engine.people.merged_view import (

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from app.engine.ingest.batch import EVENT_ID, TIMESTAMP, event_id_sql
+from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, event_id_sql
 from app.engine.people.identity_graph import Graph, Seen, open_graph
 from app.engine.store.bucket_files import BucketWriter, parquet_list
 from app.engine.store.delta import DataFile, TableVersion, open_table

@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.export.batches import withdraw as withdraw_export
-from app.engine.ingest.batch import Ingested, clear_unfinished, give_up_batch, withdraw_batch
+from app.engine.ingest.notes import clear_unfinished, give_up_batch, withdraw_batch
+from app.engine.ingest.rows import Ingested
 from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal

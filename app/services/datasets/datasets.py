@@ -10,8 +10,9 @@ from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
-from app.engine.ingest.batch import DatasetShape, dataset_fields
+from app.engine.ingest.batch import dataset_fields
 from app.engine.ingest.declared import declare
+from app.engine.ingest.rows import DatasetShape
 from app.engine.store.json_schema import json_schema
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
@@ -44,7 +45,7 @@ _BATCH_ORDER = Order("NEWEST", (Key(_BATCHES.created_at, descending=True), Key(_
 class NewDataset:
     """`identity_column` and `namespace` are the primary identity, which all but EXPORT datasets need.
 
-    `timestamp_column` is the time of an event, or how new a record is.
+    `timestamp_column` is the time of an event, or how new a record is, `schema` the declared JSON Schema of a row.
     """
 
     name: str
@@ -52,6 +53,7 @@ class NewDataset:
     identity_column: str | None = None
     namespace: str | None = None
     timestamp_column: str | None = None
+    schema: Any = None
 
 
 SHAPES: dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
@@ -67,11 +69,11 @@ class DatasetChanges(TypedDict, total=False):
 
 
 async def create(
-    database: Database, clock: Clock, scope: Scope, new: NewDataset, lake: Lake | None = None, schema: Any = None
+    database: Database, clock: Clock, scope: Scope, new: NewDataset, lake: Lake | None = None
 ) -> DatasetRow:
     """Raises `Refusals` for what does not fit together and `Refusal` for a name that is taken.
 
-    With a JSON `schema` of its rows the dataset has their fields at once; that is written to the `lake`.
+    With a schema the dataset has its fields at once; that is written to the `lake`.
     """
     refuse_misfits(new)
     now = clock()
@@ -93,8 +95,8 @@ async def create(
         )
         session.add(row)
         await session.flush()
-        if schema is not None and lake is not None:
-            await _declare(lake, scope, row, schema)
+        if new.schema is not None and lake is not None:
+            await _declare(lake, scope, row, new.schema)
     return row
 
 

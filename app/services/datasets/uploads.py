@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 from uuid import uuid4
 
 from app.clock import Clock
-from app.engine.ingest.batch import DatasetShape, DryRun, Ingested, RejectedRow, committed_batch, ingest, try_out
-from app.engine.ingest.formats import DETECTED, CsvOptions, FileFormat
+from app.engine.ingest.batch import ingest, try_out
+from app.engine.ingest.formats import FileFormat, InputFile
+from app.engine.ingest.notes import committed_batch
+from app.engine.ingest.rows import DatasetShape, DryRun, Ingested, RejectedRow
 from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store.delta import GivenUp
 from app.engine.store.lake import Lake
@@ -32,19 +35,10 @@ FORMATS: dict[str, FileFormat] = {
 """Ending of a file's name → format."""
 
 MOST_ROWS = 10_000
-"""Rows of one call of `ingest_rows`."""
+"""Rows of one call of `ingestRows`."""
 CONFIRM_SECONDS = 20.0
 """How long a batch whose rows are stored waits for a database that is away before its sender hears of it."""
 _RETRY_SECONDS = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class DataFile:
-    """A file with rows, and how they are written."""
-
-    path: Path
-    format: FileFormat
-    csv: CsvOptions = DETECTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +67,7 @@ async def upload_batch(
     clock: Clock,
     scope: Scope,
     dataset_id: str,
-    file: DataFile,
+    file: InputFile,
     options: UploadOptions = UploadOptions(),
 ) -> Uploaded:
     """Adds the file to the dataset.
@@ -85,17 +79,9 @@ async def upload_batch(
     return await _Upload(database, lake, clock, scope, dataset, options).load(file)
 
 
-async def ingest_rows(
-    database: Database,
-    lake: Lake,
-    clock: Clock,
-    scope: Scope,
-    dataset_id: str,
-    rows: Sequence[Any],
-    folder: Path,
-    options: UploadOptions = UploadOptions(),
-) -> Uploaded:
-    """The same for rows as JSON values, through a file in `folder`. Raises `Refusal` for none and for too many."""
+@asynccontextmanager
+async def rows_as_file(rows: Sequence[Any], folder: Path) -> AsyncIterator[InputFile]:
+    """JSON values as a file in `folder`, gone afterwards. Raises `Refusal` for none and for too many."""
     if not 1 <= len(rows) <= MOST_ROWS:
         code = ErrorCode.LIMIT_EXCEEDED if rows else ErrorCode.INVALID_INPUT
         raise Refusal(code, f"a call takes 1 to {MOST_ROWS:,} rows, this one has {len(rows):,}", ("rows",))
@@ -107,12 +93,12 @@ async def ingest_rows(
     file = folder / f"{uuid4().hex}.ndjson"
     try:
         await asyncio.to_thread(write)
-        return await upload_batch(database, lake, clock, scope, dataset_id, DataFile(file, "NDJSON"), options)
+        yield InputFile(file, "NDJSON")
     finally:
         file.unlink(missing_ok=True)
 
 
-async def try_upload(database: Database, lake: Lake, scope: Scope, dataset_id: str, file: DataFile) -> DryRun:
+async def try_upload(database: Database, lake: Lake, scope: Scope, dataset_id: str, file: InputFile) -> DryRun:
     """What `upload_batch` would load; nothing is stored. Raises `Refusal` as that does."""
     shape = datasets.shape_of(await _dataset(database, scope, dataset_id))
     return await _tried(lake, scope, dataset_id, shape, file)
@@ -132,20 +118,19 @@ async def ingest_file(
     clock: Clock,
     scope: Scope,
     new: datasets.NewDataset,
-    file: DataFile,
+    file: InputFile,
     options: UploadOptions = UploadOptions(),
-    schema: Any = None,
 ) -> Uploaded:
-    """The same for a dataset by name, created when there is none and declared when a JSON `schema` of its rows comes.
+    """The same for a dataset by name, created when there is none and declared when a JSON Schema of its rows comes.
 
     A file that is refused leaves no new dataset behind. Raises `Refusal` if the dataset exists and differs.
     """
     dataset = await _matching(database, scope, new)
     is_new = dataset is None
     if dataset is None:
-        dataset = await datasets.create(database, clock, scope, new, lake, schema)
-    elif schema is not None:
-        changes = datasets.DatasetChanges(schema=schema)
+        dataset = await datasets.create(database, clock, scope, new, lake)
+    elif new.schema is not None:
+        changes = datasets.DatasetChanges(schema=new.schema)
         dataset = await datasets.update(database, lake, clock, scope, dataset.id, None, changes)
     try:
         return await _Upload(database, lake, clock, scope, dataset, options).load(file)
@@ -155,7 +140,7 @@ async def ingest_file(
         raise
 
 
-async def try_file(database: Database, lake: Lake, scope: Scope, new: datasets.NewDataset, file: DataFile) -> DryRun:
+async def try_file(database: Database, lake: Lake, scope: Scope, new: datasets.NewDataset, file: InputFile) -> DryRun:
     """What `ingest_file` would load; nothing is stored. Raises `Refusal` as that does."""
     datasets.refuse_misfits(new)
     dataset = await _matching(database, scope, new)
@@ -165,9 +150,9 @@ async def try_file(database: Database, lake: Lake, scope: Scope, new: datasets.N
     return await _tried(lake, scope, None if dataset is None else dataset.id, shape, file)
 
 
-async def _tried(lake: Lake, scope: Scope, dataset_id: str | None, shape: DatasetShape, file: DataFile) -> DryRun:
+async def _tried(lake: Lake, scope: Scope, dataset_id: str | None, shape: DatasetShape, file: InputFile) -> DryRun:
     tenant = lake.tenant(scope.tenant)
-    return await asyncio.to_thread(try_out, tenant, dataset_id, shape, file.path, file.format, csv=file.csv)
+    return await asyncio.to_thread(try_out, tenant, dataset_id, shape, file)
 
 
 async def _matching(database: Database, scope: Scope, new: datasets.NewDataset) -> DatasetRow | None:
@@ -209,7 +194,7 @@ class _Upload:
     dataset: DatasetRow
     options: UploadOptions
 
-    async def load(self, file: DataFile) -> Uploaded:
+    async def load(self, file: InputFile) -> Uploaded:
         shape, options = datasets.shape_of(self.dataset), self.options
         file.csv.check(file.format == "CSV")
         while True:
@@ -228,11 +213,9 @@ class _Upload:
                 self.lake.tenant(self.scope.tenant),
                 self.dataset.id,
                 shape,
-                file.path,
-                file.format,
+                file,
                 batch.id,
                 hold.stop,
-                file.csv,
             )
         )
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import select
 
 from app.clock import Clock
-from app.engine.ingest.batch import committed_batch
+from app.engine.ingest.notes import committed_batch
 from app.engine.maintenance.inspection import (
     LogDamaged,
     TableState,

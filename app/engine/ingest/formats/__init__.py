@@ -2,13 +2,14 @@
 
 from app.engine.ingest.formats.columns import Column, Source, Unreadable, refuse
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
-from app.engine.ingest.formats.source import FileFormat, first_bytes, open_source, plain_file, utf8_file
+from app.engine.ingest.formats.source import FileFormat, InputFile, first_bytes, open_source, plain_file, utf8_file
 
 __all__ = [
     "DETECTED",
     "Column",
     "CsvOptions",
     "FileFormat",
+    "InputFile",
     "Source",
     "Unreadable",
     "first_bytes",

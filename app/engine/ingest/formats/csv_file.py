@@ -28,7 +28,6 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def read(
     database: duckdb.DuckDBPyConnection,
     file: Path,
-    scratch: Path,
     known: ObjectType,
     as_text: frozenset[str],
     options: CsvOptions = DETECTED,

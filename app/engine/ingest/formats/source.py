@@ -4,6 +4,7 @@ import gzip
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,15 @@ FileFormat = Literal["CSV", "NDJSON", "PARQUET"]
 
 _GZIP = b"\x1f\x8b"
 _READERS = {"NDJSON": ndjson_file.read, "PARQUET": parquet_file.read}
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """A file with rows, perhaps gzipped, and how they are written."""
+
+    path: Path
+    format: FileFormat
+    csv: CsvOptions = DETECTED
 
 
 def first_bytes(file: Path, size: int) -> bytes:
@@ -62,18 +72,16 @@ def plain_file(file: Path, scratch: Path, check: Callable[[], None] = lambda: No
 
 def open_source(
     database: duckdb.DuckDBPyConnection,
-    file: Path,
+    file: InputFile,
     scratch: Path,
-    format: FileFormat,
     known: ObjectType,
     as_text: frozenset[str],
-    csv: CsvOptions = DETECTED,
 ) -> Source:
     """The rows of an unpacked file.
 
     `known` are the fields that the dataset has already: their types are taken, others are found from the whole file;
     the columns of `as_text` stay text as written. Raises `Refusal` when the file is not of that format.
     """
-    if format == "CSV":
-        return csv_file.read(database, file, scratch, known, as_text, csv)
-    return _READERS[format](database, file, scratch, known, as_text)
+    if file.format == "CSV":
+        return csv_file.read(database, file.path, known, as_text, file.csv)
+    return _READERS[file.format](database, file.path, scratch, known, as_text)

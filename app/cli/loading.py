@@ -1,0 +1,165 @@
+"""How `ingest` loads: finds and opens the files, shows how far it is, and reports what became of each."""
+
+import asyncio
+import glob
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+from app.cli.terminal import console, fail
+from app.errors import Refusal
+from app.scope import Scope
+
+if TYPE_CHECKING:
+    from app.engine.ingest.formats import CsvOptions, InputFile
+    from app.engine.ingest.rows import DryRun, RejectedRow
+    from app.parts import Services
+    from app.services.datasets.datasets import NewDataset
+    from app.services.datasets.uploads import Uploaded
+
+_SNIFFED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedFile:
+    """`name` is what the user calls it."""
+
+    name: str
+    data: "InputFile"
+
+
+def file_names(files: Sequence[str]) -> list[str]:
+    """The files that the arguments name, each once, in order."""
+    names: dict[str, None] = {}
+    for file in files:
+        matches = [file] if file == "-" or Path(file).exists() else sorted(glob.glob(file, recursive=True))
+        if not matches:
+            fail(f"there is no file {file}")
+        names |= dict.fromkeys(name for name in matches if name == "-" or not Path(name).is_dir())
+        if not any(name == "-" or Path(name).is_file() for name in matches):
+            fail(f"{file} is a folder: name the files in it, such as '{file.rstrip('/')}/*.csv'")
+    return list(names)
+
+
+def opened(name: str, format: str | None, csv: "CsvOptions", folder: Path) -> OpenedFile:
+    """A file with its format, by its name or content; standard input is copied into `folder`."""
+    from app.engine.ingest.formats import InputFile
+    from app.services.datasets.uploads import FORMATS
+
+    path = Path(name)
+    if name == "-":
+        name, path = "standard input", folder / "input"
+        with path.open("wb") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+    ending = format or next((suffix[1:].lower() for suffix in path.suffixes if suffix[1:].lower() in FORMATS), None)
+    ending = ending or _sniffed(path)
+    if ending not in FORMATS:
+        fail(f"--format is {ending!r}, not one of csv, tsv, json, ndjson and parquet")
+    if ending == "tsv" and csv.delimiter is None:
+        csv = replace(csv, delimiter="\t")
+    return OpenedFile(name, InputFile(path, FORMATS[ending], csv))
+
+
+def _sniffed(path: Path) -> str:
+    """The format by the content of the file."""
+    from app.engine.ingest.formats import first_bytes
+
+    start = first_bytes(path, _SNIFFED).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    return "ndjson" if start[:1] in (b"{", b"[") else "csv"
+
+
+def _content_key(dataset: str, file: "InputFile") -> str:
+    """The idempotency key of a file in a dataset: what is in it and how it is read, whatever its name."""
+    with file.path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256")
+    digest.update(json.dumps([dataset, file.format, asdict(file.csv)]).encode())
+    return f"sha256:{digest.hexdigest()}"
+
+
+async def load(services: "Services", scope: Scope, new: "NewDataset", files: Sequence[OpenedFile], again: bool) -> None:
+    """Each of the files as a batch; stops at the first that is refused. `again`: also one that was loaded before."""
+    from app.services.datasets.uploads import UploadOptions, ingest_file
+
+    with _progress(files) as progress:
+        task = progress.add_task("", total=sum(file.data.path.stat().st_size for file in files))
+        for file in files:
+            progress.update(task, description=file.name)
+            with _named(file, files):
+                key = None if again else await asyncio.to_thread(_content_key, new.name, file.data)
+                options = UploadOptions(key, lease=services.settings.batch_lease)
+                uploaded = await ingest_file(
+                    services.database, services.lake, services.clock, scope, new, file.data, options
+                )
+            progress.advance(task, file.data.path.stat().st_size)
+            _report(file, files, uploaded)
+
+
+async def try_out(services: "Services", scope: Scope, new: "NewDataset", files: Sequence[OpenedFile]) -> None:
+    """Prints what `load` would load."""
+    from app.services.datasets.uploads import try_file
+
+    for file in files:
+        with _named(file, files):
+            tried = await try_file(services.database, services.lake, scope, new, file.data)
+        _report_try(file, files, tried)
+
+
+@contextmanager
+def _named(file: OpenedFile, files: Sequence[OpenedFile]) -> Iterator[None]:
+    """A refusal among several files says of which one."""
+    try:
+        yield
+    except Refusal as refusal:
+        if len(files) == 1:
+            raise
+        raise Refusal(refusal.code, f"{file.name}: {refusal.message}", refusal.path) from refusal
+
+
+def _progress(files: Sequence[OpenedFile]) -> Progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _report(file: OpenedFile, files: Sequence[OpenedFile], uploaded: "Uploaded") -> None:
+    batch = uploaded.batch
+    duplicates = f", {batch.duplicate_rows:,} duplicates" if batch.duplicate_rows else ""
+    prefix = f"{file.name}: " if len(files) > 1 else ""
+    if uploaded.repeated:
+        _print(
+            f"{prefix}nothing to do: the dataset got this file at {batch.created_at:%F %T}Z as batch {batch.id}; "
+            "--again loads it once more"
+        )
+    _print(f"{prefix}{batch.row_count:,} rows in, {batch.rejected_rows:,} rejected{duplicates}")
+    _print_details(uploaded.rejected, uploaded.warnings)
+
+
+def _report_try(file: OpenedFile, files: Sequence[OpenedFile], tried: "DryRun") -> None:
+    from app.pql.schema import leaf_paths
+
+    duplicates = f", {tried.duplicate_rows:,} duplicates" if tried.duplicate_rows else ""
+    prefix = f"{file.name}: " if len(files) > 1 else ""
+    _print(f"{prefix}would load {tried.row_count:,} rows, {tried.rejected_rows:,} rejected{duplicates}; nothing stored")
+    for path, type_ in leaf_paths(tried.fields):
+        _print(f"  {path}: {type_}{' (new)' if path.split('.')[0] in tried.new_fields else ''}")
+    _print_details(tried.rejected, tried.warnings)
+
+
+def _print_details(rejected: "Sequence[RejectedRow]", warnings: Sequence[str]) -> None:
+    for row in rejected:
+        _print(f"  row {row.row}: {row.message}")
+    for warning in warnings:
+        _print(f"  note: {warning}")
+
+
+def _print(line: str) -> None:
+    console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,207 @@
+"""The rows of a file as a table: values, times, and what is wrong with each; knows no places of people."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from app.engine.ingest.formats import Column, InputFile, Source, Unreadable, open_source, refuse
+from app.engine.ingest.formats.columns import complaint
+from app.engine.ingest.formats.csv_options import EPOCHS
+from app.engine.ingest.rows import EVENT_ID, IDENTITIES, TIMESTAMP, DatasetShape, NoGoodRows, RejectedRow, user_fields
+from app.engine.ingest.stop import Stop
+from app.engine.ingest.widening import declared_fields, without_rounding
+from app.engine.store.case_names import file_names
+from app.engine.store.delta import TableVersion, open_table
+from app.engine.store.field_types import MAPS, noun, parsed, sql_type
+from app.engine.store.lake import name_literal, only_row, text_literal
+from app.pql.schema import ObjectType, Scalar
+
+REPORTED = 20
+
+_NOT_THE_FILE = (
+    duckdb.OutOfMemoryException,
+    duckdb.InterruptException,
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.PermissionException,
+)
+"""Errors of a query that no damage in a file causes. DuckDB has many kinds for a damaged one."""
+
+
+_EPOCH_ADVICE = "; if it counts seconds or milliseconds since 1970, name the timestamp format epoch or epoch_ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The dataset that rows go to, as it was when they came."""
+
+    folder: Path
+    shape: DatasetShape
+    current: TableVersion | None
+    known: ObjectType
+
+    @classmethod
+    def of(cls, folder: Path, shape: DatasetShape) -> "Destination":
+        current = open_table(folder)
+        return cls(folder, shape, current, ObjectType() if current is None else user_fields(current.schema))
+
+    @property
+    def is_event(self) -> bool:
+        return self.shape.kind == "EVENT"
+
+    @property
+    def time_column(self) -> str | None:
+        return (self.shape.timestamp_column or TIMESTAMP) if self.is_event else self.shape.timestamp_column
+
+    def staged_names(self, columns: Iterable[str]) -> dict[str, str]:
+        """What the columns are called in `staged`; `timestamp` is ours for events."""
+        return file_names([TIMESTAMP, *columns] if self.is_event else columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The rows of a file in the table `staged(__row, __id, __time, …, __problem)`: the fields with a column, how many
+    rows are good and how many rejected, the first of these, and what the sender should look at."""
+
+    fields: ObjectType
+    good: int
+    rejected_rows: int
+    rejected: tuple[RejectedRow, ...]
+    warnings: tuple[str, ...]
+
+
+class Reading:
+    """One file on its way into `staged`."""
+
+    def __init__(
+        self,
+        database: duckdb.DuckDBPyConnection,
+        destination: Destination,
+        file: InputFile,
+        scratch: Path,
+        stop: Stop,
+    ) -> None:
+        self.database = database
+        self.destination = destination
+        self.shape = destination.shape
+        self.file = file
+        self.scratch = scratch
+        self.stop = stop
+
+    def stage(self) -> Staged:
+        """Raises `Refusal` for a file that cannot be used, `NoGoodRows` for one of whose rows none can."""
+        source = self._open()
+        into = self.destination
+        columns = dict(without_rounding(source, into.known, into.current, declared_fields(into.folder)))
+        try:
+            self._stage(source, columns)
+        except duckdb.Error as error:
+            if isinstance(error, _NOT_THE_FILE):
+                raise
+            raise refuse(f"the file cannot be read to its end as {self.file.format}: it is damaged") from error
+        rejected_rows, rejected = self._rejected(source.unreadable)
+        self.stop.check()
+        good = self._count("SELECT count(*) FROM staged WHERE __problem IS NULL")
+        if good == 0:
+            if rejected_rows:
+                raise NoGoodRows(rejected_rows, rejected)
+            raise refuse("the file has no rows")
+        fields = ObjectType({name: column.type for name, column in columns.items()})
+        return Staged(fields, good, rejected_rows, rejected, (*source.warnings, *self._odd_ids()))
+
+    def _odd_ids(self) -> Iterator[str]:
+        whole = "regexp_full_match(__id, '-?[0-9]+[.]0')"
+        odd, example = only_row(
+            self.database, f"SELECT bool_and({whole}), min(__id) FROM staged WHERE __problem IS NULL"
+        )
+        if odd:
+            yield (
+                f'the ids of the column "{self.shape.identity_column}", such as {example!r}, look like whole numbers '
+                "that became decimals (pandas does that where one is missing): they are stored as written, and do not "
+                f"match {example[:-2]!r} of other files"
+            )
+
+    def _open(self) -> Source:
+        identity, time, is_event = self.shape.identity_column, self.destination.time_column, self.destination.is_event
+        as_text = frozenset({identity, EVENT_ID} if is_event else {identity})
+        maps = {path[0]: type_ for path, type_ in MAPS.items() if len(path) == 1}
+        typed = {**maps, **self.destination.known.fields}
+        fields = {n: t for n, t in typed.items() if not (is_event and n == TIMESTAMP)}
+        if is_event and time is not None and self.file.format == "CSV" and time != identity:
+            fields[time] = Scalar.TIMESTAMP
+        source = open_source(self.database, self.file, self.scratch, ObjectType(fields), as_text)
+        there = ", ".join(source.names)
+        if identity not in source.names:
+            raise refuse(f'there is no identity column "{identity}"; the columns of the file are: {there}')
+        if time is not None and time not in source.names:
+            raise refuse(f'there is no time column "{time}"; the columns of the file are: {there}')
+        if self.shape.kind == "AUDIENCE" and IDENTITIES in source.names:
+            raise refuse(
+                f'the column "{IDENTITIES}" would link people, which members do not: rename it or leave it out'
+            )
+        if is_event and time != TIMESTAMP and TIMESTAMP in source.names:
+            raise refuse(f'the time column "{time}" becomes "{TIMESTAMP}", but the file has a column of that name too')
+        return source
+
+    def _stage(self, source: Source, columns: dict[str, Column]) -> None:
+        """Every row of the file with its values, times and what is wrong with it, in a table on disk.
+
+        Takes from the columns those that are stored in another way.
+        """
+        identity = source.texts[self.shape.identity_column]
+        missing = text_literal(f"{self.shape.identity_column}: the identity is missing")
+        problems = [source.problem] if source.problem else []
+        problems.append(f"CASE WHEN {identity} IS NULL OR trim({identity}) = '' THEN {missing} END")
+        time = "NULL::TIMESTAMPTZ"
+        if self.destination.time_column is not None:
+            time, problem = self._time(source, self.destination.time_column)
+            problems.append(problem)
+        if self.destination.is_event:
+            columns.pop(self.destination.time_column or TIMESTAMP, None)
+            if self.shape.identity_column == EVENT_ID:
+                # It says who the person is: as the id of the event it would make all of a person's events one.
+                columns.pop(EVENT_ID)
+        problems += [column.problem for column in columns.values() if column.problem]
+        names = self.destination.staged_names(columns)
+        values = [
+            f"CAST({column.value} AS {sql_type(column.type)}) AS {name_literal(names[name])}"
+            for name, column in columns.items()
+        ]
+        chosen = ", ".join(
+            [f"{identity} AS __id", f"{time} AS __time", *values, f"coalesce({', '.join(problems)}, NULL) AS __problem"]
+        )
+        self.database.execute(f"CREATE TABLE staged AS SELECT __row, {chosen} FROM {source.relation}")
+
+    def _time(self, source: Source, name: str) -> tuple[str, str]:
+        """SQL for the time of a row and for what is wrong with it."""
+        text, column = source.texts[name], source.columns.get(name)
+        epoch = EPOCHS.get(self.file.csv.timestamp_format or "")
+        if epoch is not None:
+            # A decimal number: a double would move its microseconds.
+            micros = f"try_cast({text} AS DECIMAL(27, 9)) * {1_000_000 // epoch}"
+            time = f"TRY(make_timestamptz(CAST(floor({micros}) AS BIGINT)))"
+        elif column is not None and column.type in (Scalar.DATE, Scalar.TIMESTAMP):
+            time = f"CAST({column.value} AS TIMESTAMPTZ)"
+        else:
+            time = parsed(text, Scalar.TIMESTAMP)
+        missing = f"ELSE {text_literal(f'{name}: the time is missing')}" if self.destination.is_event else ""
+        unreadable = f"WHEN {text} IS NOT NULL THEN {complaint(name, text, noun(Scalar.TIMESTAMP))}"
+        if epoch is None:
+            number = f"{complaint(name, text, noun(Scalar.TIMESTAMP))} || {text_literal(_EPOCH_ADVICE)}"
+            unreadable = f"WHEN regexp_full_match({text}, '[0-9]{{9,13}}([.][0-9]+)?') THEN {number} {unreadable}"
+        return time, f"CASE WHEN ({time}) IS NOT NULL THEN NULL {unreadable} {missing} END"
+
+    def _rejected(self, unreadable: Unreadable) -> tuple[int, tuple[RejectedRow, ...]]:
+        count = len(unreadable.rows) + self._count("SELECT count(*) FROM staged WHERE __problem IS NOT NULL")
+        found = self.database.execute(
+            f"SELECT __row, __problem FROM staged WHERE __problem IS NOT NULL ORDER BY __row LIMIT {REPORTED}"
+        ).fetchall()
+        rows = [RejectedRow(unreadable.true_row(row), message) for row, message in found]
+        rows += [RejectedRow(row, message) for row, message in unreadable.first]
+        return count, tuple(sorted(rows, key=lambda row: row.row)[:REPORTED])
+
+    def _count(self, query: str) -> int:
+        return int(only_row(self.database, query)[0])
