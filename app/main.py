@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import fields
 from datetime import timedelta
 from ipaddress import ip_network
@@ -14,11 +14,12 @@ from starlette.applications import Starlette
 
 from app.api.context import ApiServices, Limits
 from app.api.transport.guard import LOOPBACK, GuardRules, guards
+from app.api.transport.health import health_routes
 from app.api.transport.page import missing_reason
 from app.api.transport.routes import api_routes
 from app.clock import Clock, utc_now
 from app.engine.store.lake import scratch_folder
-from app.parts import open_services, working
+from app.parts import Services, open_services, watching, working
 from app.services.access.authentication import AuthenticationRules, Proxy
 from app.services.access.tokens import TokenRules
 from app.settings import Settings
@@ -42,28 +43,42 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
         if reason := missing_reason():
             log.warning("the workplace and GraphiQL are not available: %s", reason)
         async with open_services(settings, clock, wait=True) as services, _uploads(settings.data_dir) as uploads:
-            api = ApiServices(
-                database=services.database,
-                lake=services.lake,
-                changes=services.changes,
-                clock=clock,
-                uploads=uploads,
-                limits=Limits(**{limit.name: getattr(settings, limit.name) for limit in fields(Limits)}),
-                batch_lease=settings.batch_lease,
-                draining=draining,
-                stopping=stopping,
-                origins=settings.cors_origins,
-                access=_access(settings),
-            )
+            api = _api(services, uploads, draining, stopping)
             app.router.routes.extend(api_routes(api))
             settle_garbage()
-            async with working(services) if settings.worker else nullcontext():
+            async with working(services) if settings.worker else watching(services):
                 yield
             await api.authentication.close()
 
     app = Starlette(lifespan=lifespan, middleware=guards(_guard(settings)))
     app.state.draining, app.state.stopping = draining, stopping
     return app
+
+
+@asynccontextmanager
+async def worker_app(services: Services) -> AsyncIterator[Starlette]:
+    """What a process without a server answers: health and metrics, as a server does, and nothing else."""
+    settings, stopping = services.settings, asyncio.Event()
+    api = _api(services, settings.data_dir, stopping, stopping)
+    yield Starlette(routes=health_routes(api), middleware=guards(_guard(settings)))
+    await api.authentication.close()
+
+
+def _api(services: Services, uploads: Path, draining: asyncio.Event, stopping: asyncio.Event) -> ApiServices:
+    settings = services.settings
+    return ApiServices(
+        database=services.database,
+        lake=services.lake,
+        changes=services.changes,
+        clock=services.clock,
+        uploads=uploads,
+        limits=Limits(**{limit.name: getattr(settings, limit.name) for limit in fields(Limits)}),
+        batch_lease=settings.batch_lease,
+        draining=draining,
+        stopping=stopping,
+        origins=settings.cors_origins,
+        access=_access(settings),
+    )
 
 
 def _guard(settings: Settings) -> GuardRules:

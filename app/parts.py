@@ -11,7 +11,7 @@ from app.clock import Clock, utc_now
 from app.engine.budget import Budget, bytes_of
 from app.engine.store.lake import Lake
 from app.services.maintenance.doctor import Finding, examine
-from app.services.maintenance.readiness import refuse_lost_lake
+from app.services.maintenance.readiness import refuse_lost_lake, watch_queue
 from app.services.maintenance.retention import Keep
 from app.settings import Settings
 from app.storage.database import Database, is_unavailable
@@ -138,3 +138,15 @@ async def working(services: Services) -> AsyncIterator[None]:
         for task in late:
             log.warning("the %s did not stop within %.0f seconds; leases run out", task.get_name(), STOP_SECONDS)
             task.cancel()
+
+
+@asynccontextmanager
+async def watching(services: Services) -> AsyncIterator[None]:
+    """For a process without a worker: its log says when jobs wait and no worker takes them up."""
+    stop = asyncio.Event()
+    task = asyncio.create_task(watch_queue(services.database, services.clock, stop), name="watch of the queue")
+    try:
+        yield
+    finally:
+        stop.set()
+        await task

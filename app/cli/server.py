@@ -5,14 +5,19 @@ import contextlib
 import ipaddress
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.cli.pages import build_if_stale
 from app.cli.terminal import console, fail, log_to_standard_error, run
 from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from app.parts import Services
 
 commands = typer.Typer()
 
@@ -29,57 +34,57 @@ def serve(
     run(serve_until_stopped(settings))
 
 
-@commands.command(epilog="Example: `SEGMENTATION_DATABASE_URL=postgresql://… segmentation worker`")
-def worker() -> None:
+@commands.command(epilog="Example: `SEGMENTATION_DATABASE_URL=postgresql://… segmentation worker --metrics-port 9100`")
+def worker(
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="Port of SEGMENTATION_HOST that serves `/metrics` and `/health`; 0 takes a free one."),
+    ] = None,
+) -> None:
     """Evaluate jobs of the shared database and lake until stopped (SIGTERM hands back what is unfinished)."""
     settings = load_settings()
     log_to_standard_error(settings)
-    run(_work(settings))
+    run(_work(settings, metrics_port))
 
 
-async def _work(settings: Settings) -> None:
+async def _work(settings: Settings, metrics_port: int | None) -> None:
     from app.parts import open_services, working
 
     async with open_services(settings, wait=True) as services:
         stop = asyncio.Event()
         _on_signals(stop.set)
-        async with working(services):
+        async with working(services), contextlib.AsyncExitStack() as stack:
+            if metrics_port is not None:
+                await stack.enter_async_context(_metrics_served(services, metrics_port))
             await stop.wait()
+
+
+@contextlib.asynccontextmanager
+async def _metrics_served(services: "Services", port: int) -> AsyncIterator[None]:
+    from app.main import worker_app
+
+    settings = services.settings
+    _refuse_open_door(settings)
+    async with worker_app(services) as app:
+        with _listen(settings.host, port) as listener:
+            server = _server(app, settings)
+            console.print(f"Metrics: {_address(listener)}/metrics", soft_wrap=True)
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            try:
+                yield
+            finally:
+                server.should_exit = True
+                await serving
 
 
 async def serve_until_stopped(settings: Settings) -> None:
     _refuse_open_door(settings)
     build_if_stale(console)
-    import uvicorn
-
     from app.main import create_app
 
-    class Server(uvicorn.Server):
-        """Leaves signals to us: uvicorn would raise them again after a clean stop, and the exit code would not be 0."""
-
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield
-
     app = create_app(settings)
-    try:
-        listener = _listen(settings.host, settings.port)
-    except OSError as error:
-        fail(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another one with --port")
-    with listener:
-        host, port = listener.getsockname()[:2]
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=settings.shutdown_seconds,
-            ws="websockets-sansio",
-            ws_max_size=settings.max_body_bytes,
-            # Who a caller is may hang on the peer's address: no header may say another.
-            proxy_headers=False,
-            server_header=False,
-        )
-        server = Server(config)
+    with _listen(settings.host, settings.port) as listener:
+        server = _server(app, settings)
 
         def leave() -> None:
             app.state.stopping.set()
@@ -92,25 +97,57 @@ async def serve_until_stopped(settings: Settings) -> None:
             asyncio.get_running_loop().call_later(settings.drain_seconds, leave)
 
         _on_signals(stop)
-        console.print(f"Workplace: http://{host}:{port}/  (Ctrl+C stops)", soft_wrap=True)
-        console.print(f"GraphiQL and the API: http://{host}:{port}/graphql", soft_wrap=True)
+        console.print(f"Workplace: {_address(listener)}/  (Ctrl+C stops)", soft_wrap=True)
+        console.print(f"GraphiQL and the API: {_address(listener)}/graphql", soft_wrap=True)
         await server.serve(sockets=[listener])
         if not server.started:
             fail("the server did not start; the log above says why")
 
 
+def _server(app: Callable[..., Any], settings: Settings) -> "uvicorn.Server":
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        """Leaves signals to us: uvicorn would raise them again after a clean stop, and the exit code would not be 0."""
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_body_bytes,
+        # Who a caller is may hang on the peer's address: no header may say another.
+        proxy_headers=False,
+        server_header=False,
+    )
+    return Server(config)
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://{host}:{port}"
+
+
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket of TCP by name: asyncio sets TCP_NODELAY, without which each answer waits 40 ms for an
-    acknowledgement, only where the protocol says so. Raises `OSError`."""
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    acknowledgement, only where the protocol says so. Ends the command when the address cannot be had."""
+    listener = None
     try:
+        passive = socket.AI_PASSIVE
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=passive)[0]
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
-    except OSError:
-        listener.close()
-        raise
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        fail(f"cannot listen on {host}:{port}: {error.strerror}; choose another address or port")
     return listener
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Table, Update, and_, case, exists, func, o
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
+from app.metrics import LEASES_TAKEN_OVER
 from app.scope import Tenant
 from app.storage.columns import Columns, JsonObject, TenantRow, columns, table
 from app.storage.database import Database
@@ -257,6 +258,8 @@ async def _take(
     job = (await session.execute(claim_row)).first()
     if job is None:
         return None
+    if died:
+        LEASES_TAKEN_OVER.labels("job").inc()
     await append_update(session, job, kind)
     return Claim(kind, job, job.attempts, owner, lease) if job.status == JobStatus.PROCESSING else None
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import asyncpg
@@ -16,11 +17,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.scope import Tenant
 from app.storage.columns import JsonObject
-from app.storage.migrate import differences, migrate, use_wal
+from app.storage.migrate import differences, migrate, misfit, use_wal
 
 Topics = frozenset[Any]
 BUSY_SECONDS = 30
@@ -51,6 +53,14 @@ def unwitnessed() -> Iterator[None]:
         yield
     finally:
         WITNESS.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """Connections at most, and those in use."""
+
+    limit: int
+    used: int
 
 
 class Database:
@@ -124,6 +134,21 @@ class Database:
                 await autocommit.run_sync(use_wal)
         async with self._writer.begin() as connection:
             await connection.run_sync(migrate)
+
+    async def misfit(self) -> str | None:
+        """Why this program cannot work with the tables as they are; None when it can."""
+        async with self._reader.connect() as connection:
+            return await connection.run_sync(misfit)
+
+    def pools(self) -> dict[str, PoolState]:
+        """The connections of this process, by what they are for."""
+        names = ("all",) if self._reader is self._writer else ("read", "write")
+        pools = (engine.pool for engine in self.engines)
+        return {
+            name: PoolState(pool.size(), pool.checkedout())
+            for name, pool in zip(names, pools, strict=True)
+            if isinstance(pool, QueuePool)
+        }
 
     async def differences(self) -> list[str]:
         """What differs from what this program creates: tables, columns, indexes and, on SQLite, the file itself."""

@@ -1,6 +1,7 @@
 """Brings a database's tables to the newest form; knows nothing of what is in them."""
 
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,32 @@ def migrate(connection: Connection) -> None:
             f"this version does not know the schema of the database (its own is {head}): {error}. "
             "It was probably used by a newer version: run that one, or another database"
         ) from error
+
+
+def misfit(connection: Connection) -> str | None:
+    """Why this program cannot work with the tables of the database as they are; None when it can."""
+    revision = MigrationContext.configure(connection).get_current_revision()
+    if revision == _head():
+        return None
+    if revision is None:
+        return "the database has no tables of this program: run `segmentation migrate`"
+    if revision in _revisions():
+        return f"the tables of the database are of an older version ({revision}): run `segmentation migrate`"
+    return f"the tables of the database are of a newer version ({revision}) than this process: restart it with that one"
+
+
+@cache
+def _revisions() -> frozenset[str]:
+    return frozenset(script.revision for script in _scripts().walk_revisions())
+
+
+@cache
+def _head() -> str | None:
+    return _scripts().get_current_head()
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(_MIGRATIONS))
 
 
 def configuration(connection: Connection) -> Config:

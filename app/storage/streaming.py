@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
+from app.metrics import LEASES_TAKEN_OVER
 from app.scope import Tenant
 from app.storage.claims import NOT_HELD, Lease, LeaseLost, is_free
 from app.storage.columns import columns, table
@@ -192,6 +193,8 @@ async def _take(session: AsyncSession, row: Any, now: datetime, owner: str, leas
     tenant = Tenant(row.organisation, row.sandbox)
     died = row.lease_until is not None
     failures = row.failures + (1 if died else 0)
+    if died:
+        LEASES_TAKEN_OVER.labels("turn").inc()
     unchanged = within(update(_TURNS), StreamingTurnRow, tenant).where(_TURNS.c.turn == row.turn)
     if died and _pause(failures):
         rest = {**NOT_HELD, "failures": failures, "not_before": now + _pause(failures)}

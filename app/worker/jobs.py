@@ -11,6 +11,7 @@ from datetime import timedelta
 from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.errors import Refusal, Refusals, outage
+from app.metrics import JOB_SECONDS, JOBS_ENDED, LEASES_LOST
 from app.storage.attempts import PROGRESS_SECONDS, Attempt
 from app.storage.claims import Claim, LeaseLost, claim_next, look, renew
 from app.storage.database import Database, is_unavailable
@@ -18,7 +19,7 @@ from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.topics import QUEUE, job_topic
 from app.storage.wakeups import Changes
 from app.worker.handlers import HANDLERS, Handler, Tools
-from app.worker.service import Rest, heartbeat, owner_name, serve
+from app.worker.service import Rest, heartbeat, owner_name, present, serve
 
 log = logging.getLogger(__name__)
 
@@ -73,11 +74,13 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; then finishes the buckets in hand and hands the rest back, within 10 seconds."""
-        try:
-            async with self._changes.subscribe(QUEUE) as wakeups:
-                await serve(self._step, stop, name="worker", wakeups=wakeups)
-        finally:
-            await self._let_go()
+        options = self._options
+        async with present(self._database, self._clock, options.name, options.lease):
+            try:
+                async with self._changes.subscribe(QUEUE) as wakeups:
+                    await serve(self._step, stop, name="worker", wakeups=wakeups)
+            finally:
+                await self._let_go()
 
     async def _step(self) -> Rest:
         """Takes jobs up, and rests until a place is free or there may be a job for it."""
@@ -140,8 +143,12 @@ class Worker:
                 async with heartbeat(
                     pulse.beat, pulse.lost, every_seconds=PROGRESS_SECONDS, name=name, wakeups=wakeups
                 ):
-                    await self._do(run)
+                    with JOB_SECONDS.labels(claim.kind.value).time():
+                        await self._do(run)
+            if run.ended_as is not None:
+                JOBS_ENDED.labels(claim.kind.value, run.ended_as).inc()
         except LeaseLost:
+            LEASES_LOST.labels("job").inc()
             log.warning("job %s: attempt %d lost its lease and stopped writing", claim.job_id, claim.token)
         except Exception as error:
             # Left to its lease: somebody takes it up when that has run out.

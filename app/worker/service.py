@@ -5,13 +5,16 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
+from app.clock import Clock
 from app.storage.claims import LeaseLost
-from app.storage.database import is_unavailable
+from app.storage.database import Database, is_unavailable
 from app.storage.wakeups import Wakeups
+from app.storage.workers import note_alive, note_end
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +103,36 @@ async def heartbeat(
         yield
     finally:
         await end(beating)
+
+
+@asynccontextmanager
+async def present(database: Database, clock: Clock, name: str, lease: timedelta) -> AsyncIterator[None]:
+    """A worker lives for as long as the block runs, so that those who wait for one can be told whether there is any.
+
+    It says so three times in a lease. A database that is unavailable hears of it when it is back.
+    """
+    started_at = clock()
+
+    async def beat(_woken: bool) -> None:
+        await note_alive(database, name, started_at, clock(), lease)
+
+    with _unless_unavailable():
+        await beat(False)
+    async with heartbeat(beat, lambda: None, every_seconds=lease.total_seconds() / 3, name=f"presence of {name}"):
+        try:
+            yield
+        finally:
+            with _unless_unavailable():
+                await note_end(database, name)
+
+
+@contextmanager
+def _unless_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not is_unavailable(error):
+            raise
 
 
 async def end(task: asyncio.Task[bool] | asyncio.Task[None]) -> None:

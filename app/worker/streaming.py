@@ -7,6 +7,7 @@ from datetime import timedelta
 from app.clock import Clock
 from app.engine.run.buckets import Cancelled
 from app.engine.store.lake import Lake
+from app.metrics import LEASES_LOST
 from app.services.streaming.turn import run_turn
 from app.storage.claims import LeaseLost
 from app.storage.database import Database, is_unavailable
@@ -63,6 +64,7 @@ class StreamingLane:
                 number = await run_turn(self._database, self._lake, self._clock, turn, self._threads, stopping)
             log.info("%s: %d batches streamed", name, number)
         except LeaseLost:
+            LEASES_LOST.labels("turn").inc()
             log.warning("%s lost its lease and stopped writing", name)
         except Cancelled:
             if not lost.is_set():

@@ -21,6 +21,7 @@ from app.scope import Scope
 from app.services.access.authentication import AUTHORIZATION, KEY_HEADER, Authentication, AuthenticationRules
 from app.services.access.identity import ANONYMOUS, Identity, Unauthenticated, tenant_name
 from app.services.datasets.batches import LEASE
+from app.services.maintenance.figures import FigureReader
 from app.services.people.profiles import ProfileReader
 from app.services.search.find import SearchIndexes
 from app.storage.columns import JsonObject
@@ -78,8 +79,10 @@ class ApiServices:
     """Origins of other hosts whose pages may open sockets; `*` for all."""
     access: AuthenticationRules = field(default_factory=AuthenticationRules)
     authentication: Authentication = field(init=False)
+    figures: FigureReader = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "figures", FigureReader(self.database, self.lake, self.clock))
         authentication = Authentication(self.database, self.changes, self.clock, self.access)
         object.__setattr__(self, "authentication", authentication)
 
@@ -176,7 +179,8 @@ class Operation:
 
     @cached_property
     def loaders(self) -> Loaders:
-        return Loaders(self.read, self.scope, self.services.database, self.services.lake, self.profiles)
+        services = self.services
+        return Loaders(self.read, self.scope, services.database, services.lake, services.clock, self.profiles)
 
     @property
     def introspective(self) -> bool:

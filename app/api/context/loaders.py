@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from aiodataloader import DataLoader
 
+from app.clock import Clock
 from app.engine.people.profiles import Event, MergeRule, Person
 from app.engine.store.lake import Lake
 from app.errors import Refusal
@@ -42,6 +43,7 @@ from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.previews import PreviewRow
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
+from app.storage.workers import live_workers
 
 Found = TypeVar("Found")
 Key = TypeVar("Key", bound=Hashable)
@@ -71,11 +73,14 @@ class Loader(DataLoader[Key, Found]):
 class Loaders:
     """Loaders are questions: `jobs_of_definition.load((definition_id, page_request, filter))`."""
 
-    def __init__(self, read: Read, scope: Scope, database: Database, lake: Lake, profiles: ProfileReader) -> None:
+    def __init__(
+        self, read: Read, scope: Scope, database: Database, lake: Lake, clock: Clock, profiles: ProfileReader
+    ) -> None:
         self._read = read
         self._scope = scope
         self._database = database
         self._lake = lake
+        self._clock = clock
         self._profiles = profiles
         self._by_rule: dict[MergeRule, Loaders] = {}
 
@@ -88,7 +93,7 @@ class Loaders:
         """Loaders whose people are put together by this rule."""
         if rule not in self._by_rule:
             people = self._profiles.with_rule(rule)
-            self._by_rule[rule] = Loaders(self._read, self._scope, self._database, self._lake, people)
+            self._by_rule[rule] = Loaders(self._read, self._scope, self._database, self._lake, self._clock, people)
         return self._by_rule[rule]
 
     @cached_property
@@ -258,6 +263,15 @@ class Loaders:
     @cached_property
     def audience_count_of_schedule(self) -> Loader[Page, int]:
         return self._pages(schedules.audience_counts)
+
+    @cached_property
+    def workers(self) -> Loader[str, int]:
+        """How many are running; there is one key, the empty text."""
+
+        async def load(keys: list[str]) -> list[int]:
+            return [await self._read(lambda session: live_workers(session, self._clock()))] * len(keys)
+
+        return Loader(load)
 
     @cached_property
     def jobs_of_schedule(self) -> Loader[Page, Slice[JobState]]:

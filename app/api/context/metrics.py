@@ -1,10 +1,10 @@
 """What the server counts about itself, for Prometheus."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
 
@@ -34,7 +34,12 @@ class Metrics:
             "Streams that are open: WebSockets, and subscriptions by server-sent events.",
             registry=self.registry,
         )
-
+        self.running = Gauge(
+            "segmentation_graphql_running",
+            "GraphQL operations in progress, by kind: subscriptions count for as long as they are open.",
+            ["kind"],
+            registry=self.registry,
+        )
         self.refusals = Counter(
             "segmentation_refusals",
             "Requests and operations that a limit rejected, by the limit's name.",
@@ -42,25 +47,37 @@ class Metrics:
             registry=self.registry,
         )
 
-    def text(self) -> bytes:
-        return generate_latest(self.registry)
-
 
 class Measured(SchemaExtension):
     """Counts one operation, in the metrics of its server."""
 
     def __init__(self) -> None:
         self._failed = False
+        self._running: str | None = None
 
     async def on_operation(self) -> AsyncIterator[None]:
         began = time.perf_counter()
-        metrics: Metrics = self.execution_context.context.services.metrics
-        yield
+        metrics = self._metrics
+        try:
+            yield
+        finally:
+            if self._running is not None:
+                metrics.running.labels(self._running).dec()
         kind, result = self._kind(), self.execution_context.result
         failed = self._failed or bool(self.execution_context.pre_execution_errors or getattr(result, "errors", None))
         metrics.operations.labels(kind, "error" if failed else "ok").inc()
         if kind in {"query", "mutation"}:
             metrics.seconds.labels(kind).observe(time.perf_counter() - began)
+
+    def on_validate(self) -> Iterator[None]:
+        self._running = self._kind()
+        self._metrics.running.labels(self._running).inc()
+        yield
+
+    @property
+    def _metrics(self) -> Metrics:
+        metrics: Metrics = self.execution_context.context.services.metrics
+        return metrics
 
     async def on_stream_result(self, result: Any) -> AsyncIterator[None]:
         self._failed = self._failed or bool(getattr(result, "errors", None))

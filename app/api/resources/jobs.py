@@ -19,7 +19,7 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.storage.columns import JsonObject
 from app.storage.job_log import JobState
-from app.storage.tables.jobs import JobKind
+from app.storage.tables.jobs import FINAL, WAITING, JobKind
 
 if TYPE_CHECKING:
     from app.api.resources.definitions import SegmentDefinition
@@ -71,10 +71,25 @@ class JobProgress:
         description="Estimated remaining seconds, from the pace so far; null until there is one."
     )
     sequence: int = strawberry.field(description="Number of this update. A subscription resumes after it by `after`.")
+    row: strawberry.Private[Any]
+
+    @resolver(description="What a waiting job waits for: a worker, or another job; null once a worker has claimed it.")
+    async def waiting_for(self, info: Info) -> str | None:
+        if self.row.status not in WAITING:
+            return None
+        if (first := getattr(self.row, "waits_for", None)) is not None:
+            job = await info.context.loaders.segment_job.load(first)
+            if job is not None and job.status not in FINAL:
+                return f"the segment job {first}"
+        workers = await info.context.loaders.workers.load("")
+        if not workers:
+            return "a worker, and none is running: start `segmentation worker`"
+        return f"a free place at {'the worker' if workers == 1 else f'one of {workers} workers'}"
 
     @classmethod
     def of(cls, row: Any) -> "JobProgress":
         return cls(
+            row=row,
             phase=JobPhase(row.phase),
             fraction=row.fraction,
             profiles_read=BigInt(row.profiles_read),

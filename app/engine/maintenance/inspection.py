@@ -1,6 +1,9 @@
 """Looks whether the files of a sandbox are what its tables say; changes nothing, and knows no jobs."""
 
+import os
+import shutil
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,3 +101,23 @@ def unknown_folders(root: Path, known: Collection[tuple[str, str]]) -> list[str]
     expected = {f"{file_name(organisation)}/{file_name(sandbox)}" for organisation, sandbox in known}
     folders = [f"{path.parent.name}/{path.name}" for path in root.glob("*/*") if path.is_dir()]
     return sorted(name for name in folders if name not in expected)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the lake takes of its disk, and what the disk has left, in bytes."""
+
+    bytes: int
+    files: int
+    free: int
+
+
+def usage(root: Path) -> Usage:
+    """Counts the files below `root`; those that go meanwhile are left out."""
+    total = files = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            with suppress(OSError):
+                total += os.stat(os.path.join(folder, name)).st_size
+                files += 1
+    return Usage(total, files, shutil.disk_usage(root).free if root.exists() else 0)

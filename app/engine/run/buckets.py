@@ -15,6 +15,7 @@ from app.engine.members.membership_map import with_memberships
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped, in_threads
+from app.metrics import BUCKET_SECONDS
 from app.pql.schema import Segment
 
 __all__ = ["BucketEvaluator", "BucketResult", "Cancelled", "Stage", "evaluated_now", "rows_of", "run"]
@@ -134,7 +135,12 @@ def run(
     `finished` gets each result on the calling thread, in any order. Raises `Cancelled` soon after `cancelled` says so;
     results handed over until then are whole. An error of `finished` or of a bucket ends the run.
     """
-    in_threads(evaluator.bucket, buckets, finished=finished, cancelled=cancelled, threads=threads)
+
+    def timed(bucket: int, stopped: Stopped) -> BucketResult:
+        with BUCKET_SECONDS.time():
+            return evaluator.bucket(bucket, stopped)
+
+    in_threads(timed, buckets, finished=finished, cancelled=cancelled, threads=threads)
 
 
 def evaluated_now(

@@ -21,6 +21,7 @@ from app.engine.ingest.rows import Ingested
 from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
+from app.metrics import LEASES_LOST, LEASES_TAKEN_OVER
 from app.scope import Scope, Tenant
 from app.services.audiences import external_members as members
 from app.services.datasets import datasets
@@ -105,6 +106,7 @@ class Hold:
         while held:
             await asyncio.sleep(self._lease.total_seconds() / 4)
             held = await self._renewed()
+        LEASES_LOST.labels("batch").inc()
         self.stop.request()
 
     async def _renewed(self) -> bool:
@@ -209,6 +211,7 @@ async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: Batch
         await fail(database, tenant, batch.id, "the process that loaded it died or was frozen: send the file again")
     else:
         await land(database, lake, clock, tenant, dataset, batch, landed)
+    LEASES_TAKEN_OVER.labels("batch").inc()
     log.info("batch %s was left unfinished; it is now %s", batch.id, "ACTIVE" if landed else "FAILED")
 
 

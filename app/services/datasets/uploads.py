@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store.delta import GivenUp
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Unconfirmed
+from app.metrics import BATCH_SECONDS, BATCHES_LOADED, BYTES_LOADED, ROWS_LOADED
 from app.scope import Scope
 from app.services.datasets import batches, datasets, deletion
 from app.storage.database import Database, is_unavailable
@@ -205,6 +207,7 @@ class _Upload:
                 break
             if (repeated := await self._same(batch.id)) is not None:
                 return repeated
+        began = time.perf_counter()
         hold = batches.Hold(self.database, self.clock, batch, options.lease)
         keeping = asyncio.create_task(hold.keep(), name=f"lease of batch {batch.id}")
         loading = asyncio.create_task(
@@ -223,8 +226,13 @@ class _Upload:
                 await _ended(loading, hold.stop, options.stopping)
             finally:
                 loaded = await asyncio.shield(self._settled(batch, loading, hold))
+        except BaseException:
+            BATCHES_LOADED.labels("failed").inc()
+            raise
         finally:
             keeping.cancel()
+            BATCH_SECONDS.observe(time.perf_counter() - began)
+        _count(loaded.batch)
         return loaded
 
     async def _same(self, id: str) -> Uploaded | None:
@@ -298,6 +306,14 @@ class _Upload:
 
 
 _INTERNAL = "internal error, see the log"
+
+
+def _count(batch: BatchRow) -> None:
+    BATCHES_LOADED.labels("active").inc()
+    BYTES_LOADED.inc(batch.bytes)
+    rows = {"stored": batch.row_count, "rejected": batch.rejected_rows, "duplicate": batch.duplicate_rows}
+    for outcome, number in rows.items():
+        ROWS_LOADED.labels(outcome).inc(number)
 
 
 def _refused(message: str) -> Refusal:

@@ -1,27 +1,36 @@
 """Whether a process can do its work: what load balancers and operators ask; changes nothing that lasts."""
 
 import asyncio
+import logging
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.errors import LakeAway, outage
 from app.storage.columns import columns
-from app.storage.database import Database
+from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tables.jobs import RUNNING, WAITING
+from app.storage.workers import live_workers
+
+log = logging.getLogger(__name__)
 
 LEFT = timedelta(minutes=2)
 """A job that nobody took up for so long finds no worker."""
+WATCH_SECONDS = 30.0
 
 
 async def not_ready(database: Database, lake: Lake, seconds: float) -> str | None:
     """Why the database or the lake cannot be used, None when both can, within so many seconds."""
     try:
-        async with asyncio.timeout(seconds), database.session() as session:
-            await session.execute(select(func.count()).select_from(DatasetRow).where(_DATASETS.organisation == ""))
+        async with asyncio.timeout(seconds):
+            if problem := await database.misfit():
+                return problem
     except Exception as error:
         return outage(error) or "the database does not answer"
     try:
@@ -32,19 +41,47 @@ async def not_ready(database: Database, lake: Lake, seconds: float) -> str | Non
     return None
 
 
-async def left_jobs(database: Database, now: datetime) -> int:
-    """The jobs of all sandboxes that have waited for minutes while no worker works on any job of their kind."""
-    waiting_jobs = 0
-    async with database.session() as session:
-        for row in KINDS.values():
-            of = columns(row)
-            waiting = select(func.count()).select_from(row).where(of.status.in_(WAITING), of.updated_at < now - LEFT)
-            working = select(func.count()).select_from(row).where(of.status.in_(RUNNING), of.lease_until >= now)
-            if (number := (await session.execute(waiting)).scalar_one()) and not (
-                await session.execute(working)
-            ).scalar_one():
-                waiting_jobs += number
-    return waiting_jobs
+async def left_jobs(session: AsyncSession, now: datetime) -> str | None:
+    """Why jobs of any sandbox are left waiting, and what to do; None when none are: there is no worker, or none has
+    worked on any job of their kind for minutes."""
+    left = waiting = 0
+    for row in KINDS.values():
+        of = columns(row)
+        queued = select(func.count(), func.count().filter(of.updated_at < now - LEFT)).select_from(row)
+        of_kind, for_long = (await session.execute(queued.where(of.status.in_(WAITING)))).one()
+        waiting += of_kind
+        working = select(func.count()).select_from(row).where(of.status.in_(RUNNING), of.lease_until >= now)
+        if for_long and not (await session.execute(working)).scalar_one():
+            left += for_long
+    if waiting and not await live_workers(session, now):
+        return f"{_jobs(waiting)} for a worker, and none is running: start `segmentation worker`"
+    if left:
+        return f"{_jobs(left)} for minutes, and no worker takes them up: see the logs of the workers"
+    return None
+
+
+def _jobs(number: int) -> str:
+    return "1 job waits" if number == 1 else f"{number:,} jobs wait"
+
+
+async def watch_queue(database: Database, clock: Clock, stop: asyncio.Event, every: float = WATCH_SECONDS) -> None:
+    """Logs that jobs are left waiting, once when it begins and once when it is over, until `stop` is set."""
+    said: str | None = None
+    while not stop.is_set():
+        try:
+            async with database.session() as session:
+                reason = await left_jobs(session, clock())
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+        else:
+            if reason and not said:
+                log.warning("%s", reason)
+            elif said and not reason:
+                log.info("no jobs are left waiting")
+            said = reason
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), every)
 
 
 async def refuse_lost_lake(database: Database, lake: Lake) -> None:

@@ -16,6 +16,7 @@ from app.storage.tables import (
     search,
     segment_jobs,
     streaming,
+    workers,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "search",
     "segment_jobs",
     "streaming",
+    "workers",
 ]

@@ -1,0 +1,60 @@
+"""What a process counts about its own work, for Prometheus; a leaf that imports nothing of ours."""
+
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+
+PROCESS = CollectorRegistry()
+"""The counters of this process: it has one of each, however many servers or workers run in it."""
+
+ProcessCollector(registry=PROCESS)
+PlatformCollector(registry=PROCESS)
+GCCollector(registry=PROCESS)
+
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+JOBS_ENDED = Counter(
+    "segmentation_jobs_ended",
+    "Jobs that this process ended, by kind and final status.",
+    ["kind", "status"],
+    registry=PROCESS,
+)
+JOB_SECONDS = Histogram(
+    "segmentation_job_attempt_seconds",
+    "How long this process worked on a job, from claiming it until it ended, failed or was handed back.",
+    ["kind"],
+    buckets=_SECONDS,
+    registry=PROCESS,
+)
+BUCKET_SECONDS = Histogram(
+    "segmentation_bucket_seconds",
+    "How long the evaluation of one bucket of profiles took.",
+    buckets=_SECONDS,
+    registry=PROCESS,
+)
+LEASES_LOST = Counter(
+    "segmentation_leases_lost",
+    "Leases that this process held and lost to another one, by what was held (job, turn, batch).",
+    ["held"],
+    registry=PROCESS,
+)
+LEASES_TAKEN_OVER = Counter(
+    "segmentation_leases_taken_over",
+    "Expired leases of dead or frozen processes that this process took over, by what was held (job, turn, batch).",
+    ["held"],
+    registry=PROCESS,
+)
+BATCHES_LOADED = Counter(
+    "segmentation_batches_loaded",
+    "Batches that this process loaded, by outcome (active, failed).",
+    ["outcome"],
+    registry=PROCESS,
+)
+ROWS_LOADED = Counter(
+    "segmentation_rows_loaded",
+    "Rows of the batches that this process loaded, by outcome (stored, rejected, duplicate).",
+    ["outcome"],
+    registry=PROCESS,
+)
+BYTES_LOADED = Counter("segmentation_bytes_loaded", "Bytes that the loaded batches take in the lake.", registry=PROCESS)
+BATCH_SECONDS = Histogram(
+    "segmentation_batch_seconds", "How long loading a batch took.", buckets=_SECONDS, registry=PROCESS
+)
