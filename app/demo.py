@@ -18,6 +18,7 @@ from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.audiences import external
 from app.services.audiences import reads as audiences
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
@@ -133,7 +134,7 @@ async def _define(services: Services) -> dict[str, str]:
     """The computed audiences: name → id."""
     ids: dict[str, str] = {}
     for name, example in AUDIENCES.items():
-        new = definitions.NewDefinition(
+        new = NewDefinition(
             name=name,
             description=example.description,
             expression=_with_ids(example.expression, ids),

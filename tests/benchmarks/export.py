@@ -18,6 +18,7 @@ from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_
 from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
@@ -63,7 +64,7 @@ async def prepare(folder: Path, profiles: int, events: int) -> None:
             InputFile(file, "PARQUET"),
         )
     for name, expression in EXPRESSIONS.items():
-        await definitions.create(database, lake, utc_now, SCOPE, definitions.NewDefinition(name, expression))
+        await definitions.create(database, lake, utc_now, SCOPE, NewDefinition(name, expression))
     await segment_jobs.create(database, utc_now, SCOPE, all_definitions=True)
     await run_segment_job(await claimed(database, JobKind.SEGMENT), lake, THREADS)
     await datasets.create(database, utc_now, SCOPE, datasets.NewDataset("exports", "EXPORT"))

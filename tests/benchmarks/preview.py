@@ -27,6 +27,7 @@ from app.parts import Services, open_services, working
 from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets
 from app.services.evaluation.expressions import data_sources
 from app.services.jobs import shared as jobs
@@ -120,7 +121,7 @@ async def _preview(services: Services, name: str, expression: str) -> None:
 async def _jobs(services: Services) -> None:
     """One for each definition: a preview is compared with a job of its own."""
     for name, expression in EXPRESSIONS.items():
-        new = definitions.NewDefinition(name=f"{name} {time.time()}", expression=expression)
+        new = NewDefinition(name=f"{name} {time.time()}", expression=expression)
         made = await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
         started = time.perf_counter()
         job = await segment_jobs.create(services.database, utc_now, SCOPE, [made.id])

@@ -18,7 +18,8 @@ from app.engine.ingest.formats import InputFile
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
 from app.parts import Services, open_services, working
 from app.scope import Scope
-from app.services.audiences.computed import NewDefinition, create
+from app.services.audiences.computed import create
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs

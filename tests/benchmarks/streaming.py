@@ -20,6 +20,7 @@ from app.engine.run.demo_shop import write_shop
 from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
@@ -102,7 +103,7 @@ async def main() -> None:
             await send(services, folder, [0], 0)
             first = ""
             for place, expression in enumerate(expressions(number)):
-                new = definitions.NewDefinition(f"{place:03}", expression, evaluation_methods=["STREAMING"])
+                new = NewDefinition(f"{place:03}", expression, evaluation_methods=["STREAMING"])
                 made = await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
                 first = first or made.id
             full = await job(services)

@@ -13,6 +13,7 @@ from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
 from app.parts import Services, open_services
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
@@ -44,7 +45,7 @@ async def prepare(services: Services) -> list[str]:
     )
     ids = []
     for least in range(SEGMENTS):
-        new = definitions.NewDefinition(name=f"{least:03d}", expression=f"xEvent.sum(dollars) > {least * 20}")
+        new = NewDefinition(name=f"{least:03d}", expression=f"xEvent.sum(dollars) > {least * 20}")
         ids.append((await definitions.create(services.database, services.lake, utc_now, SCOPE, new)).id)
     await segment_jobs.create(services.database, utc_now, SCOPE, ids)
     claim = await claim_next(services.database, utc_now, owner="test", lease=timedelta(minutes=5), kind=JobKind.SEGMENT)

@@ -18,6 +18,7 @@ from app.engine.store.lake import Lake
 from app.parts import open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
@@ -104,7 +105,7 @@ async def test_another_worker_finishes_what_a_killed_one_began(database_url: str
             InputFile(PURCHASES, "CSV"),
         )
         for at, expression in enumerate(expressions()):
-            new = definitions.NewDefinition(name=f"{at:03d}", expression=expression)
+            new = NewDefinition(name=f"{at:03d}", expression=expression)
             await definitions.create(database, lake, utc_now, SCOPE, new)
 
         job = await segment_jobs.create(database, utc_now, SCOPE, all_definitions=True)

@@ -9,6 +9,7 @@ from app.clock import Clock, FixedClock, utc_now
 from app.engine.ingest.formats import InputFile
 from app.parts import open_services
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
@@ -46,7 +47,7 @@ async def test_of_several_processes_one_starts_the_job(database_url: str, tmp_pa
             NewDataset("people", "PROFILE", "customer", "crm", None),
             InputFile(file, "CSV"),
         )
-        new = definitions.NewDefinition(name="Old", expression="age > 50")
+        new = NewDefinition(name="Old", expression="age > 50")
         audience = (await definitions.create(database, lake, utc_now, SCOPE, new)).id
 
         # Made an hour ago and due since a minute, as if every process had been down.

@@ -19,6 +19,7 @@ from app.engine.members.membership import MembershipFiles
 from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.evaluation.heads import read_heads
@@ -143,7 +144,7 @@ async def sandbox(database_url: str, data_dir: Path) -> AsyncIterator[tuple[Serv
     """Two people of whom 001 is gold, and a streamed definition that no job has run."""
     async with open_services(Settings(data_dir=data_dir, database_url=database_url, lease_seconds=2)) as services:
         await send(services, "id,tier\n001,gold\n002,tin\n")
-        new = definitions.NewDefinition(name="Gold", expression='tier = "gold"', evaluation_methods=["STREAMING"])
+        new = NewDefinition(name="Gold", expression='tier = "gold"', evaluation_methods=["STREAMING"])
         yield services, (await definitions.create(services.database, services.lake, utc_now, SCOPE, new)).id
 
 

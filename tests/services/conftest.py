@@ -9,6 +9,8 @@ from app.clock import FixedClock
 from app.engine.ingest.formats import InputFile
 from app.engine.store.lake import Lake
 from app.services.audiences import computed as definitions
+from app.services.audiences import definition_reads
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import Uploaded, ingest_file
 from app.storage.database import Database
@@ -18,7 +20,7 @@ CSV = "customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T
 
 __all__ = ["CSV", "SCOPE", "Define", "Gateway"]
 
-Define = Callable[..., Awaitable[definitions.DefinitionView]]
+Define = Callable[..., Awaitable[definition_reads.DefinitionView]]
 
 
 @pytest.fixture
@@ -43,8 +45,8 @@ async def purchases(database: Database, lake: Lake, clock: FixedClock, tmp_path:
 
 @pytest.fixture
 def define(database: Database, lake: Lake, clock: FixedClock, purchases: Uploaded) -> Define:
-    async def create(name: str, expression: str = "xEvent.sum(dollars) > 500") -> definitions.DefinitionView:
-        new = definitions.NewDefinition(name=name, expression=expression)
+    async def create(name: str, expression: str = "xEvent.sum(dollars) > 500") -> definition_reads.DefinitionView:
+        new = NewDefinition(name=name, expression=expression)
         return await definitions.create(database, lake, clock, SCOPE, new)
 
     return create

@@ -10,6 +10,7 @@ from app.engine.ingest.formats import InputFile
 from app.engine.store.lake import Lake
 from app.services.audiences import computed as definitions
 from app.services.audiences import writes as audience_writes
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
@@ -69,7 +70,7 @@ async def test_a_job_over_the_corpus_finds_its_people(
     await _stored_segments(database, lake, clock, tmp_path)
     expected = {}
     for at, (expression, ids) in enumerate(CASES):
-        new = definitions.NewDefinition(name=f"{at:03d}", expression=expression, exclude_opt_out=False)
+        new = NewDefinition(name=f"{at:03d}", expression=expression, exclude_opt_out=False)
         expected[(await definitions.create(database, lake, clock, SCOPE, new)).id] = (expression, ids)
     job = await segment_jobs.create(database, clock, SCOPE, all_definitions=True)
     await run_next(database, lake, clock)

@@ -10,7 +10,9 @@ from app.engine.store.lake import Lake
 from app.errors import ErrorCode, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
 from app.services.audiences import computed as definitions
-from app.services.audiences.computed import DefinitionView, NewDefinition
+from app.services.audiences import definition_reads
+from app.services.audiences.definition_reads import DefinitionView
+from app.services.audiences.definition_rules import MOST_DEFINITIONS, DefinitionChanges, NewDefinition
 from app.services.lists.paging import PageRequest
 from app.storage.database import Database
 from app.storage.tables.definitions import DefinitionVersionRow
@@ -20,7 +22,7 @@ from tests.services.conftest import SCOPE, Define
 
 async def stored(database: Database, id_: str) -> DefinitionView | None:
     async with database.session() as session:
-        return (await definitions.get_many(session, SCOPE, [id_])).get(id_)
+        return (await definition_reads.get_many(session, SCOPE, [id_])).get(id_)
 
 
 async def versions(database: Database, id_: str) -> list[tuple[int, str]]:
@@ -82,7 +84,7 @@ async def test_of_many_creations_with_one_name_one_wins(
     assert [(refusal.code, refusal.path) for refusal in refused] == [(ErrorCode.ALREADY_EXISTS, ("name",))] * 7
     assert refused[0].message == "a definition named 'Same' already exists: choose another name"
     async with database.session() as session:
-        assert await definitions.count(session, SCOPE) == 1
+        assert await definition_reads.count(session, SCOPE) == 1
 
 
 async def test_a_circle_is_refused_with_its_path(
@@ -110,8 +112,8 @@ async def test_what_others_refer_to_is_not_deleted(
     assert caught.value.message == "'B' refer to it by inSegment: change or delete them first"
     assert caught.value.dependents == (("SegmentDefinition", b.id),)
     async with database.session() as session:
-        up = await definitions.dependencies_by_definition(session, SCOPE, [a.id, b.id], PageRequest(5))
-        down = await definitions.dependents_by_definition(session, SCOPE, [a.id, b.id], PageRequest(5))
+        up = await definition_reads.dependencies_by_definition(session, SCOPE, [a.id, b.id], PageRequest(5))
+        down = await definition_reads.dependents_by_definition(session, SCOPE, [a.id, b.id], PageRequest(5))
     assert [one.id for one in up[b.id].items] == [a.id]
     assert [one.id for one in down[a.id].items] == [b.id]
     assert (up[a.id].items, down[b.id].items) == ([], [])
@@ -141,8 +143,8 @@ async def test_a_name_is_taken_in_its_own_sandbox_only(
     other = Scope("acme", "dev", "ann")
     twin = await definitions.create(database, lake, clock, other, NewDefinition(name="A", expression="true"))
     async with database.session() as session:
-        assert await definitions.get_many(session, SCOPE, [twin.id]) == {}
-        assert await definitions.count(session, other) == 1
+        assert await definition_reads.get_many(session, SCOPE, [twin.id]) == {}
+        assert await definition_reads.count(session, other) == 1
 
 
 RECENT = "exists E from xEvent where E.dollars > 500 and E.timestamp occurs <= 24 hours before now"
@@ -173,7 +175,7 @@ async def test_streaming_and_edge_need_an_expression_that_allows_them(
     assert await stored(database, b.id) == b
     named = await definitions.update(database, lake, clock, SCOPE, b.id, None, {"name": "C"})
     assert (named.evaluates_batch, named.evaluates_streaming, named.evaluates_edge) == (False, True, True)
-    plain: definitions.DefinitionChanges = {"expression": "xEvent.count() > 1", "evaluation_methods": ["BATCH"]}
+    plain: DefinitionChanges = {"expression": "xEvent.count() > 1", "evaluation_methods": ["BATCH"]}
     batch = await definitions.update(database, lake, clock, SCOPE, b.id, None, plain)
     assert (batch.evaluates_batch, batch.evaluates_streaming, batch.evaluates_edge, batch.version) == (
         True,
@@ -186,7 +188,7 @@ async def test_streaming_and_edge_need_an_expression_that_allows_them(
 async def test_a_sandbox_holds_only_so_many(
     database: Database, define: Define, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert definitions.MOST_DEFINITIONS == 4_000
+    assert MOST_DEFINITIONS == 4_000
     monkeypatch.setattr(definitions, "MOST_DEFINITIONS", 2)
     await define("A")
     await define("B")
@@ -197,4 +199,4 @@ async def test_a_sandbox_holds_only_so_many(
         "a sandbox has at most 2 definitions: delete some that are not needed",
     )
     async with database.session() as session:
-        assert await definitions.count(session, SCOPE) == 2
+        assert await definition_reads.count(session, SCOPE) == 2

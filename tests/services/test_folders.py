@@ -9,6 +9,8 @@ from app.engine.store.lake import Lake
 from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
 from app.services.audiences import computed as definitions
+from app.services.audiences import definition_reads
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.search import folders
 from app.services.search.folders import FolderChanges, NewFolder
 from app.storage.database import Database
@@ -159,13 +161,13 @@ async def test_a_definition_goes_into_a_folder_of_its_namespace(
         with pytest.raises(Refusal) as caught:
             await definitions.update(database, lake, clock, SCOPE, segment.id, None, {"folder_id": folder_id})
         assert (caught.value.code, caught.value.path) == (code, ("folder_id",))
-        new = definitions.NewDefinition(name="New", expression="true", folder_id=folder_id)
+        new = NewDefinition(name="New", expression="true", folder_id=folder_id)
         with pytest.raises(Refusal) as caught:
             await definitions.create(database, lake, clock, SCOPE, new)
         assert (caught.value.code, caught.value.path) == (code, ("folder_id",))
     async with database.session() as session:
-        assert await definitions.count(session, SCOPE) == 1
-        assert (await definitions.get_many(session, SCOPE, [segment.id]))[segment.id] == segment
+        assert await definition_reads.count(session, SCOPE) == 1
+        assert (await definition_reads.get_many(session, SCOPE, [segment.id]))[segment.id] == segment
 
 
 async def test_nothing_gets_into_a_folder_that_is_being_deleted(
@@ -174,7 +176,7 @@ async def test_nothing_gets_into_a_folder_that_is_being_deleted(
     await define("First")
     for at in range(5):
         folder = await tree.make(f"Folder {at}")
-        new = definitions.NewDefinition(name=f"In {at}", expression="true", folder_id=folder.id)
+        new = NewDefinition(name=f"In {at}", expression="true", folder_id=folder.id)
         outcomes = await asyncio.gather(
             folders.delete(database, SCOPE, folder.id),
             definitions.create(database, lake, clock, SCOPE, new),

@@ -9,7 +9,7 @@ import pytest
 from app.engine.insight import statistics as engine
 from app.engine.insight.statistics import HistogramBucket, Statistics
 from app.errors import Refusal
-from app.services.audiences import computed
+from app.services.audiences import definition_reads
 from app.services.audiences import reads as audiences
 from app.services.insight import statistics, waterfall
 from tests.services.conftest import SCOPE, Gateway
@@ -140,7 +140,7 @@ async def test_the_waterfall_goes_from_everybody_to_who_can_be_reached(gateway: 
     await gateway.set(audience, exclude_opt_out=False)
     async with gateway.database.session() as session:
         row = await audiences.required(session, SCOPE, audience)
-        definition = (await computed.get_many(session, SCOPE, [audience]))[audience]
+        definition = (await definition_reads.get_many(session, SCOPE, [audience]))[audience]
     steps = await waterfall.measure(gateway.reader(), row, definition, 2)
     assert steps == [("evaluated", 120), ("matched", 90), ("consented", 81), ("crm", 81)]
     stored = await waterfall.measure(gateway.reader(), row, None, 1)

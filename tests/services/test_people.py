@@ -15,6 +15,7 @@ from app.engine.store.lake import Lake
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.audiences import writes as audience_writes
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
@@ -66,7 +67,7 @@ class World:
         return (await merge_policies.create(self.database, self.clock, SCOPE, new)).id
 
     async def define(self, name: str, expression: str, policy: str | None = None, *methods: str) -> str:
-        new = definitions.NewDefinition(
+        new = NewDefinition(
             name=name, expression=expression, merge_policy_id=policy, evaluation_methods=methods or None
         )
         return (await definitions.create(self.database, self.lake, self.clock, SCOPE, new)).id

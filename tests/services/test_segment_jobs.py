@@ -14,6 +14,7 @@ from app.engine.store.lake import Lake
 from app.errors import Refusal
 from app.services.audiences import computed as definitions
 from app.services.audiences import reads as audiences
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
@@ -149,7 +150,7 @@ async def test_a_running_job_is_cancelled_between_buckets_and_changes_no_audienc
     )
     for n in range(200):
         steps = f"[A: WHAT(dollars > {n}), B: WHAT(dollars > {n} + 1) WHEN(<= {n + 1} days after A)]"
-        new = definitions.NewDefinition(name=f"{n}", expression=f"CHAIN(xEvent, timestamp, {steps})")
+        new = NewDefinition(name=f"{n}", expression=f"CHAIN(xEvent, timestamp, {steps})")
         await definitions.create(database, lake, clock, SCOPE, new)
     job = await segment_jobs.create(database, clock, SCOPE, all_definitions=True)
     stop = asyncio.Event()

@@ -13,6 +13,7 @@ from app.engine.run.buckets import Cancelled
 from app.errors import HasDependents, Refusals
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import DefinitionChanges
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
@@ -375,7 +376,7 @@ async def test_definitions_over_stitched_people_are_for_jobs_alone(gateway: Gate
     assert dependents.value.message == (
         "'Used' are evaluated by STREAMING or EDGE, which needs the identity graph NONE: make them BATCH first"
     )
-    changes: definitions.DefinitionChanges = {"evaluation_methods": ["BATCH"]}
+    changes: DefinitionChanges = {"evaluation_methods": ["BATCH"]}
     await definitions.update(gateway.database, gateway.lake, gateway.clock, SCOPE, used, None, changes)
     await gateway.stitch(policy.id)
     changes = {"evaluation_methods": ["BATCH", method]}

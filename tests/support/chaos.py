@@ -37,6 +37,7 @@ from app.engine.store.delta import open_table
 from app.parts import Services, open_services
 from app.scope import Scope, Tenant
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
@@ -240,7 +241,7 @@ async def world(database_url: str, folder: Path, definitions_count: int) -> Asyn
             made.start_worker()
             await _load(made, header, lines[::2])
             for at, expression in enumerate(expressions(definitions_count)):
-                new = definitions.NewDefinition(name=f"{at:03d}", expression=expression)
+                new = NewDefinition(name=f"{at:03d}", expression=expression)
                 await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
             first = await segment_jobs.create(services.database, utc_now, SCOPE, all_definitions=True)
             _expect(await made.ended(first.id))

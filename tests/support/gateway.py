@@ -15,6 +15,7 @@ from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.evaluation.heads import read_heads
@@ -62,9 +63,7 @@ class Gateway:
         return sent.batch.id
 
     async def define(self, name: str, expression: str, method: str = "STREAMING", policy: str | None = None) -> str:
-        new = definitions.NewDefinition(
-            name=name, expression=expression, merge_policy_id=policy, evaluation_methods=[method]
-        )
+        new = NewDefinition(name=name, expression=expression, merge_policy_id=policy, evaluation_methods=[method])
         return (await definitions.create(self.database, self.lake, self.clock, SCOPE, new)).id
 
     async def set(self, id: str, **values: Any) -> None:

@@ -17,6 +17,7 @@ from app.engine.store.lake import Lake
 from app.errors import DatabaseAway
 from app.scope import Scope
 from app.services.audiences import computed as definitions
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs.schedules import requests as schedules
@@ -50,7 +51,7 @@ async def audience(database: Database, clock: FixedClock, tmp_path: Path) -> str
     await ingest_file(
         database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "customer", "crm", None), InputFile(file, "CSV")
     )
-    new = definitions.NewDefinition(name="Old", expression="age > 50")
+    new = NewDefinition(name="Old", expression="age > 50")
     return (await definitions.create(database, lake, clock, SCOPE, new)).id
 
 

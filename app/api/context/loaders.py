@@ -15,7 +15,7 @@ from app.errors import Refusal
 from app.pql.eligibility import StreamingEligibility
 from app.scope import Scope
 from app.services import merge_policies
-from app.services.audiences import computed as definitions
+from app.services.audiences import definition_reads
 from app.services.audiences import reads as audiences
 from app.services.datasets import datasets
 from app.services.evaluation.expressions import vocabulary
@@ -170,8 +170,8 @@ class Loaders:
         return self._pages(audiences.dependents_by_audience)
 
     @cached_property
-    def definition(self) -> Loader[str, definitions.DefinitionView | None]:
-        return self._rows(definitions.get_many)
+    def definition(self) -> Loader[str, definition_reads.DefinitionView | None]:
+        return self._rows(definition_reads.get_many)
 
     @cached_property
     def segment_job(self) -> Loader[str, SegmentJobRow | None]:
@@ -213,20 +213,20 @@ class Loaders:
         return self._pages(datasets.batch_counts)
 
     @cached_property
-    def dependencies_of_definition(self) -> Loader[Page, Slice[definitions.DefinitionView]]:
-        return self._pages(definitions.dependencies_by_definition)
+    def dependencies_of_definition(self) -> Loader[Page, Slice[definition_reads.DefinitionView]]:
+        return self._pages(definition_reads.dependencies_by_definition)
 
     @cached_property
     def dependency_count_of_definition(self) -> Loader[Page, int]:
-        return self._pages(definitions.dependency_counts)
+        return self._pages(definition_reads.dependency_counts)
 
     @cached_property
-    def dependents_of_definition(self) -> Loader[Page, Slice[definitions.DefinitionView]]:
-        return self._pages(definitions.dependents_by_definition)
+    def dependents_of_definition(self) -> Loader[Page, Slice[definition_reads.DefinitionView]]:
+        return self._pages(definition_reads.dependents_by_definition)
 
     @cached_property
     def dependent_count_of_definition(self) -> Loader[Page, int]:
-        return self._pages(definitions.dependent_counts)
+        return self._pages(definition_reads.dependent_counts)
 
     @cached_property
     def jobs_of_definition(self) -> Loader[Page, Slice[SegmentJobRow]]:

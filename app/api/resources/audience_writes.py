@@ -16,7 +16,7 @@ from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.resources.pql import ExpressionFormat, service_format
 from app.api.scalars import BigInt, given
 from app.errors import ErrorCode, Refusal, refuse_all
-from app.services.audiences import computed as definitions
+from app.services.audiences import definition_reads
 from app.services.audiences import writes as audience_writes
 from app.services.audiences.writes import AudienceFields
 from app.services.lists.paging import LARGEST_PAGE
@@ -227,7 +227,7 @@ class AudiencePayload:
             return cls(audience=None, warnings=[], errors=errors)
         warnings: list[PqlDiagnostic] = []
         if (view := await context.loaders.definition.load(row.id)) is not None:
-            labels = await definitions.duplicates(
+            labels = await definition_reads.duplicates(
                 context.services.database, context.scope, view.expression, view.canonical, but=row.id
             )
             warnings = [PqlDiagnostic.of(each) for each in labels]

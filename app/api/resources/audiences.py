@@ -34,7 +34,7 @@ from app.api.resources.profiles import Membership, Statuses
 from app.api.resources.statistics import AudienceStatistics
 from app.api.scalars import BigInt, given
 from app.services.audiences import reads as audiences
-from app.services.audiences.computed import DefinitionView
+from app.services.audiences.definition_reads import DefinitionView
 from app.services.lists.paging import PageRequest
 from app.storage.tables.audiences import AudienceRow
 

@@ -32,6 +32,8 @@ from app.api.resources.pql import ExpressionFormat, FormatArgument, StreamingEli
 from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services.audiences import computed as definitions
+from app.services.audiences import definition_reads
+from app.services.audiences.definition_rules import DefinitionChanges, NewDefinition
 from app.services.evaluation.expressions import convert_expression
 from app.services.lists.paging import PageRequest
 
@@ -140,7 +142,7 @@ class SegmentDefinition(Node):
         )
 
     @classmethod
-    def of(cls, row: definitions.DefinitionView) -> Self:
+    def of(cls, row: definition_reads.DefinitionView) -> Self:
         return cls(
             id=global_id("SegmentDefinition", row.id),
             segment_id=row.id,
@@ -189,11 +191,11 @@ class SegmentDefinitionFilter:
     )
 
 
-def definition_filter(value: SegmentDefinitionFilter | None) -> definitions.DefinitionFilter | None:
+def definition_filter(value: SegmentDefinitionFilter | None) -> definition_reads.DefinitionFilter | None:
     """Raises `Refusal` for the id of something else."""
     if value is None or not given(value):
         return None
-    return definitions.DefinitionFilter(
+    return definition_reads.DefinitionFilter(
         ids=many_ids("SegmentDefinition", value.id, "filter", "id"),
         name=text_filter(value.name),
         description=text_filter(value.description),
@@ -249,14 +251,14 @@ class CreateSegmentDefinitionInput:
         default=strawberry.UNSET, description="Initial state; default PUBLISHED."
     )
 
-    def as_new(self) -> definitions.NewDefinition:
+    def as_new(self) -> NewDefinition:
         optional = {
             "exclude_opt_out": given(self.exclude_opt_out),
             "schema_name": given(self.schema_name),
             "lifecycle_state": one_name(self.lifecycle_state),
             "labels": given(self.labels),
         }
-        return definitions.NewDefinition(
+        return NewDefinition(
             name=self.name,
             description=given(self.description),
             expression=self.expression,
@@ -297,7 +299,7 @@ class UpdateSegmentDefinitionInput:
     )
     folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Folder.")
 
-    def as_changes(self) -> definitions.DefinitionChanges:
+    def as_changes(self) -> DefinitionChanges:
         """Raises `Refusals` for nulls where there must be a value."""
         needed = ("name", "expression", "evaluation_methods", "merge_policy_id", "exclude_opt_out", "labels")
         nulls = [name for name in needed if getattr(self, name) is None]
@@ -316,7 +318,7 @@ class UpdateSegmentDefinitionInput:
             "folder_id": _kept(self.folder_id, lambda id_: one_id("Folder", id_, "folder_id")),
         }
         given_ones = {name: value for name, value in changes.items() if value is not strawberry.UNSET}
-        return cast(definitions.DefinitionChanges, given_ones)
+        return cast(DefinitionChanges, given_ones)
 
 
 def _kept(value: Any, convert: Any) -> Any:
@@ -333,10 +335,10 @@ class SegmentDefinitionPayload:
     errors: list[UserError] = errors_field()
 
     @classmethod
-    async def of(cls, context: Operation, row: definitions.DefinitionView | None, errors: list[UserError]) -> Self:
+    async def of(cls, context: Operation, row: definition_reads.DefinitionView | None, errors: list[UserError]) -> Self:
         if row is None:
             return cls(definition=None, warnings=[], errors=errors)
-        labels = await definitions.duplicates(
+        labels = await definition_reads.duplicates(
             context.services.database, context.scope, row.expression, row.canonical, but=row.id
         )
         return cls(
@@ -376,9 +378,11 @@ class DefinitionQueries:
         conditions, order = definition_filter(filter), ordered(order_by)
         return await connect(
             info,
-            lambda: operation.read(lambda session: definitions.page(session, operation.scope, page, conditions, order)),
+            lambda: operation.read(
+                lambda session: definition_reads.page(session, operation.scope, page, conditions, order)
+            ),
             SegmentDefinition.of,
-            lambda: operation.read(lambda session: definitions.count(session, operation.scope, conditions)),
+            lambda: operation.read(lambda session: definition_reads.count(session, operation.scope, conditions)),
         )
 
 

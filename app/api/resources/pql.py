@@ -14,7 +14,7 @@ from app.pql import eligibility
 from app.pql.check import checker
 from app.pql.editor import completion
 from app.pql.functions import FUNCTIONS
-from app.services.audiences import computed as definitions
+from app.services.audiences import definition_reads
 from app.services.evaluation import expressions
 
 MOST_COMPLETIONS = 200
@@ -137,7 +137,7 @@ class PqlService:
         services, scope = info.context.services, info.context.scope
         try:
             return PqlCheck.of(
-                await definitions.check_expression(
+                await definition_reads.check_expression(
                     services.database, services.lake, scope, expression, service_format(format)
                 )
             )

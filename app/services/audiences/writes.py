@@ -14,6 +14,7 @@ from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.audiences import external as external_audiences
 from app.services.audiences import reads as audiences
+from app.services.audiences.definition_rules import DefinitionChanges, NewDefinition
 from app.services.evaluation.expressions import ExpressionFormat
 from app.services.lists.paging import LARGEST_PAGE
 from app.storage.columns import JsonObject, columns
@@ -73,7 +74,7 @@ async def create(
     values: JsonObject = dict(fields)
     if type == "EXTERNAL_SEGMENT":
         return await external_audiences.create(database, lake, clock, scope, external_audiences.NewExternal(**values))
-    view = await definitions.create(database, lake, clock, scope, definitions.NewDefinition(**values))
+    view = await definitions.create(database, lake, clock, scope, NewDefinition(**values))
     return await _row(database, scope, view.id)
 
 
@@ -86,7 +87,7 @@ async def update(
     if current.type == "EXTERNAL_SEGMENT":
         changes = cast(external_audiences.ExternalChanges, fields)
         return await external_audiences.update(database, lake, clock, scope, current.id, etag, changes)
-    rewritten = cast(definitions.DefinitionChanges, fields)
+    rewritten = cast(DefinitionChanges, fields)
     await definitions.update(database, lake, clock, scope, current.id, etag, rewritten)
     return await _row(database, scope, current.id)
 
@@ -119,9 +120,9 @@ async def replace(
         new = external_audiences.NewExternal(**values)
         changes = {name: getattr(new, name) for name in external_audiences.ExternalChanges.__annotations__}
     else:
-        plain = definitions.NewDefinition(**values)
+        plain = NewDefinition(**values)
         policy = await merge_policies.choose(database, clock, scope, plain.merge_policy_id)
-        changes = {name: getattr(plain, name) for name in definitions.DefinitionChanges.__annotations__}
+        changes = {name: getattr(plain, name) for name in DefinitionChanges.__annotations__}
         changes |= {"merge_policy_id": policy.id, "evaluation_methods": plain.evaluation_methods or ("BATCH",)}
     return await update(database, lake, clock, scope, current.id, etag, cast(AudienceFields, changes))
 

@@ -10,8 +10,8 @@ from app.errors import ErrorCode, ExpressionRefused, Refusal
 from app.pql.check.trace import Trace
 from app.pql.consent import with_consent
 from app.scope import Scope
-from app.services.audiences.computed import DefinitionView
-from app.services.audiences.computed import get_many as get_definitions
+from app.services.audiences.definition_reads import DefinitionView
+from app.services.audiences.definition_reads import get_many as get_definitions
 from app.services.insight.overlap import People
 from app.services.insight.population import Population, in_thread, open_population
 from app.services.people.profiles import ProfileReader

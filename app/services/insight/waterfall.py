@@ -7,7 +7,7 @@ from app.engine.pool import Stopped, in_threads
 from app.pql.consent import with_consent
 from app.pql.core import Node
 from app.pql.schema import Scalar
-from app.services.audiences.computed import DefinitionView
+from app.services.audiences.definition_reads import DefinitionView
 from app.services.insight.overlap import refuse_unevaluated
 from app.services.insight.population import Population, in_thread, open_population
 from app.services.people.profiles import ProfileReader

@@ -1,0 +1,224 @@
+"""Segment definitions as they are read: each is one row with the audience that it computes."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.engine.store.lake import Lake
+from app.errors import (
+    Diagnostic,
+    DiagnosticKind,
+    ErrorCode,
+    Refusal,
+    Severity,
+    StaleEtag,
+)
+from app.pql.check.checker import Checked
+from app.scope import Scope
+from app.services.audiences.reads import AudienceFilter, audience_order
+from app.services.evaluation.expressions import ExpressionFormat, vocabulary
+from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
+from app.storage.columns import columns
+from app.storage.database import Database
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow
+from app.storage.tenancy import AnySelect, same_tenant, within
+
+DUPLICATES_NAMED = 3
+"""So many definitions are named in one warning."""
+
+_AUDIENCES = columns(AudienceRow)
+_DEFINITIONS = columns(DefinitionRow)
+_DEPENDENCIES = columns(DefinitionDependencyRow)
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionView:
+    """A definition with what it shares with its audience. `revision` is the etag."""
+
+    id: str
+    name: str
+    description: str | None
+    labels: list[str]
+    lifecycle_state: str
+    evaluates_batch: bool
+    evaluates_streaming: bool
+    evaluates_edge: bool
+    exclude_opt_out: bool
+    merge_policy_id: str
+    folder_id: str | None
+    revision: int
+    created_by: str
+    last_modified_by: str
+    created_at: datetime
+    updated_at: datetime
+    version: int
+    expression: str
+    canonical: str
+    schema_name: str
+
+    @classmethod
+    def of(cls, row: Any) -> "DefinitionView":
+        return cls(*(getattr(row, name) for name in _VIEW))
+
+
+_VIEW = tuple(each.name for each in fields(DefinitionView))
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionFilter:
+    """All that are given must hold."""
+
+    ids: Collection[str] | None = None
+    name: StringFilter = field(default_factory=StringFilter)
+    description: StringFilter = field(default_factory=StringFilter)
+    evaluation_method: str | None = None
+    label: str | None = None
+    merge_policy_id: str | None = None
+    folder_id: str | None = None
+    created_by: StringFilter = field(default_factory=StringFilter)
+    created_at: DateTimeFilter = field(default_factory=DateTimeFilter)
+    updated_at: DateTimeFilter = field(default_factory=DateTimeFilter)
+
+    def of_audience(self) -> AudienceFilter:
+        return AudienceFilter(**{each.name: getattr(self, each.name) for each in fields(self)})
+
+
+async def check_expression(
+    database: Database,
+    lake: Lake,
+    scope: Scope,
+    expression: str,
+    format: ExpressionFormat = ExpressionFormat.PQL_TEXT,
+) -> Checked:
+    """What the tenant's schema and segments say of an expression, and a warning when a definition says the same
+    already. Raises `ExpressionRefused` for pql/json that is none."""
+    checked = (await vocabulary(database, lake, scope)).check(expression, format)
+    warnings = await duplicates(database, scope, expression, checked.canonical)
+    return replace(checked, diagnostics=(*checked.diagnostics, *warnings))
+
+
+async def duplicates(
+    database: Database, scope: Scope, expression: str, canonical: str | None, but: str | None = None
+) -> list[Diagnostic]:
+    """A warning that names definitions with the same canonical text, oldest first; nothing when there are none."""
+    if canonical is None:
+        return []
+    statement = (
+        _views(scope)
+        .where(_DEFINITIONS.canonical == canonical, _AUDIENCES.id != (but or ""))
+        .order_by(_AUDIENCES.created_at, _AUDIENCES.name)
+        .limit(DUPLICATES_NAMED + 1)
+    )
+    async with database.session() as session:
+        labels = [f"{row.name!r} ({row.id})" for row in await session.execute(statement)]
+    if not labels:
+        return []
+    names = ", ".join(labels[:DUPLICATES_NAMED]) + (" and others" if len(labels) > DUPLICATES_NAMED else "")
+    message = f"equivalent to {names}: use that definition, or refer to it with inSegment, so that it is evaluated once"
+    return [Diagnostic(DiagnosticKind.DUPLICATE, message, 1, 1, len(expression), severity=Severity.WARNING)]
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, DefinitionView]:
+    rows = await session.execute(_views(scope).where(_DEFINITIONS.id.in_(list(ids))))
+    return {row.id: DefinitionView.of(row) for row in rows}
+
+
+async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DefinitionView:
+    current = (await get_many(session, scope, [id])).get(id)
+    if current is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"there is no segment definition {id!r} in this sandbox", ("id",))
+    if etag is not None and etag != str(current.revision):
+        raise StaleEtag(str(current.revision), ("etag",))
+    return current
+
+
+async def page(
+    session: AsyncSession,
+    scope: Scope,
+    request: PageRequest,
+    filter: DefinitionFilter | None = None,
+    order: OrderBy | None = None,
+) -> Slice[DefinitionView]:
+    statement = _views(scope).where(*(filter or DefinitionFilter()).of_audience().conditions())
+    return await fetch_page(session, statement, audience_order(order), request, DefinitionView.of)
+
+
+async def count(session: AsyncSession, scope: Scope, filter: DefinitionFilter | None = None) -> int:
+    conditions = (filter or DefinitionFilter()).of_audience().conditions()
+    statement = within(select(func.count()).select_from(DefinitionRow), DefinitionRow, scope.tenant)
+    return int((await session.execute(statement.join(AudienceRow, _same_audience()).where(*conditions))).scalar_one())
+
+
+# ---------------------------------------------------------------- dependencies
+
+
+async def dependencies_by_definition(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[DefinitionView]]:
+    """The definitions that each refers to, by name."""
+    return await _related(session, scope, ids, request, _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id)
+
+
+async def dependents_by_definition(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[DefinitionView]]:
+    """The definitions that refer to each, by name."""
+    return await _related(session, scope, ids, request, _DEPENDENCIES.depends_on_id, _DEPENDENCIES.definition_id)
+
+
+async def dependency_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
+    return await _related_counts(session, scope, ids, _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id)
+
+
+async def dependent_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
+    return await _related_counts(session, scope, ids, _DEPENDENCIES.depends_on_id, _DEPENDENCIES.definition_id)
+
+
+async def _related(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest, this: Any, other: Any
+) -> dict[str, Slice[DefinitionView]]:
+    joined = _views(scope).join(DefinitionDependencyRow, _links(other))
+    order = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
+    return await fetch_pages(session, joined, this, order, request, ids, DefinitionView.of)
+
+
+async def _related_counts(
+    session: AsyncSession, scope: Scope, ids: Sequence[str], this: Any, other: Any
+) -> dict[str, int]:
+    statement = within(select(this, func.count()).select_from(DefinitionRow), DefinitionRow, scope.tenant)
+    counted = statement.join(DefinitionDependencyRow, _links(other)).where(this.in_(ids)).group_by(this)
+    counts = {id_: int(number) for id_, number in await session.execute(counted)}
+    return {id_: counts.get(id_, 0) for id_ in ids}
+
+
+def _links(other: Any) -> Any:
+    """Joins dependencies to the definitions at one end of them: at the other there may be external audiences."""
+    return and_(
+        same_tenant(_DEPENDENCIES, _DEFINITIONS),
+        other == _DEFINITIONS.id,
+    )
+
+
+# ---------------------------------------------------------------- rows
+
+
+def _views(scope: Scope) -> AnySelect:
+    by_name: Mapping[str, Any] = {**dict(_AUDIENCES.items()), **dict(_DEFINITIONS.items())}
+    return within(
+        select(*(by_name[name] for name in _VIEW)).select_from(DefinitionRow).join(AudienceRow, _same_audience()),
+        DefinitionRow,
+        scope.tenant,
+    )
+
+
+def _same_audience() -> Any:
+    return and_(
+        same_tenant(_AUDIENCES, _DEFINITIONS),
+        _AUDIENCES.id == _DEFINITIONS.id,
+    )

@@ -1,0 +1,216 @@
+"""What a segment definition may be: rules of its input, of its name, and of the references between definitions."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.engine.store.lake import Lake
+from app.errors import (
+    Diagnostic,
+    DiagnosticKind,
+    ErrorCode,
+    ExpressionRefused,
+    Refusal,
+    Refusals,
+)
+from app.pql.check.checker import Checked
+from app.pql.dependencies import find_cycle
+from app.scope import Scope
+from app.services.audiences.definition_reads import DefinitionView, count, get_many
+from app.services.audiences.lifecycle import refuse_step, refuse_unpublished
+from app.services.evaluation.expressions import ExpressionFormat, vocabulary
+from app.services.lists.validation import refuse_bad_labels, refuse_bad_name
+from app.services.search import folders
+from app.storage.columns import columns
+from app.storage.database import Database
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.definitions import DefinitionDependencyRow
+from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tenancy import within
+
+MOST_DEFINITIONS = 4_000
+PROFILE_SCHEMA = "_xdm.context.profile"
+"""The one schema that expressions are about."""
+NAMESPACE = "AEPSegments"
+"""That of every definition and its audience, and so of the folders they may be in."""
+
+_AUDIENCES = columns(AudienceRow)
+_DEPENDENCIES = columns(DefinitionDependencyRow)
+
+
+@dataclass(frozen=True, slots=True)
+class NewDefinition:
+    """What `create` needs; what is left out takes the default of segmentation-service.md."""
+
+    name: str
+    expression: str
+    description: str | None = None
+    format: ExpressionFormat = ExpressionFormat.PQL_TEXT
+    evaluation_methods: Collection[str] | None = None
+    merge_policy_id: str | None = None
+    schema_name: str = PROFILE_SCHEMA
+    exclude_opt_out: bool = True
+    labels: Sequence[str] = ()
+    folder_id: str | None = None
+    lifecycle_state: str = "PUBLISHED"
+
+
+class DefinitionChanges(TypedDict, total=False):
+    """Only the keys that are there change."""
+
+    name: str
+    description: str | None
+    expression: str
+    format: ExpressionFormat
+    evaluation_methods: Collection[str]
+    merge_policy_id: str
+    exclude_opt_out: bool
+    labels: Sequence[str]
+    folder_id: str | None
+    lifecycle_state: str
+
+
+# ---------------------------------------------------------------- by itself
+
+
+async def accept(
+    database: Database,
+    lake: Lake,
+    scope: Scope,
+    new: NewDefinition,
+    policy: MergePolicyRow,
+    earlier: Sequence[Refusal] = (),
+) -> Checked:
+    """The checked expression. Raises `Refusals`: `earlier` and all that is wrong with the input by itself."""
+    refusals = [*earlier, *misfits(new, policy)]
+    checked = None
+    try:
+        checked = (await vocabulary(database, lake, scope)).check(new.expression, new.format)
+        if not checked.ok:
+            refusals.append(ExpressionRefused(checked.diagnostics, ("expression",)))
+        elif not checked.streaming.eligible:
+            refusals.extend(_not_eligible(new, checked.streaming.reasons))
+    except ExpressionRefused as refusal:
+        refusals.append(ExpressionRefused(refusal.diagnostics, ("expression",)))
+    if refusals or checked is None:
+        raise Refusals(refusals)
+    return checked
+
+
+def misfits(new: NewDefinition, policy: MergePolicyRow) -> list[Refusal]:
+    """What is wrong with the fields around the expression."""
+    refusals: list[Refusal] = []
+    refuse_bad_name(new.name, refusals)
+    if new.schema_name != PROFILE_SCHEMA:
+        message = f"unsupported schema {new.schema_name!r}: only {PROFILE_SCHEMA!r} is available; omit `schemaName`"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("schema_name",)))
+    if new.evaluation_methods is not None and not new.evaluation_methods:
+        message = "a definition needs an evaluation method: name at least one, or omit them for BATCH"
+        refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluation_methods",)))
+    if policy.identity_graph == "PDG" and (methods := _live_methods(new)):
+        message = (
+            f"only a job can resolve stitched profiles, so {' and '.join(methods)} is not available with the merge "
+            f"policy {policy.name!r} (PDG): use [BATCH], or a merge policy with the identity graph NONE"
+        )
+        refusals.append(Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",)))
+    refuse_bad_labels(new.labels, refusals)
+    return refusals
+
+
+def _live_methods(new: NewDefinition) -> list[str]:
+    """Those that need no job."""
+    return [method for method in ("STREAMING", "EDGE") if method in (new.evaluation_methods or ())]
+
+
+def _not_eligible(new: NewDefinition, reasons: Sequence[str]) -> Iterator[Refusal]:
+    """What needs an expression that can be evaluated for one person at a time (segmentation-service.md)."""
+    if methods := _live_methods(new):
+        message = f"it cannot be evaluated by {' and '.join(methods)}: {'; '.join(reasons)}"
+        yield Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",))
+
+
+# ---------------------------------------------------------------- in its sandbox
+
+
+async def _refuse_too_many(session: AsyncSession, scope: Scope) -> None:
+    if await count(session, scope) >= MOST_DEFINITIONS:
+        message = f"a sandbox has at most {MOST_DEFINITIONS:,} definitions: delete some that are not needed"
+        raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
+
+
+async def _refuse_taken_name(session: AsyncSession, scope: Scope, name: str) -> None:
+    statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
+    same = statement.where(_AUDIENCES.name == name, _AUDIENCES.type == "SEGMENT_DEFINITION")
+    if (await session.execute(same)).first() is not None:
+        message = f"a definition named {name!r} already exists: choose another name"
+        raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
+
+
+async def _refuse_gone(session: AsyncSession, scope: Scope, checked: Checked) -> None:
+    """A segment may have been deleted between the check of the expression and this transaction."""
+    statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
+    there = set(await session.scalars(statement.where(_AUDIENCES.id.in_(sorted(checked.references)))))
+    for gone in sorted(checked.references - there):
+        message = f"segment {gone!r} no longer exists in this sandbox"
+        raise Refusal(ErrorCode.NOT_FOUND, message, ("expression",))
+
+
+async def _references(session: AsyncSession, scope: Scope, id: str, checked: Checked | None) -> frozenset[str]:
+    """Those of the new expression, or of the one in force when there is no new one."""
+    if checked is not None:
+        return checked.references
+    statement = within(select(_DEPENDENCIES.depends_on_id), DefinitionDependencyRow, scope.tenant)
+    return frozenset(await session.scalars(statement.where(_DEPENDENCIES.definition_id == id)))
+
+
+async def refuse_new(session: AsyncSession, scope: Scope, new: NewDefinition, checked: Checked) -> None:
+    """What stands in the way of a new definition as the sandbox is in this transaction."""
+    await _refuse_too_many(session, scope)
+    await _refuse_taken_name(session, scope, new.name)
+    await _refuse_gone(session, scope, checked)
+    if new.lifecycle_state == "PUBLISHED":
+        await refuse_unpublished(session, scope, checked.references)
+    if new.folder_id is not None:
+        await folders.choose(session, scope, new.folder_id, NAMESPACE)
+
+
+async def refuse_update(
+    session: AsyncSession,
+    scope: Scope,
+    current: DefinitionView,
+    merged: NewDefinition,
+    checked: Checked | None,
+    is_new_version: bool,
+) -> None:
+    """What stands in the way of an update as the sandbox is in this transaction."""
+    if merged.name != current.name:
+        await _refuse_taken_name(session, scope, merged.name)
+    if checked is not None:
+        await _refuse_gone(session, scope, checked)
+        await _refuse_cycle(session, scope, current.id, checked)
+    await refuse_step(session, scope, current.id, current.lifecycle_state, merged.lifecycle_state)
+    newly_published = current.lifecycle_state != "PUBLISHED"
+    if merged.lifecycle_state == "PUBLISHED" and (is_new_version or newly_published):
+        await refuse_unpublished(session, scope, await _references(session, scope, current.id, checked))
+    if merged.folder_id is not None:
+        await folders.choose(session, scope, merged.folder_id, NAMESPACE)
+
+
+async def _refuse_cycle(session: AsyncSession, scope: Scope, id: str, checked: Checked) -> None:
+    statement = within(
+        select(_DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id), DefinitionDependencyRow, scope.tenant
+    )
+    edges: dict[str, set[str]] = {}
+    for definition, depends_on in await session.execute(statement):
+        edges.setdefault(definition, set()).add(depends_on)
+    edges[id] = set(checked.references)
+    cycle = find_cycle(edges)
+    if cycle is None:
+        return
+    rows = await get_many(session, scope, cycle)
+    path = " → ".join(repr(rows[id_].name) if id_ in rows else repr(id_) for id_ in cycle)
+    diagnostic = Diagnostic(DiagnosticKind.CYCLE, f"the definitions would form a cycle: {path}", 1, 1, 1)
+    raise ExpressionRefused([diagnostic], ("expression",))
