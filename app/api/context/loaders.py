@@ -27,7 +27,8 @@ from app.services.jobs.preview import requests as previews
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import Slice
-from app.services.people.profiles import Member, ProfileReader
+from app.services.people.members import Member
+from app.services.people.profiles import ProfileReader
 from app.services.search import folders
 from app.storage.columns import JsonObject
 from app.storage.database import Database

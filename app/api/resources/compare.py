@@ -20,7 +20,7 @@ from app.engine.run.sampling import LEVEL, Estimate
 from app.errors import Refusal
 from app.services.insight import comparison
 from app.services.lists.paging import PageRequest, Slice
-from app.services.people.profiles import Who
+from app.services.people.members import Who
 
 
 @strawberry.type(description="Who would enter and who would leave if an audience had another expression.")

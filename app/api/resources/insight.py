@@ -18,7 +18,7 @@ from app.services.insight import overlap as overlaps
 from app.services.insight import profiles
 from app.services.insight.population import open_population
 from app.services.lists.paging import PageRequest, Slice
-from app.services.people.profiles import Who
+from app.services.people.members import Who
 
 
 @strawberry.input(description="An order of profiles: by the value of a PQL expression, profiles without one last.")

@@ -23,7 +23,7 @@ from app.engine.people.profiles import Person
 from app.engine.run.sampling import LEVEL
 from app.services.jobs.preview import requests as previews
 from app.services.lists.paging import PageRequest, Slice
-from app.services.people.profiles import Who
+from app.services.people.members import Who
 from app.storage.tables.jobs import JobStatus
 from app.storage.tables.previews import PreviewRow
 

@@ -17,7 +17,8 @@ from app.api.scalars import given
 from app.engine.people.profiles import Event, Person
 from app.errors import ErrorCode, Refusal
 from app.services.lists.paging import PageRequest
-from app.services.people.profiles import Member, project
+from app.services.people.attributes import project
+from app.services.people.members import Member
 from app.storage.columns import JsonObject
 
 if TYPE_CHECKING:

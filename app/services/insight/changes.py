@@ -20,7 +20,8 @@ from app.services.evaluation.pins import HeadPins
 from app.services.insight.history import Period
 from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
 from app.services.lists.rows import as_row, select_rows
-from app.services.people.profiles import ProfileReader, Who
+from app.services.people.members import Who
+from app.services.people.profiles import ProfileReader
 from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow

@@ -12,7 +12,8 @@ from app.services.insight.overlap import a_while, refuse_unevaluated
 from app.services.insight.population import Population, in_thread, open_population
 from app.services.insight.profiles import page_in_place
 from app.services.lists.paging import PageRequest, Slice
-from app.services.people.profiles import ProfileReader, Who
+from app.services.people.members import Who
+from app.services.people.profiles import ProfileReader
 from app.storage.tables.audiences import AudienceRow
 
 _NEW = "new"

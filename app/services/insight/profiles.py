@@ -15,7 +15,7 @@ from app.errors import ErrorCode, Refusal
 from app.pql.schema import Scalar, Type
 from app.services.insight.population import Population, in_thread
 from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
-from app.services.people.profiles import Who
+from app.services.people.members import Who
 
 _WHERE, _VALUE = "where", "value"
 _IN_PLACE = "PROFILE"

@@ -23,7 +23,8 @@ from app.services.evaluation.heads import read_heads
 from app.services.jobs import shared as jobs
 from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
 from app.services.lists.rows import as_row, get_rows, select_rows
-from app.services.people.profiles import ProfileReader, Who
+from app.services.people.members import Who
+from app.services.people.profiles import ProfileReader
 from app.storage.claims import cancel_now
 from app.storage.columns import columns
 from app.storage.database import Database

@@ -1,0 +1,263 @@
+"""Members of segments, and the segments of people, from what is stored and from EDGE definitions."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from app.engine.members.membership import Membership, Ordinals
+from app.engine.members.regraph import MembershipSource, Relatives, joined
+from app.engine.people.profiles import (
+    Dataset,
+    Key,
+    Snapshot,
+    people_graph,
+)
+from app.engine.plan.plan import Plan
+from app.engine.run.buckets import Standing
+from app.errors import ErrorCode, Refusal
+from app.services.evaluation.heads import Heads
+from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
+from app.services.people.edge import Edge
+from app.services.people.pinned import PinnedReads
+
+MEMBERS_NOW = ("REALIZED", "EXISTING")
+_MEMBER_ORDER, _MEMBERSHIP_ORDER = "MEMBER", "MEMBERSHIP"
+
+
+class Who(NamedTuple):
+    """A person as one merge policy has it: whoever is a person, and what is known of it, is the policy's to say."""
+
+    policy: str
+    bucket: int
+    ordinal: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One person in one segment; `status` is that of the segment's newest run."""
+
+    key: Who
+    definition_id: str
+    status: str
+    last_qualification_time: datetime
+
+
+@dataclass(slots=True)
+class _MemberPage:
+    """A page of a segment's members, while the buckets come by."""
+
+    id: str
+    request: PageRequest
+    after: Key | None
+    items: dict[str, Member] = field(default_factory=dict)
+    more: bool = False
+
+    def take(self, policy: str, bucket: int, membership: Membership, people: Ordinals) -> bool:
+        """False when that is enough."""
+        if self.after is not None and bucket == self.after[0]:
+            people.remove_range(0, self.after[1] + 1)
+        room = self.request.limit - len(self.items)
+        self.more = len(people) > room
+        for ordinal in people[:room]:
+            member = Member(Who(policy, bucket, ordinal), self.id, *_standing(membership, ordinal))
+            self.items[encode_cursor(_MEMBER_ORDER, (bucket, ordinal))] = member
+        return not self.more
+
+    def slice(self) -> Slice[Member]:
+        return slice_of(self.items, self.request, has_next=self.more, behind=self.after is not None)
+
+
+@dataclass(slots=True)
+class _MemberCount:
+    """The number of a segment's members, while the buckets come by."""
+
+    people: int = 0
+
+    def take(self, policy: str, bucket: int, membership: Membership, people: Ordinals) -> bool:
+        self.people += len(people)
+        return True
+
+
+class MemberReader:
+    """The memberships of one request: every file and every person is read once."""
+
+    def __init__(self, pinned: PinnedReads) -> None:
+        self._pinned = pinned
+        self._sources: dict[tuple[int | None, tuple[str, ...]], MembershipSource] = {}
+        self._present: dict[tuple[str, int], Ordinals] = {}
+        self._by_person: dict[Who, list[Member]] = {}
+        self._reading = asyncio.Lock()
+
+    async def pages(
+        self, definition_ids: Sequence[str], request: PageRequest, status: Collection[str] | None = None
+    ) -> dict[str, Slice[Member]]:
+        """Members of each segment by bucket and ordinal, an order that new people do not disturb; forward only."""
+        after = _member_place(request)
+        pages = {id_: _MemberPage(id_, request, after) for id_ in definition_ids}
+        await self._read_segments(pages, _statuses(status), after)
+        return {id_: page.slice() for id_, page in pages.items()}
+
+    async def counts(self, definition_ids: Sequence[str], status: Collection[str] | None = None) -> dict[str, int]:
+        counts = {id_: _MemberCount() for id_ in definition_ids}
+        await self._read_segments(counts, _statuses(status))
+        return {id_: count.people for id_, count in counts.items()}
+
+    async def _read_segments(
+        self, takers: Mapping[str, "_MemberPage | _MemberCount"], statuses: frozenset[str], after: Key | None = None
+    ) -> None:
+        """Shows each segment's taker, bucket by bucket, who has one of the statuses and is still there, until it has
+        enough. The policy of an external segment is the default. A file that several segments share is read once."""
+        data, heads = await self._pinned.data(), await self._pinned.heads()
+        policies = {id_: heads.policies.get(id_, data.default.id) for id_ in takers}
+        snapshots = {policy: await self._pinned.snapshot(policy) for policy in sorted(set(policies.values()))}
+        by_graph: dict[int | None, list[str]] = defaultdict(list)
+        for id_ in sorted(takers):
+            by_graph[snapshots[policies[id_]].graph_version].append(id_)
+
+        def read() -> None:
+            for graph, ids in by_graph.items():
+                key = graph, tuple(ids)
+                if key not in self._sources:
+                    self._sources[key] = heads.people(self._pinned.files, ids, graph)
+                open_ids = dict.fromkeys(ids)
+                for bucket in sorted(self._sources[key].buckets):
+                    if not open_ids:
+                        break
+                    if after is not None and bucket < after[0]:
+                        continue
+                    memberships = self._sources[key].read(bucket)
+                    for id_ in [id_ for id_ in open_ids if id_ in memberships]:
+                        policy, membership = policies[id_], memberships[id_]
+                        if (policy, bucket) not in self._present:
+                            self._present[policy, bucket] = snapshots[policy].present(bucket)
+                        people = membership.with_status(statuses) & self._present[policy, bucket]
+                        if not takers[id_].take(policy, bucket, membership, people):
+                            del open_ids[id_]
+
+        await asyncio.to_thread(read)
+
+    async def membership_pages(
+        self, keys: Sequence[Who], request: PageRequest, status: Collection[str] | None = None
+    ) -> dict[Who, Slice[Member]]:
+        """The segments of each person, by the segment's id, EDGE ones evaluated just now; forward only.
+
+        A person is in a segment of another kind of people as `app.engine.members.regraph` says.
+        """
+        after = None
+        if request.cursor is not None:
+            place = decode_cursor(_MEMBERSHIP_ORDER, request.cursor, "after")
+            if [type(value) for value in place] != [str]:
+                raise not_a_cursor(request.cursor)
+            after = place[0]
+        everything = await self.of_people(keys, status)
+        slices = {}
+        for key, members in everything.items():
+            ahead = [member for member in members if after is None or member.definition_id > after]
+            cursors = {
+                encode_cursor(_MEMBERSHIP_ORDER, (member.definition_id,)): member for member in ahead[: request.limit]
+            }
+            has_next = len(ahead) > request.limit
+            slices[key] = slice_of(cursors, request, has_next=has_next, behind=len(ahead) < len(members))
+        return slices
+
+    async def of_people(self, keys: Sequence[Who], status: Collection[str] | None) -> dict[Who, list[Member]]:
+        """Each person is evaluated once, so that a page and its count agree and cost no more than one of them."""
+        async with self._reading:
+            new = [key for key in keys if key not in self._by_person]
+            for policy, group in by_policy(new).items():
+                self._by_person |= await self._read_memberships(policy, group)
+        statuses = _statuses(status)
+        return {key: [member for member in self._by_person[key] if member.status in statuses] for key in keys}
+
+    async def _read_memberships(self, policy: str, keys: Sequence[Who]) -> dict[Who, list[Member]]:
+        heads, data, edge = await self._pinned.heads(), await self._pinned.data(), await self._pinned.edge(policy)
+        snapshot = await self._pinned.snapshot(policy)
+        return await asyncio.to_thread(self._memberships_of, keys, snapshot, heads, data.datasets, edge)
+
+    def _memberships_of(
+        self, keys: Sequence[Who], snapshot: Snapshot, heads: Heads, datasets: Sequence[Dataset], edge: Edge | None
+    ) -> dict[Who, list[Member]]:
+        """Each file is read once for all of them."""
+        kinds = {None, *heads.graphs.values()}
+        frame, graph = snapshot.graph_version, snapshot.sources.graph
+        if graph is None and kinds != {None}:
+            graph = people_graph(self._pinned.lake, datasets)
+        relatives = None if graph is None else Relatives(self._pinned.lake, graph)
+        stored_in: dict[int, Mapping[str, Membership]] = {}
+        standing_of: dict[Who, dict[str, tuple[str, datetime]]] = {}
+        for who in keys:
+            standings: dict[str, list[tuple[str, datetime]]] = defaultdict(list)
+            key = who.bucket, who.ordinal
+            for kind in kinds:
+                for bucket, ordinal in [key] if relatives is None else relatives.of(key, frame, kind):
+                    if bucket not in stored_in:
+                        stored_in[bucket] = heads.many(self._pinned.files, bucket)
+                    for id_, membership in stored_in[bucket].items():
+                        if heads.graphs.get(id_) == kind and _concerns(membership, ordinal):
+                            standings[id_].append(_standing(membership, ordinal))
+            standing_of[who] = {id_: joined(by_audience) for id_, by_audience in standings.items()}
+        if edge is not None:
+            self._evaluate_now(standing_of, heads, edge)
+        return {
+            who: [Member(who, id_, *standing) for id_, standing in sorted(by_audience.items())]
+            for who, by_audience in standing_of.items()
+        }
+
+    def _evaluate_now(self, standings: Mapping[Who, dict[str, tuple[str, datetime]]], heads: Heads, edge: Edge) -> None:
+        """Replaces what the EDGE definitions, which are over fragments, say otherwise by now."""
+        asked = {id_ for stage in edge.stages for id_ in (*stage.plan.conditions, *stage.plan.references)}
+        stored = heads.people(self._pinned.files, asked, None)
+        by_bucket: dict[int, list[Who]] = defaultdict(list)
+
+        def standing(plan: Plan) -> Standing:
+            return heads.standing(self._pinned.files, plan, edge.entries, None)
+
+        for who in standings:
+            by_bucket[who.bucket].append(who)
+        for bucket, ordinals in by_bucket.items():
+            before = stored.read(bucket)
+            people = [who.ordinal for who in ordinals]
+            for id_, membership in edge.memberships(bucket, people, before.get, standing).items():
+                for who in ordinals:
+                    standings[who].pop(id_, None)
+                    if _concerns(membership, who.ordinal):
+                        standings[who][id_] = _standing(membership, who.ordinal)
+
+
+def _concerns(membership: Membership, ordinal: int) -> bool:
+    return ordinal in membership.members or ordinal in membership.exited
+
+
+def by_policy(keys: Sequence[Who]) -> dict[str, list[Who]]:
+    groups: dict[str, list[Who]] = defaultdict(list)
+    for key in keys:
+        groups[key.policy].append(key)
+    return groups
+
+
+def _statuses(status: Collection[str] | None) -> frozenset[str]:
+    return frozenset(MEMBERS_NOW if status is None else status)
+
+
+def _standing(membership: Membership, ordinal: int) -> tuple[str, datetime]:
+    at = membership.last_qualified(ordinal)
+    if at is None:
+        raise RuntimeError(f"no time of qualification for {ordinal} in {membership.definition}")
+    return membership.status(ordinal), at
+
+
+def _member_place(request: PageRequest) -> Key | None:
+    if request.cursor is None:
+        return None
+    place = decode_cursor(_MEMBER_ORDER, request.cursor, "after")
+    if [type(value) for value in place] != [int, int]:
+        raise not_a_cursor(request.cursor)
+    return int(place[0]), int(place[1])
+
+
+def not_a_cursor(cursor: str) -> Refusal:
+    message = f"{cursor!r} is not a cursor: send back one that a page of this list gave"
+    return Refusal(ErrorCode.INVALID_INPUT, message, ("after",))
