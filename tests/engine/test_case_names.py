@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.engine.ingest.batch import dataset_fields
-from app.engine.people.merged_view import Dataset
 from app.engine.people.seen_values import seen_values
 from app.engine.people.snapshot import open_snapshot
+from app.engine.people.sources import Dataset
 from app.engine.store.case_names import file_names, file_schema, our_name, our_schema
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 from tests.support.selected import RULE, selected

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from app.engine.people.merged_view import Dataset
 from app.engine.people.seen_values import MOST, seen_values
+from app.engine.people.sources import Dataset
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 
 DATASETS = [Dataset("people", "PROFILE"), Dataset("events", "EVENT"), Dataset("empty", "EVENT")]

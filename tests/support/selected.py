@@ -7,8 +7,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from app.engine.evaluate import evaluate
-from app.engine.people.merged_view import PROFILE, Dataset, MergeRule
+from app.engine.people.merging import PROFILE
 from app.engine.people.snapshot import open_snapshot
+from app.engine.people.sources import Dataset, MergeRule
 from app.engine.plan.plan import Plan
 from app.engine.store.bucket import Needs
 from app.pql.check.checker import check

@@ -22,7 +22,7 @@ from pyroaring import BitMap
 from app.engine.ingest.rows import INGESTED, TIMESTAMP
 from app.engine.members.membership import Membership
 from app.engine.members.membership_map import NO_TIME, Standings, nested
-from app.engine.people.merged_view import ORDINAL, PROFILE
+from app.engine.people.merging import ORDINAL, PROFILE
 from app.engine.people.snapshot import Snapshot
 from app.engine.store.arrow_types import arrow_type
 from app.engine.store.bucket import Bucket, Needs, Path

@@ -17,7 +17,7 @@ from app.engine.evaluate.columns import Value
 from app.engine.members.membership import Membership
 from app.engine.members.membership_map import with_memberships
 from app.engine.members.regraph import MembershipSource
-from app.engine.people.merged_view import ordinals_in
+from app.engine.people.merging import ordinals_in
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped

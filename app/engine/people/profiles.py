@@ -1,9 +1,9 @@
 """Profiles, in one place for callers: the merged view, snapshots of it, and pages; knows nothing itself."""
 
 from app.engine.ingest.identities import find
-from app.engine.people.merged_view import Dataset, MergeRule, people_graph, schema_of
 from app.engine.people.pages import Event, EventPage, Identity, Key, Person
 from app.engine.people.snapshot import Snapshot, find_person, open_snapshot, open_snapshots, reopen
+from app.engine.people.sources import Dataset, MergeRule, people_graph, schema_of
 
 __all__ = [
     "Dataset",

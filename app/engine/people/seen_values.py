@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from app.engine.ingest.rows import user_fields
-from app.engine.people.merged_view import Dataset
+from app.engine.people.sources import Dataset
 from app.engine.store.bucket import Path
 from app.engine.store.delta import open_table
 from app.engine.store.lake import TenantLake

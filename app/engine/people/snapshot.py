@@ -15,22 +15,10 @@ from app.engine.ingest.identities import find
 from app.engine.ingest.rows import INGESTED, TIMESTAMP
 from app.engine.people import pages
 from app.engine.people.identity_graph import open_graph
-from app.engine.people.merged_view import (
-    ORDINAL,
-    PROFILE,
-    Dataset,
-    MergeRule,
-    Sources,
-    Told,
-    View,
-    namespaces,
-    open_view,
-    ordinals_in,
-    people_graph,
-    refresh,
-    sources,
-)
+from app.engine.people.merged_view import Told, View, namespaces, open_view, refresh
+from app.engine.people.merging import ORDINAL, PROFILE, ordinals_in
 from app.engine.people.pages import EventPage, Key, Person
+from app.engine.people.sources import Dataset, MergeRule, Sources, people_graph, sources
 from app.engine.store.bucket import Bucket, Needs, Path
 from app.engine.store.delta import DataFile, open_table
 from app.engine.store.lake import TenantLake
