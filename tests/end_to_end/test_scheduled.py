@@ -13,6 +13,7 @@ from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
+from app.services.jobs.schedules import reads as schedule_reads
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.schedules.requests import NewSchedule
 from app.services.lists.paging import PageRequest
@@ -74,7 +75,7 @@ async def test_of_several_processes_one_starts_the_job(database_url: str, tmp_pa
         (job,) = await started(database, soon)
         assert timedelta(0) <= job.created_at - due < timedelta(seconds=10), "it came at its time, not by a late look"
         async with database.session() as session:
-            runs = await schedules.last_runs(session, SCOPE, [missed, soon])
+            runs = await schedule_reads.last_runs(session, SCOPE, [missed, soon])
         assert {id_: (run.due_at, run.outcome) for id_, run in runs.items()} == {
             missed: (now - timedelta(minutes=1), "STARTED"),
             soon: (due, "STARTED"),

@@ -18,9 +18,11 @@ from app.services.datasets import datasets
 from app.services.datasets.uploads import Uploaded
 from app.services.jobs import shared as jobs
 from app.services.jobs.export.input import ExportFilter, ExportSegment, NewExport
+from app.services.jobs.schedules import reads as schedule_reads
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.schedules import run as schedule_runs
-from app.services.jobs.schedules.requests import NewSchedule, ScheduleChanges, ScheduleFilter
+from app.services.jobs.schedules.reads import ScheduleFilter
+from app.services.jobs.schedules.requests import NewSchedule, ScheduleChanges
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.filters import OrderBy, StringFilter
 from app.services.lists.paging import PageRequest
@@ -131,7 +133,7 @@ async def test_everything_wrong_is_refused_at_once(
         ("audience_ids",),
     )
     async with database.session() as session:
-        assert await schedules.count(session, SCOPE) == 0
+        assert await schedule_reads.count(session, SCOPE) == 0
 
 
 async def test_a_change_keeps_what_is_not_given_and_moves_the_time_only_with_cron_or_state(
@@ -159,8 +161,8 @@ async def test_a_change_keeps_what_is_not_given_and_moves_the_time_only_with_cro
 
     async def named() -> tuple[bool, list[str]]:
         async with database.session() as session:
-            row = await schedules.required(session, SCOPE, made.id)
-            return row.all_audiences, await schedules.audience_ids(session, SCOPE, made.id)
+            row = await schedule_reads.required(session, SCOPE, made.id)
+            return row.all_audiences, await schedule_reads.audience_ids(session, SCOPE, made.id)
 
     await change(audience_ids=[two.id])
     assert await named() == (False, [two.id])
@@ -210,7 +212,7 @@ async def test_audiences_are_added_and_removed(
     remove = schedules.remove_audiences(database, clock, SCOPE, made.id, [one, two])
     assert [refusal[:2] for refusal in await refused(remove)] == [(ErrorCode.INVALID_INPUT, ("audience_ids",))]
     async with database.session() as session:
-        assert await schedules.audience_ids(session, SCOPE, made.id) == sorted([one, two])
+        assert await schedule_reads.audience_ids(session, SCOPE, made.id) == sorted([one, two])
     assert (await schedules.remove_audiences(database, clock, SCOPE, made.id, [one])).revision == 3
     every = await plan(all_audiences=True)
     for change in (schedules.add_audiences, schedules.remove_audiences):
@@ -236,8 +238,8 @@ async def test_schedules_are_listed_by_filter_and_order_and_by_audience(
     async with database.session() as session:
 
         async def names(filter: ScheduleFilter | None = None, order: OrderBy | None = None) -> list[str]:
-            found = await schedules.page(session, SCOPE, PageRequest(10), filter, order)
-            assert await schedules.count(session, SCOPE, filter) == len(found.items)
+            found = await schedule_reads.page(session, SCOPE, PageRequest(10), filter, order)
+            assert await schedule_reads.count(session, SCOPE, filter) == len(found.items)
             return [row.name for row in found.items]
 
         assert await names() == ["Every", "alpha", "Beta"]
@@ -248,8 +250,8 @@ async def test_schedules_are_listed_by_filter_and_order_and_by_audience(
         assert await names(ScheduleFilter(type="EXPORT")) == []
         assert await names(ScheduleFilter(audience_id=two)) == ["Every", "alpha"]
         with count_statements(database) as statements:
-            found = await schedules.page_by_audience(session, SCOPE, [one, two, "nobody"], PageRequest(2))
-            counts = await schedules.counts_by_audience(session, SCOPE, [one, two, "nobody"])
+            found = await schedule_reads.page_by_audience(session, SCOPE, [one, two, "nobody"], PageRequest(2))
+            counts = await schedule_reads.counts_by_audience(session, SCOPE, [one, two, "nobody"])
         assert {id_: [row.name for row in page.items] for id_, page in found.items()} == {
             one: ["Beta", "Every"],
             two: ["Every", "alpha"],
@@ -258,10 +260,10 @@ async def test_schedules_are_listed_by_filter_and_order_and_by_audience(
         assert found[one].has_next
         assert counts == {one: 3, two: 2, "nobody": 0}
         assert len(statements) == 2
-        by_name = {row.name: row.id for row in (await schedules.page(session, SCOPE, PageRequest(10))).items}
+        by_name = {row.name: row.id for row in (await schedule_reads.page(session, SCOPE, PageRequest(10))).items}
         with count_statements(database) as statements:
-            people = await schedules.audiences_by_schedule(session, SCOPE, list(by_name.values()), PageRequest(5))
-            numbers = await schedules.audience_counts(session, SCOPE, list(by_name.values()))
+            people = await schedule_reads.audiences_by_schedule(session, SCOPE, list(by_name.values()), PageRequest(5))
+            numbers = await schedule_reads.audience_counts(session, SCOPE, list(by_name.values()))
         assert {name: [row.name for row in people[id_].items] for name, id_ in by_name.items()} == {
             "Beta": ["A"],
             "alpha": ["A", "B"],
@@ -294,8 +296,8 @@ async def test_a_due_time_starts_one_job_with_the_dependencies_of_its_audiences(
     async with database.session() as session:
         statement = within(select(parts.definition_id), SegmentJobDefinitionRow, SCOPE.tenant)
         assert set(await session.scalars(statement.where(parts.job_id == job.id))) == {bottom.id, middle.id, top.id}
-        run = (await schedules.last_runs(session, SCOPE, [made.id]))[made.id]
-        assert (await schedules.required(session, SCOPE, made.id)).next_due_at == at("2026-06-17T02:00")
+        run = (await schedule_reads.last_runs(session, SCOPE, [made.id]))[made.id]
+        assert (await schedule_reads.required(session, SCOPE, made.id)).next_due_at == at("2026-06-17T02:00")
     assert (run.id, run.job_id, run.outcome, run.due_at) == (job.run_id, job.id, "STARTED", at("2026-06-16T02:00"))
 
 
@@ -337,8 +339,8 @@ async def test_a_missed_time_runs_once_when_it_is_less_than_a_period_old(
         started = [time for time, outcome in expected if outcome == "STARTED"]
         assert len(await jobs_of(database, made.id)) == len(started)
         async with database.session() as session:
-            assert (await schedules.required(session, SCOPE, made.id)).next_due_at == at(next_due)
-            last = await schedules.last_runs(session, SCOPE, [made.id])
+            assert (await schedule_reads.required(session, SCOPE, made.id)).next_due_at == at(next_due)
+            last = await schedule_reads.last_runs(session, SCOPE, [made.id])
         assert [run.due_at.strftime("%d %H:%M") for run in last.values() if run.due_at] == started
         await schedules.delete(database, SCOPE, made.id)
 
@@ -461,7 +463,7 @@ async def test_an_export_schedule_starts_exports_after_an_evaluation_with_depend
         {"segmentId": top.id, "namespace": "AEPSegments", "status": ["REALIZED", "EXISTING"]}
     ]
     async with database.session() as session:
-        assert await schedules.audience_ids(session, SCOPE, made.id) == [top.id]
+        assert await schedule_reads.audience_ids(session, SCOPE, made.id) == [top.id]
     with pytest.raises(HasDependents):
         await definitions.delete(database, clock, SCOPE, top.id)
     clock.instant = at("2026-06-16T02:00")
@@ -475,14 +477,14 @@ async def test_an_export_schedule_starts_exports_after_an_evaluation_with_depend
         assert await segment_jobs.segment_counts(session, SCOPE, [found[JobKind.SEGMENT].id]) == {
             found[JobKind.SEGMENT].id: 2
         }
-        assert (await schedules.last_runs(session, SCOPE, [made.id]))[made.id].job_id == found[JobKind.EXPORT].id
+        assert (await schedule_reads.last_runs(session, SCOPE, [made.id]))[made.id].job_id == found[JobKind.EXPORT].id
     changed = await schedules.update(
         database, lake, clock, SCOPE, made.id, None, {"export": export_of(target, bottom.id), "state": "INACTIVE"}
     )
     assert changed.export is not None
     assert changed.export["evaluateFirst"] is False
     async with database.session() as session:
-        assert await schedules.audience_ids(session, SCOPE, made.id) == [bottom.id]
+        assert await schedule_reads.audience_ids(session, SCOPE, made.id) == [bottom.id]
 
 
 async def test_an_export_schedule_is_checked_as_an_export(

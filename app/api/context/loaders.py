@@ -24,7 +24,7 @@ from app.services.insight import history
 from app.services.jobs import shared as jobs
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.preview import requests as previews
-from app.services.jobs.schedules import requests as schedules
+from app.services.jobs.schedules import reads as schedule_reads
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import Slice
 from app.services.people.members import Member
@@ -247,23 +247,23 @@ class Loaders:
 
     @cached_property
     def schedule(self) -> Loader[str, ScheduleRow | None]:
-        return self._rows(schedules.get_many)
+        return self._rows(schedule_reads.get_many)
 
     @cached_property
     def schedules_of_audience(self) -> Loader[Page, Slice[ScheduleRow]]:
-        return self._pages(schedules.page_by_audience)
+        return self._pages(schedule_reads.page_by_audience)
 
     @cached_property
     def schedule_count_of_audience(self) -> Loader[Page, int]:
-        return self._pages(schedules.counts_by_audience)
+        return self._pages(schedule_reads.counts_by_audience)
 
     @cached_property
     def audiences_of_schedule(self) -> Loader[Page, Slice[AudienceRow]]:
-        return self._pages(schedules.audiences_by_schedule)
+        return self._pages(schedule_reads.audiences_by_schedule)
 
     @cached_property
     def audience_count_of_schedule(self) -> Loader[Page, int]:
-        return self._pages(schedules.audience_counts)
+        return self._pages(schedule_reads.audience_counts)
 
     @cached_property
     def workers(self) -> Loader[str, int]:
@@ -284,7 +284,7 @@ class Loaders:
 
     @cached_property
     def last_run_of_schedule(self) -> Loader[str, ScheduleRunRow | None]:
-        return self._rows(schedules.last_runs)
+        return self._rows(schedule_reads.last_runs)
 
     @cached_property
     def streaming_eligibility(self) -> Loader[str, StreamingEligibility]:

@@ -22,6 +22,7 @@ from app.api.resources.jobs import Job, any_job
 from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services.jobs.export.input import NewExport
+from app.services.jobs.schedules import reads as schedule_reads
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.schedules import run as schedule_runs
 from app.services.lists.paging import PageRequest
@@ -197,11 +198,11 @@ class ScheduleFilter:
     )
 
 
-def schedule_filter(value: ScheduleFilter | None) -> schedules.ScheduleFilter | None:
+def schedule_filter(value: ScheduleFilter | None) -> schedule_reads.ScheduleFilter | None:
     """Raises `Refusal` for the id of something else."""
     if value is None or not given(value):
         return None
-    return schedules.ScheduleFilter(
+    return schedule_reads.ScheduleFilter(
         name=text_filter(value.name),
         type=one_name(value.type),
         state=one_name(value.state),
@@ -248,9 +249,11 @@ class ScheduleQueries:
         conditions, order = schedule_filter(filter), ordered(order_by)
         return await connect(
             info,
-            lambda: operation.read(lambda session: schedules.page(session, operation.scope, page, conditions, order)),
+            lambda: operation.read(
+                lambda session: schedule_reads.page(session, operation.scope, page, conditions, order)
+            ),
             Schedule.of,
-            lambda: operation.read(lambda session: schedules.count(session, operation.scope, conditions)),
+            lambda: operation.read(lambda session: schedule_reads.count(session, operation.scope, conditions)),
         )
 
 

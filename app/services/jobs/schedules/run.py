@@ -14,7 +14,7 @@ from app.scope import Scope, Tenant
 from app.services.access.audit import DONE, Entry
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export.input import NewExport
-from app.services.jobs.schedules import requests as schedules
+from app.services.jobs.schedules import reads as schedule_reads
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.shared import Origin
 from app.services.lists.rows import as_row, get_rows, select_rows
@@ -33,7 +33,7 @@ async def trigger(database: Database, clock: Clock, scope: Scope, id: str) -> Jo
     """Starts a run now, besides its times and whatever its state. Raises `Refusal` when there is nothing to run."""
     now = clock()
     async with database.write(scope.tenant) as session:
-        schedule = await schedules.required(session, scope, id)
+        schedule = await schedule_reads.required(session, scope, id)
         run_id = new_id(now)
         try:
             kind, job_id = await _start(session, scope, schedule, now, run_id)
@@ -128,7 +128,7 @@ async def _start(
 async def _evaluate(session: AsyncSession, scope: Scope, schedule: ScheduleRow, now: datetime, origin: Origin) -> str:
     ids = None
     if not schedule.all_audiences:
-        named = await schedules.audience_ids(session, scope, schedule.id)
+        named = await schedule_reads.audience_ids(session, scope, schedule.id)
         ids = await segment_jobs.with_dependencies(session, scope, named)
     if ids == []:
         message = "the audiences of the schedule have been deleted: give it others, or delete it"

@@ -1,0 +1,155 @@
+"""Schedules as they are read: themselves, the audiences they are for, and their newest runs."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.errors import ErrorCode, Refusal, StaleEtag
+from app.scope import Scope
+from app.services.lists.filters import OrderBy, StringFilter
+from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
+from app.services.lists.rows import as_row, get_rows, select_rows
+from app.storage.columns import columns
+from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleRunRow
+from app.storage.tenancy import AnySelect, same_tenant, within
+
+_SCHEDULES = columns(ScheduleRow)
+_LINKS = columns(ScheduleAudienceRow)
+_RUNS = columns(ScheduleRunRow)
+_AUDIENCES = columns(AudienceRow)
+_BY_NAME = Order("NAME", (Key(_SCHEDULES.name), Key(_SCHEDULES.id)))
+_AUDIENCES_BY_NAME = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleFilter:
+    """All that are given must hold."""
+
+    name: StringFilter = field(default_factory=StringFilter)
+    type: str | None = None
+    state: str | None = None
+    audience_id: str | None = None
+
+    def conditions(self, scope: Scope) -> Iterator[ColumnElement[bool]]:
+        yield from self.name.on(_SCHEDULES.name)
+        if self.type is not None:
+            yield _SCHEDULES.type == self.type
+        if self.state is not None:
+            yield _SCHEDULES.state == self.state
+        if self.audience_id is not None:
+            covered = within(select(_AUDIENCES.id), AudienceRow, scope.tenant).correlate(ScheduleRow)
+            yield covered.where(_AUDIENCES.id == self.audience_id, _covers()).exists()
+
+
+async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, ScheduleRow]:
+    return await get_rows(session, ScheduleRow, scope, ids)
+
+
+async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None = None) -> ScheduleRow:
+    row = (await get_many(session, scope, [id])).get(id)
+    if row is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"there is no schedule {id!r} in this sandbox", ("id",))
+    if etag is not None and etag != str(row.revision):
+        raise StaleEtag(str(row.revision), ("etag",))
+    return row
+
+
+async def audience_ids(session: AsyncSession, scope: Scope, id: str) -> list[str]:
+    """The audiences that a schedule names."""
+    statement = within(select(_LINKS.audience_id), ScheduleAudienceRow, scope.tenant).where(_LINKS.schedule_id == id)
+    return list(await session.scalars(statement.order_by(_LINKS.audience_id)))
+
+
+async def page(
+    session: AsyncSession,
+    scope: Scope,
+    request: PageRequest,
+    filter: ScheduleFilter | None = None,
+    order: OrderBy | None = None,
+) -> Slice[ScheduleRow]:
+    """Newest first unless `order` says otherwise."""
+    order_by = order or OrderBy("CREATED_AT", descending=True)
+    keys = Key(_SCHEDULES[order_by.field.lower()], order_by.descending), Key(_SCHEDULES.id, order_by.descending)
+    statement = select_rows(ScheduleRow, scope).where(*(filter or ScheduleFilter()).conditions(scope))
+    return await fetch_page(session, statement, Order(order_by.name, keys), request, _schedule)
+
+
+async def count(session: AsyncSession, scope: Scope, filter: ScheduleFilter | None = None) -> int:
+    statement = within(select(func.count()).select_from(ScheduleRow), ScheduleRow, scope.tenant)
+    return int((await session.execute(statement.where(*(filter or ScheduleFilter()).conditions(scope)))).scalar_one())
+
+
+async def page_by_audience(
+    session: AsyncSession, scope: Scope, audience_ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[ScheduleRow]]:
+    """The schedules that each audience is in, by name: those that name it, and those for all."""
+    statement = _pairs(select_rows(ScheduleRow, scope))
+    return await fetch_pages(session, statement, _AUDIENCES.id, _BY_NAME, request, audience_ids, _schedule)
+
+
+async def counts_by_audience(session: AsyncSession, scope: Scope, audience_ids: Sequence[str]) -> dict[str, int]:
+    return await _counts(session, scope, _AUDIENCES.id, audience_ids)
+
+
+async def audiences_by_schedule(
+    session: AsyncSession, scope: Scope, schedule_ids: Sequence[str], request: PageRequest
+) -> dict[str, Slice[AudienceRow]]:
+    """The audiences that each schedule is for, by name."""
+    statement = _pairs(select_rows(AudienceRow, scope))
+    return await fetch_pages(
+        session, statement, _SCHEDULES.id, _AUDIENCES_BY_NAME, request, schedule_ids, lambda row: row
+    )
+
+
+async def audience_counts(session: AsyncSession, scope: Scope, schedule_ids: Sequence[str]) -> dict[str, int]:
+    return await _counts(session, scope, _SCHEDULES.id, schedule_ids)
+
+
+async def last_runs(session: AsyncSession, scope: Scope, schedule_ids: Sequence[str]) -> dict[str, ScheduleRunRow]:
+    """The newest run of each schedule that has one."""
+    number = func.row_number().over(
+        partition_by=_RUNS.schedule_id, order_by=(_RUNS.at.desc(), _RUNS.due_at.desc().nulls_last(), _RUNS.id.desc())
+    )
+    numbered = (
+        select_rows(ScheduleRunRow, scope)
+        .where(_RUNS.schedule_id.in_(list(schedule_ids)))
+        .add_columns(number.label("age"))
+        .subquery()
+    )
+    rows = await session.execute(select(numbered).where(numbered.c.age == 1))
+    return {row.schedule_id: as_row(ScheduleRunRow, row) for row in rows}
+
+
+def _covers() -> ColumnElement[bool]:
+    """Whether the schedule of a row is for the audience of that row."""
+    link = (
+        exists()
+        .where(
+            same_tenant(_LINKS, _SCHEDULES),
+            _LINKS.schedule_id == _SCHEDULES.id,
+            _LINKS.audience_id == _AUDIENCES.id,
+        )
+        .correlate(ScheduleRow, AudienceRow)
+    )
+    same = same_tenant(_SCHEDULES, _AUDIENCES)
+    return and_(same, or_(and_(_SCHEDULES.all_audiences, _AUDIENCES.type == "SEGMENT_DEFINITION"), link))
+
+
+def _pairs(statement: AnySelect) -> AnySelect:
+    """Schedules with the audiences that they are for, a row for each pair."""
+    return statement.join_from(ScheduleRow, AudienceRow, _covers())
+
+
+async def _counts(session: AsyncSession, scope: Scope, parent: Any, parents: Sequence[str]) -> dict[str, int]:
+    counted = within(select(parent, func.count()), ScheduleRow, scope.tenant)
+    rows = await session.execute(_pairs(counted).where(parent.in_(list(parents))).group_by(parent))
+    counts = {parent_id: int(number) for parent_id, number in rows}
+    return {parent_id: counts.get(parent_id, 0) for parent_id in parents}
+
+
+def _schedule(row: Any) -> ScheduleRow:
+    return as_row(ScheduleRow, row)
