@@ -8,12 +8,13 @@ from app.api.context import Limits
 from app.api.errors import ERROR_TYPES
 from app.api.guards.limits import GatewaySchema, extensions
 from app.api.resources.api_keys import ApiKeyMutations, ApiKeyQueries
+from app.api.resources.audience_queries import AudienceQueries, AudienceSubscriptions
 from app.api.resources.audience_writes import AudienceMutations
-from app.api.resources.audiences import AudienceQueries, AudienceSubscriptions
 from app.api.resources.audit import AuditQueries
 from app.api.resources.compare import CompareQueries
 from app.api.resources.datasets import DatasetMutations, DatasetQueries
-from app.api.resources.definitions import DefinitionMutations, DefinitionQueries
+from app.api.resources.definition_writes import DefinitionMutations
+from app.api.resources.definitions import DefinitionQueries
 from app.api.resources.explain import ExplainQueries
 from app.api.resources.export_jobs import ExportJobMutations, ExportJobQueries, ExportJobSubscriptions
 from app.api.resources.folders import FolderMutations, FolderQueries
@@ -26,7 +27,8 @@ from app.api.resources.pql import PqlQueries
 from app.api.resources.previews import PreviewMutations, PreviewQueries, PreviewSubscriptions
 from app.api.resources.profiles import ProfileQueries
 from app.api.resources.sandboxes import SandboxMutations
-from app.api.resources.schedules import ScheduleMutations, ScheduleQueries
+from app.api.resources.schedule_writes import ScheduleMutations
+from app.api.resources.schedules import ScheduleQueries
 from app.api.resources.search import SearchQueries
 from app.api.resources.segment_jobs import SegmentJobMutations, SegmentJobQueries, SegmentJobSubscriptions
 from app.api.resources.uploads import BatchMutations

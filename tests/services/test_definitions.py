@@ -10,7 +10,7 @@ from app.engine.store.lake import Lake
 from app.errors import ErrorCode, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
 from app.services.audiences import computed as definitions
-from app.services.audiences import definition_reads
+from app.services.audiences import definition_reads, definition_rules
 from app.services.audiences.definition_reads import DefinitionView
 from app.services.audiences.definition_rules import MOST_DEFINITIONS, DefinitionChanges, NewDefinition
 from app.services.lists.paging import PageRequest
@@ -189,7 +189,7 @@ async def test_a_sandbox_holds_only_so_many(
     database: Database, define: Define, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MOST_DEFINITIONS == 4_000
-    monkeypatch.setattr(definitions, "MOST_DEFINITIONS", 2)
+    monkeypatch.setattr(definition_rules, "MOST_DEFINITIONS", 2)
     await define("A")
     await define("B")
     with pytest.raises(Refusal) as caught:

@@ -1,7 +1,6 @@
 """Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -11,20 +10,11 @@ from strawberry.scalars import JSON
 
 from app.api.connections import Connection, LongConnection, connect, connect_long, connection
 from app.api.context import Info, Operation
-from app.api.described import enum_value, resolver, subscription
+from app.api.described import enum_value, resolver
 from app.api.filters import (
-    DateTimeFilter,
-    OrderDirection,
-    StringFilter,
-    many_ids,
     names,
-    one_id,
-    one_name,
-    ordered,
-    text_filter,
-    time_filter,
 )
-from app.api.global_ids import Node, find_id, global_id, need_id, node_type
+from app.api.global_ids import Node, global_id, node_type
 from app.api.resources.datasets import Dataset
 from app.api.resources.folders import Folder
 from app.api.resources.history import AudienceHistory
@@ -32,8 +22,7 @@ from app.api.resources.jobs import JobFilterArgument, segment_job_filter
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.profiles import Membership, Statuses
 from app.api.resources.statistics import AudienceStatistics
-from app.api.scalars import BigInt, given
-from app.services.audiences import reads as audiences
+from app.api.scalars import BigInt
 from app.services.audiences.definition_reads import DefinitionView
 from app.services.lists.paging import PageRequest
 from app.storage.tables.audiences import AudienceRow
@@ -302,121 +291,4 @@ def _metrics(row: AudienceRow) -> AudienceMetrics | None:
     )
 
 
-@strawberry.input(description="Filters for audiences; all given conditions must match.")
-class AudienceFilter:
-    id: list[strawberry.ID] | None = strawberry.field(
-        default=strawberry.UNSET, description="Global or raw id is one of these."
-    )
-    audience_id: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="`audienceId` matches.")
-    name: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Name matches.")
-    description: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Description matches.")
-    type: list[AudienceType] | None = strawberry.field(default=strawberry.UNSET, description="Type is one of these.")
-    origin: list[AudienceOrigin] | None = strawberry.field(
-        default=strawberry.UNSET, description="Created by one of these systems."
-    )
-    namespace: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Namespace matches.")
-    lifecycle_state: list[LifecycleState] | None = strawberry.field(
-        default=strawberry.UNSET, description="State is one of these."
-    )
-    evaluation_method: EvaluationMethod | None = strawberry.field(
-        default=strawberry.UNSET, description="Evaluated by this method."
-    )
-    label: str | None = strawberry.field(default=strawberry.UNSET, description="Has this label.")
-    merge_policy_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Uses this merge policy."
-    )
-    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Is in this folder.")
-    created_by: StringFilter | None = strawberry.field(default=strawberry.UNSET, description="Creator matches.")
-    created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Creation time matches.")
-    updated_at: DateTimeFilter | None = strawberry.field(
-        default=strawberry.UNSET, description="Time of the last change matches."
-    )
-
-
-def audience_filter(value: AudienceFilter | None) -> audiences.AudienceFilter | None:
-    """Raises `Refusal` for the id of something else."""
-    if value is None or not given(value):
-        return None
-    return audiences.AudienceFilter(
-        ids=many_ids("Audience", value.id, "filter", "id"),
-        audience_id=text_filter(value.audience_id),
-        name=text_filter(value.name),
-        description=text_filter(value.description),
-        type=names(value.type),
-        origin=names(value.origin),
-        namespace=text_filter(value.namespace),
-        lifecycle_state=names(value.lifecycle_state),
-        evaluation_method=one_name(value.evaluation_method),
-        label=given(value.label),
-        merge_policy_id=one_id("MergePolicy", value.merge_policy_id, "filter", "merge_policy_id"),
-        folder_id=one_id("Folder", value.folder_id, "filter", "folder_id"),
-        created_by=text_filter(value.created_by),
-        created_at=time_filter(value.created_at),
-        updated_at=time_filter(value.updated_at),
-    )
-
-
-@strawberry.enum(description="Sort keys of audiences.")
-class AudienceOrderField(Enum):
-    NAME = enum_value("NAME", description="Name.")
-    CREATED_AT = enum_value("CREATED_AT", description="Creation time.")
-    UPDATED_AT = enum_value("UPDATED_AT", description="Time of the last change.")
-    TOTAL_PROFILES = enum_value(
-        "TOTAL_PROFILES", description="Number of members; audiences without a count come as the smallest."
-    )
-
-
-@strawberry.input(description="Sort order of audiences.")
-class AudienceOrder:
-    field: AudienceOrderField = strawberry.field(description="Sort key.")
-    direction: OrderDirection = strawberry.field(description="Sort direction.")
-
-
 AudienceId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `audienceId`.")]
-AudienceFilterArgument = Annotated[
-    AudienceFilter | None, strawberry.argument(description="Filters; all given conditions must match.")
-]
-AudienceOrderArgument = Annotated[
-    AudienceOrder | None, strawberry.argument(description="Sort order; default newest first.")
-]
-
-
-@strawberry.type
-class AudienceQueries:
-    @resolver(description="An audience by its id.")
-    async def audience(self, info: Info, id: AudienceId) -> Audience | None:
-        raw = find_id("Audience", id)
-        return None if raw is None else await Audience.fetch(info.context, raw)
-
-    @connection(description="The audiences of the sandbox.")
-    async def audiences(
-        self,
-        info: Info,
-        page: PageRequest,
-        filter: AudienceFilterArgument = strawberry.UNSET,
-        order_by: AudienceOrderArgument = strawberry.UNSET,
-    ) -> Connection[Audience]:
-        operation = info.context
-        conditions, order = audience_filter(filter), ordered(order_by)
-        return await connect(
-            info,
-            lambda: operation.read(lambda session: audiences.page(session, operation.scope, page, conditions, order)),
-            Audience.of,
-            lambda: operation.read(lambda session: audiences.count(session, operation.scope, conditions)),
-        )
-
-
-@strawberry.type
-class AudienceSubscriptions:
-    @subscription(
-        description=(
-            "The current state of an audience, then an update whenever its fields, metrics or members change (an edit, "
-            "a finished job, an upload, a streaming batch, expiry); completes only when the audience is deleted."
-        )
-    )
-    async def audience_updated(self, info: Info, id: AudienceId) -> AsyncGenerator[Audience, None]:
-        services, raw = info.context.services, need_id("Audience", id, "id")
-        states = audiences.watch(services.database, services.changes, services.clock, info.context.scope, raw)
-        async with aclosing(states):
-            async for row in states:
-                yield Audience.of(row)

@@ -2,38 +2,32 @@
 
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Self
 
 import strawberry
 
 from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
-from app.api.described import enum_value, mutation, resolver
-from app.api.errors import PqlDiagnostic, UserError, attempt, errors_field
+from app.api.described import enum_value, resolver
 from app.api.filters import (
     DateTimeFilter,
     OrderDirection,
     StringFilter,
     many_ids,
-    names,
     one_id,
     one_name,
     ordered,
     text_filter,
     time_filter,
 )
-from app.api.global_ids import Node, find_id, global_id, need_id, node_type
-from app.api.resources.audiences import Audience, EvaluationMethod, LifecycleState, evaluation_methods
-from app.api.resources.deletions import DeleteArgument, DeletePayload
+from app.api.global_ids import Node, find_id, global_id, node_type
+from app.api.resources.audiences import Audience, EvaluationMethod, evaluation_methods
 from app.api.resources.folders import Folder
 from app.api.resources.jobs import JobFilterArgument, segment_job_filter
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.pql import ExpressionFormat, FormatArgument, StreamingEligibility, service_format
 from app.api.scalars import given
-from app.errors import ErrorCode, Refusal, Refusals
-from app.services.audiences import computed as definitions
 from app.services.audiences import definition_reads
-from app.services.audiences.definition_rules import DefinitionChanges, NewDefinition
 from app.services.evaluation.expressions import convert_expression
 from app.services.lists.paging import PageRequest
 
@@ -222,140 +216,12 @@ class SegmentDefinitionOrder:
     direction: OrderDirection = strawberry.field(description="Sort direction.")
 
 
-@strawberry.input(description="The segment definition to create, with its audience.")
-class CreateSegmentDefinitionInput:
-    name: str = strawberry.field(description="Name, unique among the definitions of the sandbox.")
-    description: str | None = strawberry.field(default=strawberry.UNSET, description="Description.")
-    expression: str = strawberry.field(description="Condition in PQL, for example `xEvent.sum(dollars) > 500`.")
-    format: ExpressionFormat | None = strawberry.field(
-        default=ExpressionFormat.PQL_TEXT, description="Format of the expression."
-    )
-    evaluation_methods: list[EvaluationMethod] | None = strawberry.field(
-        default=strawberry.UNSET, description="Evaluation methods; default BATCH."
-    )
-    merge_policy_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Merge policy; default the sandbox's default policy."
-    )
-    schema_name: str | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="Schema of the expression; `_xdm.context.profile`, the only one, unless given.",
-    )
-    exclude_opt_out: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="Whether profiles that opted out are excluded; default true."
-    )
-    labels: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Data usage labels, for example `core/C1`."
-    )
-    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Folder.")
-    lifecycle_state: LifecycleState | None = strawberry.field(
-        default=strawberry.UNSET, description="Initial state; default PUBLISHED."
-    )
-
-    def as_new(self) -> NewDefinition:
-        optional = {
-            "exclude_opt_out": given(self.exclude_opt_out),
-            "schema_name": given(self.schema_name),
-            "lifecycle_state": one_name(self.lifecycle_state),
-            "labels": given(self.labels),
-        }
-        return NewDefinition(
-            name=self.name,
-            description=given(self.description),
-            expression=self.expression,
-            format=service_format(self.format),
-            evaluation_methods=names(self.evaluation_methods),
-            merge_policy_id=one_id("MergePolicy", self.merge_policy_id, "merge_policy_id"),
-            folder_id=one_id("Folder", self.folder_id, "folder_id"),
-            **{name: value for name, value in optional.items() if value is not None},
-        )
-
-
-@strawberry.input(
-    description="Changes to a segment definition: only the given fields change; null clears an optional field."
-)
-class UpdateSegmentDefinitionInput:
-    id: strawberry.ID = strawberry.field(description="Global id or raw `segmentId`.")
-    etag: str | None = strawberry.field(
-        default=strawberry.UNSET,
-        description="Optimistic lock: the mutation is rejected if the etag no longer matches. Default: no check.",
-    )
-    name: str | None = strawberry.field(
-        default=strawberry.UNSET, description="Name, unique among the definitions of the sandbox."
-    )
-    description: str | None = strawberry.field(default=strawberry.UNSET, description="Description.")
-    expression: str | None = strawberry.field(default=strawberry.UNSET, description="Condition in PQL.")
-    format: ExpressionFormat | None = strawberry.field(
-        default=strawberry.UNSET, description="Format of the expression; default PQL_TEXT."
-    )
-    evaluation_methods: list[EvaluationMethod] | None = strawberry.field(
-        default=strawberry.UNSET, description="Evaluation methods."
-    )
-    merge_policy_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Merge policy.")
-    exclude_opt_out: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="Whether profiles that opted out are excluded."
-    )
-    labels: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Data usage labels, for example `core/C1`."
-    )
-    folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Folder.")
-
-    def as_changes(self) -> DefinitionChanges:
-        """Raises `Refusals` for nulls where there must be a value."""
-        needed = ("name", "expression", "evaluation_methods", "merge_policy_id", "exclude_opt_out", "labels")
-        nulls = [name for name in needed if getattr(self, name) is None]
-        if nulls:
-            message = "it cannot be null: omit it to keep it as it is"
-            raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
-        changes = {
-            "name": self.name,
-            "description": self.description,
-            "expression": self.expression,
-            "format": self.format if self.format is strawberry.UNSET else service_format(self.format),
-            "evaluation_methods": _kept(self.evaluation_methods, names),
-            "merge_policy_id": _kept(self.merge_policy_id, lambda id_: one_id("MergePolicy", id_, "merge_policy_id")),
-            "exclude_opt_out": self.exclude_opt_out,
-            "labels": self.labels,
-            "folder_id": _kept(self.folder_id, lambda id_: one_id("Folder", id_, "folder_id")),
-        }
-        given_ones = {name: value for name, value in changes.items() if value is not strawberry.UNSET}
-        return cast(DefinitionChanges, given_ones)
-
-
-def _kept(value: Any, convert: Any) -> Any:
-    """Converted, but still UNSET when the caller left it out."""
-    return value if value is strawberry.UNSET else convert(value)
-
-
-@strawberry.type(description="Result of a mutation of a segment definition.")
-class SegmentDefinitionPayload:
-    definition: SegmentDefinition | None = strawberry.field(description="The definition; null if rejected.")
-    warnings: list[PqlDiagnostic] = strawberry.field(
-        description="Non-blocking warnings about the expression, for example an equivalent definition."
-    )
-    errors: list[UserError] = errors_field()
-
-    @classmethod
-    async def of(cls, context: Operation, row: definition_reads.DefinitionView | None, errors: list[UserError]) -> Self:
-        if row is None:
-            return cls(definition=None, warnings=[], errors=errors)
-        labels = await definition_reads.duplicates(
-            context.services.database, context.scope, row.expression, row.canonical, but=row.id
-        )
-        return cls(
-            definition=SegmentDefinition.of(row), warnings=[PqlDiagnostic.of(each) for each in labels], errors=errors
-        )
-
-
 DefinitionId = Annotated[strawberry.ID, strawberry.argument(description="Global id or raw `segmentId`.")]
 FilterArgument = Annotated[
     SegmentDefinitionFilter | None, strawberry.argument(description="Filters; all given conditions must match.")
 ]
 OrderArgument = Annotated[
     SegmentDefinitionOrder | None, strawberry.argument(description="Sort order; default newest first.")
-]
-CreateArgument = Annotated[CreateSegmentDefinitionInput, strawberry.argument(description="The object to create.")]
-UpdateArgument = Annotated[
-    UpdateSegmentDefinitionInput, strawberry.argument(description="The object and the fields to change.")
 ]
 
 
@@ -384,46 +250,3 @@ class DefinitionQueries:
             SegmentDefinition.of,
             lambda: operation.read(lambda session: definition_reads.count(session, operation.scope, conditions)),
         )
-
-
-@strawberry.type
-class DefinitionMutations:
-    @mutation(description="Creates a segment definition and the audience that it computes.")
-    async def create_segment_definition(self, info: Info, input: CreateArgument) -> SegmentDefinitionPayload:
-        services, scope = info.context.services, info.context.scope
-        row, errors = await attempt(
-            info,
-            lambda: definitions.create(services.database, services.lake, services.clock, scope, input.as_new()),
-            "input",
-        )
-        return await SegmentDefinitionPayload.of(info.context, row, errors)
-
-    @mutation(description="Updates a segment definition; running jobs keep the previous version.")
-    async def update_segment_definition(self, info: Info, input: UpdateArgument) -> SegmentDefinitionPayload:
-        services, scope = info.context.services, info.context.scope
-        row, errors = await attempt(
-            info,
-            lambda: definitions.update(
-                services.database,
-                services.lake,
-                services.clock,
-                scope,
-                need_id("SegmentDefinition", input.id, "id"),
-                given(input.etag),
-                input.as_changes(),
-            ),
-            "input",
-        )
-        return await SegmentDefinitionPayload.of(info.context, row, errors)
-
-    @mutation(description="Deletes a segment definition and its audience; rejected while anything refers to it.")
-    async def delete_segment_definition(self, info: Info, input: DeleteArgument) -> DeletePayload:
-        services, scope = info.context.services, info.context.scope
-
-        async def delete() -> strawberry.ID:
-            raw = need_id("SegmentDefinition", input.id, "id")
-            await definitions.delete(services.database, services.clock, scope, raw, given(input.etag))
-            return global_id("SegmentDefinition", raw)
-
-        deleted, errors = await attempt(info, delete, "input")
-        return DeletePayload(deleted_id=deleted, errors=errors)
