@@ -112,6 +112,10 @@ def refuse_all(refusals: Sequence[Refusal]) -> None:
         raise Refusals(refusals)
 
 
+class InvalidSettings(Exception):
+    """Settings that cannot be used; the message names each variable, its value and what is wrong."""
+
+
 class InvalidDatabaseUrl(ValueError):
     """A database URL that cannot be used; the message says what is wrong and shows one that can."""
 

@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from app.errors import InvalidSettings
+
 SHORTEST_SECRET = 32
 """Bytes of an HS256 secret (RFC 7518, 3.2)."""
 
@@ -237,10 +239,6 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The URL in effect."""
         return self.database_url or f"sqlite:///{(self.data_dir / 'segmentation.db').absolute()}"
-
-
-class InvalidSettings(Exception):
-    """Settings that cannot be used; the message names each variable, its value and what is wrong."""
 
 
 def load_settings(**overrides: object) -> Settings:

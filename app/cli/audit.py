@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.terminal import Organisation, Sandbox, run, with_services
+from app.cli.terminal import Organisation, Sandbox, load_settings, run, with_services
 from app.scope import Scope
-from app.settings import load_settings
 
 if TYPE_CHECKING:
     from app.parts import Services

@@ -10,9 +10,8 @@ from uuid import uuid4
 import typer
 
 from app.cli import loading
-from app.cli.terminal import Tenancy, fail, grouped, run, with_services
+from app.cli.terminal import Tenancy, fail, grouped, load_settings, run, with_services
 from app.scope import Scope
-from app.settings import load_settings
 
 if TYPE_CHECKING:
     from app.engine.ingest.formats import CsvOptions

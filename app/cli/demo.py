@@ -2,14 +2,16 @@
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from app.cli.server import serve_until_stopped
-from app.cli.terminal import run
-from app.settings import Settings, load_settings
+from app.cli.terminal import load_settings, run
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 commands = typer.Typer()
 
@@ -25,7 +27,7 @@ def demo(
     from app.demo import run_demo
     from app.parts import open_services
 
-    async def show(settings: Settings) -> None:
+    async def show(settings: "Settings") -> None:
         async with open_services(settings) as services:
             await run_demo(services, profiles, events, Console(highlight=False))
         if serve:

@@ -9,13 +9,9 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import typer
 
+from app.cli.terminal import importing
 from app.clock import utc_now
 from app.errors import Diagnostic, ExpressionRefused, Refusal, Severity
-from app.pql.check.checker import check
-from app.pql.syntax.json_reader import from_json
-from app.pql.syntax.json_writer import to_json
-from app.pql.syntax.parser import parse
-from app.pql.syntax.printer import print_tree
 
 commands = typer.Typer(help="The Profile Query Language: check, convert and try expressions.", no_args_is_help=True)
 
@@ -43,7 +39,8 @@ def evaluate(
     time: TimeColumn = "timestamp",
 ) -> None:
     """Print `expression<TAB>ids` for each expression or `ERROR line:column kind message`; failures stop no other."""
-    from app.engine.run.adhoc import evaluate_trial, load_trial
+    with importing():
+        from app.engine.run.adhoc import evaluate_trial, load_trial
 
     trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
     instant = (utc_now() if now is None else now.replace(tzinfo=now.tzinfo or UTC)).astimezone(_zone(time_zone))
@@ -73,7 +70,9 @@ def check_expression(
     time: TimeColumn = "timestamp",
 ) -> None:
     """Print the canonical text of each expression, or its errors; the files say what fields there are."""
-    from app.engine.run.adhoc import load_trial
+    with importing():
+        from app.engine.run.adhoc import load_trial
+        from app.pql.check.checker import check
 
     trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
     failed = False
@@ -90,6 +89,11 @@ def check_expression(
 @commands.command("convert", epilog="Example: `segmentation pql convert 'country = \"US\"'`")
 def convert(expressions: Expressions = None) -> None:
     """Turn text into pql/json, and pql/json (what starts with a brace) into text."""
+    from app.pql.syntax.json_reader import from_json
+    from app.pql.syntax.json_writer import to_json
+    from app.pql.syntax.parser import parse
+    from app.pql.syntax.printer import print_tree
+
     failed = False
     for expression in _expressions(expressions):
         try:

@@ -7,10 +7,9 @@ from uuid import uuid4
 
 import typer
 
-from app.cli.terminal import Organisation, run, with_services
+from app.cli.terminal import Organisation, load_settings, run, with_services
 from app.scope import Scope
 from app.services.access.identity import DEFAULT_SANDBOX
-from app.settings import load_settings
 
 if TYPE_CHECKING:
     from app.parts import Services

@@ -4,8 +4,7 @@ import typer
 
 from app.cli import audit, data, demo, expressions, keys, operations, server
 from app.cli.terminal import fail
-from app.errors import DatabaseAway, InvalidDatabaseUrl, Refusal, Refusals, Unconfirmed, outage
-from app.settings import InvalidSettings
+from app.errors import DatabaseAway, InvalidDatabaseUrl, InvalidSettings, Refusal, Refusals, Unconfirmed, outage
 
 cli = typer.Typer(
     name="segmentation",

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.terminal import console, fail, run
-from app.settings import load_settings
+from app.cli.terminal import console, fail, load_settings, run
 
 commands = typer.Typer()
 

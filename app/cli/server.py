@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.pages import build_if_stale
-from app.cli.terminal import console, fail, log_to_standard_error, run
-from app.settings import Settings, load_settings
+from app.cli.terminal import console, fail, importing, load_settings, log_to_standard_error, run
 
 if TYPE_CHECKING:
     import uvicorn
 
     from app.parts import Services
+    from app.settings import Settings
 
 commands = typer.Typer()
 
@@ -47,8 +47,9 @@ def worker(
     run(_work(settings, metrics_port))
 
 
-async def _work(settings: Settings, metrics_port: int | None) -> None:
-    from app.parts import open_services, working
+async def _work(settings: "Settings", metrics_port: int | None) -> None:
+    with importing():
+        from app.parts import open_services, working
 
     async with open_services(settings, wait=True) as services:
         stop = asyncio.Event()
@@ -77,10 +78,11 @@ async def _metrics_served(services: "Services", port: int) -> AsyncIterator[None
                 await serving
 
 
-async def serve_until_stopped(settings: Settings) -> None:
+async def serve_until_stopped(settings: "Settings") -> None:
     _refuse_open_door(settings)
     build_if_stale(console)
-    from app.main import create_app
+    with importing():
+        from app.main import create_app
 
     app = create_app(settings)
     with _listen(settings.host, settings.port) as listener:
@@ -104,7 +106,7 @@ async def serve_until_stopped(settings: Settings) -> None:
             fail("the server did not start; the log above says why")
 
 
-def _server(app: Callable[..., Any], settings: Settings) -> "uvicorn.Server":
+def _server(app: Callable[..., Any], settings: "Settings") -> "uvicorn.Server":
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -157,7 +159,7 @@ def _on_signals(stop: Callable[[], None]) -> None:
         loop.add_signal_handler(number, stop)
 
 
-def _refuse_open_door(settings: Settings) -> None:
+def _refuse_open_door(settings: "Settings") -> None:
     if settings.auth == "none" and not _is_loopback(settings.host):
         fail(
             f"SEGMENTATION_AUTH=none admits every client, so `serve` serves loopback addresses only, "

@@ -16,7 +16,7 @@ import app.storage.tables  # noqa: F401
 from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.storage.columns import Row, columns
 from app.storage.database import Database, is_unavailable
-from app.storage.migrate import MigrationRefused
+from app.storage.migrate import NEWEST, MigrationRefused
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from tests.support.databases import count_statements
 
@@ -177,6 +177,21 @@ async def test_migrating_twice_changes_nothing(database: Database) -> None:
     await _add(database, "1")
     await database.migrate()
     assert await count(database) == 1
+
+
+async def test_who_finds_the_newest_form_does_not_wait_for_the_import_of_alembic(
+    database: Database, database_url: str
+) -> None:
+    async with database.session() as session:
+        assert (await session.execute(text("SELECT version_num FROM alembic_version"))).scalars().all() == [NEWEST]
+    script = (
+        "import asyncio, sys; from app.storage.database import Database as D; "
+        "asyncio.run(D(sys.argv[1]).migrate()); print('alembic' in sys.modules)"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, database_url, cwd=Path(__file__).parents[2], stdout=asyncio.subprocess.PIPE
+    )
+    assert await process.communicate() == (b"False\n", None)
 
 
 async def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
