@@ -2,7 +2,7 @@
 
     python tests/benchmarks/progress.py [--profiles 100000] [--events 2000000]
 
-Evaluates 40 definitions over a generated shop with a worker of this process, once with the merged view to be made first
+Evaluates 90 definitions over a generated shop with a worker of this process, once with the merged view to be made first
 and once with it there, and prints from the job's own update log, at the first state with 25, 50 and 75% done: the
 seconds left that it told and those that were left, and how far the fraction was from the share of the time passed.
 """
@@ -25,14 +25,14 @@ from app.services.datasets.uploads import ingest_file
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
-from tests.benchmarks.shared_scan import NOW, definitions
+from tests.benchmarks.hundred import examples
 
 SCOPE = Scope("default", "prod", "benchmark")
 
 
 async def measure(folder: Path, profiles: int, events: int) -> None:
     async with open_services(Settings(data_dir=folder, database_url=f"sqlite:///{folder / 'progress.db'}")) as services:
-        files = await asyncio.to_thread(write_shop, folder, profiles, events, NOW)
+        files = await asyncio.to_thread(write_shop, folder, profiles, events, services.clock())
         for name, kind, time, file in (
             ("people", "PROFILE", None, files[0]),
             ("events", "EVENT", "timestamp", files[1]),
@@ -45,7 +45,7 @@ async def measure(folder: Path, profiles: int, events: int) -> None:
                 NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time),
                 InputFile(file, "PARQUET"),
             )
-        for at, (expression, _) in enumerate(definitions()):
+        for at, expression in enumerate(example.pql for example in examples() if not example.others):
             new = NewDefinition(name=f"{at:02d}", expression=expression)
             await create(services.database, services.lake, services.clock, SCOPE, new)
         async with working(services):

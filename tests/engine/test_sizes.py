@@ -18,13 +18,13 @@ def test_a_chain_of_ten_steps_looks_up_in_proportion_to_events(
     monkeypatch: pytest.MonkeyPatch, expression: str, expected: bool
 ) -> None:
     looked_up = []
-    searched = chains.searched
+    placed = chains.placed
 
-    def counted(values: Any, targets: Any, low: Any, high: Any, *, right: bool) -> Any:
+    def counted(tracks: Any, values: Any, track: Any, targets: Any, low: Any, high: Any, *, right: bool) -> Any:
         looked_up.append(len(low))
-        return searched(values, targets, low, high, right=right)
+        return placed(tracks, values, track, targets, low, high, right=right)
 
-    monkeypatch.setattr(chains, "searched", counted)
+    monkeypatch.setattr(chains, "placed", counted)
     work = []
     for events in (4_000, 8_000):
         looked_up.clear()

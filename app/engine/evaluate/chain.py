@@ -27,6 +27,7 @@ from app.pql.core import Node, walk
 from app.pql.schema import Scalar
 
 PAIRS_AT_ONCE = 1 << 21
+_LARGEST = int(np.iinfo(np.int64).max)
 _ALWAYS = (np.full(1, BEGINNING, np.int64), np.full(1, END, np.int64))
 
 
@@ -48,6 +49,11 @@ class Step:
         """First row of each track, and first row after it."""
         ends = np.cumsum(np.bincount(self.track, minlength=tracks))
         return np.concatenate([np.zeros(1, np.intp), ends[:-1]]), ends
+
+    def bounds_of(self, other: "Step", tracks: int) -> tuple[Index, Index]:
+        """For each row of another step the bounds of its track."""
+        starts, ends = self.bounds(tracks)
+        return starts[other.track], ends[other.track]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,7 @@ def _steps(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Scope, lis
     if not isinstance(time, Column):
         raise TypeError("the time of a chain was expected")
     times = np.broadcast_to(micros(time), child.n)
-    rows = _in_time_order(parent, times)
+    rows = child.derived(("time order", node.operands[1]), lambda: _in_time_order(parent, times))
     steps = []
     for mask in masks:
         possible = mask if time.valid is None else mask & time.valid
@@ -216,14 +222,17 @@ class _Search:
             if not len(step.at):
                 return step.track
             windows, valid = self._pinned_windows(tracks, at, {pin: candidates.at, at - 1: before}, candidates.track)
-            starts, ends = (bound[candidates.track] for bound in step.bounds(len(tracks)))
-            strictly = searched(step.at, before, starts, ends, right=True)
+            bounds = _, ends = step.bounds_of(candidates, len(tracks))
+            strictly = placed(step.track, step.at, candidates.track, before, *bounds, right=True)
             later_ones = self._counts[at] - 1
             first = np.full(len(before), END, np.int64)
             for lower, upper in windows:
                 place = strictly
                 if not _always(lower, BEGINNING):
-                    place = np.maximum(place, searched(step.at, _long(lower, candidates), starts, ends, right=False))
+                    lower = _long(lower, candidates)
+                    place = np.maximum(
+                        place, placed(step.track, step.at, candidates.track, lower, *bounds, right=False)
+                    )
                 place = place + later_ones
                 time = step.at[np.minimum(place, len(step.at) - 1)]
                 first = np.where((place < ends) & (time < upper), np.minimum(first, time), first)
@@ -236,7 +245,7 @@ class _Search:
     ) -> tuple[list[Index], list[Index]]:
         """Stretches of the later steps for each candidate of the label: no event out of them can be in its chain."""
         starts = [_first_after(step, candidates, len(tracks)) for step in later]
-        ends = [step.bounds(len(tracks))[1][candidates.track] for step in later]
+        ends = [step.bounds_of(candidates, len(tracks))[1] for step in later]
         limit = np.full(len(candidates.at), END, np.int64)
         for place, step in reversed(list(enumerate(later))):
             at, low, high = pin + 1 + place, starts[place], ends[place]
@@ -244,8 +253,9 @@ class _Search:
                 windows, _ = self._pinned_windows(tracks, at, {pin: candidates.at}, candidates.track)
                 limit = np.minimum(limit, windows[-1][1])
                 lower = _long(windows[0][0], candidates)
-                starts[place] = np.maximum(low, searched(step.at, lower, low, high, right=False))
-            ends[place] = np.maximum(starts[place], searched(step.at, limit, low, high, right=False))
+                starts[place] = placed(step.track, step.at, candidates.track, lower, low, high, right=False)
+            until = placed(step.track, step.at, candidates.track, limit, low, high, right=False)
+            ends[place] = np.maximum(starts[place], until)
         return starts, ends
 
     def _pinned_windows(
@@ -300,23 +310,29 @@ class _Search:
             keep = np.broadcast_to(valid, before.track.shape)  # the same for all of a track
             windows = [(_kept(lower, keep), _kept(upper, keep)) for lower, upper in windows]
             before = before.where(keep)
-        starts, ends = (bound[step.track] for bound in before.bounds(len(tracks)))
-        strictly = searched(before.at, step.at, starts, ends, right=False)
         in_window = np.zeros(len(step.track), np.bool_)
+        if not len(before.at):
+            return in_window
+        bounds = starts, _ = before.bounds_of(step, len(tracks))
+        strictly = placed(before.track, before.at, step.track, step.at, *bounds, right=False)
         for lower, upper in windows:
-            low = starts if _always(upper, END) else searched(_long(upper, before), step.at, starts, ends, right=True)
-            high = strictly
-            if not (_always(lower, BEGINNING) or bool(np.all(lower <= before.at + 1))):  # strictly later is enough
-                high = np.minimum(high, searched(_long(lower, before), step.at, starts, ends, right=True))
-            linked = high > low
-            if (needed := self._counts[at]) > 1 and len(before.at):
-                # The earliest row before that suits has the most events between itself and this one.
-                first = np.minimum(low, len(before.at) - 1)
-                begin = np.maximum(_long(lower, before)[first], before.at[first] + 1)
-                mine, ends_of = (bound[step.track] for bound in step.bounds(len(tracks)))
-                linked &= np.arange(len(step.at)) - searched(step.at, begin, mine, ends_of, right=False) + 1 >= needed
-            in_window |= linked
+            lower, upper, early = _long(lower, before), _long(upper, before), strictly
+            if not bool(np.all(lower <= before.at + 1)):  # strictly later is enough
+                early = np.minimum(early, placed(before.track, lower, step.track, step.at, *bounds, right=True))
+            if (needed := self._counts[at]) > 1:
+                late = placed(before.track, upper, step.track, step.at, *bounds, right=True)
+                in_window |= (early > late) & self._enough_between(before, late, lower, step, needed, len(tracks))
+            else:
+                # Of the rows before that are early enough the window of the last one ends last.
+                in_window |= (early > starts) & (upper[np.maximum(early - 1, 0)] > step.at)
         return in_window
+
+    def _enough_between(self, before: Step, first: Index, lower: Micros, step: Step, needed: int, tracks: int) -> Bools:
+        """Whether enough events of the step lie between the earliest row before that suits a row and that row."""
+        first = np.minimum(first, len(before.at) - 1)
+        begin = np.maximum(lower[first], before.at[first] + 1)
+        since = placed(step.track, step.at, step.track, begin, *step.bounds_of(step, tracks), right=False)
+        return np.asarray(np.arange(len(step.at)) - since + 1 >= needed)
 
     def _windows(
         self, when: Node, times: dict[int, Micros], of: Index, rows: Index | None
@@ -355,6 +371,24 @@ def _numbered(step: Step, tracks: int) -> Index:
     return np.arange(len(step.track)) - step.bounds(tracks)[0][step.track] + 1
 
 
+def placed(
+    tracks: Index, values: Micros, track: Index, targets: Micros, low: Index, high: Index, *, right: bool
+) -> Index:
+    """As `searched`, for stretches that lie within one track each, where the values rise with the tracks and in them.
+
+    Tracks and times make one number as long as that fits, and numbers that rise are looked up in one go.
+    """
+    if not len(values) or not len(targets):
+        return low.copy()
+    least = int(values.min()) - 1
+    span = int(values.max()) - least + 2
+    if (int(max(tracks[-1], track.max())) + 1) * span > _LARGEST:
+        return searched(values, targets, low, high, right=right)
+    keys = tracks * span + (values - least)
+    sought = track * span + (np.clip(targets, least, least + span - 1) - least)
+    return np.clip(np.searchsorted(keys, sought, "right" if right else "left"), low, high)
+
+
 def searched(values: Micros, targets: Micros, low: Index, high: Index, *, right: bool) -> Index:
     """Where each target would stand in its own stretch `low <= i < high` of values that rise within a stretch.
 
@@ -389,8 +423,8 @@ def _earlier(before: Step, step: Step, tracks: int) -> Bools:
 
 
 def _first_after(step: Step, candidates: Step, tracks: int) -> Index:
-    starts, ends = (bound[candidates.track] for bound in step.bounds(tracks))
-    return searched(step.at, candidates.at, starts, ends, right=True)
+    bounds = step.bounds_of(candidates, tracks)
+    return placed(step.track, step.at, candidates.track, candidates.at, *bounds, right=True)
 
 
 def _laid_out(step: Step, starts: Index, ends: Index) -> Step:

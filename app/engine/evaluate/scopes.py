@@ -5,12 +5,15 @@ scope that the array was laid out in (for the profile: one constant row), `paren
 scope stands in its memo.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 
 from app.engine.evaluate.columns import Array, Index, Object, Rows, Value
 from app.pql.core import Node
+
+Derived = TypeVar("Derived")
 
 
 class TooWide(Exception):
@@ -42,6 +45,7 @@ class Scope:
         self.left: dict[Node, int] = {}
         self.children: dict[Node, dict[int, Scope]] = {}
         self.picked: dict[Node, Index] = {}
+        self._derived: dict[tuple[str, Node], Any] = {}
         self._from: dict[int, Index] = {}
 
     def at(self, level: int) -> "Scope":
@@ -80,6 +84,13 @@ class Scope:
             return None if value is None or isinstance(value, TooWide) else value.take(index)
         return value
 
+    def derived(self, name: tuple[str, Node], make: Callable[[], Derived]) -> Derived:
+        """What operations find out about a node's values here, once for all of them."""
+        if name not in self._derived:
+            self._derived[name] = make()
+        known: Derived = self._derived[name]
+        return known
+
     def sliced(self, start: int, stop: int) -> "Scope":
         """The rows from `start` to before `stop`, as a scope of its own."""
         index = np.arange(start, stop)
@@ -96,6 +107,7 @@ class Scope:
         for scope in list(self.all_below()):
             scope.memo.clear()
             scope.children.clear()
+            scope._derived.clear()
             scope.across = None
 
     def person_rows(self) -> Index | None:

@@ -25,6 +25,7 @@ from app.engine.members.membership_map import NO_TIME, Standings, nested
 from app.engine.people.merging import ORDINAL, PROFILE
 from app.engine.people.snapshot import Snapshot
 from app.engine.store.arrow_types import arrow_type
+from app.engine.store.bitmaps import bitmap
 from app.engine.store.bucket import Bucket, Needs, Path
 from app.engine.store.case_names import file_schema, with_names
 from app.engine.store.parquet_columns import prune
@@ -148,7 +149,7 @@ class Export:
             if len(people):
                 name = f"{batch.id}/{number}-{attempt}.parquet"
                 files[batch.id] = _write(folder, name, self.schema, rows.tables(batch, people))
-                written |= BitMap(bucket.ordinals[people])
+                written |= bitmap(bucket.ordinals[people])
         counted = {name: written.intersection_cardinality(o) for name, o in self.snapshot.namespaces(number).items()}
         by_namespace = {name: count for name, count in counted.items() if count}
         return Exported(number, looked_at, len(written), by_namespace, files)
@@ -235,7 +236,7 @@ def _ordinals(paths: Sequence[FilePath], since: datetime | None) -> BitMap:
         ordinals = table[ORDINAL].to_numpy()
         if since is not None:
             ordinals = ordinals[_instants(table[INGESTED]) >= _microseconds(since)]
-        selected |= BitMap(np.unique(ordinals).astype(np.uint32))
+        selected |= bitmap(np.unique(ordinals).astype(np.uint32))
     return selected
 
 
@@ -290,7 +291,7 @@ class _Rows:
 
     def _part(self, audience: Audience, memberships: Mapping[str, Membership]) -> "_Part":
         """Who of the rows is in an audience, with what status and since when."""
-        people = self.export.qualified(audience, memberships) & BitMap(self.bucket.ordinals)
+        people = self.export.qualified(audience, memberships) & bitmap(self.bucket.ordinals)
         ordinals = _array(people)
         statuses = np.full(len(ordinals), _STATUSES.index("EXISTING"), np.int8)
         times = np.full(len(ordinals), NO_TIME)

@@ -22,6 +22,7 @@ from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped
 from app.engine.run.buckets import Standing, rows_of
+from app.engine.store.bitmaps import bitmap, bitmap_of
 from app.errors import ErrorCode, Refusal
 
 Answer = TypeVar("Answer")
@@ -90,7 +91,7 @@ class Scan:
         failed = {
             id: _refusal(value) for id, value in values.items() if isinstance(value, EvaluationError) and self.tolerant
         }
-        held = {id: BitMap(bucket.ordinals[rows]) for id, rows in _answered(results).items()}
+        held = {id: bitmap_of(bucket.ordinals, rows) for id, rows in _answered(results).items()}
         answered: dict[str, Value] = _answered({id: value for id, value in values.items() if id not in failed})
         return Answers(stored.bucket, stored.present, {**stored.members, **held}, bucket.ordinals, answered, failed)
 
@@ -144,4 +145,4 @@ def present_in(snapshot: Snapshot, bucket: int) -> BitMap:
 
 @lru_cache(PRESENT_KEPT)
 def _present(path: Path) -> BitMap:
-    return BitMap(ordinals_in(path).astype(np.uint32))
+    return bitmap(ordinals_in(path).astype(np.uint32))

@@ -14,6 +14,7 @@ from pyroaring import BitMap
 
 from app.engine.members.membership import Membership
 from app.engine.store.arrow_types import arrow_type
+from app.engine.store.bitmaps import bitmap
 from app.pql.schema import MEMBERSHIP, SEGMENT_MEMBERSHIP, Segment, namespace_of
 
 NO_TIME = np.iinfo(np.int64).min
@@ -58,7 +59,7 @@ def with_standings(profiles: pa.Table, rows: int, standings: Standings) -> pa.Ta
 
 def stored_standings(ordinals: NDArray[np.uint32], stored: Mapping[Segment, Membership]) -> Standings:
     """Of the people of these ordinals (rising): members are realized or existing, who was one and is none, exited."""
-    people = BitMap(ordinals)
+    people = bitmap(ordinals)
     owners, places, statuses, times = [], [], [], []
     segments = list(stored)
     for place, membership in enumerate(stored.values()):

@@ -13,6 +13,7 @@ from app.engine.members.membership import BucketCounts, Membership, counts, next
 from app.engine.people.pages import Key, newest_rows
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
+from app.engine.store.bitmaps import bitmap_of
 from app.engine.store.delta import open_table
 from app.engine.store.lake import TenantLake
 from app.pql.consent import with_consent
@@ -48,7 +49,7 @@ class Consent:
         )[_EVERYBODY]
         if isinstance(results, EvaluationError):
             raise RuntimeError(f"consent could not be evaluated: {results.message}")
-        return people & BitMap(bucket_read.ordinals[results])
+        return people & bitmap_of(bucket_read.ordinals, results)
 
 
 def members_of_bucket(

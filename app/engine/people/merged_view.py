@@ -27,6 +27,7 @@ from app.engine.people.sources import Dataset, MergeRule, Sources, people_graph,
 from app.engine.people.stitching import stitched
 from app.engine.pool import Stopped, in_threads
 from app.engine.store.arrow_types import arrow_type
+from app.engine.store.bitmaps import bitmap
 from app.engine.store.case_names import file_schema, with_names
 from app.engine.store.checksums import intact, seal
 from app.engine.store.delta import BUCKET, DataFile, TableVersion, bucket_folder, commit, open_table
@@ -206,6 +207,6 @@ def _by_namespace(ordinals: NDArray[np.int32], identities: pa.MapArray) -> dict[
     keys = identities.keys.dictionary_encode()
     codes = keys.indices.to_numpy()
     return {
-        name: BitMap(np.unique(owners[codes == code]).astype(np.uint32))
+        name: bitmap(np.unique(owners[codes == code]).astype(np.uint32))
         for code, name in enumerate(keys.dictionary.to_pylist())
     }

@@ -19,6 +19,7 @@ from app.engine.people.merged_view import Told, View, namespaces, open_view, ref
 from app.engine.people.merging import ORDINAL, PROFILE, ordinals_in
 from app.engine.people.pages import EventPage, Key, Person
 from app.engine.people.sources import Dataset, MergeRule, Sources, people_graph, sources
+from app.engine.store.bitmaps import bitmap
 from app.engine.store.bucket import Bucket, Needs, Path
 from app.engine.store.delta import DataFile, open_table
 from app.engine.store.lake import TenantLake
@@ -134,7 +135,7 @@ class Snapshot:
     def present(self, bucket: int) -> BitMap:
         """The ordinals of the people in the bucket."""
         path = self.view_path(bucket)
-        return BitMap() if path is None else BitMap(ordinals_in(path).astype(np.uint32))
+        return BitMap() if path is None else bitmap(ordinals_in(path).astype(np.uint32))
 
     def profiles_in(self, bucket: int) -> int:
         return sum(file.rows for file in self._view_files if file.bucket == bucket)

@@ -15,6 +15,7 @@ from app.engine.members.membership_map import with_memberships
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.pool import Stopped, in_threads
+from app.engine.store.bitmaps import bitmap_of
 from app.metrics import BUCKET_SECONDS
 from app.pql.schema import Segment
 
@@ -114,7 +115,7 @@ class BucketEvaluator:
                 if rows.code == "LIMIT_EXCEEDED":
                     self.exhausted[definition] = rows
                 continue
-            members, version = BitMap(bucket.ordinals[rows]), self.versions[definition]
+            members, version = bitmap_of(bucket.ordinals, rows), self.versions[definition]
             membership = next_membership(
                 before.get(definition), definition, members, version, self.now.astimezone(UTC), only
             )
