@@ -28,6 +28,7 @@ from pathlib import Path
 import duckdb
 from sqlalchemy import select
 
+from app.engine.ingest.formats import InputFile
 from app.engine.people.profiles import Snapshot, open_snapshot
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
@@ -39,7 +40,7 @@ from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences.computed import NewDefinition, create
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import DataFile, ingest_file
+from app.services.datasets.uploads import ingest_file
 from app.services.evaluation.expressions import data_sources
 from app.services.jobs import shared as jobs
 from app.services.jobs.segment import requests as segment_jobs
@@ -141,7 +142,7 @@ async def _load(services: Services, folder: Path, profiles: int, events: int) ->
     files = await asyncio.to_thread(write_shop, folder, profiles, events, datetime.now(UTC))
     for name, kind, column, file in (("people", "PROFILE", None, files[0]), ("events", "EVENT", "timestamp", files[1])):
         new = NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, column)
-        data = DataFile(file, "PARQUET")
+        data = InputFile(file, "PARQUET")
         with measured() as cost:
             await ingest_file(services.database, services.lake, services.clock, SCOPE, new, data)
         print(f"loaded {name}: {cost}")
