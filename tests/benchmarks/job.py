@@ -38,7 +38,8 @@ from app.pql.check.checker import check
 from app.pql.core import Builder
 from app.scope import Scope
 from app.services import merge_policies
-from app.services.audiences.computed import NewDefinition, create
+from app.services.audiences.computed import create
+from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.evaluation.expressions import data_sources
