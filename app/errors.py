@@ -54,17 +54,28 @@ class Diagnostic:
     severity: Severity = Severity.ERROR
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A limit that was exceeded: its name (that of its setting, where it has one), what it allows, and what was
+    asked for."""
+
+    name: str
+    allowed: float
+    value: float | None = None
+
+
 class Refusal(Exception):
     """A request that cannot be served as it stands. Nothing has changed when it is raised.
 
     `path` leads into the input, such as ("input", "definitionIds", "2"); it may be empty.
     """
 
-    def __init__(self, code: ErrorCode, message: str, path: Sequence[str] = ()) -> None:
+    def __init__(self, code: ErrorCode, message: str, path: Sequence[str] = (), limit: Limit | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.path = tuple(path)
+        self.limit = limit
 
 
 class ExpressionRefused(Refusal):

@@ -13,6 +13,7 @@ from pathlib import Path
 from starlette.applications import Starlette
 
 from app.api.context import ApiServices, Limits
+from app.api.context.metrics import Metrics
 from app.api.transport.guard import LOOPBACK, GuardRules, guards
 from app.api.transport.health import health_routes
 from app.api.transport.page import missing_reason
@@ -36,14 +37,14 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
     Raises `InvalidDatabaseUrl`.
     """
     read_url(settings.database)
-    draining, stopping = asyncio.Event(), asyncio.Event()
+    draining, stopping, metrics = asyncio.Event(), asyncio.Event(), Metrics()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if reason := missing_reason():
             log.warning("the workplace and GraphiQL are not available: %s", reason)
         async with open_services(settings, clock, wait=True) as services, _uploads(settings.data_dir) as uploads:
-            api = _api(services, uploads, draining, stopping)
+            api = _api(services, uploads, metrics, draining, stopping)
             app.router.routes.extend(api_routes(api))
             settle_garbage()
             async with working(services) if settings.worker else watching(services):
@@ -51,7 +52,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
             await api.authentication.close()
 
     app = Starlette(lifespan=lifespan, middleware=guards(_guard(settings)))
-    app.state.draining, app.state.stopping = draining, stopping
+    app.state.draining, app.state.stopping, app.state.metrics = draining, stopping, metrics
     return app
 
 
@@ -59,12 +60,16 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
 async def worker_app(services: Services) -> AsyncIterator[Starlette]:
     """What a process without a server answers: health and metrics, as a server does, and nothing else."""
     settings, stopping = services.settings, asyncio.Event()
-    api = _api(services, settings.data_dir, stopping, stopping)
-    yield Starlette(routes=health_routes(api), middleware=guards(_guard(settings)))
+    api = _api(services, settings.data_dir, Metrics(), stopping, stopping)
+    app = Starlette(routes=health_routes(api), middleware=guards(_guard(settings)))
+    app.state.metrics = api.metrics
+    yield app
     await api.authentication.close()
 
 
-def _api(services: Services, uploads: Path, draining: asyncio.Event, stopping: asyncio.Event) -> ApiServices:
+def _api(
+    services: Services, uploads: Path, metrics: Metrics, draining: asyncio.Event, stopping: asyncio.Event
+) -> ApiServices:
     settings = services.settings
     return ApiServices(
         database=services.database,
@@ -74,6 +79,7 @@ def _api(services: Services, uploads: Path, draining: asyncio.Event, stopping: a
         uploads=uploads,
         limits=Limits(**{limit.name: getattr(settings, limit.name) for limit in fields(Limits)}),
         batch_lease=settings.batch_lease,
+        metrics=metrics,
         draining=draining,
         stopping=stopping,
         origins=settings.cors_origins,

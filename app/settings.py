@@ -24,6 +24,10 @@ SHORTEST_SECRET = 32
 """Bytes of an HS256 secret (RFC 7518, 3.2)."""
 
 
+RATES = {"rate_requests": 6_000, "rate_cost": 10_000_000}
+"""What one caller may ask for in a minute unless set, where callers are known."""
+
+
 def _split(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
@@ -97,6 +101,10 @@ class Settings(BaseSettings):
     upload_idle_seconds: float = Field(
         30.0, gt=0, description="How long a request's body may pause before the request is given up."
     )
+    head_seconds: float = Field(10.0, gt=0, description="How long a client may take to send the head of a request.")
+    send_seconds: float = Field(
+        30.0, gt=0, description="How long a client may read next to nothing of what is sent to it; then it is cut off."
+    )
     worker: bool = Field(True, description="Whether `serve` also evaluates jobs.")
     concurrent_jobs: int = Field(2, ge=1, description="Jobs of each kind that one process does side by side.")
     concurrent_previews: int = Field(4, ge=1, description="Previews that one process reads side by side.")
@@ -156,6 +164,21 @@ class Settings(BaseSettings):
     introspection: Literal["everybody", "identified", "nobody"] = Field(
         "everybody", description="Who may ask for the schema, and gets suggestions of its names in errors."
     )
+    max_seconds: float = Field(
+        60.0, gt=0, description="How long a query, or one item of a subscription, may take; then it is stopped."
+    )
+    rate_requests: int | None = Field(
+        None,
+        ge=0,
+        description="Requests that one caller may send in a minute, to each process; 0 for any number. By default "
+        "6,000, and any number with `auth=none`.",
+    )
+    rate_cost: int | None = Field(
+        None,
+        ge=0,
+        description="Cost of the operations that one caller may send in a minute, to each process; 0 for any. By "
+        "default 10,000,000, and any with `auth=none`.",
+    )
     max_text: int = Field(100_000, ge=10_000, description="Longest text in an input, in characters.")
     max_list_items: int = Field(
         5_000, ge=500, le=5_000, description="Longest list in an input; more would not fit into one SQL statement."
@@ -185,6 +208,9 @@ class Settings(BaseSettings):
             raise ValueError(
                 "with SEGMENTATION_AUTH=none any page could read everything: name origins and hosts, not *"
             )
+        for name, default in RATES.items():
+            if getattr(self, name) is None:
+                setattr(self, name, 0 if self.auth == "none" else default)
         if self.cors_credentials and "*" in self.cors_origins:
             raise ValueError(
                 "with SEGMENTATION_CORS_CREDENTIALS every page could use its visitors' cookies: name origins"

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import strawberry
 from graphql import GraphQLError
@@ -14,12 +14,16 @@ from app.api.context import Info
 from app.api.described import enum_value, resolver
 from app.api.global_ids import Node, node_type
 from app.errors import Diagnostic, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag, Unconfirmed, outage
+from app.services.access.rates import RateExceeded
 from app.storage.columns import JsonObject
 from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+RATE_LIMITED = "RATE_LIMITED"
+"""The code of errors of callers that ask too often."""
 
 
 @strawberry.enum(description="Error codes.")
@@ -177,6 +181,30 @@ async def attempt(
         await info.context.renew()
 
 
+def refusal_extensions(refusal: Refusal) -> JsonObject:
+    """What an error says for programs: its code and place and, of a limit, its name, what it allows and what was
+    asked for."""
+    extensions: JsonObject = {"code": refusal.code.value, "path": [camel(name) for name in refusal.path]}
+    if refusal.limit is not None:
+        limit = refusal.limit
+        extensions |= {"name": limit.name, "limit": limit.allowed}
+        extensions |= {} if limit.value is None else {"value": limit.value}
+    return extensions
+
+
+def exceeded_limit(extensions: Mapping[str, Any]) -> str | None:
+    """The name of the limit that an error with these extensions is about; None for other errors. Limits without a name
+    of their own are those of inputs."""
+    name: str | None = extensions.get("name")
+    return name or ("input" if extensions.get("code") == ErrorCode.LIMIT_EXCEEDED.value else None)
+
+
+def rate_extensions(exceeded: RateExceeded) -> JsonObject:
+    """The same of a caller that asks too often: `retryAfter` is in seconds."""
+    limit = exceeded.limit
+    return {"code": RATE_LIMITED, "name": limit.name, "limit": limit.allowed, "retryAfter": exceeded.seconds}
+
+
 def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
     """The error as a client may see it: its own mistakes as they are, ours with nothing but the id that the log has."""
     cause = error.original_error
@@ -186,7 +214,7 @@ def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
         return error
     if isinstance(cause, Refusal | Refusals):
         first = cause if isinstance(cause, Refusal) else cause.refusals[0]
-        extensions: JsonObject = {"code": first.code.value, "path": [camel(name) for name in first.path]}
+        extensions: JsonObject = refusal_extensions(first)
         message = str(cause)
     elif isinstance(cause, Unconfirmed):
         log.warning("request %s: batch %s is stored but unconfirmed: database unavailable", request_id, cause.batch_id)

@@ -106,8 +106,10 @@ async def serve_until_stopped(settings: "Settings") -> None:
             fail("the server did not start; the log above says why")
 
 
-def _server(app: Callable[..., Any], settings: "Settings") -> "uvicorn.Server":
+def _server(app: Any, settings: "Settings") -> "uvicorn.Server":
     import uvicorn
+
+    from app.api.transport.slow_clients import Patience, http_protocol, websocket_protocol
 
     class Server(uvicorn.Server):
         """Leaves signals to us: uvicorn would raise them again after a clean stop, and the exit code would not be 0."""
@@ -116,12 +118,14 @@ def _server(app: Callable[..., Any], settings: "Settings") -> "uvicorn.Server":
         def capture_signals(self) -> Iterator[None]:
             yield
 
+    patience = Patience(settings.head_seconds, settings.send_seconds, app.state.metrics.refused)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=settings.shutdown_seconds,
-        ws="websockets-sansio",
+        http=http_protocol(patience),
+        ws=websocket_protocol(patience),
         ws_max_size=settings.max_body_bytes,
         # Who a caller is may hang on the peer's address: no header may say another.
         proxy_headers=False,

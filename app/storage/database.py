@@ -98,6 +98,14 @@ class Database:
         async with self._read() as session:
             yield session
 
+    async def interrupt(self, session: AsyncSession) -> None:
+        """Makes the statement that a session runs fail, for those who then cancel the task that waits for it: on
+        PostgreSQL that is enough, but SQLite would go on in its thread."""
+        if self.dialect == "sqlite":
+            connection = await (await session.connection()).get_raw_connection()
+            if connection.driver_connection is not None:
+                await connection.driver_connection.interrupt()
+
     @asynccontextmanager
     async def write(self, tenant: Tenant | None = None) -> AsyncIterator[AsyncSession]:
         """One transaction: committed when the block ends, rolled back when it raises.

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from app.api.context import ApiServices, Limits
 from app.api.transport.routes import api_routes
+from app.api.transport.slow_clients import Patience, http_protocol, websocket_protocol
 from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.storage.database import Database
@@ -205,10 +206,17 @@ async def port(app: Starlette) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def serving(app: Starlette) -> AsyncIterator[int]:
+async def serving(app: Any, patience: Patience | None = None) -> AsyncIterator[int]:
+    patience = patience or Patience(10.0, 30.0)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, port=0, log_level="warning", lifespan="off", ws="websockets-sansio", timeout_graceful_shutdown=2
+            app,
+            port=0,
+            log_level="warning",
+            lifespan="off",
+            http=http_protocol(patience),
+            ws=websocket_protocol(patience),
+            timeout_graceful_shutdown=2,
         )
     )
     running = asyncio.create_task(server._serve())

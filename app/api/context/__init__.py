@@ -1,7 +1,7 @@
 """What one GraphQL operation has at hand: its caller, one read of the database and the loaders; knows no resource."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,10 +16,11 @@ from app.api.context.loaders import Loaders
 from app.api.context.metrics import Metrics
 from app.clock import Clock
 from app.engine.store.lake import Lake
-from app.errors import Refusal
+from app.errors import ErrorCode, Limit, Refusal
 from app.scope import Scope
 from app.services.access.authentication import AUTHORIZATION, KEY_HEADER, Authentication, AuthenticationRules
 from app.services.access.identity import ANONYMOUS, Identity, Unauthenticated, tenant_name
+from app.services.access.rates import Rate
 from app.services.datasets.batches import LEASE
 from app.services.maintenance.figures import FigureReader
 from app.services.people.profiles import ProfileReader
@@ -54,6 +55,9 @@ class Limits:
     init_seconds: float = 5.0
     max_silent_sockets: int = 300
     max_socket_operations: int = 100
+    max_seconds: float = 60.0
+    rate_requests: int = 0
+    rate_cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +84,16 @@ class ApiServices:
     access: AuthenticationRules = field(default_factory=AuthenticationRules)
     authentication: Authentication = field(init=False)
     figures: FigureReader = field(init=False)
+    requests: Rate = field(init=False)
+    """What callers may still ask for: requests, and the cost of operations."""
+    costs: Rate = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "figures", FigureReader(self.database, self.lake, self.clock))
         authentication = Authentication(self.database, self.changes, self.clock, self.access)
         object.__setattr__(self, "authentication", authentication)
+        object.__setattr__(self, "requests", Rate("rate_requests", "requests", self.limits.rate_requests))
+        object.__setattr__(self, "costs", Rate("rate_cost", "units of cost", self.limits.rate_cost))
 
 
 def read_scope(identity: Identity, headers: Mapping[str, Any]) -> Scope:
@@ -128,6 +137,15 @@ class Caller:
         self.identity = await self.services.authentication.identify(headers, self.peer)
         self.scope = read_scope(self.identity, headers)
 
+    @property
+    def account(self) -> Hashable:
+        """Whose requests are counted together: those of one subject, whatever tenant they choose."""
+        return None if self.identity is None else (self.identity.organisation, self.identity.subject)
+
+    def count_request(self) -> None:
+        """Raises `RateExceeded`."""
+        self.services.requests.take(self.account)
+
     async def until_ended(self) -> str:
         """Returns why, once the caller's identity is valid no more; never for one that stays so."""
         if self.identity is None:
@@ -137,16 +155,24 @@ class Caller:
     def operation(self) -> "Operation":
         if self.scope is None:
             raise RuntimeError("an operation began before its caller was known")
-        return Operation(self.services, self.scope, self.request_id, self.gone)
+        return Operation(self.services, self.scope, self.request_id, self.gone, self.account)
 
 
 class Operation:
     """The context of one GraphQL operation. All of its reads see one state of the database, until `renew`."""
 
-    def __init__(self, services: ApiServices, scope: Scope, request_id: str, gone: asyncio.Event | None = None) -> None:
+    def __init__(
+        self,
+        services: ApiServices,
+        scope: Scope,
+        request_id: str,
+        gone: asyncio.Event | None = None,
+        account: Hashable = None,
+    ) -> None:
         self.services = services
         self.scope = scope
         self.request_id = request_id
+        self._account = account
         self.refused: Mapping[str, list[Refusal]] = {}
         """Mutations of this operation that its caller may not do, by their response keys."""
         self.stopping = (services.stopping, gone or asyncio.Event())
@@ -156,6 +182,31 @@ class Operation:
         self._session: Any = None
         self._open = AsyncExitStack()
         self._closed = False
+        self._reads: set[asyncio.Task[Any]] = set()
+
+    def count_cost(self, cost: int) -> None:
+        """Raises `RateExceeded`."""
+        self.services.costs.take(self._account, cost)
+
+    async def within_time(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` returns. Raises `Refusal` when it takes longer than an operation may: then it is cancelled, with
+        the statements and the threads that it waits for."""
+        seconds = self.services.limits.max_seconds
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                return await work
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            await self._stop_reads()
+            message = f"the operation took more than {seconds:g} seconds (max_seconds): ask for less, or in parts"
+            raise Refusal(ErrorCode.LIMIT_EXCEEDED, message, limit=Limit("max_seconds", seconds)) from None
+
+    async def _stop_reads(self) -> None:
+        if self._session is not None and self._reads:
+            await self.services.database.interrupt(self._session)
+        for read in self._reads:
+            read.cancel()
 
     async def read(self, query: Callable[[Any], Awaitable[T]]) -> T:
         """What `query` finds with the session of this operation, opened when first needed.
@@ -163,7 +214,10 @@ class Operation:
         It goes on when the field that asks is cancelled, since one beside it failed: a statement that is cut short
         would take the session away from all others.
         """
-        return await asyncio.shield(asyncio.create_task(self._read(query)))
+        task = asyncio.create_task(self._read(query))
+        self._reads.add(task)
+        task.add_done_callback(self._reads.discard)
+        return await asyncio.shield(task)
 
     async def _read(self, query: Callable[[Any], Awaitable[T]]) -> T:
         async with self._lock:

@@ -47,6 +47,9 @@ class Metrics:
             registry=self.registry,
         )
 
+    def refused(self, limit: str) -> None:
+        """Counts what a limit rejected."""
+        self.refusals.labels(limit).inc()
 
 class Measured(SchemaExtension):
     """Counts one operation, in the metrics of its server."""

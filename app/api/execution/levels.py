@@ -19,8 +19,8 @@ PAUSE_AFTER: Final = 5_000
 
 
 class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
-    """Executes operations by plans. Left to graphql-core: middleware, abort signals, switched-off error propagation,
-    and variables of fragments; none of them occurs in this server."""
+    """Executes operations by plans, each within the time that its context allows. Left to graphql-core: middleware,
+    abort signals, switched-off error propagation, and variables of fragments; none of them occurs in this server."""
 
     def execute_collected_root_fields(
         self,
@@ -35,7 +35,10 @@ class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
                 root_type, root_value, grouped_field_set, serially, new_defer_usages
             )
         plan = _PLANS.get(self, lambda: OperationPlan(compiled(self, root_type, grouped_field_set)))
-        return _Levels(self, plan).answer(root_value, serially)
+        answer = _Levels(self, plan).answer(root_value, serially)
+        within_time = getattr(self.context_value, "within_time", None)
+        # A write is not cut short: no one would know what it had changed.
+        return answer if serially or within_time is None else _bounded(within_time(answer))
 
     def _is_covered(self) -> bool:
         return (
@@ -44,6 +47,16 @@ class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
             and self.error_propagation
             and all(fragment.variable_signatures is None for fragment in self.fragments.values())
         )
+
+
+async def _bounded(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The answer, or why there is none as the executor knows it."""
+    try:
+        return await answer
+    except GraphQLError:
+        raise
+    except Exception as error:
+        raise GraphQLError(str(error), original_error=error) from error
 
 
 class _Place:

@@ -1,6 +1,6 @@
 """Refuses what the caller has no permission for, before anything is executed; the table is in `permissions`."""
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from typing import Any
 
@@ -29,10 +29,10 @@ from graphql import (
 from strawberry.extensions import SchemaExtension
 
 from app.api.context import Operation
-from app.api.errors import user_error
+from app.api.errors import UserError, user_error
 from app.api.global_ids import split_id
 from app.api.permissions import NEEDS, refusals
-from app.errors import Refusal
+from app.errors import ErrorCode, Refusal
 from app.services.access.audit import DONE, Entry, audited
 from app.storage.columns import JsonObject
 
@@ -79,15 +79,25 @@ def _guarded(name: str, field: GraphQLField) -> Callable[..., Awaitable[Any]]:
         services = operation.services
         entry = Entry(operation.scope, services.clock, name, operation.request_id, _resource_id(arguments))
         async with audited(services.database, entry):
-            if refused := operation.refused.get(info.path.key):
+            refused = operation.refused.get(info.path.key, [])
+            if refused:
                 payload = refused_payload(field, refused)
             else:
                 payload = resolve(source, info, **arguments)
                 payload = await payload if isawaitable(payload) else payload
             entry.outcome = payload.errors[0].code.value if payload.errors else DONE
+            for limit in _exceeded(payload.errors, refused):
+                services.metrics.refused(limit)
             return payload
 
     return guarded
+
+
+def _exceeded(errors: Sequence[UserError], refused: Sequence[Refusal]) -> Iterator[str]:
+    """The limits that a mutation met: by name those before it ran, else those that its service knows."""
+    yield from (refusal.limit.name for refusal in refused if refusal.limit is not None)
+    if not refused:
+        yield from ("input" for error in errors if error.code.value == ErrorCode.LIMIT_EXCEEDED)
 
 
 def _resource_id(arguments: Mapping[str, Any]) -> str | None:

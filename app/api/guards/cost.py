@@ -28,9 +28,11 @@ from graphql import (
 from strawberry.extensions import SchemaExtension
 
 from app.api.context import Limits, Operation
-from app.api.guards.inputs import argument_problems
+from app.api.errors import rate_extensions
+from app.api.guards.inputs import argument_problems, extensions_in_place
 from app.api.scalars import LARGEST
-from app.errors import ErrorCode, Refusal
+from app.errors import ErrorCode, Limit, Refusal
+from app.services.access.rates import RateExceeded
 from app.services.lists.paging import DEFAULT_PAGE
 
 LIST_SIZE: Final = 10
@@ -68,10 +70,12 @@ class CostLimit(SchemaExtension):
                 walk = _Walk(schema, self._limits, document, selected, context.variables or {})
                 self._cost = min(walk.cost(), LARGEST)
                 errors = list(_closed_errors(walk.introspects and not operation.introspective))
-                errors += [*_cost_errors(self._cost, self._limits.max_cost), *map(_as_error, walk.refused_fields)]
+                refusals = [*_cost_refusals(self._cost, self._limits.max_cost), *walk.refused_fields]
+                errors += map(_as_error, refusals)
+                errors += [] if errors else _rate_errors(operation, self._cost)
                 # As with permissions: what a mutation does not take it says as data.
-                for key, refusals in walk.refused_mutations.items():
-                    operation.refused = {**operation.refused, key: [*operation.refused.get(key, []), *refusals]}
+                for key, refused in walk.refused_mutations.items():
+                    operation.refused = {**operation.refused, key: [*operation.refused.get(key, []), *refused]}
                 context.pre_execution_errors = errors or None
         yield
 
@@ -84,18 +88,27 @@ class CostLimit(SchemaExtension):
 def _closed_errors(closed: bool) -> Iterator[GraphQLError]:
     if closed:
         message = "the introspection is closed: ask the operator of this server for its schema"
-        yield GraphQLError(message, extensions={"code": ErrorCode.FORBIDDEN.value, "path": []})
-
-
-def _cost_errors(cost: int, limit: int) -> Iterator[GraphQLError]:
-    if cost > limit:
-        message = f"the operation costs {cost:,}, and at most {limit:,} is allowed: ask for smaller pages, or split it"
-        extensions = {"code": ErrorCode.LIMIT_EXCEEDED.value, "path": [], "limit": limit, "value": cost}
+        extensions = {"code": ErrorCode.FORBIDDEN.value, "path": [], "name": "introspection"}
         yield GraphQLError(message, extensions=extensions)
 
 
+def _cost_refusals(cost: int, allowed: int) -> Iterator[Refusal]:
+    if cost > allowed:
+        message = (
+            f"the operation costs {cost:,}, and at most {allowed:,} is allowed: ask for smaller pages, or split it"
+        )
+        yield Refusal(ErrorCode.LIMIT_EXCEEDED, message, limit=Limit("max_cost", allowed, cost))
+
+
 def _as_error(refusal: Refusal) -> GraphQLError:
-    return GraphQLError(refusal.message, extensions={"code": refusal.code.value, "path": list(refusal.path)})
+    return GraphQLError(refusal.message, extensions=extensions_in_place(refusal))
+
+
+def _rate_errors(operation: Operation, cost: int) -> Iterator[GraphQLError]:
+    try:
+        operation.count_cost(cost)
+    except RateExceeded as exceeded:
+        yield GraphQLError(str(exceeded), extensions=rate_extensions(exceeded))
 
 
 class _Walk:

@@ -25,8 +25,10 @@ from graphql import (
 from strawberry.extensions import SchemaExtension
 
 from app.api.context import Limits
-from app.errors import ErrorCode, Refusal
+from app.api.errors import refusal_extensions
+from app.errors import ErrorCode, Limit, Refusal
 from app.services.lists.validation import is_text
+from app.storage.columns import JsonObject
 
 _STRANGE = "a NUL character or half of a surrogate pair, which no database keeps"
 
@@ -68,8 +70,8 @@ class VariableSizes(SchemaExtension):
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
         errors = [
-            GraphQLError(problem, extensions={"code": code.value, "path": path})
-            for path, code, problem in _value_problems(self._limits, context.variables or {})
+            GraphQLError(refusal.message, extensions=extensions_in_place(refusal))
+            for refusal in _value_problems(self._limits, context.variables or {})
         ]
         if context.graphql_document is not None and _UNUSUAL_NUMBER.search(context.query or ""):
             errors += _number_errors(context.graphql_document)
@@ -77,7 +79,12 @@ class VariableSizes(SchemaExtension):
         yield
 
 
-def _value_problems(limits: Limits, variables: Mapping[str, Any]) -> Iterator[tuple[list[str], ErrorCode, str]]:
+def extensions_in_place(refusal: Refusal) -> JsonObject:
+    """As for other refusals, with the path as the client wrote it."""
+    return refusal_extensions(refusal) | {"path": list(refusal.path)}
+
+
+def _value_problems(limits: Limits, variables: Mapping[str, Any]) -> Iterator[Refusal]:
     """What is wrong with values, wherever they lie. Keys of objects are texts too."""
     waiting: list[tuple[list[str], Any]] = [([], variables)]
     while waiting:
@@ -85,16 +92,18 @@ def _value_problems(limits: Limits, variables: Mapping[str, Any]) -> Iterator[tu
         if isinstance(value, str):
             if not is_text(value):
                 problem = f"the text at {'.'.join(path)} holds {_STRANGE}: omit it"
-                yield path, ErrorCode.INVALID_INPUT, problem
+                yield Refusal(ErrorCode.INVALID_INPUT, problem, path)
             elif len(value) > limits.max_text:
-                yield path, ErrorCode.LIMIT_EXCEEDED, _too_long(".".join(path), len(value), limits.max_text)
+                yield _too_long(path, len(value), limits.max_text)
         elif isinstance(value, float) and not isfinite(value):
-            yield path, ErrorCode.INVALID_INPUT, f"the number at {'.'.join(path)} is not finite: send it as a text"
+            problem = f"the number at {'.'.join(path)} is not finite: send it as a text"
+            yield Refusal(ErrorCode.INVALID_INPUT, problem, path)
         elif not isinstance(value, list | Mapping):
             continue
         elif len(path) > limits.max_json_depth:
             problem = f"the variable {path[0]} is more than {limits.max_json_depth} levels deep: flatten it"
-            yield path[:1], ErrorCode.LIMIT_EXCEEDED, problem
+            limit = Limit("max_json_depth", limits.max_json_depth)
+            yield Refusal(ErrorCode.LIMIT_EXCEEDED, problem, path[:1], limit)
             return
         elif isinstance(value, list):
             waiting += [([*path, str(at)], inner) for at, inner in enumerate(value)]
@@ -103,8 +112,9 @@ def _value_problems(limits: Limits, variables: Mapping[str, Any]) -> Iterator[tu
             waiting += [([*path, repr(key)], key) for key in value if not is_text(key)]
 
 
-def _too_long(place: str, length: int, limit: int) -> str:
-    return f"the text at {place} has {length:,} characters, and at most {limit:,} are allowed: shorten it"
+def _too_long(path: Sequence[str], length: int, allowed: int) -> Refusal:
+    message = f"the text at {'.'.join(path)} has {length:,} characters, and at most {allowed:,} are allowed: shorten it"
+    return Refusal(ErrorCode.LIMIT_EXCEEDED, message, path, Limit("max_text", allowed, length))
 
 
 class PlainStrings(ValidationRule):
@@ -165,7 +175,8 @@ def argument_problems(limits: Limits, type_: Any, value: Any, path: Sequence[str
         items = value if isinstance(value, list) else [] if value is None else [value]
         if len(items) > limits.max_list_items and path[-1] not in LONG_LISTS:
             message = f"`{path[-1]}` has {len(items):,} items, and at most {limits.max_list_items:,} are allowed"
-            yield Refusal(ErrorCode.LIMIT_EXCEEDED, f"{message}: split it", path)
+            limit = Limit("max_list_items", limits.max_list_items, len(items))
+            yield Refusal(ErrorCode.LIMIT_EXCEEDED, f"{message}: split it", path, limit)
             return
         for at, item in enumerate(items):
             yield from argument_problems(limits, type_.of_type, item, (*path, str(at)))
@@ -175,8 +186,7 @@ def argument_problems(limits: Limits, type_: Any, value: Any, path: Sequence[str
                 yield from argument_problems(limits, field.type, value[name], (*path, name))
     elif isinstance(value, str) and type_.name in {"String", "ID"}:
         name = next(part for part in reversed(path) if not part.isdecimal())
-        limit = LONG_TEXTS.get(name, LONGEST_TEXT)
-        limit = limits.max_text if limit is None else min(limit, limits.max_text)
-        if len(value) > limit:
-            message = _too_long(".".join(path), len(value), limit)
-            yield Refusal(ErrorCode.LIMIT_EXCEEDED, message, path)
+        allowed = LONG_TEXTS.get(name, LONGEST_TEXT)
+        allowed = limits.max_text if allowed is None else min(allowed, limits.max_text)
+        if len(value) > allowed:
+            yield _too_long(path, len(value), allowed)

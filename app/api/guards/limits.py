@@ -12,6 +12,7 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLError,
+    GraphQLSyntaxError,
     OperationDefinitionNode,
     SelectionSetNode,
     ValidationContext,
@@ -22,16 +23,18 @@ from strawberry.types import ExecutionContext
 
 from app.api.context import Caller, Limits, Operation
 from app.api.context.metrics import Measured
-from app.api.errors import client_error
+from app.api.errors import client_error, exceeded_limit, refusal_extensions
 from app.api.execution import CompiledExecution
 from app.api.guards.authorization import Authorization, guard_mutations
 from app.api.guards.cost import CostLimit
 from app.api.guards.inputs import PlainStrings, VariableSizes
+from app.errors import ErrorCode, Limit, Refusal
 
 DOCUMENTS_KEPT = 512
 LONGEST_KEPT = 20_000
 """Valid documents that the process remembers, and how long (in characters) one may be to be remembered."""
 
+_TOO_MANY_TOKENS = re.compile(r"more than (\d+) tokens")
 _SUGGESTION = re.compile(r" Did you mean [^?]*\?")
 
 Documents = OrderedDict[str, DocumentNode]
@@ -134,10 +137,24 @@ class GatewaySchema(strawberry.Schema):
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         context = execution_context.context if execution_context else None
         request_id = getattr(context, "request_id", "unknown")
-        errors[:] = [client_error(error, request_id) for error in errors]
+        errors[:] = [_named(client_error(error, request_id)) for error in errors]
+        if isinstance(context, Operation):
+            for error in errors:
+                if (limit := exceeded_limit(error.extensions or {})) is not None:
+                    context.services.metrics.refused(limit)
         if not getattr(context, "introspective", True):
             for error in errors:
                 error.message = _SUGGESTION.sub("", error.message)
+
+
+def _named(error: GraphQLError) -> GraphQLError:
+    """A document with too many tokens is a syntax error to the parser; here it is a limit like the others."""
+    if isinstance(error, GraphQLSyntaxError) and (tokens := _TOO_MANY_TOKENS.search(error.message)):
+        limit = Limit("max_tokens", int(tokens[1]))
+        message = f"the document has more than {limit.allowed:,} tokens: split it"
+        refusal = Refusal(ErrorCode.LIMIT_EXCEEDED, message, limit=limit)
+        return GraphQLError(message, extensions=refusal_extensions(refusal))
+    return error
 
 
 def selection_limits(limits: Limits) -> type[ValidationRule]:
@@ -155,17 +172,22 @@ def selection_limits(limits: Limits) -> type[ValidationRule]:
             for node in definitions:
                 if isinstance(node, OperationDefinitionNode):
                     depth, aliases = measure.selection(node.selection_set)
-                    for problem in _problems(limits, depth, aliases):
-                        self.report_error(GraphQLError(problem, node))
+                    for refusal in _problems(limits, depth, aliases):
+                        extensions = refusal_extensions(refusal)
+                        self.report_error(GraphQLError(refusal.message, node, extensions=extensions))
 
     return SelectionLimits
 
 
-def _problems(limits: Limits, depth: int, aliases: int) -> Iterator[str]:
-    if depth > limits.max_depth:
-        yield f"the operation is {depth} levels deep, and at most {limits.max_depth} are allowed: split it"
-    if aliases > limits.max_aliases:
-        yield f"the operation has {aliases} aliases, and at most {limits.max_aliases} are allowed: split it"
+def _problems(limits: Limits, depth: int, aliases: int) -> Iterator[Refusal]:
+    allowed = limits.max_depth
+    if depth > allowed:
+        message = f"the operation is {depth} levels deep, and at most {allowed} are allowed: split it"
+        yield Refusal(ErrorCode.LIMIT_EXCEEDED, message, limit=Limit("max_depth", allowed, depth))
+    allowed = limits.max_aliases
+    if aliases > allowed:
+        message = f"the operation has {aliases} aliases, and at most {allowed} are allowed: split it"
+        yield Refusal(ErrorCode.LIMIT_EXCEEDED, message, limit=Limit("max_aliases", allowed, aliases))
 
 
 class _Measure:

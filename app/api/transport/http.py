@@ -19,6 +19,7 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from app.api.context import ApiServices, Caller
+from app.api.errors import RATE_LIMITED, rate_extensions
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import CHALLENGE, new_caller
 from app.api.transport.guard import BodyTooSlow
@@ -26,6 +27,7 @@ from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import GRAPHIQL, page_response
 from app.errors import ErrorCode, Refusal, outage
 from app.services.access.identity import Unauthenticated
+from app.services.access.rates import RateExceeded
 from app.services.access.tokens import KeysUnavailable
 from app.storage.columns import JsonObject
 from app.storage.database import is_unavailable
@@ -46,8 +48,16 @@ STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering"
 class BadRequest(Exception):
     """A request that is none of GraphQL's; the message goes to the client."""
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None, code: str | None = None):
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        code: str | None = None,
+        limit: str | None = None,
+    ) -> None:
         super().__init__(message)
+        self.limit = limit
         self.status = status
         self.headers = dict(headers or {})
         self.code = code or "BAD_REQUEST"
@@ -86,31 +96,16 @@ class GraphQLOverHTTP:
             media = negotiate(request.headers.get("accept", ""))
             caller = new_caller(self._services, request, request_id)
             await caller.identify()
+            caller.count_request()
             params = await self._read(request, files)
             return await self._respond(request, caller, params, media)
-        except BadRequest as problem:
-            return failure(problem.status, str(problem), media, problem.headers, problem.code)
-        except BadMultipart as problem:
-            return failure(problem.status, str(problem), media, {}, "BAD_REQUEST")
-        except BodyTooSlow as problem:
-            return failure(408, str(problem), media, {"connection": "close"}, "BODY_TOO_SLOW")
-        except Unauthenticated as problem:
-            return failure(401, str(problem), media, {"www-authenticate": CHALLENGE}, "UNAUTHENTICATED")
-        except Refusal as refusal:
-            status = 403 if refusal.code is ErrorCode.FORBIDDEN else 400
-            return failure(status, refusal.message, media, {}, refusal.code.value)
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
-            if reason := outage(error):
-                log.warning("request %s failed: %s: %r", request_id, reason, error)
-                return failure(503, reason, media, {}, "UNAVAILABLE")
-            if isinstance(error, KeysUnavailable) or is_unavailable(error):
-                log.warning("request %s: its caller cannot be identified: %r", request_id, error)
-                return failure(503, "callers cannot be identified just now: try again", media, {}, "UNAVAILABLE")
-            log.exception("request %s failed", request_id)
-            message = f"internal error: the log of the server has it under the request id {request_id}"
-            return failure(500, message, media, {}, "INTERNAL")
+            answer, limit = _rejection(error, media)
+            if limit is not None:
+                self._services.metrics.refused(limit)
+            return answer or _outage(error, request_id, media)
 
     async def _read(self, request: Request, files: ExitStack) -> Params:
         if request.method == "GET":
@@ -167,6 +162,9 @@ class GraphQLOverHTTP:
         refused = isinstance(result, PreExecutionError) or (
             result.data is None and all(not error.path for error in result.errors or ())
         )
+        if waits := [wait for error in result.errors or () if (wait := (error.extensions or {}).get("retryAfter"))]:
+            headers = {"retry-after": str(max(waits))}
+            return Response(encode(result, with_data=False), 429, headers=headers, media_type=_with_charset(media))
         # By the specification, application/json says 200 for everything that was a GraphQL request.
         status = 400 if refused and media == GRAPHQL_JSON else 200
         return Response(encode(result, with_data=not refused), status, media_type=_with_charset(media))
@@ -298,14 +296,51 @@ def encode(result: Any, *, with_data: bool = True) -> bytes:
     return orjson.dumps(answer)
 
 
-def failure(status: int, message: str, media: str, headers: Mapping[str, str], code: str) -> Response:
-    """A request that came to nothing, in the form of a GraphQL answer."""
+def _rejection(error: Exception, media: str) -> tuple[Response | None, str | None]:
+    """The answer to a client that made a mistake, and the limit that it met; None for other errors."""
+    match error:
+        case BadRequest():
+            return failure(error.status, str(error), media, error.headers, error.code), error.limit
+        case BadMultipart():
+            return failure(error.status, str(error), media, {}, "BAD_REQUEST"), error.limit
+        case BodyTooSlow():
+            answer = failure(408, str(error), media, {"connection": "close"}, "BODY_TOO_SLOW")
+            return answer, "upload_idle_seconds"
+        case Unauthenticated():
+            return failure(401, str(error), media, {"www-authenticate": CHALLENGE}, "UNAUTHENTICATED"), None
+        case RateExceeded():
+            headers, more = {"retry-after": str(error.seconds)}, rate_extensions(error)
+            return failure(429, str(error), media, headers, RATE_LIMITED, more), error.limit.name
+        case Refusal():
+            status = 403 if error.code is ErrorCode.FORBIDDEN else 400
+            return failure(status, error.message, media, {}, error.code.value), None
+        case _:
+            return None, None
+
+
+def _outage(error: Exception, request_id: str, media: str) -> Response:
+    """The answer when the server is at fault; the log says why."""
+    if reason := outage(error):
+        log.warning("request %s failed: %s: %r", request_id, reason, error)
+        return failure(503, reason, media, {}, "UNAVAILABLE")
+    if isinstance(error, KeysUnavailable) or is_unavailable(error):
+        log.warning("request %s: its caller cannot be identified: %r", request_id, error)
+        return failure(503, "callers cannot be identified just now: try again", media, {}, "UNAVAILABLE")
+    log.error("request %s failed", request_id, exc_info=error)
+    message = f"internal error: the log of the server has it under the request id {request_id}"
+    return failure(500, message, media, {}, "INTERNAL")
+
+
+def failure(
+    status: int, message: str, media: str, headers: Mapping[str, str], code: str, more: JsonObject | None = None
+) -> Response:
+    """A request that came to nothing, in the form of a GraphQL answer; `more` are further extensions of its error."""
     kind = JSON if media == EVENTS else media
-    return Response(_failed(message, code), status, headers=dict(headers), media_type=_with_charset(kind))
+    return Response(_failed(message, code, more), status, headers=dict(headers), media_type=_with_charset(kind))
 
 
-def _failed(message: str, code: str) -> bytes:
-    return orjson.dumps({"errors": [{"message": message, "extensions": {"code": code}}]})
+def _failed(message: str, code: str, more: JsonObject | None = None) -> bytes:
+    return orjson.dumps({"errors": [{"message": message, "extensions": {"code": code, **(more or {})}}]})
 
 
 def _with_charset(media: str) -> str:
@@ -356,4 +391,4 @@ async def _body(request: Request, limit: int) -> bytes:
             return bytes(body)
     size = f"{int(announced[:20]):,}" if announced.isdecimal() else f"more than {limit:,}"
     message = f"the body has {size} bytes, and at most {limit:,} are taken: send files as {MULTIPART}"
-    raise BadRequest(413, message, {"connection": "close"})
+    raise BadRequest(413, message, {"connection": "close"}, limit="max_body_bytes")

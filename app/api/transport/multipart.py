@@ -22,9 +22,10 @@ SPECIFICATION = "https://github.com/jaydenseric/graphql-multipart-request-spec"
 class BadMultipart(Exception):
     """A multipart request that is not as the specification says; the message goes to the client."""
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    def __init__(self, message: str, status: int = 400, limit: str | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.limit = limit
 
 
 @contextmanager
@@ -51,7 +52,9 @@ async def read_operations(content_type: str, body: AsyncIterable[bytes], folder:
             size += len(chunk)
             if size > max_bytes:
                 raise BadMultipart(
-                    f"the request is larger than {max_bytes:,} bytes: send the rows in several files", 413
+                    f"the request is larger than {max_bytes:,} bytes: send the rows in several files",
+                    413,
+                    "max_upload_bytes",
                 )
             parser.write(chunk)
         parser.finalize()
@@ -145,7 +148,9 @@ class _Parts:
             os.write(self._file.fileno(), memoryview(data)[start:end])
         elif self._text is not None:
             if len(self._text) + end - start > LONGEST_FIELD:
-                raise BadMultipart(f"`operations` and `map` are at most {LONGEST_FIELD:,} bytes each", 413)
+                raise BadMultipart(
+                    f"`operations` and `map` are at most {LONGEST_FIELD:,} bytes each", 413, "operations"
+                )
             self._text += data[start:end]
 
     def _end(self) -> None:

@@ -19,15 +19,18 @@ from strawberry.http.exceptions import WebSocketDisconnected
 from strawberry.http.websocket_origin import normalize_allowed_origins
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 from strawberry.subscriptions.protocols.graphql_transport_ws.handlers import BaseGraphQLTransportWSHandler
-from strawberry.subscriptions.protocols.graphql_transport_ws.types import ConnectionInitMessage
+from strawberry.subscriptions.protocols.graphql_transport_ws.types import ConnectionInitMessage, SubscribeMessage
 
 from app.api.context import ApiServices, Caller
+from app.api.errors import rate_extensions, refusal_extensions
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import new_caller
 from app.api.transport.http import BadRequest, read_params
-from app.errors import ErrorCode, Refusal
+from app.errors import ErrorCode, Limit, Refusal
 from app.services.access.identity import Unauthenticated
+from app.services.access.rates import RateExceeded
 from app.services.access.tokens import KeysUnavailable
+from app.storage.columns import JsonObject
 from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
@@ -125,6 +128,11 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
         if not self.connection_init_received:
             try:
                 await self.context.identify(payload)
+                self.context.count_request()
+            except RateExceeded as exceeded:
+                self._refused(exceeded.limit.name)
+                await self.websocket.close(TRY_AGAIN, str(exceeded))
+                return
             except Exception as error:
                 code, reason = _closing(error, self.context.request_id)
                 await self.websocket.close(code, reason)
@@ -133,6 +141,36 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
             self._watch = asyncio.create_task(self._close_when_ended())
         # graphql-ws sends no payload, or null; Strawberry knows only the first.
         await super().handle_connection_init({"type": "connection_init", "payload": payload})
+
+    async def handle_subscribe(self, message: SubscribeMessage) -> None:
+        if self.connection_acknowledged:
+            try:
+                self.context.count_request()
+            except RateExceeded as exceeded:
+                self._refused(exceeded.limit.name)
+                await self._refuse(message["id"], str(exceeded), rate_extensions(exceeded))
+                return
+            if len(self.operations) >= self.context.services.limits.max_socket_operations:
+                limit = Limit("max_socket_operations", self.context.services.limits.max_socket_operations)
+                self._refused(limit.name)
+                text = f"this connection has {limit.allowed:,} operations open, which is the most it may have"
+                refusal = Refusal(ErrorCode.LIMIT_EXCEEDED, f"{text}: complete one of them", limit=limit)
+                await self._refuse(message["id"], refusal.message, refusal_extensions(refusal))
+                return
+        await super().handle_subscribe(message)
+
+    async def handle_connection_init_timeout(self) -> None:
+        await super().handle_connection_init_timeout()
+        if self.connection_timed_out:
+            self._refused("init_seconds")
+
+    def _refused(self, limit: str) -> None:
+        self.context.services.metrics.refused(limit)
+
+    async def _refuse(self, id_: str, message: str, extensions: JsonObject) -> None:
+        """Ends one operation before it began."""
+        error = GraphQLError(message, extensions=extensions)
+        await self.send_message({"id": id_, "type": "error", "payload": [error.formatted]})
 
     async def _close_when_ended(self) -> None:
         reason = await self.context.until_ended()

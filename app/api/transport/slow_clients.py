@@ -1,0 +1,155 @@
+"""uvicorn's protocols for HTTP and WebSockets, made to give up clients that take too long to send a request's head or
+to read what was sent to them; knows no routes."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+log = logging.getLogger(__name__)
+
+SLOWEST_READER = 1024
+"""Bytes a second that a client must read when it lags behind."""
+
+LATE = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds a request's head may take, and how long a client that lags behind may read next to nothing.
+    `refused` learns the name of the limit."""
+
+    head_seconds: float
+    send_seconds: float
+    refused: Callable[[str], None] = lambda _limit: None
+
+
+def http_protocol(patience: Patience) -> type[asyncio.Protocol]:
+    """The protocol class for uvicorn's option `http`."""
+
+    class PatientHttp(_Http):
+        _patience = patience
+
+    return PatientHttp
+
+
+def websocket_protocol(patience: Patience) -> type[asyncio.Protocol]:
+    """The protocol class for uvicorn's option `ws`."""
+
+    class PatientWebSocket(_WebSocket):
+        _patience = patience
+
+    return PatientWebSocket
+
+
+class _Reader:
+    """Watches a client that lags behind: more than uvicorn's high-water mark waits to be sent to it.
+
+    The connection is cut, not closed: closing would wait until all is sent.
+    """
+
+    def __init__(self, transport: asyncio.Transport, patience: Patience) -> None:
+        self._transport, self._patience = transport, patience
+        self._unsent = transport.get_write_buffer_size()
+        self._timer = self._later()
+
+    def _later(self) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(self._patience.send_seconds, self._look)
+
+    def _look(self) -> None:
+        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        if before - self._unsent >= self._patience.send_seconds * SLOWEST_READER:
+            self._timer = self._later()
+            return
+        log.warning("a client does not read what it asked for: cut off with %d bytes unsent", self._unsent)
+        self._patience.refused("send_seconds")
+        self._transport.abort()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+
+class _Http(HttpToolsProtocol):
+    _patience: Patience
+    _reader: _Reader | None = None
+    _head: asyncio.TimerHandle | None = None
+    _begun = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def on_message_begin(self) -> None:
+        self._begun = True
+        self._await_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._stop_awaiting_head()
+        super().on_headers_complete()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader = _Reader(self.transport, self._patience)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_reader()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_awaiting_head()
+        self._stop_reader()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._stop_awaiting_head()
+        self._head = asyncio.get_running_loop().call_later(self._patience.head_seconds, self._give_up_head)
+
+    def _stop_awaiting_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _give_up_head(self) -> None:
+        if self._begun:  # a connection without a request may wait for one, as browsers open them
+            self._patience.refused("head_seconds")
+            self.transport.write(LATE)
+        self.transport.close()
+
+    def _stop_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.stop()
+            self._reader = None
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    _patience: Patience
+    _reader: _Reader | None = None
+
+    def handle_ping(self) -> None:
+        """Nothing more is sent to a client that does not read: pongs would pile up without bound."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader = _Reader(self.transport, self._patience)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_reader()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_reader()
+        super().connection_lost(exc)
+
+    def _stop_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.stop()
+            self._reader = None
