@@ -55,7 +55,7 @@ async def test_statements_stop(services: ApiServices) -> None:
         return (await session.execute(ENDLESS)).scalar_one()
 
     async with asyncio.timeout(30):
-        with pytest.raises(Refusal, match="more than 0.2 seconds"):
+        with pytest.raises(Refusal, match=r"more than 0\.2 seconds"):
             await operation.within_time(operation.read(ask))
         await operation.close()
     async with services.database.session() as session:

@@ -8,6 +8,7 @@ import pytest
 
 from app.api.context import ApiServices, Caller, Limits
 from app.api.execution import levels
+from app.api.guards.cost import WEIGHTS
 from app.api.schema import build_schema
 from app.scope import Scope
 from tests.api.conftest import Api
@@ -96,6 +97,13 @@ async def test_pages(api: Api) -> None:
         ("{ datasets(first: 0) { nodes { name } } }", 3),
         ("{ audiences(first: 2) { nodes { name members(first: 3) { totalCount } } } }", 2 + 2 * (1 + 2)),
         ('{ nodes(ids: ["a", "b", "c"]) { id } }', 1 + 3 + 3),
+        ("{ profiles(first: 2) { nodes { id } } }", 1 + 1 + 2),
+        ('{ profiles(first: 2, where: "true") { nodes { id } } }', 1 + 5_000 + 1 + 2),
+        ("{ profiles(first: 2) { nodes { events(first: 3) { totalCount } } } }", 1 + 1 + 2 * (1 + 250 + 1)),
+        ("{ audiences(first: 2) { nodes { waterfall { name } } } }", 1 + 1 + 2 * (1 + 5_000 + 10)),
+        ('{ audiences(first: 1) { nodes { statistics(expressions: ["1", "2"]) { count } } } }', 2 + 1 + 5_000 + 2 + 2),
+        ('{ overlap(people: [{ expression: "true" }, { expression: "false" }]) { union } }', 1 + 5_000 + 2 + 1),
+        ('{ compare(audienceId: "x", expression: "true") { enter } }', 1 + 5_000 + 1),
         ("{ ...F } fragment F on Query { datasets(first: 4) { ...P } } "
          "fragment P on DatasetConnection { nodes { name } }", 2 + 4),
     ],
@@ -104,6 +112,14 @@ async def test_every_answer_says_what_it_cost(api: Api, document: str, cost: int
     answer = await api.answer(document)
     assert "errors" not in answer
     assert answer["extensions"] == {"cost": {"requested": cost, "limit": 30_000}}
+
+
+def test_weights_are_of_fields_that_there_are(database_url: str) -> None:
+    schema = build_schema(Limits())._schema
+    for coordinate, (_, arguments) in WEIGHTS.items():
+        type_, name = coordinate.split(".")
+        field = schema.type_map[type_].fields[name]  # type: ignore[attr-defined]
+        assert set(arguments) <= set(field.args), coordinate
 
 
 async def test_pages_in_variables_count(api: Api) -> None:

@@ -26,7 +26,7 @@ class Endless:
         if scope["type"] == "websocket":
             await receive()
             await send({"type": "websocket.accept"})
-            message = {"type": "websocket.send", "bytes": CHUNK}
+            message: dict[str, Any] = {"type": "websocket.send", "bytes": CHUNK}
         else:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             message = {"type": "http.response.body", "body": CHUNK, "more_body": True}

@@ -1,7 +1,8 @@
 """What an operation costs, known before anything of it is executed, and refused when it is too much.
 
-Each field costs 1, once for every object that it is selected of. How many objects there are is what the pages on the
-way to it ask for, multiplied: `first` or `last`, or 50. Ids and other items of lists in arguments cost 1 each.
+Each field costs 1, and what `WEIGHTS` adds, once for every object that it is selected of. How many objects there are
+is what the pages on the way to it ask for, multiplied: `first` or `last`, or 50. Ids and other items of lists in
+arguments cost 1 each.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,24 @@ from app.services.lists.paging import DEFAULT_PAGE
 
 LIST_SIZE: Final = 10
 """Objects in a list that has no pages."""
+
+EVERYBODY: Final = 5_000
+"""What it costs to evaluate every profile of a sandbox: as much time as so many fields, at 100,000 profiles."""
+
+WEIGHTS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
+    "Audience.waterfall": (EVERYBODY, ()),
+    "Audience.statistics": (EVERYBODY, ()),
+    "Audience.changes": (EVERYBODY // 2, ()),
+    "Query.profiles": (EVERYBODY, ("where", "orderBy")),
+    "Query.overlap": (EVERYBODY, ()),
+    "Query.compare": (EVERYBODY, ()),
+    "Comparison.entering": (EVERYBODY // 2, ()),
+    "Comparison.leaving": (EVERYBODY // 2, ()),
+    "Query.explain": (EVERYBODY // 5, ()),
+    "Profile.events": (EVERYBODY // 20, ()),
+}
+"""Fields that read or evaluate more than they show: what they cost besides; where arguments are listed, with any of
+these only."""
 
 INTROSPECTION: Final = {
     "fields": 4,
@@ -180,7 +199,12 @@ class _Walk:
         sizes = [size for size in (arguments.get("first"), arguments.get("last")) if isinstance(size, int)]
         below = max(1, *sizes) if sizes else DEFAULT_PAGE if "first" in field.args else 1
         times = self._length(parent, name, field, items, page)
-        return 1 + items + times * self._selection(get_named_type(field.type), node.selection_set, below)
+        return (
+            1
+            + _weight(f"{parent.name}.{name}", arguments)
+            + items
+            + times * self._selection(get_named_type(field.type), node.selection_set, below)
+        )
 
     def _length(self, parent: Any, name: str, field: GraphQLField, items: int, page: int) -> int:
         """How many objects the field gives of one object."""
@@ -206,6 +230,11 @@ class _Walk:
             else:
                 self.refused_fields += problems
         return values
+
+
+def _weight(coordinate: str, arguments: Mapping[str, Any]) -> int:
+    weight, needed = WEIGHTS.get(coordinate, (0, ()))
+    return weight if not needed or any(arguments.get(name) is not None for name in needed) else 0
 
 
 def _items(value: Any) -> int:
