@@ -51,6 +51,7 @@ class Metrics:
         """Counts what a limit rejected."""
         self.refusals.labels(limit).inc()
 
+
 class Measured(SchemaExtension):
     """Counts one operation, in the metrics of its server."""
 
