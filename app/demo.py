@@ -22,7 +22,7 @@ from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.segment import requests as segment_jobs
 
@@ -186,7 +186,7 @@ async def _evaluate(services: Services, ids: list[str], console: Console) -> Non
         quarters_shown = 0
         with bar:
             task = bar.add_task(f"Evaluating as of {day}", total=1.0)
-            async for state in jobs.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id):
+            async for state in watching.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id):
                 bar.update(task, completed=state.fraction)
                 if not console.is_terminal and int(state.fraction * QUARTERS) > quarters_shown:
                     quarters_shown = int(state.fraction * QUARTERS)

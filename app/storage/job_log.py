@@ -80,10 +80,18 @@ async def append_update(session: AsyncSession, job: JobKey, kind: JobKind) -> No
 
 
 async def read_updates(
-    session: AsyncSession, tenant: Tenant, job_id: str, after: int, limit: int | None = None
+    session: AsyncSession,
+    tenant: Tenant,
+    job_id: str,
+    after: int,
+    limit: int | None = None,
+    since: datetime | None = None,
 ) -> list[JobState]:
-    """The states of a job with a sequence above `after`, in order; with a `limit` the first of them."""
+    """The states of a job with a sequence above `after`, in order; with a `limit` the first of them, and with `since`
+    those of that time and later."""
     statement = within(select(_UPDATES.kind, _UPDATES.state), JobUpdateRow, tenant)
+    if since is not None:
+        statement = statement.where(_UPDATES.at >= since)
     later = (
         statement.where(_UPDATES.job_id == job_id, _UPDATES.sequence > after).order_by(_UPDATES.sequence).limit(limit)
     )

@@ -5,8 +5,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Self
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +18,8 @@ from app.storage.job_log import JobState, read_updates
 from app.storage.topics import CHANNEL, Topic, job_topic, jobs_topic
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
 """How often SQLite is asked whether another process has written."""
@@ -76,7 +79,6 @@ class Tail:
         self.wakeups = wakeups
         self._turn = asyncio.Lock()
         self._read_at = time.monotonic()
-        self.readers = 0
 
     async def after(self, sequence: int, known: int) -> list[JobState]:
         """The next states above `sequence`, in order, none when there are none; `known` is one that there is."""
@@ -112,13 +114,20 @@ class Tail:
             return await read_updates(session, *self._job, sequence, TAIL_STATES)
 
 
+@dataclass(slots=True)
+class _Shared:
+    value: Any
+    wakeups: Wakeups
+    users: int = 0
+
+
 class Changes:
     """Wakes subscribers of this process, whichever process made the change. Open it with `Changes.open`."""
 
     def __init__(self) -> None:
         self._subscribers: dict[Topic, set[Wakeups]] = {}
         self._topics: dict[str, Topic] = {}
-        self._tails: dict[Topic, Tail] = {}
+        self._shared: dict[Topic, _Shared] = {}
 
     @classmethod
     @asynccontextmanager
@@ -148,20 +157,25 @@ class Changes:
             self._drop(topic, wakeups)
 
     @contextmanager
-    def tail(self, database: Database, tenant: Tenant, job_id: str, newest: int) -> Iterator[Tail]:
-        """The job's tail, shared by all who watch it; `newest` is the newest sequence that the caller knows of."""
-        topic = job_topic(tenant, job_id)
-        tail = self._tails.get(topic)
-        if tail is None:
-            tail = self._tails[topic] = Tail(database, tenant, job_id, newest, self._add(topic))
-        tail.readers += 1
+    def shared(self, topic: Topic, make: Callable[[Wakeups], T]) -> Iterator[T]:
+        """What all who watch the topic in this process share: made, with wake-ups of its own, for the first of them,
+        and gone with the last."""
+        shared = self._shared.get(topic)
+        if shared is None:
+            wakeups = self._add(topic)
+            shared = self._shared[topic] = _Shared(make(wakeups), wakeups)
+        shared.users += 1
         try:
-            yield tail
+            yield shared.value
         finally:
-            tail.readers -= 1
-            if not tail.readers:
-                del self._tails[topic]
-                self._drop(topic, tail.wakeups)
+            shared.users -= 1
+            if not shared.users:
+                del self._shared[topic]
+                self._drop(topic, shared.wakeups)
+
+    def tail(self, database: Database, tenant: Tenant, job_id: str, newest: int) -> AbstractContextManager[Tail]:
+        """The job's tail, shared by all who watch it; `newest` is the newest sequence that the caller knows of."""
+        return self.shared(job_topic(tenant, job_id), lambda wakeups: Tail(database, tenant, job_id, newest, wakeups))
 
     def _add(self, topic: Topic) -> Wakeups:
         wakeups = Wakeups()

@@ -15,7 +15,7 @@ from gql.transport.websockets import WebsocketsTransport
 from websockets.asyncio.client import ClientConnection
 
 from app.clock import Clock, utc_now
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from tests.api.conftest import Api
 
 
@@ -196,7 +196,7 @@ async def test_a_bug_in_a_stream_is_masked(port: int, way: Any, monkeypatch: pyt
         raise RuntimeError("SELECT secret")
         yield
 
-    monkeypatch.setattr(jobs, "watch", broken)
+    monkeypatch.setattr(watching, "watch", broken)
     with pytest.raises(TransportQueryError) as failed:
         await anext(way(port, WATCH, id="x"))
     (error,) = failed.value.errors or []

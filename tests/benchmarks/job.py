@@ -43,7 +43,7 @@ from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.evaluation.expressions import data_sources
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from app.storage.columns import columns
@@ -157,7 +157,7 @@ async def _load(services: Services, folder: Path, profiles: int, events: int) ->
 
 async def _job(services: Services) -> str:
     job = await segment_jobs.create(services.database, services.clock, SCOPE, all_definitions=True)
-    async for _ in jobs.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id):
+    async for _ in watching.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id):
         pass
     return job.id
 

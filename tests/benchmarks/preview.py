@@ -30,7 +30,7 @@ from app.services.audiences import computed as definitions
 from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets
 from app.services.evaluation.expressions import data_sources
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
@@ -125,7 +125,7 @@ async def _jobs(services: Services) -> None:
         made = await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
         started = time.perf_counter()
         job = await segment_jobs.create(services.database, utc_now, SCOPE, [made.id])
-        async for _ in jobs.watch(services.database, services.changes, SCOPE, JobKind.SEGMENT, job.id):
+        async for _ in watching.watch(services.database, services.changes, SCOPE, JobKind.SEGMENT, job.id):
             pass
         took = time.perf_counter() - started
         async with services.database.session() as session:

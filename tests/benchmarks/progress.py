@@ -22,7 +22,7 @@ from app.services.audiences.computed import create
 from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from tests.benchmarks.hundred import examples
@@ -56,7 +56,7 @@ async def measure(folder: Path, profiles: int, events: int) -> None:
 async def run(services: Services, what: str) -> None:
     job = await segment_jobs.create(services.database, services.clock, SCOPE, all_definitions=True)
     states: list[Any] = []
-    async for state in jobs.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id, after=0):
+    async for state in watching.watch(services.database, services.changes, SCOPE, segment_jobs.KIND, job.id, after=0):
         states.append(state)
     began, ended = states[-1].started_at, states[-1].finished_at
     total = (ended - began).total_seconds()

@@ -26,6 +26,7 @@ from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import Uploaded, ingest_file
 from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export import run as export_runs
 from app.services.jobs.export.input import ExportEvents, ExportFilter, ExportSegment, NewExport, TimeRange
@@ -436,7 +437,7 @@ async def test_the_segments_are_evaluated_first(
     stop = asyncio.Event()
     worker = Worker(database, changes, lake, clock, WorkerOptions(concurrency=1, lease_seconds=3000, threads=1))
     working = asyncio.create_task(worker.run(stop))
-    async for state in jobs.watch(database, changes, SCOPE, JobKind.EXPORT, made.id):
+    async for state in watching.watch(database, changes, SCOPE, JobKind.EXPORT, made.id):
         last = state
     stop.set()
     await working

@@ -17,7 +17,7 @@ from app.services.audiences import reads as audiences
 from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
@@ -158,7 +158,7 @@ async def test_a_running_job_is_cancelled_between_buckets_and_changes_no_audienc
         Worker(database, changes, lake, clock, WorkerOptions(concurrency=1, threads=1)).run(stop)
     )
     statuses: list[str] = []
-    async for state in jobs.watch(database, changes, SCOPE, JobKind.SEGMENT, job.id):
+    async for state in watching.watch(database, changes, SCOPE, JobKind.SEGMENT, job.id):
         statuses.append(state.status)
         if state.profiles_read and "CANCELLING" not in statuses:
             await segment_jobs.cancel(database, clock, SCOPE, job.id)

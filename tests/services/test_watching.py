@@ -3,19 +3,24 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import FixedClock
 from app.errors import DatabaseAway
 from app.scope import Scope
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.storage import wakeups as log
+from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.job_log import append_update
 from app.storage.tables.jobs import JobKind
+from app.storage.tables.segment_jobs import SegmentJobRow
+from app.storage.topics import jobs_topic
 from app.storage.wakeups import Changes
 from tests.support.databases import count_statements
 from tests.support.jobs import ACME, job, queue
@@ -32,13 +37,13 @@ async def watch(database: Database, changes: Changes) -> AsyncIterator[Watch]:
     opened: list[AsyncGenerator[Any, None]] = []
 
     def begin(after: int | None = None) -> AsyncGenerator[Any, None]:
-        opened.append(jobs.watch(database, changes, SCOPE, JobKind.SEGMENT, "j1", after))
+        opened.append(watching.watch(database, changes, SCOPE, JobKind.SEGMENT, "j1", after))
         return opened[-1]
 
     yield begin
     for stream in opened:
         await stream.aclose()
-    assert (changes._tails, changes._subscribers) == ({}, {}), "nothing is kept of who has gone"
+    assert (changes._shared, changes._subscribers) == ({}, {}), "nothing is kept of who has gone"
 
 
 async def grow(database: Database, times: int = 1) -> None:
@@ -56,12 +61,12 @@ async def sequences(stream: Any, count: int) -> list[int]:
 async def test_an_update_costs_one_read_however_many_watch(
     database: Database, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (log, jobs):
+    for module in (log, watching):
         monkeypatch.setattr(module, "PATIENCE_SECONDS", 3000.0)  # so that nobody finds by chance what he was not told
     changes = Changes()
     database.on_commit(lambda topics: changes.wake(*topics))
     await queue(database, clock(), "j1")
-    streams = [jobs.watch(database, changes, SCOPE, JobKind.SEGMENT, "j1") for _ in range(50)]
+    streams = [watching.watch(database, changes, SCOPE, JobKind.SEGMENT, "j1") for _ in range(50)]
     assert [await sequences(stream, 1) for stream in streams] == [[1]] * 50
     waiting = [asyncio.create_task(sequences(stream, 1)) for stream in streams]
     await asyncio.sleep(0.05)
@@ -83,8 +88,8 @@ async def test_a_slow_reader_holds_nobody_up_and_goes_on_from_the_log(
     for first in range(2, 22, 5):
         await grow(database, 5)
         assert await sequences(fast, 5) == list(range(first, first + 5))
-    (tail,) = changes._tails.values()
-    assert len(tail._recent) == 4, "no more is kept for those who are slow"
+    (shared,) = changes._shared.values()
+    assert len(shared.value._recent) == 4, "no more is kept for those who are slow"
     assert await sequences(slow, 20) == list(range(2, 22))
     resumed = watch(3)
     assert await sequences(resumed, 18) == list(range(4, 22))
@@ -115,7 +120,7 @@ async def test_who_comes_while_the_job_changes_misses_nothing(
 async def test_a_stream_outlives_a_database_that_is_away(
     database: Database, changes: Changes, clock: FixedClock, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "AWAY_SECONDS", 0.01)
+    monkeypatch.setattr(watching, "AWAY_SECONDS", 0.01)
     real, away = database.session, 0
 
     @asynccontextmanager
@@ -140,3 +145,96 @@ async def test_a_stream_outlives_a_database_that_is_away(
         await append_update(opened, row, JobKind.SEGMENT)
     assert await waiting == [2, 3]
     assert away == 0
+
+
+# ---------------------------------------------------------------- all jobs of a tenant
+
+
+@pytest.fixture
+async def told(database: Database, monkeypatch: pytest.MonkeyPatch) -> Changes:
+    """Wake-ups of this process alone: nobody finds by chance what he was not told."""
+    for module in (log, watching):
+        monkeypatch.setattr(module, "PATIENCE_SECONDS", 3000.0)
+    changes = Changes()
+    database.on_commit(lambda topics: changes.wake(*topics))
+    return changes
+
+
+@pytest.fixture
+async def watch_all(database: Database, told: Changes) -> AsyncIterator[Watch]:
+    """Watches all jobs; what is opened is closed."""
+    opened: list[AsyncGenerator[Any, None]] = []
+
+    def begin(*status: str) -> AsyncGenerator[Any, None]:
+        opened.append(watching.watch_all(database, told, SCOPE, status or None))
+        return opened[-1]
+
+    yield begin
+    for stream in opened:
+        await stream.aclose()
+    assert (told._shared, told._subscribers) == ({}, {}), "nothing is kept of who has gone"
+
+
+async def begun(changes: Changes, streams: list[AsyncGenerator[Any, None]]) -> list[asyncio.Task[Any]]:
+    """The next state of each stream; returns when all of them wait for it."""
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(_next(stream)) for stream in streams]
+    topic = jobs_topic(SCOPE.tenant)
+    # Nothing tells that somebody waits.
+    while sum(len(wakeups._flag._waiters) for wakeups in changes._subscribers.get(topic, ())) < len(streams):  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    return tasks
+
+
+async def _next(stream: AsyncGenerator[Any, None]) -> tuple[str, int]:
+    state = await anext(stream)
+    return state.row.id, state.row.sequence
+
+
+async def change(database: Database, id: str, at: datetime | None = None) -> None:
+    """The job changes, now or as if it had been then."""
+    row = await job(database, id)
+    async with database.write() as session:
+        changed = update(table(SegmentJobRow)).where(columns(SegmentJobRow).id == id)
+        await session.execute(changed.values(updated_at=at or datetime.now(UTC)))
+        await append_update(session, row, JobKind.SEGMENT)
+
+
+async def test_a_change_of_any_job_costs_as_many_reads_for_fifty_as_for_one(
+    database: Database, told: Changes, watch_all: Watch
+) -> None:
+    await queue(database, datetime.now(UTC), "j1", "j2")
+    tasks = await begun(told, [watch_all() for _ in range(50)])
+    with count_statements(database) as statements:
+        await change(database, "j2")
+        assert await asyncio.gather(*tasks) == [("j2", 2)] * 50
+    assert len([one for one in statements if one.startswith("SELECT") and "FROM job_update" in one]) == 2
+
+
+async def test_who_falls_behind_further_than_is_kept_still_gets_each_state_once(
+    database: Database, told: Changes, watch_all: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "RECENT_STATES", 3)
+    await queue(database, datetime.now(UTC), "j1", "j2")
+    slow, fast = watch_all(), watch_all()
+    tasks = await begun(told, [slow, fast])
+    await change(database, "j1")
+    assert await asyncio.gather(*tasks) == [("j1", 2)] * 2
+    for sequence in range(2, 8):
+        await change(database, "j2")
+        assert await _next(fast) == ("j2", sequence)
+    await change(database, "j1")
+    assert await _next(fast) == ("j1", 3)
+    assert [await _next(slow) for _ in range(7)] == [*(("j2", each) for each in range(2, 8)), ("j1", 3)]
+    await change(database, "j2")
+    assert [await _next(stream) for stream in (slow, fast)] == [("j2", 8)] * 2
+
+
+async def test_a_job_that_was_quiet_for_long_comes_back_with_its_new_state_alone(
+    database: Database, told: Changes, watch_all: Watch
+) -> None:
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    await queue(database, hour_ago, "j1")
+    await change(database, "j1", hour_ago)
+    (task,) = await begun(told, [watch_all()])
+    await change(database, "j1")
+    assert await task == ("j1", 3)

@@ -31,7 +31,7 @@ from app.api.resources.profiles import MembershipStatus
 from app.api.resources.segment_jobs import SegmentJob
 from app.api.scalars import BigInt, given
 from app.errors import ErrorCode, Refusal
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.export import input as export_input
 from app.services.jobs.export import requests as export_jobs
 from app.services.lists.paging import PageRequest
@@ -366,7 +366,7 @@ class ExportJobSubscriptions:
         self, info: Info, id: JobId, after: AfterArgument = strawberry.UNSET
     ) -> AsyncGenerator[ExportJob, None]:
         services, raw = info.context.services, need_id("ExportJob", id, "id")
-        states = jobs.watch(
+        states = watching.watch(
             services.database, services.changes, info.context.scope, export_jobs.KIND, raw, given(after)
         )
         async with aclosing(states):

@@ -15,6 +15,7 @@ from app.api.filters import DateTimeFilter, OrderDirection, names, one_id, order
 from app.api.global_ids import node_type
 from app.api.scalars import BigInt, given
 from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.storage.columns import JsonObject
@@ -280,7 +281,7 @@ class JobSubscriptions:
     @subscription(description="Every job of the sandbox, of any kind, whenever it changes; does not complete.")
     async def jobs_updated(self, info: Info, status: StatusArgument = strawberry.UNSET) -> AsyncGenerator[Job, None]:
         services = info.context.services
-        states = jobs.watch_all(services.database, services.changes, info.context.scope, names(status))
+        states = watching.watch_all(services.database, services.changes, info.context.scope, names(status))
         async with aclosing(states):
             async for state in states:
                 yield any_job(state)

@@ -29,7 +29,7 @@ from app.api.resources.jobs import (
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.profiles import MembershipStatus
 from app.api.scalars import BigInt, given
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
@@ -237,7 +237,7 @@ class SegmentJobSubscriptions:
         self, info: Info, id: JobId, after: AfterArgument = strawberry.UNSET
     ) -> AsyncGenerator[SegmentJob, None]:
         services, raw = info.context.services, need_id("SegmentJob", id, "id")
-        states = jobs.watch(
+        states = watching.watch(
             services.database, services.changes, info.context.scope, segment_jobs.KIND, raw, given(after)
         )
         async with aclosing(states):

@@ -1,9 +1,8 @@
-"""What all kinds of jobs share for their users: keys, filters, lists, cancelling and watching; knows no kind's work."""
+"""What all kinds of jobs share for their users: keys, filters, lists, and cancelling; knows no kind's work."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Subquery, cast, func, literal, null, select, union_all, update
@@ -17,12 +16,9 @@ from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import get_rows, select_rows
 from app.storage.claims import request_cancel
 from app.storage.columns import Columns, JsonObject, columns
-from app.storage.database import Database, is_unavailable
-from app.storage.job_log import JOBS, KINDS, JobState, changed_jobs, read_updates
-from app.storage.tables.jobs import FINAL, JobKind, JobSource, JobStatus
+from app.storage.job_log import JOBS, KINDS, JobState
+from app.storage.tables.jobs import JobKind, JobSource, JobStatus
 from app.storage.tenancy import Keyed, within
-from app.storage.topics import job_topic, jobs_topic
-from app.storage.wakeups import PATIENCE_SECONDS, Changes
 
 T = TypeVar("T")
 
@@ -30,9 +26,6 @@ NOUNS = {JobKind.SEGMENT: "segment job", JobKind.EXPORT: "export job", JobKind.P
 """Every kind of what is queued, in words."""
 
 KEY_LIFETIME = timedelta(hours=24)
-AWAY_SECONDS = 1.0
-"""How often a stream asks for a database that is away."""
-_OVERLAP = timedelta(seconds=30)
 _NEVER = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
 
 
@@ -101,12 +94,12 @@ async def cancel(session: AsyncSession, clock: Clock, scope: Scope, kind: JobKin
 
     Raises `Refusal` for an unknown job and for one that has succeeded or failed.
     """
-    row = await _required(session, scope, kind, id)
+    row = await required(session, scope, kind, id)
     if row.status in {JobStatus.SUCCEEDED, JobStatus.FAILED}:
         message = f"the job has {row.status.lower()} and can no longer be cancelled"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
     await request_cancel(session, scope.tenant, id, clock(), kind)
-    return await _required(session, scope, kind, id)
+    return await required(session, scope, kind, id)
 
 
 # ---------------------------------------------------------------- lists
@@ -196,81 +189,7 @@ def _state(row: Any) -> JobState:
     return JobState(JobKind(row.kind), row)
 
 
-# ---------------------------------------------------------------- streams
-
-
-async def watch(
-    database: Database, changes: Changes, scope: Scope, kind: JobKind, id: str, after: int | None = None
-) -> AsyncGenerator[Any, None]:
-    """The present state of a job, then each later one in the order of `sequence`, until a final one has been given.
-
-    `after` resumes: every state above it comes, none at or below it. Raises `Refusal` for an unknown job.
-    """
-    async with changes.subscribe(job_topic(scope.tenant, id)) as wakeups:
-        async with database.session() as session:
-            present = await _required(session, scope, kind, id)
-        sequence = present.sequence - 1 if after is None else after
-        with changes.tail(database, scope.tenant, id, present.sequence) as tail:
-            while True:
-                states = await _patiently(tail.after, sequence, present.sequence)
-                for state in states:
-                    sequence = state.row.sequence
-                    yield state.row
-                    if state.row.status in FINAL:
-                        return
-                if states:
-                    continue
-                if present.status in FINAL and sequence >= present.sequence:
-                    return
-                await wakeups.wait(PATIENCE_SECONDS)
-
-
-async def watch_all(
-    database: Database, changes: Changes, scope: Scope, status: Collection[str] | None = None
-) -> AsyncGenerator[JobState, None]:
-    """Every later state of every job of the tenant, those of one job in the order of `sequence`; does not end."""
-    async with changes.subscribe(jobs_topic(scope.tenant)) as wakeups:
-        started = datetime.now(UTC)
-        async with database.session() as session:
-            sequences = await changed_jobs(session, scope.tenant, started - _OVERLAP)
-        while True:
-            since = datetime.now(UTC) - _OVERLAP
-            await wakeups.wait(PATIENCE_SECONDS)
-            newest, states = await _patiently(_news, database, scope, since, sequences)
-            # A job that nobody touched for the whole overlap may only come back with states that are newer.
-            sequences = {**{id_: last for id_, last in sequences.items() if id_ in newest}, **newest}
-            for state in sorted(states, key=lambda state: (state.row.updated_at, state.row.id, state.row.sequence)):
-                if status is None or state.row.status in status:
-                    yield state
-
-
-async def _news(
-    database: Database, scope: Scope, since: datetime, seen: Mapping[str, int]
-) -> tuple[dict[str, int], list[JobState]]:
-    """The jobs that changed since, with their newest sequence, and their states above those seen."""
-    async with database.session() as session:
-        newest = await changed_jobs(session, scope.tenant, since)
-        fresh = {id_: seen.get(id_, 0) for id_, sequence in newest.items() if sequence > seen.get(id_, 0)}
-        return newest, [
-            state for id_, last in fresh.items() for state in await read_updates(session, scope.tenant, id_, last)
-        ]
-
-
-async def _patiently(read: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """What was read, as soon as the database is there: a stream outlives its being away."""
-    while True:
-        try:
-            return await read(*arguments)
-        except Exception as error:
-            if not is_unavailable(error):
-                raise
-        await asyncio.sleep(AWAY_SECONDS)
-
-
-# ---------------------------------------------------------------- inside
-
-
-async def _required(session: AsyncSession, scope: Scope, kind: JobKind, id: str) -> Any:
+async def required(session: AsyncSession, scope: Scope, kind: JobKind, id: str) -> Any:
     row = (await get_rows(session, KINDS[kind], scope, [id])).get(id)
     if row is None:
         raise Refusal(ErrorCode.NOT_FOUND, f"there is no {NOUNS[kind]} {id!r} in this sandbox", ("id",))

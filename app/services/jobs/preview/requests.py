@@ -21,6 +21,7 @@ from app.services import merge_policies
 from app.services.evaluation.expressions import ExpressionFormat, as_text, read_segments, require, vocabulary
 from app.services.evaluation.heads import read_heads
 from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.people.members import Who
@@ -115,8 +116,8 @@ async def count(session: AsyncSession, scope: Scope) -> int:
 def watch(
     database: Database, changes: Changes, scope: Scope, id: str, after: int | None = None
 ) -> AsyncGenerator[PreviewRow, None]:
-    """The present state, then each later one by `sequence`, until a final one; `after` resumes. See `jobs.watch`."""
-    return jobs.watch(database, changes, scope, KIND, id, after)
+    """The present state, then each later one by `sequence`, until a final one. See `watching.watch`."""
+    return watching.watch(database, changes, scope, KIND, id, after)
 
 
 def figures(row: PreviewRow) -> Estimate | None:
