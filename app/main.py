@@ -14,12 +14,15 @@ from starlette.applications import Starlette
 
 from app.api.context import ApiServices, Limits
 from app.api.context.metrics import Metrics
+from app.api.guards.documents import InvalidDocuments, TrustedDocuments
+from app.api.schema import build_schema
 from app.api.transport.guard import LOOPBACK, GuardRules, guards
 from app.api.transport.health import health_routes
 from app.api.transport.page import missing_reason
 from app.api.transport.routes import api_routes
 from app.clock import Clock, utc_now
 from app.engine.store.lake import scratch_folder
+from app.errors import InvalidSettings
 from app.parts import Services, open_services, watching, working
 from app.services.access.authentication import AuthenticationRules, Proxy
 from app.services.access.tokens import TokenRules
@@ -34,9 +37,10 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
 
     Whoever stops the server sets `app.state.stopping` first, so that streams end and do not hold it up, and before
     that `app.state.draining`, so that load balancers learn of it.
-    Raises `InvalidDatabaseUrl`.
+    Raises `InvalidDatabaseUrl` and `InvalidSettings`.
     """
     read_url(settings.database)
+    trusted = _trusted(settings)
     draining, stopping, metrics = asyncio.Event(), asyncio.Event(), Metrics()
 
     @asynccontextmanager
@@ -45,7 +49,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
             log.warning("the workplace and GraphiQL are not available: %s", reason)
         async with open_services(settings, clock, wait=True) as services, _uploads(settings.data_dir) as uploads:
             api = _api(services, uploads, metrics, draining, stopping)
-            app.router.routes.extend(api_routes(api))
+            app.router.routes.extend(api_routes(api, trusted))
             settle_garbage()
             async with working(services) if settings.worker else watching(services):
                 yield
@@ -77,7 +81,7 @@ def _api(
         changes=services.changes,
         clock=services.clock,
         uploads=uploads,
-        limits=Limits(**{limit.name: getattr(settings, limit.name) for limit in fields(Limits)}),
+        limits=_limits(settings),
         batch_lease=settings.batch_lease,
         metrics=metrics,
         draining=draining,
@@ -85,6 +89,18 @@ def _api(
         origins=settings.cors_origins,
         access=_access(settings),
     )
+
+
+def _trusted(settings: Settings) -> TrustedDocuments | None:
+    path = settings.trusted_documents
+    try:
+        return None if path is None else TrustedDocuments.read(path, build_schema(_limits(settings))._schema)
+    except InvalidDocuments as problem:
+        raise InvalidSettings(f"SEGMENTATION_TRUSTED_DOCUMENTS={path}: {problem}") from None
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(**{limit.name: getattr(settings, limit.name) for limit in fields(Limits)})
 
 
 def _guard(settings: Settings) -> GuardRules:

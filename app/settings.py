@@ -164,6 +164,17 @@ class Settings(BaseSettings):
     introspection: Literal["everybody", "identified", "nobody"] = Field(
         "everybody", description="Who may ask for the schema, and gets suggestions of its names in errors."
     )
+    persisted_queries: int = Field(
+        1_000,
+        ge=0,
+        description="Documents of clients that send hashes instead (Apollo's automatic persisted queries) that a "
+        "process remembers; 0 for none.",
+    )
+    trusted_documents: Path | None = Field(
+        None,
+        description="File or folder of the only documents that run: `.graphql` files, or a manifest of Apollo's or "
+        "Relay's tools (`.json`). Any document unless set.",
+    )
     max_seconds: float = Field(
         60.0, gt=0, description="How long a query, or one item of a subscription, may take; then it is stopped."
     )

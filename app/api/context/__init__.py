@@ -55,6 +55,7 @@ class Limits:
     init_seconds: float = 5.0
     max_silent_sockets: int = 300
     max_socket_operations: int = 100
+    persisted_queries: int = 1_000
     max_seconds: float = 60.0
     rate_requests: int = 0
     rate_cost: int = 0
@@ -136,6 +137,10 @@ class Caller:
                 raise Unauthenticated(f"{name} must be a text")
         self.identity = await self.services.authentication.identify(headers, self.peer)
         self.scope = read_scope(self.identity, headers)
+
+    @property
+    def organisation(self) -> str:
+        return "" if self.scope is None else self.scope.organisation
 
     @property
     def account(self) -> Hashable:

@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import ExitStack, aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -20,11 +20,13 @@ from strawberry.types.graphql import OperationType
 
 from app.api.context import ApiServices, Caller
 from app.api.errors import RATE_LIMITED, rate_extensions
+from app.api.guards.documents import DocumentRefused, Documents
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import CHALLENGE, new_caller
 from app.api.transport.guard import BodyTooSlow
 from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import GRAPHIQL, page_response
+from app.api.transport.params import BadRequest, Params, read_params
 from app.errors import ErrorCode, Refusal, outage
 from app.services.access.identity import Unauthenticated
 from app.services.access.rates import RateExceeded
@@ -45,39 +47,13 @@ HEARTBEAT_SECONDS = 15.0
 STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
 
-class BadRequest(Exception):
-    """A request that is none of GraphQL's; the message goes to the client."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        headers: Mapping[str, str] | None = None,
-        code: str | None = None,
-        limit: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.limit = limit
-        self.status = status
-        self.headers = dict(headers or {})
-        self.code = code or "BAD_REQUEST"
-
-
-@dataclass(frozen=True, slots=True)
-class Params:
-    """What is to be executed."""
-
-    query: str
-    variables: JsonObject | None
-    operation_name: str | None
-
-
 class GraphQLOverHTTP:
     """The ASGI application at `/graphql`."""
 
-    def __init__(self, schema: GatewaySchema, services: ApiServices) -> None:
+    def __init__(self, schema: GatewaySchema, services: ApiServices, documents: Documents) -> None:
         self._schema = schema
         self._services = services
+        self._documents = documents
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
@@ -98,7 +74,8 @@ class GraphQLOverHTTP:
             await caller.identify()
             caller.count_request()
             params = await self._read(request, files)
-            return await self._respond(request, caller, params, media)
+            text = self._documents.text(caller.organisation, params.query, params.document_id)
+            return await self._respond(request, caller, replace(params, query=text), media)
         except ClientDisconnect:
             return Response(status_code=499)
         except Exception as error:
@@ -173,7 +150,7 @@ class GraphQLOverHTTP:
         """Raises `BadRequest` for an operation that is not there, or of a kind that is not allowed. Syntax errors and
         unnamed operations are left to the schema."""
         with suppress(GraphQLError):
-            document = parse(params.query, max_tokens=self._services.limits.max_tokens, no_location=True)
+            document = parse(params.query or "", max_tokens=self._services.limits.max_tokens, no_location=True)
             selected = get_operation_ast(document, params.operation_name)
             if selected is None and params.operation_name is not None:
                 raise BadRequest(400, CannotGetOperationTypeError(params.operation_name).as_http_error_reason())
@@ -237,10 +214,13 @@ async def _pump(results: AsyncGenerator[Any, None], queue: "asyncio.Queue[bytes 
     await queue.put(None)
 
 
+_OPERATION = {"query", "documentId", "doc_id", "extensions"}
+
+
 def shows_page(request: Request) -> bool:
     """Whether a person looks at the address, rather than a program."""
     accept = request.headers.get("accept", "")
-    return request.method == "GET" and "query" not in request.query_params and "text/html" in accept
+    return request.method == "GET" and "text/html" in accept and not _OPERATION & request.query_params.keys()
 
 
 def negotiate(accept: str) -> str:
@@ -264,26 +244,6 @@ def negotiate(accept: str) -> str:
     return media
 
 
-def read_params(params: Any) -> Params:
-    """Raises `BadRequest` for what is not a GraphQL request."""
-    if isinstance(params, list):
-        raise BadRequest(400, "several operations in one request are not taken: send each by itself")
-    if not isinstance(params, dict):
-        raise BadRequest(
-            400, "a GraphQL request is a JSON object with `query`, and perhaps `variables` and `operationName`"
-        )
-    query, variables, name = params.get("query"), params.get("variables"), params.get("operationName")
-    if not isinstance(query, str) or not query.strip():
-        raise BadRequest(400, "the request has no `query`, which must be the text of a GraphQL document")
-    if variables is not None and not isinstance(variables, dict):
-        raise BadRequest(400, "`variables` must be a JSON object")
-    if name is not None and not isinstance(name, str):
-        raise BadRequest(400, "`operationName` must be a text")
-    if not isinstance(params.get("extensions"), dict | None):
-        raise BadRequest(400, "`extensions` must be a JSON object")
-    return Params(query, variables, name or None)
-
-
 def encode(result: Any, *, with_data: bool = True) -> bytes:
     """An answer as JSON; errors first, so that they are seen. Without data when nothing was executed."""
     answer: JsonObject = {}
@@ -303,6 +263,8 @@ def _rejection(error: Exception, media: str) -> tuple[Response | None, str | Non
             return failure(error.status, str(error), media, error.headers, error.code), error.limit
         case BadMultipart():
             return failure(error.status, str(error), media, {}, "BAD_REQUEST"), error.limit
+        case DocumentRefused():
+            return failure(error.status, str(error), media, {}, error.code), None
         case BodyTooSlow():
             answer = failure(408, str(error), media, {"connection": "close"}, "BODY_TOO_SLOW")
             return answer, "upload_idle_seconds"

@@ -3,6 +3,7 @@
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from app.api.context import ApiServices
+from app.api.guards.documents import Documents, TrustedDocuments
 from app.api.schema import build_schema
 from app.api.transport.documentation import documentation_routes
 from app.api.transport.health import health_routes
@@ -11,12 +12,13 @@ from app.api.transport.page import asset_routes, workplace_routes
 from app.api.transport.websocket import GraphQLOverWebSocket
 
 
-def api_routes(services: ApiServices) -> list[BaseRoute]:
-    """Every route of the server, over one schema."""
+def api_routes(services: ApiServices, trusted: TrustedDocuments | None = None) -> list[BaseRoute]:
+    """Every route of the server, over one schema; with `trusted` documents nothing else runs."""
     schema = build_schema(services.limits)
+    documents = Documents(services.limits.persisted_queries, trusted)
     return [
-        WebSocketRoute("/graphql", GraphQLOverWebSocket(schema, services)),
-        Route("/graphql", GraphQLOverHTTP(schema, services)),
+        WebSocketRoute("/graphql", GraphQLOverWebSocket(schema, services, documents)),
+        Route("/graphql", GraphQLOverHTTP(schema, services, documents)),
         *asset_routes(),
         *workplace_routes(),
         *documentation_routes(),

@@ -23,9 +23,10 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import Connec
 
 from app.api.context import ApiServices, Caller
 from app.api.errors import rate_extensions, refusal_extensions
+from app.api.guards.documents import DocumentRefused, Documents
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import new_caller
-from app.api.transport.http import BadRequest, read_params
+from app.api.transport.params import BadRequest, read_params
 from app.errors import ErrorCode, Limit, Refusal
 from app.services.access.identity import Unauthenticated
 from app.services.access.rates import RateExceeded
@@ -157,6 +158,13 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
                 refusal = Refusal(ErrorCode.LIMIT_EXCEEDED, f"{text}: complete one of them", limit=limit)
                 await self._refuse(message["id"], refusal.message, refusal_extensions(refusal))
                 return
+            params = read_params(message["payload"])
+            try:
+                text = self.view.documents.text(self.context.organisation, params.query, params.document_id)
+            except DocumentRefused as refused:
+                await self._refuse(message["id"], str(refused), {"code": refused.code})
+                return
+            message = {**message, "payload": {**message["payload"], "query": text}}
         await super().handle_subscribe(message)
 
     async def handle_connection_init_timeout(self) -> None:
@@ -208,7 +216,7 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
     graphql_transport_ws_handler_class = Handler
     websocket_adapter_class = Socket
 
-    def __init__(self, schema: GatewaySchema, services: ApiServices) -> None:
+    def __init__(self, schema: GatewaySchema, services: ApiServices, documents: Documents) -> None:
         super().__init__(
             schema,
             graphql_ide=None,
@@ -219,6 +227,7 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
         self.silent: set[Handler] = set()
         """Connections whose first message has not come yet."""
         self.allowed_origins = normalize_allowed_origins(services.origins)
+        self.documents = documents
         self._services = services
 
     def decode_json(self, data: str | bytes) -> object:
