@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
+from dotenv import dotenv_values
 from pydantic import (
     BeforeValidator,
     Field,
@@ -200,7 +201,15 @@ class Settings(BaseSettings):
         300, ge=1, description="WebSockets of one process that have not sent `connection_init` yet."
     )
     max_socket_operations: int = Field(100, ge=1, description="Operations that one WebSocket has open.")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level of the lines that `serve` and `worker` write to standard error."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Form of these lines: text, or a JSON object each.")
+    traces: Literal["off", "otlp"] = Field(
+        "off",
+        description="`otlp` sends traces of requests, SQL, jobs and buckets to where `OTEL_EXPORTER_OTLP_ENDPOINT` "
+        "says; needs `pip install 'segmentation-gateway[traces]'`.",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -291,8 +300,15 @@ def _problem(problem: Any) -> str:
     if not problem["loc"]:
         return message
     name = str(problem["loc"][0])
-    value = "(not shown)" if name in _SECRETS else repr(problem["input"])
+    value = "(not shown)" if name in SECRETS else repr(problem["input"])
     return f"SEGMENTATION_{'_'.join(map(str, problem['loc'])).upper()}={value}: {message}"
 
 
-_SECRETS = frozenset({"jwt_secret", "database_url"})
+SECRETS = frozenset({"jwt_secret", "database_url"})
+"""Settings whose values are shown nowhere."""
+
+
+def variables_of_file() -> set[str]:
+    """The names of the variables in the `.env` of the working directory."""
+    file = Path(str(Settings.model_config["env_file"]))
+    return set(dotenv_values(file)) if file.is_file() else set()

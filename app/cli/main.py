@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import audit, data, demo, expressions, keys, operations, server
+from app.cli import audit, data, demo, expressions, jobs, keys, operations, resources, server, settings
 from app.cli.terminal import fail
 from app.errors import DatabaseAway, InvalidDatabaseUrl, InvalidSettings, Refusal, Refusals, Unconfirmed, outage
 
@@ -14,10 +14,15 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for commands in (server.commands, operations.commands, audit.commands, data.commands, demo.commands):
+for commands in (server.commands, operations.commands, settings.commands, audit.commands, data.commands, demo.commands):
     cli.add_typer(commands)
 cli.add_typer(expressions.commands, name="pql")
 cli.add_typer(keys.commands, name="key")
+cli.add_typer(jobs.commands, name="job")
+cli.add_typer(jobs.export_commands, name="export")
+cli.add_typer(resources.audiences, name="audience")
+cli.add_typer(resources.datasets, name="dataset")
+cli.add_typer(resources.schedules, name="schedule")
 
 
 def main() -> None:

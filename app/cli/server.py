@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.pages import build_if_stale
-from app.cli.terminal import console, fail, importing, load_settings, log_to_standard_error, run
+from app.cli.terminal import console, fail, importing, load_settings, observe, run
 
 if TYPE_CHECKING:
     import uvicorn
@@ -30,7 +30,7 @@ def serve(
 ) -> None:
     """Serve the GraphQL API, subscriptions and GraphiQL; by default with a worker inside."""
     settings = load_settings(host=host, port=port, worker=worker)
-    log_to_standard_error(settings)
+    observe(settings, "segmentation-server")
     run(serve_until_stopped(settings))
 
 
@@ -43,7 +43,7 @@ def worker(
 ) -> None:
     """Evaluate jobs of the shared database and lake until stopped (SIGTERM hands back what is unfinished)."""
     settings = load_settings()
-    log_to_standard_error(settings)
+    observe(settings, "segmentation-worker")
     run(_work(settings, metrics_port))
 
 

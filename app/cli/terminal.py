@@ -3,9 +3,7 @@
 import asyncio
 import gc
 import inspect
-import logging
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
@@ -112,12 +110,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def log_to_standard_error(settings: "Settings") -> None:
-    # Two lines at each start about how, and none about what: what it changes it says at warning and above.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.basicConfig(
-        level=settings.log_level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+def observe(settings: "Settings", service: str) -> None:
+    """Logs and traces of a process that stays."""
+    from app import logs, traces
+
+    logs.configure(settings.log_format, settings.log_level)
+    if settings.traces == "otlp":
+        try:
+            traces.configure(service)
+        except traces.TracesUnavailable as problem:
+            fail(str(problem))
 
 
 def fail(message: str) -> NoReturn:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import TypeVar
 
 from app.engine.evaluate import Cancelled
@@ -42,7 +43,8 @@ def in_threads(
                 if cancelled():
                     raise Cancelled
                 while len(under_way) < max(threads, 1) and (bucket := next(waiting, None)) is not None:
-                    under_way.add(pool.submit(one, bucket))
+                    # Logs and traces of a bucket belong to the job.
+                    under_way.add(pool.submit(copy_context().run, one, bucket))
                 if not under_way:
                     return
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)

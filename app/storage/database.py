@@ -17,8 +17,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
+from app import traces
 from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.scope import Tenant
 from app.storage.columns import JsonObject
@@ -86,6 +88,9 @@ class Database:
         self._read = async_sessionmaker(self._reader.execution_options(**options), autoflush=False)
         self._write = async_sessionmaker(self._writer, expire_on_commit=False)
         self._listeners: list[Callable[[Topics], None]] = []
+        if traces.enabled():
+            for engine in self.engines:
+                _trace(engine)
 
     @property
     def engines(self) -> tuple[AsyncEngine, ...]:
@@ -117,6 +122,9 @@ class Database:
         async with self._write() as session:
             if tenant is not None and self.dialect == "postgresql":
                 await session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _lock_number(tenant)})
+            if WITNESS.get() is not None:
+                # The session itself forgets a row that nobody else refers to.
+                event.listen(session.sync_session, "pending_to_persistent", _keep_added)
             yield session
             witness = WITNESS.get()
             if witness is not None:
@@ -170,6 +178,15 @@ class Database:
     async def dispose(self) -> None:
         for engine in self.engines:
             await engine.dispose()
+
+
+def _keep_added(session: Session, row: object) -> None:
+    session.info.setdefault("added", []).append(row)
+
+
+def added_rows(session: AsyncSession) -> list[Any]:
+    """The rows that this transaction, which has a witness, has added."""
+    return [*session.new, *session.info.get("added", ())]
 
 
 async def connect_postgresql(dsn: str) -> asyncpg.Connection:
@@ -238,8 +255,8 @@ def read_url(url: str) -> tuple[Literal["sqlite", "postgresql"], str]:
 def _sqlite_engines(path: str, connections: int) -> tuple[AsyncEngine, AsyncEngine]:
     """Readers side by side, and one writer: a process's writers queue for its connection, not for the file."""
     url = make_url("sqlite+aiosqlite://").set(database=path)
-    reader = create_async_engine(url, pool_size=connections, max_overflow=0, **_JSON)
-    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=BUSY_SECONDS, **_JSON)
+    reader = create_async_engine(url, pool_size=connections, max_overflow=0, **_OPTIONS)
+    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=BUSY_SECONDS, **_OPTIONS)
     for engine, begin, query_only in ((reader, "BEGIN", "ON"), (writer, "BEGIN IMMEDIATE", "OFF")):
         _govern_sqlite(engine, begin, query_only)
     return reader, writer
@@ -263,6 +280,26 @@ def _govern_sqlite(engine: AsyncEngine, begin: str, query_only: str) -> None:
             connection.exec_driver_sql(begin)
 
 
+def _trace(engine: AsyncEngine) -> None:
+    """A span for each statement: its text, without values."""
+
+    def begin(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, many: bool) -> None:
+        verb = statement.split(None, 1)[0].upper() if statement else "SQL"
+        context.span = traces.begin(f"SQL {verb}", system=engine.dialect.name, statement=statement, many=many)
+
+    def end(*arguments: Any) -> None:
+        if (span := getattr(arguments[-2], "span", None)) is not None:
+            span.end()
+
+    def fail(failure: Any) -> None:
+        if (span := getattr(failure.execution_context, "span", None)) is not None:
+            span.end()
+
+    event.listen(engine.sync_engine, "before_cursor_execute", begin)
+    event.listen(engine.sync_engine, "after_cursor_execute", end)
+    event.listen(engine.sync_engine, "handle_error", fail)
+
+
 def _postgresql_engine(dsn: str, connections: int) -> AsyncEngine:
     return create_async_engine(
         "postgresql+asyncpg://",
@@ -270,7 +307,7 @@ def _postgresql_engine(dsn: str, connections: int) -> AsyncEngine:
         pool_size=connections,
         max_overflow=0,
         pool_pre_ping=True,
-        **_JSON,
+        **_OPTIONS,
     )
 
 
@@ -283,4 +320,9 @@ def _from_json(value: Any) -> Any:
     return value if isinstance(value, int | float) else orjson.loads(value)
 
 
-_JSON: JsonObject = {"json_serializer": _to_json, "json_deserializer": _from_json}
+_OPTIONS: JsonObject = {
+    "json_serializer": _to_json,
+    "json_deserializer": _from_json,
+    # Errors go to the log, which holds no data of people.
+    "hide_parameters": True,
+}

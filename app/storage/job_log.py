@@ -22,7 +22,9 @@ KINDS: dict[JobKind, type[JobColumns]] = {**JOBS, JobKind.PREVIEW: PreviewRow}
 """All that is queued and logged as jobs are. Previews are no jobs to their users: no list and no stream has them."""
 
 _UPDATES = columns(JobUpdateRow)
-_PRIVATE = frozenset({"idempotency_key", "lease_owner", "lease_until", "lost_leases", "snapshot", "expression"})
+_PRIVATE = frozenset(
+    {"idempotency_key", "lease_owner", "lease_until", "lost_leases", "snapshot", "trace", "expression"}
+)
 """Columns of a job that are no part of its visible state, or are long and never change."""
 _QUEUED = WAITING | RUNNING
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from datetime import timedelta
 from app.clock import Clock
 from app.engine.store.lake import Lake
 from app.errors import Refusal, Refusals, outage
+from app.logs import bind, event
 from app.metrics import JOB_SECONDS, JOBS_ENDED, LEASES_LOST
 from app.storage.attempts import PROGRESS_SECONDS, Attempt
 from app.storage.claims import Claim, LeaseLost, claim_next, look, renew
@@ -18,6 +20,7 @@ from app.storage.database import Database, is_unavailable
 from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.topics import QUEUE, job_topic
 from app.storage.wakeups import Changes
+from app.traces import span
 from app.worker.handlers import HANDLERS, Handler, Tools
 from app.worker.service import Rest, heartbeat, owner_name, present, serve
 
@@ -134,8 +137,20 @@ class Worker:
     # ------------------------------------------------------------ one job
 
     async def _work(self, run: Attempt) -> None:
+        """One attempt, with everything that it logs and traces under the job's id."""
         claim = run.claim
-        log.info("job %s: attempt %d started", claim.job_id, claim.token)
+        bind(job_id=claim.job_id, organisation=run.tenant.organisation, sandbox=run.tenant.sandbox)
+        event(log, "job started", kind=claim.kind.value, attempt=claim.token)
+        began = time.monotonic()
+        name = f"job {claim.kind.value}"
+        with span(name, claim.row.trace, job_id=claim.job_id, attempt=claim.token):
+            await self._attempt(run)
+        outcome = run.ended_as or ("LEASE_LOST" if run.lost else "HANDED_BACK")
+        milliseconds = (time.monotonic() - began) * 1000
+        event(log, "job ended", kind=claim.kind.value, attempt=claim.token, outcome=outcome, duration_ms=milliseconds)
+
+    async def _attempt(self, run: Attempt) -> None:
+        claim = run.claim
         try:
             async with self._changes.subscribe(job_topic(run.tenant, claim.job_id)) as wakeups:
                 pulse = _Pulse(self._database, self._clock, run)
@@ -174,7 +189,6 @@ class Worker:
                 await self._fail(run, [_masked(run.claim, error)])
         else:
             await self._settle(run)
-        log.info("job %s: attempt %d ended: %s", run.claim.job_id, run.token, run.ended_as or "handed back")
 
     async def _settle(self, run: Attempt) -> None:
         """What a handler that returned has left to do."""

@@ -1,13 +1,21 @@
 """What the server counts about itself, for Prometheus."""
 
+import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram
 from strawberry.extensions import SchemaExtension
 from strawberry.types.graphql import OperationType
 
+from app.api.context import request_log
+from app.logs import Field, bind, event
+from app.traces import span
+
+log = logging.getLogger("segmentation.requests")
+
+LONGEST_NAME = 100
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -18,7 +26,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.operations = Counter(
             "segmentation_graphql_operations",
-            "GraphQL operations that ended, by kind and outcome (ok, error).",
+            "GraphQL operations that ended, by kind and outcome (ok, error, cancelled).",
             ["kind", "outcome"],
             registry=self.registry,
         )
@@ -53,25 +61,45 @@ class Metrics:
 
 
 class Measured(SchemaExtension):
-    """Counts one operation, in the metrics of its server."""
+    """Counts one operation, in the metrics of its server, logs it, and spans it in traces."""
 
     def __init__(self) -> None:
-        self._failed = False
+        self._error: str | None = None
         self._running: str | None = None
 
     async def on_operation(self) -> AsyncIterator[None]:
         began = time.perf_counter()
-        metrics = self._metrics
+        operation = self.execution_context.context
+        scope = operation.scope
+        bind(request_id=operation.request_id, organisation=scope.organisation, sandbox=scope.sandbox)
+        outcome = "cancelled"
         try:
-            yield
+            with span("GraphQL operation"):
+                yield
+            self._note(self.execution_context.pre_execution_errors)
+            self._note(getattr(self.execution_context.result, "errors", None))
+            outcome = "error" if self._error else "ok"
         finally:
-            if self._running is not None:
-                metrics.running.labels(self._running).dec()
-        kind, result = self._kind(), self.execution_context.result
-        failed = self._failed or bool(self.execution_context.pre_execution_errors or getattr(result, "errors", None))
-        metrics.operations.labels(kind, "error" if failed else "ok").inc()
+            self._record(outcome, time.perf_counter() - began)
+
+    def _record(self, outcome: str, seconds: float) -> None:
+        metrics, kind = self._metrics, self._kind()
+        if self._running is not None:
+            metrics.running.labels(self._running).dec()
+        metrics.operations.labels(kind, outcome).inc()
         if kind in {"query", "mutation"}:
-            metrics.seconds.labels(kind).observe(time.perf_counter() - began)
+            metrics.seconds.labels(kind).observe(seconds)
+        context = self.execution_context
+        name = context.operation_name[:LONGEST_NAME] if kind != "invalid" and context.operation_name else None
+        fields: dict[str, Field] = {"operation": name, "kind": kind, "outcome": self._error or outcome}
+        scope = context.context.scope
+        if not request_log.add(**fields, organisation=scope.organisation, sandbox=scope.sandbox):
+            event(log, "operation", logging.INFO, **fields, duration_ms=seconds * 1000)
+
+    def _note(self, errors: Sequence[Any] | None) -> None:
+        """Keeps the code of the first error."""
+        if errors and self._error is None:
+            self._error = str((errors[0].extensions or {}).get("code", "ERROR"))
 
     def on_validate(self) -> Iterator[None]:
         self._running = self._kind()
@@ -84,7 +112,7 @@ class Measured(SchemaExtension):
         return metrics
 
     async def on_stream_result(self, result: Any) -> AsyncIterator[None]:
-        self._failed = self._failed or bool(getattr(result, "errors", None))
+        self._note(getattr(result, "errors", None))
         yield
 
     def _kind(self) -> str:

@@ -11,6 +11,7 @@ from graphql.pyutils import Path, Undefined, is_iterable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from app.api.execution.plan import FieldPlan, OperationPlan, Plans, Selection, Shape, arguments_of, compiled
+from app.traces import span
 
 _PLANS: Final = Plans()
 
@@ -122,22 +123,28 @@ class _Levels:
 
     async def _run(self, selection: Selection, root: _Object) -> None:
         self._next = {selection: [root]}
+        depth = 0
         while self._next:
             level, self._next = self._next, {}
-            for selected, objects in level.items():
-                for field in selected.fields:
-                    self._resolve(field, objects)
-                    # Not while loads wait: the loaders would send what they have so far, and the rest once more.
-                    if not self._waiting:
-                        await self._pause(len(objects))
-            if self._waiting:
-                waiting, self._waiting = self._waiting, []
-                values = await asyncio.gather(*(awaitable for _, _, awaitable in waiting), return_exceptions=True)
-                for (parent, field, _), value in zip(waiting, values, strict=True):
-                    if isinstance(value, BaseException) and not isinstance(value, Exception):
-                        raise value
-                    self._complete_field(parent, field, value)
-                    await self._pause(1)
+            depth += 1
+            with span("level", depth=depth, types=len(level)):
+                await self._level(level)
+
+    async def _level(self, level: dict[Selection, list[_Object]]) -> None:
+        for selected, objects in level.items():
+            for field in selected.fields:
+                self._resolve(field, objects)
+                # Not while loads wait: the loaders would send what they have so far, and the rest once more.
+                if not self._waiting:
+                    await self._pause(len(objects))
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            values = await asyncio.gather(*(awaitable for _, _, awaitable in waiting), return_exceptions=True)
+            for (parent, field, _), value in zip(waiting, values, strict=True):
+                if isinstance(value, BaseException) and not isinstance(value, Exception):
+                    raise value
+                self._complete_field(parent, field, value)
+                await self._pause(1)
 
     async def _pause(self, work: int) -> None:
         """Lets others go on after `work` more values, if it is time to."""

@@ -14,6 +14,8 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.context.request_log import RequestLog
+
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 CORS_HEADERS = (
@@ -59,7 +61,7 @@ class BodyTooSlow(Exception):
 
 def guards(rules: GuardRules, clock: Callable[[], float] = time.monotonic) -> list[Middleware]:
     """Starlette's middleware for an application, outermost first."""
-    stack = [Middleware(Guard, rules=rules, clock=clock)]
+    stack = [Middleware(RequestLog), Middleware(Guard, rules=rules, clock=clock)]
     if rules.origins:
         stack.append(
             Middleware(

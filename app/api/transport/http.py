@@ -18,7 +18,7 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
-from app.api.context import ApiServices, Caller
+from app.api.context import ApiServices, Caller, request_log
 from app.api.errors import RATE_LIMITED, rate_extensions
 from app.api.guards.documents import DocumentRefused, Documents
 from app.api.guards.limits import GatewaySchema
@@ -28,6 +28,7 @@ from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import GRAPHIQL, page_response
 from app.api.transport.params import BadRequest, Params, read_params
 from app.errors import ErrorCode, Refusal, outage
+from app.logs import bind
 from app.services.access.identity import Unauthenticated
 from app.services.access.rates import RateExceeded
 from app.services.access.tokens import KeysUnavailable
@@ -58,6 +59,8 @@ class GraphQLOverHTTP:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         request_id = _request_id(request)
+        bind(request_id=request_id)
+        request_log.add(request_id=request_id)
         # Files are there until the last byte of the answer is sent: streams execute while they are sent.
         with ExitStack() as files:
             response = await self._answer(request, request_id, files)
@@ -298,6 +301,7 @@ def failure(
 ) -> Response:
     """A request that came to nothing, in the form of a GraphQL answer; `more` are further extensions of its error."""
     kind = JSON if media == EVENTS else media
+    request_log.add(outcome=code)
     return Response(_failed(message, code, more), status, headers=dict(headers), media_type=_with_charset(kind))
 
 

@@ -18,6 +18,7 @@ from app.engine.pool import Stopped, in_threads
 from app.engine.store.bitmaps import bitmap_of
 from app.metrics import BUCKET_SECONDS
 from app.pql.schema import Segment
+from app.traces import span
 
 __all__ = ["BucketEvaluator", "BucketResult", "Cancelled", "Stage", "evaluated_now", "rows_of", "run"]
 
@@ -138,7 +139,7 @@ def run(
     """
 
     def timed(bucket: int, stopped: Stopped) -> BucketResult:
-        with BUCKET_SECONDS.time():
+        with BUCKET_SECONDS.time(), span("bucket", bucket=bucket):
             return evaluator.bucket(bucket, stopped)
 
     in_threads(timed, buckets, finished=finished, cancelled=cancelled, threads=threads)

@@ -1,6 +1,7 @@
 """The audit log: who did what, to which object, and how it ended. It holds ids and no data of people."""
 
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,12 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.errors import Refusal, Refusals, outage
+from app.logs import event
 from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, select_rows
 from app.storage.columns import columns, table
-from app.storage.database import WITNESS, Database, is_unavailable
+from app.storage.database import WITNESS, Database, added_rows, is_unavailable
 from app.storage.ids import new_id
 from app.storage.tables.access import AuditEventRow
 from app.storage.tenancy import within
@@ -51,7 +53,7 @@ class Entry:
         if self.recorded or self.closed:
             return
         if self.resource_id is None:
-            added = [row.id for row in (*session.new, *session.identity_map.values()) if hasattr(row, "id")]
+            added = [row.id for row in added_rows(session) if hasattr(row, "id")]
             # Ids are in the order of their creation, and what was asked for is created first.
             self.resource_id = min(added, default=None)
         await self.write(session, DONE)
@@ -74,11 +76,25 @@ class Entry:
         }
         await session.execute(insert(table(AuditEventRow)), [row])
 
+    def note(self, seconds: float) -> None:
+        """One line in the log; who did it stands in the audit log only."""
+        event(
+            log,
+            "action",
+            action=self.action,
+            outcome=self.outcome,
+            resource_id=None if self.resource_id is None else self.resource_id[:LONGEST_ID],
+            request_id=self.request_id,
+            organisation=self.scope.organisation,
+            sandbox=self.scope.sandbox,
+            duration_ms=seconds * 1000,
+        )
+
 
 @asynccontextmanager
 async def audited(database: Database, entry: Entry) -> AsyncIterator[Entry]:
     """Records what is done inside, whatever becomes of it. What raises is recorded by its code, or as INTERNAL."""
-    token = WITNESS.set(entry)
+    token, began = WITNESS.set(entry), time.perf_counter()
     try:
         yield entry
     except (Refusal, Refusals) as refusal:
@@ -98,6 +114,7 @@ async def audited(database: Database, entry: Entry) -> AsyncIterator[Entry]:
             except Exception:
                 # Nothing was changed that is not recorded, and the caller has an outcome already.
                 log.exception("request %s: could not write its %s to the audit log", entry.request_id, entry.action)
+        entry.note(time.perf_counter() - began)
 
 
 @dataclass(frozen=True, slots=True)

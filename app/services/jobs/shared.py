@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Subquery, cast, func, literal, null, select, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import traces
 from app.clock import Clock
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
@@ -72,6 +73,7 @@ def new_columns(
         "schedule_id": origin.schedule_id,
         "run_id": origin.run_id,
         "idempotency_key": idempotency_key,
+        "trace": traces.present(),
         "created_by": scope.user,
         "created_at": now,
         "updated_at": now,

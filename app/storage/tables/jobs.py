@@ -58,7 +58,7 @@ class JobColumns(TenantRow):
     `attempts` counts who took the job up: it is the fencing token of the newest one, who holds it until `lease_until`.
     A running job without a lease was handed back. `lost_leases` counts attempts that died since a bucket was done.
     `sequence` is that of the newest row in the update log. `errors` are {code, message, definition_id?}; `snapshot` is
-    what the job reads, so that a later attempt reads the same.
+    what the job reads, so that a later attempt reads the same. `trace` is the span that created it (`app.traces`).
     """
 
     id: str = Field(primary_key=True)
@@ -80,6 +80,7 @@ class JobColumns(TenantRow):
     errors: list[JsonObject] = json_column(default_factory=list)
     metrics: JsonObject | None = json_column(default=None)
     snapshot: JsonObject | None = json_column(default=None)
+    trace: str | None = None
     created_by: str
     created_at: datetime = time_column()
     updated_at: datetime = time_column()

@@ -1,0 +1,283 @@
+"""`job` and `export`: run, watch and cancel jobs from cron and scripts."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
+
+import typer
+
+from app.cli.output import Json, Limit, every, print_object
+from app.cli.terminal import Organisation, Sandbox, console, fail, load_settings, run, with_services
+from app.errors import ErrorCode, Refusal
+from app.scope import Scope
+
+if TYPE_CHECKING:
+    from app.parts import Services
+    from app.storage.job_log import JobState
+
+commands = typer.Typer(help="Segment and export jobs.", no_args_is_help=True)
+export_commands = typer.Typer(help="Exports of profiles to a dataset.", no_args_is_help=True)
+
+COLUMNS = ("id", "kind", "status", "fraction", "created_at", "finished_at")
+
+JobId = Annotated[str, typer.Argument(help="Raw id of the job.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Wait until the job has ended; exit code 1 unless it has succeeded.")
+]
+Work = Annotated[
+    bool, typer.Option("--work", help="Wait, and also run jobs in this process, for when no worker is running.")
+]
+Key = Annotated[str | None, typer.Option(help="Idempotency key: the same within 24 hours gives the same job.")]
+
+
+class Kind(StrEnum):
+    segment = "segment"
+    export = "export"
+
+
+@commands.command("list", epilog="Example: `segmentation job list --status failed --limit 10`")
+def list_jobs(
+    status: Annotated[list[str] | None, typer.Option(help="Jobs with this status; repeatable.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Jobs of this kind.")] = None,
+    limit: Limit = None,
+    as_json: Json = False,
+    organisation: Organisation = "default",
+    sandbox: Sandbox = "prod",
+) -> None:
+    """Print the jobs of a sandbox, newest first: id, kind, status, fraction, creation and end."""
+    from app.services.jobs import shared as jobs
+    from app.services.lists.paging import PageRequest, Slice
+    from app.storage.tables.jobs import JobStatus
+
+    scope = Scope(organisation, sandbox, user="cli")
+    chosen = None if status is None else [name.upper() for name in status]
+    if unknown := [name for name in chosen or () if name not in list(JobStatus)]:
+        fail(f"--status is {unknown[0].lower()!r}, not one of {', '.join(JobStatus).lower()}")
+
+    async def work(services: "Services") -> None:
+        async def fetch(request: PageRequest) -> "Slice[JobState]":
+            async with services.database.session() as session:
+                return await jobs.page_of_all_kinds(session, scope, request, jobs.JobFilter(status=chosen))
+
+        async for state in every(fetch, None):
+            if kind is not None and state.kind != kind.upper():
+                continue
+            print_object(_job(state), as_json, COLUMNS)
+            nonlocal limit
+            if limit is not None and (limit := limit - 1) == 0:
+                return
+
+    run(with_services(load_settings(), work))
+
+
+@commands.command(epilog="Example: `segmentation job show 019ecb27-227b-774b-8000-0123456789ab --json`")
+def show(id: JobId, as_json: Json = False, organisation: Organisation = "default", sandbox: Sandbox = "prod") -> None:
+    """Print one job: its fields, one a line, and its errors. Exit code 1 if it has failed."""
+    scope = Scope(organisation, sandbox, user="cli")
+
+    async def work(services: "Services") -> None:
+        state = await _required(services, scope, id)
+        _show(state, as_json)
+        if state.row.status == "FAILED":
+            raise typer.Exit(1)
+
+    run(with_services(load_settings(), work))
+
+
+@commands.command("run", epilog="Example: `segmentation job run --all --work`")
+def run_job(
+    audience: Annotated[
+        list[str] | None, typer.Option("--audience", "-a", help="Id of a computed audience; repeatable.")
+    ] = None,
+    all_audiences: Annotated[bool, typer.Option("--all", help="All published audiences.")] = False,
+    wait: Wait = False,
+    work: Work = False,
+    key: Key = None,
+    as_json: Json = False,
+    organisation: Organisation = "default",
+    sandbox: Sandbox = "prod",
+) -> None:
+    """Queue a segment job and print its id."""
+    from app.services.jobs.segment import requests as segment_jobs
+
+    scope = Scope(organisation, sandbox, user="cli")
+    if (audience is None) == (not all_audiences):
+        fail("name audiences with --audience, or run them --all: one of the two")
+
+    async def create(services: "Services") -> Any:
+        return await segment_jobs.create(services.database, services.clock, scope, audience, all_audiences, key)
+
+    _start(scope, "job run", "SEGMENT", create, wait or work, work, as_json)
+
+
+@commands.command(epilog="Example: `segmentation job cancel 019ecb27-227b-774b-8000-0123456789ab`")
+def cancel(id: JobId, as_json: Json = False, organisation: Organisation = "default", sandbox: Sandbox = "prod") -> None:
+    """Cancel a job: at once if it waits, soon if it runs."""
+    from app.services.jobs.export import requests as export_jobs
+    from app.services.jobs.segment import requests as segment_jobs
+    from app.storage.tables.jobs import JobKind
+
+    scope = Scope(organisation, sandbox, user="cli")
+
+    async def work(services: "Services") -> None:
+        async with _audited(services, scope, "job cancel", id):
+            state = await _required(services, scope, id)
+            cancelled = segment_jobs.cancel if state.kind is JobKind.SEGMENT else export_jobs.cancel
+            await cancelled(services.database, services.clock, scope, id)
+        print_object(_job(await _required(services, scope, id)), as_json, COLUMNS)
+
+    run(with_services(load_settings(), work))
+
+
+@export_commands.command("run", epilog="Example: `segmentation export run --dataset vips --audience 019ecb27-… --work`")
+def run_export(
+    dataset: Annotated[str, typer.Option(help="Id or name of a dataset of kind EXPORT; created if there is none.")],
+    audience: Annotated[
+        list[str] | None, typer.Option("--audience", "-a", help="Members of this audience only; repeatable.")
+    ] = None,
+    field: Annotated[list[str] | None, typer.Option("--field", "-f", help="Field to export; repeatable.")] = None,
+    batch_per_audience: Annotated[
+        bool, typer.Option("--batch-per-audience", help="Write a batch for each audience.")
+    ] = False,
+    evaluate_first: Annotated[
+        bool, typer.Option("--evaluate-first", help="Evaluate the audiences before they are exported.")
+    ] = False,
+    wait: Wait = False,
+    work: Work = False,
+    key: Key = None,
+    as_json: Json = False,
+    organisation: Organisation = "default",
+    sandbox: Sandbox = "prod",
+) -> None:
+    """Queue an export of profiles, or of the members of audiences, and print its id."""
+    from app.services.jobs.export import requests as export_jobs
+    from app.services.jobs.export.input import SCHEMA, STATUSES, ExportFilter, ExportSegment, NewExport
+
+    scope = Scope(organisation, sandbox, user="cli")
+    members = tuple(ExportSegment(id_, None, STATUSES[:2]) for id_ in audience or ())
+
+    async def create(services: "Services") -> Any:
+        new = NewExport(
+            await _export_dataset(services, scope, dataset),
+            SCHEMA,
+            tuple(field or ()),
+            filter=ExportFilter(members) if members else None,
+            segment_per_batch=batch_per_audience,
+            evaluate_first=evaluate_first,
+        )
+        return await export_jobs.create(services.database, services.lake, services.clock, scope, new, key)
+
+    _start(scope, "export run", "EXPORT", create, wait or work, work, as_json)
+
+
+async def _export_dataset(services: "Services", scope: Scope, name: str) -> str:
+    from app.services.datasets import datasets
+
+    async with services.database.session() as session:
+        row = (await datasets.get_many(session, scope, [name])).get(name) or await datasets.by_name(
+            session, scope, name
+        )
+    if row is None:
+        new = datasets.NewDataset(name, "EXPORT", None, None, None)
+        row = await datasets.create(services.database, services.clock, scope, new)
+    return row.id
+
+
+def _start(
+    scope: Scope,
+    action: str,
+    kind: str,
+    create: "Callable[[Services], Awaitable[Any]]",
+    wait: bool,
+    work: bool,
+    as_json: bool,
+) -> None:
+    async def started(services: "Services") -> None:
+        from app.parts import working
+
+        async with _audited(services, scope, action):
+            row = await create(services)
+        if not wait:
+            _show_new(row, as_json)
+            return
+        async with working(services) if work else nullcontext():
+            if not work:
+                await _say_if_nobody_works(services)
+            state = await _ended(services, scope, kind, row.id)
+        _show(state, as_json)
+        if state.row.status != "SUCCEEDED":
+            raise typer.Exit(1)
+
+    run(with_services(load_settings(), started))
+
+
+async def _say_if_nobody_works(services: "Services") -> None:
+    from app.services.maintenance.readiness import left_jobs
+
+    async with services.database.session() as session:
+        if reason := await left_jobs(session, services.clock()):
+            console.print(f"segmentation: {reason}, or wait with --work", markup=False, soft_wrap=True)
+
+
+async def _ended(services: "Services", scope: Scope, kind: str, id: str) -> "JobState":
+    from app.services.jobs.watching import watch
+    from app.storage.job_log import JobState
+    from app.storage.tables.jobs import JobKind
+
+    states: AsyncIterator[Any] = watch(services.database, services.changes, scope, JobKind(kind), id)
+    newest = None
+    async for row in states:
+        newest = row
+        if console.is_terminal:
+            console.print(f"{row.status} {row.fraction:.0%}", end="\r")
+    if newest is None:
+        raise Refusal(ErrorCode.NOT_FOUND, f"there is no job {id!r} any more")
+    return JobState(JobKind(kind), newest)
+
+
+async def _required(services: "Services", scope: Scope, id: str) -> "JobState":
+    from app.services.jobs.export import requests as export_jobs
+    from app.services.jobs.segment import requests as segment_jobs
+    from app.storage.job_log import JobState
+    from app.storage.tables.jobs import JobKind
+
+    async with services.database.session() as session:
+        for kind, requests in ((JobKind.SEGMENT, segment_jobs), (JobKind.EXPORT, export_jobs)):
+            if row := (await requests.get_many(session, scope, [id])).get(id):
+                return JobState(kind, row)
+    raise Refusal(ErrorCode.NOT_FOUND, f"there is no job {id!r} in {scope.organisation}/{scope.sandbox}")
+
+
+def _job(state: "JobState") -> dict[str, Any]:
+    row = state.row
+    names = (
+        "id", "status", "source", "schedule_id", "phase", "fraction", "profiles_read", "total_profiles", "attempts",
+        "created_by", "created_at", "started_at", "finished_at", "errors",
+    )  # fmt: skip
+    return {"kind": state.kind.value, **{name: getattr(row, name) for name in names}}
+
+
+def _show(state: "JobState", as_json: bool) -> None:
+    job = _job(state)
+    if as_json:
+        print_object(job, True, ())
+        return
+    for name, value in job.items():
+        if name != "errors":
+            print_object({"name": name, "value": value}, False, ("name", "value"))
+    for error in job["errors"]:
+        print_object({"name": "error", **error}, False, ("name", "code", "message"))
+
+
+def _show_new(row: Any, as_json: bool) -> None:
+    print_object({"id": row.id, "status": row.status}, as_json, ("id",))
+
+
+def _audited(
+    services: "Services", scope: Scope, action: str, id: str | None = None
+) -> AbstractAsyncContextManager[object]:
+    from app.services.access.audit import Entry, audited
+
+    return audited(services.database, Entry(scope, services.clock, action, uuid4().hex, id))

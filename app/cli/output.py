@@ -1,0 +1,49 @@
+"""How the commands for scripts print: lines of values separated by tabs, or JSON objects, one a line."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from app.services.lists.paging import PageRequest, Slice
+
+T = TypeVar("T")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line, with more about each.")]
+Limit = Annotated[int | None, typer.Option(help="Print at most so many; all by default.", min=1)]
+
+
+def print_object(values: Mapping[str, Any], as_json: bool, columns: tuple[str, ...]) -> None:
+    """All values as JSON, or those of the columns."""
+    if as_json:
+        print(json.dumps({name: _plain(value) for name, value in values.items()}, ensure_ascii=False, default=str))
+    else:
+        print("\t".join(_cell(_plain(values[name])) for name in columns))
+
+
+async def every(fetch: "Callable[[PageRequest], Awaitable[Slice[T]]]", limit: int | None) -> AsyncIterator[T]:
+    """The items of all pages, or the first `limit`."""
+    from app.services.lists.paging import LARGEST_PAGE, PageRequest
+
+    cursor, left = None, limit
+    while left is None or left > 0:
+        page = await fetch(PageRequest(LARGEST_PAGE if left is None else min(left, LARGEST_PAGE), cursor=cursor))
+        for item in page.items:
+            yield item
+        if not page.has_next:
+            return
+        cursor = page.cursors[-1]
+        left = None if left is None else left - len(page.items)
+
+
+def _plain(value: Any) -> Any:
+    return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
+
+
+def _cell(value: Any) -> str:
+    """One value in its column: nothing in it can begin another column or line."""
+    text = "-" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return " ".join(text.split()) or "-"

@@ -1,0 +1,168 @@
+"""`audience`, `dataset` and `schedule`: what there is, for scripts."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
+
+import typer
+
+from app.cli.output import Json, Limit, every, print_object
+from app.cli.terminal import Organisation, Sandbox, load_settings, run, with_services
+from app.errors import ErrorCode, Refusal
+from app.scope import Scope
+
+if TYPE_CHECKING:
+    from app.parts import Services
+    from app.services.lists.paging import PageRequest, Slice
+    from app.services.people.members import Member
+
+audiences = typer.Typer(help="Audiences and their members.", no_args_is_help=True)
+datasets = typer.Typer(help="Datasets.", no_args_is_help=True)
+schedules = typer.Typer(help="Schedules.", no_args_is_help=True)
+
+AUDIENCE = ("id", "name", "type", "lifecycle_state", "total_profiles", "metrics_updated_at")
+DATASET = ("id", "name", "kind", "row_count", "updated_at")
+SCHEDULE = ("id", "name", "type", "state", "cron_expression", "next_due_at")
+MEMBER = ("profile", "status", "last_qualification_time")
+
+
+@audiences.command("list", epilog="Example: `segmentation audience list --json`")
+def list_audiences(
+    name: Annotated[str | None, typer.Option(help="Audiences whose name contains this.")] = None,
+    limit: Limit = None,
+    as_json: Json = False,
+    organisation: Organisation = "default",
+    sandbox: Sandbox = "prod",
+) -> None:
+    """Print the audiences of a sandbox, newest first: id, name, type, state, members and when they were counted."""
+    from app.services.audiences import reads
+    from app.services.lists.filters import StringFilter
+
+    scope = Scope(organisation, sandbox, user="cli")
+    filter = reads.AudienceFilter(name=StringFilter(contains=name))
+
+    async def work(services: "Services") -> None:
+        async def fetch(request: "PageRequest") -> "Slice[Any]":
+            async with services.database.session() as session:
+                return await reads.page(session, scope, request, filter)
+
+        more = ("audience_id", "namespace", "description", "labels", "created_by", "created_at", "updated_at")
+        async for row in every(fetch, limit):
+            print_object({name: getattr(row, name) for name in (*AUDIENCE, *more)}, as_json, AUDIENCE)
+
+    run(with_services(load_settings(), work))
+
+
+@audiences.command("members", epilog="Example: `segmentation audience members 019ecb27-… --json > members.ndjson`")
+def list_members(
+    id: Annotated[str, typer.Argument(help="Raw id of the audience.")],
+    status: Annotated[
+        list[str] | None,
+        typer.Option(help="realized, existing or exited; repeatable. Realized and existing by default."),
+    ] = None,
+    limit: Limit = None,
+    as_json: Json = False,
+    organisation: Organisation = "default",
+    sandbox: Sandbox = "prod",
+) -> None:
+    """Print the members of an audience: profile, status and the time of the last qualification."""
+    from app.services.audiences import reads
+    from app.services.lists.paging import Slice
+    from app.services.people.profiles import ProfileReader
+
+    scope = Scope(organisation, sandbox, user="cli")
+    statuses = None if status is None else [name.upper() for name in status]
+
+    async def work(services: "Services") -> None:
+        async with services.database.session() as session:
+            await reads.required(session, scope, id)
+        people = ProfileReader(services.database, services.lake, services.clock, scope)
+
+        async def fetch(request: "PageRequest") -> "Slice[tuple[str, Member]]":
+            page = (await people.members_many([id], request, statuses))[id]
+            persons = await people.people([member.key for member in page.items])
+            named = [(persons[member.key].profile_id, member) for member in page.items if member.key in persons]
+            return Slice(named, page.cursors, page.has_next, page.has_previous)
+
+        async for profile, member in every(fetch, limit):
+            values = {
+                "profile": profile,
+                "status": member.status,
+                "last_qualification_time": member.last_qualification_time,
+            }
+            print_object(values, as_json, MEMBER)
+
+    run(with_services(load_settings(), work))
+
+
+@datasets.command("list", epilog="Example: `segmentation dataset list`")
+def list_datasets(
+    kind: Annotated[str | None, typer.Option(help="profile, event, audience or export.")] = None,
+    limit: Limit = None,
+    as_json: Json = False,
+    organisation: Organisation = "default",
+    sandbox: Sandbox = "prod",
+) -> None:
+    """Print the datasets of a sandbox, newest first: id, name, kind, rows and last change."""
+    from app.services.datasets import datasets
+
+    scope = Scope(organisation, sandbox, user="cli")
+
+    async def work(services: "Services") -> None:
+        async def fetch(request: "PageRequest") -> "Slice[Any]":
+            async with services.database.session() as session:
+                return await datasets.page(session, scope, request, None if kind is None else kind.upper())
+
+        more = ("identity_column", "namespace", "timestamp_column", "created_by", "created_at")
+        async for row in every(fetch, limit):
+            print_object({name: getattr(row, name) for name in (*DATASET, *more)}, as_json, DATASET)
+
+    run(with_services(load_settings(), work))
+
+
+@datasets.command(epilog="Example: `segmentation dataset delete old_purchases`")
+def delete(
+    dataset: Annotated[str, typer.Argument(help="Raw id or name of the dataset.")],
+    organisation: Organisation = "default",
+    sandbox: Sandbox = "prod",
+) -> None:
+    """Delete a dataset with its rows; rejected while definitions, policies or exports need it."""
+    from app.services.access.audit import Entry, audited
+    from app.services.datasets import datasets, deletion
+
+    scope = Scope(organisation, sandbox, user="cli")
+
+    async def work(services: "Services") -> None:
+        async with services.database.session() as session:
+            rows = await datasets.get_many(session, scope, [dataset])
+            row = rows.get(dataset) or await datasets.by_name(session, scope, dataset)
+        if row is None:
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {dataset!r} in {organisation}/{sandbox}")
+        async with audited(services.database, Entry(scope, services.clock, "dataset delete", uuid4().hex, row.id)):
+            await deletion.delete_dataset(services.database, services.lake, services.clock, scope, row.id)
+        print(row.id)
+
+    run(with_services(load_settings(), work))
+
+
+@schedules.command("list", epilog="Example: `segmentation schedule list --json`")
+def list_schedules(
+    limit: Limit = None,
+    as_json: Json = False,
+    organisation: Organisation = "default",
+    sandbox: Sandbox = "prod",
+) -> None:
+    """Print the schedules of a sandbox, newest first: id, name, type, state, times (Quartz) and the next time."""
+    from app.services.jobs.schedules import reads
+
+    scope = Scope(organisation, sandbox, user="cli")
+
+    async def work(services: "Services") -> None:
+        async def fetch(request: "PageRequest") -> "Slice[Any]":
+            async with services.database.session() as session:
+                return await reads.page(session, scope, request)
+
+        more = ("description", "all_audiences", "created_by", "created_at", "updated_at")
+        async for row in every(fetch, limit):
+            print_object({name: getattr(row, name) for name in (*SCHEDULE, *more)}, as_json, SCHEDULE)
+
+    run(with_services(load_settings(), work))
