@@ -116,6 +116,7 @@ def _lake(settings: Settings) -> Lake:
         threads=settings.threads,
         budget=budget,
         time_zone=settings.time_zone,
+        refuse_erased=settings.erased_people == "refuse",
         must_exist=True,
     )
 

@@ -145,6 +145,11 @@ class Settings(BaseSettings):
     keep_versions_hours: int = Field(
         24, ge=1, le=168, description="Hours that versions of the data stay, once replaced, for those who read them."
     )
+    erased_people: Literal["refuse", "accept"] = Field(
+        "refuse",
+        description="What happens to rows of people who were erased: `refuse` rejects them, `accept` lets them in as "
+        "somebody new.",
+    )
     drain_seconds: float = Field(
         0.0, ge=0, description="How long `serve`, once told to stop, says that it is not ready and still serves."
     )

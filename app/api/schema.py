@@ -15,6 +15,7 @@ from app.api.resources.compare import CompareQueries
 from app.api.resources.datasets import DatasetMutations, DatasetQueries
 from app.api.resources.definition_writes import DefinitionMutations
 from app.api.resources.definitions import DefinitionQueries
+from app.api.resources.erasures import ErasureMutations, ErasureQueries
 from app.api.resources.explain import ExplainQueries
 from app.api.resources.export_jobs import ExportJobMutations, ExportJobQueries, ExportJobSubscriptions
 from app.api.resources.folders import FolderMutations, FolderQueries
@@ -42,6 +43,7 @@ class Query(
     DefinitionQueries,
     SegmentJobQueries,
     ExportJobQueries,
+    ErasureQueries,
     JobQueries,
     ScheduleQueries,
     PreviewQueries,
@@ -72,6 +74,7 @@ class Mutation(
     DefinitionMutations,
     SegmentJobMutations,
     ExportJobMutations,
+    ErasureMutations,
     ScheduleMutations,
     PreviewMutations,
     FolderMutations,

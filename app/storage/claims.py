@@ -283,6 +283,7 @@ def ended(status: JobStatus, now: datetime) -> JsonObject:
 _SMALLER = {
     JobKind.SEGMENT: "run the definitions in smaller jobs",
     JobKind.EXPORT: "export fewer fields, or no events",
+    JobKind.ERASURE: "start the erasure again",
     JobKind.PREVIEW: "preview a simpler expression",
 }
 

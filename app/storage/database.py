@@ -166,6 +166,13 @@ class Database:
             if isinstance(pool, QueuePool)
         }
 
+    async def overwrite_deleted(self) -> None:
+        """Sees to it that what was deleted is in no page of SQLite's file or log, as far as no reader holds them up."""
+        if self.dialect == "sqlite":
+            async with self._writer.connect() as connection:
+                autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await autocommit.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     async def differences(self) -> list[str]:
         """What differs from what this program creates: tables, columns, indexes and, on SQLite, the file itself."""
         async with self._reader.connect() as connection:
@@ -270,6 +277,8 @@ def _govern_sqlite(engine: AsyncEngine, begin: str, query_only: str) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000}")
         cursor.execute("PRAGMA foreign_keys = ON")
+        # Of what is deleted nothing stays in a page: it may be about somebody who is to be erased.
+        cursor.execute("PRAGMA secure_delete = ON")
         cursor.execute(f"PRAGMA query_only = {query_only}")
         cursor.close()
 

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.scope import Tenant
 from app.storage.columns import JsonObject, columns, table
+from app.storage.tables.erasure_jobs import ErasureJobRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobColumns, JobKind, JobUpdateRow
 from app.storage.tables.previews import PreviewRow
@@ -16,7 +17,11 @@ from app.storage.tables.segment_jobs import SegmentJobRow
 from app.storage.tenancy import within
 from app.storage.topics import QUEUE, job_topic, jobs_topic, publish
 
-JOBS: dict[JobKind, type[JobColumns]] = {JobKind.SEGMENT: SegmentJobRow, JobKind.EXPORT: ExportJobRow}
+JOBS: dict[JobKind, type[JobColumns]] = {
+    JobKind.SEGMENT: SegmentJobRow,
+    JobKind.EXPORT: ExportJobRow,
+    JobKind.ERASURE: ErasureJobRow,
+}
 """Every kind of job, with its table."""
 KINDS: dict[JobKind, type[JobColumns]] = {**JOBS, JobKind.PREVIEW: PreviewRow}
 """All that is queued and logged as jobs are. Previews are no jobs to their users: no list and no stream has them."""

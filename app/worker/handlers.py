@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from app.engine.store.lake import Lake
+from app.services.jobs.erasure.run import run_erasure_job
 from app.services.jobs.export.run import run_export_job
 from app.services.jobs.preview.run import run_preview
 from app.services.jobs.segment.run import run_segment_job
@@ -31,6 +32,10 @@ async def _export_job(run: Attempt, tools: Tools) -> None:
     await run_export_job(run, tools.lake, tools.threads)
 
 
+async def _erasure_job(run: Attempt, tools: Tools) -> None:
+    await run_erasure_job(run, tools.lake, tools.threads)
+
+
 async def _preview(run: Attempt, tools: Tools) -> None:
     await run_preview(run, tools.lake, tools.threads)
 
@@ -39,4 +44,5 @@ HANDLERS: Mapping[JobKind, Handler] = {
     JobKind.PREVIEW: _preview,
     JobKind.SEGMENT: _segment_job,
     JobKind.EXPORT: _export_job,
+    JobKind.ERASURE: _erasure_job,
 }

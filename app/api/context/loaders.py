@@ -22,6 +22,7 @@ from app.services.evaluation.expressions import vocabulary
 from app.services.insight import changes as membership_changes
 from app.services.insight import history
 from app.services.jobs import shared as jobs
+from app.services.jobs.erasure import requests as erasure_jobs
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.schedules import reads as schedule_reads
@@ -36,6 +37,7 @@ from app.storage.job_log import JobState
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.definitions import DefinitionVersionRow
+from app.storage.tables.erasure_jobs import ErasureJobRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.folders import FolderRow
 from app.storage.tables.jobs import JobBucketRow
@@ -177,6 +179,10 @@ class Loaders:
     @cached_property
     def segment_job(self) -> Loader[str, SegmentJobRow | None]:
         return self._rows(segment_jobs.get_many)
+
+    @cached_property
+    def erasure_job(self) -> Loader[str, ErasureJobRow | None]:
+        return self._rows(erasure_jobs.get_many)
 
     @cached_property
     def export_job(self) -> Loader[str, ExportJobRow | None]:

@@ -160,7 +160,7 @@ class Job:
         return schedule
 
 
-_TYPES = {JobKind.SEGMENT: "SegmentJob", JobKind.EXPORT: "ExportJob"}
+_TYPES = {JobKind.SEGMENT: "SegmentJob", JobKind.EXPORT: "ExportJob", JobKind.ERASURE: "ErasureJob"}
 
 
 def any_job(state: JobState) -> Job:
@@ -256,7 +256,7 @@ AnyJobFilterArgument = Annotated[
 
 @strawberry.type
 class JobQueries:
-    @connection(description="The segment jobs and export jobs of the sandbox in one list.")
+    @connection(description="The jobs of the sandbox, of every kind, in one list.")
     async def jobs(
         self,
         info: Info,

@@ -35,7 +35,7 @@ def ingest(
         done = committed_batch(lake, dataset_id, batch_id)
         if done is not None:
             return done
-        destination = Destination.of(folder, shape)
+        destination = Destination.of(lake, folder, shape)
         with _opened(lake, destination, file, scratch, stop) as reading:
             storing = Storing(lake, reading.database, destination, batch_id, scratch, stop)
             return storing.store(reading.stage(), file.path.stat().st_size)
@@ -49,7 +49,8 @@ def try_out(
     with tempfile.TemporaryDirectory(prefix="segmentation-") as folder:
         scratch = Path(folder)
         # Of a dataset that is yet to be there is no folder.
-        destination = Destination.of(lake.dataset(dataset_id) if dataset_id is not None else scratch / "none", shape)
+        target = lake.dataset(dataset_id) if dataset_id is not None else scratch / "none"
+        destination = Destination.of(lake, target, shape)
         with _opened(lake, destination, file, scratch, stop or Stop()) as reading:
             return _tried(reading)
 

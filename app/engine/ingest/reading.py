@@ -9,13 +9,14 @@ import duckdb
 from app.engine.ingest.formats import Column, InputFile, Source, Unreadable, open_source, refuse
 from app.engine.ingest.formats.columns import complaint
 from app.engine.ingest.formats.csv_options import EPOCHS
+from app.engine.ingest.returning import Returning
 from app.engine.ingest.rows import EVENT_ID, IDENTITIES, TIMESTAMP, DatasetShape, NoGoodRows, RejectedRow, user_fields
 from app.engine.ingest.stop import Stop
 from app.engine.ingest.widening import declared_fields, without_rounding
 from app.engine.store.case_names import file_names
 from app.engine.store.delta import TableVersion, open_table
 from app.engine.store.field_types import MAPS, noun, parsed, sql_type
-from app.engine.store.lake import name_literal, only_row, text_literal
+from app.engine.store.lake import TenantLake, name_literal, only_row, text_literal
 from app.pql.schema import ObjectType, Scalar
 
 REPORTED = 20
@@ -42,11 +43,13 @@ class Destination:
     shape: DatasetShape
     current: TableVersion | None
     known: ObjectType
+    returning: Returning
 
     @classmethod
-    def of(cls, folder: Path, shape: DatasetShape) -> "Destination":
+    def of(cls, lake: TenantLake, folder: Path, shape: DatasetShape) -> "Destination":
         current = open_table(folder)
-        return cls(folder, shape, current, ObjectType() if current is None else user_fields(current.schema))
+        known = ObjectType() if current is None else user_fields(current.schema)
+        return cls(folder, shape, current, known, Returning.of(lake))
 
     @property
     def is_event(self) -> bool:
@@ -110,7 +113,9 @@ class Reading:
                 raise NoGoodRows(rejected_rows, rejected)
             raise refuse("the file has no rows")
         fields = ObjectType({name: column.type for name, column in columns.items()})
-        return Staged(fields, good, rejected_rows, rejected, (*source.warnings, *self._odd_ids()))
+        returning = self.destination.returning.warnings(self.database, self.shape)
+        warnings = (*source.warnings, *self._odd_ids(), *returning)
+        return Staged(fields, good, rejected_rows, rejected, warnings)
 
     def _odd_ids(self) -> Iterator[str]:
         whole = "regexp_full_match(__id, '-?[0-9]+[.]0')"
@@ -153,7 +158,9 @@ class Reading:
         """
         identity = source.texts[self.shape.identity_column]
         missing = text_literal(f"{self.shape.identity_column}: the identity is missing")
-        problems = [source.problem] if source.problem else []
+        # What else is wrong with a row of somebody who was erased would tell of them.
+        problems = list(self.destination.returning.problems(source, self.shape))
+        problems += [source.problem] if source.problem else []
         problems.append(f"CASE WHEN {identity} IS NULL OR trim({identity}) = '' THEN {missing} END")
         time = "NULL::TIMESTAMPTZ"
         if self.destination.time_column is not None:

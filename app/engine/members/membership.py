@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -175,7 +176,7 @@ class MembershipFiles:
     ) -> dict[str, Membership]:
         """The memberships of one file, of all definitions or of those asked for. Raises `MembershipLost`."""
         try:
-            memberships = _memberships(verified(self.lake.membership(run_id) / name), definitions)
+            memberships = self.read_path(self.lake.membership(run_id) / name, definitions)
         except Exception as error:  # Arrow and the bitmaps have a dozen ways to say that a file is damaged.
             lost = MembershipLost(run_id, name)
             if not self.mending:
@@ -183,6 +184,10 @@ class MembershipFiles:
             log.warning("%s; rebuilding them", lost.message)
             return {}
         return memberships
+
+    def read_path(self, path: Path, definitions: Collection[str] | None = None) -> dict[str, Membership]:
+        """The same of a file wherever it is; what is wrong with it is raised as it comes."""
+        return _memberships(verified(path), definitions)
 
 
 def _memberships(content: bytes, definitions: Collection[str] | None) -> dict[str, Membership]:

@@ -245,6 +245,22 @@ def append(folder: Path, schema: pa.Schema, files: Sequence[tuple[str, int]], tr
             table.create_write_transaction(actions, "append", stored, [], commit_properties=properties)
 
 
+def replace(folder: Path, gone: Sequence[DataFile], added: Sequence[DataFile]) -> None:
+    """Puts files of a table in the place of others, in one version. Raises `CommitFailedError` when another writer was
+    faster with the same files."""
+    table = DeltaTable(folder)
+    by_bucket = list(table.metadata().partition_columns)
+    now = int(time.time() * 1000)
+
+    def partition(file: DataFile) -> dict[str, str | None]:
+        return {BUCKET: str(file.bucket)} if by_bucket else {}
+
+    actions: list[AddAction | RemoveAction] = [_added(folder, file.name, file.rows, partition(file)) for file in added]
+    actions += [RemoveAction(file.name, True, now, None, partition(file)) for file in gone]
+    if actions:
+        table.create_write_transaction(actions, "append", pa.schema(table.schema().to_arrow()), by_bucket)
+
+
 def remove(folder: Path, prefix: str) -> None:
     """Takes the files whose names begin so out of a plain table, in one version."""
     table = DeltaTable(folder)

@@ -36,6 +36,8 @@ class Lake:
     threads: int = 2
     budget: Budget = DEFAULT_BUDGET
     time_zone: str = "UTC"
+    refuse_erased: bool = True
+    """Whether rows of people who were erased are rejected; otherwise they come in as somebody new."""
     must_exist: bool = False
     """Whether a root that is not there is an outage and no empty lake."""
 
@@ -104,6 +106,15 @@ class TenantLake:
     def export(self, job_id: str) -> Path:
         """What an export job has written and nobody is to see yet."""
         return self._present / "exports" / file_name(job_id)
+
+    def erasure(self, job_id: str) -> Path:
+        """Whom an erasure job is to erase; there while it lasts, and nowhere else."""
+        return self._present / "erasures" / f"{file_name(job_id)}.json"
+
+    @property
+    def erased(self) -> Path:
+        """Salted digests of the identities that were erased."""
+        return self._present / "erased.json"
 
     @contextmanager
     def lock(self, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:

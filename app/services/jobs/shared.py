@@ -23,7 +23,12 @@ from app.storage.tenancy import Keyed, within
 
 T = TypeVar("T")
 
-NOUNS = {JobKind.SEGMENT: "segment job", JobKind.EXPORT: "export job", JobKind.PREVIEW: "preview"}
+NOUNS = {
+    JobKind.SEGMENT: "segment job",
+    JobKind.EXPORT: "export job",
+    JobKind.ERASURE: "erasure job",
+    JobKind.PREVIEW: "preview",
+}
 """Every kind of what is queued, in words."""
 
 KEY_LIFETIME = timedelta(hours=24)

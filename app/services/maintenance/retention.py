@@ -11,6 +11,7 @@ from sqlalchemy import and_, delete, exists, func, select, tuple_, union, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
+from app.engine.erasure.subject import forget_others
 from app.engine.maintenance import vacuum as cleaning
 from app.engine.maintenance.vacuum import Pins
 from app.engine.store.lake import Lake, file_name
@@ -30,6 +31,8 @@ from app.storage.tenancy import same_tenant, within
 
 log = logging.getLogger(__name__)
 
+_SETTLED = timedelta(hours=1)
+"""How long a job may take to be noted once it is known whom it is about."""
 MOST_ROWS = 5_000
 """Rows that one transaction deletes: others wait no longer than that takes."""
 
@@ -76,6 +79,7 @@ async def _clean_tenant(database: Database, lake: Lake, clock: Clock, tenant: Te
         pins = await pinned(session, tenant)
         policies = set(await session.scalars(within(select(_POLICIES.id), MergePolicyRow, tenant)))
         datasets = set(await session.scalars(within(select(_DATASETS.id), DatasetRow, tenant)))
+    await asyncio.to_thread(forget_others, lake.tenant(tenant), pins.jobs, clock() - _SETTLED)
     there = cleaning.There(policies, datasets)
     await asyncio.to_thread(cleaning.clean, lake.tenant(tenant), there, pins, keep.versions, clock())
 

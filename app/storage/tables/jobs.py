@@ -15,6 +15,7 @@ class JobKind(StrEnum):
 
     SEGMENT = "SEGMENT"
     EXPORT = "EXPORT"
+    ERASURE = "ERASURE"
     PREVIEW = "PREVIEW"
 
 

@@ -218,14 +218,19 @@ async def clean(database: Database, lake: Lake, clock: Clock, keep: timedelta) -
         if not gone:
             return
         for tenant, id in gone:
-            async with database.write(tenant) as session:
-                for table, column in (
-                    (JobBucketRow, _BUCKETS.job_id),
-                    (JobUpdateRow, _UPDATES.job_id),
-                    (PreviewRow, _PREVIEWS.id),
-                ):
-                    await session.execute(within(delete(table), table, tenant).where(column == id))
-            await asyncio.to_thread(MembershipFiles(lake.tenant(tenant)).remove, id)
+            await remove(database, lake, tenant, id)
+
+
+async def remove(database: Database, lake: Lake, tenant: Tenant, id: str) -> None:
+    """Deletes a preview that has ended, with all that belongs to it."""
+    async with database.write(tenant) as session:
+        for table, column in (
+            (JobBucketRow, _BUCKETS.job_id),
+            (JobUpdateRow, _UPDATES.job_id),
+            (PreviewRow, _PREVIEWS.id),
+        ):
+            await session.execute(within(delete(table), table, tenant).where(column == id))
+    await asyncio.to_thread(MembershipFiles(lake.tenant(tenant)).remove, id)
 
 
 # ---------------------------------------------------------------- inside

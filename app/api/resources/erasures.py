@@ -1,0 +1,99 @@
+"""Erasure jobs: people who are to be forgotten, and what became of every place in which they were."""
+
+from typing import Annotated, Self
+
+import strawberry
+
+from app.api.context import Info, Operation
+from app.api.described import mutation, resolver
+from app.api.errors import UserError, attempt, errors_field
+from app.api.global_ids import Node, find_id, global_id
+from app.api.resources.jobs import Job, JobId, job_fields
+from app.api.resources.profiles import IdentityInput
+from app.api.scalars import BigInt, given
+from app.services.jobs.erasure import requests as erasure_jobs
+from app.storage.tables.erasure_jobs import ErasureJobRow
+
+
+@strawberry.type(description="What was found of a person in one place.")
+class ErasedRows:
+    place: str = strawberry.field(
+        description="Dataset, or another place that keeps data of people; `Left in: …` if the second look found it."
+    )
+    count: BigInt = strawberry.field(description="Rows, memberships or texts.")
+
+
+@strawberry.type(
+    description="Erases a person from every place in which something of them is kept. It does not tell who it was."
+)
+class ErasureJob(Node, Job):
+    rows: list[ErasedRows] = strawberry.field(
+        description="What was found and erased by place, in the order of the work; grows while the job runs."
+    )
+    verified: bool = strawberry.field(
+        description="Whether a second look through all files and tables found nothing left; false until then."
+    )
+
+    @classmethod
+    def of(cls, row: ErasureJobRow) -> Self:
+        return cls(
+            id=global_id("ErasureJob", row.id),
+            **job_fields(row),
+            rows=[ErasedRows(place=place, count=BigInt(count)) for place, count in row.places],
+            verified=row.verified,
+        )
+
+    @classmethod
+    async def fetch(cls, operation: Operation, raw: str) -> Self | None:
+        row = await operation.loaders.erasure_job.load(raw)
+        return None if row is None else cls.of(row)
+
+
+@strawberry.input(
+    description="Whom to erase. All identities that the identity graph links to the given one are the same person."
+)
+class EraseProfileInput:
+    identity: IdentityInput = strawberry.field(description="Any identity of the person.")
+    reason: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Why; kept with the job, so it must not name the person."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Idempotency key chosen by the client: the same key within 24 hours returns the same job.",
+    )
+
+
+@strawberry.type(description="Result of a mutation of an erasure job.")
+class ErasurePayload:
+    job: ErasureJob | None = strawberry.field(description="The job; null if rejected.")
+    errors: list[UserError] = errors_field()
+
+
+EraseArgument = Annotated[EraseProfileInput, strawberry.argument(description="Whom to erase.")]
+
+
+@strawberry.type
+class ErasureQueries:
+    @resolver(description="An erasure job by its id.")
+    async def erasure_job(self, info: Info, id: JobId) -> ErasureJob | None:
+        raw = find_id("ErasureJob", id)
+        return None if raw is None else await ErasureJob.fetch(info.context, raw)
+
+
+@strawberry.type
+class ErasureMutations:
+    @mutation(
+        description="Starts to erase a person: records, events, memberships and their history, exports, older versions "
+        "of all data and messages about it. Rows that arrive later are rejected unless a setting says otherwise."
+    )
+    async def erase_profile(self, info: Info, input: EraseArgument) -> ErasurePayload:
+        services, scope = info.context.services, info.context.scope
+        new = erasure_jobs.NewErasure(
+            input.identity.namespace, input.identity.id, given(input.reason), given(input.idempotency_key)
+        )
+
+        async def create() -> ErasureJobRow:
+            return await erasure_jobs.create(services.database, services.lake, services.clock, scope, new)
+
+        row, errors = await attempt(info, create, "input")
+        return ErasurePayload(job=None if row is None else ErasureJob.of(row), errors=errors)

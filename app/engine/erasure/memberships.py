@@ -1,0 +1,56 @@
+"""A person in stored memberships: bits in bitmaps, of every run that is kept; knows no audiences but by their ids."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pyroaring import BitMap
+
+from app.engine.erasure.subject import Subject
+from app.engine.members.membership import Membership, MembershipFiles
+from app.engine.store.lake import TenantLake
+
+
+def bits(membership: Membership, ordinals: BitMap) -> int:
+    """Whether a membership says anything of the people: of how many."""
+    known = BitMap.union(
+        membership.members, membership.entered, membership.exited, *(people for _, people in membership.qualified)
+    )
+    return len(known & ordinals)
+
+
+def without(membership: Membership, ordinals: BitMap) -> Membership:
+    """The same, as if the people had never been there."""
+    qualified = ((at, people - ordinals) for at, people in membership.qualified)
+    return replace(
+        membership,
+        members=membership.members - ordinals,
+        entered=membership.entered - ordinals,
+        exited=membership.exited - ordinals,
+        qualified=tuple((at, people) for at, people in qualified if people),
+    )
+
+
+def rewritten(
+    files: MembershipFiles, run_id: str, bucket: int, name: str, memberships: Mapping[str, Membership], ordinals: BitMap
+) -> str:
+    """Writes a file of a run once more without the people; readers of the old one are not disturbed. Gives its name."""
+    attempt = name.split(".")[0].partition("-")[2]
+    return files.write(run_id, bucket, attempt, [without(one, ordinals) for one in memberships.values()])
+
+
+def stray_files(lake: TenantLake, subject: Subject, known: Collection[tuple[str, str]]) -> list[Path]:
+    """Files of memberships in which the person is and that no run (folder, file) refers to."""
+    return [path for path in holding_files(lake, subject) if (path.parent.name, path.name) not in known]
+
+
+def holding_files(lake: TenantLake, subject: Subject) -> list[Path]:
+    """Every file of memberships in which the person is. Raises `MembershipLost` for one that cannot be read."""
+    files = MembershipFiles(lake)
+    found = []
+    for path in sorted((lake.folder / "membership").glob("*/*.parquet")):
+        bucket = path.name.partition("-")[0]
+        ordinals = subject.ordinals.get(int(bucket)) if bucket.isdigit() else None
+        if ordinals is not None and any(bits(one, ordinals) for one in files.read_path(path).values()):
+            found.append(path)
+    return found

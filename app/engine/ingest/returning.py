@@ -1,0 +1,58 @@
+"""Rows of people who were erased and come again: refused, or taken for somebody new; knows people by digests only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import duckdb
+
+from app.engine.ingest.formats import Source
+from app.engine.ingest.rows import IDENTITIES, DatasetShape
+from app.engine.store.erased import Erased, read_erased
+from app.engine.store.field_types import sql_type
+from app.engine.store.lake import TenantLake, only_row, text_literal
+
+REFUSED = "the person was erased, and rows of people who were erased are refused (SEGMENTATION_ERASED_PEOPLE)"
+
+
+@dataclass(frozen=True, slots=True)
+class Returning:
+    """Who may not come again, or of whom it is to be said; `erased` is None where nobody was."""
+
+    erased: Erased | None
+    refuse: bool
+
+    @classmethod
+    def of(cls, lake: TenantLake) -> Self:
+        erased = read_erased(lake)
+        return cls(erased if erased is not None and erased.digests else None, lake.lake.refuse_erased)
+
+    def problems(self, source: Source, shape: DatasetShape) -> Iterator[str]:
+        """SQL for the complaints about rows of such people, and about those that link somebody to one."""
+        if self.erased is None or not self.refuse:
+            return
+        complaint, digests = text_literal(REFUSED), self._digests(self.erased)
+        own = self.erased.digest_sql(text_literal(shape.namespace), source.texts[shape.identity_column])
+        yield f"CASE WHEN {own} IN (SELECT unnest({digests})) THEN {complaint} END"
+        column = source.columns.get(IDENTITIES)
+        if column is not None:
+            linked = self.erased.digest_sql("entry.key", "identity.id")
+            hashed = (
+                f"flatten(list_transform(map_entries(CAST({column.value} AS {sql_type(column.type)})), lambda entry:"
+                f" list_transform(entry.value, lambda identity: {linked})))"
+            )
+            yield f"CASE WHEN list_has_any({hashed}, {digests}) THEN {complaint} END"
+
+    def warnings(self, database: duckdb.DuckDBPyConnection, shape: DatasetShape) -> Iterator[str]:
+        """About the people in `staged` who are let in."""
+        if self.erased is None or self.refuse:
+            return
+        own = self.erased.digest_sql(text_literal(shape.namespace), "__id")
+        query = "SELECT count(DISTINCT __id) FROM staged WHERE __problem IS NULL AND"
+        (people,) = only_row(database, f"{query} {own} IN (SELECT unnest({self._digests(self.erased)}))")
+        if people:
+            yield f"{people:,} of the people were erased before: they are accepted, as somebody new"
+
+    @staticmethod
+    def _digests(erased: Erased) -> str:
+        return f"[{', '.join(map(text_literal, sorted(erased.digests)))}]"

@@ -1,0 +1,1 @@
+"""Erasure jobs: asked for, and done."""

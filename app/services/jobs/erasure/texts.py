@@ -1,0 +1,103 @@
+"""Texts of the database that name a person: messages about jobs and batches, which lose the name, and whatever people
+wrote themselves, which is named."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import String, cast, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.engine.erasure.search import mentions
+from app.engine.erasure.subject import Subject
+from app.scope import Tenant
+from app.storage.columns import TenantRow, columns, table
+from app.storage.database import Database
+from app.storage.job_log import KINDS
+from app.storage.tables.datasets import BatchRow
+from app.storage.tables.jobs import JobUpdateRow
+from app.storage.tables.previews import PreviewRow
+from app.storage.tables.schedules import ScheduleRunRow
+from app.storage.tenancy import within
+
+MARK = "(erased)"
+_MESSAGES: tuple[tuple[type[TenantRow], str], ...] = (
+    *((row, "errors") for row in KINDS.values()),
+    (JobUpdateRow, "state"),
+    (BatchRow, "error"),
+    (ScheduleRunRow, "message"),
+)
+"""Columns that hold what we wrote about data; a message tells the same without the name."""
+
+
+def without_names(subject: Subject, value: Any) -> Any:
+    """A JSON value whose strings do not name the person."""
+    if isinstance(value, str):
+        return subject.words.sub(MARK, value)
+    if isinstance(value, dict):
+        return {name: without_names(subject, part) for name, part in value.items()}
+    return [without_names(subject, part) for part in value] if isinstance(value, list) else value
+
+
+async def count_messages(session: AsyncSession, tenant: Tenant, subject: Subject) -> int:
+    return sum([len(await _naming(session, tenant, subject, row, name)) for row, name in _MESSAGES])
+
+
+async def clean_messages(session: AsyncSession, tenant: Tenant, subject: Subject) -> None:
+    for row, name in _MESSAGES:
+        for found in await _naming(session, tenant, subject, row, name):
+            key = [column == getattr(found, column.name) for column in table(row).primary_key.columns]
+            values = {name: without_names(subject, getattr(found, name))}
+            await session.execute(within(update(table(row)), row, tenant).where(*key).values(values))
+
+
+async def naming_previews(session: AsyncSession, tenant: Tenant, subject: Subject) -> list[str]:
+    """The previews whose expression names the person."""
+    return [row.id for row in await _naming(session, tenant, subject, PreviewRow, "expression")]
+
+
+async def named_in(database: Database, tenant: Tenant, subject: Subject) -> dict[str, int]:
+    """How many rows of each table of the sandbox name the person."""
+    found = {}
+    async with database.session() as session:
+        for row in _tables():
+            names = [column.name for column in table(row).columns if _is_text(column) and column.name not in _KEY]
+            rows = {}
+            for name in names:
+                for one in await _naming(session, tenant, subject, row, name):
+                    rows[tuple(getattr(one, column.name) for column in table(row).primary_key.columns)] = one
+            if rows:
+                found[f"Database: {table(row).name.replace('_', ' ')}"] = len(rows)
+    return found
+
+
+_KEY = frozenset({"organisation", "sandbox"})
+
+
+def _tables() -> Iterator[type[TenantRow]]:
+    waiting = [TenantRow]
+    while waiting:
+        row = waiting.pop()
+        if hasattr(row, "__table__"):
+            yield row
+        waiting += row.__subclasses__()
+
+
+def _is_text(column: Any) -> bool:
+    return column.type.python_type not in (int, float, bool, datetime)
+
+
+async def _naming(
+    session: AsyncSession, tenant: Tenant, subject: Subject, row: type[TenantRow], name: str
+) -> list[Any]:
+    """The rows of a table that name the person in a column: likely ones by the database, then word by word."""
+    of = columns(row)
+    text = cast(of[name], String)
+    likely = or_(*(text.contains(form, autoescape=True) for word in subject.searched for form in _written(word)))
+    rows = await session.execute(within(select(*of), row, tenant).where(likely))
+    return [found for found in rows if mentions(subject, getattr(found, name))]
+
+
+def _written(word: str) -> set[str]:
+    """A word as it stands in a text, and in one of JSON."""
+    return {word, word.replace("\\", "\\\\").replace('"', '\\"')}
