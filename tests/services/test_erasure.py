@@ -24,7 +24,7 @@ from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file, rows_as_file, upload_batch
 from app.services.insight import changes as membership_changes
-from app.services.jobs import shared as jobs
+from app.services.jobs import watching
 from app.services.jobs.erasure import requests as erasures
 from app.services.jobs.erasure.run import run_erasure_job
 from app.services.jobs.export import input as export_input
@@ -352,7 +352,7 @@ async def test_a_job_that_had_begun_is_waited_for_and_leaves_nothing(gateway: Ga
     job = await erasures.create(gateway.database, gateway.lake, gateway.clock, SCOPE, new)
     run = await claimed(gateway, JobKind.ERASURE)
     work = asyncio.create_task(run_erasure_job(run, gateway.lake, 1))
-    async for state in jobs.watch(gateway.database, changes, SCOPE, JobKind.ERASURE, job.id):
+    async for state in watching.watch(gateway.database, changes, SCOPE, JobKind.ERASURE, job.id):
         if state.phase == "WAITING":
             break
     assert not work.done()
