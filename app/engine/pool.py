@@ -22,8 +22,9 @@ def in_threads(
 ) -> None:
     """Does `work(bucket, stopped)` for each bucket, at most `threads` of them at once.
 
-    `finished` gets each result on the calling thread, in any order. Raises `Cancelled` soon after `cancelled` says so;
-    results handed over until then are whole. An error of `finished` or of a bucket ends it all.
+    As many again wait for a thread, so that none is idle while a result is handed over. `finished` gets each result on
+    the calling thread, in any order. Raises `Cancelled` soon after `cancelled` says so; results handed over until then
+    are whole. An error of `finished` or of a bucket ends it all.
     """
     given_up = threading.Event()
 
@@ -42,7 +43,7 @@ def in_threads(
             while True:
                 if cancelled():
                     raise Cancelled
-                while len(under_way) < max(threads, 1) and (bucket := next(waiting, None)) is not None:
+                while len(under_way) < 2 * max(threads, 1) and (bucket := next(waiting, None)) is not None:
                     # Logs and traces of a bucket belong to the job.
                     under_way.add(pool.submit(copy_context().run, one, bucket))
                 if not under_way:

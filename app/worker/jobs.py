@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from app.clock import Clock
+from app.engine import memory
 from app.engine.store.lake import Lake
 from app.errors import Refusal, Refusals, outage
 from app.logs import bind, event
@@ -168,6 +169,8 @@ class Worker:
         except Exception as error:
             # Left to its lease: somebody takes it up when that has run out.
             log.warning("job %s: attempt %d crashed: %r", claim.job_id, claim.token, error)
+        finally:
+            await asyncio.to_thread(memory.release)
 
     async def _do(self, run: Attempt) -> None:
         """Runs the handler, and sees to it that the job is ended or handed back."""

@@ -4,12 +4,12 @@ Each entry is the state of one audience after a change; the entry before it is t
 So what entered and exited follows from two entries, and no change can be lost, or told twice, between them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.scope import Scope
@@ -57,23 +57,26 @@ async def note_changes(
     rows = await _rows(session, scope, at, changed, state.changes, published, job_id)
     if rows:
         await session.execute(insert(table(MembershipChangeRow)), rows)
-    for id in sorted(moved.keys() - changed.keys()):
-        await _same_members(session, scope, id, published)
+    await _same_members(session, scope, moved.keys() - changed.keys(), published)
     numbers = within(update(StreamingTurnRow), StreamingTurnRow, scope.tenant)
     await session.execute(numbers.values(published=published, changes=state.changes + len(rows)))
 
 
-async def _same_members(session: AsyncSession, scope: Scope, id: str, turn: int) -> None:
+async def _same_members(session: AsyncSession, scope: Scope, ids: Collection[str], turn: int) -> None:
     """A run that found the same members takes the place of the one before it, whose files nobody needs then."""
-    mine = _CHANGES.audience_id == id
-    newest = within(select(func.max(_CHANGES.sequence)), MembershipChangeRow, scope.tenant).where(mine)
-    last = (await session.execute(newest)).scalar()
-    fields = within(select(_AUDIENCES.membership_run_id, _AUDIENCES.membership_graph), AudienceRow, scope.tenant)
-    row = (await session.execute(fields.where(_AUDIENCES.id == id))).first()
-    if last is None or row is None:
-        return
-    change = within(update(MembershipChangeRow), MembershipChangeRow, scope.tenant).where(_CHANGES.sequence == last)
-    await session.execute(change.values(run_id=row.membership_run_id or NO_RUN, graph=row.membership_graph, turn=turn))
+    newest = within(
+        select(_CHANGES.audience_id, func.max(_CHANGES.sequence).label("sequence")), MembershipChangeRow, scope.tenant
+    )
+    last = newest.where(_CHANGES.audience_id.in_(sorted(ids))).group_by(_CHANGES.audience_id).subquery("last")
+    fields = select(last.c.sequence, _AUDIENCES.membership_run_id, _AUDIENCES.membership_graph)
+    present = within(fields.join(last, last.c.audience_id == _AUDIENCES.id), AudienceRow, scope.tenant)
+    rows = [
+        {"of": row.sequence, "run_id": row.membership_run_id or NO_RUN, "graph": row.membership_graph, "turn": turn}
+        for row in await session.execute(present.order_by(last.c.sequence))
+    ]
+    if rows:
+        change = within(update(table(MembershipChangeRow)), MembershipChangeRow, scope.tenant)
+        await session.execute(change.where(_CHANGES.sequence == bindparam("of")), rows)
 
 
 async def _rows(

@@ -9,12 +9,12 @@ onto its result.
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.members.membership import BucketCounts, MembershipFiles, counts, differences, next_membership
@@ -26,7 +26,7 @@ from app.services.evaluation.membership_log import Moved, note_changes
 from app.services.jobs.segment.prepare import SegmentRun
 from app.services.streaming.turn import heads_change
 from app.storage.attempts import Attempt
-from app.storage.columns import JsonObject, columns
+from app.storage.columns import JsonObject, columns, table
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow, JobStatus
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
@@ -191,10 +191,8 @@ async def _publish(
         for number, bucket in buckets.items():
             if bucket.changed:
                 await _write_bucket(session, attempt, number, bucket)
-        for id_ in run.definitions:
-            await _write_result(session, attempt, id_, totals[id_], namespaces[id_], run.errors.get(id_))
-        for id_ in sorted(publishable):
-            await _write_head(session, attempt, run, id_, totals[id_]["members"], dict(namespaces[id_]), now)
+        await _write_results(session, attempt, run, totals, namespaces)
+        await _write_heads(session, attempt, run, sorted(publishable), totals, namespaces, now)
         moved = {id_: Moved(*drift.get(id_, _moved(totals[id_])), run.definitions[id_].version) for id_ in publishable}
         await note_changes(session, run.scope, now, moved, job_id=attempt.job.id)
 
@@ -224,44 +222,59 @@ async def _write_bucket(session: AsyncSession, attempt: Attempt, number: int, bu
     await session.execute(mine.values(file=bucket.file, counts=dict(bucket.counts)))
 
 
-async def _write_result(
-    session: AsyncSession,
-    attempt: Attempt,
-    id_: str,
-    totals: Counter[str],
-    namespaces: Counter[str],
-    error: dict[str, str] | None,
-) -> None:
-    values: JsonObject = {"error": error}
-    if error is None:
-        statuses = {name.upper(): totals[name] for name in ("realized", "existing", "exited")}
-        values |= {"profile_count": totals["members"], "by_status": statuses, "by_namespace": dict(namespaces)}
-    change = within(update(SegmentJobDefinitionRow), SegmentJobDefinitionRow, attempt.tenant)
-    mine = change.where(_PARTS.job_id == attempt.job.id, _PARTS.definition_id == id_)
-    await session.execute(mine.values(**values))
-
-
-async def _write_head(
+async def _write_results(
     session: AsyncSession,
     attempt: Attempt,
     run: SegmentRun,
-    id_: str,
-    members: int,
-    by_namespace: dict[str, int],
+    totals: Mapping[str, Counter[str]],
+    namespaces: Mapping[str, Counter[str]],
+) -> None:
+    counted_rows: list[JsonObject] = [
+        {
+            "of": id_,
+            "error": None,
+            "profile_count": totals[id_]["members"],
+            "by_status": {name.upper(): totals[id_][name] for name in ("realized", "existing", "exited")},
+            "by_namespace": dict(namespaces[id_]),
+        }
+        for id_ in run.definitions
+        if id_ not in run.errors
+    ]
+    failed_rows: list[JsonObject] = [
+        {"of": id_, "error": run.errors[id_]} for id_ in run.definitions.keys() & run.errors
+    ]
+    change = within(update(table(SegmentJobDefinitionRow)), SegmentJobDefinitionRow, attempt.tenant)
+    mine = change.where(_PARTS.job_id == attempt.job.id, _PARTS.definition_id == bindparam("of"))
+    for rows in (counted_rows, failed_rows):
+        if rows:
+            await session.execute(mine, rows)
+
+
+async def _write_heads(
+    session: AsyncSession,
+    attempt: Attempt,
+    run: SegmentRun,
+    ids: Sequence[str],
+    totals: Mapping[str, Counter[str]],
+    namespaces: Mapping[str, Counter[str]],
     now: datetime,
 ) -> None:
-    audience = within(update(AudienceRow), AudienceRow, attempt.tenant).where(_AUDIENCES.id == id_)
-    await session.execute(
-        audience.values(
-            membership_run_id=attempt.job.id,
-            membership_graph=run.graph_of(id_),
-            total_profiles=members,
-            by_namespace=by_namespace,
-            metrics_updated_at=now,
-            metrics_job_id=attempt.job.id,
-        )
-    )
-    await publish_change(session, run.scope, id_)
+    rows = [
+        {
+            "of": id_,
+            "membership_run_id": attempt.job.id,
+            "membership_graph": run.graph_of(id_),
+            "total_profiles": totals[id_]["members"],
+            "by_namespace": dict(namespaces[id_]),
+            "metrics_updated_at": now,
+            "metrics_job_id": attempt.job.id,
+        }
+        for id_ in ids
+    ]
+    if rows:
+        change = within(update(table(AudienceRow)), AudienceRow, attempt.tenant)
+        await session.execute(change.where(_AUDIENCES.id == bindparam("of")), rows)
+        await publish_change(session, run.scope, *ids)
 
 
 async def _evaluated_at(session: AsyncSession, run: SegmentRun, run_ids: Collection[str]) -> dict[str, datetime]:
