@@ -134,12 +134,13 @@ async def test_no_more_jobs_run_side_by_side_than_allowed_and_all_are_done(
 ) -> None:
     names = [f"j{number}" for number in range(6)]
     running = most = 0
+    two = asyncio.Barrier(2)
 
     async def do(run: Attempt) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        await asyncio.sleep(0.05)
+        await two.wait()
         running -= 1
         await run.finish("SUCCEEDED")
 
