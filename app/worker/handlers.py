@@ -8,7 +8,7 @@ from app.services.jobs.erasure.run import run_erasure_job
 from app.services.jobs.export.run import run_export_job
 from app.services.jobs.preview.run import run_preview
 from app.services.jobs.segment.run import run_segment_job
-from app.storage.attempts import Attempt
+from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobKind
 
 

@@ -15,9 +15,10 @@ from app.engine.store.lake import Lake
 from app.errors import Refusal, Refusals, outage
 from app.logs import bind, event
 from app.metrics import JOB_SECONDS, JOBS_ENDED, LEASES_LOST
-from app.storage.attempts import PROGRESS_SECONDS, Attempt
-from app.storage.claims import Claim, LeaseLost, claim_next, look, renew
 from app.storage.database import Database, is_unavailable
+from app.storage.queue.attempts import PROGRESS_SECONDS, Attempt
+from app.storage.queue.claims import Claim, claim_next, look, renew
+from app.storage.queue.leases import LeaseLost
 from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.topics import QUEUE, job_topic
 from app.storage.wakeups import Changes

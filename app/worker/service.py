@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.clock import Clock
-from app.storage.claims import LeaseLost
 from app.storage.database import Database, is_unavailable
+from app.storage.queue.leases import LeaseLost
 from app.storage.wakeups import Wakeups
 from app.storage.workers import note_alive, note_end
 

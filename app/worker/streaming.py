@@ -9,9 +9,9 @@ from app.engine.run.buckets import Cancelled
 from app.engine.store.lake import Lake
 from app.metrics import LEASES_LOST
 from app.services.streaming.turn import run_turn
-from app.storage.claims import LeaseLost
 from app.storage.database import Database, is_unavailable
-from app.storage.streaming import Turn, claim_turn, hand_back, postpone, renew
+from app.storage.queue.leases import LeaseLost
+from app.storage.queue.turns import Turn, claim_turn, hand_back, postpone
 from app.storage.topics import STREAMS
 from app.storage.wakeups import Changes
 from app.worker.service import NONE, Rest, heartbeat, owner_name, serve
@@ -53,7 +53,7 @@ class StreamingLane:
         lost = asyncio.Event()
 
         async def beat(_woken: bool) -> None:
-            await renew(self._database, turn, self._clock())
+            await turn.held.renew(self._database, self._clock())
 
         def stopping() -> bool:
             return stop.is_set() or lost.is_set()

@@ -11,8 +11,8 @@ from graphql import OperationDefinitionNode, OperationType, print_ast
 
 from app.api.transport.documentation import CONTENT_SECURITY_POLICY, page_names
 from app.services.jobs.segment.run import run_segment_job
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from tests.api.conftest import CSV, Api
 from tests.api.test_subscriptions import by_sse

@@ -5,8 +5,8 @@ from typing import Any
 
 from app.api.context import ApiServices
 from app.services.jobs.segment.run import run_segment_job
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from tests.api.conftest import Api
 

@@ -15,7 +15,7 @@ from app.scope import Tenant
 from app.services.maintenance.figures import FRESH_SECONDS, FigureReader, read_figures
 from app.storage.columns import table
 from app.storage.database import Database
-from app.storage.streaming import queue_batch
+from app.storage.queue.turns import queue_batch
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.workers import note_alive
 from tests.api.conftest import CSV, Api

@@ -28,9 +28,9 @@ from app.services.jobs.export.run import run_export_job
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 
 SCOPE = Scope("org", "prod", "ann")

@@ -26,8 +26,8 @@ from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.settings import Settings
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from app.storage.topics import audience_topic
 

@@ -24,8 +24,8 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
 from app.settings import Settings
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import FINAL, JobKind
 from tests.end_to_end.test_killed import PATIENCE, PURCHASES, SCOPE, buckets_of, worker_process
 

@@ -16,7 +16,7 @@ from app.services.lists.paging import PageRequest, Slice, encode_cursor
 from app.services.maintenance.retention import forget_changes, referenced_runs
 from app.services.streaming.turn import run_turn
 from app.storage.database import Database
-from app.storage.streaming import claim_turn
+from app.storage.queue.turns import claim_turn
 from app.storage.tables.membership_changes import MembershipChangeRow
 from app.storage.tables.streaming import MembershipPatchRow
 from app.storage.wakeups import Changes

@@ -21,8 +21,8 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.services.maintenance.doctor import Finding, examine
 from app.services.people.profiles import ProfileReader
-from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from tests.engine.test_cleaning import long_ago
 from tests.services.conftest import SCOPE, Define, Gateway

@@ -25,10 +25,10 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
 from app.services.streaming.turn import run_turn
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.streaming import claim_turn
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
+from app.storage.queue.turns import claim_turn
 from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE
 from tests.services.test_export_jobs import ask, export, written

@@ -29,10 +29,11 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest, Slice
 from app.services.people.profiles import ProfileReader
-from app.storage.attempts import Attempt
-from app.storage.claims import LeaseLost, claim_next
 from app.storage.database import Database
 from app.storage.job_log import changed_jobs
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
+from app.storage.queue.leases import LeaseLost
 from app.storage.tables.jobs import JobBucketRow, JobKind, JobUpdateRow
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.wakeups import Changes
@@ -104,7 +105,7 @@ async def test_a_preview_of_everybody_is_exact_and_equal_to_a_job(
 async def test_figures_refine_after_each_bucket_and_the_log_has_them_in_order(
     database: Database, lake: Lake, clock: FixedClock, changes: Changes, many: Uploaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.storage.attempts.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("app.storage.queue.attempts.PROGRESS_SECONDS", 0.0)
     made = await previews.create(database, lake, clock, SCOPE, NewPreview('city = "Rome"'))
     await read(database, lake, clock)
     states = [row async for row in previews.watch(database, changes, SCOPE, made.id, after=0)]

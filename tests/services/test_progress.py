@@ -8,9 +8,9 @@ from app.clock import FixedClock
 from app.engine.evaluate import Cancelled
 from app.services.evaluation.progress import Progress
 from app.services.jobs.segment import requests as segment_jobs
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE, Define
 

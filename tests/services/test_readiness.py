@@ -18,9 +18,9 @@ from app.errors import DatabaseAway, LakeAway, outage
 from app.services.datasets.uploads import Uploaded
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.maintenance.readiness import left_jobs, not_ready, refuse_lost_lake, watch_queue
-from app.storage.claims import claim_next
 from app.storage.columns import table
 from app.storage.database import Database
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.workers import WorkerRow
 from app.storage.workers import FORGOTTEN, live_workers, note_alive

@@ -21,9 +21,9 @@ from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tables.jobs import JobKind
 from app.storage.tenancy import within

@@ -12,9 +12,9 @@ from app.engine.store.lake import Lake
 from app.errors import Refusals
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobKind
 from app.storage.tenancy import within

@@ -10,10 +10,10 @@ from app.engine.store.lake import Lake
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.preview.run import run_preview
 from app.services.streaming.turn import run_turn
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.streaming import claim_turn
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
+from app.storage.queue.turns import claim_turn
 from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE
 from tests.services.test_people import World

@@ -21,10 +21,11 @@ from app.services.jobs.segment.run import run_segment_job
 from app.services.maintenance.retention import forget_changes
 from app.services.streaming import turn as streaming
 from app.services.streaming.turn import run_turn
-from app.storage.attempts import Attempt
-from app.storage.claims import LeaseLost, claim_next
 from app.storage.columns import columns
-from app.storage.streaming import PAUSES, claim_turn, hand_back, postpone
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
+from app.storage.queue.leases import LeaseLost
+from app.storage.queue.turns import PAUSES, claim_turn, hand_back, postpone
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.streaming import MembershipPatchRow, StreamingBatchRow

@@ -11,9 +11,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import FixedClock
-from app.storage.attempts import Attempt, BucketAlreadyRecorded, LeaseLost
-from app.storage.claims import change_job, claim_next, request_cancel
 from app.storage.database import Database
+from app.storage.queue.attempts import Attempt, BucketAlreadyRecorded
+from app.storage.queue.claims import change_job, claim_next, request_cancel
+from app.storage.queue.leases import LeaseLost
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tables.jobs import JobKind
 from tests.support.jobs import ACME, history, job, queue
@@ -215,10 +216,10 @@ async def test_a_recorded_bucket_takes_the_progress_along(run: Attempt) -> None:
 async def test_what_is_noted_during_a_write_is_not_lost(run: Attempt, monkeypatch: pytest.MonkeyPatch) -> None:
     async def slow(*given: Any, **columns: Any) -> None:
         await change_job(*given, **columns)
-        monkeypatch.setattr("app.storage.attempts.change_job", change_job)
+        monkeypatch.setattr("app.storage.queue.attempts.change_job", change_job)
         run.progress("WRITING", 1.0, 10, 10)
 
-    monkeypatch.setattr("app.storage.attempts.change_job", slow)
+    monkeypatch.setattr("app.storage.queue.attempts.change_job", slow)
     run.progress("EVALUATING", 0.5, 5, 10)
     await run.write_progress()
     await run.finish("SUCCEEDED")

@@ -11,8 +11,9 @@ from sqlalchemy import insert, text
 
 from app.clock import FixedClock
 from app.scope import Tenant
-from app.storage.claims import Claim, LeaseLost, claim_next, fence, hand_back, look, renew, request_cancel
 from app.storage.database import Database
+from app.storage.queue.claims import Claim, claim_next, fence, hand_back, look, renew, request_cancel
+from app.storage.queue.leases import LeaseLost
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.segment_jobs import SegmentJobRow
 from tests.support.jobs import ACME, GLOBEX, history, job, queue, queue_export
@@ -74,7 +75,7 @@ _CLAIMS_ALL = """
 import asyncio, json, sys
 from datetime import timedelta
 from app.clock import utc_now
-from app.storage.claims import claim_next
+from app.storage.queue.claims import claim_next
 from app.storage.database import Database
 from app.storage.tables.jobs import JobKind
 

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from app.clock import FixedClock
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.database import Database
 from app.storage.job_log import JobState, append_update, changed_jobs, read_updates
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from app.storage.topics import QUEUE, Topic, job_topic, jobs_topic, publish
 from app.storage.wakeups import Changes, _wake_logged

@@ -23,10 +23,10 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.people.profiles import ProfileReader
 from app.services.streaming.turn import run_turn
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.database import Database
-from app.storage.streaming import Turn, claim_turn
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
+from app.storage.queue.turns import Turn, claim_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionRow
 from app.storage.tables.jobs import JobKind

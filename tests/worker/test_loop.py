@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import FixedClock, utc_now
 from app.engine.store.lake import Lake
 from app.errors import DatabaseAway, ErrorCode, Refusal, Refusals
-from app.storage.attempts import Attempt
-from app.storage.claims import request_cancel
 from app.storage.database import Database
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import request_cancel
 from app.storage.tables.jobs import JobKind
 from app.storage.topics import job_topic
 from app.storage.wakeups import Changes
@@ -364,7 +364,7 @@ from app.clock import utc_now
 from app.engine.store.lake import Lake
 from app.storage.wakeups import Changes
 from app.storage.database import Database
-from app.storage.attempts import LeaseLost
+from app.storage.queue.leases import LeaseLost
 from app.storage.tables.jobs import JobKind
 from app.worker.jobs import Worker, WorkerOptions
 

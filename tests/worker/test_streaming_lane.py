@@ -12,7 +12,7 @@ from app.clock import FixedClock
 from app.engine.run.buckets import Cancelled
 from app.engine.store.lake import Lake
 from app.storage.database import Database
-from app.storage.streaming import claim_turn
+from app.storage.queue.turns import claim_turn
 from app.storage.wakeups import Changes
 from app.worker.streaming import StreamingLane
 from tests.support.gateway import LEASE, Gateway

@@ -26,7 +26,7 @@ from app.services.search import folders
 from app.storage.columns import JsonObject, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.streaming import lock_turn
+from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tenancy import within

@@ -28,7 +28,7 @@ from app.services.merge_policies import DEFAULT_POLICY_ID, default_policy, rule_
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.streaming import lock_turn
+from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import JobBucketRow

@@ -29,6 +29,7 @@ from app.services.streaming.turn import batch_landed, batch_withdrawn
 from app.storage.columns import JsonObject, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.ids import new_id
+from app.storage.queue.leases import Lease, LeaseLost
 from app.storage.tables.datasets import UNSETTLED, BatchRow, DatasetRow
 from app.storage.tenancy import within
 
@@ -95,8 +96,9 @@ class Hold:
         self.lost = False
         self._database = database
         self._clock = clock
-        self._batch = batch
-        self._lease = lease
+        tenant = Tenant(batch.organisation, batch.sandbox)
+        key = {"id": batch.id, "status": "LOADING"}
+        self._held = Lease(f"the loader of batch {batch.id}", BatchRow, tenant, key, lease)
         self._until = clock() + lease
         self._loop = asyncio.get_running_loop()
 
@@ -104,7 +106,7 @@ class Hold:
         """Renews the lease until it is lost; the work is stopped then."""
         held = True
         while held:
-            await asyncio.sleep(self._lease.total_seconds() / 4)
+            await asyncio.sleep(self._held.duration.total_seconds() / 4)
             held = await self._renewed()
         LEASES_LOST.labels("batch").inc()
         self.stop.request()
@@ -113,14 +115,13 @@ class Hold:
         """Moves the lease on, however long the database is away; False when somebody else has settled the batch."""
         while True:
             try:
-                until = self._clock() + self._lease
-                async with self._database.write() as session:
-                    mine = within(update(BatchRow), BatchRow, Tenant(self._batch.organisation, self._batch.sandbox))
-                    renewal = mine.where(_BATCHES.id == self._batch.id, _BATCHES.status == "LOADING")
-                    renewed = await session.execute(renewal.values(lease_until=until).returning(_BATCHES.id))
-                    self.lost = renewed.first() is None
-                self._until = until
-                return not self.lost
+                now = self._clock()
+                await self._held.renew(self._database, now)
+                self._until = now + self._held.duration
+                return True
+            except LeaseLost:
+                self.lost = True
+                return False
             except Exception as error:
                 if not is_unavailable(error):
                     raise

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.scope import Scope
 from app.services.evaluation.heads import NO_RUN
 from app.storage.columns import columns, table
-from app.storage.streaming import lock_turn
+from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.membership_changes import MembershipChangeRow
 from app.storage.tables.streaming import StreamingTurnRow

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from app.engine.evaluate import Cancelled
-from app.storage.attempts import Attempt
 from app.storage.columns import JsonObject
+from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobPhase
 
 _MOMENT = 1.0

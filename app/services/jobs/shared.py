@@ -15,9 +15,9 @@ from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter, OrderBy
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import get_rows, select_rows
-from app.storage.claims import request_cancel
 from app.storage.columns import Columns, JsonObject, columns
 from app.storage.job_log import JOBS, KINDS, JobState
+from app.storage.queue.claims import request_cancel
 from app.storage.tables.jobs import JobKind, JobSource, JobStatus
 from app.storage.tenancy import Keyed, within
 

@@ -20,7 +20,7 @@ from app.services.evaluation.heads import NO_RUN, patch_run
 from app.storage.columns import TenantRow, columns, table
 from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
-from app.storage.streaming import lock_turn
+from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobUpdateRow

@@ -30,11 +30,10 @@ from app.services.merge_policies import rule_of
 from app.services.streaming.definitions import LiveStage, has_live_definitions, live_definitions, live_stages
 from app.storage.columns import JsonObject, columns, table
 from app.storage.database import Database
-from app.storage.streaming import (
+from app.storage.queue.turns import (
     Turn,
     WaitingBatch,
     end_turn,
-    fence,
     forget_batch,
     job_runs,
     lock_turn,
@@ -296,7 +295,7 @@ async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) ->
     """Ends the turn with all that it changed; false when the heads that it worked on are the heads no more."""
     tenant = work.scope.tenant
     async with database.write() as session:
-        await fence(session, turn, clock())
+        await turn.held.fence(session, clock())
         heads = await head_runs(session, work.scope)
         if any(heads.get(id_) != work.heads.runs.get(id_) for id_ in work.evaluated):
             return False

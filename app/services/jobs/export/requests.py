@@ -23,11 +23,11 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.filters import OrderBy
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
-from app.storage.claims import request_cancel
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.job_log import append_update
+from app.storage.queue.claims import request_cancel
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow

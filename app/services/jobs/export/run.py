@@ -36,10 +36,10 @@ from app.services.jobs.export.input import (
 from app.services.jobs.export.requests import policy_of
 from app.services.lists.rows import select_rows
 from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
-from app.storage.attempts import Attempt
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.queue.attempts import Attempt
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow

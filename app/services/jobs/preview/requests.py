@@ -26,11 +26,11 @@ from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.people.members import Who
 from app.services.people.profiles import ProfileReader
-from app.storage.claims import cancel_now
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.job_log import append_update
+from app.storage.queue.claims import cancel_now
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobKind, JobStatus, JobUpdateRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.previews import PreviewRow

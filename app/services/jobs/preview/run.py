@@ -30,10 +30,10 @@ from app.services.evaluation.progress import Progress
 from app.services.evaluation.sandboxes import read_time_zone
 from app.services.jobs.preview.requests import rule_of
 from app.services.lists.rows import select_rows
-from app.storage.attempts import Attempt
-from app.storage.claims import change_job
 from app.storage.columns import columns
 from app.storage.ids import new_id
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import change_job
 from app.storage.tables.jobs import JobPhase, JobStatus
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.tenancy import within

@@ -25,8 +25,8 @@ from app.services.jobs.segment.requests import freeze_definitions
 from app.services.lists.rows import as_row, select_rows
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
-from app.storage.attempts import Attempt
 from app.storage.columns import columns
+from app.storage.queue.attempts import Attempt
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobStatus
 from app.storage.tables.merge_policies import MergePolicyRow

@@ -25,8 +25,8 @@ from app.services.evaluation.heads import Heads, head_runs, read_heads
 from app.services.evaluation.membership_log import Moved, note_changes
 from app.services.jobs.segment.prepare import SegmentRun
 from app.services.streaming.turn import heads_change
-from app.storage.attempts import Attempt
 from app.storage.columns import JsonObject, columns, table
+from app.storage.queue.attempts import Attempt
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow, JobStatus
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow

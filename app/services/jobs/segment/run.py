@@ -16,8 +16,8 @@ from app.pql.dependencies import StageIds
 from app.services.evaluation.progress import Progress
 from app.services.jobs.segment.prepare import SegmentRun, prepare
 from app.services.jobs.segment.publish import counted, finish
-from app.storage.attempts import Attempt
 from app.storage.columns import JsonObject
+from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobStatus
 
 

@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.scope import Tenant
-from app.storage.claims import Claim, LeaseLost, TransactionBody, change_job, ended, fence, hand_back
 from app.storage.columns import JsonObject, columns, table
 from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
+from app.storage.queue.claims import Claim, TransactionBody, change_job, ended, fence, hand_back
+from app.storage.queue.leases import LeaseLost
 from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
 from app.storage.tenancy import within
 

@@ -1,7 +1,7 @@
 """The queue of streaming evaluation: batches whose people are to be evaluated, whose turn it is; knows no audiences.
 
 A sandbox's waiting batches are taken all at once, by one worker at a time. Taking a turn raises its number, which is
-the fencing token: what a worker that was frozen or cut off still wants to write is refused, as with jobs (`claims`).
+the fencing token of its lease (`leases`).
 
 `claim_turn` looks across tenants: a worker serves them all.
 """
@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.metrics import LEASES_TAKEN_OVER
 from app.scope import Tenant
-from app.storage.claims import NOT_HELD, Lease, LeaseLost, is_free
 from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.job_log import KINDS
+from app.storage.queue.leases import NOT_HELD, Lease, is_free, take_next
 from app.storage.tables.jobs import RUNNING
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
 from app.storage.tenancy import AnySelect, same_tenant, within
@@ -46,7 +46,7 @@ class Turn:
     @property
     def held(self) -> Lease:
         key = {"turn": self.number, "lease_owner": self.owner}
-        return Lease(StreamingTurnRow, self.tenant, key, self.lease)
+        return Lease(f"turn {self.number} of {self.tenant}", StreamingTurnRow, self.tenant, key, self.lease)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,34 +118,15 @@ async def job_runs(session: AsyncSession, tenant: Tenant) -> bool:
 
 async def claim_turn(database: Database, clock: Clock, *, owner: str, lease: timedelta) -> Turn | None:
     """Takes the turn of the sandbox whose batches have waited longest; None when there is none to take."""
-    while True:
-        async with database.session() as session:
-            if (await session.execute(_due(clock()).limit(1))).first() is None:
-                return None
-        async with database.write() as session:
-            now = clock()
-            due = _due(now).limit(1).with_for_update(of=_TURNS, skip_locked=True)
-            row = (await session.execute(due)).first()
-            if row is None:
-                return None
-            if (turn := await _take(session, row, now, owner, lease)) is not None:
-                return turn
 
+    async def take(session: AsyncSession, row: Any, now: datetime) -> Turn | None:
+        return await _take(session, row, now, owner, lease)
 
-async def fence(session: AsyncSession, turn: Turn, now: datetime) -> None:
-    """Makes sure that the turn still counts, until this transaction ends, and renews its lease. Raises `LeaseLost`."""
-    if (await session.execute(turn.held.renewal(now).returning(_TURNS.c.turn))).first() is None:
-        raise LeaseLost(f"turn {turn.number} of {turn.tenant} has lost its lease")
-
-
-async def renew(database: Database, turn: Turn, now: datetime) -> None:
-    """Moves the lease on. Raises `LeaseLost`."""
-    async with database.write() as session:
-        await fence(session, turn, now)
+    return await take_next(database, clock, StreamingTurnRow, _due, take)
 
 
 async def end_turn(session: AsyncSession, turn: Turn) -> None:
-    """Ends a turn that `fence` has secured in this transaction: its work is done."""
+    """Ends a turn that `held.fence` has secured in this transaction: its work is done."""
     await _change(session, turn, **NOT_HELD, failures=0, not_before=None)
 
 

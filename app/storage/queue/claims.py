@@ -1,29 +1,26 @@
 """The queue, which is the job tables themselves: who works on which job, and whose writes count.
 
-A job is held by one worker at a time, until `lease_until`, which the worker keeps moving on. Whoever takes the job up
-next raises `attempts`; that number is the *fencing token*: each write of a worker first makes sure, in its own
-transaction, that the number is still its own. A worker that was frozen, cut off or slow can then change nothing more.
-
-Leases are compared with the clocks of the machines. Clocks that differ by less than two thirds of a lease cost nothing;
-beyond that a living worker's job may be taken away, which repeats the buckets in hand and never gives a wrong result.
+A job is held by one worker at a time (`leases`). Whoever takes the job up next raises `attempts`: that number is the
+fencing token, and each write of a worker first makes sure, in its own transaction, that the number is still its own.
 
 These functions look across tenants: a worker serves them all.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, Update, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.metrics import LEASES_TAKEN_OVER
 from app.scope import Tenant
-from app.storage.columns import Columns, JsonObject, TenantRow, columns, table
+from app.storage.columns import Columns, JsonObject, columns, table
 from app.storage.database import Database
 from app.storage.job_log import KINDS, append_update
+from app.storage.queue.leases import NOT_HELD, Lease, LeaseLost, is_free, take_next
 from app.storage.tables.jobs import RUNNING, WAITING, JobKind, JobPhase, JobStatus
 from app.storage.tenancy import AnySelect, same_tenant, within
 
@@ -31,40 +28,6 @@ MOST_LOST_LEASES = 5
 """A job whose workers died so often without finishing a bucket in between is given up."""
 
 TransactionBody = Callable[[AsyncSession], Awaitable[None]]
-
-
-class LeaseLost(Exception):
-    """Somebody else has taken the job up, or ended it: whatever this worker still wants to write is refused."""
-
-
-NOT_HELD: Mapping[str, None] = {"lease_owner": None, "lease_until": None}
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """What one worker holds of a table with `lease_owner` and `lease_until`: the row with these values.
-
-    `key` has its fencing token among them, so that nobody whom another one has followed changes anything.
-    """
-
-    table: type[TenantRow]
-    tenant: Tenant
-    key: Mapping[str, object]
-    duration: timedelta
-
-    def change(self) -> Update:
-        """Changes the row, unless it is held by another one."""
-        of = columns(self.table)
-        own = (of[name] == value for name, value in self.key.items())
-        return within(update(table(self.table)), self.table, self.tenant).where(*own)
-
-    def renewal(self, now: datetime) -> Update:
-        return self.change().values(lease_until=now + self.duration)
-
-
-def is_free(of: Columns, now: datetime) -> ColumnElement[bool]:
-    """Whether no worker holds a row: never null, so that it can be negated."""
-    return or_(of.lease_until.is_(None), of.lease_until < now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +50,12 @@ class Claim:
 
     @property
     def held(self) -> Lease:
-        return Lease(KINDS[self.kind], self.tenant, {"id": self.job_id, "attempts": self.token}, self.lease)
+        key = {"id": self.job_id, "attempts": self.token}
+        return Lease(self.name, KINDS[self.kind], self.tenant, key, self.lease)
+
+    @property
+    def name(self) -> str:
+        return f"attempt {self.token} at job {self.job_id}"
 
 
 async def claim_next(
@@ -103,19 +71,14 @@ async def claim_next(
 
     A tenant that has `most_of_tenant` jobs of the kind at work, in all processes, has no turn.
     """
-    while True:
-        async with database.session() as session:
-            if (await session.execute(_next_in_turn(kind, clock(), most_of_tenant).limit(1))).first() is None:
-                return None
-        async with database.write() as session:
-            now = clock()
-            table = _table(kind)
-            turn = _next_in_turn(kind, now, most_of_tenant).limit(1).with_for_update(of=table, skip_locked=True)
-            row = (await session.execute(turn)).first()
-            if row is None:
-                return None
-            if (claimed := await _take(session, kind, row, now, owner, lease)) is not None:
-                return claimed
+
+    def due(now: datetime) -> AnySelect:
+        return _next_in_turn(kind, now, most_of_tenant)
+
+    async def take(session: AsyncSession, row: Any, now: datetime) -> Claim | None:
+        return await _take(session, kind, row, now, owner, lease)
+
+    return await take_next(database, clock, KINDS[kind], due, take)
 
 
 async def fence(session: AsyncSession, claim: Claim, now: datetime) -> str:
@@ -123,12 +86,8 @@ async def fence(session: AsyncSession, claim: Claim, now: datetime) -> str:
 
     Returns the job's status: PROCESSING, or CANCELLING when it is to stop. Raises `LeaseLost`.
     """
-    jobs = _table(claim.kind).c
-    renewed = await session.execute(claim.held.renewal(now).where(jobs.status.in_(RUNNING)).returning(jobs.status))
-    status = renewed.scalar()
-    if status is None:
-        raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has lost its lease")
-    return str(status)
+    status = columns(KINDS[claim.kind]).status
+    return str(await claim.held.fence(session, now, status.in_(RUNNING), column="status"))
 
 
 async def change_job(session: AsyncSession, claim: Claim, now: datetime, **values: Any) -> None:
@@ -150,7 +109,7 @@ async def look(database: Database, claim: Claim) -> str:
         asked = within(select(jobs.status), KINDS[claim.kind], claim.tenant)
         status = (await session.execute(asked.where(jobs.id == claim.job_id, jobs.attempts == claim.token))).scalar()
     if status not in RUNNING:
-        raise LeaseLost(f"attempt {claim.token} at job {claim.job_id} has lost its lease")
+        raise LeaseLost(f"{claim.name} has lost its lease")
     return str(status)
 
 
