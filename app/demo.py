@@ -25,6 +25,8 @@ from app.services.datasets.uploads import ingest_file
 from app.services.jobs import watching
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.segment import requests as segment_jobs
+from app.storage.tables.datasets import DatasetKind
+from app.storage.tables.schedules import ScheduleState
 
 SCOPE = Scope("default", "prod", user="demo")
 
@@ -109,7 +111,7 @@ async def run_demo(services: Services, profiles: int, events: int, console: Cons
         clock.behind = behind
         await _evaluate(services, list(ids.values()), console)
     nightly = schedules.NewSchedule(
-        "Nightly", "Every audience, before the day begins", cron_expression="0 30 2 ? * *", state="ACTIVE",
+        "Nightly", "Every audience, before the day begins", cron_expression="0 30 2 ? * *", state=ScheduleState.ACTIVE,
         all_audiences=True,
     )  # fmt: skip
     await schedules.create(services.database, services.lake, services.clock, SCOPE, nightly)
@@ -120,7 +122,10 @@ async def _load(services: Services, profiles: int, events: int, console: Console
     with tempfile.TemporaryDirectory(dir=services.settings.data_dir) as folder:
         console.print(f"Generating a shop: {profiles:,} people, {events:,} events")
         people, facts = await asyncio.to_thread(write_shop, Path(folder), profiles, events, utc_now())
-        for name, kind, time, file in (("people", "PROFILE", None, people), ("clicks", "EVENT", "timestamp", facts)):
+        for name, kind, time, file in (
+            ("people", DatasetKind.PROFILE, None, people),
+            ("clicks", DatasetKind.EVENT, "timestamp", facts),
+        ):
             await _ingest(services, NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time), file, console)
 
 
@@ -152,7 +157,7 @@ def _with_ids(expression: str, ids: Mapping[str, str]) -> str:
 
 async def _invite(services: Services, profiles: int, console: Console) -> None:
     """An external audience: the guests that a partner has sent us a list of."""
-    dataset = NewDataset("partner guests", "AUDIENCE", IDENTITY_COLUMN, IDENTITY_NAMESPACE)
+    dataset = NewDataset("partner guests", DatasetKind.AUDIENCE, IDENTITY_COLUMN, IDENTITY_NAMESPACE)
     with tempfile.TemporaryDirectory(dir=services.settings.data_dir) as folder:
         file = await asyncio.to_thread(_write_guests, Path(folder), profiles)
         await _ingest(services, dataset, file, console)

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from enum import Enum
-from typing import Any
+from enum import Enum, StrEnum
+from typing import Any, TypeVar
 
 import strawberry
 
@@ -11,6 +11,8 @@ from app.api.described import enum_value
 from app.api.global_ids import need_id
 from app.api.scalars import given
 from app.services.lists import filters
+
+Text = TypeVar("Text", bound=StrEnum)
 
 
 @strawberry.enum(description="Sort direction.")
@@ -68,6 +70,12 @@ def names(values: Sequence[Enum] | None) -> tuple[str, ...] | None:
 def one_name(value: Enum | None) -> str | None:
     member = given(value)
     return None if member is None else str(member.value)
+
+
+def one_of(members: type[Text], value: Enum | None) -> Text | None:
+    """The member of the stored enum that stands for a value of the schema's."""
+    name = one_name(value)
+    return None if name is None else members(name)
 
 
 def one_id(type_name: str, value: strawberry.ID | None, *path: str) -> str | None:

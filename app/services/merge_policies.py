@@ -22,7 +22,7 @@ from app.storage.columns import JsonObject, columns
 from app.storage.database import Database, unwitnessed
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tables.merge_policies import MergePolicyRow
@@ -302,7 +302,7 @@ async def _refuse_misfits(session: AsyncSession, scope: Scope, new: NewPolicy) -
         path = ("datasets", str(at))
         if id not in rows:
             refusals.append(Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", path))
-        elif rows[id].kind != "PROFILE":
+        elif rows[id].kind != DatasetKind.PROFILE:
             message = f"{rows[id].name!r} is of kind {rows[id].kind}: only the records of PROFILE datasets are merged"
             refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
         elif id in new.datasets[:at]:

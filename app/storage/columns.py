@@ -1,7 +1,8 @@
 """Column types that mean the same on SQLite and on PostgreSQL, and what every tenant's row begins with."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from sqlalchemy import JSON, Column, DateTime, Dialect, MetaData, String, Table
 from sqlalchemy.dialects.postgresql import JSONB
@@ -33,6 +34,30 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class EnumText(TypeDecorator[E]):
+    """A member of an enum, kept as its text: a new member needs no migration."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, members: type[E]) -> None:
+        super().__init__()
+        self.members = members
+
+    @property
+    def python_type(self) -> type[E]:
+        return self.members
+
+    def process_bind_param(self, value: E | None, dialect: Dialect) -> str | None:
+        return None if value is None else self.members(value).value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> E | None:
+        return None if value is None else self.members(value)
 
 
 JsonValue = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
@@ -91,6 +116,10 @@ def json_column(**options: Any) -> Any:
 def sortable_text(**options: Any) -> Any:
     """Text that lists are sorted by: by code point, whatever the locale of the database."""
     return Field(sa_type=_SortableText, **options)
+
+
+def enum_column(members: type[StrEnum], **options: Any) -> Any:
+    return Field(sa_type=EnumText(members), **options)
 
 
 def time_column(**options: Any) -> Any:

@@ -28,7 +28,7 @@ from typing import Any
 from app.clock import utc_now
 from app.storage.database import Database
 from app.storage.job_log import append_update
-from app.storage.tables.jobs import JobKind
+from app.storage.tables.jobs import JobKind, JobPhase, JobStatus
 from app.storage.tables.segment_jobs import SegmentJobRow
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ async def prepare(url: str) -> tuple[Database, SegmentJobRow]:
     now = utc_now()
     row = SegmentJobRow(
         organisation="default", sandbox="prod", id="job", created_by="benchmark", created_at=now, updated_at=now,
-        status="PROCESSING", phase="EVALUATING",
+        status=JobStatus.PROCESSING, phase=JobPhase.EVALUATING,
     )  # fmt: skip
     async with database.write() as session:
         session.add(row)

@@ -19,13 +19,14 @@ from app.services.jobs.schedules.requests import NewSchedule
 from app.services.lists.paging import PageRequest
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.tables.schedules import ScheduleState
 from tests.end_to_end.test_killed import PATIENCE, SCOPE, worker_process
 
 
 async def plan(services: Any, clock: Clock, name: str, audience: str, due: datetime) -> str:
     """An active schedule that fires once a day, at this time of the day."""
     cron = f"{due.second} {due.minute} {due.hour} * * ?"
-    new = NewSchedule(name, cron_expression=cron, state="ACTIVE", audience_ids=[audience])
+    new = NewSchedule(name, cron_expression=cron, state=ScheduleState.ACTIVE, audience_ids=[audience])
     return (await schedules.create(services.database, services.lake, clock, SCOPE, new)).id
 
 

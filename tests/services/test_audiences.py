@@ -25,7 +25,7 @@ from app.services.lists.paging import PageRequest
 from app.services.maintenance.retention import Keep
 from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, AudienceType
 from app.storage.tables.datasets import DatasetRow
 from app.storage.wakeups import Changes
 from app.worker.maintenance import Maintenance
@@ -51,7 +51,9 @@ class Members:
 
     async def audience_of(self, **fields: Any) -> AudienceRow:
         values: Any = {"dataset_id": self.dataset.id, **fields}
-        return await audience_writes.create(self.database, self.lake, self.clock, SCOPE, "EXTERNAL_SEGMENT", values)
+        return await audience_writes.create(
+            self.database, self.lake, self.clock, SCOPE, AudienceType.EXTERNAL_SEGMENT, values
+        )
 
     def file(self, *customers: str) -> Path:
         self.files += 1

@@ -18,6 +18,7 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
+from app.storage.tables.audiences import AudienceType
 from tests.engine.test_corpus import CASES, DATA
 from tests.services.conftest import SCOPE
 from tests.services.test_segment_jobs import job_of, run_next
@@ -48,7 +49,7 @@ async def _stored_segments(database: Database, lake: Lake, clock: FixedClock, fo
             "dataset_id": dataset.id,
             "exclude_opt_out": False,
         }
-        await audience_writes.create(database, lake, clock, SCOPE, "EXTERNAL_SEGMENT", values)
+        await audience_writes.create(database, lake, clock, SCOPE, AudienceType.EXTERNAL_SEGMENT, values)
         if there:  # A file without rows would be refused.
             file = folder / f"{segment}.csv"
             file.write_text("id\n" + "".join(f"{id}\n" for id in there))

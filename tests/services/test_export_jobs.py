@@ -37,7 +37,7 @@ from app.storage.database import Database
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next, hand_back
 from app.storage.tables.export_jobs import ExportJobRow
-from app.storage.tables.jobs import JobKind
+from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker, WorkerOptions
 from tests.services.conftest import SCOPE, Define
@@ -565,7 +565,7 @@ async def test_an_export_that_is_cancelled_while_it_runs_leaves_nothing(
     job = await export_jobs.create(database, lake, clock, SCOPE, ask(target))
     run = await claimed(database, clock)
     assert (await export_jobs.cancel(database, clock, SCOPE, job.id)).status == "CANCELLING"
-    run.note_status("CANCELLING")
+    run.note_status(JobStatus.CANCELLING)
     await export_runs.run_export_job(run, lake, 1)
     assert (await job_of(database, job.id)).status == "CANCELLED"
     assert not lake.exports()

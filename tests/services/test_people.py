@@ -29,6 +29,7 @@ from app.storage.database import Database
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.queue.turns import claim_turn
+from app.storage.tables.audiences import AudienceType
 from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE
 from tests.services.test_export_jobs import ask, export, written
@@ -277,7 +278,9 @@ async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(
         "dataset_id": dataset.id,
         "ttl_in_days": 30,
     }
-    made = await audience_writes.create(world.database, world.lake, world.clock, SCOPE, "EXTERNAL_SEGMENT", values)
+    made = await audience_writes.create(
+        world.database, world.lake, world.clock, SCOPE, AudienceType.EXTERNAL_SEGMENT, values
+    )
     partners = made.id
     file = world.folder / "partners.csv"
     file.write_text("id,level\na,gold\nnew,silver\n")

@@ -34,7 +34,7 @@ from app.storage.job_log import changed_jobs
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.queue.leases import LeaseLost
-from app.storage.tables.jobs import JobBucketRow, JobKind, JobUpdateRow
+from app.storage.tables.jobs import JobBucketRow, JobKind, JobStatus, JobUpdateRow
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.wakeups import Changes
 from tests.services.conftest import SCOPE, Define
@@ -93,7 +93,7 @@ async def test_a_preview_of_everybody_is_exact_and_equal_to_a_job(
     assert (made.status, made.rows_to_read, previews.figures(made)) == ("QUEUED", 0, None)
     await read(database, lake, clock)
     done = await state_of(database, made.id)
-    assert previews.STATES[done.status] == "RESULT_READY"  # type: ignore[index]
+    assert previews.STATES[done.status] == "RESULT_READY"
     assert (done.total_profiles, done.rows_to_read, done.profiles_read, done.profiles_matched) == (2, 2, 2, 1)
     assert done.by_namespace == {"crm": 1}
     assert previews.figures(done) == estimate.Estimate(1, 0.0, 1, 1)
@@ -110,7 +110,7 @@ async def test_figures_refine_after_each_bucket_and_the_log_has_them_in_order(
     await read(database, lake, clock)
     states = [row async for row in previews.watch(database, changes, SCOPE, made.id, after=0)]
     assert [row.sequence for row in states] == list(range(1, len(states) + 1))
-    assert [previews.STATES[row.status] for row in states[:3]] == ["NEW", "RUNNING", "RUNNING"]  # type: ignore[index]
+    assert [previews.STATES[row.status] for row in states[:3]] == ["NEW", "RUNNING", "RUNNING"]
     running = states[3:-1]
     assert len(running) == 16, "one state for each bucket"
     for row in running[:-1]:
@@ -303,7 +303,7 @@ async def test_another_worker_goes_on_where_one_died(
     assert second.token == 2
     await run_preview(second, lake, 1)
     with pytest.raises(LeaseLost):
-        await first.finish("FAILED")
+        await first.finish(JobStatus.FAILED)
     done = await state_of(database, made.id)
     assert (done.status, done.attempts, done.profiles_read, done.profiles_matched) == ("SUCCEEDED", 2, 400, 80)
     async with database.session() as session:
@@ -407,7 +407,7 @@ async def test_what_cannot_be_evaluated_fails_with_the_reason(
     made = await previews.create(database, lake, clock, SCOPE, NewPreview(pairs))
     await read(database, lake, clock)
     failed = await state_of(database, made.id)
-    assert previews.STATES[failed.status] == "FAILED"  # type: ignore[index]
+    assert previews.STATES[failed.status] == "FAILED"
     assert [error["code"] for error in failed.errors] == ["LIMIT_EXCEEDED"]
 
 

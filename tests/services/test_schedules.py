@@ -30,7 +30,7 @@ from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.job_log import JobState
 from app.storage.tables.jobs import JobKind
-from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
+from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow, ScheduleState, ScheduleType
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
 from app.storage.tenancy import within
 from tests.services.conftest import SCOPE, Define
@@ -190,7 +190,7 @@ async def test_a_schedule_whose_years_are_over_is_not_activated(
     clock.advance(timedelta(days=60))
     renamed = await schedules.update(database, lake, clock, SCOPE, made.id, None, {"name": "Old"})
     assert renamed.name == "Old"
-    activate = schedules.update(database, lake, clock, SCOPE, made.id, None, {"state": "ACTIVE"})
+    activate = schedules.update(database, lake, clock, SCOPE, made.id, None, {"state": ScheduleState.ACTIVE})
     assert [refusal[:2] for refusal in await refused(activate)] == [
         (ErrorCode.INVALID_EXPRESSION, ("cron_expression",))
     ]
@@ -246,8 +246,8 @@ async def test_schedules_are_listed_by_filter_and_order_and_by_audience(
         assert await names(order=OrderBy("NAME")) == ["Beta", "Every", "alpha"]
         assert await names(order=OrderBy("UPDATED_AT")) == ["Beta", "alpha", "Every"]
         assert await names(ScheduleFilter(name=StringFilter(contains="ET"))) == ["Beta"]
-        assert await names(ScheduleFilter(state="INACTIVE")) == ["alpha"]
-        assert await names(ScheduleFilter(type="EXPORT")) == []
+        assert await names(ScheduleFilter(state=ScheduleState.INACTIVE)) == ["alpha"]
+        assert await names(ScheduleFilter(type=ScheduleType.EXPORT)) == []
         assert await names(ScheduleFilter(audience_id=two)) == ["Every", "alpha"]
         with count_statements(database) as statements:
             found = await schedule_reads.page_by_audience(session, SCOPE, [one, two, "nobody"], PageRequest(2))
@@ -400,7 +400,7 @@ async def test_a_schedule_whose_audiences_are_gone_can_be_renamed_but_not_starte
     made = await plan(view.id, state="INACTIVE")
     await definitions.delete(database, clock, SCOPE, view.id)
     assert (await schedules.update(database, lake, clock, SCOPE, made.id, None, {"name": "Emptied"})).name == "Emptied"
-    activate = schedules.update(database, lake, clock, SCOPE, made.id, None, {"state": "ACTIVE"})
+    activate = schedules.update(database, lake, clock, SCOPE, made.id, None, {"state": ScheduleState.ACTIVE})
     assert [refusal[:2] for refusal in await refused(activate)] == [(ErrorCode.INVALID_INPUT, ("audience_ids",))]
     assert await refused(schedule_runs.trigger(database, clock, SCOPE, made.id)) == [
         (
@@ -479,7 +479,13 @@ async def test_an_export_schedule_starts_exports_after_an_evaluation_with_depend
         }
         assert (await schedule_reads.last_runs(session, SCOPE, [made.id]))[made.id].job_id == found[JobKind.EXPORT].id
     changed = await schedules.update(
-        database, lake, clock, SCOPE, made.id, None, {"export": export_of(target, bottom.id), "state": "INACTIVE"}
+        database,
+        lake,
+        clock,
+        SCOPE,
+        made.id,
+        None,
+        {"export": export_of(target, bottom.id), "state": ScheduleState.INACTIVE},
     )
     assert changed.export is not None
     assert changed.export["evaluateFirst"] is False

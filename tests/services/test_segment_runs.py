@@ -16,7 +16,7 @@ from app.storage.database import Database
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.jobs import JobKind
+from app.storage.tables.jobs import JobKind, JobPhase
 from app.storage.tenancy import within
 from tests.services.conftest import SCOPE
 from tests.services.test_people import World
@@ -124,7 +124,7 @@ async def test_a_job_cut_short_in_its_first_pass_goes_on_from_its_buckets(
     told: list[int] = []
     noted = first.progress
 
-    def stop_soon(phase: str, fraction: float, read: int, total: int, left: float | None = None) -> None:
+    def stop_soon(phase: JobPhase, fraction: float, read: int, total: int, left: float | None = None) -> None:
         noted(phase, fraction, read, total, left)
         told.append(read)
         if read > 5:

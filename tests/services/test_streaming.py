@@ -27,7 +27,7 @@ from app.storage.queue.claims import claim_next
 from app.storage.queue.leases import LeaseLost
 from app.storage.queue.turns import PAUSES, claim_turn, hand_back, postpone
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.jobs import JobKind
+from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.tables.streaming import MembershipPatchRow, StreamingBatchRow
 from app.storage.topics import audience_topic
 from tests.services.conftest import SCOPE
@@ -242,7 +242,7 @@ async def test_patches_are_kept_for_history_and_the_newest_for_good(gateway: Gat
     await gateway.people([{"id": "1", "tier": "tin"}])
     await gateway.stream()
     assert await gateway.count(MembershipPatchRow) == 2
-    await run.finish("FAILED")
+    await run.finish(JobStatus.FAILED)
     await gateway.people([{"id": "1", "tier": "gold"}])
     await gateway.stream()
     await forget_changes(gateway.database, SCOPE.tenant, gateway.clock() + timedelta(seconds=1))

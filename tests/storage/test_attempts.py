@@ -16,7 +16,7 @@ from app.storage.queue.attempts import Attempt, BucketAlreadyRecorded
 from app.storage.queue.claims import change_job, claim_next, request_cancel
 from app.storage.queue.leases import LeaseLost
 from app.storage.tables.datasets import DatasetRow
-from app.storage.tables.jobs import JobKind
+from app.storage.tables.jobs import JobKind, JobPhase, JobStatus
 from tests.support.jobs import ACME, history, job, queue
 
 LEASE = timedelta(seconds=15)
@@ -113,13 +113,13 @@ async def test_the_log_shows_nothing_of_the_queue(run: Attempt) -> None:
 async def test_whoever_was_overtaken_writes_nothing_more(run: Attempt, clock: FixedClock, seconds: Seconds) -> None:
     successor = await take_over(run, clock, seconds)
     before = (await job(run.database, "j1"), await history(run.database, "j1"))
-    run.progress("EVALUATING", 0.9, 9, 10)
+    run.progress(JobPhase.EVALUATING, 0.9, 9, 10)
     late: list[Callable[[], Awaitable[object]]] = [
         lambda: run.write(adding(run, "d1")),
         lambda: run.update(total_profiles=99),
         lambda: run.record_bucket(0, "late", 1, {}),
         lambda: run.write_progress(),
-        lambda: run.finish("SUCCEEDED", write=adding(run, "d2")),
+        lambda: run.finish(JobStatus.SUCCEEDED, write=adding(run, "d2")),
         lambda: run.hand_back(),
     ]
     for act in late:
@@ -174,7 +174,7 @@ async def test_progress_is_written_five_times_a_second_at_most_and_the_latest_wi
     run: Attempt, seconds: Seconds
 ) -> None:
     for step in range(1, 7):
-        run.progress("EVALUATING", step / 10, step, 10, seconds_left=1.5)
+        run.progress(JobPhase.EVALUATING, step / 10, step, 10, seconds_left=1.5)
         await run.write_progress()
         seconds.now += 0.1
     await run.write_progress()
@@ -193,12 +193,12 @@ async def test_progress_is_written_five_times_a_second_at_most_and_the_latest_wi
 async def test_a_fraction_never_falls_also_not_with_a_later_attempt(
     run: Attempt, clock: FixedClock, seconds: Seconds
 ) -> None:
-    run.progress("EVALUATING", 0.8, 8, 10)
+    run.progress(JobPhase.EVALUATING, 0.8, 8, 10)
     await run.write_progress()
     successor = await take_over(run, clock, seconds)
     seconds.now += 1
     for fraction in (0.5, 1.7, -1.0):
-        successor.progress("EVALUATING", fraction, int(fraction * 10), 10)
+        successor.progress(JobPhase.EVALUATING, fraction, int(fraction * 10), 10)
         await successor.write_progress()
         seconds.now += 1
     told = await history(run.database, "j1", "fraction", "profiles_read")
@@ -206,9 +206,9 @@ async def test_a_fraction_never_falls_also_not_with_a_later_attempt(
 
 
 async def test_a_recorded_bucket_takes_the_progress_along(run: Attempt) -> None:
-    run.progress("EVALUATING", 0.5, 5, 10)
+    run.progress(JobPhase.EVALUATING, 0.5, 5, 10)
     await run.record_bucket(0, "zero", 5, {})
-    run.progress("EVALUATING", 0.6, 6, 10)
+    run.progress(JobPhase.EVALUATING, 0.6, 6, 10)
     await run.record_bucket(1, "one", 1, {})
     assert await history(run.database, "j1", "fraction") == [(1, 0.0), (2, 0.0), (3, 0.5)]
 
@@ -217,12 +217,12 @@ async def test_what_is_noted_during_a_write_is_not_lost(run: Attempt, monkeypatc
     async def slow(*given: Any, **columns: Any) -> None:
         await change_job(*given, **columns)
         monkeypatch.setattr("app.storage.queue.attempts.change_job", change_job)
-        run.progress("WRITING", 1.0, 10, 10)
+        run.progress(JobPhase.WRITING, 1.0, 10, 10)
 
     monkeypatch.setattr("app.storage.queue.attempts.change_job", slow)
-    run.progress("EVALUATING", 0.5, 5, 10)
+    run.progress(JobPhase.EVALUATING, 0.5, 5, 10)
     await run.write_progress()
-    await run.finish("SUCCEEDED")
+    await run.finish(JobStatus.SUCCEEDED)
     assert await history(run.database, "j1", "profiles_read") == [(1, 0), (2, 0), (3, 5), (4, 10)]
 
 
@@ -230,8 +230,8 @@ async def test_what_is_noted_during_a_write_is_not_lost(run: Attempt, monkeypatc
 
 
 async def test_success_is_complete_and_comes_with_its_work(run: Attempt, clock: FixedClock) -> None:
-    run.progress("EVALUATING", 0.5, 10, 10)
-    status = await run.finish("SUCCEEDED", metrics={"totalProfiles": 10}, write=adding(run, "d1"))
+    run.progress(JobPhase.EVALUATING, 0.5, 10, 10)
+    status = await run.finish(JobStatus.SUCCEEDED, metrics={"totalProfiles": 10}, write=adding(run, "d1"))
     row = await job(run.database, "j1")
     assert (status, run.ended_as) == ("SUCCEEDED", "SUCCEEDED")
     assert (row.status, row.phase, row.fraction) == ("SUCCEEDED", "DONE", 1.0)
@@ -241,8 +241,8 @@ async def test_success_is_complete_and_comes_with_its_work(run: Attempt, clock: 
 
 
 async def test_a_failure_keeps_its_errors_and_how_far_it_came(run: Attempt) -> None:
-    run.progress("EVALUATING", 0.5, 5, 10)
-    await run.finish("FAILED", errors=[{"code": "X", "message": "why"}])
+    run.progress(JobPhase.EVALUATING, 0.5, 5, 10)
+    await run.finish(JobStatus.FAILED, errors=[{"code": "X", "message": "why"}])
     row = await job(run.database, "j1")
     assert (row.status, row.fraction, row.errors) == ("FAILED", 0.5, [{"code": "X", "message": "why"}])
 
@@ -253,14 +253,17 @@ async def test_an_end_whose_work_fails_is_no_end(run: Attempt) -> None:
         raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
-        await run.finish("SUCCEEDED", write=work)
+        await run.finish(JobStatus.SUCCEEDED, write=work)
     assert ((await job(run.database, "j1")).status, await datasets(run.database)) == ("PROCESSING", 0)
     assert run.ended_as is None
 
 
 async def test_a_job_cancelled_in_the_last_moment_ends_as_cancelled_without_its_work(run: Attempt) -> None:
     await cancel(run)
-    assert await run.finish("SUCCEEDED", metrics={"totalProfiles": 10}, write=adding(run, "d1")) == "CANCELLED"
+    assert (
+        await run.finish(JobStatus.SUCCEEDED, metrics={"totalProfiles": 10}, write=adding(run, "d1"))
+        == JobStatus.CANCELLED
+    )
     row = await job(run.database, "j1")
     assert (row.status, row.metrics, row.fraction, await datasets(run.database)) == ("CANCELLED", None, 0.0, 0)
 
@@ -308,16 +311,16 @@ async def test_a_stopping_attempt_does_not_wait_for_the_database(run: Attempt) -
 
 
 async def test_an_end_whose_answer_was_lost_is_found_to_be_made(run: Attempt) -> None:
-    await run.finish("SUCCEEDED")
+    await run.finish(JobStatus.SUCCEEDED)
     run.ended_as = None
-    assert await run.finish("SUCCEEDED", write=adding(run, "d1")) == "SUCCEEDED"
+    assert await run.finish(JobStatus.SUCCEEDED, write=adding(run, "d1")) == JobStatus.SUCCEEDED
     assert await datasets(run.database) == 0
 
 
 async def test_an_end_that_another_attempt_made_is_not_ours(run: Attempt, clock: FixedClock, seconds: Seconds) -> None:
     """Only who ended the job itself, and lost the answer, may take the end for its own."""
     later = await take_over(run, clock, seconds)
-    await later.finish("SUCCEEDED")
+    await later.finish(JobStatus.SUCCEEDED)
     with pytest.raises(LeaseLost):
-        await run.finish("SUCCEEDED")
+        await run.finish(JobStatus.SUCCEEDED)
     assert (run.ended_as, later.ended_as) == (None, "SUCCEEDED")

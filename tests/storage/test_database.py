@@ -17,7 +17,7 @@ from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.storage.columns import Row, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.migrate import NEWEST, MigrationRefused
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetRow
 from tests.support.databases import count_statements
 
 NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -108,7 +108,7 @@ async def test_json_comes_back_as_it_was(database: Database) -> None:
         sandbox="prod",
         id="b",
         dataset_id="1",
-        status="ACTIVE",
+        status=BatchStatus.ACTIVE,
         segment_ids=["é", "x"],
         row_count=2**40,
         created_by="ada",
@@ -125,7 +125,13 @@ async def test_json_comes_back_as_it_was(database: Database) -> None:
 
 async def test_foreign_keys_hold(database: Database) -> None:
     orphan = BatchRow(
-        organisation="o", sandbox="dev", id="b", dataset_id="1", status="LOADING", created_by="ada", created_at=NOON
+        organisation="o",
+        sandbox="dev",
+        id="b",
+        dataset_id="1",
+        status=BatchStatus.LOADING,
+        created_by="ada",
+        created_at=NOON,
     )
     async with database.write() as session:
         session.add(dataset("1"))

@@ -13,7 +13,7 @@ from app.storage.database import Database
 from app.storage.job_log import JobState, append_update, changed_jobs, read_updates
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
-from app.storage.tables.jobs import JobKind
+from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.topics import QUEUE, Topic, job_topic, jobs_topic, publish
 from app.storage.wakeups import Changes, _wake_logged
 from tests.support.jobs import ACME, GLOBEX, history, job, queue
@@ -71,7 +71,7 @@ async def test_updates_read_like_the_job_at_that_time(database: Database, clock:
     clock.advance(timedelta(seconds=1, microseconds=5))
     claim = await claim_next(database, clock, owner="w1", lease=timedelta(seconds=15), kind=JobKind.SEGMENT)
     assert claim is not None
-    await Attempt(database, clock, claim).finish("FAILED", errors=[{"code": "X", "message": "why"}])
+    await Attempt(database, clock, claim).finish(JobStatus.FAILED, errors=[{"code": "X", "message": "why"}])
     async with database.session() as session:
         queued, running, failed = (state.row for state in await read_updates(session, ACME, "j1", 0))
     assert (queued.status, queued.started_at, queued.attempts) == ("QUEUED", None, 0)
@@ -277,6 +277,6 @@ async def test_the_end_of_a_job_wakes_who_waits(database: Database, changes: Cha
     ):
         for wakeups in (mine, every, workers):
             wakeups.take()
-        await Attempt(database, clock, claim).finish("SUCCEEDED")
+        await Attempt(database, clock, claim).finish(JobStatus.SUCCEEDED)
         # A job that waits for this one can be taken up now.
         assert [await wakeups.wait(0) for wakeups in (mine, every, workers)] == [True, True, True]

@@ -10,7 +10,7 @@ from app.scope import Tenant
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.job_log import append_update
-from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import JobKind, JobUpdateRow
 from app.storage.tables.segment_jobs import SegmentJobRow
@@ -45,7 +45,7 @@ async def queue_export(
     key: dict[str, Any] = {"organisation": tenant.organisation, "sandbox": tenant.sandbox}
     made: dict[str, Any] = {"created_by": "ada", "created_at": now, "updated_at": now}
     async with database.write() as session:
-        session.add(DatasetRow(**key, **made, id=f"to {id}", name=f"to {id}", kind="EXPORT"))
+        session.add(DatasetRow(**key, **made, id=f"to {id}", name=f"to {id}", kind=DatasetKind.EXPORT))
         await session.flush()
         row = ExportJobRow(
             **key,

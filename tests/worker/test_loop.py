@@ -20,7 +20,7 @@ from app.errors import DatabaseAway, ErrorCode, Refusal, Refusals
 from app.storage.database import Database
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import request_cancel
-from app.storage.tables.jobs import JobKind
+from app.storage.tables.jobs import JobKind, JobPhase, JobStatus
 from app.storage.topics import job_topic
 from app.storage.wakeups import Changes
 from app.worker.handlers import Tools
@@ -70,7 +70,7 @@ async def status(database: Database, changes: Changes, id: str, *wanted: str) ->
 
 
 async def succeed(run: Attempt) -> None:
-    await run.finish("SUCCEEDED")
+    await run.finish(JobStatus.SUCCEEDED)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -98,10 +98,10 @@ async def test_long_jobs_of_one_kind_hold_up_none_of_another(
 
     async def long(run: Attempt, _tools: Tools) -> None:
         await until(lambda: "e2" in done)
-        await run.finish("SUCCEEDED")
+        await run.finish(JobStatus.SUCCEEDED)
 
     async def short(run: Attempt, _tools: Tools) -> None:
-        await run.finish("SUCCEEDED")
+        await run.finish(JobStatus.SUCCEEDED)
         done.append(run.job.id)
 
     await queue(database, clock(), "j1", "j2")
@@ -142,7 +142,7 @@ async def test_no_more_jobs_run_side_by_side_than_allowed_and_all_are_done(
         most = max(most, running)
         await two.wait()
         running -= 1
-        await run.finish("SUCCEEDED")
+        await run.finish(JobStatus.SUCCEEDED)
 
     await queue(database, clock(), *names)
     async with working(do, concurrency=2):
@@ -223,7 +223,7 @@ async def test_a_stopping_worker_hands_its_job_back_for_another_to_finish(
 
     async def resume(run: Attempt) -> None:
         assert list(await run.done_buckets()) == [0]
-        await run.finish("SUCCEEDED")
+        await run.finish(JobStatus.SUCCEEDED)
 
     await queue(database, clock(), "j1")
     async with working(record_and_wait) as stop:
@@ -266,7 +266,7 @@ async def test_the_lease_is_renewed_while_a_thread_is_busy(
 
     async def do(run: Attempt) -> None:
         await release.wait()
-        await run.finish("SUCCEEDED")
+        await run.finish(JobStatus.SUCCEEDED)
 
     await queue(database, utc_now(), "j1")
     async with working(do, lease_seconds=1.0, clock=utc_now):
@@ -282,7 +282,7 @@ async def test_progress_is_written_while_a_thread_is_busy(
     database: Database, changes: Changes, clock: FixedClock, working: Working
 ) -> None:
     async def do(run: Attempt) -> None:
-        await asyncio.to_thread(run.progress, "EVALUATING", 0.25, 5, 20)
+        await asyncio.to_thread(run.progress, JobPhase.EVALUATING, 0.25, 5, 20)
         await wait_for_interruption(run)
 
     await queue(database, clock(), "j1")
@@ -347,7 +347,7 @@ async def test_a_job_cut_off_from_the_database_is_begun_again_and_not_failed(
     async def do(run: Attempt) -> None:
         if run.token == 1:
             raise DatabaseAway("PostgreSQL does not answer")
-        await run.finish("SUCCEEDED")
+        await run.finish(JobStatus.SUCCEEDED)
 
     await queue(database, clock(), "j1")
     async with working(do):
@@ -399,7 +399,7 @@ async def test_a_job_whose_process_dies_or_freezes_is_finished_once_by_another(
         for bucket in range(4):
             if bucket not in done:
                 await run.record_bucket(bucket, f"second-{bucket}", 10, {})
-        await run.finish("SUCCEEDED")
+        await run.finish(JobStatus.SUCCEEDED)
 
     await queue(database, utc_now(), "j1")
     process = await asyncio.create_subprocess_exec(

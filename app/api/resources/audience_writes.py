@@ -21,6 +21,7 @@ from app.services.audiences import writes as audience_writes
 from app.services.audiences.writes import AudienceFields
 from app.services.lists.paging import LARGEST_PAGE
 from app.storage.columns import JsonObject
+from app.storage.tables import audiences as tables
 from app.storage.tables.audiences import AudienceRow
 
 _COMPUTED, _EXTERNAL = "Computed audiences only: ", "External audiences only: "
@@ -258,7 +259,12 @@ class AudienceMutations:
 
         async def create() -> AudienceRow:
             return await audience_writes.create(
-                services.database, services.lake, services.clock, scope, input.type.value, input.as_fields()
+                services.database,
+                services.lake,
+                services.clock,
+                scope,
+                tables.AudienceType(input.type.value),
+                input.as_fields(),
             )
 
         row, errors = await attempt(info, create, "input")
@@ -290,7 +296,7 @@ class AudienceMutations:
                 scope,
                 raw,
                 given(input.etag),
-                new.type.value,
+                tables.AudienceType(new.type.value),
                 new.as_fields(),
             )
 

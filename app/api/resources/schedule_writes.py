@@ -20,6 +20,7 @@ from app.services.jobs.export.input import NewExport
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.schedules import run as schedule_runs
 from app.storage.columns import JsonObject
+from app.storage.tables import schedules as tables
 from app.storage.tables.schedules import ScheduleRow
 
 _CRON = (
@@ -71,9 +72,9 @@ class CreateScheduleInput:
         return schedules.NewSchedule(
             self.name,
             given(self.description),
-            self.type.value,
+            tables.ScheduleType(self.type.value),
             given(self.cron_expression),
-            (self.state or ScheduleState.INACTIVE).value,
+            tables.ScheduleState((self.state or ScheduleState.INACTIVE).value),
             many_ids("Audience", self.audience_ids, "audience_ids"),
             bool(self.all_audiences),
             _export(self.export),

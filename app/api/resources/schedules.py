@@ -11,7 +11,7 @@ from app import quartz
 from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver
-from app.api.filters import OrderDirection, StringFilter, one_id, one_name, ordered, text_filter
+from app.api.filters import OrderDirection, StringFilter, one_id, one_of, ordered, text_filter
 from app.api.global_ids import Node, find_id, global_id, node_type
 from app.api.resources.audiences import Audience
 from app.api.resources.export_spec import ExportSpec
@@ -20,6 +20,7 @@ from app.api.scalars import given
 from app.errors import ErrorCode, Refusal
 from app.services.jobs.schedules import reads as schedule_reads
 from app.services.lists.paging import PageRequest
+from app.storage.tables import schedules as tables
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 
 MOST_TIMES = 100
@@ -194,8 +195,8 @@ def schedule_filter(value: ScheduleFilter | None) -> schedule_reads.ScheduleFilt
         return None
     return schedule_reads.ScheduleFilter(
         name=text_filter(value.name),
-        type=one_name(value.type),
-        state=one_name(value.state),
+        type=one_of(tables.ScheduleType, value.type),
+        state=one_of(tables.ScheduleState, value.state),
         audience_id=one_id("Audience", value.audience_id, "filter", "audience_id"),
     )
 

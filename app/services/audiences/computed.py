@@ -33,13 +33,16 @@ from app.services.evaluation.expressions import ExpressionFormat
 from app.services.lists.dependents import refuse_dependents
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.tables.audiences import AudienceType
 from app.storage.tables.merge_policies import MergePolicyRow
 
 
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewDefinition) -> DefinitionView:
     """Creates a definition and its audience. Raises `Refusals`, `ExpressionRefused` or `Refusal`."""
     policy = await merge_policies.choose(database, clock, scope, new.merge_policy_id)
-    checked = await accept(database, lake, scope, new, policy, refuse_start("SEGMENT_DEFINITION", new.lifecycle_state))
+    checked = await accept(
+        database, lake, scope, new, policy, refuse_start(AudienceType.SEGMENT_DEFINITION, new.lifecycle_state)
+    )
     now = clock()
     id_ = new_id(now)
     async with database.write(scope.tenant) as session:

@@ -25,7 +25,7 @@ from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.storage.columns import columns
 from app.storage.database import Database
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, LifecycleState
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow
 from app.storage.tenancy import AnySelect, same_tenant, within
 
@@ -45,7 +45,7 @@ class DefinitionView:
     name: str
     description: str | None
     labels: list[str]
-    lifecycle_state: str
+    lifecycle_state: LifecycleState
     evaluates_batch: bool
     evaluates_streaming: bool
     evaluates_edge: bool

@@ -26,7 +26,7 @@ from app.services.lists.validation import refuse_bad_labels, refuse_bad_name
 from app.services.search import folders
 from app.storage.columns import columns
 from app.storage.database import Database
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, AudienceType, LifecycleState
 from app.storage.tables.definitions import DefinitionDependencyRow
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tenancy import within
@@ -55,7 +55,7 @@ class NewDefinition:
     exclude_opt_out: bool = True
     labels: Sequence[str] = ()
     folder_id: str | None = None
-    lifecycle_state: str = "PUBLISHED"
+    lifecycle_state: LifecycleState = LifecycleState.PUBLISHED
 
 
 class DefinitionChanges(TypedDict, total=False):
@@ -70,7 +70,7 @@ class DefinitionChanges(TypedDict, total=False):
     exclude_opt_out: bool
     labels: Sequence[str]
     folder_id: str | None
-    lifecycle_state: str
+    lifecycle_state: LifecycleState
 
 
 # ---------------------------------------------------------------- by itself
@@ -143,7 +143,7 @@ async def _refuse_too_many(session: AsyncSession, scope: Scope) -> None:
 
 async def _refuse_taken_name(session: AsyncSession, scope: Scope, name: str) -> None:
     statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
-    same = statement.where(_AUDIENCES.name == name, _AUDIENCES.type == "SEGMENT_DEFINITION")
+    same = statement.where(_AUDIENCES.name == name, _AUDIENCES.type == AudienceType.SEGMENT_DEFINITION)
     if (await session.execute(same)).first() is not None:
         message = f"a definition named {name!r} already exists: choose another name"
         raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
@@ -171,7 +171,7 @@ async def refuse_new(session: AsyncSession, scope: Scope, new: NewDefinition, ch
     await _refuse_too_many(session, scope)
     await _refuse_taken_name(session, scope, new.name)
     await _refuse_gone(session, scope, checked)
-    if new.lifecycle_state == "PUBLISHED":
+    if new.lifecycle_state == LifecycleState.PUBLISHED:
         await refuse_unpublished(session, scope, checked.references)
     if new.folder_id is not None:
         await folders.choose(session, scope, new.folder_id, NAMESPACE)
@@ -192,8 +192,8 @@ async def refuse_update(
         await _refuse_gone(session, scope, checked)
         await _refuse_cycle(session, scope, current.id, checked)
     await refuse_step(session, scope, current.id, current.lifecycle_state, merged.lifecycle_state)
-    newly_published = current.lifecycle_state != "PUBLISHED"
-    if merged.lifecycle_state == "PUBLISHED" and (is_new_version or newly_published):
+    newly_published = current.lifecycle_state != LifecycleState.PUBLISHED
+    if merged.lifecycle_state == LifecycleState.PUBLISHED and (is_new_version or newly_published):
         await refuse_unpublished(session, scope, await _references(session, scope, current.id, checked))
     if merged.folder_id is not None:
         await folders.choose(session, scope, merged.folder_id, NAMESPACE)

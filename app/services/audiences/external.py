@@ -27,8 +27,8 @@ from app.storage.columns import JsonObject, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.queue.turns import lock_turn
-from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.audiences import AudienceRow, AudienceType, LifecycleState
+from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.tenancy import within
 
 NAMESPACE = "CustomerAudienceUpload"
@@ -55,7 +55,7 @@ class NewExternal:
     exclude_opt_out: bool = True
     labels: Sequence[str] = ()
     folder_id: str | None = None
-    lifecycle_state: str = "PUBLISHED"
+    lifecycle_state: LifecycleState = LifecycleState.PUBLISHED
 
 
 class ExternalChanges(TypedDict, total=False):
@@ -71,7 +71,7 @@ class ExternalChanges(TypedDict, total=False):
     exclude_opt_out: bool
     labels: Sequence[str]
     folder_id: str | None
-    lifecycle_state: str
+    lifecycle_state: LifecycleState
 
 
 _CHANGEABLE = tuple(ExternalChanges.__annotations__)
@@ -79,7 +79,7 @@ _CHANGEABLE = tuple(ExternalChanges.__annotations__)
 
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewExternal) -> AudienceRow:
     """Makes an audience of everybody who is in its dataset by now. Raises `Refusals` or `Refusal`."""
-    refuse_all([*refuse_start("EXTERNAL_SEGMENT", new.lifecycle_state), *_misfits(new)])
+    refuse_all([*refuse_start(AudienceType.EXTERNAL_SEGMENT, new.lifecycle_state), *_misfits(new)])
     now = clock()
     id_ = new_id(now)
     values = {
@@ -88,7 +88,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         "id": id_,
         "audience_id": new.audience_id or id_,
         "namespace": new.namespace,
-        "type": "EXTERNAL_SEGMENT",
+        "type": AudienceType.EXTERNAL_SEGMENT,
         "evaluates_batch": False,
         "created_by": scope.user,
         "last_modified_by": scope.user,
@@ -274,7 +274,7 @@ async def _refuse_strangers(session: AsyncSession, scope: Scope, new: NewExterna
         if dataset is None:
             message = f"there is no dataset {new.dataset_id!r} in this sandbox"
             raise Refusal(ErrorCode.NOT_FOUND, message, ("dataset_id",))
-        if dataset.kind != "AUDIENCE":
+        if dataset.kind != DatasetKind.AUDIENCE:
             message = f"{dataset.name!r} is a dataset of kind {dataset.kind}: members come from one of kind AUDIENCE"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
     if new.folder_id is not None:

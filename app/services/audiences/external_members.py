@@ -30,7 +30,7 @@ from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetRow
 from app.storage.tables.jobs import JobBucketRow
 from app.storage.tenancy import within
 
@@ -81,7 +81,7 @@ async def still_holds(session: AsyncSession, scope: Scope, dataset_id: str, writ
 
 async def landed_batches(session: AsyncSession, scope: Scope, dataset_id: str) -> list[str]:
     statement = within(select(_BATCHES.id), BatchRow, scope.tenant)
-    landed = statement.where(_BATCHES.dataset_id == dataset_id, _BATCHES.status == "ACTIVE")
+    landed = statement.where(_BATCHES.dataset_id == dataset_id, _BATCHES.status == BatchStatus.ACTIVE)
     return list(await session.scalars(landed.order_by(_BATCHES.id)))
 
 

@@ -9,17 +9,21 @@ from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 from app.services.lists.dependents import MOST_FOUND, Dependent, Finder, refuse_dependents
 from app.storage.columns import columns
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, AudienceType, LifecycleState
 from app.storage.tables.definitions import DefinitionDependencyRow
-from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow
+from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleState
 from app.storage.tenancy import same_tenant, within
 
-STARTS: Mapping[str, Sequence[str]] = {
-    "SEGMENT_DEFINITION": ("DRAFT", "PUBLISHED"),
-    "EXTERNAL_SEGMENT": ("PUBLISHED",),
+STARTS: Mapping[AudienceType, Sequence[LifecycleState]] = {
+    AudienceType.SEGMENT_DEFINITION: (LifecycleState.DRAFT, LifecycleState.PUBLISHED),
+    AudienceType.EXTERNAL_SEGMENT: (LifecycleState.PUBLISHED,),
 }
 """The states that an audience of each type may begin in."""
-NEXT: Mapping[str, Sequence[str]] = {"DRAFT": ("PUBLISHED",), "PUBLISHED": ("INACTIVE",), "INACTIVE": ("PUBLISHED",)}
+NEXT: Mapping[LifecycleState, Sequence[LifecycleState]] = {
+    LifecycleState.DRAFT: (LifecycleState.PUBLISHED,),
+    LifecycleState.PUBLISHED: (LifecycleState.INACTIVE,),
+    LifecycleState.INACTIVE: (LifecycleState.PUBLISHED,),
+}
 """The states that may follow each; any audience may be deleted, which no row tells of."""
 
 _AUDIENCES = columns(AudienceRow)
@@ -51,7 +55,7 @@ async def _schedules(session: AsyncSession, scope: Scope, audience_id: str) -> l
             _LINKS.schedule_id == _SCHEDULES.id,
         ),
     )
-    mine = statement.where(_LINKS.audience_id == audience_id, _SCHEDULES.state == "ACTIVE")
+    mine = statement.where(_LINKS.audience_id == audience_id, _SCHEDULES.state == ScheduleState.ACTIVE)
     rows = await session.execute(mine.order_by(_SCHEDULES.name, _SCHEDULES.id).limit(MOST_FOUND))
     return [Dependent("Schedule", row.id, repr(row.name), "run it at their times") for row in rows]
 
@@ -62,7 +66,7 @@ HOLDERS: tuple[Finder, ...] = (*DEPENDENTS, _schedules)
 """Everything that relies on an audience being there at all."""
 
 
-def refuse_start(type: str, state: str) -> list[Refusal]:
+def refuse_start(type: AudienceType, state: LifecycleState) -> list[Refusal]:
     """What is wrong with beginning in this state."""
     if state in STARTS[type]:
         return []
@@ -70,14 +74,16 @@ def refuse_start(type: str, state: str) -> list[Refusal]:
     return [Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",))]
 
 
-async def refuse_step(session: AsyncSession, scope: Scope, audience_id: str, old: str, new: str) -> None:
+async def refuse_step(
+    session: AsyncSession, scope: Scope, audience_id: str, old: LifecycleState, new: LifecycleState
+) -> None:
     """Raises `Refusal` for a state that may not follow, and `HasDependents` while others rely on a published one."""
     if new == old:
         return
     if new not in NEXT[old]:
         message = f"{new} cannot follow {old}: {' or '.join(NEXT[old])} can"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("lifecycle_state",))
-    if old == "PUBLISHED":
+    if old == LifecycleState.PUBLISHED:
         await refuse_dependents(session, scope, audience_id, "lifecycle_state", DEPENDENTS)
 
 
@@ -85,9 +91,9 @@ async def refuse_unpublished(session: AsyncSession, scope: Scope, depends_on: Co
     """Raises `Refusal` unless all audiences that a published one is to depend on are published themselves."""
     statement = within(select(_AUDIENCES.name, _AUDIENCES.lifecycle_state), AudienceRow, scope.tenant)
     rows = await session.execute(
-        statement.where(_AUDIENCES.id.in_(sorted(depends_on)), _AUDIENCES.lifecycle_state != "PUBLISHED").order_by(
-            _AUDIENCES.name, _AUDIENCES.id
-        )
+        statement.where(
+            _AUDIENCES.id.in_(sorted(depends_on)), _AUDIENCES.lifecycle_state != LifecycleState.PUBLISHED
+        ).order_by(_AUDIENCES.name, _AUDIENCES.id)
     )
     if names := ", ".join(f"{row.name!r} ({row.lifecycle_state})" for row in rows):
         message = f"it refers to {names}, and what a published audience refers to must be published: publish that first"

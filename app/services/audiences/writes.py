@@ -19,7 +19,7 @@ from app.services.evaluation.expressions import ExpressionFormat
 from app.services.lists.paging import LARGEST_PAGE
 from app.storage.columns import JsonObject, columns
 from app.storage.database import Database
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, AudienceType, LifecycleState
 from app.storage.tenancy import within
 
 _AUDIENCES = columns(AudienceRow)
@@ -44,15 +44,15 @@ class AudienceFields(TypedDict, total=False):
     exclude_opt_out: bool
     labels: Sequence[str]
     folder_id: str | None
-    lifecycle_state: str
+    lifecycle_state: LifecycleState
 
 
 _COMPUTED = {"expression", "evaluation_methods", "merge_policy_id"}
 _IDENTITY = {"audience_id", "namespace"}
 _EXTERNAL = _IDENTITY | {"origin", "dataset_id", "ttl_in_days", "audience_meta", "linked_audience_ref"}
 _STRANGE = {
-    "SEGMENT_DEFINITION": (_EXTERNAL, "only an external audience has it: omit it"),
-    "EXTERNAL_SEGMENT": (_COMPUTED, "only a computed audience has it: omit it"),
+    AudienceType.SEGMENT_DEFINITION: (_EXTERNAL, "only an external audience has it: omit it"),
+    AudienceType.EXTERNAL_SEGMENT: (_COMPUTED, "only a computed audience has it: omit it"),
 }
 """For each type the fields of the other one, and what is said of them."""
 
@@ -67,12 +67,12 @@ class NewMetrics:
 
 
 async def create(
-    database: Database, lake: Lake, clock: Clock, scope: Scope, type: str, fields: AudienceFields
+    database: Database, lake: Lake, clock: Clock, scope: Scope, type: AudienceType, fields: AudienceFields
 ) -> AudienceRow:
     """Makes an audience, and the definition that computes it if it is of that type. Raises `Refusals`, `Refusal`."""
     _refuse_strange(type, fields)
     values: JsonObject = dict(fields)
-    if type == "EXTERNAL_SEGMENT":
+    if type == AudienceType.EXTERNAL_SEGMENT:
         return await external_audiences.create(database, lake, clock, scope, external_audiences.NewExternal(**values))
     view = await definitions.create(database, lake, clock, scope, NewDefinition(**values))
     return await _row(database, scope, view.id)
@@ -84,7 +84,7 @@ async def update(
     """Changes what is given. Raises as `create`, `StaleEtag` and `HasDependents`."""
     current = await _row(database, scope, id)
     _refuse_strange(current.type, fields, whole=False)
-    if current.type == "EXTERNAL_SEGMENT":
+    if current.type == AudienceType.EXTERNAL_SEGMENT:
         changes = cast(external_audiences.ExternalChanges, fields)
         return await external_audiences.update(database, lake, clock, scope, current.id, etag, changes)
     rewritten = cast(DefinitionChanges, fields)
@@ -99,7 +99,7 @@ async def replace(
     scope: Scope,
     id: str,
     etag: str | None,
-    type: str,
+    type: AudienceType,
     fields: AudienceFields,
 ) -> AudienceRow:
     """Changes everything: what is not given returns to its default. Its type, and what its maker knows it by, stay."""
@@ -116,7 +116,7 @@ async def replace(
     refuse_all(refusals)
     values: JsonObject = {name: value for name, value in fields.items() if name not in _IDENTITY}
     _refuse_strange(type, values)
-    if type == "EXTERNAL_SEGMENT":
+    if type == AudienceType.EXTERNAL_SEGMENT:
         new = external_audiences.NewExternal(**values)
         changes = {name: getattr(new, name) for name in external_audiences.ExternalChanges.__annotations__}
     else:
@@ -130,7 +130,7 @@ async def replace(
 async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: str | None = None) -> str:
     """Deletes an audience, with its definition if it has one, and gives its raw id. Raises `HasDependents`."""
     current = await _row(database, scope, id)
-    if current.type == "EXTERNAL_SEGMENT":
+    if current.type == AudienceType.EXTERNAL_SEGMENT:
         await external_audiences.delete(database, scope, current.id, etag)
     else:
         await definitions.delete(database, clock, scope, current.id, etag)
@@ -171,12 +171,12 @@ async def write_metrics(
 # ---------------------------------------------------------------- rules
 
 
-def _refuse_strange(type: str, fields: Mapping[str, Any], *, whole: bool = True) -> None:
+def _refuse_strange(type: AudienceType, fields: Mapping[str, Any], *, whole: bool = True) -> None:
     """Raises `Refusals` for the fields of the other type and, if the fields are the whole audience, for an expression
     that is missing."""
     strange, message = _STRANGE[type]
     refusals = [Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in fields if name in strange]
-    if whole and type == "SEGMENT_DEFINITION" and "expression" not in fields:
+    if whole and type == AudienceType.SEGMENT_DEFINITION and "expression" not in fields:
         missing = "an audience of type SEGMENT_DEFINITION is computed from an expression: say who is in it, in PQL"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, missing, ("expression",)))
     refuse_all(refusals)

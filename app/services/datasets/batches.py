@@ -30,7 +30,7 @@ from app.storage.columns import JsonObject, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.ids import new_id
 from app.storage.queue.leases import Lease, LeaseLost
-from app.storage.tables.datasets import UNSETTLED, BatchRow, DatasetRow
+from app.storage.tables.datasets import UNSETTLED, BatchRow, BatchStatus, DatasetKind, DatasetRow
 from app.storage.tenancy import within
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ async def begin(
         sandbox=scope.sandbox,
         id=new_id(now),
         dataset_id=dataset.id,
-        status="LOADING",
+        status=BatchStatus.LOADING,
         idempotency_key=key,
         lease_until=now + lease,
         created_by=scope.user,
@@ -77,7 +77,7 @@ async def begin(
             earlier = within(select(BatchRow), BatchRow, scope.tenant)
             same = earlier.where(_BATCHES.dataset_id == dataset.id, _BATCHES.idempotency_key == key)
             if (row := await session.scalar(same)) is not None:
-                if row.status == "LOADING" or row.created_at > now - KEY_LIFETIME:
+                if row.status == BatchStatus.LOADING or row.created_at > now - KEY_LIFETIME:
                     return row, False
                 row.idempotency_key = None
                 await session.flush()
@@ -97,7 +97,7 @@ class Hold:
         self._database = database
         self._clock = clock
         tenant = Tenant(batch.organisation, batch.sandbox)
-        key = {"id": batch.id, "status": "LOADING"}
+        key = {"id": batch.id, "status": BatchStatus.LOADING}
         self._held = Lease(f"the loader of batch {batch.id}", BatchRow, tenant, key, lease)
         self._until = clock() + lease
         self._loop = asyncio.get_running_loop()
@@ -146,7 +146,7 @@ class Hold:
 async def fail(database: Database, tenant: Tenant, batch_id: str, error: str) -> bool:
     """None of the batch's rows is in the dataset, and its key is free; False when it was settled before."""
     async with database.write() as session:
-        values = {"status": "FAILED", "error": error, "idempotency_key": None}
+        values = {"status": BatchStatus.FAILED, "error": error, "idempotency_key": None}
         return await _settle(session, tenant, batch_id, values)
 
 
@@ -156,7 +156,7 @@ async def land(
     """The batch is ACTIVE, its rows count in the dataset, its people are members and wait for streaming, at once."""
     scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
     values = {
-        "status": "ACTIVE",
+        "status": BatchStatus.ACTIVE,
         "row_count": loaded.row_count,
         "rejected_rows": loaded.rejected_rows,
         "duplicate_rows": loaded.duplicate_rows,
@@ -164,7 +164,7 @@ async def land(
     }
     while True:
         written = None
-        if dataset.kind == "AUDIENCE":
+        if dataset.kind == DatasetKind.AUDIENCE:
             written = await members.write(database, lake, clock, scope, batch.id, dataset.id, [batch.id])
         async with database.write(tenant) as session:
             if written is not None and not await members.still_holds(session, scope, dataset.id, written):
@@ -202,7 +202,7 @@ async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: Batch
         dataset = (await datasets.get_many(session, scope, [batch.dataset_id])).get(batch.dataset_id)
     if dataset is None:
         return
-    if batch.status == "DELETING":
+    if batch.status == BatchStatus.DELETING:
         await withdraw(database, lake, clock, tenant, dataset, batch)
         return
     folder = lake.tenant(tenant)
@@ -213,7 +213,9 @@ async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: Batch
     else:
         await land(database, lake, clock, tenant, dataset, batch, landed)
     LEASES_TAKEN_OVER.labels("batch").inc()
-    log.info("batch %s was left unfinished; it is now %s", batch.id, "ACTIVE" if landed else "FAILED")
+    log.info(
+        "batch %s was left unfinished; it is now %s", batch.id, BatchStatus.ACTIVE if landed else BatchStatus.FAILED
+    )
 
 
 async def settled(
@@ -223,7 +225,7 @@ async def settled(
     while not any(event.is_set() for event in stopping):
         async with database.session() as session:
             batch = (await datasets.batches_get_many(session, scope, [id])).get(id)
-        if batch is None or batch.status != "LOADING":
+        if batch is None or batch.status != BatchStatus.LOADING:
             return batch
         if batch.lease_until is not None and batch.lease_until < clock():
             await settle_lost(database, lake, clock, batch)
@@ -242,14 +244,14 @@ async def withdraw(
 ) -> None:
     """Takes a DELETING batch out: its rows from the lake, then at once its members, its count and itself."""
     scope, folder = Scope(tenant.organisation, tenant.sandbox, batch.created_by), lake.tenant(tenant)
-    if dataset.kind == "EXPORT":
+    if dataset.kind == DatasetKind.EXPORT:
         await asyncio.to_thread(withdraw_export, folder, dataset.id, [batch.id])
         version = 0
     else:
         version = await asyncio.to_thread(withdraw_batch, folder, dataset.id, batch.id)
     while True:
         written = None
-        if dataset.kind == "AUDIENCE":
+        if dataset.kind == DatasetKind.AUDIENCE:
             async with database.session() as session:
                 remaining = await members.landed_batches(session, scope, dataset.id)
             run_id = new_id(clock())
@@ -267,12 +269,14 @@ async def withdraw(
                 await session.execute(shrunk.values(row_count=rows, updated_at=clock()))
                 if written is not None:
                     await members.publish(session, scope, written)
-                if dataset.kind != "EXPORT":
+                if dataset.kind != DatasetKind.EXPORT:
                     await batch_withdrawn(session, scope, dataset.id, batch.id, version, clock())
             return
 
 
 async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: JsonObject) -> bool:
     change = within(update(BatchRow), BatchRow, tenant)
-    settled = change.where(_BATCHES.id == batch_id, _BATCHES.status == "LOADING").values(lease_until=None, **values)
+    settled = change.where(_BATCHES.id == batch_id, _BATCHES.status == BatchStatus.LOADING).values(
+        lease_until=None, **values
+    )
     return (await session.execute(settled.returning(_BATCHES.id))).first() is not None

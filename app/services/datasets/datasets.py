@@ -26,7 +26,7 @@ from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import BatchRow, DatasetKind, DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tables.merge_policies import MergePolicyRow
@@ -84,7 +84,7 @@ async def create(
             sandbox=scope.sandbox,
             id=new_id(now),
             name=new.name,
-            kind=new.kind,
+            kind=DatasetKind(new.kind),
             identity_column=new.identity_column,
             namespace=new.namespace,
             timestamp_column=new.timestamp_column,
@@ -121,7 +121,7 @@ async def update(
 
 
 async def _declare(lake: Lake, scope: Scope, row: DatasetRow, schema: Any) -> None:
-    if row.kind == "EXPORT":
+    if row.kind == DatasetKind.EXPORT:
         message = "export jobs determine the columns of an EXPORT dataset: omit it"
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("schema",))
     await asyncio.to_thread(declare, lake.tenant(scope.tenant), row.id, shape_of(row), schema)
@@ -262,14 +262,14 @@ def refuse_misfits(new: NewDataset) -> None:
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
 
     refuse_bad_name(new.name, refusals)
-    if new.kind == "EXPORT":
+    if new.kind == DatasetKind.EXPORT:
         if new.identity_column or new.namespace:
             refuse("export jobs write whole people into an EXPORT dataset: omit it", "primary_identity")
     elif not new.identity_column or not new.namespace:
         refuse("say which column holds the primary identity, and its namespace", "primary_identity")
-    if new.kind == "EVENT" and not new.timestamp_column:
+    if new.kind == DatasetKind.EVENT and not new.timestamp_column:
         refuse("an EVENT dataset needs `timestampColumn`: the column with the time of each event", "timestamp_column")
-    if new.kind in {"AUDIENCE", "EXPORT"} and new.timestamp_column:
+    if new.kind in {DatasetKind.AUDIENCE, DatasetKind.EXPORT} and new.timestamp_column:
         refuse(f"rows of {new.kind} datasets have no time of their own: omit it", "timestamp_column")
     if refusals:
         raise Refusals(refusals)

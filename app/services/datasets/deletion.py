@@ -23,7 +23,7 @@ from app.services.merge_policies import ensure_default
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import UNSETTLED, BatchRow, DatasetRow
+from app.storage.tables.datasets import UNSETTLED, BatchRow, BatchStatus, DatasetRow
 from app.storage.tables.definitions import DefinitionRow
 from app.storage.tenancy import same_tenant, within
 
@@ -73,7 +73,7 @@ async def discard_empty(database: Database, scope: Scope, id: str) -> None:
     """Deletes a dataset into which nothing has been loaded, with its failed batches, unless it is in use already."""
     async with database.write(scope.tenant) as session:
         used = within(select(_BATCHES.id), BatchRow, scope.tenant)
-        if await session.scalar(used.where(_BATCHES.dataset_id == id, _BATCHES.status != "FAILED").limit(1)):
+        if await session.scalar(used.where(_BATCHES.dataset_id == id, _BATCHES.status != BatchStatus.FAILED).limit(1)):
             return
         if any([await find(session, scope, id) for find in datasets.DEPENDENTS]):
             return
@@ -91,14 +91,14 @@ async def delete_batch(
     """
     async with database.write(scope.tenant) as session:
         batch = (await datasets.batches_get_many(session, scope, [id])).get(id)
-        if batch is None or batch.status == "DELETING":
+        if batch is None or batch.status == BatchStatus.DELETING:
             raise Refusal(ErrorCode.NOT_FOUND, f"there is no batch {id!r} in this sandbox", ("id",))
-        if batch.status == "LOADING":
+        if batch.status == BatchStatus.LOADING:
             message = f"batch {id} is being loaded: wait until it has landed or failed"
             raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
         dataset = (await datasets.get_many(session, scope, [batch.dataset_id]))[batch.dataset_id]
         mine = within(update(BatchRow), BatchRow, scope.tenant).where(_BATCHES.id == id)
-        values = {"status": "DELETING", "idempotency_key": None, "lease_until": clock() + lease}
+        values = {"status": BatchStatus.DELETING, "idempotency_key": None, "lease_until": clock() + lease}
         await session.execute(mine.values(**values))
     await batches.withdraw(database, lake, clock, scope.tenant, dataset, batch)
 

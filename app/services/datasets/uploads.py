@@ -24,7 +24,7 @@ from app.metrics import BATCH_SECONDS, BATCHES_LOADED, BYTES_LOADED, ROWS_LOADED
 from app.scope import Scope
 from app.services.datasets import batches, datasets, deletion
 from app.storage.database import Database, is_unavailable
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetRow
 
 FORMATS: dict[str, FileFormat] = {
     "csv": "CSV",
@@ -241,7 +241,7 @@ class _Upload:
         batch = await batches.settled(self.database, self.lake, self.clock, self.scope, id, stopping)
         if any(event.is_set() for event in stopping):
             raise _refused(f"batch {id} of the same idempotency key is still being loaded: retry later")
-        if batch is None or batch.status != "ACTIVE":
+        if batch is None or batch.status != BatchStatus.ACTIVE:
             return None
         tenant = self.lake.tenant(self.scope.tenant)
         brought = await asyncio.to_thread(committed_batch, tenant, batch.dataset_id, batch.id)

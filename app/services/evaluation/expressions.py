@@ -22,8 +22,8 @@ from app.pql.syntax.printer import print_tree
 from app.scope import Scope
 from app.storage.columns import columns
 from app.storage.database import Database
-from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.audiences import AudienceRow, AudienceType
+from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.tenancy import within
 
 _AUDIENCES = columns(AudienceRow)
@@ -79,7 +79,7 @@ async def read_segments(session: AsyncSession, scope: Scope) -> Segments:
     fields = (_AUDIENCES.id, _AUDIENCES.name, _AUDIENCES.audience_id, _AUDIENCES.namespace, _AUDIENCES.type)
     statement = within(select(*fields), AudienceRow, scope.tenant)
     rows = list(await session.execute(statement.order_by(_AUDIENCES.created_at.desc(), _AUDIENCES.id.desc())))
-    external = [row for row in rows if row.type == "EXTERNAL_SEGMENT"]
+    external = [row for row in rows if row.type == AudienceType.EXTERNAL_SEGMENT]
     return Segments(
         {row.id: row.name for row in rows},
         frozenset(row.id for row in external),
@@ -107,7 +107,7 @@ async def data_sources(session: AsyncSession, scope: Scope) -> list[Dataset]:
     """The tenant's datasets with people, events or members, oldest first."""
     statement = within(select(_DATASETS.id, _DATASETS.kind), DatasetRow, scope.tenant)
     rows = await session.execute(
-        statement.where(_DATASETS.kind != "EXPORT").order_by(_DATASETS.created_at, _DATASETS.id)
+        statement.where(_DATASETS.kind != DatasetKind.EXPORT).order_by(_DATASETS.created_at, _DATASETS.id)
     )
     return [Dataset(row.id, row.kind) for row in rows]
 

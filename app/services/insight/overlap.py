@@ -9,7 +9,7 @@ from app.engine.pool import Stopped
 from app.errors import ErrorCode, Refusal
 from app.services.insight.population import Population, in_thread, open_population
 from app.services.people.profiles import ProfileReader
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, AudienceType
 
 FEWEST, MOST = 2, 8
 SECONDS = 20.0
@@ -90,7 +90,7 @@ def _shared_policy(people: Sequence[People]) -> str | None:
 
 def refuse_unevaluated(population: Population, audience: AudienceRow, path: Sequence[str]) -> None:
     """A computed audience that was never evaluated is not an empty one; an external one without members is."""
-    if audience.type == "SEGMENT_DEFINITION" and audience.id not in population.heads.audiences:
+    if audience.type == AudienceType.SEGMENT_DEFINITION and audience.id not in population.heads.audiences:
         message = (
             f"{audience.name!r} has never been evaluated, so its members are unknown: run a segment job of it first"
         )

@@ -28,7 +28,7 @@ from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.job_log import KINDS
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import UNSETTLED, BatchRow, DatasetRow
+from app.storage.tables.datasets import UNSETTLED, BatchRow, BatchStatus, DatasetKind, DatasetRow
 from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tenancy import within
 
@@ -130,7 +130,7 @@ async def _layout(sandbox: _Sandbox) -> AsyncIterator[Finding]:
 async def _batches(sandbox: _Sandbox) -> AsyncIterator[Finding]:
     lake, ask = sandbox.lake.tenant(sandbox.tenant), within(select(BatchRow), BatchRow, sandbox.tenant)
     async with sandbox.database.session() as session:
-        batches = list(await session.scalars(ask.where(_BATCHES.status == "ACTIVE").order_by(_BATCHES.id)))
+        batches = list(await session.scalars(ask.where(_BATCHES.status == BatchStatus.ACTIVE).order_by(_BATCHES.id)))
         lost = list(await session.scalars(ask.where(_BATCHES.lease_until < sandbox.now - LEFT)))
     kinds = {id_: kind for id_, kind, *_ in await _dataset_rows(sandbox)}
     for batch in batches:
@@ -151,9 +151,9 @@ async def _batches(sandbox: _Sandbox) -> AsyncIterator[Finding]:
         yield sandbox.finding("batches", f"batch {batch.id} is {batch.status}, but no process works on it", advice)
 
 
-_LOADED = frozenset({"PROFILE", "EVENT", "AUDIENCE"})
+_LOADED = frozenset({DatasetKind.PROFILE, DatasetKind.EVENT, DatasetKind.AUDIENCE})
 """The kinds of datasets whose batches are files that were loaded."""
-_IN_TABLES = _LOADED | {"EXPORT"}
+_IN_TABLES = _LOADED | {DatasetKind.EXPORT}
 """The kinds of datasets whose rows lie in a table of their own."""
 
 

@@ -22,7 +22,7 @@ from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
 from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobUpdateRow
 from app.storage.tables.membership_changes import MembershipChangeRow
 from app.storage.tables.merge_policies import MergePolicyRow
@@ -117,7 +117,7 @@ async def referenced_runs(session: AsyncSession, tenant: Tenant) -> set[str]:
     runs.update(run for run in await session.scalars(logged) if run != NO_RUN)
     turns = await session.scalars(within(select(_PATCHES.turn).distinct(), MembershipPatchRow, tenant))
     runs.update(patch_run(turn) for turn in turns)
-    loading = within(select(_BATCHES.id), BatchRow, tenant).where(_BATCHES.status == "LOADING")
+    loading = within(select(_BATCHES.id), BatchRow, tenant).where(_BATCHES.status == BatchStatus.LOADING)
     runs.update(await session.scalars(loading))
     return runs
 

@@ -13,7 +13,7 @@ from app.pql.dependencies import in_stages
 from app.scope import Scope
 from app.services.evaluation.conditions import Source, read_conditions
 from app.storage.columns import columns
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, LifecycleState
 from app.storage.tables.definitions import DefinitionRow
 from app.storage.tenancy import same_tenant, within
 
@@ -46,7 +46,7 @@ class LiveStage:
 
 async def has_live_definitions(session: AsyncSession, scope: Scope) -> bool:
     statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
-    published = statement.where(_STREAMED, _AUDIENCES.lifecycle_state == "PUBLISHED").limit(1)
+    published = statement.where(_STREAMED, _AUDIENCES.lifecycle_state == LifecycleState.PUBLISHED).limit(1)
     return (await session.execute(published)).first() is not None
 
 
@@ -65,7 +65,7 @@ async def live_definitions(session: AsyncSession, scope: Scope, *, edge: bool = 
     )
     joined = select(*fields).join_from(DefinitionRow, AudienceRow, same)
     published = joined.where(
-        _AUDIENCES.evaluates_edge if edge else _STREAMED, _AUDIENCES.lifecycle_state == "PUBLISHED"
+        _AUDIENCES.evaluates_edge if edge else _STREAMED, _AUDIENCES.lifecycle_state == LifecycleState.PUBLISHED
     )
     rows = await session.execute(within(published, DefinitionRow, scope.tenant).order_by(_DEFINITIONS.id))
     return [LiveDefinition(*row) for row in rows]

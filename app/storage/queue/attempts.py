@@ -15,7 +15,7 @@ from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
 from app.storage.queue.claims import Claim, TransactionBody, change_job, ended, fence, hand_back
 from app.storage.queue.leases import LeaseLost
-from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
+from app.storage.tables.jobs import FINAL, JobBucketRow, JobPhase, JobStatus
 from app.storage.tenancy import within
 
 __all__ = ["Attempt", "BucketAlreadyRecorded", "LeaseLost"]
@@ -82,7 +82,7 @@ class Attempt:
 
     # ------------------------------------------------------------ what the worker tells
 
-    def note_status(self, status: str) -> None:
+    def note_status(self, status: JobStatus) -> None:
         self._cancelled = self._cancelled or status == JobStatus.CANCELLING
 
     def note_loss(self) -> None:
@@ -99,7 +99,7 @@ class Attempt:
 
     def progress(
         self,
-        phase: str,
+        phase: JobPhase,
         fraction: float,
         profiles_read: int,
         total_profiles: int,
@@ -215,7 +215,7 @@ class Attempt:
 
     async def finish(
         self,
-        status: str,
+        status: JobStatus,
         *,
         errors: Sequence[Mapping[str, Any]] = (),
         metrics: Mapping[str, Any] | None = None,

@@ -81,13 +81,13 @@ async def claim_next(
     return await take_next(database, clock, KINDS[kind], due, take)
 
 
-async def fence(session: AsyncSession, claim: Claim, now: datetime) -> str:
+async def fence(session: AsyncSession, claim: Claim, now: datetime) -> JobStatus:
     """Makes sure that the claim still counts, until this transaction ends, and renews its lease.
 
     Returns the job's status: PROCESSING, or CANCELLING when it is to stop. Raises `LeaseLost`.
     """
     status = columns(KINDS[claim.kind]).status
-    return str(await claim.held.fence(session, now, status.in_(RUNNING), column="status"))
+    return JobStatus(await claim.held.fence(session, now, status.in_(RUNNING), column="status"))
 
 
 async def change_job(session: AsyncSession, claim: Claim, now: datetime, **values: Any) -> None:
@@ -96,13 +96,13 @@ async def change_job(session: AsyncSession, claim: Claim, now: datetime, **value
     await append_update(session, claim.row, claim.kind)
 
 
-async def renew(database: Database, claim: Claim, now: datetime) -> str:
+async def renew(database: Database, claim: Claim, now: datetime) -> JobStatus:
     """Moves the lease on. Returns the job's status; raises `LeaseLost`."""
     async with database.write() as session:
         return await fence(session, claim, now)
 
 
-async def look(database: Database, claim: Claim) -> str:
+async def look(database: Database, claim: Claim) -> JobStatus:
     """The job's status, without a write. Raises `LeaseLost`."""
     jobs = _table(claim.kind).c
     async with database.session() as session:
@@ -110,7 +110,7 @@ async def look(database: Database, claim: Claim) -> str:
         status = (await session.execute(asked.where(jobs.id == claim.job_id, jobs.attempts == claim.token))).scalar()
     if status not in RUNNING:
         raise LeaseLost(f"{claim.name} has lost its lease")
-    return str(status)
+    return JobStatus(status)
 
 
 async def hand_back(database: Database, claim: Claim, now: datetime) -> None:

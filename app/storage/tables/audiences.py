@@ -1,14 +1,38 @@
 """Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, sortable_text, time_column
+from app.storage.columns import (
+    JsonObject,
+    TableArguments,
+    TenantRow,
+    enum_column,
+    json_column,
+    sortable_text,
+    time_column,
+)
 
 _COMPUTED = text("type = 'SEGMENT_DEFINITION'")
+
+
+class AudienceType(StrEnum):
+    """How the members of an audience come about: computed from a definition, or loaded from elsewhere."""
+
+    SEGMENT_DEFINITION = "SEGMENT_DEFINITION"
+    EXTERNAL_SEGMENT = "EXTERNAL_SEGMENT"
+
+
+class LifecycleState(StrEnum):
+    """DRAFT → PUBLISHED ⇄ INACTIVE."""
+
+    DRAFT = "DRAFT"
+    PUBLISHED = "PUBLISHED"
+    INACTIVE = "INACTIVE"
 
 
 class AudienceRow(TenantRow, table=True):
@@ -48,10 +72,10 @@ class AudienceRow(TenantRow, table=True):
     audience_id: str
     name: str = sortable_text()
     description: str | None = None
-    type: str = "SEGMENT_DEFINITION"
+    type: AudienceType = enum_column(AudienceType, default=AudienceType.SEGMENT_DEFINITION)
     origin: str = "REAL_TIME_CUSTOMER_PROFILE"
     namespace: str = "AEPSegments"
-    lifecycle_state: str = "PUBLISHED"
+    lifecycle_state: LifecycleState = enum_column(LifecycleState, default=LifecycleState.PUBLISHED)
     labels: list[str] = json_column(default_factory=list)
     evaluates_batch: bool = True
     evaluates_streaming: bool = False

@@ -1,14 +1,34 @@
 """Datasets and their batches. The rows themselves are in the lake."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import ClassVar
 
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import TableArguments, TenantRow, json_column, sortable_text, time_column
+from app.storage.columns import TableArguments, TenantRow, enum_column, json_column, sortable_text, time_column
 
-UNSETTLED = ("LOADING", "DELETING")
+
+class DatasetKind(StrEnum):
+    """What the rows of a dataset are about."""
+
+    PROFILE = "PROFILE"
+    EVENT = "EVENT"
+    AUDIENCE = "AUDIENCE"
+    EXPORT = "EXPORT"
+
+
+class BatchStatus(StrEnum):
+    """LOADING → ACTIVE | FAILED; ACTIVE → DELETING, then the row goes."""
+
+    LOADING = "LOADING"
+    ACTIVE = "ACTIVE"
+    FAILED = "FAILED"
+    DELETING = "DELETING"
+
+
+UNSETTLED = (BatchStatus.LOADING, BatchStatus.DELETING)
 """The states of a batch in which somebody works on it."""
 
 
@@ -23,7 +43,7 @@ class DatasetRow(TenantRow, table=True):
 
     id: str = Field(primary_key=True)
     name: str = sortable_text()
-    kind: str
+    kind: DatasetKind = enum_column(DatasetKind)
     identity_column: str | None = None
     namespace: str | None = None
     timestamp_column: str | None = None
@@ -80,7 +100,7 @@ class BatchRow(TenantRow, table=True):
 
     id: str = Field(primary_key=True)
     dataset_id: str
-    status: str
+    status: BatchStatus = enum_column(BatchStatus)
     row_count: int = Field(default=0, sa_type=BigInteger)
     rejected_rows: int = Field(default=0, sa_type=BigInteger)
     duplicate_rows: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})

@@ -7,7 +7,7 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, Index
 from sqlmodel import Field
 
-from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, time_column
+from app.storage.columns import JsonObject, TableArguments, TenantRow, enum_column, json_column, time_column
 
 
 class JobKind(StrEnum):
@@ -63,8 +63,8 @@ class JobColumns(TenantRow):
     """
 
     id: str = Field(primary_key=True)
-    status: str = JobStatus.QUEUED.value
-    source: str = JobSource.API.value
+    status: JobStatus = enum_column(JobStatus, default=JobStatus.QUEUED)
+    source: JobSource = enum_column(JobSource, default=JobSource.API)
     schedule_id: str | None = None
     run_id: str | None = None
     idempotency_key: str | None = None
@@ -73,7 +73,7 @@ class JobColumns(TenantRow):
     lease_owner: str | None = None
     lease_until: datetime | None = time_column(default=None)
     sequence: int = 0
-    phase: str = JobPhase.WAITING.value
+    phase: JobPhase = enum_column(JobPhase, default=JobPhase.WAITING)
     fraction: float = 0.0
     profiles_read: int = Field(default=0, sa_type=BigInteger)
     total_profiles: int = Field(default=0, sa_type=BigInteger)

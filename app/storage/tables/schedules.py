@@ -1,14 +1,45 @@
 """Schedules, the audiences that they name, and their runs."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import ClassVar
 
 from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, sortable_text, time_column
+from app.storage.columns import (
+    JsonObject,
+    TableArguments,
+    TenantRow,
+    enum_column,
+    json_column,
+    sortable_text,
+    time_column,
+)
 
 _DUE = text("next_due_at IS NOT NULL")
+
+
+class ScheduleType(StrEnum):
+    """The kind of job that a schedule starts."""
+
+    BATCH_SEGMENTATION = "BATCH_SEGMENTATION"
+    EXPORT = "EXPORT"
+
+
+class ScheduleState(StrEnum):
+    """Whether a schedule starts jobs at its times."""
+
+    ACTIVE = "ACTIVE"
+    INACTIVE = "INACTIVE"
+
+
+class RunOutcome(StrEnum):
+    """What became of a run of a schedule."""
+
+    STARTED = "STARTED"
+    SKIPPED = "SKIPPED"
+    REFUSED = "REFUSED"
 
 
 class ScheduleRow(TenantRow, table=True):
@@ -30,8 +61,8 @@ class ScheduleRow(TenantRow, table=True):
     id: str = Field(primary_key=True)
     name: str = sortable_text()
     description: str | None = None
-    type: str = "BATCH_SEGMENTATION"
-    state: str = "INACTIVE"
+    type: ScheduleType = enum_column(ScheduleType, default=ScheduleType.BATCH_SEGMENTATION)
+    state: ScheduleState = enum_column(ScheduleState, default=ScheduleState.INACTIVE)
     cron_expression: str
     all_audiences: bool = False
     export: JsonObject | None = json_column(default=None)
@@ -86,7 +117,7 @@ class ScheduleRunRow(TenantRow, table=True):
     id: str = Field(primary_key=True)
     schedule_id: str
     due_at: datetime | None = time_column(default=None)
-    outcome: str
+    outcome: RunOutcome = enum_column(RunOutcome)
     job_id: str | None = None
     message: str | None = None
     at: datetime = time_column()

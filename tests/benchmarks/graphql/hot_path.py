@@ -29,6 +29,7 @@ from app.storage.columns import TenantRow
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionRow
+from app.storage.tables.jobs import JobStatus
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
@@ -70,7 +71,8 @@ def rows() -> list[Sequence[TenantRow]]:
         at, id_ = START + timedelta(days=number), f"job-{number:04}"
         jobs.append(
             SegmentJobRow(
-                **TENANT, id=id_, status="SUCCEEDED", fraction=1.0, created_by="bench", created_at=at, updated_at=at,
+                **TENANT, id=id_, status=JobStatus.SUCCEEDED, fraction=1.0, created_by="bench", created_at=at,
+                updated_at=at,
                 metrics={
                     "total_time": {"start": START.isoformat(), "end": START.isoformat()},
                     "profile_segmentation_time": {"start": START.isoformat(), "end": START.isoformat()},

@@ -28,7 +28,7 @@ from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.job_log import append_update
 from app.storage.queue.claims import request_cancel
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, AudienceType
 from app.storage.tables.datasets import BatchRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
 from app.storage.tables.jobs import JobKind, JobStatus
@@ -93,7 +93,7 @@ async def queue(
     id_ = new_id(now)
     waits_for = None
     if new.evaluate_first:
-        computed = [audience.id for audience in checked.audiences if audience.type == "SEGMENT_DEFINITION"]
+        computed = [audience.id for audience in checked.audiences if audience.type == AudienceType.SEGMENT_DEFINITION]
         needed = await segment_jobs.with_dependencies(session, scope, computed) if new.segments else None
         waits_for = await _queue_evaluation(session, now, scope, needed, origin)
     job = ExportJobRow(

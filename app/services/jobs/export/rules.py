@@ -28,8 +28,8 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.storage.columns import columns
 from app.storage.database import Database
-from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.audiences import AudienceRow, AudienceType
+from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.tables.merge_policies import MergePolicyRow
 
 MOST_SEGMENTS = segment_jobs.MOST_IDS
@@ -98,7 +98,7 @@ async def look_up(
     if destination is None:
         message = f"there is no dataset {new.destination_id!r} in this sandbox"
         refusals.append(Refusal(ErrorCode.NOT_FOUND, message, path))
-    elif destination.kind != "EXPORT":
+    elif destination.kind != DatasetKind.EXPORT:
         message = f"{destination.name!r} is of kind {destination.kind}: exports are written to datasets of kind EXPORT"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
     audiences = await _find_audiences(session, scope, new.segments, refusals)
@@ -116,7 +116,7 @@ async def look_up(
     if (
         new.evaluate_first
         and new.segments
-        and not any(audience and audience.type == "SEGMENT_DEFINITION" for audience in audiences)
+        and not any(audience and audience.type == AudienceType.SEGMENT_DEFINITION for audience in audiences)
     ):
         message = "none of the segments is computed here, so there is nothing to evaluate first: omit this"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluate_first",)))
@@ -126,7 +126,7 @@ async def look_up(
 
 def _audience_refusals(audience: AudienceRow, at: int, new: NewExport, unknown: bool) -> Iterator[Refusal]:
     path = ("filter", "segments", str(at), "segment_id")
-    computed = audience.type == "SEGMENT_DEFINITION"
+    computed = audience.type == AudienceType.SEGMENT_DEFINITION
     if computed and unknown and not new.evaluate_first:
         message = (
             f"{audience.name!r} has never been evaluated, so its members are unknown: run a segment job first, "

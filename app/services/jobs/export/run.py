@@ -41,7 +41,7 @@ from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.queue.attempts import Attempt
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
 from app.storage.tables.jobs import FINAL, JobBucketRow, JobStatus
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
@@ -350,7 +350,7 @@ async def _write_batches(
             "sandbox": job.sandbox,
             "id": batch.id,
             "dataset_id": job.destination_id,
-            "status": "ACTIVE",
+            "status": BatchStatus.ACTIVE,
             "row_count": sum(file.rows for file in files[batch.id]),
             "bytes": sum(file.bytes for file in files[batch.id]),
             "rejected_rows": 0,

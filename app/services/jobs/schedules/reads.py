@@ -13,8 +13,8 @@ from app.services.lists.filters import OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.storage.columns import columns
-from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleRunRow
+from app.storage.tables.audiences import AudienceRow, AudienceType
+from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleRunRow, ScheduleState, ScheduleType
 from app.storage.tenancy import AnySelect, same_tenant, within
 
 _SCHEDULES = columns(ScheduleRow)
@@ -30,8 +30,8 @@ class ScheduleFilter:
     """All that are given must hold."""
 
     name: StringFilter = field(default_factory=StringFilter)
-    type: str | None = None
-    state: str | None = None
+    type: ScheduleType | None = None
+    state: ScheduleState | None = None
     audience_id: str | None = None
 
     def conditions(self, scope: Scope) -> Iterator[ColumnElement[bool]]:
@@ -136,7 +136,7 @@ def _covers() -> ColumnElement[bool]:
         .correlate(ScheduleRow, AudienceRow)
     )
     same = same_tenant(_SCHEDULES, _AUDIENCES)
-    return and_(same, or_(and_(_SCHEDULES.all_audiences, _AUDIENCES.type == "SEGMENT_DEFINITION"), link))
+    return and_(same, or_(and_(_SCHEDULES.all_audiences, _AUDIENCES.type == AudienceType.SEGMENT_DEFINITION), link))
 
 
 def _pairs(statement: AnySelect) -> AnySelect:

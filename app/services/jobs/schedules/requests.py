@@ -24,8 +24,8 @@ from app.services.lists.validation import refuse_bad_name
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow
+from app.storage.tables.audiences import AudienceRow, AudienceType
+from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleState, ScheduleType
 from app.storage.tenancy import within
 from app.storage.topics import SCHEDULES, publish
 
@@ -40,9 +40,9 @@ class NewSchedule:
 
     name: str
     description: str | None = None
-    type: str = "BATCH_SEGMENTATION"
+    type: ScheduleType = ScheduleType.BATCH_SEGMENTATION
     cron_expression: str | None = None
-    state: str = "INACTIVE"
+    state: ScheduleState = ScheduleState.INACTIVE
     audience_ids: Sequence[str] | None = None
     all_audiences: bool = False
     export: NewExport | None = None
@@ -54,7 +54,7 @@ class ScheduleChanges(TypedDict, total=False):
     name: str
     description: str | None
     cron_expression: str
-    state: str
+    state: ScheduleState
     audience_ids: Sequence[str] | None
     all_audiences: bool
     export: NewExport | None
@@ -119,7 +119,7 @@ async def update(
         retimed = cron != current.cron_expression or merged.state != current.state
         refuse_bad_name(merged.name, refusals)
         # What others did to its audiences, or the passing of time, must not stand in the way of a new name.
-        activated = retimed and merged.state == "ACTIVE"
+        activated = retimed and merged.state == ScheduleState.ACTIVE
         if activated or "cron_expression" in changes:
             refusals += _not_upcoming(cron, now)
         if activated or changes.keys() & {"audience_ids", "all_audiences", "export"}:
@@ -130,7 +130,7 @@ async def update(
             # A time that is due stays due whatever else changes.
             change |= {"cron_expression": cron, "next_due_at": _next_due(cron, merged.state, now)}
         scheduled = set(merged.audience_ids or ())
-        if current.type == "EXPORT":
+        if current.type == ScheduleType.EXPORT:
             scheduled = set(named) if export is None else set(await _exported(session, scope, export))
         if export is not None:
             change["export"] = export.as_json()
@@ -191,7 +191,7 @@ async def remove_audiences(
 
 def _unclear_work(new: NewSchedule) -> Iterator[Refusal]:
     """It has to be said exactly once what a run is to do."""
-    if new.type == "EXPORT":
+    if new.type == ScheduleType.EXPORT:
         if new.export is None:
             message = "a schedule of type EXPORT needs the `export` that each run starts"
             yield Refusal(ErrorCode.INVALID_INPUT, message, ("export",))
@@ -233,7 +233,7 @@ async def _unfit_audiences(session: AsyncSession, scope: Scope, ids: Sequence[st
         path = ("audience_ids", str(at))
         if id_ not in rows:
             refusals.append(Refusal(ErrorCode.NOT_FOUND, f"there is no audience {id_!r} in this sandbox", path))
-        elif rows[id_].type != "SEGMENT_DEFINITION":
+        elif rows[id_].type != AudienceType.SEGMENT_DEFINITION:
             message = f"{rows[id_].name!r} is an external audience: it is loaded, not evaluated, so leave it out"
             refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, path))
     return refusals
@@ -247,7 +247,7 @@ def _refuse_all(refusals: Sequence[Refusal]) -> None:
 async def _with_list(session: AsyncSession, scope: Scope, id: str) -> ScheduleRow:
     """The schedule, when it has a list of audiences to change."""
     current = await required(session, scope, id)
-    if current.type == "EXPORT":
+    if current.type == ScheduleType.EXPORT:
         message = f"{current.name!r} starts exports: change their audiences in its `export`, by updateSchedule"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
     if current.all_audiences:
@@ -260,7 +260,7 @@ async def _with_list(session: AsyncSession, scope: Scope, id: str) -> ScheduleRo
 
 
 def _merged(current: ScheduleRow, named: Sequence[str], changes: ScheduleChanges) -> NewSchedule:
-    present = None if current.all_audiences or current.type == "EXPORT" else named
+    present = None if current.all_audiences or current.type == ScheduleType.EXPORT else named
     ids, every = changes.get("audience_ids", present), changes.get("all_audiences", current.all_audiences)
     if "audience_ids" not in changes and every:
         ids = None
@@ -300,8 +300,8 @@ async def _exported(session: AsyncSession, scope: Scope, export: NewExport | Non
     return [row.id for row in rows if (row.namespace, row.audience_id) in asked]
 
 
-def _next_due(cron: str, state: str, now: datetime) -> datetime | None:
-    return quartz.parse(cron).next_after(now) if state == "ACTIVE" else None
+def _next_due(cron: str, state: ScheduleState, now: datetime) -> datetime | None:
+    return quartz.parse(cron).next_after(now) if state == ScheduleState.ACTIVE else None
 
 
 async def _link(session: AsyncSession, scope: Scope, id: str, ids: Sequence[str]) -> None:

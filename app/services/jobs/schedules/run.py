@@ -23,7 +23,7 @@ from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.job_log import KINDS, JobState
 from app.storage.tables.jobs import JobKind, JobSource
-from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
+from app.storage.tables.schedules import RunOutcome, ScheduleRow, ScheduleRunRow, ScheduleType
 from app.storage.tenancy import within
 
 _SCHEDULES = columns(ScheduleRow)
@@ -41,7 +41,7 @@ async def trigger(database: Database, clock: Clock, scope: Scope, id: str) -> Jo
             raise Refusal(refused.refusals[0].code, str(refused), ("id",)) from None
         except Refusal as refused:
             raise Refusal(refused.code, refused.message, ("id",)) from None
-        await _note(session, scope, schedule.id, [(run_id, None, "STARTED", job_id, None)], now)
+        await _note(session, scope, schedule.id, [(run_id, None, RunOutcome.STARTED, job_id, None)], now)
         return JobState(kind, (await get_rows(session, KINDS[kind], scope, [job_id]))[job_id])
 
 
@@ -84,9 +84,11 @@ async def run_due(database: Database, clock: Clock, tenant: Tenant, id: str) -> 
         *skipped, newest = [row.next_due_at, *takewhile(lambda fire: fire <= now, cron.fires(row.next_due_at))]
         scope = Scope(tenant.organisation, tenant.sandbox, row.created_by)
         run = await _attempt(session, scope, as_row(ScheduleRow, row), newest, now)
-        missed = [(new_id(now), time, "SKIPPED", None, "missed: a later time was also due") for time in skipped]
+        missed = [
+            (new_id(now), time, RunOutcome.SKIPPED, None, "missed: a later time was also due") for time in skipped
+        ]
         await _note(session, scope, id, [*missed, run], now)
-        run_id, outcome = run[0], DONE if run[2] == "STARTED" else run[2]
+        run_id, outcome = run[0], DONE if run[2] == RunOutcome.STARTED else run[2]
         await Entry(scope, clock, "runSchedule", run_id, id).write(session, outcome)
         mine = within(update(ScheduleRow), ScheduleRow, tenant).where(_SCHEDULES.id == id)
         await session.execute(mine.values(next_due_at=cron.next_after(newest)))
@@ -103,8 +105,8 @@ async def _attempt(session: AsyncSession, scope: Scope, schedule: ScheduleRow, d
         async with session.begin_nested():
             _, job_id = await _start(session, scope, schedule, now, run_id)
     except (Refusal, Refusals) as refused:
-        return run_id, due_at, "REFUSED", None, str(refused)
-    return run_id, due_at, "STARTED", job_id, None
+        return run_id, due_at, RunOutcome.REFUSED, None, str(refused)
+    return run_id, due_at, RunOutcome.STARTED, job_id, None
 
 
 async def _note(session: AsyncSession, scope: Scope, schedule_id: str, runs: Sequence[Run], now: datetime) -> None:
@@ -142,7 +144,7 @@ async def _export(session: AsyncSession, scope: Scope, schedule: ScheduleRow, no
 
 Start = Callable[[AsyncSession, Scope, ScheduleRow, datetime, Origin], Awaitable[str]]
 STARTS: Mapping[str, tuple[JobKind, Start]] = {
-    "BATCH_SEGMENTATION": (JobKind.SEGMENT, _evaluate),
-    "EXPORT": (JobKind.EXPORT, _export),
+    ScheduleType.BATCH_SEGMENTATION: (JobKind.SEGMENT, _evaluate),
+    ScheduleType.EXPORT: (JobKind.EXPORT, _export),
 }
 """For every type of schedule the kind of job that a run starts, and how."""

@@ -27,7 +27,7 @@ from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
 from app.storage.columns import columns
 from app.storage.queue.attempts import Attempt
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, AudienceType, LifecycleState
 from app.storage.tables.jobs import JobStatus
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
@@ -157,7 +157,7 @@ def _pin(
         merge_policies={id_: policy_as_json(policy) for id_, policy in policies.items()},
         lake={id_: snapshot.pinned for id_, snapshot in snapshots.items()},
         heads=HeadPins(runs, heads.turn, heads.graphs),
-        inactive=frozenset(id_ for id_, row in evaluated.items() if row.lifecycle_state == "INACTIVE"),
+        inactive=frozenset(id_ for id_, row in evaluated.items() if row.lifecycle_state == LifecycleState.INACTIVE),
         without_consent=frozenset(id_ for id_, row in evaluated.items() if not row.exclude_opt_out),
     )
 
@@ -204,7 +204,7 @@ def _not_evaluated(
     missing = [
         audiences[other]
         for other in sorted(run.references[id_] - run.conditions.keys() - set(known))
-        if other in audiences and audiences[other].type == "SEGMENT_DEFINITION"
+        if other in audiences and audiences[other].type == AudienceType.SEGMENT_DEFINITION
     ]
     if not missing:
         return None

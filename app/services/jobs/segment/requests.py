@@ -20,7 +20,7 @@ from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.job_log import append_update
-from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.audiences import AudienceRow, LifecycleState
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.merge_policies import MergePolicyRow
@@ -127,7 +127,9 @@ async def freeze_definitions(
     else:
         audiences = columns(AudienceRow)
         published = within(select(audiences.id), AudienceRow, scope.tenant)
-        current = current.where(definitions.id.in_(published.where(audiences.lifecycle_state == "PUBLISHED")))
+        current = current.where(
+            definitions.id.in_(published.where(audiences.lifecycle_state == LifecycleState.PUBLISHED))
+        )
     rows = [
         {
             "organisation": scope.organisation,
