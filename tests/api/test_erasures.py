@@ -3,8 +3,8 @@
 from datetime import timedelta
 
 from app.services.jobs.erasure.run import run_erasure_job
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from tests.api.conftest import Api
 from tests.api.test_audit import log

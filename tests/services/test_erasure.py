@@ -38,9 +38,9 @@ from app.services.maintenance.doctor import examine
 from app.services.maintenance.retention import Keep
 from app.services.maintenance.retention import clean as clean_up
 from app.services.merge_policies import ensure_default
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.columns import Row, columns
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tables.erasure_jobs import ErasureJobRow
 from app.storage.tables.jobs import JobKind

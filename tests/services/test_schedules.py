@@ -14,6 +14,8 @@ from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
 from app.services.access import audit
 from app.services.audiences import computed as definitions
+from app.services.audiences import external as external_audiences
+from app.services.audiences.external import NewExternal
 from app.services.datasets import datasets
 from app.services.datasets.uploads import Uploaded
 from app.services.jobs import shared as jobs
@@ -313,6 +315,26 @@ async def test_a_schedule_for_all_runs_all(database: Database, clock: FixedClock
         assert await segment_jobs.segment_counts(session, SCOPE, [state.row.id]) == {state.row.id: 2}
 
 
+async def test_a_schedule_for_all_is_for_no_external_audience(
+    database: Database, lake: Lake, clock: FixedClock, define: Define, plan: Plan
+) -> None:
+    """External audiences are loaded, not evaluated: lists and counts of both sides leave them out."""
+    computed = (await define("A")).id
+    external = (await external_audiences.create(database, lake, clock, SCOPE, NewExternal("Partners"))).id
+    made = await plan(all_audiences=True)
+    async with database.session() as session:
+        page = (await schedule_reads.audiences_by_schedule(session, SCOPE, [made.id], PageRequest(5)))[made.id]
+        assert [row.id for row in page.items] == [computed]
+        assert await schedule_reads.audience_counts(session, SCOPE, [made.id]) == {made.id: 1}
+        assert await schedule_reads.counts_by_audience(session, SCOPE, [computed, external]) == {
+            computed: 1,
+            external: 0,
+        }
+        of_audience = await schedule_reads.page_by_audience(session, SCOPE, [external], PageRequest(5))
+        assert [row.id for row in of_audience[external].items] == []
+        assert await schedule_reads.count(session, SCOPE, ScheduleFilter(audience_id=external)) == 0
+
+
 MISSED: list[tuple[str, list[tuple[str, str]], str]] = [
     ("2026-06-16T01:59:59", [], "2026-06-16T02:00"),
     ("2026-06-17T01:59:59", [("16 02:00", "STARTED")], "2026-06-17T02:00"),
@@ -491,6 +513,26 @@ async def test_an_export_schedule_starts_exports_after_an_evaluation_with_depend
     assert changed.export["evaluateFirst"] is False
     async with database.session() as session:
         assert await schedule_reads.audience_ids(session, SCOPE, made.id) == [bottom.id]
+
+
+async def test_an_export_schedule_names_the_audience_of_its_namespace_alone(
+    database: Database, lake: Lake, clock: FixedClock, plan: Plan, target: str, purchases: Uploaded
+) -> None:
+    """Two namespaces know an audience by one id: the schedule is for the one that its export names."""
+    ids = {
+        namespace: (await external_audiences.create(database, lake, clock, SCOPE, new)).id
+        for namespace in ("CustomerAudienceUpload", "FederatedAudience")
+        for new in [NewExternal(namespace, audience_id="vip", namespace=namespace)]
+    }
+    chosen = ids["FederatedAudience"]
+    segments = (ExportSegment("vip", namespace="FederatedAudience"),)
+    export = NewExport(target, "_xdm.context.profile", filter=ExportFilter(segments))
+    made = await plan(type="EXPORT", audience_ids=None, export=export)
+    async with database.session() as session:
+        assert await schedule_reads.audience_ids(session, SCOPE, made.id) == [chosen]
+        assert await schedule_reads.counts_by_audience(session, SCOPE, list(ids.values())) == {
+            id_: int(id_ == chosen) for id_ in ids.values()
+        }
 
 
 async def test_an_export_schedule_is_checked_as_an_export(

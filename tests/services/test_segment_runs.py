@@ -1,5 +1,6 @@
 """Runs of segment jobs beside one another, cut short, and over what is not to be evaluated."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from app.storage.database import Database
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.jobs import JobKind, JobPhase
+from app.storage.tables.jobs import JobKind, JobPhase, JobStatus
 from app.storage.tenancy import within
 from tests.services.conftest import SCOPE
 from tests.services.test_people import World
@@ -140,6 +141,34 @@ async def test_a_job_cut_short_in_its_first_pass_goes_on_from_its_buckets(
     assert (began[1], max(began)) == (told[-1], 100)
     found = {id_: row[1] for id_, row in (await results(world.database, job.id)).items()}
     assert found == {gold: 20, whole: 20, back: 40}
+
+
+async def test_a_job_cancelled_in_its_first_pass_leaves_no_files_of_that_pass(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart, linked = await world.policy("apart"), await world.policy("linked", "PDG")
+    await world.people(*((f"p{n}", [f"m{n // 2}"], {"gold": n % 2 == 0}) for n in range(40)))
+    gold = await world.define("gold", "gold = true", apart)
+    whole = await world.define("whole", f'inSegment("{gold}")', linked)
+    job = await segment_jobs.create(world.database, world.clock, SCOPE, [gold, whole])
+    attempt, loop = await claimed(world), asyncio.get_running_loop()
+    folder = world.lake.tenant(SCOPE.tenant).membership(f"{job.id}-pass-1")
+    noted, files = attempt.progress, 0
+
+    def cancelled_soon(phase: JobPhase, fraction: float, read: int, total: int, left: float | None = None) -> None:
+        nonlocal files
+        noted(phase, fraction, read, total, left)
+        if read > 5:
+            files = len(list(folder.glob("*.json")))
+            # It is called in the thread that evaluates.
+            cancel = segment_jobs.cancel(world.database, world.clock, SCOPE, job.id)
+            attempt.note_status(asyncio.run_coroutine_threadsafe(cancel, loop).result().status)
+
+    monkeypatch.setattr(attempt, "progress", cancelled_soon)
+    await run_segment_job(attempt, world.lake, 1)
+    assert attempt.ended_as == JobStatus.CANCELLED
+    assert (files > 0, folder.exists()) == (True, False)
+    assert {row[1] for row in (await results(world.database, job.id)).values()} == {None}
 
 
 async def test_drafts_run_when_named_and_inactive_ones_are_told_of(world: World) -> None:

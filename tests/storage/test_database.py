@@ -17,7 +17,7 @@ from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.storage.columns import Row, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.migrate import NEWEST, MigrationRefused
-from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetRow
+from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetKind, DatasetRow
 from tests.support.databases import count_statements
 
 NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -26,7 +26,7 @@ NOON = datetime(2026, 6, 15, 12, tzinfo=UTC)
 def dataset(id: str, **changed: Any) -> DatasetRow:
     values: dict[str, Any] = {
         "name": f"dataset {id}",
-        "kind": "EVENT",
+        "kind": DatasetKind.EVENT,
         "created_by": "ada",
         "created_at": NOON,
         "updated_at": NOON,

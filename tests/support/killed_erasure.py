@@ -16,9 +16,9 @@ from app.clock import utc_now
 from app.engine.erasure import cut, memberships, purge, subject
 from app.engine.store.lake import Lake
 from app.services.jobs.erasure.run import run_erasure_job
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
 from app.storage.database import Database
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 
 STEPS: tuple[tuple[Any, str], ...] = (

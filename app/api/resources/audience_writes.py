@@ -9,7 +9,7 @@ from strawberry.scalars import JSON
 from app.api.context import Info, Operation
 from app.api.described import mutation
 from app.api.errors import PqlDiagnostic, UserError, attempt, camel, errors_field
-from app.api.filters import names, one_id, one_name
+from app.api.filters import names, one_id, one_name, one_of
 from app.api.global_ids import global_id, need_id
 from app.api.resources.audiences import Audience, AudienceOrigin, AudienceType, EvaluationMethod, LifecycleState
 from app.api.resources.deletions import DeleteArgument, DeletePayload
@@ -172,7 +172,7 @@ def _fields(source: CreateAudienceInput | UpdateAudienceInput) -> JsonObject:
         "dataset_id": lambda id_: one_id("Dataset", id_, "dataset_id"),
         "folder_id": lambda id_: one_id("Folder", id_, "folder_id"),
         "origin": one_name,
-        "lifecycle_state": one_name,
+        "lifecycle_state": lambda state: one_of(tables.LifecycleState, state),
         "linked_audience_ref": lambda ref: None if ref is None else ref.as_ref(),
     }
     fields = {

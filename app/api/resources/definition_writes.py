@@ -10,7 +10,7 @@ from app.api.errors import PqlDiagnostic, UserError, attempt, errors_field
 from app.api.filters import (
     names,
     one_id,
-    one_name,
+    one_of,
 )
 from app.api.global_ids import global_id, need_id
 from app.api.resources.audiences import EvaluationMethod, LifecycleState
@@ -22,6 +22,7 @@ from app.errors import ErrorCode, Refusal, Refusals
 from app.services.audiences import computed as definitions
 from app.services.audiences import definition_reads
 from app.services.audiences.definition_rules import DefinitionChanges, NewDefinition
+from app.storage.tables import audiences as tables
 
 
 @strawberry.input(description="The segment definition to create, with its audience.")
@@ -57,7 +58,7 @@ class CreateSegmentDefinitionInput:
         optional = {
             "exclude_opt_out": given(self.exclude_opt_out),
             "schema_name": given(self.schema_name),
-            "lifecycle_state": one_name(self.lifecycle_state),
+            "lifecycle_state": one_of(tables.LifecycleState, self.lifecycle_state),
             "labels": given(self.labels),
         }
         return NewDefinition(

@@ -1,6 +1,5 @@
 """Creates, changes and runs schedules."""
 
-from enum import Enum
 from typing import Annotated, Self, cast
 
 import strawberry
@@ -8,7 +7,7 @@ import strawberry
 from app.api.context import Info
 from app.api.described import mutation
 from app.api.errors import UserError, attempt, errors_field
-from app.api.filters import many_ids
+from app.api.filters import many_ids, one_of
 from app.api.global_ids import global_id, need_id
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.resources.export_jobs import CreateExportJobInput
@@ -112,10 +111,10 @@ class UpdateScheduleInput:
             message = "it cannot be null: omit it to keep it as it is"
             raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
         changes: JsonObject = {
-            name: value.value if isinstance(value, Enum) else value
-            for name in (*needed, "description")
-            if (value := getattr(self, name)) is not strawberry.UNSET
+            name: value for name in (*needed, "description") if (value := getattr(self, name)) is not strawberry.UNSET
         }
+        if self.state is not strawberry.UNSET:
+            changes["state"] = one_of(tables.ScheduleState, self.state)
         if self.audience_ids is not strawberry.UNSET:
             changes["audience_ids"] = many_ids("Audience", self.audience_ids, "audience_ids")
         if self.export is not strawberry.UNSET:

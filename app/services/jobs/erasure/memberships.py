@@ -19,7 +19,7 @@ from app.scope import Scope
 from app.services.audiences.reads import publish_change
 from app.services.evaluation.heads import NO_RUN, patch_run
 from app.storage.columns import columns
-from app.storage.streaming import lock_turn
+from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow
 from app.storage.tables.membership_changes import MembershipChangeRow

@@ -25,9 +25,9 @@ from app.services.evaluation.expressions import data_sources
 from app.services.jobs.erasure import memberships, texts
 from app.services.jobs.preview import requests as previews
 from app.services.merge_policies import DEFAULT_POLICY_ID, all_policies, default_policy
-from app.storage.attempts import Attempt
 from app.storage.columns import columns
 from app.storage.job_log import KINDS
+from app.storage.queue.attempts import Attempt
 from app.storage.tables.datasets import UNSETTLED, BatchRow, DatasetRow
 from app.storage.tables.erasure_jobs import ErasureJobRow
 from app.storage.tables.jobs import RUNNING, WAITING, JobKind, JobPhase, JobStatus
