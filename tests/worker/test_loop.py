@@ -134,26 +134,15 @@ async def test_no_more_jobs_run_side_by_side_than_allowed_and_all_are_done(
 ) -> None:
     names = [f"j{number}" for number in range(6)]
     running = most = 0
-<<<<<<< HEAD
     two = asyncio.Barrier(2)
-=======
-    together = asyncio.Event()
->>>>>>> 1f11de4 (tests: callers' tenants, external audiences of schedules, files of a cancelled pass)
 
     async def do(run: Attempt) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
-<<<<<<< HEAD
         await two.wait()
         running -= 1
-=======
-        if running == 2:
-            together.set()
-        await together.wait()
->>>>>>> 1f11de4 (tests: callers' tenants, external audiences of schedules, files of a cancelled pass)
         await run.finish(JobStatus.SUCCEEDED)
-        running -= 1
 
     await queue(database, clock(), *names)
     async with working(do, concurrency=2):
