@@ -32,6 +32,34 @@ def test_a_step_exactly_one_day_after_another(sandbox: Sandbox, when: str, found
 
 
 @pytest.mark.parametrize(
+    ("when", "found"),
+    [
+        (">= 1 day", ["at", "late"]),
+        ("> 1 day", ["late"]),
+        ("<= 1 day", ["at", "early"]),
+        ("< 1 day", ["early"]),
+    ],
+)
+@pytest.mark.parametrize("fourth", ["", ', D: WHAT(kind = "d") WHEN(>= 1 hour after B)'], ids=["one pin", "two pins"])
+def test_a_step_exactly_one_day_after_the_one_before_the_last(
+    sandbox: Sandbox, when: str, found: list[str], fourth: str
+) -> None:
+    """Steps that refer to an earlier one than the last are looked for from that one on, each candidate by itself."""
+    gaps = {"early": "02T11:59:59", "at": "02T12:00:00", "late": "02T12:00:01"}
+    sandbox.rows(
+        "e",
+        EVENTS,
+        [
+            {"id": id, "kind": kind, "timestamp": f"2026-06-{time}Z"}
+            for id, gap in gaps.items()
+            for kind, time in (("a", "01T12:00:00"), ("b", "01T13:00:00"), ("c", gap), ("d", "09T00:00:00"))
+        ],
+    )
+    steps = f'A: WHAT(kind = "a"), B: WHAT(kind = "b"), C: WHAT(kind = "c") WHEN({when} after A){fourth}'
+    assert selected(sandbox, f"CHAIN(xEvent, timestamp, [{steps}])") == found
+
+
+@pytest.mark.parametrize(
     ("expression", "found"),
     [
         ("born occurs on visited", ["same"]),

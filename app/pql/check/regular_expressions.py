@@ -45,53 +45,60 @@ class _Reader:
         self.names: set[str] = set()
         self.open: list[tuple[int, int]] = []
         """Where each open group began, and the largest repetition seen before it at its level."""
+        self.heaviest = 0
+        """The largest repetition at this level."""
+        self.atom = 0
+        """How often the last atom is repeated within itself; 0 when there is nothing that could be repeated."""
+        self.repeated = False
 
     def read(self) -> int:
-        heaviest = 0
-        atom = 0
-        """How often the last atom is repeated within itself; 0 when there is nothing that could be repeated."""
-        repeated = False
+        """The number of groups. Raises `ValueError`."""
         while self.at < len(self.pattern):
-            start = self.at
-            character = self.pattern[self.at]
-            count = _COUNT.match(self.pattern, self.at) if character == "{" else None
+            start, character = self.at, self.pattern[self.at]
+            count = _COUNT.match(self.pattern, start) if character == "{" else None
             if count or character in "*+?":
-                if not atom or repeated:
-                    self._refuse(
-                        f"`{character}` repeats nothing" if not atom else f"`{character}` repeats a repetition", start
-                    )
-                atom *= self._repetition(count)
-                repeated = True
-                if atom > MAXIMUM_REPEAT:
-                    self._refuse(f"more than {MAXIMUM_REPEAT} repetitions", start)
-                heaviest = max(heaviest, atom)
-                continue
-            repeated = False
-            self.at += 1
-            if character == "(":
-                if self._group(start):
-                    self.open.append((start, heaviest))
-                    heaviest = 1
-                    atom = 0
-                continue
-            if character == ")":
-                if not self.open:
-                    self._refuse("`)` closes nothing", start)
-                atom = heaviest
-                heaviest = max(heaviest, self.open.pop()[1])
-                continue
-            if character == "|":
-                atom = 0
-                continue
-            if character == "\\":
-                self._escape(start, in_class=False)
-            elif character == "[":
-                self._class(start)
-            atom = 1
-            heaviest = max(heaviest, 1)
+                self._repeat(start, character, count)
+            else:
+                self.repeated = False
+                self.at += 1
+                self._piece(start, character)
         if self.open:
             raise ValueError(f"its `(` at {self.open[-1][0] + 1} is not closed")
         return self.count
+
+    def _repeat(self, start: int, character: str, count: re.Match[str] | None) -> None:
+        if not self.atom or self.repeated:
+            what = "repeats nothing" if not self.atom else "repeats a repetition"
+            self._refuse(f"`{character}` {what}", start)
+        self.atom *= self._repetition(count)
+        self.repeated = True
+        if self.atom > MAXIMUM_REPEAT:
+            self._refuse(f"more than {MAXIMUM_REPEAT} repetitions", start)
+        self.heaviest = max(self.heaviest, self.atom)
+
+    def _piece(self, start: int, character: str) -> None:
+        """What is no repetition; its first character is behind."""
+        match character:
+            case "(":
+                if self._group(start):
+                    self.open.append((start, self.heaviest))
+                    self.heaviest, self.atom = 1, 0
+                return
+            case ")":
+                if not self.open:
+                    self._refuse("`)` closes nothing", start)
+                self.atom = self.heaviest
+                self.heaviest = max(self.heaviest, self.open.pop()[1])
+                return
+            case "|":
+                self.atom = 0
+                return
+            case "\\":
+                self._escape(start, in_class=False)
+            case "[":
+                self._class(start)
+        self.atom = 1
+        self.heaviest = max(self.heaviest, 1)
 
     def _refuse(self, reason: str, at: int) -> None:
         raise ValueError(f"{reason} (at {at + 1})")

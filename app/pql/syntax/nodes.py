@@ -5,9 +5,9 @@ that errors point
 at. Neither takes part in comparing trees.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Span: TypeAlias = tuple[int, int]
 NOWHERE: Span = (0, 0)
@@ -276,51 +276,35 @@ def joined(operator: str, operands: list[Expr], span: Span = NOWHERE) -> Logic:
     return Logic(operator, tuple(flat), span=span)
 
 
+PARTS: Final[Mapping[type[Located], tuple[str, ...]]] = {
+    Field: ("object",),
+    Call: ("receiver", "arguments"),
+    Index: ("array", "condition"),
+    ArrayLiteral: ("items",),
+    Not: ("operand",),
+    Negate: ("operand",),
+    Logic: ("operands",),
+    Binary: ("left", "right"),
+    OccursWithin: ("time", "count", "reference"),
+    OccursAt: ("time", "reference"),
+    OccursBetween: ("time", "start", "end"),
+    Let: ("value", "body"),
+    Clause: ("array", "condition"),
+    Quantifier: ("clauses",),
+    Select: ("clause",),
+    Aggregate: ("body", "clause"),
+    Step: ("what", "where", "when", "count"),
+    Chain: ("array", "time", "steps"),
+    Lambda: ("body",),
+}
+"""The fields of a node that hold nodes, in the order of writing; a node that is missing here has none."""
+
+
 def children(node: Expr | Clause | Step) -> Iterator[Expr | Clause | Step]:
     """The nodes directly below, in the order in which they are written."""
-    match node:
-        case (
-            Field(object=inner) | Not(operand=inner) | Negate(operand=inner) | Select(clause=inner) | Lambda(body=inner)
-        ):
-            yield inner
-        case Call():
-            if node.receiver is not None:
-                yield node.receiver
-            yield from node.arguments
-        case Index():
-            yield from (node.array, node.condition)
-        case ArrayLiteral():
-            yield from node.items
-        case Logic():
-            yield from node.operands
-        case Binary():
-            yield from (node.left, node.right)
-        case OccursWithin() | OccursAt() | OccursBetween():
-            if node.time is not None:
-                yield node.time
-            match node:
-                case OccursWithin():
-                    yield from (node.count, node.reference)
-                case OccursAt():
-                    yield node.reference
-                case OccursBetween():
-                    yield from (node.start, node.end)
-        case Let():
-            yield from (node.value, node.body)
-        case Clause():
-            yield from (node.array, node.condition)
-        case Quantifier():
-            yield from node.clauses
-        case Aggregate():
-            if node.body is not None:
-                yield node.body
-            yield node.clause
-        case Step():
-            yield node.what
-            for part in (node.where, node.when, node.count):
-                if part is not None:
-                    yield part
-        case Chain():
-            yield from (node.array, node.time, *node.steps)
-        case _:
-            pass
+    for name in PARTS.get(type(node), ()):
+        part = getattr(node, name)
+        if isinstance(part, tuple):
+            yield from part
+        elif part is not None:
+            yield part

@@ -116,6 +116,19 @@ class _Work:
     def evaluated(self) -> set[str]:
         return {id_ for stage in self.stages for id_ in stage.plan.conditions}
 
+    def count(self, id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+        """Adds what a bucket counts for a definition, in place of what it counted before."""
+        self.members[id] += after["members"] - before["members"]
+        namespaces = self.by_namespace.setdefault(id, Counter())
+        namespaces.update(after["by_namespace"])
+        namespaces.subtract(before["by_namespace"])
+
+    def move(self, id: str, before: Membership | None, after: Membership) -> None:
+        """Adds who entered and who left a definition in a bucket."""
+        entered, exited = differences(before, after)
+        earlier = self.moved.get(id, Moved(0, 0))
+        self.moved[id] = Moved(earlier.entered + len(entered), earlier.exited + len(exited), after.version)
+
 
 async def run_turn(
     database: Database, lake: Lake, clock: Clock, turn: Turn, threads: int, stopping: Callable[[], bool]
@@ -250,16 +263,10 @@ def _keep(
     if not changed | differs:
         return
     for id_ in differs:
-        work.members[id_] += counts[id_]["members"] - counted.get(id_, nobody)["members"]
-        namespaces = work.by_namespace.setdefault(id_, Counter())
-        namespaces.update(counts[id_]["by_namespace"])
-        namespaces.subtract(counted.get(id_, nobody)["by_namespace"])
-    work.changed |= changed | differs
+        work.count(id_, counted.get(id_, nobody), counts[id_])
     for id_ in changed:
-        entered, exited = differences(before.get(id_), after.memberships[id_])
-        before_turn = work.moved.get(id_, Moved(0, 0))
-        version = after.memberships[id_].version
-        work.moved[id_] = Moved(before_turn.entered + len(entered), before_turn.exited + len(exited), version)
+        work.move(id_, before.get(id_), after.memberships[id_])
+    work.changed |= changed | differs
     # There is one patch of a bucket: what an earlier one holds goes on in this one.
     in_file = {*changed, *differs, *work.heads.patched(bucket)}
     memberships = {**before, **after.memberships}
