@@ -99,6 +99,24 @@ async def test_an_audience_made_while_batches_land_misses_nobody(members: Member
     assert await members.found() == [f"crm:{n}" for n in range(4)]
 
 
+async def test_a_batch_that_lands_between_reading_and_creating_joins_the_audience(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await members.make()
+    await members.load("1")
+    read, late = external_audiences._everybody, ["2"]
+
+    async def another_lands_after_it(*arguments: Any) -> Any:
+        people = await read(*arguments)
+        if late:
+            await members.load(late.pop())
+        return people
+
+    monkeypatch.setattr(external_audiences, "_everybody", another_lands_after_it)
+    members.audience = await members.audience_of(name="Later")
+    assert await members.found() == ["crm:1", "crm:2"]
+
+
 async def test_a_batch_that_died_before_its_rows_landed_leaves_no_member(members: Members) -> None:
     await members.make()
     await batch_life.begin(members.database, members.clock, SCOPE, members.dataset)
