@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("updated_at", INSTANT, nullable=False),
         sa.Column("started_at", INSTANT, nullable=True),
         sa.Column("finished_at", INSTANT, nullable=True),
+        sa.Column("trace", sa.String(), nullable=True),
         sa.Column("digest", TEXT, nullable=False),
         sa.Column("reason", TEXT, nullable=True),
         sa.Column("places", JSON, nullable=False),
