@@ -43,7 +43,7 @@ from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tables.erasure_jobs import ErasureJobRow
-from app.storage.tables.jobs import JobKind
+from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.tables.membership_changes import MembershipChangeRow
 from app.storage.wakeups import Changes
 from tests.services.conftest import SCOPE, Gateway
@@ -434,6 +434,6 @@ async def test_whom_a_failed_job_was_about_is_forgotten(gateway: Gateway) -> Non
     await clean_up(gateway.database, gateway.lake, gateway.clock, keep)
     assert len(list(folder.iterdir())) == 1
     run = await claimed(gateway, JobKind.ERASURE)
-    await run.finish("FAILED", errors=[{"code": "TEST", "message": "failed"}])
+    await run.finish(JobStatus.FAILED, errors=[{"code": "TEST", "message": "failed"}])
     await clean_up(gateway.database, gateway.lake, gateway.clock, keep)
     assert list(folder.iterdir()) == []
