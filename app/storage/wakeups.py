@@ -35,8 +35,10 @@ class Wakeups:
 
     def __init__(self) -> None:
         self._flag = asyncio.Event()
+        self._set_at = 0.0
 
     def set(self) -> None:
+        self._set_at = time.monotonic()
         self._flag.set()
 
     async def wait(self, seconds: float | None = None) -> bool:
@@ -48,6 +50,12 @@ class Wakeups:
             return False
         self._flag.clear()
         return True
+
+    async def next(self, seconds: float) -> float:
+        """Waits for the next wake-up, for at most so long, and takes it. Returns since when (`time.monotonic`) there
+        may be news: from the wake-up on, or from the beginning of the wait if none came."""
+        begun = time.monotonic()
+        return self._set_at if await self.wait(seconds) else begun
 
     @property
     def pending(self) -> bool:

@@ -201,7 +201,13 @@ async def test_an_audience_is_watched_from_another_process(members: Members, dat
             following = asyncio.ensure_future(anext(stream))
             await change()
             seen.append(await asyncio.wait_for(following, audiences.PATIENCE_SECONDS * 0.8))
-        assert [(row.revision, row.total_profiles) for row in seen] == [(1, None), (2, None), (2, 1), (2, 0)]
+        rows = [reading.row for reading in seen]
+        assert [(row.revision, row.total_profiles) for row in rows] == [
+            (1, None),
+            (2, None),
+            (2, 1),
+            (2, 0),
+        ]
         ending = asyncio.ensure_future(anext(stream))
         await audience_writes.delete(members.database, members.clock, SCOPE, id_)
         with pytest.raises(StopAsyncIteration):

@@ -1,6 +1,7 @@
 """What one GraphQL operation has at hand: its caller, one read of the database and the loaders; knows no resource."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import strawberry
 from app.api.context.loaders import Loaders
 from app.api.context.metrics import Metrics
 from app.clock import Clock
+from app.coalescing import Coalesced
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Limit, Refusal
 from app.scope import Scope
@@ -83,6 +85,8 @@ class ApiServices:
     origins: tuple[str, ...] = ()
     """Origins of other hosts whose pages may open sockets; `*` for all."""
     access: AuthenticationRules = field(default_factory=AuthenticationRules)
+    answers: Coalesced[Any] = field(default_factory=Coalesced)
+    """What streams of this server share: see `app.api.execution.shared`."""
     authentication: Authentication = field(init=False)
     figures: FigureReader = field(init=False)
     requests: Rate = field(init=False)
@@ -182,6 +186,9 @@ class Operation:
         """Mutations of this operation that its caller may not do, by their response keys."""
         self.stopping = (services.stopping, gone or asyncio.Event())
         """Long work stops soon after any of these is set: the server stops, or the client has gone away."""
+        self.begun = time.monotonic()
+        self.event: Hashable = None
+        """What a stream gives next, where others may give the same; each that is not None stands for one value."""
         # Loaders run side by side, and a session does one thing at a time.
         self._lock = asyncio.Lock()
         self._session: Any = None
@@ -212,6 +219,10 @@ class Operation:
             await self.services.database.interrupt(self._session)
         for read in self._reads:
             read.cancel()
+
+    def twin(self) -> "Operation":
+        """Another operation of the same caller, with reads of its own. Whoever makes it closes it."""
+        return Operation(self.services, self.scope, self.request_id)
 
     async def read(self, query: Callable[[Any], Awaitable[T]]) -> T:
         """What `query` finds with the session of this operation, opened when first needed.

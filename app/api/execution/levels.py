@@ -2,15 +2,27 @@
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
+from copy import copy
 from typing import Any, Final
 
 from graphql import GraphQLError, GraphQLObjectType, GraphQLResolveInfo, located_error
 from graphql.execution.collect_fields import DeferUsage, GroupedFieldSet
-from graphql.execution.executor import invalid_return_type_error
+from graphql.execution.executor import CollectedErrors, invalid_return_type_error
 from graphql.pyutils import Path, Undefined, is_iterable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
-from app.api.execution.plan import FieldPlan, OperationPlan, Plans, Selection, Shape, arguments_of, compiled
+from app.api.context import Operation
+from app.api.execution.plan import (
+    FieldPlan,
+    OperationPlan,
+    Plans,
+    Selection,
+    Shape,
+    arguments_of,
+    compiled,
+    shown_variables,
+)
+from app.api.execution.shared import Answer, sharing_key
 from app.traces import span
 
 _PLANS: Final = Plans()
@@ -35,11 +47,37 @@ class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
             return super().execute_collected_root_fields(
                 root_type, root_value, grouped_field_set, serially, new_defer_usages
             )
-        plan = _PLANS.get(self, lambda: OperationPlan(compiled(self, root_type, grouped_field_set)))
-        answer = _Levels(self, plan).answer(root_value, serially)
+        plan = _PLANS.get(
+            self, lambda: OperationPlan(compiled(self, root_type, grouped_field_set), shown_variables(self))
+        )
+        if getattr(self.context_value, "event", None) is not None:
+            answer = self._shared_answer(plan, root_value)
+        else:
+            answer = _Levels(self, plan).answer(root_value, serially)
         within_time = getattr(self.context_value, "within_time", None)
         # A write is not cut short: no one would know what it had changed.
         return answer if serially or within_time is None else _bounded(within_time(answer))
+
+    async def _shared_answer(self, plan: OperationPlan, event: Any) -> dict[str, Any]:
+        """The answer to an event, from whichever stream executed it first; one with errors is each stream's own."""
+        operation: Operation = self.context_value
+
+        async def execute() -> Answer | None:
+            executor = copy(self)
+            executor.collected_errors = CollectedErrors()
+            # The stream that asks may end before the others have their answer.
+            executor.context_value = operation.twin()
+            try:
+                data = await executor.context_value.within_time(_Levels(executor, plan).answer(event, serially=False))
+            except Exception:
+                return None
+            finally:
+                await executor.context_value.close()
+            return None if executor.collected_errors.errors else Answer(data)
+
+        key = sharing_key(plan, self.variable_values.coerced, operation)
+        answer = await operation.services.answers.get(key, operation.begun, execute)
+        return answer if answer is not None else await _Levels(self, plan).answer(event, serially=False)
 
     def _is_covered(self) -> bool:
         return (

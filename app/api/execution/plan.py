@@ -1,6 +1,6 @@
 """An operation compiled: what each level of it resolves, and how; knows no values but those of directives."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -83,8 +83,10 @@ class Selection:
 class OperationPlan:
     """The plan of one operation. `root` is compiled at once, the rest when an object of its type is met."""
 
-    def __init__(self, root: Selection) -> None:
-        self.root = root
+    def __init__(self, root: Selection, shown_variables: tuple[str, ...] = ()) -> None:
+        self.root: Final = root
+        self.shown_variables: Final = shown_variables
+        """Of a subscription: the variables that what it shows depends on."""
 
     def selection(self, executor: Executor[Any], parent: FieldPlan, type_: GraphQLObjectType) -> Selection:
         """What is selected of an object of the type that the field `parent` gave."""
@@ -139,6 +141,18 @@ def arguments_of(
         )
     except Exception as error:
         return error
+
+
+def shown_variables(executor: Executor[Any]) -> tuple[str, ...]:
+    """The variables of an operation other than those of its root fields' arguments."""
+    names: set[str] = set()
+    for node in executor.operation.selection_set.selections:
+        arguments = (node.arguments or ()) if isinstance(node, FieldNode) else ()
+        of_arguments = [name for argument in arguments for name in _variables(argument)]
+        names.update(Counter(_variables(node)) - Counter(of_arguments))
+    for fragment in executor.fragment_definitions.values():
+        names.update(_variables(fragment))
+    return tuple(sorted(names))
 
 
 def _attribute(definition: GraphQLField) -> str | None:

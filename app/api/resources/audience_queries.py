@@ -153,5 +153,6 @@ class AudienceSubscriptions:
         services, raw = info.context.services, need_id("Audience", id, "id")
         states = audiences.watch(services.database, services.changes, services.clock, info.context.scope, raw)
         async with aclosing(states):
-            async for row in states:
-                yield Audience.of(row)
+            async for reading in states:
+                info.context.event = ("audience", reading.number)
+                yield Audience.of(reading.row)

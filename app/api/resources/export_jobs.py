@@ -371,4 +371,5 @@ class ExportJobSubscriptions:
         )
         async with aclosing(states):
             async for row in states:
+                info.context.event = (export_jobs.KIND, row.id, row.sequence)
                 yield ExportJob.of(row)

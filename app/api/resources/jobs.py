@@ -284,4 +284,5 @@ class JobSubscriptions:
         states = watching.watch_all(services.database, services.changes, info.context.scope, names(status))
         async with aclosing(states):
             async for state in states:
+                info.context.event = (state.kind, state.row.id, state.row.sequence)
                 yield any_job(state)

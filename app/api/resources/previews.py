@@ -274,4 +274,5 @@ class PreviewSubscriptions:
         states = previews.watch(services.database, services.changes, info.context.scope, raw, given(after))
         async with aclosing(states):
             async for row in states:
+                info.context.event = (previews.KIND, row.id, row.sequence)
                 yield Estimate.of(row)

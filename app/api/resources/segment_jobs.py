@@ -242,4 +242,5 @@ class SegmentJobSubscriptions:
         )
         async with aclosing(states):
             async for row in states:
+                info.context.event = (segment_jobs.KIND, row.id, row.sequence)
                 yield SegmentJob.of(row)

@@ -20,6 +20,7 @@ from strawberry.types.graphql import OperationType
 
 from app.api.context import ApiServices, Caller, request_log
 from app.api.errors import RATE_LIMITED, rate_extensions
+from app.api.execution import Answer
 from app.api.guards.documents import DocumentRefused, Documents
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import CHALLENGE, new_caller
@@ -253,7 +254,7 @@ def encode(result: Any, *, with_data: bool = True) -> bytes:
     if result.errors:
         answer["errors"] = [error.formatted for error in result.errors]
     if with_data:
-        answer["data"] = result.data
+        answer["data"] = result.data.encoded if isinstance(result.data, Answer) else result.data
     if result.extensions:
         answer["extensions"] = result.extensions
     return orjson.dumps(answer)

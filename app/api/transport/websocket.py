@@ -23,6 +23,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import Connec
 
 from app.api.context import ApiServices, Caller
 from app.api.errors import rate_extensions, refusal_extensions
+from app.api.execution import Answer
 from app.api.guards.documents import DocumentRefused, Documents
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import new_caller
@@ -83,6 +84,9 @@ class Socket(ASGIWebSocketAdapter):
     """A WebSocket that may be gone at any moment: then what was to be sent is dropped."""
 
     async def send_json(self, message: Mapping[str, object]) -> None:
+        payload = message.get("payload")
+        if isinstance(payload, dict) and isinstance(payload.get("data"), Answer):
+            message = {**message, "payload": {**payload, "data": payload["data"].encoded}}
         text: Any = self.view.encode_json(message)
         try:
             await self.ws.send_text(text)

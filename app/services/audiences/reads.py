@@ -1,14 +1,18 @@
 """Audiences: sets of people. Computed ones are made, changed and deleted together with their definitions."""
 
+import itertools
+import time
 from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, String, and_, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
+from app.coalescing import Coalesced
 from app.errors import ErrorCode, Refusal, StaleEtag
 from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
@@ -121,30 +125,49 @@ async def publish_change(session: AsyncSession, scope: Scope, *ids: str) -> None
     await publish(session, *(audience_topic(scope.tenant, id_) for id_ in ids))
 
 
+class Reading(NamedTuple):
+    """An audience as it was read; those who share a reading have the same number of it."""
+
+    number: int
+    row: AudienceRow
+
+
+_NUMBERS = itertools.count(1)
+
+
 async def watch(
     database: Database, changes: Changes, clock: Clock, scope: Scope, id: str
-) -> AsyncGenerator[AudienceRow, None]:
+) -> AsyncGenerator[Reading, None]:
     """The audience as it is, then again whenever its fields, numbers or members have changed, until it is deleted.
 
     Raises `Refusal` for an unknown id.
     """
     async with database.session() as session:
         raw = (await required(session, scope, id)).id
-    async with changes.subscribe(audience_topic(scope.tenant, raw)) as wakeups:
+
+    async def read() -> Reading | None:
+        async with database.session() as session:
+            row = (await get_rows(session, AudienceRow, scope, [raw])).get(raw)
+        return None if row is None else Reading(next(_NUMBERS), row)
+
+    topic = audience_topic(scope.tenant, raw)
+    async with AsyncExitStack() as stack:
+        wakeups = await stack.enter_async_context(changes.subscribe(topic))
+        readings = stack.enter_context(changes.shared(topic, lambda _: Coalesced[Reading | None]()))
         last_state: tuple[Any, ...] | None = None
+        since = time.monotonic()
         while True:
-            async with database.session() as session:
-                row = (await get_rows(session, AudienceRow, scope, [raw])).get(raw)
-            if row is None:
+            reading = await readings.get(raw, since, read)
+            if reading is None:
                 return
-            now = clock()
+            row, now = reading.row, clock()
             state = (*(getattr(row, column.name) for column in _AUDIENCES), expired(row, now))
             if state != last_state:
                 last_state = state
-                yield row
+                yield reading
             # Bounded, so that a wake-up that got lost costs seconds; members also go without anybody's doing.
             seconds = PATIENCE_SECONDS if row.expires_at is None else (row.expires_at - now).total_seconds()
-            await wakeups.wait(seconds if 0 < seconds < PATIENCE_SECONDS else PATIENCE_SECONDS)
+            since = await wakeups.next(seconds if 0 < seconds < PATIENCE_SECONDS else PATIENCE_SECONDS)
 
 
 def expired(row: AudienceRow, now: datetime) -> bool:
