@@ -140,8 +140,8 @@ class LakeAway(ConnectionError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the data folder is gone, or another one than before: mount or restore the one that SEGMENTATION_DATA_DIR "
-            "is to name. Nothing was changed"
+            "the data folder is missing, or is not the one used before: mount or restore the folder that "
+            "SEGMENTATION_DATA_DIR names. Nothing was changed"
         )
 
 
@@ -189,7 +189,7 @@ _OUTAGES = (
     (
         {errno.EIO, errno.ESTALE},
         ("disk I/O error", "Input/output error", "Stale file handle", "unable to open database file"),
-        "the disk of the data folder does not work, or the folder is gone: check that it is mounted, and try again",
+        "the disk of the data folder does not work, or the folder is missing: check that it is mounted, and try again",
     ),
     (
         {errno.EMFILE, errno.ENFILE},

@@ -133,7 +133,8 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         15.0,
         ge=1,
-        description="A job whose worker was silent for so long is taken over, and a batch after four times that.",
+        description="A job whose worker sends no heartbeat for this long is taken over by another worker; a batch after "
+        "four times as long.",
     )
     keep_job_updates_days: int = Field(
         7, ge=1, description="Days for which the states of an ended job can be resumed from; the last one stays."
@@ -147,11 +148,13 @@ class Settings(BaseSettings):
     )
     erased_people: Literal["refuse", "accept"] = Field(
         "refuse",
-        description="What happens to rows of people who were erased: `refuse` rejects them, `accept` lets them in as "
-        "somebody new.",
+        description="What happens to rows of people who were erased: `refuse` rejects them, `accept` adds them as new "
+        "profiles.",
     )
     drain_seconds: float = Field(
-        0.0, ge=0, description="How long `serve`, once told to stop, says that it is not ready and still serves."
+        0.0,
+        ge=0,
+        description="How long `serve` reports that it is not ready, and still serves, after it was asked to stop.",
     )
     shutdown_seconds: int = Field(
         5, ge=1, description="How long `serve` then waits for the requests in hand before it cuts them off."

@@ -84,8 +84,8 @@ async def test_one_of_several_operations_is_run_by_its_name(api: Api) -> None:
     ("body", "says"),
     [
         (b"{", "the body is not JSON"),
-        (b"[]", "several operations in one request are not taken"),
-        (b'[{"query": "{ viewer { sandbox } }"}]', "several operations in one request are not taken"),
+        (b"[]", "several operations in one request are not supported"),
+        (b'[{"query": "{ viewer { sandbox } }"}]', "several operations in one request are not supported"),
         (b"1", "a GraphQL request is a JSON object"),
         (b"{}", "the request has no `query`"),
         (b'{"query": 1}', "the request has no `query`"),

@@ -335,7 +335,7 @@ async def test_rows_that_come_later_are_accepted_by_a_setting_as_somebody_new(ga
     await erase(gateway)
     gateway.lake = replace(gateway.lake, refuse_erased=False)
     sent = await send(gateway, {"id": ANN, "tier": "gold"}, {"id": "new", "tier": "none"})
-    assert sent.warnings == ("1 of the people were erased before: they are accepted, as somebody new",)
+    assert sent.warnings == ("1 of the people were erased before: they are accepted as new profiles",)
     assert (sent.batch.row_count, sent.batch.rejected_rows) == (2, 0)
     later(gateway)
     await gateway.job(audience)

@@ -40,7 +40,7 @@ async def test_a_data_folder_that_goes_and_comes_back(database: Database, lake: 
     lake.root.rename(away)
     reason = await not_ready(database, strict, 5)
     assert reason is not None
-    assert reason.startswith("the data folder is gone")
+    assert reason.startswith("the data folder is missing")
     with pytest.raises(LakeAway):
         strict.tenant(SCOPE.tenant).dataset(purchases.batch.dataset_id)
     with pytest.raises(LakeAway), strict.tenant(SCOPE.tenant).lock("x"):
@@ -161,7 +161,7 @@ def test_words_for_outages() -> None:
         (sqlite3.OperationalError("attempt to write a readonly database"), "the data folder cannot be written"),
         (FileNotFoundError(errno.ENOENT, "x"), "a file or folder of the data folder is missing"),
         (sqlite3.DatabaseError("database disk image is malformed"), "the SQLite file is damaged"),
-        (LakeAway(), "the data folder is gone"),
+        (LakeAway(), "the data folder is missing"),
     ):
         assert (outage(error) or "").startswith(start), error
     away = DatabaseAway("PostgreSQL does not answer")

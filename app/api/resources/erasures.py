@@ -24,7 +24,7 @@ class ErasedRows:
 
 
 @strawberry.type(
-    description="Erases a person from every place in which something of them is kept. It does not tell who it was."
+    description="Erases a person from every place that keeps data about them. The job does not reveal who it was."
 )
 class ErasureJob(Node, Job):
     rows: list[ErasedRows] = strawberry.field(
@@ -50,7 +50,7 @@ class ErasureJob(Node, Job):
 
 
 @strawberry.input(
-    description="Whom to erase. All identities that the identity graph links to the given one are the same person."
+    description="The person to erase, with all identities that the identity graph links to the given one."
 )
 class EraseProfileInput:
     identity: IdentityInput = strawberry.field(description="Any identity of the person.")
@@ -69,7 +69,7 @@ class ErasurePayload:
     errors: list[UserError] = errors_field()
 
 
-EraseArgument = Annotated[EraseProfileInput, strawberry.argument(description="Whom to erase.")]
+EraseArgument = Annotated[EraseProfileInput, strawberry.argument(description="The person to erase.")]
 
 
 @strawberry.type

@@ -100,8 +100,8 @@ FormatArgument = Annotated[ExpressionFormat | None, strawberry.argument(descript
 @strawberry.type(description="An expression as it once was in force.")
 class DefinitionVersion:
     version: int = strawberry.field(description="1 for the first; each change of expression or merge policy adds one.")
-    created_by: str = strawberry.field(description="Who made the change.")
-    created_at: datetime = strawberry.field(description="When it was made.")
+    created_by: str = strawberry.field(description="User or process that made the change.")
+    created_at: datetime = strawberry.field(description="Time of the change.")
     row: strawberry.Private[DefinitionVersionRow]
 
     @resolver(description="The expression of this version.")
@@ -157,7 +157,7 @@ class AudienceHistory:
         )
 
     @connection(
-        "Who entered and who left, in the order of commits, oldest first; profiles that no longer exist are left out.",
+        "Who entered and who left, in the order of commits, oldest first; profiles that no longer exist are omitted.",
         backward=False,
     )
     async def changes(

@@ -36,7 +36,7 @@ class PeopleInput:
     )
     expression: str | None = strawberry.field(
         default=strawberry.UNSET,
-        description="PQL, evaluated now; profiles that opted out are left out, as for a new definition.",
+        description="PQL, evaluated now; profiles that opted out are excluded, as for a new definition.",
     )
 
 

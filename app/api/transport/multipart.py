@@ -100,7 +100,9 @@ class _Parts:
     def operations(self) -> Any:
         operations, places = self._read("operations"), self._read("map")
         if not isinstance(operations, dict):
-            raise BadMultipart("`operations` must be one operation, a JSON object: lists of them are not taken")
+            raise BadMultipart(
+                "`operations` must be one operation, a JSON object: lists of operations are not supported"
+            )
         if not isinstance(places, dict):
             raise BadMultipart(f"`map` must be a JSON object of lists of paths: see {SPECIFICATION}")
         for name, paths in places.items():

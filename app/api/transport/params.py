@@ -42,7 +42,7 @@ class Params:
 def read_params(params: Any) -> Params:
     """Raises `BadRequest` for what is not a GraphQL request."""
     if isinstance(params, list):
-        raise BadRequest(400, "several operations in one request are not taken: send each by itself")
+        raise BadRequest(400, "several operations in one request are not supported: send each by itself")
     if not isinstance(params, dict):
         raise BadRequest(
             400, "a GraphQL request is a JSON object with `query`, and perhaps `variables` and `operationName`"

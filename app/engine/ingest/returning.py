@@ -51,7 +51,7 @@ class Returning:
         query = "SELECT count(DISTINCT __id) FROM staged WHERE __problem IS NULL AND"
         (people,) = only_row(database, f"{query} {own} IN (SELECT unnest({self._digests(self.erased)}))")
         if people:
-            yield f"{people:,} of the people were erased before: they are accepted, as somebody new"
+            yield f"{people:,} of the people were erased before: they are accepted as new profiles"
 
     @staticmethod
     def _digests(erased: Erased) -> str:

@@ -80,7 +80,7 @@ def refresh(
         try:
             current = open_table(lake.views(rule.id) / str(generation))
         except Exception:  # Of Delta, JSON or Arrow.
-            log.exception("the view %s cannot be read, and is made anew", lake.views(rule.id) / str(generation))
+            log.exception("the view %s cannot be read; rebuilding it", lake.views(rule.id) / str(generation))
             generation, current = generation + 1, None
         if current is not None and contradicts(user_fields(current.schema), fields):
             # A dataset went, and with it the type of a field: begin anew, the old files stay for those who read them.

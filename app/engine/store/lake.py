@@ -216,7 +216,7 @@ class LayoutLost(Refusal):
     def __init__(self, problem: str) -> None:
         super().__init__(
             ErrorCode.INVALID_STATE,
-            f"{problem}, and without it nobody would be found in their place: restore it from a copy of the lake "
+            f"{problem}, and without it no profile could be found: restore it from a copy of the lake "
             "(`segmentation doctor` names the folder)",
         )
         self.problem = problem

@@ -113,7 +113,7 @@ async def _begin(attempt: Attempt, lake: Lake) -> _Run | None:
     if person is None:
         if job.phase == JobPhase.WRITING:
             return None
-        message = "the lake no longer knows whom this job is about: start the erasure again"
+        message = "the identities of this job are no longer in the lake: start the erasure again"
         raise Refusal(ErrorCode.INVALID_STATE, message)
     run = _Run(attempt, tenant, scope, person, dict(job.places), job.fraction)
     run.default_policy = default.id if default is not None else DEFAULT_POLICY_ID
