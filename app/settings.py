@@ -133,8 +133,8 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         15.0,
         ge=1,
-        description="A job whose worker sends no heartbeat for this long is taken over by another worker; a batch after "
-        "four times as long.",
+        description="A job whose worker sends no heartbeat for this long is taken over by another worker; a batch "
+        "after four times as long.",
     )
     keep_job_updates_days: int = Field(
         7, ge=1, description="Days for which the states of an ended job can be resumed from; the last one stays."

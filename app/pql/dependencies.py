@@ -8,29 +8,49 @@ StageIds = tuple[str, Sequence[str]]
 """What is evaluated together: a group, such as a merge policy, and ids of it. References lead to earlier stages."""
 
 
+class Cycle(ValueError):
+    """Ids that refer to each other in a circle; `ids` repeats the first one at the end."""
+
+    def __init__(self, ids: list[str]) -> None:
+        super().__init__(f"definitions form a cycle: {' → '.join(ids)}")
+        self.ids = ids
+
+
+def in_order(references: Mapping[str, Collection[str]]) -> list[str]:
+    """The ids after those that they refer to, else as given. Raises `Cycle`.
+
+    >>> in_order({"a": ["c", "elsewhere"], "b": [], "c": ["b"]})
+    ['b', 'c', 'a']
+    """
+    finished: dict[str, None] = {}
+    for start in references:
+        path = [(start, iter(sorted(references[start])))] if start not in finished else []
+        open_ids = [id_ for id_, _ in path]
+        while path:
+            id_, following = path[-1]
+            successor = next(following, None)
+            if successor is None:
+                finished[id_] = None
+                path.pop()
+                open_ids.pop()
+            elif successor in open_ids:
+                raise Cycle([*open_ids[open_ids.index(successor) :], successor])
+            elif successor not in finished and successor in references:
+                path.append((successor, iter(sorted(references[successor]))))
+                open_ids.append(successor)
+    return list(finished)
+
+
 def find_cycle(edges: Mapping[str, Collection[str]]) -> list[str] | None:
     """A cycle of references, its first id repeated at the end; None when there is none.
 
     >>> find_cycle({"a": ["b"], "b": ["c"], "c": ["b"]})
     ['b', 'c', 'b']
     """
-    finished: set[str] = set()
-    for start in edges:
-        path: list[str] = []
-        waiting = [(start, iter(sorted(edges[start])))] if start not in finished else []
-        path.extend(id_ for id_, _ in waiting)
-        while waiting:
-            id_, following = waiting[-1]
-            successor = next(following, None)
-            if successor is None:
-                finished.add(id_)
-                waiting.pop()
-                path.pop()
-            elif successor in path:
-                return [*path[path.index(successor) :], successor]
-            elif successor not in finished:
-                waiting.append((successor, iter(sorted(edges.get(successor, ())))))
-                path.append(successor)
+    try:
+        in_order(edges)
+    except Cycle as cycle:
+        return cycle.ids
     return None
 
 

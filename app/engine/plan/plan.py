@@ -8,6 +8,7 @@ from app.engine.plan.projection import needs_of, segments_of
 from app.engine.plan.rules import Rewriter
 from app.engine.store.bucket import Needs
 from app.pql.core import Node, walk
+from app.pql.dependencies import in_order
 from app.pql.schema import MEMBERSHIP, Segment
 
 _NO_VALUES: Mapping[str, Node] = MappingProxyType({})
@@ -32,7 +33,7 @@ class Plan:
             raise ValueError("conditions and values need ids of their own")
         nodes = {id: list(walk(node)) for id, node in roots.items()}
         referred = {id: _references(of) for id, of in nodes.items()}
-        self.order: tuple[str, ...] = _ordered({id: referred[id] for id in self.conditions})
+        self.order: tuple[str, ...] = tuple(in_order({id: referred[id] for id in self.conditions}))
         self.references: frozenset[str] = frozenset().union(*referred.values()) - self.conditions.keys()
         self.needs: Needs = needs_of(roots.values())
         self.segments: frozenset[Segment] | None = segments_of(node for of in nodes.values() for node in of)
@@ -55,28 +56,3 @@ class Plan:
 
 def _references(nodes: Iterable[Node]) -> frozenset[str]:
     return frozenset(node.payload[0] for node in nodes if node.op == "in_segment")
-
-
-def _ordered(referred: Mapping[str, frozenset[str]]) -> tuple[str, ...]:
-    """Ids after those that they refer to, else as given."""
-    order: list[str] = []
-    ordered: set[str] = set()
-    for start in referred:
-        path = [(start, iter(sorted(referred[start] & referred.keys())))] if start not in ordered else []
-        open_ids = [start]
-        while path:
-            id, others = path[-1]
-            other = next(others, None)
-            if other is None:
-                path.pop()
-                open_ids.pop()
-                if id not in ordered:
-                    ordered.add(id)
-                    order.append(id)
-            elif other in open_ids:
-                cycle = " → ".join([*open_ids[open_ids.index(other) :], other])
-                raise ValueError(f"definitions form a cycle: {cycle}")
-            elif other not in ordered:
-                path.append((other, iter(sorted(referred[other] & referred.keys()))))
-                open_ids.append(other)
-    return tuple(order)

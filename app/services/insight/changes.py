@@ -300,8 +300,8 @@ async def _refuse_forgotten(session: AsyncSession, scope: Scope, audiences: Sequ
     at = (await session.execute(begins)).scalar()
     if at is not None:
         message = (
-            f"changes after this cursor are no longer kept: history begins at {at.isoformat()}; read the members again, "
-            "then follow the changes from there"
+            f"changes after this cursor are no longer kept: history begins at {at.isoformat()}; read the members "
+            "again, then follow the changes from there"
         )
         raise Refusal(ErrorCode.INVALID_STATE, message, ("after",))
 
