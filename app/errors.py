@@ -131,6 +131,10 @@ class InvalidDatabaseUrl(ValueError):
     """A database URL that cannot be used; the message says what is wrong and shows one that can."""
 
 
+class MigrationRefused(Exception):
+    """The database cannot be brought to the form that this program knows; the message says why and what to do."""
+
+
 class DatabaseAway(ConnectionError):
     """There is no connection to be had to the database just now."""
 

@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from app.clock import Clock, utc_now
 from app.engine.budget import Budget, bytes_of
 from app.engine.store.lake import Lake
+from app.errors import ErrorCode, Refusal
+from app.services.datasets.batches import reconcile
+from app.services.maintenance.backup import Summary, back_up, restore
 from app.services.maintenance.doctor import Finding, examine
 from app.services.maintenance.readiness import refuse_lost_lake, watch_queue
 from app.services.maintenance.retention import Keep
@@ -103,6 +107,32 @@ async def examined(settings: Settings, clock: Clock = utc_now, *, checksums: boo
     database = Database(settings.database)
     try:
         return await examine(database, _lake(settings), clock, checksums=checksums)
+    finally:
+        await database.dispose()
+
+
+async def backed_up(settings: Settings, target: Path, clock: Clock = utc_now) -> Summary:
+    """Backs up database and lake into a folder; other processes may go on. Raises `Refusal` and `CopyDamaged`."""
+    database = Database(settings.database)
+    try:
+        if problem := await database.misfit():
+            raise Refusal(ErrorCode.INVALID_STATE, problem)
+        return await back_up(database, _lake(settings), clock, target)
+    finally:
+        await database.dispose()
+
+
+async def restored(settings: Settings, source: Path, clock: Clock = utc_now) -> tuple[Summary, list[Finding]]:
+    """Restores a backup into the empty database and data folder of the settings, and has the doctor look at all of it.
+
+    Raises `Refusal` and `CopyDamaged`.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    database, lake = Database(settings.database), _lake(settings)
+    try:
+        summary = await restore(database, lake, source)
+        await reconcile(database, lake, clock)
+        return summary, await examine(database, lake, clock, checksums=True)
     finally:
         await database.dispose()
 

@@ -35,6 +35,7 @@ Key = Annotated[str | None, typer.Option(help="Idempotency key: the same within 
 class Kind(StrEnum):
     segment = "segment"
     export = "export"
+    erasure = "erasure"
 
 
 @commands.command("list", epilog="Example: `segmentation job list --status failed --limit 10`")
@@ -120,12 +121,18 @@ def cancel(id: JobId, as_json: Json = False, organisation: Organisation = "defau
     from app.storage.tables.jobs import JobKind
 
     scope = Scope(organisation, sandbox, user="cli")
+    cancels: dict[JobKind, Callable[..., Awaitable[Any]]] = {
+        JobKind.SEGMENT: segment_jobs.cancel,
+        JobKind.EXPORT: export_jobs.cancel,
+    }
 
     async def work(services: "Services") -> None:
         async with _audited(services, scope, "job cancel", id):
             state = await _required(services, scope, id)
-            cancelled = segment_jobs.cancel if state.kind is JobKind.SEGMENT else export_jobs.cancel
-            await cancelled(services.database, services.clock, scope, id)
+            if state.kind not in cancels:
+                message = f"a job of kind {state.kind.lower()} cannot be cancelled: it ends by itself"
+                raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
+            await cancels[state.kind](services.database, services.clock, scope, id)
         print_object(_job(await _required(services, scope, id)), as_json, COLUMNS)
 
     run(with_services(load_settings(), work))
@@ -238,14 +245,12 @@ async def _ended(services: "Services", scope: Scope, kind: str, id: str) -> "Job
 
 
 async def _required(services: "Services", scope: Scope, id: str) -> "JobState":
-    from app.services.jobs.export import requests as export_jobs
-    from app.services.jobs.segment import requests as segment_jobs
-    from app.storage.job_log import JobState
-    from app.storage.tables.jobs import JobKind
+    from app.services.lists.rows import get_rows
+    from app.storage.job_log import JOBS, JobState
 
     async with services.database.session() as session:
-        for kind, requests in ((JobKind.SEGMENT, segment_jobs), (JobKind.EXPORT, export_jobs)):
-            if row := (await requests.get_many(session, scope, [id])).get(id):
+        for kind, table in JOBS.items():
+            if row := (await get_rows(session, table, scope, [id])).get(id):
                 return JobState(kind, row)
     raise Refusal(ErrorCode.NOT_FOUND, f"there is no job {id!r} in {scope.organisation}/{scope.sandbox}")
 

@@ -4,7 +4,16 @@ import typer
 
 from app.cli import audit, data, demo, expressions, jobs, keys, operations, resources, server, settings
 from app.cli.terminal import fail
-from app.errors import DatabaseAway, InvalidDatabaseUrl, InvalidSettings, Refusal, Refusals, Unconfirmed, outage
+from app.errors import (
+    DatabaseAway,
+    InvalidDatabaseUrl,
+    InvalidSettings,
+    MigrationRefused,
+    Refusal,
+    Refusals,
+    Unconfirmed,
+    outage,
+)
 
 cli = typer.Typer(
     name="segmentation",
@@ -25,11 +34,25 @@ cli.add_typer(resources.datasets, name="dataset")
 cli.add_typer(resources.schedules, name="schedule")
 
 
+REFUSALS = (
+    Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl, MigrationRefused, DatabaseAway, Unconfirmed,
+)  # fmt: skip
+"""Errors whose message says what is wrong and what to do."""
+
+
 def main() -> None:
     """The entry point: refusals become one clear sentence on standard error and exit code 1."""
     try:
         cli()
-    except (Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl, DatabaseAway, Unconfirmed) as refusal:
+    except (
+        Refusal,
+        Refusals,
+        InvalidSettings,
+        InvalidDatabaseUrl,
+        MigrationRefused,
+        DatabaseAway,
+        Unconfirmed,
+    ) as refusal:
         fail(str(refusal))
     except Exception as error:
         if reason := outage(error):

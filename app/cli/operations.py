@@ -1,11 +1,18 @@
-"""`migrate`, `doctor` and `schema`: for those who run the gateway."""
+"""`migrate`, `doctor`, `backup`, `restore` and `schema`: for those who run the gateway."""
 
 import sys
-from typing import Annotated
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from app.cli.terminal import console, fail, load_settings, run
+
+if TYPE_CHECKING:
+    from app.services.maintenance.doctor import Finding
+
+T = TypeVar("T")
 
 commands = typer.Typer()
 
@@ -38,6 +45,46 @@ def doctor(
     if not settings.data_dir.is_dir():
         fail(f"there is no data folder {settings.data_dir}: set SEGMENTATION_DATA_DIR to the right folder")
     findings = run(examined(settings, checksums=checksums))
+    _print_findings(findings)
+
+
+@commands.command(epilog="Example: `segmentation backup /backups/2026-06-15`")
+def backup(target: Annotated[Path, typer.Argument(help="Folder that is empty, or not there yet.")]) -> None:
+    """Copy the database and the lake, as of one moment, into a folder; servers and workers go on meanwhile."""
+    from app.parts import backed_up
+    from app.services.maintenance.backup import as_words
+
+    settings = load_settings()
+    if not settings.data_dir.is_dir():
+        fail(f"there is no data folder {settings.data_dir}: set SEGMENTATION_DATA_DIR to the right folder")
+    print(as_words(_undamaged(backed_up(settings, target))))
+
+
+@commands.command(epilog="Example: `SEGMENTATION_DATA_DIR=new segmentation restore /backups/2026-06-15`")
+def restore(source: Annotated[Path, typer.Argument(help="Folder that `backup` wrote.")]) -> None:
+    """Read a backup into the database and the data folder of the settings, which must be empty, and check all of it.
+
+    Either kind of database takes the backup of either kind. Ends with exit code 1 when anything is wrong.
+    """
+    from app.parts import restored
+    from app.services.maintenance.backup import as_words
+
+    summary, findings = _undamaged(restored(load_settings(), source))
+    print(as_words(summary))
+    _print_findings(findings)
+
+
+def _undamaged(work: Coroutine[Any, Any, T]) -> T:
+    from app.engine.maintenance.copying import CopyDamaged
+
+    try:
+        return run(work)
+    except CopyDamaged as damage:
+        fail(str(damage))
+
+
+def _print_findings(findings: "Sequence[Finding]") -> None:
+    """Ends with exit code 1 unless there are none."""
     for finding in findings:
         print(f"{finding.check}: {finding.where}: {finding.problem}\n    {finding.advice}")
     if findings:

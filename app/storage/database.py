@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 import asyncpg
 import orjson
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -24,7 +24,7 @@ from app import traces
 from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.scope import Tenant
 from app.storage.columns import JsonObject
-from app.storage.migrate import differences, migrate, misfit, use_wal
+from app.storage.migrate import NEWEST, differences, migrate, misfit, use_wal
 
 Topics = frozenset[Any]
 BUSY_SECONDS = 30
@@ -142,14 +142,21 @@ class Database:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    async def migrate(self) -> None:
-        """Brings the tables to the newest form; several processes may do it at once. Raises `MigrationRefused`."""
+    async def migrate(self, target: str = NEWEST) -> None:
+        """Brings the tables to the newest form, or to an earlier one; several processes may do it at once.
+
+        Raises `MigrationRefused`.
+        """
         if self.dialect == "sqlite":
             async with self._writer.connect() as connection:
                 autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
                 await autocommit.run_sync(use_wal)
         async with self._writer.begin() as connection:
-            await connection.run_sync(migrate)
+            await connection.run_sync(migrate, target)
+
+    async def has_tables(self) -> bool:
+        async with self._reader.connect() as connection:
+            return bool(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
 
     async def misfit(self) -> str | None:
         """Why this program cannot work with the tables as they are; None when it can."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import OperationalError
 
+from app.errors import MigrationRefused
 from app.storage.columns import Row
 
 if TYPE_CHECKING:
@@ -25,29 +26,26 @@ _LOCK = 0x5E6D_E17A_7101
 """Number of the advisory lock that migrating processes take turns on."""
 
 
-class MigrationRefused(Exception):
-    """The database cannot be brought to the form that this program knows; the message says why and what to do."""
-
-
-def migrate(connection: Connection) -> None:
-    """Runs the migrations that are missing, within the transaction of `connection`, which writes.
+def migrate(connection: Connection, target: str = NEWEST) -> None:
+    """Runs the migrations that are missing up to `target`, within the transaction of `connection`, which writes.
 
     Any number of processes may do so at once: the first does the work, the others wait and find nothing to do. On
     SQLite the transaction is the lock, since it began IMMEDIATE. Raises `MigrationRefused`.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    if revision(connection) == NEWEST:
+    if revision(connection) == target:
         return
     from alembic import command
     from alembic.util import CommandError
 
     try:
-        command.upgrade(configuration(connection), "head")
+        command.upgrade(configuration(connection), target)
     except CommandError as error:
         raise MigrationRefused(
-            f"this version does not know the schema of the database (its own is {NEWEST}): {error}. "
-            "It was probably used by a newer version: run that one, or another database"
+            f"the tables of the database are not known to this version, whose own are {NEWEST}: {error}. They were "
+            "probably used by a newer version, and there is no way back: run that one, or restore a backup of the time "
+            "before into another database"
         ) from error
 
 

@@ -1,16 +1,19 @@
 """`settings`, `job`, `export`, `audience`, `dataset` and `schedule`, as cron and scripts use them."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
 from app.cli.main import cli
-from app.errors import HasDependents, Refusal
+from app.errors import HasDependents, MigrationRefused, Refusal
 from app.settings import Settings
+from app.storage.database import Database
 
 Call = Callable[..., Result]
 CSV = "customer,when,dollars\n1,2026-01-01T10:00:00Z,700\n2,2026-01-02T10:00:00Z,5\n3,2026-01-03T10:00:00Z,900\n"
@@ -41,8 +44,6 @@ def shop(call: Call, tmp_path: Path) -> str:
 
 
 def define(name: str, sandbox: str = "prod") -> str:
-    import asyncio
-
     from app.parts import open_services
     from app.scope import Scope
     from app.services.audiences import computed
@@ -139,6 +140,36 @@ def test_a_dataset_goes(call: Call, tmp_path: Path) -> None:
     assert lines(call("schedule", "list")) == []
 
 
+def test_backup_and_restore(call: Call, shop: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("job", "run", "--all", "--work")
+    backup = str(tmp_path / "backups" / "first")
+    words = call("backup", backup).stdout
+    again = call("backup", backup, fails=True)
+    assert str(again.exception) == f"{backup} is not an empty folder: name one that is, or a new one"
+    monkeypatch.setenv("SEGMENTATION_DATA_DIR", str(tmp_path / "second"))
+    monkeypatch.setenv("SEGMENTATION_DATABASE_URL", f"sqlite:///{tmp_path / 'second.db'}")
+    assert call("restore", backup).stdout == f"{words}nothing is wrong\n"
+    assert len(lines(call("audience", "members", shop))) == 2
+    assert call("doctor", "--checksums").stdout == "nothing is wrong\n"
+    held = call("restore", backup, fails=True)
+    assert isinstance(held.exception, Refusal)
+    assert "is not empty" in str(held.exception)
+
+
+def test_tables_of_a_newer_version(call: Call, database_url: str) -> None:
+    async def advance() -> None:
+        database = Database(database_url)
+        async with database.write() as session:
+            await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await database.dispose()
+
+    asyncio.run(advance())
+    for command in ("migrate", "worker"):
+        newer = call(command, fails=True)
+        assert isinstance(newer.exception, MigrationRefused)
+        assert "there is no way back: run that one, or restore a backup" in str(newer.exception)
+
+
 def test_settings(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text("SEGMENTATION_THREADS=3\nSEGMENTATION_PORT=1\n")
     monkeypatch.setenv("SEGMENTATION_PORT", "9000")
@@ -152,8 +183,8 @@ def test_settings(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (threads["value"], threads["source"], threads["default"]) == (3, ".env", 2)
     assert (concurrent["value"], concurrent["source"]) == (2, "default")
     assert settings["SEGMENTATION_JWT_SECRET"]["value"] == "********"
-    text = call("settings", "--changed").stdout
-    assert "SEGMENTATION_PORT=9000  (environment)\n    Port that `serve` binds" in text
-    assert "SEGMENTATION_DATABASE_URL=********  (environment)" in text
-    assert "SEGMENTATION_CONCURRENT_JOBS" not in text
-    assert "sss" not in text
+    shown = call("settings", "--changed").stdout
+    assert "SEGMENTATION_PORT=9000  (environment)\n    Port that `serve` binds" in shown
+    assert "SEGMENTATION_DATABASE_URL=********  (environment)" in shown
+    assert "SEGMENTATION_CONCURRENT_JOBS" not in shown
+    assert "sss" not in shown

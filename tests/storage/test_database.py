@@ -13,10 +13,10 @@ from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 import app.storage.tables  # noqa: F401
-from app.errors import DatabaseAway, InvalidDatabaseUrl
+from app.errors import DatabaseAway, InvalidDatabaseUrl, MigrationRefused
 from app.storage.columns import Row, columns
 from app.storage.database import Database, is_unavailable
-from app.storage.migrate import NEWEST, MigrationRefused
+from app.storage.migrate import NEWEST
 from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetKind, DatasetRow
 from tests.support.databases import count_statements
 
@@ -204,7 +204,7 @@ async def test_who_finds_the_newest_form_does_not_wait_for_the_import_of_alembic
 async def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
     async with database.write() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(MigrationRefused, match="used by a newer version"):
+    with pytest.raises(MigrationRefused, match="there is no way back: run that one, or restore a backup"):
         await database.migrate()
 
 
