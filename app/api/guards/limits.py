@@ -37,7 +37,8 @@ LONGEST_KEPT = 20_000
 _TOO_MANY_TOKENS = re.compile(r"more than (\d+) tokens")
 _SUGGESTION = re.compile(r" Did you mean [^?]*\?")
 
-Documents = OrderedDict[str, DocumentNode]
+Documents = OrderedDict[tuple[str, str], DocumentNode]
+"""By organisation and text: how fast an answer comes must not say what another organisation asks."""
 
 
 def extensions(limits: Limits) -> list[Callable[[], SchemaExtension]]:
@@ -105,25 +106,28 @@ class DocumentCache(SchemaExtension):
         self._documents = documents
 
     def on_parse(self) -> Iterator[None]:
-        context = self.execution_context
-        text = context.query or ""
-        if text in self._documents:
-            self._documents.move_to_end(text)
-            context.graphql_document = self._documents[text]
+        if (document := self._documents.get(self._key)) is not None:
+            self._documents.move_to_end(self._key)
+            self.execution_context.graphql_document = document
         yield
 
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
-        text, document = context.query, context.graphql_document
-        if text in self._documents and context.pre_execution_errors is None:
+        if self._key in self._documents and context.pre_execution_errors is None:
             context.pre_execution_errors = []
             yield
             return
         yield
-        if text is not None and document is not None and not context.pre_execution_errors and len(text) <= LONGEST_KEPT:
-            self._documents[text] = document
+        document, text = context.graphql_document, context.query or ""
+        if document is not None and not context.pre_execution_errors and len(text) <= LONGEST_KEPT:
+            self._documents[self._key] = document
             if len(self._documents) > DOCUMENTS_KEPT:
                 self._documents.popitem(last=False)
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        operation: Operation = self.execution_context.context
+        return operation.scope.organisation, self.execution_context.query or ""
 
 
 class GatewaySchema(strawberry.Schema):

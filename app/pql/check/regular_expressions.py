@@ -6,7 +6,6 @@ https://github.com/google/re2/wiki/Syntax, restrictions on repetition as in its 
 """
 
 import re
-from functools import lru_cache
 from typing import Final
 
 MAXIMUM_REPEAT: Final = 1000
@@ -22,7 +21,6 @@ _OCTAL: Final = re.compile(r"0[0-7]{0,2}|[1-7][0-7]{1,2}")
 _CONTROL: Final = {"a": 7, "f": 12, "t": 9, "n": 10, "r": 13, "v": 11}
 
 
-@lru_cache(maxsize=1024)
 def groups(pattern: str) -> int:
     """The number of capturing groups; raises ValueError with the reason when RE2 would refuse the pattern.
 

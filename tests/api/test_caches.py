@@ -1,0 +1,62 @@
+"""What a process remembers must not say, by how fast it answers, what another tenant asked or has."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphql import parse
+
+import app
+from tests.api.conftest import Api
+
+KEYED_BY = {
+    "api/execution/plan.py entries: OrderedDict": "a parsed document, which is remembered by organisation",
+    "api/guards/documents.py self._texts: OrderedDict": "organisation and hash",
+    "api/guards/limits.py documents: Documents = OrderedDict": "organisation and text",
+    "api/schema.py @cache build_schema": "limits of the server",
+    "api/transport/documentation.py @cache": "pages of the package",
+    "engine/evaluate/zones.py @lru_cache _zone": "names of time zones, of which all are public",
+    "engine/insight/scan.py @lru_cache _present": "path in the tenant's folder",
+    "engine/members/regraph.py @lru_cache _moves_between": "the tenant's lake and versions",
+    "engine/store/checksums.py @lru_cache _remembered": "path in the tenant's folder",
+    "engine/store/delta.py @lru_cache _remembered_version": "path in the tenant's folder",
+    "services/jobs/segment/run.py lru_cache read_stored": "one job",
+    "services/search/find.py _places: OrderedDict": "tenant",
+}
+"""Every cache that outlives a request or a job, and what its entries are found by."""
+
+
+def caches() -> set[str]:
+    root = Path(app.__file__).parent
+    places = set()
+    for file in sorted(root.rglob("*.py")):
+        if (root / "web") in file.parents:
+            continue
+        text, name = file.read_text(), file.relative_to(root).as_posix()
+        for kind, function in re.findall(r"^ *(@(?:lru_)?cache)\b[^\n]*\ndef (\w+)", text, re.M):
+            places.add(f"{name} {kind}" if name.endswith("documentation.py") else f"{name} {kind} {function}")
+        places |= {f"{name} {before}: OrderedDict" for before in re.findall(r"([\w.]+): OrderedDict\[", text)}
+        places |= {f"{name} {before} = OrderedDict" for before in re.findall(r"(\w+: \w+) = OrderedDict\(", text)}
+        places |= {f"{name} lru_cache {before}" for before in re.findall(r"(\w+) = lru_cache\(", text)}
+    return places
+
+
+def test_each_cache_is_keyed_by_its_tenant_or_holds_nothing_of_one() -> None:
+    assert caches() == set(KEYED_BY)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_documents_are_remembered_for_each_organisation(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+
+    def noting(text: str, **options: Any) -> Any:
+        parsed.append(text)
+        return parse(text, **options)
+
+    monkeypatch.setattr("strawberry.schema.schema.parse", noting)
+    for organisation in ("acme", "acme", "globex", "globex", "acme"):
+        headers = {"x-gw-ims-org-id": organisation}
+        response = await api.http.post("/graphql", json={"query": "{ viewer { organisation } }"}, headers=headers)
+        assert response.json()["data"] == {"viewer": {"organisation": organisation}}
+    assert len(parsed) == 2
