@@ -107,10 +107,10 @@ async def test_loading_follows_the_declaration(api: Api) -> None:
         ({"type": "array", "items": {"type": "string"}}, "schema: the schema of a row must be of type object"),
         ([], "schema: a schema must be an object"),
         (
-            {"properties": {"a": {"type": "object", "properties": {"b": {"type": "string", "pattern": "x"}}}}},
-            "schema/properties/a/properties/b/pattern: the keyword 'pattern' is not supported",
+            {"properties": {"a": {"type": "object", "properties": {"b": {"type": "string", "contains": 1}}}}},
+            "schema/properties/a/properties/b/contains: the keyword 'contains' is not supported",
         ),
-        ({"properties": {"a": {"$ref": "#/x"}}}, "schema/properties/a/$ref: the keyword '$ref' is not supported"),
+        ({"properties": {"a": {"$ref": "#/x"}}}, "schema/properties/a/$ref: there is no '#/x' in the schema"),
         ({"properties": {"a": {"type": ["string", "number"]}}}, "schema/properties/a/type: `type` must be one of"),
         ({"properties": {"a": {"type": "array"}}}, "schema/properties/a: an array needs `items`"),
         ({"properties": {"a": {"type": "object"}}}, "schema/properties/a: an object needs `properties`"),

@@ -277,3 +277,42 @@ def test_the_doctor_says_what_is_wrong_by_its_exit_code_too(folder: Path) -> Non
     ill = segmentation(folder, "doctor")
     assert ill.returncode == 1
     assert ill.stdout.startswith("folders: acme/prod: the lake has data of a sandbox that the database does not know\n")
+
+
+ORDERS = {
+    "required": ["amount"],
+    "properties": {"zip": {"type": "string"}, "amount": {"type": "number", "minimum": 0}, "note": {"type": "string"}},
+}
+
+
+def test_a_schema_is_declared_and_followed(folder: Path) -> None:
+    (folder / "orders.csv").write_text(
+        "id,at,zip,amount\n1,2026-01-01,90210,5\n2,2026-01-01,90210,-5\n3,2026-01-01,1,\n"
+    )
+    (folder / "orders.json").write_text(json.dumps(ORDERS))
+    arguments = ("ingest", "orders.csv", "--dataset", "orders", "--kind", "event", "--id", "id", "--time", "at")
+    tried = segmentation(folder, *arguments, "--schema", "orders.json", "--dry-run")
+    assert tried.returncode == 0, tried.stderr
+    assert "would load 1 rows, 2 rejected" in tried.stderr
+    assert re.search("^  zip: string", tried.stderr, re.M), "the declared type, not the one that the file looks like"
+    ended = segmentation(folder, *arguments, "--schema", "orders.json")
+    assert ended.stderr.splitlines() == [
+        "1 rows in, 2 rejected",
+        '  row 2: amount: "-5.0" is below 0',
+        "  row 3: amount: a value is required",
+    ]
+    plain = segmentation(folder, *arguments, "--again")
+    assert "1 rows in, 2 rejected" in plain.stderr, "declared for good"
+
+
+def test_a_schema_that_cannot_be_followed_leaves_no_dataset(folder: Path) -> None:
+    (folder / "orders.csv").write_text("id,at\n1,2026-01-01\n")
+    (folder / "bad.json").write_text('{"properties": {"a": {"type": "string", "contains": 5}}}')
+    (folder / "broken.json").write_text("{")
+    arguments = ("ingest", "orders.csv", "--dataset", "orders", "--kind", "event", "--id", "id", "--time", "at")
+    for flags in ((), ("--dry-run",)):
+        ended = segmentation(folder, *arguments, "--schema", "bad.json", *flags)
+        assert ended.returncode == 1
+        assert "schema/properties/a/contains: the keyword 'contains' is not supported" in ended.stderr
+    assert "broken.json is not JSON" in segmentation(folder, *arguments, "--schema", "broken.json").stderr
+    assert segmentation(folder, *arguments).returncode == 0, "the name is free"

@@ -1,5 +1,6 @@
 """Numbers land, are compared and come out as they were written, in every format and whatever batch came first."""
 
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -8,9 +9,11 @@ import pytest
 from deltalake import DeltaTable
 
 from app.engine.ingest.rows import Ingested
+from app.engine.people.snapshot import open_snapshot
+from app.engine.people.sources import Dataset
 from tests.engine.test_ingest import record, types
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
-from tests.support.selected import selected
+from tests.support.selected import RULE, selected, selected_of
 
 EXACT = 2**53
 FORMATS = ("CSV", "NDJSON", "PARQUET")
@@ -95,3 +98,63 @@ def test_pages_and_views_show_large_whole_numbers(sandbox: Sandbox) -> None:
     assert record(sandbox, "1") == {"id": "1", "order": EXACT + 1, "o": {"list": [EXACT + 3]}, "price": 2.5}
     table = DeltaTable(sandbox.lake.dataset("p"))
     assert pa.schema(table.schema().to_arrow()).field("order").type == pa.int64()
+
+
+BESIDE_P = replace(EVENTS, beside=("p",))
+BESIDE_E = replace(EVENTS, beside=("e",))
+
+
+@pytest.mark.parametrize("first", ["whole", "fractions"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_whole_numbers_stay_apart_beside_fractions_of_another_dataset(sandbox: Sandbox, first: str, deep: bool) -> None:
+    """The view has one column of both: what would be rounded in it is rejected, whichever came first."""
+
+    def events(values: list[Any]) -> list[dict[str, Any]]:
+        return [
+            {"id": str(at), "timestamp": "2026-01-01", "n": {"l": [value]} if deep else value}
+            for at, value in enumerate(values)
+        ]
+
+    whole = ("e", BESIDE_P, events([EXACT, EXACT + 1, 7]))
+    fractions = ("p", BESIDE_E, events([0.5, 7, 8.0]))
+    loads = [whole, fractions] if first == "whole" else [fractions, whole]
+    rejected = [row for load in loads for row in sandbox.rows(*load).rejected]
+    label = "n.l" if deep else "n"
+    if first == "whole":
+        assert [row.message for row in rejected] == [f'{label}: "0.5" is not a whole number of 64 bits']
+    else:
+        assert [row.message for row in rejected] == [
+            f'{label}: "{EXACT + 1}" has more digits than a column with fractions holds: it would be rounded'
+        ]
+    snapshot = open_snapshot(sandbox.lake, RULE, [Dataset("p", "EVENT"), Dataset("e", "EVENT")])
+    name = "xEvent.n.l" if deep else "xEvent.n"
+    assert selected_of(snapshot, f"{EXACT + 1} in {name}") == (["1"] if first == "whole" else [])
+    assert selected_of(snapshot, f"{EXACT} in {name}") == ["0"]
+    assert selected_of(snapshot, f"8 in {name}") == ["2"]
+
+
+def test_small_whole_numbers_and_fractions_of_two_datasets_meet(sandbox: Sandbox) -> None:
+    assert sandbox.csv("e", BESIDE_P, "id,timestamp,n\n1,2026-01-01,5\n").rejected_rows == 0
+    assert sandbox.csv("p", BESIDE_E, "id,timestamp,n\n1,2026-01-01,0.5\n").rejected_rows == 0
+    assert sandbox.csv("e", BESIDE_P, "id,timestamp,n\n2,2026-01-01,6\n").rejected_rows == 0
+    assert types(sandbox, "e")["n"] == "number"
+
+
+def test_a_bad_value_does_not_keep_a_column_from_widening(sandbox: Sandbox) -> None:
+    sandbox.rows("p", PEOPLE, [{"id": "1", "n": 1, "d": "2026-01-01", "l": ["2026-01-01"], "o": {"n": 1}}])
+    rows: list[dict[str, Any]] = [
+        {"id": "2", "n": 1.5},
+        {"id": "3", "n": "x"},
+        {"id": "4", "d": "2026-01-01T10:00:00Z"},
+        {"id": "5", "d": "x"},
+        {"id": "6", "l": ["2026-01-01T10:00:00Z"]},
+        {"id": "7", "l": ["2026-01-01", "x"]},
+        {"id": "8", "o": {"n": 0.5}},
+        {"id": "9", "o": {"n": True}},
+    ]
+    done = sandbox.rows("p", PEOPLE, rows)
+    assert [row.row for row in done.rejected] == [2, 4, 6, 8]
+    assert done.row_count == 4
+    assert types(sandbox, "p") == {
+        "d": "timestamp", "id": "string", "l": "array<timestamp>", "n": "number", "o.n": "number",
+    }  # fmt: skip

@@ -10,12 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from app.engine.ingest.batch import dataset_fields
+from app.engine.ingest.batch import dataset_fields, ingest
+from app.engine.ingest.formats import CsvOptions, InputFile
 from app.engine.ingest.formats.ndjson_lines import NO_OBJECT, NOT_FINITE, TOO_DEEP, TOO_LONG, ZERO_BYTE, problem_of
+from app.engine.people.snapshot import open_snapshot
+from app.engine.people.sources import Dataset
 from app.engine.store.delta import open_table
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import leaf_paths
-from tests.support.sandbox import PEOPLE, Sandbox
+from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
+from tests.support.selected import RULE
 
 
 def nested(levels: int, container: str) -> str:
@@ -94,7 +98,7 @@ def test_parquet_has_no_infinite_numbers_and_cuts_off_nanoseconds(sandbox: Sandb
     assert [(row.row, row.message) for row in done.rejected] == [
         (2, 'v: "nan" is not a number'),
         (4, 'v: "-inf" is not a number'),
-        (5, 'l: "[1.0, inf]" is not a list'),
+        (5, 'l: a value inside does not fit the type of its field: "[1.0, inf]"'),
     ]
     file = open_table(sandbox.lake.dataset("p"))
     assert file is not None
@@ -168,3 +172,55 @@ def test_too_many_columns_are_refused(sandbox: Sandbox, format: str) -> None:
     }[format]()
     with pytest.raises(Refusal, match="the file has 10,001 columns: at most 10,000 can be loaded"):
         sandbox.take("p", PEOPLE, content, format)
+
+
+EDGES = [
+    ("0000-01-01T10:00:00Z", False),
+    ("0000-05-05", False),
+    ("9999-12-31T23:59:59-05:00", False),
+    ("0001-01-01T00:00:00+05:00", False),
+    ("9999-12-31T23:59:59.999999Z", True),
+    ("9999-12-31", True),
+    ("0001-01-01T00:00:00+00:00", True),
+]
+
+
+@pytest.mark.parametrize("format", ["CSV", "NDJSON"])
+@pytest.mark.parametrize(("text", "is_time"), EDGES)
+def test_times_outside_the_years_1_to_9999_are_rejected_by_row(
+    sandbox: Sandbox, format: str, text: str, is_time: bool
+) -> None:
+    """Python and JSON have no such times: a profile with one could not be shown."""
+    rows = [{"id": "1", "timestamp": "2026-01-01"}, {"id": "2", "timestamp": text}]
+    if format == "CSV":
+        done = sandbox.csv("e", EVENTS, f"id,timestamp\n1,2026-01-01\n2,{text}\n")
+    else:
+        done = sandbox.rows("e", EVENTS, rows)
+    assert (done.row_count, done.rejected_rows) == ((2, 0) if is_time else (1, 1))
+    snapshot = open_snapshot(sandbox.lake, RULE, [Dataset("e", "EVENT")])
+    keys = [(bucket, ordinal) for bucket in snapshot.buckets for ordinal in snapshot.present(bucket)]
+    assert len([event for page in snapshot.events(keys, first=5, after=None) for event in page.items]) == done.row_count
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([0, 2_932_897], pa.date32()),
+        pa.array([0, 253_402_300_800_000_000], pa.timestamp("us")),
+        pa.array([0, -62_135_596_800_001], pa.timestamp("ms", "UTC")),
+    ],
+    ids=str,
+)
+def test_parquet_times_outside_the_years_1_to_9999_are_rejected_by_row(sandbox: Sandbox, array: pa.Array) -> None:
+    path = sandbox.folder / "far.parquet"
+    pq.write_table(pa.table({"id": ["1", "2"], "day": array, "list": pa.array([[array[0]], [array[0]]])}), path)
+    done = sandbox.take("p", PEOPLE, path.read_bytes(), "PARQUET")
+    assert (done.row_count, [row.row for row in done.rejected]) == (1, [2])
+    assert done.rejected[0].message.startswith('day: "')
+
+
+def test_epochs_outside_the_years_1_to_9999_are_rejected_by_row(sandbox: Sandbox) -> None:
+    file = sandbox.folder / "epochs"
+    file.write_text("id,timestamp\n1,253402300799.5\n2,253402300800\n3,-62135596801\n")
+    done = ingest(sandbox.lake, "e", EVENTS, InputFile(file, "CSV", CsvOptions(timestamp_format="epoch")), "b")
+    assert [row.row for row in done.rejected] == [2, 3]

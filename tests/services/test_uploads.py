@@ -134,3 +134,31 @@ async def test_batches_come_newest_first(
     async with database.session() as session:
         page: Any = (await datasets.batches_by_dataset(session, SCOPE, [id_], PageRequest(5)))[id_]
     assert [batch.id for batch in page.items] == [later.batch.id, purchases.batch.id]
+
+
+async def test_a_declaration_goes_with_the_dataset_that_could_not_be_created(
+    database: Database, lake: Lake, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema = {"properties": {"a": {"type": "integer"}}}
+    new = NewDataset("orders", "PROFILE", "id", "crm", schema=schema)
+
+    async def fail(*_: Any) -> None:
+        raise OSError("the connection is lost")
+
+    def folders() -> list[str]:
+        return [path.name for path in lake.tenant(SCOPE.tenant).folder.glob("datasets/*/_declared.json")]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sqlalchemy.ext.asyncio.AsyncSession.commit", fail)
+        with pytest.raises(OSError, match="the connection is lost"):
+            await datasets.create(database, clock, SCOPE, new, lake)
+    assert folders() == []
+    made = await datasets.create(database, clock, SCOPE, new, lake)
+    assert len(folders()) == 1
+    changes = datasets.DatasetChanges(schema={"properties": {"b": {"type": "string"}}})
+    with monkeypatch.context() as patched:
+        patched.setattr("sqlalchemy.ext.asyncio.AsyncSession.commit", fail)
+        with pytest.raises(OSError, match="the connection is lost"):
+            await datasets.update(database, lake, clock, SCOPE, made.id, None, changes)
+    shown = (await datasets.schemas_many(lake, SCOPE, [made.id]))[made.id]
+    assert list(shown["properties"]) == ["a"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from app.engine.evaluate import evaluate
 from app.engine.people.merging import PROFILE
-from app.engine.people.snapshot import open_snapshot
+from app.engine.people.snapshot import Snapshot, open_snapshot
 from app.engine.people.sources import Dataset, MergeRule
 from app.engine.plan.plan import Plan
 from app.engine.store.bucket import Needs
@@ -21,7 +21,11 @@ RULE = MergeRule("default", "TIMESTAMP_ORDERED")
 
 def selected(sandbox: Sandbox, expression: str) -> list[str]:
     """Their ids, sorted; data are in the datasets `p` (of profiles) and `e` (of events)."""
-    snapshot = open_snapshot(sandbox.lake, RULE, [Dataset("p", "PROFILE"), Dataset("e", "EVENT")])
+    return selected_of(open_snapshot(sandbox.lake, RULE, [Dataset("p", "PROFILE"), Dataset("e", "EVENT")]), expression)
+
+
+def selected_of(snapshot: Snapshot, expression: str) -> list[str]:
+    """The same of a snapshot of any datasets."""
     checked = check(expression, snapshot.schema, segments=frozenset())
     assert checked.condition is not None, checked.diagnostics
     plan = Plan({"it": checked.condition})

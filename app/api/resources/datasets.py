@@ -176,6 +176,7 @@ class CreateDatasetInput:
         default=strawberry.UNSET,
         description="JSON Schema of a row (an XDM schema is one). `type` string, integer, number, boolean, object, "
         "array; `format` date, date-time; an object with `additionalProperties` and no `properties` is a map. "
+        "`$ref`, `allOf`, `required`, `enum` and bounds are followed: a row that breaks one is rejected. "
         "Declared fields can be used in expressions before there is any data.",
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -42,16 +43,16 @@ def ingest(
 
 
 def try_out(
-    lake: TenantLake, dataset_id: str | None, shape: DatasetShape, file: InputFile, stop: Stop | None = None
+    lake: TenantLake, dataset_id: str | None, shape: DatasetShape, file: InputFile, schema: Any = None
 ) -> DryRun:
     """Reads and checks the whole file as `ingest` does, and writes nothing into the lake. Without a dataset, as if it
-    were the first batch. Raises the same as `ingest`."""
+    were the first batch; with a JSON Schema, as if that had been declared. Raises the same as `ingest`."""
     with tempfile.TemporaryDirectory(prefix="segmentation-") as folder:
         scratch = Path(folder)
         # Of a dataset that is yet to be there is no folder.
-        target = lake.dataset(dataset_id) if dataset_id is not None else scratch / "none"
-        destination = Destination.of(lake, target, shape)
-        with _opened(lake, destination, file, scratch, stop or Stop()) as reading:
+        there = lake.dataset(dataset_id) if dataset_id is not None else lake.folder / "datasets" / "none"
+        destination = Destination.of(lake, there, shape, schema)
+        with _opened(lake, destination, file, scratch, Stop()) as reading:
             return _tried(reading)
 
 

@@ -1,8 +1,9 @@
 """The rows of a file as a table: values, times, and what is wrong with each; knows no places of people."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -12,11 +13,13 @@ from app.engine.ingest.formats.csv_options import EPOCHS
 from app.engine.ingest.returning import Returning
 from app.engine.ingest.rows import EVENT_ID, IDENTITIES, TIMESTAMP, DatasetShape, NoGoodRows, RejectedRow, user_fields
 from app.engine.ingest.stop import Stop
-from app.engine.ingest.widening import declared_fields, without_rounding
+from app.engine.ingest.widening import StoredTypes, declarable, declared_of
 from app.engine.store.case_names import file_names
 from app.engine.store.delta import TableVersion, open_table
-from app.engine.store.field_types import MAPS, noun, parsed, sql_type
-from app.engine.store.lake import TenantLake, name_literal, only_row, text_literal
+from app.engine.store.field_types import MAPS, parsed, sql_type, within_years
+from app.engine.store.json_schema import Declared, declared
+from app.engine.store.lake import TenantLake, file_name, name_literal, only_row, text_literal
+from app.engine.store.schema_rules import problem
 from app.pql.schema import ObjectType, Scalar
 
 REPORTED = 20
@@ -44,12 +47,18 @@ class Destination:
     current: TableVersion | None
     known: ObjectType
     returning: Returning
+    declared: Declared
 
     @classmethod
-    def of(cls, lake: TenantLake, folder: Path, shape: DatasetShape) -> "Destination":
+    def of(cls, lake: TenantLake, folder: Path, shape: DatasetShape, schema: Any = None) -> "Destination":
+        """With a JSON `schema` as if that had been declared. Raises `Refusal` when it cannot be."""
         current = open_table(folder)
         known = ObjectType() if current is None else user_fields(current.schema)
-        return cls(folder, shape, current, known, Returning.of(lake))
+        if schema is None:
+            return cls(folder, shape, current, known, Returning.of(lake), declared_of(folder))
+        new = declared(schema)
+        known = declarable(current, known, new.fields, shape)
+        return cls(folder, shape, current, known, Returning.of(lake), new)
 
     @property
     def is_event(self) -> bool:
@@ -97,8 +106,7 @@ class Reading:
     def stage(self) -> Staged:
         """Raises `Refusal` for a file that cannot be used, `NoGoodRows` for one of whose rows none can."""
         source = self._open()
-        into = self.destination
-        columns = dict(without_rounding(source, into.known, into.current, declared_fields(into.folder)))
+        columns = dict(source.columns)
         try:
             self._stage(source, columns)
         except duckdb.Error as error:
@@ -137,7 +145,10 @@ class Reading:
         fields = {n: t for n, t in typed.items() if not (is_event and n == TIMESTAMP)}
         if is_event and time is not None and self.file.format == "CSV" and time != identity:
             fields[time] = Scalar.TIMESTAMP
-        source = open_source(self.database, self.file, self.scratch, ObjectType(fields), as_text)
+        into = self.destination
+        beside = [into.folder.with_name(file_name(id)) for id in self.shape.beside]
+        known = StoredTypes(ObjectType(fields), into.declared.fields, into.current, beside)
+        source = open_source(self.database, self.file, self.scratch, known, as_text)
         there = ", ".join(source.names)
         if identity not in source.names:
             raise refuse(f'there is no identity column "{identity}"; the columns of the file are: {there}')
@@ -180,7 +191,20 @@ class Reading:
         chosen = ", ".join(
             [f"{identity} AS __id", f"{time} AS __time", *values, f"coalesce({', '.join(problems)}, NULL) AS __problem"]
         )
-        self.database.execute(f"CREATE TABLE staged AS SELECT __row, {chosen} FROM {source.relation}")
+        staged = f"SELECT __row, {chosen} FROM {source.relation}"
+        broken = self._broken_rules(columns, names)
+        if broken:
+            staged = f"SELECT * REPLACE (coalesce(__problem, {', '.join(broken)}) AS __problem) FROM ({staged})"
+        self.database.execute(f"CREATE TABLE staged AS {staged}")
+
+    def _broken_rules(self, columns: Mapping[str, Column], names: Mapping[str, str]) -> list[str]:
+        """SQL over staged rows for what breaks a declared rule."""
+        typed = {name: (name_literal(names[name]), column.type) for name, column in columns.items()}
+        typed[self.shape.identity_column] = ("__id", Scalar.STRING)
+        if self.destination.is_event:
+            typed |= dict.fromkeys((TIMESTAMP, self.destination.time_column or TIMESTAMP), ("__time", Scalar.TIMESTAMP))
+        problems = [problem(rule, typed) for rule in self.destination.declared.rules]
+        return [one for one in problems if one is not None]
 
     def _time(self, source: Source, name: str) -> tuple[str, str]:
         """SQL for the time of a row and for what is wrong with it."""
@@ -189,15 +213,15 @@ class Reading:
         if epoch is not None:
             # A decimal number: a double would move its microseconds.
             micros = f"try_cast({text} AS DECIMAL(27, 9)) * {1_000_000 // epoch}"
-            time = f"TRY(make_timestamptz(CAST(floor({micros}) AS BIGINT)))"
+            time = within_years(f"TRY(make_timestamptz(CAST(floor({micros}) AS BIGINT)))", Scalar.TIMESTAMP)
         elif column is not None and column.type in (Scalar.DATE, Scalar.TIMESTAMP):
             time = f"CAST({column.value} AS TIMESTAMPTZ)"
         else:
             time = parsed(text, Scalar.TIMESTAMP)
         missing = f"ELSE {text_literal(f'{name}: the time is missing')}" if self.destination.is_event else ""
-        unreadable = f"WHEN {text} IS NOT NULL THEN {complaint(name, text, noun(Scalar.TIMESTAMP))}"
+        unreadable = f"WHEN {text} IS NOT NULL THEN {complaint(name, text, Scalar.TIMESTAMP)}"
         if epoch is None:
-            number = f"{complaint(name, text, noun(Scalar.TIMESTAMP))} || {text_literal(_EPOCH_ADVICE)}"
+            number = f"{complaint(name, text, Scalar.TIMESTAMP)} || {text_literal(_EPOCH_ADVICE)}"
             unreadable = f"WHEN regexp_full_match({text}, '[0-9]{{9,13}}([.][0-9]+)?') THEN {number} {unreadable}"
         return time, f"CASE WHEN ({time}) IS NOT NULL THEN NULL {unreadable} {missing} END"
 

@@ -41,6 +41,8 @@ class DatasetShape:
     identity_column: str
     namespace: str
     timestamp_column: str | None = None
+    beside: tuple[str, ...] = ()
+    """The datasets whose fields become one with its own in the views of the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,83 +1,123 @@
-"""Columns that a batch would widen, where that would alter values that the dataset has already; knows no formats."""
+"""Types that columns may have beside what is stored already, so that no number is ever rounded; knows no formats."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from functools import cached_property, reduce
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from app.engine.ingest.formats.columns import Column, Source, complaint, refuse
+from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, DatasetShape
+from app.engine.store.arrow_types import object_type
 from app.engine.store.case_names import our_name
-from app.engine.store.delta import TableVersion
-from app.engine.store.field_types import WIDENINGS, noun, parsed
-from app.engine.store.json_schema import fields_of
+from app.engine.store.delta import TableVersion, open_table
+from app.engine.store.field_types import WIDENINGS, widen
+from app.engine.store.json_schema import Declared, declared
 from app.engine.store.parquet_columns import leaf_name
+from app.errors import ErrorCode, Refusal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 _EXACT = 1 << 53
+_NUMBERS = (Scalar.INTEGER, Scalar.NUMBER)
+_Path = tuple[str, ...]
 
 
 DECLARED = "_declared.json"
 """In a dataset's folder: its JSON Schema as it was declared."""
 
 
-def declared_fields(folder: Path) -> ObjectType:
+def declared_of(folder: Path) -> Declared:
     """What was declared of the dataset in the folder; nothing when nothing was."""
     try:
-        return fields_of(json.loads((folder / DECLARED).read_text()))
+        return declared(json.loads((folder / DECLARED).read_text()))
     except FileNotFoundError:
-        return ObjectType()
+        return Declared()
 
 
-def without_rounding(
-    source: Source, known: ObjectType, current: TableVersion | None, declared: ObjectType
-) -> Mapping[str, Column]:
-    """The columns of the source: one keeps a type that is declared, and whole numbers that a double cannot hold.
+class StoredTypes:
+    """The types that columns have already, and those that they get with a file.
 
-    What does not fit is rejected by row then; inside of objects and lists it refuses the file.
+    `fields` are the dataset's. A declared type stays. So does that of whole numbers past 2^53, which would be rounded
+    beside fractions, also those of other datasets (the folders `beside`) whose column is one with this in a view: a
+    value that does not fit is rejected by row then.
     """
-    columns = dict(source.columns)
-    for name, type_ in known.fields.items():
-        if name not in columns or current is None:
-            continue
-        for path, narrow in _widened(type_, columns[name].type, (name,)):
-            is_declared = _at(declared, path) is narrow
-            if not is_declared and not (narrow is Scalar.INTEGER and holds_large(current, path)):
-                continue
-            if len(path) > 1:
-                why = "is declared so" if is_declared else "past 2^53 would be rounded beside fractions"
-                raise refuse(f'"{".".join(path)}" holds {noun(narrow)} and the file more, but what it holds {why}')
-            columns[name] = _narrow(name, source.texts[name], narrow)
-    return columns
+
+    def __init__(
+        self, fields: ObjectType, declared: ObjectType, current: TableVersion | None, beside: Sequence[Path]
+    ) -> None:
+        self.fields = fields
+        self._declared = declared
+        self._current = current
+        self._beside = beside
+
+    def widened(self, name: str, found: Type) -> Type:
+        """The type of a column at the top, after a file with values of the type found."""
+        return self._wider(self.fields.fields.get(name), found, (name,))
+
+    def _wider(self, old: Type | None, new: Type, path: _Path) -> Type:
+        match old, new:
+            case None | Scalar(), Scalar() if new in _NUMBERS and old in (None, *_NUMBERS):
+                return self._number(old, new, path)
+            case None | ObjectType(), ObjectType():
+                fields = {} if old is None else dict(old.fields)
+                for name, inner in new.fields.items():
+                    fields[name] = self._wider(fields.get(name), inner, (*path, name))
+                return ObjectType(fields)
+            case None | ArrayType(), ArrayType(inner):
+                return ArrayType(self._wider(None if old is None else old.element, inner, (*path, "[]")))
+            case None | MapType(), MapType(inner):
+                return MapType(self._wider(None if old is None else old.value, inner, (*path, "{}")))
+            case ObjectType(), MapType(inner):
+                item = (*path, "{}")
+                return MapType(reduce(lambda one, other: self._wider(one, other, item), old.fields.values(), inner))
+            case None, _:
+                return new
+            case Scalar(), _:
+                return new if (old, new) in WIDENINGS and _at(self._declared, path) is not old else old
+            case _:
+                return old
+
+    def _number(self, old: Scalar | None, new: Scalar, path: _Path) -> Scalar:
+        if old is not None and _at(self._declared, path) is old:
+            return old
+        wide = new if old is None or (old, new) in WIDENINGS else old
+        if wide is Scalar.NUMBER:
+            tables = [table for table in self._tables if _at(_fields(table), path) is Scalar.INTEGER]
+            return Scalar.INTEGER if any(holds_large(table, path) for table in tables) else wide
+        if any(_at(_fields(table), path) is Scalar.NUMBER for table in self._others):
+            # The view has fractions there: a whole number that is not rounded among them is welcome.
+            return wide if self._current is not None and holds_large(self._current, path) else Scalar.NUMBER
+        return wide
+
+    @property
+    def _tables(self) -> Iterator[TableVersion]:
+        if self._current is not None:
+            yield self._current
+        yield from self._others
+
+    @cached_property
+    def _others(self) -> list[TableVersion]:
+        return [table for table in map(open_table, self._beside) if table is not None]
 
 
-def _at(fields: Type, path: tuple[str, ...]) -> Type | None:
-    found: Type | None = fields
+def _fields(table: TableVersion) -> ObjectType:
+    return object_type(table.schema)
+
+
+def _at(fields: Type, path: _Path) -> Type | None:
+    below: Type | None = fields
     for step in path:
-        match found:
+        match below:
             case ObjectType():
-                found = found.fields.get(step)
+                below = below.fields.get(step)
             case ArrayType(inner) | MapType(inner):
-                found = inner
+                below = inner
             case _:
                 return None
-    return found
+    return below
 
 
-def _widened(old: Type, new: Type, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Scalar]]:
-    match old, new:
-        case Scalar(), Scalar() if (old, new) in WIDENINGS:
-            yield path, old
-        case ObjectType(), ObjectType():
-            for name in old.fields.keys() & new.fields.keys():
-                yield from _widened(old.fields[name], new.fields[name], (*path, name))
-        case ArrayType(one), ArrayType(other):
-            yield from _widened(one, other, (*path, "[]"))
-        case MapType(one), MapType(other):
-            yield from _widened(one, other, (*path, "{}"))
-
-
-def holds_large(table: TableVersion, path: tuple[str, ...]) -> bool:
+def holds_large(table: TableVersion, path: _Path) -> bool:
     """Whether a file has whole numbers there that a double does not hold, by its statistics."""
     leaf = leaf_name(path)
     for file in table.paths():
@@ -99,7 +139,50 @@ def _our_path(stored: str) -> str:
     return ".".join(map(our_name, stored.split(".")))
 
 
-def _narrow(name: str, text: str, type_: Scalar) -> Column:
-    value = parsed(f"regexp_replace({text}, '[.]0+$', '')" if type_ is Scalar.INTEGER else text, type_)
-    wrong = complaint(name, text, noun(type_))
-    return Column(type_, value, f"CASE WHEN {text} IS NOT NULL AND ({value}) IS NULL THEN {wrong} END")
+def _of_rows(fields: ObjectType, shape: DatasetShape) -> ObjectType:
+    is_event = shape.kind == "EVENT"
+    for name in (shape.identity_column, EVENT_ID if is_event else shape.identity_column):
+        if fields.fields.get(name, Scalar.STRING) is not Scalar.STRING:
+            raise _refuse(f"{name!r} is an id, read as text exactly as written: declare it as a string")
+    if not is_event:
+        return fields
+    time = shape.timestamp_column or TIMESTAMP
+    if fields.fields.get(time, Scalar.TIMESTAMP) not in (Scalar.TIMESTAMP, Scalar.DATE):
+        raise _refuse(f"{time!r} is the time of an event: declare it as a string of the format date-time")
+    if time != TIMESTAMP and TIMESTAMP in fields.fields:
+        raise _refuse(f"the time column {time!r} becomes {TIMESTAMP!r}: declare no other column of that name")
+    return ObjectType({name: type_ for name, type_ in fields.fields.items() if name not in (time, TIMESTAMP)})
+
+
+def _differences(old: Type, new: Type, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Type, Type]]:
+    match old, new:
+        case ObjectType(), ObjectType():
+            for name in old.fields.keys() & new.fields.keys():
+                yield from _differences(old.fields[name], new.fields[name], (*path, name))
+        case ArrayType(one), ArrayType(other):
+            yield from _differences(one, other, (*path, "[]"))
+        case MapType(one), MapType(other):
+            yield from _differences(one, other, (*path, "{}"))
+        case _:
+            if old != new:
+                yield path, old, new
+
+
+def declarable(current: TableVersion | None, known: ObjectType, fields: ObjectType, shape: DatasetShape) -> ObjectType:
+    """The fields of a dataset once these are declared. Raises `Refusal` where they contradict its data or its shape."""
+    fields = _of_rows(fields, shape)
+    for path, old, new in _differences(known, fields, ()):
+        _refuse_altering(current, path, old, new)
+    return widen(known, fields)
+
+
+def _refuse_altering(current: TableVersion | None, path: tuple[str, ...], old: Type, new: Type) -> None:
+    name = ".".join(path)
+    if (old, new) not in WIDENINGS:
+        raise _refuse(f"{name!r} holds data of the type {old}, which cannot become {new}: declare it as it is")
+    if old is Scalar.INTEGER and current is not None and holds_large(current, path):
+        raise _refuse(f"{name!r} holds whole numbers past 2^53, which a number would round: declare it as an integer")
+
+
+def _refuse(message: str) -> Refusal:
+    return Refusal(ErrorCode.INVALID_INPUT, message, ("schema",))

@@ -132,9 +132,29 @@ def parsed(text: str, type_: Scalar) -> str:
             return f"CASE WHEN regexp_full_match({text}, '{_DAY}') THEN try_cast({text} AS DATE) END"
         case Scalar.TIMESTAMP:
             # Upper case: RFC 3339 allows a small t and z.
-            return f"CASE WHEN regexp_full_match({text}, '{_TIME}') THEN try_cast(upper({text}) AS TIMESTAMPTZ) END"
+            time = f"try_cast(upper({text}) AS TIMESTAMPTZ)"
+            time = f"CASE WHEN NOT regexp_full_match({text}, '{_BEYOND}') THEN {time} END"
+            return f"CASE WHEN regexp_full_match({text}, '{_TIME}') THEN {time} END"
         case _:
             return text
+
+
+def within_years(value: str, type_: Scalar) -> str:
+    """SQL for a day or time, NULL where it is outside the years 1 to 9999 in UTC: Python and JSON know no others."""
+    kind = {Scalar.DATE: "DATE", Scalar.TIMESTAMP: "TIMESTAMPTZ"}[type_]
+    first, last = (f"CAST('{bound}' AS {kind})" for bound in _YEARS[type_])
+    return f"CASE WHEN {value} BETWEEN {first} AND {last} THEN {value} END"
+
+
+_YEARS = {
+    Scalar.DATE: ("0001-01-01", "9999-12-31"),
+    Scalar.TIMESTAMP: ("0001-01-01 00:00:00+00", "9999-12-31 23:59:59.999999+00"),
+}
+
+
+def whole(text: str) -> str:
+    """SQL that reads the text as a whole number, also one that is written with zeros after the point."""
+    return parsed(f"regexp_replace({text}, '[.]0+$', '')", Scalar.INTEGER)
 
 
 def looks_like(text: str, type_: Scalar) -> str:
@@ -176,7 +196,10 @@ def guess(seen: int, counts: Mapping[Scalar, int]) -> Scalar:
     return Scalar.STRING
 
 
-_DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_YEAR = "([1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
+_DAY = f"{_YEAR}-[0-9]{{2}}-[0-9]{{2}}"
+_BEYOND = "0001-01-01.*[+].*[1-9].*|9999-12-31.+-.*[1-9].*"
+"""Times that may be outside the years 1 to 9999 in UTC."""
 _WHOLE = "-?(0|[1-9][0-9]*)"
 _DECIMAL = r"-?((0|[1-9][0-9]*)(\.[0-9]+)?|\.[0-9]+)"
 _EXPONENT = r"-?[1-9](\.[0-9]*[1-9])?[eE][+-]?[0-9]+"

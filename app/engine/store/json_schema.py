@@ -1,17 +1,22 @@
-"""JSON Schema (2020-12) of rows as types of fields, and back; knows no files.
+"""JSON Schema (2020-12) of rows as types of fields and rules for their values, and back; knows no files.
 
-The keywords `type`, `format`, `properties`, `items` and `additionalProperties` say what a row holds. Those that only
-describe (`title`, `description`, …, and XDM's `meta:` ones) are passed over; every other one is rejected by name.
+`type`, `format`, `properties`, `items` and `additionalProperties` say what a row holds; `RULES`, `required` and some
+formats what its values must be. `$ref` within the schema and `allOf` are followed. Keywords that only describe
+(`title`, `description`, …, and XDM's `meta:` ones) are passed over; every other one is rejected by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any
 
+from app.engine.store.field_types import widen
+from app.engine.store.schema_rules import FORMATS, RULES, Rule, mistake
 from app.errors import ErrorCode, Refusal, Refusals
-from app.pql.schema import EVENTS, IDENTITY_MAP, ArrayType, MapType, ObjectType, Scalar, Type
+from app.pql.schema import EVENTS, IDENTITY_MAP, MEMBERSHIP, ArrayType, MapType, ObjectType, Scalar, Type
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-RESERVED = frozenset({EVENTS, "segmentMembership"})
+RESERVED = frozenset({EVENTS, MEMBERSHIP})
 """Names at the top of a profile that are not for columns."""
 
 _SCALARS = {
@@ -20,36 +25,67 @@ _SCALARS = {
     "number": Scalar.NUMBER,
     "boolean": Scalar.BOOLEAN,
 }
+_KINDS = (*_SCALARS, "object", "array")
 _FORMATS = {"date": Scalar.DATE, "date-time": Scalar.TIMESTAMP}
-_MEANING = frozenset({"type", "format", "properties", "items", "additionalProperties"})
-_DESCRIBING = frozenset({"$schema", "$id", "$comment", "title", "description", "examples", "default", "deprecated"})
+_MEANING = frozenset(
+    {"type", "format", "properties", "items", "additionalProperties", "required", "$ref", "allOf", *RULES}
+)
+_DESCRIBING = frozenset(
+    {"$schema", "$id", "$anchor", "$comment", "$defs", "definitions", "title", "description", "examples", "default"}
+    | {"deprecated", "readOnly", "writeOnly", "version", "imsOrg"}
+)
 _DEEPEST = 30
+_MOST_PLACES = 30_000
+_Path = tuple[str, ...]
 
 
-def fields_of(schema: Any) -> ObjectType:
-    """The fields that the schema of a row declares. Raises `Refusals`: every fault, with its path in the schema."""
-    reading = _Reading()
-    type_ = reading.read(schema, ())
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """The fields of a row, and the rules for their values."""
+
+    fields: ObjectType = field(default_factory=ObjectType)
+    rules: tuple[Rule, ...] = ()
+
+
+def declared(schema: Any) -> Declared:
+    """What the schema of a row declares. Raises `Refusals`: every fault, with its path in the schema."""
+    reading = _Reading(schema)
+    part = reading.read(schema, ())
+    type_ = None if part is None else part.type
     if not reading.refusals and not isinstance(type_, ObjectType):
         reading.refuse((), "the schema of a row must be of type object and have `properties`")
     if isinstance(type_, ObjectType):
         for name in type_.fields:
             if name in RESERVED or name.startswith("__"):
                 reading.refuse(("properties", name), f"the name {name!r} is reserved: choose another name")
-    if reading.refusals or not isinstance(type_, ObjectType):
+    if reading.refusals or part is None or not isinstance(type_, ObjectType):
         raise Refusals(reading.refusals)
     if "identityMap" in type_.fields and type_.fields["identityMap"] != IDENTITY_MAP:
-        return ObjectType({**type_.fields, "identityMap": IDENTITY_MAP})
-    return type_
+        type_ = ObjectType({**type_.fields, "identityMap": IDENTITY_MAP})
+    return Declared(type_, tuple(dict.fromkeys(part.rules)))
 
 
-def json_schema(fields: ObjectType) -> dict[str, Any]:
-    """The fields as the schema of a row.
+def json_schema(fields: ObjectType, rules: Sequence[Rule] = ()) -> dict[str, Any]:
+    """The fields, with the rules for them, as the schema of a row.
 
     >>> json_schema(ObjectType({"day": Scalar.DATE}))["properties"]
     {'day': {'type': 'string', 'format': 'date'}}
     """
-    return {"$schema": DIALECT, **_written(fields)}
+    written = _written(fields)
+    for rule in rules:
+        place = _place(written, rule.path)
+        if place is not None:
+            value = [*place.get("required", []), rule.value] if rule.keyword == "required" else rule.value
+            place[rule.keyword] = value
+    return {"$schema": DIALECT, **written}
+
+
+def _place(schema: Any, path: _Path) -> Any:
+    for step in path:
+        if schema is not None:
+            keyword = {"[]": "items", "{}": "additionalProperties"}.get(step)
+            schema = schema.get(keyword) if keyword else schema.get("properties", {}).get(step)
+    return schema
 
 
 def _written(type_: Type) -> dict[str, Any]:
@@ -66,27 +102,113 @@ def _written(type_: Type) -> dict[str, Any]:
     return {"type": next(name for name, scalar in _SCALARS.items() if scalar is type_)}
 
 
-class _Reading:
-    def __init__(self) -> None:
-        self.refusals: list[Refusal] = []
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one place of a schema declares; paths of rules begin there."""
 
-    def refuse(self, path: tuple[str, ...], message: str) -> None:
+    type: Type | None
+    rules: tuple[Rule, ...] = ()
+    nullable: bool = False
+
+    def below(self, *steps: str) -> tuple[Rule, ...]:
+        return tuple(replace(rule, path=(*steps, *rule.path)) for rule in self.rules)
+
+
+class _Reading:
+    def __init__(self, root: Any) -> None:
+        self.root = root
+        self.refusals: list[Refusal] = []
+        self.following: list[str] = []
+        self.places = 0
+
+    def refuse(self, path: _Path, message: str) -> None:
         place = "/".join(("schema", *path))
         self.refusals.append(Refusal(ErrorCode.INVALID_INPUT, f"{place}: {message}", ("schema",)))
 
-    def read(self, schema: Any, path: tuple[str, ...]) -> Type | None:
-        """The type, None when something is wrong with it."""
+    def read(self, schema: Any, path: _Path, is_whole: bool = True) -> _Part | None:
+        """What it declares, None when something is wrong with it. One that is not whole may hold rules alone, which are
+        about what others declare."""
+        faults = len(self.refusals)
+        self.places += 1
         if not isinstance(schema, Mapping):
             self.refuse(path, "a schema must be an object")
-            return None
-        if len(path) > 2 * _DEEPEST:
+        elif _levels(path) > _DEEPEST:
             self.refuse(path, f"schemas may nest {_DEEPEST} levels deep")
+        elif self.places == _MOST_PLACES:
+            self.refuse(path, f"the schema has more than {_MOST_PLACES:,} places, those that it refers to included")
+        if len(self.refusals) > faults or self.places > _MOST_PLACES:
             return None
         for keyword in schema:
             if keyword not in _MEANING | _DESCRIBING and not keyword.startswith("meta:"):
-                supported = ", ".join(sorted(_MEANING))
-                self.refuse((*path, keyword), f"the keyword {keyword!r} is not supported: use {supported}")
-        match self._kind(schema, path):
+                known = ", ".join(sorted(_MEANING))
+                self.refuse((*path, keyword), f"the keyword {keyword!r} is not supported: use {known}")
+        own = self._own(schema, path)
+        parts = [part for part in (own, *self._included(schema, path)) if part is not None]
+        if len(self.refusals) > faults:
+            return None
+        return self._together(parts, path, is_whole)
+
+    def _included(self, schema: Mapping[str, Any], path: _Path) -> Iterator[_Part | None]:
+        """The parts that `$ref` and `allOf` name."""
+        if "$ref" in schema:
+            yield self._referred(schema["$ref"], (*path, "$ref"))
+        parts = schema.get("allOf", [])
+        if not isinstance(parts, list):
+            self.refuse((*path, "allOf"), "`allOf` must be a list of schemas")
+            return
+        for place, part in enumerate(parts):
+            yield self.read(part, (*path, "allOf", str(place)), is_whole=False)
+
+    def _referred(self, reference: Any, path: _Path) -> _Part | None:
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            self.refuse(path, f"{reference!r} is in another schema: copy it to `$defs` and refer to '#/$defs/…'")
+            return None
+        if reference in self.following:
+            self.refuse(path, f"{reference!r} contains itself, so that its rows would have no end")
+            return None
+        target: Any = self.root
+        for step in reference.removeprefix("#").split("/")[1:]:
+            step = step.replace("~1", "/").replace("~0", "~")
+            target = target.get(step) if isinstance(target, Mapping) else None
+        if target is None:
+            self.refuse(path, f"there is no {reference!r} in the schema")
+            return None
+        self.following.append(reference)
+        part = self.read(target, path)
+        self.following.pop()
+        return part
+
+    def _together(self, parts: Sequence[_Part], path: _Path, is_whole: bool) -> _Part | None:
+        types = [part.type for part in parts if part.type is not None]
+        if not types and not is_whole:
+            return _Part(None, tuple(rule for part in parts for rule in part.rules))
+        if not types:
+            self.refuse((*path, "type"), _NO_TYPE)
+            return None
+        kinds = {type_ if isinstance(type_, Scalar) else type(type_) for type_ in types}
+        if len(kinds) > 1 and kinds != {Scalar.INTEGER, Scalar.NUMBER}:
+            self.refuse(path, f"its parts declare different types: {', '.join(dict.fromkeys(map(str, types)))}")
+            return None
+        both: Type = Scalar.INTEGER if len(kinds) > 1 else types[0]
+        if isinstance(both, ObjectType):
+            both = reduce(widen, [type_ for type_ in types if isinstance(type_, ObjectType)])
+        rules = tuple(rule for part in parts for rule in part.rules)
+        return _Part(both, rules, all(part.nullable for part in parts if part.type is not None))
+
+    def _own(self, schema: Mapping[str, Any], path: _Path) -> _Part | None:
+        """What the keywords beside `$ref` and `allOf` say; None when they say nothing."""
+        kind, nullable = self._kind(schema, path)
+        if kind is None:
+            has_rules = "required" in schema or schema.keys() & RULES.keys()
+            return _Part(None, self._required(schema, path) + self._rules(schema, path)) if has_rules else None
+        part = self._of_kind(kind, schema, path)
+        if part is None:
+            return None
+        rules = self._rules(schema, path, part.type)
+        return _Part(part.type, part.rules + rules, nullable)
+
+    def _of_kind(self, kind: str, schema: Mapping[str, Any], path: _Path) -> _Part | None:
+        match kind:
             case "object":
                 return self._object(schema, path)
             case "array":
@@ -94,38 +216,79 @@ class _Reading:
                     self.refuse(path, "an array needs `items`, the schema of its elements")
                     return None
                 element = self.read(schema["items"], (*path, "items"))
-                return None if element is None else ArrayType(element)
+                if element is None or element.type is None:
+                    return None
+                return _Part(ArrayType(element.type), element.below("[]"))
             case "string":
-                return _FORMATS.get(schema.get("format", ""), Scalar.STRING)
-            case str(kind):
-                return _SCALARS[kind]
-        return None
+                format = schema.get("format", "")
+                checked = (Rule((), "format", format),) if format in FORMATS else ()
+                return _Part(_FORMATS.get(format, Scalar.STRING), checked)
+        return _Part(_SCALARS[kind])
 
-    def _kind(self, schema: Mapping[str, Any], path: tuple[str, ...]) -> str | None:
-        """The one type that is not null."""
-        declared = schema.get("type", "object" if schema.keys() & {"properties", "additionalProperties"} else None)
-        kinds = [kind for kind in (declared if isinstance(declared, list) else [declared]) if kind != "null"]
-        supported = [*_SCALARS, "object", "array"]
-        if len(kinds) != 1 or kinds[0] not in supported:
-            self.refuse((*path, "type"), f"`type` must be one of {', '.join(supported)} (with or without null)")
-            return None
+    def _kind(self, schema: Mapping[str, Any], path: _Path) -> tuple[str | None, bool]:
+        """The one type that is not null, and whether null is one, too; no type where none is given."""
+        given = schema.get("type", "object" if schema.keys() & {"properties", "additionalProperties"} else None)
+        kinds = [kind for kind in (given if isinstance(given, list) else [given]) if kind != "null"]
+        if given is None:
+            return None, False
+        if len(kinds) != 1 or kinds[0] not in _KINDS:
+            self.refuse((*path, "type"), _NO_TYPE)
+            return None, False
         for keyword, kind in (("properties", "object"), ("additionalProperties", "object"), ("items", "array")):
             if keyword in schema and kinds[0] != kind:
                 self.refuse((*path, keyword), f"`{keyword}` applies to the type {kind}, not {kinds[0]}")
         if not isinstance(schema.get("format", ""), str):
             self.refuse((*path, "format"), "`format` must be text")
-        return str(kinds[0])
+            return None, False
+        return str(kinds[0]), isinstance(given, list) and "null" in given
 
-    def _object(self, schema: Mapping[str, Any], path: tuple[str, ...]) -> Type | None:
+    def _object(self, schema: Mapping[str, Any], path: _Path) -> _Part | None:
         others, properties = schema.get("additionalProperties", True), schema.get("properties")
         if isinstance(properties, Mapping) and properties:
             if others is not True:
                 self.refuse((*path, "additionalProperties"), "an object has either `properties` or keys of one type")
-            members = {name: self.read(inner, (*path, "properties", name)) for name, inner in properties.items()}
-            valid = {name: type_ for name, type_ in members.items() if type_ is not None}
-            return ObjectType(valid) if len(valid) == len(members) else None
+            parts = {name: self.read(inner, (*path, "properties", name)) for name, inner in properties.items()}
+            known = {name: part for name, part in parts.items() if part is not None and part.type is not None}
+            if len(known) < len(parts):
+                return None
+            rules = [rule for name, part in known.items() for rule in part.below(name)]
+            # An absent value and null are one: where null is allowed, nothing is required.
+            nullable = {name for name, part in known.items() if part.nullable}
+            required = [rule for rule in self._required(schema, path) if rule.value not in nullable]
+            return _Part(
+                ObjectType({name: part.type for name, part in known.items() if part.type}), (*required, *rules)
+            )
         if not isinstance(others, Mapping):
+            if "$ref" in schema or "allOf" in schema:
+                return _Part(None, self._required(schema, path))
             self.refuse(path, "an object needs `properties`, or `additionalProperties` with the schema of its values")
             return None
         value = self.read(others, (*path, "additionalProperties"))
-        return None if value is None else MapType(value)
+        return None if value is None or value.type is None else _Part(MapType(value.type), value.below("{}"))
+
+    def _required(self, schema: Mapping[str, Any], path: _Path) -> tuple[Rule, ...]:
+        names = schema.get("required", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            self.refuse((*path, "required"), "`required` must be a list of names")
+            return ()
+        return tuple(Rule((), "required", name) for name in names)
+
+    def _rules(self, schema: Mapping[str, Any], path: _Path, type_: Type | None = None) -> tuple[Rule, ...]:
+        rules = []
+        for keyword in (keyword for keyword in RULES if keyword in schema):
+            if (wrong := mistake(keyword, schema[keyword], type_)) is not None:
+                self.refuse((*path, keyword), wrong)
+            else:
+                rules.append(Rule((), keyword, _hashable(schema[keyword])))
+        return tuple(rules)
+
+
+_NO_TYPE = f"`type` must be one of {', '.join(_KINDS)} (with or without null)"
+
+
+def _levels(path: _Path) -> int:
+    return sum(step in ("properties", "items", "additionalProperties") for step in path)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

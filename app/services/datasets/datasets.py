@@ -1,8 +1,9 @@
 """Datasets: named tables of people, events or members, filled batch by batch."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
 from sqlalchemy import func, select
@@ -11,9 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.ingest.batch import dataset_fields
-from app.engine.ingest.declared import declare
+from app.engine.ingest.declared import dataset_schema, declare
 from app.engine.ingest.rows import DatasetShape
-from app.engine.store.json_schema import json_schema
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
 from app.pql.schema import leaf_paths, numbers_alike
@@ -77,7 +77,7 @@ async def create(
     """
     refuse_misfits(new)
     now = clock()
-    async with database.write(scope.tenant) as session:
+    async with _declaring() as declaring, database.write(scope.tenant) as session:
         await refuse_taken_name(session, scope, new.name)
         row = DatasetRow(
             organisation=scope.organisation,
@@ -96,7 +96,7 @@ async def create(
         session.add(row)
         await session.flush()
         if new.schema is not None and lake is not None:
-            await _declare(lake, scope, row, new.schema)
+            await _declare(declaring, lake, scope, row, new.schema)
     return row
 
 
@@ -104,7 +104,7 @@ async def update(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, changes: DatasetChanges
 ) -> DatasetRow:
     """Changes what is given. Raises `Refusal` for a name that is taken or a schema that does not fit, `StaleEtag`."""
-    async with database.write(scope.tenant) as session:
+    async with _declaring() as declaring, database.write(scope.tenant) as session:
         current = await _required(session, scope, id, etag)
         name = changes.get("name", current.name)
         refusals: list[Refusal] = []
@@ -116,15 +116,27 @@ async def update(
         change = within(update_rows(DatasetRow), DatasetRow, scope.tenant).where(_DATASETS.id == id)
         await session.execute(change.values(name=name, revision=current.revision + 1, updated_at=clock()))
         if changes.get("schema") is not None:
-            await _declare(lake, scope, current, changes["schema"])
+            await _declare(declaring, lake, scope, current, changes["schema"])
         return (await get_many(session, scope, [id]))[id]
 
 
-async def _declare(lake: Lake, scope: Scope, row: DatasetRow, schema: Any) -> None:
+@asynccontextmanager
+async def _declaring() -> AsyncIterator[list[Callable[[], None]]]:
+    """What takes back declarations in the lake, called when the database then does not follow."""
+    undo: list[Callable[[], None]] = []
+    try:
+        yield undo
+    except BaseException:
+        for one in undo:
+            await asyncio.shield(asyncio.to_thread(one))
+        raise
+
+
+async def _declare(declaring: list[Callable[[], None]], lake: Lake, scope: Scope, row: DatasetRow, schema: Any) -> None:
     if row.kind == DatasetKind.EXPORT:
         message = "export jobs determine the columns of an EXPORT dataset: omit it"
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("schema",))
-    await asyncio.to_thread(declare, lake.tenant(scope.tenant), row.id, shape_of(row), schema)
+    declaring.append(await asyncio.to_thread(declare, lake.tenant(scope.tenant), row.id, shape_of(row), schema))
 
 
 def shape_of(dataset: DatasetRow) -> DatasetShape:
@@ -135,6 +147,15 @@ def shape_of(dataset: DatasetRow) -> DatasetShape:
         )
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("dataset_id",))
     return DatasetShape(SHAPES[dataset.kind], dataset.identity_column, dataset.namespace, dataset.timestamp_column)
+
+
+async def shape_beside(session: AsyncSession, scope: Scope, name: str, shape: DatasetShape) -> DatasetShape:
+    """The shape with all other datasets of the sandbox whose rows become one with those of the dataset `name`."""
+    if shape.kind == "AUDIENCE":
+        return shape
+    others = within(select(_DATASETS.id), DatasetRow, scope.tenant)
+    same = others.where(_DATASETS.kind == shape.kind, _DATASETS.name != name).order_by(_DATASETS.id)
+    return replace(shape, beside=tuple(await session.scalars(same)))
 
 
 async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DatasetRow:
@@ -222,7 +243,7 @@ async def schemas_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str
 
     def read() -> dict[str, dict[str, Any]]:
         tenant = lake.tenant(scope.tenant)
-        return {id_: json_schema(dataset_fields(tenant, id_)) for id_ in ids}
+        return {id_: dataset_schema(tenant, id_) for id_ in ids}
 
     return await asyncio.to_thread(read)
 

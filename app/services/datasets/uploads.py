@@ -102,8 +102,14 @@ async def rows_as_file(rows: Sequence[Any], folder: Path) -> AsyncIterator[Input
 
 async def try_upload(database: Database, lake: Lake, scope: Scope, dataset_id: str, file: InputFile) -> DryRun:
     """What `upload_batch` would load; nothing is stored. Raises `Refusal` as that does."""
-    shape = datasets.shape_of(await _dataset(database, scope, dataset_id))
-    return await _tried(lake, scope, dataset_id, shape, file)
+    dataset = await _dataset(database, scope, dataset_id)
+    shape = await _shape(database, scope, dataset.name, datasets.shape_of(dataset))
+    return await asyncio.to_thread(try_out, lake.tenant(scope.tenant), dataset_id, shape, file)
+
+
+async def _shape(database: Database, scope: Scope, name: str, shape: DatasetShape) -> DatasetShape:
+    async with database.session() as session:
+        return await datasets.shape_beside(session, scope, name, shape)
 
 
 async def _dataset(database: Database, scope: Scope, id: str) -> DatasetRow:
@@ -149,12 +155,9 @@ async def try_file(database: Database, lake: Lake, scope: Scope, new: datasets.N
     shape = DatasetShape(
         datasets.SHAPES[new.kind], new.identity_column or "", new.namespace or "", new.timestamp_column
     )
-    return await _tried(lake, scope, None if dataset is None else dataset.id, shape, file)
-
-
-async def _tried(lake: Lake, scope: Scope, dataset_id: str | None, shape: DatasetShape, file: InputFile) -> DryRun:
-    tenant = lake.tenant(scope.tenant)
-    return await asyncio.to_thread(try_out, tenant, dataset_id, shape, file)
+    shape = await _shape(database, scope, new.name, shape)
+    id = None if dataset is None else dataset.id
+    return await asyncio.to_thread(try_out, lake.tenant(scope.tenant), id, shape, file, new.schema)
 
 
 async def _matching(database: Database, scope: Scope, new: datasets.NewDataset) -> DatasetRow | None:
@@ -199,6 +202,7 @@ class _Upload:
     async def load(self, file: InputFile) -> Uploaded:
         shape, options = datasets.shape_of(self.dataset), self.options
         file.csv.check(file.format == "CSV")
+        shape = await _shape(self.database, self.scope, self.dataset.name, shape)
         while True:
             batch, fresh = await batches.begin(
                 self.database, self.clock, self.scope, self.dataset, options.idempotency_key, options.lease

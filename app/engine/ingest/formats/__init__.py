@@ -1,6 +1,6 @@
 """Files of rows as SQL: what is in a CSV, NDJSON or Parquet file, with types; knows no datasets and no people."""
 
-from app.engine.ingest.formats.columns import Column, Source, Unreadable, refuse
+from app.engine.ingest.formats.columns import Column, KnownTypes, Source, Unreadable, refuse
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
 from app.engine.ingest.formats.source import FileFormat, InputFile, first_bytes, open_source, plain_file, utf8_file
 
@@ -10,6 +10,7 @@ __all__ = [
     "CsvOptions",
     "FileFormat",
     "InputFile",
+    "KnownTypes",
     "Source",
     "Unreadable",
     "first_bytes",

@@ -3,13 +3,15 @@
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.store.field_types import noun
 from app.engine.store.lake import text_literal
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import EVENTS, Type
+from app.pql.schema import EVENTS, ObjectType, Scalar, Type
 
 INDEX = "__index_level_0__"
 """What pandas calls an index without a name; such columns are no data."""
@@ -19,6 +21,16 @@ MOST_LEVELS = 40
 """Objects, maps and lists inside one another; Delta's readers take little more."""
 MOST_LISTS = 10
 """Lists inside one another: what DuckDB holds for a value doubles with each."""
+
+
+class KnownTypes(Protocol):
+    """The types that columns have already, and what they become with a file."""
+
+    @property
+    def fields(self) -> ObjectType: ...
+
+    def widened(self, name: str, found: Type) -> Type:
+        """The type of a column at the top, after a file with values of the type found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +97,20 @@ def is_index(name: str) -> bool:
     return _INDEX.fullmatch(name) is not None
 
 
-def complaint(name: str, text: str, expected: str) -> str:
-    """SQL for the sentence that a value (`text`: SQL for it) is not what is expected.
+def complaint(name: str, text: str, expected: Type) -> str:
+    """SQL for the sentence that a value (`text`: SQL for it) is not of the expected type.
 
-    >>> print(complaint("a", "v", "a number"))
-    'a: "' || left(v, 100) || '" is not a number'
+    >>> print(complaint("a", "v", Scalar.DATE))
+    'a: "' || left(v, 100) || '" is not a date (YYYY-MM-DD)'
     """
-    return (
-        f"{text_literal(f'{name}: ' + chr(34))} || left({text}, 100) || {text_literal(chr(34) + f' is not {expected}')}"
-    )
+    wrong = text_literal(f'" is not {noun(expected)}')
+    if expected is Scalar.NUMBER:
+        precise = text_literal('" has more digits than a column with fractions holds: it would be rounded')
+        wrong = f"CASE WHEN regexp_full_match({text}, '{_DIGITS}') THEN {precise} ELSE {wrong} END"
+    return f"{text_literal(f'{name}: ' + chr(34))} || left({text}, 100) || {wrong}"
+
+
+_DIGITS = r"-?(0|[1-9][0-9]*)([.][0-9]+)?"
 
 
 def first_of(problems: list[str]) -> str | None:

@@ -1,19 +1,20 @@
 """CSV as a source of rows: all values as text in a table first, then types from all of them; knows no datasets."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from app.engine.ingest.formats.columns import Column, Source, Unreadable, complaint, is_index
+from app.engine.ingest.formats.columns import Column, KnownTypes, Source, Unreadable, complaint, is_index
 from app.engine.ingest.formats.csv_dialect import Dialect, find_dialect
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
 from app.engine.ingest.formats.csv_rows import LONGEST_ROW, RowReader, count_rows
 from app.engine.ingest.formats.csv_styles import Style, Styles
-from app.engine.store.field_types import guess, looks_like, noun, parsed, sql_type, wider_types
+from app.engine.store.field_types import guess, looks_like, parsed, sql_type, wider_types
 from app.engine.store.lake import only_row, text_literal
-from app.pql.schema import ObjectType, Scalar
+from app.pql.schema import Scalar, Type
 
 _READ_AT_ONCE = 8 * 1024 * 1024
 _GUESSED = (Scalar.BOOLEAN, Scalar.INTEGER, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP)
@@ -28,7 +29,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def read(
     database: duckdb.DuckDBPyConnection,
     file: Path,
-    known: ObjectType,
+    known: KnownTypes,
     as_text: frozenset[str],
     options: CsvOptions = DETECTED,
 ) -> Source:
@@ -37,7 +38,7 @@ def read(
     if not _load_well_written(database, file, dialect, options):
         unreadable = _load_row_by_row(database, file, dialect, options)
     texts = {name: f"c{position}" for position, name in enumerate(dialect.names) if not is_index(name)}
-    settled = {name for name, type_ in known.fields.items() if len(wider_types(type_)) < 2} | as_text
+    settled = {name for name, type_ in known.fields.fields.items() if len(wider_types(type_)) < 2} | as_text
     seen = _count_values(database, texts, [name for name in texts if name not in settled])
     styles = Styles(database, texts, options)
     styled = styles.find(_unread(database, texts, seen, known, as_text, options))
@@ -109,7 +110,7 @@ def _unread(
     database: duckdb.DuckDBPyConnection,
     texts: Mapping[str, str],
     seen: Mapping[str, tuple[int, dict[Scalar, int]]],
-    known: ObjectType,
+    known: KnownTypes,
     as_text: frozenset[str],
     options: CsvOptions,
 ) -> dict[str, Scalar | None]:
@@ -119,9 +120,9 @@ def _unread(
     for name, (count, looks) in seen.items():
         guessed = guess(count, looks)
         comma = options.decimal_separator == "," and guessed is Scalar.NUMBER
-        if count and name not in known.fields and (guessed is Scalar.STRING or comma):
+        if count and name not in known.fields.fields and (guessed is Scalar.STRING or comma):
             columns[name] = None
-    scalars = {name: known.fields[name] for name in texts.keys() & known.fields.keys() - as_text}
+    scalars = {name: known.fields.fields[name] for name in texts.keys() & known.fields.fields.keys() - as_text}
     typed = [(name, type_) for name, type_ in scalars.items() if isinstance(type_, Scalar) and type_ in _STYLED]
     if typed:
         misfits = [f"count({texts[name]}) > count({parsed(texts[name], type_)})" for name, type_ in typed]
@@ -138,7 +139,7 @@ def _counts(text: str) -> list[str]:
 def _columns(
     texts: Mapping[str, str],
     seen: Mapping[str, tuple[int, dict[Scalar, int]]],
-    known: ObjectType,
+    known: KnownTypes,
     as_text: frozenset[str],
     styled: Mapping[str, tuple[Scalar, Style]],
 ) -> dict[str, Column]:
@@ -147,24 +148,32 @@ def _columns(
         if name in as_text:
             columns[name] = Column(Scalar.STRING, text)
             continue
+        old, style = known.fields.fields.get(name), Style()
         if name in styled:
-            type_, style = styled[name]
-            value = style.value(text, type_)
-            wrong = f"CASE WHEN {text} IS NOT NULL AND ({value}) IS NULL THEN {complaint(name, text, noun(type_))} END"
-            columns[name] = Column(type_, value, wrong if name in known.fields else None)
-            continue
-        if name not in known.fields:
+            looked, style = styled[name]
+        elif old is None:
             count, looks = seen[name]
-            if count:
-                type_ = guess(count, looks)
-                columns[name] = Column(type_, parsed(text, type_))
-            continue
-        target = known.fields[name]
-        if name in seen:
+            if not count:
+                continue
+            looked = guess(count, looks)
+        elif name in seen and isinstance(old, Scalar):
             # Of the types that the column may have, the first that most values look like.
             looks = seen[name][1]
-            target = max(wider_types(target), key=lambda type_: looks[type_])
-        value = parsed(text, target) if isinstance(target, Scalar) else f"CAST(NULL AS {sql_type(target)})"
-        wrong = f"CASE WHEN {text} IS NOT NULL AND ({value}) IS NULL THEN {complaint(name, text, noun(target))} END"
-        columns[name] = Column(target, value, None if target is Scalar.STRING else wrong)
+            looked = max(wider_types(old), key=lambda type_: looks[type_])
+        else:
+            columns[name] = _column(name, text, old, Style())
+            continue
+        target = known.widened(name, looked)
+        narrowed = target is Scalar.INTEGER and looked is Scalar.NUMBER
+        column = _column(name, f"regexp_replace({text}, '[.]0+$', '')" if narrowed else text, target, style)
+        # All values of an unknown column are of the type that they look like.
+        columns[name] = replace(column, problem=None) if old is None and target is looked else column
     return columns
+
+
+def _column(name: str, text: str, target: Type, style: Style) -> Column:
+    if target is Scalar.STRING:
+        return Column(target, text)
+    value = style.value(text, target) if isinstance(target, Scalar) else f"CAST(NULL AS {sql_type(target)})"
+    wrong = f"CASE WHEN {text} IS NOT NULL AND ({value}) IS NULL THEN {complaint(name, text, target)} END"
+    return Column(target, value, wrong)

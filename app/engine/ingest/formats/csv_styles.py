@@ -33,7 +33,7 @@ class Style:
         if self.time_format is not None and type_ in _TIMES:
             time = f"try_strptime({text}, {text_literal(self.time_format)})"
             # `%Y` takes a year of two digits, too: 26 is not 2026.
-            return f"CASE WHEN year({time}) >= 1000 THEN CAST({time} AS {_SQL[type_]}) END"
+            return f"CASE WHEN year({time}) BETWEEN 1000 AND 9998 THEN CAST({time} AS {_SQL[type_]}) END"
         if self.decimal_comma and type_ in _NUMBERS:
             plain = f"replace(replace({text}, '.', ''), ',', '.')"
             return f"CASE WHEN regexp_full_match({text}, '{_COMMA}') THEN {parsed(plain, type_)} END"

@@ -2,17 +2,27 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from app.engine.ingest.formats.columns import Column, Source, check_names, complaint, first_of, refuse
+from app.engine.ingest.formats.columns import Column, KnownTypes, Source, check_names, complaint, first_of, refuse
 from app.engine.ingest.formats.ndjson_lines import load_lines
 from app.engine.store.case_names import file_names
-from app.engine.store.field_types import MAPS, WIDENINGS, fits_map, guess, looks_like, noun, parsed, sql_type, widen
+from app.engine.store.field_types import (
+    MAPS,
+    WIDENINGS,
+    fits_map,
+    guess,
+    looks_like,
+    parsed,
+    sql_type,
+    whole,
+    wider_types,
+)
 from app.engine.store.lake import name_literal, only_row, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
@@ -23,19 +33,21 @@ _LONG = "regexp_matches(json, '[0-9]{16}')"
 MOST_FIELDS = 200
 """An object with more of them, all of one type, is a map: its keys are data."""
 _TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
+_OTHER = "another form"
+"""Stands for texts at a place that are no times, among the kinds of JSON there."""
 _AT_ONCE = 200
 """Texts of a row that are looked at in one query: each row's list of them is held until it is counted."""
 
 
 def read(
-    database: duckdb.DuckDBPyConnection, file: Path, scratch: Path, known: ObjectType, as_text: frozenset[str]
+    database: duckdb.DuckDBPyConnection, file: Path, scratch: Path, known: KnownTypes, as_text: frozenset[str]
 ) -> Source:
     with file.open("rb") as raw:
         if raw.read(4) == b"PAR1":
             raise refuse("the file is Parquet, not NDJSON")
     unreadable = load_lines(database, file, scratch)
     structure = _Structure(database, "(SELECT json FROM lines WHERE json IS NOT NULL)")
-    names, found = structure.find(known)
+    names, found = structure.find(known.fields)
     columns, targets = {}, {}
     for name in names:
         path = f"$.{_step(name)}"
@@ -47,10 +59,7 @@ def read(
             )
             columns[name] = Column(Scalar.STRING, f"json_extract_string(json, {text_literal(path)})", wrong)
         elif name in found.fields:
-            target = found.fields[name]
-            if name in known.fields:
-                target = widen(ObjectType({"": known.fields[name]}), ObjectType({"": target})).fields[""]
-            targets[name] = target
+            targets[name] = target = known.widened(name, found.fields[name])
             wrong = first_of(list(structure.contradictions(found.fields[name], target, path, name)))
             columns[name] = Column(target, name, wrong)
     stored = file_names(targets)
@@ -121,11 +130,13 @@ class _Shape:
         counts[""] = self.kinds.total() - sum(counts.values())
         return next((kind for kind in hoped if counts[kind]), max(counts, key=lambda kind: counts[kind]))
 
-    def scalar(self) -> Scalar | None:
-        """The type of the scalars; of several kinds they are text."""
+    def scalar(self, expected: Type | None) -> Scalar | None:
+        """The type of the scalars; of several kinds they are text, or the numbers that are expected."""
         found = self.kinds.keys() - {"OBJECT", "ARRAY"}
         if not found:
             return None
+        if expected in (Scalar.INTEGER, Scalar.NUMBER):
+            found = found & set(_NUMBERS) or found
         if found <= set(_WHOLE):
             return Scalar.INTEGER
         if found <= set(_NUMBERS):
@@ -153,7 +164,7 @@ class _Structure:
             for name, shape in top.items()
             if (draft := self._resolve(shape, (name,), f"$.{_step(name)}", known.fields.get(name)))
         }
-        return tuple(top), self._with_times(ObjectType(drafts))
+        return tuple(top), self._with_times(ObjectType(drafts), dict(_leaves(known, "$")))
 
     def contradictions(self, found: Type, target: Type, path: str, label: str) -> Iterator[str]:
         """SQL for what is wrong in a row, for each place where some value may not fit the target type."""
@@ -211,7 +222,7 @@ class _Structure:
             element = expected.element if isinstance(expected, ArrayType) else None
             type_ = self._resolve(shape.element, (*names, "[]"), f"{path}[*]", element) if shape.element else None
             return None if type_ is None else ArrayType(type_)
-        return shape.scalar()
+        return shape.scalar(expected)
 
     def _outgrown(self, shape: "_Shape", names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
         """A map where an object has too many fields, in this file and before, and all of them one type of values."""
@@ -226,21 +237,28 @@ class _Structure:
             return expected
         return MapType(type_) if fits_map(known, type_) else expected
 
-    def _with_times(self, draft: ObjectType) -> ObjectType:
-        """The draft with those texts made dates or times that look so in every row."""
+    def _with_times(self, draft: ObjectType, known: Mapping[str, Scalar]) -> ObjectType:
+        """The draft with those texts made dates or times that look so in every row, or most where they are known so."""
         places = [path for path, type_ in _leaves(draft, "$") if type_ is Scalar.STRING and path not in self.mixed]
-        guessed = self._guess_single([path for path in places if "*" not in path])
+        counts_of = self._count_single([path for path in places if "*" not in path])
         for path in places:
             if "*" in path:
                 counts = ", ".join(f"count(*) FILTER (WHERE {looks_like('t', type_)})" for type_ in _TIMES)
                 texts = f"unnest(json_extract_string(json, {text_literal(path)}))"
-                seen, *each = self._row(f"SELECT count(t), {counts} FROM (SELECT {texts} AS t FROM {self.objects})")
-                guessed[path] = guess(seen, dict(zip(_TIMES, each, strict=True)))
+                counts_of[path] = self._row(f"SELECT count(t), {counts} FROM (SELECT {texts} AS t FROM {self.objects})")
+        guessed = {}
+        for path, (seen, *each) in counts_of.items():
+            looks = dict(zip(_TIMES, each, strict=True))
+            guessed[path] = guess(seen, looks)
+            if guessed[path] is Scalar.STRING and known.get(path) in _TIMES:
+                guessed[path] = max(wider_types(known[path]), key=lambda type_: looks[type_])
+                self.mixed[path] = frozenset({"VARCHAR", _OTHER})
         return _replaced(draft, "$", guessed)  # type: ignore[no-any-return]
 
-    def _guess_single(self, places: list[str]) -> dict[str, Scalar]:
-        """The types of texts outside lists and maps; all of a row at once, so that each line is parsed once."""
-        guessed = {}
+    def _count_single(self, places: list[str]) -> dict[str, tuple[int, ...]]:
+        """Of texts outside lists and maps how many there are, and how many look like each of the times; all of a row at
+        once, so that each line is parsed once."""
+        found = {}
         for start in range(0, len(places), _AT_ONCE):
             some = places[start : start + _AT_ONCE]
             texts = f"json_extract_string(json, [{', '.join(text_literal(path) for path in some)}])"
@@ -249,9 +267,9 @@ class _Structure:
                 f"count(*) FILTER (WHERE t IS NOT NULL AND {looks_like('t', type_)})" for type_ in _TIMES
             )
             query = f"SELECT place, count(t), {counts} FROM ({pairs}) GROUP BY place"
-            for place, seen, *each in self.database.execute(query).fetchall():
-                guessed[some[place]] = guess(seen, dict(zip(_TIMES, each, strict=True)))
-        return guessed
+            for place, *counted in self.database.execute(query).fetchall():
+                found[some[place]] = tuple(counted)
+        return found
 
     def _row(self, query: str) -> tuple[Any, ...]:
         return only_row(self.database, query)
@@ -372,7 +390,7 @@ def _allowed(target: Type) -> frozenset[str]:
 def _read_number(text: str, target: Scalar) -> str:
     """SQL for the number, NULL when it would be rounded: JSON writes exponents as it likes."""
     if target is Scalar.INTEGER:
-        return parsed(text, target)
+        return whole(text)
     return f"CASE WHEN regexp_matches({text}, '[.eE]') THEN try_cast({text} AS DOUBLE) ELSE {parsed(text, target)} END"
 
 
@@ -383,10 +401,11 @@ def _mismatch(path: str, label: str, target: Type) -> str:
     text = "json_extract_string(v, '$')"
     wrong = f"json_type(v) NOT IN ({', '.join(text_literal(kind) for kind in sorted(_allowed(target) | {'NULL'}))})"
     if target in (Scalar.INTEGER, Scalar.NUMBER) and isinstance(target, Scalar):
+        if target is Scalar.INTEGER:
+            # 5.0 is a whole number, too.
+            wrong = wrong.replace("'NULL'", "'DOUBLE', 'NULL'")
         wrong = f"({wrong} OR (json_type(v) <> 'NULL' AND ({_read_number(text, target)}) IS NULL))"
     if target in _TIMES and isinstance(target, Scalar):
         wrong = f"({wrong} OR (json_type(v) = 'VARCHAR' AND ({parsed(text, target)}) IS NULL))"
     bad = f"list_filter({values}, lambda v: {wrong})"
-    return (
-        f"CASE WHEN len({bad}) > 0 THEN {complaint(label, f'''json_extract_string({bad}[1], '$')''', noun(target))} END"
-    )
+    return f"CASE WHEN len({bad}) > 0 THEN {complaint(label, f'''json_extract_string({bad}[1], '$')''', target)} END"

@@ -10,6 +10,7 @@ from app.engine.ingest.formats.columns import (
     MOST_LEVELS,
     MOST_LISTS,
     Column,
+    KnownTypes,
     Source,
     check_names,
     complaint,
@@ -18,16 +19,17 @@ from app.engine.ingest.formats.columns import (
 )
 from app.engine.store.arrow_types import pql_type
 from app.engine.store.case_names import file_names, file_schema, with_names
-from app.engine.store.field_types import MAPS, WIDENINGS, noun, parsed, sql_type, widen
+from app.engine.store.field_types import MAPS, WIDENINGS, parsed, sql_type, widen, within_years
 from app.engine.store.lake import name_literal, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
+_TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _SAFE_DIGITS = 15
 """Of so many digits a double holds every decimal."""
 
 
 def read(
-    database: duckdb.DuckDBPyConnection, file: Path, scratch: Path, known: ObjectType, as_text: frozenset[str]
+    database: duckdb.DuckDBPyConnection, file: Path, scratch: Path, known: KnownTypes, as_text: frozenset[str]
 ) -> Source:
     schema = _schema(file)
     file = _with_names(file, schema, scratch / "renamed.parquet")
@@ -45,9 +47,7 @@ def read(
                 raise refuse(f'the column "{field.name}" must hold text, but holds {found}')
             columns[field.name] = Column(Scalar.STRING, f"CAST({name} AS VARCHAR)")
             continue
-        target = _as_map(found, (field.name,))
-        if field.name in known.fields:
-            target = widen(ObjectType({"": known.fields[field.name]}), ObjectType({"": target})).fields[""]
+        target = known.widened(field.name, _as_map(found, (field.name,)))
         columns[field.name] = _column(field.name, name, field.type, found, target)
     return Source(
         relation=f"(SELECT file_row_number + 1 AS __row, * EXCLUDE (file_row_number)"
@@ -139,7 +139,11 @@ def _column(name: str, raw: str, stored: pa.DataType, found: Type, target: Type)
     if exact:
         return Column(target, value)
     attempt = f"TRY({value})"
-    wrong = complaint(name, f"CAST({raw} AS VARCHAR)", noun(target))
+    text = f"CAST({raw} AS VARCHAR)"
+    wrong = complaint(name, text, target)
+    if type(found) is type(target) and not isinstance(target, Scalar):
+        inside = text_literal(f'{name}: a value inside does not fit the type of its field: "')
+        wrong = f"{inside} || left({text}, 100) || {text_literal(chr(34))}"
     return Column(target, attempt, f"CASE WHEN {raw} IS NOT NULL AND {attempt} IS NULL THEN {wrong} END")
 
 
@@ -184,6 +188,8 @@ def _scalar(value: str, stored: pa.DataType, found: Scalar, target: Scalar) -> t
         nanoseconds = f"epoch_ns({value})"
         micros = f"({nanoseconds} - (({nanoseconds} % 1000) + 1000) % 1000) // 1000"
         return f"make_timestamptz({micros})", True
+    if target in _TIMES and found in _TIMES:
+        return _failing(value, within_years(f"CAST({value} AS {sql_type(target)})", target)), False
     if target in (found, Scalar.STRING) or (found, target) in WIDENINGS:
         return f"CAST({value} AS {sql_type(target)})", True
     return _failing(

@@ -11,10 +11,9 @@ from typing import Literal
 import duckdb
 
 from app.engine.ingest.formats import csv_file, ndjson_file, parquet_file
-from app.engine.ingest.formats.columns import Source, refuse
+from app.engine.ingest.formats.columns import KnownTypes, Source, refuse
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
 from app.engine.ingest.formats.encodings import as_utf8
-from app.pql.schema import ObjectType
 
 FileFormat = Literal["CSV", "NDJSON", "PARQUET"]
 
@@ -74,12 +73,12 @@ def open_source(
     database: duckdb.DuckDBPyConnection,
     file: InputFile,
     scratch: Path,
-    known: ObjectType,
+    known: KnownTypes,
     as_text: frozenset[str],
 ) -> Source:
     """The rows of an unpacked file.
 
-    `known` are the fields that the dataset has already: their types are taken, others are found from the whole file;
+    `known` are the types of fields that the dataset has already; others are found from the whole file;
     the columns of `as_text` stay text as written. Raises `Refusal` when the file is not of that format.
     """
     if file.format == "CSV":
