@@ -87,22 +87,30 @@ def _ready(waiting: Mapping[str, Collection[str]], groups: Mapping[str, str], gr
 
 
 def in_passes(
-    references: Mapping[str, Collection[str]], groups: Mapping[str, str], people: Mapping[str, object]
+    references: Mapping[str, Collection[str]],
+    groups: Mapping[str, str],
+    people: Mapping[str, object],
+    settled_later: Collection[str] = (),
 ) -> list[list[StageIds]]:
     """The ids in passes over all data, each of them stages.
 
     An id comes in a later stage than those of another group that it refers to, and in a later pass when those are
-    about other `people`: who is in one bucket as a person is in others as fragments, so all of it must be known.
+    about other `people`: who is in one bucket as a person is in others as fragments, so all of it must be known. So it
+    does when they are `settled_later`, by a look at all buckets after their pass; none of these is in the last pass.
 
     >>> in_passes({"a": [], "b": ["a"], "c": ["b"]}, {"a": "x", "b": "y", "c": "z"}, {"a": None, "b": None, "c": 7})
     [[('x', ['a']), ('y', ['b'])], [('z', ['c'])]]
+    >>> in_passes({"a": [], "b": ["a"]}, {"a": "x", "b": "x"}, {"a": None, "b": None}, {"a", "b"})
+    [[('x', ['a'])], [('x', ['b'])], []]
     """
     places: dict[str, tuple[int, int]] = {}
     inside = {id_: sorted(set(references[id_]) & references.keys()) for id_ in sorted(references)}
 
     def after(id_: str, other: str) -> tuple[int, int]:
         number, stage = places[other]
-        return (number + 1, 0) if people[id_] != people[other] else (number, stage + (groups[id_] != groups[other]))
+        if people[id_] != people[other] or other in settled_later:
+            return number + 1, 0
+        return number, stage + (groups[id_] != groups[other])
 
     for id_ in TopologicalSorter(inside).static_order():
         places[id_] = max((after(id_, other) for other in inside[id_]), default=(0, 0))
@@ -110,4 +118,9 @@ def in_passes(
     for id_ in sorted(places):
         number, stage = places[id_]
         passes[number][stage, groups[id_]].append(id_)
-    return [[(group, ids) for (_, group), ids in sorted(passes[number].items())] for number in sorted(passes)]
+    ordered: list[list[StageIds]] = []
+    for number in sorted(passes):
+        ordered.append([(group, ids) for (_, group), ids in sorted(passes[number].items())])
+    if ordered and any(id_ in settled_later for _, ids in ordered[-1] for id_ in ids):
+        ordered.append([])
+    return ordered

@@ -319,3 +319,31 @@ async def test_pql_is_checked(api: Api) -> None:
     bad = (await api.query(document, expression="xEvent.sum(dollars) >"))["pql"]["check"]
     assert (bad["ok"], bad["canonical"]) == (False, None)
     assert [finding["kind"] for finding in bad["diagnostics"]] == ["SYNTAX"]
+
+
+async def test_a_limit_is_given_read_changed_and_taken_away(api: Api) -> None:
+    await api.loaded()
+    create = """mutation ($input: CreateSegmentDefinitionInput!) { createSegmentDefinition(input: $input) {
+      definition { segmentId version limit { first by direction } streamingEligibility { eligible reasons } }
+      errors { code path message } } }"""
+    update = """mutation ($input: UpdateSegmentDefinitionInput!) { updateSegmentDefinition(input: $input) {
+      definition { version limit { first by direction } } errors { code path message } } }"""
+    new = {"name": "Best", "expression": "xEvent.count() > 0", "limit": {"first": 1, "by": "xEvent.sum(dollars)"}}
+    made = (await api.query(create, input=new))["createSegmentDefinition"]["definition"]
+    kept = {"first": 1, "by": "xEvent.sum(dollars)", "direction": "DESC"}
+    reasons = ["a limit compares all profiles with one another, which only a job does"]
+    assert made["limit"] == kept
+    assert made["streamingEligibility"]["eligible"] is False
+    assert made["streamingEligibility"]["reasons"][-1:] == reasons
+    id = made["segmentId"]
+    changed = {"id": id, "limit": {**kept, "direction": "ASC"}}
+    payload = (await api.query(update, input=changed))["updateSegmentDefinition"]
+    assert payload["definition"] == {"version": 2, "limit": {**kept, "direction": "ASC"}}
+    payload = (await api.query(update, input={"id": id, "limit": None}))["updateSegmentDefinition"]
+    assert payload["definition"] == {"version": 3, "limit": None}
+    wrong = {"id": id, "limit": {"first": 0, "by": "xEvent.sum(dollar)"}}
+    errors = (await api.query(update, input=wrong))["updateSegmentDefinition"]["errors"]
+    assert [(error["code"], error["path"]) for error in errors] == [
+        ("INVALID_INPUT", ["input", "limit", "first"]),
+        ("INVALID_EXPRESSION", ["input", "limit", "by"]),
+    ]

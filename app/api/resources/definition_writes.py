@@ -8,6 +8,7 @@ from app.api.context import Info, Operation
 from app.api.described import mutation
 from app.api.errors import PqlDiagnostic, UserError, attempt, errors_field
 from app.api.filters import (
+    OrderDirection,
     names,
     one_id,
     one_of,
@@ -21,8 +22,20 @@ from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services.audiences import computed as definitions
 from app.services.audiences import definition_reads
-from app.services.audiences.definition_rules import DefinitionChanges, NewDefinition
+from app.services.audiences.definition_rules import DefinitionChanges, Limit, NewDefinition
 from app.storage.tables import audiences as tables
+
+
+@strawberry.input(description="Keeps only the first profiles by a value; ties by profile id, exactly.")
+class LimitInput:
+    first: int = strawberry.field(description="How many profiles stay, at most 10,000,000.")
+    by: str = strawberry.field(description="PQL value of a profile, for example `xEvent.sum(dollars)`.")
+    direction: OrderDirection = strawberry.field(
+        default=OrderDirection.DESC, description="Order; profiles without a value come last in either."
+    )
+
+    def as_limit(self) -> Limit:
+        return Limit(self.first, self.by, self.direction is OrderDirection.DESC)
 
 
 @strawberry.input(description="The segment definition to create, with its audience.")
@@ -53,6 +66,9 @@ class CreateSegmentDefinitionInput:
     lifecycle_state: LifecycleState | None = strawberry.field(
         default=strawberry.UNSET, description="Initial state; default PUBLISHED."
     )
+    limit: LimitInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Keeps only the first profiles by a value; default all. BATCH only."
+    )
 
     def as_new(self) -> NewDefinition:
         optional = {
@@ -60,6 +76,7 @@ class CreateSegmentDefinitionInput:
             "schema_name": given(self.schema_name),
             "lifecycle_state": one_of(tables.LifecycleState, self.lifecycle_state),
             "labels": given(self.labels),
+            "limit": _limit(given(self.limit)),
         }
         return NewDefinition(
             name=self.name,
@@ -101,6 +118,9 @@ class UpdateSegmentDefinitionInput:
         default=strawberry.UNSET, description="Data usage labels, for example `core/C1`."
     )
     folder_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="Folder.")
+    limit: LimitInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Keeps only the first profiles by a value; null to keep all."
+    )
 
     def as_changes(self) -> DefinitionChanges:
         """Raises `Refusals` for nulls where there must be a value."""
@@ -119,9 +139,14 @@ class UpdateSegmentDefinitionInput:
             "exclude_opt_out": self.exclude_opt_out,
             "labels": self.labels,
             "folder_id": _kept(self.folder_id, lambda id_: one_id("Folder", id_, "folder_id")),
+            "limit": _kept(self.limit, _limit),
         }
         given_ones = {name: value for name, value in changes.items() if value is not strawberry.UNSET}
         return cast(DefinitionChanges, given_ones)
+
+
+def _limit(value: LimitInput | None) -> Limit | None:
+    return None if value is None else value.as_limit()
 
 
 def _kept(value: Any, convert: Any) -> Any:

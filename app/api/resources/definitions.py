@@ -1,8 +1,10 @@
 """Segment definitions: named, versioned expressions, each of which computes an audience."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
 
@@ -28,6 +30,7 @@ from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.pql import ExpressionFormat, FormatArgument, StreamingEligibility, service_format
 from app.api.scalars import given
 from app.services.audiences import definition_reads
+from app.services.audiences.definition_rules import LIMIT_REASON
 from app.services.evaluation.expressions import convert_expression
 from app.services.lists.paging import PageRequest
 
@@ -36,18 +39,33 @@ if TYPE_CHECKING:
     from app.api.resources.segment_jobs import SegmentJob
 
 
+@strawberry.type(description="Only the first profiles by a value are members; ties by profile id, exactly.")
+class Limit:
+    first: int = strawberry.field(description="How many profiles are members at most.")
+    by: str = strawberry.field(description="PQL value of a profile, for example `xEvent.sum(dollars)`.")
+    direction: OrderDirection = strawberry.field(description="Order; profiles without a value come last in either.")
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Self:
+        direction = OrderDirection.DESC if kept["descending"] else OrderDirection.ASC
+        return cls(first=kept["first"], by=kept["by"], direction=direction)
+
+
 @strawberry.type(description="A named condition in PQL over a profile and its events.")
 class SegmentDefinition(Node):
     segment_id: str = strawberry.field(description="Raw id: what `inSegment` in other expressions refers to.")
     name: str = strawberry.field(description="Name, unique among the definitions of the sandbox.")
     description: str | None = strawberry.field(description="Description.")
     version: int = strawberry.field(
-        description="Version: starts at 1 and increases with each change of the expression or merge policy."
+        description="Version: starts at 1 and increases with each change of expression, limit or merge policy."
     )
     evaluation_methods: list[EvaluationMethod] = strawberry.field(description="Evaluation methods.")
     schema_name: str = strawberry.field(description="Schema that the expression is about.")
     exclude_opt_out: bool = strawberry.field(description="Whether profiles that opted out are excluded.")
     labels: list[str] = strawberry.field(description="Data usage labels, for example `core/C1`.")
+    limit: Limit | None = strawberry.field(
+        description="Keeps only the first of the profiles that the expression holds for; null to keep all."
+    )
     created_by: str = strawberry.field(description="Creator.")
     last_modified_by: str = strawberry.field(description="User who last changed it.")
     created_at: datetime = strawberry.field(description="Creation time.")
@@ -66,7 +84,10 @@ class SegmentDefinition(Node):
 
     @resolver(description="Eligibility for streaming evaluation, with the reasons if not eligible.")
     async def streaming_eligibility(self, info: Info) -> StreamingEligibility:
-        return StreamingEligibility.of(await info.context.loaders.streaming_eligibility.load(self.text))
+        found = await info.context.loaders.streaming_eligibility.load(self.text)
+        if self.limit is not None:
+            found = replace(found, eligible=False, reasons=(*found.reasons, LIMIT_REASON))
+        return StreamingEligibility.of(found)
 
     @resolver(description="Merge policy of its profiles.")
     async def merge_policy(self, info: Info) -> MergePolicy:
@@ -147,6 +168,7 @@ class SegmentDefinition(Node):
             schema_name=row.schema_name,
             exclude_opt_out=row.exclude_opt_out,
             labels=row.labels,
+            limit=None if row.kept is None else Limit.of(row.kept),
             created_by=row.created_by,
             last_modified_by=row.last_modified_by,
             created_at=row.created_at,

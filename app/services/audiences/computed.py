@@ -21,6 +21,7 @@ from app.services.audiences.definition_rows import (
 )
 from app.services.audiences.definition_rules import (
     DefinitionChanges,
+    Limit,
     NewDefinition,
     accept,
     misfits,
@@ -64,7 +65,7 @@ async def update(
     merged = _merged(current, changes, policy)
     # What others did to the data must not stand in the way of a new name or of deactivation.
     checked = None
-    if changes.keys() & {"expression", "evaluation_methods"}:
+    if changes.keys() & {"expression", "evaluation_methods", "limit"}:
         checked = await accept(database, lake, scope, merged, policy)
     else:
         refuse_all(misfits(merged, policy))
@@ -107,6 +108,7 @@ def _merged(current: DefinitionView, changes: DefinitionChanges, policy: MergePo
         labels=_unless_none(changes.get("labels"), current.labels),
         folder_id=changes.get("folder_id", current.folder_id),
         lifecycle_state=changes.get("lifecycle_state", current.lifecycle_state),
+        limit=changes.get("limit", None if current.kept is None else Limit(**current.kept)),
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.pql.check.checker import Checked
 from app.scope import Scope
 from app.services.audiences.definition_reads import DefinitionView
-from app.services.audiences.definition_rules import PROFILE_SCHEMA, NewDefinition
+from app.services.audiences.definition_rules import PROFILE_SCHEMA, Limit, NewDefinition
 from app.services.audiences.reads import METHOD_COLUMNS
 from app.services.evaluation.expressions import ExpressionFormat
 from app.storage.columns import JsonObject, columns
@@ -34,20 +34,27 @@ class Version:
     version: int
     expression: str
     canonical: str
+    kept: JsonObject | None
     merge_policy_id: str
     created_at: datetime
+
+
+def kept(limit: Limit | None) -> JsonObject | None:
+    """A limit as it is stored."""
+    return None if limit is None else asdict(limit)
 
 
 def next_version(
     current: DefinitionView, merged: NewDefinition, checked: Checked | None, policy: MergePolicyRow, now: datetime
 ) -> Version | None:
-    """None when neither the expression (`checked` if there is a new one) nor the merge policy changes."""
+    """None when none of expression (`checked` if there is a new one), limit and merge policy changes."""
     text, canonical = current.expression, current.canonical
     if checked is not None:
         text, canonical = _text_of(merged.expression, merged.format, checked), str(checked.canonical)
-    if text == current.expression and policy.id == current.merge_policy_id:
+    limit = kept(merged.limit)
+    if (text, policy.id, limit) == (current.expression, current.merge_policy_id, current.kept):
         return None
-    return Version(current.id, current.version + 1, text, canonical, policy.id, now)
+    return Version(current.id, current.version + 1, text, canonical, limit, policy.id, now)
 
 
 def _text_of(expression: str, format: ExpressionFormat, checked: Checked) -> str:
@@ -92,9 +99,9 @@ async def write_new(
     session.add(audience)
     await session.flush()
     text = _text_of(new.expression, new.format, checked)
-    version = Version(id, 1, text, str(checked.canonical), policy_id, now)
+    version = Version(id, 1, text, str(checked.canonical), kept(new.limit), policy_id, now)
     key = {"organisation": scope.organisation, "sandbox": scope.sandbox, "id": id}
-    texts = {"expression": version.expression, "canonical": version.canonical}
+    texts = {"expression": version.expression, "canonical": version.canonical, "kept": version.kept}
     await session.execute(insert(DefinitionRow).values(**key, version=1, **texts, schema_name=PROFILE_SCHEMA))
     await _write_version(session, scope, version)
     await write_dependencies(session, scope, id, checked)
@@ -126,7 +133,7 @@ async def write_current(session: AsyncSession, scope: Scope, version: Version) -
     change = within(update_rows(DefinitionRow), DefinitionRow, scope.tenant)
     await session.execute(
         change.where(_DEFINITIONS.id == version.definition_id).values(
-            version=version.version, expression=version.expression, canonical=version.canonical
+            version=version.version, expression=version.expression, canonical=version.canonical, kept=version.kept
         )
     )
     await _write_version(session, scope, version)

@@ -1,7 +1,7 @@
 """What a segment definition may be: rules of its input, of its name, and of the references between definitions."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from sqlalchemy import select
@@ -32,6 +32,8 @@ from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tenancy import within
 
 MOST_DEFINITIONS = 4_000
+LARGEST_LIMIT = 10_000_000
+LIMIT_REASON = "a limit compares all profiles with one another, which only a job does"
 PROFILE_SCHEMA = "_xdm.context.profile"
 """The one schema that expressions are about."""
 NAMESPACE = "AEPSegments"
@@ -39,6 +41,15 @@ NAMESPACE = "AEPSegments"
 
 _AUDIENCES = columns(AudienceRow)
 _DEPENDENCIES = columns(DefinitionDependencyRow)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Only the first profiles by the value of `by` are members: ties by id, those without a value last."""
+
+    first: int
+    by: str
+    descending: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,7 @@ class NewDefinition:
     labels: Sequence[str] = ()
     folder_id: str | None = None
     lifecycle_state: LifecycleState = LifecycleState.PUBLISHED
+    limit: Limit | None = None
 
 
 class DefinitionChanges(TypedDict, total=False):
@@ -71,6 +83,7 @@ class DefinitionChanges(TypedDict, total=False):
     labels: Sequence[str]
     folder_id: str | None
     lifecycle_state: LifecycleState
+    limit: Limit | None
 
 
 # ---------------------------------------------------------------- by itself
@@ -88,7 +101,13 @@ async def accept(
     refusals = [*earlier, *misfits(new, policy)]
     checked = None
     try:
-        checked = (await vocabulary(database, lake, scope)).check(new.expression, new.format)
+        words = await vocabulary(database, lake, scope)
+        checked = words.check(new.expression, new.format)
+        if new.limit is not None:
+            value = words.check_value(new.limit.by)
+            checked = replace(checked, references=checked.references | value.references)
+            if value.diagnostics:
+                refusals.append(ExpressionRefused(value.diagnostics, ("limit", "by")))
         if not checked.ok:
             refusals.append(ExpressionRefused(checked.diagnostics, ("expression",)))
         elif not checked.streaming.eligible:
@@ -116,8 +135,19 @@ def misfits(new: NewDefinition, policy: MergePolicyRow) -> list[Refusal]:
             f"policy {policy.name!r} (PDG): use [BATCH], or a merge policy with the identity graph NONE"
         )
         refusals.append(Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",)))
+    if new.limit is not None:
+        refusals.extend(_misfits_of_limit(new, new.limit))
     refuse_bad_labels(new.labels, refusals)
     return refusals
+
+
+def _misfits_of_limit(new: NewDefinition, limit: Limit) -> Iterator[Refusal]:
+    if not 1 <= limit.first <= LARGEST_LIMIT:
+        message = f"a limit keeps 1 to {LARGEST_LIMIT:,} profiles, not {limit.first:,}: leave it out to keep all"
+        yield Refusal(ErrorCode.INVALID_INPUT, message, ("limit", "first"))
+    if methods := _live_methods(new):
+        message = f"it cannot be evaluated by {' and '.join(methods)}: {LIMIT_REASON}"
+        yield Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",))
 
 
 def _live_methods(new: NewDefinition) -> list[str]:

@@ -12,7 +12,7 @@ from app.engine.people.profiles import Dataset, schema_of
 from app.engine.people.seen_values import seen_values
 from app.engine.store.lake import Lake
 from app.errors import ExpressionRefused
-from app.pql.check.checker import Checked, check
+from app.pql.check.checker import Checked, CheckedValue, check, check_value
 from app.pql.editor.completion import Completion, complete
 from app.pql.schema import ObjectType, Segment, namespace_of
 from app.pql.syntax.json_reader import from_json
@@ -50,6 +50,10 @@ class Vocabulary:
         """Positions in pql/json are those of the text that it stands for. Raises `ExpressionRefused` if it is not
         pql/json."""
         return check(as_text(expression, format), self.schema, segments=self.segments, aliases=self.aliases)
+
+    def check_value(self, expression: str) -> CheckedValue:
+        """The expression as a single value of a profile."""
+        return check_value(expression, self.schema, segments=self.segments, aliases=self.aliases)
 
 
 async def vocabulary(database: Database, lake: Lake, scope: Scope) -> Vocabulary:

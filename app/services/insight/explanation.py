@@ -52,6 +52,7 @@ async def explain(
         raise Refusal(ErrorCode.NOT_FOUND, message, ("profile",))
     expression, consent, path = await _expression(database, scope, people)
     source = _source(population, expression, path)
+    limit = await _limit(database, scope, population, people)
     population.refuse_unevaluated(source.references, path)
     others = await _others(database, scope, population, source)
     key = who.bucket, who.ordinal
@@ -63,9 +64,44 @@ async def explain(
             population.snapshot, key, source.source, sources, now=population.now, stored=stored, cancelled=stopped
         )
         opted_in = not consent or _opted_in(population, source, key, stopped)
-        return Explanation(inside and opted_in, population.now, root if opted_in else _refused(expression, root))
+        if not opted_in:
+            return Explanation(False, population.now, _refused(expression, root))
+        if limit is None:
+            return Explanation(inside, population.now, root)
+        kept = limit.keeps(population, key)
+        return Explanation(inside and kept, population.now, limit.explained(expression, root, inside, kept))
 
     return await in_thread(work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """What compares a profile with all others: as it was when a job last did."""
+
+    audience: str
+    text: str
+
+    def keeps(self, population: Population, key: tuple[int, int]) -> bool:
+        stored = population.stored([self.audience]).read(key[0]).get(self.audience)
+        return stored is not None and key[1] in stored.members
+
+    def explained(self, expression: str, root: Explained, inside: bool, kept: bool) -> Explained:
+        end = len(expression)
+        part = Explained(self.text, end, end, value=kept, holds=kept)
+        holds = inside and kept
+        return Explained(expression, 0, end, value=holds, holds=holds, children=[root, part])
+
+
+async def _limit(database: Database, scope: Scope, population: Population, people: People) -> _Limit | None:
+    """That of the audience. Raises `Refusal` when no job has compared its profiles yet."""
+    if people.audience is None:
+        return None
+    definition = (await _definitions(database, scope, {people.audience.id})).get(people.audience.id)
+    if definition is None or definition.kept is None:
+        return None
+    population.refuse_unevaluated({people.audience.id}, ("people", "audience_id"))
+    direction = "DESC" if definition.kept["descending"] else "ASC"
+    return _Limit(people.audience.id, f"first {definition.kept['first']:,} by {definition.kept['by']} {direction}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,14 @@ from typing import ClassVar
 from sqlalchemy import ForeignKeyConstraint, Index
 from sqlmodel import Field
 
-from app.storage.columns import TableArguments, TenantRow, time_column
+from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, time_column
 
 
 class DefinitionRow(TenantRow, table=True):
-    """The expression in force of the audience with the same id; name, labels and the rest are that audience's."""
+    """The expression in force of the audience with the same id; name, labels and the rest are that audience's.
+
+    `kept` is {first, by, descending} where only the first profiles by the value of an expression are members.
+    """
 
     __tablename__ = "definition"
     __table_args__: ClassVar[TableArguments] = (
@@ -25,6 +28,7 @@ class DefinitionRow(TenantRow, table=True):
     version: int = 1
     expression: str
     canonical: str
+    kept: JsonObject | None = json_column(default=None)
     schema_name: str = "_xdm.context.profile"
 
 
@@ -44,6 +48,7 @@ class DefinitionVersionRow(TenantRow, table=True):
     version: int = Field(primary_key=True)
     expression: str
     canonical: str
+    kept: JsonObject | None = json_column(default=None)
     merge_policy_id: str
     created_by: str
     created_at: datetime = time_column()

@@ -59,6 +59,7 @@ class SegmentJobDefinitionRow(TenantRow, table=True):
     definition_id: str = Field(primary_key=True)
     version: int
     expression: str
+    kept: JsonObject | None = json_column(default=None)
     merge_policy_id: str
     created_at: datetime = time_column()
     profile_count: int | None = Field(default=None, sa_type=BigInteger)

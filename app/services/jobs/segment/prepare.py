@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.engine.people.profiles import Snapshot, open_snapshots, reopen
 from app.engine.store.lake import Lake
 from app.errors import Diagnostic
+from app.pql.check.checker import check_value
 from app.pql.core import Node
 from app.pql.dependencies import StageIds, in_passes
 from app.pql.schema import Segment
@@ -51,6 +52,8 @@ class SegmentRun:
     conditions: dict[str, Node] = field(default_factory=dict)
     references: dict[str, frozenset[str]] = field(default_factory=dict)
     errors: dict[str, dict[str, str]] = field(default_factory=dict)
+    limits: dict[str, Node] = field(default_factory=dict)
+    """The values by which definitions keep the first of their profiles."""
 
     def graph_of(self, definition: str) -> int | None:
         """The version of the identity graph whose persons a definition is evaluated for; None for fragments."""
@@ -78,6 +81,7 @@ class SegmentRun:
             {id_: self.references[id_] for id_ in self.conditions},
             {id_: self.definitions[id_].merge_policy_id for id_ in self.conditions},
             {id_: self.graph_of(id_) for id_ in self.conditions},
+            self.limits.keys(),
         )
 
 
@@ -184,11 +188,29 @@ def _check(
     schemas = {policy: snapshot.schema for policy, snapshot in run.snapshots.items()}
     conditions = read_conditions(sources, schemas, {*run.definitions, *audiences}, aliases)
     run.conditions, run.references = conditions.nodes, conditions.references
-    run.fail(errors | {id_: _invalid(diagnostic) for id_, diagnostic in conditions.diagnostics.items()})
+    diagnostics = conditions.diagnostics | _read_limits(run, {*run.definitions, *audiences}, aliases)
+    run.fail(errors | {id_: _invalid(diagnostic) for id_, diagnostic in diagnostics.items()})
     evaluated = run.heads.audiences
     run.fail(
         {id_: error for id_ in run.conditions if (error := _not_evaluated(run, id_, audiences, evaluated)) is not None}
     )
+
+
+def _read_limits(run: SegmentRun, segments: Collection[str], aliases: Mapping[str, str]) -> dict[str, Diagnostic]:
+    """Adds the values of limits, and what they refer to; gives what is wrong with them."""
+    wrong: dict[str, Diagnostic] = {}
+    for id_ in run.conditions:
+        definition = run.definitions[id_]
+        if definition.kept is None:
+            continue
+        schema = run.snapshots[definition.merge_policy_id].schema
+        checked = check_value(definition.kept["by"], schema, segments=segments, aliases=aliases)
+        if checked.node is None:
+            wrong[id_] = checked.diagnostics[0]
+            continue
+        run.limits[id_] = checked.node
+        run.references[id_] |= checked.references
+    return wrong
 
 
 def _invalid(diagnostic: Diagnostic) -> dict[str, str]:

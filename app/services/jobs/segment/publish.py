@@ -42,12 +42,12 @@ _NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
 def counted(result: BucketResult) -> JsonObject:
     """The counts and errors of a bucket as JSON values."""
     return {
-        "counts": {id_: _numbers(counts) for id_, counts in result.counts.items()},
+        "counts": {id_: as_numbers(counts) for id_, counts in result.counts.items()},
         "errors": {id_: {"code": error.code, "message": error.message} for id_, error in result.errors.items()},
     }
 
 
-def _numbers(counts: BucketCounts) -> JsonObject:
+def as_numbers(counts: BucketCounts) -> JsonObject:
     return {**{name: getattr(counts, name) for name in _NOBODY}, "by_namespace": dict(counts.by_namespace)}
 
 
@@ -122,7 +122,7 @@ def _recounted(
             mine, policy = memberships[id_], run.definitions[id_].merge_policy_id
             previous = before[policy].read(number).get(id_)
             memberships[id_] = next_membership(previous, id_, mine.members, mine.version, run.evaluated_at)
-            numbers[id_] = _numbers(counts(memberships[id_], run.snapshots[policy].namespaces(number)))
+            numbers[id_] = as_numbers(counts(memberships[id_], run.snapshots[policy].namespaces(number)))
         name = files.write(attempt.job.id, number, version, list(memberships.values()))
         recounted[number] = _Bucket(name, {**bucket.counts, "counts": numbers}, changed=True)
     return recounted

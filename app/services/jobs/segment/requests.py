@@ -138,6 +138,7 @@ async def freeze_definitions(
             "definition_id": row.definition_id,
             "version": row.version,
             "expression": row.expression,
+            "kept": row.kept,
             "merge_policy_id": row.merge_policy_id,
             "created_at": created_at,
         }

@@ -5,17 +5,28 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 
-from app.engine.members.membership import Membership, MembershipFiles
+from app.engine.insight.best import Limit, first_of
+from app.engine.insight.scan import Scan
+from app.engine.members.membership import (
+    BucketCounts,
+    Membership,
+    MembershipFiles,
+    Ordinals,
+    counts,
+    next_membership,
+)
 from app.engine.members.regraph import MembershipSource, followed, together
+from app.engine.people.profiles import Snapshot
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
 from app.engine.store.lake import Lake, write_atomically
 from app.pql.dependencies import StageIds
 from app.services.evaluation.progress import Progress
 from app.services.jobs.segment.prepare import SegmentRun, prepare
-from app.services.jobs.segment.publish import counted, finish
+from app.services.jobs.segment.publish import as_numbers, counted, finish
 from app.storage.columns import JsonObject
 from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobStatus
@@ -46,6 +57,22 @@ async def run_segment_job(attempt: Attempt, lake: Lake, threads: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Kept:
+    """Whom limits leave of each definition, by bucket, and what counts as before."""
+
+    chosen: Mapping[str, Mapping[int, Ordinals]]
+    before: Mapping[str, Membership]
+    at: datetime
+    snapshot: Snapshot
+
+    def of(self, found: Membership, bucket: int) -> tuple[Membership, BucketCounts]:
+        members = self.chosen[found.definition].get(bucket, Ordinals())
+        before = self.before.get(found.definition)
+        kept = next_membership(before, found.definition, members, found.version, self.at.astimezone(UTC))
+        return kept, counts(kept, self.snapshot.namespaces(bucket))
+
+
+@dataclass(frozen=True, slots=True)
 class _Earlier:
     """The results of a pass before the last one: files beside those of the job.
 
@@ -62,9 +89,20 @@ class _Earlier:
 
     def keep(self, result: BucketResult, attempt: int) -> None:
         name = self.files.write(self.run_id, result.bucket, attempt, result.memberships)
-        note = {"file": name, "profiles": result.profiles, "counts": counted(result)}
-        folder = self.files.lake.membership(self.run_id)
-        write_atomically(folder / f"{result.bucket}.json", json.dumps(note).encode())
+        self._note(result.bucket, {"file": name, "profiles": result.profiles, "counts": counted(result)})
+
+    def _note(self, bucket: int, note: JsonObject) -> None:
+        write_atomically(self.files.lake.membership(self.run_id) / f"{bucket}.json", json.dumps(note).encode())
+
+    def limit(self, bucket: int, note: JsonObject, attempt: int, kept: _Kept) -> None:
+        """Writes a bucket once more with fewer members."""
+        memberships = self.files.read(self.run_id, bucket, note["file"])
+        numbers = dict(note["counts"]["counts"])
+        for id_ in kept.chosen.keys() & memberships.keys():
+            memberships[id_], counted_anew = kept.of(memberships[id_], bucket)
+            numbers[id_] = as_numbers(counted_anew)
+        name = self.files.write(self.run_id, bucket, f"{attempt}-limited", list(memberships.values()))
+        self._note(bucket, {**note, "file": name, "counts": {**note["counts"], "counts": numbers}})
 
     def found(self, definitions: Iterable[str]) -> MembershipSource:
         notes, ids = self.notes(), list(definitions)
@@ -106,6 +144,7 @@ class _Evaluation:
             for note in notes.values():
                 errors = note["counts"]["errors"]
                 self._run.fail({id_: error for id_, error in errors.items() if id_ not in self._run.errors})
+            await asyncio.to_thread(self._limit, number)
         await self._one(len(self._earlier), done_buckets.keys(), self._recorded())
 
     async def _one(self, number: int, done: Iterable[int], finished: Callable[[BucketResult], None]) -> None:
@@ -138,6 +177,30 @@ class _Evaluation:
             standing = self._run.heads.standing(self._files, plan, self._run.entries, snapshot.graph_version)
             stages.append((Stage(plan, snapshot, _by_bucket(read_stored), before.read, standing), before.buckets))
         return stages
+
+    def _limit(self, number: int) -> None:
+        """Of the definitions of a pass with a limit the first stay. Whoever is among the first of all is so among those
+        that are left, so it may be done again, by another attempt, when it was done in part."""
+        earlier, run = self._earlier[number], self._run
+        for policy, ids in self._passes[number]:
+            limited = [id_ for id_ in ids if id_ in run.limits and id_ in run.conditions]
+            if not limited:
+                continue
+            snapshot = run.snapshots[policy]
+            plan = Plan({}, {id_: run.limits[id_] for id_ in limited})
+            others = self._stored(plan.references, number + 1, snapshot.graph_version)
+            stored = together([earlier.found(limited), others])
+            standing = run.heads.standing(self._files, plan, run.entries, snapshot.graph_version)
+            budget = self._files.lake.lake.budget
+            scan = Scan(snapshot, plan, run.evaluated_at, stored, standing, budget, limited, tolerant=True)
+            limits = {id_: Limit.of(run.definitions[id_].kept or {}) for id_ in limited}
+            chosen, failed = first_of(scan, limits, threads=self._progress.threads, stopped=self._attempt.interrupted)
+            run.fail({id_: {"code": refusal.code.value, "message": refusal.message} for id_, refusal in failed.items()})
+            before = run.heads.people(replace(self._files, mending=True), list(chosen), snapshot.graph_version)
+            for bucket, note in earlier.notes().items():
+                earlier.limit(
+                    bucket, note, self._attempt.token, _Kept(chosen, before.read(bucket), run.evaluated_at, snapshot)
+                )
 
     def _stored(self, references: Iterable[str], number: int, graph: int | None) -> MembershipSource:
         """What definitions refer to that this pass does not evaluate: found by an earlier pass, or by another run."""

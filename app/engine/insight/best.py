@@ -1,0 +1,136 @@
+"""The first N of audiences by the value of an expression: exactly, ties by the profile's id, in bounded memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyroaring import BitMap
+
+from app.engine.evaluate.columns import Column, Text, Value
+from app.engine.insight.scan import Answers, Scan
+from app.engine.people.merging import PROFILE
+from app.engine.pool import Stopped, in_threads
+from app.engine.store.bucket import Needs
+from app.errors import Refusal
+
+_ROOM = 1 << 17
+"""Candidates beyond twice those that are kept, before the rest goes."""
+
+
+@dataclass(slots=True)
+class Best:
+    """Of candidates that come bucket by bucket the first `first`; those without a value come last."""
+
+    first: int
+    descending: bool
+    _kept: list[pa.Table] = field(default_factory=list)
+    _rows: int = 0
+
+    def add(self, candidates: pa.Table) -> None:
+        """`value` and `rest` in the order that counts, `id`, `bucket`, `ordinal`."""
+        self._kept.append(candidates)
+        self._rows += candidates.num_rows
+        if self._rows > 2 * self.first + _ROOM:
+            self._cut()
+
+    def chosen(self) -> dict[int, BitMap]:
+        """The ordinals of the first, by bucket."""
+        self._cut()
+        if not self._kept:
+            return {}
+        buckets, ordinals = (self._kept[0][name].to_numpy() for name in ("bucket", "ordinal"))
+        return {int(bucket): BitMap(ordinals[buckets == bucket].astype(np.uint32)) for bucket in np.unique(buckets)}
+
+    def _cut(self) -> None:
+        if not self._kept:
+            return
+        table = pa.concat_tables(self._kept)
+        way = "descending" if self.descending else "ascending"
+        # Nulls come last in either direction.
+        order = pc.sort_indices(table, [("value", way), ("rest", way), ("id", "ascending")])
+        self._kept = [table.take(order[: self.first]).combine_chunks()]
+        self._rows = self._kept[0].num_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How many of an audience stay, in which order of its value in the scan."""
+
+    first: int
+    descending: bool
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Self:
+        """As definitions store it."""
+        return cls(kept["first"], kept["descending"])
+
+
+def first_of(
+    scan: Scan, limits: Mapping[str, Limit], *, threads: int, stopped: Stopped
+) -> tuple[dict[str, dict[int, BitMap]], dict[str, Refusal]]:
+    """For each audience of the scan with a limit whom it keeps, by bucket, with its value under the same id; or why its
+    value cannot be evaluated. Raises `Cancelled`."""
+    best = {id: Best(limit.first, limit.descending) for id, limit in limits.items()}
+    failed: dict[str, Refusal] = {}
+
+    def work(number: int, stop: Stopped) -> tuple[dict[str, pa.Table], Mapping[str, Refusal]]:
+        answers = scan.bucket(number, stop)
+        values = {id: value for id, value in answers.values.items() if answers.members.get(id)}
+        return _candidates(scan, answers, values), answers.failed
+
+    def finished(result: tuple[dict[str, pa.Table], Mapping[str, Refusal]]) -> None:
+        candidates, refusals = result
+        failed.update(refusals)
+        for id, table in candidates.items():
+            best[id].add(table)
+
+    in_threads(work, scan.buckets, finished=finished, cancelled=stopped, threads=threads)
+    return {id: one.chosen() for id, one in best.items() if id not in failed}, failed
+
+
+def _candidates(scan: Scan, answers: Answers, values: Mapping[str, Value]) -> dict[str, pa.Table]:
+    """The members of each audience in one bucket."""
+    if not values:
+        return {}
+    everybody = BitMap.union(*(answers.members[id] for id in values))
+    people = scan.snapshot.read(answers.bucket, Needs(profile=frozenset({(PROFILE,)})), everybody)
+    names = people.profiles[PROFILE].combine_chunks().cast(pa.string())
+    tables = {}
+    for id, column in values.items():
+        ordinals = np.frombuffer(answers.members[id].to_array(), np.uint32)
+        value, rest = _keys(column, np.searchsorted(answers.ordinals, ordinals))
+        tables[id] = pa.table(
+            {
+                "value": value,
+                "rest": rest,
+                "id": names.take(pa.array(np.searchsorted(people.ordinals, ordinals))),
+                "bucket": np.full(len(ordinals), answers.bucket, np.int32),
+                "ordinal": ordinals.astype(np.int64),
+            }
+        )
+    return tables
+
+
+def _keys(column: Value, rows: NDArray[np.intp]) -> tuple[pa.Array, pa.Array]:
+    """What sorts as the values do: text, or the nearest double and what it is away from the whole number."""
+    taken = column.take(rows if len(column) != 1 else np.zeros(len(rows), np.intp))
+    none = pa.array(np.zeros(len(rows), np.int64))
+    if isinstance(taken, Text):
+        codes = pa.array(taken.codes, pa.int64(), mask=taken.codes < 0)
+        return taken.dictionary.cast(pa.string()).take(codes), none
+    if not isinstance(taken, Column):
+        raise TypeError("only single values have an order")
+    missing = np.zeros(len(rows), bool) if taken.valid is None else ~taken.valid
+    near = taken.values.astype(np.float64)
+    missing |= np.isnan(near)
+    return pa.array(near, mask=missing), none if taken.values.dtype == np.float64 else _rest(taken.values, near)
+
+
+def _rest(values: NDArray[Any], near: NDArray[np.float64]) -> pa.Array:
+    if not len(values) or np.abs(near).max() < 2**53:
+        return pa.array(np.zeros(len(values), np.int64))
+    return pa.array([int(value) - int(double) for value, double in zip(values.tolist(), near.tolist(), strict=True)])
