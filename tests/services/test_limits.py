@@ -16,8 +16,8 @@ from app.services.insight.explanation import Identity, explain
 from app.services.insight.overlap import People
 from app.services.jobs.segment import run as segment_run
 from app.services.jobs.segment.run import run_segment_job
-from app.storage.attempts import Attempt
-from app.storage.claims import claim_next
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE, Gateway
 
