@@ -15,5 +15,3 @@ JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 def upgrade() -> None:
     for name in ("definition", "definition_version", "segment_job_definition"):
         op.add_column(name, sa.Column("kept", JSON, nullable=True))
-    # A column that every kind of job has.
-    op.add_column("erasure_job", sa.Column("trace", sa.String(), nullable=True))
