@@ -25,7 +25,7 @@ def write_time(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def read_time(value: Any) -> datetime:
+def read_time(value: object) -> datetime:
     """An aware instant; a time without a zone is UTC, as all times of the API.
 
     >>> read_time("2026-06-15T14:00:00+02:00").isoformat()
@@ -43,7 +43,7 @@ def read_time(value: Any) -> datetime:
     raise GraphQLError(message) from None
 
 
-def read_big_int(value: Any) -> int:
+def read_big_int(value: object) -> int:
     """
     >>> read_big_int(9007199254740991)
     9007199254740991
@@ -55,14 +55,14 @@ def read_big_int(value: Any) -> int:
     return value
 
 
-def read_upload(value: Any) -> Path:
+def read_upload(value: object) -> Path:
     if not isinstance(value, Path):
         message = "Upload must be a file: send it by the multipart request specification, as multipart/form-data"
         raise GraphQLError(message)
     return value
 
 
-def _refuse_writing(_value: Any) -> Any:
+def _refuse_writing(_value: object) -> Any:
     raise GraphQLError("Upload is for input only")
 
 
@@ -92,6 +92,6 @@ SCALARS: dict[Any, Any] = {
 CONFIG = StrawberryConfig(scalar_map=SCALARS)
 
 
-def given(value: Any, default: Any = None) -> Any:
+def given(value: object, default: object = None) -> Any:
     """An optional input as services take it: `default` when the caller left it out."""
     return default if value is strawberry.UNSET else value

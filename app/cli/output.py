@@ -39,11 +39,11 @@ async def every(fetch: "Callable[[PageRequest], Awaitable[Slice[T]]]", limit: in
         left = None if left is None else left - len(page.items)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     return value.strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(value, datetime) else value
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """One value in its column: nothing in it can begin another column or line."""
     text = "-" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return " ".join(text.split()) or "-"

@@ -59,7 +59,7 @@ def _settings(settings: "Settings") -> Iterator[Setting]:
         yield Setting(name, value, source, info.default, info.description or "")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if value is None:
         return ""
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -159,7 +159,7 @@ class Builder:
     def condition(self, op: str, *operands: Node, payload: tuple[Any, ...] = ()) -> Node:
         return self.node(op, Scalar.BOOLEAN, *operands, payload=payload)
 
-    def constant(self, value: Any, type_: Type) -> Node:
+    def constant(self, value: object, type_: Type) -> Node:
         return self.node("const", type_, payload=(value,))
 
 
@@ -177,7 +177,7 @@ def walk(node: Node) -> Iterator[Node]:
             stack.extend((operand, False) for operand in reversed(current.operands))
 
 
-def _typed(value: Any) -> tuple[type, Any]:
+def _typed(value: object) -> tuple[type, Any]:
     """Tells 1.0 from True and a date from a datetime, which Python's equality may not."""
     return type(value), value
 

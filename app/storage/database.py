@@ -327,7 +327,7 @@ def _postgresql_engine(dsn: str, connections: int) -> AsyncEngine:
     )
 
 
-def _to_json(value: Any) -> str:
+def _to_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 

@@ -111,7 +111,7 @@ class Measured(SchemaExtension):
         metrics: Metrics = self.execution_context.context.services.metrics
         return metrics
 
-    async def on_stream_result(self, result: Any) -> AsyncIterator[None]:
+    async def on_stream_result(self, result: object) -> AsyncIterator[None]:
         self._note(getattr(result, "errors", None))
         yield
 

@@ -141,7 +141,7 @@ class Profile(Node):
         return self.loaders or info.context.loaders
 
     @classmethod
-    def of(cls, key: Any, person: Person, loaders: Any = None) -> Self:
+    def of(cls, key: object, person: Person, loaders: object = None) -> Self:
         return cls(
             id=global_id("Profile", person.profile_id),
             profile_id=person.profile_id,

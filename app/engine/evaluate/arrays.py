@@ -4,10 +4,7 @@ Sums of whole numbers and decimals are exact; others add the elements of each ar
 the array (as a plain loop over doubles would): neither slices nor buckets nor other definitions change a result.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from app.engine.evaluate.columns import (
     Array,
@@ -20,6 +17,7 @@ from app.engine.evaluate.columns import (
     Rows,
     Text,
     Value,
+    Values,
     condition,
     nulls,
     numbers,
@@ -237,14 +235,14 @@ def _present(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, Va
     return array.rows.narrowed(present_rows), body.take(present_rows)
 
 
-def _numbers(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, NDArray[Any]]:
+def _numbers(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, Values]:
     rows, body = _present(evaluation, node, scope)
     if not isinstance(body, Column) or body.kind not in (Scalar.NUMBER, Scalar.NULL):
         raise TypeError(f"{node.op} takes numbers")
     return rows, body.values
 
 
-def _sortable(key: Value) -> NDArray[Any]:
+def _sortable(key: Value) -> Values:
     if isinstance(key, Text):
         return ranks(key)[0]
     if isinstance(key, Column):

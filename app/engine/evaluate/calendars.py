@@ -5,11 +5,12 @@ Weeks start on Monday; decades, centuries and millennia at years divisible by 10
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.evaluate.columns import Values
 from app.engine.evaluate.zones import ZONE
 
 Micros = NDArray[np.int64]
@@ -56,7 +57,7 @@ class Instant:
         return int(days_of(np.array([self.micros], np.int64))[0])
 
 
-def midnights(days: NDArray[Any]) -> Micros:
+def midnights(days: Values) -> Micros:
     """When dates begin in the zone in use."""
     return _instants(days.astype(np.int64) * DAY)
 
@@ -66,17 +67,17 @@ def days_of(micros: Micros) -> NDArray[np.int64]:
     return _local(micros) // DAY
 
 
-def months_of(days: NDArray[Any]) -> NDArray[np.int64]:
+def months_of(days: Values) -> NDArray[np.int64]:
     """Months since year 0 of dates."""
     return days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64) + _EPOCH_MONTHS
 
 
-def first_days(months: NDArray[Any]) -> NDArray[np.int64]:
+def first_days(months: Values) -> NDArray[np.int64]:
     """First days of months since year 0."""
     return (months - _EPOCH_MONTHS).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
 
 
-def days_in_month(days: NDArray[Any]) -> NDArray[np.int64]:
+def days_in_month(days: Values) -> NDArray[np.int64]:
     """Day of the month of dates, from 1."""
     return days.astype(np.int64) - first_days(months_of(days)) + 1
 

@@ -5,6 +5,7 @@ A value has one entry for each row of its space, or exactly one entry, which the
 `intp`, because numpy turns any other integer into it on every use.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
@@ -20,6 +21,10 @@ from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 Bools = NDArray[np.bool_]
 Index = NDArray[np.intp]
+Values = NDArray[Any]
+"""The values of a column: of the type that its kind has."""
+Pairwise = Callable[[Any, Any], Any]
+"""A function of two arrays (or an array and a scalar), value by value."""
 
 DTYPES: dict[Scalar, Any] = {
     Scalar.NUMBER: np.float64,  # or int64, or whole numbers of Python: see `exact`
@@ -65,7 +70,7 @@ class Column:
     """A number, boolean, date, timestamp, or the literal null."""
 
     kind: Scalar
-    values: NDArray[Any]
+    values: Values
     valid: Bools | None = None
 
     def __len__(self) -> int:
@@ -82,7 +87,7 @@ class Column:
 class Text:
     """Codes into a dictionary without nulls or duplicates; a null has code -1."""
 
-    codes: NDArray[Any]
+    codes: Values
     dictionary: pa.Array
 
     def __len__(self) -> int:
@@ -99,7 +104,7 @@ class Text:
     def masked(self, keep: Bools) -> "Text":
         return Text(np.where(keep, self.codes, self.codes.dtype.type(-1)), self.dictionary)
 
-    def lookup(self, table: NDArray[Any]) -> NDArray[Any]:
+    def lookup(self, table: Values) -> Values:
         """`table` (an entry for each of the dictionary, and a last one for null) for each row."""
         return np.take(table, self.codes, mode="wrap")
 
@@ -228,7 +233,7 @@ def condition(values: Bools) -> Column:
     return Column(Scalar.BOOLEAN, values)
 
 
-def numbers(values: NDArray[Any], valid: Bools | None = None) -> Column:
+def numbers(values: Values, valid: Bools | None = None) -> Column:
     """Numbers; what is not finite (past the range, divided by zero) is null."""
     values = values if values.dtype in (np.int64, np.float64, object) else doubles(values)
     if valid is not None and len(valid) != len(values):
@@ -277,7 +282,7 @@ def no_text(n: int) -> Text:
     return Text(np.full(n, -1, np.int8), pa.array([], pa.string()))
 
 
-def narrow_codes(codes: NDArray[Any], size: int) -> NDArray[Any]:
+def narrow_codes(codes: Values, size: int) -> Values:
     """Codes in the smallest signed integers that hold a dictionary of `size`: tests on them are bound by memory."""
     dtype = np.int8 if size < 127 else np.int16 if size < 32767 else np.int32
     return codes.astype(dtype, copy=False)
@@ -324,7 +329,7 @@ def compacted(text: Text) -> Text:
     return Text(narrow_codes(codes - nulls_first, len(dictionary)), dictionary)
 
 
-def ranks(text: Text) -> tuple[NDArray[Any], pa.Array]:
+def ranks(text: Text) -> tuple[Values, pa.Array]:
     """For each row the place of its text in the sorted dictionary (by code point; -1 for null), and that dictionary."""
     order = pc.array_sort_indices(text.dictionary).to_numpy()
     place = np.empty(len(order) + 1, np.int32)

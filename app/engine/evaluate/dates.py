@@ -23,7 +23,7 @@ from app.engine.evaluate.calendars import (
     unit_number,
     unit_start,
 )
-from app.engine.evaluate.columns import Bools, Column, Interval, Value, condition, numbers
+from app.engine.evaluate.columns import Bools, Column, Interval, Value, Values, condition, numbers
 from app.engine.evaluate.exact import doubles
 from app.engine.evaluate.memo import Call, RowKernel
 from app.pql.schema import Scalar
@@ -194,7 +194,7 @@ def _constant(value: int) -> Micros:
     return np.full(1, value, np.int64)
 
 
-def _days(value: Value) -> NDArray[Any]:
+def _days(value: Value) -> Values:
     time = _time(value)
     return time.values if time.kind is Scalar.DATE else days_of(time.values)
 

@@ -4,13 +4,10 @@ Two-valued logic (reference/pql.md, "Null"): a comparison with null is false, an
 """
 
 import operator
-from collections.abc import Callable
 from datetime import date, datetime
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import (
@@ -20,8 +17,10 @@ from app.engine.evaluate.columns import (
     Interval,
     Map,
     Object,
+    Pairwise,
     Text,
     Value,
+    Values,
     both,
     condition,
     nulls,
@@ -36,7 +35,7 @@ from app.engine.evaluate.memo import Call, RowKernel
 from app.engine.evaluate.text import compared_text
 from app.pql.schema import ArrayType, Scalar, Type
 
-_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+_COMPARE: dict[str, Pairwise] = {
     "eq": operator.eq,
     "ne": operator.ne,
     "lt": operator.lt,
@@ -103,7 +102,7 @@ def compare(call: Call, a: Value, b: Value) -> Value:
     return condition(result if valid is None else result & valid)
 
 
-def comparable(a: Column, b: Column) -> tuple[NDArray[Any], NDArray[Any]]:
+def comparable(a: Column, b: Column) -> tuple[Values, Values]:
     """The values on one scale: a date among timestamps is its midnight, no number is rounded."""
     if a.kind is not b.kind and Scalar.TIMESTAMP in (a.kind, b.kind):
         return micros(a), micros(b)

@@ -3,8 +3,6 @@
 Order, duplicates and nulls do not count in a set. Objects are equal when all their fields are.
 """
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +17,7 @@ from app.engine.evaluate.columns import (
     Rows,
     Text,
     Value,
+    Values,
     both,
     condition,
     spread,
@@ -108,7 +107,7 @@ def codes_of(values: list[Value], types: list[Type] | None = None) -> list[NDArr
     raise TypeError("such elements cannot be compared")
 
 
-def first_seen(keys: NDArray[Any]) -> tuple[Index, Index]:
+def first_seen(keys: Values) -> tuple[Index, Index]:
     """Where different keys stand first, in that order, and for each row the number of its key in that order."""
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first)

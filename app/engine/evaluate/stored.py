@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from app.engine.evaluate.columns import (
     Array,
@@ -19,6 +18,7 @@ from app.engine.evaluate.columns import (
     Object,
     Rows,
     Value,
+    Values,
     encoded,
     nulls,
     numbers,
@@ -117,7 +117,7 @@ def _scalar(data: pa.Array, kind: Scalar) -> Value:
     return Column(kind, _unmasked(data.cast(pa.timestamp("us", data.type.tz), safe=False), np.int64), valid)
 
 
-def _numbers(data: pa.Array) -> NDArray[Any]:
+def _numbers(data: pa.Array) -> Values:
     if pql_type(data.type) is Scalar.INTEGER:
         try:
             return _unmasked(data.cast(pa.int64()), np.int64)
@@ -128,7 +128,7 @@ def _numbers(data: pa.Array) -> NDArray[Any]:
     return _unmasked(data.cast(pa.float64()), np.float64)
 
 
-def _unmasked(data: pa.Array, dtype: Any) -> NDArray[Any]:
+def _unmasked(data: pa.Array, dtype: Any) -> Values:
     """The values as they lie in memory, not copied; anything where there is a null."""
     buffer = data.buffers()[1]
     if buffer is None or not len(data):

@@ -17,8 +17,10 @@ from app.engine.evaluate.columns import (
     Array,
     Bools,
     Column,
+    Pairwise,
     Text,
     Value,
+    Values,
     compacted,
     condition,
     encoded,
@@ -34,7 +36,7 @@ from app.pql.check.sizes import MOST_WILDCARDS
 DictionaryTest = Callable[[pa.Array], pa.Array]
 
 _FEW = 3
-_ORDER: dict[str, Callable[[Any, Any], Any]] = {
+_ORDER: dict[str, Pairwise] = {
     "eq": pc.equal,
     "ne": pc.not_equal,
     "lt": pc.less,
@@ -51,7 +53,7 @@ _WITH_CONSTANT: dict[str, Callable[[pa.Array, str], pa.Array]] = {
     "contains": pc.match_substring,
     "like": lambda texts, pattern: _like(texts, pattern),
 }
-_PAIRWISE: dict[str, Callable[[Any, Any], Any]] = {
+_PAIRWISE: dict[str, Pairwise] = {
     "equals": lambda texts, others: texts == others,
     "starts_with": np.strings.startswith,
     "ends_with": np.strings.endswith,
@@ -291,10 +293,10 @@ def _search(texts: pa.Array, source: str) -> pa.Array:
     return pc.match_substring_regex(texts, source)
 
 
-def _by_pattern(test: Callable[[pa.Array, str], pa.Array]) -> Callable[[Any, Any], Any]:
+def _by_pattern(test: Callable[[pa.Array, str], pa.Array]) -> Pairwise:
     """A test with a constant, for pairs: once for each different pattern."""
 
-    def pairwise(texts: NDArray[Any], patterns: NDArray[Any]) -> NDArray[np.bool_]:
+    def pairwise(texts: Values, patterns: Values) -> NDArray[np.bool_]:
         matches = np.zeros(len(texts), np.bool_)
         different, which = np.unique(patterns, return_inverse=True)
         for at, pattern in enumerate(different):
@@ -306,7 +308,7 @@ def _by_pattern(test: Callable[[pa.Array, str], pa.Array]) -> Callable[[Any, Any
     return pairwise
 
 
-def _for_pairs(text: Text, other: Text, test: Callable[[Any, Any], Any]) -> Bools:
+def _for_pairs(text: Text, other: Text, test: Pairwise) -> Bools:
     """A test of two columns, once for each different pair of texts."""
     if len(text) == 1:
         text = text.take(np.zeros(len(other), np.intp))
@@ -320,7 +322,7 @@ def _for_pairs(text: Text, other: Text, test: Callable[[Any, Any], Any]) -> Bool
     return matches
 
 
-def _strings(dictionary: pa.Array, codes: NDArray[np.int64]) -> NDArray[Any]:
+def _strings(dictionary: pa.Array, codes: NDArray[np.int64]) -> Values:
     return np.array(dictionary.take(pa.array(codes)).to_pylist(), dtype=np.dtypes.StringDType())
 
 

@@ -386,7 +386,7 @@ def _cast(column: Any, field: pa.Field, count: int) -> Any:
     return pa.nulls(count, field.type) if column is None else column.cast(field.type)
 
 
-def _one_chunk(column: Any) -> pa.Array:
+def _one_chunk(column: object) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 

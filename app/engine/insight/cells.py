@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from app.engine.evaluate.columns import Values
 from app.engine.insight.scan import Answers, Buckets
 from app.engine.pool import Stopped, in_threads
 from app.engine.run.sampling import shuffled
@@ -28,7 +29,7 @@ class Cells:
         """Adds the profiles of one bucket; each set holds some of those `present`."""
         size = int(present.max()) + 1 if present else 0
         # A byte for each profile, where that is enough, stays in the processor's cache.
-        codes: NDArray[Any] = np.zeros(size, np.uint8 if self.sets <= 8 else np.uint32)
+        codes: Values = np.zeros(size, np.uint8 if self.sets <= 8 else np.uint32)
         for bit, members in enumerate(sets):
             rows = _array(members)
             codes[rows] = codes[rows] | (1 << bit)

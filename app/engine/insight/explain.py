@@ -4,7 +4,7 @@ The bucket of that one profile is evaluated once by the ordinary evaluator, whic
 read off those values. `passed` and `elements` of a test over an array are the rows of the scope that it laid out.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -30,7 +30,7 @@ from app.pql.check.trace import Part, Trace
 from app.pql.core import CONDITIONS, Node
 from app.pql.schema import ArrayType, Scalar
 from app.pql.syntax.nodes import Chain, Clause, Expr, Step, Tree, children
-from app.pql.syntax.trampoline import run
+from app.pql.syntax.trampoline import Walking, run
 
 _TESTS = frozenset({"exists", "forall", "filter"})
 
@@ -61,7 +61,7 @@ class Explained:
 
 Follow = Callable[[str], Source | None]
 """The expression of another segment; None when there is none to show."""
-Walk = Generator[Any, Any, Explained]
+Walk = Walking[Explained]
 
 
 def needs_to_explain(sources: list[Source]) -> Needs:
@@ -135,7 +135,7 @@ class _Explanation:
             below += yield self._other(part.node.payload[0])
         return self._shown(source, expr, part, below)
 
-    def _other(self, segment: str) -> Generator[Any, Any, list[Explained]]:
+    def _other(self, segment: str) -> Walking[list[Explained]]:
         """The expression of another segment, explained where it is first met."""
         other = None if segment in self.followed else self.follow(segment)
         self.followed.add(segment)

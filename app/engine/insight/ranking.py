@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.evaluate.columns import Column, Text, Value, ranks
+from app.engine.evaluate.columns import Column, Text, Value, Values, ranks
 from app.engine.insight.scan import Answers, Buckets, Scan
 from app.engine.people.pages import Key
 from app.engine.pool import Stopped, in_threads
@@ -114,7 +114,7 @@ def _first_beyond(
     return low
 
 
-def sort_keys(column: Value) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def sort_keys(column: Value) -> tuple[Values, NDArray[np.bool_]]:
     """Numbers that sort as the values do, with those that are there."""
     if isinstance(column, Text):
         return ranks(column)[0].astype(np.int64), column.valid

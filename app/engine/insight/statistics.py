@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from app.engine.evaluate.columns import Column, Text, Value
+from app.engine.evaluate.columns import Column, Text, Value, Values
 from app.engine.evaluate.exact import alike, averages, calculated, doubles, sums
 from app.engine.insight.plain_values import plain_scalar
 from app.engine.insight.scan import Answers, Scan
@@ -162,12 +162,12 @@ class _Numbers:
         low, high = self._plain(values[0]), self._plain(values[-1])
         return Statistics(number, len(values), total, average, low, high, quartiles, histogram)
 
-    def _each(self, values: NDArray[Any], counts: NDArray[np.int64], most: int) -> list[HistogramBucket]:
+    def _each(self, values: Values, counts: NDArray[np.int64], most: int) -> list[HistogramBucket]:
         """Each value by itself, the most frequent first, ties by value."""
         order = np.argsort(-counts, kind="stable")[:most]
         return [HistogramBucket(self._plain(values[at]), None, int(counts[at])) for at in order]
 
-    def _histogram(self, values: NDArray[Any], counts: NDArray[np.int64], buckets: int) -> list[HistogramBucket]:
+    def _histogram(self, values: Values, counts: NDArray[np.int64], buckets: int) -> list[HistogramBucket]:
         """Buckets of equal width from the least value to the greatest; fewer where they would be the same."""
         values = doubles(values) if self.type is Scalar.NUMBER else values
         edges = self._edges(values[0], values[-1], buckets)
@@ -181,7 +181,7 @@ class _Numbers:
             for low, high, count in zip(limits, limits[1:], np.diff(before), strict=False)
         ]
 
-    def _edges(self, low: Any, high: Any, buckets: int) -> NDArray[Any]:
+    def _edges(self, low: Any, high: Any, buckets: int) -> Values:
         if self.type is not Scalar.NUMBER:
             first, last = int(low), int(high)
             return np.unique([first + (last - first) * step // buckets for step in range(buckets + 1)])
@@ -189,7 +189,7 @@ class _Numbers:
         edges = [low * ((buckets - step) / buckets) + high * (step / buckets) for step in range(buckets + 1)]
         return np.unique(np.clip([low, *edges[1:-1], high], low, high))
 
-    def _plain(self, value: Any) -> Any:
+    def _plain(self, value: object) -> Any:
         return plain_scalar(self.type, value)
 
 
@@ -220,7 +220,7 @@ class _Texts:
         )
 
 
-def _total(values: NDArray[Any], counts: NDArray[np.int64], number: int) -> tuple[float | None, float | None]:
+def _total(values: Values, counts: NDArray[np.int64], number: int) -> tuple[float | None, float | None]:
     """Sum and average as PQL computes them, decimals exactly; None where they are past the range of numbers."""
     with np.errstate(all="ignore"):
         products = calculated("multiply", values, counts)

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from deltalake import DeltaTable
 
@@ -35,7 +34,7 @@ class Pins:
     runs: set[str] = field(default_factory=set)
     jobs: set[str] = field(default_factory=set)
 
-    def add(self, snapshot: Any) -> None:
+    def add(self, snapshot: object) -> None:
         """Takes up every `Snapshot.pinned`, and the runs of every `heads`, wherever in the value they are."""
         if not isinstance(snapshot, Mapping):
             return

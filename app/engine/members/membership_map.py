@@ -5,13 +5,13 @@ The column is namespace → segment → {status, lastQualificationTime}, and mis
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from app.engine.evaluate.columns import Values
 from app.engine.members.membership import Membership
 from app.engine.store.arrow_types import arrow_type
 from app.engine.store.bitmaps import bitmap
@@ -147,7 +147,7 @@ def _entry_counts(column: pa.Array) -> NDArray[np.int64]:
     return np.where(column.is_valid().to_numpy(zero_copy_only=False), counts, 0)
 
 
-def _all(parts: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+def _all(parts: Sequence[Values]) -> NDArray[np.int64]:
     return np.concatenate([*parts, np.empty(0, np.int64)]).astype(np.int64)
 
 
@@ -155,5 +155,5 @@ def _array(people: BitMap) -> NDArray[np.uint32]:
     return np.frombuffer(people.to_array(), np.uint32) if people else np.empty(0, np.uint32)
 
 
-def _one_chunk(column: Any) -> pa.Array:
+def _one_chunk(column: object) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

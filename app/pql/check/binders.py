@@ -1,8 +1,5 @@
 """Checks what binds names: let, exists, forall, select, sum … over, array[…], CHAIN; knows no functions."""
 
-from collections.abc import Generator
-from typing import Any
-
 from app.errors import DiagnosticKind
 from app.pql.check import times
 from app.pql.check.scopes import Scope
@@ -24,6 +21,7 @@ from app.pql.syntax.nodes import (
     Span,
     Step,
 )
+from app.pql.syntax.trampoline import Walking
 
 ORDERED = frozenset({Scalar.NUMBER, Scalar.STRING, Scalar.DATE, Scalar.TIMESTAMP})
 
@@ -123,7 +121,7 @@ def reduced(checking: Checking, op: str, array: Node, body: Node, level: int, bl
 
 def _clause(
     checking: Checking, clause: Clause, scope: Scope, what: str
-) -> Generator[Any, Any, tuple[Node | None, Node | None, Scope]]:
+) -> Walking[tuple[Node | None, Node | None, Scope]]:
     """The array, the condition, and the scope in which the clause's variable is bound."""
     array: Node | None = yield checking.visit(clause.array, scope)
     if array is not None and not isinstance(array.type, ArrayType):

@@ -1,8 +1,8 @@
 """Checks calls by the table of functions: name, number of arguments, receiver, arguments, and builds the operation."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from datetime import date
-from typing import Any, Final
+from typing import Final
 
 from app.errors import DiagnosticKind
 from app.pql.check.arguments import Place, argument
@@ -25,6 +25,7 @@ from app.pql.schema import (
 )
 from app.pql.suggestions import did_you_mean, nearest
 from app.pql.syntax.nodes import Call, Lambda, Literal, Span
+from app.pql.syntax.trampoline import Walking
 
 SCALAR_RECEIVERS: Final = {
     Receiver.TEXT: {Scalar.STRING, Scalar.NULL},
@@ -64,7 +65,7 @@ def call(checking: Checking, expr: Call, scope: Scope) -> Checks:
 
 def _arguments(
     checking: Checking, expr: Call, function: Function, receiver: Node | None, scope: Scope
-) -> Generator[Any, Any, list[Node] | None]:
+) -> Walking[list[Node] | None]:
     inside = scope
     if receiver is not None and isinstance(receiver.type, ArrayType):
         inside = scope.level(checking.fields.element(receiver, scope.depth), receiver)

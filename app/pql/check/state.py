@@ -1,9 +1,9 @@
 """The state of one check: nodes made, findings, conversions that every construct needs; knows no particular
 construct."""
 
-from collections.abc import Callable, Container, Generator, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from app.errors import Diagnostic, DiagnosticKind
 from app.pql.check.scopes import Fields, Scope
@@ -12,8 +12,9 @@ from app.pql.core import CONDITIONS, Builder, Node
 from app.pql.schema import ArrayType, ObjectType, Scalar, Type
 from app.pql.syntax.nodes import Expr, Span
 from app.pql.syntax.positions import Positions
+from app.pql.syntax.trampoline import Walking
 
-Checks: TypeAlias = Generator[Any, Any, Node | None]
+Checks: TypeAlias = Walking[Node | None]
 """A walk that gives the node of an expression, or None when it has reported why there is none."""
 
 COMPARABLE_TIMES: Final = frozenset({Scalar.DATE, Scalar.TIMESTAMP})

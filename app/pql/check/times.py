@@ -1,13 +1,14 @@
 """Checks moments, periods and what is said with `occurs`; knows no names but those of the steps of a CHAIN."""
 
-from collections.abc import Generator, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from app.pql.check.scopes import Scope
 from app.pql.check.state import COMPARABLE_TIMES, Checking, Checks, leaf
 from app.pql.core import Node
 from app.pql.schema import Scalar
 from app.pql.syntax.nodes import Expr, Moment, Name, Occurs, OccursAt, OccursBetween, OccursWithin, Period
+from app.pql.syntax.trampoline import Walking
 
 DAYS: Final = {"yesterday": -1, "today": 0, "tomorrow": 1}
 SHIFTS: Final = {"last": -1, "this": 0, "next": 1}
@@ -66,9 +67,7 @@ def operands_of(expr: Occurs) -> list[tuple[Expr, frozenset[Scalar]]]:
             return [(expr.start, REFERENCES), (expr.end, REFERENCES)]
 
 
-def _reference(
-    checking: Checking, expr: Expr, scope: Scope, labels: Mapping[str, int]
-) -> Generator[Any, Any, Node | None]:
+def _reference(checking: Checking, expr: Expr, scope: Scope, labels: Mapping[str, int]) -> Walking[Node | None]:
     if isinstance(expr, Name) and not expr.up and expr.name in labels:
         return checking.builder.node("label", Scalar.TIMESTAMP, payload=(labels[expr.name],))
     value: Node | None = yield checking.visit(expr, scope)

@@ -85,7 +85,7 @@ class Look:
             self.is_test = node.type is Scalar.BOOLEAN and isinstance(expr, Binary)
         return node
 
-    def _silence(self, kind: DiagnosticKind, message: Any, span: Any, suggestions: Any = ()) -> None:
+    def _silence(self, kind: DiagnosticKind, message: object, span: object, suggestions: object = ()) -> None:
         """Nobody reads what is wrong with half an expression."""
 
 

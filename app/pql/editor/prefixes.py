@@ -3,15 +3,15 @@
 Two things are learnt from it: the tree around the cursor, if an operand may stand there, and the words that may.
 """
 
-from collections.abc import Collection, Generator
-from typing import Any, Final
+from collections.abc import Collection
+from typing import Final
 
 from app.errors import ExpressionRefused
 from app.pql.syntax.lexer import Token, TokenKind
 from app.pql.syntax.nodes import Expr, Literal, Tree
 from app.pql.syntax.parser import INFIX, Parser
 from app.pql.syntax.tokens import Walk
-from app.pql.syntax.trampoline import run
+from app.pql.syntax.trampoline import Walking, run
 
 CURSOR: Final = "\N{CARET INSERTION POINT}"
 """The name that stands at the cursor; no text can hold it as a name."""
@@ -92,7 +92,7 @@ def tree_around(text: str, tokens: list[Token]) -> Tree | None:
 def what_may_follow(text: str, tokens: list[Token]) -> tuple[Tree | None, int | None, list[str]]:
     """The tree of the tokens, how tightly an operator after them has to bind, and the other words that may follow."""
     parser = PrefixParser(text, tokens)
-    walk: Generator[Any, Any, Tree] = parser.whole()
+    walk: Walking[Tree] = parser.whole()
     try:
         tree = run(walk)
     except ExpressionRefused:

@@ -1,6 +1,5 @@
 """Parses the constructs that begin with a word: let, exists, forall, select, sum … over, CHAIN; knows no types."""
 
-from collections.abc import Generator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,6 +8,7 @@ from app.pql.syntax import time_constructs as time_forms
 from app.pql.syntax.lexer import TokenKind
 from app.pql.syntax.nodes import Aggregate, Chain, Clause, Expr, Let, Literal, Quantifier, Select, Step
 from app.pql.syntax.tokens import Walk
+from app.pql.syntax.trampoline import Walking
 
 if TYPE_CHECKING:
     from app.pql.syntax.parser import Parser
@@ -64,7 +64,7 @@ def _select(parser: "Parser") -> Walk:
     return Select(clause, span=(start, parser.end))
 
 
-def _clause(parser: "Parser") -> Generator[Any, Any, Clause]:
+def _clause(parser: "Parser") -> Walking[Clause]:
     """`V from A where C`, `V from A : C`, or `V from A` alone; C reaches as far right as it can."""
     variable = parser.expect_name("the name of a variable")
     parser.expect("from")
@@ -133,7 +133,7 @@ def _follows(parser: "Parser", words: list[str]) -> bool:
     return True in [parser.at(word) for word in words]
 
 
-def _step(parser: "Parser", earlier: set[str]) -> Generator[Any, Any, Step]:
+def _step(parser: "Parser", earlier: set[str]) -> Walking[Step]:
     label = parser.expect_name("the label of a step")
     if label.name in earlier:
         message = f"the label `{label.text}` is already used: each step needs its own"

@@ -81,7 +81,7 @@ def _read_literal(node: Json) -> dict[str, Any]:
     return {**node, "literalType": name}
 
 
-def _kind_of(value: Any) -> str:
+def _kind_of(value: object) -> str:
     match value:
         case bool():
             return "Boolean"

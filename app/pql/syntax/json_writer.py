@@ -7,7 +7,7 @@ variable, or any name inside of a method's argument) is a `nameReference`. The o
 
 import json
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, NoReturn, TypeAlias
@@ -51,7 +51,7 @@ from app.pql.syntax.positions import Positions
 from app.pql.syntax.printer import print_tree
 from app.pql.syntax.time_constructs import COMPARISONS, DIRECTIONS
 from app.pql.syntax.tokens import MAXIMUM_BYTES, RESERVED, TIME_WORDS
-from app.pql.syntax.trampoline import run
+from app.pql.syntax.trampoline import Walking, run
 
 MAXIMUM_JSON_BYTES: Final = 32 * MAXIMUM_BYTES
 MAXIMUM_JSON_DEPTH: Final = 600
@@ -139,7 +139,7 @@ PIECES: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
 """What tells how deep a JSON text goes: texts whole, so that their braces do not count."""
 
 Json: TypeAlias = Any
-Walk: TypeAlias = Generator[Any, Any, Any]
+Walk: TypeAlias = Walking[Any]
 
 
 def to_json(tree: Tree) -> str:
@@ -188,7 +188,7 @@ def is_profile_field(name: str, bound: Iterable[str], inside: bool) -> bool:
     return not inside and name not in bound and name.lower() not in NOT_BARE
 
 
-def _written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
+def _written(expr: object, bound: frozenset[str], inside: bool) -> Walk:
     match expr:
         case Literal() | Negate(operand=Literal(value=float() | int())):
             return _literal(expr)
@@ -226,7 +226,7 @@ def _all_written(exprs: Iterable[Any], bound: frozenset[str], inside: bool) -> W
     return values
 
 
-def _row_written(expr: Any, bound: frozenset[str], inside: bool) -> Walk:
+def _row_written(expr: object, bound: frozenset[str], inside: bool) -> Walk:
     node_type = NODE_TYPES[type(expr)]
     written: dict[str, Json] = {"nodeType": node_type}
     for key, takes in NODES[node_type].keys.items():

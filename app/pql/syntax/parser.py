@@ -5,10 +5,9 @@ begin
 with a word of their own are in `forms`, what may follow `occurs` is in `time_forms`.
 """
 
-from collections.abc import Generator
 from dataclasses import replace
 from math import isinf
-from typing import Any, Final
+from typing import Final
 
 from app.errors import DiagnosticKind
 from app.pql.syntax import constructs as forms
@@ -34,7 +33,7 @@ from app.pql.syntax.nodes import (
     joined,
 )
 from app.pql.syntax.tokens import OPERAND, OPERATOR_WORDS, RESERVED, TIME_WORDS, Cursor, Walk
-from app.pql.syntax.trampoline import run
+from app.pql.syntax.trampoline import Walking, run
 
 OR, AND, NOT, COMPARISON, SUM, PRODUCT, UNARY = range(1, 8)
 
@@ -59,7 +58,7 @@ def parse(text: str) -> Tree:
 class Parser(Cursor):
     """One parse. Forms get the parser as their first argument."""
 
-    def whole(self) -> Generator[Any, Any, Tree]:
+    def whole(self) -> Walking[Tree]:
         parameters = self._parameters()
         body = yield self.expression(0)
         if self.token.kind is not TokenKind.END:
@@ -207,7 +206,7 @@ class Parser(Cursor):
         self.before_in = before_in
         return result
 
-    def several(self, closing: str) -> Generator[Any, Any, tuple[Expr, ...]]:
+    def several(self, closing: str) -> Walking[tuple[Expr, ...]]:
         """Expressions separated by commas between the opening token in hand and `closing`; may be none."""
         self.enter(self.advance())
         before_in, self.before_in = self.before_in, False

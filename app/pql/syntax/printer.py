@@ -4,9 +4,8 @@
 """
 
 import re
-from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from app.pql.functions import FREE
 from app.pql.syntax.constructs import AGGREGATES
@@ -43,14 +42,14 @@ from app.pql.syntax.nodes import (
 )
 from app.pql.syntax.parser import AND, COMPARISON, INFIX, NOT, OR, SUM, UNARY
 from app.pql.syntax.tokens import bare_name
-from app.pql.syntax.trampoline import run
+from app.pql.syntax.trampoline import Walking, run
 
 POSTFIX: Final = UNARY + 1
 
 _TAKES_UNIT: Final = re.compile(rf"(?:^|[^.\w])(?:this|last|next|{'|'.join(AGGREGATES)})$", re.IGNORECASE)
 """A number of units that ends in such a word, a field's name, would take the unit for its own."""
 
-Prints: TypeAlias = Generator[Any, Any, str]
+Prints: TypeAlias = Walking[str]
 
 
 @dataclass(frozen=True, slots=True)

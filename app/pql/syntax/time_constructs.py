@@ -1,11 +1,11 @@
 """Parses what is said about time: periods, and what may follow `occurs` or stand in a WHEN; knows no types."""
 
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from app.pql.syntax.lexer import Token, TokenKind
 from app.pql.syntax.nodes import SINGULAR, UNITS, Expr, Occurs, OccursAt, OccursBetween, OccursWithin, Period
 from app.pql.syntax.tokens import OPERATOR_WORDS, Walk
+from app.pql.syntax.trampoline import Walking
 
 if TYPE_CHECKING:
     from app.pql.syntax.parser import Parser
@@ -31,7 +31,7 @@ def period(parser: "Parser") -> Expr:
     return Period(which.word, unit, span=(which.start, parser.end))
 
 
-def occurs(parser: "Parser", time: Expr | None, occurs_token: Token) -> Generator[Any, Any, Occurs]:
+def occurs(parser: "Parser", time: Expr | None, occurs_token: Token) -> Walking[Occurs]:
     """The test after `occurs` (`time` on its left), or the inside of a WHEN (`time` is None)."""
     token = parser.token
     start = occurs_token.start if time is None else time.span[0]

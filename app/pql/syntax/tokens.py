@@ -1,12 +1,13 @@
 """Moves over the tokens of one text, counts nesting and refuses what cannot continue; knows tokens, not the grammar."""
 
-from collections.abc import Collection, Generator
-from typing import Any, Final, TypeAlias
+from collections.abc import Collection
+from typing import Final, TypeAlias
 
 from app.errors import Diagnostic, DiagnosticKind, ExpressionRefused
 from app.pql.syntax.lexer import Token, TokenKind, tokens, written_name
 from app.pql.syntax.nodes import Expr
 from app.pql.syntax.positions import Positions
+from app.pql.syntax.trampoline import Walking
 
 MAXIMUM_BYTES: Final = 64 * 1024
 MAXIMUM_DEPTH: Final = 200
@@ -20,7 +21,7 @@ TIME_WORDS: Final = frozenset({"now", "today", "yesterday", "tomorrow"})
 OPENERS: Final = frozenset({"(", "[", "-", "^", "!"})
 OPERAND: Final = "a field, a value or a parenthesis"
 
-Walk: TypeAlias = Generator[Any, Any, Expr]
+Walk: TypeAlias = Walking[Expr]
 
 
 def bare_name(name: str) -> str:

@@ -1,12 +1,15 @@
 """Runs functions that would call themselves without using Python's stack; knows nothing of what they walk."""
 
 from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 Result = TypeVar("Result")
 
+Walking: TypeAlias = Generator[Any, Any, Result]
+"""A walk in steps: it yields other walks, is sent what each of them returns, and returns its own result."""
 
-def run(walk: Generator[Any, Any, Result]) -> Result:
+
+def run(walk: Walking[Result]) -> Result:
     """Run a generator that yields generators of its own kind and is sent their results.
 
     A walk over a tree is written as if it were recursive (`left = yield walk(tree.left)`), but text of any shape within
@@ -20,7 +23,7 @@ def run(walk: Generator[Any, Any, Result]) -> Result:
     >>> run(height([[], [[]]]))
     3
     """
-    stack: list[Generator[Any, Any, Any]] = [walk]
+    stack: list[Walking[Any]] = [walk]
     value: Any = None
     while True:
         try:

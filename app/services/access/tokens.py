@@ -118,7 +118,7 @@ class KeySet:
         self._read_at = float("-inf")
         self._turn = asyncio.Lock()
 
-    async def find(self, kid: Any) -> jwt.PyJWK:
+    async def find(self, kid: object) -> jwt.PyJWK:
         """The key with this id; one that has no id is enough when it is the only one. Raises `Unauthenticated`."""
         await self._refresh(REFRESH_SECONDS)
         if self._match(kid) is None:
@@ -128,7 +128,7 @@ class KeySet:
             raise Unauthenticated(f"the token {what}: get one from the configured issuer")
         return key
 
-    def _match(self, kid: Any) -> jwt.PyJWK | None:
+    def _match(self, kid: object) -> jwt.PyJWK | None:
         if kid is None:
             return next(iter(self._keys.values())) if len(self._keys) == 1 else None
         return self._keys.get(kid) if isinstance(kid, str) else None
@@ -166,7 +166,7 @@ class KeySet:
         return keys
 
 
-def _key_list(document: Any) -> list[JsonObject]:
+def _key_list(document: object) -> list[JsonObject]:
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
         raise ValueError("it is not a JSON Web Key Set: an object with a list `keys`")

@@ -116,5 +116,5 @@ def _methods(view: DefinitionView) -> tuple[str, ...]:
     return tuple(method for column, method in METHOD_COLUMNS.items() if getattr(view, column))
 
 
-def _unless_none(value: Any, otherwise: Any) -> Any:
+def _unless_none(value: object, otherwise: object) -> Any:
     return otherwise if value is None else value

@@ -64,7 +64,7 @@ class DefinitionView:
     schema_name: str
 
     @classmethod
-    def of(cls, row: Any) -> "DefinitionView":
+    def of(cls, row: object) -> "DefinitionView":
         return cls(*(getattr(row, name) for name in _VIEW))
 
 
@@ -198,7 +198,7 @@ async def _related_counts(
     return {id_: counts.get(id_, 0) for id_ in ids}
 
 
-def _links(other: Any) -> Any:
+def _links(other: object) -> Any:
     """Joins dependencies to the definitions at one end of them: at the other there may be external audiences."""
     return and_(
         same_tenant(_DEPENDENCIES, _DEFINITIONS),

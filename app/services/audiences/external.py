@@ -290,7 +290,7 @@ def _columns(values: JsonObject) -> JsonObject:
     return values
 
 
-def _is_finite(value: Any) -> bool:
+def _is_finite(value: object) -> bool:
     """Whether a JSON value has no number that was too large to be read."""
     if isinstance(value, Mapping):
         return all(map(_is_finite, value.values()))

@@ -113,7 +113,7 @@ def decode_cursor(order: str, cursor: str, argument: str) -> Cursor:
     return values
 
 
-def _may_be_compared(value: Any) -> bool:
+def _may_be_compared(value: object) -> bool:
     """Whether a database takes it: text that it keeps, numbers of 64 bits, times with a zone. Each list knows which of
     them it has, or what else."""
     match value:

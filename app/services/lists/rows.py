@@ -1,7 +1,7 @@
 """How services read: plain rows, never ORM entities, since a loader's rows are only looked at."""
 
 from collections.abc import Iterable
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -18,7 +18,7 @@ def select_rows(table: type[Row], scope: Scope) -> AnySelect:
     return within(select(*columns(table)), table, scope.tenant)
 
 
-def as_row(table: type[Row], row: Any) -> Row:
+def as_row(table: type[Row], row: object) -> Row:
     """A plain row under the type of its table: it has the same attributes, and can only be read."""
     return cast(Row, row)
 

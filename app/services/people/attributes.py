@@ -30,7 +30,7 @@ def split_paths(paths: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(path.split(".")) for path in paths]
 
 
-def _pruned(value: Any, tree: Mapping[str, Any]) -> Any:
+def _pruned(value: object, tree: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
         return [_pruned(item, tree) for item in value]
     if not tree or not isinstance(value, Mapping):

@@ -75,7 +75,7 @@ async def claim_next(
     def due(now: datetime) -> AnySelect:
         return _next_in_turn(kind, now, most_of_tenant)
 
-    async def take(session: AsyncSession, row: Any, now: datetime) -> Claim | None:
+    async def take(session: AsyncSession, row: object, now: datetime) -> Claim | None:
         return await _take(session, kind, row, now, owner, lease)
 
     return await take_next(database, clock, KINDS[kind], due, take)

@@ -119,7 +119,7 @@ async def job_runs(session: AsyncSession, tenant: Tenant) -> bool:
 async def claim_turn(database: Database, clock: Clock, *, owner: str, lease: timedelta) -> Turn | None:
     """Takes the turn of the sandbox whose batches have waited longest; None when there is none to take."""
 
-    async def take(session: AsyncSession, row: Any, now: datetime) -> Turn | None:
+    async def take(session: AsyncSession, row: object, now: datetime) -> Turn | None:
         return await _take(session, row, now, owner, lease)
 
     return await take_next(database, clock, StreamingTurnRow, _due, take)

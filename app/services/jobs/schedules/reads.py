@@ -151,5 +151,5 @@ async def _counts(session: AsyncSession, scope: Scope, parent: Any, parents: Seq
     return {parent_id: counts.get(parent_id, 0) for parent_id in parents}
 
 
-def _schedule(row: Any) -> ScheduleRow:
+def _schedule(row: object) -> ScheduleRow:
     return as_row(ScheduleRow, row)

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -269,9 +268,9 @@ def _jobs_of_definitions(statement: AnySelect) -> AnySelect:
     )
 
 
-def _job(row: Any) -> SegmentJobRow:
+def _job(row: object) -> SegmentJobRow:
     return as_row(SegmentJobRow, row)
 
 
-def _segment(row: Any) -> SegmentJobDefinitionRow:
+def _segment(row: object) -> SegmentJobDefinitionRow:
     return as_row(SegmentJobDefinitionRow, row)
