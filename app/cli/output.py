@@ -16,7 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a li
 Limit = Annotated[int | None, typer.Option(help="Print at most so many; all by default.", min=1)]
 
 
-def print_object(values: Mapping[str, Any], as_json: bool, columns: tuple[str, ...]) -> None:
+def print_object(values: Mapping[str, object], as_json: bool, columns: tuple[str, ...]) -> None:
     """All values as JSON, or those of the columns."""
     if as_json:
         print(json.dumps({name: _plain(value) for name, value in values.items()}, ensure_ascii=False, default=str))

@@ -101,7 +101,7 @@ class ApiServices:
         object.__setattr__(self, "costs", Rate("rate_cost", "units of cost", self.limits.rate_cost))
 
 
-def read_scope(identity: Identity, headers: Mapping[str, Any]) -> Scope:
+def read_scope(identity: Identity, headers: Mapping[str, object]) -> Scope:
     """The tenant that the headers (or a connection payload of the same names) choose; names are in lower case.
 
     Raises `Refusal` for a name that cannot be, with the header as its path, and for a tenant that is not the caller's.
@@ -125,7 +125,7 @@ class Caller:
     connection_params: Any = None
     """Strawberry writes the payload of a WebSocket's first message here."""
 
-    async def identify(self, payload: Mapping[str, Any] | None = None) -> None:
+    async def identify(self, payload: Mapping[str, object] | None = None) -> None:
         """Takes the headers, and the payload of a WebSocket's first message, which wins over them.
 
         Raises `Unauthenticated`, and `Refusal` for a tenant that is not the caller's.

@@ -63,7 +63,7 @@ class ExportFilter:
         )
 
     @classmethod
-    def of_json(cls, value: Mapping[str, Any] | None) -> Self | None:
+    def of_json(cls, value: Mapping[str, object] | None) -> Self | None:
         filter = export_input.filter_from_json(value)
         return None if filter is None else cls.of(filter)
 
@@ -75,7 +75,7 @@ class ExportEvents:
     to: datetime | None = strawberry.field(description="Ingested at this time or earlier; null for any.")
 
     @classmethod
-    def of_json(cls, value: Mapping[str, Any] | None) -> Self | None:
+    def of_json(cls, value: Mapping[str, object] | None) -> Self | None:
         events = export_input.events_from_json(value)
         if events is None:
             return None

@@ -190,7 +190,7 @@ def _times(column: pa.ChunkedArray) -> list[datetime]:
     return [value.replace(tzinfo=UTC) for value in column.cast(pa.timestamp("us")).to_pylist()]
 
 
-def _object(values: Mapping[str, Any], type_: ObjectType) -> dict[str, Any]:
+def _object(values: Mapping[str, object], type_: ObjectType) -> dict[str, Any]:
     fields = {name: _json(values[name], inner) for name, inner in type_.fields.items() if values.get(name) is not None}
     return {name: value for name, value in fields.items() if value is not None}
 

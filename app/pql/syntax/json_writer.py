@@ -219,7 +219,7 @@ def _written(expr: object, bound: frozenset[str], inside: bool) -> Walk:
     return (yield _row_written(expr, bound, inside))
 
 
-def _all_written(exprs: Iterable[Any], bound: frozenset[str], inside: bool) -> Walk:
+def _all_written(exprs: Iterable[object], bound: frozenset[str], inside: bool) -> Walk:
     values: list[Json] = []
     for expr in exprs:
         values.append((yield _written(expr, bound, inside)))

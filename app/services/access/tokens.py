@@ -76,7 +76,7 @@ class Tokens:
             raise Unauthenticated(f"the token is not valid ({error}): get a new one") from None
         return self._identity(claims)
 
-    async def _key(self, header: Mapping[str, Any]) -> tuple[Any, str]:
+    async def _key(self, header: Mapping[str, object]) -> tuple[Any, str]:
         if self._keys is None:
             return self._rules.secret, "HS256"
         key = await self._keys.find(header.get("kid"))
@@ -96,7 +96,7 @@ class Tokens:
         )
 
 
-def _names(claims: Mapping[str, Any], name: str) -> list[str] | None:
+def _names(claims: Mapping[str, object], name: str) -> list[str] | None:
     """A claim that is a list of names, or one text of names with spaces between, as OAuth writes scopes."""
     value = claims.get(name)
     if value is None:

@@ -171,7 +171,7 @@ async def write_metrics(
 # ---------------------------------------------------------------- rules
 
 
-def _refuse_strange(type: AudienceType, fields: Mapping[str, Any], *, whole: bool = True) -> None:
+def _refuse_strange(type: AudienceType, fields: Mapping[str, object], *, whole: bool = True) -> None:
     """Raises `Refusals` for the fields of the other type and, if the fields are the whole audience, for an expression
     that is missing."""
     strange, message = _STRANGE[type]

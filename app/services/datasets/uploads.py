@@ -82,7 +82,7 @@ async def upload_batch(
 
 
 @asynccontextmanager
-async def rows_as_file(rows: Sequence[Any], folder: Path) -> AsyncIterator[InputFile]:
+async def rows_as_file(rows: Sequence[object], folder: Path) -> AsyncIterator[InputFile]:
     """JSON values as a file in `folder`, gone afterwards. Raises `Refusal` for none and for too many."""
     if not 1 <= len(rows) <= MOST_ROWS:
         code = ErrorCode.LIMIT_EXCEEDED if rows else ErrorCode.INVALID_INPUT

@@ -174,7 +174,7 @@ def _lake(value: JsonObject) -> JsonObject:
     return value
 
 
-def _required(value: Mapping[str, Any], name: str) -> Any:
+def _required(value: Mapping[str, object], name: str) -> Any:
     if name not in value:
         message = f"this version cannot finish the job: the version that started it did not record {name!r}"
         raise Refusal(ErrorCode.INVALID_STATE, f"{message}; run it again")

@@ -144,7 +144,7 @@ def _decoded(request: PageRequest, name: str) -> tuple[Any, ...] | None:
     return decode_cursor(name, request.cursor, _argument(request))
 
 
-def _is_place(values: Sequence[Any]) -> bool:
+def _is_place(values: Sequence[object]) -> bool:
     return all(type(value) is int and 0 <= value < _LARGEST_PLACE for value in values)
 
 

@@ -86,7 +86,7 @@ def page_request(
     return PageRequest(default if first is None else first, False, after)
 
 
-def encode_cursor(order: str, values: Sequence[Any]) -> str:
+def encode_cursor(order: str, values: Sequence[object]) -> str:
     """
     >>> decode_cursor("NAME", encode_cursor("NAME", ["Zoë", 3]), "after")
     ('Zoë', 3)
@@ -232,7 +232,7 @@ def _slice(order: Order, request: PageRequest, rows: list[Any], behind: bool, ma
 class Cursors(Sequence[str]):
     """The cursors of a page's rows, each encoded when it is asked for: most clients read the last one alone."""
 
-    def __init__(self, order: Order, rows: Sequence[Any]) -> None:
+    def __init__(self, order: Order, rows: Sequence[object]) -> None:
         self._order = order
         self._rows = rows
 

@@ -7,7 +7,7 @@ from app.errors import ErrorCode, Refusal
 from app.storage.columns import JsonObject
 
 
-def project(attributes: Mapping[str, Any], paths: Sequence[str]) -> JsonObject:
+def project(attributes: Mapping[str, object], paths: Sequence[str]) -> JsonObject:
     """Only what the dotted paths name, in its place; arrays are followed. Raises `Refusal` for a malformed path.
 
     >>> project({"commerce": {"order": {"total": 3, "id": "a"}}, "device": "phone"}, ["commerce.order.total"])

@@ -174,7 +174,7 @@ class Attempt:
         bucket: int,
         file: str,
         profiles: int,
-        counts: Mapping[str, Any],
+        counts: Mapping[str, object],
         note: Callable[[], None] | None = None,
     ) -> None:
         """Notes a bucket as finished, with the file of its result, and writes the progress if it is time.
@@ -217,8 +217,8 @@ class Attempt:
         self,
         status: JobStatus,
         *,
-        errors: Sequence[Mapping[str, Any]] = (),
-        metrics: Mapping[str, Any] | None = None,
+        errors: Sequence[Mapping[str, object]] = (),
+        metrics: Mapping[str, object] | None = None,
         write: TransactionBody | None = None,
     ) -> str:
         """Ends the job, with `write` in the same transaction. Returns its final status.
@@ -255,7 +255,7 @@ class Attempt:
 
     # ------------------------------------------------------------ inside
 
-    def _bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, Any]) -> JsonObject:
+    def _bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, object]) -> JsonObject:
         return {
             "organisation": self.tenant.organisation,
             "sandbox": self.tenant.sandbox,

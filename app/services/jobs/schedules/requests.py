@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, select
@@ -311,7 +311,7 @@ async def _link(session: AsyncSession, scope: Scope, id: str, ids: Sequence[str]
 
 
 async def _change(
-    session: AsyncSession, scope: Scope, current: ScheduleRow, now: datetime, change: Mapping[str, Any]
+    session: AsyncSession, scope: Scope, current: ScheduleRow, now: datetime, change: Mapping[str, object]
 ) -> ScheduleRow:
     mine = within(update_rows(ScheduleRow), ScheduleRow, scope.tenant).where(_SCHEDULES.id == current.id)
     written = {"revision": current.revision + 1, "last_modified_by": scope.user, "updated_at": now}
