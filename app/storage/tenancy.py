@@ -2,13 +2,15 @@
 
 from typing import Any, Protocol, Self, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_
+from sqlalchemy import ColumnElement, Row, Select, and_
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from app.scope import Tenant
 from app.storage.columns import TenantRow, columns
 
 AnySelect = Select[*tuple[Any, ...]]
+AnyRow = Row[*tuple[Any, ...]]
+"""A row that a statement gives: its columns are attributes."""
 
 
 class Filterable(Protocol):

@@ -108,8 +108,8 @@ class Loaders:
         return self._rows(datasets.batches_get_many)
 
     @cached_property
-    def schema_of_dataset(self) -> Loader[str, dict[str, Any]]:
-        async def load(ids: list[str]) -> list[dict[str, Any]]:
+    def schema_of_dataset(self) -> Loader[str, JsonObject]:
+        async def load(ids: list[str]) -> list[JsonObject]:
             schemas = await datasets.schemas_many(self._lake, self._scope, ids)
             return [schemas[id_] for id_ in ids]
 

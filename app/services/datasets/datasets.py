@@ -22,7 +22,7 @@ from app.services.lists.dependents import MOST_FOUND, Dependent, Finder
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
-from app.storage.columns import columns
+from app.storage.columns import JsonObject, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -238,10 +238,10 @@ async def fields_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str,
     return await asyncio.to_thread(read)
 
 
-async def schemas_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+async def schemas_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, JsonObject]:
     """The JSON Schema of each dataset: what was declared, widened by what arrived."""
 
-    def read() -> dict[str, dict[str, Any]]:
+    def read() -> dict[str, JsonObject]:
         tenant = lake.tenant(scope.tenant)
         return {id_: dataset_schema(tenant, id_) for id_ in ids}
 

@@ -7,14 +7,13 @@ So what entered and exited follows from two entries, and no change can be lost, 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.scope import Scope
 from app.services.evaluation.heads import NO_RUN
-from app.storage.columns import columns, table
+from app.storage.columns import JsonObject, columns, table
 from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.membership_changes import MembershipChangeRow
@@ -87,7 +86,7 @@ async def _rows(
     last: int,
     turn: int,
     job_id: str | None,
-) -> Sequence[dict[str, Any]]:
+) -> Sequence[JsonObject]:
     fields = (_AUDIENCES.id, _AUDIENCES.membership_run_id, _AUDIENCES.membership_graph, _AUDIENCES.total_profiles)
     present = within(select(*fields), AudienceRow, scope.tenant).where(_AUDIENCES.id.in_(sorted(changed)))
     return [

@@ -19,7 +19,7 @@ from app.storage.columns import Columns, JsonObject, columns
 from app.storage.job_log import JOBS, KINDS, JobState
 from app.storage.queue.claims import request_cancel
 from app.storage.tables.jobs import JobKind, JobSource, JobStatus
-from app.storage.tenancy import Keyed, within
+from app.storage.tenancy import AnyRow, Keyed, within
 
 T = TypeVar("T")
 
@@ -192,7 +192,7 @@ def _of_schedules(scope: Scope, schedule_ids: Sequence[str]) -> Subquery:
     return _of_all_kinds(scope, lambda jobs: [jobs.schedule_id.in_(list(schedule_ids))])
 
 
-def _state(row: Any) -> JobState:
+def _state(row: AnyRow) -> JobState:
     return JobState(JobKind(row.kind), row)
 
 

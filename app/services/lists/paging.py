@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import ErrorCode, Refusal
 from app.services.lists.validation import is_text
-from app.storage.tenancy import AnySelect
+from app.storage.tenancy import AnyRow, AnySelect
 
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 500
@@ -128,7 +128,7 @@ def _may_be_compared(value: object) -> bool:
 
 
 async def fetch_page(
-    session: AsyncSession, statement: AnySelect, order: Order, request: PageRequest, make: Callable[[Any], T]
+    session: AsyncSession, statement: AnySelect, order: Order, request: PageRequest, make: Callable[[AnyRow], T]
 ) -> Slice[T]:
     """One page of `statement` (which has no order and no limit of its own): one SQL statement, one more with a
     cursor."""
@@ -151,7 +151,7 @@ async def fetch_pages(
     order: Order,
     request: PageRequest,
     parents: Sequence[str],
-    make: Callable[[Any], T],
+    make: Callable[[AnyRow], T],
 ) -> dict[str, Slice[T]]:
     """The same page for each of many parents, in one SQL statement.
 
@@ -178,7 +178,7 @@ async def fetch_pages(
         numbered = select(everything, again.label("page_place")).subquery()
         in_page = and_(numbered.c.page_beyond, numbered.c.page_place <= request.limit + 1)
         outer = select(numbered).where(or_(in_page, numbered.c.page_number == 1))
-    rows_of: dict[str, list[Any]] = {parent_id: [] for parent_id in parents}
+    rows_of: dict[str, list[AnyRow]] = {parent_id: [] for parent_id in parents}
     for row in await session.execute(outer.order_by(numbered.c.page_parent, numbered.c.page_number)):
         rows_of[row.page_parent].append(row)
     return {parent_id: _slice_beyond(order, request, rows, make) for parent_id, rows in rows_of.items()}
@@ -191,7 +191,7 @@ async def _first_pages(
     order: Order,
     request: PageRequest,
     parents: Sequence[str],
-    make: Callable[[Any], T],
+    make: Callable[[AnyRow], T],
 ) -> dict[str, Slice[T]]:
     ids = func.unnest(literal(list(parents), ARRAY(String))).table_valued("id").render_derived("parents")
     sorting = [_sorted(key, request.backward) for key in order.keys]
@@ -201,13 +201,13 @@ async def _first_pages(
         _sorted(Key(rows.c[f"page_key_{at}"], key.descending), request.backward) for at, key in enumerate(order.keys)
     ]
     joined = select(rows, ids.c.id.label("page_parent")).select_from(ids.join(rows, true()))
-    rows_of: dict[str, list[Any]] = {parent_id: [] for parent_id in parents}
+    rows_of: dict[str, list[AnyRow]] = {parent_id: [] for parent_id in parents}
     for row in await session.execute(joined.order_by(ids.c.id, *keys)):
         rows_of[row.page_parent].append(row)
     return {parent_id: _slice(order, request, rows, False, make) for parent_id, rows in rows_of.items()}
 
 
-def _slice_beyond(order: Order, request: PageRequest, rows: list[Any], make: Callable[[Any], T]) -> Slice[T]:
+def _slice_beyond(order: Order, request: PageRequest, rows: list[AnyRow], make: Callable[[AnyRow], T]) -> Slice[T]:
     behind = bool(rows) and not rows[0].page_beyond
     return _slice(order, request, rows[1:] if behind else rows, behind, make)
 
@@ -220,7 +220,9 @@ def slice_of(items: Mapping[str, T], request: PageRequest, has_next: bool, behin
     return Slice(values, cursors, has_next=has_next, has_previous=behind)
 
 
-def _slice(order: Order, request: PageRequest, rows: list[Any], behind: bool, make: Callable[[Any], T]) -> Slice[T]:
+def _slice(
+    order: Order, request: PageRequest, rows: list[AnyRow], behind: bool, make: Callable[[AnyRow], T]
+) -> Slice[T]:
     page = rows[: request.limit]
     more = len(rows) > request.limit
     if request.backward:

@@ -12,7 +12,6 @@ from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -29,7 +28,7 @@ from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.folders import FolderRow
 from app.storage.tables.search import CHANGES_KEPT, SearchChangeRow, SearchVersionRow
-from app.storage.tenancy import AnySelect, same_tenant, within
+from app.storage.tenancy import AnyRow, AnySelect, same_tenant, within
 
 log = logging.getLogger(__name__)
 
@@ -275,7 +274,7 @@ def _select_audiences(scope: Scope) -> AnySelect:
     return within(statement, AudienceRow, scope.tenant)
 
 
-def _entry(kind: str, row: Any) -> Entry:
+def _entry(kind: str, row: AnyRow) -> Entry:
     audience = kind == "Audience"
     return Entry(
         kind=kind,

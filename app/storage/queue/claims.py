@@ -22,7 +22,7 @@ from app.storage.database import Database
 from app.storage.job_log import KINDS, append_update
 from app.storage.queue.leases import NOT_HELD, Lease, LeaseLost, is_free, take_next
 from app.storage.tables.jobs import RUNNING, WAITING, JobKind, JobPhase, JobStatus
-from app.storage.tenancy import AnySelect, same_tenant, within
+from app.storage.tenancy import AnyRow, AnySelect, same_tenant, within
 
 MOST_LOST_LEASES = 5
 """A job whose workers died so often without finishing a bucket in between is given up."""
@@ -35,7 +35,7 @@ class Claim:
     """A job as its worker took it up. `row` is the job's row of that moment, `token` the fencing token."""
 
     kind: JobKind
-    row: Any
+    row: AnyRow
     token: int
     owner: str
     lease: timedelta
@@ -75,7 +75,7 @@ async def claim_next(
     def due(now: datetime) -> AnySelect:
         return _next_in_turn(kind, now, most_of_tenant)
 
-    async def take(session: AsyncSession, row: object, now: datetime) -> Claim | None:
+    async def take(session: AsyncSession, row: AnyRow, now: datetime) -> Claim | None:
         return await _take(session, kind, row, now, owner, lease)
 
     return await take_next(database, clock, KINDS[kind], due, take)
@@ -195,7 +195,7 @@ def _held(jobs: Columns, now: datetime) -> ColumnElement[bool]:
 
 
 async def _take(
-    session: AsyncSession, kind: JobKind, row: Any, now: datetime, owner: str, lease: timedelta
+    session: AsyncSession, kind: JobKind, row: AnyRow, now: datetime, owner: str, lease: timedelta
 ) -> Claim | None:
     """The row, taken up in this transaction; None when all there was to do was to end it, or somebody was faster."""
     table = _table(kind)

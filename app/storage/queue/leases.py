@@ -20,7 +20,7 @@ from app.clock import Clock
 from app.scope import Tenant
 from app.storage.columns import Columns, TenantRow, columns, table
 from app.storage.database import Database
-from app.storage.tenancy import AnySelect, within
+from app.storage.tenancy import AnyRow, AnySelect, within
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ async def take_next(
     clock: Clock,
     row: type[TenantRow],
     due: Callable[[datetime], AnySelect],
-    take: Callable[[AsyncSession, Any, datetime], Awaitable[T | None]],
+    take: Callable[[AsyncSession, AnyRow, datetime], Awaitable[T | None]],
 ) -> T | None:
     """What `take` makes of the first row that is `due`, taken in one transaction; None when none is due.
 

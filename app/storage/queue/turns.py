@@ -24,7 +24,7 @@ from app.storage.job_log import KINDS
 from app.storage.queue.leases import NOT_HELD, Lease, is_free, take_next
 from app.storage.tables.jobs import RUNNING
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
-from app.storage.tenancy import AnySelect, same_tenant, within
+from app.storage.tenancy import AnyRow, AnySelect, same_tenant, within
 from app.storage.topics import STREAMS, publish
 
 PAUSES = (timedelta(0), timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5))
@@ -119,7 +119,7 @@ async def job_runs(session: AsyncSession, tenant: Tenant) -> bool:
 async def claim_turn(database: Database, clock: Clock, *, owner: str, lease: timedelta) -> Turn | None:
     """Takes the turn of the sandbox whose batches have waited longest; None when there is none to take."""
 
-    async def take(session: AsyncSession, row: object, now: datetime) -> Turn | None:
+    async def take(session: AsyncSession, row: AnyRow, now: datetime) -> Turn | None:
         return await _take(session, row, now, owner, lease)
 
     return await take_next(database, clock, StreamingTurnRow, _due, take)
@@ -169,7 +169,7 @@ def _due(now: datetime) -> AnySelect:
     )
 
 
-async def _take(session: AsyncSession, row: Any, now: datetime, owner: str, lease: timedelta) -> Turn | None:
+async def _take(session: AsyncSession, row: AnyRow, now: datetime, owner: str, lease: timedelta) -> Turn | None:
     """The turn, taken in this transaction; None when its workers die so often that it has to rest first."""
     tenant = Tenant(row.organisation, row.sandbox)
     died = row.lease_until is not None

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -180,7 +179,7 @@ async def _find_audiences(
     return audiences
 
 
-def _choice_refusal(segment: ExportSegment, rows: Sequence[Any]) -> Refusal | None:
+def _choice_refusal(segment: ExportSegment, rows: Sequence[AudienceRow]) -> Refusal | None:
     where = "" if segment.namespace is None else f" with the namespace {segment.namespace!r}"
     if not rows:
         return Refusal(ErrorCode.NOT_FOUND, f"there is no audience {segment.segment_id!r}{where} in this sandbox")

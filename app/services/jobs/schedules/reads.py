@@ -101,7 +101,13 @@ async def audiences_by_schedule(
     """The audiences that each schedule is for, by name."""
     statement = _pairs(select_rows(AudienceRow, scope))
     return await fetch_pages(
-        session, statement, _SCHEDULES.id, _AUDIENCES_BY_NAME, request, schedule_ids, lambda row: row
+        session,
+        statement,
+        _SCHEDULES.id,
+        _AUDIENCES_BY_NAME,
+        request,
+        schedule_ids,
+        lambda row: as_row(AudienceRow, row),
     )
 
 
