@@ -25,7 +25,7 @@ from app.engine.store.lake import scratch_folder
 from app.errors import InvalidSettings
 from app.parts import Services, open_services, watching, working
 from app.services.access.authentication import AuthenticationRules, Proxy
-from app.services.access.tokens import TokenRules
+from app.services.access.identity import TokenRules
 from app.settings import Settings
 from app.storage.database import read_url
 

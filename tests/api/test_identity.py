@@ -25,8 +25,7 @@ from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.services.access import keys, tokens
 from app.services.access.authentication import AuthenticationRules, Proxy
-from app.services.access.identity import Unauthenticated
-from app.services.access.tokens import TokenRules
+from app.services.access.identity import TokenRules, Unauthenticated
 from app.storage.database import Database
 from app.storage.wakeups import Changes
 from tests.api.conftest import serving

@@ -30,9 +30,8 @@ from app.api.transport.page import GRAPHIQL, page_response
 from app.api.transport.params import BadRequest, Params, read_params
 from app.errors import ErrorCode, Refusal, outage
 from app.logs import bind
-from app.services.access.identity import Unauthenticated
+from app.services.access.identity import KeysUnavailable, Unauthenticated
 from app.services.access.rates import RateExceeded
-from app.services.access.tokens import KeysUnavailable
 from app.storage.columns import JsonObject
 from app.storage.database import is_unavailable
 

@@ -29,9 +29,8 @@ from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import new_caller
 from app.api.transport.params import BadRequest, read_params
 from app.errors import ErrorCode, Limit, Refusal
-from app.services.access.identity import Unauthenticated
+from app.services.access.identity import KeysUnavailable, Unauthenticated
 from app.services.access.rates import RateExceeded
-from app.services.access.tokens import KeysUnavailable
 from app.storage.columns import JsonObject
 from app.storage.database import is_unavailable
 

@@ -23,6 +23,7 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -92,15 +93,16 @@ class Graph:
 
     def _read(self, table: str, files: Files, bucket: int) -> pa.Table:
         paths = [self.folder / table / file.name for file in files if file.bucket == bucket]
-        return pq.ParquetFile(paths[0]).read() if paths else _EMPTY
+        return pq.ParquetFile(paths[0]).read() if paths else _empty()
 
 
-_EMPTY = pa.table(
-    {
-        name: pa.array([], pa.string() if kind == "VARCHAR" else pa.int32())
+@cache
+def _empty() -> pa.Table:
+    """Made when needed: a first array imports pandas wherever that is installed, which takes a second."""
+    return pa.schema(
+        (name, pa.string() if kind == "VARCHAR" else pa.int32())
         for name, kind in (column.split(" ") for column in _COLUMNS.split(", ")[1:])
-    }
-)
+    ).empty_table()
 
 
 def graph_of(lake: TenantLake, datasets: Iterable[str]) -> Graph:

@@ -6,14 +6,16 @@ import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from app.clock import Clock
 from app.services.access import keys
-from app.services.access.identity import ANONYMOUS, Identity, Unauthenticated, is_name
-from app.services.access.tokens import TokenRules, Tokens
+from app.services.access.identity import ANONYMOUS, Identity, TokenRules, Unauthenticated, is_name
 from app.storage.database import Database, is_unavailable
 from app.storage.wakeups import PATIENCE_SECONDS, Changes
+
+if TYPE_CHECKING:
+    from app.services.access.tokens import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class Authentication:
     ) -> None:
         self.rules = rules or AuthenticationRules()
         self._database, self._changes, self._clock = database, changes, clock
-        self._tokens = Tokens(self.rules.tokens) if self.rules.tokens else None
+        self._tokens = _verifier(self.rules.tokens) if self.rules.tokens else None
         self._watched: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._notes: set[asyncio.Task[None]] = set()
 
@@ -188,3 +190,10 @@ def _by_proxy(proxy: Proxy, headers: Mapping[str, str], peer: str | None) -> Ide
 
 def _split(value: str) -> list[str]:
     return value.replace(",", " ").split()
+
+
+def _verifier(rules: TokenRules) -> "Tokens":
+    # The cryptography of tokens is imported by servers that take some: it adds a tenth to the start.
+    from app.services.access.tokens import Tokens
+
+    return Tokens(rules)

@@ -1,7 +1,7 @@
 """Who a caller is, and which tenant it may choose; knows no HTTP and no database."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.errors import ErrorCode, Refusal
 from app.scope import EVERYTHING, Scope
@@ -62,3 +62,18 @@ def tenant_name(field: str, value: object) -> str:
         message = f"{field} is {value!r}: it must be 1 to {LONGEST_NAME} printable characters, or be left out"
         raise Refusal(ErrorCode.INVALID_INPUT, message, (field,))
     return value.strip()
+
+
+class KeysUnavailable(ConnectionError):
+    """The key set cannot be had, and there is none from before."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What a token must be. Exactly one of `secret` (HS256) and `jwks` (a file or a URL) is there."""
+
+    secret: str | None = None
+    jwks: str | None = None
+    issuer: str | None = None
+    audience: str | None = None
+    leeway: timedelta = timedelta(seconds=30)

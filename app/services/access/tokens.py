@@ -6,15 +6,14 @@ import logging
 import time
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import jwt
 
-from app.services.access.identity import Identity, Unauthenticated, is_name
+from app.services.access.identity import Identity, KeysUnavailable, TokenRules, Unauthenticated, is_name
 from app.storage.columns import JsonObject
 
 log = logging.getLogger(__name__)
@@ -28,21 +27,6 @@ RETRY_SECONDS = 5.0
 """The shortest time between two fetches: tokens with invented key ids must not become requests to the issuer."""
 FETCH_SECONDS = 10.0
 LARGEST_KEY_SET = 1024 * 1024
-
-
-class KeysUnavailable(ConnectionError):
-    """The key set cannot be had, and there is none from before."""
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRules:
-    """What a token must be. Exactly one of `secret` (HS256) and `jwks` (a file or a URL) is there."""
-
-    secret: str | None = None
-    jwks: str | None = None
-    issuer: str | None = None
-    audience: str | None = None
-    leeway: timedelta = timedelta(seconds=30)
 
 
 class Tokens:
