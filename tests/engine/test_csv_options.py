@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -90,10 +91,13 @@ def test_what_could_be_two_things_stays_text_and_is_reported(sandbox: Sandbox, t
     assert hint in warning
 
 
-@pytest.mark.parametrize("texts", [["13/13/2026", "01/02/2026"], ["1,5", "x"], ["01,5", "2,5"], ["13/01/26"]])
-def test_what_is_neither_stays_text(sandbox: Sandbox, texts: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("texts", "reported"),
+    [(["13/13/2026", "01/02/2026"], 1), (["1,5", "x"], 0), (["01,5", "2,5"], 1), (["13/01/26"], 1)],
+)
+def test_what_is_neither_stays_text(sandbox: Sandbox, texts: list[str], reported: int) -> None:
     done = load(sandbox, "id;v\n" + "".join(f"p{n};{text}\n" for n, text in enumerate(texts)), CsvOptions())
-    assert (types(sandbox), done.warnings) == ({"v": "string"}, ())
+    assert (types(sandbox), len(done.warnings)) == ({"v": "string"}, reported)
 
 
 def test_a_known_column_is_read_in_the_style_of_the_file(sandbox: Sandbox) -> None:
@@ -272,3 +276,85 @@ def test_a_dry_run_stores_nothing(sandbox: Sandbox) -> None:
     assert (run.rejected[0].row, run.rejected[0].message) == (2, 'n: "x" is not a whole number of 64 bits')
     assert (run.row_count, run.rejected_rows, run.duplicate_rows, run.new_fields) == (1, 2, 1, ("v",))
     assert {path: path.stat().st_mtime_ns for path in sandbox.lake.folder.rglob("*")} == before
+
+
+NUMBERS = "write them as plain numbers, or leave them empty"
+DATES = "name the date or timestamp format, or correct them"
+
+
+@pytest.mark.parametrize(
+    ("texts", "type_", "odd"),
+    [
+        (["2025-1-3", "2026-02-01"], "date", None),
+        (["2026-01-01", "2025-1-3 10:30"], "timestamp", None),
+        (["12/31/2025 10:00 AM", "01/02/2026 11:30 PM"], "timestamp", None),
+        (["31.12.2025 1:05PM", "01.01.2026 11:30am"], "timestamp", None),
+        (["31/12/25", "01/02/26"], "string", ("dates", "01/02/26")),
+        (["31-Dec-2025", "01-Feb-2026"], "string", ("dates", "01-Feb-2026")),
+        (["Dec 31, 2025", "Feb 1, 2026"], "string", ("dates", "Dec 31, 2025")),
+        (["Wed, 31 Dec 2025 10:00:00 GMT"], "string", ("dates", "Wed, 31 Dec 2025 10:00:00 GMT")),
+        ([*["2026-01-01"] * 30, "soon"], "string", ("dates", "soon")),
+        ([*["2026-01-01"] * 30, "2026-02-30"], "string", ("dates", "2026-02-30")),
+        (["$1.50", "$2.00"], "string", ("numbers", "$1.50")),
+        (["15%", "20%"], "string", ("numbers", "15%")),
+        (["1 234,50", "2 345,00"], "string", ("numbers", "1 234,50")),
+        ([*["1.5"] * 30, "n/a"], "string", ("numbers", "n/a")),
+        ([" 2", "3 "], "string", ("numbers", " 2")),
+        (["01234", "90210"], "string", None),
+        ([*["90210"] * 30, "01234"], "string", None),
+        (["+14155550100", "14155550101"], "string", None),
+        (["1E5", "100"], "string", None),
+        (["red", "blue"], "string", None),
+        (["1", "2", "x", "y"], "string", None),
+    ],
+)
+def test_what_looks_like_a_time_or_number_is_read_or_reported(
+    sandbox: Sandbox, texts: list[str], type_: str, odd: tuple[str, str] | None
+) -> None:
+    done = sandbox.csv("d", PEOPLE, "id|v\n" + "".join(f"{at}|{value}\n" for at, value in enumerate(texts)))
+    assert (done.rejected_rows, types(sandbox)["v"]) == (0, type_)
+    expected = []
+    if odd is not None:
+        kind, example = odd
+        advice = DATES if kind == "dates" else NUMBERS
+        expected = [
+            f'the column "v" looks like {kind}, but has values such as {example!r}: {advice}; until then it is loaded '
+            "as text"
+        ]
+    assert list(done.warnings) == expected
+
+
+def test_a_format_reads_days_that_look_like_numbers(sandbox: Sandbox) -> None:
+    file = sandbox.folder / "compact"
+    file.write_text("id,day,n\n1,20251231,5\n2,20260201,6\n")
+    ingest(sandbox.lake, "d", PEOPLE, InputFile(file, "CSV", CsvOptions(date_format="%Y%m%d")), "b")
+    assert types(sandbox) == {"day": "date", "n": "integer"}
+
+
+def test_a_delimiter_at_the_end_of_each_row_is_no_column(sandbox: Sandbox) -> None:
+    assert sandbox.csv("d", PEOPLE, "id,n,\n1,2,\n2,3,\n").row_count == 2
+    assert types(sandbox) == {"n": "integer"}
+    with pytest.raises(Refusal, match="column 3 of the header has no name, but values"):
+        sandbox.csv("d", PEOPLE, "id,n,\n1,2,\n2,3,4\n")
+
+
+def test_an_ambiguous_time_of_an_event_says_what_to_name(sandbox: Sandbox) -> None:
+    with pytest.raises(
+        Refusal, match=r"01/02/2026.*say how it is written by a date or timestamp format, such as %d/%m/%Y"
+    ):
+        sandbox.csv("d", EVENTS, "id,timestamp\n1,01/02/2026\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps({"id": "1", "a": {"b": 1}}, indent=2).encode(),
+        json.dumps({"id": "1", "a": {"b": 1}}).encode("utf-16"),
+        b"".join(json.dumps({"id": str(n), "a": {"b": 1}}, indent=1).encode() for n in (1, 2)),
+    ],
+    ids=["one object over several lines", "UTF-16", "two objects over several lines"],
+)
+def test_json_as_people_have_it(sandbox: Sandbox, content: bytes) -> None:
+    done = sandbox.take("d", PEOPLE, content, "NDJSON")
+    assert (done.row_count, done.rejected_rows) == (content.count(b"id") or 1, 0)
+    assert types(sandbox) == {"a.b": "integer"}

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.engine.test_ingest import record, types
@@ -66,3 +68,38 @@ def test_objects_are_read_as_maps(sandbox: Sandbox) -> None:
     assert selected(sandbox, "o.keys().count() = 2") == ["1"]
     assert selected(sandbox, "o.values().sum() = 3") == ["1", "2"]
     assert selected(sandbox, "o.keys().isNull()") == ["4"]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_parquet_struct_with_too_many_fields_of_one_type_is_a_map(sandbox: Sandbox, deep: bool) -> None:
+    """As an object of NDJSON is, in one file or with what came before."""
+
+    def load(person: int, keys: range) -> None:
+        struct = {f"k{n}": n if n != person else None for n in keys}
+        rows = [{"id": str(person), "prefs": {"inner": struct} if deep else struct, "few": {"a": 1, "b": 2}}]
+        path = sandbox.folder / "prefs.parquet"
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        assert sandbox.take("p", PEOPLE, path.read_bytes(), "PARQUET").rejected_rows == 0
+
+    name = "prefs.inner" if deep else "prefs"
+    load(1, range(150))
+    assert types(sandbox, "p")[f"{name}.k0"] == "integer"
+    load(2, range(150, 300))
+    found = types(sandbox, "p")
+    assert {path: type_ for path, type_ in found.items() if path != "id"} == {
+        name: "map<integer>", "few.a": "integer", "few.b": "integer",
+    }  # fmt: skip
+    assert selected(sandbox, f'{name}.get("k5") = 5') == ["1"]
+    assert selected(sandbox, f'{name}.get("k200") = 200') == ["2"]
+    assert selected(sandbox, f"{name}.keys().count() = 149") == ["1"]
+    load(3, range(300))
+    assert selected(sandbox, f'{name}.get("k5") = 5') == ["1", "3"]
+    assert selected(sandbox, f'{name}.get("k3").isNull()') == ["2", "3"]
+
+
+def test_a_parquet_struct_with_fields_of_several_types_stays_an_object(sandbox: Sandbox) -> None:
+    rows = [{"id": "1", "o": {f"k{n}": "x" if n == 7 else n for n in range(250)}}]
+    path = sandbox.folder / "o.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert sandbox.take("p", PEOPLE, path.read_bytes(), "PARQUET").rejected_rows == 0
+    assert selected(sandbox, 'o.k7 = "x" and o.k8 = 8') == ["1"]

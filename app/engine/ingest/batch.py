@@ -83,7 +83,7 @@ def _opened(
     """The file unpacked, with a database to read it with."""
     file.csv.check(file.format == "CSV")
     plain = plain_file(file.path, scratch, stop.check)
-    if file.format == "CSV":
+    if file.format != "PARQUET":
         plain = utf8_file(plain, scratch, file.csv, stop.check)
     with lake.session(scratch, [plain], many_columns=True) as database, stop.interrupts(database):
         try:

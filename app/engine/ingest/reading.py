@@ -35,6 +35,8 @@ _NOT_THE_FILE = (
 """Errors of a query that no damage in a file causes. DuckDB has many kinds for a damaged one."""
 
 
+_LOCAL_DAY = "[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}.*"
+_FORMAT_ADVICE = "; say how it is written by a date or timestamp format, such as %d/%m/%Y or %m/%d/%Y %H:%M"
 _EPOCH_ADVICE = "; if it counts seconds or milliseconds since 1970, name the timestamp format epoch or epoch_ms"
 
 
@@ -223,6 +225,8 @@ class Reading:
         if epoch is None:
             number = f"{complaint(name, text, Scalar.TIMESTAMP)} || {text_literal(_EPOCH_ADVICE)}"
             unreadable = f"WHEN regexp_full_match({text}, '[0-9]{{9,13}}([.][0-9]+)?') THEN {number} {unreadable}"
+            local = f"{complaint(name, text, Scalar.TIMESTAMP)} || {text_literal(_FORMAT_ADVICE)}"
+            unreadable = f"WHEN regexp_full_match({text}, '{_LOCAL_DAY}') THEN {local} {unreadable}"
         return time, f"CASE WHEN ({time}) IS NOT NULL THEN NULL {unreadable} {missing} END"
 
     def _rejected(self, unreadable: Unreadable) -> tuple[int, tuple[RejectedRow, ...]]:

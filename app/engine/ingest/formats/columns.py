@@ -15,8 +15,12 @@ from app.pql.schema import EVENTS, ObjectType, Scalar, Type
 
 INDEX = "__index_level_0__"
 """What pandas calls an index without a name; such columns are no data."""
-_INDEX = re.compile("__index_level_[0-9]+__")
+_INDEX = re.compile("__index_level_[0-9]+__|__unnamed__")
+UNNAMED = "__unnamed__"
+"""The column after a delimiter that ends each row; it must be empty."""
 MOST_COLUMNS = 10_000
+MOST_FIELDS = 200
+"""An object with more of them, all of one type, is a map: its keys are data."""
 MOST_LEVELS = 40
 """Objects, maps and lists inside one another; Delta's readers take little more."""
 MOST_LISTS = 10

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engine.ingest.formats.columns import INDEX, check_names, refuse
+from app.engine.ingest.formats.columns import INDEX, UNNAMED, check_names, refuse
 from app.engine.ingest.formats.csv_options import DETECTED, NO_QUOTE, CsvOptions
 
 _START = 1024 * 1024
@@ -56,6 +56,8 @@ def find_dialect(file: Path, options: CsvOptions = DETECTED) -> Dialect:
         names = [f"column{position}" for position in range(1, len(names) + 1)]
     elif len(names) > 1 and not names[0]:
         names[0] = INDEX  # What pandas writes of an index without a name.
+    if len(names) > 2 and not names[-1]:
+        names[-1] = UNNAMED
     _check_header(names)
     escape = options.escape or (quote if options.quote is not None else _escape(text, delimiter))
     return Dialect(tuple(names), delimiter, quote, escape, 0 if options.header is False else 1, offset)

@@ -7,7 +7,16 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from app.engine.ingest.formats.columns import Column, KnownTypes, Source, Unreadable, complaint, is_index
+from app.engine.ingest.formats.columns import (
+    UNNAMED,
+    Column,
+    KnownTypes,
+    Source,
+    Unreadable,
+    complaint,
+    is_index,
+    refuse,
+)
 from app.engine.ingest.formats.csv_dialect import Dialect, find_dialect
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
 from app.engine.ingest.formats.csv_rows import LONGEST_ROW, RowReader, count_rows
@@ -37,6 +46,9 @@ def read(
     unreadable = Unreadable()
     if not _load_well_written(database, file, dialect, options):
         unreadable = _load_row_by_row(database, file, dialect, options)
+    last = len(dialect.names) - 1
+    if dialect.names[last] == UNNAMED and only_row(database, f"SELECT count(c{last}) FROM texts")[0]:
+        raise refuse(f"column {last + 1} of the header has no name, but values")
     texts = {name: f"c{position}" for position, name in enumerate(dialect.names) if not is_index(name)}
     settled = {name for name, type_ in known.fields.fields.items() if len(wider_types(type_)) < 2} | as_text
     seen = _count_values(database, texts, [name for name in texts if name not in settled])
@@ -120,7 +132,8 @@ def _unread(
     for name, (count, looks) in seen.items():
         guessed = guess(count, looks)
         comma = options.decimal_separator == "," and guessed is Scalar.NUMBER
-        if count and name not in known.fields.fields and (guessed is Scalar.STRING or comma):
+        compact = guessed is Scalar.INTEGER and (options.date_format or options.timestamp_format) is not None
+        if count and name not in known.fields.fields and (guessed is Scalar.STRING or comma or compact):
             columns[name] = None
     scalars = {name: known.fields.fields[name] for name in texts.keys() & known.fields.fields.keys() - as_text}
     typed = [(name, type_) for name, type_ in scalars.items() if isinstance(type_, Scalar) and type_ in _STYLED]

@@ -72,7 +72,7 @@ def _is_mark(text: str) -> bool:
 
 def _is_encoding(name: str) -> bool:
     try:
-        return "\n".encode(codecs.lookup(name).name).strip(b"\xff\xfe\0") == b"\n"
+        return "\n".encode(codecs.lookup(name).name).strip(b"\xef\xbb\xbf\xff\xfe\0") == b"\n"
     except (LookupError, UnicodeError, TypeError):
         return False
 

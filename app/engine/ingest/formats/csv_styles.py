@@ -16,8 +16,25 @@ _NUMBERS = (Scalar.NUMBER, Scalar.INTEGER)
 _TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _COMMA = r"-?(0|[1-9][0-9]*|[1-9][0-9]{0,2}(\.[0-9]{3})+)(,[0-9]+)?"
 _THOUSANDS = r"-?[1-9][0-9]{0,2}(,[0-9]{3})+"
-_CLOCK = r"( [0-9]{1,2}:[0-9]{2}(:[0-9]{2})?)?"
-_DAY = rf"([0-9]{{1,2}}[./-][0-9]{{1,2}}[./-][0-9]{{4}}|[0-9]{{4}}[./][0-9]{{1,2}}[./][0-9]{{1,2}}){_CLOCK}"
+_CLOCK = r"( [0-9]{1,2}:[0-9]{2}(:[0-9]{2})?( ?[AaPp][Mm])?)?"
+_DAY = rf"([0-9]{{1,2}}[./-][0-9]{{1,2}}[./-][0-9]{{4}}|[0-9]{{4}}[./-][0-9]{{1,2}}[./-][0-9]{{1,2}}){_CLOCK}"
+_MONTH = "([Jj]an|[Ff]eb|[Mm]a[ry]|[Aa]pr|[Jj]u[nl]|[Aa]ug|[Ss]ep|[Oo]ct|[Nn]ov|[Dd]ec)[a-z]*"
+_OTHER_DAY = (
+    rf"[0-9]{{1,2}}[./-][0-9]{{1,2}}[./-][0-9]{{2}}{_CLOCK}"
+    rf"|([A-Z][a-z]+,? )?[0-9]{{1,2}}[. -]*{_MONTH}[. ,-]*[0-9]{{2,4}}\b.*"
+    rf"|{_MONTH}[. ]+[0-9]{{1,2}},? [0-9]{{4}}.*"
+)
+_OTHER_NUMBER = r"[$€£]? ?[+-]?([0-9]{1,3}([ '.,][0-9]{3})*|[0-9]*)([.,][0-9]+)? ?[%$€£]?| *-?[0-9]+([.][0-9]+)? *"
+_CODE = re.compile(r"[+0][0-9]+|[0-9]{16,}|-?[0-9.]+[eE][+-]?[0-9]+")
+"""What a number is not, but text with good reason."""
+_ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].*)?"
+_NEARLY = (
+    (rf"{_DAY}|{_OTHER_DAY}|{_ISO}", Scalar.TIMESTAMP, "dates", "name the date or timestamp format, or correct them"),
+    (_OTHER_NUMBER, Scalar.NUMBER, "numbers", "write them as plain numbers, or leave them empty"),
+)
+"""What values look like, as what they would be read, what that is called and what to do."""
+_SAMPLE = 1_000
+_NEARLY_ALL = 0.9
 _AT_ONCE = 20
 
 
@@ -33,7 +50,8 @@ class Style:
         if self.time_format is not None and type_ in _TIMES:
             time = f"try_strptime({text}, {text_literal(self.time_format)})"
             # `%Y` takes a year of two digits, too: 26 is not 2026.
-            return f"CASE WHEN year({time}) BETWEEN 1000 AND 9998 THEN CAST({time} AS {_SQL[type_]}) END"
+            value = f"CASE WHEN year({time}) BETWEEN 1000 AND 9998 THEN CAST({time} AS {_SQL[type_]}) END"
+            return f"coalesce({parsed(text, type_)}, {value})" if self.time_format.startswith("%Y-") else value
         if self.decimal_comma and type_ in _NUMBERS:
             plain = f"replace(replace({text}, '.', ''), ',', '.')"
             return f"CASE WHEN regexp_full_match({text}, '{_COMMA}') THEN {parsed(plain, type_)} END"
@@ -72,10 +90,33 @@ class Styles:
         """Those of the columns that have one. Half of the values decide where a type is expected, otherwise all."""
         styles = {}
         for name, looks in self._looks(expected):
+            noted = len(self.warnings)
             style = self._style(name, looks, expected[name]) if looks.values else None
             if style is not None:
                 styles[name] = style
+            elif looks.values and expected[name] is None and len(self.warnings) == noted:
+                self._note_odd_values(name)
         return styles
+
+    def _note_odd_values(self, name: str) -> None:
+        """A note of a text column that looks like days or numbers, with a value that cannot be read as one."""
+        text = self._texts[name]
+        for looks, type_, kind, advice in _NEARLY:
+            alike = f"coalesce(regexp_full_match({text}, {text_literal(looks)}), false)"
+            read = f"({parsed(text, type_)}) IS NOT NULL"
+            example = f"coalesce(min({text}) FILTER ({alike} AND NOT {read}), min({text}) FILTER (NOT {alike}))"
+            counts = f"SELECT count({text}), count(*) FILTER ({alike}), {example} FROM"
+            values, nearly, odd = only_row(self._database, f"{counts} (SELECT {text} FROM texts LIMIT {_SAMPLE})")
+            if not nearly or nearly < _NEARLY_ALL * values:
+                continue
+            if odd is None:
+                odd = only_row(self._database, f"{counts} texts")[2]
+            if odd is not None and not _CODE.fullmatch(odd):
+                self.warnings.append(
+                    f'the column "{name}" looks like {kind}, but has values such as {odd[:40]!r}: {advice}; until then '
+                    "it is loaded as text"
+                )
+                return
 
     def _looks(self, names: Iterable[str]) -> Iterator[tuple[str, _Looks]]:
         columns = list(names)
@@ -122,8 +163,10 @@ class Styles:
     def _time_style(self, name: str, day: str, enough: int, expected: Scalar | None) -> tuple[Scalar, Style] | None:
         """Whether the day or the month comes first is clear when only one order reads the values; dots: the day."""
         mark = next(mark for mark in "./-" if mark in day)
-        clock = re.sub("[0-9]+", "%", day.partition(" ")[2])
-        clock = {"": "", "%:%": " %H:%M", "%:%:%": " %H:%M:%S"}[clock]
+        clock, half = re.fullmatch("([0-9:]*)( ?[AaPp][Mm])?", day.partition(" ")[2]).groups()  # type: ignore[union-attr]
+        clock = {0: "", 1: " %H:%M", 2: " %H:%M:%S"}[clock.count(":")]
+        if half is not None:
+            clock = clock.replace("%H", "%I") + (" %p" if half.startswith(" ") else "%p")
         type_ = expected or (Scalar.TIMESTAMP if clock else Scalar.DATE)
         orders = ("%Y %m %d",) if day[:4].isdigit() else ("%d %m %Y", "%m %d %Y")
         formats = [order.replace(" ", mark) + clock for order in orders]

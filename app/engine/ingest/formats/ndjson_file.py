@@ -9,7 +9,16 @@ from typing import Any
 
 import duckdb
 
-from app.engine.ingest.formats.columns import Column, KnownTypes, Source, check_names, complaint, first_of, refuse
+from app.engine.ingest.formats.columns import (
+    MOST_FIELDS,
+    Column,
+    KnownTypes,
+    Source,
+    check_names,
+    complaint,
+    first_of,
+    refuse,
+)
 from app.engine.ingest.formats.ndjson_lines import load_lines
 from app.engine.store.case_names import file_names
 from app.engine.store.field_types import (
@@ -30,8 +39,6 @@ _WHOLE = ("UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT")
 _NUMBERS = (*_WHOLE, "DOUBLE")
 _LONG = "regexp_matches(json, '[0-9]{16}')"
 """Only such a row may have a number that neither 64 bits nor a double hold."""
-MOST_FIELDS = 200
-"""An object with more of them, all of one type, is a map: its keys are data."""
 _TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _OTHER = "another form"
 """Stands for texts at a place that are no times, among the kinds of JSON there."""

@@ -42,8 +42,10 @@ def load_lines(database: duckdb.DuckDBPyConnection, file: Path, scratch: Path) -
             file = long_lines.remove(file, scratch / "lines")
         if not _load(database, file, "'newline_delimited', ignore_errors = true"):
             raise refuse("the file cannot be read as NDJSON: it must be UTF-8 with one JSON object in each line")
+        if _has_none(database) and not _load(database, file, "'unstructured'"):  # objects over several lines
+            _load(database, file, "'newline_delimited', ignore_errors = true")
     _set_aside(database)
-    if only_row(database, "SELECT count(json) FROM lines") == (0,):
+    if _has_none(database):
         raise refuse(_why_none(database, long_lines.unreadable))
     return long_lines.unreadable
 
@@ -62,6 +64,10 @@ def _load(database: duckdb.DuckDBPyConnection, file: Path, layout: str) -> bool:
     except duckdb.Error:
         return False
     return True
+
+
+def _has_none(database: duckdb.DuckDBPyConnection) -> bool:
+    return only_row(database, "SELECT count(json) FROM lines") == (0,)
 
 
 def _begins_with(file: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Parquet as a source of rows; knows no datasets."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -7,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from app.engine.ingest.formats.columns import (
+    MOST_FIELDS,
     MOST_LEVELS,
     MOST_LISTS,
     Column,
@@ -47,7 +49,7 @@ def read(
                 raise refuse(f'the column "{field.name}" must hold text, but holds {found}')
             columns[field.name] = Column(Scalar.STRING, f"CAST({name} AS VARCHAR)")
             continue
-        target = known.widened(field.name, _as_map(found, (field.name,)))
+        target = known.widened(field.name, _as_map(found, (field.name,), known.fields.fields.get(field.name)))
         columns[field.name] = _column(field.name, name, field.type, found, target)
     return Source(
         relation=f"(SELECT file_row_number + 1 AS __row, * EXCLUDE (file_row_number)"
@@ -93,10 +95,24 @@ def _schema(file: Path) -> pa.Schema:
 
 
 def _type(field: pa.Field) -> Type | None:
+    valued = _without_nulls(field.type)
     try:
-        return _without_empty(pql_type(field.type))
+        return None if valued is None else _without_empty(pql_type(valued))
     except TypeError:
         raise refuse(f'the column "{field.name}" is of type {field.type}, which has no counterpart in PQL') from None
+
+
+def _without_nulls(type_: pa.DataType) -> pa.DataType | None:
+    """The type without those fields of objects that hold nothing but nulls."""
+    if pa.types.is_null(type_):
+        return None
+    if pa.types.is_struct(type_):
+        fields = [(field.name, valued) for field in type_ if (valued := _without_nulls(field.type)) is not None]
+        return pa.struct(fields)
+    if pa.types.is_list(type_):
+        element = _without_nulls(type_.value_type)
+        return None if element is None else pa.list_(element)
+    return type_
 
 
 def _without_empty(type_: Type) -> Type | None:
@@ -115,13 +131,30 @@ def _without_empty(type_: Type) -> Type | None:
             return type_
 
 
-def _as_map(type_: Type, path: tuple[str, ...]) -> Type:
-    """The type with the objects at the known paths of maps made maps."""
+def _as_map(type_: Type, path: tuple[str, ...], known: Type | None) -> Type:
+    """The type with those objects made maps that are at the known paths of maps, or have too many fields of one type,
+    in this file and before."""
+    if isinstance(type_, ArrayType):
+        element = known.element if isinstance(known, ArrayType) else None
+        return ArrayType(_as_map(type_.element, (*path, "[]"), element))
     if not isinstance(type_, ObjectType):
         return type_
     if path in MAPS:
         return _map_of(type_, MAPS[path])
-    return ObjectType({name: _as_map(inner, (*path, name)) for name, inner in type_.fields.items()})
+    before = known.fields if isinstance(known, ObjectType) else {}
+    if len(type_.fields.keys() | before.keys()) > MOST_FIELDS and not isinstance(known, MapType):
+        value = _one_type([*before.values(), *type_.fields.values()])
+        if value is not None:
+            return MapType(value)
+    return ObjectType({name: _as_map(inner, (*path, name), before.get(name)) for name, inner in type_.fields.items()})
+
+
+def _one_type(types: Sequence[Type]) -> Type | None:
+    """The type of values that all of the types have in common."""
+    kinds = set(types)
+    if kinds == {Scalar.INTEGER, Scalar.NUMBER}:
+        return Scalar.NUMBER
+    return types[0] if len(kinds) == 1 else None
 
 
 def _map_of(type_: Type, target: Type) -> Type:
