@@ -36,6 +36,7 @@ Conditions
     eq ne lt le gt ge (a, b) cond       scalars of one kind; a date meets a timestamp as its midnight
     is_null is_not_null (x) cond        of any type; a missing array or object is null, an empty array is not
     in_segment (; id) cond              at level 0
+    sample (id; salt, percent) cond     of the profile's id: in a share of all profiles that is fixed by a hash
     in not_in (x, array) cond           of a scalar x; false when x is null or the array is missing; null elements
                                         never match
     not_empty (array) cond
@@ -81,6 +82,9 @@ from typing import Any, Final
 
 from app.pql.schema import Scalar, Type
 
+PROFILE_ID: Final = "__profile"
+"""The field of the profile that holds its id, `namespace:id`; no expression can name it."""
+
 BINDERS: Final = frozenset(
     {"exists", "forall", "map", "filter", "top", "bottom", "group_by", "to_map", "sum", "average"}
     | {"min", "max", "chain"}
@@ -90,6 +94,7 @@ BINDERS: Final = frozenset(
 CONDITIONS: Final = frozenset(
     [
         *("truth", "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "is_null", "is_not_null", "in_segment"),
+        "sample",
         *("in", "not_in", "not_empty", "exists", "forall", "chain"),
         *("intersects", "subset_of", "superset_of", "set_eq", "set_ne"),
         *("like", "not_like", "starts_with", "ends_with", "contains", "equals", "matches", "compare"),

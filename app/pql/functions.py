@@ -270,6 +270,15 @@ FUNCTIONS: Final[tuple[Function, ...]] = (
         "The profile is in the segment (realized or existing).",
         'inSegment("segId6")',
     ),
+    Function(
+        "sample",
+        Receiver.NONE,
+        (Parameter("salt", Kind.TEXT), Parameter("percent", Kind.NUMBER)),
+        Result.BOOLEAN,
+        "sample",
+        "The profile is in a share of all, fixed by a hash of salt and profile id.",
+        'sample("spring", 50)',
+    ),
     # ------------------------------------------------------------ choice and time
     Function(
         "if",

@@ -522,6 +522,8 @@ class Writer:
         return method(self.one(("exists", "forall")), "bool", array, self.condition(self.inside(env, array), d))
 
     def in_segment(self, env: Any, d: int) -> E:
+        if self.maybe(0.3):
+            return call("sample", "bool", literal(self.one(TEXTS) or "salt"), literal(self.one((0, 12.5, 50, 100))))
         return call("inSegment", "bool", literal(self.one(SEGMENTS)))
 
     def chosen(self, env: Any, d: int) -> E:

@@ -6,6 +6,7 @@ share nothing with the engine.
 
 # ruff: noqa: E501 (tables)
 
+import hashlib
 import itertools
 import math
 import re
@@ -236,12 +237,18 @@ def _group(text: str, regex: str, number: float) -> str | None:
     return found[int(number)] if found and number == int(number) and 0 <= number <= (found.re.groups) else None
 
 
+def _in_half(profile: str) -> bool:
+    return int(hashlib.sha256(b"spring\0" + profile.encode()).hexdigest()[:16], 16) < 2**63
+
+
 REGEXES = ("^p([0-9])", "(?i)A(b)?", "x|y", "", "(")
 TEXT = [
     *itertools.chain.from_iterable(map(_text_tests, TEXT_TESTS)),
     Kernel("matches", (S, S), B, known(lambda a, r: r != "(" and re.search(r, a)),
            [("p1@x", "^p([0-9])", True), ("ap1", "^p([0-9])", False), ("cAb", "(?i)aB", True), ("a", "(", False),
             ("", "", True), (None, "a", False), ("a", None, False)]),
+    Kernel("sample", (S,), B, known(_in_half),
+           [("crm:0", True), ("crm:1", False), ("crm:2", True), ("crm:3", False), (None, False)], ("spring", 50.0)),
     Kernel("regex_group", (S, S, N), S, lambda a, r, n: None if None in (a, r, n) or r == "(" else _group(a, r, n),
            [("p1@x", "^p([0-9])", 1.0, "1"), ("p1@x", "^p([0-9])", 0.0, "p1"), ("q", "^p([0-9])", 1.0, None),
             ("ac", "(?i)A(b)?", 1.0, None), ("ab", "(?i)A(b)?", 1.0, "b"), ("p1", "^p([0-9])", 2.0, None),

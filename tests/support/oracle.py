@@ -4,6 +4,7 @@ It evaluates the trees of `tests.support.expressions` on plain values: text, flo
 objects and maps, days since 1970 for dates and microseconds for times (the tree's types tell them apart).
 """
 
+import hashlib
 import re
 from collections.abc import Callable
 from fractions import Fraction
@@ -357,6 +358,10 @@ class Oracle:
             return self.value(a[1] if self.holds(a[0], env) else a[2], env)
         if name == "inSegment":
             return self.person["_id"] in self.members[a[0].data[0]]
+        if name == "sample":
+            salt, percent = (self.value(arg, env) for arg in a)
+            digest = hashlib.sha256(salt.encode() + bytes(1) + self.person["_id"].encode()).hexdigest()
+            return int(digest[:16], 16) < int(percent * 2**64 / 100)
         if name == "date":
             parts = [self.value(arg, env) for arg in a]
             if any(part is None or part != int(part) for part in parts):

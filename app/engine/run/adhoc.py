@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from app.engine.evaluate import EvaluationError, evaluate
 from app.engine.evaluate.calendars import Instant
 from app.engine.members.membership_map import NO_TIME, Standings, with_standings
+from app.engine.people.merging import PROFILE
 from app.engine.plan.plan import Plan
 from app.engine.store.arrow_types import arrow_type, object_type
 from app.engine.store.bucket import Bucket
@@ -110,6 +111,7 @@ def load_trial(
     members, standings = _members(membership, ids)
     schema = profile_schema(object_type(people.schema), object_type(happened.schema))
     people = with_standings(people, len(ids), standings)
+    people = people.append_column(PROFILE, pa.array(ids, pa.string()))
     bucket = Bucket(0, np.arange(len(ids), dtype=np.uint32), people, happened, rows)
     return Trial(schema, bucket, ids, members)
 

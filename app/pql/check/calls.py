@@ -10,7 +10,7 @@ from app.pql.check.binders import reduced
 from app.pql.check.objects import as_map, value_type
 from app.pql.check.scopes import Scope
 from app.pql.check.state import Checking, Checks, leaf, unified
-from app.pql.core import BINDERS, Node
+from app.pql.core import BINDERS, PROFILE_ID, Node
 from app.pql.functions import FREE, METHODS, PER_ELEMENT, TEXT_TESTS, Function, Kind, Receiver, Result
 from app.pql.schema import (
     COMPUTED,
@@ -303,6 +303,19 @@ def _in_segment(checking: Checking, expr: Call, receiver: Node | None, arguments
     return arguments[0]
 
 
+def _sample(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node | None:
+    salt, percent = (node.payload[0] if node.op == "const" else None for node in arguments)
+    if not isinstance(salt, str) or not salt:
+        checking.type_error('the salt of a sample is written out, such as sample("spring", 10)', expr.arguments[0].span)
+        return None
+    if percent is None or not 0 <= percent <= 100:
+        message = 'the share of a sample is a number of 0 to 100, such as sample("spring", 10) for 10 percent'
+        checking.type_error(message, expr.arguments[1].span)
+        return None
+    profile = checking.builder.node("field", Scalar.STRING, checking.profile, payload=(PROFILE_ID,))
+    return checking.builder.condition("sample", profile, payload=(salt, float(percent)))
+
+
 def _string_compare(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node:
     test, subject, texts, case = arguments
     texts = checking.known_as(texts, ArrayType(Scalar.STRING))
@@ -350,6 +363,7 @@ Builds = Callable[[Checking, Call, Node | None, list[Node], int], Node | None]
 _SPECIAL: Final[dict[str, Builds]] = {
     "includes": _includes,
     "inSegment": _in_segment,
+    "sample": _sample,
     "stringCompare": _string_compare,
     "currentMonth": _current("month_of"),
     "currentYear": _current("year_of"),
