@@ -1,0 +1,1 @@
+"""Programs that attack a server of their own, and print what happened to it."""
