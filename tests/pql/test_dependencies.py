@@ -3,7 +3,7 @@
 import pytest
 
 from app.pql.check.checker import check
-from app.pql.dependencies import find_cycle
+from app.pql.dependencies import Cycle, find_cycle, in_order, in_stages
 from app.pql.schema import ObjectType, Scalar, profile_schema
 
 SCHEMA = profile_schema(
@@ -74,3 +74,20 @@ def test_streaming(expression: str, reasons: tuple[str, ...]) -> None:
 )
 def test_circles(edges: dict[str, list[str]], cycle: list[str] | None) -> None:
     assert find_cycle(edges) == cycle
+
+
+def test_an_order_and_stages_follow_the_references() -> None:
+    references = {"a": ["c", "d"], "b": [], "c": ["b"], "d": ["elsewhere"]}
+    assert in_order(references) == ["b", "c", "d", "a"]
+    assert in_stages(references, dict.fromkeys(references, "one")) == [("one", ["b", "c", "d", "a"])]
+    two = {"a": "x", "b": "x", "c": "y", "d": "x"}
+    assert in_stages(references, two) == [("x", ["b", "d"]), ("y", ["c"]), ("x", ["a"])]
+
+
+def test_a_cycle_has_neither_order_nor_stages() -> None:
+    references = {"a": ["b"], "b": ["c"], "c": ["b"]}
+    with pytest.raises(Cycle, match="definitions form a cycle: b → c → b") as caught:
+        in_order(references)
+    assert caught.value.ids == ["b", "c", "b"]
+    with pytest.raises(ValueError, match="form a cycle"):
+        in_stages(references, dict.fromkeys(references, "one"))

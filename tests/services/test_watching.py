@@ -20,7 +20,7 @@ from app.storage.database import Database
 from app.storage.job_log import append_update
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.segment_jobs import SegmentJobRow
-from app.storage.topics import jobs_topic
+from app.storage.topics import Topic, job_topic, jobs_topic
 from app.storage.wakeups import Changes
 from tests.support.databases import count_statements
 from tests.support.jobs import ACME, job, queue
@@ -58,6 +58,13 @@ async def sequences(stream: Any, count: int) -> list[int]:
     return [(await anext(stream)).sequence for _ in range(count)]
 
 
+async def all_wait(changes: Changes, topic: Topic, streams: int) -> None:
+    """Returns once so many streams wait for news of the topic."""
+    # Nothing tells that somebody waits.
+    while sum(len(wakeups._flag._waiters) for wakeups in changes._subscribers.get(topic, ())) < streams:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
 async def test_an_update_costs_one_read_however_many_watch(
     database: Database, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,7 +76,7 @@ async def test_an_update_costs_one_read_however_many_watch(
     streams = [watching.watch(database, changes, SCOPE, JobKind.SEGMENT, "j1") for _ in range(50)]
     assert [await sequences(stream, 1) for stream in streams] == [[1]] * 50
     waiting = [asyncio.create_task(sequences(stream, 1)) for stream in streams]
-    await asyncio.sleep(0.05)
+    await all_wait(changes, job_topic(SCOPE.tenant, "j1"), 50)
     with count_statements(database) as statements:
         await grow(database)
         assert await asyncio.wait_for(asyncio.gather(*waiting), 60) == [[2]] * 50
@@ -137,7 +144,7 @@ async def test_a_stream_outlives_a_database_that_is_away(
     assert await sequences(one, 1) == [1]
     monkeypatch.setattr(database, "session", session)
     waiting = asyncio.create_task(sequences(one, 2))
-    await asyncio.sleep(0.05)
+    await all_wait(changes, job_topic(SCOPE.tenant, "j1"), 1)
     row = await job(database, "j1")
     away = 3
     async with database.write() as opened:
@@ -178,10 +185,7 @@ async def watch_all(database: Database, told: Changes) -> AsyncIterator[Watch]:
 async def begun(changes: Changes, streams: list[AsyncGenerator[Any, None]]) -> list[asyncio.Task[Any]]:
     """The next state of each stream; returns when all of them wait for it."""
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(_next(stream)) for stream in streams]
-    topic = jobs_topic(SCOPE.tenant)
-    # Nothing tells that somebody waits.
-    while sum(len(wakeups._flag._waiters) for wakeups in changes._subscribers.get(topic, ())) < len(streams):  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
+    await all_wait(changes, jobs_topic(SCOPE.tenant), len(streams))
     return tasks
 
 
