@@ -66,7 +66,7 @@ class Kernels:
 class Evaluation:
     """`member(id)` tells who is in another segment, by row of the bucket. `users` says how many nodes use a node."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         kernels: Kernels,
         profiles: Source,

@@ -52,7 +52,7 @@ class Consent:
         return people & bitmap_of(bucket_read.ordinals, results)
 
 
-def members_of_bucket(
+def members_of_bucket(  # noqa: PLR0913
     people: BitMap,
     previous: Mapping[str, Membership],
     audiences: Mapping[str, bool],

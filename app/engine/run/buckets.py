@@ -145,7 +145,7 @@ def run(
     in_threads(timed, buckets, finished=finished, cancelled=cancelled, threads=threads)
 
 
-def evaluated_now(
+def evaluated_now(  # noqa: PLR0913
     plan: Plan,
     snapshot: Snapshot,
     bucket: int,

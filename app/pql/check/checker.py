@@ -156,7 +156,7 @@ def _profile_scope(checking: Checking, tree: Tree) -> Scope:
     return scope
 
 
-def visit(checking: Checking, expr: Expr, scope: Scope) -> Checks:
+def visit(checking: Checking, expr: Expr, scope: Scope) -> Checks:  # noqa: C901  # one `match` over the kinds of nodes
     """The node of any expression."""
     match expr:
         case Field():

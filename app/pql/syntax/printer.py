@@ -116,7 +116,7 @@ def _needs_parentheses(expr: Expr, place: Place) -> bool:
     return False
 
 
-def _bare(expr: Expr, place: Place) -> Prints:
+def _bare(expr: Expr, place: Place) -> Prints:  # noqa: C901  # one `match` over the kinds of nodes
     match expr:
         case Literal() | Name() | Parameter() | Moment() | Period():
             return _leaf(expr)

@@ -99,7 +99,7 @@ async def payload_sources(
     return {audience: (datasets[id_], batches[id_]) for audience, id_ in of_audience.items()}
 
 
-async def write(
+async def write(  # noqa: PLR0913
     database: Database,
     lake: Lake,
     clock: Clock,

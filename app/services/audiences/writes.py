@@ -92,7 +92,7 @@ async def update(
     return await _row(database, scope, current.id)
 
 
-async def replace(
+async def replace(  # noqa: PLR0913
     database: Database,
     lake: Lake,
     clock: Clock,

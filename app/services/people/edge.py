@@ -57,7 +57,7 @@ class Edge:
         return evaluated
 
 
-def open_edge(
+def open_edge(  # noqa: PLR0913
     lake: TenantLake,
     definitions: Sequence[LiveDefinition],
     rules: Mapping[str, MergeRule],
