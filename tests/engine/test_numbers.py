@@ -158,3 +158,13 @@ def test_a_bad_value_does_not_keep_a_column_from_widening(sandbox: Sandbox) -> N
     assert types(sandbox, "p") == {
         "d": "timestamp", "id": "string", "l": "array<timestamp>", "n": "number", "o.n": "number",
     }  # fmt: skip
+
+
+def test_sums_of_whole_numbers_and_fractions_are_compared_exactly(sandbox: Sandbox) -> None:
+    """A sum past 2^53 is a double, and equals the whole number that it is, not the next one."""
+    sandbox.rows("p", PEOPLE, [{"id": "1", "n": EXACT, "l": [EXACT + 1, 10]}, {"id": "2", "n": 5, "l": [5]}])
+    assert selected(sandbox, f"n + 0.3 = {EXACT + 1}") == []
+    assert selected(sandbox, f"n + 0.3 = {EXACT}") == ["1"]
+    assert selected(sandbox, "n + 0.3 in l") == []
+    assert selected(sandbox, f"n + 0.3 in [{EXACT}, 5.3]") == ["1", "2"]
+    assert selected(sandbox, f"n + 0.3 < {EXACT + 1}") == ["1", "2"]

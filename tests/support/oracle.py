@@ -240,7 +240,7 @@ class Oracle:
         frames = [(("variable", name, x), env) for x in self.elements(e.args[0], env)]
         frames = [frame for frame in frames if self.holds(e.args[1], frame)]
         if kind == "count":
-            return len(frames)
+            return sum(variable[2] is not None for variable, _ in frames)
         return aggregate(kind, flat([self.value(e.args[2], frame) for frame in frames]))
 
     # -------------------------------------------------------- times

@@ -151,7 +151,9 @@ def _one_by_one(op: str, a: Numbers, b: Numbers) -> Numbers:
 
 
 def _number(value: float) -> float:
-    return int(value) if float(value).is_integer() and (isinstance(value, int) or abs(value) < EXACT) else value
+    # Python's own: numpy's would be compared with whole numbers as doubles.
+    is_whole = isinstance(value, int) or (float(value).is_integer() and abs(value) < EXACT)
+    return int(value) if is_whole else float(value)
 
 
 def _sums_of_objects(parent: NDArray[np.intp], values: Numbers, counts: NDArray[np.intp]) -> Numbers:

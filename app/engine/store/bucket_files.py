@@ -12,6 +12,7 @@ from app.engine.store.delta import BUCKET, DataFile, bucket_folder
 from app.engine.store.lake import text_literal
 
 ROW_GROUP = 1 << 16
+_FEW_ROWS = 16
 
 
 class BucketWriter:
@@ -26,6 +27,7 @@ class BucketWriter:
         self.row_group = row_group
         self._files: list[DataFile] = []
         self._writer: pq.ParquetWriter | None = None
+        self._path = folder
         self._bucket = -1
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
@@ -56,15 +58,22 @@ class BucketWriter:
             name = f"{bucket_folder(bucket)}/{self.prefix}.parquet"
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(path, rows.schema, compression="zstd", store_schema=False)
+            self._path = path
         self._waiting.append(rows)
         self._rows += rows.num_rows
         if sum(batch.num_rows for batch in self._waiting) >= self.row_group:
             self._flush()
 
     def _flush(self) -> None:
-        if self._writer is not None and self._waiting:
-            self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=self.row_group)
+        if self._waiting:
+            rows = pa.Table.from_batches(self._waiting)
+            if self._writer is None:
+                # A few rows would only grow by a dictionary and compression for each of many columns.
+                form = "none" if rows.num_rows < _FEW_ROWS else "zstd"
+                self._writer = pq.ParquetWriter(
+                    self._path, rows.schema, compression=form, use_dictionary=form != "none", store_schema=False
+                )
+            self._writer.write_table(rows, row_group_size=self.row_group)
         self._waiting = []
 
     def _close(self) -> None:

@@ -20,7 +20,7 @@ from app.engine.ingest.formats.columns import (
 from app.engine.ingest.formats.csv_dialect import Dialect, find_dialect
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
 from app.engine.ingest.formats.csv_rows import LONGEST_ROW, RowReader, count_rows
-from app.engine.ingest.formats.csv_styles import Style, Styles
+from app.engine.ingest.formats.csv_styles import Style, Styles, count_each
 from app.engine.store.field_types import guess, looks_like, parsed, sql_type, wider_types
 from app.engine.store.lake import only_row, text_literal
 from app.pql.schema import Scalar, Type
@@ -29,9 +29,6 @@ _READ_AT_ONCE = 8 * 1024 * 1024
 _GUESSED = (Scalar.BOOLEAN, Scalar.INTEGER, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP)
 _TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _STYLED = (Scalar.INTEGER, Scalar.NUMBER, *_TIMES)
-_WIDTH = 1 + len(_GUESSED)
-_MOST_AT_ONCE = 40
-"""More columns are counted as (column, value) pairs: planning a query takes a while for each expression."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -102,17 +99,7 @@ def _count_values(
     database: duckdb.DuckDBPyConnection, texts: Mapping[str, str], names: Sequence[str]
 ) -> dict[str, tuple[int, dict[Scalar, int]]]:
     """How many values each of the columns has, and how many of them look like each type."""
-    if not names:
-        return {}
-    if len(names) > _MOST_AT_ONCE:
-        values = ", ".join(texts[name] for name in names)
-        pairs = f"SELECT unnest(range({len(names)})) AS place, unnest([{values}]) AS value FROM texts"
-        query = f"SELECT {', '.join(_counts('value'))} FROM ({pairs}) GROUP BY place ORDER BY place"
-        rows = database.execute(query).fetchall()
-    else:
-        counts = [count for name in names for count in _counts(texts[name])]
-        row = only_row(database, f"SELECT {', '.join(counts)} FROM texts")
-        rows = [row[start : start + _WIDTH] for start in range(0, len(row), _WIDTH)]
+    rows = count_each(database, "texts", [texts[name] for name in names], _counts)
     return {
         name: (seen, dict(zip(_GUESSED, each, strict=True))) for name, (seen, *each) in zip(names, rows, strict=True)
     }

@@ -2,8 +2,9 @@
 or as the sender says. What could mean two things stays text, and is reported."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 
@@ -35,7 +36,8 @@ _NEARLY = (
 """What values look like, as what they would be read, what that is called and what to do."""
 _SAMPLE = 1_000
 _NEARLY_ALL = 0.9
-_AT_ONCE = 20
+_AT_ONCE = 40
+"""More columns are counted as (column, value) pairs: planning a query takes a while for each expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,23 @@ class _Looks:
     """One value that looks like a day."""
 
 
+def count_each(
+    database: duckdb.DuckDBPyConnection, rows: str, texts: Sequence[str], counts: Callable[[str], list[str]]
+) -> list[tuple[Any, ...]]:
+    """What `counts` (SQL of aggregates of a text) gives for each of the columns of the rows, an SQL relation."""
+    if not texts:
+        return []
+    if len(texts) > _AT_ONCE:
+        pairs = f"SELECT unnest(range({len(texts)})) AS place, unnest([{', '.join(texts)}]) AS value FROM {rows}"
+        query = f"SELECT place, {', '.join(counts('value'))} FROM ({pairs}) GROUP BY place"
+        counted = {place: tuple(row) for place, *row in database.execute(query).fetchall()}
+        if len(counted) == len(texts):
+            return [counted[place] for place in range(len(texts))]
+    row = only_row(database, f"SELECT {', '.join(count for text in texts for count in counts(text))} FROM {rows}")
+    width = len(row) // len(texts)
+    return [row[start : start + width] for start in range(0, len(row), width)]
+
+
 class Styles:
     """The styles of a file's columns, which must be in a table `texts`; `warnings` say what is not clear."""
 
@@ -88,45 +107,50 @@ class Styles:
 
     def find(self, expected: Mapping[str, Scalar | None]) -> dict[str, tuple[Scalar, Style]]:
         """Those of the columns that have one. Half of the values decide where a type is expected, otherwise all."""
-        styles = {}
+        styles: dict[str, tuple[Scalar, Style]] = {}
+        plain: list[str] = []
         for name, looks in self._looks(expected):
             noted = len(self.warnings)
             style = self._style(name, looks, expected[name]) if looks.values else None
             if style is not None:
                 styles[name] = style
             elif looks.values and expected[name] is None and len(self.warnings) == noted:
-                self._note_odd_values(name)
+                plain.append(name)
+        self._note_odd_values(plain)
         return styles
 
-    def _note_odd_values(self, name: str) -> None:
-        """A note of a text column that looks like days or numbers, with a value that cannot be read as one."""
-        text = self._texts[name]
+    def _note_odd_values(self, names: Sequence[str]) -> None:
+        """Notes of text columns that look like days or numbers, with a value that cannot be read as one."""
+        sample = f"(SELECT * FROM texts LIMIT {_SAMPLE})"
+        noted: set[str] = set()
         for looks, type_, kind, advice in _NEARLY:
-            alike = f"coalesce(regexp_full_match({text}, {text_literal(looks)}), false)"
-            read = f"({parsed(text, type_)}) IS NOT NULL"
-            example = f"coalesce(min({text}) FILTER ({alike} AND NOT {read}), min({text}) FILTER (NOT {alike}))"
-            counts = f"SELECT count({text}), count(*) FILTER ({alike}), {example} FROM"
-            values, nearly, odd = only_row(self._database, f"{counts} (SELECT {text} FROM texts LIMIT {_SAMPLE})")
-            if not nearly or nearly < _NEARLY_ALL * values:
-                continue
-            if odd is None:
-                odd = only_row(self._database, f"{counts} texts")[2]
-            if odd is not None and not _CODE.fullmatch(odd):
-                self.warnings.append(
-                    f'the column "{name}" looks like {kind}, but has values such as {odd[:40]!r}: {advice}; until then '
-                    "it is loaded as text"
-                )
-                return
+
+            def counts(text: str, looks: str = looks, type_: Scalar = type_) -> list[str]:
+                alike = f"coalesce(regexp_full_match({text}, {text_literal(looks)}), false)"
+                read = f"({parsed(text, type_)}) IS NOT NULL"
+                odd = f"coalesce(min({text}) FILTER ({alike} AND NOT {read}), min({text}) FILTER (NOT {alike}))"
+                return [f"count({text})", f"count(*) FILTER ({alike})", odd]
+
+            texts = [self._texts[name] for name in names]
+            for name, (values, alike, odd) in zip(
+                names, count_each(self._database, sample, texts, counts), strict=True
+            ):
+                if name in noted or not alike or alike < _NEARLY_ALL * values:
+                    continue
+                if odd is None:
+                    odd = next(iter(count_each(self._database, "texts", [self._texts[name]], counts)))[2]
+                if odd is not None and not _CODE.fullmatch(odd):
+                    noted.add(name)
+                    self.warnings.append(
+                        f'the column "{name}" looks like {kind}, but has values such as {odd[:40]!r}: {advice}; until '
+                        "then it is loaded as text"
+                    )
 
     def _looks(self, names: Iterable[str]) -> Iterator[tuple[str, _Looks]]:
         columns = list(names)
-        for start in range(0, len(columns), _AT_ONCE):
-            some = columns[start : start + _AT_ONCE]
-            counts = [count for name in some for count in _counts(self._texts[name])]
-            row = only_row(self._database, f"SELECT {', '.join(counts)} FROM texts")
-            width = len(counts) // len(some)
-            for place, name in enumerate(some):
-                yield name, _Looks(*row[place * width : (place + 1) * width])
+        found = count_each(self._database, "texts", [self._texts[name] for name in columns], _counts)
+        for name, counts in zip(columns, found, strict=True):
+            yield name, _Looks(*counts)
 
     def _style(self, name: str, looks: _Looks, expected: Scalar | None) -> tuple[Scalar, Style] | None:
         enough = (looks.values + 1) // 2 if expected is not None else looks.values
