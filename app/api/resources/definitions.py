@@ -84,10 +84,10 @@ class SegmentDefinition(Node):
 
     @resolver(description="Eligibility for streaming evaluation, with the reasons if not eligible.")
     async def streaming_eligibility(self, info: Info) -> StreamingEligibility:
-        found = await info.context.loaders.streaming_eligibility.load(self.text)
+        eligibility = await info.context.loaders.streaming_eligibility.load(self.text)
         if self.limit is not None:
-            found = replace(found, eligible=False, reasons=(*found.reasons, LIMIT_REASON))
-        return StreamingEligibility.of(found)
+            eligibility = replace(eligibility, eligible=False, reasons=(*eligibility.reasons, LIMIT_REASON))
+        return StreamingEligibility.of(eligibility)
 
     @resolver(description="Merge policy of its profiles.")
     async def merge_policy(self, info: Info) -> MergePolicy:

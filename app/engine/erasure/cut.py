@@ -33,9 +33,9 @@ class Table:
 
 def tables(lake: TenantLake, datasets: Iterable[str]) -> list[Table]:
     """Those of the datasets that there are, and of deleted ones that have not been cleared away."""
-    known = {file_name(dataset): dataset for dataset in datasets}
+    by_name = {file_name(dataset): dataset for dataset in datasets}
     folders = sorted(path for path in (lake.folder / "datasets").glob("*") if path.is_dir())
-    return [Table(path, f"dataset {known[path.name]}" if path.name in known else None) for path in folders]
+    return [Table(path, f"dataset {by_name[path.name]}" if path.name in by_name else None) for path in folders]
 
 
 def count_rows(subject: Subject, table: Table) -> int:

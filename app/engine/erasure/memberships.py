@@ -13,10 +13,10 @@ from app.engine.store.lake import TenantLake
 
 def bits(membership: Membership, ordinals: BitMap) -> int:
     """Whether a membership says anything of the people: of how many."""
-    known = BitMap.union(
+    members = BitMap.union(
         membership.members, membership.entered, membership.exited, *(people for _, people in membership.qualified)
     )
-    return len(known & ordinals)
+    return len(members & ordinals)
 
 
 def without(membership: Membership, ordinals: BitMap) -> Membership:
@@ -36,7 +36,7 @@ def rewritten(
 ) -> str:
     """Writes a file of a run once more without the people; readers of the old one are not disturbed. Gives its name."""
     attempt = name.split(".")[0].partition("-")[2]
-    return files.write(run_id, bucket, attempt, [without(one, ordinals) for one in memberships.values()])
+    return files.write(run_id, bucket, attempt, [without(membership, ordinals) for membership in memberships.values()])
 
 
 def stray_files(lake: TenantLake, subject: Subject, known: Collection[tuple[str, str]]) -> list[Path]:
@@ -47,10 +47,10 @@ def stray_files(lake: TenantLake, subject: Subject, known: Collection[tuple[str,
 def holding_files(lake: TenantLake, subject: Subject) -> list[Path]:
     """Every file of memberships in which the person is. Raises `MembershipLost` for one that cannot be read."""
     files = MembershipFiles(lake)
-    found = []
+    paths = []
     for path in sorted((lake.folder / "membership").glob("*/*.parquet")):
         bucket = path.name.partition("-")[0]
         ordinals = subject.ordinals.get(int(bucket)) if bucket.isdigit() else None
-        if ordinals is not None and any(bits(one, ordinals) for one in files.read_path(path).values()):
-            found.append(path)
-    return found
+        if ordinals is not None and any(bits(membership, ordinals) for membership in files.read_path(path).values()):
+            paths.append(path)
+    return paths

@@ -53,7 +53,7 @@ def find_files(
     if lake.bucket_bits() is not None:
         graph_of(lake, sources)
     present = {path for folder in _present_tables(lake, datasets) for path in folder}
-    return Purge([one for one in holding(lake, subject, check) if one.path not in present])
+    return Purge([file for file in holding(lake, subject, check) if file.path not in present])
 
 
 def holding(lake: TenantLake, subject: Subject, check: Callable[[], None]) -> Iterator[Holding]:
@@ -123,7 +123,7 @@ def _named(content: dict[str, object], kind: str) -> dict[str, set[str]]:
 
     if kind == "versions":
         return {table: names(content[table]) for table in ("nodes", "members")}
-    return {dataset: names(one["files"]) for dataset, one in content.items()}  # type: ignore[index]
+    return {dataset: names(entry["files"]) for dataset, entry in content.items()}  # type: ignore[index]
 
 
 def _forget_graphs(lake: TenantLake, gone: Collection[Path]) -> None:

@@ -84,9 +84,9 @@ class Rows:
         lists = maps.items
         owners = np.repeat(np.repeat(np.arange(len(maps)), np.diff(maps.offsets)), np.diff(lists.offsets))
         namespaces = maps.keys.take(pa.array(np.repeat(np.arange(len(lists)), np.diff(lists.offsets))))
-        found = np.zeros(len(maps), bool)
-        found[owners[_is_in(_named(namespaces, lists.values.field("id")), self.subject.names)]] = True
-        return found
+        matches = np.zeros(len(maps), bool)
+        matches[owners[_is_in(_named(namespaces, lists.values.field("id")), self.subject.names)]] = True
+        return matches
 
 
 def holds_rows(subject: Subject, path: Path) -> int:
@@ -99,6 +99,6 @@ def _named(namespaces: pa.Array, ids: pa.Array) -> pa.Array:
 
 
 def _is_in(names: pa.Array | pa.ChunkedArray, wanted: frozenset[str]) -> Mask:
-    found = pc.is_in(names, pa.array(sorted(wanted), pa.string()))
-    plain = found.combine_chunks() if isinstance(found, pa.ChunkedArray) else found
+    matches = pc.is_in(names, pa.array(sorted(wanted), pa.string()))
+    plain = matches.combine_chunks() if isinstance(matches, pa.ChunkedArray) else matches
     return np.asarray(plain.to_numpy(zero_copy_only=False), bool)

@@ -27,7 +27,7 @@ _PLACES = {**PLACES, "datasets": "Datasets", "identities": "Identities", "member
 
 def traces(lake: TenantLake, subject: Subject, check: Callable[[], None]) -> dict[str, int]:
     """What is left, by place: rows, memberships and mentions. `check` is called for each file, and may raise."""
-    found: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for path in _files(lake):
         check()
         try:
@@ -37,8 +37,8 @@ def traces(lake: TenantLake, subject: Subject, check: Callable[[], None]) -> dic
         if count:
             room = path.relative_to(lake.folder).parts[0]
             place = _PLACES.get(room, "Other files")
-            found[place] = found.get(place, 0) + count
-    return found
+            counts[place] = counts.get(place, 0) + count
+    return counts
 
 
 def mentions(subject: Subject, value: Any) -> int:
@@ -63,30 +63,30 @@ def _count(lake: TenantLake, subject: Subject, path: Path) -> int:
     if path.relative_to(lake.folder).parts[0] == "membership":
         ordinals = subject.ordinals.get(int(path.name.partition("-")[0]))
         memberships = MembershipFiles(lake).read_path(path).values() if ordinals is not None else ()
-        return sum(bits(one, ordinals) for one in memberships if ordinals is not None)
+        return sum(bits(membership, ordinals) for membership in memberships if ordinals is not None)
     return Rows(subject, path).count() or _in_values(subject, path)
 
 
 def _in_text(subject: Subject, content: bytes) -> int:
     text = content.decode(errors="replace")
-    found = 0
+    count = 0
     for line in text.splitlines():
         try:
-            found += mentions(subject, json.loads(line))
+            count += mentions(subject, json.loads(line))
         except ValueError:
-            found += int(subject.words.search(line) is not None)
-    return found
+            count += int(subject.words.search(line) is not None)
+    return count
 
 
 def _in_values(subject: Subject, path: Path) -> int:
     """The texts of a Parquet file, at any depth, that name the person."""
     file = pq.ParquetFile(path)
     names = [field.name for field in file.schema_arrow if _has_text(field.type)]
-    found = 0
+    count = 0
     for group in range(file.num_row_groups if names else 0):
         for column in file.read_row_group(group, columns=names).columns:
-            found += sum(_mentions(subject, leaf) for chunk in column.chunks for leaf in _texts(chunk))
-    return found
+            count += sum(_mentions(subject, leaf) for chunk in column.chunks for leaf in _texts(chunk))
+    return count
 
 
 def _mentions(subject: Subject, texts: pa.Array) -> int:
@@ -97,7 +97,7 @@ def _mentions(subject: Subject, texts: pa.Array) -> int:
 
 
 def _re2_quoted(word: str) -> str:
-    return "".join(one if one.isalnum() else f"\\x{{{ord(one):x}}}" for one in word)
+    return "".join(character if character.isalnum() else f"\\x{{{ord(character):x}}}" for character in word)
 
 
 def _has_text(type_: pa.DataType) -> bool:

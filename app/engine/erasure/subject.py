@@ -137,11 +137,13 @@ def _namespaces(lake: TenantLake, policy: str, subject: Subject) -> dict[int, di
     """By the newest merged profiles of the policy, as far as there are any."""
     generations = [path for path in lake.views(policy).glob("[0-9]*") if path.name.isdigit()]
     view = open_table(max(generations, key=lambda path: int(path.name))) if generations else None
-    found: dict[int, dict[str, BitMap]] = {}
+    by_bucket: dict[int, dict[str, BitMap]] = {}
     for bucket, ordinals in subject.ordinals.items():
         for path in view.paths(bucket) if view is not None else ():
-            found[bucket] = {name: here for name, people in namespaces(path).items() if (here := people & ordinals)}
-    return found
+            by_bucket[bucket] = {
+                name: present for name, people in namespaces(path).items() if (present := people & ordinals)
+            }
+    return by_bucket
 
 
 def _write(path: Path, subject: Subject) -> None:
@@ -150,8 +152,10 @@ def _write(path: Path, subject: Subject) -> None:
         "identities": sorted(subject.identities),
         "fragments": sorted(subject.fragments),
         "namespaces": {
-            policy: {bucket: {name: list(people) for name, people in names.items()} for bucket, names in found.items()}
-            for policy, found in subject.namespaces.items()
+            policy: {
+                bucket: {name: list(people) for name, people in names.items()} for bucket, names in by_bucket.items()
+            }
+            for policy, by_bucket in subject.namespaces.items()
         },
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -25,8 +25,8 @@ def _sample(call: Call, profiles: Value) -> Value:
     if not isinstance(profiles, Text):
         raise TypeError("a sample is of profiles by their ids")
     salt, percent = call.node.payload
-    chosen = [sampled(salt, percent, id) for id in profiles.dictionary.to_pylist()]
-    return condition(profiles.lookup(np.array([*chosen, False])))
+    sampled_profiles = [sampled(salt, percent, id) for id in profiles.dictionary.to_pylist()]
+    return condition(profiles.lookup(np.array([*sampled_profiles, False])))
 
 
 KERNELS: dict[str, RowKernel] = {"sample": _sample}

@@ -89,7 +89,7 @@ def first_of(
             best[id].add(table)
 
     in_threads(work, scan.buckets, finished=finished, cancelled=stopped, threads=threads)
-    return {id: one.chosen() for id, one in best.items() if id not in failed}, failed
+    return {id: ranking.chosen() for id, ranking in best.items() if id not in failed}, failed
 
 
 def _candidates(scan: Scan, answers: Answers, values: Mapping[str, Value]) -> dict[str, pa.Table]:
@@ -117,17 +117,19 @@ def _candidates(scan: Scan, answers: Answers, values: Mapping[str, Value]) -> di
 
 def _keys(column: Value, rows: NDArray[np.intp]) -> tuple[pa.Array, pa.Array]:
     """What sorts as the values do: text, or the nearest double and what it is away from the whole number."""
-    taken = column.take(rows if len(column) != 1 else np.zeros(len(rows), np.intp))
+    spread_column = column.take(rows if len(column) != 1 else np.zeros(len(rows), np.intp))
     none = pa.array(np.zeros(len(rows), np.int64))
-    if isinstance(taken, Text):
-        codes = pa.array(taken.codes, pa.int64(), mask=taken.codes < 0)
-        return taken.dictionary.cast(pa.string()).take(codes), none
-    if not isinstance(taken, Column):
+    if isinstance(spread_column, Text):
+        codes = pa.array(spread_column.codes, pa.int64(), mask=spread_column.codes < 0)
+        return spread_column.dictionary.cast(pa.string()).take(codes), none
+    if not isinstance(spread_column, Column):
         raise TypeError("only single values have an order")
-    missing = np.zeros(len(rows), bool) if taken.valid is None else ~taken.valid
-    near = taken.values.astype(np.float64)
+    missing = np.zeros(len(rows), bool) if spread_column.valid is None else ~spread_column.valid
+    near = spread_column.values.astype(np.float64)
     missing |= np.isnan(near)
-    return pa.array(near, mask=missing), none if taken.values.dtype == np.float64 else _rest(taken.values, near)
+    return pa.array(near, mask=missing), none if spread_column.values.dtype == np.float64 else _rest(
+        spread_column.values, near
+    )
 
 
 def _rest(values: NDArray[Any], near: NDArray[np.float64]) -> pa.Array:

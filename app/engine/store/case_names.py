@@ -32,8 +32,8 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
     >>> file_names(["email", "Email", "EMAIL", "_ID", "x~case1"])
     {'email': 'email', 'Email': 'Email~case1', 'EMAIL': 'EMAIL~case2', '_ID': '_ID~case1', 'x~case1': 'x~case1~case1'}
     """
-    taken: set[str] = set()
-    return {name: _free(name, taken) for name in names}
+    reserved: set[str] = set()
+    return {name: _free(name, reserved) for name in names}
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -75,11 +75,11 @@ def _ours(field: pa.Field) -> pa.Field:
 
 def _file_fields(fields: Sequence[pa.Field], known: Sequence[pa.Field]) -> list[pa.Field]:
     before = {our_name(field.name): field for field in known}
-    taken = {field.name.lower() for field in known}
+    reserved = {field.name.lower() for field in known}
     named = []
     for field in fields:
         there = before.get(field.name)
-        name = _free(field.name, taken) if there is None else there.name
+        name = _free(field.name, reserved) if there is None else there.name
         named.append(pa.field(name, _mapped(field.type, None if there is None else there.type, _file_fields)))
     return named
 

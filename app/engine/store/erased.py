@@ -44,9 +44,9 @@ def read_erased(lake: TenantLake) -> Erased | None:
 def note_erased(lake: TenantLake, identities: Iterable[Identity]) -> Erased:
     """Adds identities. From then on batches that begin to be loaded know them."""
     with lake.lock("erased"):
-        known = read_erased(lake) or Erased(secrets.token_hex(16))
-        grown = Erased(known.salt, known.digests | {known.digest(identity) for identity in identities})
-        if grown.digests != known.digests or not lake.erased.exists():
+        erased = read_erased(lake) or Erased(secrets.token_hex(16))
+        grown = Erased(erased.salt, erased.digests | {erased.digest(identity) for identity in identities})
+        if grown.digests != erased.digests or not lake.erased.exists():
             lake.folder.mkdir(parents=True, exist_ok=True)
             content = {"salt": grown.salt, "digests": sorted(grown.digests)}
             write_atomically(lake.erased, json.dumps(content).encode())

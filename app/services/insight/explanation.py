@@ -68,8 +68,10 @@ async def explain(
             return Explanation(False, population.now, _refused(expression, root))
         if limit is None:
             return Explanation(inside, population.now, root)
-        kept = limit.keeps(population, key)
-        return Explanation(inside and kept, population.now, limit.explained(expression, root, inside, kept))
+        within_limit = limit.keeps(population, key)
+        return Explanation(
+            inside and within_limit, population.now, limit.explained(expression, root, inside, within_limit)
+        )
 
     return await in_thread(work)
 

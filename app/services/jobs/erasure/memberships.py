@@ -49,8 +49,8 @@ class _File:
 
     def members(self, audience: str) -> Ordinals:
         """The person's places that are members."""
-        one = self.memberships.get(audience)
-        return Ordinals() if one is None else one.members & self.ordinals
+        membership = self.memberships.get(audience)
+        return Ordinals() if membership is None else membership.members & self.ordinals
 
     def corrected(self, stored: "Stored") -> JsonObject:
         """The counts without the person."""
@@ -61,7 +61,7 @@ class _File:
         return self._by_audience(self.counts, stored)
 
     def _by_audience(self, counts: Mapping[str, Any], stored: "Stored") -> JsonObject:
-        return {audience: self._one(audience, one, stored) for audience, one in counts.items()}
+        return {audience: self._one(audience, counted, stored) for audience, counted in counts.items()}
 
     def _one(self, audience: str, counts: Mapping[str, Any], stored: "Stored") -> JsonObject:
         membership = self.memberships.get(audience)
@@ -100,7 +100,9 @@ class Stored:
     @property
     def memberships(self) -> int:
         """How many memberships say anything of the person: of each run or preview, audience and bucket."""
-        return sum(bits(one, file.ordinals) > 0 for file in self.files for one in file.memberships.values())
+        return sum(
+            bits(membership, file.ordinals) > 0 for file in self.files for membership in file.memberships.values()
+        )
 
     @property
     def audiences(self) -> list[str]:
@@ -108,20 +110,20 @@ class Stored:
 
     def inside(self, audience: str, run: str, turn: int) -> dict[int, Ordinals]:
         """The person's places that were members in a state of the audience, by bucket."""
-        found: dict[int, Ordinals] = {}
+        by_bucket: dict[int, Ordinals] = {}
         for bucket in {file.bucket for file in self.files}:
             patch = next((row for row in self.patches.get(bucket, ()) if row.turn <= turn), None)
             streamed = patch is not None and patch.bases.get(audience) == run
             for file in self.files:
                 holds = file.turn == patch.turn if streamed and patch is not None else file.run == run
                 if file.bucket == bucket and holds:
-                    found[bucket] = file.members(audience)
-        return found
+                    by_bucket[bucket] = file.members(audience)
+        return by_bucket
 
     def namespaces(self, audience: str, bucket: int, people: Ordinals) -> Counter[str]:
         """In how many places among these the person had an identity of each namespace."""
-        known = self.subject.namespaces.get(self.policies.get(audience, ""), {}).get(bucket, {})
-        return Counter({name: len(here & people) for name, here in known.items()})
+        by_name = self.subject.namespaces.get(self.policies.get(audience, ""), {}).get(bucket, {})
+        return Counter({name: len(members & people) for name, members in by_name.items()})
 
 
 async def read(
@@ -143,7 +145,7 @@ async def read(
             ordinals = subject.ordinals[row.bucket]
             # Export jobs note other files for their buckets.
             memberships = files.read(run, row.bucket, row.file) if row.file else {}
-            if any(bits(one, ordinals) for one in memberships.values()):
+            if any(bits(membership, ordinals) for membership in memberships.values()):
                 stored.files.append(_File(run, row.bucket, row.file, row.counts, memberships, ordinals, turn))
 
     await asyncio.to_thread(look)

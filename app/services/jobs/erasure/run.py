@@ -80,10 +80,10 @@ async def run_erasure_job(attempt: Attempt, lake: Lake, _threads: int) -> None:
     run = await _begin(attempt, lake)
     if run is not None:
         try:
-            for done, step in enumerate(STEPS, 1):
+            for steps_done, step in enumerate(STEPS, 1):
                 run.check()
                 await step(run)
-                await run.advance(done / (len(STEPS) + 1))
+                await run.advance(steps_done / (len(STEPS) + 1))
             await _look_again(run)
         except Cancelled:
             return

@@ -58,7 +58,7 @@ async def naming_previews(session: AsyncSession, tenant: Tenant, subject: Subjec
 
 async def named_in(database: Database, tenant: Tenant, subject: Subject) -> dict[str, int]:
     """How many rows of each table of the sandbox name the person."""
-    found = {}
+    named = {}
     async with database.session() as session:
         for row in _tables():
             names = [column.name for column in table(row).columns if _is_text(column) and column.name not in _KEY]
@@ -67,8 +67,8 @@ async def named_in(database: Database, tenant: Tenant, subject: Subject) -> dict
                 for one in await _naming(session, tenant, subject, row, name):
                     rows[tuple(getattr(one, column.name) for column in table(row).primary_key.columns)] = one
             if rows:
-                found[f"Database: {table(row).name.replace('_', ' ')}"] = len(rows)
-    return found
+                named[f"Database: {table(row).name.replace('_', ' ')}"] = len(rows)
+    return named
 
 
 _KEY = frozenset({"organisation", "sandbox"})
@@ -95,7 +95,7 @@ async def _naming(
     text = cast(of[name], String)
     likely = or_(*(text.contains(form, autoescape=True) for word in subject.searched for form in _written(word)))
     rows = await session.execute(within(select(*of), row, tenant).where(likely))
-    return [found for found in rows if mentions(subject, getattr(found, name))]
+    return [candidate for candidate in rows if mentions(subject, getattr(candidate, name))]
 
 
 def _written(word: str) -> set[str]:

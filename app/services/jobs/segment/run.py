@@ -68,8 +68,8 @@ class _Kept:
     def of(self, found: Membership, bucket: int) -> tuple[Membership, BucketCounts]:
         members = self.chosen[found.definition].get(bucket, Ordinals())
         before = self.before.get(found.definition)
-        kept = next_membership(before, found.definition, members, found.version, self.at.astimezone(UTC))
-        return kept, counts(kept, self.snapshot.namespaces(bucket))
+        limited = next_membership(before, found.definition, members, found.version, self.at.astimezone(UTC))
+        return limited, counts(limited, self.snapshot.namespaces(bucket))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +194,17 @@ class _Evaluation:
             budget = self._files.lake.lake.budget
             scan = Scan(snapshot, plan, run.evaluated_at, stored, standing, budget, limited, tolerant=True)
             limits = {id_: Limit.of(run.definitions[id_].kept or {}) for id_ in limited}
-            chosen, failed = first_of(scan, limits, threads=self._progress.threads, stopped=self._attempt.interrupted)
+            first_ones, failed = first_of(
+                scan, limits, threads=self._progress.threads, stopped=self._attempt.interrupted
+            )
             run.fail({id_: {"code": refusal.code.value, "message": refusal.message} for id_, refusal in failed.items()})
-            before = run.heads.people(replace(self._files, mending=True), list(chosen), snapshot.graph_version)
+            before = run.heads.people(replace(self._files, mending=True), list(first_ones), snapshot.graph_version)
             for bucket, note in earlier.notes().items():
                 earlier.limit(
-                    bucket, note, self._attempt.token, _Kept(chosen, before.read(bucket), run.evaluated_at, snapshot)
+                    bucket,
+                    note,
+                    self._attempt.token,
+                    _Kept(first_ones, before.read(bucket), run.evaluated_at, snapshot),
                 )
 
     def _stored(self, references: Iterable[str], number: int, graph: int | None) -> MembershipSource:
