@@ -11,7 +11,8 @@ from deltalake import DeltaTable
 from pyroaring import BitMap
 
 from app.engine.export.batches import clear, land, refuse_contradictions, withdraw
-from app.engine.export.rows import Audience, Batch, Events, Export, Exported, Interval, What, Who
+from app.engine.export.request import Audience, Batch, Events, Exported, Interval, What, Who
+from app.engine.export.rows import Export
 from app.engine.members.membership import Membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, find, open_snapshot
 from app.errors import Refusal

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 
-from app.engine.export.rows import BatchFile
+from app.engine.export.request import BatchFile
 from app.engine.store.arrow_types import object_type, pql_type
 from app.engine.store.delta import append, committed_version, open_table, remove
 from app.engine.store.field_types import contradicts

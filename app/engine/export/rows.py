@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
+from app.engine.export.request import STATUSES, Audience, Batch, BatchFile, Events, Exported, What, Who
 from app.engine.ingest.rows import INGESTED, TIMESTAMP
 from app.engine.members.membership import Membership
 from app.engine.members.membership_map import NO_TIME, Standings, nested
@@ -34,90 +35,8 @@ from app.pql.schema import EVENTS, IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, 
 BATCH, PROFILE_ID, IDENTITIES, MEMBERSHIP = "__batch", "profileId", "identityMap", "segmentMembership"
 
 _OURS = frozenset(name.lower() for name in (BATCH, PROFILE_ID, IDENTITIES, MEMBERSHIP, EVENTS))
-_STATUSES = ("REALIZED", "EXISTING", "EXITED")
 _ROWS, _PARTS = 1 << 14, 1 << 20
 """A row group holds at most so many people, and so many memberships and events unless one person has more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """From `start` to `end`, both included; None is no bound."""
-
-    start: datetime | None = None
-    end: datetime | None = None
-
-    def __contains__(self, at: datetime) -> bool:
-        return (self.start is None or self.start <= at) and (self.end is None or at <= self.end)
-
-    @property
-    def bounded(self) -> bool:
-        return self.start is not None or self.end is not None
-
-
-@dataclass(frozen=True, slots=True)
-class Audience:
-    """An audience of an export: its id here, its name for readers, and the statuses that count."""
-
-    id: str
-    namespace: str
-    audience_id: str
-    statuses: frozenset[str] = frozenset(_STATUSES)
-
-
-@dataclass(frozen=True, slots=True)
-class Who:
-    """Whose rows are written. With `members_only` those who are in one of the audiences, as their statuses and the
-    time of qualification say; else everybody."""
-
-    audiences: tuple[Audience, ...]
-    members_only: bool = False
-    qualified: Interval = Interval()
-    ingested_since: datetime | None = None
-    with_record: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Events:
-    """Which events, by the time when they were ingested, and what of them: the paths, or everything."""
-
-    paths: frozenset[Path] | None = None
-    ingested: Interval = Interval()
-
-
-@dataclass(frozen=True, slots=True)
-class What:
-    """What is written of a person: these attributes or all, and events when asked for."""
-
-    paths: frozenset[Path] | None = None
-    events: Events | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows that land together: the people of these audiences (ids here), or all that are exported."""
-
-    id: str
-    audiences: frozenset[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BatchFile:
-    """`name` is relative to the folder of what is not to be seen yet, and later to that of the dataset."""
-
-    name: str
-    rows: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What came of a bucket: people looked at, people written, and the file of each batch that has rows."""
-
-    bucket: int
-    looked_at: int
-    people: int
-    by_namespace: Mapping[str, int]
-    files: Mapping[str, BatchFile]
 
 
 class Export:
@@ -293,11 +212,11 @@ class _Rows:
         """Who of the rows is in an audience, with what status and since when."""
         people = self.export.qualified(audience, memberships) & bitmap(self.bucket.ordinals)
         ordinals = _array(people)
-        statuses = np.full(len(ordinals), _STATUSES.index("EXISTING"), np.int8)
+        statuses = np.full(len(ordinals), STATUSES.index("EXISTING"), np.int8)
         times = np.full(len(ordinals), NO_TIME)
         if (membership := memberships.get(audience.id)) is not None and len(ordinals):
             for status, members in (("REALIZED", membership.entered), ("EXITED", membership.exited)):
-                statuses[np.searchsorted(ordinals, _array(members & people))] = _STATUSES.index(status)
+                statuses[np.searchsorted(ordinals, _array(members & people))] = STATUSES.index(status)
             for at, cohort in membership.qualified:
                 times[np.searchsorted(ordinals, _array(cohort & people))] = _microseconds(at)
         return _Part(np.searchsorted(self.bucket.ordinals, ordinals), statuses, times)
@@ -358,7 +277,7 @@ class _Rows:
         entries = (places, owners, statuses, times)
         where, who, codes, since = (np.concatenate([*some, np.empty(0, np.int64)]).astype(np.int64) for some in entries)
         names = [(audience.namespace, audience.audience_id) for _, audience in parts]
-        return nested(len(people), Standings(names, who, where, pa.array(_STATUSES).take(pa.array(codes)), since))
+        return nested(len(people), Standings(names, who, where, pa.array(STATUSES).take(pa.array(codes)), since))
 
 
 @dataclass(frozen=True, slots=True)

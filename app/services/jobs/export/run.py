@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.evaluate import Cancelled
 from app.engine.export.batches import clear, land, refuse_contradictions, withdraw
-from app.engine.export.rows import Audience, Batch, BatchFile, Events, Export, Exported, Interval, What, Who
+from app.engine.export.request import Audience, Batch, BatchFile, Events, Exported, Interval, What, Who
+from app.engine.export.rows import Export
 from app.engine.members.membership import MembershipFiles
 from app.engine.people.profiles import open_snapshot, reopen
 from app.engine.pool import Stopped, in_threads
