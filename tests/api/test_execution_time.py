@@ -37,14 +37,15 @@ async def test_work_in_threads_stops(api: Api, services: ApiServices, monkeypatc
         return await in_thread(work)
 
     monkeypatch.setattr("app.services.insight.profiles.count", endless)
-    answer = await api.answer('{ viewer { sandbox } profiles(where: "true") { totalCount } }')
+    answer: dict[str, Any] = {}
+    while not began.is_set():  # on a busy machine the time may be over before the thread begins
+        answer = await api.answer('{ viewer { sandbox } profiles(where: "true") { totalCount } }')
     assert "data" not in answer
     (error,) = answer["errors"]
     assert error["message"] == SAYS
     assert error["extensions"] == {"code": "LIMIT_EXCEEDED", "path": [], "name": "max_seconds", "limit": 0.2}
-    assert began.is_set()
     assert await asyncio.to_thread(ended.wait, 30)
-    assert services.metrics.refusals.labels("max_seconds")._value.get() == 1
+    assert services.metrics.refusals.labels("max_seconds")._value.get() >= 1
     assert (await api.query("{ viewer { sandbox } }"))["viewer"] == {"sandbox": "prod"}
 
 

@@ -141,7 +141,7 @@ async def test_pages_in_variables_count(api: Api) -> None:
             {},
             2 + 500 * (2 + 500),
         ),
-        ("query ($i: [ID!]!) { nodes(ids: $i) { id } }", {"i": ["x"] * 40_000}, 1 + 40_000 + 40_000),
+        ("query ($i: [ID!]!) { nodes(ids: $i) { id } }", {"i": ["x"] * 19_000}, 1 + 19_000 + 19_000),
     ],
 )
 async def test_what_costs_too_much_is_not_executed(
@@ -158,6 +158,14 @@ async def test_what_costs_too_much_is_not_executed(
     )
     says = {"code": "LIMIT_EXCEEDED", "path": [], "name": "max_cost", "limit": 30_000, "value": cost}
     assert error["extensions"] == says
+
+
+@pytest.mark.parametrize("value", [["x"] * 20_001, {f"k{number}": 1 for number in range(20_001)}])
+async def test_variables_with_very_many_items(api: Api, value: Any) -> None:
+    answer = await api.answer("query ($i: [ID!]!) { nodes(ids: $i) { id } }", i=value)
+    (error,) = answer["errors"]
+    assert error["message"] == "the variable i has 20,001 items, and at most 20,000 are taken: split it"
+    assert error["extensions"]["limit"] == 20_000
 
 
 async def test_introspection_costs_too(api: Api) -> None:
@@ -294,8 +302,14 @@ async def test_a_long_answer_lets_others_go_on(api: Api, monkeypatch: pytest.Mon
     sleep = asyncio.sleep
     monkeypatch.setattr(asyncio, "sleep", pausing)
     monkeypatch.setattr(levels, "PAUSE_AFTER", 100)
+    monkeypatch.setattr(levels, "PAUSE_SECONDS", 0.0)
     assert "errors" not in await api.answer("{ __schema { types { name kind } } }")
-    assert turns == 2  # after each of the two fields
+    types, expected, values = len(build_schema(Limits())._schema.type_map), 0, 2
+    for part in [*[100] * (types // 100), types % 100] * 2:  # of each of the two fields
+        values += part
+        if values >= 100:
+            expected, values = expected + 1, 0
+    assert turns == expected > 2
 
 
 async def test_a_cost_beyond_all_numbers(api: Api) -> None:

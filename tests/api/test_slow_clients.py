@@ -3,12 +3,12 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import websockets
 
-from app.api.transport.slow_clients import Patience
+from app.api.transport.slow_clients import MOST_PINGS, Patience
 from tests.api.conftest import serving
 
 CHUNK = b"x" * 65_536
@@ -95,12 +95,24 @@ async def test_pings_are_not_answered_to_a_client_that_does_not_read() -> None:
             await app.stuck.wait()
         unsent = app.protocol.transport.get_write_buffer_size()
         masked = b"\0\0\0\0"
-        for _ in range(200):
-            await loop.sock_sendall(raw, (b"\x89\xfd" + masked + b"p" * 125) * 500)
+        await loop.sock_sendall(raw, (b"\x89\xfd" + masked + b"p" * 125) * MOST_PINGS)
         await loop.sock_sendall(raw, b"\x81\x81" + masked + b"x")
         async with asyncio.timeout(30):
             await app.heard.wait()
         assert app.protocol.transport.get_write_buffer_size() <= unsent
+
+
+async def test_a_flood_of_pings_is_cut_off() -> None:
+    refused: list[str] = []
+    app = Endless()
+    async with serving(app, Patience(10, 30, refused.append)) as port, silent_reader(port) as (loop, raw):
+        await loop.sock_sendall(raw, WEBSOCKET)
+        with suppress(ConnectionError):
+            for _ in range(100):
+                await loop.sock_sendall(raw, (b"\x89\x80\0\0\0\0") * 200)
+        async with asyncio.timeout(30):
+            await app.gone.wait()
+    assert refused == ["pings"]
 
 
 async def test_a_head_that_does_not_come() -> None:

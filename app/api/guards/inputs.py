@@ -5,7 +5,7 @@ argument by its type once it is known which field it belongs to (`argument_probl
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from math import isfinite
 from typing import Any
 
@@ -57,6 +57,9 @@ LONG_TEXTS: Mapping[str, int | None] = {
     "term": None,
 }
 
+MOST_ITEMS = 20_000
+"""Items of any list or object in a variable. More are refused before they are looked at."""
+
 LONG_LISTS = frozenset({"rows"})
 """Lists that services bound themselves: a batch has more rows than an audience has labels."""
 
@@ -84,32 +87,58 @@ def extensions_in_place(refusal: Refusal) -> JsonObject:
     return refusal_extensions(refusal) | {"path": list(refusal.path)}
 
 
+_Way = tuple[Any, str]
+"""The way to a value: the way to what holds it, or None, and its key or position there. Few are written out."""
+
+
 def _value_problems(limits: Limits, variables: Mapping[str, Any]) -> Iterator[Refusal]:
     """What is wrong with values, wherever they lie. Keys of objects are texts too."""
-    waiting: list[tuple[list[str], Any]] = [([], variables)]
+    waiting: list[tuple[_Way | None, int, Any]] = [(None, 0, variables)]
     while waiting:
-        path, value = waiting.pop()
+        way, depth, value = waiting.pop()
         if isinstance(value, str):
             if not is_text(value):
-                problem = f"the text at {'.'.join(path)} holds {_STRANGE}: omit it"
-                yield Refusal(ErrorCode.INVALID_INPUT, problem, path)
+                path = _path(way)
+                yield Refusal(ErrorCode.INVALID_INPUT, f"the text at {'.'.join(path)} holds {_STRANGE}: omit it", path)
             elif len(value) > limits.max_text:
-                yield _too_long(path, len(value), limits.max_text)
+                yield _too_long(_path(way), len(value), limits.max_text)
         elif isinstance(value, float) and not isfinite(value):
+            path = _path(way)
             problem = f"the number at {'.'.join(path)} is not finite: send it as a text"
             yield Refusal(ErrorCode.INVALID_INPUT, problem, path)
         elif not isinstance(value, list | Mapping):
             continue
-        elif len(path) > limits.max_json_depth:
-            problem = f"the variable {path[0]} is more than {limits.max_json_depth} levels deep: flatten it"
-            limit = Limit("max_json_depth", limits.max_json_depth)
-            yield Refusal(ErrorCode.LIMIT_EXCEEDED, problem, path[:1], limit)
+        elif (refusal := _too_large(limits, value, way, depth)) is not None:
+            yield refusal
             return
         elif isinstance(value, list):
-            waiting += [([*path, str(at)], inner) for at, inner in enumerate(value)]
+            waiting += [((way, str(at)), depth + 1, inner) for at, inner in enumerate(value)]
         else:
-            waiting += [([*path, key if is_text(key) else repr(key)], inner) for key, inner in value.items()]
-            waiting += [([*path, repr(key)], key) for key in value if not is_text(key)]
+            waiting += [((way, key if is_text(key) else repr(key)), depth + 1, inner) for key, inner in value.items()]
+            waiting += [((way, repr(key)), depth + 1, key) for key in value if not is_text(key)]
+
+
+def _too_large(limits: Limits, value: Sized, way: _Way | None, depth: int) -> Refusal | None:
+    if depth > limits.max_json_depth:
+        path = _path(way)
+        problem = f"the variable {path[0]} is more than {limits.max_json_depth} levels deep: flatten it"
+        limit = Limit("max_json_depth", limits.max_json_depth)
+        return Refusal(ErrorCode.LIMIT_EXCEEDED, problem, path[:1], limit)
+    if len(value) > MOST_ITEMS:
+        path = _path(way)
+        problem = (
+            f"the variable {'.'.join(path)} has {len(value):,} items, and at most {MOST_ITEMS:,} are taken: split it"
+        )
+        return Refusal(ErrorCode.LIMIT_EXCEEDED, problem, path, Limit("max_list_items", MOST_ITEMS, len(value)))
+    return None
+
+
+def _path(way: _Way | None) -> list[str]:
+    path: list[str] = []
+    while way is not None:
+        way, key = way
+        path.append(key)
+    return path[::-1]
 
 
 def _too_long(path: Sequence[str], length: int, allowed: int) -> Refusal:

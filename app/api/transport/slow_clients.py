@@ -14,6 +14,10 @@ log = logging.getLogger(__name__)
 SLOWEST_READER = 1024
 """Bytes a second that a client must read when it lags behind."""
 
+MOST_PINGS = 100
+"""Pings of one WebSocket in a second: some thousands fit into one read, and others wait while they are looked at."""
+POLICY_VIOLATION = 1008
+
 LATE = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -128,9 +132,13 @@ class _Http(HttpToolsProtocol):
 class _WebSocket(WebSocketsSansIOProtocol):
     _patience: Patience
     _reader: _Reader | None = None
+    _second = 0.0
+    _pings = 0
 
     def handle_ping(self) -> None:
         """Nothing more is sent to a client that does not read: pongs would pile up without bound."""
+        if self.close_sent or self._too_many_pings():
+            return
         if self.writable.is_set():
             super().handle_ping()
         else:
@@ -147,6 +155,18 @@ class _WebSocket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_reader()
         super().connection_lost(exc)
+
+    def _too_many_pings(self) -> bool:
+        now = self.loop.time()
+        if now - self._second >= 1:
+            self._second, self._pings = now, 0
+        self._pings += 1
+        if self._pings <= MOST_PINGS:
+            return False
+        self._patience.refused("pings")
+        self.conn.fail(POLICY_VIOLATION, f"more than {MOST_PINGS} pings a second: send fewer")
+        self.handle_parser_exception()
+        return True
 
     def _stop_reader(self) -> None:
         if self._reader is not None:
