@@ -6,6 +6,7 @@ from app.api.context import ApiServices
 from app.api.guards.documents import Documents, TrustedDocuments
 from app.api.schema import build_schema
 from app.api.transport.documentation import documentation_routes
+from app.api.transport.downloads import download_routes
 from app.api.transport.health import health_routes
 from app.api.transport.http import GraphQLOverHTTP
 from app.api.transport.page import asset_routes, workplace_routes
@@ -19,6 +20,7 @@ def api_routes(services: ApiServices, trusted: TrustedDocuments | None = None) -
     return [
         WebSocketRoute("/graphql", GraphQLOverWebSocket(schema, services, documents)),
         Route("/graphql", GraphQLOverHTTP(schema, services, documents)),
+        *download_routes(services),
         *asset_routes(),
         *workplace_routes(),
         *documentation_routes(),

@@ -1,0 +1,96 @@
+"""`GET /audiences/{id}/members.csv`, `.ndjson` and `.parquet`: the members of an audience as a file."""
+
+import logging
+import re
+from uuid import uuid4
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from app.api.context import ApiServices
+from app.api.global_ids import split_id
+from app.api.permissions import NEEDS, refusals
+from app.api.transport.callers import CHALLENGE, new_caller
+from app.engine.export.members import ENCODERS
+from app.errors import ErrorCode, Refusal, outage
+from app.services.access.identity import Unauthenticated
+from app.services.access.rates import RateExceeded
+from app.services.insight.downloads import MEMBERS_NOW, Download, Wanted, open_download
+from app.services.people.profiles import ProfileReader
+from app.storage.database import is_unavailable
+
+log = logging.getLogger(__name__)
+
+_STATUS = {ErrorCode.NOT_FOUND: 404, ErrorCode.FORBIDDEN: 403, ErrorCode.INVALID_STATE: 409}
+
+
+def download_routes(services: ApiServices) -> list[BaseRoute]:
+    async def answer(request: Request) -> Response:
+        sent = request.headers.get("x-request-id", "")
+        request_id = sent if re.fullmatch(r"[\w.:-]{1,64}", sent) else uuid4().hex
+        response = await _answer(services, request, request_id)
+        response.headers["x-request-id"] = request_id
+        return response
+
+    return [Route("/audiences/{id}/members.{format}", answer, methods=["GET"])]
+
+
+async def _answer(services: ApiServices, request: Request, request_id: str) -> Response:
+    try:
+        download = await _open(services, request, request_id)
+    except Unauthenticated as error:
+        return _failure(401, str(error), "UNAUTHENTICATED", {"www-authenticate": CHALLENGE})
+    except RateExceeded as error:
+        services.metrics.refused(error.limit.name)
+        return _failure(429, str(error), "RATE_LIMITED", {"retry-after": str(error.seconds)})
+    except Refusal as refusal:
+        return _failure(_STATUS.get(refusal.code, 400), refusal.message, refusal.code.value)
+    except Exception as error:
+        if (reason := outage(error)) or is_unavailable(error):
+            return _failure(503, reason or "the database is unavailable: try again", "UNAVAILABLE")
+        log.exception("request %s failed", request_id)
+        return _failure(500, f"internal error, logged under the request id {request_id}", "INTERNAL")
+    headers = {
+        "content-disposition": f'attachment; filename="{download.name}"',
+        "cache-control": "no-store",
+    }
+    return StreamingResponse(download.parts, media_type=download.media, headers=headers)
+
+
+async def _open(services: ApiServices, request: Request, request_id: str) -> Download:
+    caller = new_caller(services, request, request_id)
+    await caller.identify()
+    caller.count_request()
+    if caller.scope is None:
+        raise RuntimeError("a download began before its caller was known")
+    # What the same members need as a list.
+    needs = {
+        need: coordinate for coordinate in ("Query.audience", "Audience.members") for need in NEEDS[coordinate].split()
+    }
+    for refusal in refusals(caller.scope, needs):
+        raise refusal
+    format = request.path_params["format"]
+    if format not in ENCODERS:
+        message = f"members come as {', '.join(ENCODERS)}, not as {format!r}"
+        raise Refusal(ErrorCode.NOT_FOUND, message, ("format",))
+    unknown = set(request.query_params) - {"columns", "status"}
+    if unknown:
+        message = f"there is no parameter {sorted(unknown)[0]!r}: use columns and status"
+        raise Refusal(ErrorCode.INVALID_INPUT, message)
+    name, raw = split_id(request.path_params["id"])
+    if name not in (None, "Audience", "SegmentDefinition"):
+        raise Refusal(ErrorCode.NOT_FOUND, f"{request.path_params['id']!r} is the id of an object of type {name}")
+    columns, status = request.query_params.get("columns"), request.query_params.get("status")
+    wanted = Wanted(
+        raw,
+        format,
+        None if columns is None else columns.split(","),
+        MEMBERS_NOW if status is None else tuple(status.split(",")),
+    )
+    reader = ProfileReader(services.database, services.lake, services.clock, caller.scope)
+    return await open_download(services.database, caller.scope, reader, wanted)
+
+
+def _failure(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"errors": [{"message": message, "extensions": {"code": code}}]}, status, headers)

@@ -1,0 +1,198 @@
+"""The members of one audience as tables, a part of a bucket at a time, and those tables as CSV, NDJSON or Parquet.
+
+The columns: `profileId`, `status`, `lastQualificationTime`, then attributes. In CSV the fields of objects are columns
+of their own (`homeAddress.city`), and lists and maps are JSON.
+"""
+
+import io
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from app.engine.export.rows import attributes_of
+from app.engine.members.membership import Membership
+from app.engine.people.merging import PROFILE
+from app.engine.people.snapshot import Snapshot
+from app.engine.store.arrow_types import arrow_type
+from app.engine.store.bitmaps import bitmap
+from app.engine.store.bucket import Needs, Path
+from app.engine.store.parquet_columns import prune
+from app.pql.schema import ObjectType
+
+PROFILE_ID, STATUS, SINCE = "profileId", "status", "lastQualificationTime"
+_STATUSES = ("REALIZED", "EXISTING", "EXITED")
+_ROWS = 1 << 13
+
+Encoder = Callable[[pa.Schema, Iterator[pa.Table]], Iterator[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Of the people with one of the statuses; `paths` are attributes, None for all."""
+
+    snapshot: Snapshot
+    read: Callable[[int], Membership | None]
+    statuses: Collection[str]
+    paths: frozenset[Path] | None = None
+
+    @property
+    def attributes(self) -> ObjectType:
+        whole = attributes_of(self.snapshot.stored_fields)
+        return whole if self.paths is None else prune(whole, self.paths)
+
+    @property
+    def schema(self) -> pa.Schema:
+        taken = {PROFILE_ID, STATUS, SINCE}
+        fields = [
+            pa.field(PROFILE_ID, pa.string()),
+            pa.field(STATUS, pa.string()),
+            pa.field(SINCE, pa.timestamp("us", tz="UTC")),
+        ]
+        for name, type_ in self.attributes.fields.items():
+            fields.append(pa.field(f"{name}_" if name in taken else name, arrow_type(type_)))
+        return pa.schema(fields)
+
+    def tables(self) -> Iterator[pa.Table]:
+        """By bucket and ordinal; one bucket is in memory at a time."""
+        for number in self.snapshot.buckets:
+            membership = self.read(number)
+            if membership is not None:
+                yield from self._bucket(number, membership)
+
+    def _bucket(self, number: int, membership: Membership) -> Iterator[pa.Table]:
+        names = list(self.attributes.fields)
+        paths = frozenset({(PROFILE,), *(self.paths if self.paths is not None else {(name,) for name in names})})
+        bucket = self.snapshot.read(number, Needs(paths), membership.with_status(self.statuses))
+        people, ordinals = bitmap(bucket.ordinals), bucket.ordinals
+        statuses = np.full(len(ordinals), _STATUSES.index("EXISTING"), np.int8)
+        since = np.full(len(ordinals), np.datetime64("NaT"), "datetime64[us]")
+        for status, members in (("REALIZED", membership.entered), ("EXITED", membership.exited)):
+            statuses[_rows(ordinals, members & people)] = _STATUSES.index(status)
+        for at, cohort in membership.qualified:
+            since[_rows(ordinals, cohort & people)] = np.datetime64(at.replace(tzinfo=None), "us")
+        columns = [
+            bucket.profiles[PROFILE],
+            pa.array(_STATUSES).take(pa.array(statuses)),
+            pa.array(since, pa.timestamp("us", tz="UTC")),
+            *(bucket.profiles[name] if name in bucket.profiles.schema.names else None for name in names),
+        ]
+        schema = self.schema
+        table = pa.table(
+            [
+                pa.nulls(len(ordinals), field.type) if column is None else column.cast(field.type)
+                for column, field in zip(columns, schema, strict=True)
+            ],
+            schema,
+        )
+        for start in range(0, table.num_rows, _ROWS):
+            yield table.slice(start, _ROWS).combine_chunks()
+
+
+def _rows(ordinals: np.ndarray[Any, np.dtype[np.uint32]], people: Any) -> Any:
+    return np.searchsorted(ordinals, np.frombuffer(people.to_array(), np.uint32)) if people else np.empty(0, np.intp)
+
+
+# ---------------------------------------------------------------- formats
+
+
+def as_ndjson(_schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[bytes]:
+    """One object a line, without what is null."""
+    for table in tables:
+        rows = _plain(table).to_pylist(maps_as_pydicts="lossy")
+        yield b"".join(orjson.dumps(_known(row), option=_JSON, default=str) + b"\n" for row in rows)
+
+
+def as_csv(schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[bytes]:
+    """A header, then a row each; null is empty, the empty text is quoted."""
+    yield _csv(_flat(schema.empty_table()), header=True)
+    for table in tables:
+        yield _csv(_flat(table), header=False)
+
+
+def as_parquet(schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[bytes]:
+    sink = _Sink()
+    with pq.ParquetWriter(sink, schema, compression="zstd", store_schema=False) as writer:
+        for table in tables:
+            writer.write_table(table)
+            yield sink.taken()
+    yield sink.taken()
+
+
+ENCODERS: Mapping[str, tuple[str, Encoder]] = {
+    "csv": ("text/csv; charset=utf-8; header=present", as_csv),
+    "ndjson": ("application/x-ndjson", as_ndjson),
+    "parquet": ("application/vnd.apache.parquet", as_parquet),
+}
+"""Media type and encoder by the ending of the name."""
+
+_JSON = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC | orjson.OPT_NON_STR_KEYS
+
+
+class _Sink(io.RawIOBase):
+    """What a writer has written and nobody has taken yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[bytes] = []
+        self._place = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._place
+
+    def write(self, data: Any) -> int:
+        content = bytes(data)
+        self._parts.append(content)
+        self._place += len(content)
+        return len(content)
+
+    def taken(self) -> bytes:
+        content, self._parts = b"".join(self._parts), []
+        return content
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Times without their zone, which Python would look up for each."""
+    fields = [
+        pa.field(field.name, pa.timestamp("us")) if pa.types.is_timestamp(field.type) else field
+        for field in table.schema
+    ]
+    return table.cast(pa.schema(fields))
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _known(part) for name, part in value.items() if part is not None}
+    return [_known(part) for part in value] if isinstance(value, list) else value
+
+
+def _csv(table: pa.Table, *, header: bool) -> bytes:
+    target = io.BytesIO()
+    options = pa.csv.WriteOptions(include_header=header)
+    pa.csv.write_csv(table, target, options)
+    return target.getvalue()
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    while any(pa.types.is_struct(field.type) for field in table.schema):
+        table = table.flatten()
+    columns = []
+    for column in table.columns:
+        if pa.types.is_nested(column.type):
+            texts = [
+                None if value is None else orjson.dumps(_known(value), option=_JSON, default=str).decode()
+                for value in column.to_pylist(maps_as_pydicts="lossy")
+            ]
+            column = pa.array(texts, pa.string())
+        elif pa.types.is_timestamp(column.type):
+            column = pa.compute.strftime(column, "%Y-%m-%dT%H:%M:%SZ")
+        columns.append(column)
+    return pa.table(columns, names=table.column_names)

@@ -1,0 +1,114 @@
+"""Members as files: the same people as the list has, for the same callers, in three formats."""
+
+import csv
+import io
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from app.api.context import ApiServices
+from app.api.global_ids import global_id
+from app.services.jobs.segment.run import run_segment_job
+from app.storage.queue.attempts import Attempt
+from app.storage.queue.claims import claim_next
+from app.storage.tables.jobs import JobKind
+from tests.api.conftest import Api
+from tests.api.test_permissions import Holding, holding
+from tests.support.gateway import LEASE
+
+__all__ = ["holding"]
+
+PEOPLE = b"""{"customer": "1", "person": {"name": "Ann", "born": "2000-01-02"}, "tags": ["vip", "new"], "score": 5}
+{"customer": "2", "person": {"name": "B, \\"b\\""}, "score": 7.5}
+{"customer": "3", "score": 1}
+"""
+
+
+@pytest.fixture
+async def audience(api: Api, services: ApiServices) -> str:
+    people = await api.dataset("people", "PROFILE")
+    assert (await api.upload(people, PEOPLE, "NDJSON")).json()["data"]["uploadBatch"]["errors"] == []
+    id = await api.define("Scored", "score > 2")
+    await api.start(id)
+    claim = await claim_next(services.database, services.clock, owner="test", lease=LEASE, kind=JobKind.SEGMENT)
+    assert claim is not None
+    await run_segment_job(Attempt(services.database, services.clock, claim), services.lake, 1)
+    return id
+
+
+async def test_three_formats_say_the_same(api: Api, audience: str) -> None:
+    since = api.services.clock().isoformat().replace("+00:00", "Z")
+    answer = await api.http.get(f"/audiences/{audience}/members.csv", headers=api.headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/csv; charset=utf-8; header=present")
+    assert answer.headers["content-disposition"] == 'attachment; filename="members.csv"'
+    rows = sorted(csv.DictReader(io.StringIO(answer.text)), key=lambda row: row["profileId"])
+    assert [(row["profileId"], row["status"], row["person.name"], row["tags"], row["score"]) for row in rows] == [
+        ("crm:1", "REALIZED", "Ann", '["vip","new"]', "5"),
+        ("crm:2", "REALIZED", 'B, "b"', "", "7.5"),
+    ]
+    ids = {"id": global_id("Audience", audience)}
+    answer = await api.http.get(f"/audiences/{ids['id']}/members.ndjson", headers=api.headers)
+    lines = sorted((json.loads(line) for line in answer.text.splitlines()), key=lambda row: row["profileId"])
+    assert lines[0]["person"] == {"name": "Ann", "born": "2000-01-02"}
+    assert lines[0]["tags"] == ["vip", "new"]
+    assert lines[1] == {
+        "profileId": "crm:2",
+        "status": "REALIZED",
+        "lastQualificationTime": lines[1]["lastQualificationTime"],
+        "customer": "2",
+        "person": {"name": 'B, "b"'},
+        "score": 7.5,
+    }
+    assert lines[0]["lastQualificationTime"][:19] == since[:19]
+    answer = await api.http.get(f"/audiences/{audience}/members.parquet", headers=api.headers)
+    table = pq.read_table(io.BytesIO(answer.content)).sort_by("profileId")
+    assert table["profileId"].to_pylist() == ["crm:1", "crm:2"]
+    assert table["person"].to_pylist()[0]["name"] == "Ann"
+
+
+async def test_columns_and_statuses_are_chosen(api: Api, audience: str) -> None:
+    answer = await api.http.get(
+        f"/audiences/{audience}/members.ndjson?columns=person.name&status=REALIZED", headers=api.headers
+    )
+    lines = sorted((json.loads(line) for line in answer.text.splitlines()), key=lambda row: row["profileId"])
+    assert [(line["profileId"], line["person"], "score" in line) for line in lines] == [
+        ("crm:1", {"name": "Ann"}, False),
+        ("crm:2", {"name": 'B, "b"'}, False),
+    ]
+    nobody = await api.http.get(f"/audiences/{audience}/members.csv?columns=score&status=EXITED", headers=api.headers)
+    assert nobody.text.splitlines() == ['"profileId","status","lastQualificationTime","score"']
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "message"),
+    [
+        ("{id}/members.xlsx", 404, "NOT_FOUND", "members come as csv, ndjson, parquet, not as 'xlsx'"),
+        ("{id}/members.csv?columns=person.nam", 400, "INVALID_INPUT", "profiles have no attribute 'person.nam'"),
+        ("{id}/members.csv?columns=", 400, "INVALID_INPUT", "is not a path"),
+        ("{id}/members.csv?status=IN", 400, "INVALID_INPUT", "'IN' is no status of a member"),
+        ("{id}/members.csv?colums=a", 400, "INVALID_INPUT", "there is no parameter 'colums'"),
+        ("unknown/members.csv", 404, "NOT_FOUND", "there is no audience 'unknown' in this sandbox"),
+    ],
+)
+async def test_what_is_wrong_is_said(api: Api, audience: str, path: str, status: int, code: str, message: str) -> None:
+    answer = await api.http.get(f"/audiences/{path.format(id=audience)}", headers=api.headers)
+    (error,) = answer.json()["errors"]
+    assert (answer.status_code, error["extensions"]["code"]) == (status, code)
+    assert message in error["message"]
+
+
+async def test_other_sandboxes_and_audiences_never_evaluated_have_no_file(api: Api, audience: str) -> None:
+    other = api.within("test")
+    answer = await api.http.get(f"/audiences/{audience}/members.csv", headers=other.headers)
+    assert answer.status_code == 404
+    fresh = await api.define("Fresh", "score > 3")
+    answer = await api.http.get(f"/audiences/{fresh}/members.csv", headers=api.headers)
+    assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (409, "INVALID_STATE")
+
+
+async def test_it_needs_what_the_list_needs(api: Api, holding: Holding) -> None:
+    for permissions, status in ((("audiences:read", "profiles:read"), 404), (("audiences:read",), 403), ((), 403)):
+        holding(*permissions)
+        answer = await api.http.get("/audiences/x/members.csv", headers=api.headers)
+        assert answer.status_code == status, permissions
