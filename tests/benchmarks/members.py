@@ -1,6 +1,6 @@
 """Downloads of an audience with a million members: seconds, megabytes and peak memory of each format.
 
-    python -m tests.benchmarks.members [people]
+python -m tests.benchmarks.members [people]
 """
 
 import asyncio
