@@ -122,7 +122,7 @@ async def test_a_mistake_in_the_term_is_data(api: Api) -> None:
         "total": 0,
         "error": error,
     }
-    message = "the regular expression cannot be used: unclosed group. It stands for one whole word, as /[mh]otel/"
+    message = "the regular expression is not well formed, or too large. It stands for one whole word, as /[mh]otel/"
     assert (await search(api, "blue /(/"))["error"] == {"message": message, "position": 6}
 
 
@@ -164,6 +164,11 @@ async def test_the_way_from_the_root(api: Api) -> None:
     ):
         assert (await api.query(TAXONOMY, namespace="AEPSegments", id=id_))["taxonomy"] == expected
     assert (await api.query(TAXONOMY, namespace="AAM", id=buyers))["taxonomy"] == []
+    partner = {"name": "Partner", "type": "EXTERNAL_SEGMENT", "audienceId": "partner-7", "namespace": "AAM"}
+    create = "mutation ($input: CreateAudienceInput!) { createAudience(input: $input) { errors { message } } }"
+    assert (await api.query(create, input=partner))["createAudience"]["errors"] == []
+    (hit,) = (await api.query(TAXONOMY, namespace="AAM", id="partner-7"))["taxonomy"]
+    assert hit["name"] == "Partner"
 
 
 async def test_another_sandbox_finds_nothing(api: Api) -> None:

@@ -78,7 +78,9 @@ _LETTERS = str.maketrans({"ø": "o", "đ": "d", "ð": "d", "ł": "l", "ħ": "h",
 """Letters that Unicode does not take apart into a plain one and its mark."""
 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-WORDS = re.compile(rf"[{_IDEOGRAPHS}]|[^\W_{_IDEOGRAPHS}]+")
+_SYMBOLS = "\u2190-\u21ff\u2300-\u23ff\u2460-\u27bf\u2900-\u2bff\U0001f000-\U0001faff"
+"""Emoji and what looks like them."""
+WORDS = re.compile(rf"[{_IDEOGRAPHS}{_SYMBOLS}]|[^\W_{_IDEOGRAPHS}{_SYMBOLS}]+")
 
 
 def fold(text: str) -> str:
@@ -92,9 +94,9 @@ def fold(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Folded runs of letters and digits; scripts without spaces give a word for each character.
+    """Folded runs of letters and digits; emoji, and scripts without spaces, give a word for each character.
 
-    >>> words("Women's e-mail, 50% off"), words("上海 VIP")
-    (['women', 's', 'e', 'mail', '50', 'off'], ['上', '海', 'vip'])
+    >>> words("Women's e-mail, 50% off"), words("上海 VIP🔥")
+    (['women', 's', 'e', 'mail', '50', 'off'], ['上', '海', 'vip', '🔥'])
     """
     return WORDS.findall(fold(text))

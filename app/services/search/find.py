@@ -147,9 +147,13 @@ async def taxonomy(session: AsyncSession, scope: Scope, namespace: str, kinds: C
     """The folders from the root down to an object of one of these kinds, the object last; nothing when there is
     none."""
     for kind in kinds:
-        statement = _select_folders(scope) if kind == "Folder" else _select_audiences(scope)
-        table = _FOLDERS if kind == "Folder" else _AUDIENCES
-        row = (await session.execute(statement.where(table.id == id, table.namespace == namespace))).first()
+        if kind == "Folder":
+            statement = _select_folders(scope).where(_FOLDERS.id == id, _FOLDERS.namespace == namespace)
+        else:
+            # By the id that an external audience has elsewhere as well, which is unique in its namespace.
+            named = or_(_AUDIENCES.id == id, _AUDIENCES.audience_id == id)
+            statement = _select_audiences(scope).where(named, _AUDIENCES.namespace == namespace)
+        row = (await session.execute(statement)).first()
         if row is not None:
             last = _entry(kind, row)
             return [_folder_entry(each) for each in await folders.chain(session, scope, last.folder_id)] + [last]
