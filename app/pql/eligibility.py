@@ -1,6 +1,6 @@
-"""Whether a definition may be evaluated as soon as data lands, which follows from its condition alone."""
+"""When a definition may be or has to be evaluated, which follows from its condition alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -36,6 +36,19 @@ def streaming_eligibility(condition: Node) -> StreamingEligibility:
         reasons[_SEGMENTS_AND_EVENTS] = None
     return StreamingEligibility(not reasons, tuple(reasons))
 
+
+def reads_clock(nodes: Iterable[Node]) -> bool:
+    """Whether what an expression of these nodes gives can change by itself, as time goes by."""
+    return any(node.op in CLOCKS for node in nodes)
+
+
+def reads_memberships(nodes: Iterable[Node]) -> bool:
+    """Whether `segmentMembership` is read, which every run of any definition may change."""
+    return any(node.op == "field" and node.payload == (MEMBERSHIP,) for node in nodes)
+
+
+CLOCKS: Final = frozenset({"now", "day", "period"})
+"""The operations that depend on the instant of a run."""
 
 _NOT_RECENT = "it looks at events older than 24 hours: add `timestamp occurs <= 24 hours before now`"
 _ALL_EVENTS = "it counts or combines several events, and only single ones or a sequence in time can be streamed"

@@ -56,6 +56,10 @@ class SegmentJobMetrics:
     profile_segmentation_time: TimeSpan = strawberry.field(description="Time spent on evaluation.")
     total_profiles: BigInt = strawberry.field(description="Profiles evaluated.")
     total_profiles_by_merge_policy: list[MergePolicyCount] = strawberry.field(description="The same, by merge policy.")
+    unchanged_profiles: BigInt = strawberry.field(
+        description="Of these, profiles that were not read because neither their data nor any definition had changed "
+        "since the last run: their memberships stand."
+    )
 
     @classmethod
     def of(cls, job: SegmentJobRow, metrics: Mapping[str, Any]) -> Self:
@@ -67,6 +71,7 @@ class SegmentJobMetrics:
                 MergePolicyCount(count=BigInt(count), merge_policy_id=id_, job=job)
                 for id_, count in sorted(metrics["total_profiles_by_merge_policy"].items())
             ],
+            unchanged_profiles=BigInt(metrics.get("unchanged_profiles", 0)),
         )
 
 

@@ -2,7 +2,7 @@
 
 from app.engine.ingest.identities import find
 from app.engine.people.pages import Event, EventPage, Identity, Key, Person
-from app.engine.people.snapshot import Snapshot, find_person, open_snapshot, open_snapshots, reopen
+from app.engine.people.snapshot import Snapshot, find_person, open_snapshot, open_snapshots, reopen, unchanged_buckets
 from app.engine.people.sources import Dataset, MergeRule, people_graph, schema_of
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "people_graph",
     "reopen",
     "schema_of",
+    "unchanged_buckets",
 ]

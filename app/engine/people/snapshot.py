@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake.exceptions import DeltaError
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
@@ -24,6 +25,7 @@ from app.engine.store.bucket import Bucket, Needs, Path
 from app.engine.store.delta import DataFile, open_table
 from app.engine.store.lake import TenantLake
 from app.engine.store.parquet_columns import groups_with, open_file, prune, read_columns, stored_type
+from app.errors import Refusal
 from app.pql.schema import EVENTS, ObjectType, Scalar
 
 
@@ -60,6 +62,25 @@ def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinne
     graph = open_graph(lake, version) if version is not None else None
     inputs = sources(lake, rule, datasets, pinned["datasets"], graph)
     return Snapshot(inputs, open_view(lake, rule, pinned["view"]["generation"], pinned["view"]["version"]))
+
+
+def unchanged_buckets(lake: TenantLake, snapshot: "Snapshot", pinned: Mapping[str, Any]) -> frozenset[int]:
+    """The buckets whose people and events an earlier snapshot of the same rule (by its `pinned`) had just so.
+
+    A file of the view has a name that tells all files that it was made of. None when a type has changed, or when the
+    earlier snapshot is gone.
+    """
+    generation, version = pinned["view"]["generation"], pinned["view"]["version"]
+    if generation != snapshot.view.generation or version is None:
+        return frozenset()
+    try:
+        earlier = reopen(lake, snapshot.sources.rule, (), pinned)
+    except (Refusal, OSError, DeltaError):
+        return frozenset()
+    if earlier.schema != snapshot.schema:
+        return frozenset()
+    files = {file.name for file in earlier._view_files}
+    return frozenset(file.bucket for file in snapshot._view_files if file.name in files)
 
 
 def find_person(
@@ -290,4 +311,4 @@ def _merged_order(keys: pa.Table, parts: Sequence[_Part]) -> NDArray[np.int64]:
     return order
 
 
-__all__ = ["Snapshot", "find_person", "open_snapshot", "open_snapshots", "reopen"]
+__all__ = ["Snapshot", "find_person", "open_snapshot", "open_snapshots", "reopen", "unchanged_buckets"]

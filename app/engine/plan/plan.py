@@ -25,6 +25,8 @@ class Plan:
     """
 
     def __init__(self, definitions: Mapping[str, Node], values: Mapping[str, Node] = _NO_VALUES) -> None:
+        self._definitions = definitions
+        self._without: dict[frozenset[str], Plan] = {}
         rewriter = Rewriter()
         self.conditions: dict[str, Node] = {id: rewriter.rewritten(node) for id, node in definitions.items()}
         self.values: dict[str, Node] = {id: rewriter.rewritten(node) for id, node in values.items()}
@@ -47,6 +49,13 @@ class Plan:
         self.last_users: dict[str, frozenset[Node]] = {
             id: frozenset(node for node in nodes[id] if last[node] == id) for id in roots
         }
+
+    def without(self, definitions: frozenset[str]) -> "Plan":
+        """The plan of the other definitions; those left out become references."""
+        if definitions not in self._without:
+            others = {id: node for id, node in self._definitions.items() if id not in definitions}
+            self._without[definitions] = Plan(others, self.values) if definitions else self
+        return self._without[definitions]
 
     @property
     def needs_memberships(self) -> bool:

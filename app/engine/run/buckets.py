@@ -29,13 +29,21 @@ Standing = Callable[[int], Mapping[Segment, Membership]]
 
 @dataclass(frozen=True, slots=True)
 class BucketResult:
-    """What came of one bucket: memberships and counts of what could be evaluated, errors of the others."""
+    """What came of one bucket: memberships and counts of what could be evaluated, errors of the others.
+
+    `unchanged` are those of the profiles that were not read, because all of their memberships stand.
+    """
 
     bucket: int
     profiles: int
     memberships: list[Membership]
     counts: dict[str, BucketCounts]
     errors: dict[str, EvaluationError]
+    unchanged: int = 0
+
+
+def _none_stands(_bucket: int) -> frozenset[str]:
+    return frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,8 @@ class Stage:
 
     `stored` gives the membership in a bucket of a segment that no stage of the run evaluates, `previous` those of the
     run before by definition, and `standing` what `segmentMembership` holds of the segments that the plan names.
+    `unchanged` names the definitions of which it is known that in a bucket they give what `previous` has; what they
+    refer to is among them.
     """
 
     plan: Plan
@@ -51,6 +61,7 @@ class Stage:
     stored: Callable[[str, int], Membership | None]
     previous: Callable[[int], Mapping[str, Membership]]
     standing: Standing
+    unchanged: Callable[[int], frozenset[str]] = _none_stands
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,28 +82,51 @@ class BucketEvaluator:
 
     def bucket(self, number: int, stopped: Stopped) -> BucketResult:
         """The stages in their order: a later one may refer to what an earlier one has evaluated."""
-        profiles = 0
+        profiles = unchanged = 0
         memberships: dict[str, Membership] = {}
         numbers: dict[str, BucketCounts] = {}
         errors: dict[str, EvaluationError] = {}
         for stage in self.stages:
             if stopped():
                 raise Cancelled
-            rows_read, namespaces = self._evaluate(stage, number, stopped, memberships, errors)
-            profiles += rows_read
-            evaluated = stage.plan.conditions.keys() & memberships.keys()
-            numbers |= {definition: counts(memberships[definition], namespaces) for definition in evaluated}
-        return BucketResult(number, profiles, list(memberships.values()), numbers, errors)
+            before = stage.previous(number)
+            stands = self._take_over(stage, number, before, memberships)
+            plan = stage.plan.without(stands)
+            if plan.conditions or not stands:
+                profiles += self._evaluate(replace(stage, plan=plan), number, stopped, before, memberships, errors)
+            else:
+                unchanged += stage.snapshot.profiles_in(number)
+            namespaces = stage.snapshot.namespaces(number)
+            present = stage.plan.conditions.keys() & memberships.keys()
+            numbers |= {definition: counts(memberships[definition], namespaces) for definition in present}
+        return BucketResult(number, profiles + unchanged, list(memberships.values()), numbers, errors, unchanged)
+
+    def _take_over(
+        self, stage: Stage, number: int, before: Mapping[str, Membership], memberships: dict[str, Membership]
+    ) -> frozenset[str]:
+        """Adds the memberships that stand; none when one of them is lost."""
+        stands = stage.unchanged(number).intersection(stage.plan.conditions)
+        if self.only is not None or not stands <= before.keys():
+            return frozenset()
+        memberships |= {id: self._next(before[id], id, before[id].members) for id in stands}
+        return stands
+
+    def _next(
+        self, before: Membership | None, definition: str, members: BitMap, only: BitMap | None = None
+    ) -> Membership:
+        now = self.now.astimezone(UTC)
+        return next_membership(before, definition, members, self.versions[definition], now, only)
 
     def _evaluate(
         self,
         stage: Stage,
         number: int,
         stopped: Stopped,
+        before: Mapping[str, Membership],
         memberships: dict[str, Membership],
         errors: dict[str, EvaluationError],
-    ) -> tuple[int, Mapping[str, BitMap]]:
-        """Adds to memberships and errors; returns how many people were read, and who has which namespace."""
+    ) -> int:
+        """Adds to memberships and errors; returns how many people were read."""
         only = self.only(number) if self.only is not None else None
         bucket = stage.snapshot.read(number, stage.plan.needs, only)
         if stage.plan.needs_memberships:
@@ -109,19 +143,15 @@ class BucketEvaluator:
         results = evaluate(
             stage.plan, bucket, now=self.now, member=member, cancelled=stopped, budget=self.budget, failed=failed
         )
-        before = stage.previous(number)
         for definition, rows in results.items():
             if isinstance(rows, EvaluationError):
                 errors[definition] = rows
                 if rows.code == "LIMIT_EXCEEDED":
                     self.exhausted[definition] = rows
                 continue
-            members, version = bitmap_of(bucket.ordinals, rows), self.versions[definition]
-            membership = next_membership(
-                before.get(definition), definition, members, version, self.now.astimezone(UTC), only
-            )
-            memberships[definition] = membership
-        return len(bucket.ordinals), stage.snapshot.namespaces(number)
+            members = bitmap_of(bucket.ordinals, rows)
+            memberships[definition] = self._next(before.get(definition), definition, members, only)
+        return len(bucket.ordinals)
 
 
 def run(

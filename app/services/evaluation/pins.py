@@ -13,6 +13,10 @@ from zoneinfo import ZoneInfo
 from app.errors import ErrorCode, Refusal
 from app.storage.columns import JsonObject
 
+EVALUATOR = 1
+"""Raise it with a change that gives an expression another meaning: what an earlier program found is no longer taken
+over from run to run then."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeadPins:
@@ -42,6 +46,7 @@ class SegmentPins:
     inactive: frozenset[str]
     without_consent: frozenset[str]
     time_zone: str = "UTC"
+    evaluator: int = EVALUATOR
 
     @property
     def now(self) -> datetime:
@@ -57,6 +62,7 @@ class SegmentPins:
             "inactive": sorted(self.inactive),
             "without_consent": sorted(self.without_consent),
             "time_zone": self.time_zone,
+            "evaluator": self.evaluator,
         }
 
     def data_of(self, policy_id: str) -> JsonObject:
@@ -74,6 +80,7 @@ class SegmentPins:
             frozenset(value.get("inactive", ())),
             frozenset(_required(value, "without_consent")),
             value.get("time_zone", "UTC"),
+            value.get("evaluator", 0),
         )
 
 

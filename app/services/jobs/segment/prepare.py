@@ -48,6 +48,7 @@ class SegmentRun:
     definitions: dict[str, SegmentJobDefinitionRow]
     heads: Heads
     entries: Mapping[str, Segment]
+    pins: SegmentPins
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     conditions: dict[str, Node] = field(default_factory=dict)
     references: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -125,7 +126,7 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
             rule.id: await asyncio.to_thread(reopen, tenant, rule, datasets, pins.data_of(rule.id)) for rule in rules
         }
     heads = replace(heads, runs={id_: heads.runs[id_] for id_ in pins.heads.runs})
-    run = SegmentRun(scope, pins.now, definitions, heads, segments.entries, snapshots)
+    run = SegmentRun(scope, pins.now, definitions, heads, segments.entries, pins, snapshots)
     _check(run, pins, audiences, segments.aliases)
     return run
 

@@ -41,9 +41,11 @@ _NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
 
 def counted(result: BucketResult) -> JsonObject:
     """The counts and errors of a bucket as JSON values."""
+    unchanged = {"unchanged": result.unchanged} if result.unchanged else {}
     return {
         "counts": {id_: as_numbers(counts) for id_, counts in result.counts.items()},
         "errors": {id_: {"code": error.code, "message": error.message} for id_, error in result.errors.items()},
+        **unchanged,
     }
 
 
@@ -198,16 +200,17 @@ async def _publish(
 
     errors = [{**error, "definition_id": id_} for id_, error in sorted(run.errors.items())]
     status = JobStatus.SUCCEEDED if run.errors.keys() < run.definitions.keys() else JobStatus.FAILED
-    await attempt.finish(status, errors=errors, metrics=_metrics(attempt, run, now), write=write)
+    await attempt.finish(status, errors=errors, metrics=_metrics(attempt, run, buckets, now), write=write)
 
 
-def _metrics(attempt: Attempt, run: SegmentRun, now: datetime) -> JsonObject:
+def _metrics(attempt: Attempt, run: SegmentRun, buckets: Mapping[int, _Bucket], now: datetime) -> JsonObject:
     profiles = run.profiles_by_policy()
     return {
         "total_time": _span(attempt.job.started_at or now, now),
         "profile_segmentation_time": _span(run.evaluated_at, now),
         "total_profiles": sum(profiles.values()),
         "total_profiles_by_merge_policy": profiles,
+        "unchanged_profiles": sum(bucket.counts.get("unchanged", 0) for bucket in buckets.values()),
     }
 
 

@@ -27,6 +27,7 @@ from app.pql.dependencies import StageIds
 from app.services.evaluation.progress import Progress
 from app.services.jobs.segment.prepare import SegmentRun, prepare
 from app.services.jobs.segment.publish import as_numbers, counted, finish
+from app.services.jobs.segment.unchanged import Unchanged, read_unchanged
 from app.storage.columns import JsonObject
 from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobStatus
@@ -43,7 +44,9 @@ async def run_segment_job(attempt: Attempt, lake: Lake, threads: int) -> None:
         return
     if run is None:
         return
-    evaluation = _Evaluation(attempt, run, MembershipFiles(lake.tenant(attempt.tenant)), progress)
+    tenant = lake.tenant(attempt.tenant)
+    unchanged = await read_unchanged(attempt.database, tenant, run)
+    evaluation = _Evaluation(attempt, run, MembershipFiles(tenant), progress, unchanged)
     try:
         await evaluation.run()
     except Cancelled:
@@ -115,12 +118,16 @@ class _Earlier:
 class _Evaluation:
     """All passes of one attempt. Only the results of the last one are seen by others, each with those before it."""
 
-    def __init__(self, attempt: Attempt, run: SegmentRun, files: MembershipFiles, progress: Progress) -> None:
+    def __init__(
+        self, attempt: Attempt, run: SegmentRun, files: MembershipFiles, progress: Progress, unchanged: Unchanged
+    ) -> None:
         self._attempt = attempt
         self._run = run
         self._files = files
         self._progress = progress
         self._passes: list[list[StageIds]] = run.passes() or [[]]
+        # Between passes people may move, and what an earlier one found is not in the runs before.
+        self._unchanged = unchanged if len(self._passes) == 1 else Unchanged(run.heads)
         self._earlier = [_Earlier(files, f"{attempt.job.id}-pass-{at}") for at in range(1, len(self._passes))]
         self._pass_of = {id_: at for at, stages in enumerate(self._passes) for _, ids in stages for id_ in ids}
 
@@ -175,7 +182,8 @@ class _Evaluation:
             stored = self._stored(plan.references, number, snapshot.graph_version)
             read_stored = lru_cache(self._progress.threads)(stored.read)
             standing = self._run.heads.standing(self._files, plan, self._run.entries, snapshot.graph_version)
-            stages.append((Stage(plan, snapshot, _by_bucket(read_stored), before.read, standing), before.buckets))
+            stage = Stage(plan, snapshot, _by_bucket(read_stored), before.read, standing, self._unchanged.definitions)
+            stages.append((stage, before.buckets))
         return stages
 
     def _limit(self, number: int) -> None:
