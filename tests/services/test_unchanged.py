@@ -2,13 +2,14 @@
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from pyroaring import BitMap
 
 from app.clock import FixedClock
 from app.engine.evaluate.kernels import KERNELS
@@ -18,6 +19,7 @@ from app.engine.store.lake import Lake
 from app.pql.eligibility import CLOCKS
 from app.services.audiences import computed as definitions
 from app.services.datasets.datasets import NewDataset
+from app.services.datasets.deletion import delete_batch
 from app.services.datasets.uploads import ingest_file
 from app.services.evaluation import sandboxes
 from app.services.jobs.segment import requests as segment_jobs
@@ -28,7 +30,7 @@ from tests.services.conftest import SCOPE
 from tests.services.test_people import World
 from tests.services.test_segment_jobs import job_of, results, run_next
 
-PEOPLE = 60
+PEOPLE = 120
 LASTING = "points > 5"
 REFERRING = 'inSegment("{}") and city != "Rome"'
 EVENTS = 'xEvent[kind = "buy"].count() >= 1'
@@ -36,31 +38,39 @@ CLOCKED = "xEvent.exists(timestamp occurs <= 2 days before now)"
 
 
 class Shop(World):
-    """People with points and a city, and their events; `read` are the buckets that were read since it was emptied."""
+    """People with points and a city, and their events. `read` are the buckets that the last job read, and of how many
+    people (None: of all)."""
 
     def __init__(
         self, database: Database, lake: Lake, clock: FixedClock, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         super().__init__(database, lake, clock, folder)
-        self.read: list[int] = []
+        self.read: list[tuple[int, int | None]] = []
         read = Snapshot.read
 
-        def noted(snapshot: Snapshot, bucket: int, *others: Any) -> Any:
-            self.read.append(bucket)
-            return read(snapshot, bucket, *others)
+        def noted(snapshot: Snapshot, bucket: int, needs: Any, only: BitMap | None = None) -> Any:
+            self.read.append((bucket, None if only is None else len(only)))
+            return read(snapshot, bucket, needs, only)
 
         monkeypatch.setattr(Snapshot, "read", noted)
+
+    @property
+    def read_whole(self) -> int:
+        """How many buckets were read with all of their people."""
+        return sum(people is None for _, people in self.read)
 
     async def shoppers(self, *numbers: int, points: int = 9, **fields: Any) -> None:
         await self.people(*((f"{n:03d}", [], {"points": (points + n) % 12, "city": "Rome", **fields}) for n in numbers))
 
-    async def event(self, number: int, kind: str = "buy") -> None:
+    async def event(self, number: int, kind: str = "buy") -> str:
+        """The id of the batch."""
         self.batches += 1
         path = self.folder / f"events-{self.batches}.ndjson"
         row = {"id": f"{number:03d}", "timestamp": self.clock().isoformat(), "kind": kind, "_id": f"e{self.batches}"}
         path.write_text(json.dumps(row))
         new = NewDataset("events", "EVENT", "id", "CRM", "timestamp")
-        await ingest_file(self.database, self.lake, self.clock, SCOPE, new, InputFile(path, "NDJSON"))
+        uploaded = await ingest_file(self.database, self.lake, self.clock, SCOPE, new, InputFile(path, "NDJSON"))
+        return uploaded.batch.id
 
     async def job(self, *ids: str) -> Any:
         """The job after its run, which must succeed."""
@@ -91,26 +101,42 @@ def unchanged(job: Any) -> int:
     return int(job.metrics["unchanged_profiles"])
 
 
-async def test_only_touched_buckets_are_read_again(shop: Shop) -> None:
+async def test_only_people_of_whom_anything_has_come_are_read_again(shop: Shop) -> None:
     first = await shop.define("A", LASTING)
     ids = [first, await shop.define("B", REFERRING.format(first)), await shop.define("C", EVENTS)]
     job = await shop.job(*ids)
-    assert (len(shop.read), unchanged(job)) == (16, 0)
+    assert (len(shop.read), shop.read_whole, unchanged(job)) == (16, 16, 0)
     assert unchanged(await shop.job(*ids)) == PEOPLE
     assert shop.read == []
 
     await shop.shoppers(7, points=1)
     await shop.event(7)
     job = await shop.job(*ids)
-    (bucket,) = set(shop.read)
-    snapshot = await results(shop.database, job.id)
-    assert snapshot[ids[0]][2] == {"REALIZED": 1, "EXISTING": snapshot[ids[0]][1] - 1, "EXITED": 0}
-    assert snapshot[ids[2]][1:3] == (2, {"REALIZED": 1, "EXISTING": 1, "EXITED": 0})
-    assert 0 < PEOPLE - unchanged(job) < PEOPLE / 4
+    ((_, people),) = shop.read
+    assert (people, unchanged(job)) == (1, PEOPLE - 1)
+    members = await results(shop.database, job.id)
+    assert members[ids[0]][2] == {"REALIZED": 1, "EXISTING": members[ids[0]][1] - 1, "EXITED": 0}
+    assert members[ids[2]][1:3] == (2, {"REALIZED": 1, "EXISTING": 1, "EXITED": 0})
     # Who entered in the run before is no longer new.
     job = await shop.job(*ids)
+    assert (shop.read, unchanged(job)) == ([], PEOPLE)
     assert (await results(shop.database, job.id))[ids[2]][1:3] == (2, {"REALIZED": 0, "EXISTING": 2, "EXITED": 0})
-    assert bucket not in shop.read
+
+    await shop.shoppers(*range(PEOPLE), points=2)
+    job = await shop.job(*ids)
+    assert (shop.read_whole, unchanged(job)) == (16, 0)
+
+
+async def test_what_is_taken_away_is_not_there_for_the_next_run(shop: Shop) -> None:
+    events = await shop.define("C", EVENTS)
+    await shop.job(events)
+    batch = await shop.event(7)
+    job = await shop.job(events)
+    assert (await results(shop.database, job.id))[events][1] == 2
+    await delete_batch(shop.database, shop.lake, shop.clock, SCOPE, batch)
+    job = await shop.job(events)
+    assert shop.read_whole == 1
+    assert (await results(shop.database, job.id))[events][1:3] == (1, {"REALIZED": 0, "EXISTING": 1, "EXITED": 1})
 
 
 async def test_beside_one_that_depends_on_the_clock_the_others_are_taken_over(
@@ -165,7 +191,7 @@ async def test_what_may_give_something_else_is_evaluated(shop: Shop, change: Cal
     await shop.job(id_)
     await change(shop, id_)
     job = await shop.job(id_)
-    assert (len(shop.read), unchanged(job)) == (16, 0)
+    assert (shop.read_whole, unchanged(job)) == (16, 0)
     assert unchanged(await shop.job(id_)) == PEOPLE
 
 
@@ -174,11 +200,11 @@ async def test_what_refers_to_members_of_another_run_is_evaluated(shop: Shop) ->
     second = await shop.define("B", REFERRING.format(first))
     await shop.job(first, second)
     await shop.job(second)
-    assert len(shop.read) == 16  # A is none of this job: its members are read
+    assert shop.read_whole == 16  # A is none of this job: its members are read
     await shop.job(first)
     assert shop.read == []
     await shop.job(first, second)
-    assert len(shop.read) == 16  # B was found with an older A
+    assert shop.read_whole == 16  # B was found with an older A
     await shop.job(first, second)
     assert shop.read == []
 
@@ -193,7 +219,15 @@ def test_all_operations_that_depend_on_the_instant_are_known() -> None:
 async def test_whatever_happens_a_full_run_changes_nobody(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    rng, taken_over = Random(seed), 0
+    rng, taken_over = Random(seed), list[int]()
+    known = Unchanged.known
+
+    def counted(self: Unchanged, ids: Collection[str], bucket: int) -> Any:
+        groups = known(self, ids, bucket)
+        taken_over.extend(len(group.definitions) for group in groups)
+        return groups
+
+    monkeypatch.setattr(Unchanged, "known", counted)
     first = await shop.define("A", LASTING)
     second = await shop.define("B", REFERRING.format(first))
     third = await shop.define("C", f'not inSegment("{second}") and {EVENTS}')
@@ -211,19 +245,17 @@ async def test_whatever_happens_a_full_run_changes_nobody(
                 shop.clock.advance(timedelta(days=rng.randrange(4)))
         chosen = [id_ for id_ in ids if rng.random() < 0.8] or ids
         await shop.job(*chosen)
-        taken_over += 16 * len(chosen) - len(shop.read)
         if rng.random() < 0.5:
             continue
         await shop.job(*ids)
         with monkeypatch.context() as full:
-            full.setattr(runs, "Unchanged", lambda heads, *_: Unchanged(heads))
             full.setattr(runs, "read_unchanged", _nothing)
             shop.clock.advance(-timedelta(minutes=1))  # the job's own instant
             job = await shop.job(*ids)
-        assert len(set(shop.read)) == 16
+        assert shop.read_whole == 16
         for id_, (_, count, statuses, error) in (await results(shop.database, job.id)).items():
             assert (id_, error, statuses) == (id_, None, {"REALIZED": 0, "EXISTING": count, "EXITED": 0})
-    assert taken_over > 0
+    assert sum(taken_over) >= 16
 
 
 async def _nothing(_database: Database, _lake: Any, run: Any) -> Unchanged:

@@ -2,10 +2,19 @@
 
 from app.engine.ingest.identities import find
 from app.engine.people.pages import Event, EventPage, Identity, Key, Person
-from app.engine.people.snapshot import Snapshot, find_person, open_snapshot, open_snapshots, reopen, unchanged_buckets
+from app.engine.people.snapshot import (
+    Changed,
+    Snapshot,
+    find_person,
+    open_snapshot,
+    open_snapshots,
+    people_changed_since,
+    reopen,
+)
 from app.engine.people.sources import Dataset, MergeRule, people_graph, schema_of
 
 __all__ = [
+    "Changed",
     "Dataset",
     "Event",
     "EventPage",
@@ -18,8 +27,8 @@ __all__ = [
     "find_person",
     "open_snapshot",
     "open_snapshots",
+    "people_changed_since",
     "people_graph",
     "reopen",
     "schema_of",
-    "unchanged_buckets",
 ]

@@ -1,6 +1,6 @@
 """The people and events of a merge policy at fixed versions, bucket by bucket; knows no expressions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -27,6 +27,11 @@ from app.engine.store.lake import TenantLake
 from app.engine.store.parquet_columns import groups_with, open_file, prune, read_columns, stored_type
 from app.errors import Refusal
 from app.pql.schema import EVENTS, ObjectType, Scalar
+
+Changed = Callable[[int], BitMap | None]
+"""By bucket of whom anything is another than before; None stands for everybody."""
+_MOST_CHANGED = 4
+"""Above one in so many people of a bucket all are evaluated."""
 
 
 def open_snapshot(
@@ -64,23 +69,29 @@ def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinne
     return Snapshot(inputs, open_view(lake, rule, pinned["view"]["generation"], pinned["view"]["version"]))
 
 
-def unchanged_buckets(lake: TenantLake, snapshot: "Snapshot", pinned: Mapping[str, Any]) -> frozenset[int]:
-    """The buckets whose people and events an earlier snapshot of the same rule (by its `pinned`) had just so.
+def people_changed_since(lake: TenantLake, snapshot: "Snapshot", pinned: Mapping[str, Any]) -> "Changed":
+    """The people of whom anything is another than in an earlier snapshot of the same rule (by its `pinned`).
 
-    A file of the view has a name that tells all files that it was made of. None when a type has changed, or when the
-    earlier snapshot is gone.
+    Everybody, when a type has changed, a file was taken away, the earlier snapshot is gone, or so many
+    have changed that picking them costs more. Without an identity graph only files with rows of a person tell of it.
     """
-    generation, version = pinned["view"]["generation"], pinned["view"]["version"]
-    if generation != snapshot.view.generation or version is None:
-        return frozenset()
     try:
         earlier = reopen(lake, snapshot.sources.rule, (), pinned)
     except (Refusal, OSError, DeltaError):
-        return frozenset()
-    if earlier.schema != snapshot.schema:
-        return frozenset()
-    files = {file.name for file in earlier._view_files}
-    return frozenset(file.bucket for file in snapshot._view_files if file.name in files)
+        return lambda bucket: None
+    if earlier.schema != snapshot.schema or snapshot.sources.graph is not None or earlier.sources.graph is not None:
+        return lambda bucket: None
+
+    def people(bucket: int) -> BitMap | None:
+        if snapshot.view_path(bucket) == earlier.view_path(bucket):
+            return BitMap()
+        before, now = earlier.sources.paths(bucket), snapshot.sources.paths(bucket)
+        if not before <= now:
+            return None
+        changed = BitMap.union(BitMap(), *(bitmap(ordinals_in(path).astype(np.uint32)) for path in now - before))
+        return changed if len(changed) * _MOST_CHANGED <= snapshot.profiles_in(bucket) else None
+
+    return people
 
 
 def find_person(
@@ -311,4 +322,4 @@ def _merged_order(keys: pa.Table, parts: Sequence[_Part]) -> NDArray[np.int64]:
     return order
 
 
-__all__ = ["Snapshot", "find_person", "open_snapshot", "open_snapshots", "reopen", "unchanged_buckets"]
+__all__ = ["Changed", "Snapshot", "find_person", "open_snapshot", "open_snapshots", "people_changed_since", "reopen"]

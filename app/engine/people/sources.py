@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from app.engine.ingest.rows import TIMESTAMP, user_fields
@@ -59,6 +60,10 @@ class Sources:
     @property
     def tables(self) -> Mapping[str, TableVersion]:
         return {**self.records, **self.events, **self.members}
+
+    def paths(self, bucket: int) -> frozenset[Path]:
+        """The files of a bucket, of all datasets."""
+        return frozenset(path for table in self.tables.values() for path in table.paths(bucket))
 
     @property
     def kinds(self) -> list[tuple[str, str]]:

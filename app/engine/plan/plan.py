@@ -26,7 +26,7 @@ class Plan:
 
     def __init__(self, definitions: Mapping[str, Node], values: Mapping[str, Node] = _NO_VALUES) -> None:
         self._definitions = definitions
-        self._without: dict[frozenset[str], Plan] = {}
+        self._parts: dict[frozenset[str], Plan] = {}
         rewriter = Rewriter()
         self.conditions: dict[str, Node] = {id: rewriter.rewritten(node) for id, node in definitions.items()}
         self.values: dict[str, Node] = {id: rewriter.rewritten(node) for id, node in values.items()}
@@ -50,12 +50,13 @@ class Plan:
             id: frozenset(node for node in nodes[id] if last[node] == id) for id in roots
         }
 
-    def without(self, definitions: frozenset[str]) -> "Plan":
-        """The plan of the other definitions; those left out become references."""
-        if definitions not in self._without:
-            others = {id: node for id, node in self._definitions.items() if id not in definitions}
-            self._without[definitions] = Plan(others, self.values) if definitions else self
-        return self._without[definitions]
+    def of(self, definitions: frozenset[str]) -> "Plan":
+        """The plan of some of the definitions alone; the others become references."""
+        if definitions == self.conditions.keys():
+            return self
+        if definitions not in self._parts:
+            self._parts[definitions] = Plan({id: node for id, node in self._definitions.items() if id in definitions})
+        return self._parts[definitions]
 
     @property
     def needs_memberships(self) -> bool:

@@ -42,8 +42,17 @@ class BucketResult:
     unchanged: int = 0
 
 
-def _none_stands(_bucket: int) -> frozenset[str]:
-    return frozenset()
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Definitions of which it is known that in a bucket they give what `previous` has, but for these `people`; what
+    they refer to is among them."""
+
+    definitions: frozenset[str]
+    people: BitMap
+
+
+def _nothing_known(_bucket: int) -> Sequence[Known]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +61,7 @@ class Stage:
 
     `stored` gives the membership in a bucket of a segment that no stage of the run evaluates, `previous` those of the
     run before by definition, and `standing` what `segmentMembership` holds of the segments that the plan names.
-    `unchanged` names the definitions of which it is known that in a bucket they give what `previous` has; what they
-    refer to is among them.
+    `known` says for which definitions most of that stands.
     """
 
     plan: Plan
@@ -61,7 +69,7 @@ class Stage:
     stored: Callable[[str, int], Membership | None]
     previous: Callable[[int], Mapping[str, Membership]]
     standing: Standing
-    unchanged: Callable[[int], frozenset[str]] = _none_stands
+    known: Callable[[int], Sequence[Known]] = _nothing_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,27 +97,42 @@ class BucketEvaluator:
         for stage in self.stages:
             if stopped():
                 raise Cancelled
-            before = stage.previous(number)
-            stands = self._take_over(stage, number, before, memberships)
-            plan = stage.plan.without(stands)
-            if plan.conditions or not stands:
-                profiles += self._evaluate(replace(stage, plan=plan), number, stopped, before, memberships, errors)
-            else:
-                unchanged += stage.snapshot.profiles_in(number)
+            bucket = _Bucket(number, stage, stage.previous(number), stopped, memberships, errors)
+            rows, same = self._stage(bucket)
+            profiles, unchanged = profiles + rows, unchanged + same
             namespaces = stage.snapshot.namespaces(number)
             present = stage.plan.conditions.keys() & memberships.keys()
             numbers |= {definition: counts(memberships[definition], namespaces) for definition in present}
-        return BucketResult(number, profiles + unchanged, list(memberships.values()), numbers, errors, unchanged)
+        return BucketResult(number, profiles, list(memberships.values()), numbers, errors, unchanged)
 
-    def _take_over(
-        self, stage: Stage, number: int, before: Mapping[str, Membership], memberships: dict[str, Membership]
-    ) -> frozenset[str]:
-        """Adds the memberships that stand; none when one of them is lost."""
-        stands = stage.unchanged(number).intersection(stage.plan.conditions)
-        if self.only is not None or not stands <= before.keys():
-            return frozenset()
-        memberships |= {id: self._next(before[id], id, before[id].members) for id in stands}
-        return stands
+    def _stage(self, bucket: "_Bucket") -> tuple[int, int]:
+        """How many people were gone through, and how many of them were not read."""
+        stage, only = bucket.stage, self.only(bucket.number) if self.only is not None else None
+        known = (
+            []
+            if only is not None
+            else [one for one in stage.known(bucket.number) if one.definitions <= bucket.before.keys()]
+        )
+        for one in known:
+            self._renew(bucket, one)
+        rest = frozenset(stage.plan.conditions).difference(*(one.definitions for one in known))
+        if rest or not known:
+            members, rows = self._members(bucket, stage.plan.of(rest), only)
+            for id, people in members.items():
+                bucket.memberships[id] = self._next(bucket.before.get(id), id, people, only)
+            return rows, 0
+        rows = stage.snapshot.profiles_in(bucket.number)
+        return rows, rows - len(BitMap.union(BitMap(), *(one.people for one in known)))
+
+    def _renew(self, bucket: "_Bucket", known: Known) -> None:
+        """Evaluates what is known for all but a few people for these alone."""
+        fresh: Mapping[str, BitMap] = {}
+        if known.people:
+            fresh, _ = self._members(bucket, bucket.stage.plan.of(known.definitions), known.people)
+        for id in known.definitions - bucket.errors.keys():
+            before = bucket.before[id]
+            members = (before.members - known.people) | fresh[id] if known.people else before.members
+            bucket.memberships[id] = self._next(before, id, members)
 
     def _next(
         self, before: Membership | None, definition: str, members: BitMap, only: BitMap | None = None
@@ -117,41 +140,46 @@ class BucketEvaluator:
         now = self.now.astimezone(UTC)
         return next_membership(before, definition, members, self.versions[definition], now, only)
 
-    def _evaluate(
-        self,
-        stage: Stage,
-        number: int,
-        stopped: Stopped,
-        before: Mapping[str, Membership],
-        memberships: dict[str, Membership],
-        errors: dict[str, EvaluationError],
-    ) -> int:
-        """Adds to memberships and errors; returns how many people were read."""
-        only = self.only(number) if self.only is not None else None
-        bucket = stage.snapshot.read(number, stage.plan.needs, only)
-        if stage.plan.needs_memberships:
-            profiles = with_memberships(bucket.profiles, bucket.ordinals, stage.standing(number))
+    def _members(self, work: "_Bucket", plan: Plan, only: BitMap | None) -> tuple[dict[str, BitMap], int]:
+        """The members of each definition of a plan among everybody or `only` some, and how many people were read; what
+        fails is added to the errors."""
+        stage, errors = work.stage, work.errors
+        bucket = stage.snapshot.read(work.number, plan.needs, only)
+        if plan.needs_memberships:
+            profiles = with_memberships(bucket.profiles, bucket.ordinals, stage.standing(work.number))
             bucket = replace(bucket, profiles=profiles)
 
         def member(id: str) -> NDArray[np.bool_]:
             if id in errors:
                 raise dependency_failed(id, errors[id])
-            membership = memberships[id] if id in memberships else stage.stored(id, number)
+            membership = work.memberships[id] if id in work.memberships else stage.stored(id, work.number)
             return rows_of(membership.members if membership is not None else BitMap(), bucket.ordinals)
 
-        failed = {id: error for id, error in self.exhausted.items() if id in stage.plan.conditions}
+        failed = {id: error for id, error in self.exhausted.items() if id in plan.conditions}
         results = evaluate(
-            stage.plan, bucket, now=self.now, member=member, cancelled=stopped, budget=self.budget, failed=failed
+            plan, bucket, now=self.now, member=member, cancelled=work.stopped, budget=self.budget, failed=failed
         )
+        members = {}
         for definition, rows in results.items():
             if isinstance(rows, EvaluationError):
                 errors[definition] = rows
                 if rows.code == "LIMIT_EXCEEDED":
                     self.exhausted[definition] = rows
-                continue
-            members = bitmap_of(bucket.ordinals, rows)
-            memberships[definition] = self._next(before.get(definition), definition, members, only)
-        return len(bucket.ordinals)
+            else:
+                members[definition] = bitmap_of(bucket.ordinals, rows)
+        return members, len(bucket.ordinals)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """A stage in one bucket, with what has come of the stages so far."""
+
+    number: int
+    stage: Stage
+    before: Mapping[str, Membership]
+    stopped: Stopped
+    memberships: dict[str, Membership]
+    errors: dict[str, EvaluationError]
 
 
 def run(

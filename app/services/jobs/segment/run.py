@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from app.engine.insight.best import Limit, first_of
 from app.engine.insight.scan import Scan
@@ -182,7 +182,14 @@ class _Evaluation:
             stored = self._stored(plan.references, number, snapshot.graph_version)
             read_stored = lru_cache(self._progress.threads)(stored.read)
             standing = self._run.heads.standing(self._files, plan, self._run.entries, snapshot.graph_version)
-            stage = Stage(plan, snapshot, _by_bucket(read_stored), before.read, standing, self._unchanged.definitions)
+            stage = Stage(
+                plan,
+                snapshot,
+                _by_bucket(read_stored),
+                before.read,
+                standing,
+                partial(self._unchanged.known, frozenset(present)),
+            )
             stages.append((stage, before.buckets))
         return stages
 

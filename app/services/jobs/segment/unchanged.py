@@ -1,18 +1,19 @@
 """What a job need not evaluate: definitions whose members in a bucket are those of their last run; evaluates nothing.
 
 A condition that reads no clock and no stored membership gives the same for the same people and events. So where a
-definition is what its last run evaluated, and the bucket's part of the merged view is the same file (its name tells
-all files that it was made of), the members of that run stand.
+definition is what its last run evaluated, its members stand, but for the people of whom files have come since.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select
 
-from app.engine.people.profiles import unchanged_buckets
+from app.engine.people.profiles import Changed, people_changed_since
+from app.engine.run.buckets import Known
 from app.engine.store.lake import TenantLake
 from app.errors import Refusal
 from app.pql.core import walk
@@ -27,25 +28,34 @@ from app.storage.tenancy import within
 
 _JOBS = columns(SegmentJobRow)
 _PARTS = columns(SegmentJobDefinitionRow)
+_DEFINITION = ("version", "expression", "kept", "merge_policy_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """`buckets` are those in which a definition would give what its last run gave, if all that it refers to does."""
+    """`changed` is by definition, for those that are what their last run evaluated; one object for each run."""
 
     heads: Heads
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    buckets: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    changed: Mapping[str, Changed] = field(default_factory=dict)
 
-    def definitions(self, bucket: int) -> frozenset[str]:
-        """Those whose members in the bucket stand. Who was streamed in or out since is evaluated again."""
-        ids = {id_ for id_, buckets in self.buckets.items() if bucket in buckets} - self.heads.patched(bucket)
-        while stale := {id_ for id_ in ids if not all(self._stands(id_, other, ids) for other in self.references[id_])}:
-            ids -= stale
+    def known(self, definitions: Collection[str], bucket: int) -> Sequence[Known]:
+        """What stands of these in a bucket, by runs. Where members were streamed since, all are evaluated again."""
+        of_run: dict[Changed, set[str]] = defaultdict(set)
+        for id_ in self.changed.keys() - self.heads.patched(bucket):
+            of_run[self.changed[id_]].add(id_)
+        known = []
+        for changed, ids in of_run.items():
+            standing = self._closed(ids).intersection(definitions)
+            if standing and (people := changed(bucket)) is not None:
+                known.append(Known(standing, people))
+        return known
+
+    def _closed(self, ids: set[str]) -> frozenset[str]:
+        """Those of one run that refer to none but these."""
+        while stale := {id_ for id_ in ids if not self.references[id_] <= ids}:
+            ids = ids - stale
         return frozenset(ids)
-
-    def _stands(self, id_: str, other: str, ids: set[str]) -> bool:
-        return other in ids and self.heads.runs[other] == self.heads.runs[id_]
 
 
 async def read_unchanged(database: Database, lake: TenantLake, run: SegmentRun) -> Unchanged:
@@ -53,14 +63,14 @@ async def read_unchanged(database: Database, lake: TenantLake, run: SegmentRun) 
     lasting = {id_ for id_ in run.conditions if id_ in run.heads.runs and _lasts(run, id_)}
     run_ids = sorted({run.heads.runs[id_] for id_ in lasting})
     jobs = within(select(_JOBS.id, _JOBS.snapshot), SegmentJobRow, run.scope.tenant).where(_JOBS.id.in_(run_ids))
-    fields = (_PARTS.job_id, _PARTS.definition_id, _PARTS.version, _PARTS.expression, _PARTS.merge_policy_id)
+    fields = [_PARTS[name] for name in ("job_id", "definition_id", *_DEFINITION)]
     parts = within(select(*fields), SegmentJobDefinitionRow, run.scope.tenant).where(_PARTS.job_id.in_(run_ids))
     async with database.session() as session:
         pins = {row.id: row.snapshot for row in await session.execute(jobs)}
         rows = [row for row in await session.execute(parts) if row.definition_id in lasting]
     rows = [row for row in rows if row.job_id == run.heads.runs[row.definition_id] and _is_same(run, row)]
-    buckets = await asyncio.to_thread(_buckets, lake, run, pins, rows)
-    return Unchanged(run.heads, run.references, buckets)
+    changed = await asyncio.to_thread(_changed, lake, run, pins, rows)
+    return Unchanged(run.heads, run.references, changed)
 
 
 def _lasts(run: SegmentRun, id_: str) -> bool:
@@ -73,38 +83,36 @@ def _lasts(run: SegmentRun, id_: str) -> bool:
 def _is_same(run: SegmentRun, row: Any) -> bool:
     """Whether the definition is as a run had it. What it refers to must be named by id: a name may mean another."""
     now = run.definitions[row.definition_id]
-    fields = ("version", "expression", "merge_policy_id")
-    return all(getattr(row, name) == getattr(now, name) for name in fields) and all(
+    return all(getattr(row, name) == getattr(now, name) for name in _DEFINITION) and all(
         other in now.expression for other in run.references[row.definition_id]
     )
 
 
-def _buckets(
+def _changed(
     lake: TenantLake, run: SegmentRun, snapshots: Mapping[str, Any], rows: Sequence[Any]
-) -> dict[str, frozenset[int]]:
-    """For each definition of an earlier run the buckets whose people and events are those of that run."""
-    same: dict[tuple[str, str], frozenset[int]] = {}
-    buckets = {}
+) -> dict[str, Changed]:
+    """For each definition of an earlier run whose people are others than in that run."""
+    by_run: dict[tuple[str, str], Changed] = {}
+    changed = {}
     for row in rows:
         try:
             pins = SegmentPins.from_json(snapshots[row.job_id] or {})
             name = row.job_id, row.merge_policy_id
-            if name not in same:
-                same[name] = _same_data(lake, run, pins, row.merge_policy_id)
+            if name not in by_run:
+                by_run[name] = _changed_since(lake, run, pins, row.merge_policy_id)
         except (Refusal, KeyError):  # The job is gone, or was run by a program that did not note all of this.
             continue
         if (row.definition_id in pins.without_consent) == (row.definition_id in run.pins.without_consent):
-            buckets[row.definition_id] = same[name]
-    return buckets
+            changed[row.definition_id] = by_run[name]
+    return changed
 
 
-def _same_data(lake: TenantLake, run: SegmentRun, pins: SegmentPins, policy: str) -> frozenset[int]:
+def _changed_since(lake: TenantLake, run: SegmentRun, pins: SegmentPins, policy: str) -> Changed:
     """Raises `Refusal` and `KeyError`."""
-    old, now = pins, run.pins
-    if (old.evaluator, old.time_zone, old.merge_policies[policy]) != (
-        now.evaluator,
-        now.time_zone,
-        now.merge_policies[policy],
-    ):
-        return frozenset()
-    return unchanged_buckets(lake, run.snapshots[policy], old.data_of(policy))
+
+    def rules(of: SegmentPins) -> tuple[Any, ...]:
+        return of.evaluator, of.time_zone, of.merge_policies[policy]
+
+    if rules(pins) != rules(run.pins):
+        return lambda bucket: None
+    return people_changed_since(lake, run.snapshots[policy], pins.data_of(policy))
