@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from app.clock import Clock, utc_now
+from app.clock import Clock, SteadyClock, utc_now
 from app.engine.budget import Budget, bytes_of
-from app.engine.store.lake import Lake
+from app.engine.store.lake import Lake, probe
 from app.errors import ErrorCode, Refusal
 from app.services.datasets.batches import reconcile
 from app.services.maintenance.backup import Summary, back_up, restore
@@ -35,6 +36,11 @@ AWAY_SECONDS = 2.0
 """How often a starting process asks for a database that is away."""
 
 
+def _since_boot() -> float:
+    """Seconds that nobody sets; where there is such a clock, also those of a machine that sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What every process of ours has: the same for the server, a worker and the commands."""
@@ -55,6 +61,10 @@ class Services:
         )
         return Worker(self.database, self.changes, self.lake, self.clock, options)
 
+    def steady(self) -> SteadyClock:
+        """One for each who asks, since each asks at times of its own."""
+        return SteadyClock(self.clock, _since_boot)
+
     def maintenance(self) -> Maintenance:
         keep = Keep(
             job_updates=timedelta(days=self.settings.keep_job_updates_days),
@@ -62,7 +72,8 @@ class Services:
             versions=timedelta(hours=self.settings.keep_versions_hours),
             previews=timedelta(days=self.settings.keep_previews_days),
         )
-        return Maintenance(self.database, self.lake, self.clock, keep, self.settings.batch_lease.total_seconds() / 2)
+        settle_seconds = self.settings.batch_lease.total_seconds() / 2
+        return Maintenance(self.database, self.lake, self.clock, keep, settle_seconds, self.steady())
 
     def lane(self) -> StreamingLane:
         return StreamingLane(
@@ -79,6 +90,8 @@ class Services:
 async def open_services(settings: Settings, clock: Clock = utc_now, *, wait: bool = False) -> AsyncIterator[Services]:
     """Opens database (migrated) and lake, and closes them; with `wait` a database that is away is waited for."""
     settings.data_dir.mkdir(parents=True, exist_ok=True)
+    # A folder that cannot be written is named as one; SQLite would only say that it cannot open its file.
+    await asyncio.to_thread(probe, settings.data_dir)
     database = Database(settings.database, connections=settings.database_connections)
     try:
         await _migrate(database, wait)
@@ -158,7 +171,9 @@ async def working(services: Services) -> AsyncIterator[None]:
     running = [
         asyncio.create_task(services.worker().run(stop), name="worker"),
         *(asyncio.create_task(services.lane().run(stop), name="streaming lane") for _ in range(TURNS_AT_ONCE)),
-        asyncio.create_task(keep_time(services.database, services.changes, services.clock, stop), name="scheduler"),
+        asyncio.create_task(
+            keep_time(services.database, services.changes, services.clock, stop, services.steady()), name="scheduler"
+        ),
         asyncio.create_task(services.maintenance().keep(stop), name="housekeeping"),
     ]
     try:

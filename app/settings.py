@@ -133,6 +133,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         15.0,
         ge=1,
+        le=3600,
         description="A job whose worker sends no heartbeat for this long is taken over by another worker; a batch "
         "after four times as long.",
     )

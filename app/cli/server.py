@@ -98,12 +98,12 @@ async def serve_until_stopped(settings: "Settings") -> None:
             app.state.draining.set()
             asyncio.get_running_loop().call_later(settings.drain_seconds, leave)
 
-        _on_signals(stop)
         console.print(f"Workplace: {_address(listener)}/  (Ctrl+C stops)", soft_wrap=True)
         console.print(f"GraphiQL and the API: {_address(listener)}/graphql", soft_wrap=True)
-        await server.serve(sockets=[listener])
-        if not server.started:
-            fail("the server did not start; the log above says why")
+        # Not left to uvicorn, which logs a trace for a database or a lake that cannot be opened.
+        async with app.router.lifespan_context(app):
+            _on_signals(stop)
+            await server.serve(sockets=[listener])
 
 
 def _server(app: Any, settings: "Settings") -> "uvicorn.Server":
@@ -121,6 +121,7 @@ def _server(app: Any, settings: "Settings") -> "uvicorn.Server":
     patience = Patience(settings.head_seconds, settings.send_seconds, app.state.metrics.refused)
     config = uvicorn.Config(
         app,
+        lifespan="off",
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=settings.shutdown_seconds,

@@ -88,8 +88,8 @@ def use_wal(connection: Connection, patience: float = 30.0) -> None:
         try:
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
             return
-        except OperationalError:
-            if time.monotonic() > deadline:
+        except OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
 

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from app.clock import Clock
+from app.clock import Clock, SteadyClock
 from app.engine.store.lake import Lake
 from app.services.audiences.external import expire
 from app.services.datasets.batches import reconcile
@@ -26,22 +26,29 @@ class Maintenance:
     keep_for: retention.Keep
     settle_seconds: float = 30.0
     """Half of a batch's lease: a lost batch is settled after one and a half at most."""
+    steady: SteadyClock | None = None
+    """Unless it is steady, nothing is settled or cleared away."""
 
     async def keep(self, stop: asyncio.Event, clean_every: float = CLEAN_SECONDS) -> None:
         """Looks at once and then every so many seconds, until `stop` is set."""
 
         async def settle() -> Rest:
-            await self.settle()
+            if self._is_steady():
+                await self.settle()
             return Rest(self.settle_seconds)
 
         async def clean() -> Rest:
-            await self.clean()
+            if self._is_steady():
+                await self.clean()
             return Rest(clean_every)
 
         await asyncio.gather(
             serve(settle, stop, name="lost batches and expired members", retry_seconds=(self.settle_seconds,)),
             serve(clean, stop, name="retention", retry_seconds=(clean_every,)),
         )
+
+    def _is_steady(self) -> bool:
+        return self.steady is None or self.steady.is_steady()
 
     async def settle(self) -> None:
         await reconcile(self.database, self.lake, self.clock)

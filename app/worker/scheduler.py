@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from app.clock import Clock
+from app.clock import Clock, SteadyClock
 from app.services.jobs.schedules.run import due, next_due, run_due
 from app.storage.database import Database, is_unavailable
 from app.storage.topics import SCHEDULES
@@ -17,10 +17,25 @@ LONGEST_SECONDS = 30.0
 RETRY_SECONDS = 5.0
 
 
-async def keep_time(database: Database, changes: Changes, clock: Clock, stop: asyncio.Event) -> None:
-    """Starts the runs of all tenants' schedules until `stop` is set; at first what was missed meanwhile."""
+async def keep_time(
+    database: Database, changes: Changes, clock: Clock, stop: asyncio.Event, steady: SteadyClock | None = None
+) -> None:
+    """Starts the runs of all tenants' schedules until `stop` is set; at first what was missed meanwhile.
+
+    While the clock is not `steady` nothing runs: a time that was never reached would be passed over for good.
+    """
+    doubted = False
 
     async def step() -> Rest:
+        nonlocal doubted
+        if steady is not None and not steady.is_steady():
+            if not doubted:
+                log.warning(
+                    "the clock of this machine was set by more than a minute: schedules wait until it is steady"
+                )
+            doubted = True
+            return Rest(LONGEST_SECONDS)
+        doubted = False
         return Rest(await _run_all(database, clock))
 
     async with changes.subscribe(SCHEDULES) as wakeups:

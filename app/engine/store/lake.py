@@ -56,8 +56,7 @@ class Lake:
         """Writes a file and removes it again. Raises `LakeAway` and `OSError`."""
         self.check()
         self.root.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.root / ".probe", b"")
-        (self.root / ".probe").unlink(missing_ok=True)
+        probe(self.root)
 
     def tenant(self, tenant: Tenant) -> "TenantLake":
         return TenantLake(self, self.root / file_name(tenant.organisation) / file_name(tenant.sandbox))
@@ -282,6 +281,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def probe(folder: Path) -> None:
+    """Writes a file and removes it again. Raises `OSError`."""
+    write_atomically(folder / ".probe", b"")
+    (folder / ".probe").unlink(missing_ok=True)
 
 
 @contextmanager

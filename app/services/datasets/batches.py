@@ -29,7 +29,7 @@ from app.services.streaming.turn import batch_landed, batch_withdrawn
 from app.storage.columns import JsonObject, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.ids import new_id
-from app.storage.queue.leases import Lease, LeaseLost
+from app.storage.queue.leases import Lease, LeaseLost, is_free
 from app.storage.tables.datasets import UNSETTLED, BatchRow, BatchStatus, DatasetKind, DatasetRow
 from app.storage.tenancy import within
 
@@ -236,7 +236,7 @@ async def settled(
 
 def _lost(clock: Clock) -> Any:
     """Every tenant's batches that nobody loads any more: the one read here that is not within a tenant."""
-    return select(BatchRow).where(_BATCHES.status.in_(UNSETTLED), _BATCHES.lease_until < clock())
+    return select(BatchRow).where(_BATCHES.status.in_(UNSETTLED), is_free(_BATCHES, clock()))
 
 
 async def withdraw(

@@ -24,6 +24,9 @@ from app.storage.tenancy import AnyRow, AnySelect, within
 
 T = TypeVar("T")
 
+LONGEST = timedelta(days=1)
+"""A lease that goes further was given while a clock was ahead: its holder, if it lives, renews it within the true
+time."""
 NOT_HELD: Mapping[str, None] = {"lease_owner": None, "lease_until": None}
 
 
@@ -68,7 +71,7 @@ class Lease:
 
 def is_free(of: Columns, now: datetime) -> ColumnElement[bool]:
     """Whether nobody holds a row: never null, so that it can be negated."""
-    return or_(of.lease_until.is_(None), of.lease_until < now)
+    return or_(of.lease_until.is_(None), of.lease_until < now, of.lease_until > now + LONGEST)
 
 
 async def take_next(
