@@ -106,7 +106,10 @@ def as_ndjson(_schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[bytes]
     """One object a line, without what is null."""
     for table in tables:
         written = _times_as_text(table)
-        rows = written.to_pylist(maps_as_pydicts="lossy")
+        names = written.column_names
+        rows: list[Any] = [
+            dict(zip(names, row, strict=True)) for row in zip(*map(_values, written.columns), strict=True)
+        ]
         if any(column.null_count or pa.types.is_nested(column.type) for column in written.columns):
             rows = [_known(row) for row in rows]
         yield b"".join(orjson.dumps(row, option=_JSON, default=str) for row in rows)
@@ -170,6 +173,15 @@ def _times_as_text(table: pa.Table) -> pa.Table:
         for column in table.columns
     ]
     return pa.table(columns, names=table.column_names)
+
+
+def _values(column: pa.ChunkedArray) -> list[Any]:
+    """The values in Python, by way of numpy where that loses nothing: it is several times as fast."""
+    plain = pa.types.is_string(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    if plain and not column.null_count:
+        values: list[Any] = column.to_numpy().tolist()
+        return values
+    return list(column.to_pylist(maps_as_pydicts="lossy"))
 
 
 def _known(value: Any) -> Any:
