@@ -194,8 +194,7 @@ class Snapshot:
         events, owners = (
             self._events(bucket, needs.event, only_ordinals) if needs.events or needs.event else _no_events()
         )
-        rows = np.searchsorted(ordinals, owners).astype(np.int32)
-        return Bucket(bucket, ordinals, profiles, events, rows)
+        return Bucket(bucket, ordinals, profiles, events, _rows_of(owners, ordinals))
 
     def people(self, keys: Sequence[Key]) -> list[Person | None]:
         """Who they are; None for a key without a profile."""
@@ -281,6 +280,13 @@ class _Part:
 
     def _chosen(self, found: Any) -> Any:
         return found if self.rows is None else found.take(self.rows)
+
+
+def _rows_of(owners: NDArray[np.int32], ordinals: NDArray[np.uint32]) -> NDArray[np.int32]:
+    """The row of the person of each event; `ordinals`, which rise, have all owners."""
+    rows = np.zeros(int(ordinals[-1]) + 1 if len(ordinals) else 0, np.int32)
+    rows[ordinals] = np.arange(len(ordinals), dtype=np.int32)
+    return rows[owners]
 
 
 def _no_events() -> tuple[pa.Table, NDArray[np.int32]]:
