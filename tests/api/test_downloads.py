@@ -112,3 +112,14 @@ async def test_it_needs_what_the_list_needs(api: Api, holding: Holding) -> None:
         holding(*permissions)
         answer = await api.http.get("/audiences/x/members.csv", headers=api.headers)
         assert answer.status_code == status, permissions
+
+
+async def test_who_takes_members_away_is_noted(api: Api, audience: str) -> None:
+    assert (await api.http.get(f"/audiences/{audience}/members.csv", headers=api.headers)).status_code == 200
+    assert (await api.http.get("/audiences/none/members.csv", headers=api.headers)).status_code == 404
+    events = 'auditEvents(filter: { action: "downloadMembers" }) { nodes { resourceId outcome subject } }'
+    nodes = (await api.query(f"{{ {events} }}"))["auditEvents"]["nodes"]
+    assert sorted(nodes, key=lambda event: str(event["outcome"])) == [
+        {"resourceId": "none", "outcome": "NOT_FOUND", "subject": "anonymous"},
+        {"resourceId": audience, "outcome": "OK", "subject": "anonymous"},
+    ]

@@ -14,6 +14,8 @@ from app.api.permissions import NEEDS, refusals
 from app.api.transport.callers import CHALLENGE, new_caller
 from app.engine.export.members import ENCODERS
 from app.errors import ErrorCode, Refusal, outage
+from app.scope import Scope
+from app.services.access.audit import Entry, audited
 from app.services.access.identity import Unauthenticated
 from app.services.access.rates import RateExceeded
 from app.services.insight.downloads import MEMBERS_NOW, Download, Wanted, open_download
@@ -64,11 +66,18 @@ async def _open(services: ApiServices, request: Request, request_id: str) -> Dow
     caller.count_request()
     if caller.scope is None:
         raise RuntimeError("a download began before its caller was known")
+    name, raw = split_id(request.path_params["id"])
+    # Who takes members away is noted, as writes are; also who tried to.
+    async with audited(services.database, Entry(caller.scope, services.clock, "downloadMembers", request_id, raw)):
+        return await _members(services, request, caller.scope, name, raw)
+
+
+async def _members(services: ApiServices, request: Request, scope: Scope, type_name: str | None, raw: str) -> Download:
     # What the same members need as a list.
     needs = {
         need: coordinate for coordinate in ("Query.audience", "Audience.members") for need in NEEDS[coordinate].split()
     }
-    for refusal in refusals(caller.scope, needs):
+    for refusal in refusals(scope, needs):
         raise refusal
     format = request.path_params["format"]
     if format not in ENCODERS:
@@ -78,9 +87,8 @@ async def _open(services: ApiServices, request: Request, request_id: str) -> Dow
     if unknown:
         message = f"there is no parameter {sorted(unknown)[0]!r}: use columns and status"
         raise Refusal(ErrorCode.INVALID_INPUT, message)
-    name, raw = split_id(request.path_params["id"])
-    if name not in (None, "Audience", "SegmentDefinition"):
-        raise Refusal(ErrorCode.NOT_FOUND, f"{request.path_params['id']!r} is the id of an object of type {name}")
+    if type_name not in (None, "Audience", "SegmentDefinition"):
+        raise Refusal(ErrorCode.NOT_FOUND, f"{request.path_params['id']!r} is the id of an object of type {type_name}")
     columns, status = request.query_params.get("columns"), request.query_params.get("status")
     wanted = Wanted(
         raw,
@@ -88,8 +96,8 @@ async def _open(services: ApiServices, request: Request, request_id: str) -> Dow
         None if columns is None else columns.split(","),
         MEMBERS_NOW if status is None else tuple(status.split(",")),
     )
-    reader = ProfileReader(services.database, services.lake, services.clock, caller.scope)
-    return await open_download(services.database, caller.scope, reader, wanted)
+    reader = ProfileReader(services.database, services.lake, services.clock, scope)
+    return await open_download(services.database, scope, reader, wanted)
 
 
 def _failure(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> Response:
