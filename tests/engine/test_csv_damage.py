@@ -193,3 +193,12 @@ def test_rows_are_counted_without_reading_them(tmp_path: Path) -> None:
 def test_a_file_of_bad_rows_only_names_them(sandbox: Sandbox) -> None:
     with pytest.raises(NoGoodRows, match=re.escape(STRAY_QUOTE)):
         sandbox.csv("p", PEOPLE, 'id,x\n1,"a"b\n')
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_blank_lines_are_no_rows_however_many(tmp_path: Path, end: str) -> None:
+    blank = end * 300_000
+    content = f'a,b{end}1,2{blank}{end}"x"y,3{end}{blank}3,"4{end}{end}5"{blank}'.encode()
+    rows, rejected = read(content, tmp_path)
+    assert rows == {1: ["1", "2"], 3: ["3", f"4{end}{end}5"]}
+    assert rejected == {2: STRAY_QUOTE}

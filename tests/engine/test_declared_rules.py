@@ -11,7 +11,7 @@ from app.engine.ingest.declared import dataset_schema, declare
 from app.engine.ingest.rows import Ingested, NoGoodRows
 from app.engine.store.json_schema import declared, json_schema
 from app.errors import Refusals
-from app.pql.schema import ArrayType, MapType, ObjectType, Scalar
+from app.pql.schema import IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, MapType, ObjectType, Scalar
 from tests.engine.test_ingest import types
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 
@@ -266,3 +266,12 @@ def test_a_declaration_is_taken_back_with_what_came_with_it(sandbox: Sandbox) ->
     assert dataset_schema(sandbox.lake, "p") == before
     assert before["properties"] == {"a": {"type": "integer", "minimum": 3}}
     assert take(sandbox, "CSV", [5, 2]).rejected_rows == 1
+
+
+def test_the_maps_of_an_xdm_profile_keep_their_types() -> None:
+    entry = {"type": "object", "properties": {"id": {"type": "string"}, "xdm:label": {"type": "string"}}}
+    identities = {"type": "object", "additionalProperties": {"type": "array", "items": entry}}
+    schema = {"properties": {"identityMap": identities, "segmentMembership": {"additionalProperties": entry}}}
+    assert dict(declared(schema).fields.fields) == {
+        "identityMap": IDENTITY_MAP, "segmentMembership": SEGMENT_MEMBERSHIP,
+    }  # fmt: skip

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
-from app.engine.store.field_types import widen
+from app.engine.store.field_types import MAPS, widen
 from app.engine.store.schema_rules import FORMATS, RULES, Rule, mistake
 from app.errors import ErrorCode, Refusal, Refusals
-from app.pql.schema import EVENTS, IDENTITY_MAP, MEMBERSHIP, ArrayType, MapType, ObjectType, Scalar, Type
+from app.pql.schema import EVENTS, ArrayType, MapType, ObjectType, Scalar, Type
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-RESERVED = frozenset({EVENTS, MEMBERSHIP})
-"""Names at the top of a profile that are not for columns."""
 
 _SCALARS = {
     "string": Scalar.STRING,
@@ -56,13 +54,13 @@ def declared(schema: Any) -> Declared:
         reading.refuse((), "the schema of a row must be of type object and have `properties`")
     if isinstance(type_, ObjectType):
         for name in type_.fields:
-            if name in RESERVED or name.startswith("__"):
+            if name == EVENTS or name.startswith("__"):
                 reading.refuse(("properties", name), f"the name {name!r} is reserved: choose another name")
     if reading.refusals or part is None or not isinstance(type_, ObjectType):
         raise Refusals(reading.refusals)
-    if "identityMap" in type_.fields and type_.fields["identityMap"] != IDENTITY_MAP:
-        type_ = ObjectType({**type_.fields, "identityMap": IDENTITY_MAP})
-    return Declared(type_, tuple(dict.fromkeys(part.rules)))
+    maps = {path[0]: type_ for path, type_ in MAPS.items() if len(path) == 1}
+    known = {name: maps.get(name, inner) for name, inner in type_.fields.items()}
+    return Declared(ObjectType(known), tuple(dict.fromkeys(part.rules)))
 
 
 def json_schema(fields: ObjectType, rules: Sequence[Rule] = ()) -> dict[str, Any]:

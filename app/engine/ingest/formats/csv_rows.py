@@ -5,9 +5,10 @@ import re
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from io import BufferedReader, FileIO
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,8 @@ _CHUNK = 8 * 1024 * 1024
 _BATCH_CELLS = 1 << 18
 _BATCH_ROWS = 1 << 14
 _MOST_LINES = 1_000
+_BUFFER = 1024 * 1024
+_BLANK = re.compile(rb"(\r?\n)+")
 
 
 def count_rows(file: Path, dialect: Dialect) -> int | None:
@@ -90,7 +93,7 @@ class RowReader:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The good rows in order, as text: columns `c0`, `c1`, …."""
         size = max(1, min(_BATCH_ROWS, _BATCH_CELLS // self.width))
-        with self._file.open("rb") as raw:
+        with BufferedReader(FileIO(self._file), _BUFFER) as raw:
             raw.seek(self.dialect.start)
             rows = self._good_rows(raw)
             while batch := list(islice(rows, size)):
@@ -104,10 +107,11 @@ class RowReader:
         ]
         return pa.record_batch(columns, names=[f"c{n}" for n in range(self.width)])
 
-    def _good_rows(self, raw: BinaryIO) -> Iterator[list[str]]:
+    def _good_rows(self, raw: "BufferedReader[Any]") -> Iterator[list[str]]:
         number = -self.dialect.header_rows
         while (line := self._next(raw)) is not None:
             if not line.rstrip(b"\r"):
+                self._pass_blank_lines(raw)
                 continue
             row = self._row(line, raw)
             number += 1
@@ -135,6 +139,11 @@ class RowReader:
             taken = self._parser.extent(row, line, looked_at)
             self._lines.extendleft(reversed(looked_at[taken:]))
         return row
+
+    def _pass_blank_lines(self, raw: "BufferedReader[Any]") -> None:
+        """Many at once: a small packed file may hold millions of them."""
+        while not self._lines and (blank := _BLANK.match(raw.peek())) is not None:
+            raw.read(blank.end())
 
     def _next(self, raw: BinaryIO) -> bytes | None:
         """The next line; None after the last one. Of one that is too long for a row the rest is passed over."""
