@@ -71,6 +71,8 @@ class Tenant(Api):
         export: dict[str, Any] = {"destination": {"datasetId": destination}, "schemaName": "_xdm.context.profile"}
         export |= {"filter": {"segments": [{"segmentId": definition}]}, "evaluateFirst": True}
         self.ids["ExportJob"] = await self._make("createExportJob", "job", "jobId", name=None, **export)
+        person = {"namespace": "crm", "id": f"{mark}9"}
+        self.ids["ErasureJob"] = await self._make("eraseProfile", "job", "jobId", name=None, identity=person)
         key = await self._make("createApiKey", "apiKey", "id", permissions=["read"])
         self.ids["ApiKey"] = split_id(key)[1]
 
