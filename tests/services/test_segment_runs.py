@@ -29,7 +29,7 @@ def world(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> 
     return World(database, lake, clock, tmp_path)
 
 
-LEASE = timedelta(days=9)
+LEASE = timedelta(days=1)
 
 
 async def claimed(world: World) -> Attempt:
