@@ -410,6 +410,7 @@ export type SearchAudiencesQuery = { search: { totalCount: number, error: { mess
         )
         | { __typename: 'Batch', id: string }
         | { __typename: 'Dataset', id: string }
+        | { __typename: 'ErasureJob', id: string }
         | { __typename: 'Estimate', id: string }
         | { __typename: 'ExportJob', id: string }
         | { __typename: 'Folder', id: string }
@@ -899,6 +900,7 @@ export type CancelExportJobMutation = { cancelExportJob: { job: JobLine_ExportJo
     > } };
 
 export type ScheduleRowFragment = { id: string, scheduleId: string, name: string, description: string | null, type: ScheduleType, state: ScheduleState, cronExpression: string, frequency: string, allAudiences: boolean, etag: string, createdBy: string, createdAt: string, updatedAt: string, nextRunTimes: Array<string>, lastRun: { runId: string, outcome: ScheduleRunOutcome, ranAt: string, dueAt: string | null, message: string | null, job:
+      | JobLine_ErasureJob_Fragment
       | JobLine_ExportJob_Fragment
       | JobLine_SegmentJob_Fragment
      | null } | null, audiences: { totalCount: number, nodes: Array<{ id: string, audienceId: string, name: string, type: AudienceType }> } };
@@ -918,6 +920,7 @@ export type SchedulePageQueryVariables = Exact<{
 
 export type SchedulePageQuery = { schedule: (
     { jobs: { totalCount: number, nodes: Array<
+        | JobLine_ErasureJob_Fragment
         | JobLine_ExportJob_Fragment
         | JobLine_SegmentJob_Fragment
       > } }
@@ -966,6 +969,7 @@ export type TriggerScheduleMutationVariables = Exact<{
 
 
 export type TriggerScheduleMutation = { triggerSchedule: { job:
+      | JobLine_ErasureJob_Fragment
       | JobLine_ExportJob_Fragment
       | JobLine_SegmentJob_Fragment
      | null, errors: Array<
@@ -1002,11 +1006,14 @@ export type ViewerQueryVariables = Exact<{ [key: string]: never; }>;
 
 export type ViewerQuery = { viewer: { subject: string, organisation: string, sandbox: string, permissions: Array<string> } };
 
+type JobLine_ErasureJob_Fragment = { __typename: 'ErasureJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string }> };
+
 type JobLine_ExportJob_Fragment = { __typename: 'ExportJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string }> };
 
 type JobLine_SegmentJob_Fragment = { __typename: 'SegmentJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string }> };
 
 export type JobLineFragment =
+  | JobLine_ErasureJob_Fragment
   | JobLine_ExportJob_Fragment
   | JobLine_SegmentJob_Fragment
 ;
@@ -1015,6 +1022,7 @@ export type JobsUpdatedSubscriptionVariables = Exact<{ [key: string]: never; }>;
 
 
 export type JobsUpdatedSubscription = { jobsUpdated:
+    | JobLine_ErasureJob_Fragment
     | JobLine_ExportJob_Fragment
     | JobLine_SegmentJob_Fragment
    };
@@ -2308,4 +2316,4 @@ export const JobsUpdatedDocument = gql`
     ${JobLineFragmentDoc}` as unknown as DocumentNode<JobsUpdatedSubscription, JobsUpdatedSubscriptionVariables>;
 
 /** For the cache: the object types behind each interface. */
-export const possibleTypes = {"Job":["ExportJob","SegmentJob"],"Node":["ApiKey","Audience","Batch","Dataset","Estimate","ExportJob","Folder","MergePolicy","Preview","Profile","Schedule","SegmentDefinition","SegmentJob"],"UserError":["DependentsError","ExpressionError","InputError","StaleEtagError"]};
+export const possibleTypes = {"Job":["ErasureJob","ExportJob","SegmentJob"],"Node":["ApiKey","Audience","Batch","Dataset","ErasureJob","Estimate","ExportJob","Folder","MergePolicy","Preview","Profile","Schedule","SegmentDefinition","SegmentJob"],"UserError":["DependentsError","ExpressionError","InputError","StaleEtagError"]};
