@@ -215,6 +215,8 @@ def test_all_operations_that_depend_on_the_instant_are_known() -> None:
     assert not [name for name, kernel in KERNELS.binders.items() if "instant" in inspect.getsource(kernel)]
 
 
+# The databases answer alike, as the tests above show: one is enough for what takes long.
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("seed", range(4))
 async def test_whatever_happens_a_full_run_changes_nobody(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, seed: int
