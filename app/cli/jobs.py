@@ -183,9 +183,7 @@ async def _export_dataset(services: "Services", scope: Scope, name: str) -> str:
     from app.services.datasets import datasets
 
     async with services.database.session() as session:
-        row = (await datasets.get_many(session, scope, [name])).get(name) or await datasets.by_name(
-            session, scope, name
-        )
+        row = await datasets.by_id_or_name(session, scope, name)
     if row is None:
         new = datasets.NewDataset(name, "EXPORT", None, None, None)
         row = await datasets.create(services.database, services.clock, scope, new)

@@ -1,5 +1,6 @@
 """`audience`, `dataset` and `schedule`: what there is, for scripts."""
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
@@ -11,6 +12,8 @@ from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
     from app.parts import Services
     from app.services.lists.paging import PageRequest, Slice
     from app.services.people.members import Member
@@ -40,16 +43,8 @@ def list_audiences(
     scope = Scope(organisation, sandbox, user="cli")
     filter = reads.AudienceFilter(name=StringFilter(contains=name))
 
-    async def work(services: "Services") -> None:
-        async def fetch(request: "PageRequest") -> "Slice[Any]":
-            async with services.database.session() as session:
-                return await reads.page(session, scope, request, filter)
-
-        more = ("audience_id", "namespace", "description", "labels", "created_by", "created_at", "updated_at")
-        async for row in every(fetch, limit):
-            print_object({name: getattr(row, name) for name in (*AUDIENCE, *more)}, as_json, AUDIENCE)
-
-    run(with_services(load_settings(), work))
+    more = ("audience_id", "namespace", "description", "labels", "created_by", "created_at", "updated_at")
+    _print_rows(lambda session, page: reads.page(session, scope, page, filter), limit, as_json, AUDIENCE, more)
 
 
 @audiences.command("members", epilog="Example: `segmentation audience members 019ecb27-… --json > members.ndjson`")
@@ -107,16 +102,9 @@ def list_datasets(
 
     scope = Scope(organisation, sandbox, user="cli")
 
-    async def work(services: "Services") -> None:
-        async def fetch(request: "PageRequest") -> "Slice[Any]":
-            async with services.database.session() as session:
-                return await datasets.page(session, scope, request, None if kind is None else kind.upper())
-
-        more = ("identity_column", "namespace", "timestamp_column", "created_by", "created_at")
-        async for row in every(fetch, limit):
-            print_object({name: getattr(row, name) for name in (*DATASET, *more)}, as_json, DATASET)
-
-    run(with_services(load_settings(), work))
+    more = ("identity_column", "namespace", "timestamp_column", "created_by", "created_at")
+    chosen = None if kind is None else kind.upper()
+    _print_rows(lambda session, page: datasets.page(session, scope, page, chosen), limit, as_json, DATASET, more)
 
 
 @datasets.command(epilog="Example: `segmentation dataset delete old_purchases`")
@@ -133,8 +121,7 @@ def delete(
 
     async def work(services: "Services") -> None:
         async with services.database.session() as session:
-            rows = await datasets.get_many(session, scope, [dataset])
-            row = rows.get(dataset) or await datasets.by_name(session, scope, dataset)
+            row = await datasets.by_id_or_name(session, scope, dataset)
         if row is None:
             raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {dataset!r} in {organisation}/{sandbox}")
         async with audited(services.database, Entry(scope, services.clock, "dataset delete", uuid4().hex, row.id)):
@@ -156,13 +143,25 @@ def list_schedules(
 
     scope = Scope(organisation, sandbox, user="cli")
 
-    async def work(services: "Services") -> None:
-        async def fetch(request: "PageRequest") -> "Slice[Any]":
-            async with services.database.session() as session:
-                return await reads.page(session, scope, request)
+    more = ("description", "all_audiences", "created_by", "created_at", "updated_at")
+    _print_rows(lambda session, page: reads.page(session, scope, page), limit, as_json, SCHEDULE, more)
 
-        more = ("description", "all_audiences", "created_by", "created_at", "updated_at")
-        async for row in every(fetch, limit):
-            print_object({name: getattr(row, name) for name in (*SCHEDULE, *more)}, as_json, SCHEDULE)
+
+def _print_rows(
+    fetch: "Callable[[AsyncSession, PageRequest], Awaitable[Slice[Any]]]",
+    limit: int | None,
+    as_json: bool,
+    columns: tuple[str, ...],
+    more: tuple[str, ...],
+) -> None:
+    """Prints rows page by page: their `columns`, and as JSON also `more` of each."""
+
+    async def work(services: "Services") -> None:
+        async def fetch_page(request: "PageRequest") -> "Slice[Any]":
+            async with services.database.session() as session:
+                return await fetch(session, request)
+
+        async for row in every(fetch_page, limit):
+            print_object({name: getattr(row, name) for name in (*columns, *more)}, as_json, columns)
 
     run(with_services(load_settings(), work))

@@ -207,6 +207,11 @@ async def by_name(session: AsyncSession, scope: Scope, name: str) -> DatasetRow 
     return None if row is None else as_row(DatasetRow, row)
 
 
+async def by_id_or_name(session: AsyncSession, scope: Scope, dataset: str) -> DatasetRow | None:
+    """As people at a terminal call it: an id wins over a name."""
+    return (await get_many(session, scope, [dataset])).get(dataset) or await by_name(session, scope, dataset)
+
+
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, DatasetRow]:
     return await get_rows(session, DatasetRow, scope, ids)
 
