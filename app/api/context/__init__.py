@@ -33,6 +33,8 @@ from app.storage.wakeups import Changes
 
 T = TypeVar("T")
 
+ANSWERS_KEPT = 32
+"""Answers to events that stay for streams that are a little behind; each may be as large as an answer can be."""
 ORGANISATION_HEADER = "x-gw-ims-org-id"
 SANDBOX_HEADER = "x-sandbox-name"
 TENANT_HEADERS = (ORGANISATION_HEADER, SANDBOX_HEADER)
@@ -85,7 +87,7 @@ class ApiServices:
     origins: tuple[str, ...] = ()
     """Origins of other hosts whose pages may open sockets; `*` for all."""
     access: AuthenticationRules = field(default_factory=AuthenticationRules)
-    answers: Coalesced[Any] = field(default_factory=Coalesced)
+    answers: Coalesced[Any] = field(default_factory=lambda: Coalesced(ANSWERS_KEPT))
     """What streams of this server share: see `app.api.execution.shared`."""
     authentication: Authentication = field(init=False)
     figures: FigureReader = field(init=False)
