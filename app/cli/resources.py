@@ -1,6 +1,5 @@
 """`audience`, `dataset` and `schedule`: what there is, for scripts."""
 
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
@@ -12,10 +11,8 @@ from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
-
     from app.parts import Services
-    from app.services.lists.paging import PageRequest, Slice
+    from app.services.lists.paging import PageReader, PageRequest, Slice
     from app.services.people.members import Member
 
 audiences = typer.Typer(help="Audiences and their members.", no_args_is_help=True)
@@ -148,7 +145,7 @@ def list_schedules(
 
 
 def _print_rows(
-    fetch: "Callable[[AsyncSession, PageRequest], Awaitable[Slice[Any]]]",
+    fetch: "PageReader[Any]",
     limit: int | None,
     as_json: bool,
     columns: tuple[str, ...],

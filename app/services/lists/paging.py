@@ -7,10 +7,10 @@ exists.
 import base64
 import binascii
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from sqlalchemy import ARRAY, ColumnElement, String, and_, func, literal, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -44,6 +44,10 @@ class Slice(Generic[T]):
     cursors: Sequence[str]
     has_next: bool
     has_previous: bool
+
+
+PageReader: TypeAlias = Callable[[AsyncSession, PageRequest], Awaitable[Slice[T]]]
+"""Reads one page of a list in an open session."""
 
 
 @dataclass(frozen=True, slots=True)
