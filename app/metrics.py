@@ -1,6 +1,13 @@
 """What a process counts about its own work, for Prometheus; a leaf that imports nothing of ours."""
 
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 PROCESS = CollectorRegistry()
 """The counters of this process: it has one of each, however many servers or workers run in it."""
@@ -58,3 +65,29 @@ BYTES_LOADED = Counter("segmentation_bytes_loaded", "Bytes that the loaded batch
 BATCH_SECONDS = Histogram(
     "segmentation_batch_seconds", "How long loading a batch took.", buckets=_SECONDS, registry=PROCESS
 )
+
+
+def of_all_processes() -> CollectorRegistry | None:
+    """The counters of all processes of `serve --workers`, added up; none for a process that is alone."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if not folder:
+        return None
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
+    registry.register(_Processes(Path(folder)))
+    return registry
+
+
+class _Processes(Collector):
+    """Time, memory and descriptors of each process, with its `pid`. A dead one has none."""
+
+    def __init__(self, folder: Path) -> None:
+        self._pids = sorted({int(file.stem.rpartition("_")[2]) for file in folder.glob("*.db")})
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for pid in self._pids:
+            for metric in ProcessCollector(pid=lambda: pid, registry=None).collect():  # noqa: B023, called at once
+                family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                family.samples += [sample._replace(labels={"pid": str(pid)}) for sample in metric.samples]
+        yield from families.values()

@@ -107,6 +107,12 @@ class Settings(BaseSettings):
         30.0, gt=0, description="How long a client may read next to nothing of what is sent to it; then it is cut off."
     )
     worker: bool = Field(True, description="Whether `serve` also evaluates jobs.")
+    server_processes: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes in which `serve` answers (`--workers`); with more than one, jobs run in another one.",
+    )
     concurrent_jobs: int = Field(2, ge=1, description="Jobs of each kind that one process does side by side.")
     concurrent_previews: int = Field(4, ge=1, description="Previews that one process reads side by side.")
     sandbox_previews: int = Field(

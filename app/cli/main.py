@@ -3,17 +3,7 @@
 import typer
 
 from app.cli import audit, data, demo, expressions, jobs, keys, operations, resources, server, settings
-from app.cli.terminal import fail
-from app.errors import (
-    DatabaseAway,
-    InvalidDatabaseUrl,
-    InvalidSettings,
-    MigrationRefused,
-    Refusal,
-    Refusals,
-    Unconfirmed,
-    outage,
-)
+from app.cli.terminal import failures_said
 
 cli = typer.Typer(
     name="segmentation",
@@ -34,27 +24,7 @@ cli.add_typer(resources.datasets, name="dataset")
 cli.add_typer(resources.schedules, name="schedule")
 
 
-REFUSALS = (
-    Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl, MigrationRefused, DatabaseAway, Unconfirmed,
-)  # fmt: skip
-"""Errors whose message says what is wrong and what to do."""
-
-
 def main() -> None:
     """The entry point: refusals become one clear sentence on standard error and exit code 1."""
-    try:
+    with failures_said():
         cli()
-    except (
-        Refusal,
-        Refusals,
-        InvalidSettings,
-        InvalidDatabaseUrl,
-        MigrationRefused,
-        DatabaseAway,
-        Unconfirmed,
-    ) as refusal:
-        fail(str(refusal))
-    except Exception as error:
-        if reason := outage(error):
-            fail(reason)
-        raise

@@ -21,17 +21,32 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
+Started = Callable[[Callable[[], None]], None]
+"""Called once a process is open, with what stops it."""
+
 
 @commands.command(epilog="Example: `segmentation serve --port 8000`")
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one.")] = None,
-    worker: Annotated[bool | None, typer.Option(help="Also run jobs in this process.")] = None,
+    worker: Annotated[bool | None, typer.Option(help="Also run jobs.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that serve, 1 by default; with more, jobs run in another one of their own.", min=1
+        ),
+    ] = None,
 ) -> None:
-    """Serve the GraphQL API, subscriptions and GraphiQL; by default with a worker inside."""
-    settings = load_settings(host=host, port=port, worker=worker)
+    """Serve the GraphQL API, subscriptions and the workplace; by default jobs run in the same process."""
+    settings = load_settings(host=host, port=port, worker=worker, server_processes=workers)
     observe(settings, "segmentation-server")
-    run(serve_until_stopped(settings))
+    if settings.server_processes == 1:
+        run(serve_until_stopped(settings))
+    else:
+        from app.cli.processes import supervise
+
+        with opened(settings) as listener:
+            supervise(settings, listener)
 
 
 @commands.command(epilog="Example: `SEGMENTATION_DATABASE_URL=postgresql://… segmentation worker --metrics-port 9100`")
@@ -44,17 +59,18 @@ def worker(
     """Evaluate jobs of the shared database and lake until stopped (SIGTERM hands back what is unfinished)."""
     settings = load_settings()
     observe(settings, "segmentation-worker")
-    run(_work(settings, metrics_port))
+    run(work(settings, metrics_port))
 
 
-async def _work(settings: "Settings", metrics_port: int | None) -> None:
+async def work(settings: "Settings", metrics_port: int | None = None, started: Started | None = None) -> None:
+    """Evaluates jobs until it is stopped: by what `started` is given, by default by signals."""
     with importing():
         from app.parts import open_services, working
 
     async with open_services(settings, wait=True) as services:
         stop = asyncio.Event()
-        _on_signals(stop.set)
         async with working(services), contextlib.AsyncExitStack() as stack:
+            (started or _on_signals)(stop.set)
             if metrics_port is not None:
                 await stack.enter_async_context(_metrics_served(services, metrics_port))
             await stop.wait()
@@ -79,31 +95,43 @@ async def _metrics_served(services: "Services", port: int) -> AsyncIterator[None
 
 
 async def serve_until_stopped(settings: "Settings") -> None:
+    with opened(settings) as listener:
+        await serve_on(listener, settings)
+
+
+@contextlib.contextmanager
+def opened(settings: "Settings") -> Iterator[socket.socket]:
+    """The address that a server listens on, after what must be there before; printed for those who look."""
     _refuse_open_door(settings)
     build_if_stale(console)
+    with _listen(settings.host, settings.port) as listener:
+        console.print(f"Workplace: {_address(listener)}/  (Ctrl+C stops)", soft_wrap=True)
+        console.print(f"GraphiQL and the API: {_address(listener)}/graphql", soft_wrap=True)
+        yield listener
+
+
+async def serve_on(listener: socket.socket, settings: "Settings", started: Started | None = None) -> None:
+    """Serves until it is stopped: by what `started` is given, by default by signals."""
     with importing():
         from app.main import create_app
 
     app = create_app(settings)
-    with _listen(settings.host, settings.port) as listener:
-        server = _server(app, settings)
+    server = _server(app, settings)
 
-        def leave() -> None:
-            app.state.stopping.set()
-            server.should_exit = True
+    def leave() -> None:
+        app.state.stopping.set()
+        server.should_exit = True
 
-        def stop() -> None:
-            if app.state.draining.is_set():
-                leave()
-            app.state.draining.set()
-            asyncio.get_running_loop().call_later(settings.drain_seconds, leave)
+    def stop() -> None:
+        if app.state.draining.is_set():
+            leave()
+        app.state.draining.set()
+        asyncio.get_running_loop().call_later(settings.drain_seconds, leave)
 
-        console.print(f"Workplace: {_address(listener)}/  (Ctrl+C stops)", soft_wrap=True)
-        console.print(f"GraphiQL and the API: {_address(listener)}/graphql", soft_wrap=True)
-        # Not left to uvicorn, which logs a trace for a database or a lake that cannot be opened.
-        async with app.router.lifespan_context(app):
-            _on_signals(stop)
-            await server.serve(sockets=[listener])
+    # Not left to uvicorn, which logs a trace for a database or a lake that cannot be opened.
+    async with app.router.lifespan_context(app):
+        (started or _on_signals)(stop)
+        await server.serve(sockets=[listener])
 
 
 def _server(app: Any, settings: "Settings") -> "uvicorn.Server":

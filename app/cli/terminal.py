@@ -12,11 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from rich.console import Console
 
+from app.errors import (
+    DatabaseAway,
+    InvalidDatabaseUrl,
+    InvalidSettings,
+    MigrationRefused,
+    Refusal,
+    Refusals,
+    Unconfirmed,
+    outage,
+)
+
 if TYPE_CHECKING:
     from app.parts import Services
     from app.settings import Settings
 
 T = TypeVar("T")
+
+REFUSALS = (
+    Refusal, Refusals, InvalidSettings, InvalidDatabaseUrl, MigrationRefused, DatabaseAway, Unconfirmed,
+)  # fmt: skip
+"""Errors whose message says what is wrong and what to do."""
 
 console = Console(stderr=True, highlight=False)
 
@@ -125,3 +141,16 @@ def observe(settings: "Settings", service: str) -> None:
 def fail(message: str) -> NoReturn:
     console.print(f"segmentation: {message}", markup=False, soft_wrap=True)
     raise SystemExit(1)
+
+
+@contextmanager
+def failures_said() -> Iterator[None]:
+    """Refusals, and failures of disk and data folder, end the process with one sentence and exit code 1."""
+    try:
+        yield
+    except REFUSALS as refusal:
+        fail(str(refusal))
+    except Exception as error:
+        if reason := outage(error):
+            fail(reason)
+        raise

@@ -40,12 +40,14 @@ class Metrics:
         self.streams = Gauge(
             "segmentation_graphql_streams",
             "Streams that are open: WebSockets, and subscriptions by server-sent events.",
+            multiprocess_mode="livesum",
             registry=self.registry,
         )
         self.running = Gauge(
             "segmentation_graphql_running",
             "GraphQL operations in progress, by kind: subscriptions count for as long as they are open.",
             ["kind"],
+            multiprocess_mode="livesum",
             registry=self.registry,
         )
         self.refusals = Counter(

@@ -16,7 +16,7 @@ from app.api.context.metrics import CONTENT_TYPE
 from app.api.transport.callers import CHALLENGE, new_caller
 from app.engine.maintenance.inspection import Usage
 from app.errors import Refusal
-from app.metrics import PROCESS
+from app.metrics import PROCESS, of_all_processes
 from app.services.access.identity import Unauthenticated
 from app.services.maintenance.figures import Figures
 from app.services.maintenance.readiness import left_jobs, not_ready
@@ -75,7 +75,9 @@ def prometheus(services: ApiServices) -> Callable[[Request], Awaitable[Response]
             return PlainTextResponse("metrics need the permission metrics:read\n", 403)
         state = CollectorRegistry()
         state.register(await _read_state(services))
-        text = b"".join(generate_latest(registry) for registry in (services.metrics.registry, PROCESS, state))
+        together = of_all_processes()
+        counted = (services.metrics.registry, PROCESS) if together is None else (together,)
+        text = b"".join(generate_latest(registry) for registry in (*counted, state))
         return Response(text, headers={"content-type": CONTENT_TYPE})
 
     return measured

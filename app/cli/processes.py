@@ -1,0 +1,193 @@
+"""`serve --workers N`: several processes behind one address, and the one that starts and stops them."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import TYPE_CHECKING
+
+from app.cli.terminal import console, failures_said, observe, run
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+RESTART_SECONDS = 1.0
+"""After how long a process that died is started again."""
+
+KILL_SECONDS = 15.0
+"""How long a process may take to stop, beyond what it gives the requests in hand."""
+
+_SPAWN = multiprocessing.get_context("spawn")
+
+Task = Callable[["Settings", socket.socket, Connection], None]
+
+
+def supervise(settings: "Settings", listener: socket.socket) -> None:
+    """Serves in `server_processes` processes, and evaluates jobs in one more, until SIGTERM or Ctrl+C.
+
+    All of them accept from one listener, so that a busy or frozen one takes no connection. One that dies is started
+    again; one that cannot start at all ends the command with its exit code.
+    """
+    serving = settings.model_copy(update={"worker": False})
+    places = [_Place(_serve, serving, listener) for _ in range(settings.server_processes)]
+    if settings.worker:
+        places.append(_Place(_work, settings, listener))
+    with tempfile.TemporaryDirectory(prefix="segmentation-metrics-") as folder, _woken_by_signals() as signals:
+        # Read by the metrics library of each process, which shares its counters with the others through files.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        exit_code = _keep(places, signals)
+        _stop(places, signals, settings.drain_seconds + settings.shutdown_seconds + KILL_SECONDS)
+    raise SystemExit(exit_code)
+
+
+@dataclass(slots=True)
+class _Place:
+    """A process that should run: what it does, and the one that does it now."""
+
+    task: Task
+    settings: "Settings"
+    listener: socket.socket
+    process: SpawnProcess | None = None
+    news: Connection | None = None
+    """Readable once the process has opened database and lake."""
+    was_open: bool = False
+    """Whether a process of this place has been open: then its successors may fail and are started again."""
+    restart_at: float = 0.0
+
+    def start(self) -> None:
+        self.news, opened = _SPAWN.Pipe(duplex=False)
+        # A daemon: when this process ends in any way that Python sees, the child is ended too.
+        self.process = _SPAWN.Process(target=self.task, args=(self.settings, self.listener, opened), daemon=True)
+        self.process.start()
+        opened.close()
+
+    def bury(self) -> None:
+        """Forgets the process that has ended, with what it showed in metrics as going on."""
+        from prometheus_client.multiprocess import mark_process_dead
+
+        if self.process is not None:
+            mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
+        self.process, self.restart_at = None, time.monotonic() + RESTART_SECONDS
+
+
+def _keep(places: list[_Place], signals: socket.socket) -> int:
+    """Starts what does not run until a signal comes: 0, or the exit code of what could not be started."""
+    while True:
+        for place in places:
+            if place.process is None and place.restart_at <= time.monotonic():
+                place.start()
+        if signals in _await_ends(places, signals, RESTART_SECONDS):
+            signals.recv(1)
+            return 0
+        for place in places:
+            process = place.process
+            if process is None or process.is_alive():
+                continue
+            place.was_open |= _said(place.news)
+            if not place.was_open:
+                return process.exitcode or 1
+            console.print(f"segmentation: process {process.pid} ended ({process.exitcode}) and is started again")
+            place.bury()
+
+
+def _said(news: Connection | None) -> bool:
+    try:
+        return news is not None and news.poll() and bool(news.recv())
+    except EOFError:
+        return False
+
+
+def _stop(places: list[_Place], signals: socket.socket, patience: float) -> None:
+    """Ends all processes: they are asked once for each signal, and killed after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    _ask(places)
+    while any(place.process is not None and place.process.is_alive() for place in places):
+        if signals in _await_ends(places, signals, max(deadline - time.monotonic(), 0.0)):
+            signals.recv(1)
+            _ask(places)
+        if time.monotonic() >= deadline:
+            for place in places:
+                if place.process is not None and place.process.is_alive():
+                    console.print(f"segmentation: process {place.process.pid} did not stop and is killed")
+                    place.process.kill()
+            deadline += KILL_SECONDS
+
+
+def _await_ends(places: list[_Place], signals: socket.socket, seconds: float) -> list[object]:
+    running = [place.process.sentinel for place in places if place.process is not None and place.process.is_alive()]
+    return list(wait([*running, signals], seconds))
+
+
+def _ask(places: list[_Place]) -> None:
+    for place in places:
+        if place.process is not None and place.process.is_alive():
+            place.process.terminate()
+
+
+@contextmanager
+def _woken_by_signals() -> Iterator[socket.socket]:
+    """A socket that can be read as often as SIGTERM or Ctrl+C came, since a handler cannot end a wait."""
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
+    with receiver, sender:
+        before = signal.set_wakeup_fd(sender.fileno())
+        handlers = {number: signal.signal(number, _leave_to_wakeup) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield receiver
+        finally:
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _leave_to_wakeup(_number: int, _frame: object) -> None:
+    """Nothing: the number of the signal has been written into the socket."""
+
+
+def _serve(settings: "Settings", listener: socket.socket, opened: Connection) -> None:
+    from app.cli.server import serve_on
+
+    _settle_in(settings, "segmentation-server")
+    with failures_said():
+        run(serve_on(listener, settings, partial(_report_open, opened)))
+
+
+def _work(settings: "Settings", listener: socket.socket, opened: Connection) -> None:
+    from app.cli.server import work
+
+    listener.close()
+    _settle_in(settings, "segmentation-worker")
+    with failures_said():
+        run(work(settings, started=partial(_report_open, opened)))
+
+
+def _settle_in(settings: "Settings", service: str) -> None:
+    # Ctrl+C reaches every process of the terminal; the parent turns it into one request to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    observe(settings, service)
+
+
+def _report_open(opened: Connection, stop: Callable[[], None]) -> None:
+    """Tells the parent that this process is open, and stops it at SIGTERM or when the parent has died."""
+    with suppress(BrokenPipeError):
+        opened.send(True)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        sentinel = parent.sentinel
+
+        def orphaned() -> None:
+            loop.remove_reader(sentinel)
+            stop()
+
+        loop.add_reader(sentinel, orphaned)
