@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from app.engine.ingest.formats import csv_file, plain_file
 from app.engine.ingest.formats.csv_dialect import find_dialect
 from app.engine.ingest.formats.csv_rows import OPEN_QUOTE, STRAY_QUOTE, TOO_FEW, TOO_LONG, TOO_MANY, count_rows
+from app.engine.ingest.neighbours import Neighbours
 from app.engine.ingest.rows import NoGoodRows
 from app.engine.ingest.widening import StoredTypes
 from app.pql.schema import ObjectType
@@ -25,7 +26,7 @@ def read(content: bytes, folder: Path) -> tuple[dict[int, Row], dict[int, str]]:
     """The good rows and the rejected ones, by their numbers in the file."""
     file = folder / "file"
     file.write_bytes(content)
-    nothing = StoredTypes(ObjectType(), ObjectType(), None, ())
+    nothing = StoredTypes(ObjectType(), ObjectType(), None, Neighbours(Sandbox(folder).lake, folder, PEOPLE))
     with duckdb.connect() as database:
         source = csv_file.read(database, plain_file(file, folder), nothing, frozenset())
         columns = ", ".join(source.texts.values())

@@ -1,6 +1,10 @@
 """Numbers land, are compared and come out as they were written, in every format and whatever batch came first."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
+from threading import Barrier, get_ident
 from typing import Any
 
 import pyarrow as pa
@@ -8,9 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from app.engine.ingest import identities
+from app.engine.ingest.declared import declare
 from app.engine.ingest.rows import Ingested
 from app.engine.people.snapshot import open_snapshot
 from app.engine.people.sources import Dataset
+from app.errors import Refusal
 from tests.engine.test_ingest import record, types
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 from tests.support.selected import RULE, selected, selected_of
@@ -168,3 +175,130 @@ def test_sums_of_whole_numbers_and_fractions_are_compared_exactly(sandbox: Sandb
     assert selected(sandbox, "n + 0.3 in l") == []
     assert selected(sandbox, f"n + 0.3 in [{EXACT}, 5.3]") == ["1", "2"]
     assert selected(sandbox, f"n + 0.3 < {EXACT + 1}") == ["1", "2"]
+
+
+# ---------------------------------------------------------------- loads at the same instant
+
+_FRACTIONS = "id,timestamp,n\n0,2026-01-01,0.5\n1,2026-01-01,7\n2,2026-01-01,8.0\n"
+_WHOLE = f"id,timestamp,n\n0,2026-01-01,{EXACT}\n1,2026-01-01,{EXACT + 1}\n2,2026-01-01,7\n"
+
+
+def _interrupted(monkeypatch: pytest.MonkeyPatch, other: Callable[[], object]) -> None:
+    """Once, between the reading of a file and its commit, the other load happens from its beginning to its end."""
+    assign, calls = identities.assign, count()
+
+    def assigned(*arguments: Any) -> int:
+        if next(calls) == 0:
+            other()
+        return assign(*arguments)
+
+    monkeypatch.setattr(identities, "assign", assigned)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known before", "created meanwhile"])
+@pytest.mark.parametrize("first", ["whole", "fractions"])
+def test_the_load_that_commits_later_gives_way(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, first: str, known: bool
+) -> None:
+    """Both were read before the other was there: neither rounds the other's numbers in the view of both."""
+    shape = BESIDE_P if known else EVENTS
+    texts = [_WHOLE, _FRACTIONS] if first == "whole" else [_FRACTIONS, _WHOLE]
+    _interrupted(monkeypatch, lambda: sandbox.csv("p", BESIDE_E, texts[0]))
+    late = sandbox.csv("e", shape, texts[1])
+    message = (
+        'n: "0.5" is not a whole number of 64 bits'
+        if first == "whole"
+        else f'n: "{EXACT + 1}" has more digits than a column with fractions holds: it would be rounded'
+    )
+    assert [row.message for row in late.rejected] == [message]
+    assert (late.row_count, late.rejected_rows, late.new_profiles) == (2, 1, 0)
+    snapshot = open_snapshot(sandbox.lake, RULE, [Dataset("p", "EVENT"), Dataset("e", "EVENT")])
+    assert selected_of(snapshot, f"{EXACT + 1} in xEvent.n") == (["1"] if first == "whole" else [])
+    assert selected_of(snapshot, f"{EXACT} in xEvent.n") == ["0"]
+    assert selected_of(snapshot, "0.5 in xEvent.n") == ([] if first == "whole" else ["0"])
+
+
+def test_profiles_of_a_file_that_was_read_again_count_once(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    _interrupted(monkeypatch, lambda: sandbox.csv("p", BESIDE_E, _WHOLE))
+    assign = identities.assign
+    calls: list[int] = []
+
+    def assigned(*arguments: Any) -> int:
+        calls.append(assign(*arguments))
+        return calls[-1]
+
+    monkeypatch.setattr(identities, "assign", assigned)
+    late = sandbox.csv("e", BESIDE_P, "id,timestamp,n\nnew,2026-01-01,1\n0,2026-01-01,0.5\n")
+    assert (late.new_profiles, late.row_count, calls[-2:]) == (1, 1, [1, 0])
+
+
+def test_loads_in_two_threads_never_round(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have read their files before either commits."""
+    assign, both = identities.assign, Barrier(2)
+    waited: set[int] = set()
+
+    def assigned(*arguments: Any) -> int:
+        if get_ident() not in waited:
+            waited.add(get_ident())
+            both.wait(60)
+        return assign(*arguments)
+
+    monkeypatch.setattr(identities, "assign", assigned)
+    with ThreadPoolExecutor(2) as threads:
+        loads = [
+            threads.submit(sandbox.csv, "e", BESIDE_P, _WHOLE),
+            threads.submit(Sandbox.csv, _second(sandbox), "p", BESIDE_E, _FRACTIONS),
+        ]
+        rejected = [load.result().rejected_rows for load in loads]
+    assert sorted(rejected) == [0, 1]
+    snapshot = open_snapshot(sandbox.lake, RULE, [Dataset("p", "EVENT"), Dataset("e", "EVENT")])
+    assert (selected_of(snapshot, f"{EXACT + 1} in xEvent.n") == []) is (rejected[0] == 1)
+    assert selected_of(snapshot, f"{EXACT} in xEvent.n") == ["0"]
+
+
+def _second(sandbox: Sandbox) -> Sandbox:
+    """The same sandbox, with numbers of batches of its own."""
+    second = Sandbox(sandbox.folder)
+    second.batches = 500
+    return second
+
+
+def test_a_declared_whole_number_beside_fractions_is_never_rounded(sandbox: Sandbox) -> None:
+    whole = {"type": "integer"}
+    schema = {"type": "object", "properties": {"n": whole, "l": {"type": "array", "items": whole}}}
+    declare(sandbox.lake, "e", BESIDE_P, schema)
+    sandbox.rows("p", BESIDE_E, [{"id": "1", "timestamp": "2026-01-01", "n": 0.5, "l": [0.5]}])
+    rows: list[dict[str, Any]] = [
+        {"id": "2", "timestamp": "2026-01-01", "n": EXACT, "l": [EXACT]},
+        {"id": "3", "timestamp": "2026-01-01", "n": -EXACT - 1},
+        {"id": "4", "timestamp": "2026-01-01", "l": [1, EXACT + 1]},
+    ]
+    done = sandbox.rows("e", BESIDE_P, rows)
+    rounded = "has more digits than a column with fractions holds (another dataset has some): it would be rounded"
+    assert [(row.row, row.message) for row in done.rejected] == [
+        (2, f'n: "{-EXACT - 1}" {rounded}'),
+        (3, f'l: "{EXACT + 1}" {rounded}'),
+    ]
+    assert types(sandbox, "e")["n"] == "integer"
+
+
+def test_a_declared_whole_number_is_looked_at_again_when_fractions_come_meanwhile(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(sandbox.lake, "e", BESIDE_P, {"type": "object", "properties": {"n": {"type": "integer"}}})
+    _interrupted(monkeypatch, lambda: sandbox.csv("p", BESIDE_E, _FRACTIONS))
+    assert sandbox.csv("e", BESIDE_P, _WHOLE).rejected_rows == 1
+    assert types(sandbox, "e")["n"] == "integer"
+
+
+def test_a_number_is_not_declared_beside_large_whole_numbers(sandbox: Sandbox) -> None:
+    sandbox.csv("p", BESIDE_E, _WHOLE)
+    with pytest.raises(Refusal, match="another dataset holds whole numbers past 2\\^53 in 'n'"):
+        declare(sandbox.lake, "e", EVENTS, {"type": "object", "properties": {"n": {"type": "number"}}})
+    declare(sandbox.lake, "e", EVENTS, {"type": "object", "properties": {"n": {"type": "integer"}}})
+
+
+def test_profiles_and_events_do_not_meet(sandbox: Sandbox) -> None:
+    """A field of a profile and one of an event are two columns of the view."""
+    sandbox.csv("p", PEOPLE, f"id,n\n1,{EXACT + 1}\n")
+    assert sandbox.csv("e", EVENTS, _FRACTIONS).rejected_rows == 0

@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from app.engine.ingest.formats import InputFile, plain_file, refuse, utf8_file
+from app.engine.ingest.neighbours import NeighboursChanged
 from app.engine.ingest.notes import committed_batch, remove_unfinished
 from app.engine.ingest.reading import Destination, Reading
 from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, DatasetShape, DryRun, Ingested, user_fields
@@ -31,15 +32,19 @@ def ingest(
     """
     stop = stop or Stop()
     folder = lake.dataset(dataset_id)
-    with lake.lock(f"dataset {dataset_id}", stop.check), lake.scratch() as scratch:
+    with lake.lock(f"dataset {dataset_id}", stop.check):
         remove_unfinished(folder)
         done = committed_batch(lake, dataset_id, batch_id)
-        if done is not None:
-            return done
-        destination = Destination.of(lake, folder, shape)
-        with _opened(lake, destination, file, scratch, stop) as reading:
-            storing = Storing(lake, reading.database, destination, batch_id, scratch, stop)
-            return storing.store(reading.stage(), file.path.stat().st_size)
+        assigned = 0
+        while done is None:
+            destination = Destination.of(lake, folder, shape)
+            with lake.scratch() as scratch, _opened(lake, destination, file, scratch, stop) as reading:
+                storing = Storing(lake, reading.database, destination, batch_id, scratch, stop)
+                try:
+                    done = storing.store(reading.stage(), file.path.stat().st_size, assigned)
+                except NeighboursChanged as changed:
+                    assigned = changed.new_profiles
+        return done
 
 
 def try_out(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.engine.ingest.batch import dataset_fields
+from app.engine.ingest.neighbours import Neighbours
 from app.engine.ingest.rows import DatasetShape, columns_of, user_fields
 from app.engine.ingest.widening import DECLARED, declarable, declared_of
 from app.engine.store.delta import commit, open_table
@@ -29,10 +30,12 @@ def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: Any)
         if current is not None and not current.files:
             current = None
         known = user_fields(current.schema) if current is not None else ObjectType()
-        all_fields = declarable(current, known, fields, shape)
-        if current is None and folder.exists():
-            shutil.rmtree(folder)
-        commit(folder, current, columns_of(shape, all_fields), [])
+        with Neighbours(lake, folder, shape).settled() as neighbours:
+            all_fields = declarable(current, known, fields, shape, neighbours)
+            if current is None and folder.exists():
+                shutil.rmtree(folder)
+            neighbours.mark()
+            commit(folder, current, columns_of(shape, all_fields), [])
         write_atomically(folder / DECLARED, json.dumps(schema).encode())
 
     def undo() -> None:

@@ -10,6 +10,7 @@ import duckdb
 from app.engine.ingest.formats import Column, InputFile, Source, Unreadable, open_source, refuse
 from app.engine.ingest.formats.columns import complaint
 from app.engine.ingest.formats.csv_options import EPOCHS
+from app.engine.ingest.neighbours import Neighbours, Place
 from app.engine.ingest.returning import Returning
 from app.engine.ingest.rows import EVENT_ID, IDENTITIES, TIMESTAMP, DatasetShape, NoGoodRows, RejectedRow, user_fields
 from app.engine.ingest.stop import Stop
@@ -18,8 +19,8 @@ from app.engine.store.case_names import file_names
 from app.engine.store.delta import TableVersion, open_table
 from app.engine.store.field_types import MAPS, parsed, sql_type, within_years
 from app.engine.store.json_schema import Declared, declared
-from app.engine.store.lake import TenantLake, file_name, name_literal, only_row, text_literal
-from app.engine.store.schema_rules import problem
+from app.engine.store.lake import TenantLake, name_literal, only_row, text_literal
+from app.engine.store.schema_rules import PRECISE, Rule, problem
 from app.pql.schema import ObjectType, Scalar
 
 REPORTED = 20
@@ -50,17 +51,19 @@ class Destination:
     known: ObjectType
     returning: Returning
     declared: Declared
+    neighbours: Neighbours
 
     @classmethod
     def of(cls, lake: TenantLake, folder: Path, shape: DatasetShape, schema: Any = None) -> "Destination":
         """With a JSON `schema` as if that had been declared. Raises `Refusal` when it cannot be."""
         current = open_table(folder)
         known = ObjectType() if current is None else user_fields(current.schema)
+        neighbours = Neighbours(lake, folder, shape)
         if schema is None:
-            return cls(folder, shape, current, known, Returning.of(lake), declared_of(folder))
+            return cls(folder, shape, current, known, Returning.of(lake), declared_of(folder), neighbours)
         new = declared(schema)
-        known = declarable(current, known, new.fields, shape)
-        return cls(folder, shape, current, known, Returning.of(lake), new)
+        known = declarable(current, known, new.fields, shape, neighbours)
+        return cls(folder, shape, current, known, Returning.of(lake), new, neighbours)
 
     @property
     def is_event(self) -> bool:
@@ -85,6 +88,7 @@ class Staged:
     rejected_rows: int
     rejected: tuple[RejectedRow, ...]
     warnings: tuple[str, ...]
+    beside_fractions: frozenset[Place]
 
 
 class Reading:
@@ -125,7 +129,7 @@ class Reading:
         fields = ObjectType({name: column.type for name, column in columns.items()})
         returning = self.destination.returning.warnings(self.database, self.shape)
         warnings = (*source.warnings, *self._odd_ids(), *returning)
-        return Staged(fields, good, rejected_rows, rejected, warnings)
+        return Staged(fields, good, rejected_rows, rejected, warnings, self._beside_fractions(columns))
 
     def _odd_ids(self) -> Iterator[str]:
         whole = "regexp_full_match(__id, '-?[0-9]+[.]0')"
@@ -148,8 +152,7 @@ class Reading:
         if is_event and time is not None and self.file.format == "CSV" and time != identity:
             fields[time] = Scalar.TIMESTAMP
         into = self.destination
-        beside = [into.folder.with_name(file_name(id)) for id in self.shape.beside]
-        known = StoredTypes(ObjectType(fields), into.declared.fields, into.current, beside)
+        known = StoredTypes(ObjectType(fields), into.declared.fields, into.current, into.neighbours)
         source = open_source(self.database, self.file, self.scratch, known, as_text)
         there = ", ".join(source.names)
         if identity not in source.names:
@@ -205,8 +208,13 @@ class Reading:
         typed[self.shape.identity_column] = ("__id", Scalar.STRING)
         if self.destination.is_event:
             typed |= dict.fromkeys((TIMESTAMP, self.destination.time_column or TIMESTAMP), ("__time", Scalar.TIMESTAMP))
-        problems = [problem(rule, typed) for rule in self.destination.declared.rules]
+        precise = [Rule(path, PRECISE, None) for path in sorted(self._beside_fractions(columns))]
+        problems = [problem(rule, typed) for rule in (*self.destination.declared.rules, *precise)]
         return [one for one in problems if one is not None]
+
+    def _beside_fractions(self, columns: Mapping[str, Column]) -> frozenset[Place]:
+        fields = ObjectType({name: column.type for name, column in columns.items()})
+        return self.destination.neighbours.beside_fractions(fields)
 
     def _time(self, source: Source, name: str) -> tuple[str, str]:
         """SQL for the time of a row and for what is wrong with it."""

@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from app.engine.ingest import identities
+from app.engine.ingest.neighbours import NeighboursChanged
 from app.engine.ingest.notes import note_path, prefix, remove_unfinished
 from app.engine.ingest.reading import Destination, Staged
 from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, Ingested, columns_of, event_id_sql
@@ -40,8 +41,12 @@ class Storing:
         self.scratch = scratch
         self.stop = stop
 
-    def store(self, staged: Staged, size: int) -> Ingested:
-        """Commits the good rows of a file of so many bytes. Raises `Stopped` and `GivenUp`."""
+    def store(self, staged: Staged, size: int, assigned: int = 0) -> Ingested:
+        """Commits the good rows of a file of so many bytes, for which so many profiles were created before.
+
+        Raises `Stopped` and `GivenUp`, and `NeighboursChanged` when nothing was committed and the file is to be read
+        again.
+        """
         into = self.destination
         self.database.execute(
             "CREATE TABLE senders AS SELECT __id AS __sender, min(__row) AS __first FROM staged"
@@ -61,11 +66,11 @@ class Storing:
             rejected=staged.rejected,
             bytes=size,
             version=version,
-            new_profiles=new_profiles,
+            new_profiles=new_profiles + assigned,
             duplicate_rows=staged.good - rows,
             warnings=staged.warnings,
         )
-        return replace(result, version=self._commit(writer, files, schema, result))
+        return replace(result, version=self._commit(writer, files, schema, result, staged))
 
     def _sorted(self, fields: ObjectType, version: int) -> str:
         """SQL for the rows to store, in the order in which they lie in the files."""
@@ -103,7 +108,9 @@ class Storing:
             " WHERE __problem IS NULL"
         )
 
-    def _commit(self, writer: BucketWriter, files: list[DataFile], schema: pa.Schema, result: Ingested) -> int:
+    def _commit(
+        self, writer: BucketWriter, files: list[DataFile], schema: pa.Schema, result: Ingested, staged: Staged
+    ) -> int:
         """Commits the files, after a note of them, and gives the version.
 
         The note says what to remove when no commit follows, and what the batch brought when one does.
@@ -119,7 +126,12 @@ class Storing:
         try:
             writer.move(folder, files)
             self.stop.check()
-            version = commit(folder, self.destination.current, schema, files, transaction=self.batch_id)
+            with self.destination.neighbours.settled(self.stop.check) as neighbours:
+                beside_fractions = neighbours.beside_fractions(staged.fields)
+                if beside_fractions - staged.beside_fractions or neighbours.beside_large(staged.fields):
+                    raise NeighboursChanged(result.new_profiles)
+                neighbours.mark()
+                version = commit(folder, self.destination.current, schema, files, transaction=self.batch_id)
         except Exception:
             remove_unfinished(folder)
             raise

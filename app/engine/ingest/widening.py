@@ -1,23 +1,18 @@
 """Types that columns may have beside what is stored already, so that no number is ever rounded; knows no formats."""
 
 import json
-from collections.abc import Iterator, Sequence
-from functools import cached_property, reduce
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, DatasetShape
-from app.engine.store.arrow_types import object_type
-from app.engine.store.case_names import our_name
-from app.engine.store.delta import TableVersion, open_table
+from app.engine.ingest.neighbours import Neighbours, holds_large
+from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, DatasetShape, user_fields
+from app.engine.store.delta import TableVersion
 from app.engine.store.field_types import WIDENINGS, widen
 from app.engine.store.json_schema import Declared, declared
-from app.engine.store.parquet_columns import leaf_name
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
-_EXACT = 1 << 53
 _NUMBERS = (Scalar.INTEGER, Scalar.NUMBER)
 _Path = tuple[str, ...]
 
@@ -38,17 +33,17 @@ class StoredTypes:
     """The types that columns have already, and those that they get with a file.
 
     `fields` are the dataset's. A declared type stays. So does that of whole numbers past 2^53, which would be rounded
-    beside fractions, also those of other datasets (the folders `beside`) whose column is one with this in a view: a
-    value that does not fit is rejected by row then.
+    beside fractions, also those of its neighbours, whose column is one with this in a view: a value that does not fit
+    is rejected by row then.
     """
 
     def __init__(
-        self, fields: ObjectType, declared: ObjectType, current: TableVersion | None, beside: Sequence[Path]
+        self, fields: ObjectType, declared: ObjectType, current: TableVersion | None, neighbours: Neighbours
     ) -> None:
         self.fields = fields
         self._declared = declared
         self._current = current
-        self._beside = beside
+        self._neighbours = neighbours
 
     def widened(self, name: str, found: Type) -> Type:
         """The type of a column at the top, after a file with values of the type found."""
@@ -82,26 +77,17 @@ class StoredTypes:
             return old
         wide = new if old is None or (old, new) in WIDENINGS else old
         if wide is Scalar.NUMBER:
-            tables = [table for table in self._tables if _at(_fields(table), path) is Scalar.INTEGER]
-            return Scalar.INTEGER if any(holds_large(table, path) for table in tables) else wide
-        if any(_at(_fields(table), path) is Scalar.NUMBER for table in self._others):
+            return Scalar.INTEGER if self._large(path) or self._neighbours.large(path) else wide
+        if self._neighbours.fractions(path):
             # The view has fractions there: a whole number that is not rounded among them is welcome.
-            return wide if self._current is not None and holds_large(self._current, path) else Scalar.NUMBER
+            return wide if self._large(path) else Scalar.NUMBER
         return wide
 
-    @property
-    def _tables(self) -> Iterator[TableVersion]:
-        if self._current is not None:
-            yield self._current
-        yield from self._others
-
-    @cached_property
-    def _others(self) -> list[TableVersion]:
-        return [table for table in map(open_table, self._beside) if table is not None]
-
-
-def _fields(table: TableVersion) -> ObjectType:
-    return object_type(table.schema)
+    def _large(self, path: _Path) -> bool:
+        current = self._current
+        if current is None or _at(user_fields(current.schema), path) is not Scalar.INTEGER:
+            return False
+        return holds_large(current, path)
 
 
 def _at(fields: Type, path: _Path) -> Type | None:
@@ -115,28 +101,6 @@ def _at(fields: Type, path: _Path) -> Type | None:
             case _:
                 return None
     return below
-
-
-def holds_large(table: TableVersion, path: _Path) -> bool:
-    """Whether a file has whole numbers there that a double does not hold, by its statistics."""
-    leaf = leaf_name(path)
-    for file in table.paths():
-        metadata = pq.read_metadata(file)
-        for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
-            for column in (group.column(number) for number in range(group.num_columns)):
-                statistics = column.statistics
-                if column.physical_type != "INT64" or _our_path(column.path_in_schema) != leaf:
-                    continue
-                if statistics is None or not statistics.has_min_max:
-                    if statistics is None or statistics.null_count < group.num_rows:
-                        return True
-                elif max(abs(statistics.min), abs(statistics.max)) > _EXACT:
-                    return True
-    return False
-
-
-def _our_path(stored: str) -> str:
-    return ".".join(map(our_name, stored.split(".")))
 
 
 def _of_rows(fields: ObjectType, shape: DatasetShape) -> ObjectType:
@@ -168,9 +132,17 @@ def _differences(old: Type, new: Type, path: tuple[str, ...]) -> Iterator[tuple[
                 yield path, old, new
 
 
-def declarable(current: TableVersion | None, known: ObjectType, fields: ObjectType, shape: DatasetShape) -> ObjectType:
-    """The fields of a dataset once these are declared. Raises `Refusal` where they contradict its data or its shape."""
+def declarable(
+    current: TableVersion | None, known: ObjectType, fields: ObjectType, shape: DatasetShape, neighbours: Neighbours
+) -> ObjectType:
+    """The fields of a dataset once these are declared. Raises `Refusal` where they contradict its data or its shape, or
+    the data of its neighbours."""
     fields = _of_rows(fields, shape)
+    for path in sorted(neighbours.beside_large(fields)):
+        raise _refuse(
+            f"another dataset holds whole numbers past 2^53 in {'.'.join(path)!r}, which a number would round where "
+            "both are one profile's: declare it as an integer, or under another name"
+        )
     for path, old, new in _differences(known, fields, ()):
         _refuse_altering(current, path, old, new)
     return widen(known, fields)

@@ -163,6 +163,16 @@ _FORMAT = _Keyword(
     lambda v: f"is not {FORMATS[v][1]}",
 )
 
+PRECISE = "precise"
+"""No keyword of JSON Schema: whole numbers that a double holds, for places where another dataset has fractions."""
+_PRECISE = _Keyword(
+    (Scalar.INTEGER,),
+    lambda v: v is None,
+    "",
+    lambda x, v, t: f"abs({x}::HUGEINT) <= {1 << 53}",
+    lambda v: "has more digits than a column with fractions holds (another dataset has some): it would be rounded",
+)
+
 
 def mistake(keyword: str, value: Any, type_: Type | None) -> str | None:
     """What is wrong with the value of a keyword, or with the keyword for such values; None when nothing is."""
@@ -197,7 +207,7 @@ def problem(rule: Rule, columns: Mapping[str, tuple[str, Type]]) -> str | None:
         wrong = text_literal(f"{label}.{rule.value}: a value is required")
         missing = f"list_filter({values}, lambda v: v IS NOT NULL AND v.{name_literal(name)} IS NULL)"
         return f"CASE WHEN len({missing}) > 0 THEN {wrong} END"
-    keyword = _FORMAT if rule.keyword == "format" else RULES[rule.keyword]
+    keyword = {"format": _FORMAT, PRECISE: _PRECISE}.get(rule.keyword) or RULES[rule.keyword]
     if type_ not in keyword.kinds and type(type_) not in keyword.kinds:
         return None
     holds = keyword.holds("v", rule.value, type_)

@@ -96,7 +96,7 @@ async def create(
         session.add(row)
         await session.flush()
         if new.schema is not None and lake is not None:
-            await _declare(declaring, lake, scope, row, new.schema)
+            await _declare(session, declaring, lake, scope, row, new.schema)
     return row
 
 
@@ -116,7 +116,7 @@ async def update(
         change = within(update_rows(DatasetRow), DatasetRow, scope.tenant).where(_DATASETS.id == id)
         await session.execute(change.values(name=name, revision=current.revision + 1, updated_at=clock()))
         if changes.get("schema") is not None:
-            await _declare(declaring, lake, scope, current, changes["schema"])
+            await _declare(session, declaring, lake, scope, current, changes["schema"])
         return (await get_many(session, scope, [id]))[id]
 
 
@@ -132,11 +132,14 @@ async def _declaring() -> AsyncIterator[list[Callable[[], None]]]:
         raise
 
 
-async def _declare(declaring: list[Callable[[], None]], lake: Lake, scope: Scope, row: DatasetRow, schema: Any) -> None:
+async def _declare(
+    session: AsyncSession, declaring: list[Callable[[], None]], lake: Lake, scope: Scope, row: DatasetRow, schema: Any
+) -> None:
     if row.kind == DatasetKind.EXPORT:
         message = "export jobs determine the columns of an EXPORT dataset: omit it"
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("schema",))
-    declaring.append(await asyncio.to_thread(declare, lake.tenant(scope.tenant), row.id, shape_of(row), schema))
+    shape = await shape_beside(session, scope, row.name, shape_of(row))
+    declaring.append(await asyncio.to_thread(declare, lake.tenant(scope.tenant), row.id, shape, schema))
 
 
 def shape_of(dataset: DatasetRow) -> DatasetShape:
