@@ -13,7 +13,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.parts import Services, working
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.audiences import external
@@ -27,6 +26,7 @@ from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.segment import requests as segment_jobs
 from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.schedules import ScheduleState
+from app.wiring import Services, working
 
 SCOPE = Scope("default", "prod", user="demo")
 

@@ -23,11 +23,11 @@ from app.api.transport.routes import api_routes
 from app.clock import Clock, utc_now
 from app.engine.store.lake import scratch_folder
 from app.errors import InvalidSettings
-from app.parts import Services, open_services, watching, working
 from app.services.access.authentication import AuthenticationRules, Proxy
 from app.services.access.identity import TokenRules
 from app.settings import Settings
 from app.storage.database import read_url
+from app.wiring import Services, open_services, watching, working
 
 log = logging.getLogger("segmentation")
 

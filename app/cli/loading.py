@@ -21,9 +21,9 @@ from app.scope import Scope
 if TYPE_CHECKING:
     from app.engine.ingest.formats import CsvOptions, InputFile
     from app.engine.ingest.rows import DryRun, RejectedRow
-    from app.parts import Services
     from app.services.datasets.datasets import NewDataset
     from app.services.datasets.uploads import Uploaded
+    from app.wiring import Services
 
 _SNIFFED = 4096
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from app.cli import audit, data, demo, expressions, jobs, keys, operations, resources, server, settings
+from app.cli.commands import audit, demo, ingest, jobs, keys, operations, pql, resources, server, settings
 from app.cli.terminal import failures_said
 
 cli = typer.Typer(
@@ -13,9 +13,16 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for commands in (server.commands, operations.commands, settings.commands, audit.commands, data.commands, demo.commands):
+for commands in (
+    server.commands,
+    operations.commands,
+    settings.commands,
+    audit.commands,
+    ingest.commands,
+    demo.commands,
+):
     cli.add_typer(commands)
-cli.add_typer(expressions.commands, name="pql")
+cli.add_typer(pql.commands, name="pql")
 cli.add_typer(keys.commands, name="key")
 cli.add_typer(jobs.commands, name="job")
 cli.add_typer(jobs.export_commands, name="export")

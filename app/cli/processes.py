@@ -154,7 +154,7 @@ def _leave_to_wakeup(_number: int, _frame: object) -> None:
 
 
 def _serve(settings: "Settings", listener: socket.socket, opened: Connection) -> None:
-    from app.cli.server import serve_on
+    from app.cli.serving import serve_on
 
     _settle_in(settings, "segmentation-server")
     with failures_said():
@@ -162,7 +162,7 @@ def _serve(settings: "Settings", listener: socket.socket, opened: Connection) ->
 
 
 def _work(settings: "Settings", listener: socket.socket, opened: Connection) -> None:
-    from app.cli.server import work
+    from app.cli.serving import work
 
     listener.close()
     _settle_in(settings, "segmentation-worker")

@@ -24,8 +24,8 @@ from app.errors import (
 )
 
 if TYPE_CHECKING:
-    from app.parts import Services
     from app.settings import Settings
+    from app.wiring import Services
 
 T = TypeVar("T")
 
@@ -93,7 +93,7 @@ def importing() -> Iterator[None]:
 
 async def with_services(settings: "Settings", use: "Callable[[Services], Awaitable[None]]") -> None:
     with importing():
-        from app.parts import open_services
+        from app.wiring import open_services
 
     async with open_services(settings) as services:
         await use(services)

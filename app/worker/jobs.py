@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from app.clock import Clock
-from app.engine import memory
+from app.engine.limits import memory
 from app.engine.store.lake import Lake
 from app.errors import Refusal, Refusals, outage
 from app.logs import bind, event

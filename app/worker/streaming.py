@@ -5,7 +5,7 @@ import logging
 from datetime import timedelta
 
 from app.clock import Clock
-from app.engine.run.buckets import Cancelled
+from app.engine.limits.pool import Cancelled
 from app.engine.store.lake import Lake
 from app.metrics import LEASES_LOST
 from app.services.streaming.turn import run_turn

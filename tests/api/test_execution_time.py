@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from app.api.context import ApiServices, Limits, Operation
-from app.engine.pool import Stopped
+from app.engine.limits.pool import Stopped
 from app.errors import Refusal
 from app.scope import Scope
 from app.services.insight.population import in_thread

@@ -38,7 +38,6 @@ from app.engine.people.profiles import Snapshot, open_snapshot
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.parts import Services, open_services, working
 from app.pql.check.checker import check
 from app.pql.core import Builder
 from app.scope import Scope
@@ -54,6 +53,7 @@ from app.settings import Settings
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
+from app.wiring import Services, open_services, working
 from tests.benchmarks.hundred import Example, examples
 
 SCOPE = Scope("default", "prod", "benchmark")

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 from app.clock import utc_now
 from app.engine.export.members import ENCODERS
 from app.engine.ingest.formats import InputFile
-from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.audiences.definition_rules import NewDefinition
@@ -32,6 +31,7 @@ from app.settings import Settings
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
+from app.wiring import Services, open_services
 
 PEOPLE = 1_000_000
 SCOPE = Scope("acme", "prod", "benchmark")

@@ -23,7 +23,6 @@ from app.engine.ingest.rows import DatasetShape
 from app.engine.people.profiles import open_snapshot
 from app.engine.run import sampling as estimate
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.parts import Services, open_services, working
 from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
@@ -36,6 +35,7 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.settings import Settings
 from app.storage.tables.jobs import JobKind
+from app.wiring import Services, open_services, working
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
 SCOPE = Scope("benchmark", "prod", "benchmark")

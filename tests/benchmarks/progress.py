@@ -16,7 +16,6 @@ from typing import Any
 
 from app.engine.ingest.formats import InputFile
 from app.engine.run.demo_shop import IDENTITY_COLUMN, IDENTITY_NAMESPACE, write_shop
-from app.parts import Services, open_services, working
 from app.scope import Scope
 from app.services.audiences.computed import create
 from app.services.audiences.definition_rules import NewDefinition
@@ -25,6 +24,7 @@ from app.services.datasets.uploads import ingest_file
 from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
+from app.wiring import Services, open_services, working
 from tests.benchmarks.hundred import examples
 
 SCOPE = Scope("default", "prod", "benchmark")

@@ -17,7 +17,6 @@ from statistics import median
 from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
 from app.engine.run.demo_shop import write_shop
-from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.audiences.definition_rules import NewDefinition
@@ -30,6 +29,7 @@ from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from app.storage.topics import audience_topic
+from app.wiring import Services, open_services
 
 SCOPE = Scope("default", "prod", "benchmark")
 SIZES = (1, 100, 10_000)

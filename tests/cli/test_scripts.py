@@ -44,11 +44,11 @@ def shop(call: Call, tmp_path: Path) -> str:
 
 
 def define(name: str, sandbox: str = "prod") -> str:
-    from app.parts import open_services
     from app.scope import Scope
     from app.services.audiences import computed
     from app.services.audiences.definition_rules import NewDefinition
     from app.settings import load_settings
+    from app.wiring import open_services
 
     async def create() -> str:
         async with open_services(load_settings()) as services:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.cli.server import _listen
+from app.cli.serving import _listen
 
 
 async def test_answers_do_not_wait_for_an_acknowledgement() -> None:

@@ -11,7 +11,6 @@ from deltalake import DeltaTable
 
 from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
-from app.parts import Services, open_services
 from app.services.audiences import computed as definitions
 from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets
@@ -27,6 +26,7 @@ from app.settings import Settings
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import FINAL, JobKind
+from app.wiring import Services, open_services
 from tests.end_to_end.test_killed import PATIENCE, PURCHASES, SCOPE, buckets_of, worker_process
 
 SEGMENTS = 25

@@ -15,7 +15,6 @@ from sqlalchemy import select
 from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
 from app.engine.store.lake import Lake
-from app.parts import open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.audiences.definition_rules import NewDefinition
@@ -26,6 +25,7 @@ from app.settings import Settings
 from app.storage.database import Database
 from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
+from app.wiring import open_services
 
 ROOT = Path(__file__).parents[2]
 PURCHASES = ROOT / "tests" / "data" / "cdnow_purchases.csv"

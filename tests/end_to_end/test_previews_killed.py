@@ -7,12 +7,12 @@ from pathlib import Path
 from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
 from app.engine.run.sampling import Estimate
-from app.parts import open_services
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs.preview import requests as previews
 from app.settings import Settings
 from app.storage.tables.previews import PreviewRow
+from app.wiring import open_services
 from tests.end_to_end.test_killed import PATIENCE, PURCHASES, SCOPE, buckets_of, worker_process
 
 SLOW = " or ".join(

@@ -7,7 +7,6 @@ from typing import Any
 
 from app.clock import Clock, FixedClock, utc_now
 from app.engine.ingest.formats import InputFile
-from app.parts import open_services
 from app.services.audiences import computed as definitions
 from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
@@ -20,6 +19,7 @@ from app.services.lists.paging import PageRequest
 from app.settings import Settings
 from app.storage.database import Database
 from app.storage.tables.schedules import ScheduleState
+from app.wiring import open_services
 from tests.end_to_end.test_killed import PATIENCE, SCOPE, worker_process
 
 

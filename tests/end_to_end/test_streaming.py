@@ -16,7 +16,6 @@ from sqlalchemy import select
 from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import MembershipFiles
-from app.parts import Services, open_services
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.audiences.definition_rules import NewDefinition
@@ -27,6 +26,7 @@ from app.settings import Settings
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
+from app.wiring import Services, open_services
 from tests.support.client import Gateway
 
 SCOPE = Scope("default", "prod", "test")

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.engine.budget import Budget
 from app.engine.evaluate import EvaluationError, evaluate
+from app.engine.limits.budget import Budget
 from app.engine.plan.plan import Plan
 from app.engine.run.adhoc import Trial, load_trial
 from app.errors import DiagnosticKind

@@ -10,10 +10,11 @@ from pyroaring import BitMap
 
 from app.engine.ingest.batch import ingest
 from app.engine.ingest.formats import InputFile
+from app.engine.limits.pool import Cancelled
 from app.engine.members.membership import Membership, next_membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
 from app.pql.check.checker import check
 from app.pql.core import Builder
 from tests.support.sandbox import CDNOW, PURCHASES, Sandbox

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from app.engine.evaluate import Cancelled
 from app.engine.ingest.batch import delete_dataset, ingest
 from app.engine.ingest.formats import InputFile
 from app.engine.ingest.rows import DatasetShape
+from app.engine.limits.pool import Cancelled
 from app.engine.people.merged_view import refresh
 from app.engine.people.profiles import (
     Dataset,

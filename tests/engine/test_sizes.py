@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.engine.evaluate import chain as chains
+from app.engine.evaluate import chain, chain_steps
 from app.errors import DiagnosticKind
 from app.pql.check.checker import check
 from tests.support.heavy import CHAINS, MANY, NESTED, PAIRS, PATHOLOGICAL, SCHEMA, busy, matches
@@ -18,13 +18,14 @@ def test_a_chain_of_ten_steps_looks_up_in_proportion_to_events(
     monkeypatch: pytest.MonkeyPatch, expression: str, expected: bool
 ) -> None:
     looked_up = []
-    placed = chains.placed
+    placed = chain_steps.placed
 
     def counted(tracks: Any, values: Any, track: Any, targets: Any, low: Any, high: Any, *, right: bool) -> Any:
         looked_up.append(len(low))
         return placed(tracks, values, track, targets, low, high, right=right)
 
-    monkeypatch.setattr(chains, "placed", counted)
+    for module in (chain, chain_steps):
+        monkeypatch.setattr(module, "placed", counted)
     work = []
     for events in (4_000, 8_000):
         looked_up.clear()

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from app.clock import FixedClock
-from app.engine.evaluate import Cancelled
+from app.engine.limits.pool import Cancelled
 from app.services.evaluation.progress import Progress
 from app.services.jobs.segment import requests as segment_jobs
 from app.storage.database import Database

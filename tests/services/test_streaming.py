@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from app.engine.ingest.formats import InputFile
-from app.engine.run.buckets import Cancelled
+from app.engine.limits.pool import Cancelled
 from app.errors import HasDependents, Refusals
 from app.services import merge_policies
 from app.services.audiences import computed as definitions

@@ -34,7 +34,6 @@ from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import MembershipFiles
 from app.engine.store.delta import open_table
-from app.parts import Services, open_services
 from app.scope import Scope, Tenant
 from app.services.audiences import computed as definitions
 from app.services.audiences.definition_rules import NewDefinition
@@ -49,6 +48,7 @@ from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
+from app.wiring import Services, open_services
 from tests.support.cuttable import CuttableServer
 from tests.support.databases import fresh_database, postgresql_url
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.clock import FixedClock
-from app.engine.run.buckets import Cancelled
+from app.engine.limits.pool import Cancelled
 from app.engine.store.lake import Lake
 from app.storage.database import Database
 from app.storage.queue.turns import claim_turn

@@ -5,11 +5,11 @@ from typing import Annotated, Self
 
 import strawberry
 
-from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import mutation
 from app.api.errors import UserError, attempt, errors_field
 from app.api.global_ids import Node, global_id, need_id
+from app.api.lists.connections import Connection, connect, connection
 from app.api.permissions import is_permission
 from app.api.scalars import given
 from app.services.access import keys

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import strawberry
 
-from app.api.connections import Connection, connect, connection
 from app.api.context import Info
 from app.api.described import enum_value, resolver, subscription
-from app.api.filters import (
+from app.api.global_ids import find_id, need_id
+from app.api.lists.connections import Connection, connect, connection
+from app.api.lists.filters import (
     DateTimeFilter,
     OrderDirection,
     StringFilter,
@@ -22,7 +23,6 @@ from app.api.filters import (
     text_filter,
     time_filter,
 )
-from app.api.global_ids import find_id, need_id
 from app.api.resources.audiences import (
     Audience,
     AudienceId,

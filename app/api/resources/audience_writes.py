@@ -9,8 +9,8 @@ from strawberry.scalars import JSON
 from app.api.context import Info, Operation
 from app.api.described import mutation
 from app.api.errors import PqlDiagnostic, UserError, attempt, camel, errors_field
-from app.api.filters import names, one_id, one_name, one_of
 from app.api.global_ids import global_id, need_id
+from app.api.lists.filters import names, one_id, one_name, one_of
 from app.api.resources.audiences import Audience, AudienceOrigin, AudienceType, EvaluationMethod, LifecycleState
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.resources.pql import ExpressionFormat, service_format

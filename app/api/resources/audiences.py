@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import strawberry
 from strawberry.scalars import JSON
 
-from app.api.connections import Connection, LongConnection, connect, connect_long, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver
-from app.api.filters import (
+from app.api.global_ids import Node, global_id, node_type
+from app.api.lists.connections import Connection, LongConnection, connect, connect_long, connection
+from app.api.lists.filters import (
     names,
 )
-from app.api.global_ids import Node, global_id, node_type
 from app.api.resources.datasets import Dataset
 from app.api.resources.folders import Folder
 from app.api.resources.history import AudienceHistory

@@ -5,10 +5,10 @@ from typing import Annotated, Self
 
 import strawberry
 
-from app.api.connections import Connection, connect, connection
 from app.api.context import Info
-from app.api.filters import DateTimeFilter, time_filter
 from app.api.global_ids import split_id
+from app.api.lists.connections import Connection, connect, connection
+from app.api.lists.filters import DateTimeFilter, time_filter
 from app.api.scalars import given
 from app.services.access import audit
 from app.services.lists.paging import PageRequest

@@ -5,10 +5,10 @@ from typing import Annotated, Self
 
 import strawberry
 
-from app.api.connections import LongConnection, connect_long, connection
 from app.api.context import Info
 from app.api.described import resolver
 from app.api.errors import UserError, user_error
+from app.api.lists.connections import LongConnection, connect_long, connection
 from app.api.resources.insight import PeopleInput, people_of, with_persons
 from app.api.resources.previews import ConfidenceInterval
 from app.api.resources.profiles import Profile

@@ -7,13 +7,13 @@ import strawberry
 from app.api.context import Info, Operation
 from app.api.described import mutation
 from app.api.errors import PqlDiagnostic, UserError, attempt, errors_field
-from app.api.filters import (
+from app.api.global_ids import global_id, need_id
+from app.api.lists.filters import (
     OrderDirection,
     names,
     one_id,
     one_of,
 )
-from app.api.global_ids import global_id, need_id
 from app.api.resources.audiences import EvaluationMethod, LifecycleState
 from app.api.resources.definitions import SegmentDefinition
 from app.api.resources.deletions import DeleteArgument, DeletePayload

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
 
-from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver
-from app.api.filters import (
+from app.api.global_ids import Node, find_id, global_id, node_type
+from app.api.lists.connections import Connection, connect, connection
+from app.api.lists.filters import (
     DateTimeFilter,
     OrderDirection,
     StringFilter,
@@ -22,7 +23,6 @@ from app.api.filters import (
     text_filter,
     time_filter,
 )
-from app.api.global_ids import Node, find_id, global_id, node_type
 from app.api.resources.audiences import Audience, EvaluationMethod, evaluation_methods
 from app.api.resources.folders import Folder
 from app.api.resources.jobs import JobFilterArgument, segment_job_filter

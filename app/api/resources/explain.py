@@ -9,7 +9,7 @@ from strawberry.scalars import JSON
 from app.api.context import Info
 from app.api.described import resolver
 from app.api.errors import UserError, user_error
-from app.api.filters import one_id
+from app.api.lists.filters import one_id
 from app.api.resources.insight import PeopleInput, people_of
 from app.api.resources.profiles import IdentityInput
 from app.api.scalars import BigInt

@@ -5,12 +5,12 @@ from typing import Annotated, Self, cast
 
 import strawberry
 
-from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
-from app.api.filters import one_id
 from app.api.global_ids import Node, find_id, global_id, need_id
+from app.api.lists.connections import Connection, connect, connection
+from app.api.lists.filters import one_id
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.scalars import given
 from app.errors import ErrorCode, Refusal

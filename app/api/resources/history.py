@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import strawberry
 
-from app.api.connections import Connection, LongConnection, connect, connect_long, connection
 from app.api.context import Info
 from app.api.described import resolver, subscription
 from app.api.global_ids import need_id, node_type
+from app.api.lists.connections import Connection, LongConnection, connect, connect_long, connection
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.pql import ExpressionFormat, service_format
 from app.api.resources.profiles import MembershipStatus, Profile

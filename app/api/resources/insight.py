@@ -4,12 +4,12 @@ from typing import Annotated
 
 import strawberry
 
-from app.api.connections import LongConnection, connect_long, connection
 from app.api.context import Info, Operation
 from app.api.described import resolver
 from app.api.errors import UserError, user_error
-from app.api.filters import OrderDirection, one_id
 from app.api.global_ids import need_id
+from app.api.lists.connections import LongConnection, connect_long, connection
+from app.api.lists.filters import OrderDirection, one_id
 from app.api.resources.profiles import Profile
 from app.api.scalars import BigInt, given
 from app.engine.people.profiles import Person

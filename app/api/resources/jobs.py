@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import strawberry
 
-from app.api.connections import Connection, connect, connection
 from app.api.context import Info
 from app.api.described import enum_value, resolver, subscription
-from app.api.filters import DateTimeFilter, OrderDirection, names, one_id, ordered, time_filter
 from app.api.global_ids import node_type
+from app.api.lists.connections import Connection, connect, connection
+from app.api.lists.filters import DateTimeFilter, OrderDirection, names, one_id, ordered, time_filter
 from app.api.scalars import BigInt, given
 from app.services.jobs import shared as jobs
 from app.services.jobs import watching

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Self
 
 import strawberry
 
-from app.api.connections import Connection, LongConnection, connect, connect_long, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
-from app.api.filters import one_id, one_name
 from app.api.global_ids import Node, find_id, global_id, need_id, split_id
+from app.api.lists.connections import Connection, LongConnection, connect, connect_long, connection
+from app.api.lists.filters import one_id, one_name
 from app.api.resources.audiences import NamespaceCount
 from app.api.resources.merge_policies import GraphType, MergePolicy
 from app.api.resources.pql import ExpressionFormat, service_format

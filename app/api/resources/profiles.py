@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import strawberry
 from strawberry.scalars import JSON
 
-from app.api.connections import LongConnection, connect_long, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver
-from app.api.filters import names
 from app.api.global_ids import Node, find_id, global_id, node_type
+from app.api.lists.connections import LongConnection, connect_long, connection
+from app.api.lists.filters import names
 from app.api.scalars import given
 from app.engine.people.profiles import Event, Person
 from app.errors import ErrorCode, Refusal

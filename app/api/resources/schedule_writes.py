@@ -7,8 +7,8 @@ import strawberry
 from app.api.context import Info
 from app.api.described import mutation
 from app.api.errors import UserError, attempt, errors_field
-from app.api.filters import many_ids, one_of
 from app.api.global_ids import global_id, need_id
+from app.api.lists.filters import many_ids, one_of
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.resources.export_jobs import CreateExportJobInput
 from app.api.resources.jobs import Job, any_job

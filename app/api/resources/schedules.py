@@ -8,11 +8,11 @@ from typing import Annotated, Self
 import strawberry
 
 from app import quartz
-from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver
-from app.api.filters import OrderDirection, StringFilter, one_id, one_of, ordered, text_filter
 from app.api.global_ids import Node, find_id, global_id, node_type
+from app.api.lists.connections import Connection, connect, connection
+from app.api.lists.filters import OrderDirection, StringFilter, one_id, one_of, ordered, text_filter
 from app.api.resources.audiences import Audience
 from app.api.resources.export_spec import ExportSpec
 from app.api.resources.jobs import Job, any_job

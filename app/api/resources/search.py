@@ -4,10 +4,10 @@ from typing import Annotated, Self
 
 import strawberry
 
-from app.api.connections import PageInfo, connection
 from app.api.context import Info
 from app.api.described import resolver
 from app.api.global_ids import Node, find_id, global_id, node_type, split_id
+from app.api.lists.connections import PageInfo, connection
 from app.api.resources.folders import Folder
 from app.api.scalars import given
 from app.errors import ExpressionRefused

@@ -7,12 +7,12 @@ from typing import Annotated, Any, Self
 
 import strawberry
 
-from app.api.connections import Connection, connect, connection
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
-from app.api.filters import many_ids, ordered
 from app.api.global_ids import Node, find_id, global_id, need_id
+from app.api.lists.connections import Connection, connect, connection
+from app.api.lists.filters import many_ids, ordered
 from app.api.resources.audiences import NamespaceCount
 from app.api.resources.definitions import SegmentDefinition
 from app.api.resources.jobs import (

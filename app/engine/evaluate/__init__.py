@@ -10,14 +10,15 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.budget import DEFAULT_BUDGET, Budget
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import Array, Object, Rows, Value, spread
-from app.engine.evaluate.failure import Cancelled, EvaluationError, dependency_failed
+from app.engine.evaluate.failure import EvaluationError, dependency_failed
 from app.engine.evaluate.kernels import KERNELS
 from app.engine.evaluate.memo import Evaluation
 from app.engine.evaluate.stored import table
 from app.engine.evaluate.zones import in_zone_of
+from app.engine.limits.budget import DEFAULT_BUDGET, Budget
+from app.engine.limits.pool import Cancelled
 from app.engine.plan.plan import Plan
 from app.engine.store.bucket import Bucket
 from app.errors import Refusal
@@ -25,7 +26,6 @@ from app.pql.core import Node
 from app.pql.schema import EVENTS
 
 __all__ = [
-    "Cancelled",
     "EvaluationError",
     "Result",
     "dependency_failed",

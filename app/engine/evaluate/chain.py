@@ -18,42 +18,17 @@ from itertools import pairwise
 import numpy as np
 
 from app.engine.evaluate.calendars import BEGINNING, END, Micros
+from app.engine.evaluate.chain_steps import Step, earlier, first_after, labels_of, laid_out, numbered, placed, steps_of
 from app.engine.evaluate.columns import Bools, Column, Index, Value, condition, spread
-from app.engine.evaluate.dates import Window, between_windows, distance_windows, inside, micros, reference_windows
+from app.engine.evaluate.dates import Window, between_windows, distance_windows, inside, reference_windows
 from app.engine.evaluate.exact import doubles
 from app.engine.evaluate.memo import BinderKernel, Evaluation
 from app.engine.evaluate.scopes import Scope, cuts
-from app.pql.core import Node, walk
+from app.pql.core import Node
 from app.pql.schema import Scalar
 
 PAIRS_AT_ONCE = 1 << 21
-_LARGEST = int(np.iinfo(np.int64).max)
 _ALWAYS = (np.full(1, BEGINNING, np.int64), np.full(1, END, np.int64))
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """The events that suit a step, sorted by (track, time). `row` is the event's row in the chain's scope."""
-
-    track: Index
-    at: Micros
-    row: Index
-
-    def where(self, mask: Bools) -> "Step":
-        return Step(self.track[mask], self.at[mask], self.row[mask])
-
-    def between(self, start: int, stop: int) -> "Step":
-        return Step(self.track[start:stop], self.at[start:stop], self.row[start:stop])
-
-    def bounds(self, tracks: int) -> tuple[Index, Index]:
-        """First row of each track, and first row after it."""
-        ends = np.cumsum(np.bincount(self.track, minlength=tracks))
-        return np.concatenate([np.zeros(1, np.intp), ends[:-1]]), ends
-
-    def bounds_of(self, other: "Step", tracks: int) -> tuple[Index, Index]:
-        """For each row of another step the bounds of its track."""
-        starts, ends = self.bounds(tracks)
-        return starts[other.track], ends[other.track]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +43,7 @@ class Tracks:
 
 
 def chain(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
-    child, steps = _steps(evaluation, node, scope)
+    child, steps = steps_of(evaluation, node, scope)
     if len(steps) == 1:
         return condition(np.bincount(steps[0].track, minlength=scope.n) >= node.payload[2][0])
     search = _Search(evaluation, node, scope, child)
@@ -91,7 +66,7 @@ class StepMatch:
 
 def matches(evaluation: Evaluation, node: Node, scope: Scope) -> list[StepMatch]:
     """How far a chain got for the only row of `scope`, by the same search that says whether there is one."""
-    child, steps = _steps(evaluation, node, scope)
+    child, steps = steps_of(evaluation, node, scope)
     search = _Search(evaluation, node, scope, child)
     pins, counts = search.pins(), node.payload[2]
 
@@ -120,38 +95,6 @@ def _first_chain(steps: Sequence[Step], counts: Sequence[int], found: Callable[[
             low, high = (low, middle) if found(shortest) else (middle + 1, high)
         shortest[at] = step.between(0 if count > 1 else high - 1, high)
     return [int(step.row[-1]) for step in shortest]
-
-
-def _steps(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Scope, list[Step]]:
-    """The scope of the events, and those that suit each step by themselves."""
-    level, count, _ = node.payload
-    array, child = evaluation.elements(node.operands[0], level, scope)
-    whats = node.operands[2 : 2 + count]
-    whens = node.operands[2 + count :]
-    masks = [evaluation.mask(what, child) for what in whats]
-    for at, when in enumerate(whens):
-        if not labels_of(when):
-            masks[at] = masks[at] & evaluation.mask(when, child)
-    parent = array.rows.parent
-    if count == 1:
-        rows_of_step = np.flatnonzero(masks[0])
-        return child, [Step(parent[rows_of_step], np.zeros(len(rows_of_step), np.int64), rows_of_step)]
-    time = evaluation.operand(node.operands[1], child)
-    if not isinstance(time, Column):
-        raise TypeError("the time of a chain was expected")
-    times = np.broadcast_to(micros(time), child.n)
-    rows = child.derived(("time order", node.operands[1]), lambda: _in_time_order(parent, times))
-    steps = []
-    for mask in masks:
-        possible = mask if time.valid is None else mask & time.valid
-        rows_of_step = np.flatnonzero(possible) if rows is None else rows[possible[rows]]
-        steps.append(Step(parent[rows_of_step], times[rows_of_step], rows_of_step))
-    return child, steps
-
-
-def labels_of(when: Node) -> frozenset[int]:
-    """The earlier steps that a WHEN refers to."""
-    return frozenset(node.payload[0] for node in walk(when) if node.op == "label")
 
 
 class _Search:
@@ -201,7 +144,7 @@ class _Search:
             part = part[~result[candidates.track[part]]]
             owner = candidates.track[part]
             pinned = {label: times[owner] for label, times in tracks.pinned.items()} | {pin: candidates.at[part]}
-            inner = [_laid_out(step, s[part], e[part]) for step, s, e in zip(later, starts, ends, strict=True)]
+            inner = [laid_out(step, s[part], e[part]) for step, s, e in zip(later, starts, ends, strict=True)]
             hit = self.found(Tracks(tracks.of[owner], pinned), pin + 1, inner, pins - {pin})
             result[owner[hit]] = True
         return result
@@ -244,7 +187,7 @@ class _Search:
         self, tracks: Tracks, pin: int, candidates: Step, later: Sequence[Step]
     ) -> tuple[list[Index], list[Index]]:
         """Stretches of the later steps for each candidate of the label: no event out of them can be in its chain."""
-        starts = [_first_after(step, candidates, len(tracks)) for step in later]
+        starts = [first_after(step, candidates, len(tracks)) for step in later]
         ends = [step.bounds_of(candidates, len(tracks))[1] for step in later]
         limit = np.full(len(candidates.at), END, np.int64)
         for place, step in reversed(list(enumerate(later))):
@@ -281,10 +224,10 @@ class _Search:
                 if labels:
                     step = step.where(self._linked(tracks, at, before, step))
                 else:
-                    step = step.where(_earlier(before, step, len(tracks)))
-                    step = step.where(_numbered(step, len(tracks)) >= self._counts[at])
+                    step = step.where(earlier(before, step, len(tracks)))
+                    step = step.where(numbered(step, len(tracks)) >= self._counts[at])
             elif self._counts[at] > 1:
-                step = step.where(_numbered(step, len(tracks)) >= self._counts[at])
+                step = step.where(numbered(step, len(tracks)) >= self._counts[at])
             before = step
         if before is None:
             raise ValueError("a chain has at least one step")
@@ -364,75 +307,6 @@ class _Search:
             return spread(value, self._child.n).take(rows)
         value = self._evaluation.operand(node, self._scope)
         return value if len(value) == 1 and self._scope.n != 1 else value.take(of)
-
-
-def _numbered(step: Step, tracks: int) -> Index:
-    """Which event of its track each row is, from 1."""
-    return np.arange(len(step.track)) - step.bounds(tracks)[0][step.track] + 1
-
-
-def placed(
-    tracks: Index, values: Micros, track: Index, targets: Micros, low: Index, high: Index, *, right: bool
-) -> Index:
-    """As `searched`, for stretches that lie within one track each, where the values rise with the tracks and in them.
-
-    Tracks and times make one number as long as that fits, and numbers that rise are looked up in one go.
-    """
-    if not len(values) or not len(targets):
-        return low.copy()
-    least = int(values.min()) - 1
-    span = int(values.max()) - least + 2
-    if (int(max(tracks[-1], track.max())) + 1) * span > _LARGEST:
-        return searched(values, targets, low, high, right=right)
-    keys = tracks * span + (values - least)
-    sought = track * span + (np.clip(targets, least, least + span - 1) - least)
-    return np.clip(np.searchsorted(keys, sought, "right" if right else "left"), low, high)
-
-
-def searched(values: Micros, targets: Micros, low: Index, high: Index, *, right: bool) -> Index:
-    """Where each target would stand in its own stretch `low <= i < high` of values that rise within a stretch.
-
-    >>> searched(np.array([1, 5, 9, 2, 2]), np.array([5, 2]), np.array([0, 3]), np.array([3, 5]), right=True)
-    array([2, 5])
-    """
-    low, high = low.copy(), high.copy()
-    active = np.flatnonzero(low < high)
-    while len(active):
-        middle = (low[active] + high[active]) // 2
-        below = values[middle] <= targets[active] if right else values[middle] < targets[active]
-        low[active[below]] = middle[below] + 1
-        high[active[~below]] = middle[~below]
-        active = active[low[active] < high[active]]
-    return low
-
-
-def _in_time_order(parent: Index, at: Micros) -> Index | None:
-    """The rows sorted by (parent, time); None when they are."""
-    if bool(np.all((at[1:] >= at[:-1]) | (parent[1:] != parent[:-1]))):
-        return None
-    return np.lexsort((at, parent))
-
-
-def _earlier(before: Step, step: Step, tracks: int) -> Bools:
-    """Which rows come strictly after the first one of the step before."""
-    starts, ends = before.bounds(tracks)
-    first = np.full(tracks, END, np.int64)
-    filled = starts < ends
-    first[filled] = before.at[starts[filled]]
-    return np.asarray(first[step.track] < step.at)
-
-
-def _first_after(step: Step, candidates: Step, tracks: int) -> Index:
-    bounds = step.bounds_of(candidates, tracks)
-    return placed(step.track, step.at, candidates.track, candidates.at, *bounds, right=True)
-
-
-def _laid_out(step: Step, starts: Index, ends: Index) -> Step:
-    """A track of its own for each stretch of a step."""
-    counts = ends - starts
-    total = np.cumsum(counts)
-    index = np.arange(int(counts.sum())) + np.repeat(starts - (total - counts), counts)
-    return Step(np.repeat(np.arange(len(counts)), counts), step.at[index], step.row[index])
 
 
 def _kept(bound: Micros, keep: Bools) -> Micros:

@@ -1,4 +1,4 @@
-"""How an evaluation ends early: one definition fails alone, or all of it is cancelled; knows nothing else."""
+"""How one definition fails alone; knows nothing else."""
 
 
 class EvaluationError(Exception):
@@ -8,10 +8,6 @@ class EvaluationError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-
-
-class Cancelled(Exception):
-    """The caller asked to stop; nothing that was computed so far is of use."""
 
 
 def dependency_failed(id: str, cause: EvaluationError) -> EvaluationError:

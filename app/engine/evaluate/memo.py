@@ -11,7 +11,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from app.engine.budget import DEFAULT_BUDGET, Budget
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import (
     Array,
@@ -27,9 +26,11 @@ from app.engine.evaluate.columns import (
     spread,
     stacked,
 )
-from app.engine.evaluate.failure import Cancelled, EvaluationError
+from app.engine.evaluate.failure import EvaluationError
 from app.engine.evaluate.scopes import Scope, TooWide, cuts
 from app.engine.evaluate.spending import Spending
+from app.engine.limits.budget import DEFAULT_BUDGET, Budget
+from app.engine.limits.pool import Cancelled
 from app.pql.core import BINDERS, Node
 from app.pql.schema import Scalar
 

@@ -1,8 +1,8 @@
 """What a definition has used of its budget; knows no operations."""
 
-from app.engine.budget import Budget
 from app.engine.evaluate.columns import Array, Column, Interval, Map, Object, Text, Value
 from app.engine.evaluate.failure import EvaluationError
+from app.engine.limits.budget import Budget
 
 
 class Spending:

@@ -12,8 +12,8 @@ from pyroaring import BitMap
 
 from app.engine.evaluate.columns import Column, Text, Value
 from app.engine.insight.scan import Answers, Scan
+from app.engine.limits.pool import Stopped, in_threads
 from app.engine.people.merging import PROFILE
-from app.engine.pool import Stopped, in_threads
 from app.engine.store.bucket import Needs
 from app.errors import Refusal
 

@@ -10,7 +10,7 @@ from pyroaring import BitMap
 
 from app.engine.evaluate.columns import Values
 from app.engine.insight.scan import Answers, Buckets
-from app.engine.pool import Stopped, in_threads
+from app.engine.limits.pool import Stopped, in_threads
 from app.engine.run.sampling import shuffled
 
 

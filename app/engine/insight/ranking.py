@@ -16,8 +16,8 @@ from pyroaring import BitMap
 
 from app.engine.evaluate.columns import Column, Text, Value, Values, ranks
 from app.engine.insight.scan import Answers, Buckets, Scan
+from app.engine.limits.pool import Stopped, in_threads
 from app.engine.people.pages import Key
-from app.engine.pool import Stopped, in_threads
 from app.pql.schema import Scalar
 
 

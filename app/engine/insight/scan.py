@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.budget import Budget
 from app.engine.evaluate import EvaluationError, evaluate_values
 from app.engine.evaluate.columns import Value
+from app.engine.limits.budget import Budget
+from app.engine.limits.pool import Stopped
 from app.engine.members.membership import Membership
 from app.engine.members.membership_map import with_memberships
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.merging import ordinals_in
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
-from app.engine.pool import Stopped
 from app.engine.run.buckets import Standing, rows_of
 from app.engine.store.bitmaps import bitmap, bitmap_of
 from app.errors import ErrorCode, Refusal

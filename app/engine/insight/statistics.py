@@ -13,7 +13,7 @@ from app.engine.evaluate.columns import Column, Text, Value, Values
 from app.engine.evaluate.exact import alike, averages, calculated, doubles, sums
 from app.engine.insight.plain_values import plain_scalar
 from app.engine.insight.scan import Answers, Scan
-from app.engine.pool import Stopped, in_threads
+from app.engine.limits.pool import Stopped, in_threads
 from app.engine.run.buckets import rows_of
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import Scalar

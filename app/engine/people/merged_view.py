@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from app.engine.ingest.rows import user_fields
+from app.engine.limits.pool import Stopped, in_threads
 from app.engine.people.identity_graph import Graph
 from app.engine.people.merging import IDENTITIES, ORDINAL, PROFILE, merged_people
 from app.engine.people.sources import Dataset, MergeRule, Sources, people_graph, sources
 from app.engine.people.stitching import stitched
-from app.engine.pool import Stopped, in_threads
 from app.engine.store.arrow_types import arrow_type
 from app.engine.store.bitmaps import bitmap
 from app.engine.store.case_names import file_schema, with_names

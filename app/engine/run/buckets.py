@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.budget import DEFAULT_BUDGET, Budget
-from app.engine.evaluate import Cancelled, EvaluationError, dependency_failed, evaluate
+from app.engine.evaluate import EvaluationError, dependency_failed, evaluate
+from app.engine.limits.budget import DEFAULT_BUDGET, Budget
+from app.engine.limits.pool import Cancelled, Stopped, in_threads
 from app.engine.members.membership import BucketCounts, Membership, counts, next_membership
 from app.engine.members.membership_map import with_memberships
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.plan import Plan
-from app.engine.pool import Stopped, in_threads
 from app.engine.store.bitmaps import bitmap_of
 from app.metrics import BUCKET_SECONDS
 from app.pql.schema import Segment
 from app.traces import span
 
-__all__ = ["BucketEvaluator", "BucketResult", "Cancelled", "Stage", "evaluated_now", "rows_of", "run"]
+__all__ = ["BucketEvaluator", "BucketResult", "Stage", "evaluated_now", "rows_of", "run"]
 
 
 Standing = Callable[[int], Mapping[Segment, Membership]]

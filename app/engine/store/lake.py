@@ -15,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from app.engine.budget import DEFAULT_BUDGET, Budget
+from app.engine.limits.budget import DEFAULT_BUDGET, Budget
 from app.errors import ErrorCode, LakeAway, Refusal
 from app.scope import Tenant
 

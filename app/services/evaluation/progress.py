@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from app.engine.evaluate import Cancelled
+from app.engine.limits.pool import Cancelled
 from app.storage.columns import JsonObject
 from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobPhase

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from app.engine.insight.cells import Cells, count_cells
 from app.engine.insight.scan import Answers, Remembering
+from app.engine.limits.pool import Stopped
 from app.engine.members.membership import Ordinals
-from app.engine.pool import Stopped
 from app.engine.run.sampling import Estimate, estimate
 from app.services.insight.overlap import a_while, refuse_unevaluated
 from app.services.insight.population import Population, in_thread, open_population

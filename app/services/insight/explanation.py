@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.engine.insight.explain import Explained, Source, explain_profile
-from app.engine.pool import Stopped
+from app.engine.limits.pool import Stopped
 from app.errors import ErrorCode, ExpressionRefused, Refusal
 from app.pql.check.trace import Trace
 from app.pql.consent import with_consent

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.engine.insight.cells import Cells, count_cells, scaled
-from app.engine.pool import Stopped
+from app.engine.limits.pool import Stopped
 from app.errors import ErrorCode, Refusal
 from app.services.insight.population import Population, in_thread, open_population
 from app.services.people.profiles import ProfileReader

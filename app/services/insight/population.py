@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import TypeVar
 
 from app.engine.insight.scan import Scan
+from app.engine.limits.pool import Stopped
 from app.engine.members.membership import MembershipFiles
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import Snapshot
 from app.engine.plan.plan import Plan
-from app.engine.pool import Stopped
 from app.errors import ErrorCode, ExpressionRefused, Refusal
 from app.pql.check.checker import Checked, check, check_value
 from app.pql.check.trace import Trace

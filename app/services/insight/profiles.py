@@ -8,9 +8,9 @@ from typing import Any
 
 from app.engine.insight.ranking import Place, Ranking, in_place_order
 from app.engine.insight.scan import Answers, Buckets, Scan
+from app.engine.limits.pool import Stopped
 from app.engine.members.membership import Ordinals
 from app.engine.people.profiles import Key
-from app.engine.pool import Stopped
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import Scalar, Type
 from app.services.insight.population import Population, in_thread

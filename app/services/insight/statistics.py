@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from app.engine.insight.statistics import Statistics, statistics
-from app.engine.pool import Stopped
+from app.engine.limits.pool import Stopped
 from app.errors import ErrorCode, Refusal
 from app.pql.core import Node
 from app.services.insight.overlap import refuse_unevaluated

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from app.engine.insight.scan import Answers
-from app.engine.pool import Stopped, in_threads
+from app.engine.limits.pool import Stopped, in_threads
 from app.pql.consent import with_consent
 from app.pql.core import Node
 from app.pql.schema import Scalar

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.engine.budget import Budget
+from app.engine.limits.budget import Budget
 from app.engine.members.membership import Membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.plan.plan import Plan

@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.ingest.batch_people import Touched, touched
+from app.engine.limits.pool import Cancelled
 from app.engine.members.membership import BucketCounts, Membership, MembershipFiles, differences
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
-from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
 from app.engine.store.lake import Lake
 from app.pql.schema import Segment
 from app.scope import Scope

@@ -1,9 +1,8 @@
 """NDJSON as a source of rows: structure and types from all lines, contradicting rows told apart; knows no datasets."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,25 @@ from app.engine.ingest.formats.columns import (
     KnownTypes,
     Source,
     check_names,
-    complaint,
     first_of,
     refuse,
 )
 from app.engine.ingest.formats.ndjson_lines import load_lines
+from app.engine.ingest.formats.ndjson_shapes import Shape
+from app.engine.ingest.formats.ndjson_values import NUMBERS, TIMES, allowed_kinds, as_type, fits_kind, mismatch, step
 from app.engine.store.case_names import file_names
 from app.engine.store.field_types import (
     MAPS,
-    WIDENINGS,
     fits_map,
     guess,
     looks_like,
-    parsed,
-    sql_type,
-    whole,
     wider_types,
 )
 from app.engine.store.lake import name_literal, only_row, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
-_WHOLE = ("UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT")
-_NUMBERS = (*_WHOLE, "DOUBLE")
 _LONG = "regexp_matches(json, '[0-9]{16}')"
 """Only such a row may have a number that neither 64 bits nor a double hold."""
-_TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _OTHER = "another form"
 """Stands for texts at a place that are no times, among the kinds of JSON there."""
 _AT_ONCE = 200
@@ -57,7 +50,7 @@ def read(
     names, found = structure.find(known.fields)
     columns, targets = {}, {}
     for name in names:
-        path = f"$.{_step(name)}"
+        path = f"$.{step(name)}"
         if name in as_text:
             wrong = (
                 first_of(list(structure.contradictions(found.fields[name], Scalar.STRING, path, name)))
@@ -72,83 +65,15 @@ def read(
     stored = file_names(targets)
     for name in targets:
         columns[name] = replace(columns[name], value=f"record.{name_literal(stored[name])}")
-    record = f", {_value('json', ObjectType(targets))} AS record" if targets else ""
+    record = f", {as_type('json', ObjectType(targets))} AS record" if targets else ""
     return Source(
         relation=f"(SELECT __row, json, problem AS line_problem, {_LONG} AS long{record} FROM lines)",
         names=names,
         columns=columns,
-        texts={name: f"json_extract_string(json, {text_literal('$.' + _step(name))})" for name in names},
+        texts={name: f"json_extract_string(json, {text_literal('$.' + step(name))})" for name in names},
         problem="line_problem",
         unreadable=unreadable,
     )
-
-
-@dataclass(slots=True)
-class _Shape:
-    """What values of one place are: how many of each kind, and the shapes below.
-
-    `unclear` when DuckDB saw different kinds in one array and did not say which.
-    """
-
-    kinds: Counter[str] = field(default_factory=Counter)
-    fields: dict[str, "_Shape"] = field(default_factory=dict)
-    element: "_Shape | None" = None
-    unclear: bool = False
-
-    def add(self, structure: Any, count: int) -> None:
-        """Counts values of the structure (as `json_structure` gives it) in."""
-        match structure:
-            case dict():
-                self.kinds["OBJECT"] += count
-                for name, below in structure.items():
-                    self.fields.setdefault(name, _Shape()).add(below, count)
-            case list():
-                self.kinds["ARRAY"] += count
-                self.element = self.element or _Shape()
-                for below in structure:
-                    self.element.add(below, count)
-            case "JSON":
-                self.unclear = True
-            case "NULL":
-                pass
-            case kind:
-                self.kinds[kind] += count
-
-    def include(self, other: "_Shape") -> None:
-        self.kinds += other.kinds
-        self.unclear = self.unclear or other.unclear
-        for name, below in other.fields.items():
-            self.fields.setdefault(name, _Shape()).include(below)
-        if other.element is not None:
-            self.element = self.element or _Shape()
-            self.element.include(other.element)
-
-    def any_field(self) -> "_Shape":
-        """The shapes of all fields together, for an object whose names are keys of a map."""
-        together = _Shape()
-        for below in self.fields.values():
-            together.include(below)
-        return together
-
-    def kind(self, expected: Type | None) -> str:
-        """OBJECT, ARRAY or the empty text for scalars and nothing."""
-        hoped = {"OBJECT", "ARRAY"} & _allowed(expected) if expected is not None else set()
-        counts = {kind: self.kinds.get(kind, 0) for kind in ("OBJECT", "ARRAY")}
-        counts[""] = self.kinds.total() - sum(counts.values())
-        return next((kind for kind in hoped if counts[kind]), max(counts, key=lambda kind: counts[kind]))
-
-    def scalar(self, expected: Type | None) -> Scalar | None:
-        """The type of the scalars; of several kinds they are text, or the numbers that are expected."""
-        found = self.kinds.keys() - {"OBJECT", "ARRAY"}
-        if not found:
-            return None
-        if expected in (Scalar.INTEGER, Scalar.NUMBER):
-            found = found & set(_NUMBERS) or found
-        if found <= set(_WHOLE):
-            return Scalar.INTEGER
-        if found <= set(_NUMBERS):
-            return Scalar.NUMBER
-        return Scalar.BOOLEAN if found == {"BOOLEAN"} else Scalar.STRING
 
 
 class _Structure:
@@ -169,41 +94,41 @@ class _Structure:
         drafts = {
             name: draft
             for name, shape in top.items()
-            if (draft := self._resolve(shape, (name,), f"$.{_step(name)}", known.fields.get(name)))
+            if (draft := self._resolve(shape, (name,), f"$.{step(name)}", known.fields.get(name)))
         }
         return tuple(top), self._with_times(ObjectType(drafts), dict(_leaves(known, "$")))
 
     def contradictions(self, found: Type, target: Type, path: str, label: str) -> Iterator[str]:
         """SQL for what is wrong in a row, for each place where some value may not fit the target type."""
         kinds = self.mixed.get(path)
-        fits = _fits(found, target)
-        if not fits or (kinds and not kinds <= _allowed(target)):
-            yield _mismatch(path, label, target)
+        fits = fits_kind(found, target)
+        if not fits or (kinds and not kinds <= allowed_kinds(target)):
+            yield mismatch(path, label, target)
         elif self.has_long and target in (Scalar.INTEGER, Scalar.NUMBER):
-            yield f"CASE WHEN long THEN {_mismatch(path, label, target)} END"
+            yield f"CASE WHEN long THEN {mismatch(path, label, target)} END"
         if not fits:
             return
         match found, target:
             case ObjectType(), ObjectType():
                 for name, inner in found.fields.items():
                     yield from self.contradictions(
-                        inner, target.fields[name], f"{path}.{_step(name)}", f"{label}.{name}"
+                        inner, target.fields[name], f"{path}.{step(name)}", f"{label}.{name}"
                     )
             case ArrayType(inner), ArrayType(other):
                 yield from self.contradictions(inner, other, f"{path}[*]", label)
             case MapType(inner), MapType(other):
                 yield from self.contradictions(inner, other, f"{path}.*", label)
 
-    def _merged(self, values: str) -> "_Shape":
+    def _merged(self, values: str) -> Shape:
         """The shapes of all values of a query together; equal shapes are counted by the database."""
         cursor = self.database.execute(f"SELECT json_structure(v), count(*) FROM ({values}) t(v) GROUP BY 1")
-        shape = _Shape()
+        shape = Shape()
         while rows := cursor.fetchmany(10_000):
             for text, count in rows:
                 shape.add(json.loads(text) if text else "NULL", count)
         return shape
 
-    def _resolve(self, shape: "_Shape", names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
+    def _resolve(self, shape: Shape, names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
         """The type at a place: of values of several kinds that expected, else that of most; None without values."""
         if shape.unclear:
             value = f"json_extract(json, {text_literal(path)})"
@@ -221,7 +146,7 @@ class _Structure:
             fields = {}
             for name, below in shape.fields.items():
                 place = (*names, name)
-                type_ = self._resolve(below, place, f"{path}.{_step(name)}", inner.get(name) or MAPS.get(place))
+                type_ = self._resolve(below, place, f"{path}.{step(name)}", inner.get(name) or MAPS.get(place))
                 if type_ is not None:
                     fields[name] = type_
             return ObjectType(fields) if fields else None
@@ -231,13 +156,13 @@ class _Structure:
             return None if type_ is None else ArrayType(type_)
         return shape.scalar(expected)
 
-    def _outgrown(self, shape: "_Shape", names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
+    def _outgrown(self, shape: Shape, names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
         """A map where an object has too many fields, in this file and before, and all of them one type of values."""
         known = expected if isinstance(expected, ObjectType) else ObjectType()
         if len(shape.fields.keys() | known.fields.keys()) <= MOST_FIELDS:
             return expected
         values = shape.any_field()
-        if values.unclear or (len(values.kinds) > 1 and not values.kinds.keys() <= set(_NUMBERS)):
+        if values.unclear or (len(values.kinds) > 1 and not values.kinds.keys() <= set(NUMBERS)):
             return expected
         type_ = self._resolve(values, names, path, next(iter(known.fields.values()), None))
         if type_ is None:
@@ -250,14 +175,14 @@ class _Structure:
         counts_of = self._count_single([path for path in places if "*" not in path])
         for path in places:
             if "*" in path:
-                counts = ", ".join(f"count(*) FILTER (WHERE {looks_like('t', type_)})" for type_ in _TIMES)
+                counts = ", ".join(f"count(*) FILTER (WHERE {looks_like('t', type_)})" for type_ in TIMES)
                 texts = f"unnest(json_extract_string(json, {text_literal(path)}))"
                 counts_of[path] = self._row(f"SELECT count(t), {counts} FROM (SELECT {texts} AS t FROM {self.objects})")
         guessed = {}
         for path, (seen, *each) in counts_of.items():
-            looks = dict(zip(_TIMES, each, strict=True))
+            looks = dict(zip(TIMES, each, strict=True))
             guessed[path] = guess(seen, looks)
-            if guessed[path] is Scalar.STRING and known.get(path) in _TIMES:
+            if guessed[path] is Scalar.STRING and known.get(path) in TIMES:
                 guessed[path] = max(wider_types(known[path]), key=lambda type_: looks[type_])
                 self.mixed[path] = frozenset({"VARCHAR", _OTHER})
         return _replaced(draft, "$", guessed)  # type: ignore[no-any-return]
@@ -270,9 +195,7 @@ class _Structure:
             some = places[start : start + _AT_ONCE]
             texts = f"json_extract_string(json, [{', '.join(text_literal(path) for path in some)}])"
             pairs = f"SELECT unnest(range({len(some)})) AS place, unnest({texts}) AS t FROM {self.objects}"
-            counts = ", ".join(
-                f"count(*) FILTER (WHERE t IS NOT NULL AND {looks_like('t', type_)})" for type_ in _TIMES
-            )
+            counts = ", ".join(f"count(*) FILTER (WHERE t IS NOT NULL AND {looks_like('t', type_)})" for type_ in TIMES)
             query = f"SELECT place, count(t), {counts} FROM ({pairs}) GROUP BY place"
             for place, *counted in self.database.execute(query).fetchall():
                 found[some[place]] = tuple(counted)
@@ -282,19 +205,11 @@ class _Structure:
         return only_row(self.database, query)
 
 
-def _step(name: str) -> str:
-    if not name or '"' in name or "*" in name:
-        raise refuse(
-            f"a field is named {name!r}: names must not be empty and have neither quotation marks nor asterisks"
-        )
-    return f'"{name}"'
-
-
 def _leaves(type_: Type, path: str) -> Iterator[tuple[str, Scalar]]:
     match type_:
         case ObjectType():
             for name, inner in type_.fields.items():
-                yield from _leaves(inner, f"{path}.{_step(name)}")
+                yield from _leaves(inner, f"{path}.{step(name)}")
         case ArrayType(element):
             yield from _leaves(element, f"{path}[*]")
         case MapType(value):
@@ -306,113 +221,10 @@ def _leaves(type_: Type, path: str) -> Iterator[tuple[str, Scalar]]:
 def _replaced(type_: Any, path: str, guessed: dict[str, Scalar]) -> Any:
     match type_:
         case ObjectType():
-            return ObjectType({n: _replaced(inner, f"{path}.{_step(n)}", guessed) for n, inner in type_.fields.items()})
+            return ObjectType({n: _replaced(inner, f"{path}.{step(n)}", guessed) for n, inner in type_.fields.items()})
         case ArrayType(element):
             return ArrayType(_replaced(element, f"{path}[*]", guessed))
         case MapType(value):
             return MapType(_replaced(value, f"{path}.*", guessed))
         case _:
             return guessed.get(path, type_)
-
-
-def _value(json_value: str, type_: Type, depth: int = 0) -> str:
-    """SQL for a JSON value (an SQL expression) as one of the type. Values of another kind give NULL."""
-    item = f"j{depth}"
-    if not _is_renamed(type_):
-        return f"json_transform({json_value}, {text_literal(json.dumps(_form(type_), ensure_ascii=False))})"
-    match type_:
-        case ObjectType():
-            names = file_names(type_.fields)
-            values = ", ".join(
-                f"{name_literal(names[name])} := "
-                + _value(f"json_extract({json_value}, {text_literal('$.' + _step(name))})", inner, depth)
-                for name, inner in type_.fields.items()
-            )
-            value, kind = f"struct_pack({values})", "OBJECT"
-        case ArrayType(element):
-            each = _value(item, element, depth + 1)
-            value = f"list_transform(json_extract({json_value}, '$[*]'), lambda {item}: {each})"
-            kind = "ARRAY"
-        case MapType(inner):
-            pairs = f"list_zip(json_keys({json_value}), json_extract({json_value}, '$.*'))"
-            entry = f"struct_pack(k := {item}[1], v := {_value(f'{item}[2]', inner, depth + 1)})"
-            value, kind = f"map_from_entries(list_transform({pairs}, lambda {item}: {entry}))", "OBJECT"
-        case _:
-            raise TypeError(f"{type_} has no fields")
-    return f"CASE WHEN json_type({json_value}) = '{kind}' THEN {value} END"
-
-
-def _is_renamed(type_: Type) -> bool:
-    """Whether an object in it has fields that are called otherwise in files."""
-    match type_:
-        case ObjectType():
-            return any(one != other for one, other in file_names(type_.fields).items()) or any(
-                map(_is_renamed, type_.fields.values())
-            )
-        case ArrayType(inner) | MapType(inner):
-            return _is_renamed(inner)
-        case _:
-            return False
-
-
-def _form(type_: Type) -> Any:
-    """The type as `json_transform` wants it."""
-    match type_:
-        case ObjectType():
-            return {name: _form(inner) for name, inner in type_.fields.items()}
-        case ArrayType(element):
-            return [_form(element)]
-        case _:
-            return sql_type(type_)
-
-
-def _fits(found: Type, target: Type) -> bool:
-    """Whether all values of the found kind can become the target, not looking inside."""
-    match found, target:
-        case Scalar(), Scalar():
-            return target in (found, Scalar.STRING) or (found, target) in WIDENINGS
-        case _:
-            return type(found) is type(target)
-
-
-def _allowed(target: Type) -> frozenset[str]:
-    """The kinds of JSON that can become the target."""
-    match target:
-        case Scalar.NUMBER:
-            return frozenset(_NUMBERS)
-        case Scalar.INTEGER:
-            return frozenset(_WHOLE)
-        case Scalar.BOOLEAN:
-            return frozenset({"BOOLEAN"})
-        case Scalar.STRING:
-            return frozenset({*_NUMBERS, "BOOLEAN", "VARCHAR"})
-        case Scalar():
-            return frozenset({"VARCHAR"})
-        case ArrayType():
-            return frozenset({"ARRAY"})
-        case _:
-            return frozenset({"OBJECT"})
-
-
-def _read_number(text: str, target: Scalar) -> str:
-    """SQL for the number, NULL when it would be rounded: JSON writes exponents as it likes."""
-    if target is Scalar.INTEGER:
-        return whole(text)
-    return f"CASE WHEN regexp_matches({text}, '[.eE]') THEN try_cast({text} AS DOUBLE) ELSE {parsed(text, target)} END"
-
-
-def _mismatch(path: str, label: str, target: Type) -> str:
-    values = f"json_extract(json, {text_literal(path)})"
-    if "*" not in path:
-        values = f"[{values}]"
-    text = "json_extract_string(v, '$')"
-    wrong = f"json_type(v) NOT IN ({', '.join(text_literal(kind) for kind in sorted(_allowed(target) | {'NULL'}))})"
-    if target in (Scalar.INTEGER, Scalar.NUMBER) and isinstance(target, Scalar):
-        if target is Scalar.INTEGER:
-            # 5.0 is a whole number, too.
-            wrong = wrong.replace("'NULL'", "'DOUBLE', 'NULL'")
-        wrong = f"({wrong} OR (json_type(v) <> 'NULL' AND ({_read_number(text, target)}) IS NULL))"
-    if target in _TIMES and isinstance(target, Scalar):
-        wrong = f"({wrong} OR (json_type(v) = 'VARCHAR' AND ({parsed(text, target)}) IS NULL))"
-    bad = f"list_filter({values}, lambda v: {wrong})"
-    return f"CASE WHEN len({bad}) > 0 THEN {complaint(label, f'''json_extract_string({bad}[1], '$')''', target)} END"

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.engine.erasure import cut, purge, search, subject
 from app.engine.erasure.memberships import stray_files
 from app.engine.erasure.subject import Subject
-from app.engine.evaluate import Cancelled
+from app.engine.limits.pool import Cancelled
 from app.engine.members.membership import MembershipFiles
 from app.engine.store.lake import Lake, TenantLake
 from app.errors import ErrorCode, Refusal

@@ -9,13 +9,12 @@ from datetime import datetime
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.engine.evaluate import Cancelled
 from app.engine.export.batches import clear, land, refuse_contradictions, withdraw
 from app.engine.export.request import Audience, Batch, BatchFile, Events, Exported, Interval, What, Who
 from app.engine.export.rows import Export
+from app.engine.limits.pool import Cancelled, Stopped, in_threads
 from app.engine.members.membership import MembershipFiles
 from app.engine.people.profiles import open_snapshot, reopen
-from app.engine.pool import Stopped, in_threads
 from app.engine.store.lake import Lake, TenantLake
 from app.errors import ErrorCode, Refusal, Refusals
 from app.scope import Scope, Tenant

@@ -13,10 +13,11 @@ from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.evaluate import EvaluationError
+from app.engine.limits.pool import Cancelled
 from app.engine.members.membership import Membership, MembershipFiles
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot, reopen
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
 from app.engine.run.sampling import draw
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal

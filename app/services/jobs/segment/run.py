@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 
 from app.engine.insight.best import Limit, first_of
 from app.engine.insight.scan import Scan
+from app.engine.limits.pool import Cancelled
 from app.engine.members.membership import (
     BucketCounts,
     Membership,
@@ -21,7 +22,7 @@ from app.engine.members.membership import (
 from app.engine.members.regraph import MembershipSource, followed, together
 from app.engine.people.profiles import Snapshot
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import BucketEvaluator, BucketResult, Cancelled, Stage, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
 from app.engine.store.lake import Lake, write_atomically
 from app.pql.dependencies import StageIds
 from app.services.evaluation.progress import Progress

@@ -15,8 +15,8 @@ from app.scope import Scope
 
 if TYPE_CHECKING:
     from app.engine.ingest.formats import CsvOptions
-    from app.parts import Services
     from app.services.datasets.datasets import NewDataset
+    from app.wiring import Services
 
 commands = typer.Typer()
 

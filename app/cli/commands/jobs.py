@@ -14,8 +14,8 @@ from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 
 if TYPE_CHECKING:
-    from app.parts import Services
     from app.storage.job_log import JobState
+    from app.wiring import Services
 
 commands = typer.Typer(help="Segment and export jobs.", no_args_is_help=True)
 export_commands = typer.Typer(help="Exports of profiles to a dataset.", no_args_is_help=True)
@@ -200,7 +200,7 @@ def _start(
     as_json: bool,
 ) -> None:
     async def started(services: "Services") -> None:
-        from app.parts import working
+        from app.wiring import working
 
         async with _audited(services, scope, action):
             row = await create(services)

@@ -9,7 +9,7 @@ from app.cli.terminal import Organisation, Sandbox, load_settings, run, with_ser
 from app.scope import Scope
 
 if TYPE_CHECKING:
-    from app.parts import Services
+    from app.wiring import Services
 
 commands = typer.Typer()
 

@@ -20,7 +20,7 @@ commands = typer.Typer()
 @commands.command(epilog="Example: `segmentation migrate`")
 def migrate() -> None:
     """Bring the database's tables up to date; `serve` and `worker` do it on start as well."""
-    from app.parts import open_services
+    from app.wiring import open_services
 
     async def migrated() -> None:
         async with open_services(load_settings()):
@@ -39,7 +39,7 @@ def doctor(
 
     Ends with exit code 1 when anything is wrong. What runs meanwhile may show as wrong for a moment: ask again.
     """
-    from app.parts import examined
+    from app.wiring import examined
 
     settings = load_settings()
     if not settings.data_dir.is_dir():
@@ -51,8 +51,8 @@ def doctor(
 @commands.command(epilog="Example: `segmentation backup /backups/2026-06-15`")
 def backup(target: Annotated[Path, typer.Argument(help="Folder that is empty, or not there yet.")]) -> None:
     """Copy the database and the lake, as of one moment, into a folder; servers and workers go on meanwhile."""
-    from app.parts import backed_up
     from app.services.maintenance.backup import as_words
+    from app.wiring import backed_up
 
     settings = load_settings()
     if not settings.data_dir.is_dir():
@@ -66,8 +66,8 @@ def restore(source: Annotated[Path, typer.Argument(help="Folder that `backup` wr
 
     Either kind of database takes the backup of either kind. Ends with exit code 1 when anything is wrong.
     """
-    from app.parts import restored
     from app.services.maintenance.backup import as_words
+    from app.wiring import restored
 
     summary, findings = _undamaged(restored(load_settings(), source))
     print(as_words(summary))

@@ -11,9 +11,9 @@ from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 
 if TYPE_CHECKING:
-    from app.parts import Services
     from app.services.lists.paging import PageReader, PageRequest, Slice
     from app.services.people.members import Member
+    from app.wiring import Services
 
 audiences = typer.Typer(help="Audiences and their members.", no_args_is_help=True)
 datasets = typer.Typer(help="Datasets.", no_args_is_help=True)

@@ -12,7 +12,7 @@ from app.scope import Scope
 from app.services.access.identity import DEFAULT_SANDBOX
 
 if TYPE_CHECKING:
-    from app.parts import Services
+    from app.wiring import Services
 
 commands = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
 

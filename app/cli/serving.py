@@ -1,4 +1,4 @@
-"""`serve` and `worker`: the processes that stay."""
+"""One process that serves or evaluates jobs until it is stopped."""
 
 import asyncio
 import contextlib
@@ -6,66 +6,25 @@ import ipaddress
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from app.cli.pages import build_if_stale
-from app.cli.terminal import console, fail, importing, load_settings, observe, run
+from app.cli.terminal import console, fail, importing
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from app.parts import Services
     from app.settings import Settings
-
-commands = typer.Typer()
+    from app.wiring import Services
 
 Started = Callable[[Callable[[], None]], None]
 """Called once a process is open, with what stops it."""
 
 
-@commands.command(epilog="Example: `segmentation serve --port 8000`")
-def serve(
-    host: Annotated[str | None, typer.Option(help="Address to bind.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one.")] = None,
-    worker: Annotated[bool | None, typer.Option(help="Also run jobs.")] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Processes that serve, 1 by default; with more, jobs run in another one of their own.", min=1
-        ),
-    ] = None,
-) -> None:
-    """Serve the GraphQL API, subscriptions and the workplace; by default jobs run in the same process."""
-    settings = load_settings(host=host, port=port, worker=worker, server_processes=workers)
-    observe(settings, "segmentation-server")
-    if settings.server_processes == 1:
-        run(serve_until_stopped(settings))
-    else:
-        from app.cli.processes import supervise
-
-        with opened(settings) as listener:
-            supervise(settings, listener)
-
-
-@commands.command(epilog="Example: `SEGMENTATION_DATABASE_URL=postgresql://… segmentation worker --metrics-port 9100`")
-def worker(
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(help="Port of SEGMENTATION_HOST that serves `/metrics` and `/health`; 0 takes a free one."),
-    ] = None,
-) -> None:
-    """Evaluate jobs of the shared database and lake until stopped (SIGTERM hands back what is unfinished)."""
-    settings = load_settings()
-    observe(settings, "segmentation-worker")
-    run(work(settings, metrics_port))
-
-
 async def work(settings: "Settings", metrics_port: int | None = None, started: Started | None = None) -> None:
     """Evaluates jobs until it is stopped: by what `started` is given, by default by signals."""
     with importing():
-        from app.parts import open_services, working
+        from app.wiring import open_services, working
 
     async with open_services(settings, wait=True) as services:
         stop = asyncio.Event()

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from app.clock import Clock, SteadyClock, utc_now
-from app.engine.budget import Budget, bytes_of
+from app.engine.limits.budget import Budget, bytes_of
 from app.engine.store.lake import Lake, probe
 from app.errors import ErrorCode, Refusal
 from app.services.datasets.batches import reconcile

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from app.cli.server import serve_until_stopped
+from app.cli.serving import serve_until_stopped
 from app.cli.terminal import load_settings, run
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def demo(
 ) -> None:
     """Generate a shop in a temporary folder, evaluate its audiences, and serve them."""
     from app.demo import run_demo
-    from app.parts import open_services
+    from app.wiring import open_services
 
     async def show(settings: "Settings") -> None:
         async with open_services(settings) as services:

@@ -6,10 +6,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import TypeVar
 
-from app.engine.evaluate import Cancelled
-
 Result = TypeVar("Result")
 Stopped = Callable[[], bool]
+
+
+class Cancelled(Exception):
+    """The caller asked to stop; nothing that was computed so far is of use."""
 
 
 def in_threads(

@@ -1,0 +1,1 @@
+"""What lists of the API share: connections and filters."""

@@ -1,0 +1,78 @@
+"""What kinds of values the places of a file hold, counted; knows no SQL."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from app.engine.ingest.formats.ndjson_values import NUMBERS, WHOLE, allowed_kinds
+from app.pql.schema import Scalar, Type
+
+JsonStructure = str | list["JsonStructure"] | dict[str, "JsonStructure"]
+"""What DuckDB's `json_structure` gives: names of kinds in lists and objects."""
+
+
+@dataclass(slots=True)
+class Shape:
+    """What values of one place are: how many of each kind, and the shapes below.
+
+    `unclear` when DuckDB saw different kinds in one array and did not say which.
+    """
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    fields: dict[str, "Shape"] = field(default_factory=dict)
+    element: "Shape | None" = None
+    unclear: bool = False
+
+    def add(self, structure: JsonStructure, count: int) -> None:
+        """Counts values of the structure (as `json_structure` gives it) in."""
+        match structure:
+            case dict():
+                self.kinds["OBJECT"] += count
+                for name, below in structure.items():
+                    self.fields.setdefault(name, Shape()).add(below, count)
+            case list():
+                self.kinds["ARRAY"] += count
+                self.element = self.element or Shape()
+                for below in structure:
+                    self.element.add(below, count)
+            case "JSON":
+                self.unclear = True
+            case "NULL":
+                pass
+            case kind:
+                self.kinds[kind] += count
+
+    def include(self, other: "Shape") -> None:
+        self.kinds += other.kinds
+        self.unclear = self.unclear or other.unclear
+        for name, below in other.fields.items():
+            self.fields.setdefault(name, Shape()).include(below)
+        if other.element is not None:
+            self.element = self.element or Shape()
+            self.element.include(other.element)
+
+    def any_field(self) -> "Shape":
+        """The shapes of all fields together, for an object whose names are keys of a map."""
+        together = Shape()
+        for below in self.fields.values():
+            together.include(below)
+        return together
+
+    def kind(self, expected: Type | None) -> str:
+        """OBJECT, ARRAY or the empty text for scalars and nothing."""
+        hoped = {"OBJECT", "ARRAY"} & allowed_kinds(expected) if expected is not None else set()
+        counts = {kind: self.kinds.get(kind, 0) for kind in ("OBJECT", "ARRAY")}
+        counts[""] = self.kinds.total() - sum(counts.values())
+        return next((kind for kind in hoped if counts[kind]), max(counts, key=lambda kind: counts[kind]))
+
+    def scalar(self, expected: Type | None) -> Scalar | None:
+        """The type of the scalars; of several kinds they are text, or the numbers that are expected."""
+        found = self.kinds.keys() - {"OBJECT", "ARRAY"}
+        if not found:
+            return None
+        if expected in (Scalar.INTEGER, Scalar.NUMBER):
+            found = found & set(NUMBERS) or found
+        if found <= set(WHOLE):
+            return Scalar.INTEGER
+        if found <= set(NUMBERS):
+            return Scalar.NUMBER
+        return Scalar.BOOLEAN if found == {"BOOLEAN"} else Scalar.STRING
