@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from graphql import GraphQLEnumType, GraphQLInputObjectType, GraphQLInterfaceType, GraphQLObjectType, build_schema
+from graphql import (
+    GraphQLEnumType,
+    GraphQLInputObjectType,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    build_schema,
+    get_named_type,
+)
 
 from app.api.global_ids import node_types
 from app.api.schema import print_schema
@@ -30,6 +37,18 @@ def test_everything_has_a_description() -> None:
             arguments = getattr(field, "args", {})
             bare += [f"{name}.{member}({one})" for one, argument in arguments.items() if not argument.description]
     assert bare == []
+
+
+def test_every_connection_pages_both_ways() -> None:
+    arguments = {"first", "after", "last", "before"}
+    forward_only, connections = [], 0
+    for name, type_ in build_schema(print_schema()).type_map.items():
+        if isinstance(type_, GraphQLObjectType | GraphQLInterfaceType):
+            for member, field in type_.fields.items():
+                if get_named_type(field.type).name.endswith("Connection"):
+                    connections += 1
+                    forward_only += [] if arguments <= set(field.args) else [f"{name}.{member}"]
+    assert (connections, forward_only) == (36, [])
 
 
 def test_every_node_type_can_be_fetched_by_its_id() -> None:

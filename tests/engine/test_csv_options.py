@@ -43,7 +43,7 @@ def times(sandbox: Sandbox, person: str) -> list[str]:
     key = find(sandbox.lake, "CRM", person)
     assert key is not None
     snapshot = open_snapshot(sandbox.lake, MergeRule("default", "TIMESTAMP_ORDERED"), [Dataset("d", "EVENT")])
-    (page,) = snapshot.events([key], first=100, after=None)
+    (page,) = snapshot.events([key], limit=100, place=None)
     return sorted(event.timestamp.isoformat() for event in page.items)
 
 

@@ -33,7 +33,7 @@ def snapshot(sandbox: Sandbox, *datasets: tuple[str, Any]) -> Snapshot:
 def stored_events(sandbox: Sandbox, person: str, dataset: str = "e") -> list[tuple[str, str, dict[str, Any]]]:
     key = find(sandbox.lake, "CRM", person)
     assert key is not None
-    (page,) = snapshot(sandbox, (dataset, "EVENT")).events([key], first=100, after=None)
+    (page,) = snapshot(sandbox, (dataset, "EVENT")).events([key], limit=100, place=None)
     return [(event.event_id, event.timestamp.isoformat(), event.attributes) for event in page.items]
 
 

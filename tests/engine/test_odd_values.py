@@ -199,7 +199,7 @@ def test_times_outside_the_years_1_to_9999_are_rejected_by_row(
     assert (done.row_count, done.rejected_rows) == ((2, 0) if is_time else (1, 1))
     snapshot = open_snapshot(sandbox.lake, RULE, [Dataset("e", "EVENT")])
     keys = [(bucket, ordinal) for bucket in snapshot.buckets for ordinal in snapshot.present(bucket)]
-    assert len([event for page in snapshot.events(keys, first=5, after=None) for event in page.items]) == done.row_count
+    assert len([event for page in snapshot.events(keys, limit=5, place=None) for event in page.items]) == done.row_count
 
 
 @pytest.mark.parametrize(

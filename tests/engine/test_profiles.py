@@ -209,15 +209,15 @@ def test_pages_of_events_meet_without_gap_or_repetition(sandbox: Sandbox) -> Non
     seen: list[tuple[datetime, int]] = []
     after, more = None, True
     while more:
-        (page,) = snapshot.events([one], first=4, after=after, paths=[("n",)])
+        (page,) = snapshot.events([one], limit=4, place=after, paths=[("n",)])
         seen += [(event.timestamp, event.attributes["n"]) for event in page.items]
-        after, more = (page.items[-1].timestamp, page.items[-1].event_id), page.has_next
+        after, more = (page.items[-1].timestamp, page.items[-1].event_id), page.more
     assert sorted(n for _, n in seen) == list(range(21))
     assert [at for at, _ in seen] == sorted((at for at, _ in seen), reverse=True)
     assert seen[0] == (datetime(2026, 1, 7, tzinfo=UTC), 19)
     assert snapshot.event_counts([two, one, (two[0], 10_000)]) == [1, 21, 0]
-    pages = snapshot.events([two, one], first=1, after=None)
-    assert [page.has_next for page in pages] == [False, True]
+    pages = snapshot.events([two, one], limit=1, place=None)
+    assert [page.more for page in pages] == [False, True]
 
 
 def test_a_type_that_left_with_its_dataset_leaves_the_view_too(sandbox: Sandbox) -> None:

@@ -47,7 +47,7 @@ def everybody(snapshot: Snapshot) -> dict[frozenset[str], tuple[dict[str, Any], 
             names = frozenset(f"{one.namespace}:{one.id}" for one in known.identities)
             assert known.profile_id in names
             times = [read.events["timestamp"][int(at)].as_py().day for at in np.flatnonzero(read.event_rows == row)]
-            assert [event.timestamp.day for event in snapshot.events([key], first=99, after=None)[0].items] == times[
+            assert [event.timestamp.day for event in snapshot.events([key], limit=99, place=None)[0].items] == times[
                 ::-1
             ]
             rest = {

@@ -21,6 +21,7 @@ from app.storage.tables.membership_changes import MembershipChangeRow
 from app.storage.tables.streaming import MembershipPatchRow
 from app.storage.wakeups import Changes
 from tests.services.conftest import SCOPE, Gateway
+from tests.support.both_ways import both_ways
 
 Told = tuple[str, str]
 
@@ -164,6 +165,24 @@ async def test_a_page_goes_on_after_any_change(gateway: Gateway) -> None:
     for at, cursor in enumerate(cursors):
         assert [change.cursor for change in await read(gateway, first, second, after=cursor)] == cursors[at + 1 :]
     assert [change.audience for change in await read(gateway, second)] == [second] * 13
+
+
+async def test_changes_are_read_from_both_ends(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some who entered and some who left, in more log entries than one read takes."""
+    monkeypatch.setattr(changes, "ROWS_AT_ONCE", 2)
+    await numbered(gateway, nobody=-1)
+    first, second = await gateway.define("One", "n = 1", "BATCH"), await gateway.define("Two", "n = 2", "BATCH")
+    for turn in range(3):
+        await numbered(gateway, **{f"p{n:02}": (n + turn) % 3 for n in range(20)})
+        await gateway.job()
+    for audiences in ([first], [first, second]):
+
+        async def read_page(request: PageRequest, audiences: list[str] = audiences) -> Slice[changes.Change]:
+            return await changes.page(gateway.database, SCOPE, gateway.reader(), audiences, request)
+
+        for size in (1, 7, 40):
+            assert await both_ways(read_page, size) == await read(gateway, *audiences)
+    assert len(await read(gateway, first, second)) == (7 + 14 + 13) + (6 + 13 + 14)
 
 
 async def test_history_begins_where_retention_has_left_it(gateway: Gateway) -> None:

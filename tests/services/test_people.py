@@ -11,7 +11,9 @@ import pytest
 from app.clock import FixedClock
 from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import Membership, MembershipFiles
+from app.engine.people.profiles import Event
 from app.engine.store.lake import Lake
+from app.errors import Refusal
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.audiences import writes as audience_writes
@@ -22,7 +24,8 @@ from app.services.datasets.uploads import ingest_file
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.preview.run import run_preview
 from app.services.jobs.segment import requests as segment_jobs
-from app.services.lists.paging import PageRequest
+from app.services.lists.paging import PageRequest, Slice, encode_cursor
+from app.services.people.members import Member
 from app.services.people.profiles import ProfileReader
 from app.services.streaming.turn import run_turn
 from app.storage.database import Database
@@ -35,6 +38,7 @@ from tests.services.conftest import SCOPE
 from tests.services.test_export_jobs import ask, export, written
 from tests.services.test_export_jobs import members as of_members
 from tests.services.test_segment_jobs import job_of, results, run_next
+from tests.support.both_ways import both_ways
 
 
 class World:
@@ -341,6 +345,47 @@ async def test_members_of_many_segments_come_from_each_file_once(world: World, m
     first = await reader.members_many(ids[:2], PageRequest(1))
     assert all((len(page.items), page.has_next) == (1, True) for page in first.values())
     assert len(read) <= 3, "nothing is read beyond the page"
+
+
+async def test_members_memberships_and_events_are_read_from_both_ends(world: World) -> None:
+    await world.people(*((f"{n:02}", [], {"points": n}) for n in range(40)))
+    path = world.folder / "events.ndjson"
+    visits = [
+        {"_id": f"v{n:02}", "id": "07" if n % 4 else "08", "timestamp": f"2026-06-01T00:00:{n // 3:02}Z"}
+        for n in range(24)
+    ]
+    path.write_text("\n".join(map(json.dumps, visits)))
+    events = NewDataset("visits", "EVENT", "id", "CRM", "timestamp")
+    await ingest_file(world.database, world.lake, world.clock, SCOPE, events, InputFile(path, "NDJSON"))
+    ids = [await world.define(f"over {least}", f"points >= {least}") for least in (0, 1, 5, 6, 10, 38, 40)]
+    await world.run(*ids)
+    reader = world.reader()
+    key = await reader.find_identity("CRM", "07")
+    assert key is not None
+
+    async def members(request: PageRequest) -> Slice[Member]:
+        return (await world.reader().members_many(ids, request))[ids[4]]
+
+    async def memberships(request: PageRequest) -> Slice[Member]:
+        return (await reader.memberships([key], request))[key]
+
+    async def of_one(request: PageRequest) -> Slice[Event]:
+        return (await reader.events([key], request))[key]
+
+    for size in (1, 7, 30):
+        assert len(await both_ways(members, size)) == 30
+        assert [each.definition_id for each in await both_ways(memberships, size)] == sorted(ids[:4])
+        found = [(event.timestamp, event.event_id) for event in await both_ways(of_one, size)]
+        assert len(found) == 18
+        assert found == sorted(found, reverse=True)
+
+
+@pytest.mark.parametrize("place", [(-1, 0), (0, -5), (0, 1 << 32), (1 << 62, 0), ("a", 0), (0,)])
+async def test_a_forged_cursor_of_members_is_refused(world: World, place: tuple[Any, ...]) -> None:
+    for backward in (False, True):
+        with pytest.raises(Refusal, match="is not a cursor") as refused:
+            await world.reader().members_many(["x"], PageRequest(5, backward, encode_cursor("MEMBER", place)))
+        assert refused.value.path == ("before" if backward else "after",)
 
 
 async def test_exports_hold_members_of_other_kinds_of_people(world: World) -> None:

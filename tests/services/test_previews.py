@@ -38,6 +38,7 @@ from app.storage.tables.jobs import JobBucketRow, JobKind, JobStatus, JobUpdateR
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.wakeups import Changes
 from tests.services.conftest import SCOPE, Define
+from tests.support.both_ways import both_ways
 
 LEASE = timedelta(seconds=60)
 RULE = MergeRule("default", "TIMESTAMP_ORDERED")
@@ -59,13 +60,13 @@ async def state_of(database: Database, id: str) -> PreviewRow:
 
 
 async def people_of(
-    database: Database, lake: Lake, id: str, limit: int = 50, after: str | None = None
+    database: Database, lake: Lake, id: str, limit: int = 50, after: str | None = None, backward: bool = False
 ) -> Slice[tuple[Any, Person]]:
     row = await state_of(database, id)
     async with database.session() as session:
         read = (await previews.read_buckets(session, SCOPE, [row]))[id]
     reader = ProfileReader(database, lake, utc_now, SCOPE, previews.rule_of(row))
-    return await previews.people_page(lake, SCOPE, reader, read, PageRequest(limit, cursor=after))
+    return await previews.people_page(lake, SCOPE, reader, read, PageRequest(limit, backward, after))
 
 
 @pytest.fixture
@@ -124,6 +125,19 @@ async def test_figures_refine_after_each_bucket_and_the_log_has_them_in_order(
     assert resumed == list(range(8, len(states) + 1))
     again = [row.sequence async for row in previews.watch(database, changes, SCOPE, made.id)]
     assert again == [len(states)]
+
+
+async def test_matches_are_read_from_both_ends(
+    database: Database, lake: Lake, clock: FixedClock, many: Uploaded
+) -> None:
+    row = await previews.create(database, lake, clock, SCOPE, NewPreview('city = "Rome"'))
+    await read(database, lake, clock)
+
+    async def matches(request: PageRequest) -> Slice[tuple[Any, Person]]:
+        return await people_of(database, lake, row.id, request.limit, request.cursor, request.backward)
+
+    for size in (1, 7, 80):
+        assert len(await both_ways(matches, size)) == 80
 
 
 async def test_previews_are_no_jobs(database: Database, lake: Lake, clock: FixedClock, many: Uploaded) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import delete, text, update
 from app.clock import FixedClock
 from app.errors import Refusal
 from app.scope import Scope
-from app.services.lists.paging import PageRequest, decode_cursor, encode_cursor
+from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor
 from app.services.search import find as search
 from app.services.search import folders
 from app.services.search.find import SearchIndexes
@@ -24,6 +24,7 @@ from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.search import SearchVersionRow
 from tests.services.conftest import SCOPE
+from tests.support.both_ways import both_ways
 from tests.support.databases import count_statements
 
 NOW = datetime(2026, 6, 15, 12, tzinfo=UTC)
@@ -250,6 +251,18 @@ async def test_namespaces_are_counted(here: Process) -> None:
 
 
 # ---------------------------------------------------------------- pages
+
+
+@pytest.mark.parametrize("term", ["", "blue", "blue OR audience"])
+async def test_hits_are_read_from_both_ends(here: Process, term: str) -> None:
+    await here.add(*(audience(f"a{n}", f"{'Blue ' * (n % 3)}audience {n % 4}") for n in range(11)))
+
+    async def read(request: PageRequest) -> Slice[search.Found]:
+        async with here.database.session() as session:
+            return (await search.find(here.indexes, session, SCOPE, term, request)).page
+
+    for size in (1, 3, 11):
+        assert len(await both_ways(read, size)) == (7 if term == "blue" else 11)
 
 
 async def test_pages_say_where_they_lie(here: Process) -> None:

@@ -1,6 +1,6 @@
 """Relay connections over the pages of services; knows no resource."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Generic, TypeVar, cast
@@ -17,14 +17,12 @@ from app.storage.columns import JsonObject
 T = TypeVar("T")
 Item = TypeVar("Item")
 
-_FORWARD = {
+_PAGE_ARGUMENTS = {
     "first": Annotated[
         int | None,
         strawberry.argument(description="Page size when paging forward; default 50, at most 500."),
     ],
     "after": Annotated[str | None, strawberry.argument(description="Returns items after this cursor.")],
-}
-_BACKWARD = {
     "last": Annotated[
         int | None,
         strawberry.argument(
@@ -37,34 +35,33 @@ _BACKWARD = {
 Resolver = TypeVar("Resolver", bound=Callable[..., Awaitable[object]])
 
 
-def connection(description: str, *, backward: bool = True) -> Callable[[Resolver], Resolver]:
+def connection(description: str) -> Callable[[Resolver], Resolver]:
     """A field that is a page of a list.
 
-    The method takes `page: PageRequest`; clients see `first` and `after` in its place, and with `backward` also `last`
-    and `before`. The field fails with a `Refusal` when these contradict each other.
+    The method takes `page: PageRequest`; clients see `first`, `after`, `last` and `before` in its place. The field
+    fails with a `Refusal` when these contradict each other.
     """
-    declared = {**_FORWARD, **_BACKWARD} if backward else _FORWARD
 
     def declare(method: Resolver) -> Resolver:
         @wraps(method)
         async def resolve(*positional: object, **arguments: object) -> object:
-            asked: JsonObject = {name: given(arguments.pop(name, None)) for name in declared}
+            asked: JsonObject = {name: given(arguments.pop(name, None)) for name in _PAGE_ARGUMENTS}
             return await method(*positional, page=page_request(**asked), **arguments)
 
-        resolve.__signature__ = _with_page_arguments(signature(method), declared)  # type: ignore[attr-defined]
+        resolve.__signature__ = _with_page_arguments(signature(method))  # type: ignore[attr-defined]
         return cast(Resolver, resolver(description)(resolve))
 
     return declare
 
 
-def _with_page_arguments(method: Signature, declared: Mapping[str, object]) -> Signature:
+def _with_page_arguments(method: Signature) -> Signature:
     """The signature of a method with the arguments of a page in place of `page`."""
     parameters: list[Parameter] = []
     for parameter in method.parameters.values():
         if parameter.name == "page":
             parameters += [
                 parameter.replace(name=name, annotation=type_, default=strawberry.UNSET)
-                for name, type_ in declared.items()
+                for name, type_ in _PAGE_ARGUMENTS.items()
             ]
         else:
             parameters.append(parameter)

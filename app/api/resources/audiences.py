@@ -222,9 +222,7 @@ class Audience(AudienceHistory, AudienceStatistics, Node):
             lambda: loaders.job_count_of_definition.load((self.raw, conditions)),
         )
 
-    @connection(
-        description="Its current members (REALIZED and EXISTING), unless `status` says otherwise.", backward=False
-    )
+    @connection(description="Its current members (REALIZED and EXISTING), unless `status` says otherwise.")
     async def members(
         self,
         info: Info,

@@ -157,8 +157,7 @@ class AudienceHistory:
         )
 
     @connection(
-        "Who entered and who left, in the order of commits, oldest first; profiles that no longer exist are omitted.",
-        backward=False,
+        "Who entered and who left, in the order of commits, oldest first; profiles that no longer exist are omitted."
     )
     async def changes(
         self,

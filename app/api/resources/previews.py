@@ -126,8 +126,7 @@ class Preview(Node):
         description=(
             "Matching profiles from the part of the sample that has been read, with their "
             "current attributes; more are appended as reading continues."
-        ),
-        backward=False,
+        )
     )
     async def profiles(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
         operation = info.context

@@ -112,7 +112,7 @@ class Profile(Node):
     async def attributes(self, info: Info, paths: Paths = strawberry.UNSET) -> JSON:
         return JSON(await self._loaders(info).attributes_of_profile.load((self.key, asked_paths(paths))))
 
-    @connection(description="Events, newest first.", backward=False)
+    @connection(description="Events, newest first.")
     async def events(self, info: Info, page: PageRequest) -> LongConnection[ExperienceEvent]:
         loaders = self._loaders(info)
         return await connect_long(
@@ -122,7 +122,7 @@ class Profile(Node):
             lambda: loaders.event_count_of_profile.load((self.key,)),
         )
 
-    @connection(description="Memberships; EDGE audiences are evaluated at the moment of reading.", backward=False)
+    @connection(description="Memberships; EDGE audiences are evaluated at the moment of reading.")
     async def memberships(
         self,
         info: Info,

@@ -66,7 +66,7 @@ class SearchError:
 @strawberry.type(description="A hit, with its cursor.")
 class SearchEdge:
     node: SearchHit = strawberry.field(description="The hit.")
-    cursor: str = strawberry.field(description="Opaque position of the hit, for `after`.")
+    cursor: str = strawberry.field(description="Opaque position of the hit, for `after` or `before`.")
 
 
 @strawberry.type(description="A page of hits, best first.")
@@ -140,10 +140,7 @@ ObjectId = Annotated[
 
 @strawberry.type
 class SearchQueries:
-    @connection(
-        description="Full-text search over names and descriptions of audiences, definitions and folders.",
-        backward=False,
-    )
+    @connection(description="Full-text search over names and descriptions of audiences, definitions and folders.")
     async def search(
         self,
         info: Info,

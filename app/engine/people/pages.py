@@ -41,7 +41,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """(`timestamp`, `event_id`) is its place among the person's events, and the cursor for the next page."""
+    """(`timestamp`, `event_id`) is its place among the person's events, and the cursor of a page that begins there."""
 
     event_id: str
     timestamp: datetime
@@ -50,8 +50,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
+    """Events in the order in which they were asked for, and whether `more` follow them in it."""
+
     items: tuple[Event, ...]
-    has_next: bool
+    more: bool
 
 
 def people(path_of: Callable[[int], FilePath | None], keys: Sequence[Key]) -> list[Person | None]:
@@ -92,21 +94,21 @@ def events(
     datasets: Mapping[str, TableVersion],
     keys: Sequence[Key],
     wanted: ObjectType,
-    first: int,
-    after: tuple[Any, ...] | None,
+    limit: int,
+    place: tuple[Any, ...] | None,
+    backward: bool,
 ) -> list[EventPage]:
-    """Newest first, by (timestamp, id) downwards. The same event in two datasets is shown once."""
+    """Newest first, by (timestamp, id) downwards, or upwards when `backward`; without those up to a `place`. The
+    same event in two datasets is shown once."""
     by_key: dict[Key, dict[tuple[datetime, str], tuple[pa.Table, int]]] = {key: {} for key in keys}
     for bucket, ordinals in _by_bucket(keys).items():
         for path in (path for table in datasets.values() for path in table.paths(bucket)):
             table = _rows(path, ordinals, wanted, ["__batch", "__row", "timestamp", "_id"], split=True)
-            places = zip(
-                table[_ORDINAL].to_pylist(), _times(table["__timestamp"]), _ids(table).to_pylist(), strict=True
-            )
-            for row, (ordinal, *place) in enumerate(places):
-                if after is None or tuple(place) < after:
-                    by_key[bucket, ordinal].setdefault((place[0], place[1]), (table, row))
-    return [_page(by_key[key], wanted, first) for key in keys]
+            rows = zip(table[_ORDINAL].to_pylist(), _times(table["__timestamp"]), _ids(table).to_pylist(), strict=True)
+            for row, (ordinal, *own) in enumerate(rows):
+                if place is None or (tuple(own) > place if backward else tuple(own) < place):
+                    by_key[bucket, ordinal].setdefault((own[0], own[1]), (table, row))
+    return [_page(by_key[key], wanted, limit, backward) for key in keys]
 
 
 def newest_rows(
@@ -175,15 +177,17 @@ def _rows(
     return table.filter(pc.is_in(table[_ORDINAL], pa.array(ordinals)))
 
 
-def _page(found: dict[tuple[datetime, str], tuple[pa.Table, int]], wanted: ObjectType, first: int) -> EventPage:
-    order = sorted(found, reverse=True)
+def _page(
+    events: dict[tuple[datetime, str], tuple[pa.Table, int]], wanted: ObjectType, limit: int, backward: bool
+) -> EventPage:
+    order = sorted(events, reverse=not backward)
     items = []
-    for place in order[:first]:
-        table, row = found[place]
+    for place in order[:limit]:
+        table, row = events[place]
         there = [name for name in wanted.fields if name in table.schema.names]
         values = table.select(there).slice(row, 1).to_pylist()[0] if there else {}
         items.append(Event(place[1], place[0], _object(values, wanted)))
-    return EventPage(tuple(items), len(order) > first)
+    return EventPage(tuple(items), len(order) > limit)
 
 
 def _times(column: pa.ChunkedArray) -> list[datetime]:

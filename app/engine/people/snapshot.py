@@ -206,12 +206,19 @@ class Snapshot:
         return pages.attributes(self.view_path, keys, fields if paths is None else prune(fields, paths))
 
     def events(
-        self, keys: Sequence[Key], *, first: int, after: tuple[Any, ...] | None, paths: Sequence[Path] | None = None
+        self,
+        keys: Sequence[Key],
+        *,
+        limit: int,
+        place: tuple[Any, ...] | None,
+        backward: bool = False,
+        paths: Sequence[Path] | None = None,
     ) -> list[EventPage]:
-        """For each person the newest events, or the next ones `after` an event's (timestamp, id)."""
+        """For each person the newest events, or the next older ones from an event's (timestamp, id); when `backward`
+        the oldest, or the next newer ones."""
         fields = self.sources.event_fields
         pruned = fields if paths is None else prune(fields, paths)
-        return pages.events(self.sources.events, keys, pruned, first, after)
+        return pages.events(self.sources.events, keys, pruned, limit, place, backward)
 
     def event_counts(self, keys: Sequence[Key]) -> list[int]:
         return pages.event_counts(self.sources.events, keys)

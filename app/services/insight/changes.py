@@ -18,9 +18,9 @@ from app.scope import Scope
 from app.services.evaluation.heads import NO_RUN, Heads, read_heads
 from app.services.evaluation.pins import HeadPins
 from app.services.insight.history import Period
-from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
+from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, not_a_cursor, slice_of
 from app.services.lists.rows import as_row, select_rows
-from app.services.people.members import Who
+from app.services.people.members import Who, beyond
 from app.services.people.profiles import ProfileReader
 from app.storage.columns import columns, table
 from app.storage.database import Database
@@ -52,6 +52,7 @@ class Place(NamedTuple):
     ordinal: int
 
 
+_FIRST_IN_ENTRY = (-1, _ENTERED, -1)
 _LAST_IN_ENTRY = (1 << 32, _EXITED, 1 << 32)
 
 
@@ -85,25 +86,26 @@ async def page(
     request: PageRequest,
     period: Period = EVER,
 ) -> Slice[Change]:
-    """The next changes of the audiences after a cursor, oldest first. Raises `Refusal` for a cursor whose successors
-    are no longer kept.
+    """The changes of the audiences after a cursor or before it, oldest first. Raises `Refusal` for a cursor whose
+    successors are no longer kept.
 
     Profiles that no longer exist are left out.
     """
-    after = _place(request)
-    async with database.session() as session:
-        await _refuse_forgotten(session, scope, audiences, after)
+    place = _place(request)
+    if place is not None and not request.backward:
+        async with database.session() as session:
+            await _refuse_forgotten(session, scope, audiences, place)
     changes: dict[str, Change] = {}
-    start, more = after, True
+    start, more = place, True
     while more and len(changes) <= request.limit:
-        places, start, more = await _read(database, scope, reader, audiences, start, period, request.limit + 1)
+        places, start, more = await _read(database, scope, reader, audiences, start, period, request)
         persons = await reader.people([who for _, _, who in places])
-        for entry, place, who in places:
+        for entry, at, who in places:
             if who in persons:
-                change = _change(entry, place, who, persons[who])
+                change = _change(entry, at, who, persons[who])
                 changes[change.cursor] = change
     items = dict(islice(changes.items(), request.limit))
-    return slice_of(items, request, has_next=len(changes) > request.limit, behind=after is not None)
+    return slice_of(items, request, has_next=len(changes) > request.limit, behind=place is not None)
 
 
 async def counts(session: AsyncSession, scope: Scope, audiences: Sequence[str], period: Period) -> dict[str, int]:
@@ -161,40 +163,47 @@ async def _read(
     scope: Scope,
     reader: ProfileReader,
     audiences: Sequence[str],
-    after: Place | None,
+    start: Place | None,
     period: Period,
-    limit: int,
+    request: PageRequest,
 ) -> tuple[list[tuple[_Entry, Place, Who]], Place | None, bool]:
-    """Up to `limit` changes after a place, the place they end at, and whether there may be more."""
+    """Changes from a place on in the direction of the request, one more than its page at most, the place they end at,
+    and whether there may be more."""
+    limit, backward = request.limit + 1, request.backward
     files = (await reader.view()).files
     async with database.session() as session:
-        entries = await _entries(session, scope, audiences, after, period)
+        entries = await _entries(session, scope, audiences, start, period, backward)
     places: list[tuple[_Entry, Place, Who]] = []
     for entry in entries:
         async with database.session() as session:
             states = await _states(session, scope, entry)
         policy = (await reader.view(entry.policy)).policy
         room = limit - len(places)
-        mine = await asyncio.to_thread(_first, files, entry, states, after, room)
+        mine = await asyncio.to_thread(_first, files, entry, states, start, room, backward)
         places += [(entry, place, Who(policy, place.bucket, place.ordinal)) for place in mine]
         if len(places) >= limit:
             return places, places[-1][1], True
-    end = Place(entries[-1].row.sequence, *_LAST_IN_ENTRY) if entries else after
+    side = _FIRST_IN_ENTRY if backward else _LAST_IN_ENTRY
+    end = Place(entries[-1].row.sequence, *side) if entries else start
     return places, end, len(entries) == ROWS_AT_ONCE
 
 
 async def _entries(
-    session: AsyncSession, scope: Scope, audiences: Sequence[str], after: Place | None, period: Period
+    session: AsyncSession, scope: Scope, audiences: Sequence[str], start: Place | None, period: Period, backward: bool
 ) -> list[_Entry]:
-    """The next log entries from the one that a place is in, each with the one before it of its audience."""
+    """The next log entries, or the previous ones, from the one that a place is in, each with the one before it of its
+    audience."""
     statement = select_rows(MembershipChangeRow, scope).where(
         _CHANGES.audience_id.in_(audiences), _CHANGES.baseline.is_(False), *period.on(_CHANGES.at)
     )
-    if after is not None:
-        statement = statement.where(_CHANGES.sequence >= after.sequence)
+    sequence = _CHANGES.sequence
+    if start is not None:
+        statement = statement.where(sequence <= start.sequence if backward else sequence >= start.sequence)
     rows = [
         as_row(MembershipChangeRow, row)
-        for row in await session.execute(statement.order_by(_CHANGES.sequence).limit(ROWS_AT_ONCE))
+        for row in await session.execute(
+            statement.order_by(sequence.desc() if backward else sequence).limit(ROWS_AT_ONCE)
+        )
     ]
     if not rows:
         return []
@@ -241,27 +250,44 @@ async def state(session: AsyncSession, scope: Scope, audience: str, row: Members
 
 
 def _first(
-    files: MembershipFiles, entry: _Entry, states: tuple[Heads, Heads], after: Place | None, limit: int
+    files: MembershipFiles,
+    entry: _Entry,
+    states: tuple[Heads, Heads],
+    start: Place | None,
+    limit: int,
+    backward: bool,
 ) -> list[Place]:
-    return list(islice(_places(files, entry, states, after), limit))
+    return list(islice(_places(files, entry, states, start, backward), limit))
 
 
-def _places(files: MembershipFiles, entry: _Entry, states: tuple[Heads, Heads], after: Place | None) -> Iterator[Place]:
-    """The changes of an entry after a place, by bucket, those who entered first."""
+def _places(
+    files: MembershipFiles, entry: _Entry, states: tuple[Heads, Heads], start: Place | None, backward: bool
+) -> Iterator[Place]:
+    """The changes of an entry after a place, by bucket, those who entered first; when `backward` those before it, from
+    the last one down."""
     audience, graph, (before, now) = entry.row.audience_id, entry.row.graph, states
-    resumes = after is not None and after.sequence == entry.row.sequence
-    first = after if resumes and after is not None else Place(entry.row.sequence, -1, _ENTERED, -1)
+    sequence = entry.row.sequence
+    ahead = start if start is not None and start.sequence == sequence else None
     old, new = before.people(files, [audience], graph), now.people(files, [audience], graph)
-    for bucket in sorted(old.buckets | new.buckets):
-        if bucket < first.bucket or _unchanged(entry, states, bucket):
+    for bucket in sorted(old.buckets | new.buckets, reverse=backward):
+        if _is_passed(ahead, (bucket,), backward) or _unchanged(entry, states, bucket):
             continue
-        entered, exited = differences(old.read(bucket).get(audience), new.read(bucket).get(audience))
-        for side, people in ((_ENTERED, entered), (_EXITED, exited)):
-            if (bucket, side) < (first.bucket, first.side):
+        sides = list(enumerate(differences(old.read(bucket).get(audience), new.read(bucket).get(audience))))
+        for side, people in reversed(sides) if backward else sides:
+            if _is_passed(ahead, (bucket, side), backward):
                 continue
-            if (bucket, side) == (first.bucket, first.side):
-                people.remove_range(0, first.ordinal + 1)
-            yield from (Place(entry.row.sequence, bucket, side, ordinal) for ordinal in people)
+            if ahead is not None and (bucket, side) == (ahead.bucket, ahead.side):
+                people = beyond(people, ahead.ordinal, backward)
+            ordinals = reversed(list(people)) if backward else iter(people)
+            yield from (Place(sequence, bucket, side, ordinal) for ordinal in ordinals)
+
+
+def _is_passed(place: Place | None, part: tuple[int, ...], backward: bool) -> bool:
+    """Whether a bucket, or a side of one, lies behind a place in the direction of reading."""
+    if place is None:
+        return False
+    own = (place.bucket, place.side)[: len(part)]
+    return part > own if backward else part < own
 
 
 def _unchanged(entry: _Entry, states: tuple[Heads, Heads], bucket: int) -> bool:
@@ -284,16 +310,13 @@ def _change(entry: _Entry, place: Place, who: Who, person: Person) -> Change:
 def _place(request: PageRequest) -> Place | None:
     if request.cursor is None:
         return None
-    values = decode_cursor(ORDER, request.cursor, "after")
+    values = decode_cursor(ORDER, request.cursor, request.argument)
     if len(values) != len(Place._fields) or not all(type(value) is int and value >= 0 for value in values):
-        message = f"{request.cursor!r} is not a cursor: send back one that a page of this list gave"
-        raise Refusal(ErrorCode.INVALID_INPUT, message, ("after",))
+        raise not_a_cursor(request)
     return Place(*values)
 
 
-async def _refuse_forgotten(session: AsyncSession, scope: Scope, audiences: Sequence[str], after: Place | None) -> None:
-    if after is None:
-        return
+async def _refuse_forgotten(session: AsyncSession, scope: Scope, audiences: Sequence[str], after: Place) -> None:
     begins = within(select(func.min(_CHANGES.at)), MembershipChangeRow, scope.tenant).where(
         _CHANGES.audience_id.in_(audiences), _CHANGES.baseline, _CHANGES.sequence > after.sequence
     )

@@ -4,17 +4,23 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from app.engine.insight.ranking import Place, Ranking, in_place_order
 from app.engine.insight.scan import Answers, Buckets, Scan
 from app.engine.limits.pool import Stopped
 from app.engine.members.membership import Ordinals
 from app.engine.people.profiles import Key
-from app.errors import ErrorCode, Refusal
 from app.pql.schema import Scalar, Type
 from app.services.insight.population import Population, in_thread
-from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
+from app.services.lists.paging import (
+    PageRequest,
+    Slice,
+    decode_cursor,
+    decode_person,
+    encode_cursor,
+    not_a_cursor,
+    slice_of,
+)
 from app.services.people.members import Who
 
 _WHERE, _VALUE = "where", "value"
@@ -87,7 +93,7 @@ async def page_in_place(
     population: Population, scan: Buckets, chosen: Callable[[Answers], Ordinals], request: PageRequest
 ) -> Slice[Who]:
     """The profiles `chosen` of each bucket, by bucket and ordinal: buckets are read until the page is full."""
-    after = _key(request)
+    after = decode_person(_IN_PLACE, request)
 
     def work(stopped: Stopped) -> list[Key]:
         return list(islice(in_place_order(scan, chosen, stopped, after, request.backward), request.limit + 1))
@@ -120,38 +126,14 @@ async def _by_value(
 # ---------------------------------------------------------------- cursors
 
 
-def _key(request: PageRequest) -> Key | None:
-    place = _decoded(request, _IN_PLACE)
-    if place is None:
-        return None
-    if len(place) != 2 or not _is_place(place):
-        raise _not_a_cursor(request)
-    return int(place[0]), int(place[1])
-
-
 def _place(request: PageRequest, order: ProfileOrder, type_: Type) -> Place | None:
-    place = _decoded(request, order.name)
-    if place is None:
-        return None
-    if len(place) != 3 or not _is_place(place[1:]) or type(place[0]) not in (type(None), *_KEPT_AS.get(type_, ())):
-        raise _not_a_cursor(request)
-    return Place(place[0], int(place[1]), int(place[2]), order.descending)
-
-
-def _decoded(request: PageRequest, name: str) -> tuple[Any, ...] | None:
     if request.cursor is None:
         return None
-    return decode_cursor(name, request.cursor, _argument(request))
+    place = decode_cursor(order.name, request.cursor, request.argument)
+    if len(place) != 3 or not _is_place(place[1:]) or type(place[0]) not in (type(None), *_KEPT_AS.get(type_, ())):
+        raise not_a_cursor(request)
+    return Place(place[0], int(place[1]), int(place[2]), order.descending)
 
 
 def _is_place(values: Sequence[object]) -> bool:
     return all(type(value) is int and 0 <= value < _LARGEST_PLACE for value in values)
-
-
-def _argument(request: PageRequest) -> str:
-    return "before" if request.backward else "after"
-
-
-def _not_a_cursor(request: PageRequest) -> Refusal:
-    message = f"{request.cursor!r} is not a cursor: send back one that a page of this list gave"
-    return Refusal(ErrorCode.INVALID_INPUT, message, (_argument(request),))

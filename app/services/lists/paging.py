@@ -22,6 +22,9 @@ from app.storage.tenancy import AnyRow, AnySelect
 DEFAULT_PAGE = 50
 LARGEST_PAGE = 500
 
+_NOT_A_CURSOR = "{!r} is not a cursor: send back one that a page of this list gave"
+_LARGEST_ORDINAL = 1 << 32
+
 T = TypeVar("T")
 
 Cursor = tuple[Any, ...]
@@ -34,6 +37,11 @@ class PageRequest:
     limit: int = DEFAULT_PAGE
     backward: bool = False
     cursor: str | None = None
+
+    @property
+    def argument(self) -> str:
+        """The argument that the cursor came in."""
+        return "before" if self.backward else "after"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +117,29 @@ def decode_cursor(order: str, cursor: str, argument: str) -> Cursor:
         if not all(map(_may_be_compared, values)):
             raise ValueError
     except (ValueError, binascii.Error, TypeError, KeyError):
-        message = f"{cursor!r} is not a cursor: send back one that a page of this list gave"
-        raise Refusal(ErrorCode.INVALID_INPUT, message, (argument,)) from None
+        raise Refusal(ErrorCode.INVALID_INPUT, _NOT_A_CURSOR.format(cursor), (argument,)) from None
     if name != order:
         message = f"the cursor belongs to a list in the order {name}, and this one is in the order {order}"
         raise Refusal(ErrorCode.INVALID_INPUT, message, (argument,))
     return values
+
+
+def not_a_cursor(request: PageRequest) -> Refusal:
+    """For a cursor of the right order whose values no item of the list can have."""
+    return Refusal(ErrorCode.INVALID_INPUT, _NOT_A_CURSOR.format(request.cursor), (request.argument,))
+
+
+def decode_person(order: str, request: PageRequest) -> tuple[int, int] | None:
+    """The bucket, or the place of one, and the ordinal in a request's cursor; None without a cursor.
+
+    Raises `Refusal` as `decode_cursor`.
+    """
+    if request.cursor is None:
+        return None
+    place = decode_cursor(order, request.cursor, request.argument)
+    if [type(value) for value in place] != [int, int] or min(place) < 0 or max(place) >= _LARGEST_ORDINAL:
+        raise not_a_cursor(request)
+    return int(place[0]), int(place[1])
 
 
 def _may_be_compared(value: object) -> bool:
@@ -267,14 +292,12 @@ def _key_columns(order: Order) -> list[ColumnElement[Any]]:
 def _place(order: Order, request: PageRequest) -> Cursor | None:
     if request.cursor is None:
         return None
-    argument = "before" if request.backward else "after"
-    place = decode_cursor(order.name, request.cursor, argument)
+    place = decode_cursor(order.name, request.cursor, request.argument)
     fits = len(place) == len(order.keys) and all(
         isinstance(value, _type_of(key)) for key, value in zip(order.keys, place, strict=True)
     )
     if not fits:
-        message = f"{request.cursor!r} is not a cursor: send back one that a page of this list gave"
-        raise Refusal(ErrorCode.INVALID_INPUT, message, (argument,))
+        raise not_a_cursor(request)
     return place
 
 

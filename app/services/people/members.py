@@ -17,9 +17,16 @@ from app.engine.people.profiles import (
 )
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import Standing
-from app.errors import ErrorCode, Refusal
 from app.services.evaluation.heads import Heads
-from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
+from app.services.lists.paging import (
+    PageRequest,
+    Slice,
+    decode_cursor,
+    decode_person,
+    encode_cursor,
+    not_a_cursor,
+    slice_of,
+)
 from app.services.people.edge import Edge
 from app.services.people.pinned import PinnedReads
 
@@ -51,23 +58,23 @@ class _MemberPage:
 
     id: str
     request: PageRequest
-    after: Key | None
+    place: Key | None
     items: dict[str, Member] = field(default_factory=dict)
     more: bool = False
 
     def take(self, policy: str, bucket: int, membership: Membership, people: Ordinals) -> bool:
         """False when that is enough."""
-        if self.after is not None and bucket == self.after[0]:
-            people.remove_range(0, self.after[1] + 1)
+        if self.place is not None and bucket == self.place[0]:
+            people = beyond(people, self.place[1], self.request.backward)
         room = self.request.limit - len(self.items)
         self.more = len(people) > room
-        for ordinal in people[:room]:
+        for ordinal in nearest(people, room, self.request.backward):
             member = Member(Who(policy, bucket, ordinal), self.id, *_standing(membership, ordinal))
             self.items[encode_cursor(_MEMBER_ORDER, (bucket, ordinal))] = member
         return not self.more
 
     def slice(self) -> Slice[Member]:
-        return slice_of(self.items, self.request, has_next=self.more, behind=self.after is not None)
+        return slice_of(self.items, self.request, has_next=self.more, behind=self.place is not None)
 
 
 @dataclass(slots=True)
@@ -94,10 +101,10 @@ class MemberReader:
     async def pages(
         self, definition_ids: Sequence[str], request: PageRequest, status: Collection[str] | None = None
     ) -> dict[str, Slice[Member]]:
-        """Members of each segment by bucket and ordinal, an order that new people do not disturb; forward only."""
-        after = _member_place(request)
-        pages = {id_: _MemberPage(id_, request, after) for id_ in definition_ids}
-        await self._read_segments(pages, _statuses(status), after)
+        """Members of each segment by bucket and ordinal, an order that new people do not disturb."""
+        place = decode_person(_MEMBER_ORDER, request)
+        pages = {id_: _MemberPage(id_, request, place) for id_ in definition_ids}
+        await self._read_segments(pages, _statuses(status), place, request.backward)
         return {id_: page.slice() for id_, page in pages.items()}
 
     async def counts(self, definition_ids: Sequence[str], status: Collection[str] | None = None) -> dict[str, int]:
@@ -106,10 +113,15 @@ class MemberReader:
         return {id_: count.people for id_, count in counts.items()}
 
     async def _read_segments(
-        self, takers: Mapping[str, "_MemberPage | _MemberCount"], statuses: frozenset[str], after: Key | None = None
+        self,
+        takers: Mapping[str, "_MemberPage | _MemberCount"],
+        statuses: frozenset[str],
+        place: Key | None = None,
+        backward: bool = False,
     ) -> None:
-        """Shows each segment's taker, bucket by bucket, who has one of the statuses and is still there, until it has
-        enough. The policy of an external segment is the default. A file that several segments share is read once."""
+        """Shows each segment's taker, bucket by bucket from that of a place, who has one of the statuses and is still
+        there, until it has enough. The policy of an external segment is the default. A file that several segments
+        share is read once."""
         data, heads = await self._pinned.data(), await self._pinned.heads()
         policies = {id_: heads.policies.get(id_, data.default.id) for id_ in takers}
         snapshots = {policy: await self._pinned.snapshot(policy) for policy in sorted(set(policies.values()))}
@@ -123,10 +135,10 @@ class MemberReader:
                 if key not in self._sources:
                     self._sources[key] = heads.people(self._pinned.files, ids, graph)
                 open_ids = dict.fromkeys(ids)
-                for bucket in sorted(self._sources[key].buckets):
+                for bucket in sorted(self._sources[key].buckets, reverse=backward):
                     if not open_ids:
                         break
-                    if after is not None and bucket < after[0]:
+                    if place is not None and (bucket > place[0] if backward else bucket < place[0]):
                         continue
                     memberships = self._sources[key].read(bucket)
                     for id_ in [id_ for id_ in open_ids if id_ in memberships]:
@@ -142,25 +154,22 @@ class MemberReader:
     async def membership_pages(
         self, keys: Sequence[Who], request: PageRequest, status: Collection[str] | None = None
     ) -> dict[Who, Slice[Member]]:
-        """The segments of each person, by the segment's id, EDGE ones evaluated just now; forward only.
+        """The segments of each person, by the segment's id, EDGE ones evaluated just now.
 
         A person is in a segment of another kind of people as `app.engine.members.regraph` says.
         """
-        after = None
-        if request.cursor is not None:
-            place = decode_cursor(_MEMBERSHIP_ORDER, request.cursor, "after")
-            if [type(value) for value in place] != [str]:
-                raise not_a_cursor(request.cursor)
-            after = place[0]
+        place = _membership_place(request)
         everything = await self.of_people(keys, status)
         slices = {}
         for key, members in everything.items():
-            ahead = [member for member in members if after is None or member.definition_id > after]
+            ahead = members[::-1] if request.backward else members
+            if place is not None:
+                ahead = [member for member in ahead if _is_beyond(member.definition_id, place, request.backward)]
             cursors = {
                 encode_cursor(_MEMBERSHIP_ORDER, (member.definition_id,)): member for member in ahead[: request.limit]
             }
-            has_next = len(ahead) > request.limit
-            slices[key] = slice_of(cursors, request, has_next=has_next, behind=len(ahead) < len(members))
+            more = len(ahead) > request.limit
+            slices[key] = slice_of(cursors, request, has_next=more, behind=len(ahead) < len(members))
         return slices
 
     async def of_people(self, keys: Sequence[Who], status: Collection[str] | None) -> dict[Who, list[Member]]:
@@ -249,15 +258,29 @@ def _standing(membership: Membership, ordinal: int) -> tuple[str, datetime]:
     return membership.status(ordinal), at
 
 
-def _member_place(request: PageRequest) -> Key | None:
+def _membership_place(request: PageRequest) -> str | None:
     if request.cursor is None:
         return None
-    place = decode_cursor(_MEMBER_ORDER, request.cursor, "after")
-    if [type(value) for value in place] != [int, int]:
-        raise not_a_cursor(request.cursor)
-    return int(place[0]), int(place[1])
+    place = decode_cursor(_MEMBERSHIP_ORDER, request.cursor, request.argument)
+    if [type(value) for value in place] != [str]:
+        raise not_a_cursor(request)
+    return str(place[0])
 
 
-def not_a_cursor(cursor: str) -> Refusal:
-    message = f"{cursor!r} is not a cursor: send back one that a page of this list gave"
-    return Refusal(ErrorCode.INVALID_INPUT, message, ("after",))
+def _is_beyond(id: str, place: str, backward: bool) -> bool:
+    return id < place if backward else id > place
+
+
+def beyond(people: Ordinals, ordinal: int, backward: bool) -> Ordinals:
+    """Those after an ordinal, or before it."""
+    people = people.copy()
+    if backward:
+        people.remove_range(ordinal, 1 << 32)
+    else:
+        people.remove_range(0, ordinal + 1)
+    return people
+
+
+def nearest(people: Ordinals, room: int, backward: bool) -> Ordinals | list[int]:
+    """The first ones in ascending order, or the last ones in descending order."""
+    return list(people[max(0, len(people) - room) :])[::-1] if backward else people[:room]

@@ -23,9 +23,9 @@ from app.scope import Scope
 from app.services.audiences.external_members import payload_sources
 from app.services.evaluation.expressions import Segments
 from app.services.evaluation.heads import Heads
-from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
+from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, not_a_cursor, slice_of
 from app.services.people.attributes import split_paths
-from app.services.people.members import Member, MemberReader, Who, by_policy, not_a_cursor
+from app.services.people.members import Member, MemberReader, Who, by_policy
 from app.services.people.pinned import PinnedReads
 from app.storage.columns import JsonObject
 from app.storage.database import Database
@@ -98,20 +98,23 @@ class ProfileReader:
         return await self._of_each(keys, lambda snapshot, places: snapshot.attributes(places, selected))
 
     async def events(self, keys: Sequence[Who], request: PageRequest) -> dict[Who, Slice[Event]]:
-        """Newest first; forward only."""
+        """Newest first."""
         place = None
         if request.cursor is not None:
-            place = decode_cursor(_EVENT_ORDER, request.cursor, "after")
+            place = decode_cursor(_EVENT_ORDER, request.cursor, request.argument)
             if [type(value) for value in place] != [datetime, str]:
-                raise not_a_cursor(request.cursor)
+                raise not_a_cursor(request)
         pages = await self._of_each(
-            keys, lambda snapshot, places: snapshot.events(places, first=request.limit, after=place)
+            keys,
+            lambda snapshot, places: snapshot.events(
+                places, limit=request.limit, place=place, backward=request.backward
+            ),
         )
         return {
             key: slice_of(
                 {encode_cursor(_EVENT_ORDER, (event.timestamp, event.event_id)): event for event in page.items},
                 request,
-                has_next=page.has_next,
+                has_next=page.more,
                 behind=place is not None,
             )
             for key, page in pages.items()

@@ -112,14 +112,13 @@ async def find(
     Raises `ExpressionRefused` for bad syntax, and `Refusal` for a cursor of another search.
     """
     node = _parse(term)
-    place = None if request.cursor is None else _read_cursor(request.cursor, term)
+    place = _read_cursor(request, term)
     snapshot = await _current(indexes, session, scope)
     hits, weights = await asyncio.to_thread(snapshot.hits, node, None if place is None else place.weights)
     filtered = hits
     if namespace is not None or folder_id is not None:
         filtered = [hit for hit in hits if _is_wanted(snapshot.entry(hit), snapshot, namespace, folder_id)]
-    start = 0 if place is None else bisect_left(filtered, snapshot.after(place.score, place.rank))
-    end = start + request.limit
+    start, end = _bounds(filtered, place, snapshot, request)
     scored = [(score_of(hit), snapshot.entry(hit)) for hit in filtered[start:end]]
     return FoundPage(
         Slice(
@@ -197,15 +196,28 @@ def _write_cursor(term: str, weights: Sequence[int], score: int, entry: Entry) -
     return encode_cursor(_CURSORS, [_digest(term), list(weights), score, *entry.rank])
 
 
-def _read_cursor(cursor: str, term: str) -> _Cursor:
-    values = decode_cursor(_CURSORS, cursor, "after")
+def _read_cursor(request: PageRequest, term: str) -> _Cursor | None:
+    if request.cursor is None:
+        return None
+    values = decode_cursor(_CURSORS, request.cursor, request.argument)
     match values:
         case (digest, [*weights], int(score), int(length), str(name), str(key)) if digest == _digest(term) and all(
             isinstance(weight, int) and 0 < weight < HEAVIEST for weight in weights
         ):
             return _Cursor(tuple(weights), score, (length, name, key))
-    message = f"{cursor!r} is not a cursor of a search for {term!r}: send back one that a page of this search gave"
-    raise Refusal(ErrorCode.INVALID_INPUT, message, ("after",))
+    message = (
+        f"{request.cursor!r} is not a cursor of a search for {term!r}: send back one that a page of this search gave"
+    )
+    raise Refusal(ErrorCode.INVALID_INPUT, message, (request.argument,))
+
+
+def _bounds(hits: Sequence[int], place: _Cursor | None, snapshot: Snapshot, request: PageRequest) -> tuple[int, int]:
+    """Where a page begins and ends among the hits."""
+    if request.backward:
+        end = len(hits) if place is None else bisect_left(hits, snapshot.at(place.score, place.rank))
+        return max(0, end - request.limit), end
+    start = 0 if place is None else bisect_left(hits, snapshot.after(place.score, place.rank))
+    return start, min(len(hits), start + request.limit)
 
 
 # ---------------------------------------------------------------- freshness

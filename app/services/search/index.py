@@ -1,6 +1,6 @@
 """The index in memory: entries in, places of hits out; knows neither tables nor tenants."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -64,6 +64,10 @@ class Snapshot:
     def after(self, score: int, rank: Rank) -> Place:
         """The first place behind a hit with this score and rank, whether or not that one is still there."""
         return bisect_right(self.order, rank, key=lambda entry: entry.rank) - score * _SHIFT
+
+    def at(self, score: int, rank: Rank) -> Place:
+        """The place of a hit with this score and rank, or the first one behind when it is not there any more."""
+        return bisect_left(self.order, rank, key=lambda entry: entry.rank) - score * _SHIFT
 
     def _count(self, query: tantivy.Query) -> int:
         result: Any = self.searcher.search(query, limit=1)

@@ -22,9 +22,9 @@ from app.services.evaluation.expressions import ExpressionFormat, as_text, read_
 from app.services.evaluation.heads import read_heads
 from app.services.jobs import shared as jobs
 from app.services.jobs import watching
-from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, slice_of
+from app.services.lists.paging import PageRequest, Slice, decode_person, encode_cursor, slice_of
 from app.services.lists.rows import as_row, get_rows, select_rows
-from app.services.people.members import Who
+from app.services.people.members import Who, beyond, nearest
 from app.services.people.profiles import ProfileReader
 from app.storage.columns import columns
 from app.storage.database import Database
@@ -161,10 +161,10 @@ async def people_page(
     lake: Lake, scope: Scope, reader: ProfileReader, read: Sequence[JobBucketRow], request: PageRequest
 ) -> Slice[tuple[Who, Person]]:
     """Those of the sample who qualify, by the order of its buckets and the ordinal: an order that stays while the list
-    grows. Forward only. People are shown as they are now; those who are gone since are left out."""
-    place = _place(request)
+    grows. People are shown as they are now; those who are gone since are left out."""
+    place = decode_person(_PLACE, request)
     files = MembershipFiles(lake.tenant(scope.tenant))
-    keys, more = await asyncio.to_thread(_page, files, read, place, request.limit)
+    keys, more = await asyncio.to_thread(_page, files, read, place, request)
     profiles = dict(zip(keys, await reader.people_at(list(keys.values())), strict=True))
     people = await reader.people(list(profiles.values())) if profiles else {}
     items = {cursor: (who, people[who]) for cursor, who in profiles.items() if who in people}
@@ -177,31 +177,26 @@ def people_count(read: Iterable[JobBucketRow]) -> int:
 
 
 def _page(
-    files: MembershipFiles, read: Sequence[JobBucketRow], after: Key | None, limit: int
+    files: MembershipFiles, read: Sequence[JobBucketRow], place: Key | None, request: PageRequest
 ) -> tuple[dict[str, Key], bool]:
     """Keys by cursor, and whether there are more. A cursor has the position of the bucket, and the ordinal."""
     keys: dict[str, Key] = {}
-    for position, row in enumerate(read):
-        if (after is not None and position < after[0]) or not row.counts["members"]:
+    positions = range(len(read))
+    if place is not None:
+        positions = positions[: place[0] + 1] if request.backward else positions[place[0] :]
+    for position in reversed(positions) if request.backward else positions:
+        row = read[position]
+        if not row.counts["members"]:
             continue
         members = files.read(row.job_id, row.bucket, row.file)[row.job_id].members
-        if after is not None and position == after[0]:
-            members.remove_range(0, after[1] + 1)
-        room = limit - len(keys)
-        keys |= {encode_cursor(_PLACE, (position, ordinal)): (row.bucket, ordinal) for ordinal in members[:room]}
+        if place is not None and position == place[0]:
+            members = beyond(members, place[1], request.backward)
+        room = request.limit - len(keys)
+        for ordinal in nearest(members, room, request.backward):
+            keys[encode_cursor(_PLACE, (position, ordinal))] = row.bucket, ordinal
         if len(members) > room:
             return keys, True
     return keys, False
-
-
-def _place(request: PageRequest) -> Key | None:
-    if request.cursor is None:
-        return None
-    place = decode_cursor(_PLACE, request.cursor, "after")
-    if [type(value) for value in place] != [int, int] or min(place) < 0 or max(place) >= 1 << 32:
-        message = f"{request.cursor!r} is not a cursor: send back one that a page of this list gave"
-        raise Refusal(ErrorCode.INVALID_INPUT, message, ("after",))
-    return int(place[0]), int(place[1])
 
 
 # ---------------------------------------------------------------- keeping house
