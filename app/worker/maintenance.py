@@ -10,10 +10,12 @@ from app.services.datasets.batches import reconcile
 from app.services.jobs.export.run import tidy
 from app.services.jobs.preview import requests as previews
 from app.services.maintenance import retention
+from app.services.maintenance.compaction import Compaction
 from app.storage.database import Database
 from app.worker.service import Rest, serve
 
 CLEAN_SECONDS = 600.0
+COMPACT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,14 @@ class Maintenance:
                 await self.clean()
             return Rest(clean_every)
 
+        compaction = Compaction(self.database, self.lake, self.clock)
+
+        async def compact() -> Rest:
+            await compaction.step(stop)
+            return Rest(COMPACT_SECONDS)
+
         await asyncio.gather(
+            serve(compact, stop, name="compaction", retry_seconds=(COMPACT_SECONDS,)),
             serve(settle, stop, name="lost batches and expired members", retry_seconds=(self.settle_seconds,)),
             serve(clean, stop, name="retention", retry_seconds=(clean_every,)),
         )

@@ -464,3 +464,15 @@ def test_an_event_id_is_one_event_of_each_person_and_not_of_all(sandbox: Sandbox
     ]
     assert [sandbox.rows("e", EVENTS, batch).row_count for batch in rows] == [50, 50]
     assert len(stored_events(sandbox, "99")) == 1
+
+
+def test_ids_may_come_when_there_are_events_without(sandbox: Sandbox) -> None:
+    """The dataset knows `_id` from one bucket, and the files of another have no such column."""
+    ids = [str(number) for number in range(100)]
+    sandbox.rows("e", EVENTS, [{"id": id, "timestamp": "2026-01-01"} for id in ids])
+    sandbox.rows("e", EVENTS, [{"id": "0", "timestamp": "2026-01-02", "_id": "a"}])
+    buckets = {id: key[0] for id in ids if (key := find(sandbox.lake, "CRM", id)) is not None}
+    others = [id for id in ids if buckets[id] != buckets["0"]]
+    twice = [{"id": id, "timestamp": "2026-01-03", "_id": "a"} for id in (*others, others[0])]
+    taken = sandbox.rows("e", EVENTS, twice)
+    assert (taken.row_count, taken.duplicate_rows) == (len(others), 1)

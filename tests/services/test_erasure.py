@@ -437,3 +437,23 @@ async def test_whom_a_failed_job_was_about_is_forgotten(gateway: Gateway) -> Non
     await run.finish(JobStatus.FAILED, errors=[{"code": "TEST", "message": "failed"}])
     await clean_up(gateway.database, gateway.lake, gateway.clock, keep)
     assert list(folder.iterdir()) == []
+
+
+async def test_compacted_events_go_as_well(gateway: Gateway) -> None:
+    """Small batches were copied into one file for each bucket: that of the person's goes, the other one stays."""
+    for day in range(1, 10):
+        await gateway.events([{"id": id, "timestamp": f"2026-01-0{day}"} for id in (ANN, "somebody-else")])
+    lake = gateway.lake.tenant(SCOPE.tenant)
+    audience = await gateway.define("visitors", "xEvent.count() = 9", "BATCH")
+    await gateway.job()
+    assert len(await gateway.members(audience)) == 2
+    copies = sorted((lake.folder / "compacted").rglob("*.parquet"))
+    assert len(copies) == 2
+    row = await erase(gateway)
+    assert naming(lake.folder, ANN) == []
+    assert row.verified
+    assert dict(row.places)["Compacted files of events"] == 9
+    await gateway.job()
+    assert len(await gateway.members(audience)) == 1
+    (copy,) = (lake.folder / "compacted").rglob("*.parquet")
+    assert copy in copies

@@ -1,5 +1,6 @@
 """Removes every file that nobody is to read any more and that a person's rows are in: versions of tables that were
-replaced, merged views, the identity graph and its copies, what exports left behind, and samples of rejected rows."""
+replaced, compacted files, merged views, the identity graph and its copies, what exports left behind, and samples of
+rejected rows."""
 
 import json
 from collections.abc import Callable, Collection, Iterator
@@ -14,6 +15,7 @@ from app.engine.store.lake import TenantLake, write_atomically
 
 PLACES = {
     "datasets": "Older versions of datasets",
+    "compacted": "Compacted files of events",
     "identities": "Older versions of identities",
     "profiles": "Merged profiles",
     "graph": "Identity graph",

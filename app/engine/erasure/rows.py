@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.engine.erasure.subject import Subject
 from app.engine.export.rows import IDENTITIES, PROFILE_ID
-from app.engine.people.merging import ORDINAL
+from app.engine.ingest.rows import ORDINAL
 from app.engine.store.bucket_files import ROW_GROUP
 from app.engine.store.delta import BUCKET
 

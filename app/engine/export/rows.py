@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from app.engine.export.request import STATUSES, Audience, Batch, BatchFile, Events, Exported, What, Who
-from app.engine.ingest.rows import INGESTED, TIMESTAMP
+from app.engine.ingest.rows import INGESTED, ORDINAL, TIMESTAMP
 from app.engine.members.membership import Membership
 from app.engine.members.membership_map import NO_TIME, Standings, nested
-from app.engine.people.merging import ORDINAL, PROFILE
+from app.engine.people.merging import PROFILE
 from app.engine.people.snapshot import Snapshot
 from app.engine.store.arrow_types import arrow_type
 from app.engine.store.bitmaps import bitmap

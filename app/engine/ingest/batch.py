@@ -109,5 +109,6 @@ def delete_dataset(lake: TenantLake, dataset_id: str) -> None:
     """Removes all data of the dataset; what was computed from it stays as it is."""
     with lake.lock(f"dataset {dataset_id}"), lake.scratch() as scratch:
         folder = lake.dataset(dataset_id)
-        if folder.exists():
-            folder.rename(scratch / "deleted")
+        for gone, name in ((folder, "rows"), (lake.compacted(dataset_id), "copies")):
+            if gone.exists():
+                gone.rename(scratch / name)

@@ -11,6 +11,7 @@ from app.engine.store.delta import BUCKET
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import ObjectType, Scalar
 
+ORDINAL = "__ordinal"
 EVENT_ID = "_id"
 TIMESTAMP = "timestamp"
 INGESTED = "__ingested"
@@ -18,7 +19,7 @@ IDENTITIES = "identityMap"
 
 _SYSTEM: Mapping[str, pa.DataType] = {
     BUCKET: pa.int32(),
-    "__ordinal": pa.int32(),
+    ORDINAL: pa.int32(),
     "__batch": pa.string(),
     "__row": pa.int64(),
     "__version": pa.int64(),

@@ -100,7 +100,9 @@ class Storing:
         paths = []
         if current is not None and EVENT_ID in current.schema.names:
             paths = [current.folder / file.name for file in current.files if file.bucket in touched]
-        stored = parquet_list(paths, f"{BUCKET} INTEGER, __ordinal INTEGER, {EVENT_ID} VARCHAR")
+        columns = f"{BUCKET} INTEGER, __ordinal INTEGER, {EVENT_ID} VARCHAR"
+        # With the columns of no file besides: those of these buckets may all be older than the first `_id`.
+        stored = f"(FROM {parquet_list(paths, columns)} UNION ALL BY NAME FROM {parquet_list([], columns)})"
         self.database.execute(
             f"CREATE TABLE sent AS SELECT DISTINCT staged.__row FROM {stored} stored"
             f" JOIN (staged JOIN people ON __sender = __id) ON stored.{BUCKET} = people.{BUCKET}"

@@ -13,7 +13,8 @@ from app.engine.maintenance.inspection import LogDamaged, table_state
 
 WRITTEN_ONCE = frozenset({".parquet", ".arrow"})
 """Endings of files that are large and never change: they are copied later than they are listed."""
-_LEFT_OUT = frozenset({"locks", "scratch"})
+_LEFT_OUT = frozenset({"locks", "scratch", "compacted"})
+"""What processes share, and copies that are made anew."""
 _DERIVED_FIRST = ("membership", "profiles", "graph", "exports", "datasets", "identities")
 """What a copy takes first, so that nothing in it is newer than what it is derived from."""
 _CHUNK = 1 << 20

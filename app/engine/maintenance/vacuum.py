@@ -78,6 +78,8 @@ def clean(lake: TenantLake, there: There, pins: Pins, keep: timedelta, now: date
             (pinned_versions for id_, pinned_versions in pins.datasets.items() if file_name(id_) == dataset.name), set()
         )
         _clean_table(dataset, keep, versions)
+    for gone in _retired(_folders(lake.folder / "compacted"), live, keep, now):
+        remove(gone)
     exporting = {file_name(job) for job in pins.jobs}
     for gone in _retired(_folders(lake.folder / "exports"), exporting, keep, now):
         remove(gone)

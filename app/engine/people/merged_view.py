@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.ingest.rows import user_fields
+from app.engine.ingest.rows import ORDINAL, user_fields
 from app.engine.limits.pool import Stopped, in_threads
+from app.engine.people.compaction import compact
 from app.engine.people.identity_graph import Graph
-from app.engine.people.merging import IDENTITIES, ORDINAL, PROFILE, merged_people
+from app.engine.people.merging import IDENTITIES, PROFILE, merged_people
 from app.engine.people.sources import Dataset, MergeRule, Sources, people_graph, sources
 from app.engine.people.stitching import stitched
 from app.engine.store.arrow_types import arrow_type
@@ -75,6 +76,8 @@ def refresh(
         else:
             graph = None
         inputs = sources(lake, rule, datasets, versions, graph)
+        if graph is None:
+            compact(lake, inputs.events.values(), threads)
         generation = max((int(path.name) for path in lake.views(rule.id).glob("[0-9]*")), default=1)
         fields = _view_fields(inputs)
         try:

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from app.engine.ingest.identities import primary_identities
+from app.engine.ingest.rows import ORDINAL
+from app.engine.people.compaction import event_paths
 from app.engine.people.identity_map import identity_map
 from app.engine.people.sources import Sources
 from app.engine.people.stitching import FRAGMENT
@@ -18,7 +20,6 @@ from app.engine.store.delta import TableVersion
 from app.engine.store.parquet_columns import open_file, read_columns, stored_type
 from app.pql.schema import ObjectType, Type
 
-ORDINAL = "__ordinal"
 PROFILE = "__profile"
 IDENTITIES = "identityMap"
 
@@ -26,8 +27,8 @@ IDENTITIES = "identityMap"
 def merged_people(sources: Sources, fields: ObjectType, known: TableVersion | None, bucket: int) -> pa.Table:
     """The people of the bucket: their ordinals, ids, identities and merged fields."""
     records = [_records(table, fields, bucket) for table in sources.records.values()]
-    others = [*sources.events.values(), *sources.members.values()]
-    senders = [ordinals_in(path) for table in others for path in table.paths(bucket)]
+    senders = [ordinals_in(path) for table in sources.events.values() for path in event_paths(table, bucket)]
+    senders += [ordinals_in(path) for table in sources.members.values() for path in table.paths(bucket)]
     ordinals = np.unique(np.concatenate([*(record[ORDINAL].to_numpy() for record in records), *senders]))
     columns: dict[str, pa.Array] = {ORDINAL: pa.array(ordinals.astype(np.int32))}
     owners, names = _names(sources, known, ordinals, bucket)

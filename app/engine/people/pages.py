@@ -12,14 +12,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from app.engine.ingest.rows import ORDINAL
+from app.engine.people.compaction import event_paths
+from app.engine.people.event_ids import named_ids
 from app.engine.store.delta import TableVersion
 from app.engine.store.parquet_columns import groups_with, open_file, read_columns
 from app.pql.schema import IDENTITY_MAP, ArrayType, MapType, ObjectType, Type
 
 Key = tuple[int, int]
 """A person: bucket and ordinal."""
-
-_ORDINAL = "__ordinal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def people(path_of: Callable[[int], FilePath | None], keys: Sequence[Key]) -> li
             continue
         table = _rows(path, ordinals, map_type, ["__profile"])
         for ordinal, profile_id, identities in zip(
-            table[_ORDINAL].to_pylist(), table["__profile"].to_pylist(), table["identityMap"].to_pylist(), strict=True
+            table[ORDINAL].to_pylist(), table["__profile"].to_pylist(), table["identityMap"].to_pylist(), strict=True
         ):
             profile_identities = tuple(
                 Identity(namespace, identity["id"], bool(identity["primary"]))
@@ -85,7 +86,7 @@ def attributes(
         if path is None:
             continue
         table = _rows(path, ordinals, wanted)
-        for ordinal, row in zip(table[_ORDINAL].to_pylist(), table.drop_columns([_ORDINAL]).to_pylist(), strict=True):
+        for ordinal, row in zip(table[ORDINAL].to_pylist(), table.drop_columns([ORDINAL]).to_pylist(), strict=True):
             values[bucket, ordinal] = _object(row, wanted)
     return [values.get(key, {}) for key in keys]
 
@@ -102,9 +103,11 @@ def events(
     same event in two datasets is shown once."""
     by_key: dict[Key, dict[tuple[datetime, str], tuple[pa.Table, int]]] = {key: {} for key in keys}
     for bucket, ordinals in _by_bucket(keys).items():
-        for path in (path for table in datasets.values() for path in table.paths(bucket)):
+        for path in (path for table in datasets.values() for path in event_paths(table, bucket)):
             table = _rows(path, ordinals, wanted, ["__batch", "__row", "timestamp", "_id"], split=True)
-            rows = zip(table[_ORDINAL].to_pylist(), _times(table["__timestamp"]), _ids(table).to_pylist(), strict=True)
+            rows = zip(
+                table[ORDINAL].to_pylist(), _times(table["__timestamp"]), named_ids(table).to_pylist(), strict=True
+            )
             for row, (ordinal, *own) in enumerate(rows):
                 if place is None or (tuple(own) > place if backward else tuple(own) < place):
                     by_key[bucket, ordinal].setdefault((own[0], own[1]), (table, row))
@@ -120,7 +123,7 @@ def newest_rows(
         for path in table.paths(bucket):
             rows = _rows(path, ordinals, wanted, ["__batch", "__version"])
             for row in rows.to_pylist():
-                key = bucket, row[_ORDINAL]
+                key = bucket, row[ORDINAL]
                 if row["__batch"] in batches and (key not in newest or newest[key][0] < row["__version"]):
                     newest[key] = row["__version"], _object(row, wanted)
     return {key: values for key, (_, values) in newest.items()}
@@ -129,26 +132,11 @@ def newest_rows(
 def event_counts(datasets: Mapping[str, TableVersion], keys: Sequence[Key]) -> list[int]:
     counts = dict.fromkeys(keys, 0)
     for bucket, ordinals in _by_bucket(keys).items():
-        for path in (path for table in datasets.values() for path in table.paths(bucket)):
-            values, sizes = np.unique(_rows(path, ordinals, ObjectType())[_ORDINAL].to_numpy(), return_counts=True)
+        for path in (path for table in datasets.values() for path in event_paths(table, bucket)):
+            values, sizes = np.unique(_rows(path, ordinals, ObjectType())[ORDINAL].to_numpy(), return_counts=True)
             for ordinal, size in zip(values.tolist(), sizes.tolist(), strict=True):
                 counts[bucket, ordinal] += size
     return [counts[key] for key in keys]
-
-
-def event_ids(path: FilePath, groups: Sequence[int]) -> pa.ChunkedArray:
-    """The ids of the events of some row groups: their `_id`, or one made from the place in the batch, as
-    `event_id_sql` says."""
-    file = pq.ParquetFile(path)
-    names = [name for name in ("_id", "__batch", "__row") if name in file.schema_arrow.names]
-    table = file.read_row_groups(groups, columns=names)
-    return _ids(table.rename_columns(["___id" if name == "_id" else name for name in names]))
-
-
-def _ids(table: pa.Table) -> pa.ChunkedArray:
-    rows = pc.utf8_lpad(table["__row"].cast(pa.string()), width=12, padding="0")
-    generated = pc.binary_join_element_wise(table["__batch"], rows, "-")
-    return pc.coalesce(table["___id"], generated) if "___id" in table.schema.names else generated
 
 
 def _by_bucket(keys: Iterable[Key]) -> dict[int, NDArray[np.int32]]:
@@ -166,15 +154,15 @@ def _rows(
     With `split` the plain columns are read apart and get two more underscores when users may ask for them too.
     """
     file = open_file(path, wanted)
-    groups = groups_with(file, ordinals, _ORDINAL)
+    groups = groups_with(file, ordinals, ORDINAL)
     if split:
         table = read_columns(file, wanted, groups=groups)
-        keys = read_columns(pq.ParquetFile(path), ObjectType(), plain=[_ORDINAL, *plain], groups=groups)
+        keys = read_columns(pq.ParquetFile(path), ObjectType(), plain=[ORDINAL, *plain], groups=groups)
         for name in keys.column_names:
             table = table.append_column(name if name.startswith("__") else f"__{name}", keys[name])
     else:
-        table = read_columns(file, wanted, plain=[_ORDINAL, *plain], groups=groups)
-    return table.filter(pc.is_in(table[_ORDINAL], pa.array(ordinals)))
+        table = read_columns(file, wanted, plain=[ORDINAL, *plain], groups=groups)
+    return table.filter(pc.is_in(table[ORDINAL], pa.array(ordinals)))
 
 
 def _page(

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from app.engine.ingest.identities import find
-from app.engine.ingest.rows import INGESTED, TIMESTAMP
+from app.engine.ingest.rows import INGESTED, ORDINAL, TIMESTAMP
 from app.engine.people import pages
+from app.engine.people.compaction import event_paths
+from app.engine.people.event_ids import event_ids
 from app.engine.people.identity_graph import open_graph
 from app.engine.people.merged_view import Told, View, namespaces, open_view, refresh
-from app.engine.people.merging import ORDINAL, PROFILE, ordinals_in
+from app.engine.people.merging import PROFILE, ordinals_in
 from app.engine.people.pages import EventPage, Key, Person
 from app.engine.people.sources import Dataset, MergeRule, Sources, people_graph, sources
 from app.engine.store.bitmaps import bitmap
@@ -237,7 +239,7 @@ class Snapshot:
         """The events of the bucket by (ordinal, timestamp, id), with the ordinals of their owners."""
         fields = self.sources.event_fields.fields
         pruned = prune(ObjectType({**fields, INGESTED: Scalar.TIMESTAMP}), paths)
-        files = [path for table in self.sources.events.values() for path in table.paths(bucket)]
+        files = [path for table in self.sources.events.values() for path in event_paths(table, bucket)]
         if not files:
             return _no_events()
         plain = [ORDINAL] if len(files) == 1 else [ORDINAL, TIMESTAMP]
@@ -283,7 +285,7 @@ class _Part:
         return self._chosen(read_columns(open_file(self.path, wanted), wanted, groups=self.groups))
 
     def event_ids(self) -> pa.ChunkedArray:
-        return self._chosen(pages.event_ids(self.path, self.groups))
+        return self._chosen(event_ids(self.path, self.groups))
 
     def _chosen(self, found: Any) -> Any:
         return found if self.rows is None else found.take(self.rows)

@@ -91,6 +91,10 @@ class TenantLake:
     def dataset(self, dataset_id: str) -> Path:
         return self._present / "datasets" / file_name(dataset_id)
 
+    def compacted(self, dataset_id: str) -> Path:
+        """The rows of many small files of a dataset once more, in few."""
+        return self._present / "compacted" / file_name(dataset_id)
+
     def stitched(self, dataset_id: str) -> Path:
         """A dataset's rows once more, by persons."""
         return self.graph / "data" / file_name(dataset_id)

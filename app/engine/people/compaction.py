@@ -1,0 +1,219 @@
+"""Many small files of events read as few: copies of several files in one, beside the dataset.
+
+A batch leaves a file in each bucket that it touches, and to open a thousand files costs more than to read them. So
+where a bucket has many, those of about the same size are written once more as one, and read in their place. The
+dataset's own files stay what they are, those of one batch each, and a copy that is missing, damaged or made of files
+that a version does not have is passed over: nothing depends on it but time.
+
+Files grow by `FEW` from tier to tier, as in a log-structured merge tree, so that a row is written again once for each
+tier: at most four times before its file has `LARGEST` bytes, from which on nothing is copied.
+"""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from app.engine.ingest.rows import ORDINAL, TIMESTAMP
+from app.engine.limits.pool import Stopped, in_threads
+from app.engine.people.event_ids import stored_ids
+from app.engine.store.bucket_files import ROW_GROUP
+from app.engine.store.checksums import intact, seal
+from app.engine.store.delta import TableVersion, bucket_folder
+from app.engine.store.lake import TenantLake, write_atomically
+
+FEW = 8
+"""So many files of one tier become one file of a higher tier."""
+
+LARGEST = 8 << 20
+"""Bytes from which on a file is large enough."""
+
+_SMALLEST = 16 << 10
+"""Bytes of the largest file of the lowest tier."""
+
+_NOTE = "copies.json"
+
+_READERS_SECONDS = 600.0
+"""How long a copy that has been replaced stays for those who have just looked up its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A file with the rows of several files of a dataset (their names), sorted as these are."""
+
+    name: str
+    size: int
+    sources: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """The copies of one bucket, no two of one file, and those replaced, with the time (Unix) since when."""
+
+    copies: tuple[Copy, ...] = ()
+    replaced: tuple[tuple[str, float], ...] = ()
+
+
+def event_paths(table: TableVersion, bucket: int) -> list[Path]:
+    """The files that have the events of a bucket: copies where there are such, and what no copy has."""
+    folder, names = _folder(table, bucket), {file.name for file in table.files if file.bucket == bucket}
+    copies = _usable(folder, names) if len(names) >= FEW else []
+    covered = frozenset[str]().union(*(copy.sources for copy in copies))
+    return [*(folder / copy.name for copy in copies), *(table.folder / name for name in names - covered)]
+
+
+def compact(
+    lake: TenantLake, tables: Iterable[TableVersion], threads: int, cancelled: Callable[[], bool] = lambda: False
+) -> None:
+    """Copies the files of the buckets in which there are many. Safe to be killed at, and to do twice at once.
+
+    Raises `Cancelled`; what has been copied until then stays.
+    """
+    for table in tables:
+        buckets = sorted({file.bucket for file in table.files})
+        crowded = [bucket for bucket in buckets if len(event_paths(table, bucket)) >= FEW]
+        if crowded:
+            with lake.lock(f"compaction {table.folder.name}"), lake.scratch() as scratch:
+
+                def work(bucket: int, _stopped: Stopped, table: TableVersion = table, scratch: Path = scratch) -> None:
+                    _Compaction(table, bucket, scratch).run()
+
+                in_threads(work, crowded, finished=lambda _: None, cancelled=cancelled, threads=threads)
+
+
+def _folder(table: TableVersion, bucket: int) -> Path:
+    """In `TenantLake.compacted` of the dataset; of copies by persons a folder that is never there."""
+    return table.folder.parents[1] / "compacted" / table.folder.name / bucket_folder(bucket)
+
+
+def _usable(folder: Path, names: set[str]) -> list[Copy]:
+    return [copy for copy in _read_note(folder / _NOTE).copies if copy.sources <= names and intact(folder / copy.name)]
+
+
+def _read_note(path: Path) -> Note:
+    try:
+        written = path.stat()
+        return _remembered_note(path, written.st_ino, written.st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError):  # None yet, or damaged: then there are no copies.
+        return Note()
+
+
+@lru_cache(maxsize=1 << 12)
+def _remembered_note(path: Path, _inode: int, _written: int) -> Note:
+    content = json.loads(path.read_bytes())
+    copies = tuple(Copy(name, size, frozenset(sources)) for name, size, sources in content["copies"])
+    return Note(copies, tuple((name, float(since)) for name, since in content["replaced"]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """A file that may become part of a copy: a copy itself, or a file of the dataset."""
+
+    path: Path
+    size: int
+    copy: Copy | None = None
+
+    @property
+    def tier(self) -> int:
+        """
+        >>> [_Unit(Path(), size).tier for size in (1, 16 << 10, (16 << 10) + 1, 128 << 10, 4 << 20)]
+        [0, 0, 1, 1, 3]
+        """
+        tier, limit = 0, _SMALLEST
+        while self.size > limit:
+            tier, limit = tier + 1, limit * FEW
+        return tier
+
+
+class _Compaction:
+    """Brings the copies of one bucket up to date with one version of its dataset."""
+
+    def __init__(self, table: TableVersion, bucket: int, scratch: Path) -> None:
+        self.table, self.bucket, self.scratch = table, bucket, scratch
+        self.folder = _folder(table, bucket)
+
+    def run(self) -> None:
+        names = {file.name for file in self.table.files if file.bucket == self.bucket}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        before = _read_note(self.folder / _NOTE)
+        units = list(self._units(names))
+        while (group := _next_group(units)) is not None:
+            merged = [self._merge(part) for part in _alike(group)]
+            units = [unit for unit in units if unit not in group] + merged
+            if len(merged) == len(group):
+                break
+        copies = [unit.copy for unit in units if unit.copy is not None]
+        now, present = time.time(), {copy.name for copy in copies}
+        replaced = {name: since for name, since in before.replaced if since > now - _READERS_SECONDS}
+        replaced |= {copy.name: now for copy in before.copies if copy.name not in present}
+        content = {
+            "copies": [[copy.name, copy.size, sorted(copy.sources)] for copy in copies],
+            "replaced": list(replaced.items()),
+        }
+        write_atomically(self.folder / _NOTE, json.dumps(content).encode())
+        for path in self.folder.glob("*.parquet"):
+            if path.name not in present | replaced.keys():
+                path.unlink(missing_ok=True)
+
+    def _units(self, names: set[str]) -> Iterator[_Unit]:
+        copies = _usable(self.folder, names)
+        yield from (_Unit(self.folder / copy.name, copy.size, copy) for copy in copies)
+        for name in sorted(names.difference(*(copy.sources for copy in copies))):
+            path = self.table.folder / name
+            # A damaged file is left to those who read it, and say so.
+            if intact(path):
+                yield _Unit(path, path.stat().st_size)
+
+    def _merge(self, units: Sequence[_Unit]) -> _Unit:
+        if len(units) == 1:
+            return units[0]
+        rows = pa.concat_tables([pq.ParquetFile(unit.path).read() for unit in units], promote_options="default")
+        keys = pa.table({"ordinal": rows[ORDINAL], "time": rows[TIMESTAMP], "id": stored_ids(rows)})
+        order = pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names])
+        written = self.scratch / f"{self.bucket}.parquet"
+        pq.write_table(rows.take(order), written, compression="zstd", store_schema=False, row_group_size=ROW_GROUP)
+        name = seal(written, str(time.time_ns()))
+        written.rename(self.folder / name)
+        sources = [unit.copy.sources if unit.copy else {self._name(unit)} for unit in units]
+        copy = Copy(name, (self.folder / name).stat().st_size, frozenset[str]().union(*sources))
+        return _Unit(self.folder / name, copy.size, copy)
+
+    def _name(self, unit: _Unit) -> str:
+        return unit.path.relative_to(self.table.folder).as_posix()
+
+
+def _next_group(units: Iterable[_Unit]) -> list[_Unit] | None:
+    """The files of the lowest tier that has enough of them, with all smaller ones."""
+    by_tier: dict[int, list[_Unit]] = defaultdict(list)
+    for unit in units:
+        if unit.size < LARGEST:
+            by_tier[unit.tier].append(unit)
+    group: list[_Unit] = []
+    for tier in sorted(by_tier):
+        group += by_tier[tier]
+        if len(by_tier[tier]) >= FEW:
+            return group
+    return None
+
+
+def _alike(units: Sequence[_Unit]) -> list[list[_Unit]]:
+    """The files by what can lie in one: columns that two of them have must be of one type."""
+    parts: list[tuple[pa.Schema, list[_Unit]]] = []
+    for unit in units:
+        schema = pq.read_schema(unit.path)
+        for place, (known, part) in enumerate(parts):
+            try:
+                parts[place] = pa.unify_schemas([known, schema]), [*part, unit]
+                break
+            except (pa.ArrowInvalid, pa.ArrowTypeError):
+                continue
+        else:
+            parts.append((schema, [unit]))
+    return [part for _, part in parts]
