@@ -62,7 +62,7 @@ def read_upload(value: object) -> Path:
     return value
 
 
-def _refuse_writing(_value: object) -> Any:
+def _refuse_writing(_value: object) -> object:
     raise GraphQLError("Upload is for input only")
 
 

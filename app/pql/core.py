@@ -182,7 +182,7 @@ def walk(node: Node) -> Iterator[Node]:
             stack.extend((operand, False) for operand in reversed(current.operands))
 
 
-def _typed(value: object) -> tuple[type, Any]:
+def _typed(value: object) -> tuple[type, object]:
     """Tells 1.0 from True and a date from a datetime, which Python's equality may not."""
     return type(value), value
 

@@ -198,7 +198,7 @@ def _keep_added(session: Session, row: object) -> None:
     session.info.setdefault("added", []).append(row)
 
 
-def added_rows(session: AsyncSession) -> list[Any]:
+def added_rows(session: AsyncSession) -> list[object]:
     """The rows that this transaction, which has a witness, has added."""
     return [*session.new, *session.info.get("added", ())]
 
@@ -224,7 +224,7 @@ def _lock_number(tenant: Tenant) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), signed=True)
 
 
-def announce(session: AsyncSession, *topics: Any) -> None:
+def announce(session: AsyncSession, *topics: object) -> None:
     """Notes what this transaction changes; `Database.write` tells the listeners once it is committed."""
     session.info.setdefault("topics", set()).update(topics)
 
@@ -278,7 +278,7 @@ def _sqlite_engines(path: str, connections: int) -> tuple[AsyncEngine, AsyncEngi
 
 def _govern_sqlite(engine: AsyncEngine, begin: str, query_only: str) -> None:
     @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
+    def prepare(connection: Any, _record: object) -> None:
         # The driver must not begin transactions by itself: it would begin them too late, and never for reads.
         connection.isolation_level = None
         cursor = connection.cursor()
@@ -299,7 +299,7 @@ def _govern_sqlite(engine: AsyncEngine, begin: str, query_only: str) -> None:
 def _trace(engine: AsyncEngine) -> None:
     """A span for each statement: its text, without values."""
 
-    def begin(_connection: Any, _cursor: Any, statement: str, _parameters: Any, context: Any, many: bool) -> None:
+    def begin(_connection: Any, _cursor: object, statement: str, _parameters: object, context: Any, many: bool) -> None:
         verb = statement.split(None, 1)[0].upper() if statement else "SQL"
         context.span = traces.begin(f"SQL {verb}", system=engine.dialect.name, statement=statement, many=many)
 
@@ -331,7 +331,7 @@ def _to_json(value: object) -> str:
     return orjson.dumps(value).decode()
 
 
-def _from_json(value: Any) -> Any:
+def _from_json(value: Any) -> object:
     """SQLite makes a number of a text that is nothing but one."""
     return value if isinstance(value, int | float) else orjson.loads(value)
 

@@ -108,7 +108,7 @@ def _parents_first(table: Table, rows: list[JsonObject]) -> Iterator[JsonObject]
     written: set[tuple[Any, ...]] = set()
     for key in by_key:
         chain = []
-        above: tuple[Any, ...] | None = key
+        above: tuple[object, ...] | None = key
         while above is not None and above not in written and above in by_key:
             written.add(above)
             chain.append(by_key[above])
@@ -117,7 +117,7 @@ def _parents_first(table: Table, rows: list[JsonObject]) -> Iterator[JsonObject]
         yield from reversed(chain)
 
 
-def _as_json(row: Mapping[Any, Any]) -> JsonObject:
+def _as_json(row: Mapping[Any, object]) -> JsonObject:
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
 
 

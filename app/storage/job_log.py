@@ -116,7 +116,7 @@ async def changed_jobs(session: AsyncSession, tenant: Tenant, since: datetime) -
     return {job_id: int(sequence) for job_id, sequence in rows}
 
 
-def _state(kind: JobKind, state: JsonObject) -> Any:
+def _state(kind: JobKind, state: JsonObject) -> object:
     row = KINDS[kind]
     of = columns(row)
     values: JsonObject = {

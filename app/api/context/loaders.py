@@ -374,8 +374,8 @@ def by_arguments(fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Found]]]
 
 
 async def _of_all(
-    fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Any]]], parents: list[Any], arguments: Page
-) -> Iterable[tuple[Page, Any]]:
+    fetch: Callable[[list[Any], Page], Awaitable[dict[object, Any]]], parents: list[object], arguments: Page
+) -> Iterable[tuple[Page, object]]:
     """A refusal (of a cursor, say) is the answer for those parents, and spares the others of the batch."""
     try:
         answers = await fetch(parents, arguments)

@@ -61,7 +61,7 @@ class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
         # A write is not cut short: no one would know what it had changed.
         return answer if serially or within_time is None else _bounded(within_time(answer))
 
-    async def _shared_answer(self, plan: OperationPlan, event: Any) -> dict[str, Any]:
+    async def _shared_answer(self, plan: OperationPlan, event: Any) -> dict[str, object]:
         """The answer to an event, from whichever stream executed it first; one with errors is each stream's own."""
         operation: Operation = self.context_value
 
@@ -91,7 +91,7 @@ class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
         )
 
 
-async def _bounded(answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+async def _bounded(answer: Awaitable[dict[str, Any]]) -> dict[str, object]:
     """The answer, or why there is none as the executor knows it."""
     try:
         return await answer
@@ -135,7 +135,7 @@ class _Object(_Place):
     def __init__(self, source: Any, *place: Any) -> None:
         super().__init__(*place)
         self.source: Final = source
-        self.fields: Final[dict[str, Any]] = {}
+        self.fields: Final[dict[str, object]] = {}
 
 
 class _Levels:
@@ -152,7 +152,7 @@ class _Levels:
         self._next: dict[Selection, list[_Object]] = {}
         self._waiting: list[tuple[_Object, FieldPlan, Awaitable[Any]]] = []
 
-    async def answer(self, root_value: Any, serially: bool) -> dict[str, Any]:
+    async def answer(self, root_value: Any, serially: bool) -> dict[str, object]:
         """The data of the answer; errors are added to those of the executor. Raises the one that nulls all of it."""
         root = _Object(root_value, None, None, 0, True, None, None)
         selection = self._plan.root
@@ -242,7 +242,7 @@ class _Levels:
         else:
             self._complete_field(parent, field, value)
 
-    def _arguments_of(self, field: FieldPlan) -> dict[str, Any] | Exception:
+    def _arguments_of(self, field: FieldPlan) -> dict[str, object] | Exception:
         if field.constant_arguments is not None:
             return field.constant_arguments
         arguments = self._arguments.get(field)
@@ -281,7 +281,7 @@ class _Levels:
         except Exception as error:
             self._fail(_Place(*place), field, error)
 
-    def _leaf(self, shape: Shape, value: Any) -> Any:
+    def _leaf(self, shape: Shape, value: Any) -> object:
         if type(value) is shape.plain:
             return value
         members = shape.by_enum_member
@@ -296,9 +296,9 @@ class _Levels:
         if not is_iterable(value):
             name = f"{field.parent}.{field.nodes[0].name.value}"
             raise GraphQLError(f"Expected Iterable, but did not find one for field '{name}'.")
-        items: Iterable[Any] = value
+        items: Iterable[object] = value
         outer = _Place(*place)
-        completed: list[Any] = []
+        completed: list[object] = []
         place[0][place[1]] = completed
         nullable = not item.non_null
         for at, each in enumerate(items):
@@ -326,7 +326,7 @@ class _Levels:
             field.by_class[type(value)] = selection
         return selection
 
-    def _runtime_type(self, type_: Any, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> GraphQLObjectType:
+    def _runtime_type(self, type_: Any, field: FieldPlan, value: Any, place: tuple[object, ...]) -> GraphQLObjectType:
         info = self._info_of_value(field, place)
         resolve_type = type_.resolve_type or self._executor.type_resolver
         name = resolve_type(value, info, type_)

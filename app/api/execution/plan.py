@@ -49,7 +49,7 @@ class Shape:
         self.leaf: Final = is_leaf_type(inner)
         self.abstract: Final = is_abstract_type(inner)
         self.plain: Final = _SELF_SERIALIZING.get(inner)
-        self.by_enum_member: Final[dict[Any, Any] | None] = {} if isinstance(inner, GraphQLEnumType) else None
+        self.by_enum_member: Final[dict[object, object] | None] = {} if isinstance(inner, GraphQLEnumType) else None
 
 
 @dataclass(eq=False, slots=True)
@@ -126,7 +126,7 @@ def compiled(executor: Executor[Any], type_: GraphQLObjectType, fields: GroupedF
 
 def arguments_of(
     executor: Executor[Any], definition: GraphQLField, details: FieldDetailsList
-) -> dict[str, Any] | Exception:
+) -> dict[str, object] | Exception:
     """The arguments of a field, or why it has none that can be used: then each of its objects has that error."""
     node = details[0].node
     if not (definition.args or node.arguments):
@@ -179,7 +179,7 @@ class _Variables(Visitor):
         super().__init__()
         self.names: list[str] = []
 
-    def enter_variable(self, node: VariableNode, *_rest: Any) -> None:
+    def enter_variable(self, node: VariableNode, *_rest: object) -> None:
         self.names.append(node.name.value)
 
 
@@ -190,7 +190,7 @@ class _DirectiveVariables(Visitor):
         super().__init__()
         self.names: set[str] = set()
 
-    def enter_directive(self, node: Node, *_rest: Any) -> None:
+    def enter_directive(self, node: Node, *_rest: object) -> None:
         self.names.update(_variables(node))
 
 

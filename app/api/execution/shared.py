@@ -19,7 +19,7 @@ class Answer(dict[str, Any]):
         return orjson.Fragment(orjson.dumps(self))
 
 
-def sharing_key(plan: OperationPlan, variables: dict[str, Any], operation: Operation) -> Hashable:
+def sharing_key(plan: OperationPlan, variables: dict[str, object], operation: Operation) -> Hashable:
     """What two streams must have in common to give the same answer to an event.
 
     The arguments of the subscription itself are not among it: they decide which events come, not what is shown.

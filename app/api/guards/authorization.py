@@ -74,7 +74,7 @@ def _guarded(name: str, field: GraphQLField) -> Callable[..., Awaitable[Any]]:
     if resolve is None:
         raise TypeError(f"the mutation {name} has no resolver")
 
-    async def guarded(source: Any, info: Any, **arguments: Any) -> Any:
+    async def guarded(source: Any, info: Any, **arguments: object) -> Any:
         operation: Operation = info.context
         services = operation.services
         entry = Entry(operation.scope, services.clock, name, operation.request_id, _resource_id(arguments))
@@ -100,7 +100,7 @@ def _exceeded(errors: Sequence[UserError], refused: Sequence[Refusal]) -> Iterat
         yield from ("input" for error in errors if error.code.value == ErrorCode.LIMIT_EXCEEDED)
 
 
-def _resource_id(arguments: Mapping[str, Any]) -> str | None:
+def _resource_id(arguments: Mapping[str, object]) -> str | None:
     """The raw id of the object that a mutation is about, where its arguments name one."""
     input_ = arguments.get("input")
     places = {**arguments, **input_} if isinstance(input_, Mapping) else arguments
@@ -141,7 +141,7 @@ class _Walk:
         schema: GraphQLSchema,
         document: DocumentNode,
         operation: OperationDefinitionNode,
-        variables: Mapping[str, Any],
+        variables: Mapping[str, object],
     ) -> None:
         self._schema = schema
         self._operation = operation

@@ -98,7 +98,7 @@ class CostLimit(SchemaExtension):
                 context.pre_execution_errors = errors or None
         yield
 
-    def get_results(self) -> dict[str, Any]:
+    def get_results(self) -> dict[str, object]:
         if self._cost is None or getattr(self.execution_context.result, "data", None) is None:
             return {}
         return {"cost": {"requested": self._cost, "limit": self._limits.max_cost}}
@@ -142,7 +142,7 @@ class _Walk:
         limits: Limits,
         document: DocumentNode,
         operation: OperationDefinitionNode,
-        variables: Mapping[str, Any],
+        variables: Mapping[str, object],
     ) -> None:
         self._schema, self._limits, self._operation = schema, limits, operation
         nodes = document.definitions
@@ -164,7 +164,7 @@ class _Walk:
         root = self._schema.get_root_type(self._operation.operation)
         return 0 if root is None else self._selection(root, self._operation.selection_set, 1)
 
-    def _selection(self, parent: Any, selections: SelectionSetNode | None, page: int) -> int:
+    def _selection(self, parent: object, selections: SelectionSetNode | None, page: int) -> int:
         """The cost of what is selected of one object; `page` are the items of its list, if it is a connection."""
         cost = 0
         for node in selections.selections if selections else ():
@@ -178,7 +178,7 @@ class _Walk:
                 cost += self._selection(type_, node.selection_set, page)  # type: ignore[attr-defined]
         return cost
 
-    def _fragment(self, name: str, parent: Any, page: int) -> int:
+    def _fragment(self, name: str, parent: object, page: int) -> int:
         key = (name, getattr(parent, "name", ""), page)
         if key not in self._known:
             self._known[key] = 0
@@ -217,7 +217,7 @@ class _Walk:
             return page
         return items or LIST_SIZE
 
-    def _arguments(self, parent: Any, node: FieldNode, field: GraphQLField) -> dict[str, Any]:
+    def _arguments(self, parent: Any, node: FieldNode, field: GraphQLField) -> dict[str, object]:
         values: dict[str, Any] = {}
         for argument in node.arguments or ():
             name = argument.name.value
@@ -232,12 +232,12 @@ class _Walk:
         return values
 
 
-def _weight(coordinate: str, arguments: Mapping[str, Any]) -> int:
+def _weight(coordinate: str, arguments: Mapping[str, object]) -> int:
     weight, needed = WEIGHTS.get(coordinate, (0, ()))
     return weight if not needed or any(arguments.get(name) is not None for name in needed) else 0
 
 
-def _items(value: Any) -> int:
+def _items(value: object) -> int:
     """Items of all lists in a value of an argument."""
     if isinstance(value, list):
         return len(value) + sum(map(_items, value))

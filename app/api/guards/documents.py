@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import orjson
 from graphql import GraphQLError, GraphQLSchema, parse, strip_ignored_characters, validate
@@ -143,7 +143,7 @@ def _documents(file: Path) -> Iterator[tuple[str, str]]:
         yield id_, body
 
 
-def _listed(manifest: Any) -> Iterator[tuple[Any, Any]]:
+def _listed(manifest: object) -> Iterator[tuple[object, object]]:
     """Apollo's manifest has a list of operations; Relay's is one object of texts by id."""
     if isinstance(manifest, Mapping) and isinstance(manifest.get("operations"), list):
         for operation in manifest["operations"]:

@@ -91,7 +91,7 @@ _Way = tuple[Any, str]
 """The way to a value: the way to what holds it, or None, and its key or position there. Few are written out."""
 
 
-def _value_problems(limits: Limits, variables: Mapping[str, Any]) -> Iterator[Refusal]:
+def _value_problems(limits: Limits, variables: Mapping[str, object]) -> Iterator[Refusal]:
     """What is wrong with values, wherever they lie. Keys of objects are texts too."""
     waiting: list[tuple[_Way | None, int, Any]] = [(None, 0, variables)]
     while waiting:
@@ -149,7 +149,7 @@ def _too_long(path: Sequence[str], length: int, allowed: int) -> Refusal:
 class PlainStrings(ValidationRule):
     """A rule against strings in the document that no database keeps."""
 
-    def enter_string_value(self, node: StringValueNode, *_others: Any) -> None:
+    def enter_string_value(self, node: StringValueNode, *_others: object) -> None:
         if not is_text(node.value):
             self.report_error(GraphQLError(f"the string holds {_STRANGE}: omit it", node))
 
@@ -184,11 +184,11 @@ class _Numbers(Visitor):
         super().__init__()
         self.too_large: list[IntValueNode | FloatValueNode] = []
 
-    def enter_int_value(self, node: IntValueNode, *_others: Any) -> None:
+    def enter_int_value(self, node: IntValueNode, *_others: object) -> None:
         if len(node.value) > _LONGEST_NUMBER or not -(2**63) <= int(node.value) < 2**64:
             self.too_large.append(node)
 
-    def enter_float_value(self, node: FloatValueNode, *_others: Any) -> None:
+    def enter_float_value(self, node: FloatValueNode, *_others: object) -> None:
         if not isfinite(float(node.value)):
             self.too_large.append(node)
 

@@ -69,7 +69,7 @@ class OperationContext(SchemaExtension):
         finally:
             await operation.close()
 
-    async def on_stream_result(self, result: Any) -> AsyncIterator[None]:
+    async def on_stream_result(self, result: object) -> AsyncIterator[None]:
         # What the next item shows must be read anew, and nothing stays open while it is awaited.
         await self._operation.renew()
         yield

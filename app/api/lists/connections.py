@@ -127,7 +127,7 @@ async def connect_long(
 _EMPTY: Slice[Any] = Slice([], [], False, False)
 
 
-async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Callable[[Any], Any]) -> JsonObject:
+async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Callable[[Any], object]) -> JsonObject:
     selected = _selected(info)
     page = await load() if selected is None or selected - {"totalCount", "__typename"} else _EMPTY
     nodes = [make(item) for item in page.items]

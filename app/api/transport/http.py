@@ -338,7 +338,7 @@ def _from_query(request: Request) -> JsonObject:
     return params
 
 
-def _from_json(body: bytes) -> Any:
+def _from_json(body: bytes) -> object:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

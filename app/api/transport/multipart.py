@@ -35,7 +35,7 @@ def scratch(folder: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-async def read_operations(content_type: str, body: AsyncIterable[bytes], folder: Path, max_bytes: int) -> Any:
+async def read_operations(content_type: str, body: AsyncIterable[bytes], folder: Path, max_bytes: int) -> object:
     """The `operations` of a request, with the paths of its files (in `folder`) where the files belong.
 
     Raises `BadMultipart`.
@@ -97,7 +97,7 @@ class _Parts:
             self._file.close()
         self._file = self._text = None
 
-    def operations(self) -> Any:
+    def operations(self) -> object:
         operations, places = self._read("operations"), self._read("map")
         if not isinstance(operations, dict):
             raise BadMultipart(
@@ -112,7 +112,7 @@ class _Parts:
                 _put(operations, path, self._files[name])
         return operations
 
-    def _read(self, name: str) -> Any:
+    def _read(self, name: str) -> object:
         if name not in self._texts:
             raise BadMultipart(f"the request has no part `{name}`: see {SPECIFICATION}")
         try:
@@ -159,14 +159,14 @@ class _Parts:
         self.complete = True
 
 
-def _put(operations: Any, path: Any, file: Path) -> None:
+def _put(operations: Any, path: object, file: Path) -> None:
     """Replaces the null at `path`, such as `variables.input.file`."""
     *way, last = str(path).split(".")
     container = operations
     try:
         for name in way:
             container = container[int(name)] if isinstance(container, list) else container[name]
-        place: Any = int(last) if isinstance(container, list) else last
+        place: object = int(last) if isinstance(container, list) else last
         if container[place] is not None:
             raise BadMultipart(f"`map` puts a file at {path!r}, and there is a value already: it must be null")
         container[place] = file

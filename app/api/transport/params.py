@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from app.storage.columns import JsonObject
 
@@ -39,7 +38,7 @@ class Params:
     operation_name: str | None
 
 
-def read_params(params: Any) -> Params:
+def read_params(params: object) -> Params:
     """Raises `BadRequest` for what is not a GraphQL request."""
     if isinstance(params, list):
         raise BadRequest(400, "several operations in one request are not supported: send each by itself")

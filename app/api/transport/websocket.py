@@ -46,7 +46,7 @@ INVALID, FORBIDDEN, FAILED, TRY_AGAIN = 4400, 4403, 1011, 1013
 """Codes that connections are closed with: the protocol's, and those of WebSockets themselves."""
 
 
-def invalid_message(message: Any) -> str | None:
+def invalid_message(message: object) -> str | None:
     """Why the protocol does not know such a message; None for one that it knows.
 
     >>> invalid_message({"type": "complete", "id": {}})
@@ -74,7 +74,7 @@ _WITH_ID = {"subscribe", "complete"}
 _KINDS = {"connection_init", "ping", "pong", *_WITH_ID}
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"
 

@@ -7,7 +7,6 @@ values of Parquet files once decoded, the strings of JSON files, and the bytes o
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,7 +40,7 @@ def traces(lake: TenantLake, subject: Subject, check: Callable[[], None]) -> dic
     return counts
 
 
-def mentions(subject: Subject, value: Any) -> int:
+def mentions(subject: Subject, value: object) -> int:
     """How many strings of a JSON value name the person."""
     if isinstance(value, str):
         return int(subject.words.search(value) is not None)

@@ -31,7 +31,7 @@ class Stored:
     """The fields of the rows of a table or of a struct column."""
 
     def __init__(
-        self, columns: dict[str, Any], n: int, valid: Bools | None = None, made: dict[str, Value] | None = None
+        self, columns: dict[str, object], n: int, valid: Bools | None = None, made: dict[str, Value] | None = None
     ):
         self._columns = columns
         self._n = n

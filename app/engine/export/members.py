@@ -175,7 +175,7 @@ def _times_as_text(table: pa.Table) -> pa.Table:
     return pa.table(columns, names=table.column_names)
 
 
-def _values(column: pa.ChunkedArray) -> list[Any]:
+def _values(column: pa.ChunkedArray) -> list[object]:
     """The values in Python, by way of numpy where that loses nothing: it is several times as fast."""
     plain = pa.types.is_string(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if plain and not column.null_count:
@@ -184,7 +184,7 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     return list(column.to_pylist(maps_as_pydicts="lossy"))
 
 
-def _known(value: Any) -> Any:
+def _known(value: object) -> Any:
     if isinstance(value, dict):
         return {name: _known(part) for name, part in value.items() if part is not None}
     return [_known(part) for part in value] if isinstance(value, list) else value

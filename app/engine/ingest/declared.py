@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from typing import Any
 
 from app.engine.ingest.batch import dataset_fields
 from app.engine.ingest.neighbours import Neighbours
@@ -15,7 +14,7 @@ from app.engine.store.lake import TenantLake, write_atomically
 from app.pql.schema import ObjectType
 
 
-def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: Any) -> Callable[[], None]:
+def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: object) -> Callable[[], None]:
     """Makes the JSON Schema the dataset's: its fields are there from now on, and batches follow their types.
 
     Fields that have data stay, and keep or widen their types. Gives what takes the declaration back; fields that were
@@ -52,6 +51,6 @@ def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: Any)
     return undo
 
 
-def dataset_schema(lake: TenantLake, dataset_id: str) -> dict[str, Any]:
+def dataset_schema(lake: TenantLake, dataset_id: str) -> dict[str, object]:
     """The JSON Schema of the rows of a dataset: what was declared, widened by what arrived."""
     return json_schema(dataset_fields(lake, dataset_id), declared_of(lake.dataset(dataset_id)).rules)

@@ -163,7 +163,7 @@ class _Explanation:
             return Explained(text, start, end, children=below)
         return Explained(text, start, end, value, holds, elements, passed, below)
 
-    def _measured(self, part: Part, condition: Node | None) -> tuple[Any, bool | None, int | None, int | None]:
+    def _measured(self, part: Part, condition: Node | None) -> tuple[object, bool | None, int | None, int | None]:
         node, test = part.node, condition or (part.node if _is_condition(part.node) else None)
         scope = self._scope(part)
         value = self.evaluation.operand(node, scope)

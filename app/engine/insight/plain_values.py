@@ -13,7 +13,7 @@ DEEPEST = 4
 _EXACT = 2**53
 
 
-def plain(value: Value, row: int, type_: Type, depth: int = 0) -> Any:
+def plain(value: Value, row: int, type_: Type, depth: int = 0) -> object:
     """The entry of one row; None where it is missing, and below objects nested too deeply to be shown."""
     if value.valid is not None and not value.valid[row]:
         return None
@@ -37,7 +37,7 @@ def plain(value: Value, row: int, type_: Type, depth: int = 0) -> Any:
             return _object(value, row, type_, depth)
 
 
-def _object(value: Object, row: int, type_: Type, depth: int) -> Any:
+def _object(value: Object, row: int, type_: Type, depth: int) -> object:
     """The fields that were read and are not missing."""
     if not isinstance(type_, ObjectType) or depth >= DEEPEST:
         return None
@@ -51,7 +51,7 @@ def _children(rows: Rows, row: int) -> Index:
     return np.arange(first, first + min(int(rows.counts[row]), LONGEST))
 
 
-def plain_scalar(kind: Scalar, value: Any) -> Any:
+def plain_scalar(kind: Scalar, value: Any) -> object:
     """A value as a column of the kind holds it."""
     match kind:
         case Scalar.BOOLEAN:

@@ -125,7 +125,7 @@ def sort_keys(column: Value) -> tuple[Values, NDArray[np.bool_]]:
     return np.where(valid, keys, 0), valid
 
 
-def scalar(column: Value, row: int) -> Any:
+def scalar(column: Value, row: int) -> object:
     """One value; a date as days and a timestamp as microseconds since 1970; None for null."""
     if isinstance(column, Text):
         code = int(column.codes[row])

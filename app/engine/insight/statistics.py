@@ -189,7 +189,7 @@ class _Numbers:
         edges = [low * ((buckets - step) / buckets) + high * (step / buckets) for step in range(buckets + 1)]
         return np.unique(np.clip([low, *edges[1:-1], high], low, high))
 
-    def _plain(self, value: object) -> Any:
+    def _plain(self, value: object) -> object:
         return plain_scalar(self.type, value)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from pyroaring import BitMap
@@ -81,7 +80,7 @@ def members_of_bucket(  # noqa: PLR0913
 
 def payloads(
     lake: TenantLake, dataset_id: str, keys: Sequence[Key], batches: Collection[str], identity_column: str
-) -> dict[Key, dict[str, Any]]:
+) -> dict[Key, dict[str, object]]:
     """What the newest row of each person among the batches says besides who it is, as JSON values without nulls."""
     table = open_table(lake.dataset(dataset_id))
     if table is None:

@@ -47,7 +47,7 @@ _NUMBERS = (Scalar.INTEGER, Scalar.NUMBER)
 _SCALARS = (*_NUMBERS, Scalar.STRING, Scalar.BOOLEAN, Scalar.DATE, Scalar.TIMESTAMP)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -55,7 +55,7 @@ def _is_count(value: Any) -> bool:
     return _is_number(value) and value >= 0 and float(value).is_integer()
 
 
-def _is_pattern(value: Any) -> bool:
+def _is_pattern(value: object) -> bool:
     try:
         duckdb.execute("SELECT regexp_matches('', $1)", [value])
     except (duckdb.Error, TypeError):
@@ -63,7 +63,7 @@ def _is_pattern(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _bound(comparison: str, rounded: Callable[[float], int]) -> Callable[[str, Any, Type], str]:
+def _bound(comparison: str, rounded: Callable[[float], int]) -> Callable[[str, object, Type], str]:
     def holds(value: str, bound: Any, type_: Type) -> str:
         literal = f"({rounded(bound)}::HUGEINT)" if type_ is Scalar.INTEGER else f"({bound!r}::DOUBLE)"
         return f"{value} {comparison} {literal}"
@@ -83,7 +83,7 @@ def _one_of(value: str, values: Any, type_: Type) -> str:
     return f"{value} IN ({', '.join(literals)})" if literals else "false"
 
 
-def _literal(value: Any, type_: Type) -> str | None:
+def _literal(value: object, type_: Type) -> str | None:
     """A value as SQL, None for one of another type, which no value equals."""
     if type_ in _NUMBERS:
         return f"({value!r}::{'HUGEINT' if isinstance(value, int) else 'DOUBLE'})" if _is_number(value) else None
@@ -95,7 +95,7 @@ def _literal(value: Any, type_: Type) -> str | None:
     return f"try_cast({text_literal(value)} AS {kind})"
 
 
-def _listed(values: Sequence[Any]) -> str:
+def _listed(values: Sequence[object]) -> str:
     return ", ".join(str(value) for value in values[:10]) + (", …" if len(values) > 10 else "")
 
 
@@ -174,7 +174,7 @@ _PRECISE = _Keyword(
 )
 
 
-def mistake(keyword: str, value: Any, type_: Type | None) -> str | None:
+def mistake(keyword: str, value: object, type_: Type | None) -> str | None:
     """What is wrong with the value of a keyword, or with the keyword for such values; None when nothing is."""
     rule = RULES[keyword]
     if not rule.accepts(value):

@@ -148,15 +148,15 @@ def around_cursor(tree: Tree) -> tuple[Call | None, int, Expr | None, list[str]]
     return None, 0, None, labels
 
 
-def _way_to_cursor(tree: Tree) -> list[tuple[Any, int]]:
+def _way_to_cursor(tree: Tree) -> list[tuple[object, int]]:
     """The nodes around the name at the cursor and which child of them leads to it, from the inside out."""
     above: dict[int, tuple[Any, int]] = {}
     stack: list[Expr | Clause | Step] = [tree.body]
     while stack:
         node = stack.pop()
         if isinstance(node, Name | Field) and node.name == CURSOR:
-            way: list[tuple[Any, int]] = []
-            at: Any = node
+            way: list[tuple[object, int]] = []
+            at: object = node
             while id(at) in above:
                 way.append(above[id(at)])
                 at = way[-1][0]

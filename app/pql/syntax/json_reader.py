@@ -72,7 +72,7 @@ def from_json(text: str) -> Tree:
     return parse(print_tree(reader.tree()))
 
 
-def _located(node: dict[str, Any], span: tuple[int, int]) -> _Object:
+def _located(node: dict[str, object], span: tuple[int, int]) -> _Object:
     """The object with its place, and so for what its spelling in ours has new objects for."""
     object_ = _Object({key: _placed(value, span) for key, value in node.items()})
     object_.span = span
@@ -170,7 +170,7 @@ class _Reader:
                 case Takes.NODES | Takes.NODES_INSIDE:
                     if not isinstance(part, list) or not part:
                         self.refuse(f"`{key}` must be an array of nodes, not {_shown(part)}", value)
-                    nodes: list[Any] = []
+                    nodes: list[object] = []
                     for item in part:
                         nodes.append(
                             (yield self.node(item, value, inside or takes is Takes.NODES_INSIDE, PARTS.get(key, ())))

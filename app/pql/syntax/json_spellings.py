@@ -19,7 +19,7 @@ _LITERALS: Final = {
 Json = Mapping[str, Any]
 
 
-def ours(node: Json) -> dict[str, Any]:
+def ours(node: Json) -> dict[str, object]:
     """An object of either spelling in ours; what is neither is left for the reader to report.
 
     >>> ours({"nodeType": "varRef", "varName": "E"})
@@ -31,29 +31,29 @@ def ours(node: Json) -> dict[str, Any]:
     return dict(node) if spelling is None else spelling(node)
 
 
-def adobes(node: Json) -> dict[str, Any]:
+def adobes(node: Json) -> dict[str, object]:
     """An object of ours in Adobe's spelling."""
     written = _WRITTEN.get(str(node["nodeType"]))
     return dict(node) if written is None else written(node)
 
 
-def _read_quantifier(node: Json) -> dict[str, Any]:
+def _read_quantifier(node: Json) -> dict[str, object]:
     kind = KINDS[node["nodeType"]]
     return {"nodeType": "quantifier", "kind": kind, "clauses": [_read_clause(node)]}
 
 
-def _read_quantification(node: Json) -> dict[str, Any]:
+def _read_quantification(node: Json) -> dict[str, object]:
     written = next((node[key] for key in ("quantifier", "kind", "quantification") if key in node), None)
     kind = KINDS.get(written.lower(), written) if isinstance(written, str) else written
     clauses = node.get("clauses")
     return {"nodeType": "quantifier", "kind": kind, "clauses": [_read_clause(node)] if clauses is None else clauses}
 
 
-def _read_select(node: Json) -> dict[str, Any]:
+def _read_select(node: Json) -> dict[str, object]:
     return dict(node) if "clause" in node else {"nodeType": "select", "clause": _read_clause(node)}
 
 
-def _read_clause(node: Json) -> dict[str, Any]:
+def _read_clause(node: Json) -> dict[str, object]:
     """The variable, its array and its condition, wherever they stand."""
     declared = node.get("varDecl")
     parts = {**node, **(declared if isinstance(declared, Mapping) else {"varName": declared} if declared else {})}
@@ -66,12 +66,12 @@ def _read_clause(node: Json) -> dict[str, Any]:
     }
 
 
-def _read_reference(node: Json) -> dict[str, Any]:
+def _read_reference(node: Json) -> dict[str, object]:
     reference = {key: value for key, value in node.items() if key != "varName"}
     return {**reference, "nodeType": "nameReference", "name": node.get("varName", node.get("name"))}
 
 
-def _read_literal(node: Json) -> dict[str, Any]:
+def _read_literal(node: Json) -> dict[str, object]:
     kind = node.get("literalType")
     name = _LITERALS.get(kind.lower(), kind) if isinstance(kind, str) else kind
     if name == "XDMObject" and "value" in node:
@@ -94,20 +94,20 @@ def _kind_of(value: object) -> str:
     return "Double"
 
 
-def _write_quantifier(node: Json) -> dict[str, Any]:
+def _write_quantifier(node: Json) -> dict[str, object]:
     kind, clauses = QUANTIFIERS[node["kind"]], node["clauses"]
     if len(clauses) == 1:
         return {**clauses[0], "nodeType": kind}
     return {"nodeType": "quantification", "quantifier": kind, "clauses": clauses}
 
 
-def _write_select(node: Json) -> dict[str, Any]:
+def _write_select(node: Json) -> dict[str, object]:
     clause = node["clause"]
     declared = {"nodeType": "varDecl", "varName": clause["varName"], "range": clause["range"]}
     return {"nodeType": "select", "varDecl": declared, "condition": clause["condition"]}
 
 
-def _write_clause(node: Json) -> dict[str, Any]:
+def _write_clause(node: Json) -> dict[str, object]:
     return {
         "nodeType": "clause",
         "varName": node["variable"],

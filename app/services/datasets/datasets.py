@@ -133,7 +133,12 @@ async def _declaring() -> AsyncIterator[list[Callable[[], None]]]:
 
 
 async def _declare(
-    session: AsyncSession, declaring: list[Callable[[], None]], lake: Lake, scope: Scope, row: DatasetRow, schema: Any
+    session: AsyncSession,
+    declaring: list[Callable[[], None]],
+    lake: Lake,
+    scope: Scope,
+    row: DatasetRow,
+    schema: object,
 ) -> None:
     if row.kind == DatasetKind.EXPORT:
         message = "export jobs determine the columns of an EXPORT dataset: omit it"

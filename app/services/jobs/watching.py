@@ -158,7 +158,7 @@ def _in_order(states: Iterable[JobState]) -> list[JobState]:
     return sorted(states, key=lambda state: (state.row.updated_at, state.row.id, state.row.sequence))
 
 
-async def _patiently(read: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+async def _patiently(read: Callable[..., Awaitable[T]], *arguments: object) -> T:
     """What was read, as soon as the database is there: a stream outlives its being away."""
     while True:
         try:

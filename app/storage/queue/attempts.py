@@ -104,7 +104,7 @@ class Attempt:
         profiles_read: int,
         total_profiles: int,
         seconds_left: float | None = None,
-        **columns: Any,
+        **columns: object,
     ) -> None:
         """Notes how far the job is, for the next write; a later note replaces it. A fraction never falls.
 
@@ -130,7 +130,7 @@ class Attempt:
                 self.note_status(await fence(session, self.claim, self.clock()))
                 await self._log_progress(session)
 
-    async def _log_progress(self, session: AsyncSession, **others: Any) -> None:
+    async def _log_progress(self, session: AsyncSession, **others: object) -> None:
         telling = self._progress
         await change_job(session, self.claim, self.clock(), **self._noted(), **others)
         # What was noted meanwhile is not told yet.

@@ -9,7 +9,6 @@ These functions look across tenants: a worker serves them all.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import ColumnElement, Table, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -90,7 +89,7 @@ async def fence(session: AsyncSession, claim: Claim, now: datetime) -> JobStatus
     return JobStatus(await claim.held.fence(session, now, status.in_(RUNNING), column="status"))
 
 
-async def change_job(session: AsyncSession, claim: Claim, now: datetime, **values: Any) -> None:
+async def change_job(session: AsyncSession, claim: Claim, now: datetime, **values: object) -> None:
     """Changes columns of a job that `fence` has secured in this transaction, and logs the change."""
     await session.execute(claim.held.change().values(updated_at=now, **values))
     await append_update(session, claim.row, claim.kind)

@@ -9,7 +9,6 @@ the fencing token of its lease (`leases`).
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -190,7 +189,7 @@ def _pause(failures: int) -> timedelta:
     return PAUSES[min(failures, len(PAUSES)) - 1]
 
 
-async def _change(session: AsyncSession, turn: Turn, **values: Any) -> bool:
+async def _change(session: AsyncSession, turn: Turn, **values: object) -> bool:
     change = turn.held.change().values(**values).returning(_TURNS.c.turn)
     return (await session.execute(change)).first() is not None
 

@@ -7,7 +7,6 @@ streaming turn still reads is removed under it: those that had begun are waited 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -67,7 +66,7 @@ class _Run:
             self.fraction = fraction
             await self.attempt.update(fraction=fraction, lost_leases=0)
 
-    async def note(self, found: Mapping[str, int], **values: Any) -> None:
+    async def note(self, found: Mapping[str, int], **values: object) -> None:
         """Notes what was found before it goes: an attempt that looks again later finds less."""
         for place, count in found.items():
             self.places[place] = max(count, self.places.get(place, 0))

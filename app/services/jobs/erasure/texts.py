@@ -30,7 +30,7 @@ _MESSAGES: tuple[tuple[type[TenantRow], str], ...] = (
 """Columns that hold what we wrote about data; a message tells the same without the name."""
 
 
-def without_names(subject: Subject, value: Any) -> Any:
+def without_names(subject: Subject, value: object) -> object:
     """A JSON value whose strings do not name the person."""
     if isinstance(value, str):
         return subject.words.sub(MARK, value)

@@ -110,7 +110,7 @@ def _changed(
 def _changed_since(lake: TenantLake, run: SegmentRun, pins: SegmentPins, policy: str) -> Changed:
     """Raises `Refusal` and `KeyError`."""
 
-    def rules(of: SegmentPins) -> tuple[Any, ...]:
+    def rules(of: SegmentPins) -> tuple[object, ...]:
         return of.evaluator, of.time_zone, of.merge_policies[policy]
 
     if rules(pins) != rules(run.pins):
