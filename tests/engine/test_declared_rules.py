@@ -231,7 +231,7 @@ BOMB: dict[str, Any] = {
             {"properties": {"a": {"$ref": "#/$defs/x"}}},
             "schema/properties/a/$ref: there is no '#/$defs/x' in the schema",
         ),
-        ({"properties": {"a": {"$ref": "https://x.y/z"}}}, "'https://x.y/z' is in another schema"),
+        ({"properties": {"a": {"$ref": "https://x.y/z"}}}, "'https://x.y/z' is another document, and none is fetched"),
         ({"allOf": [{"properties": {"a": {"type": "string"}}}, {"properties": 5, "type": "array"}]}, "schema/allOf/1"),
         (
             {"allOf": [{"type": "string"}, {"type": "integer"}]},
@@ -247,7 +247,28 @@ BOMB: dict[str, Any] = {
         ({"properties": {"a": {"type": "string", "enum": []}}}, "`enum` must be a list of values"),
         ({"required": "a", "properties": {"a": {"type": "string"}}}, "`required` must be a list of names"),
         ({"properties": {"a": {"minimum": 5}}}, "schema/properties/a/type: `type` must be one of"),
-        ({"properties": {"a": {"oneOf": [{"type": "string"}]}}}, "the keyword 'oneOf' is not supported"),
+        ({"properties": {"a": {"not": {"type": "string"}}}}, "the keyword 'not' is not supported"),
+        (
+            {"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}}},
+            "a/anyOf: one column cannot hold alternatives of different types: string, array<string>",
+        ),
+        (
+            {"properties": {"a": {"oneOf": [{"type": "string"}, {"minLength": 2}]}}},
+            "a/oneOf: one column cannot hold alternatives of different types: string, none",
+        ),
+        (
+            {"properties": {"a": {"oneOf": [{"type": "integer", "minimum": 9}, {"type": "integer", "maximum": 1}]}}},
+            "a/oneOf: rules cannot differ between alternatives (maximum, minimum)",
+        ),
+        (
+            {"properties": {"a": {"type": "string"}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+            "schema/anyOf: rules cannot differ between alternatives (required)",
+        ),
+        ({"properties": {"a": {"oneOf": []}}}, "a/oneOf: `oneOf` must be a list of schemas"),
+        ({"properties": {"a": {"oneOf": {"type": "string"}}}}, "a/oneOf: `oneOf` must be a list of schemas"),
+        ({"properties": {"a": {"oneOf": [{"type": "null"}]}}}, "a/oneOf: at least one alternative must be another"),
+        ({"properties": {"a": {"anyOf": [{"type": "string", "nonsense": 1}]}}}, "a/anyOf/0/nonsense: the keyword"),
+        ({"properties": {"a": {"type": "string", "nullable": "yes"}}}, "`nullable` must be true or false"),
     ],
 )
 def test_what_cannot_be_followed_is_named(schema: Any, message: str) -> None:
@@ -275,3 +296,68 @@ def test_the_maps_of_an_xdm_profile_keep_their_types() -> None:
     assert dict(declared(schema).fields.fields) == {
         "identityMap": IDENTITY_MAP, "segmentMembership": SEGMENT_MEMBERSHIP,
     }  # fmt: skip
+
+
+TEXT: dict[str, Any] = {"type": "string"}
+NULL: dict[str, Any] = {"type": "null"}
+
+
+@pytest.mark.parametrize("keyword", ["oneOf", "anyOf"])
+@pytest.mark.parametrize(
+    ("alternatives", "type_"),
+    [
+        ([NULL, TEXT], Scalar.STRING),
+        ([TEXT], Scalar.STRING),
+        ([{"type": "integer"}, {"type": "number"}], Scalar.NUMBER),
+        ([{"type": "number"}, {"type": "integer"}, NULL], Scalar.NUMBER),
+        ([{**TEXT, "format": "date"}, {**TEXT, "format": "date-time"}], Scalar.TIMESTAMP),
+        ([{"$ref": "#/$defs/named"}, {"const": None}], ObjectType({"n": Scalar.STRING})),
+        (
+            [{"$ref": "#/$defs/named"}, {"properties": {"m": {"type": "integer"}, "n": TEXT}}],
+            ObjectType({"n": Scalar.STRING, "m": Scalar.INTEGER}),
+        ),
+        (
+            [{"type": "array", "items": {"type": "integer"}}, {"type": "array", "items": {"type": "number"}}],
+            ArrayType(Scalar.NUMBER),
+        ),
+        ([{"anyOf": [NULL, {"type": "object", "additionalProperties": TEXT}]}, NULL], MapType(Scalar.STRING)),
+    ],
+)
+def test_alternatives_that_one_column_holds(keyword: str, alternatives: list[Any], type_: Any) -> None:
+    definitions = {"named": {"type": "object", "properties": {"n": TEXT}, "x-order": 1, "discriminator": {}}}
+    schema = {"properties": {"a": {keyword: alternatives}}, "$defs": definitions}
+    assert declared(schema).fields == ObjectType({"a": type_})
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {**TEXT, "oneOf": [{"const": "a", "title": "A"}, {"const": "b", "title": "B"}]},
+        {"anyOf": [{**TEXT, "enum": ["a"]}, {**TEXT, "const": "b"}, NULL]},
+    ],
+)
+def test_listed_values_of_alternatives_are_one_list(sandbox: Sandbox, format: str, schema: Any) -> None:
+    declare(sandbox.lake, "p", PEOPLE, {"properties": {"a": schema}})
+    assert [(row.row, row.message) for row in take(sandbox, format, ["a", "b", "c", None]).rejected] == [
+        (3, 'a: "c" is not one of a, b')
+    ]
+
+
+@pytest.mark.parametrize(
+    "nullable", [{"anyOf": [TEXT, NULL]}, {**TEXT, "nullable": True}, {"type": ["null", "string"]}]
+)
+def test_what_may_be_null_is_not_required(sandbox: Sandbox, nullable: Any) -> None:
+    declare(sandbox.lake, "p", PEOPLE, {"properties": {"a": nullable, "b": TEXT}, "required": ["a", "b"]})
+    rows: list[dict[str, Any]] = [{"id": "1", "a": None, "b": "x"}, {"id": "2", "a": "x"}]
+    assert [(row.row, row.message) for row in sandbox.rows("p", PEOPLE, rows).rejected] == [
+        (2, "b: a value is required")
+    ]
+
+
+def test_rules_that_all_alternatives_share_are_held(sandbox: Sandbox) -> None:
+    shared = {"minimum": 1}
+    schema = {"anyOf": [{"type": "integer", **shared}, {"type": "number", **shared}]}
+    declare(sandbox.lake, "p", PEOPLE, {"properties": {"a": schema}})
+    done = take(sandbox, "NDJSON", [1, 1.5, 0.5])
+    assert [(row.row, row.message) for row in done.rejected] == [(3, 'a: "0.5" is below 1')]

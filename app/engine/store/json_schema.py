@@ -1,8 +1,9 @@
 """JSON Schema (2020-12) of rows as types of fields and rules for their values, and back; knows no files.
 
 `type`, `format`, `properties`, `items` and `additionalProperties` say what a row holds; `RULES`, `required` and some
-formats what its values must be. `$ref` within the schema and `allOf` are followed. Keywords that only describe
-(`title`, `description`, …, and XDM's `meta:` ones) are passed over; every other one is rejected by name.
+formats what its values must be. `$ref` within the schema and `allOf` are followed, and so are `oneOf` and `anyOf` where
+one column can hold the alternatives. Keywords that only describe (`title`, `description`, …, XDM's `meta:` and
+OpenAPI's `x-` ones) are passed over; every other one is rejected by name.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
-from app.engine.store.field_types import MAPS, widen
+from app.engine.store.field_types import MAPS, WIDENINGS, widen
 from app.engine.store.schema_rules import FORMATS, RULES, Rule, mistake
 from app.errors import ErrorCode, Refusal, Refusals
 from app.pql.schema import EVENTS, ArrayType, MapType, ObjectType, Scalar, Type
@@ -25,12 +26,15 @@ _SCALARS = {
 }
 _KINDS = (*_SCALARS, "object", "array")
 _FORMATS = {"date": Scalar.DATE, "date-time": Scalar.TIMESTAMP}
+_ALTERNATIVES = ("oneOf", "anyOf")
+_COMBINING = frozenset({"$ref", "allOf", *_ALTERNATIVES})
 _MEANING = frozenset(
-    {"type", "format", "properties", "items", "additionalProperties", "required", "$ref", "allOf", *RULES}
+    {"type", "nullable", "format", "properties", "items", "additionalProperties", "required", *_COMBINING, *RULES}
 )
 _DESCRIBING = frozenset(
     {"$schema", "$id", "$anchor", "$comment", "$defs", "definitions", "title", "description", "examples", "default"}
     | {"deprecated", "readOnly", "writeOnly", "version", "imsOrg"}
+    | {"example", "externalDocs", "discriminator", "xml"}
 )
 _DEEPEST = 30
 _MOST_PLACES = 30_000
@@ -137,7 +141,7 @@ class _Reading:
         if len(self.refusals) > faults or self.places > _MOST_PLACES:
             return None
         for keyword in schema:
-            if keyword not in _MEANING | _DESCRIBING and not keyword.startswith("meta:"):
+            if keyword not in _MEANING | _DESCRIBING and not keyword.startswith(("meta:", "x-")):
                 known = ", ".join(sorted(_MEANING))
                 self.refuse((*path, keyword), f"the keyword {keyword!r} is not supported: use {known}")
         own = self._own(schema, path)
@@ -147,7 +151,7 @@ class _Reading:
         return self._together(parts, path, is_whole)
 
     def _included(self, schema: Mapping[str, Any], path: _Path) -> Iterator[_Part | None]:
-        """The parts that `$ref` and `allOf` name."""
+        """The parts that `$ref`, `allOf`, `oneOf` and `anyOf` name."""
         if "$ref" in schema:
             yield self._referred(schema["$ref"], (*path, "$ref"))
         parts = schema.get("allOf", [])
@@ -156,10 +160,45 @@ class _Reading:
             return
         for place, part in enumerate(parts):
             yield self.read(part, (*path, "allOf", str(place)), is_whole=False)
+        for keyword in (keyword for keyword in _ALTERNATIVES if keyword in schema):
+            yield self._alternative(schema[keyword], (*path, keyword))
+
+    def _alternative(self, schemas: Any, path: _Path) -> _Part | None:
+        """The one part that alternatives are together; null among them is an absent value."""
+        if not isinstance(schemas, list) or not schemas:
+            self.refuse(path, f"`{path[-1]}` must be a list of schemas")
+            return None
+        typed = [(place, schema) for place, schema in enumerate(schemas) if schema not in _NULLS]
+        parts = [self.read(schema, (*path, str(place)), is_whole=False) for place, schema in typed]
+        known = [part for part in parts if part is not None]
+        if len(known) < len(parts):
+            return None
+        if not known:
+            self.refuse(path, "at least one alternative must be another one than null")
+            return None
+        types = [part.type for part in known]
+        together = reduce(_either, types) if None not in types else None
+        if together is None and any(types):
+            names = ", ".join(dict.fromkeys("none" if type_ is None else str(type_) for type_ in types))
+            self.refuse(path, f"one column cannot hold alternatives of different types: {names}")
+            return None
+        rules = _shared_rules([part.rules for part in known])
+        if rules is None:
+            keywords = sorted({rule.keyword for part in known for rule in part.rules})
+            self.refuse(
+                path, f"rules cannot differ between alternatives ({', '.join(keywords)}): move them out, or omit them"
+            )
+            return None
+        return _Part(together, rules, len(typed) < len(schemas) or any(part.nullable for part in known))
 
     def _referred(self, reference: Any, path: _Path) -> _Part | None:
         if not isinstance(reference, str) or not reference.startswith("#"):
-            self.refuse(path, f"{reference!r} is in another schema: copy it to `$defs` and refer to '#/$defs/…'")
+            self.refuse(
+                path,
+                f"{reference!r} is another document, and none is fetched: send the schema with its references resolved "
+                "(the Schema Registry does it for `Accept: application/vnd.adobe.xed-full+json; version=1`), or copy "
+                "what it names to `$defs` and refer to '#/$defs/…'",
+            )
             return None
         if reference in self.following:
             self.refuse(path, f"{reference!r} contains itself, so that its rows would have no end")
@@ -235,10 +274,13 @@ class _Reading:
         for keyword, kind in (("properties", "object"), ("additionalProperties", "object"), ("items", "array")):
             if keyword in schema and kinds[0] != kind:
                 self.refuse((*path, keyword), f"`{keyword}` applies to the type {kind}, not {kinds[0]}")
+        if not isinstance(schema.get("nullable", False), bool):
+            self.refuse((*path, "nullable"), "`nullable` must be true or false")
         if not isinstance(schema.get("format", ""), str):
             self.refuse((*path, "format"), "`format` must be text")
             return None, False
-        return str(kinds[0]), isinstance(given, list) and "null" in given
+        # OpenAPI 3.0 says `nullable`, 3.1 and JSON Schema name the type null.
+        return str(kinds[0]), (isinstance(given, list) and "null" in given) or schema.get("nullable") is True
 
     def _object(self, schema: Mapping[str, Any], path: _Path) -> _Part | None:
         others, properties = schema.get("additionalProperties", True), schema.get("properties")
@@ -257,7 +299,7 @@ class _Reading:
                 ObjectType({name: part.type for name, part in known.items() if part.type}), (*required, *rules)
             )
         if not isinstance(others, Mapping):
-            if "$ref" in schema or "allOf" in schema:
+            if schema.keys() & _COMBINING:
                 return _Part(None, self._required(schema, path))
             self.refuse(path, "an object needs `properties`, or `additionalProperties` with the schema of its values")
             return None
@@ -279,6 +321,50 @@ class _Reading:
             else:
                 rules.append(Rule((), keyword, _hashable(schema[keyword])))
         return tuple(rules)
+
+
+_NULLS: tuple[Any, ...] = ({"type": "null"}, {"const": None}, {"enum": [None]})
+
+
+def _either(one: Type | None, other: Type | None) -> Type | None:
+    """The type that holds the values of both, None when there is none.
+
+    >>> print(_either(Scalar.INTEGER, Scalar.NUMBER), _either(Scalar.STRING, Scalar.NUMBER))
+    number None
+    """
+    match one, other:
+        case (None, _) | (_, None):
+            return None
+        case ObjectType(), ObjectType():
+            fields: dict[str, Type] = {**one.fields}
+            for name, type_ in other.fields.items():
+                both = _either(fields[name], type_) if name in fields else type_
+                if both is None:
+                    return None
+                fields[name] = both
+            return ObjectType(fields)
+        case ArrayType(inner), ArrayType(outer):
+            element = _either(inner, outer)
+            return None if element is None else ArrayType(element)
+        case MapType(inner), MapType(outer):
+            value = _either(inner, outer)
+            return None if value is None else MapType(value)
+        case _ if one == other or (other, one) in WIDENINGS:
+            return one
+        case _:
+            return other if (one, other) in WIDENINGS else None
+
+
+def _shared_rules(alternatives: Sequence[tuple[Rule, ...]]) -> tuple[Rule, ...] | None:
+    """What one set of rules says for all alternatives; listed values are put together. None when none can say it."""
+    if len({frozenset(rules) for rules in alternatives}) == 1:
+        return alternatives[0]
+    values: list[Any] = []
+    for rules in alternatives:
+        if len(rules) != 1 or rules[0].path or rules[0].keyword not in ("enum", "const"):
+            return None
+        values += rules[0].value if rules[0].keyword == "enum" else [rules[0].value]
+    return (Rule((), "enum", tuple(dict.fromkeys(values))),)
 
 
 _NO_TYPE = f"`type` must be one of {', '.join(_KINDS)} (with or without null)"
