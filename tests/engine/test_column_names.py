@@ -1,8 +1,11 @@
 """Columns whose names are no identifiers of PQL land and can be selected by; one that would hide the events cannot."""
 
+from typing import Any
+
 import pytest
 
 from app.errors import Refusal
+from app.pql.syntax.lexer import written_name
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 from tests.support.selected import selected
 
@@ -19,3 +22,58 @@ def test_a_column_that_hides_the_events_is_refused(sandbox: Sandbox) -> None:
     with pytest.raises(Refusal) as refused:
         sandbox.rows("p", PEOPLE, [{"id": "1", "xEvent": "x"}])
     assert refused.value.message == 'the column "xEvent" is named like a part of the profile: rename it'
+
+
+ODD = [
+    '12" pan',
+    "a*b",
+    "*",
+    "back\\slash",
+    "ends with\\",
+    '\\"',
+    '"',
+    "a[*]",
+    "$.x",
+    "/",
+    "~1",
+    "new\nline",
+    "'",
+    " ",
+    "ä\U0001f600",
+]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_names_of_json_land_at_every_depth(sandbox: Sandbox, name: str) -> None:
+    """Also those that mean something in the paths by which values are read."""
+    good: list[dict[str, Any]] = [
+        {"id": "1", name: 2**53 + 1, "o": {name: "2026-01-01"}, "l": [{name: 1}, {name: 5}], name + "s": ["x"]},
+        {"id": "2", name: 7, "o": {name: "2026-01-02"}, "l": [{name: 2}], name + "s": []},
+    ]
+    assert sandbox.rows("p", PEOPLE, good).rejected_rows == 0
+    bad: list[dict[str, Any]] = [
+        {"id": "6"},
+        {"id": "3", name: "x"},
+        {"id": "4", "l": [{name: 1}, {name: "y"}]},
+        {"id": "5", "o": {name: "z"}},
+    ]
+    assert [(row.row, row.message) for row in sandbox.rows("p", PEOPLE, bad).rejected] == [
+        (2, f'{name}: "x" is not a whole number of 64 bits'),
+        (3, f'l.{name}: "y" is not a whole number of 64 bits'),
+        (4, f'o.{name}: "z" is not a date (YYYY-MM-DD)'),
+    ]
+    quoted = written_name(name)
+    assert selected(sandbox, f"{quoted} = {2**53 + 1}") == ["1"]
+    assert selected(sandbox, f"o.{quoted} = date(2026, 1, 2)") == ["2"]
+    assert selected(sandbox, f"l.exists({quoted} = 5)") == ["1"]
+    assert selected(sandbox, f'"x" in {written_name(name + "s")}') == ["1"]
+
+
+def test_a_name_without_characters_costs_its_rows(sandbox: Sandbox) -> None:
+    rows: list[dict[str, Any]] = [{"id": "1", "": 1}, {"id": "2", "o": [{"": {}}]}, {"id": "3", "o": [{"b": '"":'}]}]
+    done = sandbox.rows("p", PEOPLE, rows)
+    assert [(row.row, row.message) for row in done.rejected] == [
+        (1, "the name of a field is empty"),
+        (2, "the name of a field is empty"),
+    ]
+    assert done.row_count == 1

@@ -302,3 +302,17 @@ def test_profiles_and_events_do_not_meet(sandbox: Sandbox) -> None:
     """A field of a profile and one of an event are two columns of the view."""
     sandbox.csv("p", PEOPLE, f"id,n\n1,{EXACT + 1}\n")
     assert sandbox.csv("e", EVENTS, _FRACTIONS).rejected_rows == 0
+
+
+def test_wide_rows_of_long_numbers_land_and_bad_ones_are_named(sandbox: Sandbox) -> None:
+    """Each of 600 columns is looked at by row; the memory that this takes does not grow with their number."""
+    wide: list[dict[str, Any]] = [
+        {"id": str(row), **{f"c{at}": at + 0.12345678901234567 for at in range(600)}} for row in range(4)
+    ]
+    assert sandbox.rows("p", PEOPLE, wide).rejected_rows == 0
+    wide[1] |= {"c120": "x", "c470": "y"}
+    wide[2] |= {"c599": True}
+    assert [(row.row, row.message) for row in sandbox.rows("p", PEOPLE, wide).rejected] == [
+        (2, 'c120: "x" is not a number'),
+        (3, 'c599: "true" is not a number'),
+    ]

@@ -24,6 +24,8 @@ from app.engine.store.schema_rules import PRECISE, Rule, problem
 from app.pql.schema import ObjectType, Scalar
 
 REPORTED = 20
+_AT_ONCE = 100
+"""Problems of columns that one query looks for."""
 
 _NOT_THE_FILE = (
     duckdb.OutOfMemoryException,
@@ -187,7 +189,12 @@ class Reading:
             if self.shape.identity_column == EVENT_ID:
                 # It says who the person is: as the id of the event it would make all of a person's events one.
                 columns.pop(EVENT_ID)
-        problems += [column.problem for column in columns.values() if column.problem]
+        relation = source.relation
+        in_columns = [column.problem for column in columns.values() if column.problem]
+        if len(in_columns) > _AT_ONCE:
+            relation = self._noted(relation, in_columns)
+            in_columns = ["__in_column"]
+        problems += in_columns
         names = self.destination.staged_names(columns)
         values = [
             f"CAST({column.value} AS {sql_type(column.type)}) AS {name_literal(names[name])}"
@@ -196,11 +203,25 @@ class Reading:
         chosen = ", ".join(
             [f"{identity} AS __id", f"{time} AS __time", *values, f"coalesce({', '.join(problems)}, NULL) AS __problem"]
         )
-        staged = f"SELECT __row, {chosen} FROM {source.relation}"
+        staged = f"SELECT __row, {chosen} FROM {relation}"
         broken = self._broken_rules(columns, names)
         if broken:
             staged = f"SELECT * REPLACE (coalesce(__problem, {', '.join(broken)}) AS __problem) FROM ({staged})"
         self.database.execute(f"CREATE TABLE staged AS {staged}")
+
+    def _noted(self, relation: str, problems: list[str]) -> str:
+        """The relation with the first of many problems of each row, looked for by parts: a query holds a vector for
+        each step of each of its expressions, so that all at once would need more memory than there may be."""
+        self.database.execute("CREATE TABLE odd (__row BIGINT, part INTEGER, problem VARCHAR)")
+        for start in range(0, len(problems), _AT_ONCE):
+            first = f"coalesce({', '.join(problems[start : start + _AT_ONCE])})"
+            self.database.execute(
+                f"INSERT INTO odd WITH looked AS MATERIALIZED (SELECT __row, {first} AS problem FROM {relation})"
+                f" SELECT __row, {start}, problem FROM looked WHERE problem IS NOT NULL"
+            )
+            self.stop.check()
+        noted = "(SELECT __row, arg_min(problem, part) AS __in_column FROM odd GROUP BY __row) noted"
+        return f"{relation} LEFT JOIN {noted} USING (__row)"
 
     def _broken_rules(self, columns: Mapping[str, Column], names: Mapping[str, str]) -> list[str]:
         """SQL over staged rows for what breaks a declared rule."""

@@ -19,7 +19,16 @@ from app.engine.ingest.formats.columns import (
 )
 from app.engine.ingest.formats.ndjson_lines import load_lines
 from app.engine.ingest.formats.ndjson_shapes import Shape
-from app.engine.ingest.formats.ndjson_values import NUMBERS, TIMES, allowed_kinds, as_type, fits_kind, mismatch, step
+from app.engine.ingest.formats.ndjson_values import (
+    NUMBERS,
+    TIMES,
+    allowed_kinds,
+    as_type,
+    fits_kind,
+    has_many,
+    mismatch,
+    step,
+)
 from app.engine.store.case_names import file_names
 from app.engine.store.field_types import (
     MAPS,
@@ -66,6 +75,9 @@ def read(
     for name in targets:
         columns[name] = replace(columns[name], value=f"record.{name_literal(stored[name])}")
     record = f", {as_type('json', ObjectType(targets))} AS record" if targets else ""
+    if structure.looked_at:
+        # All at once, so that a row is parsed once and not once for each of its values.
+        record += f", json_extract(json, [{', '.join(map(text_literal, structure.looked_at))}]) AS single"
     return Source(
         relation=f"(SELECT __row, json, problem AS line_problem, {_LONG} AS long{record} FROM lines)",
         names=names,
@@ -77,12 +89,14 @@ def read(
 
 
 class _Structure:
-    """What all lines of a file hold together; `mixed` remembers the places where values are of several kinds."""
+    """What all lines of a file hold together; `mixed` remembers the places where values are of several kinds, and
+    `looked_at` those whose values have to be checked by row, with their numbers in the list `single` of each row."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, objects: str) -> None:
         self.database = database
         self.objects = objects
         self.mixed: dict[str, frozenset[str]] = {}
+        self.looked_at: dict[str, int] = {}
         self.has_long = bool(self._row(f"SELECT count(*) FROM {objects} WHERE {_LONG}")[0])
 
     def find(self, known: ObjectType) -> tuple[tuple[str, ...], ObjectType]:
@@ -103,9 +117,9 @@ class _Structure:
         kinds = self.mixed.get(path)
         fits = fits_kind(found, target)
         if not fits or (kinds and not kinds <= allowed_kinds(target)):
-            yield mismatch(path, label, target)
+            yield self._mismatch(path, label, target)
         elif self.has_long and target in (Scalar.INTEGER, Scalar.NUMBER):
-            yield f"CASE WHEN long THEN {mismatch(path, label, target)} END"
+            yield f"CASE WHEN long THEN {self._mismatch(path, label, target)} END"
         if not fits:
             return
         match found, target:
@@ -118,6 +132,12 @@ class _Structure:
                 yield from self.contradictions(inner, other, f"{path}[*]", label)
             case MapType(inner), MapType(other):
                 yield from self.contradictions(inner, other, f"{path}.*", label)
+
+    def _mismatch(self, path: str, label: str, target: Type) -> str:
+        if has_many(path):
+            return mismatch(f"json_extract(json, {text_literal(path)})", label, target, many=True)
+        place = self.looked_at.setdefault(path, len(self.looked_at) + 1)
+        return mismatch(f"single[{place}]", label, target, many=False)
 
     def _merged(self, values: str) -> Shape:
         """The shapes of all values of a query together; equal shapes are counted by the database."""
@@ -132,7 +152,7 @@ class _Structure:
         """The type at a place: of values of several kinds that expected, else that of most; None without values."""
         if shape.unclear:
             value = f"json_extract(json, {text_literal(path)})"
-            shape = self._merged(f"SELECT {f'unnest({value})' if '*' in path else value} FROM {self.objects}")
+            shape = self._merged(f"SELECT {f'unnest({value})' if has_many(path) else value} FROM {self.objects}")
         if len(shape.kinds) > 1:
             self.mixed[path] = frozenset(shape.kinds)
         kind = shape.kind(expected)
@@ -172,9 +192,9 @@ class _Structure:
     def _with_times(self, draft: ObjectType, known: Mapping[str, Scalar]) -> ObjectType:
         """The draft with those texts made dates or times that look so in every row, or most where they are known so."""
         places = [path for path, type_ in _leaves(draft, "$") if type_ is Scalar.STRING and path not in self.mixed]
-        counts_of = self._count_single([path for path in places if "*" not in path])
+        counts_of = self._count_single([path for path in places if not has_many(path)])
         for path in places:
-            if "*" in path:
+            if has_many(path):
                 counts = ", ".join(f"count(*) FILTER (WHERE {looks_like('t', type_)})" for type_ in TIMES)
                 texts = f"unnest(json_extract_string(json, {text_literal(path)}))"
                 counts_of[path] = self._row(f"SELECT count(t), {counts} FROM (SELECT {texts} AS t FROM {self.objects})")

@@ -22,12 +22,14 @@ TOO_DEEP = f"values are nested in more than {MOST_LEVELS} levels, or more than {
 NO_OBJECT = "the line is not a JSON object"
 NOT_FINITE = "a number is NaN, infinite or too large"
 ZERO_BYTE = "the name of a field has a zero byte"
+NO_NAME = "the name of a field is empty"
 _CHUNK = 8 * 1024 * 1024
 _INNERMOST = re.compile(rb"\[\]|\{\}")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SUSPECT = (
-    r"(contains(json, '\u0000') OR regexp_matches(json, '(?i)[:,\[]\s*[-+]?(nan|inf)|[0-9][eE]\+?[0-9]{3}|[0-9]{300}')"
+    r"(contains(json, '\u0000')"
+    r" OR regexp_matches(json, '(?i)[:,\[]\s*[-+]?(nan|inf)|[0-9][eE]\+?[0-9]{3}|[0-9]{300}|\x22\x22\s*:')"
     f" OR length(json) - length(replace(json, '{{', '')) > {MOST_LEVELS}"
     f" OR length(json) - length(replace(json, '[', '')) > {MOST_LISTS})"
 )
@@ -149,6 +151,8 @@ def _refused(constant: str) -> None:
 def _checked_names(pairs: list[tuple[str, Any]]) -> None:
     if any("\0" in name for name, _ in pairs):
         raise _Odd(ZERO_BYTE)
+    if any(not name for name, _ in pairs):
+        raise _Odd(NO_NAME)
 
 
 def _is_too_deep(text: bytes) -> bool:

@@ -1,8 +1,9 @@
 """SQL that reads JSON values as types, and says which values of a row are of another kind; knows no files."""
 
 import json
+import re
 
-from app.engine.ingest.formats.columns import complaint, refuse
+from app.engine.ingest.formats.columns import complaint
 from app.engine.store.case_names import file_names
 from app.engine.store.field_types import WIDENINGS, parsed, sql_type, whole
 from app.engine.store.lake import name_literal, text_literal
@@ -11,17 +12,29 @@ from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 WHOLE = ("UBIGINT", "BIGINT", "HUGEINT", "UHUGEINT")
 NUMBERS = (*WHOLE, "DOUBLE")
 TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 JsonForm = str | list["JsonForm"] | dict[str, "JsonForm"]
 """A type as `json_transform` takes it: names of SQL types in lists and objects."""
 
 
 def step(name: str) -> str:
-    if not name or '"' in name or "*" in name:
-        raise refuse(
-            f"a field is named {name!r}: names must not be empty and have neither quotation marks nor asterisks"
-        )
-    return f'"{name}"'
+    """A field in a path.
+
+    >>> print(step('12" pan'))
+    "12\\" pan"
+    """
+    escaped = name.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{escaped}"'
+
+
+def has_many(path: str) -> bool:
+    """Whether a row may have several values there.
+
+    >>> has_many('$."a"[*]'), has_many('$."a*"')
+    (True, False)
+    """
+    return "*" in _QUOTED.sub("", path)
 
 
 def as_type(json_value: str, type_: Type, depth: int = 0) -> str:
@@ -110,19 +123,20 @@ def _read_number(text: str, target: Scalar) -> str:
     return f"CASE WHEN regexp_matches({text}, '[.eE]') THEN try_cast({text} AS DOUBLE) ELSE {parsed(text, target)} END"
 
 
-def mismatch(path: str, label: str, target: Type) -> str:
-    values = f"json_extract(json, {text_literal(path)})"
-    if "*" not in path:
-        values = f"[{values}]"
-    text = "json_extract_string(v, '$')"
+def mismatch(values: str, label: str, target: Type, *, many: bool) -> str:
+    """SQL for what is wrong with a JSON value, or with the first of a list (SQL expressions); NULL when nothing is."""
+    value = "v" if many else values
+    kind, text = f"json_type({value})", f"json_extract_string({value}, '$')"
     kinds = ", ".join(text_literal(kind) for kind in sorted(allowed_kinds(target) | {"NULL"}))
-    wrong = f"json_type(v) NOT IN ({kinds})"
+    wrong = f"{kind} NOT IN ({kinds})"
     if target in (Scalar.INTEGER, Scalar.NUMBER) and isinstance(target, Scalar):
         if target is Scalar.INTEGER:
             # 5.0 is a whole number, too.
             wrong = wrong.replace("'NULL'", "'DOUBLE', 'NULL'")
-        wrong = f"({wrong} OR (json_type(v) <> 'NULL' AND ({_read_number(text, target)}) IS NULL))"
+        wrong = f"({wrong} OR ({kind} <> 'NULL' AND ({_read_number(text, target)}) IS NULL))"
     if target in TIMES and isinstance(target, Scalar):
-        wrong = f"({wrong} OR (json_type(v) = 'VARCHAR' AND ({parsed(text, target)}) IS NULL))"
+        wrong = f"({wrong} OR ({kind} = 'VARCHAR' AND ({parsed(text, target)}) IS NULL))"
+    if not many:
+        return f"CASE WHEN {wrong} THEN {complaint(label, text, target)} END"
     bad = f"list_filter({values}, lambda v: {wrong})"
     return f"CASE WHEN len({bad}) > 0 THEN {complaint(label, f'''json_extract_string({bad}[1], '$')''', target)} END"
