@@ -22,7 +22,8 @@ KEYED_BY = {
     "engine/members/regraph.py @lru_cache _moves_between": "the tenant's lake and versions",
     "engine/people/identity_graph.py @cache _empty": "nothing: an empty table",
     "engine/store/checksums.py @lru_cache _remembered": "path in the tenant's folder",
-    "engine/store/delta.py @lru_cache _remembered_version": "path in the tenant's folder",
+    "engine/people/compaction.py @lru_cache _remembered_note": "path in the tenant's folder",
+    "engine/store/delta.py self._versions: OrderedDict": "path in the tenant's folder",
     "services/jobs/segment/run.py lru_cache read_stored": "one job",
     "services/search/find.py _places: OrderedDict": "tenant",
 }

@@ -76,3 +76,30 @@ def test_versions_known_from_a_checkpoint_alone_are_read(tmp_path: Path) -> None
     for version in range(2):
         (tmp_path / "_delta_log" / f"{version:020}.json").unlink()
     assert (_rows(open_table(tmp_path)), _rows(open_table(tmp_path, 1))) == (4, 3)
+
+
+def test_versions_of_many_tables_are_remembered_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox with more than 64 datasets read all of their logs for each expression that was checked."""
+    for number in range(80):
+        write_deltalake(tmp_path / str(number), pa.table({"x": [number]}))
+    reads: list[str] = []
+    read = delta._read_version
+
+    def noted(folder: Path, version: int) -> TableVersion:
+        reads.append(folder.name)
+        return read(folder, version)
+
+    monkeypatch.setattr(delta, "_read_version", noted)
+    monkeypatch.setattr(delta, "_remembered", delta._Versions(160))
+    for _ in range(2):
+        for number in range(80):
+            open_table(tmp_path / str(number))
+    assert reads == [str(number) for number in range(80)]
+    # Each weighs 2, a file and a column: with three more than there is room for, the oldest go.
+    for number in range(3):
+        write_deltalake(tmp_path / f"more {number}", pa.table({"x": [number]}))
+        open_table(tmp_path / f"more {number}")
+    reads.clear()
+    open_table(tmp_path / "79")
+    open_table(tmp_path / "0")
+    assert reads == ["0"]

@@ -3,11 +3,12 @@
 import json
 import os
 import re
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,7 +56,7 @@ def open_table(folder: Path, version: int | None = None) -> TableVersion | None:
         written = (folder / "_delta_log" / _commit_name(version_to_open)).stat()
     except FileNotFoundError:  # Known from a checkpoint alone, or not at all.
         return _read_version(folder, version_to_open)
-    return _remembered_version(folder, version_to_open, written.st_ino, written.st_mtime_ns)
+    return _remembered.get(folder, version_to_open, written.st_ino, written.st_mtime_ns)
 
 
 def _newest_version(folder: Path) -> int | None:
@@ -72,10 +73,35 @@ def _commit_name(version: int) -> str:
     return f"{version:020}.json"
 
 
-@lru_cache(maxsize=64)
-def _remembered_version(folder: Path, version: int, _inode: int, _written: int) -> TableVersion:
-    """A version never changes, and a table that was made anew in the same place has another commit file."""
-    return _read_version(folder, version)
+class _Versions:
+    """The versions read last, of `most` files and columns together: thousands of small tables, or some large ones."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held, self._lock = most, 0, threading.Lock()
+        self._versions: OrderedDict[tuple[Path, int, int, int], TableVersion] = OrderedDict()
+
+    def get(self, folder: Path, version: int, inode: int, written: int) -> TableVersion:
+        """A version never changes, and a table that was made anew in the same place has another commit file."""
+        key = folder, version, inode, written
+        with self._lock:
+            if (known := self._versions.get(key)) is not None:
+                self._versions.move_to_end(key)
+                return known
+        read = _read_version(folder, version)
+        with self._lock:
+            if key not in self._versions:
+                self._versions[key] = read
+                self._held += _weight(read)
+            while self._held > self._most and len(self._versions) > 1:
+                self._held -= _weight(self._versions.popitem(last=False)[1])
+        return read
+
+
+def _weight(version: TableVersion) -> int:
+    return len(version.files) + len(version.schema)
+
+
+_remembered = _Versions(1 << 18)
 
 
 class LogLost(Refusal):
