@@ -181,6 +181,7 @@ VIEWS = {
     "audiences": "/audiences",
     "audience": "/audiences/{audience}",
     "members": "/audiences/{audience}/members",
+    "numbers": "/audiences/{audience}/numbers?of=%5B%22name%22%2C%22xEvent.sum(dollars)%22%5D",
     "history": "/audiences/{audience}/history",
     "overlap": "/audiences/{audience}/overlap?with={other}",
     "use": "/audiences/{audience}/use",
@@ -194,6 +195,7 @@ VIEWS = {
     "dataset": "/data/{dataset}",
     "people": "/people",
     "person": "/people/customer:001",
+    "erasure": "/erasures/{erasure}",
 }
 
 
@@ -214,7 +216,13 @@ def filled(running_server: RunningServer) -> dict[str, str]:
     named = gateway.query('{ audiences(filter: {name: {eq: "Named"}}) { nodes { id } } }')["audiences"]["nodes"][0][
         "id"
     ]
-    return {"audience": audience, "other": named, "job": job, "schedule": schedule, "dataset": dataset}
+    # Of a person whom no file has, so that the others stay.
+    erasure = gateway.query(
+        """mutation { eraseProfile(input: {identity: {namespace: "customer", id: "nobody"}}) { job { jobId }
+             errors { message } } }"""
+    )["eraseProfile"]["job"]["jobId"]
+    ids = {"audience": audience, "other": named, "job": job, "schedule": schedule, "dataset": dataset}
+    return ids | {"erasure": erasure}
 
 
 @pytest.mark.parametrize(("width", "dark"), [(360, False), (1280, True), (1280, False), (2560, True)])

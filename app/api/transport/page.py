@@ -12,7 +12,7 @@ BUILT = Path(__file__).parents[2] / "web" / "dist"
 
 WORKPLACE, GRAPHIQL = "index.html", "graphql.html"
 
-SECTIONS = ("audiences", "jobs", "schedules", "exports", "data", "people")
+SECTIONS = ("audiences", "jobs", "schedules", "exports", "data", "people", "erasures")
 """First parts of the workplace's addresses. The page itself tells them apart (`app/web/src/work/router.tsx`)."""
 
 ASSETS = "graphql/assets"

@@ -12,6 +12,7 @@ import { ROOT } from '../shared/address';
 import { AudienceAbout } from './audiences/About';
 import { AudienceFrame } from './audiences/Audience';
 import { AudienceMembers } from './audiences/Members';
+import { AudienceNumbers } from './audiences/Numbers';
 import { Audiences, type AudiencesSearch } from './audiences/Audiences';
 import { AudienceHistory } from './audiences/History';
 import { AudienceOverlap } from './audiences/Overlap';
@@ -23,6 +24,7 @@ import { ExportPage } from './jobs/Export';
 import { JobPage } from './jobs/Job';
 import { Exports, Jobs } from './jobs/Jobs';
 import { SchedulePage, Schedules } from './jobs/Schedules';
+import { ErasurePage } from './people/Erasure';
 import { People } from './people/People';
 import { PersonPage } from './people/Person';
 import { Shell } from './shell';
@@ -80,6 +82,14 @@ const audienceOverlap = createRoute({
   component: AudienceOverlap,
   validateSearch: (search): { with?: string } => ({ with: text(search.with) }),
 });
+const audienceNumbers = createRoute({
+  getParentRoute: () => audience,
+  path: 'numbers',
+  component: AudienceNumbers,
+  validateSearch: (search): { of?: string[] } => ({
+    of: Array.isArray(search.of) ? search.of.flatMap((each) => text(each) ?? []) : undefined,
+  }),
+});
 const audienceHistory = createRoute({ getParentRoute: () => audience, path: 'history', component: AudienceHistory });
 const audienceUse = createRoute({ getParentRoute: () => audience, path: 'use', component: AudienceUse });
 
@@ -112,6 +122,7 @@ const people = createRoute({
   validateSearch: (search): { where?: string } => ({ where: text(search.where) }),
 });
 const person = createRoute({ getParentRoute: () => root, path: '/people/$id', component: PersonPage, validateSearch: (search): { why?: string } => ({ why: text(search.why) }) });
+const erasure = createRoute({ getParentRoute: () => root, path: '/erasures/$id', component: ErasurePage });
 
 function Broken({ error, reset }: ErrorComponentProps) {
   return (
@@ -128,7 +139,7 @@ export const router = createRouter({
     audiences,
     newAudience,
     editAudience,
-    audience.addChildren([audienceAbout, audienceHistory, audienceMembers, audienceOverlap, audienceUse]),
+    audience.addChildren([audienceAbout, audienceHistory, audienceMembers, audienceNumbers, audienceOverlap, audienceUse]),
     jobs,
     job,
     exports_,
@@ -139,6 +150,7 @@ export const router = createRouter({
     dataset,
     people,
     person,
+    erasure,
   ]),
   basepath: ROOT,
   defaultErrorComponent: Broken,

@@ -11,8 +11,8 @@ import { possibleTypes } from './operations';
 
 const PONG_SECONDS = 5;
 
-/** `fetch` that says what became of the server, and shows the text that a proxy answers instead of JSON. */
-export async function request(input: RequestInfo | URL, init?: RequestInit): Promise<Response> {
+/** `fetch` that says what became of the server; where JSON is expected, other text, as of a proxy, is shown as an error. */
+export async function request(input: RequestInfo | URL, init?: RequestInit, expected: 'json' | 'file' = 'json'): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(input, { ...init, headers: { ...(init?.headers as object), ...identityHeaders() } });
@@ -23,7 +23,7 @@ export async function request(input: RequestInfo | URL, init?: RequestInit): Pro
   if (response.status === 401) reportUnauthorized();
   else if ([502, 503, 504].includes(response.status)) reportLost();
   else reportAnswer();
-  if (!/\bjson\b/.test(response.headers.get('content-type') ?? '')) {
+  if ((expected === 'json' || !response.ok) && !/\bjson\b/.test(response.headers.get('content-type') ?? '')) {
     throw new Error(`${response.status} ${response.statusText}: ${(await response.text()).slice(0, 300)}`);
   }
   return response;
@@ -103,6 +103,8 @@ const cache = cacheExchange({
     PqlFunction: unkeyed,
     PqlService: unkeyed,
     Comparison: unkeyed,
+    ErasedRows: unkeyed,
+    HistogramBucket: unkeyed,
     DryRun: unkeyed,
     AudiencePoint: unkeyed,
     DefinitionVersion: unkeyed,
@@ -122,7 +124,9 @@ const cache = cacheExchange({
     StatusCount: unkeyed,
     StreamingEligibility: unkeyed,
     TimeSpan: unkeyed,
+    ValueStatistics: unkeyed,
     Viewer: unkeyed,
+    WaterfallStep: unkeyed,
   },
   updates: {
     Mutation: {
@@ -144,7 +148,10 @@ const cache = cacheExchange({
         const job = result.jobsUpdated as { status: string; __typename: string; id: string };
         // The first that is heard of a job, and its end: lists and audiences have changed.
         if (job.status === 'NEW' || job.status === 'QUEUED') forget(cache, ...JOB_LISTS);
-        if (job.status === 'SUCCEEDED' || job.status === 'FAILED') forget(cache, ...JOB_LISTS, ...AUDIENCE_LISTS);
+        if (job.status === 'SUCCEEDED' || job.status === 'FAILED') {
+          forget(cache, ...JOB_LISTS, ...AUDIENCE_LISTS);
+          if (job.__typename === 'ErasureJob') forget(cache, 'profile', 'profiles', 'dataset', 'datasets');
+        }
       },
     },
   },
@@ -153,7 +160,7 @@ const cache = cacheExchange({
 export const client = new Client({
   url: GRAPHQL,
   preferGetMethod: false,
-  fetch: request,
+  fetch: (input, init) => request(input, init),
   // urql would also accept streams, and the server then prefers them.
   fetchOptions: { headers: { accept: 'application/graphql-response+json, application/json', 'x-requested-with': 'workplace' } },
   requestPolicy: 'cache-and-network',

@@ -174,6 +174,12 @@ export type DiagnosticSeverity =
   | 'ERROR'
   | 'WARNING';
 
+export type EraseProfileInput = {
+  identity: IdentityInput;
+  reason?: string | null | undefined;
+  idempotencyKey?: string | null | undefined;
+};
+
 export type ErrorCode =
   | 'INVALID_INPUT'
   | 'INVALID_EXPRESSION'
@@ -749,6 +755,28 @@ export type PreviewPeopleQueryVariables = Exact<{
 
 export type PreviewPeopleQuery = { preview: { id: string, profiles: { nodes: Array<{ id: string, profileId: string, attributes: unknown }> } } | null };
 
+export type EraseProfileMutationVariables = Exact<{
+  input: EraseProfileInput;
+}>;
+
+
+export type EraseProfileMutation = { eraseProfile: { job: JobLine_ErasureJob_Fragment | null, errors: Array<
+      | Problem_DependentsError_Fragment
+      | Problem_ExpressionError_Fragment
+      | Problem_InputError_Fragment
+      | Problem_StaleEtagError_Fragment
+    > } };
+
+export type ErasureJobPageQueryVariables = Exact<{
+  id: string;
+}>;
+
+
+export type ErasureJobPageQuery = { erasureJob: (
+    { verified: boolean, rows: Array<{ place: string, count: number }> }
+    & JobLine_ErasureJob_Fragment
+  ) | null };
+
 export type AudienceHistoryQueryVariables = Exact<{
   id: string;
 }>;
@@ -898,6 +926,46 @@ export type CancelExportJobMutation = { cancelExportJob: { job: JobLine_ExportJo
       | Problem_InputError_Fragment
       | Problem_StaleEtagError_Fragment
     > } };
+
+export type WaterfallQueryVariables = Exact<{
+  id: string;
+}>;
+
+
+export type WaterfallQuery = { audience: { id: string, waterfall: Array<{ name: string, count: number }> } | null };
+
+export type StatisticsQueryVariables = Exact<{
+  id: string;
+  expressions: Array<string> | string;
+}>;
+
+
+export type StatisticsQuery = { audience: { id: string, statistics: Array<{ expression: string, count: number, distinct: number, sum: number | null, average: number | null, minimum: unknown, maximum: unknown, quartiles: Array<number>, histogram: Array<{ low: unknown, high: unknown, count: number }>, error:
+        | { message: string }
+        | { message: string }
+        | { message: string }
+        | { message: string }
+       | null }> } | null };
+
+export type ExpressionTextQueryVariables = Exact<{
+  expression: string;
+}>;
+
+
+export type ExpressionTextQuery = { pql: { convert: { expression: string | null, diagnostics: Array<{ message: string }> } } };
+
+export type SizesQueryVariables = Exact<{
+  people: Array<PeopleInput> | PeopleInput;
+  mergePolicyId?: string | null | undefined;
+}>;
+
+
+export type SizesQuery = { overlap: { sizes: Array<number>, exact: boolean, error:
+      | { message: string }
+      | { message: string }
+      | { message: string }
+      | { message: string }
+     | null } };
 
 export type ScheduleRowFragment = { id: string, scheduleId: string, name: string, description: string | null, type: ScheduleType, state: ScheduleState, cronExpression: string, frequency: string, allAudiences: boolean, etag: string, createdBy: string, createdAt: string, updatedAt: string, nextRunTimes: Array<string>, lastRun: { runId: string, outcome: ScheduleRunOutcome, ranAt: string, dueAt: string | null, message: string | null, job:
       | JobLine_ErasureJob_Fragment
@@ -1839,6 +1907,31 @@ export const PreviewPeopleDocument = gql`
   }
 }
     ` as unknown as DocumentNode<PreviewPeopleQuery, PreviewPeopleQueryVariables>;
+export const EraseProfileDocument = gql`
+    mutation EraseProfile($input: EraseProfileInput!) {
+  eraseProfile(input: $input) {
+    job {
+      ...JobLine
+    }
+    errors {
+      ...Problem
+    }
+  }
+}
+    ${JobLineFragmentDoc}
+${ProblemFragmentDoc}` as unknown as DocumentNode<EraseProfileMutation, EraseProfileMutationVariables>;
+export const ErasureJobPageDocument = gql`
+    query ErasureJobPage($id: ID!) {
+  erasureJob(id: $id) {
+    ...JobLine
+    verified
+    rows {
+      place
+      count
+    }
+  }
+}
+    ${JobLineFragmentDoc}` as unknown as DocumentNode<ErasureJobPageQuery, ErasureJobPageQueryVariables>;
 export const AudienceHistoryDocument = gql`
     query AudienceHistory($id: ID!) {
   audience(id: $id) {
@@ -2180,6 +2273,65 @@ export const CancelExportJobDocument = gql`
 }
     ${JobLineFragmentDoc}
 ${ProblemFragmentDoc}` as unknown as DocumentNode<CancelExportJobMutation, CancelExportJobMutationVariables>;
+export const WaterfallDocument = gql`
+    query Waterfall($id: ID!) {
+  audience(id: $id) {
+    id
+    waterfall {
+      name
+      count
+    }
+  }
+}
+    ` as unknown as DocumentNode<WaterfallQuery, WaterfallQueryVariables>;
+export const StatisticsDocument = gql`
+    query Statistics($id: ID!, $expressions: [String!]!) {
+  audience(id: $id) {
+    id
+    statistics(expressions: $expressions) {
+      expression
+      count
+      distinct
+      sum
+      average
+      minimum
+      maximum
+      quartiles
+      histogram {
+        low
+        high
+        count
+      }
+      error {
+        message
+      }
+    }
+  }
+}
+    ` as unknown as DocumentNode<StatisticsQuery, StatisticsQueryVariables>;
+export const ExpressionTextDocument = gql`
+    query ExpressionText($expression: String!) {
+  pql {
+    convert(expression: $expression, from: PQL_JSON, to: PQL_TEXT) {
+      expression
+      diagnostics {
+        message
+      }
+    }
+  }
+}
+    ` as unknown as DocumentNode<ExpressionTextQuery, ExpressionTextQueryVariables>;
+export const SizesDocument = gql`
+    query Sizes($people: [PeopleInput!]!, $mergePolicyId: ID) {
+  overlap(people: $people, mergePolicyId: $mergePolicyId) {
+    sizes
+    exact
+    error {
+      message
+    }
+  }
+}
+    ` as unknown as DocumentNode<SizesQuery, SizesQueryVariables>;
 export const SchedulesDocument = gql`
     query Schedules($first: Int!, $after: String) {
   schedules(first: $first, after: $after, orderBy: {field: NAME, direction: ASC}) {

@@ -24,6 +24,7 @@ export type AudienceData = NonNullable<AudiencePageQuery['audience']>;
 const TABS = [
   { to: '/audiences/$id', label: 'Overview' },
   { to: '/audiences/$id/members', label: 'Members' },
+  { to: '/audiences/$id/numbers', label: 'Numbers' },
   { to: '/audiences/$id/history', label: 'History' },
   { to: '/audiences/$id/overlap', label: 'Overlap' },
   { to: '/audiences/$id/use', label: 'Runs and use' },

@@ -1,32 +1,30 @@
 // The members of an audience, with the attributes that one chooses as columns.
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
-import { useEffect, useMemo, useState } from 'react';
-import { DialogTrigger, Popover, Dialog as AriaDialog } from 'react-aria-components';
+import { useEffect, useState } from 'react';
 
+import { downloadMembers } from '../api/download';
 import { useData } from '../api/hooks';
-import { AudienceMembersDocument, ProfileFieldsDocument, type MembershipStatus } from '../api/operations';
-import { Button, Checkbox, Search, Select } from '../ui/controls';
+import { AudienceMembersDocument, type MembershipStatus } from '../api/operations';
+import { ActionMenu, Button, Select } from '../ui/controls';
 import { at, Time, value, words } from '../ui/format';
 import { Empty, Failure, More, Skeleton } from '../ui/pieces';
+import { attempt, say } from '../ui/toasts';
 import { useAudience } from './Audience';
+import { Columns, usePaths } from './Columns';
 
 const PAGE = 50;
 const FIRST_COLUMNS = 4;
+const FORMATS = [
+  { id: 'csv', label: 'CSV' },
+  { id: 'ndjson', label: 'NDJSON' },
+  { id: 'parquet', label: 'Parquet' },
+];
 const STATUSES = [
   { id: 'in', label: 'In it now' },
   { id: 'REALIZED', label: 'Entered in the last run' },
   { id: 'EXISTING', label: 'Stayed in the last run' },
   { id: 'EXITED', label: 'Left' },
 ];
-
-/** Paths of attributes; undefined until they are known. */
-function usePaths(): string[] | undefined {
-  const { data } = useData(ProfileFieldsDocument, {});
-  return useMemo(
-    () => data && [...new Set(data.datasets.nodes.flatMap((dataset) => dataset.fields.map((field) => field.path)))],
-    [data],
-  );
-}
 
 export function AudienceMembers() {
   const { id } = useAudience();
@@ -43,12 +41,18 @@ export function AudienceMembers() {
   );
   const members = data?.audience?.members;
   const change = (part: Partial<typeof search>) => void navigate({ search: (old) => ({ ...old, ...part }), replace: true });
+  const download = (format: string) =>
+    attempt(async () => {
+      say('The file is being made…');
+      await downloadMembers(id, format, { columns, status: search.status });
+    });
   if (error) return <Failure error={error} again={again} />;
   return (
     <>
       <div className="toolbar">
         <Select label="Which members" options={STATUSES} value={search.status ?? 'in'} onChange={(status) => change({ status: status === 'in' ? undefined : status })} />
         <Columns paths={paths ?? []} chosen={columns} onChange={(next) => change({ columns: next.join(' ') || undefined })} />
+        <ActionMenu label="Download as" actions={FORMATS.map((format) => ({ ...format, act: () => void download(format.id) }))} button={<Button>Download</Button>} />
       </div>
       {loading || !members ? (
         <Skeleton lines={8} />
@@ -82,25 +86,5 @@ export function AudienceMembers() {
         </>
       )}
     </>
-  );
-}
-
-function Columns({ paths, chosen, onChange }: { paths: string[]; chosen: string[]; onChange: (next: string[]) => void }) {
-  const [term, setTerm] = useState('');
-  const shown = paths.filter((path) => path.toLowerCase().includes(term.toLowerCase()));
-  return (
-    <DialogTrigger>
-      <Button>Columns · {chosen.length}</Button>
-      <Popover className="popover" placement="bottom start">
-        <AriaDialog aria-label="Columns" style={{ outline: 'none', padding: 8, display: 'grid', gap: 8, maxHeight: 380, overflow: 'auto' }}>
-          <Search label="Find a field" value={term} onChange={setTerm} />
-          {shown.map((path) => (
-            <Checkbox key={path} isSelected={chosen.includes(path)} onChange={(on) => onChange(on ? [...chosen, path] : chosen.filter((each) => each !== path))}>
-              <code>{path}</code>
-            </Checkbox>
-          ))}
-        </AriaDialog>
-      </Popover>
-    </DialogTrigger>
   );
 }

@@ -6,8 +6,9 @@ import type { JobLineFragment } from '../api/operations';
 import { count, duration, Time, useNow, words } from '../ui/format';
 import { Empty, isLive, JobBadge, Progress } from '../ui/pieces';
 
-export const jobPath = (job: { __typename: string; jobId: string }) =>
-  job.__typename === 'ExportJob' ? `/exports/${job.jobId}` : `/jobs/${job.jobId}`;
+const SECTIONS: Record<string, string> = { ExportJob: 'exports', ErasureJob: 'erasures' };
+
+export const jobPath = (job: { __typename: string; jobId: string }) => `/${SECTIONS[job.__typename] ?? 'jobs'}/${job.jobId}`;
 
 export function JobTable<Job extends JobLineFragment>({ jobs, what, empty }: { jobs: Job[]; what?: (job: Job) => ReactNode; empty: string }) {
   if (jobs.length === 0) return <Empty title={empty} />;

@@ -9,6 +9,7 @@ import { Why, type IdentityOf } from '../insight/Why';
 import { Select } from '../ui/controls';
 import { count, Time, value, words } from '../ui/format';
 import { Empty, Failure, Head, More, Skeleton } from '../ui/pieces';
+import { Erase } from './Erase';
 
 const PAGE = 50;
 const HIDDEN = ['identityMap', 'segmentMembership'];
@@ -21,9 +22,12 @@ export function PersonPage() {
   if (!person) return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such person"><Link to="/people">To the people</Link></Empty>}</div>;
   const attributes = (person.attributes ?? {}) as Record<string, unknown>;
   const current = person.memberships.nodes.filter((membership) => membership.status !== 'EXITED');
+  const primary = person.identities.find((each) => each.primary) ?? person.identities.at(0);
   return (
     <div className="page">
-      <Head title={nameOf(attributes) ?? person.profileId} back={{ label: 'People', to: '/people' }} about={<span className="mono">{person.profileId}</span>} />
+      <Head title={nameOf(attributes) ?? person.profileId} back={{ label: 'People', to: '/people' }} about={<span className="mono">{person.profileId}</span>}>
+        {primary && <Erase name={nameOf(attributes)} profileId={person.profileId} identity={primary} />}
+      </Head>
       <div className="split">
         <div className="stack"><Events id={id} /></div>
         <aside className="stack">
@@ -49,7 +53,7 @@ export function PersonPage() {
               ))}
             </ul>
           </section>
-          {person.identities.length > 0 && <Explained identity={person.identities.find((each) => each.primary) ?? person.identities[0]} />}
+          {primary && <Explained identity={primary} />}
         </aside>
       </div>
     </div>

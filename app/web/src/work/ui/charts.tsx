@@ -82,3 +82,42 @@ export function SizeChart({ points }: { points: Point[] }) {
     </div>
   );
 }
+
+export interface Range {
+  low: string;
+  high: string;
+  count: number;
+}
+
+/** How many values lie in each of some ranges of equal width, from zero; a table says the same. */
+export function Histogram({ name, buckets }: { name: string; buckets: Range[] }) {
+  const { ref, width } = useWidth();
+  const gap = step(Math.max(1, ...buckets.map((bucket) => bucket.count)), 4);
+  const top = Math.ceil(Math.max(1, ...buckets.map((bucket) => bucket.count)) / gap) * gap;
+  const wide = (width - LEFT - 12) / buckets.length;
+  const y = (size: number) => 10 + (HEIGHT - BOTTOM - 10) * (1 - size / top);
+  return (
+    <div ref={ref} className="stack tight">
+      <svg className="chart" width={width} height={HEIGHT} role="img" aria-label={`Histogram of ${name}; the table below has the numbers`}>
+        {Array.from({ length: Math.round(top / gap) + 1 }, (_, index) => (
+          <g key={index}>
+            <line className="grid" x1={LEFT} x2={width - 12} y1={y(index * gap)} y2={y(index * gap)} />
+            <text x={LEFT - 8} y={y(index * gap) + 4} textAnchor="end">{short(index * gap)}</text>
+          </g>
+        ))}
+        {buckets.map((bucket, index) => (
+          <rect key={index} className="bar" x={LEFT + index * wide + 1} width={Math.max(1, wide - 2)} y={y(bucket.count)} height={y(0) - y(bucket.count)}><title>{`${bucket.low} to ${bucket.high}: ${count(bucket.count)}`}</title></rect>
+        ))}
+        <text x={LEFT} y={HEIGHT - 6}>{buckets[0].low}</text>
+        <text x={width - 12} y={HEIGHT - 6} textAnchor="end">{buckets[buckets.length - 1].high}</text>
+      </svg>
+      <details>
+        <summary className="muted">As a table</summary>
+        <table>
+          <thead><tr><th scope="col">From</th><th scope="col">Below</th><th scope="col" className="right">People</th></tr></thead>
+          <tbody>{buckets.map((bucket, index) => <tr key={index}><td>{bucket.low}</td><td>{bucket.high}</td><td className="right">{count(bucket.count)}</td></tr>)}</tbody>
+        </table>
+      </details>
+    </div>
+  );
+}

@@ -1,0 +1,122 @@
+"""What the workplace says of an audience in numbers, its members as a file, and a person who is erased."""
+
+import csv
+import json
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from playwright.async_api import expect
+
+from tests.end_to_end.conftest import RunningServer
+from tests.end_to_end.test_workplace import browser, wait_for_job, watched
+from tests.support.client import Gateway
+
+__all__ = ["browser"]
+
+PEOPLE = [
+    {"customer": "001", "name": "Ann Lee", "age": 20, "home": {"city": "Reno"}},
+    {"customer": "002", "name": "Bob Ray", "age": 30, "home": {"city": "Bonn"}},
+    {"customer": "003", "name": "Cy Oh", "age": 40, "home": {"city": "Reno"}},
+    {"customer": "004", "name": "Di Ono", "age": 60, "home": {"city": "Rome"}},
+]
+LINES = "\n".join(json.dumps(person) for person in PEOPLE).encode()
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def evaluated(gateway: Gateway, name: str, expression: str) -> str:
+    gateway.upload(gateway.create_dataset("people", "PROFILE", "customer"), "people.ndjson", LINES, "NDJSON")
+    audience = gateway.define(name, expression)
+    wait_for_job(gateway, gateway.start_job(audience))
+    return audience
+
+
+async def test_each_part_of_an_expression_has_its_count(running_server: RunningServer) -> None:
+    gateway = Gateway(running_server.url, "workplace-numbers")
+    expression = 'age >= 30 and (home.city = "Reno" or not (name like "B%"))'
+    audience = evaluated(gateway, "Grown", expression)
+    async with watched(running_server.url, "workplace-numbers") as seen:
+        page = seen.page
+        await seen.go(f"{running_server.url}/audiences/{audience}")
+        await page.get_by_role("link", name="Numbers").click()
+        parts = page.get_by_label("Parts").locator(".bars li")
+        await expect(parts).to_have_count(6)
+        assert [await part.locator("code").text_content() for part in await parts.all()][1:] == [
+            "age >= 30",
+            'home.city = "Reno" or not name like "B%"',
+            'home.city = "Reno"',
+            'not name like "B%"',
+            'name like "B%"',
+        ]
+        counts = await parts.locator(".numeric").all_text_contents()
+        assert counts == ["2", "3", "3", "2", "3", "1"]
+        waterfall = page.locator(".card", has_text="From everybody to who can be reached").locator("li")
+        assert await waterfall.locator(".numeric").all_text_contents() == ["4", "2", "2", "2"]
+
+
+async def test_fields_of_the_members_have_statistics(running_server: RunningServer) -> None:
+    gateway = Gateway(running_server.url, "workplace-statistics")
+    audience = evaluated(gateway, "Grown", "age >= 30")
+    chosen = quote(json.dumps(["home.city", "nosuch"]))
+    async with watched(running_server.url, "workplace-statistics") as seen:
+        page = seen.page
+        await seen.go(f"{running_server.url}/audiences/{audience}/numbers?of={chosen}")
+        await page.get_by_label("Any value in PQL").fill("age")
+        await page.get_by_role("button", name="Add", exact=True).click()
+        card = page.get_by_label("age", exact=True)
+        await expect(card.locator(".figure", has_text="Average")).to_contain_text("43.3333")
+        await expect(card.locator(".figure", has_text="Median")).to_contain_text("40")
+        await expect(card.get_by_text("From 30 to 60; half of them between 35 and 50; 130 together.")).to_be_visible()
+        await expect(card.get_by_role("img", name="Histogram of age")).to_be_visible()
+        await expect(page.get_by_label("nosuch", exact=True).locator(".note")).to_contain_text("nosuch")
+        # The address has what was chosen.
+        await page.reload()
+        await expect(card.locator(".figure", has_text="Average")).to_contain_text("43.3333")
+        cities = page.get_by_label("home.city", exact=True).locator("li")
+        await expect(cities).to_have_count(3)
+        await page.get_by_role("button", name="Remove nosuch").click()
+        await expect(page.get_by_label("nosuch", exact=True)).to_have_count(0)
+
+
+async def test_members_are_downloaded_with_the_chosen_columns(running_server: RunningServer, tmp_path: Path) -> None:
+    gateway = Gateway(running_server.url, "workplace-download")
+    audience = evaluated(gateway, "Grown", "age >= 30")
+    async with watched(running_server.url, "workplace-download") as seen:
+        page = seen.page
+        await seen.go(f"{running_server.url}/audiences/{audience}/members?columns=age%20home.city")
+        await page.get_by_role("button", name="Download", exact=True).click()
+        async with page.expect_download() as download:
+            await page.get_by_role("menuitem", name="CSV").click()
+        file = tmp_path / "members.csv"
+        await (await download.value).save_as(file)
+        header, *rows = csv.reader(file.read_text(encoding="utf-8").splitlines())
+        assert header == ["profileId", "status", "lastQualificationTime", "age", "home.city"]
+        assert sorted((row[0], row[3], row[4]) for row in rows) == [
+            ("customer:002", "30", "Bonn"),
+            ("customer:003", "40", "Reno"),
+            ("customer:004", "60", "Rome"),
+        ]
+
+
+async def test_a_person_is_erased_by_name(running_server: RunningServer) -> None:
+    gateway = Gateway(running_server.url, "workplace-erase")
+    evaluated(gateway, "Grown", "age >= 30")
+    async with watched(running_server.url, "workplace-erase") as seen:
+        page = seen.page
+        await seen.go(f"{running_server.url}/people/customer:003")
+        await page.get_by_role("button", name="Erase…").click()
+        dialog = page.get_by_role("dialog", name="Erase Cy Oh?")
+        await expect(dialog.get_by_text("customer:003")).to_be_visible()
+        await dialog.get_by_role("button", name="Keep it").click()
+        await page.get_by_role("button", name="Erase…").click()
+        await dialog.get_by_role("button", name="Erase Cy Oh").click()
+        await expect(page.get_by_role("heading", name="Erasure of a person")).to_be_visible()
+        await expect(page.locator("main .badge", has_text="Succeeded")).to_be_visible(timeout=30_000)
+        await expect(page.locator(".figure", has_text="Second look")).to_contain_text("nothing left")
+        await expect(page.locator("tbody tr", has_text="people").first).to_contain_text("1")
+        await page.reload()
+        await expect(page.locator(".figure", has_text="Second look")).to_contain_text("nothing left")
+        await seen.go(f"{running_server.url}/people")
+        await expect(page.get_by_role("link", name="customer:001")).to_be_visible()
+        await expect(page.get_by_role("link", name="customer:003")).to_have_count(0)
