@@ -257,3 +257,44 @@ async def test_statistics_answer_each_expression_for_itself(api: Api) -> None:
     refused = (await api.query(STATISTICS, id=a, expressions=["1"], buckets=0))["audience"]["statistics"]
     assert refused[0]["error"] == {"code": "INVALID_INPUT", "path": ["buckets"]}
     assert (await api.within("other").query(STATISTICS, id=a, expressions=["1"]))["audience"] is None
+
+
+MEMBERS = """query ($id: ID!, $where: String, $orderBy: ProfileOrder, $status: [MembershipStatus!], $last: Int) {
+  audience(id: $id) { members(where: $where, orderBy: $orderBy, status: $status, last: $last) {
+    totalCount nodes { status profile { profileId } audience { name } } pageInfo { hasPreviousPage } } } }"""
+
+
+@pytest.mark.usefixtures("working")
+async def test_members_are_filtered_and_ordered_by_expressions(api: Api) -> None:
+    await api.loaded()
+    a = global_id("Audience", await api.define("A", "xEvent.count() > 0"))
+    assert (await api.query(MEMBERS, id=a, where="true"))["audience"]["members"]["nodes"] == []
+    await api.ended(await api.start())
+
+    async def ids_of(**arguments: Any) -> list[str]:
+        members = (await api.query(MEMBERS, id=a, **arguments))["audience"]["members"]
+        assert {(node["status"], node["audience"]["name"]) for node in members["nodes"]} <= {("REALIZED", "A")}
+        return [node["profile"]["profileId"] for node in members["nodes"]]
+
+    assert await ids_of(orderBy={"expression": "xEvent.sum(dollars)", "direction": "DESC"}) == [
+        "crm:00002",
+        "crm:00001",
+    ]
+    assert await ids_of(orderBy={"expression": "xEvent.sum(dollars)"}) == ["crm:00001", "crm:00002"]
+    assert await ids_of(orderBy={"expression": "xEvent.sum(dollars)"}, last=1) == ["crm:00002"]
+    assert await ids_of(where="xEvent.count() = 2") == ["crm:00001"]
+    assert await ids_of(where="true", status=["EXITED"]) == []
+    members = (await api.query(MEMBERS, id=a, where="xEvent.count() = 2", last=1))["audience"]["members"]
+    assert (members["totalCount"], members["pageInfo"]) == (1, {"hasPreviousPage": False})
+    assert (await api.within("other").query(MEMBERS, id=a, where="true"))["audience"] is None
+    for arguments, path in (
+        ({"where": "nothing = 1"}, ["where"]),
+        ({"orderBy": {"expression": "xEvent"}}, ["orderBy", "expression"]),
+    ):
+        answer = await api.answer(MEMBERS, id=a, **arguments)
+        assert {tuple(error["extensions"]["path"]) for error in answer["errors"]} == {tuple(path)}
+    plain, filtered = [
+        (await api.answer(f'{{ audience(id: "{a}") {{ members{arguments} {{ totalCount }} }} }}'))["extensions"]["cost"]
+        for arguments in ("", '(where: "true")')
+    ]
+    assert filtered["requested"] - plain["requested"] == 5_000

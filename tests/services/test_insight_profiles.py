@@ -7,9 +7,11 @@ import pytest
 from app.errors import ExpressionRefused, Refusal
 from app.services.insight import profiles
 from app.services.insight.population import Population, open_population
-from app.services.insight.profiles import ProfileOrder
-from app.services.lists.paging import PageRequest, encode_cursor
+from app.services.insight.profiles import Among, ProfileOrder
+from app.services.lists.paging import PageRequest, Slice, encode_cursor
+from app.services.people.members import Member
 from tests.services.conftest import Gateway
+from tests.support.both_ways import both_ways
 
 PEOPLE: list[dict[str, Any]] = [
     {
@@ -124,3 +126,45 @@ async def test_what_cannot_be_answered_is_refused(gateway: Gateway) -> None:
     other = encode_cursor(ProfileOrder("city").name, (None, 0, 0))
     with pytest.raises(Refusal, match="belongs to a list in the order"):
         await profiles.page(opened, PageRequest(5, False, other), None, order, 1)
+
+
+@pytest.mark.parametrize("statuses", [("REALIZED", "EXISTING"), ("REALIZED",), ("EXITED",)])
+@pytest.mark.parametrize("where", [None, "age > 3"])
+@pytest.mark.parametrize("order", [None, ProfileOrder("age"), ProfileOrder("age", descending=True)])
+async def test_members_are_filtered_ordered_and_paged(
+    gateway: Gateway, statuses: tuple[str, ...], where: str | None, order: ProfileOrder | None
+) -> None:
+    """Of two runs: some stay, some enter, some leave; every page against plain Python."""
+    before = [{"id": f"{n:03}", "city": ["Rome", "Oslo"][n % 2], "age": n % 7} for n in range(40)]
+    await gateway.people(before)
+    audience = await gateway.define("Romans", 'city = "Rome"', "BATCH")
+    await gateway.define("Others", 'city = "Oslo"', "BATCH")
+    await gateway.job()
+    now = {f"{n:03}": ["Rome", "Oslo"][n % 3 == 0] for n in range(40)}
+    await gateway.people([{**person, "city": now[str(person["id"])]} for person in before])
+    await gateway.job()
+    status_of = {
+        (True, True): "EXISTING",
+        (False, True): "REALIZED",
+        (True, False): "EXITED",
+    }
+    expected = {
+        str(person["id"]): status
+        for person in before
+        if (status := status_of.get((person["city"] == "Rome", now[str(person["id"])] == "Rome"))) in statuses
+        and (where is None or int(str(person["age"])) > 3)
+    }
+
+    async def read(request: PageRequest) -> Slice[Member]:
+        opened = await population(gateway)
+        page = await profiles.page(opened, request, where, order, 2, Among(audience, statuses))
+        return await profiles.members_of(opened, page, audience)
+
+    members = await both_ways(read, 4)
+    persons = await gateway.reader().people([member.key for member in members])
+    ids = [persons[member.key].profile_id.removeprefix("crm:") for member in members]
+    assert {id: member.status for id, member in zip(ids, members, strict=True)} == expected
+    assert await profiles.count(await population(gateway), where, Among(audience, statuses)) == len(expected) > 0
+    if order is not None:
+        ages = [int(id) % 7 for id in ids]
+        assert ages == sorted(ages, reverse=order.descending)

@@ -45,6 +45,7 @@ EVERYBODY: Final = 5_000
 WEIGHTS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
     "Audience.waterfall": (EVERYBODY, ()),
     "Audience.statistics": (EVERYBODY, ()),
+    "Audience.members": (EVERYBODY, ("where", "orderBy")),
     "Audience.changes": (EVERYBODY // 2, ()),
     "Query.profiles": (EVERYBODY, ("where", "orderBy")),
     "Query.overlap": (EVERYBODY, ()),

@@ -1,6 +1,6 @@
 """Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -18,13 +18,17 @@ from app.api.lists.filters import (
 from app.api.resources.datasets import Dataset
 from app.api.resources.folders import Folder
 from app.api.resources.history import AudienceHistory
+from app.api.resources.insight import OrderArgument, WhereArgument, profile_order
 from app.api.resources.jobs import JobFilterArgument, segment_job_filter
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.profiles import Membership, Statuses
 from app.api.resources.statistics import AudienceStatistics
-from app.api.scalars import BigInt
+from app.api.scalars import BigInt, given
 from app.services.audiences.definition_reads import DefinitionView
-from app.services.lists.paging import PageRequest
+from app.services.insight import profiles
+from app.services.insight.population import open_population
+from app.services.lists.paging import PageRequest, Slice
+from app.services.people.members import Member, statuses_of
 from app.storage.tables.audiences import AudienceRow
 
 if TYPE_CHECKING:
@@ -222,20 +226,50 @@ class Audience(AudienceHistory, AudienceStatistics, Node):
             lambda: loaders.job_count_of_definition.load((self.raw, conditions)),
         )
 
-    @connection(description="Its current members (REALIZED and EXISTING), unless `status` says otherwise.")
+    @connection(
+        description="Its current members (REALIZED and EXISTING), unless `status` says otherwise; with `where` those "
+        "for whom it holds, with `orderBy` in the order of a value. Both are evaluated with the data of now."
+    )
     async def members(
         self,
         info: Info,
         page: PageRequest,
         status: Statuses = strawberry.UNSET,
+        where: WhereArgument = strawberry.UNSET,
+        order_by: OrderArgument = strawberry.UNSET,
     ) -> LongConnection[Membership]:
         statuses, loaders = names(status), info.context.loaders
+        expression, order = given(where), profile_order(order_by)
+        if expression is not None or order is not None:
+            return await self._evaluated_members(info, page, statuses, expression, order)
         return await connect_long(
             info,
             lambda: loaders.members_of_definition.load((self.raw, page, statuses)),
             Membership.of,
             lambda: loaders.member_count_of_definition.load((self.raw, statuses)),
         )
+
+    async def _evaluated_members(
+        self,
+        info: Info,
+        page: PageRequest,
+        status: Collection[str] | None,
+        where: str | None,
+        order: profiles.ProfileOrder | None,
+    ) -> LongConnection[Membership]:
+        operation, among = info.context, profiles.Among(self.raw, statuses_of(status))
+        threads = operation.services.lake.threads
+
+        async def load() -> Slice[Member]:
+            population = await open_population(operation.profiles, self.merge_policy_id)
+            people = await profiles.page(population, page, where, order, threads, among)
+            return await profiles.members_of(population, people, self.raw)
+
+        async def count() -> int:
+            population = await open_population(operation.profiles, self.merge_policy_id)
+            return await profiles.count(population, where, among)
+
+        return await connect_long(info, load, Membership.of, count)
 
     @classmethod
     def of(cls, row: AudienceRow) -> Self:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from app.engine.evaluate.columns import Column, Text, Value, Values, ranks
-from app.engine.insight.scan import Answers, Buckets, Scan
+from app.engine.insight.scan import Answers, Buckets
 from app.engine.limits.pool import Stopped, in_threads
 from app.engine.people.pages import Key
 from app.pql.schema import Scalar
@@ -62,7 +62,7 @@ class Place:
 class Ranking:
     """An order by the scan's value `value`, of those in the set `id` (of everybody without one)."""
 
-    scan: Scan
+    scan: Buckets
     value: str
     id: str | None
     descending: bool

@@ -1,6 +1,6 @@
 """Conditions, values and stored audiences over the profiles of one snapshot, bucket by bucket."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
@@ -122,6 +122,31 @@ class Remembering:
             scanned = self.scan.bucket(number, stopped)
             answers = self._known[number] = Answers(number, scanned.present, scanned.members, _NOBODY, {})
         return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Selecting:
+    """A scan whose set `id` is narrowed to the members of an audience with some statuses, or made of them where the
+    scan has no such set. Buckets without any are not evaluated unless values are asked for."""
+
+    scan: Scan
+    id: str
+    audience: str
+    statuses: Collection[str]
+    stored: MembershipSource
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        return self.scan.buckets
+
+    def bucket(self, number: int, stopped: Stopped) -> Answers:
+        membership = self.stored.read(number).get(self.audience)
+        members = BitMap() if membership is None else membership.with_status(self.statuses)
+        members &= present_in(self.scan.snapshot, number)
+        if not members and not self.scan.plan.values:
+            return Answers(number, members, {self.id: members}, _NOBODY, {})
+        answers = self.scan.bucket(number, stopped)
+        return replace(answers, members={self.id: members & answers.members.get(self.id, answers.present)})
 
 
 def _answered(results: Mapping[str, Answer | EvaluationError]) -> dict[str, Answer]:

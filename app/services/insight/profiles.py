@@ -1,12 +1,13 @@
 """The profiles of a sandbox, or of an audience, that an expression holds for, in the order of another one's value."""
 
+import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from app.engine.insight.ranking import Place, Ranking, in_place_order
-from app.engine.insight.scan import Answers, Buckets, Scan
+from app.engine.insight.scan import Answers, Buckets, Scan, Selecting
 from app.engine.limits.pool import Stopped
 from app.engine.members.membership import Ordinals
 from app.engine.people.profiles import Key
@@ -21,7 +22,7 @@ from app.services.lists.paging import (
     not_a_cursor,
     slice_of,
 )
-from app.services.people.members import Who
+from app.services.people.members import Member, Who, membership_standing
 
 _WHERE, _VALUE = "where", "value"
 _IN_PLACE = "PROFILE"
@@ -50,28 +51,71 @@ class ProfileOrder:
         return f"{digest} {'DESC' if self.descending else 'ASC'}"
 
 
+@dataclass(frozen=True, slots=True)
+class Among:
+    """The members of an audience with some statuses."""
+
+    audience: str
+    statuses: Collection[str]
+
+
 async def page(
-    population: Population, request: PageRequest, where: str | None, order: ProfileOrder | None, threads: int
+    population: Population,
+    request: PageRequest,
+    where: str | None,
+    order: ProfileOrder | None,
+    threads: int,
+    among: Among | None = None,
 ) -> Slice[Who]:
     """Profiles that `where` holds for (all unless given), by bucket and ordinal unless `order` says otherwise.
 
     Without an order buckets are read until the page is full; with one every bucket is. Raises `Refusal`.
     """
+    scan = await asyncio.to_thread(_scan, population, where, order)
+    selecting = await asyncio.to_thread(_among, population, scan, among)
+    narrowed = where is not None or among is not None
     if order is None:
-        return await _in_place(population, request, where)
-    return await _by_value(population, request, where, order, threads)
+        return await page_in_place(population, selecting, _chosen if narrowed else _everybody, request)
+    ranking = Ranking(selecting, _VALUE, _WHERE if narrowed else None, order.descending)
+    after = _place(request, order, scan.plan.values[_VALUE].type)
+
+    def work(stopped: Stopped) -> list[Place]:
+        return ranking.page(request.limit + 1, after, request.backward, threads=threads, stopped=stopped)
+
+    places = await in_thread(work)
+    items = {
+        encode_cursor(order.name, (place.value, place.bucket, place.ordinal)): Who(
+            population.policy, place.bucket, place.ordinal
+        )
+        for place in places[: request.limit]
+    }
+    return slice_of(items, request, has_next=len(places) > request.limit, behind=after is not None)
 
 
-async def count(population: Population, where: str | None) -> int:
+async def count(population: Population, where: str | None, among: Among | None = None) -> int:
     """Raises `Refusal`."""
-    if where is None:
+    if where is None and among is None:
         return population.snapshot.total_profiles
-    scan = _scan(population, where)
+    scan = await asyncio.to_thread(_among, population, _scan(population, where), among)
 
     def work(stopped: Stopped) -> int:
-        return sum(len(scan.bucket(number, stopped).members[_WHERE]) for number in scan.buckets)
+        return sum(len(_chosen(scan.bucket(number, stopped))) for number in scan.buckets)
 
     return await in_thread(work)
+
+
+async def members_of(population: Population, people: Slice[Who], audience: str) -> Slice[Member]:
+    """A page of an audience's members with their statuses; each bucket of the page is read once."""
+
+    def read() -> list[Member]:
+        stored = population.stored([audience])
+        memberships = {bucket: stored.read(bucket)[audience] for bucket in {who.bucket for who in people.items}}
+        return [
+            Member(who, audience, *membership_standing(memberships[who.bucket], who.ordinal)) for who in people.items
+        ]
+
+    members = await asyncio.to_thread(read)
+    return Slice(members, people.cursors, people.has_next, people.has_previous)
 
 
 def _scan(population: Population, where: str | None, order: ProfileOrder | None = None) -> Scan:
@@ -80,13 +124,18 @@ def _scan(population: Population, where: str | None, order: ProfileOrder | None 
     return population.scan(conditions, values)
 
 
-async def _in_place(population: Population, request: PageRequest, where: str | None) -> Slice[Who]:
-    scan = _scan(population, where)
+def _among(population: Population, scan: Scan, among: Among | None) -> Buckets:
+    if among is None:
+        return scan
+    return Selecting(scan, _WHERE, among.audience, among.statuses, population.stored([among.audience]))
 
-    def chosen(answers: Answers) -> Ordinals:
-        return answers.present if where is None else answers.members[_WHERE]
 
-    return await page_in_place(population, scan, chosen, request)
+def _chosen(answers: Answers) -> Ordinals:
+    return answers.members[_WHERE]
+
+
+def _everybody(answers: Answers) -> Ordinals:
+    return answers.present
 
 
 async def page_in_place(
@@ -101,26 +150,6 @@ async def page_in_place(
     keys = await in_thread(work)
     items = {encode_cursor(_IN_PLACE, key): Who(population.policy, *key) for key in keys[: request.limit]}
     return slice_of(items, request, has_next=len(keys) > request.limit, behind=after is not None)
-
-
-async def _by_value(
-    population: Population, request: PageRequest, where: str | None, order: ProfileOrder, threads: int
-) -> Slice[Who]:
-    scan = _scan(population, where, order)
-    ranking = Ranking(scan, _VALUE, None if where is None else _WHERE, order.descending)
-    after = _place(request, order, scan.plan.values[_VALUE].type)
-
-    def work(stopped: Stopped) -> list[Place]:
-        return ranking.page(request.limit + 1, after, request.backward, threads=threads, stopped=stopped)
-
-    places = await in_thread(work)
-    items = {
-        encode_cursor(order.name, (place.value, place.bucket, place.ordinal)): Who(
-            population.policy, place.bucket, place.ordinal
-        )
-        for place in places[: request.limit]
-    }
-    return slice_of(items, request, has_next=len(places) > request.limit, behind=after is not None)
 
 
 # ---------------------------------------------------------------- cursors

@@ -69,7 +69,7 @@ class _MemberPage:
         room = self.request.limit - len(self.items)
         self.more = len(people) > room
         for ordinal in nearest(people, room, self.request.backward):
-            member = Member(Who(policy, bucket, ordinal), self.id, *_standing(membership, ordinal))
+            member = Member(Who(policy, bucket, ordinal), self.id, *membership_standing(membership, ordinal))
             self.items[encode_cursor(_MEMBER_ORDER, (bucket, ordinal))] = member
         return not self.more
 
@@ -104,12 +104,12 @@ class MemberReader:
         """Members of each segment by bucket and ordinal, an order that new people do not disturb."""
         place = decode_person(_MEMBER_ORDER, request)
         pages = {id_: _MemberPage(id_, request, place) for id_ in definition_ids}
-        await self._read_segments(pages, _statuses(status), place, request.backward)
+        await self._read_segments(pages, statuses_of(status), place, request.backward)
         return {id_: page.slice() for id_, page in pages.items()}
 
     async def counts(self, definition_ids: Sequence[str], status: Collection[str] | None = None) -> dict[str, int]:
         counts = {id_: _MemberCount() for id_ in definition_ids}
-        await self._read_segments(counts, _statuses(status))
+        await self._read_segments(counts, statuses_of(status))
         return {id_: count.people for id_, count in counts.items()}
 
     async def _read_segments(
@@ -178,7 +178,7 @@ class MemberReader:
             new = [key for key in keys if key not in self._by_person]
             for policy, group in by_policy(new).items():
                 self._by_person |= await self._read_memberships(policy, group)
-        statuses = _statuses(status)
+        statuses = statuses_of(status)
         return {key: [member for member in self._by_person[key] if member.status in statuses] for key in keys}
 
     async def _read_memberships(self, policy: str, keys: Sequence[Who]) -> dict[Who, list[Member]]:
@@ -206,7 +206,7 @@ class MemberReader:
                         stored_in[bucket] = heads.many(self._pinned.files, bucket)
                     for id_, membership in stored_in[bucket].items():
                         if heads.graphs.get(id_) == kind and _concerns(membership, ordinal):
-                            standings[id_].append(_standing(membership, ordinal))
+                            standings[id_].append(membership_standing(membership, ordinal))
             standing_of[who] = {id_: joined(by_audience) for id_, by_audience in standings.items()}
         if edge is not None:
             self._evaluate_now(standing_of, heads, edge)
@@ -233,7 +233,7 @@ class MemberReader:
                 for who in ordinals:
                     standings[who].pop(id_, None)
                     if _concerns(membership, who.ordinal):
-                        standings[who][id_] = _standing(membership, who.ordinal)
+                        standings[who][id_] = membership_standing(membership, who.ordinal)
 
 
 def _concerns(membership: Membership, ordinal: int) -> bool:
@@ -247,11 +247,12 @@ def by_policy(keys: Sequence[Who]) -> dict[str, list[Who]]:
     return groups
 
 
-def _statuses(status: Collection[str] | None) -> frozenset[str]:
+def statuses_of(status: Collection[str] | None) -> frozenset[str]:
     return frozenset(MEMBERS_NOW if status is None else status)
 
 
-def _standing(membership: Membership, ordinal: int) -> tuple[str, datetime]:
+def membership_standing(membership: Membership, ordinal: int) -> tuple[str, datetime]:
+    """The status of somebody who is or was a member, and when it last qualified."""
     at = membership.last_qualified(ordinal)
     if at is None:
         raise RuntimeError(f"no time of qualification for {ordinal} in {membership.definition}")
