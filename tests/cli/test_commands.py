@@ -4,8 +4,8 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 
 from app.demo import AUDIENCES
 from app.engine.run.adhoc import evaluate_trial, load_trial
+from tests.support import processes
 
 ROOT = Path(__file__).parents[2]
 PEOPLE = '{"_id": "00001", "income": 10}\n{"_id": "00002", "income": 3}\n'
@@ -24,10 +25,7 @@ def segmentation(
 ) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")}
     environment |= {"PYTHONPATH": str(ROOT), "SEGMENTATION_DATA_DIR": str(folder / "data"), **settings}
-    return subprocess.run(
-        [sys.executable, "-m", "app.cli", *arguments],
-        cwd=folder, env=environment, input=input, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    return processes.run(*arguments, cwd=folder, environment=environment, input=input)
 
 
 @pytest.fixture
@@ -64,6 +62,20 @@ def test_expressions_come_from_standard_input_too(folder: Path) -> None:
     ended = segmentation(folder, "pql", "eval", "--profiles", "people.ndjson", input="income > 1\n\nnot (income > 5)\n")
     assert ended.stdout == "income > 1\t00001 00002\nnot (income > 5)\t00002\n"
     assert ended.returncode == 0
+
+
+def test_a_command_is_a_process_that_a_signal_ends(folder: Path) -> None:
+    reading, writing = os.pipe()
+    with (folder / "printed").open("wb") as log:
+        command = processes.start(
+            ["pql", "eval", "--profiles", "people.ndjson"], folder, {}, stdout=log, stderr=log, stdin=reading
+        )
+    os.close(reading)
+    assert command.poll() is None
+    command.kill()
+    assert command.wait() == command.poll() == -signal.SIGKILL
+    os.close(writing)
+    assert (folder / "printed").read_bytes() == b""
 
 
 def test_expressions_are_checked(folder: Path) -> None:
