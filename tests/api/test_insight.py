@@ -264,10 +264,23 @@ MEMBERS = """query ($id: ID!, $where: String, $orderBy: ProfileOrder, $status: [
     totalCount nodes { status profile { profileId } audience { name } } pageInfo { hasPreviousPage } } } }"""
 
 
+async def membership_ids(api: Api, audience: str) -> list[str]:
+    """Sorted; each is the same from the audience and from the profile."""
+    members = (
+        await api.query(f'{{ audience(id: "{audience}") {{ members {{ nodes {{ id profile {{ profileId }} }} }} }} }}')
+    )["audience"]["members"]["nodes"]
+    for member in members:
+        profile = member["profile"]["profileId"]
+        own = await api.query(f'{{ profile(id: "{profile}") {{ memberships {{ nodes {{ id }} }} }} }}')
+        assert own["profile"]["memberships"]["nodes"] == [{"id": member["id"]}]
+    return sorted(member["id"] for member in members)
+
+
 @pytest.mark.usefixtures("working")
 async def test_members_are_filtered_and_ordered_by_expressions(api: Api) -> None:
     await api.loaded()
-    a = global_id("Audience", await api.define("A", "xEvent.count() > 0"))
+    raw = await api.define("A", "xEvent.count() > 0")
+    a = global_id("Audience", raw)
     assert (await api.query(MEMBERS, id=a, where="true"))["audience"]["members"]["nodes"] == []
     await api.ended(await api.start())
 
@@ -284,6 +297,11 @@ async def test_members_are_filtered_and_ordered_by_expressions(api: Api) -> None
     assert await ids_of(orderBy={"expression": "xEvent.sum(dollars)"}, last=1) == ["crm:00002"]
     assert await ids_of(where="xEvent.count() = 2") == ["crm:00001"]
     assert await ids_of(where="true", status=["EXITED"]) == []
+    for _ in range(2):
+        assert await membership_ids(api, a) == [
+            global_id("Membership", f"{raw}:crm:00001"),
+            global_id("Membership", f"{raw}:crm:00002"),
+        ]
     members = (await api.query(MEMBERS, id=a, where="xEvent.count() = 2", last=1))["audience"]["members"]
     assert (members["totalCount"], members["pageInfo"]) == (1, {"hasPreviousPage": False})
     assert (await api.within("other").query(MEMBERS, id=a, where="true"))["audience"] is None

@@ -124,7 +124,7 @@ async def test_what_a_job_finds(api: Api) -> None:
             progress { phase fraction profilesRead totalProfiles }
             metrics { totalProfiles totalProfilesByMergePolicy { count mergePolicy { isDefault } }
               totalTime { start end totalMs } }
-            segments { totalCount nodes { segmentId version expression profileCount definition { name }
+            segments { totalCount nodes { id segmentId version expression profileCount definition { name }
               byNamespace { namespace count } byStatus { status count } error { message } } } }
           audience(id: $a) {
             metrics { totalProfiles byNamespace { namespace count } updatedAt job { jobId } }
@@ -152,6 +152,7 @@ async def test_what_a_job_finds(api: Api) -> None:
         "totalCount": 1,
         "nodes": [
             {
+                "id": global_id("SegmentJobSegment", f"{job}:{a}"),
                 "segmentId": a,
                 "version": 1,
                 "expression": "xEvent.sum(dollars) > 500",

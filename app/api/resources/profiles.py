@@ -74,6 +74,11 @@ class Membership:
     last_qualification_time: datetime = strawberry.field(description="Time when the profile last entered.")
     member: strawberry.Private[Member]
 
+    @resolver(description="Unique id of the profile's membership in the audience, for caches of clients.")
+    async def id(self, info: Info) -> strawberry.ID:
+        person = await info.context.loaders.person.load((self.member.key,))
+        return global_id("Membership", f"{self.member.definition_id}:{person.profile_id}")
+
     @resolver(description="The profile.")
     async def profile(self, info: Info) -> "Profile":
         return Profile.of(self.member.key, await info.context.loaders.person.load((self.member.key,)))

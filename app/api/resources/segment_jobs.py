@@ -83,6 +83,9 @@ class StatusCount:
 
 @strawberry.type(description="A definition as a job evaluated it.")
 class SegmentJobSegment:
+    id: strawberry.ID = strawberry.field(
+        description="Unique id of the definition's result in the job, for caches of clients."
+    )
     segment_id: str = strawberry.field(description="Raw id of the definition.")
     version: int = strawberry.field(description="Version that the job evaluated.")
     expression: str = strawberry.field(description="Expression that the job evaluated, as text.")
@@ -100,6 +103,7 @@ class SegmentJobSegment:
     @classmethod
     def of(cls, row: SegmentJobDefinitionRow) -> Self:
         return cls(
+            id=global_id("SegmentJobSegment", f"{row.job_id}:{row.definition_id}"),
             segment_id=row.definition_id,
             version=row.version,
             expression=row.expression,
