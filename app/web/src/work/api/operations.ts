@@ -967,7 +967,7 @@ export type SizesQuery = { overlap: { sizes: Array<number>, exact: boolean, erro
       | { message: string }
      | null } };
 
-export type ScheduleRowFragment = { id: string, scheduleId: string, name: string, description: string | null, type: ScheduleType, state: ScheduleState, cronExpression: string, frequency: string, allAudiences: boolean, etag: string, createdBy: string, createdAt: string, updatedAt: string, nextRunTimes: Array<string>, lastRun: { runId: string, outcome: ScheduleRunOutcome, ranAt: string, dueAt: string | null, message: string | null, job:
+export type ScheduleRowFragment = { id: string, scheduleId: string, name: string, description: string | null, type: ScheduleType, state: ScheduleState, cronExpression: string, frequency: string, allAudiences: boolean, etag: string, createdBy: string, createdAt: string, updatedAt: string, nextRunTimes: Array<string>, export: { fields: Array<string>, segmentPerBatch: boolean, evaluateFirst: boolean, filter: { segments: Array<{ segmentId: string, audience: { id: string, audienceId: string, name: string, type: AudienceType } | null }> } | null, destination: { id: string, datasetId: string, name: string } } | null, lastRun: { runId: string, outcome: ScheduleRunOutcome, ranAt: string, dueAt: string | null, message: string | null, job:
       | JobLine_ErasureJob_Fragment
       | JobLine_ExportJob_Fragment
       | JobLine_SegmentJob_Fragment
@@ -1229,6 +1229,27 @@ export const ScheduleRowFragmentDoc = gql`
   createdBy
   createdAt
   updatedAt
+  export {
+    fields
+    segmentPerBatch
+    evaluateFirst
+    filter {
+      segments {
+        segmentId
+        audience {
+          id
+          audienceId
+          name
+          type
+        }
+      }
+    }
+    destination {
+      id
+      datasetId
+      name
+    }
+  }
   nextRunTimes(first: 40)
   lastRun {
     runId

@@ -1,10 +1,11 @@
-// Create or change a schedule: how often, at what time, which audiences.
+// Create or change a schedule: how often, at what time, and which audiences it evaluates or what it exports.
 import { useState } from 'react';
 
 import { useAct, useData } from '../api/hooks';
-import { AudienceChoicesDocument, CreateScheduleDocument, UpdateScheduleDocument, type ScheduleRowFragment } from '../api/operations';
+import { AudienceChoicesDocument, CreateScheduleDocument, UpdateScheduleDocument, type ScheduleRowFragment, type ScheduleType } from '../api/operations';
 import { Button, Checkbox, Dialog, Field, Select } from '../ui/controls';
 import { say } from '../ui/toasts';
+import { emptyExport, ExportFields, isComplete, useExportInput } from './ExportFields';
 
 const RHYTHMS = [
   { id: '? * *', label: 'Every day' },
@@ -14,6 +15,11 @@ const RHYTHMS = [
   { id: '1 * ?', label: 'On the first of the month' },
   { id: 'L * ?', label: 'On the last day of the month' },
   { id: 'own', label: 'As this cron expression says' },
+];
+
+const KINDS: { id: ScheduleType; label: string }[] = [
+  { id: 'BATCH_SEGMENTATION', label: 'Evaluate audiences' },
+  { id: 'EXPORT', label: 'Export people' },
 ];
 
 interface Timing {
@@ -40,16 +46,24 @@ function cronOf({ rhythm, time, cron }: Timing): string {
 export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFragment; onClose: () => void }) {
   const act = useAct();
   const choices = useData(AudienceChoicesDocument, {}).data?.audiences.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
+  const inputOf = useExportInput();
+  const [kind, setKind] = useState<ScheduleType>(schedule?.type ?? 'BATCH_SEGMENTATION');
+  const [exported, setExported] = useState(() => emptyExport());
   const [name, setName] = useState(schedule?.name ?? '');
   const [when, setWhen] = useState(() => timing(schedule?.cronExpression));
   const [every, setEvery] = useState(schedule?.allAudiences ?? true);
   const [chosen, setChosen] = useState<string[]>(schedule?.audiences.nodes.map((audience) => audience.id) ?? []);
   const [problem, setProblem] = useState<string>();
+  const evaluates = kind !== 'EXPORT';
+  // What an export writes may hold conditions that the form has no fields for: of one that exists only name and time change.
+  const exportsAnew = kind === 'EXPORT' && !schedule;
+  const complete = name.trim() !== '' && (evaluates ? every || chosen.length > 0 : !exportsAnew || isComplete(exported));
   const save = async () => {
-    const shared = { name: name.trim(), cronExpression: cronOf(when), ...(every ? { allAudiences: true } : { audienceIds: chosen }) };
     try {
+      const what = exportsAnew ? { export: await inputOf(exported, setExported) } : evaluates ? (every ? { allAudiences: true } : { audienceIds: chosen }) : {};
+      const shared = { name: name.trim(), cronExpression: cronOf(when), ...what };
       if (schedule) await act(UpdateScheduleDocument, { input: { ...shared, id: schedule.id, etag: schedule.etag } });
-      else await act(CreateScheduleDocument, { input: { ...shared, state: 'ACTIVE' } });
+      else await act(CreateScheduleDocument, { input: { ...shared, type: kind, state: 'ACTIVE' } });
       say(schedule ? 'Saved.' : `${shared.name} is active.`);
       onClose();
     } catch (error) {
@@ -61,13 +75,15 @@ export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFr
       <div className="stack">
         {problem && <div className="note" role="alert">{problem}</div>}
         <Field label="Name" value={name} onChange={setName} required autoFocus />
+        {!schedule && <Select shown label="What it does" options={KINDS} value={kind} onChange={(next) => setKind(next as ScheduleType)} />}
         <div className="row" style={{ alignItems: 'flex-end' }}>
           <div className="grow"><Select shown label="How often" options={RHYTHMS} value={when.rhythm} onChange={(rhythm) => setWhen({ ...when, rhythm, cron: cronOf(when) })} /></div>
           {when.rhythm !== 'own' && <div style={{ width: 120 }}><Field label="At (UTC)" type="time" value={when.time} onChange={(time) => setWhen({ ...when, time })} /></div>}
         </div>
         {when.rhythm === 'own' && <Field label="Cron expression" hint="Quartz: second minute hour day-of-month month day-of-week, in UTC, at most once a day" value={when.cron} onChange={(cron) => setWhen({ ...when, cron })} />}
-        <Checkbox isSelected={every} onChange={setEvery}>Every audience, also those to come</Checkbox>
-        {!every && (
+        {exportsAnew && <ExportFields form={exported} onChange={setExported} />}
+        {evaluates && <Checkbox isSelected={every} onChange={setEvery}>Every audience, also those to come</Checkbox>}
+        {evaluates && !every && (
           <div className="choices" role="group" aria-label="Audiences">
             {choices.map((each) => (
               <Checkbox key={each.id} isSelected={chosen.includes(each.id)} onChange={(on) => setChosen(on ? [...chosen, each.id] : chosen.filter((id) => id !== each.id))}>{each.name}</Checkbox>
@@ -77,7 +93,7 @@ export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFr
       </div>
       <div className="foot">
         <Button onPress={onClose}>Cancel</Button>
-        <Button kind="primary" onPress={save} isDisabled={!name.trim() || (!every && chosen.length === 0)}>{schedule ? 'Save' : 'Create schedule'}</Button>
+        <Button kind="primary" onPress={save} isDisabled={!complete}>{schedule ? 'Save' : 'Create schedule'}</Button>
       </div>
     </Dialog>
   );

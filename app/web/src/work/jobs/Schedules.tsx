@@ -71,7 +71,7 @@ export function Schedules() {
 }
 
 function what(schedule: ScheduleRowFragment): string {
-  if (schedule.type === 'EXPORT') return 'An export';
+  if (schedule.type === 'EXPORT') return schedule.export ? `Export to ${schedule.export.destination.name}` : 'An export';
   if (schedule.allAudiences) return 'Every audience';
   const names = schedule.audiences.nodes.map((audience) => audience.name);
   const rest = schedule.audiences.totalCount - names.length;
@@ -120,7 +120,7 @@ export function SchedulePage() {
     <div className="page">
       <Head title={schedule.name} back={{ label: 'Schedules', to: '/schedules' }} badges={<ScheduleBadge schedule={schedule} />} about={schedule.description ?? schedule.frequency}>
         <Button onPress={toggle}>{active ? 'Pause' : 'Activate'}</Button>
-        {schedule.type !== 'EXPORT' && <Button icon="edit" onPress={() => setEditing(true)}>Edit</Button>}
+        <Button icon="edit" onPress={() => setEditing(true)}>Edit</Button>
         <Button icon="trash" aria-label="Delete" onPress={() => setDeleting(true)} />
         <Button kind="primary" icon="job" onPress={run}>Run now</Button>
       </Head>
@@ -137,12 +137,13 @@ export function SchedulePage() {
             <dl className="facts">
               <dt>Cron</dt><dd className="mono">{schedule.cronExpression}</dd>
               {active && schedule.nextRunTimes[0] && <><dt>Next</dt><dd><Time at={schedule.nextRunTimes[0]} full /></dd></>}
-              <dt>Evaluates</dt>
-              <dd>
-                {schedule.type === 'EXPORT' ? 'an export' : schedule.allAudiences ? 'every audience' : (
+              {schedule.export && <Exported spec={schedule.export} />}
+              {schedule.type !== 'EXPORT' && <dt>Evaluates</dt>}
+              {schedule.type !== 'EXPORT' && <dd>
+                {schedule.allAudiences ? 'every audience' : (
                   <ul>{schedule.audiences.nodes.map((audience) => <li key={audience.id}><Link to={audiencePath(audience) as never}>{audience.name}</Link></li>)}</ul>
                 )}
-              </dd>
+              </dd>}
               <dt>Created</dt><dd><Time at={schedule.createdAt} full /> by {schedule.createdBy}</dd>
               {schedule.lastRun?.message && <><dt>Last run</dt><dd>{schedule.lastRun.message}</dd></>}
             </dl>
@@ -152,6 +153,20 @@ export function SchedulePage() {
       {editing && <ScheduleDialog schedule={schedule} onClose={() => setEditing(false)} />}
       <Confirm title={`Delete ${schedule.name}?`} open={deleting} onClose={() => setDeleting(false)} verb="Delete schedule" act={remove}>Its jobs and what they evaluated stay.</Confirm>
     </div>
+  );
+}
+
+function Exported({ spec }: { spec: NonNullable<ScheduleRowFragment['export']> }) {
+  const segments = spec.filter?.segments ?? [];
+  return (
+    <>
+      <dt>Exports</dt>
+      <dd>{segments.length === 0 ? 'everybody' : <ul>{segments.map(({ segmentId, audience }) => <li key={segmentId}>{audience ? <Link to={audiencePath(audience) as never}>{audience.name}</Link> : segmentId}</li>)}</ul>}</dd>
+      <dt>Into</dt><dd><Link to="/data/$id" params={{ id: spec.destination.datasetId }}>{spec.destination.name}</Link></dd>
+      <dt>Fields</dt><dd>{spec.fields.length > 0 ? spec.fields.map((field) => <code key={field}>{field} </code>) : 'all'}</dd>
+      <dt>Batches</dt><dd>{spec.segmentPerBatch ? 'one for each audience' : 'one for all'}</dd>
+      {spec.evaluateFirst && <><dt>Before</dt><dd>evaluates the audiences</dd></>}
+    </>
   );
 }
 

@@ -1,0 +1,63 @@
+// What an export writes, as a form: whose, which attributes, into which dataset. For one export and for a schedule.
+import { useAct, useData } from '../api/hooks';
+import { AudienceChoicesDocument, CreateDatasetDocument, ExportTargetsDocument, type CreateExportJobInput } from '../api/operations';
+import { Checkbox, Field, Select } from '../ui/controls';
+
+const SCHEMA = '_xdm.context.profile';
+const NEW = 'new';
+
+export interface ExportForm {
+  audiences: string[];
+  /** Id of a dataset, or that a new one is to be created. */
+  target: string;
+  name: string;
+  fields: string;
+  each: boolean;
+  first: boolean;
+}
+
+export const emptyExport = (audiences: string[] = []): ExportForm => ({ audiences, target: NEW, name: '', fields: '', each: false, first: false });
+
+export const isComplete = (form: ExportForm) => form.target !== NEW || form.name.trim() !== '';
+
+/** The input for the API; creates the dataset that the form asks for and puts it into the form, so that a second try creates none. */
+export function useExportInput(): (form: ExportForm, onChange: (form: ExportForm) => void) => Promise<CreateExportJobInput> {
+  const act = useAct();
+  return async (form, onChange) => {
+    const datasetId = form.target === NEW
+      ? (await act(CreateDatasetDocument, { input: { name: form.name.trim(), kind: 'EXPORT' } })).createDataset.dataset!.id
+      : form.target;
+    onChange({ ...form, target: datasetId });
+    const paths = form.fields.split(/[\s,]+/).filter(Boolean);
+    return {
+      destination: { datasetId, segmentPerBatch: form.each },
+      schemaName: SCHEMA,
+      fields: paths.length ? paths : undefined,
+      filter: form.audiences.length ? { segments: form.audiences.map((segmentId) => ({ segmentId })) } : undefined,
+      evaluateFirst: form.first,
+    };
+  };
+}
+
+export function ExportFields({ form, onChange }: { form: ExportForm; onChange: (form: ExportForm) => void }) {
+  const choices = useData(AudienceChoicesDocument, {}).data?.audiences.nodes ?? [];
+  const targets = useData(ExportTargetsDocument, {}).data?.datasets.nodes ?? [];
+  const change = (part: Partial<ExportForm>) => onChange({ ...form, ...part });
+  return (
+    <>
+      <div>
+        <span className="label">Members of (everybody when none is chosen)</span>
+        <div className="choices" role="group" aria-label="Audiences">
+          {choices.map(({ id, name }) => (
+            <Checkbox key={id} isSelected={form.audiences.includes(id)} onChange={(on) => change({ audiences: on ? [...form.audiences, id] : form.audiences.filter((other) => other !== id) })}>{name}</Checkbox>
+          ))}
+        </div>
+      </div>
+      <Select shown label="Into" options={[{ id: NEW, label: 'A new dataset' }, ...targets.map((dataset) => ({ id: dataset.id, label: dataset.name }))]} value={form.target} onChange={(target) => change({ target })} />
+      {form.target === NEW && <Field label="Name of the dataset" value={form.name} onChange={(name) => change({ name })} required />}
+      <Field label="Attributes" hint="Paths separated by spaces, such as homeAddress.city; all when empty" value={form.fields} onChange={(fields) => change({ fields })} />
+      <Checkbox isSelected={form.each} onChange={(each) => change({ each })}>One batch for each audience</Checkbox>
+      <Checkbox isSelected={form.first} onChange={(first) => change({ first })}>Evaluate the audiences first</Checkbox>
+    </>
+  );
+}
