@@ -269,6 +269,10 @@ BOMB: dict[str, Any] = {
         ({"properties": {"a": {"oneOf": [{"type": "null"}]}}}, "a/oneOf: at least one alternative must be another"),
         ({"properties": {"a": {"anyOf": [{"type": "string", "nonsense": 1}]}}}, "a/anyOf/0/nonsense: the keyword"),
         ({"properties": {"a": {"type": "string", "nullable": "yes"}}}, "`nullable` must be true or false"),
+        (
+            {"properties": {"a": {"$ref": "#/$defs/t", "nullable": True}}, "$defs": {"t": {"type": "string"}}},
+            '`nullable` needs `type` beside it: use `anyOf` with {"type": "null"}',
+        ),
     ],
 )
 def test_what_cannot_be_followed_is_named(schema: Any, message: str) -> None:

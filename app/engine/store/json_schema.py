@@ -267,6 +267,9 @@ class _Reading:
         given = schema.get("type", "object" if schema.keys() & {"properties", "additionalProperties"} else None)
         kinds = [kind for kind in (given if isinstance(given, list) else [given]) if kind != "null"]
         if given is None:
+            if schema.get("nullable") is True:
+                # By itself it says nothing in OpenAPI either, and whoever writes it beside `$ref` means something else.
+                self.refuse((*path, "nullable"), '`nullable` needs `type` beside it: use `anyOf` with {"type": "null"}')
             return None, False
         if len(kinds) != 1 or kinds[0] not in _KINDS:
             self.refuse((*path, "type"), _NO_TYPE)
