@@ -196,3 +196,13 @@ def test_the_dataset_itself_is_not_changed(sandbox: Sandbox) -> None:
     compact(sandbox.lake, [before], 1)
     assert (table(sandbox).version, table(sandbox).files) == (before.version, before.files)
     assert DeltaTable(sandbox.lake.dataset("e")).vacuum(0, True, enforce_retention_duration=False) == []
+
+
+def test_nobody_waits_for_one_that_is_frozen_at_it(sandbox: Sandbox) -> None:
+    bucket = one_bucket(sandbox, FEW)
+    with sandbox.lake.lock(f"compaction {table(sandbox).folder.name}"):
+        events = read(open_snapshot(sandbox.lake, RULE, [E]))[0][2]
+        assert len(events) == FEW
+        assert copies(sandbox) == []
+    open_snapshot(sandbox.lake, RULE, [E])
+    assert event_paths(table(sandbox), bucket) == copies(sandbox)

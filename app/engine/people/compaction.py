@@ -13,6 +13,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +45,14 @@ _READERS_SECONDS = 600.0
 """How long a copy that has been replaced stays for those who have just looked up its name."""
 
 
+class _Busy(Exception):
+    """Somebody else is at it, and may be frozen."""
+
+
+def _give_up() -> None:
+    raise _Busy
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
     """A file with the rows of several files of a dataset (their names), sorted as these are."""
@@ -72,7 +81,8 @@ def event_paths(table: TableVersion, bucket: int) -> list[Path]:
 def compact(
     lake: TenantLake, tables: Iterable[TableVersion], threads: int, cancelled: Callable[[], bool] = lambda: False
 ) -> None:
-    """Copies the files of the buckets in which there are many. Safe to be killed at, and to do twice at once.
+    """Copies the files of the buckets in which there are many. Safe to be killed at; of several that do it at once one
+    does, and nobody waits for it.
 
     Raises `Cancelled`; what has been copied until then stays.
     """
@@ -80,7 +90,7 @@ def compact(
         buckets = sorted({file.bucket for file in table.files})
         crowded = [bucket for bucket in buckets if len(event_paths(table, bucket)) >= FEW]
         if crowded:
-            with lake.lock(f"compaction {table.folder.name}"), lake.scratch() as scratch:
+            with suppress(_Busy), lake.lock(f"compaction {table.folder.name}", _give_up), lake.scratch() as scratch:
 
                 def work(bucket: int, _stopped: Stopped, table: TableVersion = table, scratch: Path = scratch) -> None:
                     _Compaction(table, bucket, scratch).run()
