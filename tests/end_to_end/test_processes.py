@@ -126,7 +126,7 @@ def test_what_keeps_a_process_from_starting_ends_the_command(tmp_path: Path) -> 
     file = tmp_path / "data"
     file.touch()
     environment = {**os.environ, "SEGMENTATION_DATA_DIR": str(file), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "app.cli", "serve", "--workers", "2", "--port", "0"]
+    command = [sys.executable, "-m", "app.cli", "serve", "--workers", "2", "--no-worker", "--port", "0"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 1
     sentence = "segmentation: there is a file where the data folder needs a folder: check SEGMENTATION_DATA_DIR"
