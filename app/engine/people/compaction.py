@@ -155,11 +155,15 @@ class _Compaction:
         before = _read_note(self.folder / _NOTE)
         units = list(self._units(names))
         while (group := _next_group(units)) is not None:
-            merged = [self._merge(part) for part in _alike(group)]
+            # A damaged file is left to those who read it, and say so.
+            whole = [unit for unit in group if intact(unit.path)]
+            merged = [self._merge(part) for part in _alike(whole)] if len(whole) > 1 else whole
             units = [unit for unit in units if unit not in group] + merged
-            if len(merged) == len(group):
+            if len(merged) == len(whole):
                 break
         copies = [unit.copy for unit in units if unit.copy is not None]
+        if {*copies} == {*before.copies}:
+            return
         now, present = time.time(), {copy.name for copy in copies}
         replaced = {name: since for name, since in before.replaced if since > now - _READERS_SECONDS}
         replaced |= {copy.name: now for copy in before.copies if copy.name not in present}
@@ -177,8 +181,7 @@ class _Compaction:
         yield from (_Unit(self.folder / copy.name, copy.size, copy) for copy in copies)
         for name in sorted(names.difference(*(copy.sources for copy in copies))):
             path = self.table.folder / name
-            # A damaged file is left to those who read it, and say so.
-            if intact(path):
+            with suppress(FileNotFoundError):
                 yield _Unit(path, path.stat().st_size)
 
     def _merge(self, units: Sequence[_Unit]) -> _Unit:
