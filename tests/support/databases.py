@@ -98,7 +98,8 @@ def postgresql_url() -> Iterator[str]:
 def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
     """The URL of a database that nobody else sees."""
     name = f"{_PREFIX}_{next(_NUMBERS)}"
-    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    # Twice as fast as by the log, which is meant for servers that sync their files.
+    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
     yield _with_name(server, name)
     _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
