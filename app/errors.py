@@ -164,8 +164,6 @@ def outage(error: BaseException) -> str | None:
         for numbers, words, sentence in _OUTAGES:
             if number in numbers or any(word in text for word in words):
                 return sentence
-        if isinstance(cause, FileExistsError):
-            return "there is a file where the data folder needs a folder: check SEGMENTATION_DATA_DIR"
         if isinstance(cause, FileNotFoundError | NotADirectoryError):
             return (
                 "a file or folder of the data folder is missing: check that it is mounted, and see what "

@@ -12,7 +12,7 @@ from pathlib import Path
 from app.clock import Clock, SteadyClock, utc_now
 from app.engine.limits.budget import Budget, bytes_of
 from app.engine.store.lake import Lake, probe
-from app.errors import ErrorCode, Refusal
+from app.errors import ErrorCode, InvalidSettings, Refusal
 from app.services.datasets.batches import reconcile
 from app.services.maintenance.backup import Summary, back_up, restore
 from app.services.maintenance.doctor import Finding, examine
@@ -89,7 +89,7 @@ class Services:
 @asynccontextmanager
 async def open_services(settings: Settings, clock: Clock = utc_now, *, wait: bool = False) -> AsyncIterator[Services]:
     """Opens database (migrated) and lake, and closes them; with `wait` a database that is away is waited for."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_folder(settings.data_dir)
     # A folder that cannot be written is named as one; SQLite would only say that it cannot open its file.
     await asyncio.to_thread(probe, settings.data_dir)
     database = Database(settings.database, connections=settings.database_connections)
@@ -102,6 +102,13 @@ async def open_services(settings: Settings, clock: Clock = utc_now, *, wait: boo
             yield Services(settings, database, lake, changes, clock)
     finally:
         await database.dispose()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InvalidSettings(f"SEGMENTATION_DATA_DIR={folder} is a file: name a folder") from None
 
 
 async def _migrate(database: Database, wait: bool) -> None:
@@ -140,7 +147,7 @@ async def restored(settings: Settings, source: Path, clock: Clock = utc_now) -> 
 
     Raises `Refusal` and `CopyDamaged`.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_folder(settings.data_dir)
     database, lake = Database(settings.database), _lake(settings)
     try:
         summary = await restore(database, lake, source)

@@ -129,6 +129,6 @@ def test_what_keeps_a_process_from_starting_ends_the_command(tmp_path: Path) -> 
     command = [sys.executable, "-m", "app.cli", "serve", "--workers", "2", "--no-worker", "--port", "0"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 1
-    sentence = "segmentation: there is a file where the data folder needs a folder: check SEGMENTATION_DATA_DIR"
+    sentence = f"segmentation: SEGMENTATION_DATA_DIR={file} is a file: name a folder"
     assert sentence in ended.stderr.splitlines()
     assert "Traceback" not in ended.stderr
