@@ -46,6 +46,9 @@ async def test_jobs_of_every_kind_are_one_list(api: Api, clock: FixedClock) -> N
     assert await ids(api, filter={"status": ["CANCELLED"]}) == [cancelled]
     assert await ids(api, filter={"status": ["QUEUED"], "source": ["API"]}) == [waiting, export]
     assert await ids(api, filter={"source": ["SCHEDULER"]}) == []
+    assert await ids(api, filter={"kind": ["EXPORT", "ERASURE"]}) == [export]
+    assert await ids(api, filter={"kind": ["SEGMENT"], "status": ["QUEUED"]}) == [waiting]
+    assert await ids(api, filter={"kind": []}) == []
     assert await ids(api, filter={"createdAt": {"gt": started.isoformat()}}) == [waiting, export]
     types = await api.query("{ jobs { nodes { __typename } } }")
     assert [node["__typename"] for node in types["jobs"]["nodes"]] == ["SegmentJob", "ExportJob", "SegmentJob"]

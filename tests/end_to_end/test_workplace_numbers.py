@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from urllib.parse import quote
 
@@ -79,12 +80,31 @@ async def test_fields_of_the_members_have_statistics(running_server: RunningServ
         await expect(page.get_by_label("nosuch", exact=True)).to_have_count(0)
 
 
-async def test_members_are_downloaded_with_the_chosen_columns(running_server: RunningServer, tmp_path: Path) -> None:
+async def test_members_are_filtered_ordered_and_downloaded(running_server: RunningServer, tmp_path: Path) -> None:
     gateway = Gateway(running_server.url, "workplace-download")
     audience = evaluated(gateway, "Grown", "age >= 30")
     async with watched(running_server.url, "workplace-download") as seen:
         page = seen.page
         await seen.go(f"{running_server.url}/audiences/{audience}/members?columns=age%20home.city")
+        people = page.locator("tbody tr td:first-child")
+        await page.get_by_label("For whom (PQL)").fill('home.city != "Bonn"')
+        await page.get_by_label("In the order of (PQL)").fill("age * -1")
+        await page.get_by_role("button", name="Apply").click()
+        await expect(people).to_have_text(["customer:004", "customer:003"])
+        await page.reload()
+        await expect(people).to_have_text(["customer:004", "customer:003"])
+        await page.get_by_label("For whom (PQL)").fill("home.town = 1")
+        await page.get_by_role("button", name="Apply").click()
+        await expect(page.get_by_role("alert")).to_contain_text("there is no field `town` here")
+        await expect(page.get_by_role("heading", name="Grown")).to_be_visible()
+        await page.get_by_label("For whom (PQL)").fill("")
+        await page.get_by_role("button", name="Apply").click()
+        await page.get_by_role("button", name="age", exact=True).click()
+        await expect(people).to_have_text(["customer:002", "customer:003", "customer:004"])
+        await page.get_by_role("button", name="age ↑").click()
+        await expect(people).to_have_text(["customer:004", "customer:003", "customer:002"])
+        await expect(page.get_by_role("columnheader", name="age")).to_have_attribute("aria-sort", "descending")
+
         await page.get_by_role("button", name="Download", exact=True).click()
         async with page.expect_download() as download:
             await page.get_by_role("menuitem", name="CSV").click()
@@ -117,6 +137,11 @@ async def test_a_person_is_erased_by_name(running_server: RunningServer) -> None
         await expect(page.locator("tbody tr", has_text="people").first).to_contain_text("1")
         await page.reload()
         await expect(page.locator(".figure", has_text="Second look")).to_contain_text("nothing left")
-        await seen.go(f"{running_server.url}/people")
+        await page.get_by_role("link", name="← People").click()
         await expect(page.get_by_role("link", name="customer:001")).to_be_visible()
         await expect(page.get_by_role("link", name="customer:003")).to_have_count(0)
+        await page.get_by_role("link", name="Erasures").click()
+        await expect(page.locator("tbody tr")).to_have_text([re.compile("^Erasure of a personSucceeded")])
+        await page.get_by_role("button", name="Kind").click()
+        await page.get_by_role("option", name="Evaluations").click()
+        await expect(page.locator("tbody tr")).to_have_text([re.compile("^GrownSucceeded")])

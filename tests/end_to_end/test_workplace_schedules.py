@@ -11,7 +11,9 @@ from tests.support.client import Gateway
 __all__ = ["browser"]
 
 SPEC = """{ schedules { nodes { name type state cronExpression export { fields segmentPerBatch
-  filter { segments { segmentId } } destination { name kind } } } } }"""
+  filter { segments { segmentId status } fromIngestTimestamp emptyProfiles segmentQualificationTime { start end } }
+  additionalFields { fields from to } mergePolicy { name } destination { name kind } } } } }"""
+UPDATE = "mutation ($input: UpdateScheduleInput!) { updateSchedule(input: $input) { errors { message } } }"
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -36,10 +38,32 @@ async def test_a_schedule_of_exports_is_created_changed_and_run(running_server: 
         await expect(facts.get_by_role("link", name="shop")).to_be_visible()
         await expect(facts).to_contain_text("home.city age")
 
+        # What the form has no fields for stays as another client wrote it.
+        schedule = gateway.query("{ schedules { nodes { id export { destination { id } } } } }")["schedules"]["nodes"][
+            0
+        ]
+        written = {
+            "schemaName": "_xdm.context.profile",
+            "fields": ["home.city", "age"],
+            "destination": {"datasetId": schedule["export"]["destination"]["id"]},
+            "filter": {
+                "segments": [{"segmentId": audience, "status": ["REALIZED"]}],
+                "segmentQualificationTime": {"start": "2020-01-01T00:00:00Z"},
+            },
+            "additionalFields": {"fields": ["timestamp"], "from": "2021-01-01T00:00:00Z"},
+        }
+        changed = gateway.query(UPDATE, input={"id": schedule["id"], "export": written})
+        assert changed["updateSchedule"]["errors"] == []
+        await page.reload()
+
         await page.get_by_role("button", name="Edit").click()
         await dialog.get_by_label("Name", exact=True).fill("To the warehouse")
+        await expect(dialog.get_by_role("checkbox", name="Grown")).to_be_checked()
+        await dialog.get_by_label("Attributes").fill("name")
+        await dialog.get_by_text("One batch for each audience").click()
         await dialog.get_by_role("button", name="Save").click()
         await expect(page.get_by_role("heading", name="To the warehouse")).to_be_visible()
+        await expect(facts).to_contain_text("one for each audience")
         assert gateway.query(SPEC)["schedules"]["nodes"] == [
             {
                 "name": "To the warehouse",
@@ -47,9 +71,16 @@ async def test_a_schedule_of_exports_is_created_changed_and_run(running_server: 
                 "state": "ACTIVE",
                 "cronExpression": "0 30 2 ? * *",
                 "export": {
-                    "fields": ["home.city", "age"],
-                    "segmentPerBatch": False,
-                    "filter": {"segments": [{"segmentId": audience}]},
+                    "fields": ["name"],
+                    "segmentPerBatch": True,
+                    "filter": {
+                        "segments": [{"segmentId": audience, "status": ["REALIZED"]}],
+                        "fromIngestTimestamp": None,
+                        "emptyProfiles": False,
+                        "segmentQualificationTime": {"start": "2020-01-01T00:00:00Z", "end": None},
+                    },
+                    "additionalFields": {"fields": ["timestamp"], "from": "2021-01-01T00:00:00Z", "to": None},
+                    "mergePolicy": None,
                     "destination": {"name": "shop", "kind": "EXPORT"},
                 },
             }

@@ -20,7 +20,8 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.storage.columns import JsonObject
 from app.storage.job_log import JobState
-from app.storage.tables.jobs import FINAL, WAITING, JobKind
+from app.storage.tables.jobs import FINAL, WAITING
+from app.storage.tables.jobs import JobKind as QueueKind
 
 if TYPE_CHECKING:
     from app.api.resources.definitions import SegmentDefinition
@@ -53,6 +54,13 @@ class JobPhase(Enum):
     EVALUATING = enum_value("EVALUATING", description="Evaluating or exporting profiles.")
     WRITING = enum_value("WRITING", description="Publishing the results.")
     DONE = enum_value("DONE", description="Finished.")
+
+
+@strawberry.enum(description="Kind of a job.")
+class JobKind(Enum):
+    SEGMENT = enum_value("SEGMENT", description="A `SegmentJob`: evaluates audiences.")
+    EXPORT = enum_value("EXPORT", description="An `ExportJob`: writes profiles to a dataset.")
+    ERASURE = enum_value("ERASURE", description="An `ErasureJob`: erases a person.")
 
 
 @strawberry.enum(description="Sort keys of jobs.")
@@ -160,7 +168,7 @@ class Job:
         return schedule
 
 
-_TYPES = {JobKind.SEGMENT: "SegmentJob", JobKind.EXPORT: "ExportJob", JobKind.ERASURE: "ErasureJob"}
+_TYPES = {QueueKind.SEGMENT: "SegmentJob", QueueKind.EXPORT: "ExportJob", QueueKind.ERASURE: "ErasureJob"}
 
 
 def any_job(state: JobState) -> Job:
@@ -196,16 +204,20 @@ class JobOrder:
 
 @strawberry.input(description="Filters of jobs of any kind; all given conditions must match.")
 class JobFilter:
+    kind: list[JobKind] | None = strawberry.field(default=strawberry.UNSET, description="Kind is one of these.")
     status: list[JobStatus] | None = strawberry.field(default=strawberry.UNSET, description="State is one of these.")
     source: list[JobSource] | None = strawberry.field(default=strawberry.UNSET, description="Source is one of these.")
     created_at: DateTimeFilter | None = strawberry.field(default=strawberry.UNSET, description="Creation time.")
 
 
-def job_filter(value: JobFilter | None) -> jobs.JobFilter | None:
+def job_filter(value: JobFilter | None) -> jobs.AnyJobFilter | None:
     if value is None or not given(value):
         return None
-    return jobs.JobFilter(
-        status=names(value.status), source=names(value.source), created_at=time_filter(value.created_at)
+    return jobs.AnyJobFilter(
+        kind=names(value.kind),
+        status=names(value.status),
+        source=names(value.source),
+        created_at=time_filter(value.created_at),
     )
 
 

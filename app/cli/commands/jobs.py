@@ -58,17 +58,14 @@ def list_jobs(
         fail(f"--status is {unknown[0].lower()!r}, not one of {', '.join(JobStatus).lower()}")
 
     async def work(services: "Services") -> None:
+        filter = jobs.AnyJobFilter(status=chosen, kind=None if kind is None else [kind.upper()])
+
         async def fetch(request: PageRequest) -> "Slice[JobState]":
             async with services.database.session() as session:
-                return await jobs.page_of_all_kinds(session, scope, request, jobs.JobFilter(status=chosen))
+                return await jobs.page_of_all_kinds(session, scope, request, filter)
 
-        async for state in every(fetch, None):
-            if kind is not None and state.kind != kind.upper():
-                continue
+        async for state in every(fetch, limit):
             print_object(_job(state), as_json, COLUMNS)
-            nonlocal limit
-            if limit is not None and (limit := limit - 1) == 0:
-                return
 
     run(with_services(load_settings(), work))
 

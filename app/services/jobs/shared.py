@@ -55,6 +55,13 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class AnyJobFilter(JobFilter):
+    """What jobs of several kinds can be chosen by."""
+
+    kind: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Who starts a job: a caller, or a run of a schedule."""
 
@@ -145,16 +152,16 @@ async def page_of_all_kinds(
     session: AsyncSession,
     scope: Scope,
     request: PageRequest,
-    filter: JobFilter | None = None,
+    filter: AnyJobFilter | None = None,
     order: OrderBy | None = None,
 ) -> Slice[JobState]:
-    """The jobs of every kind that the API calls a job."""
-    jobs = _of_all_kinds(scope, (filter or JobFilter()).on)
+    """The jobs of every kind that the API calls a job, or of the kinds that the filter names."""
+    jobs = _filtered(scope, filter or AnyJobFilter())
     return await fetch_page(session, select(*jobs.c), job_order(jobs.c, order), request, _state)
 
 
-async def count_of_all_kinds(session: AsyncSession, scope: Scope, filter: JobFilter | None = None) -> int:
-    jobs = _of_all_kinds(scope, (filter or JobFilter()).on)
+async def count_of_all_kinds(session: AsyncSession, scope: Scope, filter: AnyJobFilter | None = None) -> int:
+    jobs = _filtered(scope, filter or AnyJobFilter())
     return int((await session.execute(select(func.count()).select_from(jobs))).scalar_one())
 
 
@@ -173,6 +180,13 @@ async def counts_by_schedule(session: AsyncSession, scope: Scope, schedule_ids: 
     statement = select(jobs.c.schedule_id, func.count()).group_by(jobs.c.schedule_id)
     counts = {schedule_id: int(number) for schedule_id, number in await session.execute(statement)}
     return {schedule_id: counts.get(schedule_id, 0) for schedule_id in schedule_ids}
+
+
+def _filtered(scope: Scope, filter: AnyJobFilter) -> Subquery:
+    jobs = _of_all_kinds(scope, filter.on)
+    if filter.kind is None:
+        return jobs
+    return select(*jobs.c).where(jobs.c.kind.in_(list(filter.kind))).subquery("jobs_of_kinds")
 
 
 def _of_all_kinds(scope: Scope, conditions: Callable[[Columns], Iterable[ColumnElement[bool]]]) -> Subquery:

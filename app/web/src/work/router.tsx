@@ -11,7 +11,7 @@ import {
 import { ROOT } from '../shared/address';
 import { AudienceAbout } from './audiences/About';
 import { AudienceFrame } from './audiences/Audience';
-import { AudienceMembers } from './audiences/Members';
+import { AudienceMembers, type MembersSearch } from './audiences/Members';
 import { AudienceNumbers } from './audiences/Numbers';
 import { Audiences, type AudiencesSearch } from './audiences/Audiences';
 import { AudienceHistory } from './audiences/History';
@@ -71,9 +71,11 @@ const audienceMembers = createRoute({
   getParentRoute: () => audience,
   path: 'members',
   component: AudienceMembers,
-  validateSearch: (search): { columns?: string; status?: string } => ({
+  validateSearch: (search): MembersSearch => ({
     columns: text(search.columns),
     status: text(search.status),
+    where: text(search.where),
+    sort: text(search.sort),
   }),
 });
 const audienceOverlap = createRoute({
@@ -97,7 +99,7 @@ const jobs = createRoute({
   getParentRoute: () => root,
   path: '/jobs',
   component: Jobs,
-  validateSearch: (search): { status?: string } => ({ status: text(search.status) }),
+  validateSearch: (search): { status?: string; kind?: string } => ({ status: text(search.status), kind: text(search.kind) }),
 });
 const job = createRoute({ getParentRoute: () => root, path: '/jobs/$id', component: JobPage });
 const exports_ = createRoute({

@@ -7,6 +7,7 @@ import { createClient as createSocket } from 'graphql-ws';
 import { GRAPHQL, SOCKET } from '../../shared/address';
 import { identityHeaders } from '../../shared/identity';
 import { lookAgain, reportAnswer, reportLost, reportUnauthorized } from './connection';
+import { nullsOfErrors } from './nulls';
 import { possibleTypes } from './operations';
 
 const PONG_SECONDS = 5;
@@ -69,7 +70,7 @@ const after =
   (_result: unknown, _args: unknown, cache: Cache) =>
     forget(cache, ...fields);
 
-const JOB_LISTS = ['segmentJobs', 'exportJobs'];
+const JOB_LISTS = ['jobs', 'exportJobs'];
 const AUDIENCE_LISTS = ['audiences', 'segmentDefinitions', 'search', 'searchNamespaces'];
 
 const pages = relayPagination();
@@ -78,7 +79,7 @@ const unkeyed = () => null;
 const cache = cacheExchange({
   possibleTypes,
   resolvers: {
-    Query: { audiences: pages, segmentJobs: pages, exportJobs: pages, schedules: pages, search: pages, profiles: pages },
+    Query: { audiences: pages, jobs: pages, exportJobs: pages, schedules: pages, search: pages, profiles: pages },
     Audience: { members: pages, changes: pages },
     Dataset: { batches: pages },
     Profile: { events: pages },
@@ -88,6 +89,7 @@ const cache = cacheExchange({
     ConfidenceInterval: unkeyed,
     DatasetField: unkeyed,
     ExperienceEvent: unkeyed,
+    ExportEvents: unkeyed,
     ExportFilter: unkeyed,
     ExportJobMetrics: unkeyed,
     ExportSegment: unkeyed,
@@ -123,9 +125,9 @@ const cache = cacheExchange({
     SearchNamespace: unkeyed,
     SearchNamespaces: unkeyed,
     SegmentJobMetrics: unkeyed,
-    SegmentJobSegment: unkeyed,
     StatusCount: unkeyed,
     StreamingEligibility: unkeyed,
+    TimeRange: unkeyed,
     TimeSpan: unkeyed,
     ValueStatistics: unkeyed,
     Viewer: unkeyed,
@@ -169,6 +171,7 @@ export const client = new Client({
   requestPolicy: 'cache-and-network',
   exchanges: [
     cache,
+    nullsOfErrors,
     fetchExchange,
     subscriptionExchange({
       forwardSubscription: ({ query, variables }) => ({

@@ -250,6 +250,18 @@ export type IdentityInput = {
   id: string;
 };
 
+export type JobFilter = {
+  kind?: Array<JobKind> | null | undefined;
+  status?: Array<JobStatus> | null | undefined;
+  source?: Array<JobSource> | null | undefined;
+  createdAt?: DateTimeFilter | null | undefined;
+};
+
+export type JobKind =
+  | 'SEGMENT'
+  | 'EXPORT'
+  | 'ERASURE';
+
 export type JobPhase =
   | 'WAITING'
   | 'READING'
@@ -308,6 +320,11 @@ export type PrimaryIdentityInput = {
   namespace: string;
 };
 
+export type ProfileOrder = {
+  expression: string;
+  direction?: OrderDirection;
+};
+
 export type ScheduleRunOutcome =
   | 'STARTED'
   | 'SKIPPED'
@@ -320,14 +337,6 @@ export type ScheduleState =
 export type ScheduleType =
   | 'BATCH_SEGMENTATION'
   | 'EXPORT';
-
-export type SegmentJobFilter = {
-  status?: Array<JobStatus> | null | undefined;
-  source?: Array<JobSource> | null | undefined;
-  segmentId?: string | null | undefined;
-  scheduleId?: string | null | undefined;
-  createdAt?: DateTimeFilter | null | undefined;
-};
 
 export type StringFilter = {
   eq?: string | null | undefined;
@@ -481,6 +490,8 @@ export type AudienceMembersQueryVariables = Exact<{
   first: number;
   after?: string | null | undefined;
   status?: Array<MembershipStatus> | MembershipStatus | null | undefined;
+  where?: string | null | undefined;
+  orderBy?: ProfileOrder | null | undefined;
   paths?: Array<string> | string | null | undefined;
 }>;
 
@@ -845,17 +856,24 @@ export type CompareQuery = { compare: { before: number, after: number, stay: num
       | { message: string }
      | null } };
 
-export type SegmentJobsQueryVariables = Exact<{
+export type JobsQueryVariables = Exact<{
   first: number;
   after?: string | null | undefined;
-  filter?: SegmentJobFilter | null | undefined;
+  filter?: JobFilter | null | undefined;
 }>;
 
 
-export type SegmentJobsQuery = { segmentJobs: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<(
-      { allDefinitions: boolean, schedule: { id: string, scheduleId: string, name: string } | null, segments: { totalCount: number, nodes: Array<{ segmentId: string, definition: { id: string, name: string } | null }> } }
-      & JobLine_SegmentJob_Fragment
-    )> } };
+export type JobsQuery = { jobs: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<
+      | JobLine_ErasureJob_Fragment
+      | (
+        { destination: { id: string, datasetId: string, name: string }, metrics: { totalExportedProfiles: number } | null }
+        & JobLine_ExportJob_Fragment
+      )
+      | (
+        { allDefinitions: boolean, segments: { totalCount: number, nodes: Array<{ id: string, segmentId: string, definition: { id: string, name: string } | null }> } }
+        & JobLine_SegmentJob_Fragment
+      )
+    > } };
 
 export type ExportJobsQueryVariables = Exact<{
   first: number;
@@ -875,7 +893,7 @@ export type SegmentJobPageQueryVariables = Exact<{
 
 
 export type SegmentJobPageQuery = { segmentJob: (
-    { allDefinitions: boolean, runId: string | null, evaluatedAt: string | null, schedule: { id: string, scheduleId: string, name: string } | null, metrics: { totalProfiles: number, totalTime: { totalMs: number }, profileSegmentationTime: { totalMs: number }, totalProfilesByMergePolicy: Array<{ count: number, mergePolicy: { id: string, name: string } }> } | null, segments: { totalCount: number, nodes: Array<{ segmentId: string, version: number, expression: string, profileCount: number | null, byStatus: Array<{ status: MembershipStatus, count: number }>, error: { code: string, message: string } | null, definition: { id: string, name: string, version: number } | null }> } }
+    { allDefinitions: boolean, runId: string | null, evaluatedAt: string | null, schedule: { id: string, scheduleId: string, name: string } | null, metrics: { totalProfiles: number, totalTime: { totalMs: number }, profileSegmentationTime: { totalMs: number }, totalProfilesByMergePolicy: Array<{ count: number, mergePolicy: { id: string, name: string } }> } | null, segments: { totalCount: number, nodes: Array<{ id: string, segmentId: string, version: number, expression: string, profileCount: number | null, byStatus: Array<{ status: MembershipStatus, count: number }>, error: { code: string, message: string } | null, definition: { id: string, name: string, version: number } | null }> } }
     & JobLine_SegmentJob_Fragment
   ) | null };
 
@@ -967,7 +985,7 @@ export type SizesQuery = { overlap: { sizes: Array<number>, exact: boolean, erro
       | { message: string }
      | null } };
 
-export type ScheduleRowFragment = { id: string, scheduleId: string, name: string, description: string | null, type: ScheduleType, state: ScheduleState, cronExpression: string, frequency: string, allAudiences: boolean, etag: string, createdBy: string, createdAt: string, updatedAt: string, nextRunTimes: Array<string>, export: { fields: Array<string>, segmentPerBatch: boolean, evaluateFirst: boolean, filter: { segments: Array<{ segmentId: string, audience: { id: string, audienceId: string, name: string, type: AudienceType } | null }> } | null, destination: { id: string, datasetId: string, name: string } } | null, lastRun: { runId: string, outcome: ScheduleRunOutcome, ranAt: string, dueAt: string | null, message: string | null, job:
+export type ScheduleRowFragment = { id: string, scheduleId: string, name: string, description: string | null, type: ScheduleType, state: ScheduleState, cronExpression: string, frequency: string, allAudiences: boolean, etag: string, createdBy: string, createdAt: string, updatedAt: string, nextRunTimes: Array<string>, export: { fields: Array<string>, segmentPerBatch: boolean, schemaName: string, evaluateFirst: boolean, mergePolicy: { id: string, name: string } | null, additionalFields: { fields: Array<string>, from: string | null, to: string | null } | null, filter: { fromIngestTimestamp: string | null, emptyProfiles: boolean, segmentQualificationTime: { start: string | null, end: string | null } | null, segments: Array<{ segmentId: string, namespace: string | null, status: Array<MembershipStatus>, audience: { id: string, audienceId: string, name: string, type: AudienceType } | null }> } | null, destination: { id: string, datasetId: string, name: string } } | null, lastRun: { runId: string, outcome: ScheduleRunOutcome, ranAt: string, dueAt: string | null, message: string | null, job:
       | JobLine_ErasureJob_Fragment
       | JobLine_ExportJob_Fragment
       | JobLine_SegmentJob_Fragment
@@ -1074,11 +1092,11 @@ export type ViewerQueryVariables = Exact<{ [key: string]: never; }>;
 
 export type ViewerQuery = { viewer: { subject: string, organisation: string, sandbox: string, permissions: Array<string> } };
 
-type JobLine_ErasureJob_Fragment = { __typename: 'ErasureJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string }> };
+type JobLine_ErasureJob_Fragment = { __typename: 'ErasureJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string, definition: { id: string, segmentId: string, name: string } | null }> };
 
-type JobLine_ExportJob_Fragment = { __typename: 'ExportJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string }> };
+type JobLine_ExportJob_Fragment = { __typename: 'ExportJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string, definition: { id: string, segmentId: string, name: string } | null }> };
 
-type JobLine_SegmentJob_Fragment = { __typename: 'SegmentJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string }> };
+type JobLine_SegmentJob_Fragment = { __typename: 'SegmentJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string, definition: { id: string, segmentId: string, name: string } | null }> };
 
 export type JobLineFragment =
   | JobLine_ErasureJob_Fragment
@@ -1211,6 +1229,11 @@ export const JobLineFragmentDoc = gql`
   errors {
     code
     message
+    definition {
+      id
+      segmentId
+      name
+    }
   }
 }
     ` as unknown as DocumentNode<JobLineFragment, unknown>;
@@ -1232,10 +1255,28 @@ export const ScheduleRowFragmentDoc = gql`
   export {
     fields
     segmentPerBatch
+    schemaName
     evaluateFirst
+    mergePolicy {
+      id
+      name
+    }
+    additionalFields {
+      fields
+      from
+      to
+    }
     filter {
+      fromIngestTimestamp
+      emptyProfiles
+      segmentQualificationTime {
+        start
+        end
+      }
       segments {
         segmentId
+        namespace
+        status
         audience {
           id
           audienceId
@@ -1455,10 +1496,16 @@ export const AudienceJobsDocument = gql`
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<AudienceJobsQuery, AudienceJobsQueryVariables>;
 export const AudienceMembersDocument = gql`
-    query AudienceMembers($id: ID!, $first: Int!, $after: String, $status: [MembershipStatus!], $paths: [String!]) {
+    query AudienceMembers($id: ID!, $first: Int!, $after: String, $status: [MembershipStatus!], $where: String, $orderBy: ProfileOrder, $paths: [String!]) {
   audience(id: $id) {
     id
-    members(first: $first, after: $after, status: $status) {
+    members(
+      first: $first
+      after: $after
+      status: $status
+      where: $where
+      orderBy: $orderBy
+    ) {
       totalCount
       pageInfo {
         hasNextPage
@@ -2077,9 +2124,9 @@ export const CompareDocument = gql`
   }
 }
     ` as unknown as DocumentNode<CompareQuery, CompareQueryVariables>;
-export const SegmentJobsDocument = gql`
-    query SegmentJobs($first: Int!, $after: String, $filter: SegmentJobFilter) {
-  segmentJobs(
+export const JobsDocument = gql`
+    query Jobs($first: Int!, $after: String, $filter: JobFilter) {
+  jobs(
     first: $first
     after: $after
     filter: $filter
@@ -2092,26 +2139,34 @@ export const SegmentJobsDocument = gql`
     }
     nodes {
       ...JobLine
-      allDefinitions
-      schedule {
-        id
-        scheduleId
-        name
-      }
-      segments(first: 3) {
-        totalCount
-        nodes {
-          segmentId
-          definition {
+      ... on SegmentJob {
+        allDefinitions
+        segments(first: 3) {
+          totalCount
+          nodes {
             id
-            name
+            segmentId
+            definition {
+              id
+              name
+            }
           }
+        }
+      }
+      ... on ExportJob {
+        destination {
+          id
+          datasetId
+          name
+        }
+        metrics {
+          totalExportedProfiles
         }
       }
     }
   }
 }
-    ${JobLineFragmentDoc}` as unknown as DocumentNode<SegmentJobsQuery, SegmentJobsQueryVariables>;
+    ${JobLineFragmentDoc}` as unknown as DocumentNode<JobsQuery, JobsQueryVariables>;
 export const ExportJobsDocument = gql`
     query ExportJobs($first: Int!, $after: String, $filter: ExportJobFilter) {
   exportJobs(
@@ -2175,6 +2230,7 @@ export const SegmentJobPageDocument = gql`
     segments(first: 500) {
       totalCount
       nodes {
+        id
         segmentId
         version
         expression

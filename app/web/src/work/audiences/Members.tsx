@@ -4,8 +4,8 @@ import { useEffect, useState } from 'react';
 
 import { downloadMembers } from '../api/download';
 import { useData } from '../api/hooks';
-import { AudienceMembersDocument, type MembershipStatus } from '../api/operations';
-import { ActionMenu, Button, Select } from '../ui/controls';
+import { AudienceMembersDocument, type MembershipStatus, type ProfileOrder } from '../api/operations';
+import { ActionMenu, Button, Field, Select } from '../ui/controls';
 import { at, Time, value, words } from '../ui/format';
 import { Empty, Failure, More, Skeleton } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
@@ -26,17 +26,30 @@ const STATUSES = [
   { id: 'EXITED', label: 'Left' },
 ];
 
+export interface MembersSearch {
+  columns?: string;
+  status?: string;
+  /** PQL that holds for those who are shown. */
+  where?: string;
+  /** A value in PQL, after `-` from the largest. */
+  sort?: string;
+}
+
+const orderOf = (sort: string | undefined): ProfileOrder | undefined =>
+  sort === undefined ? undefined : sort.startsWith('-') ? { expression: sort.slice(1), direction: 'DESC' } : { expression: sort, direction: 'ASC' };
+
 export function AudienceMembers() {
   const { id } = useAudience();
   const search = useSearch({ from: '/audiences/$id/members' });
   const navigate = useNavigate({ from: '/audiences/$id/members' });
   const paths = usePaths();
   const columns = search.columns ? search.columns.split(' ') : (paths ?? []).slice(0, FIRST_COLUMNS);
+  const order = orderOf(search.sort);
   const [after, setAfter] = useState<string>();
-  useEffect(() => setAfter(undefined), [id, search.status, search.columns]);
+  useEffect(() => setAfter(undefined), [id, search.status, search.columns, search.where, search.sort]);
   const { data, loading, stale, error, again } = useData(
     AudienceMembersDocument,
-    { id, first: PAGE, after, status: search.status ? [search.status as MembershipStatus] : undefined, paths: columns },
+    { id, first: PAGE, after, status: search.status ? [search.status as MembershipStatus] : undefined, where: search.where, orderBy: order, paths: columns },
     { pause: paths === undefined && !search.columns },
   );
   const members = data?.audience?.members;
@@ -46,18 +59,20 @@ export function AudienceMembers() {
       say('The file is being made…');
       await downloadMembers(id, format, { columns, status: search.status });
     });
-  if (error) return <Failure error={error} again={again} />;
   return (
     <>
       <div className="toolbar">
         <Select label="Which members" options={STATUSES} value={search.status ?? 'in'} onChange={(status) => change({ status: status === 'in' ? undefined : status })} />
         <Columns paths={paths ?? []} chosen={columns} onChange={(next) => change({ columns: next.join(' ') || undefined })} />
-        <ActionMenu label="Download as" actions={FORMATS.map((format) => ({ ...format, act: () => void download(format.id) }))} button={<Button>Download</Button>} />
+        <ActionMenu label="Download as" actions={FORMATS.map((format) => ({ ...format, act: () => void download(format.id) }))} button={<Button>{search.where ? 'Download all' : 'Download'}</Button>} />
       </div>
-      {loading || !members ? (
+      <Narrow key={`${search.where} ${search.sort}`} where={search.where} sort={search.sort} apply={change} />
+      {error ? (
+        <Failure error={error} again={again} />
+      ) : loading || !members ? (
         <Skeleton lines={8} />
       ) : members.nodes.length === 0 ? (
-        <Empty title="Nobody">{search.status === 'EXITED' ? 'Nobody left in the last run.' : 'The audience is empty, or was not evaluated yet.'}</Empty>
+        <Empty title="Nobody">{search.where ? 'No member fulfils the condition.' : search.status === 'EXITED' ? 'Nobody left in the last run.' : 'The audience is empty, or was not evaluated yet.'}</Empty>
       ) : (
         <>
           <div className="tablebox">
@@ -65,7 +80,11 @@ export function AudienceMembers() {
               <thead>
                 <tr>
                   <th scope="col">Person</th>
-                  {columns.map((path) => <th key={path} scope="col" title={path}>{path}</th>)}
+                  {columns.map((path) => (
+                    <th key={path} scope="col" title={path} aria-sort={order?.expression === path ? (order.direction === 'DESC' ? 'descending' : 'ascending') : undefined}>
+                      <button type="button" className="sort" onClick={() => change({ sort: nextSort(search.sort, path) })}>{path}{order?.expression === path && (order.direction === 'DESC' ? ' ↓' : ' ↑')}</button>
+                    </th>
+                  ))}
                   <th scope="col">Status</th>
                   <th scope="col" className="fit">Qualified</th>
                 </tr>
@@ -86,5 +105,27 @@ export function AudienceMembers() {
         </>
       )}
     </>
+  );
+}
+
+/** A column's heading goes from ascending to descending to no order. */
+function nextSort(sort: string | undefined, path: string): string | undefined {
+  if (sort === path) return `-${path}`;
+  return sort === `-${path}` ? undefined : path;
+}
+
+/** Which members, by PQL, and in which order: evaluated with the data of now. */
+function Narrow({ where, sort, apply }: Pick<MembersSearch, 'where' | 'sort'> & { apply: (next: Pick<MembersSearch, 'where' | 'sort'>) => void }) {
+  const [condition, setCondition] = useState(where ?? '');
+  const [value, setValue] = useState(sort?.replace(/^-/, '') ?? '');
+  const [descending, setDescending] = useState(sort?.startsWith('-') ?? false);
+  const submit = () => apply({ where: condition.trim() || undefined, sort: value.trim() ? `${descending ? '-' : ''}${value.trim()}` : undefined });
+  return (
+    <form className="toolbar" style={{ alignItems: 'flex-end' }} onSubmit={(event) => { event.preventDefault(); submit(); }}>
+      <div className="grow"><Field label="For whom (PQL)" value={condition} onChange={setCondition} placeholder={'home.city = "Reno"'} /></div>
+      <div className="grow"><Field label="In the order of (PQL)" value={value} onChange={setValue} placeholder="xEvent.sum(dollars)" /></div>
+      <Select label="Direction" options={[{ id: 'ASC', label: 'Smallest first' }, { id: 'DESC', label: 'Largest first' }]} value={descending ? 'DESC' : 'ASC'} onChange={(next) => setDescending(next === 'DESC')} />
+      <Button type="submit">Apply</Button>
+    </form>
   );
 }

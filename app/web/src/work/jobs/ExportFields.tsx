@@ -1,6 +1,6 @@
 // What an export writes, as a form: whose, which attributes, into which dataset. For one export and for a schedule.
 import { useAct, useData } from '../api/hooks';
-import { AudienceChoicesDocument, CreateDatasetDocument, ExportTargetsDocument, type CreateExportJobInput } from '../api/operations';
+import { AudienceChoicesDocument, CreateDatasetDocument, ExportTargetsDocument, type CreateExportJobInput, type ExportFilterInput, type ExportSegmentInput, type ScheduleRowFragment } from '../api/operations';
 import { Checkbox, Field, Select } from '../ui/controls';
 
 const SCHEMA = '_xdm.context.profile';
@@ -14,9 +14,40 @@ export interface ExportForm {
   fields: string;
   each: boolean;
   first: boolean;
+  /** What the form has no fields for, of an export that exists: it stays as it was. */
+  rest?: Partial<Pick<CreateExportJobInput, 'additionalFields' | 'mergePolicyId' | 'schemaName'>> & {
+    filter?: ExportFilterInput;
+    segments?: ExportSegmentInput[];
+  };
 }
 
 export const emptyExport = (audiences: string[] = []): ExportForm => ({ audiences, target: NEW, name: '', fields: '', each: false, first: false });
+
+/** The form of an export that exists. */
+export function exportForm(spec: NonNullable<ScheduleRowFragment['export']>): ExportForm {
+  const { segments = [], ...filter } = spec.filter ?? {};
+  const idOf = (segment: (typeof segments)[number]) => segment.audience?.id ?? segment.segmentId;
+  return {
+    audiences: segments.map(idOf),
+    target: spec.destination.id,
+    name: '',
+    fields: spec.fields.join(' '),
+    each: spec.segmentPerBatch,
+    first: spec.evaluateFirst,
+    rest: {
+      additionalFields: spec.additionalFields && plain(spec.additionalFields),
+      mergePolicyId: spec.mergePolicy?.id,
+      schemaName: spec.schemaName,
+      filter: spec.filter ? plain(filter) : undefined,
+      segments: segments.map((segment) => ({ segmentId: idOf(segment), namespace: segment.namespace, status: segment.status })),
+    },
+  };
+}
+
+/** An answer as an input: without the names of its types. */
+function plain<Value>(answer: Value): Value {
+  return JSON.parse(JSON.stringify(answer, (name, value: unknown) => (name === '__typename' ? undefined : value))) as Value;
+}
 
 export const isComplete = (form: ExportForm) => form.target !== NEW || form.name.trim() !== '';
 
@@ -29,11 +60,14 @@ export function useExportInput(): (form: ExportForm, onChange: (form: ExportForm
       : form.target;
     onChange({ ...form, target: datasetId });
     const paths = form.fields.split(/[\s,]+/).filter(Boolean);
+    const { filter, segments = [], ...rest } = form.rest ?? {};
+    const chosen = form.audiences.map((segmentId) => segments.find((each) => each.segmentId === segmentId) ?? { segmentId });
     return {
-      destination: { datasetId, segmentPerBatch: form.each },
       schemaName: SCHEMA,
+      ...rest,
+      destination: { datasetId, segmentPerBatch: form.each },
       fields: paths.length ? paths : undefined,
-      filter: form.audiences.length ? { segments: form.audiences.map((segmentId) => ({ segmentId })) } : undefined,
+      filter: filter || chosen.length ? { ...filter, segments: chosen.length ? chosen : undefined } : undefined,
       evaluateFirst: form.first,
     };
   };

@@ -111,7 +111,11 @@ export function JobErrors({ job }: { job: JobLineFragment }) {
   return (
     <div className="stack tight">
       {job.errors.map((error, index) => (
-        <div key={index} className="note" role="alert">{error.message}</div>
+        <div key={index} className="note row" role="alert">
+          <span className="grow">{error.message}</span>
+          <span className="faint mono">{error.code}</span>
+          {error.definition && <Link to="/audiences/$id/edit" params={{ id: error.definition.segmentId }}>Edit {error.definition.name}</Link>}
+        </div>
       ))}
     </div>
   );

@@ -3,7 +3,7 @@ import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useState } from 'react';
 
 import { useData } from '../api/hooks';
-import { ExportJobsDocument, SegmentJobsDocument, type JobStatus } from '../api/operations';
+import { ExportJobsDocument, JobsDocument, type JobKind, type JobsQuery, type JobStatus } from '../api/operations';
 import { Button, Select } from '../ui/controls';
 import { plural } from '../ui/format';
 import { Failure, Head, More, Skeleton } from '../ui/pieces';
@@ -24,12 +24,19 @@ function statuses(status: string | undefined): JobStatus[] | undefined {
   return status === 'live' ? ['NEW', 'QUEUED', 'PROCESSING', 'CANCELLING'] : [status as JobStatus];
 }
 
-interface Segments {
-  allDefinitions: boolean;
-  segments: { totalCount: number; nodes: { segmentId: string; definition: { name: string } | null }[] };
-}
+const KINDS: { id: string; label: string }[] = [
+  { id: 'all', label: 'Any kind' },
+  { id: 'SEGMENT', label: 'Evaluations' },
+  { id: 'EXPORT', label: 'Exports' },
+  { id: 'ERASURE', label: 'Erasures' },
+];
 
-function evaluated(job: Segments): string {
+type ListedJob = JobsQuery['jobs']['nodes'][number];
+
+/** What a job does, in a few words; an erasure does not say whom it erases. */
+function what(job: ListedJob): string {
+  if (job.__typename === 'ErasureJob') return 'Erasure of a person';
+  if (job.__typename === 'ExportJob') return `Export to ${job.destination.name}`;
   if (job.allDefinitions) return `Every audience (${job.segments.totalCount})`;
   const names = job.segments.nodes.map((segment) => segment.definition?.name ?? segment.segmentId);
   const rest = job.segments.totalCount - names.length;
@@ -37,20 +44,23 @@ function evaluated(job: Segments): string {
 }
 
 export function Jobs() {
-  const { status } = useSearch({ from: '/jobs' });
+  const { status, kind } = useSearch({ from: '/jobs' });
   const navigate = useNavigate({ from: '/jobs' });
   const [after, setAfter] = useState<string>();
-  useEffect(() => setAfter(undefined), [status]);
-  const { data, loading, stale, error, again } = useData(SegmentJobsDocument, { first: PAGE, after, filter: { status: statuses(status) } });
-  const page = data?.segmentJobs;
+  useEffect(() => setAfter(undefined), [status, kind]);
+  const { data, loading, stale, error, again } = useData(JobsDocument, { first: PAGE, after, filter: { status: statuses(status), kind: kind ? [kind as JobKind] : undefined } });
+  const page = data?.jobs;
+  const change = (part: { status?: string; kind?: string }) => void navigate({ search: (old) => ({ ...old, ...part }), replace: true });
+  const some = (id: string) => (id === 'all' ? undefined : id);
   return (
     <div className="page">
-      <Head title="Jobs" about="Evaluations of audiences over all people, as they happen." />
+      <Head title="Jobs" about="Evaluations, exports and erasures, as they happen." />
       <div className="toolbar">
-        <Select label="State" options={STATES} value={status ?? 'all'} onChange={(next) => void navigate({ search: { status: next === 'all' ? undefined : next }, replace: true })} />
+        <Select label="Kind" options={KINDS} value={kind ?? 'all'} onChange={(next) => change({ kind: some(next) })} />
+        <Select label="State" options={STATES} value={status ?? 'all'} onChange={(next) => change({ status: some(next) })} />
       </div>
       {error && <Failure error={error} again={again} />}
-      {loading || !page ? !error && <Skeleton lines={8} /> : <JobTable jobs={page.nodes} what={evaluated} empty="No jobs yet" />}
+      {loading || !page ? !error && <Skeleton lines={8} /> : <JobTable jobs={page.nodes} what={what} empty="No jobs yet" />}
       {page && page.nodes.length > 0 && <More shown={page.nodes.length} total={page.totalCount} next={page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null} busy={stale} load={setAfter} />}
     </div>
   );

@@ -5,7 +5,7 @@ import { useAct, useData } from '../api/hooks';
 import { AudienceChoicesDocument, CreateScheduleDocument, UpdateScheduleDocument, type ScheduleRowFragment, type ScheduleType } from '../api/operations';
 import { Button, Checkbox, Dialog, Field, Select } from '../ui/controls';
 import { say } from '../ui/toasts';
-import { emptyExport, ExportFields, isComplete, useExportInput } from './ExportFields';
+import { emptyExport, exportForm, ExportFields, isComplete, useExportInput } from './ExportFields';
 
 const RHYTHMS = [
   { id: '? * *', label: 'Every day' },
@@ -48,19 +48,17 @@ export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFr
   const choices = useData(AudienceChoicesDocument, {}).data?.audiences.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
   const inputOf = useExportInput();
   const [kind, setKind] = useState<ScheduleType>(schedule?.type ?? 'BATCH_SEGMENTATION');
-  const [exported, setExported] = useState(() => emptyExport());
+  const [exported, setExported] = useState(() => (schedule?.export ? exportForm(schedule.export) : emptyExport()));
   const [name, setName] = useState(schedule?.name ?? '');
   const [when, setWhen] = useState(() => timing(schedule?.cronExpression));
   const [every, setEvery] = useState(schedule?.allAudiences ?? true);
   const [chosen, setChosen] = useState<string[]>(schedule?.audiences.nodes.map((audience) => audience.id) ?? []);
   const [problem, setProblem] = useState<string>();
   const evaluates = kind !== 'EXPORT';
-  // What an export writes may hold conditions that the form has no fields for: of one that exists only name and time change.
-  const exportsAnew = kind === 'EXPORT' && !schedule;
-  const complete = name.trim() !== '' && (evaluates ? every || chosen.length > 0 : !exportsAnew || isComplete(exported));
+  const complete = name.trim() !== '' && (evaluates ? every || chosen.length > 0 : isComplete(exported));
   const save = async () => {
     try {
-      const what = exportsAnew ? { export: await inputOf(exported, setExported) } : evaluates ? (every ? { allAudiences: true } : { audienceIds: chosen }) : {};
+      const what = !evaluates ? { export: await inputOf(exported, setExported) } : every ? { allAudiences: true } : { audienceIds: chosen };
       const shared = { name: name.trim(), cronExpression: cronOf(when), ...what };
       if (schedule) await act(UpdateScheduleDocument, { input: { ...shared, id: schedule.id, etag: schedule.etag } });
       else await act(CreateScheduleDocument, { input: { ...shared, type: kind, state: 'ACTIVE' } });
@@ -81,7 +79,7 @@ export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFr
           {when.rhythm !== 'own' && <div style={{ width: 120 }}><Field label="At (UTC)" type="time" value={when.time} onChange={(time) => setWhen({ ...when, time })} /></div>}
         </div>
         {when.rhythm === 'own' && <Field label="Cron expression" hint="Quartz: second minute hour day-of-month month day-of-week, in UTC, at most once a day" value={when.cron} onChange={(cron) => setWhen({ ...when, cron })} />}
-        {exportsAnew && <ExportFields form={exported} onChange={setExported} />}
+        {!evaluates && <ExportFields form={exported} onChange={setExported} />}
         {evaluates && <Checkbox isSelected={every} onChange={setEvery}>Every audience, also those to come</Checkbox>}
         {evaluates && !every && (
           <div className="choices" role="group" aria-label="Audiences">

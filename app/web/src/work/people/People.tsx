@@ -24,7 +24,9 @@ export function People() {
   const apply = () => void navigate({ search: { where: typed.trim() || undefined } });
   return (
     <div className="page">
-      <Head title="People" about="Look one up by an identity, or list those for whom an expression holds." />
+      <Head title="People" about="Look one up by an identity, or list those for whom an expression holds.">
+        <Link to="/jobs" search={{ kind: 'ERASURE' }} className="button">Erasures</Link>
+      </Head>
       <div className="stack">
         <Lookup />
         <form className="row" style={{ alignItems: 'flex-end' }} onSubmit={(event) => { event.preventDefault(); apply(); }}>
