@@ -26,6 +26,8 @@ from app.scope import Tenant
 from app.storage.columns import JsonObject
 from app.storage.migrate import NEWEST, differences, migrate, misfit, use_wal
 
+DatabaseSession = AsyncSession
+"""The name of sessions where SQLAlchemy is not imported."""
 Topics = frozenset[Any]
 BUSY_SECONDS = 30
 """How long a writer on SQLite waits for the writer of another process."""

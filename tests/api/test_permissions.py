@@ -202,6 +202,12 @@ async def test_fragments_that_multiply_are_walked_once(api: Api, holding: Holdin
     assert (await api.answer(document))["errors"][0]["extensions"]["code"] == "FORBIDDEN"
 
 
+async def test_a_fragment_on_an_unknown_type_is_named(api: Api, holding: Holding) -> None:
+    holding("audiences:read")
+    answer = await api.answer("{ audiences { ... on Nope { ... { totalCount } } } }")
+    assert [error["message"] for error in answer["errors"]] == ["Unknown type 'Nope'. Did you mean 'Node'?"]
+
+
 def test_the_page_has_every_permission(database_url: str) -> None:
     page = (Path(__file__).parents[2] / "app" / "docs" / "security.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \| ", page, re.MULTILINE)

@@ -11,6 +11,7 @@ from app.engine.ingest.declared import dataset_schema, declare
 from app.engine.ingest.rows import Ingested, NoGoodRows
 from app.engine.store.json_schema import declared, json_schema
 from app.errors import Refusals
+from app.json_values import JsonObject
 from app.pql.schema import IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, MapType, ObjectType, Scalar
 from tests.engine.test_ingest import types
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
@@ -78,9 +79,18 @@ def test_a_rule_rejects_those_rows_that_break_it(sandbox: Sandbox, format: str, 
 
 
 def test_required_values(sandbox: Sandbox) -> None:
-    part = {"type": "object", "required": ["x"], "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}}}
-    free = {"type": ["string", "null"]}
-    properties = {"a": {"type": "string"}, "free": free, "part": part, "list": {"type": "array", "items": part}}
+    part: JsonObject = {
+        "type": "object",
+        "required": ["x"],
+        "properties": {"x": {"type": "integer"}, "y": {"type": "integer"}},
+    }
+    free: JsonObject = {"type": ["string", "null"]}
+    properties: JsonObject = {
+        "a": {"type": "string"},
+        "free": free,
+        "part": part,
+        "list": {"type": "array", "items": part},
+    }
     declare(sandbox.lake, "p", PEOPLE, {"required": ["a", "free", "id"], "properties": properties})
     rows: list[dict[str, Any]] = [
         {"id": "0", "a": "v"},
@@ -102,7 +112,10 @@ def test_required_values(sandbox: Sandbox) -> None:
 
 
 def test_events_need_their_time_and_id_by_other_names(sandbox: Sandbox) -> None:
-    schema = {"required": ["_id", "timestamp"], "properties": {"_id": {"type": "string"}, "n": {"type": "integer"}}}
+    schema: JsonObject = {
+        "required": ["_id", "timestamp"],
+        "properties": {"_id": {"type": "string"}, "n": {"type": "integer"}},
+    }
     declare(sandbox.lake, "e", EVENTS, schema)
     text = "id,timestamp,_id,n\n1,2026-01-01,a,1\n2,2026-01-01,,1\n3,,c,1\n"
     done = sandbox.csv("e", EVENTS, text)
@@ -113,8 +126,9 @@ def test_events_need_their_time_and_id_by_other_names(sandbox: Sandbox) -> None:
 
 
 def test_rules_hold_inside_of_lists_and_maps(sandbox: Sandbox) -> None:
-    size, tag = {"type": "integer", "minimum": 1}, {"type": "string", "enum": ["a", "b"]}
-    schema = {
+    size: JsonObject = {"type": "integer", "minimum": 1}
+    tag: JsonObject = {"type": "string", "enum": ["a", "b"]}
+    schema: JsonObject = {
         "properties": {
             "tags": {"type": "array", "items": tag, "maxItems": 3, "uniqueItems": True},
             "limits": {"type": "object", "additionalProperties": size},
@@ -149,7 +163,7 @@ def test_rules_hold_inside_of_lists_and_maps(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("format", ["NDJSON", "PARQUET"])
 def test_a_misfit_inside_of_a_declared_object_or_list_rejects_the_row_alone(sandbox: Sandbox, format: str) -> None:
-    inner = {
+    inner: JsonObject = {
         "type": "object",
         "properties": {"n": {"type": "integer"}, "l": {"type": "array", "items": {"type": "integer"}}},
     }
@@ -170,7 +184,7 @@ def test_a_misfit_inside_of_a_declared_object_or_list_rejects_the_row_alone(sand
 
 
 def test_references_and_parts_are_one_schema() -> None:
-    schema = {
+    schema: JsonObject = {
         "$id": "https://ns.example.com/profile",
         "title": "Profile",
         "description": "A person.",
@@ -206,7 +220,12 @@ def test_references_and_parts_are_one_schema() -> None:
         ("", "required", "tags"),
     }
     written = json_schema(found.fields, found.rules)
-    assert written["properties"]["home"]["properties"]["zip"] == {"type": "string", "maxLength": 5}
+    home = {"type": "object", "properties": {"zip": {"type": "string", "maxLength": 5}, "city": {"type": "string"}}}
+    assert written["properties"] == {
+        "home": home,
+        "tags": {"type": "array", "items": {"type": "string"}, "maxItems": 3},
+        "prefs": {"type": "object", "additionalProperties": {"type": "boolean"}},
+    }
     assert written["required"] == ["tags"]
     again = declared(written)
     assert (again.fields, set(again.rules)) == (found.fields, set(found.rules)), "what is shown can be declared again"
@@ -294,16 +313,18 @@ def test_a_declaration_is_taken_back_with_what_came_with_it(sandbox: Sandbox) ->
 
 
 def test_the_maps_of_an_xdm_profile_keep_their_types() -> None:
-    entry = {"type": "object", "properties": {"id": {"type": "string"}, "xdm:label": {"type": "string"}}}
-    identities = {"type": "object", "additionalProperties": {"type": "array", "items": entry}}
-    schema = {"properties": {"identityMap": identities, "segmentMembership": {"additionalProperties": entry}}}
+    entry: JsonObject = {"type": "object", "properties": {"id": {"type": "string"}, "xdm:label": {"type": "string"}}}
+    identities: JsonObject = {"type": "object", "additionalProperties": {"type": "array", "items": entry}}
+    schema: JsonObject = {
+        "properties": {"identityMap": identities, "segmentMembership": {"additionalProperties": entry}}
+    }
     assert dict(declared(schema).fields.fields) == {
         "identityMap": IDENTITY_MAP, "segmentMembership": SEGMENT_MEMBERSHIP,
     }  # fmt: skip
 
 
-TEXT: dict[str, Any] = {"type": "string"}
-NULL: dict[str, Any] = {"type": "null"}
+TEXT: JsonObject = {"type": "string"}
+NULL: JsonObject = {"type": "null"}
 
 
 @pytest.mark.parametrize("keyword", ["oneOf", "anyOf"])
@@ -328,8 +349,8 @@ NULL: dict[str, Any] = {"type": "null"}
     ],
 )
 def test_alternatives_that_one_column_holds(keyword: str, alternatives: list[Any], type_: Any) -> None:
-    definitions = {"named": {"type": "object", "properties": {"n": TEXT}, "x-order": 1, "discriminator": {}}}
-    schema = {"properties": {"a": {keyword: alternatives}}, "$defs": definitions}
+    named: JsonObject = {"type": "object", "properties": {"n": TEXT}, "x-order": 1, "discriminator": {}}
+    schema: JsonObject = {"properties": {"a": {keyword: alternatives}}, "$defs": {"named": named}}
     assert declared(schema).fields == ObjectType({"a": type_})
 
 
@@ -361,7 +382,7 @@ def test_what_may_be_null_is_not_required(sandbox: Sandbox, nullable: Any) -> No
 
 def test_rules_that_all_alternatives_share_are_held(sandbox: Sandbox) -> None:
     shared = {"minimum": 1}
-    schema = {"anyOf": [{"type": "integer", **shared}, {"type": "number", **shared}]}
+    schema: JsonObject = {"anyOf": [{"type": "integer", **shared}, {"type": "number", **shared}]}
     declare(sandbox.lake, "p", PEOPLE, {"properties": {"a": schema}})
     done = take(sandbox, "NDJSON", [1, 1.5, 0.5])
     assert [(row.row, row.message) for row in done.rejected] == [(3, 'a: "0.5" is below 1')]

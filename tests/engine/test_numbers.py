@@ -18,6 +18,7 @@ from app.engine.ingest.rows import Ingested
 from app.engine.people.snapshot import open_snapshot
 from app.engine.people.sources import Dataset
 from app.errors import Refusal
+from app.json_values import JsonObject
 from tests.engine.test_ingest import record, types
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 from tests.support.selected import RULE, selected, selected_of
@@ -265,7 +266,7 @@ def _second(sandbox: Sandbox) -> Sandbox:
 
 def test_a_declared_whole_number_beside_fractions_is_never_rounded(sandbox: Sandbox) -> None:
     whole = {"type": "integer"}
-    schema = {"type": "object", "properties": {"n": whole, "l": {"type": "array", "items": whole}}}
+    schema: JsonObject = {"type": "object", "properties": {"n": whole, "l": {"type": "array", "items": whole}}}
     declare(sandbox.lake, "e", BESIDE_P, schema)
     sandbox.rows("p", BESIDE_E, [{"id": "1", "timestamp": "2026-01-01", "n": 0.5, "l": [0.5]}])
     rows: list[dict[str, Any]] = [

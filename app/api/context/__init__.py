@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -28,7 +28,7 @@ from app.services.maintenance.figures import FigureReader
 from app.services.people.profiles import ProfileReader
 from app.services.search.find import SearchIndexes
 from app.storage.columns import JsonObject
-from app.storage.database import Database
+from app.storage.database import Database, DatabaseSession
 from app.storage.wakeups import Changes
 
 T = TypeVar("T")
@@ -193,16 +193,16 @@ class Operation:
         """What a stream gives next, where others may give the same; each that is not None stands for one value."""
         # Loaders run side by side, and a session does one thing at a time.
         self._lock = asyncio.Lock()
-        self._session: Any = None
+        self._session: DatabaseSession | None = None
         self._open = AsyncExitStack()
         self._closed = False
-        self._reads: set[asyncio.Task[Any]] = set()
+        self._reads: set[asyncio.Task[object]] = set()
 
     def count_cost(self, cost: int) -> None:
         """Raises `RateExceeded`."""
         self.services.costs.take(self._account, cost)
 
-    async def within_time(self, work: Coroutine[Any, Any, T]) -> T:
+    async def within_time(self, work: Awaitable[T]) -> T:
         """What `work` returns. Raises `Refusal` when it takes longer than an operation may: then it is cancelled, with
         the statements and the threads that it waits for."""
         seconds = self.services.limits.max_seconds
@@ -226,7 +226,7 @@ class Operation:
         """Another operation of the same caller, with reads of its own. Whoever makes it closes it."""
         return Operation(self.services, self.scope, self.request_id)
 
-    async def read(self, query: Callable[[Any], Awaitable[T]]) -> T:
+    async def read(self, query: Callable[[DatabaseSession], Awaitable[T]]) -> T:
         """What `query` finds with the session of this operation, opened when first needed.
 
         It goes on when the field that asks is cancelled, since one beside it failed: a statement that is cut short
@@ -237,7 +237,7 @@ class Operation:
         task.add_done_callback(self._reads.discard)
         return await asyncio.shield(task)
 
-    async def _read(self, query: Callable[[Any], Awaitable[T]]) -> T:
+    async def _read(self, query: Callable[[DatabaseSession], Awaitable[T]]) -> T:
         async with self._lock:
             if self._closed:
                 raise RuntimeError("a read began after its operation had ended")

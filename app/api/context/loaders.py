@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from aiodataloader import DataLoader
 
@@ -32,7 +32,7 @@ from app.services.people.members import Member
 from app.services.people.profiles import ProfileReader
 from app.services.search import folders
 from app.storage.columns import JsonObject
-from app.storage.database import Database
+from app.storage.database import Database, DatabaseSession
 from app.storage.job_log import JobState
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -51,10 +51,14 @@ from app.storage.workers import live_workers
 Found = TypeVar("Found")
 Key = TypeVar("Key", bound=Hashable)
 
-Page = tuple[Any, ...]
-"""Parent first, then the arguments that its page or count was asked with; hashable."""
+Page = tuple[Hashable, ...]
+"""Parent first, then the arguments that its page or count was asked with."""
 
-Read = Callable[[Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
+
+class Read(Protocol):
+    """Gives what a query finds with the session of an operation."""
+
+    def __call__(self, query: Callable[[DatabaseSession], Awaitable[Found]], /) -> Awaitable[Found]: ...
 
 
 class Loader(DataLoader[Key, Found]):
@@ -304,40 +308,40 @@ class Loaders:
 
     @cached_property
     def members_of_definition(self) -> Loader[Page, Slice[Member]]:
-        return by_arguments(lambda ids, arguments: self._profiles.members_many(ids, *arguments))
+        return by_arguments(self._profiles.members_many)
 
     @cached_property
     def member_count_of_definition(self) -> Loader[Page, int]:
-        return by_arguments(lambda ids, arguments: self._profiles.member_counts(ids, *arguments))
+        return by_arguments(self._profiles.member_counts)
 
     @cached_property
     def payload_of_membership(self) -> Loader[Page, JsonObject | None]:
         """By (audience, person)."""
-        return by_arguments(lambda pairs, _arguments: self._profiles.payloads(pairs))
+        return by_arguments(self._profiles.payloads)
 
     @cached_property
     def person(self) -> Loader[Page, Person]:
-        return by_arguments(lambda keys, _arguments: self._profiles.people(keys))
+        return by_arguments(self._profiles.people)
 
     @cached_property
     def attributes_of_profile(self) -> Loader[Page, JsonObject]:
-        return by_arguments(lambda keys, arguments: self._profiles.attributes(keys, *arguments))
+        return by_arguments(self._profiles.attributes)
 
     @cached_property
     def events_of_profile(self) -> Loader[Page, Slice[Event]]:
-        return by_arguments(lambda keys, arguments: self._profiles.events(keys, *arguments))
+        return by_arguments(self._profiles.events)
 
     @cached_property
     def event_count_of_profile(self) -> Loader[Page, int]:
-        return by_arguments(lambda keys, _arguments: self._profiles.event_counts(keys))
+        return by_arguments(self._profiles.event_counts)
 
     @cached_property
     def memberships_of_profile(self) -> Loader[Page, Slice[Member]]:
-        return by_arguments(lambda keys, arguments: self._profiles.memberships(keys, *arguments))
+        return by_arguments(self._profiles.memberships)
 
     @cached_property
     def membership_count_of_profile(self) -> Loader[Page, int]:
-        return by_arguments(lambda keys, arguments: self._profiles.membership_counts(keys, *arguments))
+        return by_arguments(self._profiles.membership_counts)
 
     def _rows(self, get_many: Callable[..., Awaitable[dict[Key, Found]]]) -> Loader[Key, Found | None]:
         """By id or another unique key; None for what the tenant does not have."""
@@ -351,34 +355,34 @@ class Loaders:
     def _pages(self, fetch: Callable[..., Awaitable[dict[str, Found]]]) -> Loader[Page, Found]:
         """By parent and arguments: one read for all parents that are asked for with the same arguments."""
 
-        async def read(parents: Sequence[str], arguments: Page) -> dict[str, Found]:
-            pages: dict[str, Found] = await self._read(lambda session: fetch(session, self._scope, parents, *arguments))
-            return pages
+        async def read(parents: Sequence[str], *arguments: Hashable) -> dict[str, Found]:
+            return await self._read(lambda session: fetch(session, self._scope, parents, *arguments))
 
         return by_arguments(read)
 
 
-def by_arguments(fetch: Callable[[list[Any], Page], Awaitable[dict[Any, Found]]]) -> Loader[Page, Found]:
-    """By (parent, *arguments): one `fetch(parents, arguments)` for all parents with the same arguments."""
+def by_arguments(fetch: Callable[..., Awaitable[Mapping[Any, Found]]]) -> Loader[Page, Found]:
+    """By (parent, *arguments): one `fetch(parents, *arguments)` for all parents with the same arguments."""
 
-    async def load(keys: list[Page]) -> list[Found]:
-        parents: dict[Page, list[Any]] = defaultdict(list)
+    async def load(keys: list[Page]) -> list[Found | Refusal]:
+        parents: dict[Page, list[Hashable]] = defaultdict(list)
         for parent, *arguments in keys:
             parents[tuple(arguments)].append(parent)
-        results: dict[Page, Any] = {}
+        results: dict[Page, Found | Refusal] = {}
         for arguments_, group in parents.items():
             results.update(await _of_all(fetch, group, arguments_))
         return [results[key] for key in keys]
 
-    return Loader(load)
+    # An exception in the list is raised to those who wait for it, which the library's type does not say.
+    return Loader(cast("Callable[[list[Page]], Coroutine[None, None, list[Found]]]", load))
 
 
 async def _of_all(
-    fetch: Callable[[list[Any], Page], Awaitable[dict[object, Any]]], parents: list[object], arguments: Page
-) -> Iterable[tuple[Page, object]]:
+    fetch: Callable[..., Awaitable[Mapping[Any, Found]]], parents: Sequence[Hashable], arguments: Page
+) -> Iterable[tuple[Page, Found | Refusal]]:
     """A refusal (of a cursor, say) is the answer for those parents, and spares the others of the batch."""
     try:
-        answers = await fetch(parents, arguments)
+        answers = await fetch(parents, *arguments)
     except Refusal as refusal:
         return [((parent, *arguments), refusal) for parent in parents]
     return [((parent, *arguments), answers[parent]) for parent in parents]

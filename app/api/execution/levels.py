@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from copy import copy
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
-from graphql import GraphQLError, GraphQLObjectType, GraphQLResolveInfo, located_error
+from graphql import GraphQLAbstractType, GraphQLError, GraphQLObjectType, GraphQLResolveInfo, located_error
 from graphql.execution.collect_fields import DeferUsage, GroupedFieldSet
 from graphql.execution.executor import CollectedErrors, invalid_return_type_error
 from graphql.pyutils import Path, Undefined, is_iterable
@@ -41,7 +41,7 @@ class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
     def execute_collected_root_fields(
         self,
         root_type: GraphQLObjectType,
-        root_value: Any,
+        root_value: object,
         grouped_field_set: GroupedFieldSet,
         serially: bool,
         new_defer_usages: Sequence[DeferUsage],
@@ -61,7 +61,7 @@ class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
         # A write is not cut short: no one would know what it had changed.
         return answer if serially or within_time is None else _bounded(within_time(answer))
 
-    async def _shared_answer(self, plan: OperationPlan, event: Any) -> dict[str, object]:
+    async def _shared_answer(self, plan: OperationPlan, event: object) -> dict[str, object]:
         """The answer to an event, from whichever stream executed it first; one with errors is each stream's own."""
         operation: Operation = self.context_value
 
@@ -91,7 +91,7 @@ class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
         )
 
 
-async def _bounded(answer: Awaitable[dict[str, Any]]) -> dict[str, object]:
+async def _bounded(answer: Awaitable[dict[str, object]]) -> dict[str, object]:
     """The answer, or why there is none as the executor knows it."""
     try:
         return await answer
@@ -101,13 +101,29 @@ async def _bounded(answer: Awaitable[dict[str, Any]]) -> dict[str, object]:
         raise GraphQLError(str(error), original_error=error) from error
 
 
+class _Container(Protocol):
+    """An object or a list of the answer."""
+
+    def __setitem__(self, key: Any, value: object, /) -> None: ...
+
+
+_At: TypeAlias = "tuple[_Container, str | int, int, bool, _Place | None, str | None]"
+"""The arguments of a `_Place`: most values are written without one."""
+
+
 class _Place:
     """Where a value stands in the answer: `container[key]`, within the place `outer`. The root has no outer one."""
 
     __slots__ = ("container", "key", "nullable", "outer", "position", "typename")
 
     def __init__(
-        self, container: Any, key: Any, position: int, nullable: bool, outer: "_Place | None", typename: str | None
+        self,
+        container: _Container,
+        key: str | int,
+        position: int,
+        nullable: bool,
+        outer: "_Place | None",
+        typename: str | None,
     ) -> None:
         self.container: Final = container
         self.key: Final = key
@@ -132,7 +148,7 @@ class _Object(_Place):
 
     __slots__ = ("fields", "source")
 
-    def __init__(self, source: Any, *place: Any) -> None:
+    def __init__(self, source: object, place: _At) -> None:
         super().__init__(*place)
         self.source: Final = source
         self.fields: Final[dict[str, object]] = {}
@@ -144,17 +160,17 @@ class _Levels:
     def __init__(self, executor: CompiledExecution, plan: OperationPlan) -> None:
         self._executor = executor
         self._plan = plan
-        self._arguments: dict[FieldPlan, dict[str, Any] | Exception] = {}
+        self._arguments: dict[FieldPlan, dict[str, object] | Exception] = {}
         self._errors: list[tuple[_Place, _Place, GraphQLError]] = []
         """Where each arose, what became null for it, and the error."""
         self._unpaused = 0
         self._resumed = perf_counter()
         self._next: dict[Selection, list[_Object]] = {}
-        self._waiting: list[tuple[_Object, FieldPlan, Awaitable[Any]]] = []
+        self._waiting: list[tuple[_Object, FieldPlan, Awaitable[object]]] = []
 
-    async def answer(self, root_value: Any, serially: bool) -> dict[str, object]:
+    async def answer(self, root_value: object, serially: bool) -> dict[str, object]:
         """The data of the answer; errors are added to those of the executor. Raises the one that nulls all of it."""
-        root = _Object(root_value, None, None, 0, True, None, None)
+        root = _Object(root_value, ({}, "", 0, True, None, None))
         selection = self._plan.root
         for field in selection.fields:
             root.fields[field.key] = None
@@ -250,18 +266,18 @@ class _Levels:
             arguments = self._arguments[field] = arguments_of(self._executor, field.definition, field.details)
         return arguments
 
-    def _info(self, field: FieldPlan, parent: _Object) -> GraphQLResolveInfo[Any]:
+    def _info(self, field: FieldPlan, parent: _Object) -> GraphQLResolveInfo[Operation]:
         path = Path(parent.path(), field.key, field.parent.name)
         return self._executor.build_resolve_info(field.definition, field.nodes, field.parent, path)
 
     # ---------------------------------------------------------------- completing
 
-    def _complete_field(self, parent: _Object, field: FieldPlan, value: Any) -> None:
+    def _complete_field(self, parent: _Object, field: FieldPlan, value: object) -> None:
         shape = field.shape
-        place = (parent.fields, field.key, field.position, not shape.non_null, parent, field.parent.name)
+        place: _At = (parent.fields, field.key, field.position, not shape.non_null, parent, field.parent.name)
         self._complete(shape, field, value, place)
 
-    def _complete(self, shape: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> None:
+    def _complete(self, shape: Shape, field: FieldPlan, value: object, place: _At) -> None:
         """Writes the value into its place: at once, or as an object or list whose parts follow."""
         container, key = place[0], place[1]
         try:
@@ -281,7 +297,7 @@ class _Levels:
         except Exception as error:
             self._fail(_Place(*place), field, error)
 
-    def _leaf(self, shape: Shape, value: Any) -> object:
+    def _leaf(self, shape: Shape, value: object) -> object:
         if type(value) is shape.plain:
             return value
         members = shape.by_enum_member
@@ -292,7 +308,7 @@ class _Levels:
             name = members[value] = self._executor.complete_leaf_value(shape.type, value)
         return name
 
-    def _list(self, item: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> None:
+    def _list(self, item: Shape, field: FieldPlan, value: object, place: _At) -> None:
         if not is_iterable(value):
             name = f"{field.parent}.{field.nodes[0].name.value}"
             raise GraphQLError(f"Expected Iterable, but did not find one for field '{name}'.")
@@ -305,16 +321,16 @@ class _Levels:
             completed.append(None)
             self._complete(item, field, each, (completed, at, at, nullable, outer, None))
 
-    def _object(self, shape: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> None:
+    def _object(self, shape: Shape, field: FieldPlan, value: object, place: _At) -> None:
         selection = field.by_class.get(type(value)) or self._selection(shape, field, value, place)
-        object_ = _Object(value, *place)
+        object_ = _Object(value, place)
         place[0][place[1]] = object_.fields
         # Every key is there from the beginning, so that the answer has the order of the selection.
         for selected in selection.fields:
             object_.fields[selected.key] = None
         self._next.setdefault(selection, []).append(object_)
 
-    def _selection(self, shape: Shape, field: FieldPlan, value: Any, place: tuple[Any, ...]) -> Selection:
+    def _selection(self, shape: Shape, field: FieldPlan, value: object, place: _At) -> Selection:
         type_ = shape.type
         if shape.abstract:
             type_ = self._runtime_type(type_, field, value, place)
@@ -326,19 +342,18 @@ class _Levels:
             field.by_class[type(value)] = selection
         return selection
 
-    def _runtime_type(self, type_: Any, field: FieldPlan, value: Any, place: tuple[object, ...]) -> GraphQLObjectType:
+    def _runtime_type(
+        self, type_: GraphQLAbstractType, field: FieldPlan, value: object, place: _At
+    ) -> GraphQLObjectType:
         info = self._info_of_value(field, place)
         resolve_type = type_.resolve_type or self._executor.type_resolver
         name = resolve_type(value, info, type_)
         return self._executor.ensure_valid_runtime_type(name, type_, field.details, info, value)
 
-    def _info_of_value(self, field: FieldPlan, place: tuple[Any, ...]) -> GraphQLResolveInfo[Any]:
-        return self._executor.build_resolve_info(
-            field.definition,
-            field.nodes,
-            field.parent,
-            _Place(*place).path(),  # type: ignore[arg-type]
-        )
+    def _info_of_value(self, field: FieldPlan, place: _At) -> GraphQLResolveInfo[Operation]:
+        _, key, _, _, outer, typename = place
+        path = Path(outer.path() if outer is not None else None, key, typename)
+        return self._executor.build_resolve_info(field.definition, field.nodes, field.parent, path)
 
     # ---------------------------------------------------------------- errors
 

@@ -28,6 +28,7 @@ from graphql.execution.collect_fields import FieldDetailsList, GroupedFieldSet, 
 from graphql.execution.executor import Executor
 from graphql.execution.values import get_argument_values
 
+_Executor = Executor[Any]
 PLANS_KEPT = 512
 WAYS_KEPT = 16
 """Operations that have plans, and plans of one operation: each variable of a directive doubles what these may be."""
@@ -64,7 +65,7 @@ class FieldPlan:
     parent: GraphQLObjectType
     shape: Shape
     attribute: str | None
-    constant_arguments: dict[str, Any] | Exception | None
+    constant_arguments: dict[str, object] | Exception | None
     """None when they depend on variables."""
     selections: dict[str, "Selection"] = field(default_factory=dict)
     """By the name of the object's type; filled as types are met."""
@@ -88,7 +89,7 @@ class OperationPlan:
         self.shown_variables: Final = shown_variables
         """Of a subscription: the variables that what it shows depends on."""
 
-    def selection(self, executor: Executor[Any], parent: FieldPlan, type_: GraphQLObjectType) -> Selection:
+    def selection(self, executor: _Executor, parent: FieldPlan, type_: GraphQLObjectType) -> Selection:
         """What is selected of an object of the type that the field `parent` gave."""
         selected = parent.selections.get(type_.name)
         if selected is None:
@@ -100,7 +101,7 @@ class OperationPlan:
         return selected
 
 
-def compiled(executor: Executor[Any], type_: GraphQLObjectType, fields: GroupedFieldSet) -> Selection:
+def compiled(executor: _Executor, type_: GraphQLObjectType, fields: GroupedFieldSet) -> Selection:
     """A selection with everything about its fields that does not depend on objects."""
     plans = []
     for position, (key, details) in enumerate(fields.items()):
@@ -125,7 +126,7 @@ def compiled(executor: Executor[Any], type_: GraphQLObjectType, fields: GroupedF
 
 
 def arguments_of(
-    executor: Executor[Any], definition: GraphQLField, details: FieldDetailsList
+    executor: _Executor, definition: GraphQLField, details: FieldDetailsList
 ) -> dict[str, object] | Exception:
     """The arguments of a field, or why it has none that can be used: then each of its objects has that error."""
     node = details[0].node
@@ -143,7 +144,7 @@ def arguments_of(
         return error
 
 
-def shown_variables(executor: Executor[Any]) -> tuple[str, ...]:
+def shown_variables(executor: _Executor) -> tuple[str, ...]:
     """The variables of an operation other than those of its root fields' arguments."""
     names: set[str] = set()
     for node in executor.operation.selection_set.selections:
@@ -199,7 +200,7 @@ class _Known:
     operation: OperationDefinitionNode
     """Kept, so that no other operation gets its identity."""
     deciding: tuple[str, ...]
-    plans: dict[tuple[Any, ...], OperationPlan]
+    plans: dict[tuple[object, ...], OperationPlan]
 
 
 @dataclass(slots=True)
@@ -208,7 +209,7 @@ class Plans:
 
     entries: OrderedDict[int, _Known] = field(default_factory=OrderedDict)
 
-    def get(self, executor: Executor[Any], make: Callable[[], OperationPlan]) -> OperationPlan:
+    def get(self, executor: _Executor, make: Callable[[], OperationPlan]) -> OperationPlan:
         operation = executor.operation
         entry = self.entries.get(id(operation))
         if entry is None:
@@ -227,7 +228,7 @@ class Plans:
         return plan
 
 
-def _deciding(executor: Executor[Any]) -> tuple[str, ...]:
+def _deciding(executor: _Executor) -> tuple[str, ...]:
     collector = _DirectiveVariables()
     for node in (executor.operation, *executor.fragment_definitions.values()):
         visit(node, collector)

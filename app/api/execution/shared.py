@@ -2,7 +2,6 @@
 
 from collections.abc import Hashable
 from functools import cached_property
-from typing import Any
 
 import orjson
 
@@ -10,7 +9,7 @@ from app.api.context import Operation
 from app.api.execution.plan import OperationPlan
 
 
-class Answer(dict[str, Any]):
+class Answer(dict[str, object]):
     """The data of an answer, which is encoded once however often it is sent."""
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from inspect import isawaitable
-from typing import Any
+from typing import Protocol
 
 from graphql import (
     DocumentNode,
@@ -13,8 +13,10 @@ from graphql import (
     GraphQLField,
     GraphQLInterfaceType,
     GraphQLList,
+    GraphQLNamedType,
     GraphQLNonNull,
     GraphQLObjectType,
+    GraphQLResolveInfo,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
@@ -69,22 +71,28 @@ def guard_mutations(schema: GraphQLSchema) -> None:
         field.resolve = _guarded(name, field)
 
 
-def _guarded(name: str, field: GraphQLField) -> Callable[..., Awaitable[Any]]:
+class _Payload(Protocol):
+    """What every mutation answers with."""
+
+    errors: Sequence[UserError]
+
+
+def _guarded(name: str, field: GraphQLField) -> Callable[..., Awaitable[_Payload]]:
     resolve = field.resolve
     if resolve is None:
         raise TypeError(f"the mutation {name} has no resolver")
 
-    async def guarded(source: Any, info: Any, **arguments: object) -> Any:
-        operation: Operation = info.context
+    async def guarded(source: object, info: GraphQLResolveInfo[Operation], **arguments: object) -> _Payload:
+        operation = info.context
         services = operation.services
         entry = Entry(operation.scope, services.clock, name, operation.request_id, _resource_id(arguments))
         async with audited(services.database, entry):
-            refused = operation.refused.get(info.path.key, [])
+            refused = operation.refused.get(str(info.path.key), [])
             if refused:
                 payload = refused_payload(field, refused)
             else:
-                payload = resolve(source, info, **arguments)
-                payload = await payload if isawaitable(payload) else payload
+                answer = resolve(source, info, **arguments)
+                payload = await answer if isawaitable(answer) else answer
             entry.outcome = payload.errors[0].code.value if payload.errors else DONE
             for limit in _exceeded(payload.errors, refused):
                 services.metrics.refused(limit)
@@ -108,9 +116,11 @@ def _resource_id(arguments: Mapping[str, object]) -> str | None:
     return split_id(named)[1] if isinstance(named, str) else None
 
 
-def refused_payload(field: GraphQLField, refused: list[Refusal]) -> Any:
+def refused_payload(field: GraphQLField, refused: list[Refusal]) -> _Payload:
     """The payload of a mutation that was not run: its errors, and nothing else."""
-    type_: Any = get_named_type(field.type)
+    type_ = get_named_type(field.type)
+    if not isinstance(type_, GraphQLObjectType):
+        raise TypeError(f"the payload {type_} of a mutation is not an object")
     definition = type_.extensions["strawberry-definition"]
     values: JsonObject = {}
     for part in definition.fields:
@@ -118,7 +128,8 @@ def refused_payload(field: GraphQLField, refused: list[Refusal]) -> Any:
         shape = type_.fields[_camel(name)].type
         shape = shape.of_type if isinstance(shape, GraphQLNonNull) else shape
         values[part.python_name] = [] if isinstance(shape, GraphQLList) else None
-    return definition.origin(**values | {"errors": [user_error(refusal) for refusal in refused]})
+    payload: _Payload = definition.origin(**values | {"errors": [user_error(refusal) for refusal in refused]})
+    return payload
 
 
 def _camel(name: str) -> str:
@@ -162,7 +173,9 @@ class _Walk:
         """What the operation needs, by the response key of its root fields."""
         root = self._schema.get_root_type(self._operation.operation)
         needed: dict[str, Needs] = {}
-        for field in self._root_fields(self._operation.selection_set, set()) if root else ():
+        if root is None:
+            return needed
+        for field in self._root_fields(self._operation.selection_set, set()):
             key = (field.alias or field.name).value
             needed.setdefault(key, {}).update(self._field(root, field))
         return needed
@@ -181,7 +194,7 @@ class _Walk:
             else:
                 yield from self._root_fields(node.selection_set, spread)  # type: ignore[attr-defined]
 
-    def _selection(self, parent: Any, selections: SelectionSetNode | None) -> Needs:
+    def _selection(self, parent: GraphQLNamedType, selections: SelectionSetNode | None) -> Needs:
         needs: Needs = {}
         for node in selections.selections if selections else ():
             if not self._included(node):
@@ -192,7 +205,7 @@ class _Walk:
                 needs |= self._fragment(node.name.value)
             else:
                 condition = node.type_condition  # type: ignore[attr-defined]
-                needs |= self._narrowed(condition.name.value if condition else parent.name, node)
+                needs |= self._narrowed(condition.name.value if condition else parent.name, node.selection_set)  # type: ignore[attr-defined]
         return needs
 
     def _fragment(self, name: str) -> Needs:
@@ -200,15 +213,17 @@ class _Walk:
             self._known[name] = {}
             if name in self._fragments:
                 fragment = self._fragments[name]
-                self._known[name] = self._narrowed(fragment.type_condition.name.value, fragment)
+                self._known[name] = self._narrowed(fragment.type_condition.name.value, fragment.selection_set)
         return self._known[name]
 
-    def _narrowed(self, type_name: str, node: Any) -> Needs:
+    def _narrowed(self, type_name: str, selections: SelectionSetNode) -> Needs:
         type_ = self._schema.type_map.get(type_name)
+        if type_ is None:
+            return {}
         own = {} if type_name in self._payloads else dict.fromkeys(NEEDS.get(type_name, "").split(), type_name)
-        return own | self._selection(type_, node.selection_set)
+        return own | self._selection(type_, selections)
 
-    def _field(self, parent: Any, node: FieldNode) -> Needs:
+    def _field(self, parent: GraphQLNamedType, node: FieldNode) -> Needs:
         fields = parent.fields if isinstance(parent, GraphQLObjectType | GraphQLInterfaceType) else {}
         field = fields.get(node.name.value)
         if field is None:
@@ -230,7 +245,7 @@ class _Walk:
                     return False
         return True
 
-    def _value(self, node: ValueNode | None) -> Any:
+    def _value(self, node: ValueNode | None) -> object:
         if isinstance(node, VariableNode):
             return self._variables.get(node.name.value)
         return None if node is None else value_from_ast_untyped(node)

@@ -56,11 +56,11 @@ class ValueStatistics:
             distinct=BigInt(numbers.distinct),
             sum=numbers.total,
             average=numbers.average,
-            minimum=numbers.minimum,
-            maximum=numbers.maximum,
+            minimum=JSON(numbers.minimum),
+            maximum=JSON(numbers.maximum),
             quartiles=list(numbers.quartiles),
             histogram=[
-                HistogramBucket(low=bucket.low, high=bucket.high, count=BigInt(bucket.count))
+                HistogramBucket(low=JSON(bucket.low), high=JSON(bucket.high), count=BigInt(bucket.count))
                 for bucket in numbers.histogram
             ],
             error=user_error(answer) if isinstance(answer, Refusal) else None,

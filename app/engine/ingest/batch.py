@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -19,6 +18,7 @@ from app.engine.ingest.storing import Storing
 from app.engine.store.delta import open_table
 from app.engine.store.field_types import widen
 from app.engine.store.lake import TenantLake, only_row
+from app.json_values import JsonValue
 from app.pql.schema import ObjectType, Scalar
 
 
@@ -48,7 +48,7 @@ def ingest(
 
 
 def try_out(
-    lake: TenantLake, dataset_id: str | None, shape: DatasetShape, file: InputFile, schema: Any = None
+    lake: TenantLake, dataset_id: str | None, shape: DatasetShape, file: InputFile, schema: JsonValue = None
 ) -> DryRun:
     """Reads and checks the whole file as `ingest` does, and writes nothing into the lake. Without a dataset, as if it
     were the first batch; with a JSON Schema, as if that had been declared. Raises the same as `ingest`."""

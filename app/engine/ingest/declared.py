@@ -11,10 +11,11 @@ from app.engine.ingest.widening import DECLARED, declarable, declared_of
 from app.engine.store.delta import commit, open_table
 from app.engine.store.json_schema import declared, json_schema
 from app.engine.store.lake import TenantLake, write_atomically
+from app.json_values import JsonObject, JsonValue
 from app.pql.schema import ObjectType
 
 
-def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: object) -> Callable[[], None]:
+def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: JsonValue) -> Callable[[], None]:
     """Makes the JSON Schema the dataset's: its fields are there from now on, and batches follow their types.
 
     Fields that have data stay, and keep or widen their types. Gives what takes the declaration back; fields that were
@@ -51,6 +52,6 @@ def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: obje
     return undo
 
 
-def dataset_schema(lake: TenantLake, dataset_id: str) -> dict[str, object]:
+def dataset_schema(lake: TenantLake, dataset_id: str) -> JsonObject:
     """The JSON Schema of the rows of a dataset: what was declared, widened by what arrived."""
     return json_schema(dataset_fields(lake, dataset_id), declared_of(lake.dataset(dataset_id)).rules)

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
@@ -21,6 +20,7 @@ from app.engine.store.field_types import MAPS, parsed, sql_type, within_years
 from app.engine.store.json_schema import Declared, declared
 from app.engine.store.lake import TenantLake, name_literal, only_row, text_literal
 from app.engine.store.schema_rules import PRECISE, Rule, problem
+from app.json_values import JsonValue
 from app.pql.schema import ObjectType, Scalar
 
 REPORTED = 20
@@ -56,7 +56,7 @@ class Destination:
     neighbours: Neighbours
 
     @classmethod
-    def of(cls, lake: TenantLake, folder: Path, shape: DatasetShape, schema: Any = None) -> "Destination":
+    def of(cls, lake: TenantLake, folder: Path, shape: DatasetShape, schema: JsonValue = None) -> "Destination":
         """With a JSON `schema` as if that had been declared. Raises `Refusal` when it cannot be."""
         current = open_table(folder)
         known = ObjectType() if current is None else user_fields(current.schema)

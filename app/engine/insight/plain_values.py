@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from app.engine.evaluate.columns import Array, Column, Index, Interval, Map, Object, Rows, Text, Value
+from app.json_values import JsonScalar
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 LONGEST = 20
@@ -51,7 +52,7 @@ def _children(rows: Rows, row: int) -> Index:
     return np.arange(first, first + min(int(rows.counts[row]), LONGEST))
 
 
-def plain_scalar(kind: Scalar, value: Any) -> object:
+def plain_scalar(kind: Scalar, value: Any) -> JsonScalar:
     """A value as a column of the kind holds it."""
     match kind:
         case Scalar.BOOLEAN:

@@ -16,7 +16,8 @@ from app.engine.insight.scan import Answers, Scan
 from app.engine.limits.pool import Stopped, in_threads
 from app.engine.run.buckets import rows_of
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import Scalar
+from app.json_values import JsonScalar
+from app.pql.schema import Scalar, Type
 
 MOST_BYTES = 256 * 1024**2
 """What the distinct values of all expressions together may take."""
@@ -30,8 +31,8 @@ Table = tuple[Any, NDArray[np.int64]]
 class HistogramBucket:
     """Numbers and times: from `low` (in) to `high` (out, but for the last bucket); else the single value `low`."""
 
-    low: Any
-    high: Any
+    low: JsonScalar
+    high: JsonScalar
     count: int
 
 
@@ -43,8 +44,8 @@ class Statistics:
     distinct: int = 0
     total: float | None = None
     average: float | None = None
-    minimum: Any = None
-    maximum: Any = None
+    minimum: JsonScalar = None
+    maximum: JsonScalar = None
     quartiles: Sequence[float] = ()
     histogram: Sequence[HistogramBucket] = ()
 
@@ -118,8 +119,8 @@ def _of_members(answers: Answers, audience: str) -> list[tuple[str, Value]]:
     return [(id, value.take(rows)) for id, value in answers.values.items()]
 
 
-def _kind(type_: Any) -> _Kind:
-    return _Texts() if type_ is Scalar.STRING else _Numbers(type_)
+def _kind(type_: Type) -> _Kind:
+    return _Numbers(type_) if isinstance(type_, Scalar) and type_ is not Scalar.STRING else _Texts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ class _Numbers:
             for low, high, count in zip(limits, limits[1:], np.diff(before), strict=False)
         ]
 
-    def _edges(self, low: Any, high: Any, buckets: int) -> Values:
+    def _edges(self, low: float, high: float, buckets: int) -> Values:
         if self.type is not Scalar.NUMBER:
             first, last = int(low), int(high)
             return np.unique([first + (last - first) * step // buckets for step in range(buckets + 1)])
@@ -189,7 +190,7 @@ class _Numbers:
         edges = [low * ((buckets - step) / buckets) + high * (step / buckets) for step in range(buckets + 1)]
         return np.unique(np.clip([low, *edges[1:-1], high], low, high))
 
-    def _plain(self, value: object) -> object:
+    def _plain(self, value: object) -> JsonScalar:
         return plain_scalar(self.type, value)
 
 

@@ -15,6 +15,7 @@ from app.engine.plan.plan import Plan
 from app.engine.store.bitmaps import bitmap_of
 from app.engine.store.delta import open_table
 from app.engine.store.lake import TenantLake
+from app.json_values import JsonObject
 from app.pql.consent import with_consent
 from app.pql.core import Builder
 from app.pql.schema import ObjectType, Scalar
@@ -80,7 +81,7 @@ def members_of_bucket(  # noqa: PLR0913
 
 def payloads(
     lake: TenantLake, dataset_id: str, keys: Sequence[Key], batches: Collection[str], identity_column: str
-) -> dict[Key, dict[str, object]]:
+) -> dict[Key, JsonObject]:
     """What the newest row of each person among the batches says besides who it is, as JSON values without nulls."""
     table = open_table(lake.dataset(dataset_id))
     if table is None:

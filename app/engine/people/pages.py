@@ -17,6 +17,7 @@ from app.engine.people.compaction import event_paths
 from app.engine.people.event_ids import named_ids
 from app.engine.store.delta import TableVersion
 from app.engine.store.parquet_columns import groups_with, open_file, read_columns
+from app.json_values import JsonObject, JsonValue
 from app.pql.schema import IDENTITY_MAP, ArrayType, MapType, ObjectType, Type
 
 Key = tuple[int, int]
@@ -46,7 +47,7 @@ class Event:
 
     event_id: str
     timestamp: datetime
-    attributes: dict[str, Any]
+    attributes: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,8 @@ def people(path_of: Callable[[int], FilePath | None], keys: Sequence[Key]) -> li
     return [persons.get(key) for key in keys]
 
 
-def attributes(
-    path_of: Callable[[int], FilePath | None], keys: Sequence[Key], wanted: ObjectType
-) -> list[dict[str, Any]]:
-    values: dict[Key, dict[str, Any]] = {}
+def attributes(path_of: Callable[[int], FilePath | None], keys: Sequence[Key], wanted: ObjectType) -> list[JsonObject]:
+    values: dict[Key, JsonObject] = {}
     for bucket, ordinals in _by_bucket(keys).items():
         path = path_of(bucket)
         if path is None:
@@ -96,7 +95,7 @@ def events(
     keys: Sequence[Key],
     wanted: ObjectType,
     limit: int,
-    place: tuple[Any, ...] | None,
+    place: tuple[datetime, str] | None,
     backward: bool,
 ) -> list[EventPage]:
     """Newest first, by (timestamp, id) downwards, or upwards when `backward`; without those up to a `place`. The
@@ -116,9 +115,9 @@ def events(
 
 def newest_rows(
     table: TableVersion, keys: Sequence[Key], wanted: ObjectType, batches: Collection[str]
-) -> dict[Key, dict[str, Any]]:
+) -> dict[Key, JsonObject]:
     """Of each person the newest row that one of the batches brought, as JSON values without nulls."""
-    newest: dict[Key, tuple[int, dict[str, Any]]] = {}
+    newest: dict[Key, tuple[int, JsonObject]] = {}
     for bucket, ordinals in _by_bucket(keys).items():
         for path in table.paths(bucket):
             rows = _rows(path, ordinals, wanted, ["__batch", "__version"])
@@ -182,12 +181,12 @@ def _times(column: pa.ChunkedArray) -> list[datetime]:
     return [value.replace(tzinfo=UTC) for value in column.cast(pa.timestamp("us")).to_pylist()]
 
 
-def _object(values: Mapping[str, object], type_: ObjectType) -> dict[str, Any]:
+def _object(values: Mapping[str, object], type_: ObjectType) -> JsonObject:
     fields = {name: _json(values[name], inner) for name, inner in type_.fields.items() if values.get(name) is not None}
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _json(value: Any, type_: Type) -> Any:
+def _json(value: Any, type_: Type) -> JsonValue:
     """The value as JSON has it: whole numbers without a point, times in ISO 8601, objects of nulls only as None."""
     match type_:
         case ObjectType():
@@ -202,4 +201,5 @@ def _json(value: Any, type_: Type) -> Any:
         return value.isoformat()
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)
-    return value
+    plain: JsonValue = value
+    return plain

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -28,6 +29,7 @@ from app.engine.store.delta import DataFile, open_table
 from app.engine.store.lake import TenantLake
 from app.engine.store.parquet_columns import groups_with, open_file, prune, read_columns, stored_type
 from app.errors import Refusal
+from app.json_values import JsonObject
 from app.pql.schema import EVENTS, ObjectType, Scalar
 
 Changed = Callable[[int], BitMap | None]
@@ -202,7 +204,7 @@ class Snapshot:
         """Who they are; None for a key without a profile."""
         return pages.people(self.view_path, keys)
 
-    def attributes(self, keys: Sequence[Key], paths: Sequence[Path] | None) -> list[dict[str, Any]]:
+    def attributes(self, keys: Sequence[Key], paths: Sequence[Path] | None) -> list[JsonObject]:
         """The merged fields as JSON values, those of the paths only when given, without nulls and events."""
         fields = ObjectType({name: type_ for name, type_ in self.stored_fields.fields.items() if name != EVENTS})
         return pages.attributes(self.view_path, keys, fields if paths is None else prune(fields, paths))
@@ -212,7 +214,7 @@ class Snapshot:
         keys: Sequence[Key],
         *,
         limit: int,
-        place: tuple[Any, ...] | None,
+        place: tuple[datetime, str] | None,
         backward: bool = False,
         paths: Sequence[Path] | None = None,
     ) -> list[EventPage]:
@@ -282,13 +284,12 @@ class _Part:
 
     def also(self, wanted: ObjectType) -> pa.Table:
         """Other columns of the same rows."""
-        return self._chosen(read_columns(open_file(self.path, wanted), wanted, groups=self.groups))
+        table = read_columns(open_file(self.path, wanted), wanted, groups=self.groups)
+        return table if self.rows is None else table.take(self.rows)
 
     def event_ids(self) -> pa.ChunkedArray:
-        return self._chosen(event_ids(self.path, self.groups))
-
-    def _chosen(self, found: Any) -> Any:
-        return found if self.rows is None else found.take(self.rows)
+        ids = event_ids(self.path, self.groups)
+        return ids if self.rows is None else ids.take(self.rows)
 
 
 def _rows_of(owners: NDArray[np.int32], ordinals: NDArray[np.uint32]) -> NDArray[np.int32]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ from app.engine.plan.plan import Plan
 from app.engine.store.arrow_types import arrow_type, object_type
 from app.engine.store.bucket import Bucket
 from app.errors import ErrorCode, ExpressionRefused, Refusal
+from app.json_values import JsonObject, JsonValue
 from app.pql.check.checker import check
 from app.pql.schema import (
     COMPUTED,
@@ -41,6 +42,8 @@ from app.pql.schema import (
     Type,
     profile_schema,
 )
+
+T = TypeVar("T")
 
 _SUBSCRIPTIONS = MapType(ObjectType({"val": Scalar.STRING}))
 _MAPS: dict[str, Type] = {
@@ -131,7 +134,7 @@ def evaluate_trial(trial: Trial, expression: str, now: datetime) -> list[str]:
     return trial.matching(result)
 
 
-def inferred(values: Iterable[Any], path: str = "") -> Type:
+def inferred(values: Iterable[JsonValue], path: str = "") -> Type:
     """The type of JSON values; what is only ever null is text, and so is what contradicts itself.
 
     >>> inferred(["2026-06-15", None]), inferred([1, 2.5]), inferred(["2026-06-15", "soon"])
@@ -140,22 +143,26 @@ def inferred(values: Iterable[Any], path: str = "") -> Type:
     if path in _MAPS:
         return _MAPS[path]
     present = [value for value in values if value is not None]
-    if present and all(isinstance(value, dict) for value in present):
+    if _all_of(present, dict):
         names = {name: None for value in present for name in value}
         prefix = f"{path}." if path else ""
         return ObjectType({name: inferred([value.get(name) for value in present], prefix + name) for name in names})
-    if present and all(isinstance(value, list) for value in present):
+    if _all_of(present, list):
         return ArrayType(inferred([item for value in present for item in value], f"{path}[]"))
-    if present and all(isinstance(value, bool) for value in present):
+    if _all_of(present, bool):
         return Scalar.BOOLEAN
     if present and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present):
         return Scalar.INTEGER if all(isinstance(value, int) for value in present) else Scalar.NUMBER
-    if present and all(isinstance(value, str) for value in present):
+    if _all_of(present, str):
         if all(_DATE.fullmatch(value) for value in present):
             return Scalar.DATE
         if all(_INSTANT.fullmatch(value) for value in present):
             return Scalar.TIMESTAMP
     return Scalar.STRING
+
+
+def _all_of(values: Sequence[JsonValue], kind: type[T]) -> TypeGuard[Sequence[T]]:
+    return len(values) > 0 and all(isinstance(value, kind) for value in values)
 
 
 def _read(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
@@ -210,7 +217,7 @@ def _from_json(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
     return pa.table(columns)
 
 
-def _object(line: str, path: Path, number: int) -> dict[str, Any]:
+def _object(line: str, path: Path, number: int) -> JsonObject:
     try:
         row = json.loads(line)
     except ValueError as problem:

@@ -6,14 +6,15 @@ one column can hold the alternatives. Keywords that only describe (`title`, `des
 OpenAPI's `x-` ones) are passed over; every other one is rejected by name.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
 
 from app.engine.store.field_types import MAPS, WIDENINGS, widen
 from app.engine.store.schema_rules import FORMATS, RULES, Rule, mistake
 from app.errors import ErrorCode, Refusal, Refusals
+from app.json_values import JsonObject, JsonValue
 from app.pql.schema import EVENTS, ArrayType, MapType, ObjectType, Scalar, Type
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -49,7 +50,7 @@ class Declared:
     rules: tuple[Rule, ...] = ()
 
 
-def declared(schema: Any) -> Declared:
+def declared(schema: JsonValue) -> Declared:
     """What the schema of a row declares. Raises `Refusals`: every fault, with its path in the schema."""
     reading = _Reading(schema)
     part = reading.read(schema, ())
@@ -67,41 +68,44 @@ def declared(schema: Any) -> Declared:
     return Declared(ObjectType(known), tuple(dict.fromkeys(part.rules)))
 
 
-def json_schema(fields: ObjectType, rules: Sequence[Rule] = ()) -> dict[str, Any]:
+def json_schema(fields: ObjectType, rules: Sequence[Rule] = ()) -> JsonObject:
     """The fields, with the rules for them, as the schema of a row.
 
     >>> json_schema(ObjectType({"day": Scalar.DATE}))["properties"]
     {'day': {'type': 'string', 'format': 'date'}}
     """
-    written = _written(fields)
-    for rule in rules:
-        place = _place(written, rule.path)
-        if place is not None:
-            value = [*place.get("required", []), rule.value] if rule.keyword == "required" else rule.value
-            place[rule.keyword] = value
-    return {"$schema": DIALECT, **written}
+    return {"$schema": DIALECT, **_written(fields, rules)}
 
 
-def _place(schema: Any, path: _Path) -> Any:
-    for step in path:
-        if schema is not None:
-            keyword = {"[]": "items", "{}": "additionalProperties"}.get(step)
-            schema = schema.get(keyword) if keyword else schema.get("properties", {}).get(step)
-    return schema
-
-
-def _written(type_: Type) -> dict[str, Any]:
+def _written(type_: Type, rules: Sequence[Rule]) -> JsonObject:
+    own, below = _split(rules)
     match type_:
         case ObjectType():
-            return {"type": "object", "properties": {name: _written(inner) for name, inner in type_.fields.items()}}
+            properties = {name: _written(inner, below[name]) for name, inner in type_.fields.items()}
+            return {"type": "object", "properties": properties, **own}
         case MapType(value):
-            return {"type": "object", "additionalProperties": _written(value)}
+            return {"type": "object", "additionalProperties": _written(value, below["{}"]), **own}
         case ArrayType(element):
-            return {"type": "array", "items": _written(element)}
+            return {"type": "array", "items": _written(element, below["[]"]), **own}
     for format, scalar in _FORMATS.items():
         if type_ is scalar:
-            return {"type": "string", "format": format}
-    return {"type": next(name for name, scalar in _SCALARS.items() if scalar is type_)}
+            return {"type": "string", "format": format, **own}
+    return {"type": next(name for name, scalar in _SCALARS.items() if scalar is type_), **own}
+
+
+def _split(rules: Sequence[Rule]) -> tuple[JsonObject, Mapping[str, list[Rule]]]:
+    """The rules for a place itself as keywords of its schema, and those for places below by the next step."""
+    keywords: JsonObject = {}
+    required: list[str] = []
+    below: defaultdict[str, list[Rule]] = defaultdict(list)
+    for rule in rules:
+        if rule.path:
+            below[rule.path[0]].append(replace(rule, path=rule.path[1:]))
+        elif rule.keyword == "required":
+            required.append(rule.name)
+        else:
+            keywords[rule.keyword] = rule.value
+    return keywords | ({"required": required} if required else {}), below
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ class _Part:
 
 
 class _Reading:
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: JsonValue) -> None:
         self.root = root
         self.refusals: list[Refusal] = []
         self.following: list[str] = []
@@ -127,14 +131,15 @@ class _Reading:
         place = "/".join(("schema", *path))
         self.refusals.append(Refusal(ErrorCode.INVALID_INPUT, f"{place}: {message}", ("schema",)))
 
-    def read(self, schema: Any, path: _Path, is_whole: bool = True) -> _Part | None:
+    def read(self, schema: JsonValue, path: _Path, is_whole: bool = True) -> _Part | None:
         """What it declares, None when something is wrong with it. One that is not whole may hold rules alone, which are
         about what others declare."""
         faults = len(self.refusals)
         self.places += 1
         if not isinstance(schema, Mapping):
             self.refuse(path, "a schema must be an object")
-        elif _levels(path) > _DEEPEST:
+            return None
+        if _levels(path) > _DEEPEST:
             self.refuse(path, f"schemas may nest {_DEEPEST} levels deep")
         elif self.places == _MOST_PLACES:
             self.refuse(path, f"the schema has more than {_MOST_PLACES:,} places, those that it refers to included")
@@ -150,7 +155,7 @@ class _Reading:
             return None
         return self._together(parts, path, is_whole)
 
-    def _included(self, schema: Mapping[str, Any], path: _Path) -> Iterator[_Part | None]:
+    def _included(self, schema: Mapping[str, JsonValue], path: _Path) -> Iterator[_Part | None]:
         """The parts that `$ref`, `allOf`, `oneOf` and `anyOf` name."""
         if "$ref" in schema:
             yield self._referred(schema["$ref"], (*path, "$ref"))
@@ -163,7 +168,7 @@ class _Reading:
         for keyword in (keyword for keyword in _ALTERNATIVES if keyword in schema):
             yield self._alternative(schema[keyword], (*path, keyword))
 
-    def _alternative(self, schemas: Any, path: _Path) -> _Part | None:
+    def _alternative(self, schemas: JsonValue, path: _Path) -> _Part | None:
         """The one part that alternatives are together; null among them is an absent value."""
         if not isinstance(schemas, list) or not schemas:
             self.refuse(path, f"`{path[-1]}` must be a list of schemas")
@@ -191,7 +196,7 @@ class _Reading:
             return None
         return _Part(together, rules, len(typed) < len(schemas) or any(part.nullable for part in known))
 
-    def _referred(self, reference: Any, path: _Path) -> _Part | None:
+    def _referred(self, reference: JsonValue, path: _Path) -> _Part | None:
         if not isinstance(reference, str) or not reference.startswith("#"):
             self.refuse(
                 path,
@@ -203,7 +208,7 @@ class _Reading:
         if reference in self.following:
             self.refuse(path, f"{reference!r} contains itself, so that its rows would have no end")
             return None
-        target: Any = self.root
+        target: JsonValue = self.root
         for step in reference.removeprefix("#").split("/")[1:]:
             step = step.replace("~1", "/").replace("~0", "~")
             target = target.get(step) if isinstance(target, Mapping) else None
@@ -232,7 +237,7 @@ class _Reading:
         rules = tuple(rule for part in parts for rule in part.rules)
         return _Part(both, rules, all(part.nullable for part in parts if part.type is not None))
 
-    def _own(self, schema: Mapping[str, Any], path: _Path) -> _Part | None:
+    def _own(self, schema: Mapping[str, JsonValue], path: _Path) -> _Part | None:
         """What the keywords beside `$ref` and `allOf` say; None when they say nothing."""
         kind, nullable = self._kind(schema, path)
         if kind is None:
@@ -244,7 +249,7 @@ class _Reading:
         rules = self._rules(schema, path, part.type)
         return _Part(part.type, part.rules + rules, nullable)
 
-    def _of_kind(self, kind: str, schema: Mapping[str, Any], path: _Path) -> _Part | None:
+    def _of_kind(self, kind: str, schema: Mapping[str, JsonValue], path: _Path) -> _Part | None:
         match kind:
             case "object":
                 return self._object(schema, path)
@@ -257,12 +262,12 @@ class _Reading:
                     return None
                 return _Part(ArrayType(element.type), element.below("[]"))
             case "string":
-                format = schema.get("format", "")
+                format = str(schema.get("format", ""))
                 checked = (Rule((), "format", format),) if format in FORMATS else ()
                 return _Part(_FORMATS.get(format, Scalar.STRING), checked)
         return _Part(_SCALARS[kind])
 
-    def _kind(self, schema: Mapping[str, Any], path: _Path) -> tuple[str | None, bool]:
+    def _kind(self, schema: Mapping[str, JsonValue], path: _Path) -> tuple[str | None, bool]:
         """The one type that is not null, and whether null is one, too; no type where none is given."""
         given = schema.get("type", "object" if schema.keys() & {"properties", "additionalProperties"} else None)
         kinds = [kind for kind in (given if isinstance(given, list) else [given]) if kind != "null"]
@@ -285,7 +290,7 @@ class _Reading:
         # OpenAPI 3.0 says `nullable`, 3.1 and JSON Schema name the type null.
         return str(kinds[0]), (isinstance(given, list) and "null" in given) or schema.get("nullable") is True
 
-    def _object(self, schema: Mapping[str, Any], path: _Path) -> _Part | None:
+    def _object(self, schema: Mapping[str, JsonValue], path: _Path) -> _Part | None:
         others, properties = schema.get("additionalProperties", True), schema.get("properties")
         if isinstance(properties, Mapping) and properties:
             if others is not True:
@@ -309,14 +314,14 @@ class _Reading:
         value = self.read(others, (*path, "additionalProperties"))
         return None if value is None or value.type is None else _Part(MapType(value.type), value.below("{}"))
 
-    def _required(self, schema: Mapping[str, Any], path: _Path) -> tuple[Rule, ...]:
+    def _required(self, schema: Mapping[str, JsonValue], path: _Path) -> tuple[Rule, ...]:
         names = schema.get("required", [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             self.refuse((*path, "required"), "`required` must be a list of names")
             return ()
         return tuple(Rule((), "required", name) for name in names)
 
-    def _rules(self, schema: Mapping[str, Any], path: _Path, type_: Type | None = None) -> tuple[Rule, ...]:
+    def _rules(self, schema: Mapping[str, JsonValue], path: _Path, type_: Type | None = None) -> tuple[Rule, ...]:
         rules = []
         for keyword in (keyword for keyword in RULES if keyword in schema):
             if (wrong := mistake(keyword, schema[keyword], type_)) is not None:
@@ -326,7 +331,7 @@ class _Reading:
         return tuple(rules)
 
 
-_NULLS: tuple[Any, ...] = ({"type": "null"}, {"const": None}, {"enum": [None]})
+_NULLS: tuple[JsonValue, ...] = ({"type": "null"}, {"const": None}, {"enum": [None]})
 
 
 def _either(one: Type | None, other: Type | None) -> Type | None:
@@ -362,11 +367,12 @@ def _shared_rules(alternatives: Sequence[tuple[Rule, ...]]) -> tuple[Rule, ...] 
     """What one set of rules says for all alternatives; listed values are put together. None when none can say it."""
     if len({frozenset(rules) for rules in alternatives}) == 1:
         return alternatives[0]
-    values: list[Any] = []
+    values: list[JsonValue] = []
     for rules in alternatives:
         if len(rules) != 1 or rules[0].path or rules[0].keyword not in ("enum", "const"):
             return None
-        values += rules[0].value if rules[0].keyword == "enum" else [rules[0].value]
+        value = rules[0].value
+        values += value if isinstance(value, tuple) else [value]
     return (Rule((), "enum", tuple(dict.fromkeys(values))),)
 
 
@@ -377,5 +383,5 @@ def _levels(path: _Path) -> int:
     return sum(step in ("properties", "items", "additionalProperties") for step in path)
 
 
-def _hashable(value: Any) -> Any:
+def _hashable(value: JsonValue) -> JsonValue:
     return tuple(value) if isinstance(value, list) else value

@@ -9,6 +9,7 @@ import duckdb
 
 from app.engine.store.case_names import file_names
 from app.engine.store.lake import name_literal, text_literal
+from app.json_values import JsonValue
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 
@@ -19,7 +20,12 @@ class Rule:
 
     path: tuple[str, ...]
     keyword: str
-    value: Any
+    value: JsonValue
+
+    @property
+    def name(self) -> str:
+        """The field that `required` names."""
+        return str(self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +196,8 @@ def problem(rule: Rule, columns: Mapping[str, tuple[str, Type]]) -> str | None:
     `columns` are those at the top by name, as SQL and type.
     """
     if rule.keyword == "required" and not rule.path:
-        column = columns.get(rule.value)
-        wrong = text_literal(f"{rule.value}: a value is required")
+        column = columns.get(rule.name)
+        wrong = text_literal(f"{rule.name}: a value is required")
         return wrong if column is None else f"CASE WHEN {column[0]} IS NULL THEN {wrong} END"
     column = columns.get(rule.path[0])
     if column is None:
@@ -201,10 +207,10 @@ def problem(rule: Rule, columns: Mapping[str, tuple[str, Type]]) -> str | None:
         return None
     label = ".".join(step for step in rule.path if step not in ("[]", "{}"))
     if rule.keyword == "required":
-        name = file_names(type_.fields).get(rule.value) if isinstance(type_, ObjectType) else None
+        name = file_names(type_.fields).get(rule.name) if isinstance(type_, ObjectType) else None
         if name is None:
             return None
-        wrong = text_literal(f"{label}.{rule.value}: a value is required")
+        wrong = text_literal(f"{label}.{rule.name}: a value is required")
         missing = f"list_filter({values}, lambda v: v IS NOT NULL AND v.{name_literal(name)} IS NULL)"
         return f"CASE WHEN len({missing}) > 0 THEN {wrong} END"
     keyword = {"format": _FORMAT, PRECISE: _PRECISE}.get(rule.keyword) or RULES[rule.keyword]

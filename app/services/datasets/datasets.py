@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from sqlalchemy import func, select
 from sqlalchemy import update as update_rows
@@ -16,6 +16,7 @@ from app.engine.ingest.declared import dataset_schema, declare
 from app.engine.ingest.rows import DatasetShape
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
+from app.json_values import JsonValue
 from app.pql.schema import leaf_paths, numbers_alike
 from app.scope import Scope
 from app.services.lists.dependents import MOST_FOUND, Dependent, Finder
@@ -53,7 +54,7 @@ class NewDataset:
     identity_column: str | None = None
     namespace: str | None = None
     timestamp_column: str | None = None
-    schema: Any = None
+    schema: JsonValue = None
 
 
 SHAPES: dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
@@ -65,7 +66,7 @@ SHAPES: dict[str, Literal["PROFILE", "EVENT", "AUDIENCE"]] = {
 
 class DatasetChanges(TypedDict, total=False):
     name: str
-    schema: Any
+    schema: JsonValue
 
 
 async def create(
@@ -138,7 +139,7 @@ async def _declare(
     lake: Lake,
     scope: Scope,
     row: DatasetRow,
-    schema: object,
+    schema: JsonValue,
 ) -> None:
     if row.kind == DatasetKind.EXPORT:
         message = "export jobs determine the columns of an EXPORT dataset: omit it"
