@@ -9,6 +9,7 @@ import pytest
 
 from app.api.context import ApiServices
 from app.api.global_ids import global_id
+from app.engine.insight import members_in_order
 from app.services.jobs.segment.run import run_segment_job
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
@@ -30,11 +31,15 @@ async def audience(api: Api, services: ApiServices) -> str:
     people = await api.dataset("people", "PROFILE")
     assert (await api.upload(people, PEOPLE, "NDJSON")).json()["data"]["uploadBatch"]["errors"] == []
     id = await api.define("Scored", "score > 2")
+    await run(api, services, id)
+    return id
+
+
+async def run(api: Api, services: ApiServices, id: str) -> None:
     await api.start(id)
     claim = await claim_next(services.database, services.clock, owner="test", lease=LEASE, kind=JobKind.SEGMENT)
     assert claim is not None
     await run_segment_job(Attempt(services.database, services.clock, claim), services.lake, 1)
-    return id
 
 
 async def test_three_formats_say_the_same(api: Api, audience: str) -> None:
@@ -88,6 +93,17 @@ async def test_columns_and_statuses_are_chosen(api: Api, audience: str) -> None:
         ("{id}/members.csv?columns=", 400, "INVALID_INPUT", "is not a path"),
         ("{id}/members.csv?status=IN", 400, "INVALID_INPUT", "'IN' is no status of a member"),
         ("{id}/members.csv?colums=a", 400, "INVALID_INPUT", "there is no parameter 'colums'"),
+        ("{id}/members.csv?where=scor > 1", 400, "INVALID_EXPRESSION", "line 1, column 1: there is no"),
+        ("{id}/members.csv?where=", 400, "INVALID_EXPRESSION", ""),
+        ("{id}/members.csv?orderBy=tags", 400, "INVALID_EXPRESSION", "expected a single value, not array"),
+        (
+            "{id}/members.csv?orderBy=score&direction=UP",
+            400,
+            "INVALID_INPUT",
+            "is ASC or DESC beside `orderBy`, not 'UP'",
+        ),
+        ("{id}/members.csv?direction=ASC", 400, "INVALID_INPUT", "`direction` is given without `orderBy`"),
+        ("{id}/members.csv?status=EXITED&status=REALIZED", 400, "INVALID_INPUT", "'status' is given twice"),
         ("unknown/members.csv", 404, "NOT_FOUND", "there is no audience 'unknown' in this sandbox"),
     ],
 )
@@ -123,3 +139,86 @@ async def test_who_takes_members_away_is_noted(api: Api, audience: str) -> None:
         {"resourceId": "none", "outcome": "NOT_FOUND", "subject": "anonymous"},
         {"resourceId": audience, "outcome": "OK", "subject": "anonymous"},
     ]
+
+
+CROWD = [
+    {
+        "customer": f"{number:03}",
+        "score": 3,
+        **({} if number % 7 == 0 else {"age": number % 10}),
+        **({} if number % 5 == 0 else {"city": ["Rome", "Oslo", "Ärzen", "a", "Z"][number % 5 - 1]}),
+        "joined": f"2026-01-{number % 28 + 1:02}",
+        "vip": number % 3 == 0,
+        "long": 2**60 + number % 11,
+        "person": {"name": f"n{number}"},
+    }
+    for number in range(300)
+]
+MEMBERS = """query ($id: ID!, $where: String, $order: ProfileOrder, $after: String) { audience(id: $id) {
+  members(where: $where, orderBy: $order, first: 200, after: $after) {
+    pageInfo { hasNextPage endCursor } nodes { profile { profileId } } } } }"""
+
+
+async def listed(api: Api, audience: str, where: str | None, order: dict[str, str] | None) -> list[str]:
+    ids: list[str] = []
+    after: str | None = None
+    while True:
+        answer = await api.query(MEMBERS, id=audience, where=where, order=order, after=after)
+        page = answer["audience"]["members"]
+        ids += [node["profile"]["profileId"] for node in page["nodes"]]
+        if not page["pageInfo"]["hasNextPage"]:
+            return ids
+        after = page["pageInfo"]["endCursor"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_where_and_order_mean_what_they_mean_in_the_list(
+    api: Api, audience: str, services: ApiServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With so few rows at once that parts of a file begin and end within buckets."""
+    monkeypatch.setattr(members_in_order, "ROWS", 16)
+    monkeypatch.setattr(members_in_order, "_FEWEST", 3)
+    content = "\n".join(json.dumps(person) for person in CROWD).encode()
+    dataset = await api.dataset("crowd", "PROFILE")
+    assert (await api.upload(dataset, content, "NDJSON")).json()["data"]["uploadBatch"]["errors"] == []
+    await run(api, services, audience)
+    members = await listed(api, audience, None, None)
+    assert len(members) == 302
+    for where, order in SELECTIONS:
+        expected = await listed(api, audience, where, order)
+        parameters = {"columns": "person.name", **({"where": where} if where else {})}
+        if order:
+            parameters |= {"orderBy": order["expression"], "direction": order["direction"]}
+        answer = await api.http.get(f"/audiences/{audience}/members.csv", params=parameters, headers=api.headers)
+        rows = list(csv.DictReader(io.StringIO(answer.text)))
+        assert [row["profileId"] for row in rows] == expected, (where, order)
+        assert len(rows) == (302 if where is None else sum(int(str(person.get("age", 0))) > 4 for person in CROWD))
+        assert all(row["person.name"] == f"n{int(row['profileId'][4:])}" for row in rows if len(row["profileId"]) > 5)
+    assert [list(folder.iterdir()) for folder in services.lake.root.rglob("scratch")] == [[]]
+
+
+SELECTIONS: list[tuple[str | None, dict[str, str] | None]] = [
+    ("age > 4", None),
+    (None, {"expression": "age", "direction": "DESC"}),
+    ("age > 4", {"expression": "age", "direction": "ASC"}),
+    (None, {"expression": "city", "direction": "ASC"}),
+    (None, {"expression": "city", "direction": "DESC"}),
+    ("age > 4", {"expression": "joined", "direction": "DESC"}),
+    (None, {"expression": "vip", "direction": "DESC"}),
+    (None, {"expression": "long", "direction": "ASC"}),
+    (None, {"expression": "long", "direction": "DESC"}),
+    ("age > 4", {"expression": "age * 0.5", "direction": "DESC"}),
+    (None, {"expression": "5", "direction": "ASC"}),
+]
+
+
+@pytest.mark.parametrize("format", ["csv", "ndjson", "parquet"])
+async def test_nobody_is_an_empty_file_in_any_order(api: Api, audience: str, format: str) -> None:
+    for order in ({}, {"orderBy": "score"}):
+        parameters = {"where": "score > 100", "columns": "score", **order}
+        answer = await api.http.get(f"/audiences/{audience}/members.{format}", params=parameters, headers=api.headers)
+        assert answer.status_code == 200
+        if format == "parquet":
+            assert pq.read_table(io.BytesIO(answer.content)).num_rows == 0
+        else:
+            assert len(answer.text.splitlines()) == (format == "csv")

@@ -27,15 +27,18 @@ PROFILES = b"""{"customer": "00001", "person": {"name": "Ann", "country": "US"},
 SCHEDULE = """mutation ($input: CreateScheduleInput!) { createSchedule(input: $input) {
   schedule { scheduleId } errors { message } } }"""
 TRIGGER = "mutation ($id: ID!) { triggerSchedule(id: $id) { job { jobId } errors { message } } }"
+ERASE = """mutation { eraseProfile(input: { identity: { namespace: "crm", id: "gone" } }) {
+  job { jobId } errors { message } } }"""
 UNDER_WAY = """{ segmentJobs(filter: { status: [NEW, QUEUED, PROCESSING] }) { totalCount }
-  exportJobs(filter: { status: [NEW, QUEUED, PROCESSING] }) { totalCount } }"""
+  exportJobs(filter: { status: [NEW, QUEUED, PROCESSING] }) { totalCount }
+  jobs(filter: { status: [NEW, QUEUED, PROCESSING] }) { totalCount } }"""
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @pytest.fixture
 async def world(api: Api, clock: FixedClock) -> tuple[Api, dict[str, str]]:
-    """Two people with purchases and one without; three definitions, one made of another; two jobs, a preview, an export
-    and two schedules, one of which was run.
+    """Two people with purchases and one without; three definitions, one made of another; two jobs, a preview, an
+    export, two schedules, one of which was run, and an erasure of nobody who was there.
 
     Everything happens at a time of its own, so that ids and lists have one order. With the ids that queries ask for.
     """
@@ -66,6 +69,7 @@ async def world(api: Api, clock: FixedClock) -> tuple[Api, dict[str, str]]:
     for name, input in (("Everybody", {"allAudiences": True}), ("Big spenders", {"audienceIds": [a]})):
         made = await moment(api.query(SCHEDULE, input={"name": name, "cronExpression": "0 30 2 ? * MON", **input}))
     await moment(api.query(TRIGGER, id=made["createSchedule"]["schedule"]["scheduleId"]))
+    erasure = (await moment(api.query(ERASE)))["eraseProfile"]["job"]["jobId"]
     under_way = True
     while under_way:
         await asyncio.sleep(0.02)
@@ -81,6 +85,9 @@ async def world(api: Api, clock: FixedClock) -> tuple[Api, dict[str, str]]:
         "history": a,
         "statistics": a,
         "preview": preview,
+        "members_where": a,
+        "changes": a,
+        "erasure": erasure,
     }
 
 

@@ -19,11 +19,13 @@ from app.services.access.audit import Entry, audited
 from app.services.access.identity import Unauthenticated
 from app.services.access.rates import RateExceeded
 from app.services.insight.downloads import MEMBERS_NOW, Download, Wanted, open_download
+from app.services.insight.profiles import ProfileOrder
 from app.services.people.profiles import ProfileReader
 from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
 
+PARAMETERS = ("columns", "status", "where", "orderBy", "direction")
 _STATUS = {ErrorCode.NOT_FOUND: 404, ErrorCode.FORBIDDEN: 403, ErrorCode.INVALID_STATE: 409}
 
 
@@ -83,21 +85,44 @@ async def _members(services: ApiServices, request: Request, scope: Scope, type_n
     if format not in ENCODERS:
         message = f"members come as {', '.join(ENCODERS)}, not as {format!r}"
         raise Refusal(ErrorCode.NOT_FOUND, message, ("format",))
-    unknown = set(request.query_params) - {"columns", "status"}
-    if unknown:
-        message = f"there is no parameter {sorted(unknown)[0]!r}: use columns and status"
-        raise Refusal(ErrorCode.INVALID_INPUT, message)
+    parameters = _parameters(request)
     if type_name not in (None, "Audience", "SegmentDefinition"):
         raise Refusal(ErrorCode.NOT_FOUND, f"{request.path_params['id']!r} is the id of an object of type {type_name}")
-    columns, status = request.query_params.get("columns"), request.query_params.get("status")
+    columns, status = parameters.get("columns"), parameters.get("status")
     wanted = Wanted(
         raw,
         format,
         None if columns is None else columns.split(","),
         MEMBERS_NOW if status is None else tuple(status.split(",")),
+        parameters.get("where"),
+        _order(parameters),
     )
     reader = ProfileReader(services.database, services.lake, services.clock, scope)
-    return await open_download(services.database, scope, reader, wanted)
+    return await open_download(services.database, scope, reader, wanted, services.lake.threads)
+
+
+def _parameters(request: Request) -> dict[str, str]:
+    """Raises `Refusal` for one that does not exist, or is there twice."""
+    parameters: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in PARAMETERS:
+            message = f"there is no parameter {name!r}: use {', '.join(PARAMETERS[:-1])} and {PARAMETERS[-1]}"
+            raise Refusal(ErrorCode.INVALID_INPUT, message)
+        if name in parameters:
+            raise Refusal(ErrorCode.INVALID_INPUT, f"the parameter {name!r} is given twice: give it once", (name,))
+        parameters[name] = value
+    return parameters
+
+
+def _order(parameters: dict[str, str]) -> ProfileOrder | None:
+    """Raises `Refusal`."""
+    expression, direction = parameters.get("orderBy"), parameters.get("direction")
+    if direction is not None and (expression is None or direction not in ("ASC", "DESC")):
+        message = f"`direction` is ASC or DESC beside `orderBy`, not {direction!r}"
+        if expression is None:
+            message = "`direction` is given without `orderBy`: name what to order by"
+        raise Refusal(ErrorCode.INVALID_INPUT, message, ("direction",))
+    return None if expression is None else ProfileOrder(expression, direction == "DESC")
 
 
 def _failure(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> Response:

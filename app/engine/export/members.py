@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
+from pyroaring import BitMap
 
 from app.engine.export.rows import attributes_of
 from app.engine.members.membership import Membership
@@ -28,19 +29,23 @@ from app.pql.schema import ObjectType
 
 PROFILE_ID, STATUS, SINCE = "profileId", "status", "lastQualificationTime"
 _STATUSES = ("REALIZED", "EXISTING", "EXITED")
-_ROWS = 1 << 13
+ROWS = 1 << 13
+"""Of a table, at most."""
 
-Encoder = Callable[[pa.Schema, Iterator[pa.Table]], Iterator[bytes]]
+Tables = Iterator[pa.Table]
+Encoder = Callable[[pa.Schema, Tables], Iterator[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Of the people with one of the statuses; `paths` are attributes, None for all."""
+    """Of the people with one of the statuses; `paths` are attributes, None for all. `chosen` has by bucket who of them
+    is wanted, None for everybody."""
 
     snapshot: Snapshot
     read: Callable[[int], Membership | None]
     statuses: Collection[str]
     paths: frozenset[Path] | None = None
+    chosen: Mapping[int, BitMap] | None = None
 
     @property
     def attributes(self) -> ObjectType:
@@ -63,13 +68,21 @@ class Members:
         """By bucket and ordinal; one bucket is in memory at a time."""
         for number in self.snapshot.buckets:
             membership = self.read(number)
-            if membership is not None:
-                yield from self._bucket(number, membership)
+            if membership is None:
+                continue
+            people = membership.with_status(self.statuses)
+            if self.chosen is not None:
+                people &= self.chosen.get(number, BitMap())
+            if people:
+                table = self.of_bucket(number, membership, people)
+                for start in range(0, table.num_rows, ROWS):
+                    yield table.slice(start, ROWS).combine_chunks()
 
-    def _bucket(self, number: int, membership: Membership) -> Iterator[pa.Table]:
+    def of_bucket(self, number: int, membership: Membership, wanted: BitMap) -> pa.Table:
+        """Those of a bucket's members that are still there, by ordinal."""
         names = list(self.attributes.fields)
         paths = frozenset({(PROFILE,), *(self.paths if self.paths is not None else {(name,) for name in names})})
-        bucket = self.snapshot.read(number, Needs(paths), membership.with_status(self.statuses))
+        bucket = self.snapshot.read(number, Needs(paths), wanted)
         people, ordinals = bitmap(bucket.ordinals), bucket.ordinals
         statuses = np.full(len(ordinals), _STATUSES.index("EXISTING"), np.int8)
         since = np.full(len(ordinals), np.datetime64("NaT"), "datetime64[us]")
@@ -84,15 +97,13 @@ class Members:
             *(bucket.profiles[name] if name in bucket.profiles.schema.names else None for name in names),
         ]
         schema = self.schema
-        table = pa.table(
+        return pa.table(
             [
                 pa.nulls(len(ordinals), field.type) if column is None else column.cast(field.type)
                 for column, field in zip(columns, schema, strict=True)
             ],
             schema,
         )
-        for start in range(0, table.num_rows, _ROWS):
-            yield table.slice(start, _ROWS).combine_chunks()
 
 
 def _rows(ordinals: np.ndarray[Any, np.dtype[np.uint32]], people: Any) -> Any:

@@ -102,7 +102,7 @@ def _candidates(scan: Scan, answers: Answers, values: Mapping[str, Value]) -> di
     tables = {}
     for id, column in values.items():
         ordinals = np.frombuffer(answers.members[id].to_array(), np.uint32)
-        value, rest = _keys(column, np.searchsorted(answers.ordinals, ordinals))
+        value, rest = sort_columns(column, np.searchsorted(answers.ordinals, ordinals))
         tables[id] = pa.table(
             {
                 "value": value,
@@ -115,8 +115,9 @@ def _candidates(scan: Scan, answers: Answers, values: Mapping[str, Value]) -> di
     return tables
 
 
-def _keys(column: Value, rows: NDArray[np.intp]) -> tuple[pa.Array, pa.Array]:
-    """What sorts as the values do: text, or the nearest double and what it is away from the whole number."""
+def sort_columns(column: Value, rows: NDArray[np.intp]) -> tuple[pa.Array, pa.Array]:
+    """What sorts as the values of these rows do: text, or the nearest double and what it is away from the whole
+    number."""
     spread_column = column.take(rows if len(column) != 1 else np.zeros(len(rows), np.intp))
     none = pa.array(np.zeros(len(rows), np.int64))
     if isinstance(spread_column, Text):

@@ -85,7 +85,9 @@ class Ranking:
         answers = self.scan.bucket(number, stopped)
         ordinals, column = answers.ordinals, answers.values[self.value]
         rows = (
-            np.flatnonzero(np.isin(ordinals, _array(answers.members[self.id]))) if self.id else np.arange(len(ordinals))
+            np.flatnonzero(np.isin(ordinals, ordinals_of(answers.members[self.id])))
+            if self.id
+            else np.arange(len(ordinals))
         )
         keys, valid = sort_keys(column)
         order = rows[np.lexsort((ordinals[rows], -keys[rows] if self.descending else keys[rows], ~valid[rows]))]
@@ -137,5 +139,6 @@ def scalar(column: Value, row: int) -> object:
     return column.values[row].item()
 
 
-def _array(members: BitMap) -> NDArray[np.uint32]:
+def ordinals_of(members: BitMap) -> NDArray[np.uint32]:
+    """In ascending order."""
     return np.frombuffer(members.to_array(), np.uint32) if members else np.empty(0, np.uint32)

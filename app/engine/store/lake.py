@@ -141,9 +141,14 @@ class TenantLake:
         finally:
             os.close(handle)
 
+    @property
+    def spool(self) -> Path:
+        """Where files without a name take their room."""
+        return self._present / "scratch"
+
     def scratch(self) -> AbstractContextManager[Path]:
         """A folder of one's own on the same disk (so that files can be renamed out of it), gone afterwards."""
-        return scratch_folder(self._present / "scratch")
+        return scratch_folder(self.spool)
 
     @contextmanager
     def session(

@@ -3,15 +3,20 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from app.engine.export.members import ENCODERS, Members
+from app.engine.export.members import ENCODERS, Members, Tables
+from app.engine.insight.members_in_order import Order, members_in_order
+from app.engine.insight.scan import Answers, Buckets
+from app.engine.limits.pool import Stopped, in_threads
+from app.engine.members.membership import Ordinals
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import EVENTS, leaf_paths
 from app.scope import Scope
 from app.services.audiences import reads
 from app.services.insight.overlap import refuse_unevaluated
-from app.services.insight.population import open_population
+from app.services.insight.population import Population, in_thread, open_population
+from app.services.insight.profiles import CHOSEN, VALUE, Among, ProfileOrder, select
 from app.services.people.attributes import split_paths
 from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
@@ -22,12 +27,15 @@ MEMBERS_NOW = ("REALIZED", "EXISTING")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Of which members what: `columns` are paths of attributes, None for all."""
+    """Of which members what, in which order: `columns` are paths of attributes, None for all; `where` and `order` are
+    those of `members` in the API."""
 
     audience: str
     format: str
     columns: Sequence[str] | None = None
     statuses: Sequence[str] = MEMBERS_NOW
+    where: str | None = None
+    order: ProfileOrder | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +47,11 @@ class Download:
     parts: AsyncIterator[bytes]
 
 
-async def open_download(database: Database, scope: Scope, reader: ProfileReader, wanted: Wanted) -> Download:
-    """All that can be wrong is found here, before the first byte. Raises `Refusal`."""
+async def open_download(
+    database: Database, scope: Scope, reader: ProfileReader, wanted: Wanted, threads: int = 1
+) -> Download:
+    """All that can be wrong is found here, before the first byte: so expressions are evaluated first. Raises
+    `Refusal`."""
     async with database.session() as session:
         audience = (await reads.get_many(session, scope, [wanted.audience])).get(wanted.audience)
     if audience is None:
@@ -60,8 +71,32 @@ async def open_download(database: Database, scope: Scope, reader: ProfileReader,
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("columns",))
     stored = await asyncio.to_thread(population.stored, [audience.id])
     members = Members(population.snapshot, lambda bucket: stored.read(bucket).get(audience.id), wanted.statuses, paths)
+    tables = await in_thread(lambda stopped: _tables(population, members, wanted, audience.id, threads, stopped))
     media, encode = ENCODERS[wanted.format]
-    return Download(f"members.{wanted.format}", media, _in_thread(encode(members.schema, members.tables())))
+    return Download(f"members.{wanted.format}", media, _in_thread(encode(members.schema, tables)))
+
+
+def _tables(
+    population: Population, members: Members, wanted: Wanted, audience: str, threads: int, stopped: Stopped
+) -> Tables:
+    if wanted.where is None and wanted.order is None:
+        return members.tables()
+    selection = select(population, wanted.where, wanted.order, Among(audience, wanted.statuses))
+    if wanted.order is None:
+        return replace(members, chosen=_chosen(selection.buckets, threads, stopped)).tables()
+    type_, descending = selection.plan.values[VALUE].type, wanted.order.descending
+    order = Order(selection.buckets, CHOSEN, VALUE, type_, descending)
+    return members_in_order(members, order, population.files.lake.spool, threads=threads, stopped=stopped)
+
+
+def _chosen(scan: Buckets, threads: int, stopped: Stopped) -> dict[int, Ordinals]:
+    chosen: dict[int, Ordinals] = {}
+
+    def finished(answers: Answers) -> None:
+        chosen[answers.bucket] = answers.members[CHOSEN]
+
+    in_threads(scan.bucket, scan.buckets, finished=finished, cancelled=stopped, threads=threads)
+    return chosen
 
 
 async def _in_thread(parts: Iterator[bytes]) -> AsyncIterator[bytes]:

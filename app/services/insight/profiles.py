@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from itertools import islice
 
 from app.engine.insight.ranking import Place, Ranking, in_place_order
-from app.engine.insight.scan import Answers, Buckets, Scan, Selecting
+from app.engine.insight.scan import Answers, Buckets, Selecting
 from app.engine.limits.pool import Stopped
 from app.engine.members.membership import Ordinals
 from app.engine.people.profiles import Key
+from app.engine.plan.plan import Plan
 from app.pql.schema import Scalar, Type
 from app.services.insight.population import Population, in_thread
 from app.services.lists.paging import (
@@ -24,7 +25,7 @@ from app.services.lists.paging import (
 )
 from app.services.people.members import Member, Who, membership_standing
 
-_WHERE, _VALUE = "where", "value"
+CHOSEN, VALUE = "chosen", "value"
 _IN_PLACE = "PROFILE"
 _LARGEST_PLACE = 1 << 32
 _KEPT_AS: Mapping[Type, tuple[type, ...]] = {
@@ -71,13 +72,12 @@ async def page(
 
     Without an order buckets are read until the page is full; with one every bucket is. Raises `Refusal`.
     """
-    scan = await asyncio.to_thread(_scan, population, where, order)
-    selecting = await asyncio.to_thread(_among, population, scan, among)
+    selection = await asyncio.to_thread(select, population, where, order, among)
     narrowed = where is not None or among is not None
     if order is None:
-        return await page_in_place(population, selecting, _chosen if narrowed else _everybody, request)
-    ranking = Ranking(selecting, _VALUE, _WHERE if narrowed else None, order.descending)
-    after = _place(request, order, scan.plan.values[_VALUE].type)
+        return await page_in_place(population, selection.buckets, _chosen if narrowed else _everybody, request)
+    ranking = Ranking(selection.buckets, VALUE, CHOSEN if narrowed else None, order.descending)
+    after = _place(request, order, selection.plan.values[VALUE].type)
 
     def work(stopped: Stopped) -> list[Place]:
         return ranking.page(request.limit + 1, after, request.backward, threads=threads, stopped=stopped)
@@ -96,10 +96,10 @@ async def count(population: Population, where: str | None, among: Among | None =
     """Raises `Refusal`."""
     if where is None and among is None:
         return population.snapshot.total_profiles
-    scan = await asyncio.to_thread(_among, population, _scan(population, where), among)
+    buckets = (await asyncio.to_thread(select, population, where, None, among)).buckets
 
     def work(stopped: Stopped) -> int:
-        return sum(len(_chosen(scan.bucket(number, stopped))) for number in scan.buckets)
+        return sum(len(_chosen(buckets.bucket(number, stopped))) for number in buckets.buckets)
 
     return await in_thread(work)
 
@@ -118,20 +118,27 @@ async def members_of(population: Population, people: Slice[Who], audience: str) 
     return Slice(members, people.cursors, people.has_next, people.has_previous)
 
 
-def _scan(population: Population, where: str | None, order: ProfileOrder | None = None) -> Scan:
-    conditions = {} if where is None else {_WHERE: population.condition(where, ("where",))}
-    values = {} if order is None else {_VALUE: population.value(order.expression, ("order_by", "expression"))}
-    return population.scan(conditions, values)
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Buckets whose set `CHOSEN` are the profiles asked for, with `VALUE` where there is an order."""
+
+    buckets: Buckets
+    plan: Plan
 
 
-def _among(population: Population, scan: Scan, among: Among | None) -> Buckets:
+def select(population: Population, where: str | None, order: ProfileOrder | None, among: Among | None) -> Selection:
+    """May read the membership files of all buckets. Raises `Refusal`."""
+    conditions = {} if where is None else {CHOSEN: population.condition(where, ("where",))}
+    values = {} if order is None else {VALUE: population.value(order.expression, ("order_by", "expression"))}
+    scan = population.scan(conditions, values)
     if among is None:
-        return scan
-    return Selecting(scan, _WHERE, among.audience, among.statuses, population.stored([among.audience]))
+        return Selection(scan, scan.plan)
+    stored = population.stored([among.audience])
+    return Selection(Selecting(scan, CHOSEN, among.audience, among.statuses, stored), scan.plan)
 
 
 def _chosen(answers: Answers) -> Ordinals:
-    return answers.members[_WHERE]
+    return answers.members[CHOSEN]
 
 
 def _everybody(answers: Answers) -> Ordinals:
