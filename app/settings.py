@@ -1,6 +1,7 @@
 """Every setting, with its default and meaning; read by `main` and `cli` only, which hand on what each part needs."""
 
 import ipaddress
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,6 +21,9 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import InvalidSettings
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How `s3://bucket` begins, also after a shell or a path library took one of its slashes."""
 
 SHORTEST_SECRET = 32
 """Bytes of an HS256 secret (RFC 7518, 3.2)."""
@@ -251,6 +255,16 @@ class Settings(BaseSettings):
                 "with SEGMENTATION_CORS_CREDENTIALS every page could use its visitors' cookies: name origins"
             )
         return self
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _is_folder(cls, value: object) -> object:
+        if _URL.match(str(value)):
+            raise ValueError(
+                "this is a URL, and a lake on object storage is not possible, since its tables and locks need a file "
+                "system: name a folder on a local disk, or on a shared file system that app/docs/production.md names"
+            )
+        return value
 
     @field_validator("time_zone")
     @classmethod

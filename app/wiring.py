@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.clock import Clock, SteadyClock, utc_now
 from app.engine.limits.budget import Budget, bytes_of
-from app.engine.store.lake import Lake, probe
+from app.engine.store.lake import Lake, probe, refuse_unfit
 from app.errors import ErrorCode, InvalidSettings, Refusal
 from app.services.datasets.batches import reconcile
 from app.services.maintenance.backup import Summary, back_up, restore
@@ -92,6 +92,7 @@ async def open_services(settings: Settings, clock: Clock = utc_now, *, wait: boo
     _make_folder(settings.data_dir)
     # A folder that cannot be written is named as one; SQLite would only say that it cannot open its file.
     await asyncio.to_thread(probe, settings.data_dir)
+    await asyncio.to_thread(refuse_unfit, settings.data_dir)
     database = Database(settings.database, connections=settings.database_connections)
     try:
         await _migrate(database, wait)
@@ -148,6 +149,7 @@ async def restored(settings: Settings, source: Path, clock: Clock = utc_now) -> 
     Raises `Refusal` and `CopyDamaged`.
     """
     _make_folder(settings.data_dir)
+    await asyncio.to_thread(refuse_unfit, settings.data_dir)
     database, lake = Database(settings.database), _lake(settings)
     try:
         summary = await restore(database, lake, source)

@@ -1,5 +1,7 @@
 """All commands as one, and how a refusal ends one."""
 
+import os
+
 import typer
 
 from app.cli.commands import audit, demo, ingest, jobs, keys, operations, pql, resources, server, settings
@@ -33,5 +35,9 @@ cli.add_typer(resources.schedules, name="schedule")
 
 def main() -> None:
     """The entry point: refusals become one clear sentence on standard error and exit code 1."""
+    # Somebody else's: the metrics library would write this process's counters into files of theirs. `serve --workers`
+    # names a folder of its own to its processes.
+    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+        os.environ.pop(name, None)
     with failures_said():
         cli()

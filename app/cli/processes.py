@@ -20,8 +20,14 @@ from app.cli.terminal import console, failures_said, observe, run
 if TYPE_CHECKING:
     from app.settings import Settings
 
-RESTART_SECONDS = 1.0
-"""After how long a process that died is started again."""
+RESTART_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""After how long a process that died is started again: the first time, and after each further death soon after its
+start. Beyond the last one it is not started any more."""
+
+STEADY_SECONDS = 60.0
+"""A process that ran for so long did not die of its start, and the next one is started as after a first death."""
+
+TICK_SECONDS = 1.0
 
 KILL_SECONDS = 15.0
 """How long a process may take to stop, beyond what it gives the requests in hand."""
@@ -35,7 +41,8 @@ def supervise(settings: "Settings", listener: socket.socket) -> None:
     """Serves in `server_processes` processes, and evaluates jobs in one more, until SIGTERM or Ctrl+C.
 
     All of them accept from one listener, so that a busy or frozen one takes no connection. One that dies is started
-    again; one that cannot start at all ends the command with its exit code.
+    again, after longer and longer waits; one that cannot start at all, or whose successors all die soon after their
+    start, ends the command with its exit code.
     """
     serving = settings.model_copy(update={"worker": False})
     places = [_Place(_serve, serving, listener) for _ in range(settings.server_processes)]
@@ -61,22 +68,35 @@ class _Place:
     """Readable once the process has opened database and lake."""
     was_open: bool = False
     """Whether a process of this place has been open: then its successors may fail and are started again."""
+    started_at: float = 0.0
     restart_at: float = 0.0
+    early_deaths: int = 0
+    """In a row, each soon after a start."""
 
     def start(self) -> None:
+        self.started_at = time.monotonic()
         self.news, opened = _SPAWN.Pipe(duplex=False)
         # A daemon: when this process ends in any way that Python sees, the child is ended too.
         self.process = _SPAWN.Process(target=self.task, args=(self.settings, self.listener, opened), daemon=True)
         self.process.start()
         opened.close()
 
-    def bury(self) -> None:
-        """Forgets the process that has ended, with what it showed in metrics as going on."""
+    def bury(self) -> float | None:
+        """Forgets the process that has ended, with what it showed in metrics as going on.
+
+        Returns after how many seconds the next one starts; None when too many have died early.
+        """
         from prometheus_client.multiprocess import mark_process_dead
 
         if self.process is not None:
             mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
-        self.process, self.restart_at = None, time.monotonic() + RESTART_SECONDS
+        now = time.monotonic()
+        self.early_deaths = 0 if now - self.started_at >= STEADY_SECONDS else self.early_deaths + 1
+        if self.early_deaths > len(RESTART_SECONDS):
+            return None
+        seconds = RESTART_SECONDS[max(self.early_deaths - 1, 0)]
+        self.process, self.restart_at = None, now + seconds
+        return seconds
 
 
 def _keep(places: list[_Place], signals: socket.socket) -> int:
@@ -85,7 +105,7 @@ def _keep(places: list[_Place], signals: socket.socket) -> int:
         for place in places:
             if place.process is None and place.restart_at <= time.monotonic():
                 place.start()
-        if signals in _await_ends(places, signals, RESTART_SECONDS):
+        if signals in _await_ends(places, signals, TICK_SECONDS):
             signals.recv(1)
             return 0
         for place in places:
@@ -94,9 +114,23 @@ def _keep(places: list[_Place], signals: socket.socket) -> int:
                 continue
             place.was_open |= _said(place.news)
             if not place.was_open:
-                return process.exitcode or 1
-            console.print(f"segmentation: process {process.pid} ended ({process.exitcode}) and is started again")
-            place.bury()
+                return _exit_code(process)
+            what = f"segmentation: process {process.pid} ended ({process.exitcode})"
+            seconds = place.bury()
+            if seconds is None:
+                console.print(
+                    f"{what}, as did the {len(RESTART_SECONDS)} before it, each within {STEADY_SECONDS:.0f} s of its "
+                    "start: the server gives up; the log above says why they ended",
+                    soft_wrap=True,
+                )
+                return _exit_code(process)
+            console.print(f"{what} and is started again in {seconds:.0f} s")
+
+
+def _exit_code(process: SpawnProcess) -> int:
+    """As a shell would say it; never 0, since the process was to stay."""
+    code = process.exitcode or 1
+    return code if code > 0 else 128 - code
 
 
 def _said(news: Connection | None) -> bool:

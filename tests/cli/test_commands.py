@@ -209,6 +209,14 @@ def test_files_that_are_not_there_are_named(folder: Path) -> None:
             "SEGMENTATION_AUTH=none admits every client, so `serve` serves loopback addresses",
         ),
         ({"SEGMENTATION_PORT": "http"}, "SEGMENTATION_PORT='http': "),
+        (
+            {"SEGMENTATION_DATA_DIR": "s3://lake/prod"},
+            "='s3://lake/prod': this is a URL, and a lake on object storage is not possible",
+        ),
+        (
+            {"SEGMENTATION_DATA_DIR": "gs:/lake"},
+            "='gs:/lake': this is a URL, and a lake on object storage is not possible",
+        ),
         ({"SEGMENTATION_DATABASE_URL": "mysql://x"}, "databases of kind 'mysql' are not supported"),
     ],
 )

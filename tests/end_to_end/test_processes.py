@@ -105,7 +105,7 @@ def test_processes_serve_count_together_and_replace_each_other(family: Family) -
     until(lambda: len(family.pids() - {victim}) == 3)
     family.ask()
     assert asked(21)
-    assert re.search(rf"process {victim} ended \(-9\) and is started again", family.log.read_text())
+    assert re.search(rf"process {victim} ended \(-9\) and is started again in 1 s", family.log.read_text())
 
     pids = family.pids()
     family.parent.terminate()

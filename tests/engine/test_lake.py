@@ -1,5 +1,7 @@
 """Folders, locks, scratch space and sessions."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -11,7 +13,8 @@ import duckdb
 import pytest
 
 from app.engine.ingest.identities import find
-from app.engine.store.lake import Lake, LayoutLost, bucket_of, bucket_sql, file_name
+from app.engine.store.lake import Lake, LayoutLost, bucket_of, bucket_sql, file_name, refuse_unfit
+from app.errors import InvalidSettings
 from app.scope import Tenant
 from tests.support.sandbox import PEOPLE, Sandbox
 
@@ -123,3 +126,37 @@ def test_a_layout_that_is_gone_is_not_chosen_again(sandbox: Sandbox) -> None:
             continue
     layout.write_bytes(b'{"bucket_bits": 4}')
     assert sandbox.lake.bucket_bits() == 4, "as earlier versions wrote it"
+
+
+@pytest.mark.parametrize(
+    ("call", "fails_with", "lacks"),
+    [
+        ("os.link", errno.EPERM, "hard links"),
+        ("os.link", errno.ENOSYS, "hard links"),
+        ("fcntl.flock", errno.ENOLCK, "locks"),
+        ("fcntl.flock", None, "locks"),
+    ],
+)
+def test_a_file_system_without_what_a_lake_needs(
+    call: str, fails_with: int | None, lacks: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one says that it locks, and locks nobody out."""
+
+    def as_elsewhere(*_arguments: object, **_options: object) -> None:
+        if fails_with is not None:
+            raise OSError(fails_with, os.strerror(fails_with))
+
+    refuse_unfit(tmp_path)
+    monkeypatch.setattr(os if call == "os.link" else fcntl, call.partition(".")[2], as_elsewhere)
+    with pytest.raises(InvalidSettings, match=f"={tmp_path} is on a file system without {lacks}, where data could be"):
+        refuse_unfit(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fails_is_not_called_unfit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", fails)
+    with pytest.raises(OSError, match="Input/output error"):
+        refuse_unfit(tmp_path)

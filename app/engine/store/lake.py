@@ -1,10 +1,12 @@
 """Where the data of a sandbox lies: folders, locks, scratch space, DuckDB sessions; knows no tables and no formats."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +18,7 @@ from typing import Any
 import duckdb
 
 from app.engine.limits.budget import DEFAULT_BUDGET, Budget
-from app.errors import ErrorCode, LakeAway, Refusal
+from app.errors import ErrorCode, InvalidSettings, LakeAway, Refusal
 from app.scope import Tenant
 
 PEOPLE_IN_A_BUCKET = 1 << 16
@@ -296,6 +298,38 @@ def probe(folder: Path) -> None:
     """Writes a file and removes it again. Raises `OSError`."""
     write_atomically(folder / ".probe", b"")
     (folder / ".probe").unlink(missing_ok=True)
+
+
+def refuse_unfit(folder: Path) -> None:
+    """Raises `InvalidSettings` on a file system that lacks what tables and locks need, as mounts of object storage do:
+    hard links (a commit of Delta's is one, and fails if another took its number), and locks that exclude each other."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-") as probes:
+        missing = _missing_in(Path(probes))
+    if missing:
+        raise InvalidSettings(
+            f"SEGMENTATION_DATA_DIR={folder} is on a file system without {missing}, where data could be lost: use a "
+            "local disk, or a shared file system that `app/docs/production.md` names"
+        )
+
+
+def _missing_in(folder: Path) -> str | None:
+    file, lacks = folder / "file", "hard links"
+    file.touch()
+    try:
+        (folder / "linked").hardlink_to(file)
+        lacks = "locks"
+        with file.open("rb") as one, file.open("rb") as other:
+            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno not in _NOT_POSSIBLE:
+            raise
+    return lacks
+
+
+_NOT_POSSIBLE = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})
 
 
 @contextmanager
