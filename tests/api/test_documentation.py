@@ -113,5 +113,13 @@ async def test_addresses(api: Api) -> None:
     assert (by_file_name.status_code, by_file_name.headers["location"]) == (307, "/docs/data")
     sheet = await api.http.get("/docs/style.css")
     assert (sheet.status_code, sheet.headers["content-type"]) == (200, "text/css; charset=utf-8")
-    for path in ("/docs/nothing", "/docs/images/nothing.png", "/docs/images/..%2fstyle.css", "/docs/..%2f..%2fmain"):
+    notebook = await api.http.get("/docs/audience.ipynb")
+    assert (notebook.headers["content-type"], notebook.json()["nbformat"]) == ("application/x-ipynb+json", 4)
+    for path in (
+        "/docs/nothing",
+        "/docs/nothing.ipynb",
+        "/docs/images/nothing.png",
+        "/docs/images/..%2fstyle.css",
+        "/docs/..%2f..%2fmain",
+    ):
         assert (await api.http.get(path)).status_code == 404, path

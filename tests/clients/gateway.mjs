@@ -1,5 +1,6 @@
 // One server, seen from a sandbox of one's own: what every test here begins with.
 import assert from "node:assert/strict";
+import { breaking } from "./cut.mjs";
 
 export const url = `${process.env.GATEWAY_URL}/graphql`;
 export const webSocketUrl = url.replace(/^http/, "ws");
@@ -71,6 +72,26 @@ export class Gateway {
 
 export const WATCH = `subscription ($id: ID!, $after: Int) { segmentJobUpdated(id: $id, after: $after) {
   status progress { fraction sequence } } }`;
+
+// A connection that breaks after the first state, and a client that goes on with `after`: every state once, in order.
+export async function resumes(gateway, piece, subscribe) {
+  await gateway.load();
+  await gateway.define("Over 500");
+  const id = await gateway.start();
+  // At its end it has several states, which then come as fast as they can.
+  await all(subscribe({ query: WATCH, variables: { id, after: 0 } }, url));
+  const way = await breaking(process.env.GATEWAY_URL, piece);
+  const variables = { id, after: 0 };
+  const sequences = [];
+  for await (const { data } of subscribe({ query: WATCH, variables }, way.url)) {
+    variables.after = data.segmentJobUpdated.progress.sequence;
+    sequences.push(variables.after);
+  }
+  assert.equal(way.connections.length, 2);
+  assert.ok(sequences.length > 1);
+  assert.deepEqual(sequences, sequences.map((_, at) => at + 1));
+  way.close();
+}
 
 // Every state once, in order, up to a final one; and what a client that resumes after the first gets.
 export async function watchesAJob(gateway, subscribe) {

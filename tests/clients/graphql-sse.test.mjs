@@ -2,7 +2,8 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 import { createClient } from "graphql-sse";
-import { Gateway, url, watchesAJob } from "./gateway.mjs";
+import { firstEvent } from "./cut.mjs";
+import { Gateway, resumes, url, watchesAJob } from "./gateway.mjs";
 
 function connect(headers) {
   return createClient({ url, headers, retryAttempts: 0 });
@@ -11,6 +12,13 @@ function connect(headers) {
 test("a job is watched to its end, and again from where one left off", async () => {
   const gateway = new Gateway("graphql-sse");
   await watchesAJob(gateway, (request) => connect(gateway.headers).iterate(request));
+});
+
+test("a connection that breaks is resumed where it was", async () => {
+  const gateway = new Gateway("graphql-sse-resume");
+  await resumes(gateway, firstEvent, (request, to) =>
+    createClient({ url: to, headers: gateway.headers, retryAttempts: Infinity, retry: async () => {} }).iterate(request),
+  );
 });
 
 test("a query is a stream of one result", async () => {

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { createClient } from "graphql-ws";
 import WebSocket from "ws";
-import { Gateway, watchesAJob, webSocketUrl } from "./gateway.mjs";
+import { secondFrame } from "./cut.mjs";
+import { Gateway, resumes, watchesAJob, webSocketUrl } from "./gateway.mjs";
 
 function connect(connectionParams) {
   return createClient({ url: webSocketUrl, webSocketImpl: WebSocket, connectionParams, retryAttempts: 0 });
@@ -14,6 +15,24 @@ test("a job is watched to its end, and again from where one left off", async () 
   const client = connect(gateway.headers);
   await watchesAJob(gateway, (request) => client.iterate(request));
   await client.dispose();
+});
+
+test("a connection that breaks is resumed where it was", async () => {
+  const gateway = new Gateway("graphql-ws-resume");
+  const clients = [];
+  await resumes(gateway, secondFrame, (request, to) => {
+    const client = createClient({
+      url: to.replace(/^http/, "ws"),
+      webSocketImpl: WebSocket,
+      connectionParams: gateway.headers,
+      retryAttempts: Infinity,
+      shouldRetry: () => true,
+      retryWait: async () => {},
+    });
+    clients.push(client);
+    return client.iterate(request);
+  });
+  await Promise.all(clients.map((client) => client.dispose()));
 });
 
 test("queries and mutations go over the same connection, within the sandbox of its first message", async () => {

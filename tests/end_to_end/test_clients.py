@@ -1,5 +1,6 @@
 """The clients that people use, against a real server: those of npm, in `tests/clients` with a lock file, and gql."""
 
+import json
 import os
 import re
 import shutil
@@ -57,13 +58,18 @@ def _environment(url: str = "") -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("name", "tests"),
-    [("graphql-ws", 4), ("graphql-sse", 3), ("apollo", 4), ("graphql-http", 61)],
+    [("graphql-ws", 5), ("graphql-sse", 4), ("apollo", 4), ("urql", 2), ("graphql-http", 61)],
 )
 def test_client(name: str, tests: int, clients: Path, running_server: RunningServer) -> None:
+    passes(clients, name, tests, _environment(running_server.url))
+
+
+def passes(clients: Path, name: str, tests: int, environment: dict[str, str]) -> None:
+    """Runs the tests of one client; all of them must pass."""
     done = subprocess.run(
         [NODE, "--test", "--test-reporter=tap", f"{name}.test.mjs"],
         cwd=clients,
-        env=_environment(running_server.url),
+        env=environment,
         capture_output=True,
         text=True,
         timeout=100,
@@ -73,15 +79,55 @@ def test_client(name: str, tests: int, clients: Path, running_server: RunningSer
     assert counts == {"pass": str(tests), "fail": "0", "skipped": "0", "todo": "0"}
 
 
-def test_relay_compiler_takes_the_schema_and_real_operations(clients: Path, tmp_path: Path) -> None:
-    shutil.copytree(clients / "operations", tmp_path / "operations")
-    shutil.copy(clients / "relay.config.json", tmp_path)
-    shutil.copy(ROOT / "schema.graphql", tmp_path)
-    (tmp_path / "made").mkdir()
+def compiled(clients: Path, folder: Path, suffix: str, **changes: object) -> Path:
+    """What `relay-compiler` makes of the operations in `tests/clients/operations`, in a language with this suffix."""
+    (folder / "operations").mkdir()
+    for source in (clients / "operations").iterdir():
+        shutil.copy(source, folder / "operations" / f"{source.stem}{suffix}")
+    shutil.copy(ROOT / "schema.graphql", folder)
+    config = json.loads((clients / "relay.config.json").read_text()) | changes
+    (folder / "relay.config.json").write_text(json.dumps(config))
+    made = folder / "made"
+    made.mkdir()
     command: list[str | Path] = [NODE, clients / "node_modules" / "relay-compiler" / "cli.js", "relay.config.json"]
-    done = subprocess.run(command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(path.name.split(".")[0] for path in (tmp_path / "made").iterdir()) == RELAY_ARTIFACTS
+    return made
+
+
+def test_relay_compiler_takes_the_schema_and_real_operations(clients: Path, tmp_path: Path) -> None:
+    made = compiled(clients, tmp_path, ".ts")
+    assert sorted(path.name.split(".")[0] for path in made.iterdir()) == RELAY_ARTIFACTS
+
+
+def test_relay_runs_what_its_compiler_made(clients: Path, tmp_path: Path, running_server: RunningServer) -> None:
+    made = compiled(clients, tmp_path, ".js", language="javascript", eagerEsModules=True)
+    (made / "package.json").write_text('{"type": "module"}')
+    passes(clients, "relay", 1, _environment(running_server.url) | {"RELAY_ARTIFACTS": str(made)})
+
+
+BREAKING: dict[str, str] = {}
+"""Changes since the last release that break a client, as the inspector calls them, each with its reason."""
+
+RELEASED = ROOT / "tests" / "data" / "released.graphql"
+"""The schema of the last release, without descriptions: written by `python -m tests.support.released`."""
+
+
+def test_what_breaks_clients_of_the_last_release_is_named(clients: Path, tmp_path: Path) -> None:
+    schema = (ROOT / "schema.graphql").read_text()
+    assert breaking_changes(clients, ROOT / "schema.graphql") == list(BREAKING)
+    # The inspector sees what is taken away.
+    less = tmp_path / "less.graphql"
+    less.write_text(schema.replace("  erasureJob(\n", "  jobOfErasure(\n"))
+    assert breaking_changes(clients, less) == ["FIELD_REMOVED Query.erasureJob", *BREAKING]
+
+
+def breaking_changes(clients: Path, schema: Path) -> list[str]:
+    command: list[str | Path] = [NODE, "breaking.mjs", RELEASED, schema]
+    done = subprocess.run(command, cwd=clients, env=_environment(), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    changes: list[str] = json.loads(done.stdout)
+    return changes
 
 
 async def test_gql_over_http_and_websocket(running_server: RunningServer, tmp_path: Path) -> None:

@@ -32,11 +32,12 @@ HEADERS = {
 
 
 def documentation_routes() -> list[BaseRoute]:
-    """`/docs` (the first page), a route for each page by its name, and their style sheet."""
+    """`/docs` (the first page), a route for each page and notebook by its name, and their style sheet."""
     return [
         Route("/docs", lambda _request: RedirectResponse(f"/docs/{page_names()[0]}")),
         Route("/docs/style.css", style),
         Route("/docs/images/{name}", image),
+        Route("/docs/{name}.ipynb", notebook),
         Route("/docs/{name}", page),
     ]
 
@@ -61,6 +62,14 @@ async def image(request: Request) -> Response:
     if path.parent != PAGES / "images" or path.suffix != ".png" or not path.is_file():
         raise HTTPException(404)
     return Response(path.read_bytes(), media_type="image/png", headers=HEADERS)
+
+
+async def notebook(request: Request) -> Response:
+    """A notebook, to be saved and opened by Jupyter."""
+    path = PAGES / f"{request.path_params['name']}.ipynb"
+    if path not in PAGES.glob("*.ipynb"):
+        raise HTTPException(404)
+    return Response(path.read_bytes(), media_type="application/x-ipynb+json", headers=HEADERS)
 
 
 @cache
