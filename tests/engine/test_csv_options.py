@@ -1,8 +1,11 @@
 """CSV files as people have them: what is detected, what is said, and what is reported because it is not clear."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -256,6 +259,80 @@ def test_the_index_of_pandas_is_no_data(sandbox: Sandbox) -> None:
     assert values(sandbox, "1") == {"v": "x"}
 
 
+@pytest.mark.parametrize(
+    ("header", "rows", "fields", "left_out"),
+    [
+        ("Unnamed: 0,id,v", ["0,1,x", "2,2,y"], {"v": "string"}, ["Unnamed: 0"]),
+        ("Unnamed: 0.1,Unnamed: 0,id", ["0,5,1", "1,4,2"], {}, ["Unnamed: 0", "Unnamed: 0.1"]),
+        ("Unnamed: 0,id", ["red,1", "blue,2"], {"Unnamed: 0": "string"}, []),
+        ("Unnamed: 0,id", ["7,1", "7,2"], {"Unnamed: 0": "integer"}, []),
+        ("Unnamed: 0,id", ["0,1", ",2"], {"Unnamed: 0": "integer"}, []),
+        ("id,Unnamed: 0", ["1,0", "2,1"], {"Unnamed: 0": "integer"}, []),
+        ("Unnamed: 3,id", ["0,1", "1,2"], {"Unnamed: 3": "integer"}, []),
+    ],
+)
+def test_an_index_that_pandas_read_again_is_left_out_and_reported(
+    sandbox: Sandbox, header: str, rows: list[str], fields: dict[str, str], left_out: list[str]
+) -> None:
+    done = load(sandbox, "\n".join([header, *rows]), CsvOptions())
+    assert types(sandbox) == fields
+    assert [warning.split(" is left out")[0] for warning in done.warnings] == [f'the column "{n}"' for n in left_out]
+
+
+def test_an_index_that_the_dataset_has_is_a_column(sandbox: Sandbox) -> None:
+    load(sandbox, "Unnamed: 0,id\n7,1\n7,2\n", CsvOptions())
+    assert load(sandbox, "Unnamed: 0,id\n8,1\n9,3\n", CsvOptions()).warnings == ()
+    assert values(sandbox, "3") == {"Unnamed: 0": 9}
+
+
+@pytest.mark.parametrize(
+    ("texts", "note"),
+    [
+        (["5.00", "(5.00)"], "looks like numbers, but has values such as '(5.00)'"),
+        (["5.00", "1.00-"], "looks like numbers, but has values such as '1.00-'"),
+        (["5.00", "inf"], "looks like numbers, but has values such as 'inf'"),
+        (["5", "NaN", "n/a"], "name the null value 'NaN'"),
+        (["2026-01-01", "NULL", "NULL"], "name the null value 'NULL'"),
+        (["yes", "No"], "looks like yes or no, but has values such as 'No': write true and false"),
+        (["Y", "N", "NA"], "looks like yes or no, but has values such as 'N'"),
+        (["true", "false", "-"], "name the null value '-'"),
+        (["NA", "none"], None),
+        (["yes", "maybe", "no"], None),
+        (["a", "inf"], None),
+    ],
+)
+def test_columns_that_become_text_for_their_spelling_are_reported(
+    sandbox: Sandbox, texts: list[str], note: str | None
+) -> None:
+    rows = [f"{at},{text}" for at, text in enumerate(texts)]
+    done = load(sandbox, "\n".join(["id,v", *rows]), CsvOptions())
+    assert types(sandbox) == {"v": "string"}
+    assert [note in warning for warning in done.warnings if note] == ([True] if note else [])
+    assert len(done.warnings) == (note is not None)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_files(sandbox: Sandbox, pack: Callable[[bytes], bytes]) -> None:
+    packed = pack(b"id,v\n" + b"".join(b"%d,x%d\n" % (n, n) for n in range(20_000)))
+    assert load(sandbox, packed, CsvOptions()).row_count == 20_000
+    for damaged in (packed[:-20], packed[:100] + b"\xff" * 50 + packed[150:]):
+        with pytest.raises(Refusal, match="cannot be unpacked: it is damaged or cut off"):
+            load(sandbox, damaged, CsvOptions())
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"PK\x03\x04", "a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV"),
+        (b"\xd0\xcf\x11\xe0", "an old Excel workbook: save the sheet as CSV"),
+        (b"\x28\xb5\x2f\xfd", "compressed by zstd, which is not read: unpack it, or compress it by gzip"),
+    ],
+)
+def test_files_of_other_programs_are_refused_by_what_they_are(sandbox: Sandbox, start: bytes, what: str) -> None:
+    with pytest.raises(Refusal, match=what):
+        load(sandbox, start + bytes(50), CsvOptions())
+
+
 def test_a_dry_run_stores_nothing(sandbox: Sandbox) -> None:
     file = sandbox.folder / "file"
     file.write_text('id,n,v\n1,5,"two\nlines"\n2,x,b\n1,6,c\n3\n')
@@ -317,6 +394,7 @@ def test_what_looks_like_a_time_or_number_is_read_or_reported(
     if odd is not None:
         kind, example = odd
         advice = DATES if kind == "dates" else NUMBERS
+        advice += ", or name the null value 'n/a'" if example == "n/a" else ""
         expected = [
             f'the column "v" looks like {kind}, but has values such as {example!r}: {advice}; until then it is loaded '
             "as text"

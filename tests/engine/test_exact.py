@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.engine.evaluate.exact import averages, calculated, sums
+from app.engine.evaluate.exact import averages, calculated, sums, whole
 
 
 def written(random: Random, places: int) -> float:
@@ -79,3 +79,8 @@ def test_arithmetic_of_whole_numbers(op: str) -> None:
     right = [(random.randint(-(2**62), 2**62) >> random.choice((0, 20, 50))) or 3 for _ in range(200)]
     results = calculated(op, np.array(left), np.array(right))
     assert [int(one) for one in results] == [OPERATIONS[op](a, b) for a, b in zip(left, right, strict=True)]
+
+
+def test_whole_constants_past_the_digits_of_a_double_are_computed_with_exactly() -> None:
+    assert calculated("subtract", whole(9007199254740994.0), whole(9007199254740993)).tolist() == [1]
+    assert calculated("add", whole(1e18), whole(9007199254740993)).tolist() == [1_009_007_199_254_740_993]

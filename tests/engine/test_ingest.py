@@ -228,9 +228,45 @@ def test_ndjson_lines_that_are_no_objects_are_rejected(sandbox: Sandbox) -> None
     assert [(row.row, row.message) for row in done.rejected] == [
         (2, "the line is not a JSON object"),
         (3, "the line is not a JSON object"),
-        (5, "the line is not a JSON object"),
+        (5, "the line is not JSON: it ends too early"),
     ]
     assert record(sandbox, "7") == {"id": "7", "v": 1}
+
+
+def test_a_line_that_is_not_json_is_rejected_with_the_place(sandbox: Sandbox) -> None:
+    lines = (
+        b'{"id": 1}',
+        b'{"id": "caf\xe9"}',
+        b"",
+        b'{"id": 3},',
+        b"{'id': 4}",
+        b'{"id": ' + b"5" * 5_000 + b";}",
+        b'{"id": 6}',
+    )
+    done = sandbox.take("p", PEOPLE, b"\n".join(lines), "NDJSON")
+    assert done.row_count == 2
+    assert [(row.row, row.message) for row in done.rejected] == [
+        (2, "the line is not UTF-8: its byte 12 is 0xE9"),
+        (3, "the line is not JSON: it goes wrong at character 10, `,`"),
+        (4, "the line is not JSON: it goes wrong at character 2, `'id': 4}`"),
+        (5, "the line is not JSON: it goes wrong at character 5008, `;}`"),
+    ]
+
+
+def test_an_object_with_a_name_twice_is_rejected_wherever_it_is(sandbox: Sandbox) -> None:
+    text = r"""{"id": 1, "v": 1, "v": 1}
+        {"id": 2, "o": {"x": 1, "y": {"z": 1, "\u007a": 2}}}
+        {"id": 3, "l": [{"a": 1}, {"a": 2, "a": 3}]}
+        {"id": 4, "v": 1, "o": {"v": 1, "x": 2, "y": {"x": 3}}, "l": [{"a": 1, "v": 1}, {"a": 2}]}
+        {"id": 5, "id": 6}"""
+    done = sandbox.take("p", PEOPLE, text.encode(), "NDJSON")
+    assert [(row.row, row.message) for row in done.rejected] == [
+        (1, 'the name "v" stands twice in one object'),
+        (2, 'the name "z" stands twice in one object'),
+        (3, 'the name "a" stands twice in one object'),
+        (5, 'the name "id" stands twice in one object'),
+    ]
+    assert record(sandbox, "4")["o"] == {"v": 1, "x": 2, "y": {"x": 3}}
 
 
 def test_what_most_lines_say_decides_between_kinds(sandbox: Sandbox) -> None:

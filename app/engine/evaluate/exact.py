@@ -41,7 +41,7 @@ def whole(value: float) -> Numbers:
     """
     if isinstance(value, int):
         return np.array([value], np.int64 if abs(value) <= _LARGEST else object)
-    return np.array([int(value) if abs(value) < EXACT and value.is_integer() else value])
+    return np.array([int(value) if abs(value) < _LARGEST and value.is_integer() else value])
 
 
 def doubles(values: Numbers) -> NDArray[np.float64]:

@@ -1,6 +1,7 @@
 """CSV as a source of rows: all values as text in a table first, then types from all of them; knows no datasets."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,8 @@ _READ_AT_ONCE = 8 * 1024 * 1024
 _GUESSED = (Scalar.BOOLEAN, Scalar.INTEGER, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP)
 _TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _STYLED = (Scalar.INTEGER, Scalar.NUMBER, *_TIMES)
+_UNNAMED_INDEX = re.compile(r"Unnamed: 0([.][0-9]+)*")
+_LEFT_OUT = 'the column "{}" is left out: it numbers the rows, as the index does that pandas writes'
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -46,7 +49,8 @@ def read(
     last = len(dialect.names) - 1
     if dialect.names[last] == UNNAMED and only_row(database, f"SELECT count(c{last}) FROM texts")[0]:
         raise refuse(f"column {last + 1} of the header has no name, but values")
-    texts = {name: f"c{position}" for position, name in enumerate(dialect.names) if not is_index(name)}
+    index = set(_index_columns(database, dialect.names, known.fields.fields.keys() | as_text))
+    texts = {name: f"c{at}" for at, name in enumerate(dialect.names) if not is_index(name) and name not in index}
     settled = {name for name, type_ in known.fields.fields.items() if len(wider_types(type_)) < 2} | as_text
     seen = _count_values(database, texts, [name for name in texts if name not in settled])
     styles = Styles(database, texts, options)
@@ -57,8 +61,22 @@ def read(
         columns=_columns(texts, seen, known, as_text, styled),
         texts=texts,
         unreadable=unreadable,
-        warnings=tuple(styles.warnings),
+        warnings=(*(_LEFT_OUT.format(name) for name in sorted(index)), *styles.warnings),
     )
+
+
+def _index_columns(database: duckdb.DuckDBPyConnection, names: Sequence[str], used: Collection[str]) -> Iterator[str]:
+    """The columns at the start that are an index which pandas wrote once, and named when it read the file again."""
+    for position, name in enumerate(names):
+        if is_index(name):
+            continue
+        if name in used or not _UNNAMED_INDEX.fullmatch(name):
+            return
+        numbers = f"bool_and(coalesce(regexp_full_match(c{position}, '[0-9]+'), false))"
+        query = f"SELECT {numbers} AND count(*) = count(DISTINCT c{position}) FROM texts"
+        if only_row(database, query) != (True,):
+            return
+        yield name
 
 
 def _load_well_written(database: duckdb.DuckDBPyConnection, file: Path, dialect: Dialect, options: CsvOptions) -> bool:

@@ -25,13 +25,20 @@ _OTHER_DAY = (
     rf"|([A-Z][a-z]+,? )?[0-9]{{1,2}}[. -]*{_MONTH}[. ,-]*[0-9]{{2,4}}\b.*"
     rf"|{_MONTH}[. ]+[0-9]{{1,2}},? [0-9]{{4}}.*"
 )
-_OTHER_NUMBER = r"[$€£]? ?[+-]?([0-9]{1,3}([ '.,][0-9]{3})*|[0-9]*)([.,][0-9]+)? ?[%$€£]?| *-?[0-9]+([.][0-9]+)? *"
+_OTHER_NUMBER = (
+    r"[$€£]? ?[+-]?([0-9]{1,3}([ '.,][0-9]{3})*|[0-9]*)([.,][0-9]+)? ?[%$€£]?| *-?[0-9]+([.][0-9]+)? *"
+    r"|\([$€£]?[0-9][0-9.,]*\)|[0-9][0-9.,]*-|[+-]?(?i:inf|infinity)"
+)
+_YES_OR_NO = "(?i:yes|no|y|n|on|off|t|f|true|false)"
+_NOTHING = r"(?i:#?n/?a|<na>|nan|null|none|nil|\\n|-+|\?|unknown|missing)"
+"""What programs and people write where there is no value."""
 _CODE = re.compile(r"[+0][0-9]+|[0-9]{16,}|-?[0-9.]+[eE][+-]?[0-9]+")
 """What a number is not, but text with good reason."""
 _ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].*)?"
 _NEARLY = (
     (rf"{_DAY}|{_OTHER_DAY}|{_ISO}", Scalar.TIMESTAMP, "dates", "name the date or timestamp format, or correct them"),
     (_OTHER_NUMBER, Scalar.NUMBER, "numbers", "write them as plain numbers, or leave them empty"),
+    (_YES_OR_NO, Scalar.BOOLEAN, "yes or no", "write true and false"),
 )
 """What values look like, as what they would be read, what that is called and what to do."""
 _SAMPLE = 1_000
@@ -126,10 +133,12 @@ class Styles:
         for looks, type_, kind, advice in _NEARLY:
 
             def counts(text: str, looks: str = looks, type_: Scalar = type_) -> list[str]:
-                alike = f"coalesce(regexp_full_match({text}, {text_literal(looks)}), false)"
+                nothing = f"coalesce(regexp_full_match({text}, {text_literal(_NOTHING)}), false)"
+                alike = f"(NOT {nothing} AND coalesce(regexp_full_match({text}, {text_literal(looks)}), false))"
                 read = f"({parsed(text, type_)}) IS NOT NULL"
                 odd = f"coalesce(min({text}) FILTER ({alike} AND NOT {read}), min({text}) FILTER (NOT {alike}))"
-                return [f"count({text})", f"count(*) FILTER ({alike})", odd]
+                values = f"count({text}) FILTER (NOT {nothing})"
+                return [values, f"count(*) FILTER ({alike})", odd]
 
             texts = [self._texts[name] for name in names]
             for name, (values, alike, odd) in zip(
@@ -141,9 +150,10 @@ class Styles:
                     odd = next(iter(count_each(self._database, "texts", [self._texts[name]], counts)))[2]
                 if odd is not None and not _CODE.fullmatch(odd):
                     noted.add(name)
+                    named = f", or name the null value {odd!r}" if re.fullmatch(_NOTHING, odd) else ""
                     self.warnings.append(
-                        f'the column "{name}" looks like {kind}, but has values such as {odd[:40]!r}: {advice}; until '
-                        "then it is loaded as text"
+                        f'the column "{name}" looks like {kind}, but has values such as {odd[:40]!r}: {advice}{named}; '
+                        "until then it is loaded as text"
                     )
 
     def _looks(self, names: Iterable[str]) -> Iterator[tuple[str, _Looks]]:

@@ -17,7 +17,7 @@ from app.engine.ingest.formats.columns import (
     first_of,
     refuse,
 )
-from app.engine.ingest.formats.ndjson_lines import load_lines
+from app.engine.ingest.formats.ndjson_lines import load_lines, set_twice_named_aside
 from app.engine.ingest.formats.ndjson_shapes import Shape
 from app.engine.ingest.formats.ndjson_values import (
     NUMBERS,
@@ -57,6 +57,7 @@ def read(
     unreadable = load_lines(database, file, scratch)
     structure = _Structure(database, "(SELECT json FROM lines WHERE json IS NOT NULL)")
     names, found = structure.find(known.fields)
+    set_twice_named_aside(database, ["$", *_objects(found, "$")])
     columns, targets = {}, {}
     for name in names:
         path = f"$.{step(name)}"
@@ -223,6 +224,25 @@ class _Structure:
 
     def _row(self, query: str) -> tuple[Any, ...]:
         return only_row(self.database, query)
+
+
+def _objects(type_: Type, path: str) -> Iterator[str]:
+    """The paths of the objects and maps below a type."""
+    match type_:
+        case ObjectType():
+            for name, inner in type_.fields.items():
+                place = f"{path}.{step(name)}"
+                if isinstance(inner, ObjectType | MapType):
+                    yield place
+                yield from _objects(inner, place)
+        case ArrayType(element):
+            if isinstance(element, ObjectType | MapType):
+                yield f"{path}[*]"
+            yield from _objects(element, f"{path}[*]")
+        case MapType(value):
+            if isinstance(value, ObjectType | MapType):
+                yield f"{path}.*"
+            yield from _objects(value, f"{path}.*")
 
 
 def _leaves(type_: Type, path: str) -> Iterator[tuple[str, Scalar]]:

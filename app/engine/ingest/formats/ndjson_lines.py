@@ -4,7 +4,7 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +23,7 @@ NO_OBJECT = "the line is not a JSON object"
 NOT_FINITE = "a number is NaN, infinite or too large"
 ZERO_BYTE = "the name of a field has a zero byte"
 NO_NAME = "the name of a field is empty"
+_SHOWN = 20
 _CHUNK = 8 * 1024 * 1024
 _INNERMOST = re.compile(rb"\[\]|\{\}")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
@@ -46,10 +47,25 @@ def load_lines(database: duckdb.DuckDBPyConnection, file: Path, scratch: Path) -
             raise refuse("the file cannot be read as NDJSON: it must be UTF-8 with one JSON object in each line")
         if _has_none(database) and not _load(database, file, "'unstructured'"):  # objects over several lines
             _load(database, file, "'newline_delimited', ignore_errors = true")
-    _set_aside(database)
+        _explain(database, file)
+    _set_aside(database, _SUSPECT, problem_of)
     if _has_none(database):
         raise refuse(_why_none(database, long_lines.unreadable))
     return long_lines.unreadable
+
+
+def set_twice_named_aside(database: duckdb.DuckDBPyConnection, objects: Sequence[str]) -> None:
+    """Notes the lines in which an object has a name twice: which value counts is anybody's guess (RFC 8259). `objects`
+    are the paths of all objects, those in lists with `[*]`."""
+    single = [path for path in objects if "[*]" not in path and ".*" not in path]
+    twice = "len(names) <> list_unique(names)"
+    found = [f"len(list_filter(json_keys(json, [{', '.join(map(text_literal, single))}]), lambda names: {twice})) > 0"]
+    found += [
+        f"len(list_filter(json_keys(json, {text_literal(path)}), lambda names: {twice})) > 0"
+        for path in objects
+        if path not in single
+    ]
+    _set_aside(database, f"({' OR '.join(found)})", _twice_named)
 
 
 def _load(database: duckdb.DuckDBPyConnection, file: Path, layout: str) -> bool:
@@ -94,10 +110,57 @@ def _why_none(database: duckdb.DuckDBPyConnection, unreadable: Unreadable) -> st
     )
 
 
-def _set_aside(database: duckdb.DuckDBPyConnection) -> None:
-    """Notes the problem of those suspect lines that have one."""
+def _explain(database: duckdb.DuckDBPyConnection, file: Path) -> None:
+    """Says of the first lines that begin as objects and are none where they go wrong."""
+    query = "SELECT __row FROM lines WHERE problem IS NOT NULL ORDER BY __row LIMIT ?"
+    rows = [row for (row,) in database.execute(query, [REPORTED]).fetchall()]
+    if not rows:
+        return
+    with file.open("rb") as raw:
+        lines = enumerate((line for line, _ in _pieces(raw) if line.strip()), start=1)
+        found = {row: mistake for row, line in lines_at(lines, rows) if (mistake := mistake_of(line))}
+    if found:
+        _note(database, list(found), list(found.values()))
+
+
+def lines_at(lines: Iterator[tuple[int, bytes]], rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Those of the numbered lines, none after the last of them."""
+    wanted = set(rows)
+    for row, line in lines:
+        if row in wanted:
+            yield row, line
+        if row >= rows[-1]:
+            return
+
+
+def mistake_of(line: bytes) -> str | None:
+    """Where the line of an object stops being JSON in UTF-8; None when it does not.
+
+    >>> mistake_of(b'{"a": 1,}')
+    'the line is not JSON: it goes wrong at character 9, `}`'
+    >>> mistake_of(b'{"a": "caf\xe9"}')
+    'the line is not UTF-8: its byte 11 is 0xE9'
+    """
+    try:
+        text = line.removeprefix(b"\xef\xbb\xbf").decode().rstrip("\r\n")
+        if not text.lstrip().startswith("{"):
+            return None
+        json.loads(text, parse_int=len)  # Python refuses to read very long ones.
+    except UnicodeDecodeError as error:
+        return f"the line is not UTF-8: its byte {error.start + 1} is 0x{line[error.start]:02X}"
+    except json.JSONDecodeError as error:
+        rest = text[error.pos : error.pos + _SHOWN].strip()
+        where = f"it goes wrong at character {error.pos + 1}, `{rest}`" if rest else "it ends too early"
+        return f"the line is not JSON: {where}"
+    except RecursionError:
+        return TOO_DEEP
+    return None
+
+
+def _set_aside(database: duckdb.DuckDBPyConnection, suspect: str, problem_of: Callable[[str], str | None]) -> None:
+    """Notes the problem of those suspect lines (`suspect`: SQL) that have one."""
     suspects = database.cursor()
-    suspects.execute(f"SELECT __row, json::VARCHAR FROM lines WHERE json IS NOT NULL AND {_SUSPECT}")
+    suspects.execute(f"SELECT __row, json::VARCHAR FROM lines WHERE json IS NOT NULL AND {suspect}")
     rows: list[int] = []
     problems: list[str] = []
     while chunk := suspects.fetchmany(1_000):
@@ -108,12 +171,16 @@ def _set_aside(database: duckdb.DuckDBPyConnection) -> None:
                 problems.append(problem)
     suspects.close()
     if rows:
-        database.register("odd", pa.table({"__row": rows, "problem": problems}))
-        database.execute(
-            "CREATE OR REPLACE TABLE lines AS SELECT __row, CASE WHEN odd.problem IS NULL THEN json END AS json,"
-            " coalesce(odd.problem, lines.problem) AS problem FROM lines LEFT JOIN odd USING (__row) ORDER BY __row"
-        )
-        database.unregister("odd")
+        _note(database, rows, problems)
+
+
+def _note(database: duckdb.DuckDBPyConnection, rows: Sequence[int], problems: Sequence[str]) -> None:
+    database.register("odd", pa.table({"__row": rows, "problem": problems}))
+    database.execute(
+        "CREATE OR REPLACE TABLE lines AS SELECT __row, CASE WHEN odd.problem IS NULL THEN json END AS json,"
+        " coalesce(odd.problem, lines.problem) AS problem FROM lines LEFT JOIN odd USING (__row) ORDER BY __row"
+    )
+    database.unregister("odd")
 
 
 def problem_of(text: str) -> str | None:
@@ -153,6 +220,22 @@ def _checked_names(pairs: list[tuple[str, Any]]) -> None:
         raise _Odd(ZERO_BYTE)
     if any(not name for name, _ in pairs):
         raise _Odd(NO_NAME)
+
+
+def _twice_named(text: str) -> str | None:
+    try:
+        json.loads(text, object_pairs_hook=_once_each)
+    except _Odd as odd:
+        return str(odd)
+    return None
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise _Odd(f'the name "{name[:100]}" stands twice in one object')
+        seen.add(name)
 
 
 def _is_too_deep(text: bytes) -> bool:

@@ -1,12 +1,14 @@
 """One file opened as a source of rows, whatever its format; knows no datasets."""
 
+import bz2
 import gzip
+import lzma
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 import duckdb
 
@@ -17,13 +19,26 @@ from app.engine.ingest.formats.encodings import as_utf8
 
 FileFormat = Literal["CSV", "NDJSON", "PARQUET"]
 
-_GZIP = b"\x1f\x8b"
+
+_PACKED: dict[bytes, tuple[str, Callable[[Path], IO[bytes] | Any]]] = {
+    b"\x1f\x8b": ("gzip", gzip.open),
+    b"BZh": ("bzip2", bz2.open),
+    b"\xfd7zXZ\x00": ("xz", lzma.open),
+}
+"""How a compressed file begins, what it is called, and what opens it."""
+_BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
+_NO_ROWS = {
+    b"\x28\xb5\x2f\xfd": "compressed by zstd, which is not read: unpack it, or compress it by gzip",
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook: save the sheet as CSV",
+}
+_LONGEST_MARK = 6
 _READERS = {"NDJSON": ndjson_file.read, "PARQUET": parquet_file.read}
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file with rows, perhaps gzipped, and how they are written."""
+    """A file with rows, perhaps compressed, and how they are written."""
 
     path: Path
     format: FileFormat
@@ -34,11 +49,16 @@ def first_bytes(file: Path, size: int) -> bytes:
     """How a file begins, unpacked; nothing of one that cannot be."""
     with file.open("rb") as raw:
         start = raw.read(size)
-    if not start.startswith(_GZIP):
+    packing = _packing(start)
+    if packing is None:
         return start
-    with suppress(OSError, EOFError, zlib.error), gzip.open(file, "rb") as packed:
-        return packed.read(size)
+    with suppress(*_BROKEN), packing[1](file) as packed:
+        return bytes(packed.read(size))
     return b""
+
+
+def _packing(start: bytes) -> tuple[str, Callable[[Path], IO[bytes] | Any]] | None:
+    return next((packing for mark, packing in _PACKED.items() if start.startswith(mark)), None)
 
 
 def utf8_file(file: Path, scratch: Path, csv: CsvOptions, check: Callable[[], None] = lambda: None) -> Path:
@@ -50,19 +70,24 @@ def utf8_file(file: Path, scratch: Path, csv: CsvOptions, check: Callable[[], No
 
 
 def plain_file(file: Path, scratch: Path, check: Callable[[], None] = lambda: None) -> Path:
-    """The file itself, or what is in it when it is gzipped. Raises `Refusal` for an empty or damaged one, and whatever
-    `check` raises, which is called between chunks."""
+    """The file itself, or what is in it when it is compressed. Raises `Refusal` for an empty or damaged one and one of
+    another program, and whatever `check` raises, which is called between chunks."""
     with file.open("rb") as raw:
-        start = raw.read(len(_GZIP))
-    if start == _GZIP:
+        start = raw.read(_LONGEST_MARK)
+    if other := next((words for mark, words in _NO_ROWS.items() if start.startswith(mark)), None):
+        raise refuse(f"the file is {other}")
+    if packing := _packing(start):
+        name, open_packed = packing
         unpacked = scratch / "unpacked"
         try:
-            with gzip.open(file, "rb") as packed, unpacked.open("wb") as plain:
+            with open_packed(file) as packed, unpacked.open("wb") as plain:
                 while chunk := packed.read(1 << 20):
                     check()
                     plain.write(chunk)
-        except (OSError, EOFError, zlib.error):
-            raise refuse("the file begins like a gzip file but cannot be unpacked: it is damaged or cut off") from None
+        except _BROKEN:
+            raise refuse(
+                f"the file begins like a {name} file but cannot be unpacked: it is damaged or cut off"
+            ) from None
         file = unpacked
     if file.stat().st_size == 0:
         raise refuse("the file is empty")
