@@ -10,8 +10,10 @@ import pytest
 
 from app.engine.ingest.batch import delete_dataset, ingest
 from app.engine.ingest.formats import InputFile
+from app.engine.ingest.notes import withdraw_batch
 from app.engine.ingest.rows import DatasetShape
 from app.engine.limits.pool import Cancelled
+from app.engine.people import merged_view
 from app.engine.people.merged_view import refresh
 from app.engine.people.profiles import (
     Dataset,
@@ -25,7 +27,7 @@ from app.engine.people.profiles import (
     schema_of,
 )
 from app.engine.store.bucket import Needs
-from app.engine.store.delta import open_table
+from app.engine.store.delta import TableVersion, open_table
 from app.json_values import JsonValue
 from app.pql.schema import leaf_paths
 from tests.support.sandbox import CDNOW, EVENTS, PEOPLE, PURCHASES, Sandbox
@@ -138,6 +140,53 @@ def test_only_touched_buckets_are_rebuilt(sandbox: Sandbox) -> None:
     assert changed == {key(sandbox, "00001")[0]}
     assert len(after.table.files) == 16
     assert refresh(sandbox.lake, NEWEST, [purchases, A])[1].table == after.table
+
+
+def test_events_of_people_who_are_there_leave_the_view_as_it_is(sandbox: Sandbox) -> None:
+    sandbox.csv("a", PEOPLE, "id,v\n" + "".join(f"{person},5\n" for person in range(50)))
+    sandbox.csv("e", EVENTS, "id,timestamp\n1,2026-01-01\n")
+    before = _view(sandbox)
+    sandbox.csv("e", EVENTS, "id,timestamp\n" + "".join(f"{person},2026-01-02\n" for person in range(50)))
+    assert _view(sandbox) == before
+    sandbox.csv("e", EVENTS, "id,timestamp\n" + "".join(f"{person},2026-01-03\n" for person in range(51)))
+    after = _view(sandbox)
+    assert (_people(before), _people(after)) == (50, 51)
+    assert {file.bucket for file in {*after.files} - {*before.files}} == {key(sandbox, "50")[0]}
+    assert _view(sandbox) == after
+
+
+def test_who_is_there_by_events_alone_goes_with_them(sandbox: Sandbox) -> None:
+    sandbox.csv("a", PEOPLE, "id,v\n" + "".join(f"{person},5\n" for person in range(50)))
+    sandbox.csv("e", EVENTS, "id,timestamp\n50,2026-01-01\n")
+    sandbox.csv("e", EVENTS, "id,timestamp\n50,2026-01-02\n")
+    assert _people(_view(sandbox)) == 51
+    sandbox.csv("e", EVENTS, "id,timestamp\n50,2026-01-03\n")
+    for batch, people in (("batch-002", 51), ("batch-003", 51), ("batch-004", 50)):
+        withdraw_batch(sandbox.lake, "e", batch)
+        assert _people(_view(sandbox)) == people
+
+
+def test_a_view_beside_which_many_files_of_events_came_is_built_anew(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merged_view, "_MOST_BESIDE", 2)
+    sandbox.csv("a", PEOPLE, "id,v\n1,5\n")
+    versions = []
+    for day in range(1, 8):
+        sandbox.csv("e", EVENTS, f"id,timestamp\n1,2026-01-0{day}\n")
+        versions.append(_view(sandbox).version)
+    first = versions[0]
+    assert versions == [first, first, first, first + 1, first + 1, first + 1, first + 2]
+
+
+def _view(sandbox: Sandbox) -> TableVersion:
+    table = refresh(sandbox.lake, NEWEST, [A, E])[1].table
+    assert table is not None
+    return table
+
+
+def _people(view: TableVersion) -> int:
+    return sum(file.rows for file in view.files)
 
 
 def contents(snapshot: Snapshot) -> list[tuple[int, list[dict[str, Any]], list[int], list[dict[str, Any]]]]:

@@ -7,11 +7,13 @@ for each merge policy and never read one another, so that both kinds stand side 
 """
 
 import base64
+import hashlib
 import json
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +26,8 @@ from app.engine.ingest.rows import ORDINAL, user_fields
 from app.engine.limits.pool import Stopped, in_threads
 from app.engine.people.compaction import compact
 from app.engine.people.identity_graph import Graph
-from app.engine.people.merging import IDENTITIES, PROFILE, merged_people
-from app.engine.people.sources import Dataset, MergeRule, Sources, people_graph, sources
+from app.engine.people.merging import IDENTITIES, PROFILE, merged_people, ordinals_in
+from app.engine.people.sources import Dataset, MergeRule, Origin, Sources, people_graph, sources
 from app.engine.people.stitching import stitched
 from app.engine.store.arrow_types import arrow_type
 from app.engine.store.bitmaps import bitmap
@@ -44,6 +46,9 @@ Told = Callable[[int, int, int], None]
 may raise `Cancelled`: what has been built stays."""
 
 _NAMESPACES = b"namespaces"
+_EVENTS = b"events"
+_MOST_BESIDE = 64
+"""So many files of events may come before a part of the view is built anew, in which they are noted."""
 _ROW_GROUP = 1 << 14
 
 
@@ -90,7 +95,7 @@ def refresh(
             generation, current = generation + 1, None
         update = _Update(inputs, fields, current, lake.views(rule.id) / str(generation))
         if told is not None:
-            told(0, len(update.missing), len(update.fingerprints))
+            told(0, len(update.missing), len(update.origins))
         if update.missing or update.stale:
             _rebuild(lake, update, told, threads)
             current = open_table(update.folder)
@@ -121,13 +126,35 @@ class _Update:
         self.fields = fields
         self.current = current
         self.folder = folder
-        self.fingerprints = inputs.fingerprints()
+        self.origins = inputs.origins()
         files = current.files if current is not None else ()
-        usable = {file for file in files if _shows(file, self.fingerprints) and intact(folder / file.name)}
+        usable = {file for file in files if intact(folder / file.name) and self._shows(file)}
         shown = {file.bucket for file in usable}
         # What is damaged as well: all of a view can be made anew.
         self.stale = [file for file in files if file not in usable]
-        self.missing = sorted(self.fingerprints.keys() - shown)
+        self.missing = sorted(self.origins.keys() - shown)
+
+    def _shows(self, file: DataFile) -> bool:
+        """Whether the file is what would be built now: of the same files, but for events of people who are in it."""
+        origin = self.origins.get(file.bucket)
+        people, whole, *_ = Path(file.name).name.split("-")
+        if origin is None or people != origin.people:
+            return False
+        return whole == origin.fingerprint or self._has_all(self.folder / file.name, origin)
+
+    def _has_all(self, path: Path, origin: Origin) -> bool:
+        """Whether a file of the view, made of some of these events, has the people of the others too.
+
+        When any of the events went that it was made of, somebody may have gone with them.
+        """
+        names = {_short(name): name for name in origin.events}
+        noted = _noted_events(path)
+        beside = names.keys() - noted
+        return (
+            noted <= names.keys()
+            and len(beside) <= _MOST_BESIDE
+            and all(_all_there(path, self.sources.events_path(names[name])) for name in beside)
+        )
 
     @property
     def schema(self) -> pa.Schema:
@@ -142,57 +169,66 @@ def _rebuild(lake: TenantLake, update: _Update, told: Told | None, threads: int)
     def finished(file: DataFile) -> None:
         built.append(file)
         if told is not None:
-            told(len(built), len(update.missing), len(update.fingerprints))
+            told(len(built), len(update.missing), len(update.origins))
 
-    fingerprints = {bucket: update.fingerprints[bucket] for bucket in update.missing}
     try:
-        _build_files(lake, update.sources, update.fields, update.folder, fingerprints, finished, threads)
+        _build_files(lake, update, finished, threads)
     finally:
         # Also what was built before the work was given up, so that the next one goes on from there.
         replaced = {file.bucket for file in built}
-        gone = [file for file in update.stale if file.bucket in replaced or file.bucket not in update.fingerprints]
+        gone = [file for file in update.stale if file.bucket in replaced or file.bucket not in update.origins]
         if built or gone:
             commit(update.folder, update.current, update.schema, built, gone)
 
 
-def _shows(file: DataFile, wanted: Mapping[int, str]) -> bool:
-    return Path(file.name).name.split("-")[0] == wanted.get(file.bucket)
+def _noted_events(path: Path) -> frozenset[str]:
+    """The files of events that a file of the view was made of, as `_short` names them."""
+    return frozenset(json.loads((pq.read_metadata(path).metadata or {}).get(_EVENTS, b"[]")))
+
+
+@lru_cache(maxsize=1 << 14)
+def _all_there(path: Path, events: Path) -> bool:
+    """Whether everybody with an event in the one file has a row in the other."""
+    return bool(np.isin(ordinals_in(events), _people_in(path), assume_unique=True).all())
+
+
+@lru_cache(maxsize=16)
+def _people_in(path: Path) -> NDArray[np.int32]:
+    return ordinals_in(path)
+
+
+def _short(name: str) -> str:
+    """Of a file of events, for the note in the view."""
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def _view_fields(inputs: Sources) -> ObjectType:
     return ObjectType({IDENTITIES: IDENTITY_MAP, **inputs.record_fields.fields})
 
 
-def _build_files(
-    lake: TenantLake,
-    inputs: Sources,
-    fields: ObjectType,
-    folder: Path,
-    wanted: Mapping[int, str],
-    finished: Callable[[DataFile], None],
-    threads: int,
-) -> None:
-    """One file for each bucket, with its fingerprint in its name."""
+def _build_files(lake: TenantLake, update: _Update, finished: Callable[[DataFile], None], threads: int) -> None:
+    """One file for each bucket that is missing, with the digests of its origin in its name."""
     identities = open_table(lake.identities)
 
     def build(bucket: int, _stopped: Stopped) -> DataFile:
-        table = merged_people(inputs, fields, identities, bucket)
-        _write(scratch / f"{bucket}.parquet", table)
-        stem = f"{wanted[bucket]}-{uuid.uuid4().hex}"
+        origin = update.origins[bucket]
+        table = merged_people(update.sources, update.fields, identities, bucket)
+        _write(scratch / f"{bucket}.parquet", table, origin)
+        stem = f"{origin.people}-{origin.fingerprint}-{uuid.uuid4().hex}"
         name = f"{bucket_folder(bucket)}/{seal(scratch / f'{bucket}.parquet', stem)}"
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (scratch / f"{bucket}.parquet").rename(folder / name)
+        (update.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / f"{bucket}.parquet").rename(update.folder / name)
         return DataFile(name, bucket, table.num_rows)
 
     with lake.scratch() as scratch:
-        in_threads(build, wanted, finished=finished, cancelled=lambda: False, threads=threads)
+        in_threads(build, update.missing, finished=finished, cancelled=lambda: False, threads=threads)
 
 
 # ---------------------------------------------------------------- files
 
 
-def _write(path: Path, table: pa.Table) -> None:
-    """One file of the view, text in plain columns, with the namespaces of its people noted in it."""
+def _write(path: Path, table: pa.Table, origin: Origin) -> None:
+    """One file of the view, text in plain columns; noted in it are the namespaces of its people and their events."""
     plain = pa.schema([pa.field(field.name, plain_type(field.type)) for field in table.schema])
     noted = {
         name: base64.b64encode(members.serialize()).decode()
@@ -202,7 +238,8 @@ def _write(path: Path, table: pa.Table) -> None:
     rows = pa.Table.from_batches([with_names(batch, stored) for batch in table.cast(plain).to_batches()], stored)
     with pq.ParquetWriter(path, stored, compression="zstd", store_schema=False) as writer:
         writer.write_table(rows, row_group_size=_ROW_GROUP)
-        writer.add_key_value_metadata({_NAMESPACES.decode(): json.dumps(noted)})
+        events = json.dumps(sorted(map(_short, origin.events)))
+        writer.add_key_value_metadata({_NAMESPACES.decode(): json.dumps(noted), _EVENTS.decode(): events})
 
 
 def _by_namespace(ordinals: NDArray[np.int32], identities: pa.MapArray) -> dict[str, BitMap]:

@@ -87,8 +87,6 @@ def people_changed_since(lake: TenantLake, snapshot: "Snapshot", pinned: Mapping
         return lambda bucket: None
 
     def people(bucket: int) -> BitMap | None:
-        if snapshot.view_path(bucket) == earlier.view_path(bucket):
-            return BitMap()
         before, now = earlier.sources.paths(bucket), snapshot.sources.paths(bucket)
         if not before <= now:
             return None

@@ -14,7 +14,7 @@ from app.engine.store.field_types import widen
 from app.engine.store.lake import TenantLake
 from app.pql.schema import ObjectType, Scalar, profile_fields, profile_schema
 
-_FORM = "1"
+_FORM = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +95,49 @@ class Sources:
     def buckets(self) -> list[int]:
         return sorted({file.bucket for table in self.tables.values() for file in table.files})
 
-    def fingerprints(self) -> dict[int, str]:
+    def origins(self) -> dict[int, "Origin"]:
         """For each bucket what its part of the view depends on."""
-        parts: dict[int, list[str]] = {}
-        for kind, tables in (("r", self.records), ("e", self.events), ("a", self.members)):
+        people: dict[int, list[str]] = {}
+        events: dict[int, list[str]] = {}
+        for kind, tables in (("r", self.records), ("a", self.members)):
             for dataset, table in tables.items():
                 for file in sorted(table.files, key=lambda file: file.name):
-                    parts.setdefault(file.bucket, []).append(f"{kind}/{dataset}/{file.name}")
+                    people.setdefault(file.bucket, []).append(f"{kind}/{dataset}/{file.name}")
+        for dataset, table in self.events.items():
+            for file in table.files:
+                events.setdefault(file.bucket, []).append(f"{dataset}/{file.name}")
         start = f"{_FORM}/{self.rule.method}"
         if self.graph is not None:
             start += "/pdg"
             for file in self.graph.members:
-                if file.bucket in parts:
-                    parts[file.bucket].append(f"m/{file.name}")
+                if file.bucket in people or file.bucket in events:
+                    people.setdefault(file.bucket, []).append(f"m/{file.name}")
         return {
-            bucket: hashlib.sha256("\n".join([start, *names]).encode()).hexdigest()[:32]
-            for bucket, names in parts.items()
+            bucket: Origin(_digest([start, *people.get(bucket, ())]), sorted(events.get(bucket, ())))
+            for bucket in people.keys() | events.keys()
         }
+
+    def events_path(self, name: str) -> Path:
+        """Of a file by its name in an `Origin`."""
+        dataset, file = name.split("/", 1)
+        return self.events[dataset].folder / file
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a bucket's part of a view is made of: a digest of the rule and of the files that say who people are, and
+    the names of the files of `events`. Those say no more than that somebody is there."""
+
+    people: str
+    events: Sequence[str]
+
+    @property
+    def fingerprint(self) -> str:
+        return _digest([self.people, *self.events])
+
+
+def _digest(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:32]
 
 
 def sources(
