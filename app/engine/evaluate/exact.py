@@ -58,10 +58,11 @@ def alike(*arrays: Numbers) -> tuple[Numbers, ...]:
     if len({array.dtype for array in arrays}) == 1:
         return arrays
     if all(array.dtype != object for array in arrays):
-        if all(array.dtype.kind == "i" or _are_whole(array) for array in arrays):
-            return tuple(array.astype(np.int64, copy=False) for array in arrays)
+        # First what looks at the whole numbers alone: of a column and a constant that is one value.
         if all(array.dtype.kind == "f" or peak(array) < EXACT for array in arrays):
             return tuple(doubles(array) for array in arrays)
+        if all(array.dtype.kind == "i" or _are_whole(array) for array in arrays):
+            return tuple(array.astype(np.int64, copy=False) for array in arrays)
     return tuple(array.astype(object) for array in arrays)
 
 

@@ -191,7 +191,7 @@ class MembershipFiles:
 
 
 def _memberships(content: bytes, definitions: Collection[str] | None) -> dict[str, Membership]:
-    table = pq.read_table(io.BytesIO(content))
+    table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     if definitions is not None:
         table = table.filter(pc.is_in(table["definition"], pa.array(list(definitions), pa.string())))
     # Without their zone, Arrow's times become Python's with no time zone database.

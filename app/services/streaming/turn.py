@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -53,6 +53,9 @@ log = logging.getLogger(__name__)
 _AUDIENCES = columns(AudienceRow)
 _BUCKETS = columns(JobBucketRow)
 _PATCHES = table(MembershipPatchRow)
+_AUDIENCE = table(AudienceRow)
+_BUCKETS_COUNTED = 32
+"""So many buckets' counts are read at once."""
 
 Counts = Mapping[str, Mapping[str, Any]]
 """{audience: {members, by_namespace}} of one bucket."""
@@ -184,64 +187,63 @@ async def _prepare(
 async def _evaluate(
     database: Database, lake: Lake, turn: Turn, work: _Work, threads: int, stopping: Callable[[], bool]
 ) -> None:
-    """A few buckets at a time, so that no more than those are in memory."""
+    """Some buckets at a time, so that the counts of no more than those are in memory, and the people of fewer."""
     files = MembershipFiles(lake.tenant(turn.tenant))
     referred = {id_ for stage in work.stages for id_ in stage.plan.references if id_ in work.heads.graphs}
     persons = await asyncio.to_thread(work.heads.people, files, referred, None)
     buckets = work.people.buckets
-    for start in range(0, len(buckets), max(threads, 1)):
-        chunk = buckets[start : start + max(threads, 1)]
+    for start in range(0, len(buckets), _BUCKETS_COUNTED):
+        chunk = buckets[start : start + _BUCKETS_COUNTED]
         async with database.session() as session:
             counted = await _counted(session, work, chunk)
-        for bucket, before, after in await asyncio.to_thread(
-            _evaluated, files, work, persons, chunk, threads, stopping
-        ):
-            await asyncio.to_thread(_keep, files, turn, work, bucket, before, after, counted.get(bucket, {}))
+        await asyncio.to_thread(_evaluate_buckets, files, turn, work, persons, counted, threads, stopping)
 
 
 @dataclass(frozen=True, slots=True)
 class _After:
-    memberships: dict[str, Membership] = field(default_factory=dict)
-    counts: dict[str, BucketCounts] = field(default_factory=dict)
+    memberships: Mapping[str, Membership]
+    counts: Mapping[str, BucketCounts]
 
 
-def _evaluated(
+def _evaluate_buckets(
     files: MembershipFiles,
+    turn: Turn,
     work: _Work,
     persons: MembershipSource,
-    chunk: Sequence[int],
+    counted: Mapping[int, Counts],
     threads: int,
     stopping: Callable[[], bool],
-) -> list[tuple[int, dict[str, Membership], _After]]:
-    """The memberships of some buckets before and after the turn; a definition that fails stays as it was. `persons` are
-    those of persons that definitions refer to, told for their fragments."""
+) -> None:
+    """Evaluates and keeps some buckets; a definition that fails stays as it was. `persons` are the memberships of
+    persons that definitions refer to, told for their fragments."""
     asked = work.evaluated.union(*(stage.plan.references for stage in work.stages))
-    before = {
-        bucket: {**work.heads.many(files, bucket, asked | work.heads.patched(bucket)), **persons.read(bucket)}
-        for bucket in chunk
-    }
-    after = {bucket: _After() for bucket in chunk}
+    before: dict[int, dict[str, Membership]] = {}
+
+    def previous(bucket: int) -> Mapping[str, Membership]:
+        if bucket not in before:
+            heads = work.heads.many(files, bucket, asked | work.heads.patched(bucket))
+            before[bucket] = {**heads, **persons.read(bucket)}
+        return before[bucket]
 
     def finished(result: BucketResult) -> None:
-        for membership in result.memberships:
-            after[result.bucket].memberships[membership.definition] = membership
-        after[result.bucket].counts.update(result.counts)
         for id_, error in result.errors.items():
             log.warning("definition %s was not streamed in bucket %d: %s", id_, result.bucket, error.message)
+        after = _After({one.definition: one for one in result.memberships}, result.counts)
+        _keep(files, turn, work, result.bucket, before.pop(result.bucket), after, counted[result.bucket])
 
-    def stored(audience: str, bucket: int) -> Membership | None:
-        return after[bucket].memberships.get(audience) or before[bucket].get(audience)
-
-    for stage in work.stages:
-        snapshot, standing = (
+    stages = [
+        Stage(
+            stage.plan,
             work.snapshots[stage.merge_policy_id],
+            lambda audience, bucket: previous(bucket).get(audience),
+            previous,
             work.heads.standing(files, stage.plan, work.entries, None),
         )
-        evaluated = Stage(stage.plan, snapshot, stored, before.__getitem__, standing)
-        budget = files.lake.lake.budget
-        evaluator = BucketEvaluator([evaluated], work.evaluated_at, stage.versions, work.people.people, budget)
-        run(evaluator, chunk, finished=finished, cancelled=stopping, threads=threads)
-    return [(bucket, before[bucket], after[bucket]) for bucket in chunk]
+        for stage in work.stages
+    ]
+    versions = {id_: version for stage in work.stages for id_, version in stage.versions.items()}
+    evaluator = BucketEvaluator(stages, work.evaluated_at, versions, work.people.people, files.lake.lake.budget)
+    run(evaluator, counted, finished=finished, cancelled=stopping, threads=threads)
 
 
 def _keep(
@@ -326,17 +328,22 @@ async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) ->
 async def _write_counts(session: AsyncSession, work: _Work) -> None:
     fields = (_AUDIENCES.id, _AUDIENCES.total_profiles, _AUDIENCES.by_namespace)
     statement = within(select(*fields), AudienceRow, work.scope.tenant).where(_AUDIENCES.id.in_(sorted(work.changed)))
-    for row in (await session.execute(statement.order_by(_AUDIENCES.id))).all():
+    changes: list[JsonObject] = []
+    for row in await session.execute(statement.order_by(_AUDIENCES.id)):
         namespaces = Counter(row.by_namespace)
         namespaces.update(work.by_namespace.get(row.id, Counter()))
-        change = within(update(AudienceRow), AudienceRow, work.scope.tenant).where(_AUDIENCES.id == row.id)
-        await session.execute(
-            change.values(
-                total_profiles=(row.total_profiles or 0) + work.members[row.id],
-                by_namespace={name: count for name, count in namespaces.items() if count},
-                metrics_updated_at=work.evaluated_at.astimezone(UTC),
-            )
+        changes.append(
+            {
+                "audience": row.id,
+                "total_profiles": (row.total_profiles or 0) + work.members[row.id],
+                "by_namespace": {name: count for name, count in namespaces.items() if count},
+                "metrics_updated_at": work.evaluated_at.astimezone(UTC),
+            }
         )
+    if changes:
+        fields_changed = [name for name in changes[0] if name != "audience"]
+        one = within(update(_AUDIENCE), AudienceRow, work.scope.tenant).where(_AUDIENCE.c.id == bindparam("audience"))
+        await session.execute(one.values({name: bindparam(name) for name in fields_changed}), changes)
 
 
 async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -> dict[int, JsonObject]:
