@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -14,6 +15,14 @@ T = TypeVar("T")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a line, with more about each.")]
 Limit = Annotated[int | None, typer.Option(help="Print at most so many; all by default.", min=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """How much of a list is printed, and how."""
+
+    limit: Limit = None
+    as_json: Json = False
 
 
 def print_object(values: Mapping[str, object], as_json: bool, columns: tuple[str, ...]) -> None:

@@ -22,6 +22,7 @@ from app.errors import (
     Unconfirmed,
     outage,
 )
+from app.scope import Scope
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -47,6 +48,13 @@ class Tenancy:
     organisation: Organisation = "default"
     sandbox: Sandbox = "prod"
 
+    @property
+    def scope(self) -> Scope:
+        return Scope(self.organisation, self.sandbox, user="cli")
+
+    def __str__(self) -> str:
+        return f"{self.organisation}/{self.sandbox}"
+
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the fields of its dataclasses as options of their own."""
@@ -60,11 +68,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         parameters += inspect.signature(parameter.annotation, eval_str=True).parameters.values()
 
     def flat(**values: Any) -> None:
-        made = {
+        arguments = {
             name: group(**{field.name: values.pop(field.name) for field in fields(group)})
             for name, group in groups.items()
         }
-        command(**values, **made)
+        command(**values, **arguments)
 
     named = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
     flat.__name__, flat.__doc__ = command.__name__, command.__doc__

@@ -134,10 +134,8 @@ async def test_a_batch_that_died_before_its_members_were_told_is_brought_to_its_
     path, tenant = members.file("2"), members.lake.tenant(SCOPE.tenant)
     await asyncio.to_thread(ingest, tenant, members.dataset.id, SHAPE, InputFile(path, "CSV"), lost.id)
     # It had also written files of members, which nobody must take for theirs.
-    batches = [lost.id]
-    await uploaded_members.write(
-        members.database, members.lake, members.clock, SCOPE, lost.id, members.dataset.id, batches
-    )
+    arrival = uploaded_members.Arrival(members.dataset.id, [lost.id])
+    await uploaded_members.write(members.database, members.lake, members.clock, SCOPE, lost.id, arrival)
     assert await members.found() == ["crm:1"]
     members.clock.advance(timedelta(seconds=61))
     await asyncio.gather(*(batch_life.reconcile(members.database, members.lake, members.clock) for _ in range(3)))

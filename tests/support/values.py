@@ -14,7 +14,7 @@ import pyarrow as pa
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import Array, Column, Interval, Map, Object, Text, Value, spread
 from app.engine.evaluate.kernels import KERNELS
-from app.engine.evaluate.memo import Evaluation
+from app.engine.evaluate.memo import Environment, Evaluation
 from app.engine.evaluate.stored import table
 from app.engine.store.arrow_types import arrow_type
 from app.pql.core import Builder, Node
@@ -86,9 +86,7 @@ def evaluation(rows: Sequence[Sequence[Any]], types: Sequence[Type], form: Form 
         KERNELS,
         table(pa.table({PARENT: column}), len(rows)),
         len(rows),
-        instant=Instant.of(NOW),
-        member=lambda segment: np.zeros(len(rows), np.bool_),
-        cancelled=lambda: False,
+        Environment(Instant.of(NOW), lambda segment: np.zeros(len(rows), np.bool_), lambda: False),
         rows_at_once=16,
     )
 

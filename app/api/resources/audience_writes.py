@@ -289,15 +289,9 @@ class AudienceMutations:
 
         async def replace() -> AudienceRow:
             raw = need_id("Audience", input.id, "id")
+            whole = audience_writes.Replacement(tables.AudienceType(new.type.value), new.as_fields())
             return await audience_writes.replace(
-                services.database,
-                services.lake,
-                services.clock,
-                scope,
-                raw,
-                given(input.etag),
-                tables.AudienceType(new.type.value),
-                new.as_fields(),
+                services.database, services.lake, services.clock, scope, raw, given(input.etag), whole
             )
 
         row, errors = await attempt(info, replace, "input", names=_INSIDE)

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli.terminal import Organisation, Sandbox, load_settings, run, with_services
-from app.scope import Scope
+from app.cli.terminal import Tenancy, grouped, load_settings, run, with_services
 
 if TYPE_CHECKING:
     from app.wiring import Services
@@ -20,13 +19,14 @@ Since = Annotated[datetime | None, typer.Option(help="Actions since this time on
 
 
 @commands.command(epilog="Example: `segmentation audit --action deleteAudience --since 2026-06-01`")
+@grouped
 def audit(
     subject: Subject = None,
     action: Action = None,
     resource: Resource = None,
     since: Since = None,
-    organisation: Organisation = "default",
-    sandbox: Sandbox = "prod",
+    *,
+    tenancy: Tenancy,
 ) -> None:
     """Print the audit log of a sandbox, newest first: time, subject, action, id, outcome and request id."""
     from app.services.access import audit as log
@@ -41,7 +41,7 @@ def audit(
         while True:
             request = PageRequest(LARGEST_PAGE, cursor=cursor)
             async with services.database.session() as session:
-                page = await log.page(session, Scope(organisation, sandbox, user="cli"), request, filter)
+                page = await log.page(session, tenancy.scope, request, filter)
             for row in page.items:
                 print(
                     f"{row.at:%Y-%m-%dT%H:%M:%SZ}", row.subject, row.action, row.resource_id or "-", row.outcome,

@@ -11,7 +11,6 @@ import typer
 
 from app.cli import loading
 from app.cli.terminal import Tenancy, fail, grouped, load_settings, run, with_services
-from app.scope import Scope
 
 if TYPE_CHECKING:
     from app.engine.ingest.formats import CsvOptions
@@ -138,7 +137,7 @@ def ingest(
     from app.services.access.audit import Entry, audited
 
     new, options = target.as_new(), csv.as_options()
-    scope = Scope(tenancy.organisation, tenancy.sandbox, user="cli")
+    scope = tenancy.scope
     with tempfile.TemporaryDirectory(prefix="segmentation-") as folder:
         chosen = [loading.opened(name, how.format, options, Path(folder)) for name in loading.file_names(files)]
 

@@ -2,47 +2,65 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo, available_timezones
 
 import typer
 
-from app.cli.terminal import importing
+from app.cli.terminal import grouped, importing
 from app.clock import utc_now
 from app.errors import Diagnostic, ExpressionRefused, Refusal, Severity
 
+if TYPE_CHECKING:
+    from app.engine.run.adhoc import Trial
+
 commands = typer.Typer(help="The Profile Query Language: check, convert and try expressions.", no_args_is_help=True)
 
-Profiles = Annotated[Path, typer.Option(help="File of profiles: NDJSON, CSV or Parquet.", exists=True, dir_okay=False)]
-Events = Annotated[Path | None, typer.Option(help="Their events.", exists=True, dir_okay=False)]
-Members = Annotated[Path | None, typer.Option(help="Stored memberships, for inSegment.", exists=True, dir_okay=False)]
-IdColumn = Annotated[str, typer.Option("--id", help="Column of the profiles with their id.")]
-EventIdColumn = Annotated[str, typer.Option("--event-id", help="Column of the events with the profile id.")]
-TimeColumn = Annotated[str, typer.Option("--time", help="Column of the events with their time.")]
 Expressions = Annotated[list[str] | None, typer.Argument(help="Expressions; from standard input, one a line, if none.")]
 
 
+@dataclass(frozen=True, slots=True)
+class TrialFiles:
+    """The files that expressions are tried on."""
+
+    profiles: Annotated[
+        Path, typer.Option(help="File of profiles: NDJSON, CSV or Parquet.", exists=True, dir_okay=False)
+    ]
+    events: Annotated[Path | None, typer.Option(help="Their events.", exists=True, dir_okay=False)] = None
+    membership: Annotated[
+        Path | None, typer.Option(help="Stored memberships, for inSegment.", exists=True, dir_okay=False)
+    ] = None
+    id: Annotated[str, typer.Option(help="Column of the profiles with their id.")] = "_id"
+    event_id: Annotated[str, typer.Option(help="Column of the events with the profile id.")] = "profileId"
+    time: Annotated[str, typer.Option(help="Column of the events with their time.")] = "timestamp"
+
+    def load(self) -> "Trial":
+        with importing():
+            from app.engine.run.adhoc import load_trial
+
+        columns = {"id": self.id, "event_id": self.event_id, "time": self.time}
+        return load_trial(self.profiles, self.events, membership=self.membership, **columns)
+
+
 @commands.command("eval", epilog="Example: `segmentation pql eval --profiles p.ndjson 'homeAddress.country = \"US\"'`")
+@grouped
 def evaluate(
-    profiles: Profiles,
     expressions: Expressions = None,
-    events: Events = None,
-    membership: Members = None,
+    *,
+    data: TrialFiles,
     now: Annotated[datetime | None, typer.Option(help="Value of `now` (UTC).")] = None,
     time_zone: Annotated[
         str, typer.Option(help="IANA name of the time zone for calendar units.", envvar="SEGMENTATION_TIME_ZONE")
     ] = "UTC",
-    id: IdColumn = "_id",
-    event_id: EventIdColumn = "profileId",
-    time: TimeColumn = "timestamp",
 ) -> None:
     """Print `expression<TAB>ids` for each expression or `ERROR line:column kind message`; failures stop no other."""
     with importing():
-        from app.engine.run.adhoc import evaluate_trial, load_trial
+        from app.engine.run.adhoc import evaluate_trial
 
-    trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
+    trial = data.load()
     instant = (utc_now() if now is None else now.replace(tzinfo=now.tzinfo or UTC)).astimezone(_zone(time_zone))
     failed = False
     for expression in _expressions(expressions):
@@ -60,21 +78,17 @@ def evaluate(
 
 
 @commands.command("check", epilog="Example: `segmentation pql check --profiles p.ndjson 'income >'`")
+@grouped
 def check_expression(
-    profiles: Profiles,
     expressions: Expressions = None,
-    events: Events = None,
-    membership: Members = None,
-    id: IdColumn = "_id",
-    event_id: EventIdColumn = "profileId",
-    time: TimeColumn = "timestamp",
+    *,
+    data: TrialFiles,
 ) -> None:
     """Print the canonical text of each expression, or its errors; the files say what fields there are."""
     with importing():
-        from app.engine.run.adhoc import load_trial
         from app.pql.check.checker import check
 
-    trial = load_trial(profiles, events, id=id, event_id=event_id, time=time, membership=membership)
+    trial = data.load()
     failed = False
     for expression in _expressions(expressions):
         checked = check(expression, trial.schema, segments=trial.members)

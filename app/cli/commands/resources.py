@@ -5,10 +5,9 @@ from uuid import uuid4
 
 import typer
 
-from app.cli.output import Json, Limit, every, print_object
-from app.cli.terminal import Organisation, Sandbox, load_settings, run, with_services
+from app.cli.output import Listing, every, print_object
+from app.cli.terminal import Tenancy, grouped, load_settings, run, with_services
 from app.errors import ErrorCode, Refusal
-from app.scope import Scope
 
 if TYPE_CHECKING:
     from app.services.lists.paging import PageReader, PageRequest, Slice
@@ -26,48 +25,46 @@ MEMBER = ("profile", "status", "last_qualification_time")
 
 
 @audiences.command("list", epilog="Example: `segmentation audience list --json`")
+@grouped
 def list_audiences(
     name: Annotated[str | None, typer.Option(help="Audiences whose name contains this.")] = None,
-    limit: Limit = None,
-    as_json: Json = False,
-    organisation: Organisation = "default",
-    sandbox: Sandbox = "prod",
+    *,
+    listing: Listing,
+    tenancy: Tenancy,
 ) -> None:
     """Print the audiences of a sandbox, newest first: id, name, type, state, members and when they were counted."""
     from app.services.audiences import reads
     from app.services.lists.filters import StringFilter
 
-    scope = Scope(organisation, sandbox, user="cli")
     filter = reads.AudienceFilter(name=StringFilter(contains=name))
 
     more = ("audience_id", "namespace", "description", "labels", "created_by", "created_at", "updated_at")
-    _print_rows(lambda session, page: reads.page(session, scope, page, filter), limit, as_json, AUDIENCE, more)
+    _print_rows(lambda session, page: reads.page(session, tenancy.scope, page, filter), listing, AUDIENCE, more)
 
 
 @audiences.command("members", epilog="Example: `segmentation audience members 019ecb27-… --json > members.ndjson`")
+@grouped
 def list_members(
     id: Annotated[str, typer.Argument(help="Raw id of the audience.")],
     status: Annotated[
         list[str] | None,
         typer.Option(help="realized, existing or exited; repeatable. Realized and existing by default."),
     ] = None,
-    limit: Limit = None,
-    as_json: Json = False,
-    organisation: Organisation = "default",
-    sandbox: Sandbox = "prod",
+    *,
+    listing: Listing,
+    tenancy: Tenancy,
 ) -> None:
     """Print the members of an audience: profile, status and the time of the last qualification."""
     from app.services.audiences import reads
     from app.services.lists.paging import Slice
     from app.services.people.profiles import ProfileReader
 
-    scope = Scope(organisation, sandbox, user="cli")
     statuses = None if status is None else [name.upper() for name in status]
 
     async def work(services: "Services") -> None:
         async with services.database.session() as session:
-            await reads.required(session, scope, id)
-        people = ProfileReader(services.database, services.lake, services.clock, scope)
+            await reads.required(session, tenancy.scope, id)
+        people = ProfileReader(services.database, services.lake, services.clock, tenancy.scope)
 
         async def fetch(request: "PageRequest") -> "Slice[tuple[str, Member]]":
             page = (await people.members_many([id], request, statuses))[id]
@@ -75,79 +72,70 @@ def list_members(
             named = [(persons[member.key].profile_id, member) for member in page.items if member.key in persons]
             return Slice(named, page.cursors, page.has_next, page.has_previous)
 
-        async for profile, member in every(fetch, limit):
+        async for profile, member in every(fetch, listing.limit):
             values = {
                 "profile": profile,
                 "status": member.status,
                 "last_qualification_time": member.last_qualification_time,
             }
-            print_object(values, as_json, MEMBER)
+            print_object(values, listing.as_json, MEMBER)
 
     run(with_services(load_settings(), work))
 
 
 @datasets.command("list", epilog="Example: `segmentation dataset list`")
+@grouped
 def list_datasets(
     kind: Annotated[str | None, typer.Option(help="profile, event, audience or export.")] = None,
-    limit: Limit = None,
-    as_json: Json = False,
-    organisation: Organisation = "default",
-    sandbox: Sandbox = "prod",
+    *,
+    listing: Listing,
+    tenancy: Tenancy,
 ) -> None:
     """Print the datasets of a sandbox, newest first: id, name, kind, rows and last change."""
     from app.services.datasets import datasets
 
-    scope = Scope(organisation, sandbox, user="cli")
-
     more = ("identity_column", "namespace", "timestamp_column", "created_by", "created_at")
     chosen = None if kind is None else kind.upper()
-    _print_rows(lambda session, page: datasets.page(session, scope, page, chosen), limit, as_json, DATASET, more)
+    _print_rows(lambda session, page: datasets.page(session, tenancy.scope, page, chosen), listing, DATASET, more)
 
 
 @datasets.command(epilog="Example: `segmentation dataset delete old_purchases`")
+@grouped
 def delete(
     dataset: Annotated[str, typer.Argument(help="Raw id or name of the dataset.")],
-    organisation: Organisation = "default",
-    sandbox: Sandbox = "prod",
+    tenancy: Tenancy,
 ) -> None:
     """Delete a dataset with its rows; rejected while definitions, policies or exports need it."""
     from app.services.access.audit import Entry, audited
     from app.services.datasets import datasets, deletion
 
-    scope = Scope(organisation, sandbox, user="cli")
-
     async def work(services: "Services") -> None:
         async with services.database.session() as session:
-            row = await datasets.by_id_or_name(session, scope, dataset)
+            row = await datasets.by_id_or_name(session, tenancy.scope, dataset)
         if row is None:
-            raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {dataset!r} in {organisation}/{sandbox}")
-        async with audited(services.database, Entry(scope, services.clock, "dataset delete", uuid4().hex, row.id)):
-            await deletion.delete_dataset(services.database, services.lake, services.clock, scope, row.id)
+            raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {dataset!r} in {tenancy}")
+        async with audited(
+            services.database, Entry(tenancy.scope, services.clock, "dataset delete", uuid4().hex, row.id)
+        ):
+            await deletion.delete_dataset(services.database, services.lake, services.clock, tenancy.scope, row.id)
         print(row.id)
 
     run(with_services(load_settings(), work))
 
 
 @schedules.command("list", epilog="Example: `segmentation schedule list --json`")
-def list_schedules(
-    limit: Limit = None,
-    as_json: Json = False,
-    organisation: Organisation = "default",
-    sandbox: Sandbox = "prod",
-) -> None:
+@grouped
+def list_schedules(listing: Listing, tenancy: Tenancy) -> None:
     """Print the schedules of a sandbox, newest first: id, name, type, state, times (Quartz) and the next time."""
     from app.services.jobs.schedules import reads
 
-    scope = Scope(organisation, sandbox, user="cli")
-
     more = ("description", "all_audiences", "created_by", "created_at", "updated_at")
-    _print_rows(lambda session, page: reads.page(session, scope, page), limit, as_json, SCHEDULE, more)
+    _print_rows(lambda session, page: reads.page(session, tenancy.scope, page), listing, SCHEDULE, more)
 
 
 def _print_rows(
     fetch: "PageReader[Any]",
-    limit: int | None,
-    as_json: bool,
+    listing: Listing,
     columns: tuple[str, ...],
     more: tuple[str, ...],
 ) -> None:
@@ -158,7 +146,7 @@ def _print_rows(
             async with services.database.session() as session:
                 return await fetch(session, request)
 
-        async for row in every(fetch_page, limit):
-            print_object({name: getattr(row, name) for name in (*columns, *more)}, as_json, columns)
+        async for row in every(fetch_page, listing.limit):
+            print_object({name: getattr(row, name) for name in (*columns, *more)}, listing.as_json, columns)
 
     run(with_services(load_settings(), work))

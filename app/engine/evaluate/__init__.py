@@ -14,7 +14,7 @@ from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import Array, Object, Rows, Value, spread
 from app.engine.evaluate.failure import EvaluationError, dependency_failed
 from app.engine.evaluate.kernels import KERNELS
-from app.engine.evaluate.memo import Evaluation
+from app.engine.evaluate.memo import Environment, Evaluation
 from app.engine.evaluate.stored import table
 from app.engine.evaluate.zones import in_zone_of
 from app.engine.limits.budget import DEFAULT_BUDGET, Budget
@@ -119,9 +119,7 @@ def open_evaluation(
         KERNELS,
         table(bucket.profiles, n, {EVENTS: happened}),
         n,
-        instant=Instant.of(now),
-        member=member,
-        cancelled=cancelled,
+        Environment(Instant.of(now), member, cancelled),
         users=users,
         budget=budget,
     )

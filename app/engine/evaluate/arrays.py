@@ -27,24 +27,24 @@ from app.engine.evaluate.columns import (
 )
 from app.engine.evaluate.exact import averages, sums
 from app.engine.evaluate.memo import BinderKernel, Call, Evaluation, RowKernel
-from app.engine.evaluate.scopes import Scope
+from app.engine.evaluate.row_spaces import RowSpace
 from app.engine.evaluate.sets import codes_of, first_seen
 from app.engine.evaluate.text import compared_text
 from app.pql.core import Node
 from app.pql.schema import ArrayType, Scalar, Type
 
 
-def exists(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def exists(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     return condition(_any(array.rows, evaluation.mask(node.operands[1], child)))
 
 
-def forall(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def forall(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     return condition(~_any(array.rows, ~evaluation.mask(node.operands[1], child)))
 
 
-def filter_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def filter_(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     """What passes; of a missing array, nothing: an empty array."""
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     picked = np.flatnonzero(evaluation.mask(node.operands[1], child))
@@ -53,7 +53,7 @@ def filter_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     return Array(matches.rows, matches.element)
 
 
-def map_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def map_(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     """Nulls are dropped, and arrays within the array are laid out flat."""
     level = node.payload[0]
     array, child = evaluation.elements(node.operands[0], level, scope)
@@ -69,17 +69,17 @@ def map_(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     return flat.narrowed(np.flatnonzero(present))
 
 
-def total(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def total(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     rows, values = _numbers(evaluation, node, scope)
     return numbers(sums(rows.parent, values, rows.counts))
 
 
-def average(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def average(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     rows, values = _numbers(evaluation, node, scope)
     return numbers(averages(rows.parent, values, rows.counts), rows.counts > 0)
 
 
-def extreme(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def extreme(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     """The smallest or largest, by `minimum.reduceat` over the arrays that are not empty."""
     rows, values = _present(evaluation, node, scope)
     dictionary = None
@@ -100,7 +100,7 @@ def extreme(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     return Column(values.kind, extremes, valid) if isinstance(values, Column) else nulls(node.type, scope.n)
 
 
-def ordered(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def ordered(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     """`top` and `bottom`: by key within each array; ties keep the array's order, null keys are left out."""
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     key = evaluation.operand(node.operands[1], child)
@@ -121,7 +121,7 @@ def ordered(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     return Array(Rows(scope.n, parent[chosen_rows]), array.element.take(chosen_rows), array.valid)
 
 
-def group_by(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def group_by(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     """Groups in the order of their first elements, elements in the array's order; a null key is a group like others."""
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     key = evaluation.operand(node.operands[1], child)
@@ -136,7 +136,7 @@ def group_by(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
     return Array(Rows(scope.n, array.rows.parent[first]), group_objects, array.valid)
 
 
-def to_map(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def to_map(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     key, value = (spread(evaluation.operand(part, child), child.n) for part in node.operands[1:])
     if not isinstance(key, Text):
@@ -224,7 +224,7 @@ def _any(rows: Rows, mask: Bools) -> Bools:
     return any_match
 
 
-def _present(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, Value]:
+def _present(evaluation: Evaluation, node: Node, scope: RowSpace) -> tuple[Rows, Value]:
     """The body of an aggregate for each element, without nulls."""
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     body = evaluation.operand(node.operands[1], child)
@@ -235,7 +235,7 @@ def _present(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, Va
     return array.rows.narrowed(present_rows), body.take(present_rows)
 
 
-def _numbers(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Rows, Values]:
+def _numbers(evaluation: Evaluation, node: Node, scope: RowSpace) -> tuple[Rows, Values]:
     rows, body = _present(evaluation, node, scope)
     if not isinstance(body, Column) or body.kind not in (Scalar.NUMBER, Scalar.NULL):
         raise TypeError(f"{node.op} takes numbers")

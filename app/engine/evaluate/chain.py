@@ -23,7 +23,7 @@ from app.engine.evaluate.columns import Bools, Column, Index, Value, condition, 
 from app.engine.evaluate.dates import Window, between_windows, distance_windows, inside, reference_windows
 from app.engine.evaluate.exact import doubles
 from app.engine.evaluate.memo import BinderKernel, Evaluation
-from app.engine.evaluate.scopes import Scope, cuts
+from app.engine.evaluate.row_spaces import RowSpace, cuts
 from app.pql.core import Node
 from app.pql.schema import Scalar
 
@@ -42,7 +42,7 @@ class Tracks:
         return len(self.of)
 
 
-def chain(evaluation: Evaluation, node: Node, scope: Scope) -> Value:
+def chain(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     child, steps = steps_of(evaluation, node, scope)
     if len(steps) == 1:
         return condition(np.bincount(steps[0].track, minlength=scope.n) >= node.payload[2][0])
@@ -64,7 +64,7 @@ class StepMatch:
     row: int | None
 
 
-def matches(evaluation: Evaluation, node: Node, scope: Scope) -> list[StepMatch]:
+def matches(evaluation: Evaluation, node: Node, scope: RowSpace) -> list[StepMatch]:
     """How far a chain got for the only row of `scope`, by the same search that says whether there is one."""
     child, steps = steps_of(evaluation, node, scope)
     search = _Search(evaluation, node, scope, child)
@@ -98,7 +98,7 @@ def _first_chain(steps: Sequence[Step], counts: Sequence[int], found: Callable[[
 
 
 class _Search:
-    def __init__(self, evaluation: Evaluation, node: Node, scope: Scope, child: Scope) -> None:
+    def __init__(self, evaluation: Evaluation, node: Node, scope: RowSpace, child: RowSpace) -> None:
         self._evaluation = evaluation
         self._scope = scope
         self._child = child

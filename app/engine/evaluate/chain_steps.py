@@ -8,7 +8,7 @@ from app.engine.evaluate.calendars import END, Micros
 from app.engine.evaluate.columns import Bools, Column, Index
 from app.engine.evaluate.dates import micros
 from app.engine.evaluate.memo import Evaluation
-from app.engine.evaluate.scopes import Scope
+from app.engine.evaluate.row_spaces import RowSpace
 from app.pql.core import Node, walk
 
 _LARGEST = int(np.iinfo(np.int64).max)
@@ -39,7 +39,7 @@ class Step:
         return starts[other.track], ends[other.track]
 
 
-def steps_of(evaluation: Evaluation, node: Node, scope: Scope) -> tuple[Scope, list[Step]]:
+def steps_of(evaluation: Evaluation, node: Node, scope: RowSpace) -> tuple[RowSpace, list[Step]]:
     """The scope of the events, and those that suit each step by themselves."""
     level, count, _ = node.payload
     array, child = evaluation.elements(node.operands[0], level, scope)

@@ -27,7 +27,7 @@ from app.engine.evaluate.columns import (
     stacked,
 )
 from app.engine.evaluate.failure import EvaluationError
-from app.engine.evaluate.scopes import Scope, TooWide, cuts
+from app.engine.evaluate.row_spaces import RowSpace, TooWide, cuts
 from app.engine.evaluate.spending import Spending
 from app.engine.limits.budget import DEFAULT_BUDGET, Budget
 from app.engine.limits.pool import Cancelled
@@ -53,7 +53,7 @@ class Call:
 
 
 RowKernel = Callable[..., Value]
-BinderKernel = Callable[["Evaluation", Node, Scope], Value]
+BinderKernel = Callable[["Evaluation", Node, RowSpace], Value]
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,34 +64,40 @@ class Kernels:
     binders: Mapping[str, BinderKernel]
 
 
-class Evaluation:
-    """`member(id)` tells who is in another segment, by row of the bucket. `users` says how many nodes use a node."""
+@dataclass(slots=True, frozen=True)
+class Environment:
+    """What an evaluation asks besides its columns: `member(id)` tells who is in another segment, by row of the bucket,
+    `cancelled` whether to stop."""
 
-    def __init__(  # noqa: PLR0913
+    instant: Instant
+    member: Callable[[str], Bools]
+    cancelled: Callable[[], bool]
+
+
+class Evaluation:
+    """Values of nodes over `n` profiles, each computed once. `users` says how many nodes use a node."""
+
+    def __init__(
         self,
         kernels: Kernels,
         profiles: Source,
         n: int,
+        environment: Environment,
         *,
-        instant: Instant,
-        member: Callable[[str], Bools],
-        cancelled: Callable[[], bool],
         users: Mapping[Node, int] | None = None,
         rows_at_once: int = ROWS_AT_ONCE,
         budget: Budget = DEFAULT_BUDGET,
     ) -> None:
         self._kernels = kernels
-        self._instant = instant
-        self._member = member
-        self._cancelled = cancelled
+        self._environment = environment
         self._users = Counter() if users is None else users
         self._keeps_all = users is None
         self._rows_at_once = rows_at_once
         self.spending = Spending(budget)
-        unit = Scope(-1, 1, None, None, None)
-        self.root = Scope(0, n, unit, Rows(1, np.zeros(n, np.intp)), Object(profiles, n))
+        unit = RowSpace(-1, 1, None, None, None)
+        self.root = RowSpace(0, n, unit, Rows(1, np.zeros(n, np.intp)), Object(profiles, n))
 
-    def value(self, node: Node, scope: Scope) -> Value:
+    def value(self, node: Node, scope: RowSpace) -> Value:
         """The node's value in the scope of its deepest level, seen from `scope`.
 
         A loop, not a recursion: sums and conjunctions may have thousands of members.
@@ -118,13 +124,13 @@ class Evaluation:
             self._release(current, home)
         return _narrow_enough(home_of(node, scope).memo[node])
 
-    def operand(self, node: Node, scope: Scope) -> Value:
+    def operand(self, node: Node, scope: RowSpace) -> Value:
         """The node's value with a row for each of `scope` (or a constant)."""
         value = self.value(node, scope)
         home = home_of(node, scope)
         return value if home is scope or home.level < 0 else self._laid_out(value, home, scope)
 
-    def mask(self, node: Node, scope: Scope) -> Bools:
+    def mask(self, node: Node, scope: RowSpace) -> Bools:
         """A condition as one boolean for each row of `scope`."""
         value = self.operand(node, scope)
         if not isinstance(value, Column):
@@ -132,14 +138,14 @@ class Evaluation:
         values = value.values if value.valid is None else value.values & value.valid
         return values if len(values) == scope.n else np.broadcast_to(values, scope.n)
 
-    def array(self, node: Node, scope: Scope) -> Array:
+    def array(self, node: Node, scope: RowSpace) -> Array:
         """An array with a row for each of `scope`; the literal null is a missing one."""
         value = self.operand(node, scope)
         if isinstance(value, Array):
             return value if len(value) == scope.n else value.take(np.zeros(scope.n, np.intp))
         return Array(Rows(scope.n, np.zeros(0, np.intp)), nulls(Scalar.NULL, 0), np.zeros(scope.n, np.bool_))
 
-    def elements(self, node: Node, level: int, scope: Scope) -> tuple[Array, Scope]:
+    def elements(self, node: Node, level: int, scope: RowSpace) -> tuple[Array, RowSpace]:
         """An array and the scope of its elements."""
         array = self.array(node, scope)
         child = scope.child(node, level, array)
@@ -151,7 +157,7 @@ class Evaluation:
         return array, child
 
     def check_cancelled(self) -> None:
-        if self._cancelled():
+        if self._environment.cancelled():
             raise Cancelled("the evaluation was cancelled")
         self.spending.check()
 
@@ -165,7 +171,7 @@ class Evaluation:
             for node in nodes & scope.children.keys():
                 del scope.children[node]
 
-    def _computed(self, node: Node, home: Scope) -> Value | TooWide:
+    def _computed(self, node: Node, home: RowSpace) -> Value | TooWide:
         try:
             return spread(self._kernel(node, home), home.n)
         except TooWide as wide:
@@ -174,7 +180,7 @@ class Evaluation:
                 return wide  # whoever reduces it to one value for each row will go in slices
             return self._in_slices(node, home, wide)
 
-    def _kernel(self, node: Node, home: Scope) -> Value:
+    def _kernel(self, node: Node, home: RowSpace) -> Value:
         binder = self._kernels.binders.get(node.op)
         if binder is not None:
             return binder(self, node, home)
@@ -183,7 +189,7 @@ class Evaluation:
                 raise LookupError(f"level {node.payload[0]} is not bound")
             return home.element
         if node.op == "in_segment":
-            members = self._member(node.payload[0])
+            members = self._environment.member(node.payload[0])
             rows = home.person_rows()
             return condition(members if rows is None else members[rows])
         kernel = self._kernels.rows.get(node.op)
@@ -192,9 +198,9 @@ class Evaluation:
         operands = [self.operand(operand, home) for operand in node.operands]
         if node.op not in _SEES_NULL and any(operand.type is Scalar.NULL for operand in node.operands):
             return condition(np.zeros(home.n, np.bool_)) if node.type is Scalar.BOOLEAN else nulls(node.type, home.n)
-        return kernel(Call(node, home.n, self._instant), *operands)
+        return kernel(Call(node, home.n, self._environment.instant), *operands)
 
-    def _laid_out(self, value: Value, home: Scope, scope: Scope) -> Value:
+    def _laid_out(self, value: Value, home: RowSpace, scope: RowSpace) -> Value:
         """An outer value for each row of an inner scope."""
         index = scope.index_into(home)
         if isinstance(value, Array | Map):
@@ -214,7 +220,7 @@ class Evaluation:
                 "filter the arrays before pairing them, or raise SEGMENTATION_DEFINITION_MEMORY",
             )
 
-    def _in_slices(self, node: Node, home: Scope, wide: TooWide) -> Value:
+    def _in_slices(self, node: Node, home: RowSpace, wide: TooWide) -> Value:
         total = int(wide.sizes.sum())
         if home.n <= 1:
             self._refuse_beyond(total)
@@ -231,7 +237,7 @@ class Evaluation:
             self.spending.held = held
         return stacked(values)
 
-    def _release(self, node: Node, home: Scope) -> None:
+    def _release(self, node: Node, home: RowSpace) -> None:
         """One use less of each operand; what has no users left is forgotten, but for paths (views of stored
         columns)."""
         if self._keeps_all:
@@ -255,7 +261,7 @@ class Evaluation:
                 at.picked.pop(operand, None)
 
 
-def home_of(node: Node, scope: Scope) -> Scope:
+def home_of(node: Node, scope: RowSpace) -> RowSpace:
     """Where a node that is seen from `scope` is evaluated."""
     return scope.at(max(node.free, default=-1))
 

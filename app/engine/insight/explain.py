@@ -16,7 +16,7 @@ from pyroaring import BitMap
 from app.engine.evaluate import EvaluationError, open_evaluation
 from app.engine.evaluate.chain import StepMatch, matches
 from app.engine.evaluate.memo import Evaluation, home_of
-from app.engine.evaluate.scopes import Scope, TooWide
+from app.engine.evaluate.row_spaces import RowSpace, TooWide
 from app.engine.evaluate.zones import in_zone_of
 from app.engine.insight.plain_values import LONGEST, plain
 from app.engine.members.regraph import MembershipSource
@@ -174,7 +174,7 @@ class _Explanation:
         elements, passed = self._elements(test if test is not None else node)
         return plain(value, 0, node.type), None if mask is None else bool(mask[0]), elements, passed
 
-    def _scope(self, part: Part) -> Scope:
+    def _scope(self, part: Part) -> RowSpace:
         """The rows that a part has a value for: the profile, or the elements of the arrays around it."""
         scope = self.evaluation.root
         for level, array in part.arrays:

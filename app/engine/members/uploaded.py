@@ -1,6 +1,7 @@
 """Members that were uploaded instead of computed, and what their rows say, a bucket at a time; knows no audiences."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
@@ -52,31 +53,31 @@ class Consent:
         return people & bitmap_of(bucket_read.ordinals, results)
 
 
-def members_of_bucket(  # noqa: PLR0913
-    people: BitMap,
-    previous: Mapping[str, Membership],
-    audiences: Mapping[str, bool],
-    consent: Consent,
-    snapshot: Snapshot,
-    bucket: int,
-    at: datetime,
-    joined: bool = True,
-) -> dict[str, tuple[Membership, BucketCounts]]:
-    """The memberships of the audiences (each with whether opted-out people are left out) once `people` have joined, or,
-    unless `joined`, once of the members only `people` have stayed.
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """People join audiences (each with whether opted-out people are left out), or, unless `joined`, of their members
+    only these people stay."""
 
-    Who was a member stays one, entered when it did.
-    """
-    namespaces = snapshot.namespaces(bucket)
-    by_audience = {}
-    for audience, excludes in audiences.items():
-        before = previous.get(audience)
-        old_members = before.members if before is not None else BitMap()
-        members = people | old_members if joined else people & old_members
-        members = consent.of(members, bucket) if excludes else members
-        membership = next_membership(before, audience, members, _VERSION, at)
-        by_audience[audience] = membership, counts(membership, namespaces)
-    return by_audience
+    audiences: Mapping[str, bool]
+    snapshot: Snapshot
+    consent: Consent
+    at: datetime
+    joined: bool = True
+
+    def members(
+        self, bucket: int, people: BitMap, previous: Mapping[str, Membership]
+    ) -> dict[str, tuple[Membership, BucketCounts]]:
+        """The memberships of a bucket afterwards, by audience. Who was a member stays one, entered when it did."""
+        namespaces = self.snapshot.namespaces(bucket)
+        by_audience = {}
+        for audience, excludes in self.audiences.items():
+            before = previous.get(audience)
+            old_members = before.members if before is not None else BitMap()
+            members = people | old_members if self.joined else people & old_members
+            members = self.consent.of(members, bucket) if excludes else members
+            membership = next_membership(before, audience, members, _VERSION, self.at)
+            by_audience[audience] = membership, counts(membership, namespaces)
+        return by_audience
 
 
 def payloads(

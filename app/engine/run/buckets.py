@@ -203,26 +203,21 @@ def run(
     in_threads(timed, buckets, finished=finished, cancelled=cancelled, threads=threads)
 
 
-def evaluated_now(  # noqa: PLR0913
-    plan: Plan,
-    snapshot: Snapshot,
+def evaluated_now(
+    stage: Stage,
     bucket: int,
     people: Collection[int],
     *,
     now: datetime,
-    stored: Callable[[str], Membership | None],
-    standing: Standing,
     versions: Mapping[str, int],
     budget: Budget = DEFAULT_BUDGET,
 ) -> dict[str, Membership]:
     """The memberships of a bucket if some of its people (by ordinal) were evaluated now.
 
-    Those who are in and were in, or out and were out, by `stored`, keep their status. A definition that fails is left
-    out.
+    Those who are in and were in, or out and were out, before (`stage.previous`), keep their status. A definition that
+    fails is left out.
     """
-    only = BitMap(people)
-    before = {id: membership for id in plan.conditions if (membership := stored(id)) is not None}
-    stage = Stage(plan, snapshot, lambda segment, _bucket: stored(segment), lambda _bucket: before, standing)
+    only, before = BitMap(people), stage.previous(bucket)
     evaluator = BucketEvaluator([stage], now, versions, lambda _bucket: only, budget)
     memberships = {}
     for fresh in evaluator.bucket(bucket, lambda: False).memberships:

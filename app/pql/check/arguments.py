@@ -7,7 +7,7 @@ from typing import Final
 from app.errors import DiagnosticKind
 from app.pql.check import regular_expressions
 from app.pql.check.binders import ORDERED
-from app.pql.check.scopes import Scope
+from app.pql.check.scopes import Names
 from app.pql.check.state import Checking, Checks, comparable, leaf
 from app.pql.core import Node
 from app.pql.functions import PER_ELEMENT, TEXT_TESTS, Kind, Parameter
@@ -29,8 +29,8 @@ class Place:
 
     function: str
     receiver: Node | None
-    outside: Scope
-    inside: Scope
+    outside: Names
+    inside: Names
     earlier: tuple[Node, ...] = ()
     """The arguments before it."""
 

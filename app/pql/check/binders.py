@@ -2,7 +2,7 @@
 
 from app.errors import DiagnosticKind
 from app.pql.check import times
-from app.pql.check.scopes import Scope
+from app.pql.check.scopes import Names
 from app.pql.check.state import Checking, Checks
 from app.pql.core import Node, walk
 from app.pql.schema import ArrayType, Scalar, Type
@@ -26,13 +26,13 @@ from app.pql.syntax.trampoline import Walking
 ORDERED = frozenset({Scalar.NUMBER, Scalar.STRING, Scalar.DATE, Scalar.TIMESTAMP})
 
 
-def let(checking: Checking, expr: Let, scope: Scope) -> Checks:
+def let(checking: Checking, expr: Let, scope: Names) -> Checks:
     value: Node | None = yield checking.visit(expr.value, scope)
     body: Node | None = yield checking.visit(expr.body, scope.with_variable(expr.name, value))
     return body
 
 
-def index(checking: Checking, expr: Index, scope: Scope) -> Checks:
+def index(checking: Checking, expr: Index, scope: Names) -> Checks:
     array: Node | None = yield checking.visit(expr.array, scope)
     if array is None:
         return None
@@ -48,7 +48,7 @@ def filtered(checking: Checking, array: Node, condition: Node, level: int) -> No
     return checking.builder.node("filter", array.type, array, condition, payload=(level,))
 
 
-def quantifier(checking: Checking, expr: Quantifier, scope: Scope) -> Checks:
+def quantifier(checking: Checking, expr: Quantifier, scope: Names) -> Checks:
     """Nested from the first clause to the last.
 
     `exists` tests each `where` as early as it can; in `forall` all of them stand innermost, for they have to hold in
@@ -77,14 +77,14 @@ def quantifier(checking: Checking, expr: Quantifier, scope: Scope) -> Checks:
     return body
 
 
-def select(checking: Checking, expr: Select, scope: Scope) -> Checks:
+def select(checking: Checking, expr: Select, scope: Names) -> Checks:
     array, condition, inside = yield _clause(checking, expr.clause, scope, "the condition of `select`")
     if array is None or condition is None:
         return None
     return filtered(checking, array, condition, inside.depth)
 
 
-def aggregate(checking: Checking, expr: Aggregate, scope: Scope) -> Checks:
+def aggregate(checking: Checking, expr: Aggregate, scope: Names) -> Checks:
     array, condition, inside = yield _clause(checking, expr.clause, scope, f"the condition of `{expr.kind}`")
     body: Node | None = None
     if expr.body is not None:
@@ -120,8 +120,8 @@ def reduced(checking: Checking, op: str, array: Node, body: Node, level: int, bl
 
 
 def _clause(
-    checking: Checking, clause: Clause, scope: Scope, what: str
-) -> Walking[tuple[Node | None, Node | None, Scope]]:
+    checking: Checking, clause: Clause, scope: Names, what: str
+) -> Walking[tuple[Node | None, Node | None, Names]]:
     """The array, the condition, and the scope in which the clause's variable is bound."""
     array: Node | None = yield checking.visit(clause.array, scope)
     if array is not None and not isinstance(array.type, ArrayType):
@@ -133,7 +133,7 @@ def _clause(
     return array, condition, inside
 
 
-def chain(checking: Checking, expr: Chain, scope: Scope) -> Checks:
+def chain(checking: Checking, expr: Chain, scope: Names) -> Checks:
     array: Node | None = yield checking.visit(expr.array, scope)
     if array is not None and not isinstance(array.type, ArrayType):
         checking.type_error(f"CHAIN goes over an array of events, not {array.type}", expr.array.span)
@@ -155,7 +155,7 @@ def chain(checking: Checking, expr: Chain, scope: Scope) -> Checks:
     return checking.builder.condition("chain", array, time, *valid, payload=(inside.depth, len(expr.steps), sound))
 
 
-def _what(checking: Checking, step: Step, inside: Scope) -> Checks:
+def _what(checking: Checking, step: Step, inside: Names) -> Checks:
     what: Node | None = yield checking.condition(step.what, inside, "the condition in WHAT")
     if step.where is None:
         return what
@@ -184,7 +184,7 @@ def _turns_back(when: Node) -> bool:
     return two_sided and any(node.op == "label" for node in walk(when))
 
 
-def _time(checking: Checking, expr: Expr, inside: Scope) -> Checks:
+def _time(checking: Checking, expr: Expr, inside: Names) -> Checks:
     time: Node | None = yield checking.visit(expr, inside)
     if time is not None and time.type not in (Scalar.TIMESTAMP, Scalar.DATE):
         checking.type_error(f"CHAIN orders by a timestamp of each event, not {time.type}", expr.span)
@@ -192,7 +192,7 @@ def _time(checking: Checking, expr: Expr, inside: Scope) -> Checks:
     return time
 
 
-def _when(checking: Checking, steps: tuple[Step, ...], number: int, inside: Scope, time: Node | None) -> Checks:
+def _when(checking: Checking, steps: tuple[Step, ...], number: int, inside: Names, time: Node | None) -> Checks:
     step = steps[number]
     if step.when is None:
         return checking.constant(True)

@@ -8,7 +8,7 @@ from app.errors import DiagnosticKind
 from app.pql.check.arguments import Place, argument
 from app.pql.check.binders import reduced
 from app.pql.check.objects import as_map, value_type
-from app.pql.check.scopes import Scope
+from app.pql.check.scopes import Names
 from app.pql.check.state import Checking, Checks, leaf, unified
 from app.pql.core import BINDERS, PROFILE_ID, Node
 from app.pql.functions import FREE, METHODS, PER_ELEMENT, TEXT_TESTS, Function, Kind, Receiver, Result
@@ -34,7 +34,7 @@ SCALAR_RECEIVERS: Final = {
 MEASURES: Final = frozenset({"sum", "average", "min", "max"})
 
 
-def call(checking: Checking, expr: Call, scope: Scope) -> Checks:
+def call(checking: Checking, expr: Call, scope: Names) -> Checks:
     at = (expr.at, expr.at + len(expr.name))
     receiver: Node | None = None
     if expr.receiver is not None:
@@ -64,7 +64,7 @@ def call(checking: Checking, expr: Call, scope: Scope) -> Checks:
 
 
 def _arguments(
-    checking: Checking, expr: Call, function: Function, receiver: Node | None, scope: Scope
+    checking: Checking, expr: Call, function: Function, receiver: Node | None, scope: Names
 ) -> Walking[list[Node] | None]:
     inside = scope
     if receiver is not None and isinstance(receiver.type, ArrayType):
@@ -93,7 +93,7 @@ def _arguments(
     return valid
 
 
-def _parameters(checking: Checking, expr: Lambda, receiver: Node, inside: Scope) -> Scope | None:
+def _parameters(checking: Checking, expr: Lambda, receiver: Node, inside: Names) -> Names | None:
     """The scope in which `(E) => …` or, over groups, `(K, G) => …` names its parameters; None after a report."""
     names = [parameter.name for parameter in expr.parameters]
     values: list[Node | None] = [inside.element]
@@ -119,8 +119,8 @@ def _map_entry(expr: Call) -> Call | None:
     return body if is_entry and isinstance(body, Call) else None
 
 
-def _to_map(checking: Checking, expr: Call, entry: Call, receiver: Node, scope: Scope) -> Checks:
-    inside: Scope | None = scope.level(checking.fields.element(receiver, scope.depth), receiver)
+def _to_map(checking: Checking, expr: Call, entry: Call, receiver: Node, scope: Names) -> Checks:
+    inside: Names | None = scope.level(checking.fields.element(receiver, scope.depth), receiver)
     if isinstance(expr.arguments[0], Lambda) and inside is not None:
         inside = _parameters(checking, expr.arguments[0], receiver, inside)
     if inside is None:
@@ -151,7 +151,7 @@ def _names_several_texts(expr: Call) -> bool:
     return isinstance(second, Literal) and isinstance(second.value, str)
 
 
-def _compared_with_several(checking: Checking, expr: Call, receiver: Node, scope: Scope) -> Checks:
+def _compared_with_several(checking: Checking, expr: Call, receiver: Node, scope: Names) -> Checks:
     values: list[Node | None] = []
     for argument_ in expr.arguments:
         values.append((yield checking.visit(argument_, scope)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.errors import Diagnostic, DiagnosticKind, ExpressionRefused, Severity
 from app.pql.check import binders, calls, names, operators, times
-from app.pql.check.scopes import Scope
+from app.pql.check.scopes import Names
 from app.pql.check.sizes import too_large
 from app.pql.check.state import NO_ALIASES, Checking, Checks, comparable, unified
 from app.pql.check.trace import Trace
@@ -146,8 +146,8 @@ def _refuse_bombs(checking: Checking, tree: Tree, node: Node | None) -> None:
         checking.error(DiagnosticKind.LIMIT, f"the expression is too large: {problem}", tree.body.span)
 
 
-def _profile_scope(checking: Checking, tree: Tree) -> Scope:
-    scope = Scope(0, is_level=True, element=checking.profile)
+def _profile_scope(checking: Checking, tree: Tree) -> Names:
+    scope = Names(0, is_level=True, element=checking.profile)
     for place, parameter in enumerate(tree.parameters):
         if place > 0:
             message = f"a segment has one parameter, the profile: remove `{parameter.name}`"
@@ -156,7 +156,7 @@ def _profile_scope(checking: Checking, tree: Tree) -> Scope:
     return scope
 
 
-def visit(checking: Checking, expr: Expr, scope: Scope) -> Checks:  # noqa: C901  # one `match` over the kinds of nodes
+def visit(checking: Checking, expr: Expr, scope: Names) -> Checks:  # noqa: C901  # one `match` over the kinds of nodes
     """The node of any expression."""
     match expr:
         case Field():
@@ -209,7 +209,7 @@ def _literal(checking: Checking, expr: Literal) -> Node:
     return checking.constant(expr.value)
 
 
-def _array(checking: Checking, expr: ArrayLiteral, scope: Scope) -> Checks:
+def _array(checking: Checking, expr: ArrayLiteral, scope: Names) -> Checks:
     items: list[Node | None] = []
     element: Type = Scalar.NULL
     for item in expr.items:

@@ -1,7 +1,7 @@
 """Checks names: bare ones, parameters, and fields along paths; knows no operators."""
 
 from app.errors import DiagnosticKind
-from app.pql.check.scopes import Scope, fields_of
+from app.pql.check.scopes import Names, fields_of
 from app.pql.check.state import Checking, Checks, leaf
 from app.pql.core import Node
 from app.pql.schema import MapType, ObjectType
@@ -9,7 +9,7 @@ from app.pql.suggestions import did_you_mean, nearest
 from app.pql.syntax.nodes import Field, Name, Parameter, Span
 
 
-def bare(checking: Checking, expr: Name, scope: Scope) -> Node | None:
+def bare(checking: Checking, expr: Name, scope: Names) -> Node | None:
     """Innermost first: variables and the fields of each level's element alike."""
     at = (expr.at, max(expr.span[1], expr.at + len(expr.name)))
     start = scope.climb(expr.up)
@@ -41,7 +41,7 @@ def parameter(checking: Checking, expr: Parameter) -> Node | None:
     return None
 
 
-def step(checking: Checking, expr: Field, scope: Scope) -> Checks:
+def step(checking: Checking, expr: Field, scope: Names) -> Checks:
     inner: Node | None = yield checking.visit(expr.object, scope)
     if inner is None:
         return None

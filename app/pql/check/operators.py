@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from app.pql.check.scopes import Scope
+from app.pql.check.scopes import Names
 from app.pql.check.state import Checking, Checks, comparable, leaf
 from app.pql.core import Node
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
@@ -15,7 +15,7 @@ SETS: Final = {"=": "set_eq", "!=": "set_ne"}
 ARITHMETIC: Final = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide", "%": "remainder"}
 
 
-def logic(checking: Checking, expr: Logic, scope: Scope) -> Checks:
+def logic(checking: Checking, expr: Logic, scope: Names) -> Checks:
     operands: list[Node | None] = []
     for operand in expr.operands:
         operands.append((yield checking.condition(operand, scope, f"each side of `{expr.operator}`")))
@@ -25,12 +25,12 @@ def logic(checking: Checking, expr: Logic, scope: Scope) -> Checks:
     return checking.builder.condition(expr.operator, *valid)
 
 
-def negation(checking: Checking, expr: Not, scope: Scope) -> Checks:
+def negation(checking: Checking, expr: Not, scope: Names) -> Checks:
     operand = yield checking.condition(expr.operand, scope, "what follows `not`")
     return None if operand is None else checking.builder.condition("not", operand)
 
 
-def minus(checking: Checking, expr: Negate, scope: Scope) -> Checks:
+def minus(checking: Checking, expr: Negate, scope: Names) -> Checks:
     operand: Node | None = yield checking.visit(expr.operand, scope)
     if operand is None:
         return None
@@ -43,7 +43,7 @@ def minus(checking: Checking, expr: Negate, scope: Scope) -> Checks:
     return checking.builder.node("negate", Scalar.NUMBER, operand)
 
 
-def binary(checking: Checking, expr: Binary, scope: Scope) -> Checks:
+def binary(checking: Checking, expr: Binary, scope: Names) -> Checks:
     left: Node | None = yield checking.visit(expr.left, scope)
     right: Node | None = yield checking.visit(expr.right, scope)
     if left is None or right is None:

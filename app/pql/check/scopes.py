@@ -8,7 +8,7 @@ from app.pql.schema import ArrayType, ObjectType
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class Names:
     """One place where names are looked up, inside of `outer`.
 
     A *level* (the profile, or what a method's argument, `[…]`, WHAT and WHEN see) offers the fields of its `element`;
@@ -19,33 +19,33 @@ class Scope:
     """
 
     depth: int
-    outer: "Scope | None" = None
+    outer: "Names | None" = None
     variables: Mapping[str, Node | None] = field(default_factory=dict)
     is_level: bool = False
     element: Node | None = None
     array: Node | None = None
 
-    def level(self, element: Node | None, array: Node | None) -> "Scope":
-        return Scope(self.depth + 1, self, is_level=True, element=element, array=array)
+    def level(self, element: Node | None, array: Node | None) -> "Names":
+        return Names(self.depth + 1, self, is_level=True, element=element, array=array)
 
-    def with_variable(self, name: str, value: Node | None) -> "Scope":
-        return Scope(self.depth, self, {name: value})
+    def with_variable(self, name: str, value: Node | None) -> "Names":
+        return Names(self.depth, self, {name: value})
 
-    def with_bound(self, name: str, element: Node | None, array: Node | None) -> "Scope":
-        return Scope(self.depth + 1, self, {name: element}, array=array)
+    def with_bound(self, name: str, element: Node | None, array: Node | None) -> "Names":
+        return Names(self.depth + 1, self, {name: element}, array=array)
 
-    def climb(self, up: int) -> "Scope | None":
+    def climb(self, up: int) -> "Names | None":
         """The scope around the `up` nearest levels; None when there are not as many."""
-        scope: Scope | None = self
+        scope: Names | None = self
         for _ in range(up):
             while scope is not None and not scope.is_level:
                 scope = scope.outer
             scope = scope.outer if scope is not None else None
         return scope
 
-    def around(self) -> "Iterator[Scope]":
+    def around(self) -> "Iterator[Names]":
         """This scope and all outside of it, innermost first."""
-        scope: Scope | None = self
+        scope: Names | None = self
         while scope is not None:
             yield scope
             scope = scope.outer
@@ -68,7 +68,7 @@ class Fields:
 
     def of(self, value: Node, name: str, depth: int) -> Node | None:
         """The field of an object or of each object of an array; None when there is no such field. `depth` as in
-        `Scope`."""
+        `Names`."""
         while isinstance(value.type, ArrayType) and isinstance(value.type.element, ArrayType):
             value = self.mapped(value, self.element(value, depth), depth + 1)
         if isinstance(value.type, ObjectType):

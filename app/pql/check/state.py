@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from app.errors import Diagnostic, DiagnosticKind
-from app.pql.check.scopes import Fields, Scope
+from app.pql.check.scopes import Fields, Names
 from app.pql.check.trace import Trace
 from app.pql.core import CONDITIONS, Builder, Node
 from app.pql.schema import ArrayType, ObjectType, Scalar, Type
@@ -32,7 +32,7 @@ class Checking:
         schema: ObjectType,
         segments: Container[str],
         builder: Builder,
-        visit: "Callable[[Checking, Expr, Scope], Checks]",
+        visit: "Callable[[Checking, Expr, Names], Checks]",
         aliases: Mapping[str, str] = NO_ALIASES,
     ) -> None:
         self.builder = builder
@@ -47,10 +47,10 @@ class Checking:
         self._positions = Positions(text)
         self._found: dict[tuple[int, DiagnosticKind], Diagnostic] = {}
 
-    def visit(self, expr: Expr, scope: Scope) -> Checks:
+    def visit(self, expr: Expr, scope: Names) -> Checks:
         return self._visit(self, expr, scope) if self.trace is None else self._traced(self.trace, expr, scope)
 
-    def _traced(self, trace: Trace, expr: Expr, scope: Scope) -> Checks:
+    def _traced(self, trace: Trace, expr: Expr, scope: Names) -> Checks:
         node: Node | None = yield self._visit(self, expr, scope)
         if node is not None:
             trace.note(expr, node, scope)
@@ -68,7 +68,7 @@ class Checking:
     def type_error(self, message: str, span: Span) -> None:
         self.error(DiagnosticKind.TYPE, message, span)
 
-    def condition(self, expr: Expr, scope: Scope, what: str) -> Checks:
+    def condition(self, expr: Expr, scope: Names, what: str) -> Checks:
         """An expression where a boolean is needed; `what` names the place."""
         value: Node | None = yield self.visit(expr, scope)
         if value is None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from app.pql.check.scopes import Scope
+from app.pql.check.scopes import Names
 from app.pql.check.state import COMPARABLE_TIMES, Checking, Checks, leaf
 from app.pql.core import Node
 from app.pql.schema import Scalar
@@ -29,7 +29,7 @@ def period(checking: Checking, expr: Period) -> Node:
 def occurs(
     checking: Checking,
     expr: Occurs,
-    scope: Scope,
+    scope: Names,
     step_time: Node | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> Checks:
@@ -67,7 +67,7 @@ def operands_of(expr: Occurs) -> list[tuple[Expr, frozenset[Scalar]]]:
             return [(expr.start, REFERENCES), (expr.end, REFERENCES)]
 
 
-def _reference(checking: Checking, expr: Expr, scope: Scope, labels: Mapping[str, int]) -> Walking[Node | None]:
+def _reference(checking: Checking, expr: Expr, scope: Names, labels: Mapping[str, int]) -> Walking[Node | None]:
     if isinstance(expr, Name) and not expr.up and expr.name in labels:
         return checking.builder.node("label", Scalar.TIMESTAMP, payload=(labels[expr.name],))
     value: Node | None = yield checking.visit(expr, scope)

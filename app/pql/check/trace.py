@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from app.pql.check.scopes import Scope
+from app.pql.check.scopes import Names
 from app.pql.core import Node
 from app.pql.syntax.nodes import Expr
 
@@ -22,6 +22,6 @@ class Trace:
     parts: dict[int, Part] = field(default_factory=dict)
     conditions: dict[int, Node] = field(default_factory=dict)
 
-    def note(self, expr: Expr, node: Node, scope: Scope) -> None:
+    def note(self, expr: Expr, node: Node, scope: Names) -> None:
         around = [(place.depth, place.array) for place in scope.around() if place.array is not None]
         self.parts[id(expr)] = Part(node, tuple((level, array) for level, array in reversed(around) if array))

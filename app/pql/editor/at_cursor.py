@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from app.errors import DiagnosticKind
 from app.pql.check.checker import segment, visit
-from app.pql.check.scopes import Fields, Scope
+from app.pql.check.scopes import Fields, Names
 from app.pql.check.state import Checking, Checks
 from app.pql.core import Builder, Node
 from app.pql.editor.prefixes import CURSOR
@@ -43,8 +43,8 @@ class Look:
         self._checking.fields = self._fields = _NotingFields(self._checking.builder)
         self._checking.error = self._silence  # type: ignore[method-assign]
         self._end = len(text.rstrip())
-        self.profile = Scope(0, is_level=True, element=self._checking.profile)
-        self.scope: Scope | None = None
+        self.profile = Names(0, is_level=True, element=self._checking.profile)
+        self.scope: Names | None = None
         """Where the cursor stands; None when the check did not come by."""
         self.receiver: Node | None = None
         """What the cursor stands behind, after a point."""
@@ -61,7 +61,7 @@ class Look:
     def at(self, tree: Tree) -> None:
         run(segment(self._checking, tree))
 
-    def _visit(self, checking: Checking, expr: Expr, scope: Scope) -> Checks:
+    def _visit(self, checking: Checking, expr: Expr, scope: Names) -> Checks:
         match expr:
             case Name(name=name) if name == CURSOR:
                 self.scope = scope.climb(expr.up)

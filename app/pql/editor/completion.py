@@ -11,7 +11,7 @@ from heapq import nsmallest
 from typing import Final
 
 from app.pql.check.calls import accepts
-from app.pql.check.scopes import Scope
+from app.pql.check.scopes import Names
 from app.pql.check.state import leaf
 from app.pql.core import Node
 from app.pql.editor.at_cursor import Look, Path, around_cursor, parameter_of
@@ -243,7 +243,7 @@ def _members(receiver: Node) -> Iterator[_Found]:
     yield from (_function(row) for row in METHODS.values() if accepts(row, receiver.type))
 
 
-def _names(scope: Scope) -> Iterator[_Found]:
+def _names(scope: Names) -> Iterator[_Found]:
     """Variables and fields, innermost first; of nested objects also the paths."""
     hidden: set[str] = set()
     for around in scope.around():

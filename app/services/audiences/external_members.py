@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.engine.ingest.batch_people import Touched, touched
 from app.engine.members.membership import MembershipFiles, differences
-from app.engine.members.uploaded import Consent, members_of_bucket
+from app.engine.members.uploaded import Consent, Upload
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
 from app.engine.store.lake import Lake, TenantLake
 from app.scope import Scope
@@ -99,19 +99,26 @@ async def payload_sources(
     return {audience: (datasets[id_], batches[id_]) for audience, id_ in of_audience.items()}
 
 
-async def write(  # noqa: PLR0913
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """The people of some batches of a dataset join its audiences; unless `joined`, of their members only they stay."""
+
+    dataset_id: str
+    batches: Sequence[str]
+    joined: bool = True
+
+
+async def write(
     database: Database,
     lake: Lake,
     clock: Clock,
     scope: Scope,
     run_id: str,
-    dataset_id: str,
-    batches: Sequence[str],
+    arrival: Arrival,
     audiences: tuple[Joining, ...] | None = None,
-    joined: bool = True,
 ) -> Written:
-    """Writes what the audiences (those of the dataset, unless given) are once the people of the batches have joined;
-    unless `joined`, once of their members only the people of the batches have stayed."""
+    """Writes the memberships of the audiences (those of the dataset, unless given) after the arrival."""
+    dataset_id, joined = arrival.dataset_id, arrival.joined
     at = clock()
     async with database.session() as session:
         joining_audiences = await joining(session, scope, dataset_id, at) if audiences is None else audiences
@@ -130,7 +137,7 @@ async def write(  # noqa: PLR0913
     tenant = lake.tenant(scope.tenant)
 
     def work() -> Written:
-        people = touched(tenant, [(dataset_id, batch) for batch in batches])
+        people = touched(tenant, [(dataset_id, batch) for batch in arrival.batches])
         snapshot = open_snapshot(tenant, rule, sources)
         return _write(tenant, scope, Written(run_id, at, joining_audiences, (), {}, joined), people, heads, snapshot)
 
@@ -145,23 +152,24 @@ async def write_all(
         batches = await landed_batches(session, scope, dataset_id)
     if not batches:
         return batches, None
-    return batches, await write(database, lake, clock, scope, new_id(clock()), dataset_id, batches, (audience,))
+    return batches, await write(
+        database, lake, clock, scope, new_id(clock()), Arrival(dataset_id, batches), (audience,)
+    )
 
 
 def _write(lake: TenantLake, scope: Scope, run: Written, people: Touched, heads: Heads, snapshot: Snapshot) -> Written:
-    files, consent = MembershipFiles(lake), Consent(snapshot, run.at)
+    files = MembershipFiles(lake)
     # No two writers of a run use one name, so what a frozen one writes late is nowhere to be seen.
     attempt = secrets.randbits(31)
     audiences = {audience.id: audience.exclude_opt_out for audience in run.audiences}
+    upload = Upload(audiences, snapshot, Consent(snapshot, run.at), run.at, run.joined)
     totals: Counter[str] = Counter()
     namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in audiences}
     changes: dict[str, Counter[str]] = {id_: Counter() for id_ in audiences}
     rows = []
     for bucket in sorted({*people.buckets, *(bucket for names in heads.names.values() for bucket in names)}):
         before = heads.many(files, bucket)
-        members = members_of_bucket(
-            people.people(bucket), before, audiences, consent, snapshot, bucket, run.at, run.joined
-        )
+        members = upload.members(bucket, people.people(bucket), before)
         name = files.write(run.run_id, bucket, attempt, [membership for membership, _ in members.values()])
         for id_, (_, counts) in members.items():
             totals[id_] += counts.members

@@ -92,17 +92,20 @@ async def update(
     return await _row(database, scope, current.id)
 
 
-async def replace(  # noqa: PLR0913
-    database: Database,
-    lake: Lake,
-    clock: Clock,
-    scope: Scope,
-    id: str,
-    etag: str | None,
-    type: AudienceType,
-    fields: AudienceFields,
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What an audience is to be as a whole."""
+
+    type: AudienceType
+    fields: AudienceFields
+
+
+async def replace(
+    database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, new: Replacement
 ) -> AudienceRow:
-    """Changes everything: what is not given returns to its default. Its type, and what its maker knows it by, stay."""
+    """Changes everything: what is not given returns to its default. Its type, and what its maker knows it by, stay.
+    Raises as `update`."""
+    type, fields = new.type, new.fields
     current = await _row(database, scope, id)
     refusals = [
         Refusal(
@@ -117,8 +120,8 @@ async def replace(  # noqa: PLR0913
     values: JsonObject = {name: value for name, value in fields.items() if name not in _IDENTITY}
     _refuse_strange(type, values)
     if type == AudienceType.EXTERNAL_SEGMENT:
-        new = external_audiences.NewExternal(**values)
-        changes = {name: getattr(new, name) for name in external_audiences.ExternalChanges.__annotations__}
+        external = external_audiences.NewExternal(**values)
+        changes = {name: getattr(external, name) for name in external_audiences.ExternalChanges.__annotations__}
     else:
         plain = NewDefinition(**values)
         policy = await merge_policies.choose(database, clock, scope, plain.merge_policy_id)

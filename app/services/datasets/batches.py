@@ -165,7 +165,9 @@ async def land(
     while True:
         written = None
         if dataset.kind == DatasetKind.AUDIENCE:
-            written = await members.write(database, lake, clock, scope, batch.id, dataset.id, [batch.id])
+            written = await members.write(
+                database, lake, clock, scope, batch.id, members.Arrival(dataset.id, [batch.id])
+            )
         async with database.write(tenant) as session:
             if written is not None and not await members.still_holds(session, scope, dataset.id, written):
                 continue  # Another batch, or an edit of an audience, came first: these people join what it left.
@@ -255,7 +257,8 @@ async def withdraw(
             async with database.session() as session:
                 remaining = await members.landed_batches(session, scope, dataset.id)
             run_id = new_id(clock())
-            written = await members.write(database, lake, clock, scope, run_id, dataset.id, remaining, joined=False)
+            arrival = members.Arrival(dataset.id, remaining, joined=False)
+            written = await members.write(database, lake, clock, scope, run_id, arrival)
         async with database.write(tenant) as session:
             if written is not None and (
                 remaining != await members.landed_batches(session, scope, dataset.id)

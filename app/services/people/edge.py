@@ -8,7 +8,7 @@ from app.engine.limits.budget import Budget
 from app.engine.members.membership import Membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import Standing, evaluated_now
+from app.engine.run.buckets import Stage, Standing, evaluated_now
 from app.engine.store.lake import TenantLake
 from app.pql.schema import Segment
 from app.services.evaluation.expressions import Segments
@@ -44,36 +44,42 @@ class Edge:
 
         for stage in self.stages:
             evaluated |= evaluated_now(
-                stage.plan,
-                self.snapshots[stage.merge_policy_id],
+                self._stage(stage, known, standing(stage.plan)),
                 bucket,
                 ordinals,
                 now=self.evaluated_at,
-                stored=known,
-                standing=standing(stage.plan),
-                budget=self.budget,
                 versions=stage.versions,
+                budget=self.budget,
             )
         return evaluated
 
+    def _stage(self, live: LiveStage, known: Callable[[str], Membership | None], standing: Standing) -> Stage:
+        before = {id_: membership for id_ in live.plan.conditions if (membership := known(id_)) is not None}
+        snapshot = self.snapshots[live.merge_policy_id]
+        return Stage(live.plan, snapshot, lambda segment, _bucket: known(segment), lambda _bucket: before, standing)
 
-def open_edge(  # noqa: PLR0913
+
+def open_edge(
     lake: TenantLake,
     definitions: Sequence[LiveDefinition],
-    rules: Mapping[str, MergeRule],
-    datasets: Sequence[Dataset],
-    shown: Snapshot,
+    snapshots: Mapping[str, Snapshot],
     evaluated: Collection[str],
     segments: Segments,
     now: datetime,
 ) -> Edge:
-    """`shown` is the snapshot that people are read from: definitions over people of another identity graph are left to
-    their stored memberships. `evaluated` are audiences with known memberships, `segments` all that have names.
+    """Definitions whose merge policy has none of the `snapshots` are left to their stored memberships. `evaluated` are
+    audiences with known memberships, `segments` all that have names.
     """
-    snapshots = {
+    stages = live_stages(definitions, snapshots, evaluated, segments.aliases)
+    return Edge(stages, snapshots, now, segments.entries, lake.lake.budget)
+
+
+def edge_snapshots(
+    lake: TenantLake, rules: Mapping[str, MergeRule], datasets: Sequence[Dataset], shown: Snapshot
+) -> dict[str, Snapshot]:
+    """The data under each merge policy with the identity graph of `shown`, the snapshot that people are read from."""
+    return {
         id_: shown if rule == shown.sources.rule else open_snapshot(lake, rule, datasets)
         for id_, rule in rules.items()
         if rule.identity_graph == shown.sources.rule.identity_graph
     }
-    stages = live_stages(definitions, snapshots, evaluated, segments.aliases)
-    return Edge(stages, snapshots, now, segments.entries, lake.lake.budget)

@@ -20,7 +20,7 @@ from app.services.evaluation.expressions import Segments, data_sources, read_seg
 from app.services.evaluation.heads import Heads, read_heads
 from app.services.evaluation.sandboxes import read_time_zone
 from app.services.merge_policies import DEFAULT_POLICY_ID, all_policies, rule_of
-from app.services.people.edge import Edge, open_edge
+from app.services.people.edge import Edge, edge_snapshots, open_edge
 from app.services.streaming.definitions import live_definitions
 from app.storage.database import Database
 
@@ -96,9 +96,12 @@ class PinnedReads:
                 return None
             rules = {id_: data.rules[id_] for id_ in sorted({definition.merge_policy_id for definition in definitions})}
             evaluated, now = heads.audiences | segments.external, self.clock().astimezone(zone)
-            return await asyncio.to_thread(
-                open_edge, self.lake, definitions, rules, data.datasets, shown, evaluated, segments, now
-            )
+
+            def opened() -> Edge:
+                snapshots = edge_snapshots(self.lake, rules, data.datasets, shown)
+                return open_edge(self.lake, definitions, snapshots, evaluated, segments, now)
+
+            return await asyncio.to_thread(opened)
 
         return await self._only_once(f"edge {policy}", read)
 

@@ -19,43 +19,43 @@ Derived = TypeVar("Derived")
 class TooWide(Exception):
     """Laying out arrays for each row of `scope` would take more rows than are held at a time."""
 
-    def __init__(self, scope: "Scope", sizes: Index) -> None:
+    def __init__(self, scope: "RowSpace", sizes: Index) -> None:
         super().__init__(f"{int(sizes.sum())} rows")
         self.scope = scope
         self.sizes = sizes
 
 
-class Scope:
+class RowSpace:
     """`element` has one entry for each row. A slice is a part of a scope, evaluated on its own and then forgotten.
 
     `across` is a scope of the same level whose rows include these, and where they are in it: what is known there need
     only be picked. `picked` holds, for the filters of arrays that are laid out here, which elements they let through.
     """
 
-    def __init__(self, level: int, n: int, outer: "Scope | None", rows: Rows | None, element: Value | None) -> None:
+    def __init__(self, level: int, n: int, outer: "RowSpace | None", rows: Rows | None, element: Value | None) -> None:
         self.level = level
         self.n = n
         self.outer = outer
         self.rows = rows
         self.element = element
-        self.across: tuple[Scope, Index] | None = None
+        self.across: tuple[RowSpace, Index] | None = None
         self.is_slice: bool = outer is not None and outer.is_slice
         self.unlimited: bool = outer is not None and outer.unlimited
         self.memo: dict[Node, Value | TooWide] = {}
         self.left: dict[Node, int] = {}
-        self.children: dict[Node, dict[int, Scope]] = {}
+        self.children: dict[Node, dict[int, RowSpace]] = {}
         self.picked: dict[Node, Index] = {}
         self._derived: dict[tuple[str, Node], Any] = {}
         self._from: dict[int, Index] = {}
 
-    def at(self, level: int) -> "Scope":
+    def at(self, level: int) -> "RowSpace":
         """This scope or the one around it that has the level, or else the next lower one."""
         scope = self
         while scope.level > level and scope.outer is not None:
             scope = scope.outer
         return scope
 
-    def index_into(self, above: "Scope") -> Index:
+    def index_into(self, above: "RowSpace") -> Index:
         """For each row here the row of a scope around it."""
         index = self._from.get(above.level)
         if index is None:
@@ -66,12 +66,12 @@ class Scope:
             self._from[above.level] = index
         return index
 
-    def child(self, node: Node, level: int, array: Array) -> "Scope":
+    def child(self, node: Node, level: int, array: Array) -> "RowSpace":
         """The scope of the elements of an array that is laid out here."""
         by_level = self.children.setdefault(node, {})
         scope = by_level.get(level)
         if scope is None:
-            scope = Scope(level, len(array.rows.parent), self, array.rows, array.element)
+            scope = RowSpace(level, len(array.rows.parent), self, array.rows, array.element)
             by_level[level] = scope
         return scope
 
@@ -91,12 +91,12 @@ class Scope:
         known: Derived = self._derived[name]
         return known
 
-    def sliced(self, start: int, stop: int) -> "Scope":
+    def sliced(self, start: int, stop: int) -> "RowSpace":
         """The rows from `start` to before `stop`, as a scope of its own."""
         index = np.arange(start, stop)
         rows = None if self.rows is None else self.rows.narrowed(index)
         element = None if self.element is None else self.element.take(index)
-        part = Scope(self.level, stop - start, self.outer, rows, element)
+        part = RowSpace(self.level, stop - start, self.outer, rows, element)
         part.is_slice = True
         part.unlimited = self.unlimited or stop - start == 1
         return part
@@ -114,7 +114,7 @@ class Scope:
         """For the profiles' scope: which of the bucket's rows these are (all of them: None)."""
         return self.element.index if isinstance(self.element, Object) else None
 
-    def all_below(self) -> "Iterator[Scope]":
+    def all_below(self) -> "Iterator[RowSpace]":
         yield self
         for by_level in list(self.children.values()):
             for scope in list(by_level.values()):
