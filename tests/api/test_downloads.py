@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+from datetime import timedelta
 
 import pyarrow.parquet as pq
 import pytest
 
 from app.api.context import ApiServices
 from app.api.global_ids import global_id
+from app.api.scalars import write_time
+from app.clock import FixedClock
 from app.engine.insight import members_in_order
 from app.services.jobs.segment.run import run_segment_job
 from app.storage.queue.attempts import Attempt
@@ -102,6 +105,8 @@ async def test_columns_and_statuses_are_chosen(api: Api, audience: str) -> None:
             "INVALID_INPUT",
             "is ASC or DESC beside `orderBy`, not 'UP'",
         ),
+        ("{id}/members.csv?asOf=yesterday", 400, "INVALID_INPUT", "'yesterday' is not a time: write it in ISO 8601"),
+        ("{id}/members.csv?asOf=2999-01-01T00:00:00Z", 400, "INVALID_INPUT", "is still to come"),
         ("{id}/members.csv?direction=ASC", 400, "INVALID_INPUT", "`direction` is given without `orderBy`"),
         ("{id}/members.csv?status=EXITED&status=REALIZED", 400, "INVALID_INPUT", "'status' is given twice"),
         ("unknown/members.csv", 404, "NOT_FOUND", "there is no audience 'unknown' in this sandbox"),
@@ -222,3 +227,46 @@ async def test_nobody_is_an_empty_file_in_any_order(api: Api, audience: str, for
             assert pq.read_table(io.BytesIO(answer.content)).num_rows == 0
         else:
             assert len(answer.text.splitlines()) == (format == "csv")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_members_of_an_earlier_moment(api: Api, audience: str, services: ApiServices, clock: FixedClock) -> None:
+    before, first = "2026-01-01T00:00:00Z", write_time(clock())
+    clock.advance(timedelta(hours=1))
+    dataset = await api.dataset("more", "PROFILE")
+    await api.upload(dataset, b'{"customer": "1", "score": 1}\n{"customer": "3", "score": 9}', "NDJSON")
+    await run(api, services, audience)
+    for moment, ids in ((before, []), (first, ["crm:1", "crm:2"]), (write_time(clock()), ["crm:2", "crm:3"])):
+        for parameters in ({}, {"orderBy": "score"}, {"where": "score > 0"}):
+            answer = await api.http.get(
+                f"/audiences/{audience}/members.csv", params={"asOf": moment, **parameters}, headers=api.headers
+            )
+            rows = sorted(row["profileId"] for row in csv.DictReader(io.StringIO(answer.text)))
+            assert rows == ids, (moment, parameters)
+        listed = await api.query(AS_OF, id=audience, at=moment, before=before)
+        members = listed["audience"]["members"]
+        assert sorted(node["profile"]["profileId"] for node in members["nodes"]) == ids
+        assert members["totalCount"] == len(ids)
+        assert listed["audience"]["difference"] == {
+            "before": 0,
+            "after": len(ids),
+            "enter": len(ids),
+            "leave": 0,
+            "stay": 0,
+            "exact": True,
+            "error": None,
+            "leaving": {"totalCount": 0},
+            "entering": {"totalCount": len(ids)},
+        }
+    refused = await api.query(AS_OF, id=audience, at=before, before=first)
+    assert refused["audience"]["difference"]["error"] == {
+        "code": "INVALID_INPUT",
+        "path": ["to"],
+        "message": f"`to` ({before[:-1]}+00:00) is before `from` ({first[:-1]}+00:00): give the earlier first",
+    }
+
+
+AS_OF = """query ($id: ID!, $at: DateTime!, $before: DateTime!) { audience(id: $id) {
+  members(asOf: $at) { totalCount nodes { profile { profileId } } }
+  difference(from: $before, to: $at) { before after stay enter leave exact error { code path message }
+    entering { totalCount } leaving { totalCount } } } }"""

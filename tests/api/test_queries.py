@@ -87,6 +87,7 @@ async def world(api: Api, clock: FixedClock) -> tuple[Api, dict[str, str]]:
         "preview": preview,
         "members_where": a,
         "changes": a,
+        "moments": a,
         "erasure": erasure,
     }
 

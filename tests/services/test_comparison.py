@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from app.engine.insight.scan import Remembering
 from app.engine.run.sampling import estimate
 from app.errors import ExpressionRefused, Refusal
 from app.services.audiences import reads as audiences
@@ -76,6 +77,7 @@ async def test_what_is_not_read_is_estimated(gateway: Gateway) -> None:
     counts = await found.counts(1, enough=lambda: True)
     assert not counts.exact
     assert counts.before == 48
+    assert isinstance(found.buckets, Remembering)
     read = found.buckets._known.values()
     assert 1 <= len(read) < len(found.buckets.buckets), "those that were under way when it was enough"
     present = sum(len(answers.present) for answers in read)

@@ -158,7 +158,7 @@ async def test_members_are_filtered_ordered_and_paged(
     async def read(request: PageRequest) -> Slice[Member]:
         opened = await population(gateway)
         page = await profiles.page(opened, request, where, order, 2, Among(audience, statuses))
-        return await profiles.members_of(opened, page, audience)
+        return await profiles.members_of(opened, page, Among(audience, statuses))
 
     members = await both_ways(read, 4)
     persons = await gateway.reader().people([member.key for member in members])

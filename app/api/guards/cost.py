@@ -45,7 +45,8 @@ EVERYBODY: Final = 5_000
 WEIGHTS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
     "Audience.waterfall": (EVERYBODY, ()),
     "Audience.statistics": (EVERYBODY, ()),
-    "Audience.members": (EVERYBODY, ("where", "orderBy")),
+    "Audience.members": (EVERYBODY, ("where", "orderBy", "asOf")),
+    "Audience.difference": (EVERYBODY // 2, ()),
     "Audience.changes": (EVERYBODY // 2, ()),
     "Query.profiles": (EVERYBODY, ("where", "orderBy")),
     "Query.overlap": (EVERYBODY, ()),

@@ -1,6 +1,6 @@
 """Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -17,7 +17,7 @@ from app.api.lists.filters import (
 )
 from app.api.resources.datasets import Dataset
 from app.api.resources.folders import Folder
-from app.api.resources.history import AudienceHistory
+from app.api.resources.history import AsOfArgument, AudienceHistory, members_at
 from app.api.resources.insight import OrderArgument, WhereArgument, profile_order
 from app.api.resources.jobs import JobFilterArgument, segment_job_filter
 from app.api.resources.merge_policies import MergePolicy
@@ -228,7 +228,8 @@ class Audience(AudienceHistory, AudienceStatistics, Node):
 
     @connection(
         description="Its current members (REALIZED and EXISTING), unless `status` says otherwise; with `where` those "
-        "for whom it holds, with `orderBy` in the order of a value. Both are evaluated with the data of now."
+        "for whom it holds, with `orderBy` in the order of a value. Both are evaluated with the data of now. With "
+        "`asOf` those who were members then and still exist, with the statuses of the last run with the same members."
     )
     async def members(
         self,
@@ -237,11 +238,14 @@ class Audience(AudienceHistory, AudienceStatistics, Node):
         status: Statuses = strawberry.UNSET,
         where: WhereArgument = strawberry.UNSET,
         order_by: OrderArgument = strawberry.UNSET,
+        as_of: AsOfArgument = strawberry.UNSET,
     ) -> LongConnection[Membership]:
         statuses, loaders = names(status), info.context.loaders
-        expression, order = given(where), profile_order(order_by)
-        if expression is not None or order is not None:
-            return await self._evaluated_members(info, page, statuses, expression, order)
+        expression, order, at = given(where), profile_order(order_by), given(as_of)
+        if expression is not None or order is not None or at is not None:
+            heads = None if at is None else await members_at(info.context, self.raw, at, "as_of")
+            among = profiles.Among(self.raw, statuses_of(statuses), heads)
+            return await self._evaluated_members(info, page, among, expression, order)
         return await connect_long(
             info,
             lambda: loaders.members_of_definition.load((self.raw, page, statuses)),
@@ -253,17 +257,16 @@ class Audience(AudienceHistory, AudienceStatistics, Node):
         self,
         info: Info,
         page: PageRequest,
-        status: Collection[str] | None,
+        among: profiles.Among,
         where: str | None,
         order: profiles.ProfileOrder | None,
     ) -> LongConnection[Membership]:
-        operation, among = info.context, profiles.Among(self.raw, statuses_of(status))
-        threads = operation.services.lake.threads
+        operation, threads = info.context, info.context.services.lake.threads
 
         async def load() -> Slice[Member]:
             population = await open_population(operation.profiles, self.merge_policy_id)
             people = await profiles.page(population, page, where, order, threads, among)
-            return await profiles.members_of(population, people, self.raw)
+            return await profiles.members_of(population, people, among)
 
         async def count() -> int:
             population = await open_population(operation.profiles, self.merge_policy_id)

@@ -10,7 +10,6 @@ from app.api.described import resolver
 from app.api.errors import UserError, user_error
 from app.api.lists.connections import LongConnection, connect_long, connection
 from app.api.resources.insight import PeopleInput, people_of, with_persons
-from app.api.resources.previews import ConfidenceInterval
 from app.api.resources.profiles import Profile
 from app.api.scalars import BigInt
 from app.engine.insight.scan import Answers
@@ -23,13 +22,20 @@ from app.services.lists.paging import PageRequest, Slice
 from app.services.people.members import Who
 
 
-@strawberry.type(description="Who would enter and who would leave if an audience had another expression.")
+@strawberry.type(description="Confidence interval of a size.")
+class ConfidenceInterval:
+    level: float = strawberry.field(description="Confidence level: 0.95.")
+    low: BigInt = strawberry.field(description="Lower bound.")
+    high: BigInt = strawberry.field(description="Upper bound.")
+
+
+@strawberry.type(description="Who enters and who leaves: by another expression, or between two moments.")
 class Comparison:
-    before: BigInt = strawberry.field(description="Members now.")
-    after: BigInt = strawberry.field(description="Members with the expression.")
-    stay: BigInt = strawberry.field(description="Members now who would stay.")
-    enter: BigInt = strawberry.field(description="Profiles that would enter.")
-    leave: BigInt = strawberry.field(description="Members now who would leave.")
+    before: BigInt = strawberry.field(description="Members before: those of now, or of the earlier moment.")
+    after: BigInt = strawberry.field(description="Members after: with the expression, or at the later moment.")
+    stay: BigInt = strawberry.field(description="Members before and after.")
+    enter: BigInt = strawberry.field(description="Profiles that enter.")
+    leave: BigInt = strawberry.field(description="Members that leave.")
     exact: bool = strawberry.field(
         description="False when there was no time to evaluate every profile: all but `before` are then estimates."
     )
@@ -45,14 +51,14 @@ class Comparison:
     error: UserError | None = strawberry.field(description="Why there is no answer; null when there is one.")
     compared: strawberry.Private[comparison.Comparison | None]
 
-    @connection("The profiles that would enter; evaluates until the page is full.")
+    @connection("The profiles that enter; evaluates until the page is full.")
     async def entering(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
         result = self.compared
         if result is None:
             return await _nobody(info)
         return await _side(info, result, result.entering, result.enters, page)
 
-    @connection("The members that would leave; evaluates until the page is full.")
+    @connection("The members that leave; evaluates until the page is full.")
     async def leaving(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
         result = self.compared
         if result is None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 import strawberry
 
-from app.api.context import Info
+from app.api.context import Info, Operation
 from app.api.described import resolver, subscription
+from app.api.errors import user_error
 from app.api.global_ids import need_id, node_type
 from app.api.lists.connections import Connection, LongConnection, connect, connect_long, connection
+from app.api.resources.compare import Comparison
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.pql import ExpressionFormat, service_format
 from app.api.resources.profiles import MembershipStatus, Profile
@@ -18,7 +20,8 @@ from app.api.scalars import BigInt, given
 from app.errors import ErrorCode, Refusal
 from app.services.evaluation.expressions import ExpressionFormat as ServiceFormat
 from app.services.evaluation.expressions import convert_expression
-from app.services.insight import changes
+from app.services.evaluation.heads import Heads
+from app.services.insight import changes, moments
 from app.services.insight.history import Period
 from app.services.lists.paging import PageRequest, Slice
 from app.services.people.profiles import ProfileReader
@@ -132,6 +135,21 @@ ToArgument = Annotated[
 ]
 
 
+AsOfArgument = Annotated[
+    datetime | None, strawberry.argument(description="A moment that history still has; now unless given.")
+]
+MomentArgument = Annotated[datetime, strawberry.argument(name="from", description="The earlier moment.")]
+LaterArgument = Annotated[
+    datetime | None, strawberry.argument(name="to", description="The later moment; now unless given.")
+]
+
+
+async def members_at(operation: Operation, audience: str, at: datetime, argument: str) -> Heads:
+    """Raises `Refusal`."""
+    scope, now = operation.scope, operation.services.clock()
+    return await operation.read(lambda session: moments.heads_at(session, scope, audience, at, now, argument))
+
+
 @strawberry.type
 class AudienceHistory:
     """What every audience has besides its present members."""
@@ -178,6 +196,26 @@ class AudienceHistory:
             MembershipChange.of,
             lambda: operation.loaders.change_count_of_audience.load((self.raw, period)),
         )
+
+    @resolver(
+        description="Who was in at one of two moments only, among the profiles that still exist. Whoever left and came "
+        "back between them stays."
+    )
+    async def difference(self, info: Info, from_: MomentArgument, to: LaterArgument = strawberry.UNSET) -> Comparison:
+        operation, later = info.context, given(to)
+        try:
+            if later is not None and later < from_:
+                message = f"`to` ({later.isoformat()}) is before `from` ({from_.isoformat()}): give the earlier first"
+                raise Refusal(ErrorCode.INVALID_INPUT, message, ("to",))
+            end = operation.services.clock() if later is None else later
+            heads = [await members_at(operation, self.raw, at, name) for name, at in (("from", from_), ("to", end))]
+            row = await operation.loaders.audience.load(self.raw)
+            if row is None:
+                raise Refusal(ErrorCode.NOT_FOUND, "the audience was deleted meanwhile")
+            result = await moments.difference(operation.profiles, row, *heads)
+            return Comparison.of(result, await result.counts(operation.services.lake.threads, lambda: False))
+        except Refusal as refusal:
+            return Comparison.refused(user_error(refusal))
 
     @connection("The versions of its definition, newest first; none of an external audience.")
     async def versions(self, info: Info, page: PageRequest) -> Connection[DefinitionVersion]:

@@ -15,6 +15,7 @@ from app.api.global_ids import Node, find_id, global_id, need_id, split_id
 from app.api.lists.connections import Connection, LongConnection, connect, connect_long, connection
 from app.api.lists.filters import one_id, one_name
 from app.api.resources.audiences import NamespaceCount
+from app.api.resources.compare import ConfidenceInterval
 from app.api.resources.merge_policies import GraphType, MergePolicy
 from app.api.resources.pql import ExpressionFormat, service_format
 from app.api.resources.profiles import Profile
@@ -35,13 +36,6 @@ class EstimateState(Enum):
     RESULT_READY = enum_value("RESULT_READY", description="The whole sample has been read.")
     FAILED = enum_value("FAILED", description="Failed: see `error`.")
     CANCELLED = enum_value("CANCELLED", description="Cancelled; the figures are those of that moment.")
-
-
-@strawberry.type(description="Confidence interval of a size.")
-class ConfidenceInterval:
-    level: float = strawberry.field(description="Confidence level: 0.95.")
-    low: BigInt = strawberry.field(description="Lower bound.")
-    high: BigInt = strawberry.field(description="Upper bound.")
 
 
 @strawberry.type(

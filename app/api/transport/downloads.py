@@ -2,8 +2,10 @@
 
 import logging
 import re
+from datetime import datetime
 from uuid import uuid4
 
+from graphql import GraphQLError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -11,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from app.api.context import ApiServices
 from app.api.global_ids import split_id
 from app.api.permissions import NEEDS, refusals
+from app.api.scalars import read_time
 from app.api.transport.callers import CHALLENGE, new_caller
 from app.engine.export.members import ENCODERS
 from app.errors import ErrorCode, Refusal, outage
@@ -25,7 +28,7 @@ from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
 
-PARAMETERS = ("columns", "status", "where", "orderBy", "direction")
+PARAMETERS = ("columns", "status", "where", "orderBy", "direction", "asOf")
 _STATUS = {ErrorCode.NOT_FOUND: 404, ErrorCode.FORBIDDEN: 403, ErrorCode.INVALID_STATE: 409}
 
 
@@ -96,6 +99,7 @@ async def _members(services: ApiServices, request: Request, scope: Scope, type_n
         MEMBERS_NOW if status is None else tuple(status.split(",")),
         parameters.get("where"),
         _order(parameters),
+        _moment(parameters),
     )
     reader = ProfileReader(services.database, services.lake, services.clock, scope)
     return await open_download(services.database, scope, reader, wanted, services.lake.threads)
@@ -123,6 +127,16 @@ def _order(parameters: dict[str, str]) -> ProfileOrder | None:
             message = "`direction` is given without `orderBy`: name what to order by"
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("direction",))
     return None if expression is None else ProfileOrder(expression, direction == "DESC")
+
+
+def _moment(parameters: dict[str, str]) -> datetime | None:
+    """Raises `Refusal`."""
+    if "asOf" not in parameters:
+        return None
+    try:
+        return read_time(parameters["asOf"])
+    except GraphQLError as error:
+        raise Refusal(ErrorCode.INVALID_INPUT, error.message, ("as_of",)) from error
 
 
 def _failure(status: int, message: str, code: str, headers: dict[str, str] | None = None) -> Response:

@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 
 PRESENT_KEPT = 4_096
 """Files of merged views whose ordinals are remembered; such a file never changes."""
-_NOBODY: NDArray[np.uint32] = np.empty(0, np.uint32)
+NO_VALUES: NDArray[np.uint32] = np.empty(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class Scan:
         present = present_in(self.snapshot, number)
         members = {id: memberships[id].members & present if id in memberships else BitMap() for id in self.audiences}
         if not self.plan.conditions and not self.plan.values:
-            return Answers(number, present, members, _NOBODY, {})
-        return self._evaluated(Answers(number, present, members, _NOBODY, {}), memberships, stopped)
+            return Answers(number, present, members, NO_VALUES, {})
+        return self._evaluated(Answers(number, present, members, NO_VALUES, {}), memberships, stopped)
 
     def _evaluated(self, stored: Answers, memberships: Mapping[str, Membership], stopped: Stopped) -> Answers:
         bucket = self.snapshot.read(stored.bucket, self.plan.needs)
@@ -120,7 +120,7 @@ class Remembering:
         answers = self._known.get(number)
         if answers is None:
             scanned = self.scan.bucket(number, stopped)
-            answers = self._known[number] = Answers(number, scanned.present, scanned.members, _NOBODY, {})
+            answers = self._known[number] = Answers(number, scanned.present, scanned.members, NO_VALUES, {})
         return answers
 
 
@@ -144,7 +144,7 @@ class Selecting:
         members = BitMap() if membership is None else membership.with_status(self.statuses)
         members &= present_in(self.scan.snapshot, number)
         if not members and not self.scan.plan.values:
-            return Answers(number, members, {self.id: members}, _NOBODY, {})
+            return Answers(number, members, {self.id: members}, NO_VALUES, {})
         answers = self.scan.bucket(number, stopped)
         return replace(answers, members={self.id: members & answers.members.get(self.id, answers.present)})
 

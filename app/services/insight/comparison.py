@@ -1,10 +1,10 @@
-"""What would change if an audience had another expression: how many enter and leave, and who."""
+"""What changes where an audience has other members, such as by another expression: who enters and who leaves."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.engine.insight.cells import Cells, count_cells
-from app.engine.insight.scan import Answers, Remembering
+from app.engine.insight.scan import Answers, Buckets, Remembering
 from app.engine.limits.pool import Stopped
 from app.engine.members.membership import Ordinals
 from app.engine.run.sampling import Estimate, estimate
@@ -16,7 +16,7 @@ from app.services.people.members import Who
 from app.services.people.profiles import ProfileReader
 from app.storage.tables.audiences import AudienceRow
 
-_NEW = "new"
+NEW = "new"
 _LEAVING, _ENTERING, _STAYING = 0b01, 0b10, 0b11
 
 
@@ -34,18 +34,19 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The stored members of an audience beside those whom an expression holds for, bucket by bucket."""
+    """The members of an audience, its set, beside another set `NEW`; `stored` has the members alone."""
 
     population: Population
     audience: str
-    buckets: Remembering
+    buckets: Buckets
+    stored: Buckets
 
     async def counts(self, threads: int, enough: Callable[[], bool] | None = None) -> Counts:
         """Raises `Refusal` when the expression cannot be evaluated."""
         stop_early = enough or a_while()
 
         def work(stopped: Stopped) -> Cells:
-            return count_cells(self.buckets, [self.audience, _NEW], threads=threads, stopped=stopped, enough=stop_early)
+            return count_cells(self.buckets, [self.audience, NEW], threads=threads, stopped=stopped, enough=stop_early)
 
         cells = await in_thread(work)
         return self._counts(cells, await in_thread(self._before))
@@ -66,15 +67,15 @@ class Comparison:
         return await in_thread(work)
 
     def enters(self, answers: Answers) -> Ordinals:
-        return answers.members[_NEW] - answers.members[self.audience]
+        return answers.members[NEW] - answers.members[self.audience]
 
     def leaves(self, answers: Answers) -> Ordinals:
-        return answers.members[self.audience] - answers.members[_NEW]
+        return answers.members[self.audience] - answers.members[NEW]
 
     def _before(self, stopped: Stopped) -> int:
         """From the bitmaps alone, which are read in full whatever was sampled."""
-        stored = self.population.scan({}, audiences=[self.audience])
-        return sum(len(stored.bucket(number, stopped).members[self.audience]) for number in stored.buckets)
+        numbers = self.stored.buckets
+        return sum(len(self.stored.bucket(number, stopped).members[self.audience]) for number in numbers)
 
     def _counts(self, cells: Cells, before: int) -> Counts:
         total = self.population.snapshot.total_profiles
@@ -99,7 +100,8 @@ async def compare(reader: ProfileReader, audience: AudienceRow, expression: str)
     condition = population.condition(expression, ("expression",), consent=audience.exclude_opt_out)
     refuse_unevaluated(population, audience, ("audience_id",))
 
-    def scan(_stopped: Stopped) -> Remembering:
-        return Remembering(population.scan({_NEW: condition}, audiences=[audience.id]))
+    def scan(_stopped: Stopped) -> Comparison:
+        both = Remembering(population.scan({NEW: condition}, audiences=[audience.id]))
+        return Comparison(population, audience.id, both, population.scan({}, audiences=[audience.id]))
 
-    return Comparison(population, audience.id, await in_thread(scan))
+    return await in_thread(scan)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from app.engine.export.members import ENCODERS, Members, Tables
 from app.engine.insight.members_in_order import Order, members_in_order
@@ -14,6 +15,7 @@ from app.errors import ErrorCode, Refusal
 from app.pql.schema import EVENTS, leaf_paths
 from app.scope import Scope
 from app.services.audiences import reads
+from app.services.insight.moments import heads_at
 from app.services.insight.overlap import refuse_unevaluated
 from app.services.insight.population import Population, in_thread, open_population
 from app.services.insight.profiles import CHOSEN, VALUE, Among, ProfileOrder, select
@@ -27,8 +29,8 @@ MEMBERS_NOW = ("REALIZED", "EXISTING")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Of which members what, in which order: `columns` are paths of attributes, None for all; `where` and `order` are
-    those of `members` in the API."""
+    """Of which members what, in which order: `columns` are paths of attributes, None for all; `where`, `order`
+    and `as_of` are those of `members` in the API."""
 
     audience: str
     format: str
@@ -36,6 +38,7 @@ class Wanted:
     statuses: Sequence[str] = MEMBERS_NOW
     where: str | None = None
     order: ProfileOrder | None = None
+    as_of: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +72,23 @@ async def open_download(
         if path[0] == EVENTS or not any(leaf[: len(path)] == path for leaf in known):
             message = f"profiles have no attribute {'.'.join(path)!r}: name attributes of the datasets"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("columns",))
-    stored = await asyncio.to_thread(population.stored, [audience.id])
+    among = Among(audience.id, wanted.statuses)
+    if wanted.as_of is not None:
+        async with database.session() as session:
+            among = replace(among, heads=await heads_at(session, scope, audience.id, wanted.as_of, population.now))
+    stored = await asyncio.to_thread(among.stored, population)
     members = Members(population.snapshot, lambda bucket: stored.read(bucket).get(audience.id), wanted.statuses, paths)
-    tables = await in_thread(lambda stopped: _tables(population, members, wanted, audience.id, threads, stopped))
+    tables = await in_thread(lambda stopped: _tables(population, members, wanted, among, threads, stopped))
     media, encode = ENCODERS[wanted.format]
     return Download(f"members.{wanted.format}", media, _in_thread(encode(members.schema, tables)))
 
 
 def _tables(
-    population: Population, members: Members, wanted: Wanted, audience: str, threads: int, stopped: Stopped
+    population: Population, members: Members, wanted: Wanted, among: Among, threads: int, stopped: Stopped
 ) -> Tables:
     if wanted.where is None and wanted.order is None:
         return members.tables()
-    selection = select(population, wanted.where, wanted.order, Among(audience, wanted.statuses))
+    selection = select(population, wanted.where, wanted.order, among)
     if wanted.order is None:
         return replace(members, chosen=_chosen(selection.buckets, threads, stopped)).tables()
     type_, descending = selection.plan.values[VALUE].type, wanted.order.descending

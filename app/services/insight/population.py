@@ -85,9 +85,10 @@ class Population:
         standing = self.heads.standing(self.files, plan, self.segments.entries, self.snapshot.graph_version)
         return Scan(self.snapshot, plan, self.now, stored, standing, self.files.lake.lake.budget, audiences, tolerant)
 
-    def stored(self, audiences: Iterable[str]) -> MembershipSource:
-        """The stored memberships of these audiences, for the profiles of the snapshot."""
-        return self.heads.people(self.files, audiences, self.snapshot.graph_version)
+    def stored(self, audiences: Iterable[str], heads: Heads | None = None) -> MembershipSource:
+        """The stored memberships of these audiences, for the profiles of the snapshot: the present ones, or those of
+        other `heads`."""
+        return (heads or self.heads).people(self.files, audiences, self.snapshot.graph_version)
 
     def refuse_unevaluated(self, references: Collection[str], path: Sequence[str]) -> None:
         """A computed segment that was never evaluated is not an empty one. Raises `Refusal`."""

@@ -10,9 +10,11 @@ from app.engine.insight.ranking import Place, Ranking, in_place_order
 from app.engine.insight.scan import Answers, Buckets, Selecting
 from app.engine.limits.pool import Stopped
 from app.engine.members.membership import Ordinals
+from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import Key
 from app.engine.plan.plan import Plan
 from app.pql.schema import Scalar, Type
+from app.services.evaluation.heads import Heads
 from app.services.insight.population import Population, in_thread
 from app.services.lists.paging import (
     PageRequest,
@@ -54,10 +56,14 @@ class ProfileOrder:
 
 @dataclass(frozen=True, slots=True)
 class Among:
-    """The members of an audience with some statuses."""
+    """The members of an audience with some statuses: as they are, or as `heads` has them."""
 
     audience: str
     statuses: Collection[str]
+    heads: Heads | None = None
+
+    def stored(self, population: Population) -> MembershipSource:
+        return population.stored([self.audience], self.heads)
 
 
 async def page(
@@ -104,11 +110,12 @@ async def count(population: Population, where: str | None, among: Among | None =
     return await in_thread(work)
 
 
-async def members_of(population: Population, people: Slice[Who], audience: str) -> Slice[Member]:
+async def members_of(population: Population, people: Slice[Who], among: Among) -> Slice[Member]:
     """A page of an audience's members with their statuses; each bucket of the page is read once."""
+    audience = among.audience
 
     def read() -> list[Member]:
-        stored = population.stored([audience])
+        stored = among.stored(population)
         memberships = {bucket: stored.read(bucket)[audience] for bucket in {who.bucket for who in people.items}}
         return [
             Member(who, audience, *membership_standing(memberships[who.bucket], who.ordinal)) for who in people.items
@@ -133,8 +140,8 @@ def select(population: Population, where: str | None, order: ProfileOrder | None
     scan = population.scan(conditions, values)
     if among is None:
         return Selection(scan, scan.plan)
-    stored = population.stored([among.audience])
-    return Selection(Selecting(scan, CHOSEN, among.audience, among.statuses, stored), scan.plan)
+    selecting = Selecting(scan, CHOSEN, among.audience, among.statuses, among.stored(population))
+    return Selection(selecting, scan.plan)
 
 
 def _chosen(answers: Answers) -> Ordinals:
