@@ -2,13 +2,11 @@
 
 import asyncio
 import glob
-import hashlib
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,24 +76,16 @@ def _sniffed(path: Path) -> str:
     return "ndjson" if start[:1] in (b"{", b"[") else "csv"
 
 
-def _content_key(dataset: str, file: "InputFile") -> str:
-    """The idempotency key of a file in a dataset: what is in it and how it is read, whatever its name."""
-    with file.path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256")
-    digest.update(json.dumps([dataset, file.format, asdict(file.csv)]).encode())
-    return f"sha256:{digest.hexdigest()}"
-
-
 async def load(services: "Services", scope: Scope, new: "NewDataset", files: Sequence[OpenedFile], again: bool) -> None:
     """Each of the files as a batch; stops at the first that is refused. `again`: also one that was loaded before."""
-    from app.services.datasets.uploads import UploadOptions, ingest_file
+    from app.services.datasets.uploads import UploadOptions, content_digest, ingest_file
 
     with _progress(files) as progress:
         task = progress.add_task("", total=sum(file.data.path.stat().st_size for file in files))
         for file in files:
             progress.update(task, description=file.name)
             with _named(file, files):
-                key = None if again else await asyncio.to_thread(_content_key, new.name, file.data)
+                key = None if again else f"sha256:{await asyncio.to_thread(content_digest, file.data)}"
                 options = UploadOptions(key, lease=services.settings.batch_lease)
                 uploaded = await ingest_file(
                     services.database, services.lake, services.clock, scope, new, file.data, options

@@ -285,7 +285,7 @@ async def test_a_database_that_comes_back_in_time_is_waited_for(world: World, mo
 async def test_the_same_key_gives_the_same_batch_for_a_day(world: World) -> None:
     rejecting = world.file("1,2026-01-01,5\n2,never,6\n")
     first = await world.send(rejecting, idempotency_key="k")
-    again = await world.send(world.file("9,2026-01-01,5\n"), idempotency_key="k")
+    again = await world.send(rejecting, idempotency_key="k")
     assert (again.batch.id, again.rejected, again.repeated) == (first.batch.id, first.rejected, True)
     assert await world.rows() == (1, 1)
     other = await world.send(rejecting, idempotency_key="another")
@@ -293,6 +293,19 @@ async def test_the_same_key_gives_the_same_batch_for_a_day(world: World) -> None
     world.clock.advance(timedelta(hours=24))
     later = await world.send(rejecting, idempotency_key="k")
     assert (later.repeated, await world.rows()) == (False, (3, 3))
+
+
+async def test_a_key_that_came_with_other_content_is_refused(world: World) -> None:
+    first = await world.send(idempotency_key="k")
+    with pytest.raises(Refusal) as caught:
+        await world.send(world.file("9,2026-01-01,5\n"), idempotency_key="k")
+    assert (caught.value.code, caught.value.path) == (ErrorCode.ALREADY_EXISTS, ("idempotency_key",))
+    assert caught.value.message == (
+        f"the idempotency key 'k' was used at {first.batch.created_at:%F %T}Z for other content (batch "
+        f"{first.batch.id}), and would hide this: send it with a key of its own"
+    )
+    assert (await world.states(), await world.rows()) == ([("ACTIVE", 2)], (2, 2))
+    assert (await world.send(idempotency_key="k")).repeated
 
 
 async def test_a_key_is_one_of_its_dataset(world: World) -> None:

@@ -38,7 +38,7 @@ class UploadBatchInput:
     idempotency_key: str | None = strawberry.field(
         default=strawberry.UNSET,
         description="Chosen by the client: the same key within 24 hours gives the same batch of the dataset, and "
-        "nothing is loaded twice. The key of a batch that failed is free again.",
+        "nothing is loaded twice. Rejected with other content. The key of a batch that failed is free again.",
     )
     csv: CsvOptionsInput | None = strawberry.field(
         default=strawberry.UNSET, description="How the file is written, where that is not detected."
@@ -55,7 +55,7 @@ class IngestRowsInput:
     idempotency_key: str | None = strawberry.field(
         default=strawberry.UNSET,
         description="Chosen by the client: the same key within 24 hours gives the same batch of the dataset, and "
-        "nothing is loaded twice. The key of a batch that failed is free again.",
+        "nothing is loaded twice. Rejected with other content. The key of a batch that failed is free again.",
     )
 
 

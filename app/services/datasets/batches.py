@@ -50,10 +50,12 @@ async def begin(
     dataset: DatasetRow,
     key: str | None = None,
     lease: timedelta = LEASE,
+    content: str | None = None,
 ) -> tuple[BatchRow, bool]:
     """A new batch, and True; or that of the same idempotency key within 24 hours, as it stands, and False.
 
-    Raises `Refusal` for a dataset that is gone, and a key that cannot be used.
+    Raises `Refusal` for a dataset that is gone, a key that cannot be used, and one that came with another `content`
+    (its digest).
     """
     if key is not None and not 1 <= len(key) <= LONGEST_KEY:
         message = f"an idempotency key has 1 to {LONGEST_KEY} characters, this one {len(key):,}"
@@ -66,6 +68,7 @@ async def begin(
         dataset_id=dataset.id,
         status=BatchStatus.LOADING,
         idempotency_key=key,
+        content=content,
         lease_until=now + lease,
         created_by=scope.user,
         created_at=now,
@@ -78,11 +81,21 @@ async def begin(
             same = earlier.where(_BATCHES.dataset_id == dataset.id, _BATCHES.idempotency_key == key)
             if (row := await session.scalar(same)) is not None:
                 if row.status == BatchStatus.LOADING or row.created_at > now - KEY_LIFETIME:
+                    if None not in (content, row.content) and content != row.content:
+                        raise _other_content(row)
                     return row, False
                 row.idempotency_key = None
                 await session.flush()
         session.add(batch)
     return batch, True
+
+
+def _other_content(batch: BatchRow) -> Refusal:
+    message = (
+        f"the idempotency key {batch.idempotency_key!r} was used at {batch.created_at:%F %T}Z for other content (batch "
+        f"{batch.id}), and would hide this: send it with a key of its own"
+    )
+    return Refusal(ErrorCode.ALREADY_EXISTS, message, ("idempotency_key",))
 
 
 class Hold:

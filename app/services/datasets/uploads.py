@@ -1,11 +1,12 @@
 """Uploads: one file into one dataset, through the API or from the command line; all of its good rows, or nothing."""
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,14 @@ async def rows_as_file(rows: Sequence[object], folder: Path) -> AsyncIterator[In
         yield InputFile(file, "NDJSON")
     finally:
         file.unlink(missing_ok=True)
+
+
+def content_digest(file: InputFile) -> str:
+    """What is in a file and how it is read, whatever its name; SHA-256 in hexadecimal digits."""
+    with file.path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256")
+    digest.update(json.dumps([file.format, asdict(file.csv)]).encode())
+    return digest.hexdigest()
 
 
 async def try_upload(database: Database, lake: Lake, scope: Scope, dataset_id: str, file: InputFile) -> DryRun:
@@ -203,9 +212,10 @@ class _Upload:
         shape, options = datasets.shape_of(self.dataset), self.options
         file.csv.check(file.format == "CSV")
         shape = await _shape(self.database, self.scope, self.dataset.name, shape)
+        content = None if options.idempotency_key is None else await asyncio.to_thread(content_digest, file)
         while True:
             batch, fresh = await batches.begin(
-                self.database, self.clock, self.scope, self.dataset, options.idempotency_key, options.lease
+                self.database, self.clock, self.scope, self.dataset, options.idempotency_key, options.lease, content
             )
             if fresh:
                 break

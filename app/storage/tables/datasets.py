@@ -58,7 +58,8 @@ class BatchRow(TenantRow, table=True):
     """One file of a dataset: LOADING while its loader renews `lease_until`, then ACTIVE or FAILED with `error`.
 
     It is DELETING until its rows are out of the lake. One that an export job wrote names it, and is there only once it
-    is ACTIVE. A FAILED one has no `idempotency_key`: the file may be sent again.
+    is ACTIVE. A FAILED one has no `idempotency_key`: the file may be sent again. `content` is the
+    digest of what came with the key.
     """
 
     __tablename__ = "batch"
@@ -109,6 +110,7 @@ class BatchRow(TenantRow, table=True):
     segment_ids: list[str] = json_column(default_factory=list)
     job_id: str | None = None
     idempotency_key: str | None = None
+    content: str | None = None
     lease_owner: str | None = None
     lease_until: datetime | None = time_column(default=None)
     created_by: str

@@ -134,7 +134,7 @@ def lines_at(lines: Iterator[tuple[int, bytes]], rows: Sequence[int]) -> Iterato
 
 
 def mistake_of(line: bytes) -> str | None:
-    """Where the line of an object stops being JSON in UTF-8; None when it does not.
+    r"""Where the line of an object stops being JSON in UTF-8; None when it does not.
 
     >>> mistake_of(b'{"a": 1,}')
     'the line is not JSON: it goes wrong at character 9, `}`'
