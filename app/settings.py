@@ -29,8 +29,8 @@ SHORTEST_SECRET = 32
 """Bytes of an HS256 secret (RFC 7518, 3.2)."""
 
 
-RATES = {"rate_requests": 6_000, "rate_cost": 10_000_000}
-"""What one caller may ask for in a minute unless set, where callers are known."""
+RATES = {"rate_requests": 6_000, "rate_cost": 10_000_000, "rate_failed_logins": 60, "max_streams": 1_000}
+"""What one caller may ask for in a minute, or have open, unless set, where callers are known."""
 
 
 def _split(value: object) -> object:
@@ -209,6 +209,18 @@ class Settings(BaseSettings):
         ge=0,
         description="Cost of the operations that one caller may send in a minute, to each process; 0 for any. By "
         "default 10,000,000, and any with `auth=none`.",
+    )
+    rate_failed_logins: int | None = Field(
+        None,
+        ge=0,
+        description="Wrong credentials that one address may send in a minute, to each process; 0 for any number. By "
+        "default 60, and any number with `auth=none`.",
+    )
+    max_streams: int | None = Field(
+        None,
+        ge=0,
+        description="WebSockets and streams of server-sent events that one caller has open, to each process; 0 for any "
+        "number. By default 1,000, and any number with `auth=none`.",
     )
     max_text: int = Field(100_000, ge=10_000, description="Longest text in an input, in characters.")
     max_list_items: int = Field(

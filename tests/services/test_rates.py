@@ -2,8 +2,9 @@
 
 import pytest
 
+from app.errors import ErrorCode, Limit, Refusal
 from app.services.access import rates
-from app.services.access.rates import Rate, RateExceeded
+from app.services.access.rates import Places, Rate, RateExceeded
 
 
 class Watch:
@@ -75,3 +76,29 @@ def test_callers_who_left_are_forgotten() -> None:
         rate.take(f"caller {number}")
         clock.now += 0.01
     assert len(rate._settled) < rates.FEWEST_SWEPT
+
+
+def test_a_check_takes_nothing() -> None:
+    rate = Rate("rate_failed_logins", "failed logins", 2, Watch())
+    for _ in range(5):
+        rate.check("ann", 2)
+    rate.take("ann", 2)
+    with pytest.raises(RateExceeded, match=r"^more than 2 failed logins a minute .* try again in 30 s$"):
+        rate.check("ann")
+
+
+def test_places_are_given_back_and_callers_do_not_share() -> None:
+    places = Places("max_streams", "streams", 2)
+    with places.hold("ann"), places.hold("bob"):
+        with places.hold("ann"), pytest.raises(Refusal) as refused, places.hold("ann"):
+            raise AssertionError("ann has two")
+        assert (refused.value.code, refused.value.limit) == (ErrorCode.LIMIT_EXCEEDED, Limit("max_streams", 2, 3))
+        with places.hold("ann"):
+            pass
+    assert not places._held
+
+
+def test_places_without_a_limit() -> None:
+    places = Places("max_streams", "streams", 0)
+    with places.hold("ann"), places.hold("ann"), places.hold("ann"):
+        assert places._held["ann"] == 3

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -22,7 +22,7 @@ from app.errors import ErrorCode, Limit, Refusal
 from app.scope import Scope
 from app.services.access.authentication import AUTHORIZATION, KEY_HEADER, Authentication, AuthenticationRules
 from app.services.access.identity import ANONYMOUS, Identity, Unauthenticated, tenant_name
-from app.services.access.rates import Rate
+from app.services.access.rates import Places, Rate
 from app.services.datasets.batches import LEASE
 from app.services.maintenance.figures import FigureReader
 from app.services.people.profiles import ProfileReader
@@ -63,6 +63,8 @@ class Limits:
     max_seconds: float = 60.0
     rate_requests: int = 0
     rate_cost: int = 0
+    rate_failed_logins: int = 0
+    max_streams: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,16 @@ class ApiServices:
     requests: Rate = field(init=False)
     """What callers may still ask for: requests, and the cost of operations."""
     costs: Rate = field(init=False)
+    streams: Places = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "figures", FigureReader(self.database, self.lake, self.clock))
-        authentication = Authentication(self.database, self.changes, self.clock, self.access)
+        failures = self.limits.rate_failed_logins
+        authentication = Authentication(self.database, self.changes, self.clock, self.access, failures)
         object.__setattr__(self, "authentication", authentication)
         object.__setattr__(self, "requests", Rate("rate_requests", "requests", self.limits.rate_requests))
         object.__setattr__(self, "costs", Rate("rate_cost", "units of cost", self.limits.rate_cost))
+        object.__setattr__(self, "streams", Places("max_streams", "streams", self.limits.max_streams))
 
 
 def read_scope(identity: Identity, headers: Mapping[str, object]) -> Scope:
@@ -130,7 +135,7 @@ class Caller:
     async def identify(self, payload: Mapping[str, object] | None = None) -> None:
         """Takes the headers, and the payload of a WebSocket's first message, which wins over them.
 
-        Raises `Unauthenticated`, and `Refusal` for a tenant that is not the caller's.
+        Raises `Unauthenticated`, `RateExceeded`, and `Refusal` for a tenant that is not the caller's.
         """
         sent = {str(name).lower(): value for name, value in (payload or {}).items()}
         for name, values in self.headers.items():
@@ -156,6 +161,10 @@ class Caller:
     def count_request(self) -> None:
         """Raises `RateExceeded`."""
         self.services.requests.take(self.account)
+
+    def hold_stream(self) -> AbstractContextManager[None]:
+        """A place for one stream of the caller. Raises `Refusal`."""
+        return self.services.streams.hold(self.account)
 
     async def until_ended(self) -> str:
         """Returns why, once the caller's identity is valid no more; never for one that stays so."""

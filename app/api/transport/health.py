@@ -18,6 +18,7 @@ from app.engine.maintenance.inspection import Usage
 from app.errors import Refusal
 from app.metrics import PROCESS, of_all_processes
 from app.services.access.identity import Unauthenticated
+from app.services.access.rates import RateExceeded
 from app.services.maintenance.figures import Figures
 from app.services.maintenance.readiness import left_jobs, not_ready
 from app.storage.columns import JsonObject
@@ -69,6 +70,9 @@ def prometheus(services: ApiServices) -> Callable[[Request], Awaitable[Response]
             await caller.identify()
         except Unauthenticated as problem:
             return PlainTextResponse(f"{problem}\n", 401, headers={"www-authenticate": CHALLENGE})
+        except RateExceeded as exceeded:
+            services.metrics.refused(exceeded.limit.name)
+            return PlainTextResponse(f"{exceeded}\n", 429, headers={"retry-after": str(exceeded.seconds)})
         except Refusal as refusal:
             return PlainTextResponse(f"{refusal.message}\n", 403)
         if caller.scope is None or not caller.scope.allows("metrics:read"):

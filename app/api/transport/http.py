@@ -19,7 +19,7 @@ from strawberry.types.execution import PreExecutionError
 from strawberry.types.graphql import OperationType
 
 from app.api.context import ApiServices, Caller, request_log
-from app.api.errors import RATE_LIMITED, rate_extensions
+from app.api.errors import RATE_LIMITED, rate_extensions, refusal_extensions
 from app.api.execution import Answer
 from app.api.guards.documents import DocumentRefused, Documents
 from app.api.guards.limits import GatewaySchema
@@ -28,7 +28,7 @@ from app.api.transport.guard import BodyTooSlow
 from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import GRAPHIQL, page_response
 from app.api.transport.params import BadRequest, Params, read_params
-from app.errors import ErrorCode, Refusal, outage
+from app.errors import ErrorCode, Limit, Refusal, outage
 from app.logs import bind
 from app.services.access.identity import KeysUnavailable, Unauthenticated
 from app.services.access.rates import RateExceeded
@@ -61,7 +61,8 @@ class GraphQLOverHTTP:
         request_id = _request_id(request)
         bind(request_id=request_id)
         request_log.add(request_id=request_id)
-        # Files are there until the last byte of the answer is sent: streams execute while they are sent.
+        # Files, and the stream's place, are there until the last byte of the answer is sent: streams execute while they
+        # are sent.
         with ExitStack() as files:
             response = await self._answer(request, request_id, files)
             response.headers["x-request-id"] = request_id
@@ -78,6 +79,8 @@ class GraphQLOverHTTP:
             caller.count_request()
             params = await self._read(request, files)
             text = self._documents.text(caller.organisation, params.query, params.document_id)
+            if media == EVENTS:
+                files.enter_context(caller.hold_stream())
             return await self._respond(request, caller, replace(params, query=text), media)
         except ClientDisconnect:
             return Response(status_code=499)
@@ -276,6 +279,9 @@ def _rejection(error: Exception, media: str) -> tuple[Response | None, str | Non
         case RateExceeded():
             headers, more = {"retry-after": str(error.seconds)}, rate_extensions(error)
             return failure(429, str(error), media, headers, RATE_LIMITED, more), error.limit.name
+        case Refusal(code=ErrorCode.LIMIT_EXCEEDED, limit=Limit() as limit):
+            more = refusal_extensions(error)
+            return failure(429, error.message, media, {}, error.code.value, more), limit.name
         case Refusal():
             status = 403 if error.code is ErrorCode.FORBIDDEN else 400
             return failure(status, error.message, media, {}, error.code.value), None

@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
@@ -42,7 +43,7 @@ LONGEST_REASON = 120
 LONGEST_ID = 255
 """Characters of the id of an operation."""
 
-INVALID, FORBIDDEN, FAILED, TRY_AGAIN = 4400, 4403, 1011, 1013
+INVALID, FORBIDDEN, TOO_MANY, FAILED, TRY_AGAIN = 4400, 4403, 4429, 1011, 1013
 """Codes that connections are closed with: the protocol's, and those of WebSockets themselves."""
 
 
@@ -110,6 +111,7 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
             await super().handle()
         finally:
             self.view.silent.discard(self)
+            self._place.close()
 
     async def handle_message(self, message: Any) -> None:
         if (problem := invalid_message(message)) is not None:
@@ -133,11 +135,11 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
             try:
                 await self.context.identify(payload)
                 self.context.count_request()
-            except RateExceeded as exceeded:
-                self._refused(exceeded.limit.name)
-                await self.websocket.close(TRY_AGAIN, str(exceeded))
-                return
+                self._place.enter_context(self.context.hold_stream())
             except Exception as error:
+                limit = getattr(error, "limit", None)
+                if limit is not None:
+                    self._refused(limit.name)
                 code, reason = _closing(error, self.context.request_id)
                 await self.websocket.close(code, reason)
                 return
@@ -197,12 +199,22 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
 
     _watch: asyncio.Task[None] | None = None
 
+    @cached_property
+    def _place(self) -> ExitStack:
+        """The place of the connection among those of its caller, once it has one."""
+        return ExitStack()
+
 
 def _closing(error: Exception, request_id: str) -> tuple[int, str]:
     """The code and the reason with which a connection ends whose caller is not known."""
     match error:
         case Unauthenticated():
             return FORBIDDEN, str(error)
+        case RateExceeded():
+            # What is tried in vain is not to be tried again by itself, as clients do after other codes.
+            return TOO_MANY if error.limit.name == "rate_failed_logins" else TRY_AGAIN, str(error)
+        case Refusal(code=ErrorCode.LIMIT_EXCEEDED):
+            return TOO_MANY, error.message
         case Refusal():
             return FORBIDDEN if error.code is ErrorCode.FORBIDDEN else INVALID, error.message
         case _ if isinstance(error, KeysUnavailable) or is_unavailable(error):

@@ -1,9 +1,11 @@
 """Finds out who a caller is, by the way that is configured, and notices when that ends; knows no HTTP."""
 
 import asyncio
+import hashlib
 import ipaddress
 import logging
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from app.clock import Clock
 from app.services.access import keys
 from app.services.access.identity import ANONYMOUS, Identity, TokenRules, Unauthenticated, is_name
+from app.services.access.rates import Rate
 from app.storage.database import Database, is_unavailable
 from app.storage.wakeups import PATIENCE_SECONDS, Changes
 
@@ -21,6 +24,9 @@ log = logging.getLogger(__name__)
 
 AUTHORIZATION = "authorization"
 KEY_HEADER = "x-api-key"
+
+CREDENTIALS_KEPT = 10_000
+"""Digests of credentials that were right, which a process remembers."""
 
 Mode = Literal["none", "keys", "jwt", "proxy"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -68,19 +74,48 @@ class Authentication:
     """Knows callers by the rules, and watches those who stay."""
 
     def __init__(
-        self, database: Database, changes: Changes, clock: Clock, rules: AuthenticationRules | None = None
+        self,
+        database: Database,
+        changes: Changes,
+        clock: Clock,
+        rules: AuthenticationRules | None = None,
+        failed_logins: int = 0,
     ) -> None:
+        """`failed_logins` is how often a minute one address may send credentials that are wrong; 0 for any number."""
         self.rules = rules or AuthenticationRules()
         self._database, self._changes, self._clock = database, changes, clock
         self._tokens = _verifier(self.rules.tokens) if self.rules.tokens else None
+        self._failures = Rate("rate_failed_logins", "failed logins from this address", failed_logins)
+        self._proven: OrderedDict[bytes, None] = OrderedDict()
         self._watched: dict[str, tuple[int, asyncio.Task[None]]] = {}
         self._notes: set[asyncio.Task[None]] = set()
 
     async def identify(self, headers: Mapping[str, str], peer: str | None) -> Identity:
         """The caller with these headers (names in lower case), connected from the address `peer`.
 
-        Raises `Unauthenticated`; `KeysUnavailable` when nobody can be known just now.
+        Raises `Unauthenticated`; `KeysUnavailable` when nobody can be known just now; `RateExceeded` for addresses
+        that have sent too many wrong credentials, before anything is looked up. Credentials that were right before
+        are looked at all the same: behind one address there may be many callers.
         """
+        sent = [headers[name] for name in (KEY_HEADER, AUTHORIZATION) if name in headers]
+        if not sent:
+            return await self._identify(headers, peer)
+        address, digest = _address(peer), hashlib.sha256("\n".join(sent).encode(errors="surrogatepass")).digest()
+        if digest not in self._proven:
+            self._failures.check(address)
+        try:
+            identity = await self._identify(headers, peer)
+        except Unauthenticated:
+            self._proven.pop(digest, None)
+            self._failures.take(address)
+            raise
+        self._proven[digest] = None
+        self._proven.move_to_end(digest)
+        if len(self._proven) > CREDENTIALS_KEPT:
+            self._proven.popitem(last=False)
+        return identity
+
+    async def _identify(self, headers: Mapping[str, str], peer: str | None) -> Identity:
         secret, authorization = headers.get(KEY_HEADER), headers.get(AUTHORIZATION)
         if secret is not None:
             if authorization is not None and self.rules.mode == "jwt":
@@ -186,6 +221,17 @@ def _by_proxy(proxy: Proxy, headers: Mapping[str, str], peer: str | None) -> Ide
         permissions=frozenset(_split(headers.get(proxy.permissions, ""))),
         sandboxes=None if sandboxes is None else frozenset(_split(sandboxes)),
     )
+
+
+def _address(peer: str | None) -> Hashable:
+    """Who a peer is among those that guess: of IPv6 addresses one host has 2^64."""
+    try:
+        address = ipaddress.ip_address(peer or "")
+    except ValueError:
+        return peer
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        return int(address) >> 64
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 def _split(value: str) -> list[str]:
