@@ -26,6 +26,36 @@ _NUMBERS = itertools.count(1)
 _PREFIX = f"test_{os.getpid()}"
 _TEMPLATE = f"{_PREFIX}_template"
 _TRANSACTIONS = ("BEGIN", "COMMIT", "ROLLBACK", "PRAGMA")
+_DEFINITIONS = """
+SELECT md5(string_agg(definition, ';' ORDER BY definition)) FROM (
+  SELECT format('%s %s %s %s %s %s', c.relkind, c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod),
+    concat_ws(' ', a.attnotnull, pg_get_expr(d.adbin, d.adrelid)))
+  FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid
+    LEFT JOIN pg_attrdef d ON (d.adrelid, d.adnum) = (c.oid, a.attnum)
+  WHERE c.relnamespace = 'public'::regnamespace
+  UNION ALL SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    WHERE c.relnamespace = 'public'::regnamespace
+  UNION ALL SELECT conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE connamespace = 'public'::regnamespace
+  UNION ALL SELECT pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
+  UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+) AS definitions(definition)
+"""
+_EMPTY = """
+DO $$
+DECLARE name regclass; filled boolean;
+BEGIN
+  PERFORM pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid();
+  SET LOCAL session_replication_role = replica;
+  FOR name IN SELECT oid FROM pg_class
+      WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace AND relname <> 'alembic_version' LOOP
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s)', name) INTO filled;
+    IF filled THEN EXECUTE format('DELETE FROM %s', name); END IF;
+  END LOOP;
+  PERFORM setval(seqrelid, seqstart, false) FROM pg_sequence;
+END $$
+"""
 
 
 @event.listens_for(Engine, "connect")
@@ -104,16 +134,59 @@ def fresh_database(server: str, template: str = "template1") -> Iterator[str]:
     _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+class Reused:
+    """One migrated database for one test after the other, empty again before each; another one after a test that has
+    changed its tables. Emptying takes a tenth of the time of a copy, and connections find warm catalogues."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._copy: ExitStack | None = None
+        self._url = ""
+        self._tables = ""
+
+    def empty(self) -> str:
+        """Its URL, when nobody is connected and no row is left."""
+        if self._copy is None or asyncio.run(self._emptied()) != self._tables:
+            self.drop()
+            self._copy = ExitStack()
+            self._url = self._copy.enter_context(fresh_database(self._server, _TEMPLATE))
+            self._tables = asyncio.run(self._emptied())
+        return self._url
+
+    def drop(self) -> None:
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
+
+    async def _emptied(self) -> str:
+        """A digest of the definitions of everything in it."""
+        connection = await asyncpg.connect(self._url)
+        try:
+            tables: str = await connection.fetchval(_DEFINITIONS)
+            if tables == self._tables:
+                await connection.execute(_EMPTY)
+            return tables
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="session")
+def reused(postgresql_server: str) -> Iterator[Reused]:
+    database = Reused(postgresql_server)
+    yield database
+    database.drop()
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The URL of a migrated database that no other test sees, of both kinds in turn."""
+    """The URL of a migrated database in which no other test leaves anything, of both kinds in turn."""
     if request.param == "sqlite":
         path = tmp_path / "segmentation.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite:///{path}"
     else:
-        with fresh_database(request.getfixturevalue("postgresql_server"), _TEMPLATE) as url:
-            yield url
+        reused: Reused = request.getfixturevalue("reused")
+        yield reused.empty()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
