@@ -1,16 +1,27 @@
 """What all tests share: the fixtures are in plugins."""
 
 import os
+import shutil
+import tempfile
 
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.support.databases", "tests.support.doctests"]
+pytest_plugins = ["tests.support.databases", "tests.support.doctests", "tests.support.few_buckets"]
 
 # No example is too slow on a busy machine, and in CI a run tries what the last one tried.
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """New interpreters find the program compiled, also where nothing is to be written beside the sources: that is
+    half of the time of their start."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    if "PYTHONPYCACHEPREFIX" not in os.environ:
+        os.environ["PYTHONPYCACHEPREFIX"] = folder = tempfile.mkdtemp(prefix="segmentation-compiled-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

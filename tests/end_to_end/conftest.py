@@ -13,6 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.processes import Command
+
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
 STOP_SECONDS = 20
@@ -25,6 +27,11 @@ class RunningServer:
     url: str
     data_dir: Path
     log: Path
+
+
+@pytest.fixture(autouse=True)
+def _as_in_production(real_buckets: None) -> None:
+    """Work of many buckets, in whose middle a process can be caught."""
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +63,9 @@ def free_port() -> int:
         return port
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], server: RunningServer, seconds: float = START_SECONDS) -> None:
+def wait_until_ready(
+    process: subprocess.Popen[bytes] | Command, server: RunningServer, seconds: float = START_SECONDS
+) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from app.storage.database import Database
 from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
 from app.wiring import open_services
+from tests.support import processes
 
 ROOT = Path(__file__).parents[2]
 PURCHASES = ROOT / "tests" / "data" / "cdnow_purchases.csv"
@@ -47,7 +46,7 @@ def expressions() -> list[str]:
 
 
 @contextmanager
-def worker_process(database_url: str, data_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+def worker_process(database_url: str, data_dir: Path) -> Iterator[processes.Command]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")}
     environment |= {
         "SEGMENTATION_DATABASE_URL": database_url,
@@ -57,9 +56,7 @@ def worker_process(database_url: str, data_dir: Path) -> Iterator[subprocess.Pop
         "PYTHONPATH": str(ROOT),
     }
     with (data_dir / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "worker"], cwd=data_dir, env=environment, stdout=log, stderr=log
-        )
+        process = processes.start(["worker"], data_dir, environment, stdout=log, stderr=log)
         try:
             yield process
         finally:

@@ -1,13 +1,12 @@
 """Several servers on one database: what one has answered, each other one finds, also when the first is killed."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.end_to_end.conftest import ROOT, RunningServer, free_port, wait_until_ready
+from tests.support import processes
 from tests.support.client import Gateway
 
 CREATE = """mutation ($name: String!) { createFolder(input: {name: $name, namespace: "AEPSegments"}) {
@@ -18,7 +17,7 @@ DELETE = "mutation ($id: ID!) { deleteFolder(input: {id: $id}) { deletedId error
 
 
 @contextmanager
-def server(database_url: str, data_dir: Path) -> Iterator[tuple[Gateway, subprocess.Popen[bytes]]]:
+def server(database_url: str, data_dir: Path) -> Iterator[tuple[Gateway, processes.Command]]:
     running = RunningServer(f"http://127.0.0.1:{free_port()}", data_dir, data_dir / "server.log")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")}
     environment |= {
@@ -27,9 +26,9 @@ def server(database_url: str, data_dir: Path) -> Iterator[tuple[Gateway, subproc
         "PYTHONPATH": str(ROOT),
     }
     port = running.url.rsplit(":", 1)[1]
-    command = [sys.executable, "-m", "app.cli", "serve", "--no-worker", "--host", "127.0.0.1", "--port", port]
+    arguments = ["serve", "--no-worker", "--host", "127.0.0.1", "--port", port]
     with running.log.open("ab") as log:
-        process = subprocess.Popen(command, cwd=data_dir, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = processes.start(arguments, data_dir, environment, stdout=log, stderr=log)
         try:
             wait_until_ready(process, running)
             yield Gateway(running.url), process

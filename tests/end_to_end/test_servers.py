@@ -1,8 +1,6 @@
 """Two servers and a worker over one database: what one starts is watched at the other, from where the first stopped."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 
 from tests.end_to_end.conftest import RunningServer, free_port, wait_until_ready
 from tests.end_to_end.test_killed import PURCHASES, ROOT, expressions, worker_process
+from tests.support import processes
 from tests.support.client import Gateway
 
 WATCH = """subscription ($id: ID!, $after: Int) {
@@ -26,9 +25,9 @@ def server_process(database_url: str, data_dir: Path) -> Iterator[Gateway]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")}
     environment |= {"SEGMENTATION_DATABASE_URL": database_url, "SEGMENTATION_DATA_DIR": str(data_dir)}
     environment["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, "-m", "app.cli", "serve", "--no-worker", "--port", str(port)]
+    arguments = ["serve", "--no-worker", "--port", str(port)]
     with server.log.open("wb") as log:
-        process = subprocess.Popen(command, cwd=data_dir, env=environment, stdout=log, stderr=log)
+        process = processes.start(arguments, data_dir, environment, stdout=log, stderr=log)
         try:
             wait_until_ready(process, server)
             yield Gateway(server.url)

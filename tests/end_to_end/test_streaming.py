@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -27,6 +25,7 @@ from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
 from app.wiring import Services, open_services
+from tests.support import processes
 from tests.support.client import Gateway
 
 SCOPE = Scope("default", "prod", "test")
@@ -112,15 +111,11 @@ def after_awaited(function):
         die()
     return called
 
-exec(sys.argv[1])
-from app import cli
-sys.argv = ["segmentation", "worker"]
-cli.main()
 """
 
 
 @contextmanager
-def dying_worker(database_url: str, data_dir: Path, patch: str) -> Iterator[subprocess.Popen[bytes]]:
+def dying_worker(database_url: str, data_dir: Path, patch: str) -> Iterator[processes.Command]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")}
     environment |= {
         "SEGMENTATION_DATABASE_URL": database_url,
@@ -129,9 +124,7 @@ def dying_worker(database_url: str, data_dir: Path, patch: str) -> Iterator[subp
         "PYTHONPATH": str(ROOT),
     }
     with (data_dir / "worker.log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", DIE, patch], cwd=data_dir, env=environment, stdout=log, stderr=log
-        )
+        process = processes.start(["worker"], data_dir, environment, stdout=log, stderr=log, first=DIE + patch)
         try:
             yield process
         finally:

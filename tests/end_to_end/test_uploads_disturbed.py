@@ -5,8 +5,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from app.storage.database import Database
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from tests.end_to_end.conftest import ROOT, RunningServer, free_port, wait_until_ready
 from tests.end_to_end.test_killed import worker_process
+from tests.support import processes
 from tests.support.client import Gateway
 from tests.support.cuttable import CuttableServer
 from tests.support.databases import fresh_database
@@ -55,10 +54,10 @@ def server_without_worker(database_url: str, folder: Path, code: str = "") -> It
         "SEGMENTATION_WORKER": "false",
         "PYTHONPATH": str(ROOT),
     }
-    start = f"{code}\nfrom app.cli.main import main\nimport sys\nsys.argv[1:] = ['serve', '--port', '{port}']\nmain()"
+    arguments = ["serve", "--port", str(port)]
     log = folder / "server.log"
     with log.open("ab") as out:
-        process = subprocess.Popen([sys.executable, "-c", start], cwd=folder, env=environment, stdout=out, stderr=out)
+        process = processes.start(arguments, folder, environment, stdout=out, stderr=out, first=code)
     try:
         wait_until_ready(process, RunningServer(f"http://127.0.0.1:{port}", folder, log))
         yield process, Gateway(f"http://127.0.0.1:{port}")

@@ -48,6 +48,7 @@ def types(sandbox: Sandbox, dataset: str) -> dict[str, str]:
     return {path: str(type_) for path, type_ in leaf_paths(dataset_fields(sandbox.lake, dataset))}
 
 
+@pytest.mark.usefixtures("real_buckets")
 def test_cdnow(sandbox: Sandbox) -> None:
     done = ingest(sandbox.lake, "purchases", PURCHASES, InputFile(CDNOW, "CSV"), "b1")
     assert (done.row_count, done.rejected_rows, done.new_profiles) == (69_659, 0, 23_570)
@@ -71,6 +72,7 @@ def test_cdnow(sandbox: Sandbox) -> None:
     assert committed_batch(sandbox.lake, "purchases", "b2") is None
 
 
+@pytest.mark.usefixtures("real_buckets")
 def test_every_table_is_a_plain_delta_table_with_a_file_for_each_touched_bucket(sandbox: Sandbox) -> None:
     ingest(sandbox.lake, "purchases", PURCHASES, InputFile(CDNOW, "CSV"), "b1")
     sandbox.csv("purchases", PURCHASES, "customer_id,date,quantity,dollars\n00001,1998-01-01,1,5\n")

@@ -52,6 +52,7 @@ def test_python_and_sql_agree_on_the_bucket() -> None:
         assert found == [bucket_of(text, bits) for text in ids]
 
 
+@pytest.mark.usefixtures("real_buckets")
 def test_the_number_of_buckets_follows_the_first_people_and_stays(tmp_path: Path) -> None:
     few, many = (Lake(tmp_path).tenant(Tenant("o", name)) for name in ("few", "many"))
     assert few.bucket_bits() is None
@@ -102,6 +103,7 @@ def test_what_a_killed_process_left_is_removed_and_what_lives_stays(tmp_path: Pa
         process.communicate()
 
 
+@pytest.mark.usefixtures("real_buckets")
 def test_a_layout_that_is_gone_is_not_chosen_again(sandbox: Sandbox) -> None:
     sandbox.rows("a", PEOPLE, [{"id": "1"}])
     layout = sandbox.lake.folder / "layout.json"

@@ -74,6 +74,7 @@ def totals(results: list[BucketResult], what: str) -> dict[str, int]:
     return sums
 
 
+@pytest.mark.usefixtures("real_buckets")
 def test_cdnow(snapshot: Snapshot) -> None:
     results = evaluated(snapshot, DEFINITIONS)
     assert totals(results, "members") == {"A": 734, "B": 1_590, "C": 392, "D": 226, "E": 8_476}

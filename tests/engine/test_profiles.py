@@ -128,6 +128,7 @@ def test_identities_come_from_the_column_and_from_the_records(sandbox: Sandbox) 
     assert sum(len(snapshot.namespaces(bucket).get("Email", ())) for bucket in snapshot.buckets) == 1
 
 
+@pytest.mark.usefixtures("real_buckets")
 def test_only_touched_buckets_are_rebuilt(sandbox: Sandbox) -> None:
     purchases = Dataset("purchases", "EVENT")
     ingest(sandbox.lake, "purchases", PURCHASES, InputFile(CDNOW, "CSV"), "b")
@@ -292,6 +293,7 @@ def test_an_empty_sandbox_has_nobody(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.usefixtures("real_buckets")
 def test_a_view_that_is_given_up_goes_on_where_it_was(sandbox: Sandbox, threads: int) -> None:
     sandbox.take("e", PURCHASES, CDNOW.read_bytes(), "CSV")
     told: list[tuple[int, ...]] = []

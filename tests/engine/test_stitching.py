@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -135,6 +136,7 @@ def test_links_outlive_the_record_that_brought_them_and_go_with_their_dataset(sa
     }
 
 
+@pytest.mark.usefixtures("real_buckets")
 def test_only_touched_buckets_are_written(sandbox: Sandbox) -> None:
     sandbox.rows("a", PEOPLE, [person(str(n), [f"m{n}"], tier="gold") for n in range(400)])
     sandbox.rows("e", VISITS, [visit(f"v{n}", 1 + n % 28, [f"m{n}"]) for n in range(400)])

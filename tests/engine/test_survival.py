@@ -20,6 +20,7 @@ RULE = MergeRule("default", "TIMESTAMP_ORDERED")
 
 _INGEST = """
 import os, signal, sys
+import tests.support.few_buckets
 from pathlib import Path
 from app.engine.store import bucket_files
 from app.engine.store import delta

@@ -218,6 +218,7 @@ async def test_an_audience_is_watched_from_another_process(members: Members, dat
 
 LOADER = """
 import asyncio, importlib, sys, time
+import tests.support.few_buckets
 from datetime import UTC, datetime
 from pathlib import Path
 from app.clock import FixedClock

@@ -439,6 +439,7 @@ async def test_whom_a_failed_job_was_about_is_forgotten(gateway: Gateway) -> Non
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.usefixtures("real_buckets")
 async def test_compacted_events_go_as_well(gateway: Gateway) -> None:
     """Small batches were copied into one file for each bucket: that of the person's goes, the other one stays."""
     for day in range(1, 10):

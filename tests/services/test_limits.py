@@ -110,6 +110,7 @@ async def test_who_is_overtaken_leaves(gateway: Gateway) -> None:
     assert await gateway.numbers(best) == (2, {"crm": 2})
 
 
+@pytest.mark.usefixtures("real_buckets")
 async def test_an_attempt_that_dies_while_it_keeps_the_first_is_gone_on_with(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:

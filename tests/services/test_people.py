@@ -314,6 +314,7 @@ async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(
     }
 
 
+@pytest.mark.usefixtures("real_buckets")
 async def test_members_of_many_segments_come_from_each_file_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.people(*((f"p{n}", [], {"points": n}) for n in range(40)))
     ids = [await world.define(f"over {least}", f"points >= {least}") for least in (0, 10, 38, 40)]

@@ -103,6 +103,7 @@ async def test_a_preview_of_everybody_is_exact_and_equal_to_a_job(
     assert [person.profile_id for _, person in page.items] == ["crm:00002"]
 
 
+@pytest.mark.usefixtures("real_buckets")
 async def test_figures_refine_after_each_bucket_and_the_log_has_them_in_order(
     database: Database, lake: Lake, clock: FixedClock, changes: Changes, many: Uploaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +255,7 @@ async def test_a_sample_is_kept_until_the_people_have_moved_by_more_than_5_perce
         assert sorted(rows) == [998, 998]
 
 
+@pytest.mark.usefixtures("real_buckets")
 async def test_a_large_sandbox_is_sampled_by_buckets_in_the_order_of_the_sample(
     database: Database, lake: Lake, clock: FixedClock, many: Uploaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +292,7 @@ class _Died(Exception):
     pass
 
 
+@pytest.mark.usefixtures("real_buckets")
 async def test_another_worker_goes_on_where_one_died(
     database: Database, lake: Lake, clock: FixedClock, many: Uploaded, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,8 @@ from tests.services.conftest import SCOPE
 from tests.services.test_people import World
 from tests.services.test_segment_jobs import job_of, results, run_next
 
+pytestmark = pytest.mark.usefixtures("real_buckets")
+
 PEOPLE = 120
 LASTING = "points > 5"
 REFERRING = 'inSegment("{}") and city != "Rome"'

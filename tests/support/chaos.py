@@ -49,6 +49,7 @@ from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.wiring import Services, open_services
+from tests.support import processes
 from tests.support.cuttable import CuttableServer
 from tests.support.databases import fresh_database, postgresql_url
 
@@ -95,7 +96,7 @@ class World:
     heads: str = ""
     customers: list[str] = field(default_factory=list)
     rounds: int = 0
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: list[processes.Command] = field(default_factory=list)
 
     def environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")}
@@ -108,14 +109,13 @@ class World:
         }
         return environment
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self) -> processes.Command:
         with (self.folder / "workers.log").open("ab") as log:
-            command = [sys.executable, "-m", "app.cli", "worker"]
-            process = subprocess.Popen(command, cwd=self.folder, env=self.environment(), stdout=log, stderr=log)
+            process = processes.start(["worker"], self.folder, self.environment(), stdout=log, stderr=log)
         self.workers.append(process)
         return process
 
-    async def victim(self, choice: random.Random) -> subprocess.Popen[bytes]:
+    async def victim(self, choice: random.Random) -> processes.Command:
         """A worker, most times the one that is at work."""
         async with self.services.database.session() as session:
             owners = list(await session.scalars(select(columns(SegmentJobRow).lease_owner)))
@@ -123,7 +123,7 @@ class World:
         busy = [worker for worker in self.workers if str(worker.pid) in pids]
         return choice.choice(busy if busy and choice.random() < 0.8 else self.workers)
 
-    def replace(self, process: subprocess.Popen[bytes]) -> None:
+    def replace(self, process: processes.Command) -> None:
         self.workers.remove(process)
         self.start_worker()
 
@@ -153,12 +153,12 @@ class World:
         async with self.services.database.session() as session:
             return (await segment_jobs.get_many(session, SCOPE, [id]))[id]
 
-    def start_upload(self, file: Path) -> subprocess.Popen[bytes]:
+    def start_upload(self, file: Path) -> processes.Command:
         """A process that loads a file of events into a sandbox of its own."""
-        command = [sys.executable, "-m", "app.cli", "ingest", str(file), "--dataset", file.stem, "--kind", "event"]
-        command += ["--id", "id", "--time", "at", "--sandbox", UPLOADS.sandbox]
+        arguments = ["ingest", str(file), "--dataset", file.stem, "--kind", "event"]
+        arguments += ["--id", "id", "--time", "at", "--sandbox", UPLOADS.sandbox]
         with (self.folder / "workers.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=self.folder, env=self.environment(), stdout=log, stderr=log)
+            return processes.start(arguments, self.folder, self.environment(), stdout=log, stderr=log)
 
     async def upload_states(self, name: str) -> tuple[list[str], int, int]:
         """Statuses of the batches of a dataset, and its rows by the database and in the lake."""

@@ -20,6 +20,7 @@ from app.storage.database import Database
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
+from tests.support import few_buckets as few_buckets
 
 STEPS: tuple[tuple[Any, str], ...] = (
     (cut, "replace"),

@@ -24,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from app.engine.store import lake
+
 ROOT = Path(__file__).parents[2]
 _LONGEST_REQUEST = 1 << 17
 
@@ -73,11 +75,18 @@ def start(
     stdout: IO[bytes] | int,
     stderr: IO[bytes] | int,
     stdin: int | None = None,
+    first: str = "",
 ) -> Command:
-    """Starts `segmentation ARGUMENTS…` with exactly this environment; without `stdin` there is nothing to read."""
+    """Starts `segmentation ARGUMENTS…` with exactly this environment; without `stdin` there is nothing to read.
+
+    `first` is Python that changes something in the program before.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    request = json.dumps({"arguments": arguments, "cwd": str(cwd), "environment": dict(environment)}).encode()
+    # It makes its lakes as this process does.
+    first = f"from app.engine.store import lake\nlake.FEWEST_BUCKET_BITS = {lake.FEWEST_BUCKET_BITS}\n{first}"
+    asked = {"arguments": arguments, "cwd": str(cwd), "environment": dict(environment), "first": first}
+    request = json.dumps(asked).encode()
     try:
         streams = [nothing if stdin is None else stdin, *(_descriptor(stream) for stream in (stdout, stderr))]
         socket.send_fds(_forker(), [request], [theirs.fileno(), *streams])
@@ -176,6 +185,7 @@ def _fork(request: dict[str, object], replies: int, *streams: int) -> list[str]:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(str(request["cwd"]))
+    exec(str(request["first"]), {})
     return arguments
 
 

@@ -359,6 +359,7 @@ async def test_a_job_cut_off_from_the_database_is_begun_again_and_not_failed(
 
 _WORKER = """
 import asyncio, sys
+import tests.support.few_buckets
 from pathlib import Path
 from app.clock import utc_now
 from app.engine.store.lake import Lake
