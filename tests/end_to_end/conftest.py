@@ -1,4 +1,4 @@
-"""A real server in a process of its own, with an empty data folder; shared by all end-to-end tests."""
+"""A real server in a process of its own, with an empty data folder, and a browser; shared by all end-to-end tests."""
 
 import os
 import signal
@@ -6,14 +6,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
+from app.api.transport.page import missing_reason
+from tests.support.browser import chromium, launched
 from tests.support.processes import Command
+from tests.support.web import NotInstalled, installed
 
 ROOT = Path(__file__).parents[2]
 START_SECONDS = 60
@@ -32,6 +37,29 @@ class RunningServer:
 @pytest.fixture(autouse=True)
 def _as_in_production(real_buckets: None) -> None:
     """Work of many buckets, in whose middle a process can be caught."""
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """One Chromium for all tests of a process, which are in the loop of the session and open windows of their own.
+
+    Without a browser or pages they are skipped; a failure where SEGMENTATION_TEST_REQUIRE has `browser`.
+    """
+    reason = "there is no Chromium (Debian: apt-get install chromium)" if chromium() is None else missing_reason()
+    if reason:
+        required = "browser" in os.environ.get("SEGMENTATION_TEST_REQUIRE", "").split(",")
+        (pytest.fail if required else pytest.skip)(reason)
+    async with launched() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core."""
+    try:
+        return (installed() / "node_modules" / "axe-core" / "axe.min.js").read_text()
+    except NotInstalled as reason:
+        pytest.skip(f"npm cannot install axe-core here: {str(reason)[-300:]}")
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,14 @@
 """GraphiQL in a real browser, against the real server: it loads, answers, watches a job, and asks no other host."""
 
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import pytest_asyncio
+from playwright.async_api import Browser
 
-from app.api.transport.page import missing_reason
-from tests.support.browser import GraphiQL, chromium, graphiql
+from tests.support.browser import GraphiQL, graphiql
 from tests.support.client import Gateway
 
 PURCHASES = (
@@ -16,14 +16,12 @@ PURCHASES = (
 )
 
 
-@pytest.fixture
-async def page(running_server: Any) -> AsyncIterator[GraphiQL]:
-    """The page in Chromium; without one, skipped; a failure where SEGMENTATION_TEST_REQUIRE has `browser`."""
-    reason = "there is no Chromium (Debian: apt-get install chromium)" if chromium() is None else missing_reason()
-    if reason:
-        required = "browser" in os.environ.get("SEGMENTATION_TEST_REQUIRE", "").split(",")
-        (pytest.fail if required else pytest.skip)(reason)
-    async with graphiql(running_server.url) as opened:
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(running_server: Any, browser: Browser) -> AsyncIterator[GraphiQL]:
+    async with graphiql(browser, running_server.url) as opened:
         yield opened
         host = urlsplit(running_server.url).netloc
         strangers = [url for url in opened.addresses if urlsplit(url).netloc != host and not is_local(url)]

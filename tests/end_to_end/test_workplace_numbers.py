@@ -7,13 +7,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
 from tests.end_to_end.conftest import RunningServer
-from tests.end_to_end.test_workplace import browser, wait_for_job, watched
+from tests.end_to_end.test_workplace import wait_for_job, watched
 from tests.support.client import Gateway
-
-__all__ = ["browser"]
 
 PEOPLE = [
     {"customer": "001", "name": "Ann Lee", "age": 20, "home": {"city": "Reno"}},
@@ -23,7 +21,7 @@ PEOPLE = [
 ]
 LINES = "\n".join(json.dumps(person) for person in PEOPLE).encode()
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="session")]
 
 
 def evaluated(gateway: Gateway, name: str, expression: str) -> str:
@@ -33,11 +31,11 @@ def evaluated(gateway: Gateway, name: str, expression: str) -> str:
     return audience
 
 
-async def test_each_part_of_an_expression_has_its_count(running_server: RunningServer) -> None:
+async def test_each_part_of_an_expression_has_its_count(running_server: RunningServer, browser: Browser) -> None:
     gateway = Gateway(running_server.url, "workplace-numbers")
     expression = 'age >= 30 and (home.city = "Reno" or not (name like "B%"))'
     audience = evaluated(gateway, "Grown", expression)
-    async with watched(running_server.url, "workplace-numbers") as seen:
+    async with watched(browser, running_server.url, "workplace-numbers") as seen:
         page = seen.page
         await seen.go(f"{running_server.url}/audiences/{audience}")
         await page.get_by_role("link", name="Numbers").click()
@@ -56,11 +54,11 @@ async def test_each_part_of_an_expression_has_its_count(running_server: RunningS
         assert await waterfall.locator(".numeric").all_text_contents() == ["4", "2", "2", "2"]
 
 
-async def test_fields_of_the_members_have_statistics(running_server: RunningServer) -> None:
+async def test_fields_of_the_members_have_statistics(running_server: RunningServer, browser: Browser) -> None:
     gateway = Gateway(running_server.url, "workplace-statistics")
     audience = evaluated(gateway, "Grown", "age >= 30")
     chosen = quote(json.dumps(["home.city", "nosuch"]))
-    async with watched(running_server.url, "workplace-statistics") as seen:
+    async with watched(browser, running_server.url, "workplace-statistics") as seen:
         page = seen.page
         await seen.go(f"{running_server.url}/audiences/{audience}/numbers?of={chosen}")
         await page.get_by_label("Any value in PQL").fill("age")
@@ -80,10 +78,12 @@ async def test_fields_of_the_members_have_statistics(running_server: RunningServ
         await expect(page.get_by_label("nosuch", exact=True)).to_have_count(0)
 
 
-async def test_members_are_filtered_ordered_and_downloaded(running_server: RunningServer, tmp_path: Path) -> None:
+async def test_members_are_filtered_ordered_and_downloaded(
+    running_server: RunningServer, browser: Browser, tmp_path: Path
+) -> None:
     gateway = Gateway(running_server.url, "workplace-download")
     audience = evaluated(gateway, "Grown", "age >= 30")
-    async with watched(running_server.url, "workplace-download") as seen:
+    async with watched(browser, running_server.url, "workplace-download") as seen:
         page = seen.page
         await seen.go(f"{running_server.url}/audiences/{audience}/members?columns=age%20home.city")
         people = page.locator("tbody tr td:first-child")
@@ -119,10 +119,10 @@ async def test_members_are_filtered_ordered_and_downloaded(running_server: Runni
         ]
 
 
-async def test_a_person_is_erased_by_name(running_server: RunningServer) -> None:
+async def test_a_person_is_erased_by_name(running_server: RunningServer, browser: Browser) -> None:
     gateway = Gateway(running_server.url, "workplace-erase")
     evaluated(gateway, "Grown", "age >= 30")
-    async with watched(running_server.url, "workplace-erase") as seen:
+    async with watched(browser, running_server.url, "workplace-erase") as seen:
         page = seen.page
         await seen.go(f"{running_server.url}/people/customer:003")
         await page.get_by_role("button", name="Erase…").click()

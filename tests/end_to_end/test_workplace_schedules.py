@@ -1,27 +1,27 @@
 """Schedules of exports in the workplace: created, shown, changed and run."""
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Browser, expect
 
 from tests.end_to_end.conftest import RunningServer
-from tests.end_to_end.test_workplace import browser, choose, watched
+from tests.end_to_end.test_workplace import choose, watched
 from tests.end_to_end.test_workplace_numbers import evaluated
 from tests.support.client import Gateway
-
-__all__ = ["browser"]
 
 SPEC = """{ schedules { nodes { name type state cronExpression export { fields segmentPerBatch
   filter { segments { segmentId status } fromIngestTimestamp emptyProfiles segmentQualificationTime { start end } }
   additionalFields { fields from to } mergePolicy { name } destination { name kind } } } } }"""
 UPDATE = "mutation ($input: UpdateScheduleInput!) { updateSchedule(input: $input) { errors { message } } }"
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="session")]
 
 
-async def test_a_schedule_of_exports_is_created_changed_and_run(running_server: RunningServer) -> None:
+async def test_a_schedule_of_exports_is_created_changed_and_run(
+    running_server: RunningServer, browser: Browser
+) -> None:
     gateway = Gateway(running_server.url, "workplace-schedules")
     audience = evaluated(gateway, "Grown", "age >= 30")
-    async with watched(running_server.url, "workplace-schedules") as seen:
+    async with watched(browser, running_server.url, "workplace-schedules") as seen:
         page = seen.page
         await seen.go(f"{running_server.url}/schedules")
         await page.get_by_role("button", name="New schedule").first.click()

@@ -59,6 +59,9 @@ WEIGHTS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
 """Fields that read or evaluate more than they show: what they cost besides; where arguments are listed, with any of
 these only."""
 
+LENGTHS: Final[Mapping[str, int]] = {"ExplanationNode.children": 2}
+"""Objects in lists of trees, on average: a tree has as many as its expression has parts, however deep one looks."""
+
 INTROSPECTION: Final = {
     "fields": 4,
     "args": 1,
@@ -217,7 +220,7 @@ class _Walk:
             return INTROSPECTION.get(name, LIST_SIZE) if name != "types" else len(self._schema.type_map)
         if parent.name.endswith("Connection"):
             return page
-        return items or LIST_SIZE
+        return items or LENGTHS.get(f"{parent.name}.{name}", LIST_SIZE)
 
     def _arguments(self, parent: Any, node: FieldNode, field: GraphQLField) -> dict[str, object]:
         values: dict[str, Any] = {}

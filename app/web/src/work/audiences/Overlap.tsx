@@ -21,7 +21,8 @@ export function AudienceOverlap() {
   const audience = useAudience().data?.audience;
   const search = useSearch({ from: '/audiences/$id/overlap' });
   const navigate = useNavigate({ from: '/audiences/$id/overlap' });
-  const choices = useData(AudienceChoicesDocument, {}).data?.audiences.nodes ?? [];
+  const known = useData(AudienceChoicesDocument, {});
+  const choices = known.data?.audiences.nodes ?? [];
   if (!audience) return null;
   const ids = search.with ? search.with.split(' ') : [];
   const others = ids.flatMap((id) => choices.filter((each) => each.id === id));
@@ -41,7 +42,7 @@ export function AudienceOverlap() {
           <ActionMenu label="Compare with" actions={rest.map((each) => ({ id: each.id, label: each.name, act: () => change([...ids, each.id]) }))} button={<Button small><Icon name="plus" size={14} /> Compare with</Button>} />
         )}
       </div>
-      {others.length === 0 ? <Empty title="Compare with other audiences">Choose up to seven: the diagram shows how many people are in each combination.</Empty> : <UpSet sets={[audience, ...others]} />}
+      {known.loading && ids.length > 0 ? <Skeleton /> : others.length === 0 ? <Empty title="Compare with other audiences">Choose up to seven: the diagram shows how many people are in each combination.</Empty> : <UpSet sets={[audience, ...others]} />}
     </div>
   );
 }

@@ -1,0 +1,78 @@
+"""The queries of the workplace: none costs more than the server allows, with the pages that the workplace asks for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphql import (
+    GraphQLEnumType,
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLNonNull,
+    OperationDefinitionNode,
+    OperationType,
+    build_schema,
+    is_input_type,
+    parse,
+    print_ast,
+    separate_operations,
+    type_from_ast,
+)
+
+from tests.api.conftest import Api
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = build_schema((ROOT / "schema.graphql").read_text())
+TEXT = "\n".join(
+    path.read_text() for path in sorted((ROOT / "app" / "web" / "src" / "work" / "operations").glob("*.graphql"))
+)
+QUERIES = [
+    definition
+    for definition in parse(TEXT).definitions
+    if isinstance(definition, OperationDefinitionNode) and definition.operation is OperationType.QUERY
+]
+DOCUMENTS = separate_operations(parse(TEXT))
+FIRST = 50
+"""The largest page that a view asks for by a variable."""
+
+SCALARS = {"Int": FIRST, "ID": "nobody", "String": "true", "Boolean": True, "DateTime": "2026-01-01T00:00:00Z"}
+
+
+def example(type_: GraphQLInputType) -> Any:
+    """A value of a type; of an input object what it requires, or its first field."""
+    if isinstance(type_, GraphQLNonNull):
+        return example(type_.of_type)
+    if isinstance(type_, GraphQLList):
+        return [example(type_.of_type)] * 2
+    if isinstance(type_, GraphQLEnumType):
+        return next(iter(type_.values))
+    if isinstance(type_, GraphQLInputObjectType):
+        required = {name: field for name, field in type_.fields.items() if isinstance(field.type, GraphQLNonNull)}
+        fields = required or dict(list(type_.fields.items())[:1])
+        return {name: example(field.type) for name, field in fields.items()}
+    return SCALARS[type_.name]
+
+
+def variables_of(query: OperationDefinitionNode) -> dict[str, Any]:
+    """What a query requires, and the size of its page."""
+    variables = {}
+    for definition in query.variable_definitions or ():
+        type_ = type_from_ast(SCHEMA, definition.type)
+        assert is_input_type(type_)
+        if isinstance(type_, GraphQLNonNull) or definition.variable.name.value == "first":
+            variables[definition.variable.name.value] = example(type_)
+    return variables
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_the_queries_of_the_workplace_are_within_the_limits(api: Api) -> None:
+    assert len(QUERIES) == 42
+    for query in QUERIES:
+        assert query.name is not None
+        name = query.name.value
+        body = {"query": print_ast(DOCUMENTS[name]), "operationName": name, "variables": variables_of(query)}
+        answer = (await api.http.post("/graphql", json=body)).json()
+        codes = {error.get("extensions", {}).get("code") for error in answer.get("errors") or []}
+        assert codes <= {"NOT_FOUND", "INVALID_INPUT"}, (name, answer["errors"])
+        assert answer["extensions"]["cost"]["requested"] <= answer["extensions"]["cost"]["limit"], name
