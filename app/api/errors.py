@@ -15,7 +15,7 @@ from app.api.described import enum_value, resolver
 from app.api.global_ids import Node, node_type
 from app.errors import Diagnostic, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag, Unconfirmed, outage
 from app.services.access.rates import RateExceeded
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
@@ -181,10 +181,10 @@ async def attempt(
         await info.context.renew()
 
 
-def refusal_extensions(refusal: Refusal) -> JsonObject:
+def refusal_extensions(refusal: Refusal) -> StoredValues:
     """What an error says for programs: its code and place and, of a limit, its name, what it allows and what was
     asked for."""
-    extensions: JsonObject = {"code": refusal.code.value, "path": [camel(name) for name in refusal.path]}
+    extensions: StoredValues = {"code": refusal.code.value, "path": [camel(name) for name in refusal.path]}
     if refusal.limit is not None:
         limit = refusal.limit
         extensions |= {"name": limit.name, "limit": limit.allowed}
@@ -199,7 +199,7 @@ def exceeded_limit(extensions: Mapping[str, Any]) -> str | None:
     return name or ("input" if extensions.get("code") == ErrorCode.LIMIT_EXCEEDED.value else None)
 
 
-def rate_extensions(exceeded: RateExceeded) -> JsonObject:
+def rate_extensions(exceeded: RateExceeded) -> StoredValues:
     """The same of a caller that asks too often: `retryAfter` is in seconds."""
     limit = exceeded.limit
     return {"code": RATE_LIMITED, "name": limit.name, "limit": limit.allowed, "retryAfter": exceeded.seconds}
@@ -214,7 +214,7 @@ def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
         return error
     if isinstance(cause, Refusal | Refusals):
         first = cause if isinstance(cause, Refusal) else cause.refusals[0]
-        extensions: JsonObject = refusal_extensions(first)
+        extensions: StoredValues = refusal_extensions(first)
         message = str(cause)
     elif isinstance(cause, Unconfirmed):
         log.warning("request %s: batch %s is stored but unconfirmed: database unavailable", request_id, cause.batch_id)

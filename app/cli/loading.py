@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
 from app.cli.terminal import console, fail
 from app.errors import Refusal
 from app.scope import Scope
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from app.engine.ingest.formats import CsvOptions, InputFile
     from app.engine.ingest.rows import DryRun, RejectedRow
     from app.services.datasets.datasets import NewDataset
@@ -115,7 +115,9 @@ def _named(file: OpenedFile, files: Sequence[OpenedFile]) -> Iterator[None]:
         raise Refusal(refusal.code, f"{file.name}: {refusal.message}", refusal.path) from refusal
 
 
-def _progress(files: Sequence[OpenedFile]) -> Progress:
+def _progress(files: Sequence[OpenedFile]) -> "Progress":
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 

@@ -18,14 +18,14 @@ from app.services.lists.dependents import MOST_FOUND, Dependent, refuse_dependen
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
-from app.storage.columns import JsonObject, columns
+from app.storage.columns import StoredValues, columns
 from app.storage.database import Database, unwitnessed
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import RUNNING, WAITING
-from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.merge_policies import IdentityGraph, MergeMethod, MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import same_tenant, within
 
@@ -43,8 +43,8 @@ class NewPolicy:
     """`datasets` are ids in order of precedence, for DATA_SET_PRECEDENCE only."""
 
     name: str
-    method: str
-    identity_graph: str = "NONE"
+    method: MergeMethod
+    identity_graph: IdentityGraph = IdentityGraph.NONE
     datasets: Sequence[str] = ()
     is_default: bool = False
 
@@ -53,13 +53,13 @@ class PolicyChanges(TypedDict, total=False):
     """Only the keys that are there change."""
 
     name: str
-    method: str
-    identity_graph: str
+    method: MergeMethod
+    identity_graph: IdentityGraph
     datasets: Sequence[str]
     is_default: bool
 
 
-def policy_as_json(policy: MergePolicyRow) -> JsonObject:
+def policy_as_json(policy: MergePolicyRow) -> StoredValues:
     """A merge policy as a job keeps it."""
     names = [column.key for column in _POLICIES if column.key not in {"organisation", "sandbox"}]
     values = {name: getattr(policy, name) for name in names}
@@ -92,8 +92,8 @@ async def _make_default(database: Database, clock: Clock, scope: Scope) -> Merge
                 sandbox=scope.sandbox,
                 id=DEFAULT_POLICY_ID,
                 name="Default: newest value wins",
-                method="TIMESTAMP_ORDERED",
-                identity_graph="NONE",
+                method=MergeMethod.TIMESTAMP_ORDERED,
+                identity_graph=IdentityGraph.NONE,
                 datasets=[],
                 is_default=True,
                 revision=1,

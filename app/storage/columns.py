@@ -93,8 +93,8 @@ class TenantRow(Row):
 TableArguments = tuple[SchemaItem, ...]
 """The constraints and indexes of a table, beyond its columns."""
 
-JsonObject = dict[str, Any]
-"""A JSON object as it is stored."""
+StoredValues = dict[str, Any]
+"""Values by name as a row stores them: its columns, or what one of its JSON columns holds."""
 
 Columns = ReadOnlyColumnCollection[str, Column[Any]]
 """The columns of a table by name, as statements use them: `audiences = columns(AudienceRow)`, `audiences.name`."""

@@ -23,7 +23,7 @@ from sqlalchemy.pool import QueuePool
 from app import traces
 from app.errors import DatabaseAway, InvalidDatabaseUrl
 from app.scope import Tenant
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.migrate import NEWEST, differences, migrate, misfit, use_wal
 
 DatabaseSession = AsyncSession
@@ -84,7 +84,7 @@ class Database:
         else:
             self._reader = self._writer = _postgresql_engine(self.location, connections)
         # A read sees one state of the database throughout, and cannot write: on SQLite by `query_only`.
-        options: JsonObject = {}
+        options: StoredValues = {}
         if self.dialect == "postgresql":
             options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         self._read = async_sessionmaker(self._reader.execution_options(**options), autoflush=False)
@@ -338,7 +338,7 @@ def _from_json(value: Any) -> object:
     return value if isinstance(value, int | float) else orjson.loads(value)
 
 
-_OPTIONS: JsonObject = {
+_OPTIONS: StoredValues = {
     "json_serializer": _to_json,
     "json_deserializer": _from_json,
     # Errors go to the log, which holds no data of people.

@@ -11,7 +11,7 @@ from sqlalchemy import DateTime, MetaData, Table, func, insert, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.storage.columns import JsonObject, Row
+from app.storage.columns import Row, StoredValues
 from app.storage.database import Database
 
 TRANSIENT = frozenset({"worker", "search_change", "search_version"})
@@ -63,7 +63,7 @@ async def revision(session: AsyncSession) -> str:
     return str((await session.execute(text("SELECT version_num FROM alembic_version"))).scalar_one())
 
 
-async def rows(session: AsyncSession) -> AsyncIterator[tuple[str, JsonObject]]:
+async def rows(session: AsyncSession) -> AsyncIterator[tuple[str, StoredValues]]:
     """All rows with the names of their tables, in an order in which they can be read in again."""
     for table in Row.metadata.sorted_tables:
         if table.name in TRANSIENT:
@@ -93,14 +93,14 @@ async def tables_of(session: AsyncSession) -> dict[str, Table]:
     return dict(metadata.tables)
 
 
-async def read_in(session: AsyncSession, table: Table, batch: Sequence[JsonObject]) -> None:
+async def read_in(session: AsyncSession, table: Table, batch: Sequence[StoredValues]) -> None:
     """Inserts rows of one table as `rows` gave them."""
     times = {column.name for column in table.columns if isinstance(column.type, DateTime)}
     naive = session.get_bind().dialect.name == "sqlite"
     await session.execute(insert(table), [_from_json(row, times, naive) for row in batch])
 
 
-def _parents_first(table: Table, rows: list[JsonObject]) -> Iterator[JsonObject]:
+def _parents_first(table: Table, rows: list[StoredValues]) -> Iterator[StoredValues]:
     """Rows that refer to others of their table come after those."""
     (parent,) = {key.parent.name for key in table.foreign_keys if key.column.table is table and key.column.name == "id"}
     tenant = ("organisation", "sandbox")
@@ -117,11 +117,11 @@ def _parents_first(table: Table, rows: list[JsonObject]) -> Iterator[JsonObject]
         yield from reversed(chain)
 
 
-def _as_json(row: Mapping[Any, object]) -> JsonObject:
+def _as_json(row: Mapping[Any, object]) -> StoredValues:
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
 
 
-def _from_json(row: JsonObject, times: set[str], naive: bool) -> JsonObject:
+def _from_json(row: StoredValues, times: set[str], naive: bool) -> StoredValues:
     values = dict(row)
     for name in times & values.keys():
         if values[name] is not None:

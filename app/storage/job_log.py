@@ -8,7 +8,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.scope import Tenant
-from app.storage.columns import JsonObject, columns, table
+from app.storage.columns import StoredValues, columns, table
 from app.storage.tables.erasure_jobs import ErasureJobRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobColumns, JobKind, JobUpdateRow
@@ -116,10 +116,10 @@ async def changed_jobs(session: AsyncSession, tenant: Tenant, since: datetime) -
     return {job_id: int(sequence) for job_id, sequence in rows}
 
 
-def _state(kind: JobKind, state: JsonObject) -> object:
+def _state(kind: JobKind, state: StoredValues) -> object:
     row = KINDS[kind]
     of = columns(row)
-    values: JsonObject = {
+    values: StoredValues = {
         name: datetime.fromisoformat(value) if value is not None and of[name].type.python_type is datetime else value
         for name, value in state.items()
         if name in of

@@ -31,6 +31,7 @@ from app.services.lists.paging import PageRequest
 from app.storage.database import Database
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
 
 SCOPE = Scope("org", "prod", "ann")
@@ -60,14 +61,14 @@ async def prepare(folder: Path, profiles: int, events: int) -> None:
             lake,
             utc_now,
             SCOPE,
-            NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, when),
+            NewDataset(name, DatasetKind(kind), IDENTITY_COLUMN, IDENTITY_NAMESPACE, when),
             InputFile(file, "PARQUET"),
         )
     for name, expression in EXPRESSIONS.items():
         await definitions.create(database, lake, utc_now, SCOPE, NewDefinition(name, expression))
     await segment_jobs.create(database, utc_now, SCOPE, all_definitions=True)
     await run_segment_job(await claimed(database, JobKind.SEGMENT), lake, THREADS)
-    await datasets.create(database, utc_now, SCOPE, datasets.NewDataset("exports", "EXPORT"))
+    await datasets.create(database, utc_now, SCOPE, datasets.NewDataset("exports", DatasetKind.EXPORT))
     await database.dispose()
 
 

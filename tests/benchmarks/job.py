@@ -52,6 +52,7 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.wiring import Services, open_services, working
 from tests.benchmarks.hundred import Example, examples
@@ -152,7 +153,7 @@ async def _load(services: Services, folder: Path, profiles: int, events: int) ->
         return ids
     files = await asyncio.to_thread(write_shop, folder, profiles, events, datetime.now(UTC))
     for name, kind, column, file in (("people", "PROFILE", None, files[0]), ("events", "EVENT", "timestamp", files[1])):
-        new = NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, column)
+        new = NewDataset(name, DatasetKind(kind), IDENTITY_COLUMN, IDENTITY_NAMESPACE, column)
         data = InputFile(file, "PARQUET")
         with measured() as cost:
             await ingest_file(services.database, services.lake, services.clock, SCOPE, new, data)
@@ -184,7 +185,7 @@ async def _batch(services: Services, folder: Path, people: int) -> None:
     event = {"timestamp": now.isoformat(), "eventType": "view"}
     rows = ({IDENTITY_COLUMN: f"{n:07d}", "_id": f"{now}-{n}", **event} for n in range(people))
     file.write_text("\n".join(map(json.dumps, rows)))
-    new = NewDataset("events", "EVENT", IDENTITY_COLUMN, IDENTITY_NAMESPACE, "timestamp")
+    new = NewDataset("events", DatasetKind.EVENT, IDENTITY_COLUMN, IDENTITY_NAMESPACE, "timestamp")
     await ingest_file(services.database, services.lake, services.clock, SCOPE, new, InputFile(file, "NDJSON"))
     file.unlink()
 

@@ -30,6 +30,7 @@ from app.services.people.profiles import ProfileReader
 from app.settings import Settings
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
 from app.wiring import Services, open_services
 
@@ -53,7 +54,7 @@ def people(path: Path, count: int) -> None:
 
 async def prepare(services: Services, folder: Path, count: int) -> str:
     people(folder / "people.parquet", count)
-    dataset = NewDataset("people", "PROFILE", "id", "crm")
+    dataset = NewDataset("people", DatasetKind.PROFILE, "id", "crm")
     await ingest_file(
         services.database, services.lake, utc_now, SCOPE, dataset, InputFile(folder / "people.parquet", "PARQUET")
     )

@@ -34,6 +34,7 @@ from app.services.jobs.preview import requests as previews
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
 from app.settings import Settings
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
 from app.wiring import Services, open_services, working
 
@@ -83,7 +84,7 @@ async def _load(services: Services, folder: Path, profiles: int, events: int) ->
     people, facts = write_shop(folder, profiles, events, NOW)
     started = time.perf_counter()
     for kind, path, column in (("PROFILE", people, None), ("EVENT", facts, "timestamp")):
-        new = datasets.NewDataset(kind.lower(), kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, column)
+        new = datasets.NewDataset(kind.lower(), DatasetKind(kind), IDENTITY_COLUMN, IDENTITY_NAMESPACE, column)
         row = await datasets.create(services.database, services.clock, SCOPE, new)
         shape = DatasetShape(kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, column)  # type: ignore[arg-type]
         lake = services.lake.tenant(SCOPE.tenant)

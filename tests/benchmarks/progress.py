@@ -24,6 +24,7 @@ from app.services.datasets.uploads import ingest_file
 from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
+from app.storage.tables.datasets import DatasetKind
 from app.wiring import Services, open_services, working
 from tests.benchmarks.hundred import examples
 
@@ -42,7 +43,7 @@ async def measure(folder: Path, profiles: int, events: int) -> None:
                 services.lake,
                 services.clock,
                 SCOPE,
-                NewDataset(name, kind, IDENTITY_COLUMN, IDENTITY_NAMESPACE, time),
+                NewDataset(name, DatasetKind(kind), IDENTITY_COLUMN, IDENTITY_NAMESPACE, time),
                 InputFile(file, "PARQUET"),
             )
         for at, expression in enumerate(example.pql for example in examples() if not example.others):

@@ -28,6 +28,7 @@ from app.services.jobs.segment.run import run_segment_job
 from app.settings import Settings
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
 from app.wiring import Services, open_services
 from tests.benchmarks.streaming import expressions
@@ -38,7 +39,7 @@ Kind = Literal["PROFILE", "EVENT"]
 
 
 async def load(services: Services, name: str, kind: Kind, file: InputFile, at: str | None) -> None:
-    new = NewDataset(name, kind, "customerId", "shop", at)
+    new = NewDataset(name, DatasetKind(kind), "customerId", "shop", at)
     await ingest_file(services.database, services.lake, utc_now, SCOPE, new, file)
 
 

@@ -27,6 +27,7 @@ from app.services.jobs.segment.run import run_segment_job
 from app.settings import Settings
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
 from app.storage.topics import audience_topic
 from app.wiring import Services, open_services
@@ -66,7 +67,7 @@ async def send(services: Services, folder: Path, people: list[int], number: int)
         services.lake,
         utc_now,
         SCOPE,
-        NewDataset("live", "EVENT", "customerId", "shop", "timestamp"),
+        NewDataset("live", DatasetKind.EVENT, "customerId", "shop", "timestamp"),
         InputFile(file, "NDJSON"),
     )
 
@@ -97,7 +98,7 @@ async def main() -> None:
                     services.lake,
                     utc_now,
                     SCOPE,
-                    NewDataset(dataset, kind, "customerId", "shop", at),
+                    NewDataset(dataset, DatasetKind(kind), "customerId", "shop", at),
                     InputFile(file, "PARQUET"),
                 )
             await send(services, folder, [0], 0)

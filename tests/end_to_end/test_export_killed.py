@@ -25,6 +25,7 @@ from app.services.lists.paging import PageRequest
 from app.settings import Settings
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import FINAL, JobKind
 from app.wiring import Services, open_services
 from tests.end_to_end.test_killed import PATIENCE, PURCHASES, SCOPE, buckets_of, worker_process
@@ -40,7 +41,7 @@ async def prepare(services: Services) -> list[str]:
         services.lake,
         utc_now,
         SCOPE,
-        NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
+        NewDataset("purchases", DatasetKind.EVENT, "customer_id", "customer", "date"),
         InputFile(PURCHASES, "CSV"),
     )
     ids = []
@@ -56,7 +57,7 @@ async def prepare(services: Services) -> list[str]:
 
 async def start(services: Services, name: str, ids: list[str]) -> tuple[str, str]:
     """An export to a new dataset: its job and the dataset."""
-    new = datasets.NewDataset(name, "EXPORT")
+    new = datasets.NewDataset(name, DatasetKind.EXPORT)
     target = (await datasets.create(services.database, utc_now, SCOPE, new)).id
     segments = ExportFilter(tuple(ExportSegment(id_) for id_ in ids))
     asked = NewExport(target, SCHEMA, (), None, segments, ExportEvents(("dollars",)), segment_per_batch=True)

@@ -21,6 +21,7 @@ from app.services.datasets.uploads import ingest_file
 from app.services.jobs.segment import requests as segment_jobs
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
 from app.wiring import open_services
@@ -98,7 +99,7 @@ async def test_another_worker_finishes_what_a_killed_one_began(database_url: str
             lake,
             utc_now,
             SCOPE,
-            NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
+            NewDataset("purchases", DatasetKind.EVENT, "customer_id", "customer", "date"),
             InputFile(PURCHASES, "CSV"),
         )
         for at, expression in enumerate(expressions()):

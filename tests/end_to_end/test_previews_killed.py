@@ -11,6 +11,7 @@ from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs.preview import requests as previews
 from app.settings import Settings
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.previews import PreviewRow
 from app.wiring import open_services
 from tests.end_to_end.test_killed import PATIENCE, PURCHASES, SCOPE, buckets_of, worker_process
@@ -29,7 +30,7 @@ async def test_a_preview_outlives_its_worker(database_url: str, tmp_path: Path) 
             services.lake,
             utc_now,
             SCOPE,
-            NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
+            NewDataset("purchases", DatasetKind.EVENT, "customer_id", "customer", "date"),
             InputFile(PURCHASES, "CSV"),
         )
         made = await previews.create(database, services.lake, utc_now, SCOPE, previews.NewPreview(SLOW))

@@ -18,6 +18,7 @@ from app.services.jobs.schedules.requests import NewSchedule
 from app.services.lists.paging import PageRequest
 from app.settings import Settings
 from app.storage.database import Database
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.schedules import ScheduleState
 from app.wiring import open_services
 from tests.end_to_end.test_killed import PATIENCE, SCOPE, worker_process
@@ -46,7 +47,7 @@ async def test_of_several_processes_one_starts_the_job(database_url: str, tmp_pa
             lake,
             utc_now,
             SCOPE,
-            NewDataset("people", "PROFILE", "customer", "crm", None),
+            NewDataset("people", DatasetKind.PROFILE, "customer", "crm", None),
             InputFile(file, "CSV"),
         )
         new = NewDefinition(name="Old", expression="age > 50")

@@ -23,6 +23,7 @@ from app.services.evaluation.heads import read_heads
 from app.settings import Settings
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
 from app.wiring import Services, open_services
 from tests.support import processes
@@ -149,7 +150,7 @@ async def send(services: Services, rows: str) -> None:
         services.lake,
         utc_now,
         SCOPE,
-        NewDataset("people", "PROFILE", "id", "crm", None),
+        NewDataset("people", DatasetKind.PROFILE, "id", "crm", None),
         InputFile(file, "CSV"),
     )
 

@@ -14,6 +14,7 @@ from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import Uploaded, ingest_file
 from app.storage.database import Database
+from app.storage.tables.datasets import DatasetKind
 from tests.support.gateway import SCOPE, Gateway
 
 CSV = "customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T10:00:00Z,700\n00001,2026-02-01,600\n"
@@ -38,7 +39,7 @@ async def purchases(database: Database, lake: Lake, clock: FixedClock, tmp_path:
         lake,
         clock,
         SCOPE,
-        NewDataset("purchases", "EVENT", "customer", "crm", "when"),
+        NewDataset("purchases", DatasetKind.EVENT, "customer", "crm", "when"),
         InputFile(file, "CSV"),
     )
 

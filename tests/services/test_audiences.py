@@ -26,7 +26,7 @@ from app.services.maintenance.retention import Keep
 from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow, AudienceType
-from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.wakeups import Changes
 from app.worker.maintenance import Maintenance
 from tests.services.conftest import SCOPE
@@ -44,7 +44,7 @@ class Members:
         self.files = 0
 
     async def make(self, **fields: Any) -> "Members":
-        new = NewDataset("members", "AUDIENCE", "customer", "crm")
+        new = NewDataset("members", DatasetKind.AUDIENCE, "customer", "crm")
         self.dataset = await datasets.create(self.database, self.clock, SCOPE, new)
         self.audience = await self.audience_of(name="Partners", **fields)
         return self

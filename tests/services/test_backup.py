@@ -27,16 +27,16 @@ from app.services.maintenance.doctor import examine
 from app.services.people.profiles import ProfileReader
 from app.services.search import folders
 from app.storage import dump
-from app.storage.columns import JsonObject, Row, table
+from app.storage.columns import Row, StoredValues, table
 from app.storage.database import Database
 from app.storage.migrate import REVISIONS
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import BatchRow, DatasetKind, DatasetRow
 from app.storage.topics import jobs_topic
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker, WorkerOptions
 from tests.services.conftest import SCOPE, Define
 
-NEW = NewDataset("purchases", "EVENT", "customer", "crm", "when")
+NEW = NewDataset("purchases", DatasetKind.EVENT, "customer", "crm", "when")
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ async def test_a_backup_of_an_earlier_version_is_migrated(
     assert await members(empty, Lake(tmp_path / "restored" / "lake"), clock, definition) == {"crm:00001", "crm:00002"}
 
 
-async def as_of(revision: str, source: Path, scratch: Path) -> list[tuple[str, JsonObject]]:
+async def as_of(revision: str, source: Path, scratch: Path) -> list[tuple[str, StoredValues]]:
     """Makes a backup into that of an earlier version: its rows without the tables and columns that came later."""
     old = Database(f"sqlite:///{scratch}")
     await old.migrate(revision)

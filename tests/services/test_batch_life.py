@@ -26,7 +26,7 @@ from app.services.datasets.uploads import Uploaded, UploadOptions, upload_batch
 from app.services.maintenance.doctor import examine
 from app.storage.columns import columns
 from app.storage.database import Database
-from app.storage.tables.datasets import BatchRow
+from app.storage.tables.datasets import BatchRow, DatasetKind
 from app.storage.tenancy import within
 from tests.services.conftest import SCOPE
 
@@ -55,7 +55,7 @@ class World:
         self.dataset = ""
 
     async def create(self, kind: str = "EVENT") -> None:
-        new = datasets.NewDataset("visits", kind, "id", "crm", "at" if kind == "EVENT" else None)
+        new = datasets.NewDataset("visits", DatasetKind(kind), "id", "crm", "at" if kind == "EVENT" else None)
         self.dataset = (await datasets.create(self.database, self.clock, SCOPE, new)).id
 
     def file(self, rows: str = "1,2026-01-01,5\n2,2026-01-02,6\n", header: str = "id,at,amount") -> Path:
@@ -310,7 +310,7 @@ async def test_a_key_that_came_with_other_content_is_refused(world: World) -> No
 
 async def test_a_key_is_one_of_its_dataset(world: World) -> None:
     await world.send(idempotency_key="k")
-    new = datasets.NewDataset("others", "EVENT", "id", "crm", "at")
+    new = datasets.NewDataset("others", DatasetKind.EVENT, "id", "crm", "at")
     first = world.dataset
     world.dataset = (await datasets.create(world.database, world.clock, SCOPE, new)).id
     assert not (await world.send(idempotency_key="k")).repeated

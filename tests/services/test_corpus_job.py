@@ -19,6 +19,7 @@ from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceType
+from app.storage.tables.datasets import DatasetKind
 from tests.engine.test_corpus import CASES, DATA
 from tests.services.conftest import SCOPE
 from tests.services.test_segment_jobs import job_of, run_next
@@ -42,7 +43,9 @@ async def _stored_segments(database: Database, lake: Lake, clock: FixedClock, fo
     rows = [json.loads(line) for line in (DATA / "membership.ndjson").read_text("utf-8").splitlines()]
     for segment in sorted({row["segmentId"] for row in rows}):
         there = [row["profileId"] for row in rows if row["segmentId"] == segment and row["status"] != "exited"]
-        dataset = await datasets.create(database, clock, SCOPE, datasets.NewDataset(segment, "AUDIENCE", "id", "crm"))
+        dataset = await datasets.create(
+            database, clock, SCOPE, datasets.NewDataset(segment, DatasetKind.AUDIENCE, "id", "crm")
+        )
         values: audience_writes.AudienceFields = {
             "name": segment,
             "audience_id": segment,
@@ -66,7 +69,12 @@ async def test_a_job_over_the_corpus_finds_its_people(
     ):
         file = DATA / f"{name}.ndjson"
         await ingest_file(
-            database, lake, clock, SCOPE, NewDataset(name, kind, column, "crm", time), InputFile(file, "NDJSON")
+            database,
+            lake,
+            clock,
+            SCOPE,
+            NewDataset(name, DatasetKind(kind), column, "crm", time),
+            InputFile(file, "NDJSON"),
         )
     await _stored_segments(database, lake, clock, tmp_path)
     expected = {}

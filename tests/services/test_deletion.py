@@ -18,7 +18,7 @@ from app.services.evaluation.expressions import data_sources
 from app.services.maintenance.doctor import examine
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import BatchRow, DatasetKind, DatasetRow
 from tests.services.conftest import SCOPE, Gateway
 
 
@@ -107,7 +107,7 @@ class Members:
 
     async def create(self) -> None:
         gateway = self.gateway
-        new = datasets.NewDataset("list", "AUDIENCE", "id", "crm")
+        new = datasets.NewDataset("list", DatasetKind.AUDIENCE, "id", "crm")
         self.dataset = (await datasets.create(gateway.database, gateway.clock, SCOPE, new)).id
         audience = external.NewExternal("uploaded", dataset_id=self.dataset)
         created = await external.create(gateway.database, gateway.lake, gateway.clock, SCOPE, audience)

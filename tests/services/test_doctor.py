@@ -23,6 +23,7 @@ from app.services.maintenance.doctor import Finding, examine
 from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
 from app.storage.queue.claims import claim_next
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
 from tests.engine.test_cleaning import long_ago
 from tests.services.conftest import SCOPE, Define, Gateway
@@ -87,7 +88,7 @@ async def test_files_of_a_dataset(lake: Lake, purchases: Uploaded, found: Found)
 
 @pytest.mark.usefixtures("healthy")
 async def test_files_of_an_export(database: Database, lake: Lake, clock: FixedClock, found: Found) -> None:
-    dataset = await datasets.create(database, clock, SCOPE, datasets.NewDataset("export", "EXPORT"))
+    dataset = await datasets.create(database, clock, SCOPE, datasets.NewDataset("export", DatasetKind.EXPORT))
     table, folder = pa.table({"profileId": ["crm:1", "crm:2"]}), lake.tenant(SCOPE.tenant).dataset(dataset.id)
     (folder / "b1").mkdir(parents=True)
     pq.write_table(table, folder / "b1" / "part.parquet")

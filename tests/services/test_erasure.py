@@ -41,7 +41,7 @@ from app.services.merge_policies import ensure_default
 from app.storage.columns import Row, columns
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
-from app.storage.tables.datasets import DatasetRow
+from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.tables.erasure_jobs import ErasureJobRow
 from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.tables.membership_changes import MembershipChangeRow
@@ -110,7 +110,7 @@ async def naming_tables(gateway: Gateway, *ids: str) -> list[str]:
 
 
 async def export(gateway: Gateway, audience: str, name: str) -> str:
-    new = datasets.NewDataset(name, "EXPORT")
+    new = datasets.NewDataset(name, DatasetKind.EXPORT)
     destination = (await datasets.create(gateway.database, gateway.clock, SCOPE, new)).id
     filter = export_input.ExportFilter((export_input.ExportSegment(audience, None, ("REALIZED", "EXISTING")),))
     wanted = export_input.NewExport(
@@ -168,7 +168,7 @@ async def fill(gateway: Gateway) -> str:
 
 
 async def members(gateway: Gateway) -> str:
-    new = datasets.NewDataset("list", "AUDIENCE", "id", "crm")
+    new = datasets.NewDataset("list", DatasetKind.AUDIENCE, "id", "crm")
     dataset = (await datasets.create(gateway.database, gateway.clock, SCOPE, new)).id
     audience = external.NewExternal("uploaded", dataset_id=dataset)
     created = await external.create(gateway.database, gateway.lake, gateway.clock, SCOPE, audience)
@@ -381,7 +381,7 @@ async def test_a_trace_that_must_stay_is_told(gateway: Gateway) -> None:
 async def test_the_same_id_elsewhere_stays(gateway: Gateway) -> None:
     """In another sandbox, and in another namespace of the same one."""
     await gateway.people([{"id": ANN}])
-    other = NewDataset("people", "PROFILE", "id", "crm")
+    other = NewDataset("people", DatasetKind.PROFILE, "id", "crm")
     file = gateway.folder / "batch.ndjson"
     file.write_text(json.dumps({"id": ANN}))
     test = Scope("acme", "test", "ann")

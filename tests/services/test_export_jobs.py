@@ -35,8 +35,10 @@ from app.services.lists.paging import PageRequest
 from app.storage.database import Database
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next, hand_back
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import JobKind, JobStatus
+from app.storage.tables.merge_policies import IdentityGraph, MergeMethod
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker, WorkerOptions
 from tests.services.conftest import SCOPE, Define
@@ -49,7 +51,7 @@ LEASE = timedelta(seconds=60)
 @pytest.fixture
 async def target(database: Database, clock: FixedClock) -> str:
     """An empty dataset for exports."""
-    return (await datasets.create(database, clock, SCOPE, datasets.NewDataset("exports", "EXPORT"))).id
+    return (await datasets.create(database, clock, SCOPE, datasets.NewDataset("exports", DatasetKind.EXPORT))).id
 
 
 @pytest.fixture
@@ -58,7 +60,12 @@ async def people(database: Database, lake: Lake, clock: FixedClock, purchases: U
     file = tmp_path / "people.csv"
     file.write_text("customer,city,age\n00001,Oslo,31\n00003,Bergen,\n")
     return await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "customer", "crm", None), InputFile(file, "CSV")
+        database,
+        lake,
+        clock,
+        SCOPE,
+        NewDataset("people", DatasetKind.PROFILE, "customer", "crm", None),
+        InputFile(file, "CSV"),
     )
 
 
@@ -282,9 +289,9 @@ async def test_people_of_linked_identities_are_written_as_one(
         '{"id": "2", "identityMap": {"mail": [{"id": "a@b"}]}, "age": 3}\n{"id": "3"}\n'
     )
     await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("p", "PROFILE", "id", "crm", None), InputFile(file, "NDJSON")
+        database, lake, clock, SCOPE, NewDataset("p", DatasetKind.PROFILE, "id", "crm"), InputFile(file, "NDJSON")
     )
-    linked = merge_policies.NewPolicy("linked", "TIMESTAMP_ORDERED", "PDG")
+    linked = merge_policies.NewPolicy("linked", MergeMethod.TIMESTAMP_ORDERED, IdentityGraph.PDG)
     policy = await merge_policies.create(database, clock, SCOPE, linked)
     job = await export(database, lake, clock, ask(target, merge_policy_id=policy.id))
     assert job.merge_policy["name"] == "linked"
@@ -403,9 +410,14 @@ async def test_an_export_that_contradicts_its_dataset_fails_and_leaves_it_as_it_
     file = tmp_path / "old.csv"
     file.write_text("customer,age\n1,old\n")
     await ingest_file(
-        database, lake, clock, other, NewDataset("people", "PROFILE", "customer", "crm", None), InputFile(file, "CSV")
+        database,
+        lake,
+        clock,
+        other,
+        NewDataset("people", DatasetKind.PROFILE, "customer", "crm", None),
+        InputFile(file, "CSV"),
     )
-    there = (await datasets.create(database, clock, other, datasets.NewDataset("exports", "EXPORT"))).id
+    there = (await datasets.create(database, clock, other, datasets.NewDataset("exports", DatasetKind.EXPORT))).id
     (lake.tenant(other.tenant).dataset(there).parent).mkdir(parents=True, exist_ok=True)
     folder(lake, target).rename(lake.tenant(other.tenant).dataset(there))
     await export_jobs.create(database, lake, clock, other, ask(there))
@@ -626,7 +638,7 @@ async def test_two_exports_into_one_new_dataset_at_once_both_land(
 async def test_a_merge_policy_stays_while_an_export_needs_it_and_is_remembered_afterwards(
     database: Database, lake: Lake, clock: FixedClock, people: Uploaded, target: str
 ) -> None:
-    new = merge_policies.NewPolicy("mine", "TIMESTAMP_ORDERED", "NONE")
+    new = merge_policies.NewPolicy("mine", MergeMethod.TIMESTAMP_ORDERED, IdentityGraph.NONE)
     policy = await merge_policies.create(database, clock, SCOPE, new)
     job = await export_jobs.create(database, lake, clock, SCOPE, ask(target, merge_policy_id=policy.id))
     with pytest.raises(HasDependents) as caught:
@@ -676,7 +688,7 @@ async def test_lists_are_chosen_by_segment_destination_and_schedule(
     database: Database, lake: Lake, clock: FixedClock, define: Define, target: str
 ) -> None:
     big = await define("Big")
-    second = (await datasets.create(database, clock, SCOPE, datasets.NewDataset("second", "EXPORT"))).id
+    second = (await datasets.create(database, clock, SCOPE, datasets.NewDataset("second", DatasetKind.EXPORT))).id
     a = await export_jobs.create(database, lake, clock, SCOPE, ask(target, filter=members(big.id), evaluate_first=True))
     clock.advance(timedelta(seconds=1))
     b = await export_jobs.create(database, lake, clock, SCOPE, ask(second), origin=jobs.Origin("SCHEDULER", "s1", "r1"))
@@ -702,7 +714,9 @@ async def test_members_that_a_batch_has_made_since_the_last_job_are_exported(gat
     await gateway.people([{"id": "2", "tier": "gold"}, {"id": "1", "tier": "tin"}])
     await gateway.stream()
     target = (
-        await datasets.create(gateway.database, gateway.clock, SCOPE, datasets.NewDataset("exports", "EXPORT"))
+        await datasets.create(
+            gateway.database, gateway.clock, SCOPE, datasets.NewDataset("exports", DatasetKind.EXPORT)
+        )
     ).id
     await export(gateway.database, gateway.lake, gateway.clock, ask(target, filter=members(gold)))
     assert written(gateway.lake, target, "profileId, tier") == [("crm:2", "gold")]

@@ -33,7 +33,9 @@ from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.queue.turns import claim_turn
 from app.storage.tables.audiences import AudienceType
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
+from app.storage.tables.merge_policies import IdentityGraph, MergeMethod
 from tests.services.conftest import SCOPE
 from tests.services.test_export_jobs import ask, export, written
 from tests.services.test_export_jobs import members as of_members
@@ -62,13 +64,13 @@ class World:
             self.lake,
             self.clock,
             SCOPE,
-            NewDataset(dataset, "PROFILE", "id", "CRM", None),
+            NewDataset(dataset, DatasetKind.PROFILE, "id", "CRM", None),
             InputFile(path, "NDJSON"),
         )
         assert found.batch.rejected_rows == 0
 
     async def policy(self, name: str, graph: str = "NONE") -> str:
-        new = merge_policies.NewPolicy(name, "TIMESTAMP_ORDERED", graph)
+        new = merge_policies.NewPolicy(name, MergeMethod.TIMESTAMP_ORDERED, IdentityGraph(graph))
         return (await merge_policies.create(self.database, self.clock, SCOPE, new)).id
 
     async def define(self, name: str, expression: str, policy: str | None = None, *methods: str) -> str:
@@ -187,7 +189,7 @@ async def test_a_policy_may_change_whose_records_are_one_persons(world: World) -
     assert await world.run(known) == {known: (2, (2, 0, 0))}
 
     async def change(graph: str) -> None:
-        changes: merge_policies.PolicyChanges = {"identity_graph": graph}
+        changes: merge_policies.PolicyChanges = {"identity_graph": IdentityGraph(graph)}
         await merge_policies.update(world.database, world.clock, SCOPE, policy, None, changes)
 
     await change("PDG")
@@ -235,7 +237,7 @@ async def test_a_preview_counts_by_what_others_of_a_person_are_in(world: World) 
     await world.run(of_persons, of_fragments)
     found = {}
     for id_, graph in ((of_persons, "NONE"), (of_persons, "PDG"), (of_fragments, "NONE"), (of_fragments, "PDG")):
-        new = previews.NewPreview(f'inSegment("{id_}")', graph_type=graph)
+        new = previews.NewPreview(f'inSegment("{id_}")', graph_type=IdentityGraph(graph))
         made = await previews.create(world.database, world.lake, world.clock, SCOPE, new)
         claim = await claim_next(
             world.database, world.clock, owner="test", lease=timedelta(minutes=1), kind=JobKind.PREVIEW
@@ -259,7 +261,7 @@ async def test_a_person_whom_a_late_link_joins_is_exported_with_what_each_fragme
     await world.people(("a", ["x"], {"gold": True}), ("b", ["y"], {"tall": True}), ("c", [], {"gold": False}))
     both = [await world.define("gold", "gold = true", linked), await world.define("tall", "tall = true", linked)]
     await world.run(*both)
-    made = await datasets.create(world.database, world.clock, SCOPE, datasets.NewDataset("exports", "EXPORT"))
+    made = await datasets.create(world.database, world.clock, SCOPE, datasets.NewDataset("exports", DatasetKind.EXPORT))
     await world.people(("d", ["x", "y"], {"gold": False}))
     new = ask(made.id, filter=of_members(*both), merge_policy_id=linked)
     job = await export(world.database, world.lake, world.clock, new)
@@ -274,7 +276,7 @@ async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(
     """b is tall and one person with a, who is a partner; `new` is a partner of whom nothing else is known."""
     linked = await world.policy("linked", "PDG")
     await world.people(("a", ["x"], {"tall": False}), ("b", ["x"], {"tall": True}), ("c", [], {"tall": True}))
-    new = datasets.NewDataset("partners", "AUDIENCE", "id", "CRM")
+    new = datasets.NewDataset("partners", DatasetKind.AUDIENCE, "id", "CRM")
     dataset = await datasets.create(world.database, world.clock, SCOPE, new)
     values: audience_writes.AudienceFields = {
         "name": "Partners",
@@ -356,7 +358,7 @@ async def test_members_memberships_and_events_are_read_from_both_ends(world: Wor
         for n in range(24)
     ]
     path.write_text("\n".join(map(json.dumps, visits)))
-    events = NewDataset("visits", "EVENT", "id", "CRM", "timestamp")
+    events = NewDataset("visits", DatasetKind.EVENT, "id", "CRM", "timestamp")
     await ingest_file(world.database, world.lake, world.clock, SCOPE, events, InputFile(path, "NDJSON"))
     ids = [await world.define(f"over {least}", f"points >= {least}") for least in (0, 1, 5, 6, 10, 38, 40)]
     await world.run(*ids)
@@ -398,7 +400,7 @@ async def test_exports_hold_members_of_other_kinds_of_people(world: World) -> No
     await world.run(of_persons, of_fragments)
 
     async def exported(name: str, policy: str, *ids: str) -> dict[str, set[str]]:
-        new = datasets.NewDataset(name, "EXPORT")
+        new = datasets.NewDataset(name, DatasetKind.EXPORT)
         target = (await datasets.create(world.database, world.clock, SCOPE, new)).id
         asked = ask(target, filter=of_members(*ids) if ids else None, merge_policy_id=policy)
         job = await export(world.database, world.lake, world.clock, asked)

@@ -34,7 +34,9 @@ from app.storage.job_log import changed_jobs
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.queue.leases import LeaseLost
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobBucketRow, JobKind, JobStatus, JobUpdateRow
+from app.storage.tables.merge_policies import IdentityGraph, MergeMethod
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.wakeups import Changes
 from tests.services.conftest import SCOPE, Define
@@ -76,7 +78,12 @@ async def many(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path
     file = tmp_path / "people.csv"
     file.write_text("\n".join(["id,city", *rows]))
     return await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), InputFile(file, "CSV")
+        database,
+        lake,
+        clock,
+        SCOPE,
+        NewDataset("people", DatasetKind.PROFILE, "id", "crm", None),
+        InputFile(file, "CSV"),
     )
 
 
@@ -154,7 +161,12 @@ async def test_people_who_opted_out_count_only_when_asked_for(
     file = tmp_path / "people.ndjson"
     file.write_text('{"id": "1", "optInOut": {"globalOptout": true}}\n{"id": "2"}\n')
     await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), InputFile(file, "NDJSON")
+        database,
+        lake,
+        clock,
+        SCOPE,
+        NewDataset("people", DatasetKind.PROFILE, "id", "crm", None),
+        InputFile(file, "NDJSON"),
     )
     found = {}
     for exclude in (True, False):
@@ -217,11 +229,16 @@ async def test_linked_fragments_are_one_person_with_pdg(
     file = tmp_path / "people.ndjson"
     file.write_text(linked)
     await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "id", "crm", None), InputFile(file, "NDJSON")
+        database,
+        lake,
+        clock,
+        SCOPE,
+        NewDataset("people", DatasetKind.PROFILE, "id", "crm", None),
+        InputFile(file, "NDJSON"),
     )
     found = {}
     for graph in ("NONE", "PDG"):
-        new = NewPreview('city = "Rome" and points = 7', graph_type=graph)
+        new = NewPreview('city = "Rome" and points = 7', graph_type=IdentityGraph(graph))
         made = await previews.create(database, lake, clock, SCOPE, new)
         assert made.graph_type == graph
         await read(database, lake, clock)
@@ -469,7 +486,9 @@ async def test_too_many_under_way_are_refused(
 async def test_a_policy_that_is_gone_is_shown_as_it_was(
     database: Database, lake: Lake, clock: FixedClock, many: Uploaded
 ) -> None:
-    policy = await merge_policies.create(database, clock, SCOPE, merge_policies.NewPolicy("Mine", "TIMESTAMP_ORDERED"))
+    policy = await merge_policies.create(
+        database, clock, SCOPE, merge_policies.NewPolicy("Mine", MergeMethod.TIMESTAMP_ORDERED)
+    )
     made = await previews.create(database, lake, clock, SCOPE, NewPreview("true", merge_policy_id=policy.id))
     await merge_policies.delete(database, SCOPE, policy.id)
     await read(database, lake, clock)

@@ -31,6 +31,7 @@ from app.services.lists.paging import PageRequest
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.job_log import JobState
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow, ScheduleState, ScheduleType
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow
@@ -464,7 +465,7 @@ async def test_jobs_outlive_their_schedule(database: Database, clock: FixedClock
 
 @pytest.fixture
 async def target(database: Database, clock: FixedClock) -> str:
-    new = datasets.NewDataset(name="target", kind="EXPORT")
+    new = datasets.NewDataset(name="target", kind=DatasetKind.EXPORT)
     return (await datasets.create(database, clock, SCOPE, new)).id
 
 

@@ -24,6 +24,7 @@ from app.services.lists.paging import PageRequest
 from app.storage.database import Database
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tables.jobs import JobKind
 from app.storage.tenancy import within
@@ -145,7 +146,7 @@ async def test_a_running_job_is_cancelled_between_buckets_and_changes_no_audienc
         lake,
         clock,
         SCOPE,
-        NewDataset("cdnow", "EVENT", "customer_id", "customer", "date"),
+        NewDataset("cdnow", DatasetKind.EVENT, "customer_id", "customer", "date"),
         InputFile(PURCHASES, "CSV"),
     )
     for n in range(200):

@@ -27,7 +27,9 @@ from app.storage.queue.claims import claim_next
 from app.storage.queue.leases import LeaseLost
 from app.storage.queue.turns import PAUSES, claim_turn, hand_back, postpone
 from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind, JobStatus
+from app.storage.tables.merge_policies import IdentityGraph, MergeMethod
 from app.storage.tables.streaming import MembershipPatchRow, StreamingBatchRow
 from app.storage.topics import audience_topic
 from tests.services.conftest import SCOPE
@@ -96,7 +98,7 @@ async def test_after_random_batches_everything_is_as_after_a_full_run(gateway: G
         gateway.database,
         gateway.clock,
         SCOPE,
-        merge_policies.NewPolicy("More", "DATA_SET_PRECEDENCE", "NONE", [more.id], False),
+        merge_policies.NewPolicy("More", MergeMethod.DATA_SET_PRECEDENCE, IdentityGraph.NONE, [more.id], False),
     )
     gold = await gateway.define("Gold", 'tier = "gold"')
     rich = await gateway.define("Rich", f'points > 5 or inSegment("{gold}")', policy=policy.id)
@@ -340,7 +342,7 @@ async def test_another_sandbox_is_not_touched(gateway: Gateway) -> None:
         gateway.lake,
         gateway.clock,
         other,
-        NewDataset("people", "PROFILE", "id", "crm", None),
+        NewDataset("people", DatasetKind.PROFILE, "id", "crm", None),
         InputFile(file, "NDJSON"),
     )
     assert await gateway.nothing_waits()
@@ -368,7 +370,7 @@ async def test_definitions_over_stitched_people_are_for_jobs_alone(gateway: Gate
         gateway.database,
         gateway.clock,
         SCOPE,
-        merge_policies.NewPolicy("Stitched", "TIMESTAMP_ORDERED", "NONE", [], False),
+        merge_policies.NewPolicy("Stitched", MergeMethod.TIMESTAMP_ORDERED, IdentityGraph.NONE, [], False),
     )
     used = await gateway.define("Used", 'tier = "gold"', method=method, policy=policy.id)
     with pytest.raises(HasDependents) as dependents:

@@ -26,6 +26,7 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment import run as runs
 from app.services.jobs.segment.unchanged import Unchanged
 from app.storage.database import Database
+from app.storage.tables.datasets import DatasetKind
 from tests.services.conftest import SCOPE
 from tests.services.test_people import World
 from tests.services.test_segment_jobs import job_of, results, run_next
@@ -70,7 +71,7 @@ class Shop(World):
         path = self.folder / f"events-{self.batches}.ndjson"
         row = {"id": f"{number:03d}", "timestamp": self.clock().isoformat(), "kind": kind, "_id": f"e{self.batches}"}
         path.write_text(json.dumps(row))
-        new = NewDataset("events", "EVENT", "id", "CRM", "timestamp")
+        new = NewDataset("events", DatasetKind.EVENT, "id", "CRM", "timestamp")
         uploaded = await ingest_file(self.database, self.lake, self.clock, SCOPE, new, InputFile(path, "NDJSON"))
         return uploaded.batch.id
 

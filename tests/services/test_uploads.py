@@ -22,7 +22,7 @@ from app.services.lists.paging import PageRequest
 from app.services.maintenance.retention import Keep
 from app.storage.columns import columns
 from app.storage.database import Database
-from app.storage.tables.datasets import BatchRow
+from app.storage.tables.datasets import BatchRow, DatasetKind
 from app.storage.tenancy import within
 from app.worker.maintenance import Maintenance
 from tests.services.conftest import SCOPE
@@ -76,7 +76,7 @@ async def test_the_same_name_with_another_shape_is_refused(
             lake,
             clock,
             SCOPE,
-            NewDataset("purchases", "PROFILE", "customer", "crm", None),
+            NewDataset("purchases", DatasetKind.PROFILE, "customer", "crm", None),
             InputFile(file, "CSV"),
         )
     assert (caught.value.code, caught.value.path) == (ErrorCode.ALREADY_EXISTS, ("name",))
@@ -140,7 +140,7 @@ async def test_a_declaration_goes_with_the_dataset_that_could_not_be_created(
     database: Database, lake: Lake, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema = {"properties": {"a": {"type": "integer"}}}
-    new = NewDataset("orders", "PROFILE", "id", "crm", schema=schema)
+    new = NewDataset("orders", DatasetKind.PROFILE, "id", "crm", schema=schema)
 
     async def fail(*_: Any) -> None:
         raise OSError("the connection is lost")

@@ -45,7 +45,7 @@ from app.settings import Settings
 from app.storage.columns import columns
 from app.storage.job_log import read_updates
 from app.storage.tables.audiences import AudienceRow
-from app.storage.tables.datasets import BatchRow, DatasetRow
+from app.storage.tables.datasets import BatchRow, DatasetKind, DatasetRow
 from app.storage.tables.jobs import FINAL, JobBucketRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.wiring import Services, open_services
@@ -139,7 +139,7 @@ class World:
             lake,
             utc_now,
             SCOPE,
-            NewDataset("people", "PROFILE", "customer_id", "customer", None),
+            NewDataset("people", DatasetKind.PROFILE, "customer_id", "customer", None),
             InputFile(file, "CSV"),
         )
 
@@ -268,7 +268,7 @@ async def _load(made: World, header: str, lines: list[str]) -> None:
         made.services.lake,
         utc_now,
         SCOPE,
-        NewDataset("purchases", "EVENT", "customer_id", "customer", "date"),
+        NewDataset("purchases", DatasetKind.EVENT, "customer_id", "customer", "date"),
         InputFile(file, "CSV"),
     )
 

@@ -28,8 +28,10 @@ from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.queue.turns import Turn, claim_turn
 from app.storage.tables.audiences import AudienceRow
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.definitions import DefinitionRow
 from app.storage.tables.jobs import JobKind
+from app.storage.tables.merge_policies import IdentityGraph
 from app.storage.tenancy import within
 
 SCOPE = Scope("acme", "prod", "ann")
@@ -57,7 +59,7 @@ class Gateway:
             self.lake,
             self.clock,
             SCOPE,
-            NewDataset(dataset, kind, "id", "crm", time),
+            NewDataset(dataset, DatasetKind(kind), "id", "crm", time),
             InputFile(file, "NDJSON"),
         )
         return sent.batch.id
@@ -79,7 +81,7 @@ class Gateway:
 
     async def stitch(self, policy_id: str) -> None:
         """Gives a merge policy the identity graph PDG."""
-        changes: merge_policies.PolicyChanges = {"identity_graph": "PDG"}
+        changes: merge_policies.PolicyChanges = {"identity_graph": IdentityGraph.PDG}
         await merge_policies.update(self.database, self.clock, SCOPE, policy_id, None, changes)
 
     async def take(self) -> Turn:

@@ -24,6 +24,7 @@ from app.services.maintenance.retention import Keep
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.queue.claims import claim_next
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobRow
@@ -104,7 +105,7 @@ async def test_members_outlive_a_clock_that_is_ahead_for_a_moment(
 ) -> None:
     lake, clock = Lake(tmp_path / "lake"), time.clock
     (tmp_path / "m.csv").write_text("customer\n1\n2\n")
-    new = NewDataset("members", "AUDIENCE", "customer", "crm", None)
+    new = NewDataset("members", DatasetKind.AUDIENCE, "customer", "crm", None)
     loaded = await ingest_file(database, lake, clock, SCOPE, new, InputFile(tmp_path / "m.csv", "CSV"))
     asked = external.NewExternal(name="E", namespace="crm", dataset_id=loaded.batch.dataset_id, ttl_in_days=3)
     audience = await external.create(database, lake, clock, SCOPE, asked)

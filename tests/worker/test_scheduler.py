@@ -25,6 +25,7 @@ from app.services.jobs.schedules import run as schedule_runs
 from app.services.jobs.schedules.requests import NewSchedule
 from app.storage.columns import columns
 from app.storage.database import Database
+from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobRow
 from app.storage.topics import SCHEDULES
@@ -49,7 +50,12 @@ async def audience(database: Database, clock: FixedClock, tmp_path: Path) -> str
     lake, file = Lake(tmp_path / "lake"), tmp_path / "people.csv"
     file.write_text("customer,age\n1,20\n2,60\n")
     await ingest_file(
-        database, lake, clock, SCOPE, NewDataset("people", "PROFILE", "customer", "crm", None), InputFile(file, "CSV")
+        database,
+        lake,
+        clock,
+        SCOPE,
+        NewDataset("people", DatasetKind.PROFILE, "customer", "crm", None),
+        InputFile(file, "CSV"),
     )
     new = NewDefinition(name="Old", expression="age > 50")
     return (await definitions.create(database, lake, clock, SCOPE, new)).id

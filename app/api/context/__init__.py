@@ -27,7 +27,7 @@ from app.services.datasets.batches import LEASE
 from app.services.maintenance.figures import FigureReader
 from app.services.people.profiles import ProfileReader
 from app.services.search.find import SearchIndexes
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.database import Database, DatabaseSession
 from app.storage.wakeups import Changes
 
@@ -141,7 +141,7 @@ class Caller:
         for name, values in self.headers.items():
             if len(values) > 1:
                 raise Unauthenticated(f"{name} is sent {len(values)} times: send it once")
-        headers: JsonObject = {name: values[0] for name, values in self.headers.items()}
+        headers: StoredValues = {name: values[0] for name, values in self.headers.items()}
         headers |= {name: sent[name] for name in CALLER_HEADERS if name in sent}
         for name in CREDENTIALS:
             if not isinstance(headers.get(name, ""), str):

@@ -31,7 +31,7 @@ from app.services.lists.paging import Slice
 from app.services.people.members import Member
 from app.services.people.profiles import ProfileReader
 from app.services.search import folders
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.database import Database, DatabaseSession
 from app.storage.job_log import JobState
 from app.storage.tables.audiences import AudienceRow
@@ -112,8 +112,8 @@ class Loaders:
         return self._rows(datasets.batches_get_many)
 
     @cached_property
-    def schema_of_dataset(self) -> Loader[str, JsonObject]:
-        async def load(ids: list[str]) -> list[JsonObject]:
+    def schema_of_dataset(self) -> Loader[str, StoredValues]:
+        async def load(ids: list[str]) -> list[StoredValues]:
             schemas = await datasets.schemas_many(self._lake, self._scope, ids)
             return [schemas[id_] for id_ in ids]
 
@@ -315,7 +315,7 @@ class Loaders:
         return by_arguments(self._profiles.member_counts)
 
     @cached_property
-    def payload_of_membership(self) -> Loader[Page, JsonObject | None]:
+    def payload_of_membership(self) -> Loader[Page, StoredValues | None]:
         """By (audience, person)."""
         return by_arguments(self._profiles.payloads)
 
@@ -324,7 +324,7 @@ class Loaders:
         return by_arguments(self._profiles.people)
 
     @cached_property
-    def attributes_of_profile(self) -> Loader[Page, JsonObject]:
+    def attributes_of_profile(self) -> Loader[Page, StoredValues]:
         return by_arguments(self._profiles.attributes)
 
     @cached_property

@@ -36,7 +36,7 @@ from app.api.global_ids import split_id
 from app.api.permissions import NEEDS, refusals
 from app.errors import ErrorCode, Refusal
 from app.services.access.audit import DONE, Entry, audited
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 
 Needs = dict[str, str]
 """Permissions, each with a coordinate of the schema that needs it."""
@@ -122,7 +122,7 @@ def refused_payload(field: GraphQLField, refused: list[Refusal]) -> _Payload:
     if not isinstance(type_, GraphQLObjectType):
         raise TypeError(f"the payload {type_} of a mutation is not an object")
     definition = type_.extensions["strawberry-definition"]
-    values: JsonObject = {}
+    values: StoredValues = {}
     for part in definition.fields:
         name = part.graphql_name or part.python_name
         shape = type_.fields[_camel(name)].type

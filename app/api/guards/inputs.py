@@ -28,7 +28,7 @@ from app.api.context import Limits
 from app.api.errors import refusal_extensions
 from app.errors import ErrorCode, Limit, Refusal
 from app.services.lists.validation import is_text
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 
 _STRANGE = "a NUL character or half of a surrogate pair, which no database keeps"
 
@@ -82,7 +82,7 @@ class VariableSizes(SchemaExtension):
         yield
 
 
-def extensions_in_place(refusal: Refusal) -> JsonObject:
+def extensions_in_place(refusal: Refusal) -> StoredValues:
     """As for other refusals, with the path as the client wrote it."""
     return refusal_extensions(refusal) | {"path": list(refusal.path)}
 

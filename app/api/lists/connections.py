@@ -12,7 +12,7 @@ from app.api.context import Info
 from app.api.described import resolver
 from app.api.scalars import BigInt, given
 from app.services.lists.paging import Slice, page_request
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -45,7 +45,7 @@ def connection(description: str) -> Callable[[Resolver], Resolver]:
     def declare(method: Resolver) -> Resolver:
         @wraps(method)
         async def resolve(*positional: object, **arguments: object) -> object:
-            asked: JsonObject = {name: given(arguments.pop(name, None)) for name in _PAGE_ARGUMENTS}
+            asked: StoredValues = {name: given(arguments.pop(name, None)) for name in _PAGE_ARGUMENTS}
             return await method(*positional, page=page_request(**asked), **arguments)
 
         resolve.__signature__ = _with_page_arguments(signature(method))  # type: ignore[attr-defined]
@@ -127,7 +127,7 @@ async def connect_long(
 _EMPTY: Slice[Any] = Slice([], [], False, False)
 
 
-async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Callable[[Any], object]) -> JsonObject:
+async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Callable[[Any], object]) -> StoredValues:
     selected = _selected(info)
     page = await load() if selected is None or selected - {"totalCount", "__typename"} else _EMPTY
     nodes = [make(item) for item in page.items]

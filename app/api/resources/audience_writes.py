@@ -20,7 +20,7 @@ from app.services.audiences import definition_reads
 from app.services.audiences import writes as audience_writes
 from app.services.audiences.writes import AudienceFields
 from app.services.lists.paging import LARGEST_PAGE
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.tables import audiences as tables
 from app.storage.tables.audiences import AudienceRow
 
@@ -164,7 +164,7 @@ class UpdateAudienceInput:
 _CLEARABLE = {"description", "dataset_id", "audience_meta", "linked_audience_ref", "folder_id"}
 
 
-def _fields(source: CreateAudienceInput | UpdateAudienceInput) -> JsonObject:
+def _fields(source: CreateAudienceInput | UpdateAudienceInput) -> StoredValues:
     """What is given, as services take it; null is None."""
     converted: dict[str, Callable[[Any], Any]] = {
         "evaluation_methods": names,

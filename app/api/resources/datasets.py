@@ -18,6 +18,7 @@ from app.api.scalars import BigInt, given
 from app.errors import ErrorCode, Refusal
 from app.services.datasets import datasets, deletion
 from app.services.lists.paging import PageRequest
+from app.storage.tables import datasets as tables
 from app.storage.tables.datasets import BatchRow, DatasetRow
 
 
@@ -184,7 +185,7 @@ class CreateDatasetInput:
         identity = given(self.primary_identity)
         return datasets.NewDataset(
             name=self.name,
-            kind=self.kind.value,
+            kind=tables.DatasetKind(self.kind.value),
             identity_column=identity and identity.column,
             namespace=identity and identity.namespace,
             timestamp_column=given(self.timestamp_column),

@@ -18,7 +18,7 @@ from app.services.jobs import shared as jobs
 from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.job_log import JobState
 from app.storage.tables.jobs import FINAL, WAITING
 from app.storage.tables.jobs import JobKind as QueueKind
@@ -177,7 +177,7 @@ def any_job(state: JobState) -> Job:
     return job
 
 
-def job_fields(row: Any) -> JsonObject:
+def job_fields(row: Any) -> StoredValues:
     """The fields of `Job` but its id, from a row of any kind of job."""
     return {
         "job_id": row.id,

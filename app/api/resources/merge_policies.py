@@ -18,7 +18,8 @@ from app.api.scalars import given
 from app.errors import ErrorCode, Refusal, Refusals
 from app.services import merge_policies
 from app.services.lists.paging import PageRequest
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
+from app.storage.tables import merge_policies as tables
 from app.storage.tables.merge_policies import MergePolicyRow
 
 
@@ -99,6 +100,8 @@ class MergePolicyQueries:
 
 _IDS = "For DATA_SET_PRECEDENCE: datasets by global or raw id, highest precedence first."
 _INPUT = {"datasets": ("datasetIds",)}
+_ENUMS = {"method": tables.MergeMethod, "identity_graph": tables.IdentityGraph}
+"""Of the fields with an enum of the API, that of their column."""
 
 
 @strawberry.input(description="The merge policy to create.")
@@ -114,8 +117,8 @@ class CreateMergePolicyInput:
     def as_new(self) -> merge_policies.NewPolicy:
         return merge_policies.NewPolicy(
             self.name,
-            self.method.value,
-            self.identity_graph.value,
+            tables.MergeMethod(self.method.value),
+            tables.IdentityGraph(self.identity_graph.value),
             many_ids("Dataset", self.dataset_ids, "datasets") or (),
             bool(self.is_default),
         )
@@ -147,8 +150,8 @@ class UpdateMergePolicyInput:
         if nulls:
             message = "it cannot be null: omit it to keep it as it is"
             raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
-        changes: JsonObject = {
-            name: value.value if isinstance(value, Enum) else value
+        changes: StoredValues = {
+            name: _ENUMS[name](value.value) if name in _ENUMS else value
             for name in needed
             if (value := getattr(self, name)) is not strawberry.UNSET
         }

@@ -26,6 +26,7 @@ from app.services.jobs.preview import requests as previews
 from app.services.lists.paging import PageRequest, Slice
 from app.services.people.members import Who
 from app.storage.tables.jobs import JobStatus
+from app.storage.tables.merge_policies import IdentityGraph
 from app.storage.tables.previews import PreviewRow
 
 
@@ -233,7 +234,7 @@ class PreviewMutations:
                 expression=input.expression,
                 format=service_format(input.format),
                 merge_policy_id=one_id("MergePolicy", input.merge_policy_id, "merge_policy_id"),
-                graph_type=one_name(input.graph_type) or "NONE",
+                graph_type=IdentityGraph(one_name(input.graph_type) or "NONE"),
                 exclude_opt_out=given(input.exclude_opt_out) is not False,
             )
             return await previews.create(services.database, services.lake, services.clock, scope, new)

@@ -19,7 +19,7 @@ from app.errors import ErrorCode, Refusal
 from app.services.lists.paging import PageRequest
 from app.services.people.attributes import project
 from app.services.people.members import Member
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 
 if TYPE_CHECKING:
     from app.api.resources.audiences import Audience
@@ -56,7 +56,7 @@ class Identity:
 class ExperienceEvent:
     event_id: str = strawberry.field(description="Its id.")
     timestamp: datetime = strawberry.field(description="Time of the event.")
-    everything: strawberry.Private[JsonObject]
+    everything: strawberry.Private[StoredValues]
 
     @resolver(description="Attributes of the event.")
     def attributes(self, paths: Paths = strawberry.UNSET) -> JSON:

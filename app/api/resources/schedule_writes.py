@@ -18,7 +18,7 @@ from app.errors import ErrorCode, Refusal, Refusals
 from app.services.jobs.export.input import NewExport
 from app.services.jobs.schedules import requests as schedules
 from app.services.jobs.schedules import run as schedule_runs
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.tables import schedules as tables
 from app.storage.tables.schedules import ScheduleRow
 
@@ -110,7 +110,7 @@ class UpdateScheduleInput:
         if nulls:
             message = "it cannot be null: omit it to keep it as it is"
             raise Refusals([Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in nulls])
-        changes: JsonObject = {
+        changes: StoredValues = {
             name: value for name in (*needed, "description") if (value := getattr(self, name)) is not strawberry.UNSET
         }
         if self.state is not strawberry.UNSET:

@@ -21,7 +21,7 @@ from app.services.access.identity import Unauthenticated
 from app.services.access.rates import RateExceeded
 from app.services.maintenance.figures import Figures
 from app.services.maintenance.readiness import left_jobs, not_ready
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.database import PoolState
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]
         if reason := await not_ready(services.database, services.lake, READY_SECONDS):
             log.warning("the server is not ready: %s", reason)
             return JSONResponse({"ready": False, "reason": reason}, status_code=503)
-        answer: JsonObject = {"ready": True}
+        answer: StoredValues = {"ready": True}
         async with services.database.session() as session:
             if warning := await left_jobs(session, services.clock()):
                 answer["warning"] = warning

@@ -32,7 +32,7 @@ from app.errors import ErrorCode, Limit, Refusal, outage
 from app.logs import bind
 from app.services.access.identity import KeysUnavailable, Unauthenticated
 from app.services.access.rates import RateExceeded
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
@@ -252,7 +252,7 @@ def negotiate(accept: str) -> str:
 
 def encode(result: Any, *, with_data: bool = True) -> bytes:
     """An answer as JSON; errors first, so that they are seen. Without data when nothing was executed."""
-    answer: JsonObject = {}
+    answer: StoredValues = {}
     if result.errors:
         answer["errors"] = [error.formatted for error in result.errors]
     if with_data:
@@ -303,7 +303,7 @@ def _outage(error: Exception, request_id: str, media: str) -> Response:
 
 
 def failure(
-    status: int, message: str, media: str, headers: Mapping[str, str], code: str, more: JsonObject | None = None
+    status: int, message: str, media: str, headers: Mapping[str, str], code: str, more: StoredValues | None = None
 ) -> Response:
     """A request that came to nothing, in the form of a GraphQL answer; `more` are further extensions of its error."""
     kind = JSON if media == EVENTS else media
@@ -311,7 +311,7 @@ def failure(
     return Response(_failed(message, code, more), status, headers=dict(headers), media_type=_with_charset(kind))
 
 
-def _failed(message: str, code: str, more: JsonObject | None = None) -> bytes:
+def _failed(message: str, code: str, more: StoredValues | None = None) -> bytes:
     return orjson.dumps({"errors": [{"message": message, "extensions": {"code": code, **(more or {})}}]})
 
 
@@ -331,8 +331,8 @@ def _request_id(request: Request) -> str:
     return sent if re.fullmatch(r"[\w.:-]{1,64}", sent) else uuid4().hex
 
 
-def _from_query(request: Request) -> JsonObject:
-    params: JsonObject = dict(request.query_params)
+def _from_query(request: Request) -> StoredValues:
+    params: StoredValues = dict(request.query_params)
     for name in ("variables", "extensions"):
         if params.get(name):
             try:

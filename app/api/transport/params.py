@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 
 _HASH = re.compile(r"[0-9a-f]{64}")
 LONGEST_ID = 255
@@ -34,7 +34,7 @@ class Params:
 
     query: str | None
     document_id: str | None
-    variables: JsonObject | None
+    variables: StoredValues | None
     operation_name: str | None
 
 
@@ -61,7 +61,7 @@ def read_params(params: object) -> Params:
     return Params(query, id_, variables, name or None)
 
 
-def _document_id(params: JsonObject) -> str | None:
+def _document_id(params: StoredValues) -> str | None:
     """The id of a document that is known here: Apollo's `extensions.persistedQuery`, `documentId` (of GraphQL over
     HTTP, with or without `sha256:`), or Relay's `doc_id`."""
     persisted = (params.get("extensions") or {}).get("persistedQuery")

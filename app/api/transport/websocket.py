@@ -32,7 +32,7 @@ from app.api.transport.params import BadRequest, read_params
 from app.errors import ErrorCode, Limit, Refusal
 from app.services.access.identity import KeysUnavailable, Unauthenticated
 from app.services.access.rates import RateExceeded
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.database import is_unavailable
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
     def _refused(self, limit: str) -> None:
         self.context.services.metrics.refused(limit)
 
-    async def _refuse(self, id_: str, message: str, extensions: JsonObject) -> None:
+    async def _refuse(self, id_: str, message: str, extensions: StoredValues) -> None:
         """Ends one operation before it began."""
         error = GraphQLError(message, extensions=extensions)
         await self.send_message({"id": id_, "type": "error", "payload": [error.formatted]})

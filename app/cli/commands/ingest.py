@@ -37,10 +37,13 @@ class Target:
 
     def as_new(self) -> "NewDataset":
         from app.services.datasets.datasets import NewDataset
+        from app.storage.tables.datasets import DatasetKind
 
         if self.kind not in {"profile", "event"}:
             fail(f"--kind is {self.kind!r}, but a dataset holds `profile` or `event`")
-        return NewDataset(self.dataset, self.kind.upper(), self.id, self.namespace, self.time, self._declared())
+        return NewDataset(
+            self.dataset, DatasetKind(self.kind.upper()), self.id, self.namespace, self.time, self._declared()
+        )
 
     def _declared(self) -> Any:
         if self.schema is None:

@@ -190,11 +190,12 @@ def run_export(export: Export, start: Start, tenancy: Tenancy) -> None:
 
 async def _export_dataset(services: "Services", scope: Scope, name: str) -> str:
     from app.services.datasets import datasets
+    from app.storage.tables.datasets import DatasetKind
 
     async with services.database.session() as session:
         row = await datasets.by_id_or_name(session, scope, name)
     if row is None:
-        new = datasets.NewDataset(name, "EXPORT", None, None, None)
+        new = datasets.NewDataset(name, DatasetKind.EXPORT)
         row = await datasets.create(services.database, services.clock, scope, new)
     return row.id
 

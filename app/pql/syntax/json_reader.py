@@ -51,6 +51,7 @@ from app.pql.syntax.parser import SUM, parse
 from app.pql.syntax.printer import print_tree
 from app.pql.syntax.trampoline import run
 
+_OPTIONAL: Final = frozenset({Takes.OPTIONAL, Takes.OPTIONAL_INSIDE})
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 """What a JSON escape can write, but no text can hold."""
 
@@ -157,38 +158,44 @@ class _Reader:
         return Name(self._new_name(value, value["name"]), up)
 
     def _row(self, value: _Object, row: Row, inside: bool, wanted: tuple[type, ...]) -> Walk:
-        optional = {key for key, takes in row.keys.items() if takes in (Takes.OPTIONAL, Takes.OPTIONAL_INSIDE)}
+        optional = {key for key, takes in row.keys.items() if takes in _OPTIONAL}
         self._require_keys(value, row.keys.keys() - optional, optional)
         arguments: dict[str, Any] = {}
         for key, takes in row.keys.items():
-            part = value.get(key)
-            match takes:
-                case Takes.NEW_NAME:
-                    arguments[key] = self._new_name(value, part)
-                case Takes.POSITION:
-                    arguments[key] = self._position(value, part)
-                case Takes.NODES | Takes.NODES_INSIDE:
-                    if not isinstance(part, list) or not part:
-                        self.refuse(f"`{key}` must be an array of nodes, not {_shown(part)}", value)
-                    nodes: list[object] = []
-                    for item in part:
-                        nodes.append(
-                            (yield self.node(item, value, inside or takes is Takes.NODES_INSIDE, PARTS.get(key, ())))
-                        )
-                    arguments[key] = tuple(nodes)
-                case Takes():
-                    within = inside or takes in (Takes.INSIDE, Takes.OPTIONAL_INSIDE)
-                    absent = key in optional and part is None
-                    arguments[key] = None if absent else (yield self.node(part, value, within, PARTS.get(key, ())))
-                case words:
-                    if not isinstance(part, str) or part not in words:
-                        self.refuse(f"`{key}` must be one of {' '.join(sorted(words))}, not {_shown(part)}", value)
-                    arguments[key] = part
+            arguments[key] = yield self._argument(value, key, takes, inside)
         if row.node_class is Aggregate and (arguments["body"] is None) is not (arguments["kind"] == "count"):
             self.refuse("`body` is what is summed or compared: all kinds but `count` have one", value)
         if "time" in optional and (arguments["time"] is None) is not (wanted == PARTS["when"]):
             self.refuse("`time` is what occurs: it stands everywhere but in the `when` of a step", value)
         return row.node_class(**arguments)
+
+    def _argument(self, value: _Object, key: str, takes: Takes | frozenset[str], inside: bool) -> Walk:
+        """What the key of an object says, as an argument of its node's class."""
+        part = value.get(key)
+        match takes:
+            case Takes.NEW_NAME:
+                return self._new_name(value, part)
+            case Takes.POSITION:
+                return self._position(value, part)
+            case Takes.NODES | Takes.NODES_INSIDE:
+                return (yield self._nodes(value, key, inside or takes is Takes.NODES_INSIDE))
+            case Takes():
+                if part is None and takes in _OPTIONAL:
+                    return None
+                within = inside or takes in (Takes.INSIDE, Takes.OPTIONAL_INSIDE)
+                return (yield self.node(part, value, within, PARTS.get(key, ())))
+        if not isinstance(part, str) or part not in takes:
+            self.refuse(f"`{key}` must be one of {' '.join(sorted(takes))}, not {_shown(part)}", value)
+        return part
+
+    def _nodes(self, value: _Object, key: str, inside: bool) -> Walk:
+        parts = value.get(key)
+        if not isinstance(parts, list) or not parts:
+            self.refuse(f"`{key}` must be an array of nodes, not {_shown(parts)}", value)
+        nodes: list[object] = []
+        for part in parts:
+            nodes.append((yield self.node(part, value, inside, PARTS.get(key, ()))))
+        return tuple(nodes)
 
     def _apply(self, value: _Object, inside: bool) -> Walk:
         self._require_keys(value, {"fnName", "params"}, {"form"})

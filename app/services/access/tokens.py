@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import jwt
 
 from app.services.access.identity import Identity, KeysUnavailable, TokenRules, Unauthenticated, is_name
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class KeySet:
         return keys
 
 
-def _key_list(document: object) -> list[JsonObject]:
+def _key_list(document: object) -> list[StoredValues]:
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
         raise ValueError("it is not a JSON Web Key Set: an object with a list `keys`")

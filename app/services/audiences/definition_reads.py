@@ -23,7 +23,7 @@ from app.services.audiences.reads import AudienceFilter, audience_order
 from app.services.evaluation.expressions import ExpressionFormat, vocabulary
 from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
-from app.storage.columns import JsonObject, columns
+from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow, LifecycleState
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow
@@ -60,7 +60,7 @@ class DefinitionView:
     version: int
     expression: str
     canonical: str
-    kept: JsonObject | None
+    kept: StoredValues | None
     schema_name: str
 
     @classmethod

@@ -15,7 +15,7 @@ from app.services.audiences.definition_reads import DefinitionView
 from app.services.audiences.definition_rules import PROFILE_SCHEMA, Limit, NewDefinition
 from app.services.audiences.reads import METHOD_COLUMNS
 from app.services.evaluation.expressions import ExpressionFormat
-from app.storage.columns import JsonObject, columns
+from app.storage.columns import StoredValues, columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
 from app.storage.tables.merge_policies import MergePolicyRow
@@ -34,12 +34,12 @@ class Version:
     version: int
     expression: str
     canonical: str
-    kept: JsonObject | None
+    kept: StoredValues | None
     merge_policy_id: str
     created_at: datetime
 
 
-def kept(limit: Limit | None) -> JsonObject | None:
+def kept(limit: Limit | None) -> StoredValues | None:
     """A limit as it is stored."""
     return None if limit is None else asdict(limit)
 
@@ -62,7 +62,7 @@ def _text_of(expression: str, format: ExpressionFormat, checked: Checked) -> str
     return expression if format is ExpressionFormat.PQL_TEXT else str(checked.canonical)
 
 
-def _flags(methods: Collection[str] | None) -> JsonObject:
+def _flags(methods: Collection[str] | None) -> StoredValues:
     """The columns that say when an audience is evaluated."""
     evaluated_by = ("BATCH",) if methods is None else methods
     return {column: method in evaluated_by for column, method in METHOD_COLUMNS.items()}

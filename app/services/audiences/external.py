@@ -23,7 +23,7 @@ from app.services.lists.dependents import refuse_dependents
 from app.services.lists.rows import get_rows
 from app.services.lists.validation import LONGEST_NAME, refuse_bad_labels, refuse_bad_name
 from app.services.search import folders
-from app.storage.columns import JsonObject, columns
+from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.queue.turns import lock_turn
@@ -209,7 +209,7 @@ async def _everybody(
     return _Everybody(new.dataset_id, *await write_all(database, lake, clock, scope, new.dataset_id, audience))
 
 
-def _lifetime(current: AudienceRow, merged: NewExternal, now: datetime) -> JsonObject:
+def _lifetime(current: AudienceRow, merged: NewExternal, now: datetime) -> StoredValues:
     """What an edit makes of the members and of when they go."""
     if current.dataset_id != merged.dataset_id:
         return {**emptied(now), "expires_at": None}
@@ -223,7 +223,7 @@ def _lifetime(current: AudienceRow, merged: NewExternal, now: datetime) -> JsonO
 # ---------------------------------------------------------------- rules
 
 
-def emptied(at: datetime | None) -> JsonObject:
+def emptied(at: datetime | None) -> StoredValues:
     """The columns of an audience whose members have gone at an instant."""
     return {
         "membership_run_id": None,
@@ -281,7 +281,7 @@ async def _refuse_strangers(session: AsyncSession, scope: Scope, new: NewExterna
         await folders.choose(session, scope, new.folder_id, new.namespace)
 
 
-def _columns(values: JsonObject) -> JsonObject:
+def _columns(values: StoredValues) -> StoredValues:
     """The values as the table has them."""
     if "labels" in values:
         values["labels"] = list(values["labels"])

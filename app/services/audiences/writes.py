@@ -17,7 +17,7 @@ from app.services.audiences import reads as audiences
 from app.services.audiences.definition_rules import DefinitionChanges, NewDefinition
 from app.services.evaluation.expressions import ExpressionFormat
 from app.services.lists.paging import LARGEST_PAGE
-from app.storage.columns import JsonObject, columns
+from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow, AudienceType, LifecycleState
 from app.storage.tenancy import within
@@ -71,7 +71,7 @@ async def create(
 ) -> AudienceRow:
     """Makes an audience, and the definition that computes it if it is of that type. Raises `Refusals`, `Refusal`."""
     _refuse_strange(type, fields)
-    values: JsonObject = dict(fields)
+    values: StoredValues = dict(fields)
     if type == AudienceType.EXTERNAL_SEGMENT:
         return await external_audiences.create(database, lake, clock, scope, external_audiences.NewExternal(**values))
     view = await definitions.create(database, lake, clock, scope, NewDefinition(**values))
@@ -117,7 +117,7 @@ async def replace(
         if name in {"type", *_IDENTITY} and value != getattr(current, name)
     ]
     refuse_all(refusals)
-    values: JsonObject = {name: value for name, value in fields.items() if name not in _IDENTITY}
+    values: StoredValues = {name: value for name, value in fields.items() if name not in _IDENTITY}
     _refuse_strange(type, values)
     if type == AudienceType.EXTERNAL_SEGMENT:
         external = external_audiences.NewExternal(**values)

@@ -26,7 +26,7 @@ from app.scope import Scope, Tenant
 from app.services.audiences import external_members as members
 from app.services.datasets import datasets
 from app.services.streaming.turn import batch_landed, batch_withdrawn
-from app.storage.columns import JsonObject, columns
+from app.storage.columns import StoredValues, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.ids import new_id
 from app.storage.queue.leases import Lease, LeaseLost, is_free
@@ -290,7 +290,7 @@ async def withdraw(
             return
 
 
-async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: JsonObject) -> bool:
+async def _settle(session: AsyncSession, tenant: Tenant, batch_id: str, values: StoredValues) -> bool:
     change = within(update(BatchRow), BatchRow, tenant)
     settled = change.where(_BATCHES.id == batch_id, _BATCHES.status == BatchStatus.LOADING).values(
         lease_until=None, **values

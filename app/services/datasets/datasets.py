@@ -23,7 +23,7 @@ from app.services.lists.dependents import MOST_FOUND, Dependent, Finder
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import as_row, get_rows, select_rows
 from app.services.lists.validation import refuse_bad_name
-from app.storage.columns import JsonObject, columns
+from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.tables.audiences import AudienceRow
@@ -50,7 +50,7 @@ class NewDataset:
     """
 
     name: str
-    kind: str
+    kind: DatasetKind
     identity_column: str | None = None
     namespace: str | None = None
     timestamp_column: str | None = None
@@ -85,7 +85,7 @@ async def create(
             sandbox=scope.sandbox,
             id=new_id(now),
             name=new.name,
-            kind=DatasetKind(new.kind),
+            kind=new.kind,
             identity_column=new.identity_column,
             namespace=new.namespace,
             timestamp_column=new.timestamp_column,
@@ -252,10 +252,10 @@ async def fields_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str,
     return await asyncio.to_thread(read)
 
 
-async def schemas_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, JsonObject]:
+async def schemas_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, StoredValues]:
     """The JSON Schema of each dataset: what was declared, widened by what arrived."""
 
-    def read() -> dict[str, JsonObject]:
+    def read() -> dict[str, StoredValues]:
         tenant = lake.tenant(scope.tenant)
         return {id_: dataset_schema(tenant, id_) for id_ in ids}
 

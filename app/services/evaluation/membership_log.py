@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.scope import Scope
 from app.services.evaluation.heads import NO_RUN
-from app.storage.columns import JsonObject, columns, table
+from app.storage.columns import StoredValues, columns, table
 from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.membership_changes import MembershipChangeRow
@@ -86,7 +86,7 @@ async def _rows(
     last: int,
     turn: int,
     job_id: str | None,
-) -> Sequence[JsonObject]:
+) -> Sequence[StoredValues]:
     fields = (_AUDIENCES.id, _AUDIENCES.membership_run_id, _AUDIENCES.membership_graph, _AUDIENCES.total_profiles)
     present = within(select(*fields), AudienceRow, scope.tenant).where(_AUDIENCES.id.in_(sorted(changed)))
     return [

@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from app.errors import ErrorCode, Refusal
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 
 EVALUATOR = 1
 """Raise it with a change that gives an expression another meaning: what an earlier program found is no longer taken
@@ -26,11 +26,11 @@ class HeadPins:
     turn: int
     graphs: Mapping[str, int]
 
-    def as_json(self) -> JsonObject:
+    def as_json(self) -> StoredValues:
         return {"heads": dict(self.runs), "turn": self.turn, "graphs": dict(self.graphs)}
 
     @classmethod
-    def from_json(cls, value: JsonObject) -> "HeadPins":
+    def from_json(cls, value: StoredValues) -> "HeadPins":
         """Raises `Refusal`. Before there were streams and identity graphs, there were no turns and no graphs."""
         return cls(_required(value, "heads"), value.get("turn") or 0, value.get("graphs") or {})
 
@@ -40,8 +40,8 @@ class SegmentPins:
     """Of a segment job. `lake` are the versions of the data by merge policy (`Snapshot.pinned`)."""
 
     evaluated_at: datetime
-    merge_policies: Mapping[str, JsonObject]
-    lake: Mapping[str, JsonObject]
+    merge_policies: Mapping[str, StoredValues]
+    lake: Mapping[str, StoredValues]
     heads: HeadPins
     inactive: frozenset[str]
     without_consent: frozenset[str]
@@ -53,7 +53,7 @@ class SegmentPins:
         """The instant in the zone whose calendar holds."""
         return self.evaluated_at.astimezone(ZoneInfo(self.time_zone))
 
-    def as_json(self) -> JsonObject:
+    def as_json(self) -> StoredValues:
         return {
             "evaluated_at": self.evaluated_at.isoformat(),
             "merge_policies": dict(self.merge_policies),
@@ -65,12 +65,12 @@ class SegmentPins:
             "evaluator": self.evaluator,
         }
 
-    def data_of(self, policy_id: str) -> JsonObject:
+    def data_of(self, policy_id: str) -> StoredValues:
         """The versions of the data under a merge policy. Raises `Refusal`."""
         return _lake(_required(self.lake, policy_id))
 
     @classmethod
-    def from_json(cls, value: JsonObject) -> "SegmentPins":
+    def from_json(cls, value: StoredValues) -> "SegmentPins":
         """Raises `Refusal`."""
         return cls(
             datetime.fromisoformat(_required(value, "evaluated_at")),
@@ -89,7 +89,7 @@ class PreviewPins:
     """Of a preview. `order` are the buckets of its sample, as they are read."""
 
     evaluated_at: datetime
-    lake: JsonObject
+    lake: StoredValues
     heads: HeadPins
     order: Sequence[int]
     rows_to_read: int
@@ -100,7 +100,7 @@ class PreviewPins:
         """The instant in the zone whose calendar holds."""
         return self.evaluated_at.astimezone(ZoneInfo(self.time_zone))
 
-    def as_json(self) -> JsonObject:
+    def as_json(self) -> StoredValues:
         return {
             "evaluated_at": self.evaluated_at.isoformat(),
             "lake": self.lake,
@@ -111,7 +111,7 @@ class PreviewPins:
         }
 
     @classmethod
-    def from_json(cls, value: JsonObject) -> "PreviewPins":
+    def from_json(cls, value: StoredValues) -> "PreviewPins":
         """Raises `Refusal`."""
         return cls(
             datetime.fromisoformat(_required(value, "evaluated_at")),
@@ -146,13 +146,13 @@ class ExportPins:
     """Of an export job."""
 
     started: datetime
-    merge_policy: JsonObject
-    lake: JsonObject
+    merge_policy: StoredValues
+    lake: StoredValues
     heads: HeadPins
     audiences: Sequence[AudiencePin]
     batches: Sequence[BatchPin]
 
-    def as_json(self) -> JsonObject:
+    def as_json(self) -> StoredValues:
         return {
             "started": self.started.isoformat(),
             "merge_policy": self.merge_policy,
@@ -163,7 +163,7 @@ class ExportPins:
         }
 
     @classmethod
-    def from_json(cls, value: JsonObject) -> "ExportPins":
+    def from_json(cls, value: StoredValues) -> "ExportPins":
         """Raises `Refusal`."""
         return cls(
             datetime.fromisoformat(_required(value, "started")),
@@ -175,7 +175,7 @@ class ExportPins:
         )
 
 
-def _lake(value: JsonObject) -> JsonObject:
+def _lake(value: StoredValues) -> StoredValues:
     for name in ("datasets", "view"):
         _required(value, name)
     return value

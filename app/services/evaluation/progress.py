@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from app.engine.limits.pool import Cancelled
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobPhase
 
@@ -95,7 +95,7 @@ class _Pace:
         return (now - self.started).total_seconds() / (self.done + under_way) * (waiting - under_way)
 
 
-def span(start: datetime, end: datetime) -> JsonObject:
+def span(start: datetime, end: datetime) -> StoredValues:
     """A stretch of time as metrics hold it."""
     milliseconds = round((end - start).total_seconds() * 1000)
     return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}

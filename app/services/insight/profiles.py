@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -22,6 +22,7 @@ from app.services.lists.paging import (
     decode_cursor,
     decode_person,
     encode_cursor,
+    is_person,
     not_a_cursor,
     slice_of,
 )
@@ -29,7 +30,6 @@ from app.services.people.members import Member, Who, membership_standing
 
 CHOSEN, VALUE = "chosen", "value"
 _IN_PLACE = "PROFILE"
-_LARGEST_PLACE = 1 << 32
 _KEPT_AS: Mapping[Type, tuple[type, ...]] = {
     Scalar.NUMBER: (int, float),
     Scalar.STRING: (str,),
@@ -173,10 +173,6 @@ def _place(request: PageRequest, order: ProfileOrder, type_: Type) -> Place | No
     if request.cursor is None:
         return None
     place = decode_cursor(order.name, request.cursor, request.argument)
-    if len(place) != 3 or not _is_place(place[1:]) or type(place[0]) not in (type(None), *_KEPT_AS.get(type_, ())):
+    if not is_person(place[1:]) or type(place[0]) not in (type(None), *_KEPT_AS.get(type_, ())):
         raise not_a_cursor(request)
     return Place(place[0], int(place[1]), int(place[2]), order.descending)
-
-
-def _is_place(values: Sequence[object]) -> bool:
-    return all(type(value) is int and 0 <= value < _LARGEST_PLACE for value in values)

@@ -15,7 +15,7 @@ from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter, OrderBy
 from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
 from app.services.lists.rows import get_rows, select_rows
-from app.storage.columns import Columns, JsonObject, columns
+from app.storage.columns import Columns, StoredValues, columns
 from app.storage.job_log import JOBS, KINDS, JobState
 from app.storage.queue.claims import request_cancel
 from app.storage.tables.jobs import JobKind, JobSource, JobStatus
@@ -75,7 +75,7 @@ API = Origin()
 
 def new_columns(
     scope: Scope, now: datetime, id: str, origin: Origin = API, idempotency_key: str | None = None
-) -> JsonObject:
+) -> StoredValues:
     """The columns of a new job of any kind."""
     return {
         "organisation": scope.organisation,

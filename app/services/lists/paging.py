@@ -137,9 +137,18 @@ def decode_person(order: str, request: PageRequest) -> tuple[int, int] | None:
     if request.cursor is None:
         return None
     place = decode_cursor(order, request.cursor, request.argument)
-    if [type(value) for value in place] != [int, int] or min(place) < 0 or max(place) >= _LARGEST_ORDINAL:
+    if not is_person(place):
         raise not_a_cursor(request)
     return int(place[0]), int(place[1])
+
+
+def is_person(place: Sequence[object]) -> bool:
+    """Whether it is a bucket and an ordinal.
+
+    >>> is_person((3, 17)), is_person((3, -1)), is_person((3,)), is_person((True, 1))
+    (True, False, False, False)
+    """
+    return len(place) == 2 and all(type(value) is int and 0 <= value < _LARGEST_ORDINAL for value in place)
 
 
 def _may_be_compared(value: object) -> bool:

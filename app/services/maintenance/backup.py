@@ -17,7 +17,7 @@ from app.engine.maintenance.copying import CopiedFile, check_tables, copy_back, 
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.storage import dump
-from app.storage.columns import JsonObject, UtcDateTime
+from app.storage.columns import StoredValues, UtcDateTime
 from app.storage.database import Database
 
 FORMAT = 1
@@ -125,9 +125,9 @@ async def _read_rows(session: AsyncSession, path: Path) -> None:
         await dump.read_in(session, tables[table], rows)
 
 
-async def _batches(path: Path) -> AsyncIterator[tuple[str, list[JsonObject]]]:
+async def _batches(path: Path) -> AsyncIterator[tuple[str, list[StoredValues]]]:
     """Rows of one table at a time, a few hundred together."""
-    present, rows = "", list[JsonObject]()
+    present, rows = "", list[StoredValues]()
     for table, row in _lines(path):
         if rows and (table != present or len(rows) == dump.ROWS_AT_ONCE):
             yield present, rows

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.errors import ErrorCode, Refusal
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 
 
-def project(attributes: Mapping[str, object], paths: Sequence[str]) -> JsonObject:
+def project(attributes: Mapping[str, object], paths: Sequence[str]) -> StoredValues:
     """Only what the dotted paths name, in its place; arrays are followed. Raises `Refusal` for a malformed path.
 
     >>> project({"commerce": {"order": {"total": 3, "id": "a"}}, "device": "phone"}, ["commerce.order.total"])
     {'commerce': {'order': {'total': 3}}}
     """
-    tree: JsonObject = {}
+    tree: StoredValues = {}
     for path in split_paths(paths):
         branch = tree
         for name in path:

@@ -27,7 +27,7 @@ from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_
 from app.services.people.attributes import split_paths
 from app.services.people.members import Member, MemberReader, Who, by_policy
 from app.services.people.pinned import PinnedReads
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.database import Database
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class ProfileReader:
         people_of = await self._of_each(keys, lambda snapshot, places: snapshot.people(places))
         return {key: person for key, person in people_of.items() if person is not None}
 
-    async def attributes(self, keys: Sequence[Who], paths: Sequence[str] | None = None) -> dict[Who, JsonObject]:
+    async def attributes(self, keys: Sequence[Who], paths: Sequence[str] | None = None) -> dict[Who, StoredValues]:
         """Merged, or only the given paths. Raises `Refusal` for a malformed path."""
         selected = None if paths is None else split_paths(paths)
         return await self._of_each(keys, lambda snapshot, places: snapshot.attributes(places, selected))
@@ -143,13 +143,13 @@ class ProfileReader:
     async def membership_counts(self, keys: Sequence[Who], status: Collection[str] | None = None) -> dict[Who, int]:
         return {key: len(members) for key, members in (await self._members.of_people(keys, status)).items()}
 
-    async def payloads(self, pairs: Sequence[tuple[str, Who]]) -> dict[tuple[str, Who], JsonObject | None]:
+    async def payloads(self, pairs: Sequence[tuple[str, Who]]) -> dict[tuple[str, Who], StoredValues | None]:
         """What the rows of external members say of them, by (audience, person); None for computed audiences."""
         async with self._pinned.database.session() as session:
             sources = await payload_sources(session, self._pinned.scope, {audience for audience, _ in pairs})
 
-        def read() -> dict[tuple[str, Who], JsonObject | None]:
-            payload_of: dict[tuple[str, Who], JsonObject | None] = dict.fromkeys(pairs)
+        def read() -> dict[tuple[str, Who], StoredValues | None]:
+            payload_of: dict[tuple[str, Who], StoredValues | None] = dict.fromkeys(pairs)
             for audience, (dataset, batches) in sources.items():
                 people = [who for audience_id, who in pairs if audience_id == audience]
                 keys = [(who.bucket, who.ordinal) for who in people]

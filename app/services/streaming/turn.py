@@ -29,7 +29,7 @@ from app.services.evaluation.sandboxes import read_time_zone
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
 from app.services.streaming.definitions import LiveStage, has_live_definitions, live_definitions, live_stages
-from app.storage.columns import JsonObject, columns, table
+from app.storage.columns import StoredValues, columns, table
 from app.storage.database import Database
 from app.storage.queue.turns import (
     Turn,
@@ -110,7 +110,7 @@ class _Work:
     stages: list[LiveStage] = field(default_factory=list)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     people: Touched = field(default_factory=lambda: Touched({}))
-    patches: list[JsonObject] = field(default_factory=list)
+    patches: list[StoredValues] = field(default_factory=list)
     changed: set[str] = field(default_factory=set)
     moved: dict[str, Moved] = field(default_factory=dict)
     members: Counter[str] = field(default_factory=Counter)
@@ -256,11 +256,11 @@ def _keep(
     counted: Counts,
 ) -> None:
     """Writes what changed in a bucket, with what was patched before, and adds up the counts."""
-    counts: dict[str, JsonObject] = {
+    counts: dict[str, StoredValues] = {
         id_: {"members": numbers.members, "by_namespace": dict(numbers.by_namespace)}
         for id_, numbers in after.counts.items()
     }
-    nobody: JsonObject = {"members": 0, "by_namespace": {}}
+    nobody: StoredValues = {"members": 0, "by_namespace": {}}
     differs = {id_ for id_ in counts if counts[id_] != counted.get(id_, nobody)}
     changed = {id_ for id_, membership in after.memberships.items() if _differs(before.get(id_), membership)}
     if not changed | differs:
@@ -328,7 +328,7 @@ async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) ->
 async def _write_counts(session: AsyncSession, work: _Work) -> None:
     fields = (_AUDIENCES.id, _AUDIENCES.total_profiles, _AUDIENCES.by_namespace)
     statement = within(select(*fields), AudienceRow, work.scope.tenant).where(_AUDIENCES.id.in_(sorted(work.changed)))
-    changes: list[JsonObject] = []
+    changes: list[StoredValues] = []
     for row in await session.execute(statement.order_by(_AUDIENCES.id)):
         namespaces = Counter(row.by_namespace)
         namespaces.update(work.by_namespace.get(row.id, Counter()))
@@ -346,9 +346,9 @@ async def _write_counts(session: AsyncSession, work: _Work) -> None:
         await session.execute(one.values({name: bindparam(name) for name in fields_changed}), changes)
 
 
-async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -> dict[int, JsonObject]:
+async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -> dict[int, StoredValues]:
     """What the audiences' numbers hold of these buckets: the counts of the patches, else those of the heads."""
-    counts_of: dict[int, JsonObject] = {bucket: {} for bucket in buckets}
+    counts_of: dict[int, StoredValues] = {bucket: {} for bucket in buckets}
     of_run: dict[str, set[str]] = {}
     for id_ in work.evaluated:
         of_run.setdefault(work.heads.runs.get(id_, NO_RUN), set()).add(id_)

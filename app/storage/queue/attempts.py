@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.scope import Tenant
-from app.storage.columns import JsonObject, columns, table
+from app.storage.columns import StoredValues, columns, table
 from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
 from app.storage.queue.claims import Claim, TransactionBody, change_job, ended, fence, hand_back
@@ -53,8 +53,8 @@ class Attempt:
         self._monotonic = monotonic
         self._cancelled = self._stopped = self._lost = False
         self._forgiven = claim.row.lost_leases == 0
-        self._progress: JsonObject | None = None
-        self._told: JsonObject | None = None
+        self._progress: StoredValues | None = None
+        self._told: StoredValues | None = None
         self._written = float("-inf")
 
     @property
@@ -136,7 +136,7 @@ class Attempt:
         # What was noted meanwhile is not told yet.
         self._told, self._written = telling, self._monotonic()
 
-    def _noted(self) -> JsonObject:
+    def _noted(self) -> StoredValues:
         """The progress noted last, as columns."""
         values = dict(self._progress or {})
         of = columns(KINDS[self.claim.kind])
@@ -255,7 +255,7 @@ class Attempt:
 
     # ------------------------------------------------------------ inside
 
-    def _bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, object]) -> JsonObject:
+    def _bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, object]) -> StoredValues:
         return {
             "organisation": self.tenant.organisation,
             "sandbox": self.tenant.sandbox,

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.metrics import LEASES_TAKEN_OVER
 from app.scope import Tenant
-from app.storage.columns import Columns, JsonObject, columns, table
+from app.storage.columns import Columns, StoredValues, columns, table
 from app.storage.database import Database
 from app.storage.job_log import KINDS, append_update
 from app.storage.queue.leases import NOT_HELD, Lease, LeaseLost, is_free, take_next
@@ -200,7 +200,7 @@ async def _take(
     table = _table(kind)
     died = row.status in RUNNING and row.lease_until is not None
     lost = row.lost_leases + (1 if died else 0)
-    values: JsonObject = {"attempts": row.attempts + 1, "lost_leases": lost, "updated_at": now}
+    values: StoredValues = {"attempts": row.attempts + 1, "lost_leases": lost, "updated_at": now}
     if row.status == JobStatus.CANCELLING:
         values |= _ended(JobStatus.CANCELLED, now)
     elif lost >= MOST_LOST_LEASES:
@@ -222,7 +222,7 @@ async def _take(
     return Claim(kind, job, job.attempts, owner, lease) if job.status == JobStatus.PROCESSING else None
 
 
-def _ended(status: JobStatus, now: datetime) -> JsonObject:
+def _ended(status: JobStatus, now: datetime) -> StoredValues:
     """What every ended job has: no worker, no time left, and it is not waiting for anything."""
     return {
         "status": status.value,
@@ -233,7 +233,7 @@ def _ended(status: JobStatus, now: datetime) -> JsonObject:
     }
 
 
-def ended(status: JobStatus, now: datetime) -> JsonObject:
+def ended(status: JobStatus, now: datetime) -> StoredValues:
     """The columns of a job that ends with `status`; one that succeeded is done in full."""
     return _ended(status, now) | ({"fraction": 1.0} if status == JobStatus.SUCCEEDED else {})
 
@@ -246,7 +246,7 @@ _SMALLER = {
 }
 
 
-def _given_up(kind: JobKind, lost: int) -> JsonObject:
+def _given_up(kind: JobKind, lost: int) -> StoredValues:
     return {
         "code": "WORKERS_LOST",
         "message": f"{lost} workers in a row crashed while they ran this job, so it was abandoned. "

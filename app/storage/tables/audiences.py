@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint
 from sqlmodel import Field
 
 from app.storage.columns import (
-    JsonObject,
+    StoredValues,
     TableArguments,
     TenantRow,
     enum_column,
@@ -87,7 +87,7 @@ class AudienceRow(TenantRow, table=True):
     expires_at: datetime | None = time_column(default=None)
     folder_id: str | None = None
     audience_meta: Any = json_column(default=None, nullable=True)
-    linked_audience_ref: JsonObject | None = json_column(default=None)
+    linked_audience_ref: StoredValues | None = json_column(default=None)
     is_system: bool = False
     save_segment_membership: bool = True
     override_performance_warnings: bool = False

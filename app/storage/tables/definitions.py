@@ -6,7 +6,7 @@ from typing import ClassVar
 from sqlalchemy import ForeignKeyConstraint, Index
 from sqlmodel import Field
 
-from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, time_column
+from app.storage.columns import StoredValues, TableArguments, TenantRow, json_column, time_column
 
 
 class DefinitionRow(TenantRow, table=True):
@@ -28,7 +28,7 @@ class DefinitionRow(TenantRow, table=True):
     version: int = 1
     expression: str
     canonical: str
-    kept: JsonObject | None = json_column(default=None)
+    kept: StoredValues | None = json_column(default=None)
     schema_name: str = "_xdm.context.profile"
 
 
@@ -48,7 +48,7 @@ class DefinitionVersionRow(TenantRow, table=True):
     version: int = Field(primary_key=True)
     expression: str
     canonical: str
-    kept: JsonObject | None = json_column(default=None)
+    kept: StoredValues | None = json_column(default=None)
     merge_policy_id: str
     created_by: str
     created_at: datetime = time_column()

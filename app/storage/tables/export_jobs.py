@@ -5,7 +5,7 @@ from typing import ClassVar
 from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column
+from app.storage.columns import StoredValues, TableArguments, TenantRow, json_column
 from app.storage.tables.jobs import JobColumns
 
 _LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
@@ -47,9 +47,9 @@ class ExportJobRow(JobColumns, table=True):
 
     fields: list[str] = json_column(default_factory=list)
     merge_policy_id: str
-    merge_policy: JsonObject = json_column()
-    filter: JsonObject | None = json_column(default=None)
-    additional_fields: JsonObject | None = json_column(default=None)
+    merge_policy: StoredValues = json_column()
+    filter: StoredValues | None = json_column(default=None)
+    additional_fields: StoredValues | None = json_column(default=None)
     schema_name: str
     destination_id: str
     segment_per_batch: bool = False

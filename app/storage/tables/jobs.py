@@ -7,7 +7,7 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, Index
 from sqlmodel import Field
 
-from app.storage.columns import JsonObject, TableArguments, TenantRow, enum_column, json_column, time_column
+from app.storage.columns import StoredValues, TableArguments, TenantRow, enum_column, json_column, time_column
 
 
 class JobKind(StrEnum):
@@ -78,9 +78,9 @@ class JobColumns(TenantRow):
     profiles_read: int = Field(default=0, sa_type=BigInteger)
     total_profiles: int = Field(default=0, sa_type=BigInteger)
     seconds_left: float | None = None
-    errors: list[JsonObject] = json_column(default_factory=list)
-    metrics: JsonObject | None = json_column(default=None)
-    snapshot: JsonObject | None = json_column(default=None)
+    errors: list[StoredValues] = json_column(default_factory=list)
+    metrics: StoredValues | None = json_column(default=None)
+    snapshot: StoredValues | None = json_column(default=None)
     trace: str | None = None
     created_by: str
     created_at: datetime = time_column()
@@ -98,7 +98,7 @@ class JobUpdateRow(TenantRow, table=True):
     job_id: str = Field(primary_key=True)
     sequence: int = Field(primary_key=True)
     kind: str
-    state: JsonObject = json_column()
+    state: StoredValues = json_column()
     at: datetime = time_column()
 
 
@@ -112,5 +112,5 @@ class JobBucketRow(TenantRow, table=True):
     attempt: int
     file: str
     profiles: int = Field(sa_type=BigInteger)
-    counts: JsonObject = json_column(default_factory=dict)
+    counts: StoredValues = json_column(default_factory=dict)
     at: datetime = time_column()

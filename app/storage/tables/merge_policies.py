@@ -1,12 +1,27 @@
 """Merge policies: how fragments of one profile become one view."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import ClassVar
 
 from sqlalchemy import Index, text
 from sqlmodel import Field
 
-from app.storage.columns import TableArguments, TenantRow, json_column, sortable_text, time_column
+from app.storage.columns import TableArguments, TenantRow, enum_column, json_column, sortable_text, time_column
+
+
+class MergeMethod(StrEnum):
+    """Which value wins where fragments differ."""
+
+    TIMESTAMP_ORDERED = "TIMESTAMP_ORDERED"
+    DATA_SET_PRECEDENCE = "DATA_SET_PRECEDENCE"
+
+
+class IdentityGraph(StrEnum):
+    """How fragments are joined into one person."""
+
+    NONE = "NONE"
+    PDG = "PDG"
 
 
 class MergePolicyRow(TenantRow, table=True):
@@ -27,8 +42,8 @@ class MergePolicyRow(TenantRow, table=True):
 
     id: str = Field(primary_key=True)
     name: str = sortable_text()
-    method: str
-    identity_graph: str
+    method: MergeMethod = enum_column(MergeMethod)
+    identity_graph: IdentityGraph = enum_column(IdentityGraph)
     datasets: list[str] = json_column(default_factory=list)
     is_default: bool = False
     revision: int = 1

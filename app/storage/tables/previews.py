@@ -6,8 +6,9 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, Index, text
 from sqlmodel import Field
 
-from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, time_column
+from app.storage.columns import StoredValues, TableArguments, TenantRow, enum_column, json_column, time_column
 from app.storage.tables.jobs import JobColumns
+from app.storage.tables.merge_policies import IdentityGraph
 
 _LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
 
@@ -37,8 +38,8 @@ class PreviewRow(JobColumns, table=True):
     )
 
     expression: str
-    merge_policy: JsonObject = json_column()
-    graph_type: str
+    merge_policy: StoredValues = json_column()
+    graph_type: IdentityGraph = enum_column(IdentityGraph)
     exclude_opt_out: bool = True
     evaluated_at: datetime | None = time_column(default=None)
     rows_to_read: int = Field(default=0, sa_type=BigInteger)
@@ -53,7 +54,7 @@ class PreviewSampleRow(TenantRow, table=True):
     __tablename__ = "preview_sample"
 
     merge_policy_id: str = Field(primary_key=True)
-    graph_type: str = Field(primary_key=True)
+    graph_type: IdentityGraph = enum_column(IdentityGraph, primary_key=True)
     seed: str
     total_profiles: int = Field(sa_type=BigInteger)
     drawn_at: datetime = time_column()

@@ -8,7 +8,7 @@ from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
 from app.storage.columns import (
-    JsonObject,
+    StoredValues,
     TableArguments,
     TenantRow,
     enum_column,
@@ -65,7 +65,7 @@ class ScheduleRow(TenantRow, table=True):
     state: ScheduleState = enum_column(ScheduleState, default=ScheduleState.INACTIVE)
     cron_expression: str
     all_audiences: bool = False
-    export: JsonObject | None = json_column(default=None)
+    export: StoredValues | None = json_column(default=None)
     next_due_at: datetime | None = time_column(default=None)
     revision: int = 1
     created_by: str

@@ -6,7 +6,7 @@ from typing import ClassVar
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field
 
-from app.storage.columns import JsonObject, TableArguments, TenantRow, json_column, time_column
+from app.storage.columns import StoredValues, TableArguments, TenantRow, json_column, time_column
 from app.storage.tables.jobs import JobColumns
 
 _LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
@@ -59,10 +59,10 @@ class SegmentJobDefinitionRow(TenantRow, table=True):
     definition_id: str = Field(primary_key=True)
     version: int
     expression: str
-    kept: JsonObject | None = json_column(default=None)
+    kept: StoredValues | None = json_column(default=None)
     merge_policy_id: str
     created_at: datetime = time_column()
     profile_count: int | None = Field(default=None, sa_type=BigInteger)
     by_namespace: dict[str, int] = json_column(default_factory=dict)
     by_status: dict[str, int] = json_column(default_factory=dict)
-    error: JsonObject | None = json_column(default=None)
+    error: StoredValues | None = json_column(default=None)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from sqlalchemy import BigInteger, Index, text, true
 from sqlmodel import Field
 
-from app.storage.columns import JsonObject, TenantRow, json_column, time_column
+from app.storage.columns import StoredValues, TenantRow, json_column, time_column
 
 
 class StreamingTurnRow(TenantRow, table=True):
@@ -67,6 +67,6 @@ class MembershipPatchRow(TenantRow, table=True):
     turn: int = Field(primary_key=True)
     file: str
     bases: dict[str, str] = json_column()
-    counts: JsonObject = json_column()
+    counts: StoredValues = json_column()
     at: datetime = time_column()
     newest: bool = Field(default=True, sa_column_kwargs={"server_default": true()})

@@ -30,7 +30,7 @@ from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionRow
 from app.storage.tables.jobs import JobStatus
-from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.merge_policies import IdentityGraph, MergeMethod, MergePolicyRow
 from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.wakeups import Changes
@@ -51,8 +51,8 @@ def rows() -> list[Sequence[TenantRow]]:
     """The rows of one sandbox, in an order that foreign keys allow."""
     changed = {**TENANT, **MADE, "last_modified_by": "bench"}
     policy = MergePolicyRow(
-        **changed, id="default", name="Default", method="TIMESTAMP_ORDERED", identity_graph="NONE", datasets=[],
-        is_default=True, revision=1,
+        **changed, id="default", name="Default", method=MergeMethod.TIMESTAMP_ORDERED,
+        identity_graph=IdentityGraph.NONE, datasets=[], is_default=True, revision=1,
     )  # fmt: skip
     audiences, definitions, schedules, scheduled, jobs, evaluated = [], [], [], [], [], []
     for number in range(AUDIENCES):

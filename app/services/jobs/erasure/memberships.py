@@ -18,7 +18,7 @@ from app.engine.members.membership import Membership, MembershipFiles, Ordinals
 from app.scope import Scope
 from app.services.audiences.reads import publish_change
 from app.services.evaluation.heads import NO_RUN, patch_run
-from app.storage.columns import JsonObject, columns
+from app.storage.columns import StoredValues, columns
 from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow
@@ -52,7 +52,7 @@ class _File:
         membership = self.memberships.get(audience)
         return Ordinals() if membership is None else membership.members & self.ordinals
 
-    def corrected(self, stored: "Stored") -> JsonObject:
+    def corrected(self, stored: "Stored") -> StoredValues:
         """The counts without the person."""
         if "counts" in self.counts:  # Of a segment job.
             return {**self.counts, "counts": self._by_audience(self.counts["counts"], stored)}
@@ -60,10 +60,10 @@ class _File:
             return self._one(self.run, self.counts, stored)
         return self._by_audience(self.counts, stored)
 
-    def _by_audience(self, counts: Mapping[str, Any], stored: "Stored") -> JsonObject:
+    def _by_audience(self, counts: Mapping[str, Any], stored: "Stored") -> StoredValues:
         return {audience: self._one(audience, counted, stored) for audience, counted in counts.items()}
 
-    def _one(self, audience: str, counts: Mapping[str, Any], stored: "Stored") -> JsonObject:
+    def _one(self, audience: str, counts: Mapping[str, Any], stored: "Stored") -> StoredValues:
         membership = self.memberships.get(audience)
         if membership is None:
             return dict(counts)

@@ -9,7 +9,7 @@ from app.engine.export.rows import attributes_of
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import EVENTS, ArrayType, ObjectType, Type, leaf_paths
 from app.pql.suggestions import did_you_mean, nearest
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 
 SCHEMA = "_xdm.context.profile"
 STATUSES = ("REALIZED", "EXISTING", "EXITED")
@@ -64,7 +64,7 @@ class NewExport:
     segment_per_batch: bool = False
     evaluate_first: bool = False
 
-    def as_json(self) -> JsonObject:
+    def as_json(self) -> StoredValues:
         """As JSON values in the words of the API, for a schedule to keep; `from_json` reads it back."""
         return {
             "fields": list(self.fields),
@@ -94,7 +94,7 @@ class NewExport:
         return () if self.filter is None else self.filter.segments
 
 
-def filter_as_json(filter: ExportFilter | None) -> JsonObject | None:
+def filter_as_json(filter: ExportFilter | None) -> StoredValues | None:
     if filter is None:
         return None
     return {
@@ -122,7 +122,7 @@ def filter_from_json(value: Any) -> ExportFilter | None:
     )
 
 
-def events_as_json(events: ExportEvents | None) -> JsonObject | None:
+def events_as_json(events: ExportEvents | None) -> StoredValues | None:
     if events is None:
         return None
     return {"fields": list(events.fields), **_range_as_json(events.ingested, "from", "to")}

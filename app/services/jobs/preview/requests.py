@@ -32,7 +32,7 @@ from app.storage.ids import new_id
 from app.storage.job_log import append_update
 from app.storage.queue.claims import cancel_now
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobKind, JobStatus, JobUpdateRow
-from app.storage.tables.merge_policies import MergePolicyRow
+from app.storage.tables.merge_policies import IdentityGraph, MergePolicyRow
 from app.storage.tables.previews import PreviewRow
 from app.storage.tenancy import within
 from app.storage.wakeups import Changes
@@ -64,7 +64,7 @@ class NewPreview:
     expression: str
     format: ExpressionFormat = ExpressionFormat.PQL_TEXT
     merge_policy_id: str | None = None
-    graph_type: str = "NONE"
+    graph_type: IdentityGraph = IdentityGraph.NONE
     exclude_opt_out: bool = True
 
 
@@ -72,14 +72,14 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
     """Queues a preview. Raises `ExpressionRefused`, and `Refusal` for an unknown merge policy and for too many."""
     policy = await merge_policies.choose(database, clock, scope, new.merge_policy_id)
     text = await _accept(database, lake, clock, scope, new)
-    now = clock()
+    now, stitched = clock(), IdentityGraph.PDG in (new.graph_type, policy.identity_graph)
     async with database.write(scope.tenant) as session:
         await _refuse_too_many(session, scope)
         row = PreviewRow(
             **jobs.new_columns(scope, now, new_id(now)),
             expression=text,
             merge_policy=merge_policies.policy_as_json(policy),
-            graph_type="PDG" if "PDG" in (new.graph_type, policy.identity_graph) else "NONE",
+            graph_type=IdentityGraph.PDG if stitched else IdentityGraph.NONE,
             exclude_opt_out=new.exclude_opt_out,
         )
         session.add(row)

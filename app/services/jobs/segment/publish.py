@@ -25,7 +25,7 @@ from app.services.evaluation.heads import Heads, head_runs, read_heads
 from app.services.evaluation.membership_log import Moved, note_changes
 from app.services.jobs.segment.prepare import SegmentRun
 from app.services.streaming.turn import heads_change
-from app.storage.columns import JsonObject, columns, table
+from app.storage.columns import StoredValues, columns, table
 from app.storage.queue.attempts import Attempt
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow, JobStatus
@@ -39,7 +39,7 @@ _BUCKETS = columns(JobBucketRow)
 _NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
 
 
-def counted(result: BucketResult) -> JsonObject:
+def counted(result: BucketResult) -> StoredValues:
     """The counts and errors of a bucket as JSON values."""
     unchanged = {"unchanged": result.unchanged} if result.unchanged else {}
     return {
@@ -49,7 +49,7 @@ def counted(result: BucketResult) -> JsonObject:
     }
 
 
-def as_numbers(counts: BucketCounts) -> JsonObject:
+def as_numbers(counts: BucketCounts) -> StoredValues:
     return {**{name: getattr(counts, name) for name in _NOBODY}, "by_namespace": dict(counts.by_namespace)}
 
 
@@ -203,7 +203,7 @@ async def _publish(
     await attempt.finish(status, errors=errors, metrics=_metrics(attempt, run, buckets, now), write=write)
 
 
-def _metrics(attempt: Attempt, run: SegmentRun, buckets: Mapping[int, _Bucket], now: datetime) -> JsonObject:
+def _metrics(attempt: Attempt, run: SegmentRun, buckets: Mapping[int, _Bucket], now: datetime) -> StoredValues:
     profiles = run.profiles_by_policy()
     return {
         "total_time": _span(attempt.job.started_at or now, now),
@@ -214,7 +214,7 @@ def _metrics(attempt: Attempt, run: SegmentRun, buckets: Mapping[int, _Bucket], 
     }
 
 
-def _span(start: datetime, end: datetime) -> JsonObject:
+def _span(start: datetime, end: datetime) -> StoredValues:
     milliseconds = round((end - start).total_seconds() * 1000)
     return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}
 
@@ -232,7 +232,7 @@ async def _write_results(
     totals: Mapping[str, Counter[str]],
     namespaces: Mapping[str, Counter[str]],
 ) -> None:
-    counted_rows: list[JsonObject] = [
+    counted_rows: list[StoredValues] = [
         {
             "of": id_,
             "error": None,
@@ -243,7 +243,7 @@ async def _write_results(
         for id_ in run.definitions
         if id_ not in run.errors
     ]
-    failed_rows: list[JsonObject] = [
+    failed_rows: list[StoredValues] = [
         {"of": id_, "error": run.errors[id_]} for id_ in run.definitions.keys() & run.errors
     ]
     change = within(update(table(SegmentJobDefinitionRow)), SegmentJobDefinitionRow, attempt.tenant)

@@ -29,7 +29,7 @@ from app.services.evaluation.progress import Progress
 from app.services.jobs.segment.prepare import SegmentRun, prepare
 from app.services.jobs.segment.publish import as_numbers, counted, finish
 from app.services.jobs.segment.unchanged import Unchanged, read_unchanged
-from app.storage.columns import JsonObject
+from app.storage.columns import StoredValues
 from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobStatus
 
@@ -87,7 +87,7 @@ class _Earlier:
     files: MembershipFiles
     run_id: str
 
-    def notes(self) -> dict[int, JsonObject]:
+    def notes(self) -> dict[int, StoredValues]:
         paths = self.files.lake.membership(self.run_id).glob("[0-9]*.json")
         return {int(path.stem): json.loads(path.read_text()) for path in paths}
 
@@ -95,10 +95,10 @@ class _Earlier:
         name = self.files.write(self.run_id, result.bucket, attempt, result.memberships)
         self._note(result.bucket, {"file": name, "profiles": result.profiles, "counts": counted(result)})
 
-    def _note(self, bucket: int, note: JsonObject) -> None:
+    def _note(self, bucket: int, note: StoredValues) -> None:
         write_atomically(self.files.lake.membership(self.run_id) / f"{bucket}.json", json.dumps(note).encode())
 
-    def limit(self, bucket: int, note: JsonObject, attempt: int, kept: _Kept) -> None:
+    def limit(self, bucket: int, note: StoredValues, attempt: int, kept: _Kept) -> None:
         """Writes a bucket once more with fewer members."""
         memberships = self.files.read(self.run_id, bucket, note["file"])
         numbers = dict(note["counts"]["counts"])
