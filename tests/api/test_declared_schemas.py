@@ -7,6 +7,9 @@ import pytest
 
 from tests.api.conftest import Api
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""Schemas are JSON to the database."""
+
 CREATE = """mutation ($input: CreateDatasetInput!) { createDataset(input: $input) {
   dataset { datasetId etag schema timestampColumn primaryIdentity { column namespace } fields { path type } }
   errors { code message path } } }"""

@@ -175,12 +175,12 @@ async def test_changes_are_read_from_both_ends(gateway: Gateway, monkeypatch: py
     for turn in range(3):
         await numbered(gateway, **{f"p{n:02}": (n + turn) % 3 for n in range(20)})
         await gateway.job()
-    for audiences in ([first], [first, second]):
+    for audiences, sizes in (([first], (1, 7)), ([first, second], (7, 40))):
 
         async def read_page(request: PageRequest, audiences: list[str] = audiences) -> Slice[changes.Change]:
             return await changes.page(gateway.database, SCOPE, gateway.reader(), audiences, request)
 
-        for size in (1, 7, 40):
+        for size in sizes:
             assert await both_ways(read_page, size) == await read(gateway, *audiences)
     assert len(await read(gateway, first, second)) == (7 + 14 + 13) + (6 + 13 + 14)
 

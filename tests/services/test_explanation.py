@@ -9,6 +9,9 @@ from app.services.insight.overlap import People
 from app.services.lists.paging import PageRequest
 from tests.services.conftest import SCOPE, Gateway
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""A person is read from files."""
+
 
 async def why(gateway: Gateway, person: str, audience: str | None = None, expression: str | None = None) -> Explanation:
     people = People(expression=expression)

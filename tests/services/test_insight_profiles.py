@@ -13,6 +13,9 @@ from app.services.people.members import Member
 from tests.services.conftest import Gateway
 from tests.support.both_ways import both_ways
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""Profiles and their order come from files."""
+
 PEOPLE: list[dict[str, Any]] = [
     {
         "id": f"{number:03}",

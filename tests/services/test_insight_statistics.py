@@ -14,6 +14,9 @@ from app.services.audiences import reads as audiences
 from app.services.insight import statistics, waterfall
 from tests.services.conftest import SCOPE, Gateway
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""Values come from files."""
+
 PEOPLE: list[dict[str, Any]] = [
     {
         "id": f"{n:03}",
