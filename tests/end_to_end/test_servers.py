@@ -30,7 +30,7 @@ def server_process(database_url: str, data_dir: Path) -> Iterator[Gateway]:
         process = processes.start(arguments, data_dir, environment, stdout=log, stderr=log)
         try:
             wait_until_ready(process, server)
-            yield Gateway(server.url)
+            yield Gateway(server.url, pid=process.pid)
         finally:
             process.terminate()
             process.wait()

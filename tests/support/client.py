@@ -10,10 +10,11 @@ from gql.transport.websockets import WebsocketsTransport
 
 
 class Gateway:
-    """One server under `url` (without path), seen from one tenant."""
+    """One server under `url` (without path), seen from one tenant; `pid` where its process is known."""
 
-    def __init__(self, url: str, sandbox: str = "prod") -> None:
+    def __init__(self, url: str, sandbox: str = "prod", pid: int | None = None) -> None:
         self.url = url
+        self.pid = pid
         self.headers = {"x-sandbox-name": sandbox}
 
     def query(self, document: str, **variables: Any) -> dict[str, Any]:
