@@ -22,7 +22,7 @@ VIEWS = {
     "audiences": "/audiences?sort=size.desc",
     "audience": "/audiences/{audience}",
     "members": "/audiences/{audience}/members",
-    "numbers": "/audiences/{audience}/numbers?of=%5B%22homeAddress.city%22%2C%22xEvent.sum(commerce.order.total)%22%5D",
+    "numbers": "/audiences/{audience}/numbers?of=%5B%22homeAddress.city%22%2C%22xEvent.sum(commerce.order.priceTotal)%22%5D",
     "history": "/audiences/{audience}/history",
     "overlap": "/audiences/{audience}/overlap?with={other}",
     "use": "/audiences/{audience}/use",
@@ -36,7 +36,7 @@ VIEWS = {
     "data": "/data",
     "dataset": "/data/{dataset}",
     "people": "/people",
-    "person": "/people/{person}",
+    "person": "/people/{person}?why={audience}",
     "erasure": "/erasures/{erasure}",
 }
 LOOKS = [(360, False), (1280, True), (2560, True), (1280, False)]
@@ -74,15 +74,16 @@ def ids(demo: Gateway) -> dict[str, str]:
     schedule = demo.query("{ schedules { nodes { id scheduleId } } }")["schedules"]["nodes"][0]
     demo.query("mutation ($id: ID!) { triggerSchedule(id: $id) { errors { message } } }", id=schedule["id"])
     data = demo.query("""{
-      audiences(first: 2, filter: {type: [SEGMENT_DEFINITION]}, orderBy: {field: TOTAL_PROFILES, direction: DESC}) {
-        nodes { id audienceId members(first: 1) { nodes { profile { profileId } } } } }
+      carts: audiences(filter: {name: {eq: "Abandoned carts"}}) {
+        nodes { audienceId members(first: 1) { nodes { profile { profileId } } } } }
+      spenders: audiences(filter: {name: {eq: "Big spenders"}}) { nodes { id } }
       segmentJobs(first: 1) { nodes { jobId } }
       datasets(kind: PROFILE) { nodes { datasetId } }
     }""")
-    audience, other = data["audiences"]["nodes"]
+    audience = data["carts"]["nodes"][0]
     return {
         "audience": audience["audienceId"],
-        "other": other["id"],
+        "other": data["spenders"]["nodes"][0]["id"],
         "person": audience["members"]["nodes"][0]["profile"]["profileId"],
         "job": data["segmentJobs"]["nodes"][0]["jobId"],
         "schedule": schedule["scheduleId"],
