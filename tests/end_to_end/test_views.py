@@ -22,7 +22,8 @@ VIEWS = {
     "audiences": "/audiences?sort=size.desc",
     "audience": "/audiences/{audience}",
     "members": "/audiences/{audience}/members",
-    "numbers": "/audiences/{audience}/numbers?of=%5B%22homeAddress.city%22%2C%22xEvent.sum(commerce.order.priceTotal)%22%5D",
+    "numbers": "/audiences/{audience}/numbers"
+    "?of=%5B%22homeAddress.city%22%2C%22xEvent.sum(commerce.order.priceTotal)%22%5D",
     "history": "/audiences/{audience}/history",
     "overlap": "/audiences/{audience}/overlap?with={other}",
     "use": "/audiences/{audience}/use",
