@@ -137,6 +137,43 @@ async def test_sigterm(database_url: str, watched: Watched, tmp_path: Path, larg
     assert list(scratch.iterdir()) == list((tmp_path / "uploads").iterdir()) == []
 
 
+HELD_BEFORE_ITS_COMMIT = """
+import time
+from app.engine.ingest.stop import Stop
+from app.engine.store.bucket_files import BucketWriter
+request, move, requested = Stop.request, BucketWriter.move, []
+def noted(self):
+    request(self)
+    requested.append(self)
+def held(self, folder, files):
+    move(self, folder, files)
+    if "datasets" in folder.parts:
+        open("moved", "w").close()
+    while "datasets" in folder.parts and not requested:
+        time.sleep(0.01)
+Stop.request, BucketWriter.move = noted, held
+"""
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_sigterm_between_files_and_commit(database_url: str, watched: Watched, tmp_path: Path) -> None:
+    """The loader is at the worst place, and stays there until it is asked to stop: its files lie in the dataset."""
+    with server_without_worker(database_url, tmp_path, HELD_BEFORE_ITS_COMMIT) as (process, gateway):
+        dataset = await asyncio.to_thread(gateway.create_dataset, "visits", "EVENT", "id", "at")
+        upload = await sent(gateway, dataset, b"id,at\n1,2026-01-01\n2,2026-01-02\n")
+        while not (tmp_path / "moved").exists():  # noqa: ASYNC110, another process makes it
+            await asyncio.sleep(0.01)
+        files = watched.lake.tenant(TENANT).dataset(dataset)
+        assert len(list(files.rglob("*.parquet"))) == 2
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, 10) == 0
+        (error,) = (await upload)["errors"]
+        assert "was stopped, and none of its rows is stored" in error["message"]
+    assert (await watched.batches(), await watched.rows()) == ([("FAILED", 0)], (0, 0))
+    assert await watched.doctor() == []
+    assert list(files.rglob("*.parquet")) == list(files.glob("_batches/*")) == []
+
+
 async def test_a_client_that_goes_away(database_url: str, watched: Watched, tmp_path: Path, large: bytes) -> None:
     with server_without_worker(database_url, tmp_path) as (_, gateway):
         dataset = await asyncio.to_thread(gateway.create_dataset, "visits", "EVENT", "id", "at")
