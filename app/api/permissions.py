@@ -15,6 +15,7 @@ NEEDS: dict[str, str] = {
     "Audience": "audiences:read",
     "Audience.members": "profiles:read",
     "Audience.changes": "profiles:read",
+    "Audience.difference": "profiles:read",
     "Audience.statistics": "profiles:read",
     "SegmentDefinition": "definitions:read",
     "DefinitionVersion": "definitions:read",

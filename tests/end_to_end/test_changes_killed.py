@@ -24,7 +24,7 @@ WATCH = """subscription ($ids: [ID!]!, $after: String) { membershipChanged(audie
 LOG = """query ($id: ID!) { audience(id: $id) { changes(first: 500) { totalCount nodes {
   status cursor audience { audienceId } profile { profileId } } } } }"""
 PATIENCE = 150
-"""Seconds on a busy machine; it takes some five."""
+"""Seconds, for a busy machine."""
 START = encode_cursor(ORDER, (0, 0, 0, 0))
 
 Change = dict[str, Any]
