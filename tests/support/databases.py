@@ -39,6 +39,7 @@ SELECT md5(string_agg(definition, ';' ORDER BY definition)) FROM (
     WHERE connamespace = 'public'::regnamespace
   UNION ALL SELECT pg_get_triggerdef(oid) || tgenabled::text FROM pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+  UNION ALL SELECT version_num FROM alembic_version
 ) AS definitions(definition)
 """
 _EMPTY = """
@@ -159,7 +160,7 @@ class Reused:
             self._copy = None
 
     async def _emptied(self) -> str:
-        """A digest of the definitions of everything in it."""
+        """A digest of the definitions of everything in it, and of the version that it says it has."""
         connection = await asyncpg.connect(self._url)
         try:
             tables: str = await connection.fetchval(_DEFINITIONS)
