@@ -20,6 +20,7 @@ from sqlalchemy.engine import Engine
 
 from app.clock import FixedClock
 from app.storage.database import Database
+from app.storage.migrate import NEWEST
 from app.storage.wakeups import Changes
 
 _NUMBERS = itertools.count(1)
@@ -166,6 +167,7 @@ class Reused:
             tables: str = await connection.fetchval(_DEFINITIONS)
             if tables == self._tables:
                 await connection.execute(_EMPTY)
+                await connection.execute("UPDATE alembic_version SET version_num = $1", NEWEST)
             return tables
         finally:
             await connection.close()
