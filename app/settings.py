@@ -147,6 +147,12 @@ class Settings(BaseSettings):
         description="A job whose worker sends no heartbeat for this long is taken over by another worker; a batch "
         "after four times as long.",
     )
+    streaming_sweep_minutes: float = Field(
+        10.0,
+        ge=0,
+        description="Minutes after which streamed definitions that depend on the clock are evaluated for everybody "
+        "once more, so that people leave whose 24 hours are over; 0: only batches and jobs evaluate them.",
+    )
     keep_job_updates_days: int = Field(
         7, ge=1, description="Days for which the states of an ended job can be resumed from; the last one stays."
     )
@@ -321,6 +327,11 @@ class Settings(BaseSettings):
     def batch_lease(self) -> timedelta:
         """A batch whose loader was silent for so long is given up: later than a job, which is not begun again."""
         return timedelta(seconds=4 * self.lease_seconds)
+
+    @property
+    def streaming_sweep(self) -> timedelta | None:
+        """None for never."""
+        return timedelta(minutes=self.streaming_sweep_minutes) if self.streaming_sweep_minutes else None
 
     @property
     def database(self) -> str:

@@ -83,6 +83,7 @@ class Services:
             self.clock,
             lease_seconds=self.settings.lease_seconds,
             threads=self.settings.threads,
+            sweep_every=self.settings.streaming_sweep,
         )
 
 

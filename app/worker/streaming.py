@@ -26,7 +26,15 @@ class StreamingLane:
     """Takes turns of any sandbox until it is told to stop. Any number of lanes, of any process, share the queue."""
 
     def __init__(
-        self, database: Database, changes: Changes, lake: Lake, clock: Clock, *, lease_seconds: float, threads: int
+        self,
+        database: Database,
+        changes: Changes,
+        lake: Lake,
+        clock: Clock,
+        *,
+        lease_seconds: float,
+        threads: int,
+        sweep_every: timedelta | None = None,
     ) -> None:
         self.name = owner_name()
         self._database = database
@@ -35,12 +43,15 @@ class StreamingLane:
         self._clock = clock
         self._lease = timedelta(seconds=lease_seconds)
         self._threads = threads
+        self._sweep_every = sweep_every
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set; a turn in hand is given up then, and what it was to do stays to be done."""
 
         async def step() -> Rest:
-            turn = await claim_turn(self._database, self._clock, owner=self.name, lease=self._lease)
+            turn = await claim_turn(
+                self._database, self._clock, owner=self.name, lease=self._lease, sweep_every=self._sweep_every
+            )
             if turn is None:
                 return Rest(self._lease.total_seconds() / 3)
             await self._take(turn, stop)

@@ -84,16 +84,18 @@ class Gateway:
         changes: merge_policies.PolicyChanges = {"identity_graph": IdentityGraph.PDG}
         await merge_policies.update(self.database, self.clock, SCOPE, policy_id, None, changes)
 
-    async def take(self) -> Turn:
-        turn = await claim_turn(self.database, self.clock, owner="test", lease=LEASE)
+    async def take(self, sweep_every: timedelta | None = None) -> Turn:
+        turn = await claim_turn(self.database, self.clock, owner="test", lease=LEASE, sweep_every=sweep_every)
         assert turn is not None
         return turn
 
-    async def stream(self) -> int:
-        return await run_turn(self.database, self.lake, self.clock, await self.take(), 2, lambda: False)
+    async def stream(self, sweep_every: timedelta | None = None) -> int:
+        turn = await self.take(sweep_every)
+        return await run_turn(self.database, self.lake, self.clock, turn, 2, lambda: False)
 
-    async def nothing_waits(self) -> bool:
-        return await claim_turn(self.database, self.clock, owner="test", lease=LEASE) is None
+    async def nothing_waits(self, sweep_every: timedelta | None = None) -> bool:
+        waits = await claim_turn(self.database, self.clock, owner="test", lease=LEASE, sweep_every=sweep_every)
+        return waits is None
 
     async def start_job(self, *ids: str) -> Attempt:
         await segment_jobs.create(self.database, self.clock, SCOPE, list(ids) or None, all_definitions=not ids)

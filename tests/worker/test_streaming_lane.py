@@ -11,10 +11,14 @@ import pytest
 from app.clock import FixedClock
 from app.engine.limits.pool import Cancelled
 from app.engine.store.lake import Lake
+from app.settings import Settings
 from app.storage.database import Database
 from app.storage.queue.turns import claim_turn
+from app.storage.topics import audience_topic
 from app.storage.wakeups import Changes
+from app.wiring import Services
 from app.worker.streaming import StreamingLane
+from tests.services.conftest import SCOPE
 from tests.support.gateway import LEASE, Gateway
 
 
@@ -47,3 +51,23 @@ async def test_a_lane_that_stops_gives_its_turn_back(
     # The clock has stood still, so no lease has run out.
     assert await gateway.stream() == 1
     assert await gateway.numbers(gold) == (1, {"crm": 1})
+
+
+async def test_a_lane_sweeps_what_depends_on_the_clock(
+    database: Database, changes: Changes, clock: FixedClock, tmp_path: Path
+) -> None:
+    settings = Settings(data_dir=tmp_path, streaming_sweep_minutes=30)
+    gateway = Gateway(database, Lake(tmp_path / "lake"), clock, tmp_path)
+    await gateway.people([{"id": "1"}])
+    await gateway.events([{"id": "1", "timestamp": clock().isoformat()}])
+    recent = await gateway.define("Recent", "xEvent[timestamp occurs <= 24 hours before now]")
+    await gateway.job()
+    clock.advance(timedelta(hours=25))
+    stop = asyncio.Event()
+    async with changes.subscribe(audience_topic(SCOPE.tenant, recent)) as changed:
+        running = asyncio.create_task(Services(settings, database, gateway.lake, changes, clock).lane().run(stop))
+        assert await changed.wait(60)
+        stop.set()
+        await running
+    assert await gateway.numbers(recent) == (0, {})
+    assert Settings(data_dir=tmp_path, streaming_sweep_minutes=0).streaming_sweep is None

@@ -20,7 +20,16 @@ from app.metrics import BUCKET_SECONDS
 from app.pql.schema import Segment
 from app.traces import span
 
-__all__ = ["BucketEvaluator", "BucketResult", "Stage", "evaluated_now", "rows_of", "run"]
+__all__ = [
+    "BucketEvaluator",
+    "BucketResult",
+    "Known",
+    "Stage",
+    "evaluated_now",
+    "rows_of",
+    "run",
+    "with_statuses_kept",
+]
 
 
 Standing = Callable[[int], Mapping[Segment, Membership]]
@@ -76,14 +85,15 @@ class Stage:
 class BucketEvaluator:
     """Evaluates stages over one bucket at a time; `versions` are those of the definitions.
 
-    With `only` the people whose ordinals it gives for a bucket are evaluated, and the others stay what they were:
-    `profiles` of the result counts the evaluated, its memberships and counts are those of the whole bucket.
+    With `only` the people whose ordinals it gives for a bucket are evaluated (None: everybody), and the others stay
+    what they were: `profiles` of the result counts the evaluated, its memberships and counts are those of the whole
+    bucket.
     """
 
     stages: Sequence[Stage]
     now: datetime
     versions: Mapping[str, int]
-    only: Callable[[int], BitMap] | None = None
+    only: Callable[[int], BitMap | None] | None = None
     budget: Budget = DEFAULT_BUDGET
     exhausted: dict[str, EvaluationError] = field(default_factory=dict)
     """What was over its budget in one bucket is not tried in another."""
@@ -221,10 +231,19 @@ def evaluated_now(
     evaluator = BucketEvaluator([stage], now, versions, lambda _bucket: only, budget)
     memberships = {}
     for fresh in evaluator.bucket(bucket, lambda: False).memberships:
-        id, old = fresh.definition, before.get(fresh.definition)
-        changed = (fresh.members ^ old.members) if old is not None else fresh.members
-        memberships[id] = next_membership(old, id, fresh.members, fresh.version, now.astimezone(UTC), changed)
+        memberships[fresh.definition] = with_statuses_kept(before.get(fresh.definition), fresh, now)
     return memberships
+
+
+def with_statuses_kept(
+    before: Membership | None, fresh: Membership, now: datetime, evaluated: BitMap | None = None
+) -> Membership:
+    """The same members, where those who are in and were in, or out and were out, keep their status, but for the
+    `evaluated`."""
+    changed = (fresh.members ^ before.members) if before is not None else fresh.members
+    if evaluated is not None:
+        changed = changed | evaluated
+    return next_membership(before, fresh.definition, fresh.members, fresh.version, now.astimezone(UTC), changed)
 
 
 def rows_of(members: BitMap, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:

@@ -9,9 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.people.profiles import Snapshot
 from app.engine.plan.plan import Plan
+from app.pql.core import walk
 from app.pql.dependencies import in_stages
+from app.pql.eligibility import reads_clock
 from app.scope import Scope
-from app.services.evaluation.conditions import Source, read_conditions
+from app.services.evaluation.conditions import Conditions, Source, read_conditions
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow, LifecycleState
 from app.storage.tables.definitions import DefinitionRow
@@ -37,11 +39,15 @@ class LiveDefinition:
 
 @dataclass(frozen=True, slots=True)
 class LiveStage:
-    """Definitions of one merge policy that are evaluated together; what else they refer to is in earlier stages."""
+    """Definitions of one merge policy that are evaluated together; what else they refer to is in earlier stages.
+
+    What `by_clock` give can change by itself, as time goes by; others refer to none of them.
+    """
 
     merge_policy_id: str
     plan: Plan
     versions: Mapping[str, int]
+    by_clock: frozenset[str]
 
 
 async def has_live_definitions(session: AsyncSession, scope: Scope) -> bool:
@@ -89,7 +95,15 @@ def live_stages(
         log.warning("definition %s is not streamed: %s", id_, diagnostic.message)
     versions = {definition.id: definition.version for definition in live}
     policies = {definition.id: definition.merge_policy_id for definition in live}
+    changing = _by_clock(conditions)
     return [
-        LiveStage(policy, Plan({id_: conditions.nodes[id_] for id_ in ids}), versions)
+        LiveStage(policy, Plan({id_: conditions.nodes[id_] for id_ in ids}), versions, changing.intersection(ids))
         for policy, ids in in_stages(conditions.references, policies)
     ]
+
+
+def _by_clock(conditions: Conditions) -> frozenset[str]:
+    changing = {id_ for id_, node in conditions.nodes.items() if reads_clock(walk(node))}
+    while more := {id_ for id_, others in conditions.references.items() if changing.intersection(others)} - changing:
+        changing |= more
+    return frozenset(changing)

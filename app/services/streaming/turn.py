@@ -4,39 +4,41 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
-from app.engine.ingest.batch_people import Touched, touched
+from app.engine.ingest.batch_people import touched
 from app.engine.limits.pool import Cancelled
-from app.engine.members.membership import BucketCounts, Membership, MembershipFiles, differences
+from app.engine.members.membership import BucketCounts, Membership, MembershipFiles
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
-from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run, with_statuses_kept
 from app.engine.store.lake import Lake
-from app.pql.schema import Segment
 from app.scope import Scope
 from app.services.audiences.reads import publish_change
 from app.services.evaluation.expressions import data_sources, read_segments
-from app.services.evaluation.heads import NO_RUN, Heads, head_runs, patch_run, read_heads
-from app.services.evaluation.membership_log import Moved, note_changes
+from app.services.evaluation.heads import NO_RUN, head_runs, patch_run, read_heads
+from app.services.evaluation.membership_log import note_changes
 from app.services.evaluation.sandboxes import read_time_zone
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import rule_of
-from app.services.streaming.definitions import LiveStage, has_live_definitions, live_definitions, live_stages
+from app.services.streaming.definitions import has_live_definitions, live_definitions, live_stages
+from app.services.streaming.work import Work
 from app.storage.columns import StoredValues, columns, table
 from app.storage.database import Database
 from app.storage.queue.turns import (
     Turn,
-    WaitingBatch,
+    all_evaluated,
     end_turn,
     forget_batch,
     job_runs,
+    last_sweep,
     lock_turn,
     queue_batch,
     requeue_batches,
@@ -80,7 +82,7 @@ async def batch_withdrawn(
     await batch_landed(session, scope, dataset_id, batch_id, version, now)
 
 
-async def heads_change(session: AsyncSession, scope: Scope, pins: Sequence[Mapping[str, Any]]) -> None:
+async def heads_change(session: AsyncSession, scope: Scope, pins: Sequence[Mapping[str, Any]], now: datetime) -> None:
     """To be called by whoever gives audiences a new head, before that and in the same transaction.
 
     The new head replaces what was streamed onto the old one. Batches that came after the snapshots with these `pins`
@@ -92,46 +94,11 @@ async def heads_change(session: AsyncSession, scope: Scope, pins: Sequence[Mappi
 
     await lock_turn(session, scope.tenant)
     await requeue_batches(session, scope.tenant, seen)
+    if await has_live_definitions(session, scope):
+        await all_evaluated(session, scope.tenant, now)
 
 
 # ---------------------------------------------------------------- a turn
-
-
-@dataclass(slots=True)
-class _Work:
-    """A turn as far as it got; the changes are made on `heads`, which may be others by the time it ends. `entries` are
-    the names of audiences in `segmentMembership`."""
-
-    scope: Scope
-    batches: list[WaitingBatch]
-    evaluated_at: datetime
-    heads: Heads
-    entries: Mapping[str, Segment]
-    stages: list[LiveStage] = field(default_factory=list)
-    snapshots: dict[str, Snapshot] = field(default_factory=dict)
-    people: Touched = field(default_factory=lambda: Touched({}))
-    patches: list[StoredValues] = field(default_factory=list)
-    changed: set[str] = field(default_factory=set)
-    moved: dict[str, Moved] = field(default_factory=dict)
-    members: Counter[str] = field(default_factory=Counter)
-    by_namespace: dict[str, Counter[str]] = field(default_factory=dict)
-
-    @property
-    def evaluated(self) -> set[str]:
-        return {id_ for stage in self.stages for id_ in stage.plan.conditions}
-
-    def count(self, id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """Adds what a bucket counts for a definition, in place of what it counted before."""
-        self.members[id] += after["members"] - before["members"]
-        namespaces = self.by_namespace.setdefault(id, Counter())
-        namespaces.update(after["by_namespace"])
-        namespaces.subtract(before["by_namespace"])
-
-    def move(self, id: str, before: Membership | None, after: Membership) -> None:
-        """Adds who entered and who left a definition in a bucket."""
-        entered, exited = differences(before, after)
-        earlier = self.moved.get(id, Moved(0, 0))
-        self.moved[id] = Moved(earlier.entered + len(entered), earlier.exited + len(exited), after.version)
 
 
 async def run_turn(
@@ -153,7 +120,7 @@ async def run_turn(
 
 async def _prepare(
     database: Database, lake: Lake, clock: Clock, turn: Turn, threads: int, stopping: Callable[[], bool]
-) -> _Work:
+) -> Work:
     scope = Scope(turn.tenant.organisation, turn.tenant.sandbox, user="streaming")
     async with database.session() as session:
         batches = await waiting_batches(session, turn.tenant)
@@ -163,6 +130,7 @@ async def _prepare(
         heads = await read_heads(session, scope, now=clock())
         segments = await read_segments(session, scope)
         zone = await read_time_zone(session, scope, lake)
+        swept_at = await last_sweep(session, turn.tenant)
     # What has persons stored, of a policy that puts fragments apart by now, waits for a job.
     definitions = [definition for definition in definitions if definition.id not in heads.graphs]
     tenant = lake.tenant(turn.tenant)
@@ -181,17 +149,20 @@ async def _prepare(
     stored = heads.audiences | segments.external
     ordered = await asyncio.to_thread(live_stages, definitions, snapshots, stored, segments.aliases)
     people = await asyncio.to_thread(touched, tenant, [(batch.dataset_id, batch.batch_id) for batch in batches])
-    return _Work(scope, batches, clock().astimezone(zone), heads, segments.entries, ordered, snapshots, people)
+    work = Work(scope, batches, clock().astimezone(zone), heads, segments.entries, ordered, snapshots, people)
+    if any(stage.by_clock for stage in ordered):
+        work.sweep(turn.sweep_after, swept_at)
+    return work
 
 
 async def _evaluate(
-    database: Database, lake: Lake, turn: Turn, work: _Work, threads: int, stopping: Callable[[], bool]
+    database: Database, lake: Lake, turn: Turn, work: Work, threads: int, stopping: Callable[[], bool]
 ) -> None:
     """Some buckets at a time, so that the counts of no more than those are in memory, and the people of fewer."""
     files = MembershipFiles(lake.tenant(turn.tenant))
     referred = {id_ for stage in work.stages for id_ in stage.plan.references if id_ in work.heads.graphs}
     persons = await asyncio.to_thread(work.heads.people, files, referred, None)
-    buckets = work.people.buckets
+    buckets = work.buckets
     for start in range(0, len(buckets), _BUCKETS_COUNTED):
         chunk = buckets[start : start + _BUCKETS_COUNTED]
         async with database.session() as session:
@@ -208,7 +179,7 @@ class _After:
 def _evaluate_buckets(
     files: MembershipFiles,
     turn: Turn,
-    work: _Work,
+    work: Work,
     persons: MembershipSource,
     counted: Mapping[int, Counts],
     threads: int,
@@ -228,8 +199,14 @@ def _evaluate_buckets(
     def finished(result: BucketResult) -> None:
         for id_, error in result.errors.items():
             log.warning("definition %s was not streamed in bucket %d: %s", id_, result.bucket, error.message)
-        after = _After({one.definition: one for one in result.memberships}, result.counts)
-        _keep(files, turn, work, result.bucket, before.pop(result.bucket), after, counted[result.bucket])
+        earlier, memberships = before.pop(result.bucket), {one.definition: one for one in result.memberships}
+        if result.bucket in work.swept:
+            people = work.people.people(result.bucket)
+            memberships = {
+                id_: with_statuses_kept(earlier.get(id_), fresh, work.evaluated_at, people)
+                for id_, fresh in memberships.items()
+            }
+        _keep(files, turn, work, result.bucket, earlier, _After(memberships, result.counts), counted[result.bucket])
 
     stages = [
         Stage(
@@ -238,18 +215,19 @@ def _evaluate_buckets(
             lambda audience, bucket: previous(bucket).get(audience),
             previous,
             work.heads.standing(files, stage.plan, work.entries, None),
+            partial(work.known, stage),
         )
         for stage in work.stages
     ]
     versions = {id_: version for stage in work.stages for id_, version in stage.versions.items()}
-    evaluator = BucketEvaluator(stages, work.evaluated_at, versions, work.people.people, files.lake.lake.budget)
+    evaluator = BucketEvaluator(stages, work.evaluated_at, versions, work.only, files.lake.lake.budget)
     run(evaluator, counted, finished=finished, cancelled=stopping, threads=threads)
 
 
 def _keep(
     files: MembershipFiles,
     turn: Turn,
-    work: _Work,
+    work: Work,
     bucket: int,
     before: Mapping[str, Membership],
     after: _After,
@@ -301,7 +279,7 @@ def _differs(before: Membership | None, after: Membership) -> bool:
 # ---------------------------------------------------------------- its end
 
 
-async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) -> bool:
+async def _publish(database: Database, clock: Clock, turn: Turn, work: Work) -> bool:
     """Ends the turn with all that it changed; false when the heads that it worked on are the heads no more."""
     tenant = work.scope.tenant
     async with database.write() as session:
@@ -320,12 +298,12 @@ async def _publish(database: Database, clock: Clock, turn: Turn, work: _Work) ->
         if work.patches:
             await note_changes(session, work.scope, work.evaluated_at, work.moved, turn=turn.number)
         await settle_batches(session, tenant, work.batches, keep)
-        await end_turn(session, turn)
+        await end_turn(session, turn, work.swept_after)
         await publish_change(session, work.scope, *work.changed)
     return True
 
 
-async def _write_counts(session: AsyncSession, work: _Work) -> None:
+async def _write_counts(session: AsyncSession, work: Work) -> None:
     fields = (_AUDIENCES.id, _AUDIENCES.total_profiles, _AUDIENCES.by_namespace)
     statement = within(select(*fields), AudienceRow, work.scope.tenant).where(_AUDIENCES.id.in_(sorted(work.changed)))
     changes: list[StoredValues] = []
@@ -346,7 +324,7 @@ async def _write_counts(session: AsyncSession, work: _Work) -> None:
         await session.execute(one.values({name: bindparam(name) for name in fields_changed}), changes)
 
 
-async def _counted(session: AsyncSession, work: _Work, buckets: Sequence[int]) -> dict[int, StoredValues]:
+async def _counted(session: AsyncSession, work: Work, buckets: Sequence[int]) -> dict[int, StoredValues]:
     """What the audiences' numbers hold of these buckets: the counts of the patches, else those of the heads."""
     counts_of: dict[int, StoredValues] = {bucket: {} for bucket in buckets}
     of_run: dict[str, set[str]] = {}

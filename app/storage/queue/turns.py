@@ -7,10 +7,10 @@ the fencing token of its lease (`leases`).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, insert, or_, select, update
+from sqlalchemy import delete, false, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -35,12 +35,17 @@ _BATCHES = table(StreamingBatchRow)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A sandbox's turn as its worker took it. `number` is the fencing token."""
+    """A sandbox's turn as its worker took it. `number` is the fencing token.
+
+    When a sweep is due (everybody is evaluated once more, by what depends on the clock), it goes on with the buckets
+    after `sweep_after`.
+    """
 
     tenant: Tenant
     number: int
     owner: str
     lease: timedelta
+    sweep_after: int | None = None
 
     @property
     def held(self) -> Lease:
@@ -115,18 +120,45 @@ async def job_runs(session: AsyncSession, tenant: Tenant) -> bool:
 # ---------------------------------------------------------------- turns
 
 
-async def claim_turn(database: Database, clock: Clock, *, owner: str, lease: timedelta) -> Turn | None:
-    """Takes the turn of the sandbox whose batches have waited longest; None when there is none to take."""
+async def claim_turn(
+    database: Database, clock: Clock, *, owner: str, lease: timedelta, sweep_every: timedelta | None = None
+) -> Turn | None:
+    """Takes the turn of the sandbox whose batches have waited longest, or else that of one whose last sweep is so long
+    ago; None when there is none to take."""
 
     async def take(session: AsyncSession, row: AnyRow, now: datetime) -> Turn | None:
-        return await _take(session, row, now, owner, lease)
+        turn = await _take(session, row, now, owner, lease)
+        if turn is None or sweep_every is None or row.swept_at is None or now - sweep_every < row.swept_at <= now:
+            return turn
+        return replace(turn, sweep_after=-1 if row.swept_to is None else row.swept_to)
 
-    return await take_next(database, clock, StreamingTurnRow, _due, take)
+    return await take_next(database, clock, StreamingTurnRow, lambda now: _due(now, sweep_every), take)
 
 
-async def end_turn(session: AsyncSession, turn: Turn) -> None:
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a turn leaves of the sweep: when the last one ended, and how far one that has not ended has come."""
+
+    at: datetime | None
+    to: int | None = None
+
+
+async def end_turn(session: AsyncSession, turn: Turn, swept: Swept) -> None:
     """Ends a turn that `held.fence` has secured in this transaction: its work is done."""
-    await _change(session, turn, **NOT_HELD, failures=0, not_before=None)
+    sweep = {"swept_at": swept.at, "swept_to": swept.to}
+    await _change(session, turn, **NOT_HELD, failures=0, not_before=None, **sweep)
+
+
+async def last_sweep(session: AsyncSession, tenant: Tenant) -> datetime | None:
+    """When a sweep last ended; None when there has been none."""
+    statement = within(select(_TURNS.c.swept_at), StreamingTurnRow, tenant)
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def all_evaluated(session: AsyncSession, tenant: Tenant, now: datetime) -> None:
+    """Lets the time until the first sweep begin, unless it has."""
+    change = within(update(_TURNS), StreamingTurnRow, tenant).where(_TURNS.c.swept_at.is_(None))
+    await session.execute(change.values(swept_at=now))
 
 
 async def hand_back(database: Database, turn: Turn) -> None:
@@ -152,8 +184,10 @@ async def lock_turn(session: AsyncSession, tenant: Tenant) -> None:
     await session.execute(within(select(_TURNS.c.turn), StreamingTurnRow, tenant).with_for_update())
 
 
-def _due(now: datetime) -> AnySelect:
+def _due(now: datetime, sweep_every: timedelta | None) -> AnySelect:
     c = _TURNS.c
+    # A clock that was ahead leaves a time that has not come.
+    sweep = or_(c.swept_at <= now - sweep_every, c.swept_at > now) if sweep_every is not None else false()
     oldest = (
         select(_BATCHES.c.organisation, _BATCHES.c.sandbox, func.min(_BATCHES.c.created_at).label("since"))
         .where(_BATCHES.c.waiting)
@@ -162,9 +196,11 @@ def _due(now: datetime) -> AnySelect:
     )
     return (
         select(*c)
-        .join_from(_TURNS, oldest, same_tenant(c, oldest.c))
-        .where(is_free(c, now), or_(c.not_before.is_(None), c.not_before <= now))
-        .order_by(oldest.c.since, c.organisation, c.sandbox)
+        .join_from(_TURNS, oldest, same_tenant(c, oldest.c), isouter=True)
+        .where(
+            is_free(c, now), or_(c.not_before.is_(None), c.not_before <= now), or_(oldest.c.since.is_not(None), sweep)
+        )
+        .order_by(oldest.c.since.is_(None), oldest.c.since, c.swept_at, c.organisation, c.sandbox)
     )
 
 

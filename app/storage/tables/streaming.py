@@ -13,6 +13,9 @@ class StreamingTurnRow(TenantRow, table=True):
     """A sandbox's place in the queue. `turn` is the number of its newest turn and the fencing token of whoever has it,
     until `lease_until`; nobody has it when that is null. After `failures` in a row it rests until `not_before`.
 
+    Streamed definitions that depend on the clock were last evaluated for everybody at `swept_at` (null: there are
+    none), and are again for the buckets up to `swept_to` when that is under way.
+
     `published` is the newest turn that changed memberships, `changes` the newest `MembershipChangeRow.sequence`: who
     holds the row's lock orders the sandbox's changes.
     """
@@ -24,6 +27,8 @@ class StreamingTurnRow(TenantRow, table=True):
     lease_until: datetime | None = time_column(default=None)
     failures: int = 0
     not_before: datetime | None = time_column(default=None)
+    swept_at: datetime | None = time_column(default=None)
+    swept_to: int | None = None
     published: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
     changes: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
 

@@ -183,7 +183,7 @@ async def _publish(
             totals[id_].update({name: numbers[name] for name in _NOBODY})
 
     async def write(session: AsyncSession) -> None:
-        await heads_change(session, run.scope, [snapshot.pinned for snapshot in run.snapshots.values()])
+        await heads_change(session, run.scope, [snapshot.pinned for snapshot in run.snapshots.values()], now)
         # Whoever publishes any of them waits here, and then finds the heads moved.
         mine = within(select(_AUDIENCES.id), AudienceRow, attempt.tenant).where(_AUDIENCES.id.in_(sorted(publishable)))
         await session.execute(mine.order_by(_AUDIENCES.id).with_for_update())
