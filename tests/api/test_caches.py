@@ -23,6 +23,8 @@ KEYED_BY = {
     "engine/people/identity_graph.py @cache _empty": "nothing: an empty table",
     "engine/store/checksums.py @lru_cache _remembered": "path in the tenant's folder",
     "engine/people/compaction.py @lru_cache _remembered_note": "path in the tenant's folder",
+    "engine/people/merged_view.py @lru_cache _all_there": "paths in the tenant's folder",
+    "engine/people/merged_view.py @lru_cache _people_in": "path in the tenant's folder",
     "engine/store/delta.py self._versions: OrderedDict": "path in the tenant's folder",
     "services/access/authentication.py self._proven: OrderedDict": "the whole credentials, which are looked up anyway",
     "services/jobs/segment/run.py lru_cache read_stored": "one job",
