@@ -18,7 +18,7 @@ from app.engine.limits.pool import Cancelled
 from app.engine.members.membership import BucketCounts, Membership, MembershipFiles
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot
-from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run, with_statuses_kept
+from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
 from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.services.audiences.reads import publish_change
@@ -199,13 +199,8 @@ def _evaluate_buckets(
     def finished(result: BucketResult) -> None:
         for id_, error in result.errors.items():
             log.warning("definition %s was not streamed in bucket %d: %s", id_, result.bucket, error.message)
-        earlier, memberships = before.pop(result.bucket), {one.definition: one for one in result.memberships}
-        if result.bucket in work.swept:
-            people = work.people.people(result.bucket)
-            memberships = {
-                id_: with_statuses_kept(earlier.get(id_), fresh, work.evaluated_at, people)
-                for id_, fresh in memberships.items()
-            }
+        earlier = before.pop(result.bucket)
+        memberships = work.settled(result.bucket, earlier, result.memberships)
         _keep(files, turn, work, result.bucket, earlier, _After(memberships, result.counts), counted[result.bucket])
 
     stages = [

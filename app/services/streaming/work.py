@@ -1,7 +1,7 @@
 """A turn as far as it got: the batches that it takes, the people whom it evaluates, and what changes for them."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from app.engine.ingest.batch_people import Touched
 from app.engine.members.membership import Membership, Ordinals, differences
 from app.engine.people.profiles import Snapshot
-from app.engine.run.buckets import Known
+from app.engine.run.buckets import Known, with_statuses_kept
 from app.pql.schema import Segment
 from app.scope import Scope
 from app.services.evaluation.heads import Heads
@@ -55,6 +55,18 @@ class Work:
         """In a bucket that is swept, what gives what it gave for all but the people of the batches."""
         lasting = frozenset(stage.plan.conditions) - stage.by_clock
         return [Known(lasting, self.people.people(bucket))] if lasting and bucket in self.swept else []
+
+    def settled(
+        self, bucket: int, before: Mapping[str, Membership], fresh: Sequence[Membership]
+    ) -> dict[str, Membership]:
+        """What came of a bucket; in one that is swept, whoever stays in or out keeps the status."""
+        if bucket not in self.swept:
+            return {one.definition: one for one in fresh}
+        people = self.people.people(bucket)
+        return {
+            one.definition: with_statuses_kept(before.get(one.definition), one, self.evaluated_at, people)
+            for one in fresh
+        }
 
     @property
     def evaluated(self) -> set[str]:
