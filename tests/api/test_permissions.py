@@ -174,6 +174,7 @@ PEOPLE = "audiences { nodes { members { nodes { status profile { profileId } } }
         f"query Q {{ ...F }} fragment F on Query {{ {PEOPLE} }}",
         f"query ($yes: Boolean = true) {{ {PEOPLE.replace('members', 'members @include(if: $yes)')} }}",
         "{ audiences { nodes { ...A } } } fragment A on Audience { ... on Audience { members { totalCount } } }",
+        '{ audiences { nodes { difference(from: "2000-01-01T00:00:00Z", to: "2000-01-02T00:00:00Z") { enter } } } }',
         '{ node(id: "x") { ... on Profile { id } } }',
         '{ node(id: "UHJvZmlsZTpjcm06MDAwMDE=") { id } }',
     ],
