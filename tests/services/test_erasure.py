@@ -193,7 +193,7 @@ EVERYWHERE = {
     "Memberships": 5,
     "Older versions of datasets": 5,
     "Older versions of identities": 1,
-    "Merged profiles": 4,
+    "Merged profiles": 3,
     "Identity graph": 6,
     "Rejected rows": 1,
     "Previews": 1,
