@@ -153,12 +153,16 @@ def fail(message: str) -> NoReturn:
 
 @contextmanager
 def failures_said() -> Iterator[None]:
-    """Refusals, and failures of disk and data folder, end the process with one sentence and exit code 1."""
+    """Refusals, and failures of disk, data folder and database, end the process with one sentence and exit code 1."""
     try:
         yield
     except REFUSALS as refusal:
         fail(str(refusal))
     except Exception as error:
+        from app.storage.database import is_unavailable
+
         if reason := outage(error):
             fail(reason)
+        if is_unavailable(error):
+            fail("the database went away, and only what it confirmed is done: try again")
         raise

@@ -365,7 +365,6 @@ DISTURBANCES: dict[str, tuple[Disturb, ...]] = {
 # ---------------------------------------------------------------- uploads
 
 UPLOADED_ROWS = 20_000
-TRIES = 5
 
 
 async def disturbed_upload(made: World, choice: random.Random) -> tuple[str, str | None]:
@@ -395,10 +394,11 @@ async def disturbed_upload(made: World, choice: random.Random) -> tuple[str, str
         return f"upload {act}", f"an upload did not end within {waited:.0f} s"
     await _settled(made, name)
     after = await made.upload_states(name)
-    for _ in range(TRIES):  # the database may be away just now
-        again = await asyncio.to_thread(made.start_upload(file).wait, PATIENCE_SECONDS)
-        if again == 0:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while again := await asyncio.to_thread(made.start_upload(file).wait, PATIENCE_SECONDS):
+        if time.monotonic() > deadline:
             break
+        await asyncio.sleep(0.2)  # The database may be away just now.
     statuses, counted, stored = await made.upload_states(name)
     story = f"upload {act}: {'/'.join(after[0])}, then {'/'.join(statuses)}"
     findings = await examine(made.services.database, made.services.lake, utc_now)
