@@ -72,6 +72,25 @@ async def test_a_job_is_watched_to_its_end(page: GraphiQL, running_server: Any) 
     assert running_server.url.replace("http", "ws") + "/graphql" in page.addresses
 
 
+async def test_a_sandbox_that_holds_nothing_is_named(page: GraphiQL, running_server: Any) -> None:
+    gateway = Gateway(running_server.url)
+    dataset = gateway.create_dataset("browser people", "PROFILE", "customer", None)
+    assert gateway.upload(dataset, "people.csv", b"customer\n001\n", "CSV")["errors"] == []
+    warning = page.page.locator(".unknown-sandbox")
+    await page.page.get_by_role("button", name="Headers", exact=True).click()
+    for sandbox in ("prodd", "prod"):
+        await page.page.locator(".graphiql-editor-tool .monaco-editor:visible").click()
+        await page.page.keyboard.press("ControlOrMeta+a")
+        await page.page.keyboard.press("Delete")
+        await page.page.keyboard.insert_text(f'{{"x-sandbox-name": "{sandbox}')  # The editor closes what is open.
+        await page.page.get_by_label("Execute query").click()
+        await page.page.locator(".result-window .view-lines", has_text=f'"{sandbox}"').wait_for()
+        if sandbox == "prodd":
+            await warning.filter(has_text="Nothing is stored in the sandbox prodd of default.").wait_for()
+            assert "prod" in (await warning.inner_text()).split("Sandboxes with data: ")[1].rstrip(".").split(", ")
+    await warning.wait_for(state="hidden")
+
+
 async def test_pql_is_completed_inside_an_expression(page: GraphiQL) -> None:
     written = '{ pql { check(expression: "xEv'
     await page.page.locator(".graphiql-query-editor .monaco-editor").click()

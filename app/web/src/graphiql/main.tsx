@@ -16,6 +16,7 @@ import { isDark, onThemeChange } from '../shared/theme';
 import { EXAMPLES_PLUGIN } from './Examples';
 import { fetcher } from './fetcher';
 import { FIRST_HEADERS, FIRST_QUERY } from './firstQuery';
+import { onSandboxWarning, sandboxWarning } from './unknownSandbox';
 
 void import('./pqlInside');
 
@@ -24,24 +25,30 @@ const plugins = [EXAMPLES_PLUGIN, HISTORY_PLUGIN, explorerPlugin({ showAttributi
 function Page() {
   // The workplace's choice of theme holds here too, and follows the system while the page is open.
   const dark = useSyncExternalStore(onThemeChange, isDark);
+  const warning = useSyncExternalStore(onSandboxWarning, sandboxWarning);
   return (
-    // Headers may carry a token: they are never stored, and there is no switch for it.
-    <GraphiQL
-      fetcher={fetcher}
-      plugins={plugins}
-      defaultQuery={FIRST_QUERY}
-      defaultHeaders={FIRST_HEADERS}
-      forcedTheme={dark ? 'dark' : 'light'}
-      isHeadersEditorEnabled
-      shouldPersistHeaders={false}
-      showPersistHeadersSettings={false}
-    >
-      <GraphiQL.Logo>
-        <a className="to-workplace" href={ROOT}>
-          ← Workplace
-        </a>
-      </GraphiQL.Logo>
-    </GraphiQL>
+    <>
+      <p className="unknown-sandbox" role="status">
+        {warning}
+      </p>
+      {/* Headers may carry a token: they are never stored, and there is no switch for it. */}
+      <GraphiQL
+        fetcher={fetcher}
+        plugins={plugins}
+        defaultQuery={FIRST_QUERY}
+        defaultHeaders={FIRST_HEADERS}
+        forcedTheme={dark ? 'dark' : 'light'}
+        isHeadersEditorEnabled
+        shouldPersistHeaders={false}
+        showPersistHeadersSettings={false}
+      >
+        <GraphiQL.Logo>
+          <a className="to-workplace" href={ROOT}>
+            ← Workplace
+          </a>
+        </GraphiQL.Logo>
+      </GraphiQL>
+    </>
   );
 }
 
