@@ -33,7 +33,7 @@ from app.storage.topics import audience_topic
 from app.wiring import Services, open_services
 
 SCOPE = Scope("default", "prod", "benchmark")
-SIZES = (1, 100, 10_000)
+SIZES = (1, 100, 1_000, 10_000)
 ROUNDS = 5
 
 
