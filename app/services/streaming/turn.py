@@ -55,7 +55,6 @@ log = logging.getLogger(__name__)
 _AUDIENCES = columns(AudienceRow)
 _BUCKETS = columns(JobBucketRow)
 _PATCHES = table(MembershipPatchRow)
-_AUDIENCE = table(AudienceRow)
 _BUCKETS_COUNTED = 32
 """So many buckets' counts are read at once."""
 
@@ -314,9 +313,10 @@ async def _write_counts(session: AsyncSession, work: Work) -> None:
             }
         )
     if changes:
-        fields_changed = [name for name in changes[0] if name != "audience"]
-        one = within(update(_AUDIENCE), AudienceRow, work.scope.tenant).where(_AUDIENCE.c.id == bindparam("audience"))
-        await session.execute(one.values({name: bindparam(name) for name in fields_changed}), changes)
+        named = ("total_profiles", "by_namespace", "metrics_updated_at")
+        one = within(update(table(AudienceRow)), AudienceRow, work.scope.tenant)
+        one = one.where(_AUDIENCES.id == bindparam("audience")).values({name: bindparam(name) for name in named})
+        await session.execute(one, changes)
 
 
 async def _counted(session: AsyncSession, work: Work, buckets: Sequence[int]) -> dict[int, StoredValues]:
