@@ -1,7 +1,8 @@
 """Random bytes at every entrance: connections, HTTP bodies, multipart, WebSocket frames, files, and the four languages.
 
-`python -m tests.support.hostile.noise 1000` sends so many of each kind to a real server; `--seed` chooses others. Half of
-them are something valid with a few bytes changed, which gets further than noise does.
+`python -m tests.support.hostile.noise 1000` sends so many of each kind to a real server; `--seed` chooses others, `--kinds`
+only the kinds with one of these words in their names (`--kinds Lucene cron`). Half of them are something valid with a few
+bytes changed, which gets further than noise does.
 """
 
 import argparse
@@ -188,10 +189,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", type=int, nargs="?", default=1_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", nargs="+", default=[""])
     arguments = parser.parse_args()
     with target() as server:
         noise = Noise(server, arguments.seed)
         for name, send in noise.kinds():
+            if not any(word in name for word in arguments.kinds):
+                continue
             began = time.perf_counter()
             for _ in range(arguments.count):
                 send()
