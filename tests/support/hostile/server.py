@@ -84,6 +84,8 @@ def target(**settings: str) -> Iterator[Target]:
         try:
             url = _address(server, log)
             with httpx.Client(base_url=url, timeout=60) as http:
+                # It accepts before it has imported everything; what is measured begins when it is ready.
+                http.get("/health/ready").raise_for_status()
                 yield Target(url, psutil.Process(server.pid), log, http)
         finally:
             server.send_signal(signal.SIGTERM)
