@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,11 +80,20 @@ async def test_writes_are_not_cut_short(api: Api, monkeypatch: pytest.MonkeyPatc
     assert payload["createFolder"] == {"folder": {"name": "f"}, "errors": []}
 
 
-async def test_each_item_of_a_subscription_has_its_own_time(services: ApiServices) -> None:
-    operation = Operation(services, Scope("default", "prod", "ann"), "r")
+async def test_each_item_of_a_subscription_has_its_own_time(
+    services: ApiServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operation = Operation(replace(services, limits=Limits(max_seconds=3_600)), Scope("default", "prod", "ann"), "r")
+    loop = asyncio.get_running_loop()
+    real, passed = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: real() + passed)
 
-    async def one() -> int:
-        await asyncio.sleep(0.12)
+    async def one(seconds: float) -> int:
+        nonlocal passed
+        passed += seconds
+        await asyncio.sleep(0.001)  # for a deadline that is over to show
         return 1
 
-    assert [await operation.within_time(one()) for _ in range(3)] == [1, 1, 1]
+    assert [await operation.within_time(one(2_000)) for _ in range(3)] == [1, 1, 1]
+    with pytest.raises(Refusal, match="more than 3600 seconds"):
+        await operation.within_time(one(4_000))

@@ -14,7 +14,6 @@ from tests.support.client import Gateway
 from tests.support.cuttable import CuttableServer
 from tests.support.databases import fresh_database
 
-AWAY_SECONDS = 4.0
 COUNT = "{ segmentJobs { totalCount } }"
 
 
@@ -49,19 +48,18 @@ async def test_a_server_says_so_and_recovers_by_itself(postgresql_server: str, t
             with ExitStack() as processes:
                 gateway = await asyncio.to_thread(processes.enter_context, server_process(url, tmp_path))
                 job = await asyncio.to_thread(prepared, gateway)
-                cut = asyncio.create_task(server.cut(AWAY_SECONDS))
-                processes.enter_context(worker_process(url, tmp_path))  # which starts while the database is away
-                await asyncio.sleep(0.2)
-                answer, ready, live = await asyncio.to_thread(asked, gateway)
-                (error,) = answer["errors"]
-                assert (error["extensions"]["code"], ready, live) == ("UNAVAILABLE", 503, 200)
-                assert error["message"].startswith("the database is unavailable")
-                await cut
+                async with server.away():
+                    processes.enter_context(worker_process(url, tmp_path))  # which starts meanwhile
+                    answer, ready, live = await asyncio.to_thread(asked, gateway)
+                    (error,) = answer["errors"]
+                    assert (error["extensions"]["code"], ready, live) == ("UNAVAILABLE", 503, 200)
+                    assert error["message"].startswith("the database is unavailable")
                 answer, ready, live = await asyncio.to_thread(asked, gateway)
                 assert (answer["data"], ready, live) == ({"segmentJobs": {"totalCount": 1}}, 200, 200)
                 assert await succeeded(gateway, job)
                 later = await asyncio.to_thread(gateway.start_job)
-                await server.cut(1.0)  # now under a worker that waits or works
+                async with server.away():  # now under a worker that waits or works
+                    await asyncio.sleep(1)
                 assert await succeeded(gateway, later)
                 await asyncio.to_thread(processes.close)
     finally:

@@ -272,14 +272,12 @@ async def test_postgresql_goes_away_before_it_confirms(postgresql_server: str, t
                 asking = asyncio.create_task(asyncio.to_thread(ask))
                 while not (tmp_path / "stored").exists():  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-                cut = asyncio.create_task(server.cut(3.0))
-                await asyncio.sleep(0)
-                (tmp_path / "go").touch()
-                (error,) = (await asking)["errors"]
+                async with server.away():
+                    (tmp_path / "go").touch()
+                    (error,) = (await asking)["errors"]
                 batch_id = error["extensions"]["batchId"]
                 assert error["extensions"]["code"] == "UNAVAILABLE"
                 assert f"the rows of batch {batch_id} are stored" in error["message"]
-                await cut
                 again = (await asyncio.to_thread(ask))["data"]["ingestRows"]
                 assert again == {"batch": {"batchId": batch_id, "status": "ACTIVE", "rowCount": 2}, "errors": []}
                 assert (await watched.rows(), await watched.doctor()) == ((2, 2), [])

@@ -337,7 +337,8 @@ async def cut(made: World, _choice: random.Random) -> str:
 async def away(made: World, choice: random.Random) -> str:
     seconds = choice.uniform(0.5, 4.0)
     assert made.server is not None
-    await made.server.cut(seconds)
+    async with made.server.away():
+        await asyncio.sleep(seconds)
     return f"database away for {seconds:.1f} s"
 
 

@@ -42,12 +42,15 @@ class CuttableServer:
         for writer in self._open:
             writer.transport.abort()
 
-    async def cut(self, seconds: float) -> None:
-        """Ends every connection, and those that come meanwhile."""
+    @asynccontextmanager
+    async def away(self) -> AsyncIterator[None]:
+        """Ends every connection, and those that come before the block ends."""
         self._away = True
         self.drop()
-        await asyncio.sleep(seconds)
-        self._away = False
+        try:
+            yield
+        finally:
+            self._away = False
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)

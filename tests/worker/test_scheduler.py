@@ -73,7 +73,7 @@ def keeping(database: Database, changes: Changes, clock: FixedClock) -> Keeping:
             yield task
         finally:
             stop.set()
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 60)
 
     return run
 
