@@ -123,8 +123,10 @@ async def test_what_a_job_finds(api: Api) -> None:
             evaluatedAt startedAt finishedAt attempts allDefinitions
             progress { phase fraction profilesRead totalProfiles }
             metrics { totalProfiles totalProfilesByMergePolicy { count mergePolicy { isDefault } }
-              totalTime { start end totalMs } }
-            segments { totalCount nodes { id segmentId version expression profileCount definition { name }
+              totalTime { start end totalMs }
+              bucketTime { buckets totalMs readingMs evaluatingMs
+                slowest { bucket profiles totalMs readingMs evaluatingMs } } }
+            segments { totalCount nodes { id segmentId version expression profileCount evaluationMs definition { name }
               byNamespace { namespace count } byStatus { status count } error { message } } } }
           audience(id: $a) {
             metrics { totalProfiles byNamespace { namespace count } updatedAt job { jobId } }
@@ -143,6 +145,15 @@ async def test_what_a_job_finds(api: Api) -> None:
     assert (segment_job["attempts"], segment_job["allDefinitions"]) == (1, True)
     instant = "2026-06-15T12:00:00Z"
     assert {segment_job[name] for name in ("evaluatedAt", "startedAt", "finishedAt")} == {instant}
+    time, evaluation = segment_job["metrics"].pop("bucketTime"), segment_job["segments"]["nodes"][0].pop("evaluationMs")
+    slowest = time.pop("slowest")
+    assert sum(each["profiles"] for each in slowest) == 2
+    assert time == {"buckets": len(slowest)} | {
+        name: pytest.approx(sum(each[name] for each in slowest), abs=0.01)
+        for name in ("totalMs", "readingMs", "evaluatingMs")
+    }
+    assert 0 < evaluation == pytest.approx(time["evaluatingMs"], abs=0.01)
+    assert time["totalMs"] > time["readingMs"] + time["evaluatingMs"]
     assert segment_job["metrics"] == {
         "totalProfiles": 2,
         "totalProfilesByMergePolicy": [{"count": 2, "mergePolicy": {"isDefault": True}}],

@@ -1,5 +1,6 @@
 """Running a plan over buckets: results, errors, cancelling, bounds."""
 
+import itertools
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,11 +11,12 @@ from pyroaring import BitMap
 
 from app.engine.ingest.batch import ingest
 from app.engine.ingest.formats import InputFile
+from app.engine.limits.budget import Budget
 from app.engine.limits.pool import Cancelled
 from app.engine.members.membership import Membership, next_membership
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
+from app.engine.run.buckets import BucketEvaluator, BucketResult, BucketSeconds, Stage, run
 from app.pql.check.checker import check
 from app.pql.core import Builder
 from tests.support.sandbox import CDNOW, PURCHASES, Sandbox
@@ -166,3 +168,34 @@ def test_an_error_of_a_bucket_ends_the_run(snapshot: Snapshot) -> None:
 
     with pytest.raises(OSError, match="the disk is gone"):
         evaluated(snapshot, {"A": DEFINITIONS["A"]}, previous=previous)
+
+
+def test_the_seconds_of_a_bucket_are_those_of_its_parts(snapshot: Snapshot) -> None:
+    """Each look at the clock is a second later than the one before."""
+    seconds = itertools.count()
+    stages = [
+        Stage(
+            plan(snapshot, definitions), snapshot, lambda definition, bucket: None, lambda bucket: {}, lambda bucket: {}
+        )
+        for definitions in ({"A": DEFINITIONS["A"], "B": DEFINITIONS["B"]}, {"E": DEFINITIONS["E"]})
+    ]
+    evaluator = BucketEvaluator(stages, NOW, dict.fromkeys("ABE", 1), clock=lambda: float(next(seconds)))
+    result = evaluator.bucket(snapshot.buckets[0], lambda: False)
+    # Looks: one at the start, two for each reading and each definition, one at the end.
+    assert result.seconds == BucketSeconds(total=11.0, reading=2.0, definitions={"A": 1.0, "B": 1.0, "E": 1.0})
+
+
+def test_what_fails_has_its_seconds_and_what_is_not_tried_has_none(snapshot: Snapshot) -> None:
+    seconds = itertools.count()
+    stage = Stage(
+        plan(snapshot, {"A": DEFINITIONS["A"], "D": DEFINITIONS["D"]}),
+        snapshot,
+        lambda definition, bucket: None,
+        lambda bucket: {},
+        lambda bucket: {},
+    )
+    over = Budget(memory=1)
+    evaluator = BucketEvaluator([stage], NOW, dict.fromkeys("AD", 1), budget=over, clock=lambda: float(next(seconds)))
+    first, second = (evaluator.bucket(number, lambda: False) for number in snapshot.buckets[:2])
+    assert (set(first.errors), set(second.errors)) == ({"A", "D"}, {"A", "D"})
+    assert (first.seconds.definitions, second.seconds.definitions) == ({"A": 1.0, "D": 1.0}, {})

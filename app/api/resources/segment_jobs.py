@@ -50,6 +50,35 @@ class MergePolicyCount:
         return MergePolicy.of(row)
 
 
+@strawberry.type(
+    description="Where the time of one bucket of profiles went, by the clock on the wall. `totalMs` is more than "
+    "`readingMs` and `evaluatingMs` together: memberships are read, compared and counted too."
+)
+class BucketTime:
+    bucket: int = strawberry.field(description="Number of the bucket.")
+    profiles: BigInt = strawberry.field(description="Profiles evaluated in the bucket.")
+    total_ms: float = strawberry.field(description="Milliseconds from its first profile to its counts.")
+    reading_ms: float = strawberry.field(description="Milliseconds spent on reading profiles and events.")
+    evaluating_ms: float = strawberry.field(description="Milliseconds spent on evaluating definitions.")
+
+
+@strawberry.type(
+    description="Where the time of all buckets went, added up. Buckets are evaluated side by side in threads, so that "
+    "the sums can be greater than the time of the job."
+)
+class BucketTimes:
+    buckets: int = strawberry.field(description="Number of buckets measured.")
+    total_ms: float = strawberry.field(description="Milliseconds of all buckets.")
+    reading_ms: float = strawberry.field(description="Milliseconds spent on reading profiles and events.")
+    evaluating_ms: float = strawberry.field(description="Milliseconds spent on evaluating definitions.")
+    slowest: list[BucketTime] = strawberry.field(description="The slowest buckets, slowest first, at most 10.")
+
+    @classmethod
+    def of(cls, times: Mapping[str, Any]) -> Self:
+        slowest = [BucketTime(**{**time, "profiles": BigInt(time["profiles"])}) for time in times["slowest"]]
+        return cls(**{**times, "slowest": slowest})
+
+
 @strawberry.type(description="Metrics of a segment job.")
 class SegmentJobMetrics:
     total_time: TimeSpan = strawberry.field(description="Time from start to end.")
@@ -59,6 +88,9 @@ class SegmentJobMetrics:
     unchanged_profiles: BigInt = strawberry.field(
         description="Of these, profiles that were not read because neither their data nor any definition had changed "
         "since the last run: their memberships stand."
+    )
+    bucket_time: BucketTimes | None = strawberry.field(
+        description="Where the time went, by bucket; null where no bucket was measured, as in jobs of earlier releases."
     )
 
     @classmethod
@@ -72,6 +104,7 @@ class SegmentJobMetrics:
                 for id_, count in sorted(metrics["total_profiles_by_merge_policy"].items())
             ],
             unchanged_profiles=BigInt(metrics.get("unchanged_profiles", 0)),
+            bucket_time=BucketTimes.of(times) if (times := metrics.get("bucket_time")) else None,
         )
 
 
@@ -95,6 +128,11 @@ class SegmentJobSegment:
     by_namespace: list[NamespaceCount] = strawberry.field(description="Members by identity namespace.")
     by_status: list[StatusCount] = strawberry.field(description="Profiles that entered, stayed and left.")
     error: JobError | None = strawberry.field(description="Error of this definition; null if it succeeded.")
+    evaluation_ms: float | None = strawberry.field(
+        description="Milliseconds spent on evaluating this definition, by the clock on the wall and added up over all "
+        "buckets. What several definitions share counts for the first of them. Null before the job has succeeded, and "
+        "if the definition was not evaluated, as where nothing has changed since its last run."
+    )
 
     @resolver(description="The current definition; null if it was deleted.")
     async def definition(self, info: Info) -> SegmentDefinition | None:
@@ -115,6 +153,7 @@ class SegmentJobSegment:
                 if status.value in row.by_status
             ],
             error=None if row.error is None else JobError.of(row.error, row.definition_id),
+            evaluation_ms=None if row.seconds is None else round(1000 * row.seconds, 3),
         )
 
 

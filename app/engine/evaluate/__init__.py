@@ -4,12 +4,12 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.evaluate.attempts import Attempts
 from app.engine.evaluate.calendars import Instant
 from app.engine.evaluate.columns import Array, Object, Rows, Value, spread
 from app.engine.evaluate.failure import EvaluationError, dependency_failed
@@ -37,8 +37,6 @@ __all__ = [
 Answer = TypeVar("Answer")
 Result = NDArray[np.bool_] | EvaluationError
 
-NO_FAILURES: Mapping[str, EvaluationError] = MappingProxyType({})
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -50,15 +48,17 @@ def evaluate(
     member: Callable[[str], NDArray[np.bool_]],
     cancelled: Callable[[], bool],
     budget: Budget = DEFAULT_BUDGET,
-    failed: Mapping[str, EvaluationError] = NO_FAILURES,
+    attempts: Attempts | None = None,
 ) -> dict[str, Result]:
     """Who is in each segment, by row of the bucket; for a definition that fails, why.
 
     The calendar follows the time zone of `now`. `member(id)` is the stored membership of a segment outside of the plan,
     by row. `cancelled` is asked between the nodes; raises `Cancelled` once it says so. Each definition has the `budget`
-    for itself; those that have `failed` before are not tried.
+    for itself; `attempts` say which are not tried, and note how long the others take.
     """
-    return evaluate_values(plan, bucket, now=now, member=member, cancelled=cancelled, budget=budget, failed=failed)[0]
+    return evaluate_values(plan, bucket, now=now, member=member, cancelled=cancelled, budget=budget, attempts=attempts)[
+        0
+    ]
 
 
 def evaluate_values(
@@ -69,10 +69,11 @@ def evaluate_values(
     member: Callable[[str], NDArray[np.bool_]],
     cancelled: Callable[[], bool],
     budget: Budget = DEFAULT_BUDGET,
-    failed: Mapping[str, EvaluationError] = NO_FAILURES,
+    attempts: Attempts | None = None,
 ) -> tuple[dict[str, Result], dict[str, Value | EvaluationError]]:
     """As `evaluate`, with the plan's values besides, one entry for each row of the bucket."""
-    results: dict[str, Result] = dict(failed)
+    attempts = attempts or Attempts()
+    results: dict[str, Result] = dict(attempts.failed)
     values: dict[str, Value | EvaluationError] = {}
 
     def membership(id: str) -> NDArray[np.bool_]:
@@ -88,10 +89,11 @@ def evaluate_values(
     )
     with in_zone_of(now), np.errstate(all="ignore"):  # what is out of range becomes null
         for id in plan.order:
-            if id in failed:
+            if id in attempts.failed:
                 continue
             evaluation.spending.begin()
-            results[id] = _attempt(id, partial(_mask, evaluation, plan.conditions[id]))
+            with attempts.timed(id):
+                results[id] = _attempt(id, partial(_mask, evaluation, plan.conditions[id]))
             evaluation.drop(plan.last_users[id])
         for id, node in plan.values.items():
             evaluation.spending.begin()

@@ -1,5 +1,6 @@
 """Runs a plan over buckets in a few threads of this process; knows neither jobs nor databases."""
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 from app.engine.evaluate import EvaluationError, dependency_failed, evaluate
+from app.engine.evaluate.attempts import Attempts
 from app.engine.limits.budget import DEFAULT_BUDGET, Budget
 from app.engine.limits.pool import Cancelled, Stopped, in_threads
 from app.engine.members.membership import BucketCounts, Membership, counts, next_membership
@@ -23,6 +25,7 @@ from app.traces import span
 __all__ = [
     "BucketEvaluator",
     "BucketResult",
+    "BucketSeconds",
     "Known",
     "Stage",
     "evaluated_now",
@@ -36,11 +39,24 @@ Standing = Callable[[int], Mapping[Segment, Membership]]
 """The memberships of a bucket as they were stored when the run began."""
 
 
+@dataclass(slots=True)
+class BucketSeconds:
+    """Where the time of a bucket went: reading its profiles and events, and evaluating each definition.
+
+    `total` is that of the whole bucket: more than the others together, since memberships are read and compared too.
+    """
+
+    total: float = 0.0
+    reading: float = 0.0
+    definitions: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class BucketResult:
     """What came of one bucket: memberships and counts of what could be evaluated, errors of the others.
 
-    `unchanged` are those of the profiles that were not read, because all of their memberships stand.
+    `unchanged` are those of the profiles that were not read, because all of their memberships stand. `seconds` are
+    those of the clock on the wall.
     """
 
     bucket: int
@@ -49,6 +65,7 @@ class BucketResult:
     counts: dict[str, BucketCounts]
     errors: dict[str, EvaluationError]
     unchanged: int = 0
+    seconds: BucketSeconds = field(default_factory=BucketSeconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +114,11 @@ class BucketEvaluator:
     budget: Budget = DEFAULT_BUDGET
     exhausted: dict[str, EvaluationError] = field(default_factory=dict)
     """What was over its budget in one bucket is not tried in another."""
+    clock: Callable[[], float] = time.perf_counter
 
     def bucket(self, number: int, stopped: Stopped) -> BucketResult:
         """The stages in their order: a later one may refer to what an earlier one has evaluated."""
+        began, seconds = self.clock(), BucketSeconds()
         profiles = unchanged = 0
         memberships: dict[str, Membership] = {}
         numbers: dict[str, BucketCounts] = {}
@@ -107,13 +126,14 @@ class BucketEvaluator:
         for stage in self.stages:
             if stopped():
                 raise Cancelled
-            bucket = _Bucket(number, stage, stage.previous(number), stopped, memberships, errors)
+            bucket = _Bucket(number, stage, stage.previous(number), stopped, memberships, errors, seconds)
             rows, same = self._stage(bucket)
             profiles, unchanged = profiles + rows, unchanged + same
             namespaces = stage.snapshot.namespaces(number)
             present = stage.plan.conditions.keys() & memberships.keys()
             numbers |= {definition: counts(memberships[definition], namespaces) for definition in present}
-        return BucketResult(number, profiles, list(memberships.values()), numbers, errors, unchanged)
+        seconds.total = self.clock() - began
+        return BucketResult(number, profiles, list(memberships.values()), numbers, errors, unchanged, seconds)
 
     def _stage(self, bucket: "_Bucket") -> tuple[int, int]:
         """How many people were gone through, and how many of them were not read."""
@@ -153,8 +173,9 @@ class BucketEvaluator:
     def _members(self, work: "_Bucket", plan: Plan, only: BitMap | None) -> tuple[dict[str, BitMap], int]:
         """The members of each definition of a plan among everybody or `only` some, and how many people were read; what
         fails is added to the errors."""
-        stage, errors = work.stage, work.errors
+        stage, errors, began = work.stage, work.errors, self.clock()
         bucket = stage.snapshot.read(work.number, plan.needs, only)
+        work.seconds.reading += self.clock() - began
         if plan.needs_memberships:
             profiles = with_memberships(bucket.profiles, bucket.ordinals, stage.standing(work.number))
             bucket = replace(bucket, profiles=profiles)
@@ -166,8 +187,9 @@ class BucketEvaluator:
             return rows_of(membership.members if membership is not None else BitMap(), bucket.ordinals)
 
         failed = {id: error for id, error in self.exhausted.items() if id in plan.conditions}
+        attempts = Attempts(failed, work.seconds.definitions, self.clock)
         results = evaluate(
-            plan, bucket, now=self.now, member=member, cancelled=work.stopped, budget=self.budget, failed=failed
+            plan, bucket, now=self.now, member=member, cancelled=work.stopped, budget=self.budget, attempts=attempts
         )
         members = {}
         for definition, rows in results.items():
@@ -190,6 +212,7 @@ class _Bucket:
     stopped: Stopped
     memberships: dict[str, Membership]
     errors: dict[str, EvaluationError]
+    seconds: BucketSeconds
 
 
 def run(

@@ -41,7 +41,8 @@ class SegmentJobRow(JobColumns, table=True):
 class SegmentJobDefinitionRow(TenantRow, table=True):
     """A definition as its job ran it. It outlives the definition; `created_at` is the job's.
 
-    `by_namespace` and `by_status` are {name: count}; `error` is {code, message} when this definition failed.
+    `by_namespace` and `by_status` are {name: count}; `error` is {code, message} when this definition failed. `seconds`
+    are those of the clock on the wall, in all buckets together.
     """
 
     __tablename__ = "segment_job_definition"
@@ -66,3 +67,4 @@ class SegmentJobDefinitionRow(TenantRow, table=True):
     by_namespace: dict[str, int] = json_column(default_factory=dict)
     by_status: dict[str, int] = json_column(default_factory=dict)
     error: StoredValues | None = json_column(default=None)
+    seconds: float | None = None

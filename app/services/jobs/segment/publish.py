@@ -23,6 +23,7 @@ from app.engine.store.lake import Lake
 from app.services.audiences.reads import publish_change
 from app.services.evaluation.heads import Heads, head_runs, read_heads
 from app.services.evaluation.membership_log import Moved, note_changes
+from app.services.jobs.segment.durations import Durations, as_stored
 from app.services.jobs.segment.prepare import SegmentRun
 from app.services.streaming.turn import heads_change
 from app.storage.columns import StoredValues, columns, table
@@ -40,11 +41,12 @@ _NOBODY = {"members": 0, "realized": 0, "existing": 0, "exited": 0}
 
 
 def counted(result: BucketResult) -> StoredValues:
-    """The counts and errors of a bucket as JSON values."""
+    """The counts, errors and seconds of a bucket as JSON values."""
     unchanged = {"unchanged": result.unchanged} if result.unchanged else {}
     return {
         "counts": {id_: as_numbers(counts) for id_, counts in result.counts.items()},
         "errors": {id_: {"code": error.code, "message": error.message} for id_, error in result.errors.items()},
+        "seconds": as_stored(result.seconds),
         **unchanged,
     }
 
@@ -62,6 +64,15 @@ class _Bucket:
     changed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Results:
+    """What the buckets give together. `drift` is of `_drift`."""
+
+    buckets: Mapping[int, _Bucket]
+    drift: Mapping[str, tuple[int, int]]
+    durations: Durations
+
+
 class _HeadsMoved(Exception):
     """Another run was published meanwhile."""
 
@@ -72,7 +83,7 @@ async def finish(attempt: Attempt, lake: Lake, run: SegmentRun) -> None:
     buckets = {number: _Bucket(row.file, row.counts) for number, row in rows.items()}
     for row in rows.values():
         run.fail({id_: error for id_, error in row.counts["errors"].items() if id_ not in run.errors})
-    against = run.heads
+    against, durations = run.heads, Durations.of(rows.values())
     for rounds in itertools.count(1):
         heads, publishable = await _present_heads(attempt, run)
         moved = {id_ for id_ in publishable if heads.runs.get(id_) != against.runs.get(id_)}
@@ -82,7 +93,7 @@ async def finish(attempt: Attempt, lake: Lake, run: SegmentRun) -> None:
         against = heads
         try:
             drift = await asyncio.to_thread(_drift, lake, attempt, run, heads, publishable, buckets)
-            await _publish(attempt, run, heads, publishable, buckets, drift)
+            await _publish(attempt, run, heads, publishable, _Results(buckets, drift, durations))
         except _HeadsMoved:
             continue
         break
@@ -170,11 +181,10 @@ async def _publish(
     run: SegmentRun,
     heads: Heads,
     publishable: Collection[str],
-    buckets: Mapping[int, _Bucket],
-    drift: Mapping[str, tuple[int, int]],
+    results: _Results,
 ) -> None:
     """Raises `_HeadsMoved`, with nothing changed, when the heads are no longer those given."""
-    now = attempt.clock()
+    now, buckets, drift, durations = attempt.clock(), results.buckets, results.drift, results.durations
     totals: dict[str, Counter[str]] = {id_: Counter(_NOBODY) for id_ in run.definitions}
     namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in run.definitions}
     for bucket in buckets.values():
@@ -193,14 +203,15 @@ async def _publish(
         for number, bucket in buckets.items():
             if bucket.changed:
                 await _write_bucket(session, attempt, number, bucket)
-        await _write_results(session, attempt, run, totals, namespaces)
+        await _write_results(session, attempt, run, totals, namespaces, durations.definitions)
         await _write_heads(session, attempt, run, sorted(publishable), totals, namespaces, now)
         moved = {id_: Moved(*drift.get(id_, _moved(totals[id_])), run.definitions[id_].version) for id_ in publishable}
         await note_changes(session, run.scope, now, moved, job_id=attempt.job.id)
 
     errors = [{**error, "definition_id": id_} for id_, error in sorted(run.errors.items())]
+    metrics = _metrics(attempt, run, buckets, now) | {"bucket_time": durations.buckets}
     status = JobStatus.SUCCEEDED if run.errors.keys() < run.definitions.keys() else JobStatus.FAILED
-    await attempt.finish(status, errors=errors, metrics=_metrics(attempt, run, buckets, now), write=write)
+    await attempt.finish(status, errors=errors, metrics=metrics, write=write)
 
 
 def _metrics(attempt: Attempt, run: SegmentRun, buckets: Mapping[int, _Bucket], now: datetime) -> StoredValues:
@@ -231,6 +242,7 @@ async def _write_results(
     run: SegmentRun,
     totals: Mapping[str, Counter[str]],
     namespaces: Mapping[str, Counter[str]],
+    seconds: Mapping[str, float],
 ) -> None:
     counted_rows: list[StoredValues] = [
         {
@@ -239,12 +251,14 @@ async def _write_results(
             "profile_count": totals[id_]["members"],
             "by_status": {name.upper(): totals[id_][name] for name in ("realized", "existing", "exited")},
             "by_namespace": dict(namespaces[id_]),
+            "seconds": seconds.get(id_),
         }
         for id_ in run.definitions
         if id_ not in run.errors
     ]
     failed_rows: list[StoredValues] = [
-        {"of": id_, "error": run.errors[id_]} for id_ in run.definitions.keys() & run.errors
+        {"of": id_, "error": run.errors[id_], "seconds": seconds.get(id_)}
+        for id_ in run.definitions.keys() & run.errors
     ]
     change = within(update(table(SegmentJobDefinitionRow)), SegmentJobDefinitionRow, attempt.tenant)
     mine = change.where(_PARTS.job_id == attempt.job.id, _PARTS.definition_id == bindparam("of"))

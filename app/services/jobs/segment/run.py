@@ -26,6 +26,7 @@ from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
 from app.engine.store.lake import Lake, write_atomically
 from app.pql.dependencies import StageIds
 from app.services.evaluation.progress import Progress
+from app.services.jobs.segment.durations import added
 from app.services.jobs.segment.prepare import SegmentRun, prepare
 from app.services.jobs.segment.publish import as_numbers, counted, finish
 from app.services.jobs.segment.unchanged import Unchanged, read_unchanged
@@ -251,8 +252,10 @@ class _Evaluation:
             for earlier_pass, notes in earlier:
                 if (note := notes.get(result.bucket)) is not None:
                     memberships += self._files.read(earlier_pass.run_id, result.bucket, note["file"]).values()
-                    for name in counts:
+                    for name in ("counts", "errors"):
                         counts[name] |= note["counts"][name]
+                    if "seconds" in note["counts"]:
+                        counts["seconds"] = added(counts["seconds"], note["counts"]["seconds"])
             name = self._files.write(attempt.job.id, result.bucket, attempt.token, memberships)
             recorded: Future[None] = asyncio.run_coroutine_threadsafe(
                 attempt.record_bucket(result.bucket, name, result.profiles, counts), loop

@@ -110,6 +110,8 @@ const cache = cacheExchange({
     Comparison: unkeyed,
     ErasedRows: unkeyed,
     HistogramBucket: unkeyed,
+    BucketTime: unkeyed,
+    BucketTimes: unkeyed,
     DryRun: unkeyed,
     AudiencePoint: unkeyed,
     DefinitionVersion: unkeyed,

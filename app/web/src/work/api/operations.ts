@@ -893,7 +893,7 @@ export type SegmentJobPageQueryVariables = Exact<{
 
 
 export type SegmentJobPageQuery = { segmentJob: (
-    { allDefinitions: boolean, runId: string | null, evaluatedAt: string | null, schedule: { id: string, scheduleId: string, name: string } | null, metrics: { totalProfiles: number, totalTime: { totalMs: number }, profileSegmentationTime: { totalMs: number }, totalProfilesByMergePolicy: Array<{ count: number, mergePolicy: { id: string, name: string } }> } | null, segments: { totalCount: number, nodes: Array<{ id: string, segmentId: string, version: number, expression: string, profileCount: number | null, byStatus: Array<{ status: MembershipStatus, count: number }>, error: { code: string, message: string } | null, definition: { id: string, name: string, version: number } | null }> } }
+    { allDefinitions: boolean, runId: string | null, evaluatedAt: string | null, schedule: { id: string, scheduleId: string, name: string } | null, metrics: { totalProfiles: number, totalTime: { totalMs: number }, profileSegmentationTime: { totalMs: number }, bucketTime: { buckets: number, totalMs: number, readingMs: number, evaluatingMs: number, slowest: Array<{ bucket: number, profiles: number, totalMs: number }> } | null, totalProfilesByMergePolicy: Array<{ count: number, mergePolicy: { id: string, name: string } }> } | null, segments: { totalCount: number, nodes: Array<{ id: string, segmentId: string, version: number, expression: string, profileCount: number | null, evaluationMs: number | null, byStatus: Array<{ status: MembershipStatus, count: number }>, error: { code: string, message: string } | null, definition: { id: string, name: string, version: number } | null }> } }
     & JobLine_SegmentJob_Fragment
   ) | null };
 
@@ -2219,6 +2219,17 @@ export const SegmentJobPageDocument = gql`
       profileSegmentationTime {
         totalMs
       }
+      bucketTime {
+        buckets
+        totalMs
+        readingMs
+        evaluatingMs
+        slowest {
+          bucket
+          profiles
+          totalMs
+        }
+      }
       totalProfilesByMergePolicy {
         count
         mergePolicy {
@@ -2235,6 +2246,7 @@ export const SegmentJobPageDocument = gql`
         version
         expression
         profileCount
+        evaluationMs
         byStatus {
           status
           count

@@ -9,6 +9,7 @@ import { Button } from '../ui/controls';
 import { count, duration, plural, Time, words } from '../ui/format';
 import { Empty, Failure, Figure, Head, isLive, JobBadge, Progress, Skeleton } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
+import { Durations } from './Durations';
 import { Took } from './JobTable';
 
 export function JobPage() {
@@ -57,11 +58,13 @@ export function JobPage() {
                 <th scope="col" className="right middle">Entered</th>
                 <th scope="col" className="right middle">Stayed</th>
                 <th scope="col" className="right middle">Left</th>
+                <th scope="col" className="right middle">Evaluating</th>
                 <th scope="col" className="wide">Expression</th>
               </tr>
             </thead>
             <tbody>
               {job.segments.nodes.map((segment) => {
+                const idle = segment.evaluationMs === null && segment.profileCount !== null;
                 const of = Object.fromEntries(segment.byStatus.map((each) => [each.status, each.count]));
                 return (
                   <tr key={segment.segmentId}>
@@ -74,6 +77,7 @@ export function JobPage() {
                     <td className="right middle up">{of.REALIZED ? `+${count(of.REALIZED)}` : ''}</td>
                     <td className="right middle">{of.EXISTING ? count(of.EXISTING) : ''}</td>
                     <td className="right middle down">{of.EXITED ? `−${count(of.EXITED)}` : ''}</td>
+                    <td className="right middle">{segment.evaluationMs === null ? <span className="faint" title={idle ? 'Not evaluated: nothing has changed since its last run' : undefined}>–</span> : duration(segment.evaluationMs)}</td>
                     <td className="wide clip mono" title={segment.expression}>{segment.expression}</td>
                   </tr>
                 );
@@ -81,6 +85,7 @@ export function JobPage() {
             </tbody>
           </table>
         </div>
+        {job.metrics?.bucketTime && <Durations times={job.metrics.bucketTime} />}
       </div>
     </div>
   );

@@ -118,7 +118,7 @@ export function Delta({ from, to }: { from: number; to: number }) {
   );
 }
 
-export function Bars({ items, total }: { items: { name: ReactNode; count: number; key: string }[]; total?: number }) {
+export function Bars({ items, total, text = count }: { items: { name: ReactNode; count: number; key: string }[]; total?: number; text?: (value: number) => string }) {
   const largest = total ?? Math.max(1, ...items.map((item) => item.count));
   return (
     <ul className="bars">
@@ -126,7 +126,7 @@ export function Bars({ items, total }: { items: { name: ReactNode; count: number
         <li key={item.key}>
           <i style={{ width: `${(100 * item.count) / largest}%` }} />
           <span>{item.name}</span>
-          <span className="numeric">{count(item.count)}</span>
+          <span className="numeric">{text(item.count)}</span>
         </li>
       ))}
     </ul>
