@@ -15,8 +15,9 @@ from app.engine.people.profiles import MergeRule
 from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
 from app.scope import Scope, Tenant
 from app.services.lists.dependents import MOST_FOUND, Dependent, refuse_dependents
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
-from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
 from app.services.lists.validation import refuse_bad_name
 from app.storage.columns import StoredValues, columns
 from app.storage.database import Database, unwitnessed
@@ -126,8 +127,8 @@ async def all_policies(session: AsyncSession, scope: Scope) -> list[MergePolicyR
 
 
 async def page(session: AsyncSession, scope: Scope, request: PageRequest) -> Slice[MergePolicyRow]:
-    statement = select_rows(MergePolicyRow, scope)
-    return await fetch_page(session, statement, _ORDER, request, lambda row: as_row(MergePolicyRow, row))
+    listing = Listing(rows_of_any(MergePolicyRow), _ORDER, lambda row: as_row(MergePolicyRow, row))
+    return await listing.page(session, scope.tenant, request)
 
 
 async def count(session: AsyncSession, scope: Scope) -> int:

@@ -1,6 +1,7 @@
 """Pages by key: whatever is inserted or deleted between them, each row that was there all the time is seen once."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -10,14 +11,12 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, delete, insert,
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from app.errors import Refusal
+from app.scope import Tenant
+from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import (
-    Key,
-    Order,
     PageRequest,
     Slice,
     encode_cursor,
-    fetch_page,
-    fetch_pages,
     page_request,
 )
 from app.storage.database import Database
@@ -36,6 +35,16 @@ ORDERS = {
     "NAME DESC": Order("NAME DESC", (Key(ROWS.c.name, descending=True), Key(ROWS.c.id))),
 }
 
+NOBODY = Tenant("nobody", "none")
+"""The tenant of rows that have none."""
+
+
+@cache
+def listing(order: Order) -> Listing[int]:
+    """All rows; made once, as services do, so that its statements serve one call after another."""
+    return Listing(select(ROWS), order, lambda row: row.id, ROWS.c.parent)
+
+
 # A step between two pages: a row to insert (its id is new) or the place of a row to delete.
 rows = st.lists(st.sampled_from("abc"), max_size=12)
 steps = st.lists(
@@ -51,7 +60,7 @@ async def pages(
     seen: list[int] = []
     request = PageRequest(size, backward)
     while True:
-        page = await fetch_page(session, select(ROWS), order, request, lambda row: row.id)
+        page = await listing(order).page(session, NOBODY, request)
         seen = [*page.items, *seen] if backward else [*seen, *page.items]
         more = page.has_previous if backward else page.has_next
         if not more:
@@ -119,18 +128,16 @@ def shown(page: Slice[int]) -> tuple[list[int], bool, bool]:
     ],
 )
 async def test_pages_know_what_lies_on_both_sides(session: AsyncSession, request_: PageRequest, expected: Any) -> None:
-    mine = select(ROWS).where(ROWS.c.parent == "p")
-    page = await fetch_page(session, mine, ORDERS["NAME"], request_, lambda row: row.id)
+    mine = Listing(select(ROWS).where(ROWS.c.parent == "p"), ORDERS["NAME"], lambda row: row.id)
+    page = await mine.page(session, NOBODY, request_)
     assert shown(page) == expected
 
-    many = await fetch_pages(session, select(ROWS), ROWS.c.parent, ORDERS["NAME"], request_, ["p"], lambda row: row.id)
+    many = await listing(ORDERS["NAME"]).pages(session, NOBODY, request_, ["p"])
     assert shown(many["p"]) == expected
 
 
 async def test_a_page_for_each_of_many_parents(session: AsyncSession) -> None:
-    many = await fetch_pages(
-        session, select(ROWS), ROWS.c.parent, ORDERS["NAME"], PageRequest(2), ["p", "q", "nobody"], lambda row: row.id
-    )
+    many = await listing(ORDERS["NAME"]).pages(session, NOBODY, PageRequest(2), ["p", "q", "nobody"])
     assert {parent: shown(page) for parent, page in many.items()} == {
         "p": ([1, 2], False, True),
         "q": ([6], False, False),
@@ -177,5 +184,5 @@ def test_nonsense_is_refused(arguments: dict[str, Any], path: tuple[str, ...], m
 )
 async def test_a_cursor_of_something_else_is_refused(session: AsyncSession, cursor: str, message: str) -> None:
     with pytest.raises(Refusal) as caught:
-        await fetch_page(session, select(ROWS), ORDERS["NAME"], PageRequest(2, cursor=cursor), lambda row: row.id)
+        await listing(ORDERS["NAME"]).page(session, NOBODY, PageRequest(2, cursor=cursor))
     assert (caught.value.path, caught.value.message) == (("after",), message)

@@ -15,8 +15,9 @@ from app.errors import Refusal, Refusals, outage
 from app.logs import event
 from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
-from app.services.lists.rows import as_row, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, rows_of_any
 from app.storage.columns import columns, table
 from app.storage.database import WITNESS, Database, added_rows, is_unavailable
 from app.storage.ids import new_id
@@ -134,8 +135,8 @@ class AuditFilter:
 
 async def page(session: AsyncSession, scope: Scope, request: PageRequest, filter: AuditFilter) -> Slice[AuditEventRow]:
     """The events of the sandbox, newest first."""
-    statement = select_rows(AuditEventRow, scope).where(*filter.on())
-    return await fetch_page(session, statement, _ORDER, request, lambda row: as_row(AuditEventRow, row))
+    listing = Listing(rows_of_any(AuditEventRow).where(*filter.on()), _ORDER, lambda row: as_row(AuditEventRow, row))
+    return await listing.page(session, scope.tenant, request)
 
 
 async def count(session: AsyncSession, scope: Scope, filter: AuditFilter) -> int:

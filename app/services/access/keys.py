@@ -13,8 +13,9 @@ from app.clock import Clock
 from app.errors import ErrorCode, Refusal, refuse_all
 from app.scope import Scope, Tenant
 from app.services.access.identity import Identity, Unauthenticated, is_name
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
-from app.services.lists.rows import as_row
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, rows_of_any
 from app.services.lists.validation import refuse_bad_name
 from app.storage.columns import columns
 from app.storage.database import Database
@@ -134,8 +135,8 @@ async def get(session: AsyncSession, scope: Scope, id: str) -> ApiKeyRow | None:
 
 async def page(session: AsyncSession, scope: Scope, request: PageRequest) -> Slice[ApiKeyRow]:
     """The keys of the organisation, newest first, also those that have ended."""
-    statement = within(select(*_KEYS), ApiKeyRow, _keys_of(scope))
-    return await fetch_page(session, statement, _ORDER, request, lambda row: as_row(ApiKeyRow, row))
+    listing = Listing(rows_of_any(ApiKeyRow), _ORDER, lambda row: as_row(ApiKeyRow, row))
+    return await listing.page(session, _keys_of(scope), request)
 
 
 async def count(session: AsyncSession, scope: Scope) -> int:

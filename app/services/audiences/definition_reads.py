@@ -3,9 +3,10 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.store.lake import Lake
@@ -22,12 +23,13 @@ from app.scope import Scope
 from app.services.audiences.reads import AudienceFilter, audience_order
 from app.services.evaluation.expressions import ExpressionFormat, vocabulary
 from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
 from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow, LifecycleState
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow
-from app.storage.tenancy import AnySelect, same_tenant, within
+from app.storage.tenancy import AnySelect, parameters, same_tenant, within, within_any
 
 DUPLICATES_NAMED = 3
 """So many definitions are named in one warning."""
@@ -62,10 +64,6 @@ class DefinitionView:
     canonical: str
     kept: StoredValues | None
     schema_name: str
-
-    @classmethod
-    def of(cls, row: object) -> "DefinitionView":
-        return cls(*(getattr(row, name) for name in _VIEW))
 
 
 _VIEW = tuple(each.name for each in fields(DefinitionView))
@@ -111,13 +109,13 @@ async def duplicates(
     if canonical is None:
         return []
     statement = (
-        _views(scope)
+        _views()
         .where(_DEFINITIONS.canonical == canonical, _DEFINITIONS.kept.is_(None), _AUDIENCES.id != (but or ""))
         .order_by(_AUDIENCES.created_at, _AUDIENCES.name)
         .limit(DUPLICATES_NAMED + 1)
     )
     async with database.session() as session:
-        labels = [f"{row.name!r} ({row.id})" for row in await session.execute(statement)]
+        labels = [f"{row.name!r} ({row.id})" for row in await session.execute(statement, parameters(scope.tenant))]
     if not labels:
         return []
     names = ", ".join(labels[:DUPLICATES_NAMED]) + (" and others" if len(labels) > DUPLICATES_NAMED else "")
@@ -126,8 +124,13 @@ async def duplicates(
 
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, DefinitionView]:
-    rows = await session.execute(_views(scope).where(_DEFINITIONS.id.in_(list(ids))))
-    return {row.id: DefinitionView.of(row) for row in rows}
+    rows = await session.execute(_by_ids(), {**parameters(scope.tenant), "ids": list(ids)})
+    return {row.id: _view(row) for row in rows}
+
+
+@cache
+def _by_ids() -> AnySelect:
+    return _views().where(_DEFINITIONS.id.in_(bindparam("ids", expanding=True)))
 
 
 async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DefinitionView:
@@ -146,8 +149,16 @@ async def page(
     filter: DefinitionFilter | None = None,
     order: OrderBy | None = None,
 ) -> Slice[DefinitionView]:
-    statement = _views(scope).where(*(filter or DefinitionFilter()).of_audience().conditions())
-    return await fetch_page(session, statement, audience_order(order), request, DefinitionView.of)
+    listing = _all(order)
+    if filter is not None:
+        conditions = filter.of_audience().conditions()
+        listing = Listing(listing.statement.where(*conditions), listing.order, _view)
+    return await listing.page(session, scope.tenant, request)
+
+
+@cache
+def _all(order: OrderBy | None) -> Listing[DefinitionView]:
+    return Listing(_views(), audience_order(order), _view)
 
 
 async def count(session: AsyncSession, scope: Scope, filter: DefinitionFilter | None = None) -> int:
@@ -163,14 +174,14 @@ async def dependencies_by_definition(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[DefinitionView]]:
     """The definitions that each refers to, by name."""
-    return await _related(session, scope, ids, request, _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id)
+    return await _related(dependents=False).pages(session, scope.tenant, request, ids)
 
 
 async def dependents_by_definition(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[DefinitionView]]:
     """The definitions that refer to each, by name."""
-    return await _related(session, scope, ids, request, _DEPENDENCIES.depends_on_id, _DEPENDENCIES.definition_id)
+    return await _related(dependents=True).pages(session, scope.tenant, request, ids)
 
 
 async def dependency_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
@@ -181,12 +192,12 @@ async def dependent_counts(session: AsyncSession, scope: Scope, ids: Sequence[st
     return await _related_counts(session, scope, ids, _DEPENDENCIES.depends_on_id, _DEPENDENCIES.definition_id)
 
 
-async def _related(
-    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest, this: Any, other: Any
-) -> dict[str, Slice[DefinitionView]]:
-    joined = _views(scope).join(DefinitionDependencyRow, _links(other))
-    order = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
-    return await fetch_pages(session, joined, this, order, request, ids, DefinitionView.of)
+@cache
+def _related(dependents: bool) -> Listing[DefinitionView]:
+    ends = _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id
+    parent, other = reversed(ends) if dependents else ends
+    joined = _views().join(DefinitionDependencyRow, _links(other))
+    return Listing(joined, Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id))), _view, parent)
 
 
 async def _related_counts(
@@ -209,13 +220,12 @@ def _links(other: object) -> Any:
 # ---------------------------------------------------------------- rows
 
 
-def _views(scope: Scope) -> AnySelect:
+@cache
+def _views() -> AnySelect:
+    """Of the tenant that the statement is executed for."""
     by_name: Mapping[str, Any] = {**dict(_AUDIENCES.items()), **dict(_DEFINITIONS.items())}
-    return within(
-        select(*(by_name[name] for name in _VIEW)).select_from(DefinitionRow).join(AudienceRow, _same_audience()),
-        DefinitionRow,
-        scope.tenant,
-    )
+    joined = select(*(by_name[name] for name in _VIEW)).select_from(DefinitionRow).join(AudienceRow, _same_audience())
+    return within_any(joined, DefinitionRow)
 
 
 def _same_audience() -> Any:
@@ -223,3 +233,8 @@ def _same_audience() -> Any:
         same_tenant(_AUDIENCES, _DEFINITIONS),
         _AUDIENCES.id == _DEFINITIONS.id,
     )
+
+
+def _view(row: object) -> DefinitionView:
+    """A row of `_views`, which has the attributes of a view."""
+    return cast(DefinitionView, row)

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequ
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, String, and_, cast, func, literal, select
@@ -16,8 +17,9 @@ from app.coalescing import Coalesced
 from app.errors import ErrorCode, Refusal, StaleEtag
 from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
-from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
@@ -182,22 +184,29 @@ async def page(
     filter: AudienceFilter | None = None,
     order: OrderBy | None = None,
 ) -> Slice[AudienceRow]:
-    statement = select_rows(AudienceRow, scope).where(*(filter or AudienceFilter()).conditions())
-    return await fetch_page(session, statement, audience_order(order), request, lambda row: as_row(AudienceRow, row))
+    listing = _all(order)
+    if filter is not None:
+        listing = Listing(listing.statement.where(*filter.conditions()), listing.order, _audience)
+    return await listing.page(session, scope.tenant, request)
+
+
+@cache
+def _all(order: OrderBy | None) -> Listing[AudienceRow]:
+    return Listing(rows_of_any(AudienceRow), audience_order(order), _audience)
 
 
 async def dependencies_by_audience(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[AudienceRow]]:
     """The audiences that the expression of each refers to, by name."""
-    return await _related(session, scope, ids, request, _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id)
+    return await _related(dependents=False).pages(session, scope.tenant, request, ids)
 
 
 async def dependents_by_audience(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[AudienceRow]]:
     """The audiences whose expressions refer to each, by name."""
-    return await _related(session, scope, ids, request, _DEPENDENCIES.depends_on_id, _DEPENDENCIES.definition_id)
+    return await _related(dependents=True).pages(session, scope.tenant, request, ids)
 
 
 async def dependency_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:
@@ -207,20 +216,21 @@ async def dependency_counts(session: AsyncSession, scope: Scope, ids: Sequence[s
     return {id_: counts.get(id_, 0) for id_ in ids}
 
 
-async def _related(
-    session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest, this: Any, other: Any
-) -> dict[str, Slice[AudienceRow]]:
-    joined = select_rows(AudienceRow, scope).join(
-        DefinitionDependencyRow,
-        and_(
-            same_tenant(_DEPENDENCIES, _AUDIENCES),
-            other == _AUDIENCES.id,
-        ),
+@cache
+def _related(dependents: bool) -> Listing[AudienceRow]:
+    """Of audiences that are at one end of a dependency, those at the other."""
+    ends = _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id
+    parent, other = reversed(ends) if dependents else ends
+    joined = rows_of_any(AudienceRow).join(
+        DefinitionDependencyRow, and_(same_tenant(_DEPENDENCIES, _AUDIENCES), other == _AUDIENCES.id)
     )
-    order = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
-    return await fetch_pages(session, joined, this, order, request, ids, lambda row: as_row(AudienceRow, row))
+    return Listing(joined, Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id))), _audience, parent)
 
 
 async def count(session: AsyncSession, scope: Scope, filter: AudienceFilter | None = None) -> int:
     statement = within(select(func.count()).select_from(AudienceRow), AudienceRow, scope.tenant)
     return int((await session.execute(statement.where(*(filter or AudienceFilter()).conditions()))).scalar_one())
+
+
+def _audience(row: object) -> AudienceRow:
+    return as_row(AudienceRow, row)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal, TypedDict
 
 from sqlalchemy import func, select
@@ -20,8 +21,9 @@ from app.json_values import JsonValue
 from app.pql.schema import leaf_paths, numbers_alike
 from app.scope import Scope
 from app.services.lists.dependents import MOST_FOUND, Dependent, Finder
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
-from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
 from app.services.lists.validation import refuse_bad_name
 from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
@@ -226,10 +228,11 @@ async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> d
 
 
 async def page(session: AsyncSession, scope: Scope, request: PageRequest, kind: str | None = None) -> Slice[DatasetRow]:
-    statement = select_rows(DatasetRow, scope)
+    statement = rows_of_any(DatasetRow)
     if kind is not None:
         statement = statement.where(_DATASETS.kind == kind)
-    return await fetch_page(session, statement, _DATASET_ORDER, request, lambda row: as_row(DatasetRow, row))
+    listing = Listing(statement, _DATASET_ORDER, lambda row: as_row(DatasetRow, row))
+    return await listing.page(session, scope.tenant, request)
 
 
 async def count(session: AsyncSession, scope: Scope, kind: str | None = None) -> int:
@@ -270,16 +273,12 @@ async def batches_by_dataset(
     session: AsyncSession, scope: Scope, dataset_ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[BatchRow]]:
     """Newest first."""
-    statement = select_rows(BatchRow, scope)
-    return await fetch_pages(
-        session,
-        statement,
-        _BATCHES.dataset_id,
-        _BATCH_ORDER,
-        request,
-        dataset_ids,
-        lambda row: as_row(BatchRow, row),
-    )
+    return await _batches().pages(session, scope.tenant, request, dataset_ids)
+
+
+@cache
+def _batches() -> Listing[BatchRow]:
+    return Listing(rows_of_any(BatchRow), _BATCH_ORDER, lambda row: as_row(BatchRow, row), _BATCHES.dataset_id)
 
 
 async def batch_counts(session: AsyncSession, scope: Scope, dataset_ids: Sequence[str]) -> dict[str, int]:

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.scope import Scope
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
-from app.services.lists.rows import as_row, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, rows_of_any
 from app.storage.columns import columns
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tables.membership_changes import MembershipChangeRow
@@ -39,10 +41,9 @@ async def points_by_audience(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest, period: Period
 ) -> dict[str, Slice[MembershipChangeRow]]:
     """What changed the members of each audience, oldest first."""
-    statement = select_rows(MembershipChangeRow, scope).where(*period.on(_CHANGES.at))
-    return await fetch_pages(
-        session, statement, _CHANGES.audience_id, _OLDEST, request, ids, lambda row: as_row(MembershipChangeRow, row)
-    )
+    statement = rows_of_any(MembershipChangeRow).where(*period.on(_CHANGES.at))
+    listing = Listing(statement, _OLDEST, lambda row: as_row(MembershipChangeRow, row), _CHANGES.audience_id)
+    return await listing.pages(session, scope.tenant, request, ids)
 
 
 async def point_counts(session: AsyncSession, scope: Scope, ids: Sequence[str], period: Period) -> dict[str, int]:
@@ -56,15 +57,13 @@ async def versions_by_audience(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[DefinitionVersionRow]]:
     """Every version of each definition, newest first; none of an external audience."""
-    return await fetch_pages(
-        session,
-        select_rows(DefinitionVersionRow, scope),
-        _VERSIONS.definition_id,
-        _NEWEST,
-        request,
-        ids,
-        lambda row: as_row(DefinitionVersionRow, row),
-    )
+    return await _versions().pages(session, scope.tenant, request, ids)
+
+
+@cache
+def _versions() -> Listing[DefinitionVersionRow]:
+    versions = rows_of_any(DefinitionVersionRow)
+    return Listing(versions, _NEWEST, lambda row: as_row(DefinitionVersionRow, row), _VERSIONS.definition_id)
 
 
 async def version_counts(session: AsyncSession, scope: Scope, ids: Sequence[str]) -> dict[str, int]:

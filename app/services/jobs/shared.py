@@ -13,8 +13,9 @@ from app.clock import Clock
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter, OrderBy
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
-from app.services.lists.rows import get_rows, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import get_rows, rows_of_any, select_rows
 from app.storage.columns import Columns, StoredValues, columns
 from app.storage.job_log import JOBS, KINDS, JobState
 from app.storage.queue.claims import request_cancel
@@ -139,8 +140,9 @@ async def page(
     order: OrderBy | None = None,
 ) -> Slice[Any]:
     """Jobs of one kind."""
-    statement = select_rows(KINDS[kind], scope).where(*conditions)
-    return await fetch_page(session, statement, job_order(_columns(kind), order), request, lambda row: row)
+    statement = rows_of_any(KINDS[kind]).where(*conditions)
+    listing: Listing[Any] = Listing(statement, job_order(_columns(kind), order), lambda row: row)
+    return await listing.page(session, scope.tenant, request)
 
 
 async def count(session: AsyncSession, scope: Scope, kind: JobKind, conditions: Iterator[ColumnElement[bool]]) -> int:
@@ -157,7 +159,7 @@ async def page_of_all_kinds(
 ) -> Slice[JobState]:
     """The jobs of every kind that the API calls a job, or of the kinds that the filter names."""
     jobs = _filtered(scope, filter or AnyJobFilter())
-    return await fetch_page(session, select(*jobs.c), job_order(jobs.c, order), request, _state)
+    return await Listing(select(*jobs.c), job_order(jobs.c, order), _state).page(session, scope.tenant, request)
 
 
 async def count_of_all_kinds(session: AsyncSession, scope: Scope, filter: AnyJobFilter | None = None) -> int:
@@ -171,8 +173,8 @@ async def page_by_schedule(
     """The jobs of all kinds that each schedule started, newest first."""
     jobs = _of_schedules(scope, schedule_ids)
     newest = Order("NEWEST", (Key(jobs.c.created_at, descending=True), Key(jobs.c.id, descending=True)))
-    statement = select(*jobs.c)
-    return await fetch_pages(session, statement, jobs.c.schedule_id, newest, request, schedule_ids, _state)
+    listing = Listing(select(*jobs.c), newest, _state, jobs.c.schedule_id)
+    return await listing.pages(session, scope.tenant, request, schedule_ids)
 
 
 async def counts_by_schedule(session: AsyncSession, scope: Scope, schedule_ids: Sequence[str]) -> dict[str, int]:

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
 from app.scope import Scope
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page
-from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
 from app.services.lists.validation import LONGEST_NAME, refuse_bad_name
 from app.storage.columns import TenantRow, columns
 from app.storage.database import Database
@@ -67,8 +68,8 @@ class FolderFilter:
 
 async def page(session: AsyncSession, scope: Scope, request: PageRequest, filter: FolderFilter) -> Slice[FolderRow]:
     """By path."""
-    statement = select_rows(FolderRow, scope).where(*filter.conditions())
-    return await fetch_page(session, statement, _BY_PATH, request, lambda row: as_row(FolderRow, row))
+    listing = Listing(rows_of_any(FolderRow).where(*filter.conditions()), _BY_PATH, lambda row: as_row(FolderRow, row))
+    return await listing.page(session, scope.tenant, request)
 
 
 async def count(session: AsyncSession, scope: Scope, filter: FolderFilter) -> int:

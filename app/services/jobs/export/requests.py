@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 
 from sqlalchemy import ColumnElement, exists, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,8 +22,9 @@ from app.services.jobs.export.input import (
 from app.services.jobs.export.rules import form_refusals, look_up, unknown_paths
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.filters import OrderBy
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
-from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, get_rows, rows_of_any
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
@@ -204,10 +206,12 @@ async def batches_by_job(
     session: AsyncSession, scope: Scope, job_ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[BatchRow]]:
     """The batches of each export, in the order of its segments; none before it has succeeded."""
-    statement = select_rows(BatchRow, scope)
-    return await fetch_pages(
-        session, statement, _BATCHES.job_id, _BATCH_ORDER, request, job_ids, lambda row: as_row(BatchRow, row)
-    )
+    return await _batches().pages(session, scope.tenant, request, job_ids)
+
+
+@cache
+def _batches() -> Listing[BatchRow]:
+    return Listing(rows_of_any(BatchRow), _BATCH_ORDER, lambda row: as_row(BatchRow, row), _BATCHES.job_id)
 
 
 async def batch_counts(session: AsyncSession, scope: Scope, job_ids: Sequence[str]) -> dict[str, int]:

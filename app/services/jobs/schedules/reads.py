@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
@@ -10,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.errors import ErrorCode, Refusal, StaleEtag
 from app.scope import Scope
 from app.services.lists.filters import OrderBy, StringFilter
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_page, fetch_pages
-from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow, AudienceType
 from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleRunRow, ScheduleState, ScheduleType
@@ -72,10 +74,16 @@ async def page(
     order: OrderBy | None = None,
 ) -> Slice[ScheduleRow]:
     """Newest first unless `order` says otherwise."""
-    order_by = order or OrderBy("CREATED_AT", descending=True)
-    keys = Key(_SCHEDULES[order_by.field.lower()], order_by.descending), Key(_SCHEDULES.id, order_by.descending)
-    statement = select_rows(ScheduleRow, scope).where(*(filter or ScheduleFilter()).conditions(scope))
-    return await fetch_page(session, statement, Order(order_by.name, keys), request, _schedule)
+    listing = _all(order or OrderBy("CREATED_AT", descending=True))
+    if filter is not None:
+        listing = Listing(listing.statement.where(*filter.conditions(scope)), listing.order, _schedule)
+    return await listing.page(session, scope.tenant, request)
+
+
+@cache
+def _all(order: OrderBy) -> Listing[ScheduleRow]:
+    keys = Key(_SCHEDULES[order.field.lower()], order.descending), Key(_SCHEDULES.id, order.descending)
+    return Listing(rows_of_any(ScheduleRow), Order(order.name, keys), _schedule)
 
 
 async def count(session: AsyncSession, scope: Scope, filter: ScheduleFilter | None = None) -> int:
@@ -87,8 +95,12 @@ async def page_by_audience(
     session: AsyncSession, scope: Scope, audience_ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[ScheduleRow]]:
     """The schedules that each audience is in, by name: those that name it, and those for all."""
-    statement = _pairs(select_rows(ScheduleRow, scope))
-    return await fetch_pages(session, statement, _AUDIENCES.id, _BY_NAME, request, audience_ids, _schedule)
+    return await _of_audiences().pages(session, scope.tenant, request, audience_ids)
+
+
+@cache
+def _of_audiences() -> Listing[ScheduleRow]:
+    return Listing(_pairs(rows_of_any(ScheduleRow)), _BY_NAME, _schedule, _AUDIENCES.id)
 
 
 async def counts_by_audience(session: AsyncSession, scope: Scope, audience_ids: Sequence[str]) -> dict[str, int]:
@@ -99,16 +111,13 @@ async def audiences_by_schedule(
     session: AsyncSession, scope: Scope, schedule_ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[AudienceRow]]:
     """The audiences that each schedule is for, by name."""
-    statement = _pairs(select_rows(AudienceRow, scope))
-    return await fetch_pages(
-        session,
-        statement,
-        _SCHEDULES.id,
-        _AUDIENCES_BY_NAME,
-        request,
-        schedule_ids,
-        lambda row: as_row(AudienceRow, row),
-    )
+    return await _audiences_of().pages(session, scope.tenant, request, schedule_ids)
+
+
+@cache
+def _audiences_of() -> Listing[AudienceRow]:
+    pairs = _pairs(rows_of_any(AudienceRow))
+    return Listing(pairs, _AUDIENCES_BY_NAME, lambda row: as_row(AudienceRow, row), _SCHEDULES.id)
 
 
 async def audience_counts(session: AsyncSession, scope: Scope, schedule_ids: Sequence[str]) -> dict[str, int]:

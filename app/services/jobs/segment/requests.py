@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,8 +14,9 @@ from app.scope import Scope, Tenant
 from app.services import merge_policies
 from app.services.jobs import shared as jobs
 from app.services.lists.filters import OrderBy
-from app.services.lists.paging import Key, Order, PageRequest, Slice, fetch_pages
-from app.services.lists.rows import as_row, get_rows, select_rows
+from app.services.lists.listing import Key, Listing, Order
+from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import as_row, get_rows, rows_of_any
 from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.ids import new_id
@@ -189,8 +191,16 @@ async def page_by_definition(
     filter: SegmentJobFilter | None = None,
 ) -> dict[str, Slice[SegmentJobRow]]:
     """The jobs that ran each definition, newest first."""
-    statement = _jobs_of_definitions(select_rows(SegmentJobRow, scope)).where(*_conditions(filter))
-    return await fetch_pages(session, statement, _PARTS.definition_id, _BY_DEFINITION, request, definition_ids, _job)
+    listing = _of_definitions()
+    if filter is not None:
+        filtered = listing.statement.where(*_conditions(filter))
+        listing = Listing(filtered, listing.order, _job, listing.parent)
+    return await listing.pages(session, scope.tenant, request, definition_ids)
+
+
+@cache
+def _of_definitions() -> Listing[SegmentJobRow]:
+    return Listing(_jobs_of_definitions(rows_of_any(SegmentJobRow)), _BY_DEFINITION, _job, _PARTS.definition_id)
 
 
 async def counts_by_definition(
@@ -207,8 +217,12 @@ async def segments_by_job(
     session: AsyncSession, scope: Scope, job_ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[SegmentJobDefinitionRow]]:
     """The definitions of each job, as it ran them, with their results."""
-    statement = select_rows(SegmentJobDefinitionRow, scope)
-    return await fetch_pages(session, statement, _PARTS.job_id, _SEGMENTS, request, job_ids, _segment)
+    return await _segments().pages(session, scope.tenant, request, job_ids)
+
+
+@cache
+def _segments() -> Listing[SegmentJobDefinitionRow]:
+    return Listing(rows_of_any(SegmentJobDefinitionRow), _SEGMENTS, _segment, _PARTS.job_id)
 
 
 async def segment_counts(session: AsyncSession, scope: Scope, job_ids: Sequence[str]) -> dict[str, int]:
