@@ -15,7 +15,7 @@ from app.engine.store.lake import Lake, probe, refuse_unfit
 from app.errors import ErrorCode, InvalidSettings, Refusal
 from app.services.datasets.batches import reconcile
 from app.services.maintenance.backup import Summary, back_up, restore
-from app.services.maintenance.doctor import Finding, examine
+from app.services.maintenance.doctor import JOBS, Finding, examine
 from app.services.maintenance.readiness import refuse_lost_lake, watch_queue
 from app.services.maintenance.retention import Keep
 from app.settings import Settings
@@ -147,7 +147,7 @@ async def backed_up(settings: Settings, target: Path, clock: Clock = utc_now) ->
 async def restored(settings: Settings, source: Path, clock: Clock = utc_now) -> tuple[Summary, list[Finding]]:
     """Restores a backup into the empty database and data folder of the settings, and has the doctor look at all of it.
 
-    Raises `Refusal` and `CopyDamaged`.
+    That jobs wait is nothing wrong: nobody works here yet. Raises `Refusal` and `CopyDamaged`.
     """
     _make_folder(settings.data_dir)
     await asyncio.to_thread(refuse_unfit, settings.data_dir)
@@ -155,7 +155,8 @@ async def restored(settings: Settings, source: Path, clock: Clock = utc_now) -> 
     try:
         summary = await restore(database, lake, source)
         await reconcile(database, lake, clock)
-        return summary, await examine(database, lake, clock, checksums=True)
+        findings = await examine(database, lake, clock, checksums=True)
+        return summary, [finding for finding in findings if finding.check != JOBS]
     finally:
         await database.dispose()
 

@@ -4,11 +4,13 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select, text
 
+from app import wiring
 from app.clock import FixedClock
 from app.engine.ingest.formats import InputFile
 from app.engine.maintenance.copying import CopyDamaged
@@ -26,6 +28,7 @@ from app.services.maintenance.backup import back_up, restore
 from app.services.maintenance.doctor import examine
 from app.services.people.profiles import ProfileReader
 from app.services.search import folders
+from app.settings import Settings
 from app.storage import dump
 from app.storage.columns import Row, StoredValues, table
 from app.storage.database import Database
@@ -259,3 +262,15 @@ async def test_a_lost_file_is_found_by_the_backup(
     with pytest.raises(CopyDamaged, match=r"datasets/.* is missing or cannot be read"):
         await back_up(database, lake, clock, tmp_path / "backup")
     assert not (tmp_path / "backup" / backup.SUMMARY).exists()
+
+
+async def test_jobs_that_wait_are_no_fault_of_a_backup(
+    database: Database, empty_database_url: str, lake: Lake, clock: FixedClock, define: Define, tmp_path: Path
+) -> None:
+    await segment_jobs.create(database, clock, SCOPE, [(await define("A")).id])
+    summary = await back_up(database, lake, clock, tmp_path / "backup")
+    clock.advance(timedelta(hours=1))
+    (waiting,) = await examine(database, lake, clock)
+    assert waiting.check == "jobs"
+    settings = Settings(data_dir=tmp_path / "restored", database_url=empty_database_url)
+    assert await wiring.restored(settings, tmp_path / "backup", clock) == (summary, [])

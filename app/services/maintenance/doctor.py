@@ -256,16 +256,17 @@ async def _jobs(sandbox: _Sandbox) -> AsyncIterator[Finding]:
                 problem = (
                     f"{kind.lower()} job {job.id} is {job.status}, and no worker has processed it since {since:%F %T}Z"
                 )
-                yield sandbox.finding("jobs", problem, "start `segmentation worker`: it resumes the job")
+                yield sandbox.finding(JOBS, problem, "start `segmentation worker`: it resumes the job")
 
 
+JOBS = "jobs"
 CHECKS: dict[str, Callable[[_Sandbox], AsyncIterator[Finding]]] = {
     "layout": _layout,
     "identities": _identities,
     "batches": _batches,
     "datasets": _datasets,
     "heads": _heads,
-    "jobs": _jobs,
+    JOBS: _jobs,
 }
 
 
