@@ -5,9 +5,11 @@ import json
 from typing import Any
 
 import pytest
+from httpx import Response
 
 from app.api.context import ApiServices, Caller
 from app.api.schema import build_schema
+from app.engine.ingest.formats.ndjson_lines import TOO_DEEP
 from app.scope import Scope
 from tests.api.conftest import Api
 
@@ -36,11 +38,16 @@ async def test_in_variables(api: Api, input: dict[str, Any], path: list[str]) ->
     assert (await api.query("{ audiences { totalCount } }"))["audiences"] == {"totalCount": 0}
 
 
+async def post(api: Api, body: str) -> Response:
+    return await api.http.post("/graphql", content=body, headers={"content-type": "application/json"})
+
+
 async def test_half_of_a_pair(api: Api, services: ApiServices) -> None:
-    """JSON over HTTP cannot have one; what comes by WebSocket can."""
+    """A request may have one in its variables, by HTTP as by WebSocket, and nowhere else."""
     variables = {"input": {"type": "EXTERNAL_SEGMENT", "name": HALF}}
-    body = json.dumps({"query": CREATE, "variables": variables})
-    sent = await api.http.post("/graphql", content=body, headers={"content-type": "application/json"})
+    sent = await post(api, json.dumps({"query": CREATE, "variables": variables}))
+    assert [error["message"] for error in sent.json()["errors"]] == [f"the text at input.name {WHY}"]
+    sent = await post(api, json.dumps({"query": f"{{ {HALF} }}"}))
     assert (sent.status_code, "the body is not JSON" in sent.text) == (400, True)
     caller = Caller(services, scope=Scope("default", "prod", "test"))
     result = await build_schema(services.limits).execute(CREATE, variables, caller)
@@ -68,3 +75,85 @@ async def test_in_global_ids_and_cursors(api: Api) -> None:
         answer = await api.answer("query ($after: String) { audiences(after: $after) { nodes { id } } }", after=cursor)
         message = f"{cursor!r} is not a cursor: send back one that a page of this list gave"
         assert [error["message"] for error in answer.get("errors", [])] == [message], keys
+
+
+ROWS = """mutation ($input: IngestRowsInput!) { ingestRows(input: $input) {
+  batch { rowCount rejectedRows } rejected { row message } errors { message } } }"""
+SENT, WHOLE = '{"customer": "1", "when": "2026-01-01"', "is not a whole number of 64 bits"
+BAD_ROWS = {
+    '{"customer": "1", "text": "a\\u0000"}': "a text has a zero byte",
+    '{"customer": "1\\u0000"}': "a text has a zero byte",
+    '{"customer": "1", "text": ["\\udc00"]}': "a text has half of a surrogate pair, which is no character",
+    '{"customer": "1", "a\\ud800": 1}': "a text has half of a surrogate pair, which is no character",
+    '{"customer": "1", "n": NaN}': "a number is NaN, infinite or too large",
+    '{"customer": "1", "n": 1e999}': "a number is NaN, infinite or too large",
+    f'{SENT}, "n": 99999999999999999999}}': f'n: "99999999999999999999" {WHOLE}',
+    f'{SENT}, "n": -9223372036854775809}}': f'n: "-9223372036854775809" {WHOLE}',
+    f'{{"customer": "1", "deep": {"[" * 400 + "]" * 400}}}': TOO_DEEP,
+    f'{{"customer": "1", "deep": {"[" * 150 + "]" * 150}}}': TOO_DEEP,
+    "7": "the line is not a JSON object",
+}
+GOOD_ROW = f'{SENT}, "n": 7, "list": [1, 2, 3, 4, 5, 6, 7, 8]}}'
+
+
+async def test_a_bad_row_costs_itself(api: Api) -> None:
+    """Whatever it is that no database or no JSON has: the rows around it land, in a call of 10,000."""
+    dataset = await api.dataset()
+    rows = [GOOD_ROW] * 10_000
+    rows[1:-1:900] = [*BAD_ROWS, GOOD_ROW]
+    input = f'{{"datasetId": "{dataset}", "rows": [{", ".join(rows)}]}}'
+    sent = await post(api, f'{{"query": {json.dumps(ROWS)}, "variables": {{"input": {input}}}}}')
+    payload = sent.json()["data"]["ingestRows"]
+    assert payload["rejected"] == [
+        {"row": 2 + 900 * place, "message": message} for place, message in enumerate(BAD_ROWS.values())
+    ]
+    assert payload["batch"] == {"rowCount": 10_000 - len(BAD_ROWS), "rejectedRows": len(BAD_ROWS)}
+    assert payload["errors"] == []
+
+
+@pytest.mark.parametrize(
+    ("signature", "rows", "variables"),
+    [
+        ("", '[GOOD, {customer: "2", text: "\\u0000"}]', {}),
+        ("", '[GOOD, {customer: "2", n: 99999999999999999999}]', {}),
+        ("($rows: [JSON!]!)", "$rows", {"rows": [json.loads(GOOD_ROW), {"customer": NUL}]}),
+        ("($row: JSON!)", "[GOOD, $row]", {"row": {"customer": NUL}}),
+    ],
+)
+async def test_rows_however_they_are_written(api: Api, signature: str, rows: str, variables: dict[str, Any]) -> None:
+    input = f'{{datasetId: "{await api.dataset()}", rows: {rows}}}'.replace(
+        "GOOD", '{customer: "1", when: "2026-01-01"}'
+    )
+    answer = await api.query(
+        f"mutation {signature} {{ ingestRows(input: {input}) {{ batch {{ rowCount }} rejected {{ row }} }} }}",
+        **variables,
+    )
+    assert answer == {"ingestRows": {"batch": {"rowCount": 1}, "rejected": [{"row": 2}]}}
+
+
+async def test_a_row_as_deep_as_json_is_read(api: Api) -> None:
+    """Too deep to be written into a file, and rejected like any that is too deep."""
+    rows = f'[{GOOD_ROW}, {{"customer": "1", "deep": {"[" * 1010 + "]" * 1010}}}]'
+    input = f'{{"datasetId": "{await api.dataset()}", "rows": {rows}}}'
+    sent = await post(api, f'{{"query": {json.dumps(ROWS)}, "variables": {{"input": {input}}}}}')
+    assert sent.json()["data"]["ingestRows"] == {
+        "batch": {"rowCount": 1, "rejectedRows": 1},
+        "rejected": [{"row": 2, "message": TOO_DEEP}],
+        "errors": [],
+    }
+
+
+async def test_a_row_that_is_something_else_as_well(api: Api) -> None:
+    document = """mutation ($x: JSON!) { ingestRows(input: {datasetId: "x", rows: [$x]}) { errors { message } }
+      createAudience(input: {type: EXTERNAL_SEGMENT, name: "A", audienceMeta: $x}) { errors { message } } }"""
+    (error,) = (await api.answer(document, x={"a": NUL}))["errors"]
+    assert error["message"] == f"the text at x.a {WHY}"
+
+
+async def test_numbers_are_as_they_were_sent(api: Api) -> None:
+    """More than 64 bits is refused where it is no row, never rounded."""
+    input = '{"type": "EXTERNAL_SEGMENT", "name": "A", "audienceMeta": {"n": 123456789012345678901}}'
+    sent = await post(api, f'{{"query": {json.dumps(CREATE)}, "variables": {{"input": {input}}}}}')
+    assert [error["message"] for error in sent.json()["errors"]] == [
+        "the number at input.audienceMeta.n has more than 64 bits: send it as a text"
+    ]

@@ -132,6 +132,7 @@ def test_the_time_of_events_is_found_though_a_row_is_bad(sandbox: Sandbox) -> No
         (b"id,v\r1,x\r", CsvOptions(), {"v": "x"}),
         ("id,v\n1,é\n".encode("utf-16"), CsvOptions(), {"v": "é"}),
         ("sep=;\nid;v\n1;x\n", CsvOptions(), {"v": "x"}),
+        ('"sep=;"\r\nid;v\r\n1;x\r\n', CsvOptions(), {"v": "x"}),
         ("\ufeffsep=|\r\nid|v\r\n1|x\r\n", CsvOptions(), {"v": "x"}),
         (gzip.compress(b"id\tv\n1\tx\n", mtime=0), CsvOptions(delimiter="\t"), {"v": "x"}),
         (",id,v\n0,1,x\n", CsvOptions(), {"v": "x"}),

@@ -12,12 +12,21 @@ import pytest
 
 from app.engine.ingest.batch import dataset_fields, ingest
 from app.engine.ingest.formats import CsvOptions, InputFile
-from app.engine.ingest.formats.ndjson_lines import NO_OBJECT, NOT_FINITE, TOO_DEEP, TOO_LONG, ZERO_BYTE, problem_of
+from app.engine.ingest.formats.ndjson_lines import (
+    HALF_PAIR,
+    NO_OBJECT,
+    NOT_FINITE,
+    TOO_DEEP,
+    TOO_LONG,
+    ZERO_BYTE,
+    ZERO_IN_TEXT,
+    problem_of,
+)
 from app.engine.people.snapshot import open_snapshot
 from app.engine.people.sources import Dataset
 from app.engine.store.delta import open_table
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import leaf_paths
+from app.pql.schema import ArrayType, ObjectType, Scalar, Type, leaf_paths
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 from tests.support.selected import RULE
 
@@ -74,7 +83,15 @@ def test_lists_in_lists_in_parquet_are_refused_before_they_are_read(sandbox: San
         ("1e400", NOT_FINITE),
         ("1" + "0" * 400, NOT_FINITE),
         ('{"a\\u0000b": 1}', ZERO_BYTE),
-        ('"NaN, Infinity: 1e400 \\u0000"', None),
+        ('"NaN, Infinity: 1e400 \\\\u0000 [1,] {,}"', None),
+        ('"a\\u0000"', ZERO_IN_TEXT),
+        ('["\\\\\\u0000"]', ZERO_IN_TEXT),
+        ('"\\ud83d"', HALF_PAIR),
+        ('{"a\\udc00": 1}', HALF_PAIR),
+        ('"\\ud83d\\ude42"', None),
+        ("[1, ]", "the line is not JSON: it goes wrong at character 20, `]}`"),
+        ('{"x": 1,}', "the line is not JSON: it goes wrong at character 24, `}}`"),
+        ('[{"x": [2 ,\t]}]', "the line is not JSON: it goes wrong at character 28, `]}]}`"),
         ("1e300", None),
     ],
 )
@@ -104,6 +121,43 @@ def test_parquet_has_no_infinite_numbers_and_cuts_off_nanoseconds(sandbox: Sandb
     assert file is not None
     times = [time for path in file.paths() for time in pq.ParquetFile(path).read(["at"])["at"].to_pylist()]
     assert max(times).isoformat() == "2026-01-01T23:59:59.999999+00:00"
+
+
+def test_texts_in_parquet_have_no_zero_bytes(sandbox: Sandbox) -> None:
+    table = pa.table({"id": ["1", "2\0", "3"], "v": ["a", "b", "\0"]})
+    done = sandbox.take("p", PEOPLE, parquet(table), "PARQUET")
+    assert [(row.row, row.message) for row in done.rejected] == [
+        (2, "id: the text has a zero byte"),
+        (3, "v: the text has a zero byte"),
+    ]
+    assert done.row_count == 1
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "type_"),
+    [
+        ("9007199254740993", "1.5", Scalar.INTEGER),
+        ("9007199254740993", "1e300", Scalar.INTEGER),
+        ("9007199254740993", "99999999999999999999", Scalar.INTEGER),
+        ("7", "-99999999999999999999", Scalar.INTEGER),
+        ("[9007199254740993, 1]", "[1, 1.5]", ArrayType(Scalar.INTEGER)),
+        ('{"x": 9007199254740993}', '{"x": 1.5}', ObjectType({"x": Scalar.INTEGER})),
+        ("1.5", "9007199254740993", Scalar.NUMBER),
+    ],
+)
+def test_a_number_that_does_not_fit_costs_itself(sandbox: Sandbox, good: str, bad: str, type_: Type) -> None:
+    """Whole numbers that a fraction beside them would round are not lost to it, nor fractions to such a number."""
+    rows = [f'{{"id": {row}, "v": {bad if row == 2 else good}}}' for row in range(1, 6)]
+    done = sandbox.take("p", PEOPLE, "\n".join(rows).encode(), "NDJSON")
+    assert ([row.row for row in done.rejected], done.row_count) == ([2], 4)
+    assert dataset_fields(sandbox.lake, "p").fields["v"] == type_
+
+
+@pytest.mark.parametrize("name", ["__row", "xEvent"])
+def test_a_reserved_name_costs_its_row(sandbox: Sandbox, name: str) -> None:
+    done = sandbox.take("p", PEOPLE, f'{{"id": 1, "o": {{"{name}": 2}}}}\n{{"id": 2, "{name}": 1}}'.encode(), "NDJSON")
+    assert ([row.row for row in done.rejected], done.row_count) == ([2], 1)
+    assert f'the column "{name}"' in done.rejected[0].message
 
 
 def test_a_line_that_is_too_long_costs_itself(sandbox: Sandbox) -> None:

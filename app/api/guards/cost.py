@@ -30,7 +30,7 @@ from strawberry.extensions import SchemaExtension
 
 from app.api.context import Limits, Operation
 from app.api.errors import rate_extensions
-from app.api.guards.inputs import argument_problems, extensions_in_place
+from app.api.guards.inputs import LONG_LISTS, argument_problems, extensions_in_place
 from app.api.scalars import LARGEST
 from app.errors import ErrorCode, Limit, Refusal
 from app.services.access.rates import RateExceeded
@@ -243,7 +243,10 @@ def _weight(coordinate: str, arguments: Mapping[str, object]) -> int:
 
 
 def _items(value: object) -> int:
-    """Items of all lists in a value of an argument."""
+    """Items of all lists in a value of an argument; of rows only how many there are."""
     if isinstance(value, list):
         return len(value) + sum(map(_items, value))
-    return sum(map(_items, value.values())) if isinstance(value, dict) else 0
+    if not isinstance(value, dict):
+        return 0
+    rows = [inner for name, inner in value.items() if name in LONG_LISTS and isinstance(inner, list)]
+    return sum(map(len, rows)) + sum(_items(inner) for name, inner in value.items() if name not in LONG_LISTS)

@@ -5,21 +5,29 @@ argument by its type once it is known which field it belongs to (`argument_probl
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from math import isfinite
 from typing import Any
 
 from graphql import (
+    SKIP,
+    ArgumentNode,
     DocumentNode,
+    FieldNode,
     FloatValueNode,
     GraphQLError,
     GraphQLInputObjectType,
     GraphQLList,
     GraphQLNonNull,
     IntValueNode,
+    ListValueNode,
+    ObjectFieldNode,
     StringValueNode,
     ValidationRule,
+    VariableNode,
     Visitor,
+    VisitorAction,
     visit,
 )
 from strawberry.extensions import SchemaExtension
@@ -60,7 +68,10 @@ LONG_TEXTS: Mapping[str, int | None] = {
 MOST_ITEMS = 20_000
 """Items of any list or object in a variable. More are refused before they are looked at."""
 
-LONG_LISTS = frozenset({"rows"})
+ROWS = ("ingestRows", "input", "rows")
+"""The mutation, argument and field whose values are looked at by the loader: a bad row costs itself alone."""
+
+LONG_LISTS = frozenset({ROWS[-1]})
 """Lists that services bound themselves: a batch has more rows than an audience has labels."""
 
 
@@ -74,12 +85,25 @@ class VariableSizes(SchemaExtension):
         context = self.execution_context
         errors = [
             GraphQLError(refusal.message, extensions=extensions_in_place(refusal))
-            for refusal in _value_problems(self._limits, context.variables or {})
+            for refusal in _value_problems(self._limits, self._without_rows(context.variables or {}))
         ]
         if context.graphql_document is not None and _UNUSUAL_NUMBER.search(context.query or ""):
             errors += _number_errors(context.graphql_document)
         context.pre_execution_errors = [*(context.pre_execution_errors or []), *errors] or None
         yield
+
+    def _without_rows(self, variables: Mapping[str, object]) -> Mapping[str, object]:
+        """The variables but for those, and those fields of them, that are rows and nothing else."""
+        document = self.execution_context.graphql_document
+        if document is None or ROWS[0] not in (self.execution_context.query or ""):
+            return variables
+        sent = _RowsSent()
+        visit(document, sent)
+        rest = dict(variables)
+        for name in sent.inputs:
+            if isinstance(value := rest.get(name), Mapping):
+                rest[name] = {field: inner for field, inner in value.items() if field != ROWS[-1]}
+        return {name: value for name, value in rest.items() if name not in sent.rows or sent.uses[name] > 1}
 
 
 def extensions_in_place(refusal: Refusal) -> StoredValues:
@@ -102,10 +126,10 @@ def _value_problems(limits: Limits, variables: Mapping[str, object]) -> Iterator
                 yield Refusal(ErrorCode.INVALID_INPUT, f"the text at {'.'.join(path)} holds {_STRANGE}: omit it", path)
             elif len(value) > limits.max_text:
                 yield _too_long(_path(way), len(value), limits.max_text)
-        elif isinstance(value, float) and not isfinite(value):
+        elif isinstance(value, int | float) and not -(2**63) <= value < 2**64 and not _is_double(value):
             path = _path(way)
-            problem = f"the number at {'.'.join(path)} is not finite: send it as a text"
-            yield Refusal(ErrorCode.INVALID_INPUT, problem, path)
+            problem = "has more than 64 bits" if isinstance(value, int) else "is not finite"
+            yield Refusal(ErrorCode.INVALID_INPUT, f"the number at {'.'.join(path)} {problem}: send it as a text", path)
         elif not isinstance(value, list | Mapping):
             continue
         elif (refusal := _too_large(limits, value, way, depth)) is not None:
@@ -116,6 +140,10 @@ def _value_problems(limits: Limits, variables: Mapping[str, object]) -> Iterator
         else:
             waiting += [((way, key if is_text(key) else repr(key)), depth + 1, inner) for key, inner in value.items()]
             waiting += [((way, repr(key)), depth + 1, key) for key in value if not is_text(key)]
+
+
+def _is_double(number: float) -> bool:
+    return isinstance(number, float) and isfinite(number)
 
 
 def _too_large(limits: Limits, value: Sized, way: _Way | None, depth: int) -> Refusal | None:
@@ -146,8 +174,48 @@ def _too_long(path: Sequence[str], length: int, allowed: int) -> Refusal:
     return Refusal(ErrorCode.LIMIT_EXCEEDED, message, path, Limit("max_text", allowed, length))
 
 
+class _RowsSent(Visitor):
+    """The variables that are the whole input of a call with rows, and those that are rows, with how often each is
+    used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: set[str] = set()
+        self.rows: set[str] = set()
+        self.uses: Counter[str] = Counter()
+
+    def enter_variable_definition(self, *_others: object) -> VisitorAction:
+        return SKIP
+
+    def enter_variable(self, node: VariableNode, *_others: object) -> None:
+        self.uses[node.name.value] += 1
+
+    def enter_field(self, node: FieldNode, *_others: object) -> None:
+        if node.name.value == ROWS[0]:
+            values = [argument.value for argument in node.arguments or ()]
+            self.inputs.update(value.name.value for value in values if isinstance(value, VariableNode))
+
+    def enter_object_field(
+        self, node: ObjectFieldNode, _key: object, _parent: object, _path: object, ancestors: Sequence[object]
+    ) -> None:
+        if _holds_rows(node, ancestors):
+            values = node.value.values if isinstance(node.value, ListValueNode) else [node.value]
+            self.rows.update(value.name.value for value in values if isinstance(value, VariableNode))
+
+
+def _holds_rows(field: ObjectFieldNode, ancestors: Sequence[object]) -> bool:
+    """Whether the field of a value in the document is that of the rows of a call."""
+    around = [node for node in ancestors if isinstance(node, FieldNode | ArgumentNode | ObjectFieldNode)][-2:]
+    return tuple(node.name.value for node in (*around, field)) == ROWS
+
+
 class PlainStrings(ValidationRule):
     """A rule against strings in the document that no database keeps."""
+
+    def enter_object_field(
+        self, node: ObjectFieldNode, _key: object, _parent: object, _path: object, ancestors: Sequence[object]
+    ) -> VisitorAction:
+        return SKIP if _holds_rows(node, ancestors) else None
 
     def enter_string_value(self, node: StringValueNode, *_others: object) -> None:
         if not is_text(node.value):
@@ -159,6 +227,8 @@ class PlainStrings(ValidationRule):
 _UNUSUAL_NUMBER = re.compile(r"\d{17}|\d[eE]\+?\d{3}")
 _LONGEST_NUMBER = 20
 """Characters of -2^63 and of 2^64 - 1."""
+_LONGEST_IN_ROW = 1_000
+"""So many digits the loader looks at; Python reads no more than some thousands."""
 
 
 def _number_errors(document: DocumentNode) -> list[GraphQLError]:
@@ -183,13 +253,25 @@ class _Numbers(Visitor):
     def __init__(self) -> None:
         super().__init__()
         self.too_large: list[IntValueNode | FloatValueNode] = []
+        self._rows: ObjectFieldNode | None = None
+
+    def enter_object_field(
+        self, node: ObjectFieldNode, _key: object, _parent: object, _path: object, ancestors: Sequence[object]
+    ) -> None:
+        if _holds_rows(node, ancestors):
+            self._rows = node
+
+    def leave_object_field(self, node: ObjectFieldNode, *_others: object) -> None:
+        if self._rows is node:
+            self._rows = None
 
     def enter_int_value(self, node: IntValueNode, *_others: object) -> None:
-        if len(node.value) > _LONGEST_NUMBER or not -(2**63) <= int(node.value) < 2**64:
+        longest = _LONGEST_NUMBER if self._rows is None else _LONGEST_IN_ROW
+        if len(node.value) > longest or (self._rows is None and not -(2**63) <= int(node.value) < 2**64):
             self.too_large.append(node)
 
     def enter_float_value(self, node: FloatValueNode, *_others: object) -> None:
-        if not isfinite(float(node.value)):
+        if self._rows is None and not isfinite(float(node.value)):
             self.too_large.append(node)
 
 

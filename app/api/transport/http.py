@@ -25,6 +25,7 @@ from app.api.guards.documents import DocumentRefused, Documents
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import CHALLENGE, new_caller
 from app.api.transport.guard import BodyTooSlow
+from app.api.transport.json_text import read_json, write_json
 from app.api.transport.multipart import BadMultipart, read_operations, scratch
 from app.api.transport.page import GRAPHIQL, page_response
 from app.api.transport.params import BadRequest, Params, read_params
@@ -259,7 +260,7 @@ def encode(result: Any, *, with_data: bool = True) -> bytes:
         answer["data"] = result.data.encoded if isinstance(result.data, Answer) else result.data
     if result.extensions:
         answer["extensions"] = result.extensions
-    return orjson.dumps(answer)
+    return write_json(answer)
 
 
 def _rejection(error: Exception, media: str) -> tuple[Response | None, str | None]:
@@ -346,7 +347,7 @@ def _from_query(request: Request) -> StoredValues:
 
 def _from_json(body: bytes) -> object:
     try:
-        return orjson.loads(body)
+        return read_json(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(400, f"the body is not JSON: {error}") from None
 

@@ -11,6 +11,8 @@ import orjson
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from app.api.transport.json_text import read_json
+
 LONGEST_FIELD = 1024 * 1024
 """Bytes of `operations` or `map`."""
 
@@ -116,7 +118,7 @@ class _Parts:
         if name not in self._texts:
             raise BadMultipart(f"the request has no part `{name}`: see {SPECIFICATION}")
         try:
-            return orjson.loads(self._texts[name])
+            return read_json(self._texts[name])
         except orjson.JSONDecodeError as error:
             raise BadMultipart(f"the part `{name}` is not JSON: {error}") from None
 

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 from uuid import uuid4
 
-import orjson
 from graphql import GraphQLError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -28,6 +27,7 @@ from app.api.execution import Answer
 from app.api.guards.documents import DocumentRefused, Documents
 from app.api.guards.limits import GatewaySchema
 from app.api.transport.callers import new_caller
+from app.api.transport.json_text import read_json, write_json
 from app.api.transport.params import BadRequest, read_params
 from app.errors import ErrorCode, Limit, Refusal
 from app.services.access.identity import KeysUnavailable, Unauthenticated
@@ -246,10 +246,10 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
         self._services = services
 
     def decode_json(self, data: str | bytes) -> object:
-        return orjson.loads(data)
+        return read_json(data)
 
     def encode_json(self, data: object) -> str:
-        return orjson.dumps(data).decode()
+        return write_json(data).decode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self.silent) >= self._services.limits.max_silent_sockets:

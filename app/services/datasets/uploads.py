@@ -90,8 +90,7 @@ async def rows_as_file(rows: Sequence[object], folder: Path) -> AsyncIterator[In
         raise Refusal(code, f"a call takes 1 to {MOST_ROWS:,} rows, this one has {len(rows):,}", ("rows",))
 
     def write() -> None:
-        # As ASCII: a text may hold half of a surrogate pair, which has no other form.
-        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        file.write_text("".join(f"{_line(row)}\n" for row in rows))
 
     file = folder / f"{uuid4().hex}.ndjson"
     try:
@@ -99,6 +98,18 @@ async def rows_as_file(rows: Sequence[object], folder: Path) -> AsyncIterator[In
         yield InputFile(file, "NDJSON")
     finally:
         file.unlink(missing_ok=True)
+
+
+def _line(row: object) -> str:
+    """The row as a line of a file. In ASCII: a text may hold half of a surrogate pair, which has no other form."""
+    try:
+        return json.dumps(row)
+    except RecursionError:
+        return _TOO_DEEP
+
+
+_TOO_DEEP = '{"v": ' + "[" * 100 + "]" * 100 + "}"
+"""Stands for a row that is too deep to be written: the loader rejects it for its depth."""
 
 
 def content_digest(file: InputFile) -> str:

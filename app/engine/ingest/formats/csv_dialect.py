@@ -14,7 +14,8 @@ from app.engine.ingest.formats.csv_options import DETECTED, NO_QUOTE, CsvOptions
 _START = 1024 * 1024
 _SAMPLE_ROWS = 50
 _DELIMITERS = ",;\t|"
-_SEPARATOR_LINE = re.compile(r"\Asep=(.)\r?\n", re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r'\A("?)sep=(.)\1\r?\n', re.IGNORECASE)
+"""What Excel writes and reads before the header; a tool that quotes every value quotes it as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def find_dialect(file: Path, options: CsvOptions = DETECTED) -> Dialect:
     if text.startswith("{"):
         raise refuse("the file begins with { as NDJSON does, not with a CSV header")
     quote = '"' if options.quote is None else options.quote or NO_QUOTE
-    delimiter = options.delimiter or (named[1] if named is not None else _delimiter(text, quote))
+    delimiter = options.delimiter or (named[2] if named is not None else _delimiter(text, quote))
     names = [name.strip() for name in next(_rows(text, delimiter, quote), [])]
     if options.header is False:
         names = [f"column{position}" for position in range(1, len(names) + 1)]

@@ -22,6 +22,7 @@ from app.engine.ingest.formats.ndjson_shapes import Shape
 from app.engine.ingest.formats.ndjson_values import (
     NUMBERS,
     TIMES,
+    WHOLE,
     allowed_kinds,
     as_type,
     fits_kind,
@@ -175,7 +176,18 @@ class _Structure:
             element = expected.element if isinstance(expected, ArrayType) else None
             type_ = self._resolve(shape.element, (*names, "[]"), f"{path}[*]", element) if shape.element else None
             return None if type_ is None else ArrayType(type_)
-        return shape.scalar(expected)
+        scalar = shape.scalar(expected)
+        is_open = scalar is Scalar.NUMBER is not expected and self.has_long
+        return self._whole_or_not(path) if is_open and shape.kinds.keys() & set(WHOLE) else scalar
+
+    def _whole_or_not(self, path: str) -> Scalar:
+        """The type of numbers of which some are no whole ones of 64 bits: that with which fewer are rejected, since
+        beside fractions long whole numbers would be rounded."""
+        value = f"json_extract(json, {text_literal(path)})"
+        values = f"SELECT {f'unnest({value})' if has_many(path) else value} FROM {self.objects}"
+        wrong = [f"count({mismatch('v', '', type_, many=False)})" for type_ in (Scalar.INTEGER, Scalar.NUMBER)]
+        not_whole, rounded = self._row(f"SELECT {', '.join(wrong)} FROM ({values}) t(v)")
+        return Scalar.INTEGER if not_whole <= rounded else Scalar.NUMBER
 
     def _outgrown(self, shape: Shape, names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
         """A map where an object has too many fields, in this file and before, and all of them one type of values."""

@@ -12,8 +12,9 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from app.engine.ingest.formats.columns import MOST_LEVELS, MOST_LISTS, Unreadable, refuse
+from app.engine.ingest.formats.columns import MOST_LEVELS, MOST_LISTS, Unreadable, check_names, refuse
 from app.engine.store.lake import only_row, text_literal
+from app.errors import Refusal
 
 LONGEST_ROW = 8 * 1024 * 1024
 REPORTED = 20
@@ -23,14 +24,18 @@ NO_OBJECT = "the line is not a JSON object"
 NOT_FINITE = "a number is NaN, infinite or too large"
 ZERO_BYTE = "the name of a field has a zero byte"
 NO_NAME = "the name of a field is empty"
+ZERO_IN_TEXT = "a text has a zero byte"
+HALF_PAIR = "a text has half of a surrogate pair, which is no character"
 _SHOWN = 20
 _CHUNK = 8 * 1024 * 1024
 _INNERMOST = re.compile(rb"\[\]|\{\}")
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_ZERO = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SUSPECT = (
     r"(contains(json, '\u0000')"
-    r" OR regexp_matches(json, '(?i)[:,\[]\s*[-+]?(nan|inf)|[0-9][eE]\+?[0-9]{3}|[0-9]{300}|\x22\x22\s*:')"
+    r" OR regexp_matches(json, '(?i)[:,\[]\s*[-+]?(nan|inf)|[0-9][eE]\+?[0-9]{3}|[0-9]{300}"
+    r"|\x22\x22\s*:|,\s*[\]}]|\x22(__|xEvent\x22)')"
     f" OR length(json) - length(replace(json, '{{', '')) > {MOST_LEVELS}"
     f" OR length(json) - length(replace(json, '[', '')) > {MOST_LISTS})"
 )
@@ -140,12 +145,17 @@ def mistake_of(line: bytes) -> str | None:
     'the line is not JSON: it goes wrong at character 9, `}`'
     >>> mistake_of(b'{"a": "caf\xe9"}')
     'the line is not UTF-8: its byte 11 is 0xE9'
+    >>> mistake_of(b'{"a": "\\ud83d"}')
+    'a text has half of a surrogate pair, which is no character'
     """
     try:
         text = line.removeprefix(b"\xef\xbb\xbf").decode().rstrip("\r\n")
         if not text.lstrip().startswith("{"):
             return None
-        json.loads(text, parse_int=len)  # Python refuses to read very long ones.
+        value = json.loads(text, parse_int=len)  # Python refuses to read very long ones.
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return HALF_PAIR
     except UnicodeDecodeError as error:
         return f"the line is not UTF-8: its byte {error.start + 1} is 0x{line[error.start]:02X}"
     except json.JSONDecodeError as error:
@@ -188,18 +198,26 @@ def problem_of(text: str) -> str | None:
 
     >>> problem_of('{"a": [1, NaN]}')
     'a number is NaN, infinite or too large'
+    >>> problem_of('{"a": [1, 2,]}')
+    'the line is not JSON: it goes wrong at character 13, `]}`'
     """
     if _is_too_deep(text.encode()):
         return TOO_DEEP
     try:
-        json.loads(
+        names = json.loads(
             text, object_pairs_hook=_checked_names, parse_float=_finite, parse_int=_finite, parse_constant=_refused
         )
+        check_names(names)
+    except Refusal as refusal:
+        return refusal.message
     except _Odd as odd:
         return str(odd)
+    except json.JSONDecodeError as error:
+        is_comma = text[error.pos :].lstrip(", \t\r\n").startswith(("]", "}"))
+        return mistake_of(text.encode()) if is_comma else NOT_FINITE
     except ValueError:
         return NOT_FINITE
-    return None
+    return ZERO_IN_TEXT if _ZERO.search(text) else None
 
 
 class _Odd(Exception):
@@ -215,11 +233,13 @@ def _refused(constant: str) -> None:
     raise _Odd(NOT_FINITE)
 
 
-def _checked_names(pairs: list[tuple[str, Any]]) -> None:
+def _checked_names(pairs: list[tuple[str, Any]]) -> list[str]:
+    """The names of an object."""
     if any("\0" in name for name, _ in pairs):
         raise _Odd(ZERO_BYTE)
     if any(not name for name, _ in pairs):
         raise _Odd(NO_NAME)
+    return [name for name, _ in pairs]
 
 
 def _twice_named(text: str) -> str | None:

@@ -47,7 +47,7 @@ def read(
         if field.name in as_text:
             if not isinstance(found, Scalar):
                 raise refuse(f'the column "{field.name}" must hold text, but holds {found}')
-            columns[field.name] = Column(Scalar.STRING, f"CAST({name} AS VARCHAR)")
+            columns[field.name] = _text(field.name, name)
             continue
         target = known.widened(field.name, _as_map(found, (field.name,), known.fields.fields.get(field.name)))
         columns[field.name] = _column(field.name, name, field.type, found, target)
@@ -167,7 +167,15 @@ def _map_of(type_: Type, target: Type) -> Type:
     return type_
 
 
+def _text(name: str, raw: str) -> Column:
+    value = f"CAST({raw} AS VARCHAR)"
+    problem = text_literal(f"{name}: the text has a zero byte")
+    return Column(Scalar.STRING, value, f"CASE WHEN contains({value}, chr(0)) THEN {problem} END")
+
+
 def _column(name: str, raw: str, stored: pa.DataType, found: Type, target: Type) -> Column:
+    if found is target is Scalar.STRING:
+        return _text(name, raw)
     value, exact = _converted(raw, stored, found, target, 0)
     if exact:
         return Column(target, value)
