@@ -188,6 +188,13 @@ async def api(app: Starlette, services: ApiServices) -> AsyncIterator[Api]:
 @pytest.fixture
 async def working(services: ApiServices) -> AsyncIterator[None]:
     """A worker beside the test."""
+    async with worker_of(services):
+        yield
+
+
+@asynccontextmanager
+async def worker_of(services: ApiServices) -> AsyncIterator[None]:
+    """A worker while it is open."""
     stop = asyncio.Event()
     worker = Worker(
         services.database, services.changes, services.lake, services.clock, WorkerOptions(concurrency=1, threads=1)

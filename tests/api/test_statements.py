@@ -1,6 +1,11 @@
 """How many SQL statements a query costs: one for each level, however many rows there are."""
 
-from tests.api.conftest import Api
+from datetime import timedelta
+
+import pytest
+
+from app.clock import FixedClock
+from tests.api.conftest import Api, worker_of
 from tests.support.databases import count_statements
 
 NESTED = """{ segmentDefinitions(first: 50) { totalCount nodes { name
@@ -63,3 +68,45 @@ async def test_each_level_costs_one_statement(api: Api) -> None:
         "count alone": 1,
         "viewer": 0,
     }
+
+
+INSIGHT = {
+    "changes": "changes(first: 1) { totalCount nodes { audience { name } job { status } profile { profileId } } }",
+    "changes back": "changes(last: 2) { pageInfo { hasPreviousPage } nodes { cursor } }",
+    "history": "history(first: 2) { totalCount nodes { totalProfiles job { status } } }",
+    "versions": "versions(first: 2) { totalCount nodes { expression mergePolicy { name } } }",
+    "as of": 'members(asOf: "$MOMENT", first: 3) { totalCount nodes { status profile { identities { id } } } }',
+    "difference": 'difference(from: "$MOMENT") { enter entering(first: 3) { nodes { profileId } } error { message } }',
+    "waterfall": "waterfall { name count }",
+    "statistics": 'statistics(expressions: ["xEvent.count()"]) { sum error { message } }',
+    "by value": 'members(first: 3, orderBy: { expression: "xEvent.count()" }) { nodes { profile { profileId } } }',
+    "where": 'members(first: 3, where: "xEvent.count() > 1") { totalCount nodes { status } }',
+}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_insight_below_a_list_costs_the_same_for_2_audiences_and_for_8(api: Api, clock: FixedClock) -> None:
+    await api.loaded()
+
+    async def evaluated(names: str) -> str:
+        """A moment after a run with these audiences too; the worker, which polls, has ended."""
+        for name in names:
+            await api.define(name)
+        async with worker_of(api.services):
+            await api.ended(await api.start())
+        clock.advance(timedelta(hours=1))
+        return clock().isoformat()
+
+    moment = await evaluated("AB")
+
+    async def costs() -> dict[str, int]:
+        numbers = {}
+        for name, field in INSIGHT.items():
+            with count_statements(api.services.database) as statements:
+                await api.query("{ audiences(first: 8) { nodes { " + field.replace("$MOMENT", moment) + " } } }")
+            numbers[name] = len(of_queries(statements))
+        return numbers
+
+    few = await costs()
+    await evaluated("CDEFGH")
+    assert await costs() == few

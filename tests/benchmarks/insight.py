@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from app.clock import FixedClock, utc_now
+from app.errors import Refusal
 from app.services.audiences import computed as definitions
 from app.services.audiences import reads
 from app.services.audiences.definition_rules import NewDefinition
@@ -33,7 +34,7 @@ from app.storage.tables.jobs import JobKind
 from app.wiring import Services, open_services
 from tests.benchmarks.members import PEOPLE, SCOPE, prepare
 
-RUNS, SETS, DAILY = 100, 8, 5
+RUNS, SETS, DAILY, PAGE = 100, 8, 5, 1 << 16
 """`DAILY` of 997 scores enter and as many leave the audience in a run."""
 
 
@@ -93,7 +94,8 @@ async def measure_history(services: Services, clock: FixedClock, runs: int) -> t
 async def measure_moments(services: Services, clock: FixedClock, daily: str, at: Sequence[datetime]) -> None:
     begun = time.perf_counter()
     async with services.database.session() as session:
-        heads = [await moments.heads_at(session, SCOPE, daily, one, clock()) for one in (at[0], at[-1])]
+        known = [await moments.heads_at(session, SCOPE, [daily], one, clock()) for one in (at[0], at[-1])]
+    heads = [then for one in known if not isinstance(then := one[daily], Refusal)]
     population = await open_population(reader(services))
     among = profiles.Among(daily, ("REALIZED", "EXISTING"), heads[0])
     size = await profiles.count(population, None, among)
@@ -109,7 +111,7 @@ async def measure_changes(services: Services, daily: str) -> None:
     more = True
     while more:
         started = time.perf_counter()
-        request = PageRequest(changes.PAGE, cursor=cursor)
+        request = PageRequest(PAGE, cursor=cursor)
         page = await changes.page(services.database, SCOPE, reader(services), [daily], request)
         longest = max(longest, time.perf_counter() - started)
         number, more = number + len(page.items), page.has_next

@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import Refusal
 from app.services.audiences import writes
-from app.services.insight import changes, history
+from app.services.insight import change_log, changes, history
 from app.services.insight.history import Period
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest, Slice, encode_cursor
@@ -169,7 +169,7 @@ async def test_a_page_goes_on_after_any_change(gateway: Gateway) -> None:
 
 async def test_changes_are_read_from_both_ends(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some who entered and some who left, in more log entries than one read takes."""
-    monkeypatch.setattr(changes, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(change_log, "ROWS_AT_ONCE", 2)
     await numbered(gateway, nobody=-1)
     first, second = await gateway.define("One", "n = 1", "BATCH"), await gateway.define("Two", "n = 2", "BATCH")
     for turn in range(3):
@@ -251,3 +251,55 @@ async def test_a_stream_gives_every_change_once_and_resumes(gateway: Gateway, si
     resumed = watch(new[0].cursor)
     assert (await anext(resumed)).cursor == new[1].cursor
     await resumed.aclose()
+
+
+async def test_pages_of_many_audiences_are_those_of_each(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From both ends, after a cursor that is in the middle of one of them, and in rounds of two log entries."""
+    monkeypatch.setattr(change_log, "ROWS_AT_ONCE", 2)
+    await numbered(gateway, nobody=-1)
+    audiences = [await gateway.define(name, f"n = {number}", "BATCH") for number, name in enumerate(("A", "B", "C"))]
+    for turn in range(3):
+        await numbered(gateway, **{f"p{n:02}": (n + turn) % 3 for n in range(12)})
+        await gateway.job()
+    middle = (await read(gateway, audiences[1]))[5].cursor
+    for request in (
+        PageRequest(3),
+        PageRequest(100),
+        PageRequest(3, True),
+        PageRequest(100, True),
+        PageRequest(4, False, middle),
+        PageRequest(100, True, middle),
+    ):
+        arguments = gateway.database, SCOPE, gateway.reader()
+        pages = await changes.pages_by_audience(*arguments, [*audiences, "unknown"], request)
+        assert isinstance(nothing := pages["unknown"], Slice)
+        assert nothing.items == []
+        for audience in audiences:
+            alone, together = await changes.page(*arguments, [audience], request), pages[audience]
+            assert isinstance(together, Slice)
+            assert (together.items, list(together.cursors)) == (alone.items, list(alone.cursors))
+            assert (together.has_next, together.has_previous) == (alone.has_next, alone.has_previous)
+
+
+async def test_a_slow_reader_gets_all_and_holds_up_nobody(
+    gateway: Gateway, signals: Changes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes a change and then waits; what is read for it goes stale, and is read again from there."""
+    monkeypatch.setattr(changes, "WINDOW_SECONDS", -1.0)
+    audience = await streamed(gateway, **{f"p{n:02}": 1 for n in range(12)})
+    start = encode_cursor(changes.ORDER, (0, 0, 0, 0))
+
+    def watch() -> Any:
+        return changes.watch(gateway.database, signals, SCOPE, gateway.reader, [audience], start)
+
+    slow, fast = watch(), watch()
+    first = [await anext(slow)]
+    everything = [await anext(fast) for _ in range(12)]
+    await numbered(gateway, p03=0)
+    await gateway.stream()
+    everything.append(await anext(fast))
+    assert [change.cursor for change in everything] == [change.cursor for change in await read(gateway, audience)]
+    first += [await anext(slow) for _ in range(12)]
+    assert [change.cursor for change in first] == [change.cursor for change in everything]
+    await slow.aclose()
+    await fast.aclose()

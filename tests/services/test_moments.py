@@ -3,10 +3,12 @@
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import Refusal
 from app.services.audiences import computed as definitions
 from app.services.audiences import external, reads
+from app.services.evaluation.heads import Heads
 from app.services.insight import moments, profiles
 from app.services.insight.population import open_population
 from app.services.insight.profiles import Among, ProfileOrder
@@ -27,10 +29,17 @@ def hour(gateway: Gateway) -> datetime:
     return at
 
 
+async def heads_of(session: AsyncSession, audience: str, moment: datetime, now: datetime) -> Heads:
+    heads = (await moments.heads_at(session, SCOPE, [audience], moment, now))[audience]
+    if isinstance(heads, Refusal):
+        raise heads
+    return heads
+
+
 async def at(gateway: Gateway, audience: str, moment: datetime, *statuses: str, where: str | None = None) -> str:
     """The ids of the members, sorted."""
     async with gateway.database.session() as session:
-        heads = await moments.heads_at(session, SCOPE, audience, moment, gateway.clock())
+        heads = await heads_of(session, audience, moment, gateway.clock())
     opened = await open_population(gateway.reader())
     among = Among(audience, statuses or ("REALIZED", "EXISTING"), heads)
     order = ProfileOrder("n") if where else None
@@ -48,7 +57,7 @@ async def differ(
     """Before, after, stay, enter and leave, and who enters and leaves."""
     async with gateway.database.session() as session:
         row = (await reads.get_many(session, SCOPE, [audience]))[audience]
-        heads = [await moments.heads_at(session, SCOPE, audience, one, gateway.clock()) for one in (earlier, later)]
+        heads = [await heads_of(session, audience, one, gateway.clock()) for one in (earlier, later)]
     result = await moments.difference(gateway.reader(), row, *heads)
     counts = await result.counts(1)
     assert counts.exact

@@ -1,13 +1,11 @@
 """One read for all rows of a level: loaders of one operation, each bound to a function of `services`."""
 
-import asyncio
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
-from aiodataloader import DataLoader
-
+from app.api.context.batching import Loader, Page, by_arguments
 from app.clock import Clock
 from app.engine.people.profiles import Event, MergeRule, Person
 from app.engine.store.lake import Lake
@@ -19,15 +17,16 @@ from app.services.audiences import definition_reads
 from app.services.audiences import reads as audiences
 from app.services.datasets import datasets
 from app.services.evaluation.expressions import vocabulary
+from app.services.evaluation.heads import Heads
 from app.services.insight import changes as membership_changes
-from app.services.insight import history
+from app.services.insight import history, moments
 from app.services.jobs import shared as jobs
 from app.services.jobs.erasure import requests as erasure_jobs
 from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.schedules import reads as schedule_reads
 from app.services.jobs.segment import requests as segment_jobs
-from app.services.lists.paging import Slice
+from app.services.lists.paging import PageRequest, Slice
 from app.services.people.members import Member
 from app.services.people.profiles import ProfileReader
 from app.services.search import folders
@@ -51,30 +50,11 @@ from app.storage.workers import live_workers
 Found = TypeVar("Found")
 Key = TypeVar("Key", bound=Hashable)
 
-Page = tuple[Hashable, ...]
-"""Parent first, then the arguments that its page or count was asked with."""
-
 
 class Read(Protocol):
     """Gives what a query finds with the session of an operation."""
 
     def __call__(self, query: Callable[[DatabaseSession], Awaitable[Found]], /) -> Awaitable[Found]: ...
-
-
-class Loader(DataLoader[Key, Found]):
-    """A question asked once for all who ask it in one moment.
-
-    When a field fails, those beside it are cancelled, and with them what they wait for: here that is not the answer,
-    since fields elsewhere wait for the same one.
-    """
-
-    def load(self, key: Key) -> "asyncio.Future[Found]":
-        answer = super().load(key)
-        shielded = asyncio.shield(answer)
-        # When all who asked were cancelled nobody hears of a refusal, which is no fault to log.
-        for future in (answer, shielded):
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return shielded
 
 
 class Loaders:
@@ -151,6 +131,27 @@ class Loaders:
     @cached_property
     def point_count_of_audience(self) -> Loader[Page, int]:
         return self._pages(history.point_counts)
+
+    @cached_property
+    def changes_of_audience(self) -> Loader[Page, Slice[membership_changes.Change]]:
+        async def read(
+            audiences: Sequence[str], request: PageRequest, period: history.Period
+        ) -> Mapping[str, Slice[membership_changes.Change] | Refusal]:
+            return await membership_changes.pages_by_audience(
+                self._database, self._scope, self._profiles, audiences, request, period
+            )
+
+        return by_arguments(read)
+
+    @cached_property
+    def heads_of_audience(self) -> Loader[Page, Heads]:
+        """By (audience, moment, name of the argument that the moment came in)."""
+
+        async def read(ids: Sequence[str], at: datetime, argument: str) -> Mapping[str, Heads | Refusal]:
+            now = self._clock()
+            return await self._read(lambda session: moments.heads_at(session, self._scope, ids, at, now, argument))
+
+        return by_arguments(read)
 
     @cached_property
     def change_count_of_audience(self) -> Loader[Page, int]:
@@ -359,30 +360,3 @@ class Loaders:
             return await self._read(lambda session: fetch(session, self._scope, parents, *arguments))
 
         return by_arguments(read)
-
-
-def by_arguments(fetch: Callable[..., Awaitable[Mapping[Any, Found]]]) -> Loader[Page, Found]:
-    """By (parent, *arguments): one `fetch(parents, *arguments)` for all parents with the same arguments."""
-
-    async def load(keys: list[Page]) -> list[Found | Refusal]:
-        parents: dict[Page, list[Hashable]] = defaultdict(list)
-        for parent, *arguments in keys:
-            parents[tuple(arguments)].append(parent)
-        results: dict[Page, Found | Refusal] = {}
-        for arguments_, group in parents.items():
-            results.update(await _of_all(fetch, group, arguments_))
-        return [results[key] for key in keys]
-
-    # An exception in the list is raised to those who wait for it, which the library's type does not say.
-    return Loader(cast("Callable[[list[Page]], Coroutine[None, None, list[Found]]]", load))
-
-
-async def _of_all(
-    fetch: Callable[..., Awaitable[Mapping[Any, Found]]], parents: Sequence[Hashable], arguments: Page
-) -> Iterable[tuple[Page, Found | Refusal]]:
-    """A refusal (of a cursor, say) is the answer for those parents, and spares the others of the batch."""
-    try:
-        answers = await fetch(parents, *arguments)
-    except Refusal as refusal:
-        return [((parent, *arguments), refusal) for parent in parents]
-    return [((parent, *arguments), answers[parent]) for parent in parents]

@@ -23,7 +23,7 @@ from app.services.evaluation.expressions import convert_expression
 from app.services.evaluation.heads import Heads
 from app.services.insight import changes, moments
 from app.services.insight.history import Period
-from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tables.membership_changes import MembershipChangeRow
@@ -146,8 +146,7 @@ LaterArgument = Annotated[
 
 async def members_at(operation: Operation, audience: str, at: datetime, argument: str) -> Heads:
     """Raises `Refusal`."""
-    scope, now = operation.scope, operation.services.clock()
-    return await operation.read(lambda session: moments.heads_at(session, scope, audience, at, now, argument))
+    return await operation.loaders.heads_of_audience.load((audience, at, argument))
 
 
 @strawberry.type
@@ -184,17 +183,12 @@ class AudienceHistory:
         from_: FromArgument = strawberry.UNSET,
         to: ToArgument = strawberry.UNSET,
     ) -> LongConnection[MembershipChange]:
-        period, operation = Period(given(from_), given(to)), info.context
-        database, scope = operation.services.database, operation.scope
-
-        async def load() -> Slice[changes.Change]:
-            return await changes.page(database, scope, operation.profiles, [self.raw], page, period)
-
+        period, loaders = Period(given(from_), given(to)), info.context.loaders
         return await connect_long(
             info,
-            load,
+            lambda: loaders.changes_of_audience.load((self.raw, page, period)),
             MembershipChange.of,
-            lambda: operation.loaders.change_count_of_audience.load((self.raw, period)),
+            lambda: loaders.change_count_of_audience.load((self.raw, period)),
         )
 
     @resolver(

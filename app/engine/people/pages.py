@@ -3,8 +3,9 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,17 +23,16 @@ from app.pql.schema import IDENTITY_MAP, ArrayType, MapType, ObjectType, Type
 
 Key = tuple[int, int]
 """A person: bucket and ordinal."""
+_IDENTITIES = ObjectType({"identityMap": IDENTITY_MAP})
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     namespace: str
     id: str
     primary: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(NamedTuple):
     """`profile_id` is "namespace:id" of the primary identity."""
 
     profile_id: str
@@ -58,24 +58,67 @@ class EventPage:
     more: bool
 
 
+class People:
+    """Who the people of some places are, held as columns: a person is made when it is asked for.
+
+    A bucket that was not read has nobody.
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[int, tuple[NDArray[np.int32], pa.Table]] = {}
+
+    def read(self, path: FilePath | None, bucket: int, ordinals: NDArray[np.int32]) -> None:
+        """Reads those with these ordinals (rising) from the bucket's file."""
+        if path is not None and len(ordinals):
+            table = _rows(path, ordinals, _IDENTITIES, ["__profile"])
+            self._columns[bucket] = table[ORDINAL].to_numpy(), table
+
+    def at(self, bucket: int, ordinals: Sequence[int]) -> list[Person | None]:
+        """The person at each place; None where there is none."""
+        if bucket not in self._columns:
+            return [None] * len(ordinals)
+        known, table = self._columns[bucket]
+        asked = np.asarray(ordinals, np.int32)
+        rows = np.searchsorted(known, asked)
+        missing = known[np.minimum(rows, len(known) - 1)] != asked if len(known) else np.ones(len(rows), np.bool_)
+        chosen = table.take(pa.array(rows, mask=missing)).combine_chunks()
+        people = zip(
+            chosen["__profile"].to_pylist(), ordinals, _identities(chosen["identityMap"].chunk(0)), strict=True
+        )
+        return [
+            None if profile_id is None else Person(profile_id, bucket, ordinal, identities)
+            for profile_id, ordinal, identities in people
+        ]
+
+
+def _identities(maps: pa.MapArray) -> list[tuple[Identity, ...]]:
+    """The identities of each person, from a whole array (no slice)."""
+    namespaces, groups = maps.keys.dictionary_encode(), maps.items
+    ends, sizes = groups.offsets.to_numpy(), np.diff(groups.offsets.to_numpy())
+    names = namespaces.dictionary.to_pylist()
+    flat = [
+        Identity(names[code], id, bool(primary))
+        for code, id, primary in zip(
+            np.repeat(namespaces.indices.to_numpy(), sizes).tolist(),
+            groups.values.field("id").to_pylist(),
+            groups.values.field("primary").to_pylist(),
+            strict=True,
+        )
+    ]
+    bounds = ends[maps.offsets.to_numpy()].tolist()
+    return [tuple(flat[start:end]) for start, end in pairwise(bounds)]
+
+
 def people(path_of: Callable[[int], FilePath | None], keys: Sequence[Key]) -> list[Person | None]:
-    persons: dict[Key, Person] = {}
-    map_type = ObjectType({"identityMap": IDENTITY_MAP})
-    for bucket, ordinals in _by_bucket(keys).items():
-        path = path_of(bucket)
-        if path is None:
-            continue
-        table = _rows(path, ordinals, map_type, ["__profile"])
-        for ordinal, profile_id, identities in zip(
-            table[ORDINAL].to_pylist(), table["__profile"].to_pylist(), table["identityMap"].to_pylist(), strict=True
-        ):
-            profile_identities = tuple(
-                Identity(namespace, identity["id"], bool(identity["primary"]))
-                for namespace, group in identities or ()
-                for identity in group or ()
-            )
-            persons[bucket, ordinal] = Person(profile_id, bucket, ordinal, profile_identities)
-    return [persons.get(key) for key in keys]
+    read, by_bucket = People(), _by_bucket(keys)
+    for bucket, ordinals in by_bucket.items():
+        read.read(path_of(bucket), bucket, ordinals)
+    persons = {
+        (bucket, ordinal): person
+        for bucket, ordinals in by_bucket.items()
+        for ordinal, person in zip(ordinals.tolist(), read.at(bucket, ordinals.tolist()), strict=True)
+    }
+    return [persons[key] for key in keys]
 
 
 def attributes(path_of: Callable[[int], FilePath | None], keys: Sequence[Key], wanted: ObjectType) -> list[JsonObject]:

@@ -1,7 +1,7 @@
 """Profiles, in one place for callers: the merged view, snapshots of it, and pages; knows nothing itself."""
 
 from app.engine.ingest.identities import find
-from app.engine.people.pages import Event, EventPage, Identity, Key, Person
+from app.engine.people.pages import Event, EventPage, Identity, Key, People, Person
 from app.engine.people.snapshot import (
     Changed,
     Snapshot,
@@ -21,6 +21,7 @@ __all__ = [
     "Identity",
     "Key",
     "MergeRule",
+    "People",
     "Person",
     "Snapshot",
     "find",

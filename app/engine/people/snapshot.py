@@ -15,13 +15,14 @@ from pyroaring import BitMap
 
 from app.engine.ingest.identities import find
 from app.engine.ingest.rows import INGESTED, ORDINAL, TIMESTAMP
+from app.engine.limits.pool import Stopped, in_threads
 from app.engine.people import pages
 from app.engine.people.compaction import event_paths
 from app.engine.people.event_ids import event_ids
 from app.engine.people.identity_graph import open_graph
 from app.engine.people.merged_view import Told, View, namespaces, open_view, refresh
 from app.engine.people.merging import PROFILE, ordinals_in
-from app.engine.people.pages import EventPage, Key, Person
+from app.engine.people.pages import EventPage, Key, People, Person
 from app.engine.people.sources import Dataset, MergeRule, Sources, people_graph, sources
 from app.engine.store.bitmaps import bitmap
 from app.engine.store.bucket import Bucket, Needs, Path
@@ -201,6 +202,17 @@ class Snapshot:
     def people(self, keys: Sequence[Key]) -> list[Person | None]:
         """Who they are; None for a key without a profile."""
         return pages.people(self.view_path, keys)
+
+    def people_in(self, ordinals: Mapping[int, BitMap], threads: int) -> People:
+        """Who they are that have these ordinals, by bucket, as columns."""
+        people = People()
+
+        def read(bucket: int, _stopped: Stopped) -> None:
+            chosen = np.frombuffer(ordinals[bucket].to_array(), np.uint32).astype(np.int32)
+            people.read(self.view_path(bucket), bucket, chosen)
+
+        in_threads(read, ordinals, finished=lambda _: None, cancelled=lambda: False, threads=threads)
+        return people
 
     def attributes(self, keys: Sequence[Key], paths: Sequence[Path] | None) -> list[JsonObject]:
         """The merged fields as JSON values, those of the paths only when given, without nulls and events."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import BigInteger, and_, column, func, or_, select, true, values
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.members.membership import Membership, MembershipFiles
@@ -20,11 +20,11 @@ from app.engine.plan.plan import Plan
 from app.pql.schema import Segment
 from app.scope import Scope
 from app.services.evaluation.pins import HeadPins
-from app.storage.columns import columns
+from app.storage.columns import columns, table
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.jobs import JobBucketRow
 from app.storage.tables.streaming import MembershipPatchRow
-from app.storage.tenancy import within
+from app.storage.tenancy import same_tenant, within
 
 NO_RUN = ""
 """The head that a patch of an audience without any run is made on."""
@@ -145,14 +145,22 @@ async def read_heads(
 ) -> Heads:
     """The heads as they are at `now`, or those that a job has pinned."""
     if pins is not None:
-        patches = await _patches(session, scope, pins.turn)
-        return Heads(pins.runs, await _files(session, scope, set(pins.runs.values())), patches, pins.graphs)
-    patches = await _patches(session, scope, None)
+        return (await read_pinned(session, scope, [pins]))[0]
+    patches = await _newest_patches(session, scope)
     rows = await _head_rows(session, scope, now)
     runs = {row.id: row.membership_run_id for row in rows if row.membership_run_id is not None}
     graphs = {row.id: row.membership_graph for row in rows if row.membership_graph is not None}
     policies = {row.id: row.merge_policy_id for row in rows if row.merge_policy_id is not None}
     return Heads(runs, await _files(session, scope, set(runs.values())), patches, graphs, policies)
+
+
+async def read_pinned(session: AsyncSession, scope: Scope, pins: Sequence[HeadPins]) -> list[Heads]:
+    """Those that jobs or the log of changes have pinned, in two statements at most."""
+    runs = {run for pin in pins for run in pin.runs.values()}
+    names = await _files(session, scope, runs) if runs else {}
+    turns = {pin.turn for pin in pins if pin.turn}
+    patches = await _patches_at(session, scope, turns) if turns else {}
+    return [Heads(pin.runs, names, patches.get(pin.turn, {}), pin.graphs) for pin in pins]
 
 
 async def head_runs(session: AsyncSession, scope: Scope, now: datetime | None = None) -> dict[str, str]:
@@ -183,14 +191,32 @@ async def _files(session: AsyncSession, scope: Scope, runs: Collection[str]) -> 
     return dict(names)
 
 
-async def _patches(session: AsyncSession, scope: Scope, last: int | None) -> dict[int, Patch]:
-    """The newest of each bucket, or the newest of those up to turn `last`."""
-    fields = select(_PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases)
-    if last is None:
-        present = await session.execute(within(fields.where(_PATCHES.newest), MembershipPatchRow, scope.tenant))
-        return {row.bucket: Patch(row.turn, row.file, row.bases) for row in present}
-    newest = within(select(_PATCHES.bucket, func.max(_PATCHES.turn).label("turn")), MembershipPatchRow, scope.tenant)
-    newest_turns = newest.where(_PATCHES.turn <= last).group_by(_PATCHES.bucket).subquery("newest")
-    same = and_(_PATCHES.bucket == newest_turns.c.bucket, _PATCHES.turn == newest_turns.c.turn)
-    rows = await session.execute(within(fields.join(newest_turns, same), MembershipPatchRow, scope.tenant))
+async def _newest_patches(session: AsyncSession, scope: Scope) -> dict[int, Patch]:
+    """By bucket."""
+    fields = select(_PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases).where(_PATCHES.newest)
+    rows = await session.execute(within(fields, MembershipPatchRow, scope.tenant))
     return {row.bucket: Patch(row.turn, row.file, row.bases) for row in rows}
+
+
+async def _patches_at(session: AsyncSession, scope: Scope, turns: Collection[int]) -> dict[int, dict[int, Patch]]:
+    """By turn, for each bucket the newest patch of those up to it."""
+    asked = values(column("turn", BigInteger), name="asked").data([(turn,) for turn in sorted(turns)]).cte("asked")
+    keys = select(_PATCHES.organisation, _PATCHES.sandbox, _PATCHES.bucket).where(_PATCHES.newest)
+    buckets = within(keys, MembershipPatchRow, scope.tenant).subquery("buckets")
+    earlier = table(MembershipPatchRow).alias("earlier")
+    newest = (
+        select(func.max(earlier.c.turn))
+        .where(same_tenant(earlier.c, buckets.c), earlier.c.bucket == buckets.c.bucket, earlier.c.turn <= asked.c.turn)
+        .scalar_subquery()
+    )
+    pairs = (
+        select(asked.c.turn.label("asked"), buckets.c.bucket, newest.label("turn"))
+        .select_from(asked.join(buckets, true()))
+        .subquery("newest")
+    )
+    fields = select(pairs.c.asked, _PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases)
+    same = and_(_PATCHES.bucket == pairs.c.bucket, _PATCHES.turn == pairs.c.turn)
+    patches: dict[int, dict[int, Patch]] = defaultdict(dict)
+    for row in await session.execute(within(fields.join(pairs, same), MembershipPatchRow, scope.tenant)):
+        patches[row.asked][row.bucket] = Patch(row.turn, row.file, row.bases)
+    return patches

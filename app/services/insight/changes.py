@@ -1,81 +1,116 @@
 """Who entered and who left audiences, one by one, in commit order; resumable by cursor while history is kept."""
 
 import asyncio
+import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
-from sqlalchemy import func, select
-from sqlalchemy.ext.asyncio import AsyncSession
-
-from app.engine.members.membership import MembershipFiles, differences
-from app.engine.people.profiles import Person
-from app.errors import ErrorCode, Refusal
+from app.engine.members.membership import MembershipFiles, Ordinals, differences
+from app.engine.people.profiles import People, Person
+from app.errors import Refusal
 from app.scope import Scope
-from app.services.evaluation.heads import NO_RUN, Heads, read_heads
-from app.services.evaluation.pins import HeadPins
+from app.services.insight.change_log import (
+    ENTERED,
+    EXITED,
+    Entry,
+    Feed,
+    Place,
+    change_counts,
+    forgotten,
+    newest_sequence,
+    policies_of,
+    read_entries,
+)
 from app.services.insight.history import Period
-from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_cursor, not_a_cursor, slice_of
-from app.services.lists.rows import as_row, select_rows
-from app.services.people.members import Who, beyond
+from app.services.lists.paging import (
+    Cursors,
+    PageRequest,
+    Slice,
+    decode_cursor,
+    encode_cursor,
+    not_a_cursor,
+)
+from app.services.people.members import Who, beyond, nearest
 from app.services.people.profiles import ProfileReader
-from app.storage.columns import columns, table
 from app.storage.database import Database
-from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.membership_changes import MembershipChangeRow
-from app.storage.tables.streaming import StreamingTurnRow
-from app.storage.tenancy import same_tenant, within
 from app.storage.topics import audience_topic
 from app.storage.wakeups import PATIENCE_SECONDS, Changes, Wakeups
 
 ORDER = "CHANGE"
 EVER = Period()
-ROWS_AT_ONCE = 50
-"""Log entries that one read looks at; each may stand for any number of changes."""
-PAGE = 5_000
-"""Changes that a stream reads at once."""
+SMALLEST_WINDOW, LARGEST_WINDOW = 500, 1 << 16
+"""Changes that a stream reads at once: the more, the faster its reader is."""
+WINDOW_SECONDS = 30.0
+"""After so long the rest of a window is read again: the profiles in it are those of then."""
+_PEOPLE_AT_ONCE = 500
+"""Profiles of a window that become objects at once."""
 
-_CHANGES = columns(MembershipChangeRow)
-_TURNS = columns(StreamingTurnRow)
-_ENTERED, _EXITED = 0, 1
+_FIRST_IN_ENTRY = (-1, ENTERED, -1)
+_LAST_IN_ENTRY = (1 << 32, EXITED, 1 << 32)
 
-
-class Place(NamedTuple):
-    """Where a change stands among all of a sandbox's."""
-
-    sequence: int
-    bucket: int
-    side: int
-    ordinal: int
+counts = change_counts
 
 
-_FIRST_IN_ENTRY = (-1, _ENTERED, -1)
-_LAST_IN_ENTRY = (1 << 32, _EXITED, 1 << 32)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """A profile that entered (REALIZED) or left (EXITED) an audience."""
 
-    audience: str
-    who: Who
+    row: MembershipChangeRow
+    policy: str
+    side: int
     person: Person
-    status: str
-    at: datetime
-    job_id: str | None
-    cursor: str
+
+    @property
+    def audience(self) -> str:
+        return self.row.audience_id
+
+    @property
+    def who(self) -> Who:
+        return Who(self.policy, self.person.bucket, self.person.ordinal)
+
+    @property
+    def status(self) -> str:
+        return "REALIZED" if self.side == ENTERED else "EXITED"
+
+    @property
+    def at(self) -> datetime:
+        return self.row.at
+
+    @property
+    def job_id(self) -> str | None:
+        return self.row.job_id
+
+    @property
+    def cursor(self) -> str:
+        return encode_cursor(ORDER, (self.row.sequence, self.person.bucket, self.side, self.person.ordinal))
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A log entry with the entry that it was made on; None for the first of an audience, which nobody was in."""
+class _Part(NamedTuple):
+    """Changes of one entry in one bucket, to one side, in the direction of reading."""
 
     row: MembershipChangeRow
-    before: MembershipChangeRow | None
-    policy: str | None
+    policy: str
+    bucket: int
+    side: int
+    ordinals: Sequence[int]
+
+
+@dataclass(slots=True)
+class _List:
+    """A feed's list while it is read: its parts, where they end, and whether there may be more behind them."""
+
+    feed: Feed
+    parts: list[_Part] = field(default_factory=list)
+    more: bool = True
+
+    @property
+    def size(self) -> int:
+        return sum(len(part.ordinals) for part in self.parts)
 
 
 async def page(
@@ -86,36 +121,34 @@ async def page(
     request: PageRequest,
     period: Period = EVER,
 ) -> Slice[Change]:
-    """The changes of the audiences after a cursor or before it, oldest first. Raises `Refusal` for a cursor whose
-    successors are no longer kept.
+    """The changes of the audiences, as one list, after a cursor or before it, oldest first. Raises `Refusal` for a
+    cursor whose successors are no longer kept.
 
     Profiles that no longer exist are left out.
     """
     place = _place(request)
+    await _refuse_forgotten(database, scope, audiences, place, request)
+    return (await _pages(database, scope, reader, [Feed(audiences, place)], request, period))[0]
+
+
+async def pages_by_audience(
+    database: Database,
+    scope: Scope,
+    reader: ProfileReader,
+    audiences: Sequence[str],
+    request: PageRequest,
+    period: Period = EVER,
+) -> Mapping[str, Slice[Change] | Refusal]:
+    """The same page of each audience; the number of statements does not depend on theirs. Raises `Refusal` for what
+    is no cursor."""
+    place = _place(request)
+    refusals: Mapping[str, Refusal] = {}
     if place is not None and not request.backward:
         async with database.session() as session:
-            await _refuse_forgotten(session, scope, audiences, place)
-    changes: dict[str, Change] = {}
-    start, more = place, True
-    while more and len(changes) <= request.limit:
-        places, start, more = await _read(database, scope, reader, audiences, start, period, request)
-        persons = await reader.people([who for _, _, who in places])
-        for entry, at, who in places:
-            if who in persons:
-                change = _change(entry, at, who, persons[who])
-                changes[change.cursor] = change
-    items = dict(islice(changes.items(), request.limit))
-    return slice_of(items, request, has_next=len(changes) > request.limit, behind=place is not None)
-
-
-async def counts(session: AsyncSession, scope: Scope, audiences: Sequence[str], period: Period) -> dict[str, int]:
-    """How many changes of each audience are kept."""
-    numbers = select(_CHANGES.audience_id, func.sum(_CHANGES.entered + _CHANGES.exited))
-    mine = within(numbers, MembershipChangeRow, scope.tenant).where(
-        _CHANGES.audience_id.in_(audiences), _CHANGES.baseline.is_(False), *period.on(_CHANGES.at)
-    )
-    totals = {id: int(number) for id, number in await session.execute(mine.group_by(_CHANGES.audience_id))}
-    return {id: totals.get(id, 0) for id in audiences}
+            refusals = await forgotten(session, scope, audiences, place)
+    known = [audience for audience in audiences if audience not in refusals]
+    pages = await _pages(database, scope, reader, [Feed([id], place) for id in known], request, period)
+    return {**refusals, **dict(zip(known, pages, strict=True))}
 
 
 async def watch(
@@ -128,19 +161,31 @@ async def watch(
 ) -> AsyncGenerator[Change, None]:
     """Every later change; with a cursor also those since it. Does not end. Raises `Refusal` as `page`.
 
-    Each read is bounded by a page, and nothing is read ahead of a slow reader.
+    Each read is bounded by a window, and one that a slow reader does not get through is read again.
     """
     async with AsyncExitStack() as stack:
         wakeups = [
             await stack.enter_async_context(signals.subscribe(audience_topic(scope.tenant, id))) for id in audiences
         ]
         cursor = await _end(database, scope) if after is None else after
+        room = SMALLEST_WINDOW
         while True:
-            next_page = await page(database, scope, reader(), audiences, PageRequest(PAGE, cursor=cursor))
-            for change in next_page.items:
-                cursor = change.cursor
+            request, number, read_at = PageRequest(room, cursor=cursor), 0, time.monotonic()
+            place = _place(request)
+            await _refuse_forgotten(database, scope, audiences, place, request)
+            window = _List(Feed(audiences, place))
+            people = await _extend(database, scope, reader(), [window], request, EVER)
+            for change in _changes(window.parts, people):
+                number += 1
                 yield change
-            if not next_page.items:
+                if time.monotonic() - read_at > WINDOW_SECONDS:
+                    cursor = change.cursor
+                    break
+            else:
+                # Also behind profiles that no longer exist.
+                cursor = encode_cursor(ORDER, window.feed.start) if window.feed.start is not None else cursor
+            room = min(LARGEST_WINDOW, max(SMALLEST_WINDOW, 4 * number))
+            if not number and not window.more:
                 await _any(wakeups)
 
 
@@ -158,128 +203,95 @@ async def _any(wakeups: Sequence[Wakeups]) -> None:
 # ---------------------------------------------------------------- reads
 
 
-async def _read(
+async def _pages(
     database: Database,
     scope: Scope,
     reader: ProfileReader,
-    audiences: Sequence[str],
-    start: Place | None,
-    period: Period,
+    feeds: Sequence[Feed],
     request: PageRequest,
-) -> tuple[list[tuple[_Entry, Place, Who]], Place | None, bool]:
-    """Changes from a place on in the direction of the request, one more than its page at most, the place they end at,
-    and whether there may be more."""
-    limit, backward = request.limit + 1, request.backward
-    files = (await reader.view()).files
+    period: Period,
+) -> list[Slice[Change]]:
+    """A page of each feed. Where profiles are gone a page takes several rounds, each with the same few statements."""
+    found: list[list[Change]] = [[] for _ in feeds]
+    lists = [_List(feed) for feed in feeds]
+    while waiting := [at for at, one in enumerate(lists) if one.more and len(found[at]) <= request.limit]:
+        people = await _extend(database, scope, reader, [lists[at] for at in waiting], request, period)
+        for at in waiting:
+            found[at] += _changes(lists[at].parts, people)
+            lists[at].parts.clear()
+    return [_slice(changes, request, behind=feed.start is not None) for changes, feed in zip(found, feeds, strict=True)]
+
+
+def _slice(changes: list[Change], request: PageRequest, behind: bool) -> Slice[Change]:
+    more, items = len(changes) > request.limit, changes[: request.limit]
+    if request.backward:
+        items.reverse()
+    cursors = Cursors(lambda change: change.cursor, items)
+    return Slice(items, cursors, *((behind, more) if request.backward else (more, behind)))
+
+
+async def _extend(
+    database: Database,
+    scope: Scope,
+    reader: ProfileReader,
+    lists: Sequence[_List],
+    request: PageRequest,
+    period: Period,
+) -> Mapping[str, People]:
+    """Reads each list on by one more change than a page has at most, and who the people are, by merge policy."""
+    room, backward = request.limit + 1, request.backward
+    audiences = {audience for one in lists for audience in one.feed.audiences}
     async with database.session() as session:
-        entries = await _entries(session, scope, audiences, start, period, backward)
-    places: list[tuple[_Entry, Place, Who]] = []
+        entries = await read_entries(session, scope, [one.feed for one in lists], period, request.limit, backward)
+        chosen = await policies_of(session, scope, audiences)
+    files, default = (view := await reader.view()).files, view.policy
+    # An audience may have been deleted meanwhile.
+    policies = dict.fromkeys(audiences, default) | {id: policy or default for id, policy in chosen.items()}
+
+    def read() -> None:
+        for one, (mine, more) in zip(lists, entries, strict=True):
+            _read_on(one, files, mine, policies, room, backward)
+            one.more = more or one.size >= room
+
+    await asyncio.to_thread(read)
+    return await _people(reader, lists)
+
+
+def _read_on(
+    one: _List, files: MembershipFiles, entries: Sequence[Entry], policies: Mapping[str, str], room: int, backward: bool
+) -> None:
     for entry in entries:
-        async with database.session() as session:
-            states = await _states(session, scope, entry)
-        policy = (await reader.view(entry.policy)).policy
-        room = limit - len(places)
-        mine = await asyncio.to_thread(_first, files, entry, states, start, room, backward)
-        places += [(entry, place, Who(policy, place.bucket, place.ordinal)) for place in mine]
-        if len(places) >= limit:
-            return places, places[-1][1], True
-    side = _FIRST_IN_ENTRY if backward else _LAST_IN_ENTRY
-    end = Place(entries[-1].row.sequence, *side) if entries else start
-    return places, end, len(entries) == ROWS_AT_ONCE
+        policy = policies[entry.row.audience_id]
+        for bucket, side, people in _sides(files, entry, one.feed.start, backward):
+            ordinals = list(nearest(people, room, backward))
+            if ordinals:
+                one.parts.append(_Part(entry.row, policy, bucket, side, ordinals))
+                room -= len(ordinals)
+            if not room:
+                one.feed = Feed(one.feed.audiences, Place(entry.row.sequence, bucket, side, ordinals[-1]))
+                return
+    if entries:
+        end = _FIRST_IN_ENTRY if backward else _LAST_IN_ENTRY
+        one.feed = Feed(one.feed.audiences, Place(entries[-1].row.sequence, *end))
 
 
-async def _entries(
-    session: AsyncSession, scope: Scope, audiences: Sequence[str], start: Place | None, period: Period, backward: bool
-) -> list[_Entry]:
-    """The next log entries, or the previous ones, from the one that a place is in, each with the one before it of its
-    audience."""
-    statement = select_rows(MembershipChangeRow, scope).where(
-        _CHANGES.audience_id.in_(audiences), _CHANGES.baseline.is_(False), *period.on(_CHANGES.at)
-    )
-    sequence = _CHANGES.sequence
-    if start is not None:
-        statement = statement.where(sequence <= start.sequence if backward else sequence >= start.sequence)
-    rows = [
-        as_row(MembershipChangeRow, row)
-        for row in await session.execute(
-            statement.order_by(sequence.desc() if backward else sequence).limit(ROWS_AT_ONCE)
-        )
-    ]
-    if not rows:
-        return []
-    earlier = table(MembershipChangeRow).alias("earlier")
-    before = (
-        select(func.max(earlier.c.sequence))
-        .where(
-            same_tenant(earlier.c, _CHANGES),
-            earlier.c.audience_id == _CHANGES.audience_id,
-            earlier.c.sequence < _CHANGES.sequence,
-        )
-        .scalar_subquery()
-    )
-    pairs = within(select(_CHANGES.sequence, before.label("before")), MembershipChangeRow, scope.tenant)
-    pair_rows = await session.execute(pairs.where(_CHANGES.sequence.in_([row.sequence for row in rows])))
-    befores = {pair.sequence: pair.before for pair in pair_rows}
-    states = select_rows(MembershipChangeRow, scope).where(_CHANGES.sequence.in_([n for n in befores.values() if n]))
-    by_sequence = {row.sequence: as_row(MembershipChangeRow, row) for row in await session.execute(states)}
-    policies = await _policies(session, scope, audiences)
-    return [_Entry(row, by_sequence.get(befores[row.sequence]), policies.get(row.audience_id)) for row in rows]
-
-
-async def _policies(session: AsyncSession, scope: Scope, audiences: Sequence[str]) -> Mapping[str, str | None]:
-    of = columns(AudienceRow)
-    statement = within(select(of.id, of.merge_policy_id), AudienceRow, scope.tenant).where(of.id.in_(audiences))
-    return {row.id: row.merge_policy_id for row in await session.execute(statement)}
-
-
-async def _states(session: AsyncSession, scope: Scope, entry: _Entry) -> tuple[Heads, Heads]:
-    """Where the members lie before an entry and after it."""
-    return (
-        await state(session, scope, entry.row.audience_id, entry.before),
-        await state(session, scope, entry.row.audience_id, entry.row),
-    )
-
-
-async def state(session: AsyncSession, scope: Scope, audience: str, row: MembershipChangeRow | None) -> Heads:
-    """Where the members of an audience lay after a log entry; None is before any."""
-    if row is None:
-        return Heads({}, {})
-    runs = {} if row.run_id == NO_RUN else {audience: row.run_id}
-    graphs = {} if row.graph is None else {audience: row.graph}
-    return await read_heads(session, scope, HeadPins(runs, row.turn, graphs))
-
-
-def _first(
-    files: MembershipFiles,
-    entry: _Entry,
-    states: tuple[Heads, Heads],
-    start: Place | None,
-    limit: int,
-    backward: bool,
-) -> list[Place]:
-    return list(islice(_places(files, entry, states, start, backward), limit))
-
-
-def _places(
-    files: MembershipFiles, entry: _Entry, states: tuple[Heads, Heads], start: Place | None, backward: bool
-) -> Iterator[Place]:
+def _sides(
+    files: MembershipFiles, entry: Entry, start: Place | None, backward: bool
+) -> Iterator[tuple[int, int, Ordinals]]:
     """The changes of an entry after a place, by bucket, those who entered first; when `backward` those before it, from
     the last one down."""
-    audience, graph, (before, now) = entry.row.audience_id, entry.row.graph, states
-    sequence = entry.row.sequence
-    ahead = start if start is not None and start.sequence == sequence else None
-    old, new = before.people(files, [audience], graph), now.people(files, [audience], graph)
+    audience, graph = entry.row.audience_id, entry.row.graph
+    ahead = start if start is not None and start.sequence == entry.row.sequence else None
+    old, new = entry.before.people(files, [audience], graph), entry.after.people(files, [audience], graph)
     for bucket in sorted(old.buckets | new.buckets, reverse=backward):
-        if _is_passed(ahead, (bucket,), backward) or _unchanged(entry, states, bucket):
+        if _is_passed(ahead, (bucket,), backward) or entry.unchanged(bucket):
             continue
         sides = list(enumerate(differences(old.read(bucket).get(audience), new.read(bucket).get(audience))))
         for side, people in reversed(sides) if backward else sides:
             if _is_passed(ahead, (bucket, side), backward):
                 continue
-            if ahead is not None and (bucket, side) == (ahead.bucket, ahead.side):
-                people = beyond(people, ahead.ordinal, backward)
-            ordinals = reversed(list(people)) if backward else iter(people)
-            yield from (Place(sequence, bucket, side, ordinal) for ordinal in ordinals)
+            inside = ahead is not None and (bucket, side) == (ahead.bucket, ahead.side)
+            yield bucket, side, beyond(people, ahead.ordinal, backward) if ahead is not None and inside else people
 
 
 def _is_passed(place: Place | None, part: tuple[int, ...], backward: bool) -> bool:
@@ -290,18 +302,21 @@ def _is_passed(place: Place | None, part: tuple[int, ...], backward: bool) -> bo
     return part > own if backward else part < own
 
 
-def _unchanged(entry: _Entry, states: tuple[Heads, Heads], bucket: int) -> bool:
-    """Whether a streaming turn left a bucket alone: it has the same run and the same patch as before."""
-    if entry.before is None or entry.before.run_id != entry.row.run_id:
-        return False
-    before, now = states
-    return before.patches.get(bucket) == now.patches.get(bucket)
+async def _people(reader: ProfileReader, lists: Sequence[_List]) -> Mapping[str, People]:
+    """Who they are, by merge policy: each bucket is read once for all that happened in it."""
+    places: dict[str, dict[int, Ordinals]] = defaultdict(lambda: defaultdict(Ordinals))
+    for part in (part for one in lists for part in one.parts):
+        places[part.policy][part.bucket] |= Ordinals(part.ordinals)
+    return {policy: await reader.people_in(policy, ordinals) for policy, ordinals in places.items()}
 
 
-def _change(entry: _Entry, place: Place, who: Who, person: Person) -> Change:
-    status = "REALIZED" if place.side == _ENTERED else "EXITED"
-    row = entry.row
-    return Change(row.audience_id, who, person, status, row.at, row.job_id, encode_cursor(ORDER, place))
+def _changes(parts: Sequence[_Part], people: Mapping[str, People]) -> Iterator[Change]:
+    """The changes one by one, but those of profiles that no longer exist."""
+    for row, policy, bucket, side, ordinals in parts:
+        for start in range(0, len(ordinals), _PEOPLE_AT_ONCE):
+            for person in people[policy].at(bucket, ordinals[start : start + _PEOPLE_AT_ONCE]):
+                if person is not None:
+                    yield Change(row, policy, side, person)
 
 
 # ---------------------------------------------------------------- cursors
@@ -316,21 +331,17 @@ def _place(request: PageRequest) -> Place | None:
     return Place(*values)
 
 
-async def _refuse_forgotten(session: AsyncSession, scope: Scope, audiences: Sequence[str], after: Place) -> None:
-    begins = within(select(func.min(_CHANGES.at)), MembershipChangeRow, scope.tenant).where(
-        _CHANGES.audience_id.in_(audiences), _CHANGES.baseline, _CHANGES.sequence > after.sequence
-    )
-    at = (await session.execute(begins)).scalar()
-    if at is not None:
-        message = (
-            f"changes after this cursor are no longer kept: history begins at {at.isoformat()}; read the members "
-            "again, then follow the changes from there"
-        )
-        raise Refusal(ErrorCode.INVALID_STATE, message, ("after",))
+async def _refuse_forgotten(
+    database: Database, scope: Scope, audiences: Sequence[str], place: Place | None, request: PageRequest
+) -> None:
+    if place is not None and not request.backward:
+        async with database.session() as session:
+            refusals = await forgotten(session, scope, audiences, place)
+        for refusal in islice(refusals.values(), 1):
+            raise refusal
 
 
 async def _end(database: Database, scope: Scope) -> str:
     """The cursor behind all changes that there are."""
     async with database.session() as session:
-        newest = (await session.execute(within(select(_TURNS.changes), StreamingTurnRow, scope.tenant))).scalar()
-    return encode_cursor(ORDER, Place(newest or 0, *_LAST_IN_ENTRY))
+        return encode_cursor(ORDER, Place(await newest_sequence(session, scope), *_LAST_IN_ENTRY))

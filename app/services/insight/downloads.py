@@ -75,7 +75,10 @@ async def open_download(
     among = Among(audience.id, wanted.statuses)
     if wanted.as_of is not None:
         async with database.session() as session:
-            among = replace(among, heads=await heads_at(session, scope, audience.id, wanted.as_of, population.now))
+            heads = await heads_at(session, scope, [audience.id], wanted.as_of, population.now)
+        if isinstance(then := heads[audience.id], Refusal):
+            raise then
+        among = replace(among, heads=then)
     stored = await asyncio.to_thread(among.stored, population)
     members = Members(population.snapshot, lambda bucket: stored.read(bucket).get(audience.id), wanted.statuses, paths)
     tables = await in_thread(lambda stopped: _tables(population, members, wanted, among, threads, stopped))

@@ -1,6 +1,7 @@
 """Who was in an audience at a moment that history still has, and how two moments differ."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,7 +16,7 @@ from app.engine.people.profiles import Snapshot
 from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 from app.services.evaluation.heads import Heads
-from app.services.insight.changes import state
+from app.services.insight.change_log import heads_of
 from app.services.insight.comparison import NEW, Comparison
 from app.services.insight.population import open_population
 from app.services.lists.rows import as_row, select_rows
@@ -31,30 +32,62 @@ _CHANGES = columns(MembershipChangeRow)
 
 
 async def heads_at(
-    session: AsyncSession, scope: Scope, audience: str, at: datetime, now: datetime, argument: str = "as_of"
-) -> Heads:
-    """Where the members of an audience lay at a moment; nobody was in before its first run. Raises `Refusal` for a
-    moment that is to come, and for one that history no longer has."""
+    session: AsyncSession,
+    scope: Scope,
+    audiences: Sequence[str],
+    at: datetime,
+    now: datetime,
+    argument: str = "as_of",
+) -> dict[str, Heads | Refusal]:
+    """Where the members of each audience lay at a moment, or why that is not known: a moment that history no longer
+    has. Nobody was in before the first run. Raises `Refusal` for a moment that is to come.
+
+    The number of statements does not depend on that of the audiences.
+    """
     if at > now:
         message = f"{at.isoformat()} is still to come (now it is {now.isoformat()}): members are known up to now"
         raise Refusal(ErrorCode.INVALID_INPUT, message, (argument,))
-    entries = select_rows(MembershipChangeRow, scope).where(_CHANGES.audience_id == audience, _CHANGES.at <= at)
-    newest = (await session.execute(entries.order_by(_CHANGES.sequence.desc()).limit(1))).first()
-    if newest is not None:
-        row = as_row(MembershipChangeRow, newest)
-        # The log learns of an audience's end a while after it.
-        expires = await session.scalar(
-            within(select(_AUDIENCES.expires_at), AudienceRow, scope.tenant).where(_AUDIENCES.id == audience)
-        )
-        return Heads({}, {}) if expires and row.at < expires <= at else await state(session, scope, audience, row)
-    baselines = within(select(func.min(_CHANGES.at)), MembershipChangeRow, scope.tenant)
-    begins = await session.scalar(baselines.where(_CHANGES.audience_id == audience, _CHANGES.baseline))
-    if begins is not None:
-        message = (
-            f"members of {at.isoformat()} are no longer kept: history of this audience begins at {begins.isoformat()}"
-        )
-        raise Refusal(ErrorCode.INVALID_STATE, message, (argument,))
-    return Heads({}, {})
+    entries = await _newest_entries(session, scope, audiences, at)
+    # The log learns of an audience's end a while after it.
+    ends = within(select(_AUDIENCES.id, _AUDIENCES.expires_at), AudienceRow, scope.tenant)
+    expiring = await session.execute(ends.where(_AUDIENCES.id.in_(audiences), _AUDIENCES.expires_at <= at))
+    ended = {row.id for row in expiring if row.id in entries and entries[row.id].at < row.expires_at}
+    standing = [row for id, row in entries.items() if id not in ended]
+    heads = dict(zip([row.audience_id for row in standing], await heads_of(session, scope, standing), strict=True))
+    begins = await _begins(session, scope, [id for id in audiences if id not in entries])
+    return {id: heads.get(id) or _not_kept(at, begins.get(id), argument) or Heads({}, {}) for id in audiences}
+
+
+async def _newest_entries(
+    session: AsyncSession, scope: Scope, audiences: Sequence[str], at: datetime
+) -> dict[str, MembershipChangeRow]:
+    """By audience the last entry of its log up to a moment."""
+    last = within(
+        select(func.max(_CHANGES.sequence).label("sequence")).where(
+            _CHANGES.audience_id.in_(audiences), _CHANGES.at <= at
+        ),
+        MembershipChangeRow,
+        scope.tenant,
+    ).group_by(_CHANGES.audience_id)
+    rows = await session.execute(select_rows(MembershipChangeRow, scope).where(_CHANGES.sequence.in_(last)))
+    return {row.audience_id: as_row(MembershipChangeRow, row) for row in rows}
+
+
+async def _begins(session: AsyncSession, scope: Scope, audiences: Sequence[str]) -> dict[str, datetime]:
+    """When the history of each audience begins of which the beginning is no longer kept."""
+    if not audiences:
+        return {}
+    oldest = select(_CHANGES.audience_id, func.min(_CHANGES.at).label("at")).group_by(_CHANGES.audience_id)
+    mine = within(oldest, MembershipChangeRow, scope.tenant)
+    rows = await session.execute(mine.where(_CHANGES.audience_id.in_(audiences), _CHANGES.baseline))
+    return {row.audience_id: row.at for row in rows}
+
+
+def _not_kept(at: datetime, begins: datetime | None, argument: str) -> Refusal | None:
+    if begins is None:
+        return None
+    message = f"members of {at.isoformat()} are no longer kept: history of this audience begins at {begins.isoformat()}"
+    return Refusal(ErrorCode.INVALID_STATE, message, (argument,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ do not depend on a filter are made once in a process.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar
 
 import orjson
 from sqlalchemy import (
@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.scope import Tenant
-from app.services.lists.paging import Cursor, PageRequest, Slice, decode_cursor, encode_cursor, not_a_cursor
+from app.services.lists.paging import Cursor, Cursors, PageRequest, Slice, decode_cursor, encode_cursor, not_a_cursor
 from app.storage.columns import StoredValues
 from app.storage.tenancy import AnyRow, AnySelect, parameters
 
@@ -215,32 +215,10 @@ class Listing(Generic[T]):
         if request.backward:
             page.reverse()
         has_next, has_previous = (behind, more) if request.backward else (more, behind)
-        return Slice([self.make(row) for row in page], Cursors(self.order, page), has_next, has_previous)
+        return Slice([self.make(row) for row in page], Cursors(self._cursor, page), has_next, has_previous)
 
-
-class Cursors(Sequence[str]):
-    """The cursors of a page's rows, each encoded when it is asked for: most clients read the last one alone."""
-
-    def __init__(self, order: Order, rows: Sequence[object]) -> None:
-        self._order = order
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
-        if isinstance(at, slice):
-            return Cursors(self._order, self._rows[at])
-        row = self._rows[at]
-        return encode_cursor(
-            self._order.name, [getattr(row, f"page_key_{number}") for number in range(len(self._order.keys))]
-        )
+    def _cursor(self, row: AnyRow) -> str:
+        return encode_cursor(self.order.name, [getattr(row, f"page_key_{at}") for at in range(len(self.order.keys))])
 
 
 def _type_of(key: Key) -> type:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,6 +22,7 @@ LARGEST_PAGE = 500
 
 _NOT_A_CURSOR = "{!r} is not a cursor: send back one that a page of this list gave"
 _LARGEST_ORDINAL = 1 << 32
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 T = TypeVar("T")
 
@@ -86,8 +87,7 @@ def encode_cursor(order: str, values: Sequence[object]) -> str:
     ('Zoë', 3)
     """
     plain = [{"t": value.isoformat()} if isinstance(value, datetime) else value for value in values]
-    packed = json.dumps([order, *plain], ensure_ascii=False, separators=(",", ":"))
-    return base64.urlsafe_b64encode(packed.encode()).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_JSON.encode([order, *plain]).encode()).decode().rstrip("=")
 
 
 def decode_cursor(order: str, cursor: str, argument: str) -> Cursor:
@@ -153,3 +153,25 @@ def slice_of(items: Mapping[str, T], request: PageRequest, has_next: bool, behin
     if request.backward:
         return Slice(values[::-1], cursors[::-1], has_next=behind, has_previous=has_next)
     return Slice(values, cursors, has_next=has_next, has_previous=behind)
+
+
+class Cursors(Sequence[str]):
+    """The cursors of a page's items, each encoded when it is asked for: most clients read the last one alone."""
+
+    def __init__(self, encode: Callable[[Any], str], items: Sequence[object]) -> None:
+        self._encode = encode
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+        if isinstance(at, slice):
+            return Cursors(self._encode, self._items[at])
+        return self._encode(self._items[at])

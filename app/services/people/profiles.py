@@ -1,18 +1,19 @@
 """People: their identities, attributes, events and memberships, read from the lake page by page."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
 from app.clock import Clock
-from app.engine.members.membership import MembershipFiles
+from app.engine.members.membership import MembershipFiles, Ordinals
 from app.engine.members.uploaded import payloads
 from app.engine.people.profiles import (
     Event,
     Key,
     MergeRule,
+    People,
     Person,
     Snapshot,
     find_person,
@@ -91,6 +92,11 @@ class ProfileReader:
     async def people(self, keys: Sequence[Who]) -> dict[Who, Person]:
         people_of = await self._of_each(keys, lambda snapshot, places: snapshot.people(places))
         return {key: person for key, person in people_of.items() if person is not None}
+
+    async def people_in(self, policy: str, ordinals: Mapping[int, Ordinals]) -> People:
+        """Who they are under a policy that have these ordinals, by bucket."""
+        snapshot, threads = await self._pinned.snapshot(policy), self._pinned.lake.lake.threads
+        return await asyncio.to_thread(snapshot.people_in, ordinals, threads)
 
     async def attributes(self, keys: Sequence[Who], paths: Sequence[str] | None = None) -> dict[Who, StoredValues]:
         """Merged, or only the given paths. Raises `Refusal` for a malformed path."""
