@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from app.api.context import ApiServices, Operation
-from app.api.context.loaders import Loader
+from app.api.context.batching import Loader
 from app.scope import Scope
 from tests.api.conftest import Api
 
