@@ -244,6 +244,8 @@ async def test_killed_again_and_again_it_ends_the_same(gateway: Gateway, databas
         ended = await asyncio.to_thread(subprocess.run, command, check=False, capture_output=True, text=True)
         assert ended.returncode == -signal.SIGKILL, ended.stderr
         assert (await erasure(gateway, job.id)).attempts == attempt
+        findings = await examine(gateway.database, gateway.lake, gateway.clock)
+        assert [finding.problem for finding in findings if finding.check != "jobs"] == []
     gateway.clock.advance(timedelta(hours=1))
     run = await claimed(gateway, JobKind.ERASURE)
     await run_erasure_job(run, gateway.lake, 1)
