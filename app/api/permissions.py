@@ -21,6 +21,7 @@ NEEDS: dict[str, str] = {
     "DefinitionVersion": "definitions:read",
     "MergePolicy": "mergePolicies:read",
     "Dataset": "datasets:read",
+    "Dataset.fieldStatistics": "profiles:read",
     "Batch": "datasets:read",
     "Folder": "folders:read",
     "Schedule": "schedules:read",

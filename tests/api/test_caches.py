@@ -18,6 +18,7 @@ KEYED_BY = {
     "api/transport/documentation.py @cache": "pages of the package",
     "coalescing.py self._work: OrderedDict": "tenant and permissions (`sharing_key`), or a topic of the tenant",
     "engine/evaluate/zones.py @lru_cache _zone": "names of time zones, of which all are public",
+    "engine/insight/fields.py self._known: OrderedDict": "path in the tenant's folder",
     "engine/insight/scan.py @lru_cache _present": "path in the tenant's folder",
     "engine/members/regraph.py @lru_cache _moves_between": "the tenant's lake and versions",
     "engine/people/identity_graph.py @cache _empty": "nothing: an empty table",

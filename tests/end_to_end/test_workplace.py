@@ -79,6 +79,27 @@ async def test_the_builder_reads_and_writes_the_same_expression(
         assert await text(page) == 'xEvent.topN(timestamp, 1).kind = "buy"'
 
 
+async def test_fields_and_their_values_show_how_often_they_occur(
+    running_server: RunningServer, browser: Browser
+) -> None:
+    url, gateway = running_server.url, Gateway(running_server.url, "workplace-values")
+    dataset = gateway.create_dataset("purchases", "EVENT", "customer", "at")
+    gateway.upload(dataset, "p.csv", PURCHASES, "CSV")
+    async with watched(browser, url, "workplace-values", width=1440) as seen:
+        page = seen.page
+        await seen.go(f"{url}/data/{dataset}")
+        row = page.get_by_role("row").filter(has_text="xEvent.kind")
+        # Of the four rows that landed two are of each kind.
+        await expect(row.get_by_role("cell")).to_have_text(["xEvent.kind", "string", "100%", "2", "buy 2view 2"])
+        different = page.get_by_role("row").filter(has_text="xEvent.dollars").get_by_role("cell").last
+        await expect(different).to_have_text("each different")
+        await seen.go(f"{url}/audiences/new")
+        await page.locator(".pql .monaco-editor").first.wait_for()
+        await replace(page, 'xEvent[kind = "b"].count() > 0')
+        await page.get_by_label("Builder").get_by_role("combobox", name="Value").fill("bu")
+        await expect(page.get_by_role("option")).to_have_text(["buy2 times"])
+
+
 async def replace(page: Page, expression: str) -> None:
     await page.locator(".pql .monaco-editor").first.click()
     await page.keyboard.press("ControlOrMeta+a")

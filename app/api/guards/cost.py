@@ -45,6 +45,7 @@ EVERYBODY: Final = 5_000
 WEIGHTS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
     "Audience.waterfall": (EVERYBODY, ()),
     "Audience.statistics": (EVERYBODY, ()),
+    "Dataset.fieldStatistics": (EVERYBODY, ()),
     "Audience.members": (EVERYBODY, ("where", "orderBy", "asOf")),
     "Audience.difference": (EVERYBODY // 2, ()),
     "Audience.changes": (EVERYBODY // 2, ()),

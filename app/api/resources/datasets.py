@@ -13,10 +13,12 @@ from app.api.errors import UserError, attempt, errors_field
 from app.api.global_ids import Node, find_id, global_id, need_id
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import one_name
+from app.api.resources.dataset_fields import VALUES, DatasetField, FieldStatistics, PathsArgument, ValuesArgument
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.scalars import BigInt, given
 from app.errors import ErrorCode, Refusal
 from app.services.datasets import datasets, deletion
+from app.services.insight import fields
 from app.services.lists.paging import PageRequest
 from app.storage.tables import datasets as tables
 from app.storage.tables.datasets import BatchRow, DatasetRow
@@ -36,12 +38,6 @@ class BatchStatus(Enum):
     ACTIVE = enum_value("ACTIVE", description="The accepted rows are in the dataset.")
     FAILED = enum_value("FAILED", description="No row is in the dataset.")
     DELETING = enum_value("DELETING", description="The rows are being removed; the batch is deleted soon.")
-
-
-@strawberry.type(description="A field of a dataset, as PQL sees it.")
-class DatasetField:
-    path: str = strawberry.field(description="Path in an expression, for example `xEvent.dollars`.")
-    type: str = strawberry.field(description="PQL type.")
 
 
 @strawberry.type(description="An upload to a dataset; all of its accepted rows become visible together.")
@@ -123,8 +119,24 @@ class Dataset(Node):
     @resolver(description="Fields of its rows, as PQL sees them; empty before the first batch or schema.")
     async def fields(self, info: Info) -> list[DatasetField]:
         paths = await info.context.loaders.fields_of_dataset.load(self.dataset_id)
-        root = "xEvent." if self.kind is DatasetKind.EVENT else ""
-        return [DatasetField(path=root + path, type=type_) for path, type_ in paths]
+        return [DatasetField(path=self.root + path, type=type_) for path, type_ in paths]
+
+    @resolver(
+        description="Fill rates and frequent values of fields, exact unless `approximate`; kept as long as the rows "
+        "stay. Values are those of people, so it needs `profiles:read`."
+    )
+    async def field_statistics(
+        self, info: Info, paths: PathsArgument = strawberry.UNSET, values: ValuesArgument = VALUES
+    ) -> list[FieldStatistics]:
+        operation, most = info.context, VALUES if values is None else values
+        lake, tenant = operation.services.lake, operation.scope.tenant
+        measured = await fields.measure(lake, tenant, self.dataset_id, self.root, given(paths), most)
+        return [FieldStatistics.of(field, most) for field in measured]
+
+    @property
+    def root(self) -> str:
+        """What paths of its fields begin with."""
+        return "xEvent." if self.kind is DatasetKind.EVENT else ""
 
     @connection(description="Batches, newest first.")
     async def batches(self, info: Info, page: PageRequest) -> Connection[Batch]:

@@ -12,7 +12,8 @@ from app.api.described import enum_value, mutation
 from app.api.errors import UserError, attempt, errors_field
 from app.api.global_ids import global_id, need_id
 from app.api.resources.csv_options import CsvOptionsInput
-from app.api.resources.datasets import Batch, DatasetField
+from app.api.resources.dataset_fields import DatasetField
+from app.api.resources.datasets import Batch
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.scalars import BigInt, Upload, given
 from app.engine.ingest import rows as ingested

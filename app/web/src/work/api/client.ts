@@ -109,6 +109,8 @@ const cache = cacheExchange({
     PqlService: unkeyed,
     Comparison: unkeyed,
     ErasedRows: unkeyed,
+    FieldStatistics: unkeyed,
+    FieldValue: unkeyed,
     HistogramBucket: unkeyed,
     BucketTime: unkeyed,
     BucketTimes: unkeyed,

@@ -601,6 +601,14 @@ export type DatasetPageQuery = { dataset: (
     & DatasetRowFragment
   ) | null };
 
+export type DatasetFieldsQueryVariables = Exact<{
+  id: string;
+  paths?: Array<string> | string | null | undefined;
+}>;
+
+
+export type DatasetFieldsQuery = { dataset: { id: string, fieldStatistics: Array<{ path: string, rows: number, filled: number, fillRate: number | null, distinct: number | null, approximate: boolean, values: Array<{ value: unknown, count: number }> }> } | null };
+
 export type DatasetBatchesQueryVariables = Exact<{
   id: string;
   first: number;
@@ -722,6 +730,29 @@ export type CatalogueQueryVariables = Exact<{ [key: string]: never; }>;
 
 
 export type CatalogueQuery = { datasets: { nodes: Array<{ id: string, kind: DatasetKind, fields: Array<{ path: string, type: string }> }> } };
+
+export type FieldValuesQueryVariables = Exact<{
+  ids: Array<string> | string;
+  paths?: Array<string> | string | null | undefined;
+}>;
+
+
+export type FieldValuesQuery = { nodes: Array<
+    | { id: string }
+    | { id: string }
+    | { id: string }
+    | { id: string, fieldStatistics: Array<{ path: string, values: Array<{ value: unknown, count: number }> }> }
+    | { id: string }
+    | { id: string }
+    | { id: string }
+    | { id: string }
+    | { id: string }
+    | { id: string }
+    | { id: string }
+    | { id: string }
+    | { id: string }
+    | { id: string }
+   | null> };
 
 export type EditorChoicesQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -1651,6 +1682,25 @@ export const DatasetPageDocument = gql`
   }
 }
     ${DatasetRowFragmentDoc}` as unknown as DocumentNode<DatasetPageQuery, DatasetPageQueryVariables>;
+export const DatasetFieldsDocument = gql`
+    query DatasetFields($id: ID!, $paths: [String!]) {
+  dataset(id: $id) {
+    id
+    fieldStatistics(paths: $paths, values: 6) {
+      path
+      rows
+      filled
+      fillRate
+      distinct
+      values {
+        value
+        count
+      }
+      approximate
+    }
+  }
+}
+    ` as unknown as DocumentNode<DatasetFieldsQuery, DatasetFieldsQueryVariables>;
 export const DatasetBatchesDocument = gql`
     query DatasetBatches($id: ID!, $first: Int!, $after: String) {
   dataset(id: $id) {
@@ -1893,6 +1943,22 @@ export const CatalogueDocument = gql`
   }
 }
     ` as unknown as DocumentNode<CatalogueQuery, CatalogueQueryVariables>;
+export const FieldValuesDocument = gql`
+    query FieldValues($ids: [ID!]!, $paths: [String!]) {
+  nodes(ids: $ids) {
+    id
+    ... on Dataset {
+      fieldStatistics(paths: $paths, values: 40) {
+        path
+        values {
+          value
+          count
+        }
+      }
+    }
+  }
+}
+    ` as unknown as DocumentNode<FieldValuesQuery, FieldValuesQueryVariables>;
 export const EditorChoicesDocument = gql`
     query EditorChoices {
   mergePolicies(first: 100) {

@@ -4,14 +4,14 @@ import { useRef, useState } from 'react';
 import { DropZone, FileTrigger, isFileDropItem } from 'react-aria-components';
 
 import { useAct, useData } from '../api/hooks';
-import { DatasetBatchesDocument, DatasetPageDocument, DeleteDatasetDocument, type DatasetKind } from '../api/operations';
-import { useSeenValues } from '../editor/catalogue';
+import { DatasetBatchesDocument, DatasetPageDocument, DeleteDatasetDocument } from '../api/operations';
 import { Button, Confirm } from '../ui/controls';
 import { bytes, count, plural, Time, words } from '../ui/format';
 import { Icon } from '../ui/icons';
 import { Empty, Failure, Head, More, Progress, Skeleton } from '../ui/pieces';
 import { say } from '../ui/toasts';
 import { KINDS } from './Datasets';
+import { Fields } from './Fields';
 import { formatOf, upload, type Transfer, type Uploaded } from './upload';
 
 export function DatasetPage() {
@@ -50,14 +50,7 @@ export function DatasetPage() {
         <div className="split">
           <section className="section stack">
             <h2>Fields</h2>
-            {dataset.fields.length === 0 ? <Empty title="No fields yet">They come with the first file.</Empty> : (
-              <div className="tablebox" tabIndex={0} role="region" aria-label="Fields">
-                <table>
-                  <thead><tr><th scope="col">Field</th><th scope="col">Type</th><th scope="col">Frequent values</th></tr></thead>
-                  <tbody>{dataset.fields.map((field) => <FieldRow key={field.path} path={field.path} type={field.type} kind={dataset.kind} />)}</tbody>
-                </table>
-              </div>
-            )}
+            {dataset.fields.length === 0 ? <Empty title="No fields yet">They come with the first file.</Empty> : <Fields key={dataset.updatedAt} id={dataset.id} fields={dataset.fields} />}
           </section>
           <section className="section stack">
             <h2>Batches</h2>
@@ -87,18 +80,6 @@ export function DatasetPage() {
         Its {count(dataset.rowCount)} rows go. Audiences, policies and schedules that rely on it keep it from being deleted.
       </Confirm>
     </div>
-  );
-}
-
-function FieldRow({ path, type, kind }: { path: string; type: string; kind: DatasetKind }) {
-  const event = path.startsWith('xEvent.');
-  const seen = useSeenValues(event ? path.slice('xEvent.'.length) : path, event, type === 'string' && (kind === 'PROFILE' || kind === 'EVENT'));
-  return (
-    <tr>
-      <td className="mono">{path}</td>
-      <td className="muted">{type}</td>
-      <td className="clip">{seen.length > 0 ? seen.slice(0, 6).map((each) => <span key={each} className="label-tag">{each}</span>) : <span className="faint">–</span>}</td>
-    </tr>
   );
 }
 

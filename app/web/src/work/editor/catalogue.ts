@@ -2,12 +2,20 @@
 import { useMemo } from 'react';
 
 import { useData } from '../api/hooks';
-import { CatalogueDocument, CompleteExpressionDocument } from '../api/operations';
+import { CatalogueDocument, CompleteExpressionDocument, FieldValuesDocument } from '../api/operations';
 import type { Type } from './conditions';
 
 export interface CatalogueField {
   path: string;
   type: Type;
+  /** Ids of the datasets that have it. */
+  datasets: string[];
+}
+
+export interface SeenValue {
+  value: string;
+  /** How often it occurs; unknown to who may not read profiles. */
+  count?: number;
 }
 
 export interface Catalogue {
@@ -16,6 +24,7 @@ export interface Catalogue {
 }
 
 const EVENTS = 'xEvent.';
+const MOST_DATASETS = 10;
 
 function typeOf(name: string): Type {
   if (name.includes('number') || name.includes('integer')) return 'number';
@@ -33,27 +42,40 @@ export function useCatalogue(): Catalogue {
       for (const field of dataset.fields) {
         const inEvent = field.path.startsWith(EVENTS);
         const path = inEvent ? field.path.slice(EVENTS.length) : field.path;
-        (inEvent ? event : person).set(path, { path, type: typeOf(field.type) });
+        const fields = inEvent ? event : person;
+        const before = fields.get(path)?.datasets ?? [];
+        fields.set(path, { path, type: typeOf(field.type), datasets: [...before, dataset.id] });
       }
     }
     return { person: [...person.values()], event: [...event.values()] };
   }, [data]);
 }
 
-/** Values that were seen in a field, the most frequent first. */
-export function useSeenValues(path: string, ofEvent: boolean, wanted: boolean): string[] {
-  const expression = `${ofEvent ? EVENTS : ''}${path} = `;
-  const { data } = useData(CompleteExpressionDocument, { expression, offset: expression.length, first: 40 }, { pause: !wanted || path === '' });
-  return useMemo(
-    () =>
-      data?.pql.complete.flatMap((item) => {
-        if (item.kind !== 'VALUE' || !item.text.startsWith('"')) return [];
-        try {
-          return [JSON.parse(item.text) as string];
-        } catch {
-          return [];
-        }
-      }) ?? [],
-    [data],
-  );
+/** Texts that were seen in a field, the most frequent first, with how often they occur in all datasets together. */
+export function useSeenValues(field: CatalogueField | undefined, ofEvent: boolean): SeenValue[] {
+  const path = field?.type === 'text' ? `${ofEvent ? EVENTS : ''}${field.path}` : '';
+  const ids = field?.datasets.slice(0, MOST_DATASETS) ?? [];
+  const counted = useData(FieldValuesDocument, { ids, paths: [path] }, { pause: path === '' });
+  const expression = `${path} = `;
+  // Who may not read profiles is told what completion tells.
+  const completed = useData(CompleteExpressionDocument, { expression, offset: expression.length, first: 40 }, { pause: path === '' || !counted.error });
+  return useMemo(() => {
+    if (counted.error) return (completed.data?.pql.complete ?? []).flatMap(({ kind, text }) => (kind === 'VALUE' ? textIn(text) : []));
+    const counts = new Map<string, number>();
+    for (const node of counted.data?.nodes ?? []) {
+      if (!node || !('fieldStatistics' in node)) continue;
+      for (const { value, count } of node.fieldStatistics.flatMap((each) => each.values)) {
+        counts.set(String(value), (counts.get(String(value)) ?? 0) + count);
+      }
+    }
+    return [...counts].map(([value, count]) => ({ value, count })).sort((one, other) => other.count - one.count);
+  }, [counted.data, counted.error, completed.data]);
+}
+
+function textIn(literal: string): SeenValue[] {
+  try {
+    return literal.startsWith('"') ? [{ value: JSON.parse(literal) as string }] : [];
+  } catch {
+    return [];
+  }
 }

@@ -3,6 +3,7 @@ import { useState, type ReactNode } from 'react';
 import { Button as AriaButton, ComboBox, Input, ListBox, ListBoxItem, Popover } from 'react-aria-components';
 
 import { Button, Select } from '../ui/controls';
+import { plural } from '../ui/format';
 import { Icon } from '../ui/icons';
 import { useSeenValues, type Catalogue, type CatalogueField } from './catalogue';
 import {
@@ -121,13 +122,21 @@ export function TestRow({ test, onChange, fields, ofEvent = false }: TestRowProp
       <Combo label="Field" value={test.path} options={fields.map((field) => ({ id: field.path, detail: field.type }))} onChange={choose} />
       <Select label="Test" options={operators} value={test.operator} onChange={(next) => operate(next as Operator)} />
       {takesSpan(test.operator) && <SpanInput label="How long" span={test.span ?? { count: '30', unit: 'day' }} onChange={(span) => onChange({ ...test, span })} />}
-      {!takesSpan(test.operator) && !takesNothing(test.operator) && <Values test={test} type={type} onChange={onChange} ofEvent={ofEvent} />}
+      {!takesSpan(test.operator) && !takesNothing(test.operator) && <Values test={test} type={type} field={known} onChange={onChange} ofEvent={ofEvent} />}
     </>
   );
 }
 
-function Values({ test, type, onChange, ofEvent }: { test: Test; type: Type; onChange: (next: Test) => void; ofEvent: boolean }) {
-  const seen = useSeenValues(test.path, ofEvent, type === 'text');
+interface ValuesProps {
+  test: Test;
+  type: Type;
+  field: CatalogueField | undefined;
+  onChange: (next: Test) => void;
+  ofEvent: boolean;
+}
+
+function Values({ test, type, field, onChange, ofEvent }: ValuesProps) {
+  const seen = useSeenValues(field, ofEvent).map(({ value, count }) => ({ id: value, detail: count === undefined ? undefined : plural(count, 'time') }));
   const raw = test.values[0]?.raw ?? '';
   const set = (value: string) => onChange({ ...test, values: [{ type, raw: value }] });
   if (takesList(test.operator)) {
@@ -140,7 +149,7 @@ function Values({ test, type, onChange, ofEvent }: { test: Test; type: Type; onC
             <button type="button" aria-label={`Remove ${each.raw}`} onClick={() => onChange({ ...test, values: test.values.filter((other) => other.raw !== each.raw) })}>✕</button>
           </span>
         ))}
-        <Combo key={test.values.length} label="Add a value" className="value" value="" options={seen.filter((value) => !test.values.some((each) => each.raw === value)).map((id) => ({ id }))} onChange={add} custom />
+        <Combo key={test.values.length} label="Add a value" className="value" value="" options={seen.filter(({ id }) => !test.values.some((each) => each.raw === id))} onChange={add} custom />
       </>
     );
   }
@@ -149,7 +158,7 @@ function Values({ test, type, onChange, ofEvent }: { test: Test; type: Type; onC
   }
   if (type === 'number') return <NumberInput label="Value" value={raw} onChange={set} />;
   if (type === 'date') return <input type="date" aria-label="Date" value={raw} onChange={(event) => set(event.target.value)} />;
-  return <Combo label="Value" className="value" value={raw} options={seen.map((id) => ({ id }))} onChange={set} custom />;
+  return <Combo label="Value" className="value" value={raw} options={seen} onChange={set} custom />;
 }
 
 function Where({ tests, onChange, choices, children }: { tests: Test[]; onChange: (next: Test[]) => void; choices: Choices; children?: ReactNode }) {
