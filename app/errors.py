@@ -149,13 +149,17 @@ class LakeAway(ConnectionError):
         )
 
 
+class EngineAway(ConnectionError):
+    """What does the work of jobs cannot do it just now; the message says why, and what to do."""
+
+
 def outage(error: BaseException) -> str | None:
     """What to tell when the disk or the data folder is the cause of an error, and what to do; None for other errors.
 
     The libraries below us say the same in many types, so that the system's words count as much as its numbers.
     """
     for cause in _causes(error):
-        if isinstance(cause, LakeAway):
+        if isinstance(cause, LakeAway | EngineAway):
             return str(cause)
         if isinstance(cause, DatabaseAway):
             return None

@@ -88,6 +88,7 @@ def _api(
         stopping=stopping,
         origins=settings.cors_origins,
         access=_access(settings),
+        engine=services.engine if settings.worker else None,
     )
 
 

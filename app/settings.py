@@ -25,6 +25,8 @@ from app.errors import InvalidSettings
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 """How `s3://bucket` begins, also after a shell or a path library took one of its slashes."""
 
+_SPARK_MASTER = re.compile(r"local\[([1-9]\d*|\*)(, ?\d+)?\]|(spark|sc|k8s)://\S+|yarn")
+
 SHORTEST_SECRET = 32
 """Bytes of an HS256 secret (RFC 7518, 3.2)."""
 
@@ -123,6 +125,16 @@ class Settings(BaseSettings):
         2, ge=1, description="Previews of one sandbox that are read side by side, by all processes together."
     )
     threads: int = Field(2, ge=1, description="Buckets of a job that are evaluated side by side, and DuckDB's threads.")
+    engine: Literal["local", "spark"] = Field(
+        "local",
+        description="What evaluates the buckets of segment jobs: `local`, threads of the worker, or `spark`, a cluster "
+        "(`pip install 'segmentation-gateway[spark]'`).",
+    )
+    spark_master: str | None = Field(
+        None,
+        description="URL of the cluster of `engine=spark`: `spark://host:7077`, `sc://host:15002` (Spark Connect), "
+        "`yarn`, `k8s://…`, or `local[2]` to try it on this machine.",
+    )
     memory_limit: str = Field(
         "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="What DuckDB may use while it loads a batch."
     )
@@ -265,6 +277,10 @@ class Settings(BaseSettings):
             raise ValueError(
                 "with SEGMENTATION_AUTH=none any page could read everything: name origins and hosts, not *"
             )
+        if self.engine == "spark" and self.spark_master is None:
+            raise ValueError("SEGMENTATION_ENGINE=spark needs SEGMENTATION_SPARK_MASTER, such as spark://host:7077")
+        if self.spark_master is not None and self.engine != "spark":
+            raise ValueError("SEGMENTATION_SPARK_MASTER is set, and only SEGMENTATION_ENGINE=spark uses it")
         for name, default in RATES.items():
             if getattr(self, name) is None:
                 setattr(self, name, 0 if self.auth == "none" else default)
@@ -281,6 +297,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 "this is a URL, and a lake on object storage is not possible, since its tables and locks need a file "
                 "system: name a folder on a local disk, or on a shared file system that app/docs/production.md names"
+            )
+        return value
+
+    @field_validator("spark_master")
+    @classmethod
+    def _is_master(cls, value: str | None) -> str | None:
+        if value is not None and not _SPARK_MASTER.fullmatch(value):
+            raise ValueError(
+                "this is no Spark master: write spark://host:7077, sc://host:15002 for Spark Connect, yarn, k8s://…, "
+                "or local[2]"
             )
         return value
 
@@ -356,8 +382,8 @@ def _problem(problem: Any) -> str:
     return f"SEGMENTATION_{'_'.join(map(str, problem['loc'])).upper()}={value}: {message}"
 
 
-SECRETS = frozenset({"jwt_secret", "database_url"})
-"""Settings whose values are shown nowhere."""
+SECRETS = frozenset({"jwt_secret", "database_url", "spark_master"})
+"""Settings whose values are shown nowhere: the URL of a cluster may hold a token."""
 
 
 def variables_of_file() -> set[str]:

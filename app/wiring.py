@@ -11,6 +11,8 @@ from pathlib import Path
 
 from app.clock import Clock, SteadyClock, utc_now
 from app.engine.limits.budget import Budget, bytes_of
+from app.engine.run.engine import Engine, LocalEngine
+from app.engine.run.spark import SparkEngine
 from app.engine.store.lake import Lake, probe, refuse_unfit
 from app.errors import ErrorCode, InvalidSettings, Refusal
 from app.services.datasets.batches import reconcile
@@ -50,6 +52,7 @@ class Services:
     lake: Lake
     changes: Changes
     clock: Clock
+    engine: Engine
 
     def worker(self) -> Worker:
         options = WorkerOptions(
@@ -59,7 +62,7 @@ class Services:
             threads=self.settings.threads,
             lease_seconds=self.settings.lease_seconds,
         )
-        return Worker(self.database, self.changes, self.lake, self.clock, options)
+        return Worker(self.database, self.changes, self.lake, self.clock, options, engine=self.engine)
 
     def steady(self) -> SteadyClock:
         """One for each who asks, since each asks at times of its own."""
@@ -101,7 +104,7 @@ async def open_services(settings: Settings, clock: Clock = utc_now, *, wait: boo
         await refuse_lost_lake(database, lake)
         lake.root.mkdir(parents=True, exist_ok=True)
         async with Changes.open(database) as changes:
-            yield Services(settings, database, lake, changes, clock)
+            yield Services(settings, database, lake, changes, clock, _engine(settings, lake))
     finally:
         await database.dispose()
 
@@ -128,7 +131,12 @@ async def examined(settings: Settings, clock: Clock = utc_now, *, checksums: boo
     """What the doctor finds, with database and lake left as they are; with `checksums` it reads every file."""
     database = Database(settings.database)
     try:
-        return await examine(database, _lake(settings), clock, checksums=checksums)
+        lake = _lake(settings)
+        findings = await examine(database, lake, clock, checksums=checksums)
+        if problem := await asyncio.to_thread(_engine(settings, lake).problem):
+            advice = "segment jobs fail until then; the data are not touched by this"
+            findings.append(Finding("engine", f"SEGMENTATION_ENGINE={settings.engine}", problem, advice))
+        return findings
     finally:
         await database.dispose()
 
@@ -175,9 +183,29 @@ def _lake(settings: Settings) -> Lake:
     )
 
 
+def _engine(settings: Settings, lake: Lake) -> Engine:
+    """What evaluates the buckets of segment jobs; not started."""
+    if settings.engine == "spark":
+        return SparkEngine(settings.spark_master or "", lake)
+    return LocalEngine(settings.threads)
+
+
 @asynccontextmanager
 async def working(services: Services) -> AsyncIterator[None]:
-    """A worker and a scheduler beside whatever the caller does; on leaving it finishes or hands back what it holds."""
+    """A worker and a scheduler beside whatever the caller does; on leaving it finishes or hands back what it holds.
+
+    Raises `InvalidSettings` when the engine cannot be started.
+    """
+    try:
+        await asyncio.to_thread(services.engine.start)
+        async with _working(services):
+            yield
+    finally:
+        await asyncio.to_thread(services.engine.stop)
+
+
+@asynccontextmanager
+async def _working(services: Services) -> AsyncIterator[None]:
     stop = asyncio.Event()
     running = [
         asyncio.create_task(services.worker().run(stop), name="worker"),

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from app.engine.run.engine import Engine
 from app.engine.store.lake import Lake
 from app.services.jobs.erasure.run import run_erasure_job
 from app.services.jobs.export.run import run_export_job
@@ -14,10 +15,11 @@ from app.storage.tables.jobs import JobKind
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a job is done with: the data, and how many threads it may use."""
+    """What a job is done with: the data, how many threads it may use, and what evaluates segment jobs."""
 
     lake: Lake
     threads: int
+    engine: Engine
 
 
 Handler = Callable[[Attempt, Tools], Awaitable[None]]
@@ -25,7 +27,7 @@ Handler = Callable[[Attempt, Tools], Awaitable[None]]
 
 
 async def _segment_job(run: Attempt, tools: Tools) -> None:
-    await run_segment_job(run, tools.lake, tools.threads)
+    await run_segment_job(run, tools.lake, tools.threads, tools.engine)
 
 
 async def _export_job(run: Attempt, tools: Tools) -> None:

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from app.clock import Clock
 from app.engine.limits import memory
+from app.engine.run.engine import Engine, LocalEngine
 from app.engine.store.lake import Lake
 from app.errors import Refusal, Refusals, outage
 from app.logs import bind, event
@@ -67,13 +68,15 @@ class Worker:
         clock: Clock,
         options: WorkerOptions | None = None,
         handlers: Mapping[JobKind, Handler] = HANDLERS,
+        *,
+        engine: Engine | None = None,
     ) -> None:
         self._database = database
         self._changes = changes
         self._clock = clock
         self._options = options or WorkerOptions()
         self._places = {**dict.fromkeys(handlers, self._options.concurrency), **self._options.places}
-        self._tools = Tools(lake, self._options.threads)
+        self._tools = Tools(lake, self._options.threads, engine or LocalEngine(self._options.threads))
         self._handlers = handlers
         self._running: dict[asyncio.Task[None], Attempt] = {}
 

@@ -28,7 +28,6 @@ KEYED_BY = {
     "engine/people/merged_view.py @lru_cache _people_in": "path in the tenant's folder",
     "engine/store/delta.py self._versions: OrderedDict": "path in the tenant's folder",
     "services/access/authentication.py self._proven: OrderedDict": "the whole credentials, which are looked up anyway",
-    "services/jobs/segment/run.py lru_cache read_stored": "one job",
     "services/search/find.py _places: OrderedDict": "tenant",
 }
 """Every cache that outlives a request or a job, and what its entries are found by."""

@@ -110,7 +110,7 @@ def main() -> None:
 
 async def compare(folder: Path, chosen: argparse.Namespace) -> None:
     async with open_services(Settings(data_dir=folder / "data", threads=chosen.threads)) as services:
-        ids = await _load(services, folder, chosen.profiles, chosen.events)
+        ids = await loaded(services, folder, chosen.profiles, chosen.events)
         async with working(services):
             for number in range(1, chosen.jobs + 1):
                 if chosen.batch and number > 1:
@@ -143,7 +143,7 @@ async def compare(folder: Path, chosen: argparse.Namespace) -> None:
         print(f"{name:>10}  {one[0] / one[1]:12.1f}  {one[2] / one[0]:13.2f}  {one[3] / one[2]:13.1f}")
 
 
-async def _load(services: Services, folder: Path, profiles: int, events: int) -> list[str]:
+async def loaded(services: Services, folder: Path, profiles: int, events: int) -> list[str]:
     """The ids of the definitions in the order of the examples; makes data and definitions unless they are there."""
     audiences = columns(AudienceRow)
     async with services.database.session() as session:

@@ -14,7 +14,7 @@ from app.services.audiences.definition_reads import get_many
 from app.services.audiences.definition_rules import Limit, NewDefinition
 from app.services.insight.explanation import Identity, explain
 from app.services.insight.overlap import People
-from app.services.jobs.segment import run as segment_run
+from app.services.jobs.segment.passes import EarlierPass
 from app.services.jobs.segment.run import run_segment_job
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
@@ -119,16 +119,16 @@ async def test_an_attempt_that_dies_while_it_keeps_the_first_is_gone_on_with(
     best = await define(gateway, "best", Limit(61, "score"))
     begun = await gateway.start_job(best)
     done: list[Any] = []
-    limit = segment_run._Earlier.limit
+    limit = EarlierPass.limit
 
-    def dies(earlier: segment_run._Earlier, *arguments: Any) -> None:
+    def dies(earlier: EarlierPass, *arguments: Any) -> None:
         if len(done) == 5:
             raise RuntimeError("died")
         done.append(earlier)
         limit(earlier, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(segment_run._Earlier, "limit", dies)
+        patch.setattr(EarlierPass, "limit", dies)
         with pytest.raises(RuntimeError, match="died"):
             await run_segment_job(begun, gateway.lake, 1)
     gateway.clock.advance(timedelta(hours=1))

@@ -24,7 +24,7 @@ from app.services.datasets.uploads import ingest_file
 from app.services.evaluation import sandboxes
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment import run as runs
-from app.services.jobs.segment.unchanged import Unchanged
+from app.services.jobs.segment.unchanged import Since, Unchanged
 from app.storage.database import Database
 from app.storage.tables.datasets import DatasetKind
 from tests.services.conftest import SCOPE
@@ -254,7 +254,7 @@ async def test_whatever_happens_a_full_run_changes_nobody(
             continue
         await shop.job(*ids)
         with monkeypatch.context() as full:
-            full.setattr(runs, "read_unchanged", _nothing)
+            full.setattr(runs, "read_since", _nothing)
             shop.clock.advance(-timedelta(minutes=1))  # the job's own instant
             job = await shop.job(*ids)
         assert shop.read_whole == 16
@@ -263,5 +263,5 @@ async def test_whatever_happens_a_full_run_changes_nobody(
     assert sum(taken_over) >= 16
 
 
-async def _nothing(_database: Database, _lake: Any, run: Any) -> Unchanged:
-    return Unchanged(run.heads)
+async def _nothing(_database: Database, _run: Any) -> list[Since]:
+    return []

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, update
 from app.clock import FixedClock
 from app.engine.ingest.formats import InputFile
 from app.engine.members.membership import Membership, MembershipFiles
+from app.engine.run.engine import Engine
 from app.engine.store.lake import Lake
 from app.scope import Scope
 from app.services import merge_policies
@@ -44,6 +45,7 @@ class Gateway:
     def __init__(self, database: Database, lake: Lake, clock: FixedClock, folder: Path) -> None:
         self.database, self.lake, self.clock, self.folder = database, lake, clock, folder
         self.files = MembershipFiles(lake.tenant(SCOPE.tenant))
+        self.engine: Engine | None = None
 
     async def people(self, rows: Sequence[Mapping[str, Any]], dataset: str = "people") -> str:
         return await self._send(dataset, "PROFILE", None, rows)
@@ -105,7 +107,7 @@ class Gateway:
 
     async def job(self, *ids: str) -> None:
         run = await self.start_job(*ids)
-        await run_segment_job(run, self.lake, 1)
+        await run_segment_job(run, self.lake, 1, self.engine)
         assert run.ended_as == "SUCCEEDED"
 
     async def memberships(self, id: str) -> dict[int, Membership]:

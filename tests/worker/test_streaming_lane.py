@@ -10,6 +10,7 @@ import pytest
 
 from app.clock import FixedClock
 from app.engine.limits.pool import Cancelled
+from app.engine.run.engine import LocalEngine
 from app.engine.store.lake import Lake
 from app.settings import Settings
 from app.storage.database import Database
@@ -65,7 +66,8 @@ async def test_a_lane_sweeps_what_depends_on_the_clock(
     clock.advance(timedelta(hours=25))
     stop = asyncio.Event()
     async with changes.subscribe(audience_topic(SCOPE.tenant, recent)) as changed:
-        running = asyncio.create_task(Services(settings, database, gateway.lake, changes, clock).lane().run(stop))
+        services = Services(settings, database, gateway.lake, changes, clock, LocalEngine(2))
+        running = asyncio.create_task(services.lane().run(stop))
         # A wake-up may still come from the job's commit: only the numbers tell that the sweep is over.
         while await gateway.numbers(recent) != (0, {}):
             assert await changed.wait(60)

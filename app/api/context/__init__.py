@@ -17,6 +17,7 @@ from app.api.context.loaders import Loaders
 from app.api.context.metrics import Metrics
 from app.clock import Clock
 from app.coalescing import Coalesced
+from app.engine.run.engine import Engine
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Limit, Refusal
 from app.scope import Scope
@@ -72,7 +73,8 @@ class ApiServices:
     """The parts of the server that the API works with; `uploads` is a folder for files in transit.
 
     The server says that it is not ready once `draining` is set. Streams of server-sent events end when `stopping` is
-    set: no web server tells an application in time that it stops.
+    set: no web server tells an application in time that it stops. The `engine` is that of the jobs of this process,
+    None where it does none.
     """
 
     database: Database
@@ -89,6 +91,7 @@ class ApiServices:
     origins: tuple[str, ...] = ()
     """Origins of other hosts whose pages may open sockets; `*` for all."""
     access: AuthenticationRules = field(default_factory=AuthenticationRules)
+    engine: Engine | None = None
     answers: Coalesced[Any] = field(default_factory=lambda: Coalesced(ANSWERS_KEPT))
     """What streams of this server share: see `app.api.execution.shared`."""
     authentication: Authentication = field(init=False)

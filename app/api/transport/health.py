@@ -20,7 +20,7 @@ from app.metrics import PROCESS, of_all_processes
 from app.services.access.identity import Unauthenticated
 from app.services.access.rates import RateExceeded
 from app.services.maintenance.figures import Figures
-from app.services.maintenance.readiness import left_jobs, not_ready
+from app.services.maintenance.readiness import engine_away, left_jobs, not_ready
 from app.storage.columns import StoredValues
 from app.storage.database import PoolState
 
@@ -44,7 +44,7 @@ async def live(request: Request) -> Response:
 
 def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]:
     """Ready is who has a database with tables of this version, and a data folder that can be written. That no worker
-    takes up the jobs is a warning: requests are answered all the same."""
+    takes up the jobs, or that their engine is away, is a warning: requests are answered all the same."""
 
     async def ready(request: Request) -> Response:
         if services.draining.is_set():
@@ -54,8 +54,9 @@ def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]
             return JSONResponse({"ready": False, "reason": reason}, status_code=503)
         answer: StoredValues = {"ready": True}
         async with services.database.session() as session:
-            if warning := await left_jobs(session, services.clock()):
-                answer["warning"] = warning
+            warnings = [await left_jobs(session, services.clock()), await engine_away(services.engine)]
+        if warning := "; ".join(filter(None, warnings)):
+            answer["warning"] = warning
         return JSONResponse(answer)
 
     return ready

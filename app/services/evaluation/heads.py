@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import BigInteger, and_, column, func, or_, select, true, values
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.engine.members.membership import Membership, MembershipFiles
 from app.engine.members.regraph import MembershipSource, followed, together
 from app.engine.plan.plan import Plan
+from app.json_values import JsonObject
 from app.pql.schema import Segment
 from app.scope import Scope
 from app.services.evaluation.pins import HeadPins
@@ -41,6 +42,9 @@ class Patch:
     turn: int
     file: str
     bases: Mapping[str, str]
+
+    def as_json(self) -> JsonObject:
+        return {"turn": self.turn, "file": self.file, "bases": dict(self.bases)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,24 @@ class Heads:
         if patch is None:
             return set()
         return {audience for audience, base in patch.bases.items() if base == self.runs.get(audience, NO_RUN)}
+
+    def as_json(self) -> JsonObject:
+        """Names of objects are texts there, also of buckets."""
+        return {
+            "runs": dict(self.runs),
+            "names": {run: {str(bucket): file for bucket, file in names.items()} for run, names in self.names.items()},
+            "patches": {str(bucket): patch.as_json() for bucket, patch in self.patches.items()},
+            "graphs": dict(self.graphs),
+        }
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        return cls(
+            value["runs"],
+            {run: {int(bucket): file for bucket, file in names.items()} for run, names in value["names"].items()},
+            {int(bucket): Patch(**patch) for bucket, patch in value["patches"].items()},
+            value["graphs"],
+        )
 
     def people(self, files: MembershipFiles, audiences: Iterable[str], graph: int | None) -> MembershipSource:
         """The memberships of these audiences as those of the people of this version of the identity graph (None:

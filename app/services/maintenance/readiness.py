@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
+from app.engine.run.engine import Engine
 from app.engine.store.lake import Lake
 from app.errors import LakeAway, outage
 from app.storage.columns import columns
@@ -39,6 +40,12 @@ async def not_ready(database: Database, lake: Lake, seconds: float) -> str | Non
     except Exception as error:
         return outage(error) or "the data folder cannot be written"
     return None
+
+
+async def engine_away(engine: Engine | None) -> str | None:
+    """Why segment jobs fail just now, None when they do not or when there is no engine."""
+    problem = None if engine is None else await asyncio.to_thread(engine.problem)
+    return None if problem is None else f"segment jobs fail: {problem}"
 
 
 async def left_jobs(session: AsyncSession, now: datetime) -> str | None:

@@ -41,13 +41,16 @@ _PARTS = columns(SegmentJobDefinitionRow)
 @dataclass(slots=True)
 class SegmentRun:
     """A job as one attempt sees it. The changes are counted against `heads`; `snapshots` are by merge policy, and
-    `entries` the names of audiences in `segmentMembership`."""
+    `entries` the names of audiences in `segmentMembership`. `segments` are the ids that `inSegment` may name, and
+    `aliases` other names of them."""
 
     scope: Scope
     evaluated_at: datetime
     definitions: dict[str, SegmentJobDefinitionRow]
     heads: Heads
     entries: Mapping[str, Segment]
+    segments: Collection[str]
+    aliases: Mapping[str, str]
     pins: SegmentPins
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     conditions: dict[str, Node] = field(default_factory=dict)
@@ -126,8 +129,9 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
             rule.id: await asyncio.to_thread(reopen, tenant, rule, datasets, pins.data_of(rule.id)) for rule in rules
         }
     heads = replace(heads, runs={id_: heads.runs[id_] for id_ in pins.heads.runs})
-    run = SegmentRun(scope, pins.now, definitions, heads, segments.entries, pins, snapshots)
-    _check(run, pins, audiences, segments.aliases)
+    names = {*definitions, *audiences}
+    run = SegmentRun(scope, pins.now, definitions, heads, segments.entries, names, segments.aliases, pins, snapshots)
+    _check(run, audiences)
     return run
 
 
@@ -170,12 +174,11 @@ def _pin(
 # ---------------------------------------------------------------- what can be evaluated
 
 
-def _check(
-    run: SegmentRun, pins: SegmentPins, audiences: Mapping[str, AudienceRow], aliases: Mapping[str, str]
-) -> None:
+def _check(run: SegmentRun, audiences: Mapping[str, AudienceRow]) -> None:
     """Conditions of what checks against the schema of its merge policy's data; errors of the rest and of what refers
     to it. What is inactive is not evaluated: others read its stored membership."""
     errors: dict[str, dict[str, str]] = {}
+    pins = run.pins
     sources: list[Source] = []
     for id_, definition in run.definitions.items():
         policy = definition.merge_policy_id
@@ -187,9 +190,9 @@ def _check(
         else:
             sources.append(Source(id_, definition.expression, policy, id_ not in pins.without_consent))
     schemas = {policy: snapshot.schema for policy, snapshot in run.snapshots.items()}
-    conditions = read_conditions(sources, schemas, {*run.definitions, *audiences}, aliases)
+    conditions = read_conditions(sources, schemas, run.segments, run.aliases)
     run.conditions, run.references = conditions.nodes, conditions.references
-    diagnostics = conditions.diagnostics | _read_limits(run, {*run.definitions, *audiences}, aliases)
+    diagnostics = conditions.diagnostics | _read_limits(run)
     run.fail(errors | {id_: _invalid(diagnostic) for id_, diagnostic in diagnostics.items()})
     evaluated = run.heads.audiences
     run.fail(
@@ -197,7 +200,7 @@ def _check(
     )
 
 
-def _read_limits(run: SegmentRun, segments: Collection[str], aliases: Mapping[str, str]) -> dict[str, Diagnostic]:
+def _read_limits(run: SegmentRun) -> dict[str, Diagnostic]:
     """Adds the values of limits, and what they refer to; gives what is wrong with them."""
     wrong: dict[str, Diagnostic] = {}
     for id_ in run.conditions:
@@ -205,7 +208,7 @@ def _read_limits(run: SegmentRun, segments: Collection[str], aliases: Mapping[st
         if definition.kept is None:
             continue
         schema = run.snapshots[definition.merge_policy_id].schema
-        checked = check_value(definition.kept["by"], schema, segments=segments, aliases=aliases)
+        checked = check_value(definition.kept["by"], schema, segments=run.segments, aliases=run.aliases)
         if checked.node is None:
             wrong[id_] = checked.diagnostics[0]
             continue

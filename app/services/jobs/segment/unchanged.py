@@ -4,11 +4,10 @@ A condition that reads no clock and no stored membership gives the same for the 
 definition is what its last run evaluated, its members stand, but for the people of whom files have come since.
 """
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import select
 
@@ -16,12 +15,13 @@ from app.engine.people.profiles import Changed, people_changed_since
 from app.engine.run.buckets import Known
 from app.engine.store.lake import TenantLake
 from app.errors import Refusal
+from app.json_values import JsonObject
 from app.pql.core import walk
 from app.pql.eligibility import reads_clock, reads_memberships
 from app.services.evaluation.heads import Heads
 from app.services.evaluation.pins import SegmentPins
 from app.services.jobs.segment.prepare import SegmentRun
-from app.storage.columns import columns
+from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
 from app.storage.tenancy import within
@@ -32,12 +32,38 @@ _DEFINITION = ("version", "expression", "kept", "merge_policy_id")
 
 
 @dataclass(frozen=True, slots=True)
+class Since:
+    """An earlier run that evaluated the same `definitions` by the same rules: `pinned` is what it read of the people of
+    a merge policy."""
+
+    policy: str
+    pinned: StoredValues
+    definitions: frozenset[str]
+
+    def as_json(self) -> JsonObject:
+        return {"policy": self.policy, "pinned": self.pinned, "definitions": sorted(self.definitions)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        return cls(value["policy"], value["pinned"], frozenset(value["definitions"]))
+
+
+@dataclass(frozen=True, slots=True)
 class Unchanged:
     """`changed` is by definition, for those that are what their last run evaluated; one object for each run."""
 
     heads: Heads
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
     changed: Mapping[str, Changed] = field(default_factory=dict)
+
+    @classmethod
+    def opened(cls, lake: TenantLake, run: SegmentRun, since: Sequence[Since]) -> Self:
+        """Looks at the data of the earlier runs. What cannot be read any more is evaluated."""
+        changed: dict[str, Changed] = {}
+        for earlier in since:
+            people = people_changed_since(lake, run.snapshots[earlier.policy], earlier.pinned)
+            changed |= dict.fromkeys(earlier.definitions, people)
+        return cls(run.heads, run.references, changed)
 
     def known(self, definitions: Collection[str], bucket: int) -> Sequence[Known]:
         """What stands of these in a bucket, by runs. Where members were streamed since, all are evaluated again."""
@@ -58,19 +84,18 @@ class Unchanged:
         return frozenset(ids)
 
 
-async def read_unchanged(database: Database, lake: TenantLake, run: SegmentRun) -> Unchanged:
-    """By the runs that the job has pinned as the newest. What cannot be read any more is evaluated."""
+async def read_since(database: Database, run: SegmentRun) -> list[Since]:
+    """By the runs that the job has pinned as the newest."""
     lasting = {id_ for id_ in run.conditions if id_ in run.heads.runs and _lasts(run, id_)}
     run_ids = sorted({run.heads.runs[id_] for id_ in lasting})
     jobs = within(select(_JOBS.id, _JOBS.snapshot), SegmentJobRow, run.scope.tenant).where(_JOBS.id.in_(run_ids))
     fields = [_PARTS[name] for name in ("job_id", "definition_id", *_DEFINITION)]
     parts = within(select(*fields), SegmentJobDefinitionRow, run.scope.tenant).where(_PARTS.job_id.in_(run_ids))
     async with database.session() as session:
-        pins = {row.id: row.snapshot for row in await session.execute(jobs)}
+        snapshots = {row.id: row.snapshot for row in await session.execute(jobs)}
         rows = [row for row in await session.execute(parts) if row.definition_id in lasting]
-    rows = [row for row in rows if row.job_id == run.heads.runs[row.definition_id] and _is_same(run, row)]
-    changed = await asyncio.to_thread(_changed, lake, run, pins, rows)
-    return Unchanged(run.heads, run.references, changed)
+    same = [row for row in rows if row.job_id == run.heads.runs[row.definition_id] and _is_same(run, row)]
+    return _since(run, snapshots, same)
 
 
 def _lasts(run: SegmentRun, id_: str) -> bool:
@@ -88,31 +113,25 @@ def _is_same(run: SegmentRun, row: Any) -> bool:
     )
 
 
-def _changed(
-    lake: TenantLake, run: SegmentRun, snapshots: Mapping[str, Any], rows: Sequence[Any]
-) -> dict[str, Changed]:
-    """For each definition of an earlier run whose people are others than in that run."""
-    by_run: dict[tuple[str, str], Changed] = {}
-    changed = {}
+def _since(run: SegmentRun, snapshots: Mapping[str, Any], rows: Sequence[Any]) -> list[Since]:
+    """Of each earlier run what it read under a merge policy, with the definitions that it evaluated by the rules of
+    now."""
+    definitions: dict[tuple[str, str], set[str]] = defaultdict(set)
+    pinned: dict[tuple[str, str], StoredValues] = {}
     for row in rows:
+        key = row.job_id, row.merge_policy_id
         try:
             pins = SegmentPins.from_json(snapshots[row.job_id] or {})
-            name = row.job_id, row.merge_policy_id
-            if name not in by_run:
-                by_run[name] = _changed_since(lake, run, pins, row.merge_policy_id)
+            data, rules = pins.data_of(row.merge_policy_id), _rules(pins, row.merge_policy_id)
         except (Refusal, KeyError):  # The job is gone, or was run by a program that did not note all of this.
             continue
-        if (row.definition_id in pins.without_consent) == (row.definition_id in run.pins.without_consent):
-            changed[row.definition_id] = by_run[name]
-    return changed
+        consent = (row.definition_id in pins.without_consent) == (row.definition_id in run.pins.without_consent)
+        if consent and rules == _rules(run.pins, row.merge_policy_id):
+            pinned[key] = data
+            definitions[key].add(row.definition_id)
+    return [Since(key[1], pinned[key], frozenset(ids)) for key, ids in definitions.items()]
 
 
-def _changed_since(lake: TenantLake, run: SegmentRun, pins: SegmentPins, policy: str) -> Changed:
-    """Raises `Refusal` and `KeyError`."""
-
-    def rules(of: SegmentPins) -> tuple[object, ...]:
-        return of.evaluator, of.time_zone, of.merge_policies[policy]
-
-    if rules(pins) != rules(run.pins):
-        return lambda bucket: None
-    return people_changed_since(lake, run.snapshots[policy], pins.data_of(policy))
+def _rules(pins: SegmentPins, policy: str) -> tuple[object, ...]:
+    """What an evaluation depends on beside the definition and the data. Raises `KeyError`."""
+    return pins.evaluator, pins.time_zone, pins.merge_policies[policy]

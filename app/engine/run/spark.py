@@ -1,0 +1,343 @@
+"""Buckets on a Spark cluster: all that this program knows of Spark.
+
+A job's pass is one Spark job with a task for each bucket (`mapInArrow` over their numbers). What is to be done lies as
+JSON in the lake, which every machine of the cluster has under the same path; only that path and the JSON's checksum are
+sent. Each Python process of an executor opens it once and evaluates with the code that the local engine runs. The
+result of a bucket is a file in the lake, as ever; what is known of it (`Done`) comes back twice: as a note beside the
+JSON, so that it is recorded soon, and as the row of the task, so that nothing depends on a folder's listing. Executors
+see no database: the driver, which is the gateway's worker, records what was done under the job's token.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import re
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from app.engine.limits.pool import Cancelled, Stopped
+from app.engine.run.engine import Done, Work, timed
+from app.engine.run.spark_session import alive, missing, open_session, unreachable
+from app.engine.store.lake import Lake, write_atomically
+from app.errors import EngineAway, ErrorCode, InvalidSettings, Refusal, outage
+from app.metrics import BUCKET_SECONDS
+
+log = logging.getLogger("segmentation")
+
+START_SECONDS = 180.0
+"""How long a start waits for a session and for the first executor."""
+LOOK_SECONDS = 0.2
+"""How often the driver looks for what was done."""
+STILL_SECONDS = 1.0
+"""How often an executor looks whether anybody still waits for its work."""
+
+_PROBED = 1 << 12
+"""Rows of the probe: enough for a part on every core."""
+_DONE = "number bigint, done string"
+_DONE_SCHEMA = pa.schema([("number", pa.int64()), ("done", pa.string())])
+_SENTENCE = re.compile(r"EngineAway: ([^\n]+)")
+
+
+# ---------------------------------------------------------------- on the executors
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What executors are sent: where the JSON of the work lies, its checksum, and the program that wrote it."""
+
+    path: str
+    checksum: str
+    program: str
+
+    @classmethod
+    def written(cls, path: Path, value: object) -> "Order":
+        content = json.dumps(value).encode()
+        write_atomically(path, content)
+        return cls(str(path), hashlib.blake2b(content).hexdigest(), _program())
+
+    def read(self) -> Any:
+        """Raises `EngineAway` with a sentence on what this machine lacks."""
+        if _program() != self.program:
+            raise EngineAway(f"{_here()} has {_program()}, and the gateway {self.program}: install the same there")
+        try:
+            content = Path(self.path).read_bytes()
+        except OSError as error:
+            raise EngineAway(
+                f"{_here()} cannot read {Path(self.path).parent} ({error.strerror}): every machine of the cluster "
+                "needs the folder of SEGMENTATION_DATA_DIR under the same path, for reading and writing"
+            ) from error
+        if hashlib.blake2b(content).hexdigest() != self.checksum:
+            raise EngineAway(f"{_here()} has another folder at {Path(self.path).parent}: mount the gateway's there")
+        return json.loads(content)
+
+
+def _program() -> str:
+    python = ".".join(platform.python_version_tuple()[:2])
+    return f"segmentation-gateway {importlib.metadata.version('segmentation-gateway')} on Python {python}"
+
+
+def _here() -> str:
+    return f"the Spark executor on {socket.gethostname()}"
+
+
+def _seen(batches: Iterator[pa.RecordBatch], *, order: Order) -> Iterator[pa.RecordBatch]:
+    """The probe: one row for each part, of a machine that can read the order and write beside it."""
+    for _ in batches:
+        pass
+    order.read()
+    try:
+        beside = Path(order.path).with_name(f".{secrets.token_hex(8)}")
+        write_atomically(beside, b"")
+        beside.unlink()
+    except OSError as error:
+        raise EngineAway(f"{_here()} cannot write into {Path(order.path).parent}: {error.strerror}") from error
+    yield _row(0, socket.gethostname())
+
+
+def _worked(
+    batches: Iterator[pa.RecordBatch], *, order: Order, load: Callable[[Any], Work]
+) -> Iterator[pa.RecordBatch]:
+    """Does the work with the buckets at these places in the order's list."""
+    for batch in batches:
+        for place in batch.column(0).to_pylist():
+            yield _row(place, json.dumps(_outcome(order, load, place)))
+
+
+def _outcome(order: Order, load: Callable[[Any], Work], place: int) -> Any:
+    """What was done, also by an earlier try of the same task, or why it cannot be done by anybody."""
+    folder = Path(order.path).parent
+    try:
+        work, buckets = _opened(order, load)
+        note = folder / f"{buckets[place]}.done"
+        if note.exists():
+            return json.loads(note.read_bytes())
+        outcome = {"done": asdict(timed(work, buckets[place], _abandoned(Path(order.path))))}
+    except Refusal as refusal:
+        return {"refused": {"code": refusal.code.value, "message": refusal.message}}
+    except Cancelled:
+        return {"refused": None}
+    except OSError as error:
+        raise EngineAway(f"{_here()}: {outage(error) or error}") from error
+    with suppress(FileNotFoundError):  # Nobody waits any more.
+        write_atomically(note, json.dumps(outcome).encode())
+    return outcome
+
+
+@lru_cache(2)
+def _opened(order: Order, load: Callable[[Any], Work]) -> tuple[Work, list[int]]:
+    value = order.read()
+    return load(value["work"]), value["buckets"]
+
+
+def _abandoned(path: Path) -> Stopped:
+    """Whether the order was withdrawn: its job was cancelled, or its gateway is gone."""
+    looked, gone = time.monotonic(), False
+
+    def stopped() -> bool:
+        nonlocal looked, gone
+        if time.monotonic() - looked >= STILL_SECONDS:
+            looked, gone = time.monotonic(), not path.exists()
+        return gone
+
+    return stopped
+
+
+def _row(number: int, done: str) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({"number": [number], "done": [done]}, _DONE_SCHEMA)
+
+
+# ---------------------------------------------------------------- on the driver
+
+
+@dataclass(slots=True)
+class SparkEngine:
+    """A cluster by the URL of its `master`: `local[2]`, `spark://…`, or `sc://…` for Spark Connect."""
+
+    master: str
+    lake: Lake
+    parallel: int = 1
+    _session: Any = None
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self) -> None:
+        """Connects, and has each core of the cluster read and write a file of the lake. Raises `InvalidSettings`."""
+        try:
+            self._connected()
+        except EngineAway as away:
+            raise InvalidSettings(f"SEGMENTATION_SPARK_MASTER={self.place}: {away}") from away
+
+    @property
+    def place(self) -> str:
+        """The master without what follows its address, which may be a token."""
+        return self.master.partition(";")[0]
+
+    def stop(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with suppress(Exception):  # It may be gone for long.
+                session.stop()
+
+    def problem(self) -> str | None:
+        """What is missing on this machine, or that the master does not answer; no session is started for that."""
+        return (missing(self.master) if self._session is None else None) or unreachable(self.master)
+
+    def run(self, work: Work, buckets: Collection[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
+        """See `Engine`. Raises `EngineAway` when the cluster cannot do it."""
+        numbers = list(buckets)
+        if not numbers:
+            return
+        session = self._connected()
+        with work.lake.scratch() as folder:
+            order = Order.written(folder / "order.json", {"work": work.as_json(), "buckets": numbers})
+            function = partial(_worked, order=order, load=type(work).from_json)
+            rows = session.range(0, len(numbers), 1, len(numbers)).mapInArrow(function, _DONE)
+            waiting = set(numbers)
+            try:
+                with _collected(session, rows) as collecting:
+                    while waiting:
+                        if cancelled():
+                            raise Cancelled
+                        ended = collecting.wait(LOOK_SECONDS)
+                        for outcome in collecting.outcomes() if ended else _noted(folder, waiting):
+                            done = _done(outcome)
+                            if done.bucket in waiting:
+                                waiting.remove(done.bucket)
+                                BUCKET_SECONDS.observe(done.seconds)
+                                finished(done)
+            except EngineAway:
+                # The next job begins with a new session.
+                with self._turn:
+                    self.stop()
+                raise
+
+    def _connected(self) -> Any:
+        with self._turn:
+            if self._session is None or not alive(self._session):
+                if problem := self.problem():
+                    raise EngineAway(problem)
+                self._session, self.parallel = _within(START_SECONDS, self._opened_session)
+            return self._session
+
+    def _opened_session(self) -> tuple[Any, int]:
+        session = open_session(self.master)
+        path = self.lake.root / f".spark-{secrets.token_hex(8)}"
+        try:
+            order = Order.written(path, {})
+            probed = session.range(_PROBED).mapInArrow(partial(_seen, order=order), _DONE).collect()
+        except BaseException as error:
+            with suppress(Exception):
+                session.stop()
+            raise _away(error) from error
+        finally:
+            path.unlink(missing_ok=True)
+        hosts = sorted({row.done for row in probed})
+        log.info("Spark at %s: %d parallel tasks on %s", self.place, len(probed), ", ".join(hosts))
+        return session, len(probed)
+
+
+def _noted(folder: Path, waiting: Collection[int]) -> list[Any]:
+    names = {path.stem: path for path in folder.glob("[0-9]*.done")}
+    return [json.loads(names[str(bucket)].read_bytes()) for bucket in list(waiting) if str(bucket) in names]
+
+
+def _done(outcome: Any) -> Done:
+    """Raises the `Refusal` that an executor met."""
+    if "done" in outcome:
+        return Done(**outcome["done"])
+    if (refused := outcome["refused"]) is None:
+        raise EngineAway("the folder of the job's work was removed while executors worked")
+    raise Refusal(ErrorCode(refused["code"]), refused["message"])
+
+
+class _Collecting:
+    """A Spark job that a thread of its own waits for."""
+
+    def __init__(self, session: Any, rows: Any) -> None:
+        self._tag = f"segmentation-{secrets.token_hex(8)}"
+        self._session = session
+        self._rows = rows
+        self._answer: list[Any] = []
+        self._error: BaseException | None = None
+        self._ended = threading.Event()
+
+    def collect(self) -> None:
+        try:
+            self._session.addTag(self._tag)
+            self._answer = self._rows.collect()
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._ended.wait(seconds)
+
+    def outcomes(self) -> list[Any]:
+        """After the end. Raises `EngineAway`."""
+        if self._error is not None:
+            raise _away(self._error) from self._error
+        return [json.loads(row.done) for row in self._answer]
+
+    def interrupt(self) -> None:
+        if not self._ended.is_set():
+            with suppress(Exception):  # A cluster that is gone has nothing to interrupt.
+                self._session.interruptTag(self._tag)
+
+
+@contextmanager
+def _collected(session: Any, rows: Any) -> Iterator[_Collecting]:
+    """The Spark job while it runs; leaving it early ends it."""
+    from pyspark import InheritableThread
+
+    collecting = _Collecting(session, rows)
+    thread = InheritableThread(target=collecting.collect, session=session, name="spark job", daemon=True)
+    thread.start()
+    try:
+        yield collecting
+    finally:
+        collecting.interrupt()
+
+
+def _within(seconds: float, opened: Callable[[], tuple[Any, int]]) -> tuple[Any, int]:
+    """Raises `EngineAway`, also when nothing has come after so long: Spark itself would wait for ever."""
+    answer: list[tuple[Any, int]] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            answer.append(opened())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="spark start", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise _away(errors[0]) from errors[0]
+    if not answer:
+        raise EngineAway(f"no executor answered within {seconds:.0f} seconds: see whether the cluster has free cores")
+    return answer[0]
+
+
+def _away(error: BaseException) -> EngineAway:
+    """What Spark says as a sentence: ours, if an executor raised one, else the first line of its own."""
+    if isinstance(error, EngineAway):
+        return error
+    text = str(error)
+    if sentence := _SENTENCE.search(text):
+        return EngineAway(sentence[1])
+    log.warning("Spark failed", exc_info=error)
+    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return EngineAway(f"Spark gave the work up ({first[:300]}): see its logs and mend the cluster")

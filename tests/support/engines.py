@@ -1,0 +1,49 @@
+"""Engines for tests: what another one leaves of each bucket must be what the local one leaves."""
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from app.engine.limits.pool import Stopped
+from app.engine.run.engine import Done, Engine, LocalEngine, Work
+
+
+class Elsewhere(LocalEngine):
+    """Does what JSON tells of the work, as another machine would."""
+
+    def run(self, work: Work, buckets: Collection[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
+        elsewhere = type(work).from_json(json.loads(json.dumps(work.as_json())))
+        super().run(elsewhere, buckets, finished, cancelled)
+
+
+@dataclass(slots=True)
+class Compared:
+    """Has all work done by another engine and by threads; `buckets` counts those of which both left the same.
+
+    Names of files tell the checksum of what is in them, so equal names stand for equal bitmaps.
+    """
+
+    other: Engine
+    buckets: int = 0
+    parallel: int = 2
+
+    def run(self, work: Work, buckets: Collection[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
+        theirs: dict[int, Done] = {}
+        self.other.run(work, buckets, lambda done: theirs.update({done.bucket: replace(done, seconds=0)}), cancelled)
+
+        def compare(done: Done) -> None:
+            assert theirs.pop(done.bucket) == replace(done, seconds=0)
+            self.buckets += 1
+            finished(done)
+
+        LocalEngine(2).run(work, buckets, compare, cancelled)
+        assert theirs == {}
+
+    def problem(self) -> str | None:
+        return self.other.problem()
+
+    def start(self) -> None:
+        self.other.start()
+
+    def stop(self) -> None:
+        self.other.stop()
