@@ -15,7 +15,7 @@ PAGES = Path(__file__).parents[2] / "docs"
 
 ORDER = (
     "language", "data", "audiences", "insight", "jobs", "exports", "clients",
-    "production", "security", "architecture", "contributing", "changelog",
+    "production", "spark", "security", "architecture", "contributing", "changelog",
 )  # fmt: skip
 """The pages as the menu lists them; pages that are not named here come last."""
 
