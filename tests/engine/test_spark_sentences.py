@@ -22,21 +22,21 @@ def test_an_executor_with_the_lake_reads_the_order(tmp_path: Path) -> None:
 def test_an_executor_without_the_folder_says_so(tmp_path: Path) -> None:
     order = Order.written(tmp_path / "order.json", {})
     (tmp_path / "order.json").unlink()
-    with pytest.raises(EngineAway, match=rf"cannot read {tmp_path} \(No such file or directory\): every machine"):
+    with pytest.raises(EngineAway, match=rf"^it cannot read {tmp_path} \(No such file or directory\): every machine"):
         order.read()
 
 
 def test_an_executor_with_another_folder_says_so(tmp_path: Path) -> None:
     order = Order.written(tmp_path / "order.json", {})
     (tmp_path / "order.json").write_text("{ }")
-    with pytest.raises(EngineAway, match="has another folder at"):
+    with pytest.raises(EngineAway, match=r"^it has another folder at"):
         order.read()
 
 
 def test_an_executor_with_another_program_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order = Order.written(tmp_path / "order.json", {})
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0.9")
-    with pytest.raises(EngineAway, match=r"has segmentation-gateway 0\.0\.9 on Python 3\.\d+, and the gateway"):
+    with pytest.raises(EngineAway, match=r"^it has segmentation-gateway 0\.0\.9 on Python 3\.\d+, and the gateway"):
         order.read()
 
 

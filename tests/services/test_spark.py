@@ -135,7 +135,9 @@ def test_a_refusal_in_a_bucket_ends_the_job_with_its_sentence(engine: SparkEngin
 
 
 def test_a_machine_that_is_unfit_says_why(engine: SparkEngine, tmp_path: Path) -> None:
-    with pytest.raises(EngineAway, match=r"^this machine has other buckets: mount one folder$"):
+    with pytest.raises(
+        EngineAway, match=r"^the Spark executor on \S+: this machine has other buckets: mount one folder$"
+    ):
         engine.run(Held(tmp_path, unfit=True), range(5), lambda done: None, never)
     (tmp_path / "go").touch()
     assert Running(engine, Held(tmp_path), 3).joined().numbers == [0, 1, 2], "the next job begins anew"

@@ -29,10 +29,10 @@ class Compared:
 
     def run(self, work: Work, buckets: Collection[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
         theirs: dict[int, Done] = {}
-        self.other.run(work, buckets, lambda done: theirs.update({done.bucket: replace(done, seconds=0)}), cancelled)
+        self.other.run(work, buckets, lambda done: theirs.update({done.bucket: _timeless(done)}), cancelled)
 
         def compare(done: Done) -> None:
-            assert theirs.pop(done.bucket) == replace(done, seconds=0)
+            assert theirs.pop(done.bucket) == _timeless(done)
             self.buckets += 1
             finished(done)
 
@@ -47,3 +47,7 @@ class Compared:
 
     def stop(self) -> None:
         self.other.stop()
+
+
+def _timeless(done: Done) -> Done:
+    return replace(done, seconds=0, counts={name: value for name, value in done.counts.items() if name != "seconds"})

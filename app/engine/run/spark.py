@@ -70,16 +70,16 @@ class Order:
     def read(self) -> Any:
         """Raises `EngineAway` with a sentence on what this machine lacks."""
         if _program() != self.program:
-            raise EngineAway(f"{_here()} has {_program()}, and the gateway {self.program}: install the same there")
+            raise EngineAway(f"it has {_program()}, and the gateway {self.program}: install the same there")
         try:
             content = Path(self.path).read_bytes()
         except OSError as error:
             raise EngineAway(
-                f"{_here()} cannot read {Path(self.path).parent} ({error.strerror}): every machine of the cluster "
-                "needs the folder of SEGMENTATION_DATA_DIR under the same path, for reading and writing"
+                f"it cannot read {Path(self.path).parent} ({error.strerror}): every machine of the cluster needs the "
+                "folder of SEGMENTATION_DATA_DIR under the same path, for reading and writing"
             ) from error
         if hashlib.blake2b(content).hexdigest() != self.checksum:
-            raise EngineAway(f"{_here()} has another folder at {Path(self.path).parent}: mount the gateway's there")
+            raise EngineAway(f"it has another folder at {Path(self.path).parent}: mount the gateway's there")
         return json.loads(content)
 
 
@@ -88,21 +88,23 @@ def _program() -> str:
     return f"segmentation-gateway {importlib.metadata.version('segmentation-gateway')} on Python {python}"
 
 
-def _here() -> str:
-    return f"the Spark executor on {socket.gethostname()}"
+@contextmanager
+def _said_where() -> Iterator[None]:
+    """What a machine lacks becomes a sentence that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise EngineAway(f"the Spark executor on {socket.gethostname()}: {outage(error) or error}") from error
 
 
 def _seen(batches: Iterator[pa.RecordBatch], *, order: Order) -> Iterator[pa.RecordBatch]:
     """The probe: one row for each part, of a machine that can read the order and write beside it."""
     for _ in batches:
         pass
-    order.read()
-    try:
-        beside = Path(order.path).with_name(f".{secrets.token_hex(8)}")
-        write_atomically(beside, b"")
+    with _said_where():
+        order.read()
+        write_atomically(beside := Path(order.path).with_name(f".{secrets.token_hex(8)}"), b"")
         beside.unlink()
-    except OSError as error:
-        raise EngineAway(f"{_here()} cannot write into {Path(order.path).parent}: {error.strerror}") from error
     yield _row(0, socket.gethostname())
 
 
@@ -119,17 +121,16 @@ def _outcome(order: Order, load: Callable[[Any], Work], place: int) -> Any:
     """What was done, also by an earlier try of the same task, or why it cannot be done by anybody."""
     folder = Path(order.path).parent
     try:
-        work, buckets = _opened(order, load)
-        note = folder / f"{buckets[place]}.done"
-        if note.exists():
-            return json.loads(note.read_bytes())
-        outcome = {"done": asdict(timed(work, buckets[place], _abandoned(Path(order.path))))}
+        with _said_where():
+            work, buckets = _opened(order, load)
+            note = folder / f"{buckets[place]}.done"
+            if note.exists():
+                return json.loads(note.read_bytes())
+            outcome = {"done": asdict(timed(work, buckets[place], _abandoned(Path(order.path))))}
     except Refusal as refusal:
         return {"refused": {"code": refusal.code.value, "message": refusal.message}}
     except Cancelled:
         return {"refused": None}
-    except OSError as error:
-        raise EngineAway(f"{_here()}: {outage(error) or error}") from error
     with suppress(FileNotFoundError):  # Nobody waits any more.
         write_atomically(note, json.dumps(outcome).encode())
     return outcome
