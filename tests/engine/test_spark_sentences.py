@@ -40,9 +40,9 @@ def test_an_executor_with_another_program_says_so(tmp_path: Path, monkeypatch: p
         order.read()
 
 
-def outcome(folder: Path, place: int, **held: int) -> object:
+def outcome(folder: Path, place: int) -> object:
     spark._opened.cache_clear()
-    work = Held(folder, **held)
+    work = Held(folder)
     (folder / "order").mkdir(exist_ok=True)
     order = Order.written(folder / "order" / "order.json", {"work": work.as_json(), "buckets": [7, 8]})
     return spark._outcome(order, Held.from_json, place)

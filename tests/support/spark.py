@@ -1,5 +1,6 @@
 """A Spark cluster of two workers on this machine, from the jars of pyspark, and work for it that tests can hold up."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -29,10 +30,7 @@ ROOT = Path(__file__).parents[2]
 def require_spark() -> None:
     """Skips where pyspark or Java is missing, unless SEGMENTATION_TEST_REQUIRE names `spark`."""
     missing = None if shutil.which("java") else "there is no Java"
-    try:
-        import pandas  # noqa: F401
-        import pyspark  # noqa: F401
-    except ImportError:
+    if not all(importlib.util.find_spec(name) for name in ("pyspark", "pandas")):
         missing = "there is no pyspark: pip install -e '.[spark]'"
     if missing is not None:
         if "spark" in os.environ.get("SEGMENTATION_TEST_REQUIRE", "").split(","):
