@@ -5,12 +5,14 @@ from random import Random
 from typing import Any
 
 import pytest
-from graphql import build_schema
+from graphql import GraphQLObjectType, build_schema
 
 from app.api.context import Limits
 from app.api.execution import CompiledExecution
+from app.api.execution.direct import direct
 from app.api.execution.levels import _PLANS
 from app.api.execution.plan import WAYS_KEPT
+from app.api.schema import build_schema as build_gateway_schema
 from app.api.schema import print_schema
 from tests.api.conftest import Api
 from tests.support.random_operations import RandomOperations, shown
@@ -79,6 +81,21 @@ async def test_answers_are_those_of_graphql_core(
         compared += 1
         with_errors += "errors" in compiled
     assert compared > with_errors > 0
+
+
+def test_resolvers_are_called_directly_but_those_of_mutations() -> None:
+    """Their guard stands in the place of their resolver, and must not be passed by."""
+    schema = build_gateway_schema(Limits())._schema
+    objects = [type_ for type_ in schema.type_map.values() if isinstance(type_, GraphQLObjectType)]
+    fields = {
+        f"{type_.name}.{name}": field
+        for type_ in objects
+        for name, field in type_.fields.items()
+        if (declared := field.extensions.get("strawberry-definition")) is not None and declared.base_resolver
+    }
+    around = {name for name, field in fields.items() if direct(field) is None}
+    assert around == {name for name in fields if name.startswith(("Mutation.", "Subscription."))}
+    assert len(fields) - len(around) > 100
 
 
 def keys(value: Any) -> Any:

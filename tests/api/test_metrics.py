@@ -10,6 +10,7 @@ from sqlalchemy import insert
 from starlette.applications import Starlette
 
 from app.api.context import ApiServices
+from app.api.execution import CompiledExecution
 from app.clock import FixedClock
 from app.scope import Tenant
 from app.services.maintenance.figures import FRESH_SECONDS, FigureReader, read_figures
@@ -36,6 +37,14 @@ async def scrape(api: Api) -> Samples:
 
 def of(samples: Samples, name: str, **labels: str) -> float:
     return samples.get((f"segmentation_{name}", tuple(sorted(labels.items()))), 0.0)
+
+
+async def test_operations_that_are_left_to_graphql_core(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.query(VIEWER)
+    assert of(await scrape(api), "graphql_fallbacks_total") == 0
+    monkeypatch.setattr(CompiledExecution, "_is_covered", lambda _self: False)
+    await api.query(VIEWER)
+    assert of(await scrape(api), "graphql_fallbacks_total") == 1
 
 
 @pytest.fixture

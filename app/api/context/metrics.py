@@ -50,6 +50,11 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+        self.fallbacks = Counter(
+            "segmentation_graphql_fallbacks",
+            "GraphQL operations that were not executed by a plan of this server, but field by field by graphql-core.",
+            registry=self.registry,
+        )
         self.refusals = Counter(
             "segmentation_refusals",
             "Requests and operations that a limit rejected, by the limit's name.",

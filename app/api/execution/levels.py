@@ -13,6 +13,7 @@ from graphql.pyutils import Path, Undefined, is_iterable
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from app.api.context import Operation
+from app.api.execution.direct import Direct, PlannedInfo
 from app.api.execution.plan import (
     FieldPlan,
     OperationPlan,
@@ -47,6 +48,7 @@ class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
         new_defer_usages: Sequence[DeferUsage],
     ) -> Any:
         if not self._is_covered():
+            self.context_value.services.metrics.fallbacks.inc()
             return super().execute_collected_root_fields(
                 root_type, root_value, grouped_field_set, serially, new_defer_usages
             )
@@ -247,10 +249,13 @@ class _Levels:
             self._complete_field(parent, field, arguments)
             return
         parent.fields[field.key] = None
-        executor, definition = self._executor, field.definition
-        resolve = definition.resolve or executor.field_resolver
+        executor, definition, direct = self._executor, field.definition, field.direct
         try:
-            value = resolve(parent.source, self._info(field, parent), **arguments)
+            if direct is not None:
+                value = direct.call(parent.source, self._planned_info(field, direct, parent), arguments)
+            else:
+                resolve = definition.resolve or executor.field_resolver
+                value = resolve(parent.source, self._info(field, parent), **arguments)
         except Exception as error:
             value = error
         if executor.is_awaitable(value):
@@ -259,12 +264,25 @@ class _Levels:
             self._complete_field(parent, field, value)
 
     def _arguments_of(self, field: FieldPlan) -> dict[str, object] | Exception:
-        if field.constant_arguments is not None:
-            return field.constant_arguments
         arguments = self._arguments.get(field)
         if arguments is None:
-            arguments = self._arguments[field] = arguments_of(self._executor, field.definition, field.details)
+            arguments = self._arguments[field] = self._made_arguments(field)
         return arguments
+
+    def _made_arguments(self, field: FieldPlan) -> dict[str, object] | Exception:
+        arguments = field.constant_arguments
+        if arguments is None:
+            arguments = arguments_of(self._executor, field.definition, field.details)
+        if field.direct is None or isinstance(arguments, Exception):
+            return arguments
+        try:
+            return field.direct.converted(self._executor.schema, arguments)
+        except Exception as error:
+            return error
+
+    def _planned_info(self, field: FieldPlan, direct: Direct, parent: _Object) -> PlannedInfo:
+        context = self._executor.context_value
+        return PlannedInfo(context, direct.field, field.names_below, lambda: self._info(field, parent))
 
     def _info(self, field: FieldPlan, parent: _Object) -> GraphQLResolveInfo[Operation]:
         path = Path(parent.path(), field.key, field.parent.name)

@@ -28,6 +28,8 @@ from graphql.execution.collect_fields import FieldDetailsList, GroupedFieldSet, 
 from graphql.execution.executor import Executor
 from graphql.execution.values import get_argument_values
 
+from app.api.execution.direct import Direct, direct, selected_names
+
 _Executor = Executor[Any]
 PLANS_KEPT = 512
 WAYS_KEPT = 16
@@ -67,6 +69,9 @@ class FieldPlan:
     attribute: str | None
     constant_arguments: dict[str, object] | Exception | None
     """None when they depend on variables."""
+    direct: Direct | None
+    """How its resolver is called, where that may be done without what Strawberry puts around it."""
+    names_below: frozenset[str] | None
     selections: dict[str, "Selection"] = field(default_factory=dict)
     """By the name of the object's type; filled as types are met."""
     by_class: dict[type, "Selection"] = field(default_factory=dict)
@@ -120,6 +125,8 @@ def compiled(executor: _Executor, type_: GraphQLObjectType, fields: GroupedField
                 shape=Shape(definition.type),
                 attribute=_attribute(definition),
                 constant_arguments=None if _has_variables(node) else arguments_of(executor, definition, details),
+                direct=direct(definition),
+                names_below=selected_names([each.node for each in details]),
             )
         )
     return Selection(type_, plans)

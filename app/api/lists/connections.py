@@ -6,10 +6,10 @@ from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Generic, TypeVar, cast
 
 import strawberry
-from graphql import FieldNode
 
 from app.api.context import Info
 from app.api.described import resolver
+from app.api.execution.direct import names_below
 from app.api.scalars import BigInt, given
 from app.services.lists.paging import Slice, page_request
 from app.storage.columns import StoredValues
@@ -128,7 +128,7 @@ _EMPTY: Slice[Any] = Slice([], [], False, False)
 
 
 async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Callable[[Any], object]) -> StoredValues:
-    selected = _selected(info)
+    selected = names_below(info)
     page = await load() if selected is None or selected - {"totalCount", "__typename"} else _EMPTY
     nodes = [make(item) for item in page.items]
     edges = selected is None or "edges" in selected
@@ -143,14 +143,3 @@ async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Cal
             end_cursor=cursors[-1] if cursors else None,
         ),
     }
-
-
-def _selected(info: Info) -> set[str] | None:
-    """Names of the fields selected right below; None when fragments make that a longer question."""
-    names = set()
-    for field_node in info._raw_info.field_nodes:
-        for selection in field_node.selection_set.selections if field_node.selection_set else ():
-            if not isinstance(selection, FieldNode):
-                return None
-            names.add(selection.name.value)
-    return names

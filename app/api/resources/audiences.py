@@ -3,13 +3,14 @@
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import strawberry
 from strawberry.scalars import JSON
 
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver
+from app.api.from_row import FromRow, RowFields
 from app.api.global_ids import Node, global_id, node_type
 from app.api.lists.connections import Connection, LongConnection, connect, connect_long, connection
 from app.api.lists.filters import (
@@ -112,7 +113,9 @@ class LinkedAudienceRef:
     audience_folder_id: str | None = strawberry.field(description="Folder in the system that it comes from.")
 
     @classmethod
-    def of(cls, ref: Mapping[str, Any]) -> Self:
+    def of_maybe(cls, ref: Mapping[str, Any] | None) -> Self | None:
+        if ref is None:
+            return None
         return cls(
             flow_id=ref.get("flow_id"),
             ao_workflow_id=ref.get("ao_workflow_id"),
@@ -121,8 +124,19 @@ class LinkedAudienceRef:
         )
 
 
+def _metrics(row: AudienceRow) -> AudienceMetrics | None:
+    if row.total_profiles is None or row.metrics_updated_at is None:
+        return None
+    return AudienceMetrics(
+        total_profiles=BigInt(row.total_profiles),
+        by_namespace=NamespaceCount.all_of(row.by_namespace),
+        updated_at=row.metrics_updated_at,
+        job_id=row.metrics_job_id,
+    )
+
+
 @strawberry.type(description="A set of people, with a name.")
-class Audience(AudienceHistory, AudienceStatistics, Node):
+class Audience(FromRow, AudienceHistory, AudienceStatistics, Node):
     audience_id: str = strawberry.field(description="Raw id; for an external audience the id that its creator gave it.")
     name: str = strawberry.field(description="Name.")
     description: str | None = strawberry.field(description="Description.")
@@ -274,56 +288,22 @@ class Audience(AudienceHistory, AudienceStatistics, Node):
 
         return await connect_long(info, load, Membership.of, count)
 
-    @classmethod
-    def of(cls, row: AudienceRow) -> Self:
-        return cls(
-            id=global_id("Audience", row.id),
-            audience_id=row.audience_id,
-            name=row.name,
-            description=row.description,
-            type=AudienceType(row.type),
-            origin=AudienceOrigin(row.origin),
-            namespace=row.namespace,
-            lifecycle_state=LifecycleState(row.lifecycle_state),
-            evaluation_methods=evaluation_methods(row),
-            exclude_opt_out=row.exclude_opt_out,
-            labels=row.labels,
-            ttl_in_days=row.ttl_in_days,
-            expires_at=row.expires_at,
-            audience_meta=row.audience_meta,
-            linked_audience_ref=None
-            if row.linked_audience_ref is None
-            else LinkedAudienceRef.of(row.linked_audience_ref),
-            is_system=row.is_system,
-            save_segment_membership=row.save_segment_membership,
-            override_performance_warnings=row.override_performance_warnings,
-            created_by=row.created_by,
-            last_modified_by=row.last_modified_by,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            etag=str(row.revision),
-            raw=row.id,
-            counted=_metrics(row),
-            merge_policy_id=row.merge_policy_id,
-            dataset_id=row.dataset_id,
-            folder_id=row.folder_id,
-        )
+    FROM_ROW: ClassVar[RowFields] = {
+        "id": lambda row: global_id("Audience", row.id),
+        "raw": lambda row: row.id,
+        "type": lambda row: AudienceType(row.type),
+        "origin": lambda row: AudienceOrigin(row.origin),
+        "lifecycle_state": lambda row: LifecycleState(row.lifecycle_state),
+        "evaluation_methods": lambda row: evaluation_methods(row),
+        "linked_audience_ref": lambda row: LinkedAudienceRef.of_maybe(row.linked_audience_ref),
+        "etag": lambda row: str(row.revision),
+        "counted": _metrics,
+    }
 
     @classmethod
     async def fetch(cls, operation: Operation, raw: str) -> Self | None:
         row = await operation.loaders.audience.load(raw)
         return None if row is None else cls.of(row)
-
-
-def _metrics(row: AudienceRow) -> AudienceMetrics | None:
-    if row.total_profiles is None or row.metrics_updated_at is None:
-        return None
-    return AudienceMetrics(
-        total_profiles=BigInt(row.total_profiles),
-        by_namespace=NamespaceCount.all_of(row.by_namespace),
-        updated_at=row.metrics_updated_at,
-        job_id=row.metrics_job_id,
-    )
 
 
 AudienceId = Annotated[strawberry.ID, strawberry.argument(description="Global id, or the raw `audienceId`.")]

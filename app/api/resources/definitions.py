@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import strawberry
 
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver
+from app.api.from_row import FromRow, RowFields
 from app.api.global_ids import Node, find_id, global_id, node_type
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import (
@@ -52,7 +53,7 @@ class Limit:
 
 
 @strawberry.type(description="A named condition in PQL over a profile and its events.")
-class SegmentDefinition(Node):
+class SegmentDefinition(FromRow, Node):
     segment_id: str = strawberry.field(description="Raw id: what `inSegment` in other expressions refers to.")
     name: str = strawberry.field(description="Name, unique among the definitions of the sandbox.")
     description: str | None = strawberry.field(description="Description.")
@@ -156,28 +157,14 @@ class SegmentDefinition(Node):
             lambda: loaders.job_count_of_definition.load((self.segment_id, conditions)),
         )
 
-    @classmethod
-    def of(cls, row: definition_reads.DefinitionView) -> Self:
-        return cls(
-            id=global_id("SegmentDefinition", row.id),
-            segment_id=row.id,
-            name=row.name,
-            description=row.description,
-            version=row.version,
-            evaluation_methods=evaluation_methods(row),
-            schema_name=row.schema_name,
-            exclude_opt_out=row.exclude_opt_out,
-            labels=row.labels,
-            limit=None if row.kept is None else Limit.of(row.kept),
-            created_by=row.created_by,
-            last_modified_by=row.last_modified_by,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            etag=str(row.revision),
-            text=row.expression,
-            merge_policy_id=row.merge_policy_id,
-            folder_id=row.folder_id,
-        )
+    FROM_ROW: ClassVar[RowFields] = {
+        "id": lambda row: global_id("SegmentDefinition", row.id),
+        "segment_id": lambda row: row.id,
+        "evaluation_methods": lambda row: evaluation_methods(row),
+        "limit": lambda row: None if row.kept is None else Limit.of(row.kept),
+        "etag": lambda row: str(row.revision),
+        "text": lambda row: row.expression,
+    }
 
     @classmethod
     async def fetch(cls, operation: Operation, raw: str) -> Self | None:

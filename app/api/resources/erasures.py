@@ -1,14 +1,15 @@
 """Erasure jobs: people who are to be forgotten, and what became of every place in which they were."""
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import strawberry
 
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
+from app.api.from_row import FromRow, RowFields
 from app.api.global_ids import Node, find_id, global_id
-from app.api.resources.jobs import Job, JobId, job_fields
+from app.api.resources.jobs import JOB_FROM_ROW, Job, JobId
 from app.api.resources.profiles import IdentityInput
 from app.api.scalars import BigInt, given
 from app.services.jobs.erasure import requests as erasure_jobs
@@ -26,7 +27,7 @@ class ErasedRows:
 @strawberry.type(
     description="Erases a person from every place that keeps data about them. The job does not reveal who it was."
 )
-class ErasureJob(Node, Job):
+class ErasureJob(FromRow, Node, Job):
     rows: list[ErasedRows] = strawberry.field(
         description="What was found and erased by place, in the order of the work; grows while the job runs."
     )
@@ -34,14 +35,11 @@ class ErasureJob(Node, Job):
         description="Whether a second look through all files and tables found nothing left; false until then."
     )
 
-    @classmethod
-    def of(cls, row: ErasureJobRow) -> Self:
-        return cls(
-            id=global_id("ErasureJob", row.id),
-            **job_fields(row),
-            rows=[ErasedRows(place=place, count=BigInt(count)) for place, count in row.places],
-            verified=row.verified,
-        )
+    FROM_ROW: ClassVar[RowFields] = {
+        **JOB_FROM_ROW,
+        "id": lambda row: global_id("ErasureJob", row.id),
+        "rows": lambda row: [ErasedRows(place=place, count=BigInt(count)) for place, count in row.places],
+    }
 
     @classmethod
     async def fetch(cls, operation: Operation, raw: str) -> Self | None:

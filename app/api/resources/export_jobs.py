@@ -3,13 +3,14 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import strawberry
 
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
+from app.api.from_row import FromRow, RowFields
 from app.api.global_ids import Node, find_id, global_id, need_id, split_id
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import DateTimeFilter, names, one_id, ordered, time_filter
@@ -17,6 +18,7 @@ from app.api.resources.audiences import NamespaceCount
 from app.api.resources.datasets import Batch, Dataset
 from app.api.resources.export_spec import ExportEvents, ExportFilter
 from app.api.resources.jobs import (
+    JOB_FROM_ROW,
     AfterArgument,
     Job,
     JobId,
@@ -24,7 +26,6 @@ from app.api.resources.jobs import (
     JobStatus,
     OrderArgument,
     TimeSpan,
-    job_fields,
 )
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.profiles import MembershipStatus
@@ -60,7 +61,7 @@ class ExportJobMetrics:
 
 
 @strawberry.type(description="Writes profiles to a dataset.")
-class ExportJob(Node, Job):
+class ExportJob(FromRow, Node, Job):
     fields: list[str] = strawberry.field(description="Paths of the attributes that are written; empty for all.")
     filter: ExportFilter | None = strawberry.field(description="Filter of profiles; null for all.")
     additional_fields: ExportEvents | None = strawberry.field(description="Events; null for none.")
@@ -98,20 +99,13 @@ class ExportJob(Node, Job):
             lambda: loaders.batch_count_of_export.load((self.job_id,)),
         )
 
-    @classmethod
-    def of(cls, row: ExportJobRow) -> Self:
-        return cls(
-            id=global_id("ExportJob", row.id),
-            **job_fields(row),
-            fields=row.fields,
-            filter=ExportFilter.of_json(row.filter),
-            additional_fields=ExportEvents.of_json(row.additional_fields),
-            schema_name=row.schema_name,
-            segment_per_batch=row.segment_per_batch,
-            evaluate_first=row.evaluate_first,
-            metrics=None if row.metrics is None else ExportJobMetrics.of(row.metrics),
-            row=row,
-        )
+    FROM_ROW: ClassVar[RowFields] = {
+        **JOB_FROM_ROW,
+        "id": lambda row: global_id("ExportJob", row.id),
+        "filter": lambda row: ExportFilter.of_json(row.filter),
+        "additional_fields": lambda row: ExportEvents.of_json(row.additional_fields),
+        "metrics": lambda row: None if row.metrics is None else ExportJobMetrics.of(row.metrics),
+    }
 
     @classmethod
     async def fetch(cls, operation: Operation, raw: str) -> Self | None:

@@ -4,12 +4,13 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import strawberry
 
 from app.api.context import Info
 from app.api.described import enum_value, resolver, subscription
+from app.api.from_row import FromRow, RowFields
 from app.api.global_ids import node_type
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import DateTimeFilter, OrderDirection, names, one_id, ordered, time_filter
@@ -18,7 +19,6 @@ from app.services.jobs import shared as jobs
 from app.services.jobs import watching
 from app.services.jobs.segment import requests as segment_jobs
 from app.services.lists.paging import PageRequest
-from app.storage.columns import StoredValues
 from app.storage.job_log import JobState
 from app.storage.tables.jobs import FINAL, WAITING
 from app.storage.tables.jobs import JobKind as QueueKind
@@ -71,7 +71,7 @@ class JobOrderField(Enum):
 
 
 @strawberry.type(description="Progress of a job.")
-class JobProgress:
+class JobProgress(FromRow):
     phase: JobPhase = strawberry.field(description="Current phase.")
     fraction: float = strawberry.field(description="From 0 to 1; never decreases.")
     profiles_read: BigInt = strawberry.field(description="Profiles processed so far.")
@@ -95,17 +95,10 @@ class JobProgress:
             return "a worker, and none is running: start `segmentation worker`"
         return f"a free place at {'the worker' if workers == 1 else f'one of {workers} workers'}"
 
-    @classmethod
-    def of(cls, row: Any) -> "JobProgress":
-        return cls(
-            row=row,
-            phase=JobPhase(row.phase),
-            fraction=row.fraction,
-            profiles_read=BigInt(row.profiles_read),
-            total_profiles=BigInt(row.total_profiles),
-            estimated_seconds_left=row.seconds_left,
-            sequence=row.sequence,
-        )
+    FROM_ROW: ClassVar[RowFields] = {
+        "phase": lambda row: JobPhase(row.phase),
+        "estimated_seconds_left": lambda row: row.seconds_left,
+    }
 
 
 @strawberry.type(description="A time span.")
@@ -177,23 +170,14 @@ def any_job(state: JobState) -> Job:
     return job
 
 
-def job_fields(row: Any) -> StoredValues:
-    """The fields of `Job` but its id, from a row of any kind of job."""
-    return {
-        "job_id": row.id,
-        "status": JobStatus(row.status),
-        "source": JobSource(row.source),
-        "run_id": row.run_id,
-        "progress": JobProgress.of(row),
-        "errors": [JobError.of(error) for error in row.errors or ()],
-        "created_by": row.created_by,
-        "created_at": row.created_at,
-        "updated_at": row.updated_at,
-        "started_at": row.started_at,
-        "finished_at": row.finished_at,
-        "attempts": row.attempts,
-        "schedule_id": row.schedule_id,
-    }
+JOB_FROM_ROW: RowFields = {
+    "job_id": lambda row: row.id,
+    "status": lambda row: JobStatus(row.status),
+    "source": lambda row: JobSource(row.source),
+    "progress": JobProgress.of,
+    "errors": lambda row: [JobError.of(error) for error in row.errors or ()],
+}
+"""The fields of `Job` but its id, from a row of any kind of job."""
 
 
 @strawberry.input(description="Sort order of jobs.")

@@ -3,13 +3,14 @@
 from datetime import datetime
 from enum import Enum
 from itertools import islice
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import strawberry
 
 from app import quartz
 from app.api.context import Info, Operation
 from app.api.described import enum_value, resolver
+from app.api.from_row import FromRow, RowFields
 from app.api.global_ids import Node, find_id, global_id, node_type
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import OrderDirection, StringFilter, one_id, one_of, ordered, text_filter
@@ -21,7 +22,7 @@ from app.errors import ErrorCode, Refusal
 from app.services.jobs.schedules import reads as schedule_reads
 from app.services.lists.paging import PageRequest
 from app.storage.tables import schedules as tables
-from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
+from app.storage.tables.schedules import ScheduleRunRow
 
 MOST_TIMES = 100
 
@@ -82,7 +83,7 @@ Times = Annotated[int | None, strawberry.argument(description=f"How many, from 1
 
 
 @strawberry.type(description="Starts jobs at the times of a Quartz cron expression.")
-class Schedule(Node):
+class Schedule(FromRow, Node):
     schedule_id: str = strawberry.field(description="Raw id.")
     name: str = strawberry.field(description="Name.")
     description: str | None = strawberry.field(description="Description.")
@@ -154,24 +155,14 @@ class Schedule(Node):
         row = await info.context.loaders.last_run_of_schedule.load(self.schedule_id)
         return None if row is None else ScheduleRun.of(row, self.type)
 
-    @classmethod
-    def of(cls, row: ScheduleRow) -> Self:
-        return cls(
-            id=global_id("Schedule", row.id),
-            schedule_id=row.id,
-            name=row.name,
-            description=row.description,
-            type=ScheduleType(row.type),
-            state=ScheduleState(row.state),
-            cron_expression=row.cron_expression,
-            all_audiences=row.all_audiences,
-            export=ExportSpec.of_json(row.export),
-            created_by=row.created_by,
-            last_modified_by=row.last_modified_by,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            etag=str(row.revision),
-        )
+    FROM_ROW: ClassVar[RowFields] = {
+        "id": lambda row: global_id("Schedule", row.id),
+        "schedule_id": lambda row: row.id,
+        "type": lambda row: ScheduleType(row.type),
+        "state": lambda row: ScheduleState(row.state),
+        "export": lambda row: ExportSpec.of_json(row.export),
+        "etag": lambda row: str(row.revision),
+    }
 
     @classmethod
     async def fetch(cls, operation: Operation, raw: str) -> Self | None:

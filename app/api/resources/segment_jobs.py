@@ -3,19 +3,21 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import strawberry
 
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
+from app.api.from_row import FromRow, RowFields
 from app.api.global_ids import Node, find_id, global_id, need_id
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import many_ids, ordered
 from app.api.resources.audiences import NamespaceCount
 from app.api.resources.definitions import SegmentDefinition
 from app.api.resources.jobs import (
+    JOB_FROM_ROW,
     AfterArgument,
     Job,
     JobError,
@@ -23,7 +25,6 @@ from app.api.resources.jobs import (
     JobId,
     OrderArgument,
     TimeSpan,
-    job_fields,
     segment_job_filter,
 )
 from app.api.resources.merge_policies import MergePolicy
@@ -158,7 +159,7 @@ class SegmentJobSegment:
 
 
 @strawberry.type(description="Evaluates segment definitions over all profiles.")
-class SegmentJob(Node, Job):
+class SegmentJob(FromRow, Node, Job):
     all_definitions: bool = strawberry.field(description="Whether it was created for all definitions.")
     evaluated_at: datetime | None = strawberry.field(
         description="The instant that `now` and `today` refer to throughout the job; null before it starts."
@@ -179,15 +180,7 @@ class SegmentJob(Node, Job):
             lambda: loaders.segment_count_of_job.load((self.job_id,)),
         )
 
-    @classmethod
-    def of(cls, row: SegmentJobRow) -> Self:
-        return cls(
-            id=global_id("SegmentJob", row.id),
-            **job_fields(row),
-            all_definitions=row.all_definitions,
-            evaluated_at=row.evaluated_at,
-            row=row,
-        )
+    FROM_ROW: ClassVar[RowFields] = {**JOB_FROM_ROW, "id": lambda row: global_id("SegmentJob", row.id)}
 
     @classmethod
     async def fetch(cls, operation: Operation, raw: str) -> Self | None:

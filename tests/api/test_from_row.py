@@ -1,0 +1,34 @@
+"""Objects that show a row make each field when it is read."""
+
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pytest
+
+from app.api.from_row import FromRow, RowFields
+
+calls: list[int] = []
+
+
+def double(row: SimpleNamespace) -> int:
+    calls.append(row.number)
+    return 2 * int(row.number)
+
+
+class Shown(FromRow):
+    FROM_ROW: ClassVar[RowFields] = {"double": double}
+
+
+def test_a_field_is_made_when_it_is_read_and_once() -> None:
+    calls.clear()
+    shown = Shown.of(SimpleNamespace(number=21, name="n"))
+    assert calls == []
+    assert (shown.double, shown.double, shown.name) == (42, 42, "n")
+    assert calls == [21]
+
+
+def test_what_neither_has_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = Shown.of(SimpleNamespace(number=1)).nothing
+    with pytest.raises(AttributeError, match="Shown has no number"):
+        _ = Shown.__new__(Shown).number
