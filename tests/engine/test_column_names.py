@@ -21,7 +21,10 @@ def test_odd_names_can_be_used(sandbox: Sandbox) -> None:
 def test_a_column_that_hides_the_events_is_refused(sandbox: Sandbox) -> None:
     with pytest.raises(Refusal) as refused:
         sandbox.rows("p", PEOPLE, [{"id": "1", "xEvent": "x"}])
-    assert refused.value.message == 'none of the rows can be used; row 1: the column "xEvent" is named like a part of the profile: rename it'
+    assert (
+        refused.value.message
+        == 'none of the rows can be used; row 1: the column "xEvent" is named like a part of the profile: rename it'
+    )
 
 
 ODD = [

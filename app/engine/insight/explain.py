@@ -4,8 +4,8 @@ The bucket of that one profile is evaluated once by the ordinary evaluator, whic
 read off those values. `passed` and `elements` of a test over an array are the rows of the scope that it laid out.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -19,16 +19,17 @@ from app.engine.evaluate.memo import Evaluation, home_of
 from app.engine.evaluate.row_spaces import RowSpace, TooWide
 from app.engine.evaluate.zones import in_zone_of
 from app.engine.insight.plain_values import LONGEST, plain
+from app.engine.members.membership_map import with_memberships
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.pages import Key
 from app.engine.people.snapshot import Snapshot
 from app.engine.plan.projection import needs_of
-from app.engine.run.buckets import rows_of
+from app.engine.run.buckets import Standing, rows_of
 from app.engine.store.bucket import Bucket, Needs
 from app.errors import ErrorCode, Refusal
 from app.pql.check.trace import Part, Trace
 from app.pql.core import CONDITIONS, Node
-from app.pql.schema import ArrayType, Scalar
+from app.pql.schema import MEMBERSHIP, ArrayType, Scalar
 from app.pql.syntax.nodes import Chain, Clause, Expr, Step, Tree, children
 from app.pql.syntax.trampoline import Walking, run
 
@@ -59,15 +60,28 @@ class Explained:
     children: list["Explained"] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Who is in the segments that expressions refer to, and by bucket what `segmentMembership` holds."""
+
+    memberships: MembershipSource
+    standing: Standing
+
+
 Follow = Callable[[str], Source | None]
 """The expression of another segment; None when there is none to show."""
 Walk = Walking[Explained]
 
 
-def needs_to_explain(sources: list[Source]) -> Needs:
+def explained_nodes(sources: Collection[Source]) -> list[Node]:
+    """The conditions, and those of their parts that are values of the profile."""
+    parts = [part.node for source in sources for part in source.trace.parts.values() if part.node.free <= {0}]
+    return [*(source.condition for source in sources), *parts]
+
+
+def needs_to_explain(sources: Collection[Source]) -> Needs:
     """What is read for one profile: all that the parts say, with the id and time of its events."""
-    roots = [part.node for source in sources for part in source.trace.parts.values() if part.node.free <= {0}]
-    needs = needs_of([*(source.condition for source in sources), *roots])
+    needs = needs_of(explained_nodes(sources))
     return needs | Needs(event=frozenset({("_id",), ("timestamp",)})) if needs.events else needs
 
 
@@ -96,16 +110,19 @@ def explain_profile(
     others: Mapping[str, Source],
     *,
     now: datetime,
-    stored: MembershipSource,
+    stored: Stored,
     cancelled: Callable[[], bool],
 ) -> tuple[bool, Explained]:
-    """As `explain`, for a profile of a snapshot; `others` are the segments to follow, `stored` who is in them.
+    """As `explain`, for a profile of a snapshot; `others` are the segments to follow.
 
     Raises `Refusal` when the expression cannot be evaluated.
     """
     number, ordinal = key
-    bucket = snapshot.read(number, needs_to_explain([source, *others.values()]), BitMap([ordinal]))
-    memberships = stored.read(number)
+    needs = needs_to_explain([source, *others.values()])
+    bucket = snapshot.read(number, needs, BitMap([ordinal]))
+    if any(path[0] == MEMBERSHIP for path in needs.profile):
+        bucket = replace(bucket, profiles=with_memberships(bucket.profiles, bucket.ordinals, stored.standing(number)))
+    memberships = stored.memberships.read(number)
 
     def member(segment: str) -> NDArray[np.bool_]:
         return rows_of(memberships[segment].members if segment in memberships else BitMap(), bucket.ordinals)

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from app.engine.insight.explain import Explained, Source, explain_profile
+from app.engine.insight.explain import Explained, Source, Stored, explain_profile, explained_nodes
 from app.engine.limits.pool import Stopped
+from app.engine.plan.plan import Plan
 from app.errors import ErrorCode, ExpressionRefused, Refusal
 from app.pql.check.trace import Trace
 from app.pql.consent import with_consent
@@ -60,8 +61,16 @@ async def explain(
     def work(stopped: Stopped) -> Explanation:
         stored = population.stored({*source.references, *(id for other in others.values() for id in other.references)})
         sources = {id: other.source for id, other in others.items()}
+        nodes = explained_nodes([source.source, *sources.values()])
+        standing = population.standing(Plan({}, {str(at): node for at, node in enumerate(nodes)}))
         inside, root = explain_profile(
-            population.snapshot, key, source.source, sources, now=population.now, stored=stored, cancelled=stopped
+            population.snapshot,
+            key,
+            source.source,
+            sources,
+            now=population.now,
+            stored=Stored(stored, standing),
+            cancelled=stopped,
         )
         opted_in = not consent or _opted_in(population, source, key, stopped)
         if not opted_in:
@@ -164,7 +173,13 @@ def _opted_in(population: Population, source: _Source, key: tuple[int, int], sto
         return True
     alone = replace(source.source, condition=consent)
     inside, _ = explain_profile(
-        population.snapshot, key, alone, {}, now=population.now, stored=population.stored(()), cancelled=stopped
+        population.snapshot,
+        key,
+        alone,
+        {},
+        now=population.now,
+        stored=Stored(population.stored(()), lambda bucket: {}),
+        cancelled=stopped,
     )
     return inside
 

@@ -13,6 +13,7 @@ from app.engine.members.membership import MembershipFiles
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import Snapshot
 from app.engine.plan.plan import Plan
+from app.engine.run.buckets import Standing
 from app.errors import ErrorCode, ExpressionRefused, Refusal
 from app.pql.check.checker import Checked, check, check_value
 from app.pql.check.trace import Trace
@@ -82,8 +83,13 @@ class Population:
         """May read the membership files of all buckets, where audiences are of profiles of another identity graph."""
         plan = Plan(conditions, values or {})
         stored = self.stored({*audiences, *plan.references})
-        standing = self.heads.standing(self.files, plan, self.segments.entries, self.snapshot.graph_version)
-        return Scan(self.snapshot, plan, self.now, stored, standing, self.files.lake.lake.budget, audiences, tolerant)
+        return Scan(
+            self.snapshot, plan, self.now, stored, self.standing(plan), self.files.lake.lake.budget, audiences, tolerant
+        )
+
+    def standing(self, plan: Plan) -> Standing:
+        """By bucket what `segmentMembership` holds of the profiles of the snapshot, as far as the plan reads it."""
+        return self.heads.standing(self.files, plan, self.segments.entries, self.snapshot.graph_version)
 
     def stored(self, audiences: Iterable[str], heads: Heads | None = None) -> MembershipSource:
         """The stored memberships of these audiences, for the profiles of the snapshot: the present ones, or those of
