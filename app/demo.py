@@ -22,10 +22,12 @@ from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
 from app.services.jobs import watching
+from app.services.jobs.export.input import ExportFilter, ExportSegment, NewExport
 from app.services.jobs.schedules import requests as schedules
+from app.services.jobs.schedules.run import trigger
 from app.services.jobs.segment import requests as segment_jobs
 from app.storage.tables.datasets import DatasetKind
-from app.storage.tables.schedules import ScheduleState
+from app.storage.tables.schedules import ScheduleState, ScheduleType
 from app.wiring import Services, working
 
 SCOPE = Scope("default", "prod", user="demo")
@@ -100,22 +102,21 @@ class ShiftedClock:
 
 
 async def run_demo(services: Services, profiles: int, events: int, console: Console) -> None:
-    """Loads the shop, evaluates its audiences as weeks ago, then as of now, and prints their sizes."""
+    """Loads the shop, evaluates its audiences as weeks ago, then as of now, prints their sizes, and exports one."""
     clock = ShiftedClock()
     services = replace(services, clock=clock)
     clock.behind = RUNS_BEFORE[0]
     await _load(services, profiles, events, console)
     ids = await _define(services)
     await _invite(services, profiles, console)
-    for behind in (*RUNS_BEFORE, timedelta()):
+    for behind in RUNS_BEFORE:
         clock.behind = behind
         await _evaluate(services, list(ids.values()), console)
-    nightly = schedules.NewSchedule(
-        "Nightly", "Every audience, before the day begins", cron_expression="0 30 2 ? * *", state=ScheduleState.ACTIVE,
-        all_audiences=True,
-    )  # fmt: skip
-    await schedules.create(services.database, services.lake, services.clock, SCOPE, nightly)
+    clock.behind = timedelta()
+    nightly, mailing = await _schedule(services, ids)
+    await _evaluate(services, list(ids.values()), console, nightly)
     await _print_sizes(services, ids, console)
+    await _export(services, mailing)
 
 
 async def _load(services: Services, profiles: int, events: int, console: Console) -> None:
@@ -180,9 +181,47 @@ def _write_guests(folder: Path, profiles: int) -> Path:
     return file
 
 
-async def _evaluate(services: Services, ids: list[str], console: Console) -> None:
+async def _schedule(services: Services, ids: Mapping[str, str]) -> tuple[str, str]:
+    """What runs by itself: every audience each night, and the export of a mailing list each week."""
+    target = NewDataset("mailing list", DatasetKind.EXPORT)
+    destination = await datasets.create(services.database, services.clock, SCOPE, target)
+    export = NewExport(
+        destination.id,
+        "_xdm.context.profile",
+        ("person.name.firstName", "personalEmail.address", "homeAddress.city"),
+        filter=ExportFilter((ExportSegment(ids["Winnable"]),)),
+    )
+    made = [
+        schedules.NewSchedule(
+            "Nightly", "Every audience, before the day begins", cron_expression="0 30 2 ? * *",
+            state=ScheduleState.ACTIVE, all_audiences=True,
+        ),
+        schedules.NewSchedule(
+            "Mailing list", "Whom the shop writes to on Mondays", ScheduleType.EXPORT, "0 0 6 ? * MON",
+            ScheduleState.ACTIVE, export=export,
+        ),
+    ]  # fmt: skip
+    nightly, mailing = [
+        (await schedules.create(services.database, services.lake, services.clock, SCOPE, new)).id for new in made
+    ]
+    return nightly, mailing
+
+
+async def _export(services: Services, schedule: str) -> None:
+    """One run of the schedule, to its end."""
     async with working(services):
-        job = await segment_jobs.create(services.database, services.clock, SCOPE, ids)
+        job = await trigger(services.database, services.clock, SCOPE, schedule)
+        async for _ in watching.watch(services.database, services.changes, SCOPE, job.kind, job.row.id):
+            pass
+
+
+async def _evaluate(services: Services, ids: list[str], console: Console, schedule: str | None = None) -> None:
+    """As a run of the schedule, if one is given."""
+    async with working(services):
+        if schedule is None:
+            job = await segment_jobs.create(services.database, services.clock, SCOPE, ids)
+        else:
+            job = (await trigger(services.database, services.clock, SCOPE, schedule)).row
         now = services.clock()
         day = f"{now.day} {now:%B}"
         # Nothing moves in a file or a pipe: there, each quarter is a line.

@@ -18,6 +18,7 @@ from tests.support.client import Gateway
 
 EXAMPLES = sorted((ROOT / "app" / "web" / "src" / "graphiql" / "examples").glob("*.graphql"))
 START_SECONDS = 200
+RAN = {"outcome": "STARTED", "job": {"status": "SUCCEEDED"}}
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -46,7 +47,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 def test_every_view_has_something_to_show(demo: Gateway) -> None:
     data = demo.query("""{
       audiences(first: 50) { nodes { name type metrics { totalProfiles } jobs(first: 10) { totalCount } } }
-      schedules { nodes { name state frequency } }
+      schedules { nodes { name type state frequency lastRun { outcome job { status } } } }
+      exportJobs { nodes { status destination { name } metrics { totalExportedProfiles } } }
       datasets { nodes { name kind } }
       profiles(first: 1) { nodes { attributes } }
     }""")
@@ -56,9 +58,21 @@ def test_every_view_has_something_to_show(demo: Gateway) -> None:
     assert audiences["Partner guests"]["type"] == "EXTERNAL_SEGMENT"
     assert audiences["Partner guests"]["metrics"]["totalProfiles"] == 25
     assert data["schedules"]["nodes"] == [
-        {"name": "Nightly", "state": "ACTIVE", "frequency": "At 02:30 UTC, every day"}
+        {"name": name, "type": type_, "state": "ACTIVE", "frequency": frequency, "lastRun": RAN}
+        for name, type_, frequency in [
+            ("Mailing list", "EXPORT", "At 06:00 UTC, on Monday"),
+            ("Nightly", "BATCH_SEGMENTATION", "At 02:30 UTC, every day"),
+        ]
     ]
-    assert {each["kind"] for each in data["datasets"]["nodes"]} == {"PROFILE", "EVENT", "AUDIENCE"}
+    winnable = audiences["Winnable"]["metrics"]["totalProfiles"]
+    assert data["exportJobs"]["nodes"] == [
+        {
+            "status": "SUCCEEDED",
+            "destination": {"name": "mailing list"},
+            "metrics": {"totalExportedProfiles": winnable},
+        }
+    ]
+    assert {each["kind"] for each in data["datasets"]["nodes"]} == {"PROFILE", "EVENT", "AUDIENCE", "EXPORT"}
     person = data["profiles"]["nodes"][0]["attributes"]
     assert person["personalEmail"]["address"].endswith("@example.com")
     assert person["person"]["name"]["firstName"]

@@ -32,6 +32,7 @@ VIEWS = {
     "job": "/jobs/{job}",
     "schedules": "/schedules",
     "schedule": "/schedules/{schedule}",
+    "schedule of exports": "/schedules/{mailing}",
     "exports": "/exports",
     "export": "/exports/{export}",
     "data": "/data",
@@ -40,7 +41,7 @@ VIEWS = {
     "person": "/people/{person}?why={audience}",
     "erasure": "/erasures/{erasure}",
 }
-LOOKS = [(360, False), (1280, True), (2560, True), (1280, False)]
+LOOKS = [(360, False), (360, True), (1280, True), (2560, True), (2560, False), (1280, False)]
 """Width, and whether dark."""
 
 PICTURES = os.environ.get("SEGMENTATION_WRITE_PICTURES") is not None
@@ -58,38 +59,33 @@ OPERATION = (
 
 @pytest.fixture(scope="module")
 def ids(demo: Gateway) -> dict[str, str]:
-    """What the addresses of the views name; an export and an erasure are added to what the demo has."""
-    target = demo.query("""mutation { createDataset(input: {name: "out", kind: EXPORT}) { dataset { id } } }""")
-    export = demo.query(
-        """mutation ($id: ID!) { createExportJob(input: {schemaName: "_xdm.context.profile",
-             destination: {datasetId: $id}}) { job { jobId } errors { message } } }""",
-        id=target["createDataset"]["dataset"]["id"],
-    )["createExportJob"]
-    assert export["errors"] == []
+    """What the addresses of the views name; an erasure is added to what the demo has."""
     # Of a person whom no file has, so that the others stay.
     erasure = demo.query(
         """mutation { eraseProfile(input: {identity: {namespace: "email", id: "nobody@example.com"}}) {
              job { jobId } errors { message } } }"""
     )["eraseProfile"]
     assert erasure["errors"] == []
-    schedule = demo.query("{ schedules { nodes { id scheduleId } } }")["schedules"]["nodes"][0]
-    demo.query("mutation ($id: ID!) { triggerSchedule(id: $id) { errors { message } } }", id=schedule["id"])
     data = demo.query("""{
       carts: audiences(filter: {name: {eq: "Abandoned carts"}}) {
         nodes { audienceId members(first: 1) { nodes { profile { profileId } } } } }
       spenders: audiences(filter: {name: {eq: "Big spenders"}}) { nodes { id } }
       segmentJobs(first: 1) { nodes { jobId } }
+      exportJobs(first: 1) { nodes { jobId } }
+      schedules { nodes { name scheduleId } }
       datasets(kind: PROFILE) { nodes { datasetId } }
     }""")
     audience = data["carts"]["nodes"][0]
+    schedules = {each["name"]: each["scheduleId"] for each in data["schedules"]["nodes"]}
     return {
         "audience": audience["audienceId"],
         "other": data["spenders"]["nodes"][0]["id"],
         "person": audience["members"]["nodes"][0]["profile"]["profileId"],
         "job": data["segmentJobs"]["nodes"][0]["jobId"],
-        "schedule": schedule["scheduleId"],
+        "schedule": schedules["Nightly"],
+        "mailing": schedules["Mailing list"],
         "dataset": data["datasets"]["nodes"][0]["datasetId"],
-        "export": export["job"]["jobId"],
+        "export": data["exportJobs"]["nodes"][0]["jobId"],
         "erasure": erasure["job"]["jobId"],
     }
 

@@ -76,6 +76,7 @@ const audienceMembers = createRoute({
     status: text(search.status),
     where: text(search.where),
     sort: text(search.sort),
+    at: text(search.at),
   }),
 });
 const audienceOverlap = createRoute({

@@ -1,12 +1,22 @@
 // Files of the server, fetched with the headers of this tab: a plain link would carry none.
 import { ROOT } from '../../shared/address';
 import { request } from './client';
+import type { ProfileOrder } from './operations';
+
+/** Which members, and what of them: as the table of members shows them. */
+export interface Shown {
+  columns: string[];
+  status?: string;
+  where?: string;
+  orderBy?: ProfileOrder;
+  asOf?: string;
+}
 
 /** Saves the members of an audience; the browser holds the file until it is complete. Raises `Error`. */
-export async function downloadMembers(id: string, format: string, options: { columns: string[]; status?: string }): Promise<void> {
+export async function downloadMembers(id: string, format: string, { columns, status, where, orderBy, asOf }: Shown): Promise<void> {
   const address = new URL(`${ROOT}audiences/${encodeURIComponent(id)}/members.${format}`, location.origin);
-  if (options.columns.length > 0) address.searchParams.set('columns', options.columns.join(','));
-  if (options.status) address.searchParams.set('status', options.status);
+  const parameters = { columns: columns.join(','), status, where, orderBy: orderBy?.expression, direction: orderBy?.direction, asOf };
+  for (const [name, value] of Object.entries(parameters)) if (value) address.searchParams.set(name, value);
   const response = await request(address, undefined, 'file');
   if (!response.ok) {
     const { errors } = (await response.json()) as { errors: { message: string }[] };

@@ -492,11 +492,19 @@ export type AudienceMembersQueryVariables = Exact<{
   status?: Array<MembershipStatus> | MembershipStatus | null | undefined;
   where?: string | null | undefined;
   orderBy?: ProfileOrder | null | undefined;
+  asOf?: string | null | undefined;
   paths?: Array<string> | string | null | undefined;
 }>;
 
 
 export type AudienceMembersQuery = { audience: { id: string, members: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<{ status: MembershipStatus, lastQualificationTime: string, payload: unknown, profile: { id: string, profileId: string, attributes: unknown, identities: Array<{ namespace: string, id: string, primary: boolean }> } }> } } | null };
+
+export type AudienceMomentsQueryVariables = Exact<{
+  id: string;
+}>;
+
+
+export type AudienceMomentsQuery = { audience: { id: string, history: { nodes: Array<{ at: string, totalProfiles: number }> } } | null };
 
 export type ProfileFieldsQueryVariables = Exact<{ [key: string]: never; }>;
 
@@ -1527,7 +1535,7 @@ export const AudienceJobsDocument = gql`
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<AudienceJobsQuery, AudienceJobsQueryVariables>;
 export const AudienceMembersDocument = gql`
-    query AudienceMembers($id: ID!, $first: Int!, $after: String, $status: [MembershipStatus!], $where: String, $orderBy: ProfileOrder, $paths: [String!]) {
+    query AudienceMembers($id: ID!, $first: Int!, $after: String, $status: [MembershipStatus!], $where: String, $orderBy: ProfileOrder, $asOf: DateTime, $paths: [String!]) {
   audience(id: $id) {
     id
     members(
@@ -1536,6 +1544,7 @@ export const AudienceMembersDocument = gql`
       status: $status
       where: $where
       orderBy: $orderBy
+      asOf: $asOf
     ) {
       totalCount
       pageInfo {
@@ -1561,6 +1570,19 @@ export const AudienceMembersDocument = gql`
   }
 }
     ` as unknown as DocumentNode<AudienceMembersQuery, AudienceMembersQueryVariables>;
+export const AudienceMomentsDocument = gql`
+    query AudienceMoments($id: ID!) {
+  audience(id: $id) {
+    id
+    history(last: 100) {
+      nodes {
+        at
+        totalProfiles
+      }
+    }
+  }
+}
+    ` as unknown as DocumentNode<AudienceMomentsQuery, AudienceMomentsQueryVariables>;
 export const ProfileFieldsDocument = gql`
     query ProfileFields {
   datasets(first: 200, kind: PROFILE) {

@@ -29,7 +29,7 @@ export function AudienceHistory() {
         {points.length === 0 ? <Empty title="No history yet">It begins with the first run.</Empty> : <SizeChart points={points.map((point) => ({ at: point.at, size: point.totalProfiles }))} />}
       </section>
       <div className="cards">
-        <section className="card stack"><h2>Runs</h2><Points points={points} /></section>
+        <section className="card stack"><h2>Runs</h2><Points id={id} points={points} /></section>
         <section className="card stack"><h2>Who entered and left</h2><Changes id={id} /></section>
       </div>
       <section className="card stack"><h2>Versions</h2><Versions versions={audience.versions.nodes} /></section>
@@ -37,7 +37,7 @@ export function AudienceHistory() {
   );
 }
 
-function Points({ points }: { points: History['history']['nodes'] }) {
+function Points({ id, points }: { id: string; points: History['history']['nodes'] }) {
   if (points.length === 0) return <p className="muted">None yet.</p>;
   return (
     <table>
@@ -46,7 +46,7 @@ function Points({ points }: { points: History['history']['nodes'] }) {
         {points.toReversed().slice(0, PAGE).map((point) => (
           <tr key={point.at}>
             <td>{point.job ? <Link to="/jobs/$id" params={{ id: point.job.jobId }}><Time at={point.at} /></Link> : <Time at={point.at} />}</td>
-            <td className="right">{count(point.totalProfiles)}</td>
+            <td className="right"><Link to="/audiences/$id/members" params={{ id }} search={{ at: point.at }} title="Who was in it then">{count(point.totalProfiles)}</Link></td>
             <td className="right up">{point.entered > 0 && `+${count(point.entered)}`}</td>
             <td className="right down">{point.exited > 0 && `−${count(point.exited)}`}</td>
           </tr>

@@ -4,9 +4,9 @@ import { useEffect, useState } from 'react';
 
 import { downloadMembers } from '../api/download';
 import { useData } from '../api/hooks';
-import { AudienceMembersDocument, type MembershipStatus, type ProfileOrder } from '../api/operations';
+import { AudienceMembersDocument, AudienceMomentsDocument, type MembershipStatus, type ProfileOrder } from '../api/operations';
 import { ActionMenu, Button, Field, Select } from '../ui/controls';
-import { at, Time, value, words } from '../ui/format';
+import { at, count, momentOf, Time, value, words } from '../ui/format';
 import { Empty, Failure, More, Skeleton } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
 import { useAudience } from './Audience';
@@ -33,6 +33,8 @@ export interface MembersSearch {
   where?: string;
   /** A value in PQL, after `-` from the largest. */
   sort?: string;
+  /** The moment as of which they were members; now unless given. */
+  at?: string;
 }
 
 const orderOf = (sort: string | undefined): ProfileOrder | undefined =>
@@ -46,10 +48,10 @@ export function AudienceMembers() {
   const columns = search.columns ? search.columns.split(' ') : (paths ?? []).slice(0, FIRST_COLUMNS);
   const order = orderOf(search.sort);
   const [after, setAfter] = useState<string>();
-  useEffect(() => setAfter(undefined), [id, search.status, search.columns, search.where, search.sort]);
+  useEffect(() => setAfter(undefined), [id, search.status, search.columns, search.where, search.sort, search.at]);
   const { data, loading, stale, error, again } = useData(
     AudienceMembersDocument,
-    { id, first: PAGE, after, status: search.status ? [search.status as MembershipStatus] : undefined, where: search.where, orderBy: order, paths: columns },
+    { id, first: PAGE, after, status: search.status ? [search.status as MembershipStatus] : undefined, where: search.where, orderBy: order, asOf: search.at, paths: columns },
     { pause: paths === undefined && !search.columns },
   );
   const members = data?.audience?.members;
@@ -57,14 +59,15 @@ export function AudienceMembers() {
   const download = (format: string) =>
     attempt(async () => {
       say('The file is being made…');
-      await downloadMembers(id, format, { columns, status: search.status });
+      await downloadMembers(id, format, { columns, status: search.status, where: search.where, orderBy: order, asOf: search.at });
     });
   return (
     <>
       <div className="toolbar">
         <Select label="Which members" options={STATUSES} value={search.status ?? 'in'} onChange={(status) => change({ status: status === 'in' ? undefined : status })} />
+        <Moment id={id} at={search.at} onChange={(moment) => change({ at: moment })} />
         <Columns paths={paths ?? []} chosen={columns} onChange={(next) => change({ columns: next.join(' ') || undefined })} />
-        <ActionMenu label="Download as" actions={FORMATS.map((format) => ({ ...format, act: () => void download(format.id) }))} button={<Button>{search.where ? 'Download all' : 'Download'}</Button>} />
+        <ActionMenu label="Download as" actions={FORMATS.map((format) => ({ ...format, act: () => void download(format.id) }))} button={<Button>Download</Button>} />
       </div>
       <Narrow key={`${search.where} ${search.sort}`} where={search.where} sort={search.sort} apply={change} />
       {error ? (
@@ -106,6 +109,15 @@ export function AudienceMembers() {
       )}
     </>
   );
+}
+
+/** As of which of the runs that history still has. */
+function Moment({ id, at, onChange }: { id: string; at: string | undefined; onChange: (at: string | undefined) => void }) {
+  const { data } = useData(AudienceMomentsDocument, { id });
+  const runs = (data?.audience?.history.nodes ?? []).toReversed().map((point) => ({ id: point.at, label: `As of ${momentOf(point.at)} · ${count(point.totalProfiles)}` }));
+  const options = [{ id: 'now', label: 'As of now' }, ...runs];
+  if (at && !runs.some((run) => run.id === at)) options.push({ id: at, label: `As of ${momentOf(at)}` });
+  return <Select label="As of" options={options} value={at ?? 'now'} onChange={(next) => onChange(next === 'now' ? undefined : next)} />;
 }
 
 /** A column's heading goes from ascending to descending to no order. */

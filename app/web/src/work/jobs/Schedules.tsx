@@ -62,6 +62,10 @@ export function Schedules() {
               </tbody>
             </table>
           </div>
+          <section className="card" style={{ maxWidth: 420, marginTop: 18 }}>
+            <h2>The next weeks</h2>
+            <Calendar due={page.nodes.flatMap((schedule) => (schedule.state === 'ACTIVE' ? schedule.nextRunTimes.map((time) => ({ time, name: schedule.name })) : []))} />
+          </section>
           <More shown={page.nodes.length} total={page.totalCount} next={page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null} busy={stale} load={setAfter} />
         </>
       )}
@@ -131,7 +135,7 @@ export function SchedulePage() {
         <aside className="stack">
           <section className="card">
             <h2>{schedule.frequency}</h2>
-            {active ? <Calendar times={schedule.nextRunTimes} /> : <p className="muted">Paused: nothing is due.</p>}
+            {active ? <Calendar due={schedule.nextRunTimes.map((time) => ({ time, name: '' }))} /> : <p className="muted">Paused: nothing is due.</p>}
           </section>
           <section className="card">
             <dl className="facts">
@@ -174,9 +178,18 @@ const DAYS = ['Mo', 'Tu', 'We', 'Th', 'Fr', 'Sa', 'Su'];
 const WEEKS = 6;
 const DAY_MS = 86_400_000;
 
+interface Due {
+  time: string;
+  name: string;
+}
+
 /** The next weeks, with the days marked on which something is due; in UTC, as schedules are. */
-function Calendar({ times }: { times: string[] }) {
-  const due = new Map(times.map((time) => [time.slice(0, 10), time.slice(11, 16)]));
+function Calendar({ due }: { due: Due[] }) {
+  const byDay = new Map<string, string[]>();
+  for (const { time, name } of due.toSorted((one, other) => one.time.localeCompare(other.time))) {
+    const day = time.slice(0, 10);
+    byDay.set(day, [...(byDay.get(day) ?? []), `${name} ${time.slice(11, 16)} UTC`.trim()]);
+  }
   const today = new Date(new Date().toISOString().slice(0, 10)).getTime();
   const monday = today - ((new Date(today).getUTCDay() + 6) % 7) * DAY_MS;
   return (
@@ -185,11 +198,11 @@ function Calendar({ times }: { times: string[] }) {
       {Array.from({ length: WEEKS * 7 }, (_, index) => {
         const date = new Date(monday + index * DAY_MS);
         const key = date.toISOString().slice(0, 10);
-        const time = due.get(key);
+        const times = byDay.get(key);
         return (
-          <span key={key} role={time ? 'listitem' : undefined} className={[time && 'due', date.getTime() < today && 'past', date.getTime() === today && 'today'].filter(Boolean).join(' ')} title={time ? `${key} ${time} UTC` : undefined}>
+          <span key={key} role={times ? 'listitem' : undefined} className={[times && 'due', date.getTime() < today && 'past', date.getTime() === today && 'today'].filter(Boolean).join(' ')} title={times && `${key}: ${times.join(', ')}`}>
             {date.getUTCDate()}
-            {time && <span className="hidden"> {date.toLocaleString('en', { month: 'long', timeZone: 'UTC' })} at {time} UTC</span>}
+            {times && <span className="hidden"> {date.toLocaleString('en', { month: 'long', timeZone: 'UTC' })}: {times.join(', ')}</span>}
           </span>
         );
       })}

@@ -7,6 +7,7 @@ const moment = new Intl.DateTimeFormat('en-GB', { dateStyle: 'medium', timeStyle
 const exact = new Intl.DateTimeFormat('en-GB', { dateStyle: 'full', timeStyle: 'long' });
 const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto', style: 'short' });
 
+export const momentOf = (at: string) => moment.format(new Date(at));
 export const count = (value: number) => whole.format(value);
 export const short = (value: number) => (Math.abs(value) < 10_000 ? whole.format(value) : compact.format(value));
 export const percent = (value: number) =>
