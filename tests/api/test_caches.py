@@ -22,6 +22,7 @@ KEYED_BY = {
     "engine/insight/scan.py @lru_cache _present": "path in the tenant's folder",
     "engine/members/regraph.py @lru_cache _moves_between": "the tenant's lake and versions",
     "engine/people/identity_graph.py @cache _empty": "nothing: an empty table",
+    "engine/run/spark.py @lru_cache _opened": "path in the tenant's folder, and checksum",
     "engine/store/checksums.py @lru_cache _remembered": "path in the tenant's folder",
     "engine/people/compaction.py @lru_cache _remembered_note": "path in the tenant's folder",
     "engine/people/merged_view.py @lru_cache _all_there": "paths in the tenant's folder",

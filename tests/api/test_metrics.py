@@ -11,7 +11,9 @@ from starlette.applications import Starlette
 
 from app.api.context import ApiServices
 from app.api.execution import CompiledExecution
+from app.api.transport.health import health_routes
 from app.clock import FixedClock
+from app.engine.run.spark import SparkEngine
 from app.scope import Tenant
 from app.services.maintenance.figures import FRESH_SECONDS, FigureReader, read_figures
 from app.storage.columns import table
@@ -194,10 +196,23 @@ async def test_figures_are_not_read_for_each_who_asks(
 
 
 async def test_a_worker_serves_health_and_metrics_only(app: Starlette, services: ApiServices) -> None:
-    from app.api.transport.health import health_routes
-
     transport = httpx.ASGITransport(app=Starlette(routes=health_routes(services)))
     async with httpx.AsyncClient(transport=transport, base_url="http://worker") as http:
         assert (await http.get("/health/ready")).json() == {"ready": True}
         assert (await http.get("/metrics")).status_code == 200
         assert (await http.post("/graphql", json={"query": VIEWER})).status_code == 404
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_an_engine_that_is_away_is_a_warning(services: ApiServices, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only segment jobs need it: everything else is answered all the same."""
+    monkeypatch.setattr("app.engine.run.spark.missing", lambda master: None)
+    engine = SparkEngine("spark://127.0.0.1:1", services.lake)
+    with_engine = ApiServices(
+        services.database, services.lake, services.changes, services.clock, services.uploads, engine=engine
+    )
+    transport = httpx.ASGITransport(app=Starlette(routes=health_routes(with_engine)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as http:
+        ready = await http.get("/health/ready")
+    warning = "segment jobs fail: the Spark master does not answer: start it, or see the address and the network"
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "warning": warning})

@@ -1,20 +1,33 @@
-"""Segment jobs on a Spark cluster of two workers: everything as the local engine does it."""
+"""Segment jobs on a Spark cluster of two workers: everything as the local engine does it.
 
+One process, since each would start a cluster of its own:
+
+    SEGMENTATION_TEST_REQUIRE=spark pytest -n0 tests/services/test_spark.py
+"""
+
+import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from app.clock import FixedClock, utc_now
 from app.engine.limits.pool import Cancelled
 from app.engine.run.engine import Done
 from app.engine.run.spark import SparkEngine
 from app.engine.store.lake import Lake
 from app.errors import EngineAway, Refusal
-from tests.services.conftest import Gateway
+from app.services.jobs.segment import requests as segment_jobs
+from app.storage.database import Database
+from app.storage.tables.jobs import FINAL
+from tests.services.conftest import SCOPE, Gateway
 from tests.services.test_engines import compared_jobs
+from tests.support import processes
 from tests.support.spark import PATIENCE, Cluster, Held, cluster, require_spark
 
 pytestmark = [
@@ -22,8 +35,6 @@ pytestmark = [
     pytest.mark.timeout(600),
     # py4j leaves the sockets of threads that have ended to the garbage collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning"),
-    # All tests on the one cluster and session.
-    pytest.mark.xdist_group("spark"),
 ]
 
 
@@ -140,4 +151,49 @@ def test_a_machine_that_is_unfit_says_why(engine: SparkEngine, tmp_path: Path) -
     ):
         engine.run(Held(tmp_path, unfit=True), range(5), lambda done: None, never)
     (tmp_path / "go").touch()
-    assert Running(engine, Held(tmp_path), 3).joined().numbers == [0, 1, 2], "the next job begins anew"
+    session = engine._session
+    assert Running(engine, Held(tmp_path), 3).joined().numbers == [0, 1, 2]
+    assert engine._session is session, "the cluster itself is well"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_a_worker_evaluates_by_spark_connect(
+    spark_cluster: Cluster, database_url: str, database: Database, tmp_path: Path
+) -> None:
+    """All as users have it: a worker process, and a server that it knows by its URL."""
+    clock = FixedClock(utc_now())
+    gateway = Gateway(database, Lake(tmp_path / "lake"), clock, tmp_path)
+    await gateway.people([{"id": f"{n:03}", "score": n} for n in range(100)])
+    high = await gateway.define("high", "score >= 60", "BATCH")
+    even = await gateway.define("even", f'inSegment("{high}") and score % 2 = 0', "BATCH")
+    job = await segment_jobs.create(database, clock, SCOPE, all_definitions=True)
+    with spark_cluster.connect_server() as url, (tmp_path / "log").open("wb") as log:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")},
+            "SEGMENTATION_DATABASE_URL": database_url,
+            "SEGMENTATION_DATA_DIR": str(tmp_path),
+            "SEGMENTATION_ENGINE": "spark",
+            "SEGMENTATION_SPARK_MASTER": url,
+        }
+        worker = processes.start(["worker"], tmp_path, environment, stdout=log, stderr=log)
+        try:
+            ended = await until_final(database, job.id)
+            worker.terminate()
+            assert worker.wait(30) == 0
+        finally:
+            worker.kill()
+    assert (ended.status, ended.errors) == ("SUCCEEDED", [])
+    assert [(await gateway.numbers(id_))[0] for id_ in (high, even)] == [40, 20]
+    said = (tmp_path / "log").read_text()
+    assert f"Spark at {url}: 2 parallel tasks" in said
+    assert "Traceback" not in said
+
+
+async def until_final(database: Database, job_id: str) -> Any:
+    for _ in range(PATIENCE * 30):
+        async with database.session() as session:
+            job = (await segment_jobs.get_many(session, SCOPE, [job_id]))[job_id]
+        if job.status in FINAL:
+            return job
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"the job is still {job.status}")

@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -42,6 +42,8 @@ LOOK_SECONDS = 0.2
 """How often the driver looks for what was done."""
 STILL_SECONDS = 1.0
 """How often an executor looks whether anybody still waits for its work."""
+
+Answer = TypeVar("Answer")
 
 _PROBED = 1 << 12
 """Rows of the probe: enough for a part on every core."""
@@ -170,6 +172,8 @@ class SparkEngine:
     lake: Lake
     parallel: int = 1
     _session: Any = None
+    _doubted: bool = False
+    """Whether a job could not be done, so that the session may be one whose server has forgotten it."""
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:
@@ -218,18 +222,27 @@ class SparkEngine:
                                 BUCKET_SECONDS.observe(done.seconds)
                                 finished(done)
             except EngineAway:
-                # The next job begins with a new session.
-                with self._turn:
-                    self.stop()
+                self._doubted = True
                 raise
 
     def _connected(self) -> Any:
         with self._turn:
+            if self._doubted and not self._answers():
+                self.stop()
+            self._doubted = False
             if self._session is None or not alive(self._session):
                 if problem := self.problem():
                     raise EngineAway(problem)
                 self._session, self.parallel = _within(START_SECONDS, self._opened_session)
             return self._session
+
+    def _answers(self) -> bool:
+        session = self._session
+        try:
+            _within(START_SECONDS, lambda: session.range(1).collect())
+        except EngineAway:
+            return False
+        return True
 
     def _opened_session(self) -> tuple[Any, int]:
         session = open_session(self.master)
@@ -311,14 +324,14 @@ def _collected(session: Any, rows: Any) -> Iterator[_Collecting]:
         collecting.interrupt()
 
 
-def _within(seconds: float, opened: Callable[[], tuple[Any, int]]) -> tuple[Any, int]:
-    """Raises `EngineAway`, also when nothing has come after so long: Spark itself would wait for ever."""
-    answer: list[tuple[Any, int]] = []
+def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
+    """Raises `EngineAway`, also when no answer has come after so long: Spark itself would wait for ever."""
+    answer: list[Answer] = []
     errors: list[BaseException] = []
 
     def work() -> None:
         try:
-            answer.append(opened())
+            answer.append(ask())
         except BaseException as error:
             errors.append(error)
 
