@@ -46,6 +46,27 @@ async def test_an_explanation_agrees_with_the_members_of_a_job(gateway: Gateway)
             assert found.evaluated_at == gateway.clock()
 
 
+async def test_segment_membership_is_what_a_job_reads(gateway: Gateway) -> None:
+    """Also where only a followed segment reads it, and beside what the data say of segments."""
+    own = {"segmentMembership": {"ups": {"elsewhere": {"status": "realized"}}}}
+    await gateway.people([{"id": "a", "n": 1}, {"id": "b", "n": 0}, {"id": "c", "n": 1, **own}])
+    ones = await gateway.define("Ones", "n = 1", method="BATCH")
+    await gateway.job()
+    entry = f'segmentMembership.get("ups").get("{ones}")'
+    read = await gateway.define("Read", f'{entry}.status.in(["realized", "existing"])', method="BATCH")
+    both = await gateway.define("Both", f'inSegment("{read}") and n >= 0', method="BATCH")
+    data = await gateway.define(
+        "Data", 'segmentMembership.get("ups").get("elsewhere").status = "realized"', method="BATCH"
+    )
+    await gateway.job()
+    for audience, expected in ((read, {"a", "c"}), (both, {"a", "c"}), (data, {"c"})):
+        assert await members(gateway, audience) == expected
+        for id in "abc":
+            assert (await why(gateway, id, audience)).member == (id in expected), (audience, id)
+    (status, _) = (await why(gateway, "a", read)).root.children
+    assert (status.text, status.value) == (f"{entry}.status", "existing")
+
+
 async def test_a_profile_that_opted_out_is_told_so(gateway: Gateway) -> None:
     await gateway.people([{"id": "1", "n": 1, "optInOut": {"globalOptout": True}}])
     audience = await gateway.define("All", "n = 1", method="BATCH")

@@ -53,7 +53,7 @@ async def measure(
     opt-outs. Raises `Refusal`.
     """
     if not FEWEST <= len(people) <= MOST:
-        message = f"{len(people)} audiences and expressions are given, and {FEWEST} to {MOST} can be compared"
+        message = f"give {FEWEST} to {MOST} audiences or expressions, not {len(people)}"
         raise Refusal(ErrorCode.LIMIT_EXCEEDED if len(people) > MOST else ErrorCode.INVALID_INPUT, message, ("people",))
     population = await open_population(reader, policy or _shared_policy(people))
     conditions, sets = {}, []

@@ -23,7 +23,7 @@ async def measure(
     All expressions are evaluated in one pass over the profiles. Raises `Refusal` when none can be answered.
     """
     if len(expressions) > MOST_EXPRESSIONS:
-        message = f"{len(expressions)} expressions are given, and at most {MOST_EXPRESSIONS} are allowed: ask again"
+        message = f"at most {MOST_EXPRESSIONS} expressions are allowed, not {len(expressions)}: ask in several parts"
         raise Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("expressions",))
     if not 1 <= buckets <= MOST_BUCKETS:
         message = f"a histogram of {buckets} buckets is not possible: ask for 1 to {MOST_BUCKETS:,}"
