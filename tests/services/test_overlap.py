@@ -97,7 +97,7 @@ async def test_what_cannot_be_answered_is_refused(gateway: Gateway) -> None:
     never = People(audience=await audience(gateway, await gateway.define("Never", "n = 2", method="BATCH")))
     one = People(audience=await audience(gateway, next(iter(ids.values()))))
     reader = gateway.reader()
-    with pytest.raises(Refusal, match="1 audiences and expressions are given, and 2 to 8"):
+    with pytest.raises(Refusal, match="give 2 to 8 audiences or expressions, not 1"):
         await measure(reader, [one], None, 1)
     with pytest.raises(Refusal, match="9 audiences and expressions"):
         await measure(reader, [one] * 9, None, 1)
