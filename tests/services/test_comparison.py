@@ -18,7 +18,7 @@ NUMBERS = range(120)
 async def comparison(gateway: Gateway, audience: str, expression: str) -> Comparison:
     async with gateway.database.session() as session:
         row = await audiences.required(session, SCOPE, audience)
-    return await compare(gateway.reader(), row, expression)
+    return await compare(gateway.reader(), row, None, expression, 1)
 
 
 async def loaded(gateway: Gateway) -> str:

@@ -12,6 +12,8 @@ from app.services.audiences import computed as definitions
 from app.services.audiences import reads
 from app.services.audiences.definition_reads import get_many
 from app.services.audiences.definition_rules import Limit, NewDefinition
+from app.services.insight import waterfall
+from app.services.insight.comparison import compare
 from app.services.insight.explanation import Identity, explain
 from app.services.insight.overlap import People
 from app.services.jobs.segment.passes import EarlierPass
@@ -20,6 +22,7 @@ from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE, Gateway
+from tests.support.both_ways import both_ways
 
 
 @pytest.fixture
@@ -214,3 +217,32 @@ async def test_an_explanation_says_that_others_come_first(gateway: Gateway) -> N
     await gateway.job(best)
     assert await explained("a") == (False, [("score > 0", True), ("first 2 by score DESC", False)])
     assert await explained("c") == (True, [("score > 0", True), ("first 2 by score DESC", True)])
+
+
+async def test_questions_about_an_audience_see_whom_its_limit_keeps(gateway: Gateway) -> None:
+    """Before and after the data change: each answer is what the next job makes of it."""
+    rows: list[dict[str, Any]] = [{"id": f"{n:02}", "score": n % 7 if n % 5 else None, "odd": n % 2} for n in range(40)]
+    await gateway.people(rows)
+    best = await define(gateway, "best", Limit(9, "score"))
+    rest = await define(gateway, "the last", Limit(50, "score", descending=False), "odd = 1")
+    await gateway.job(best, rest)
+    await gateway.people([{"id": "01", "score": 99, "odd": 1}])
+    for audience, expression, count in ((best, "odd = 1", 9), (best, "false", 9), (rest, "odd = 0", 50)):
+        async with gateway.database.session() as session:
+            row = await reads.required(session, SCOPE, audience)
+            definition = (await get_many(session, SCOPE, [audience]))[audience]
+        result = await compare(gateway.reader(), row, definition.kept, expression, 1)
+        before, now = await ids(gateway, audience), [row for row in rows if row["id"] != "01"]
+        held = [row for row in [*now, {"id": "01", "score": 99, "odd": 1}] if expression == f"odd = {row['odd']}"]
+        after = set(first(held, "score", count, audience == best))
+        counts = await result.counts(1, enough=lambda: True)
+        assert (counts.exact, counts.before, counts.after.size) == (True, len(before), len(after))
+        for read, expected in ((result.entering, after - {*before}), (result.leaving, {*before} - after)):
+            persons = await gateway.reader().people(await both_ways(read, 4))
+            assert {person.profile_id.removeprefix("crm:") for person in persons.values()} == expected
+    for audience, steps in ((best, (40, 40, 40, 9, 9)), (rest, (40, 20, 20, 20, 20))):
+        async with gateway.database.session() as session:
+            row = await reads.required(session, SCOPE, audience)
+            definition = (await get_many(session, SCOPE, [audience]))[audience]
+        names = ("evaluated", "matched", "consented", "limited", "crm")
+        assert await waterfall.measure(gateway.reader(), row, definition, 1) == list(zip(names, steps, strict=True))

@@ -134,14 +134,16 @@ ExpressionArgument = Annotated[str, strawberry.argument(description="The express
 
 @strawberry.type
 class CompareQueries:
-    @resolver(description="Who would enter and who would leave if the audience had this expression.")
+    @resolver(description="Who would enter and who would leave if the audience had this expression; its limit stays.")
     async def compare(self, info: Info, audience_id: AudienceArgument, expression: ExpressionArgument) -> Comparison:
         operation = info.context
         try:
             people = await people_of(operation, PeopleInput(audience_id=audience_id))
             if people.audience is None:
                 raise LookupError("an audience was asked for")
-            result = await comparison.compare(operation.profiles, people.audience, expression)
-            return Comparison.of(result, await result.counts(operation.services.lake.threads))
+            definition = await operation.loaders.definition.load(people.audience.id)
+            kept, threads = None if definition is None else definition.kept, operation.services.lake.threads
+            result = await comparison.compare(operation.profiles, people.audience, kept, expression, threads)
+            return Comparison.of(result, await result.counts(threads))
         except Refusal as refusal:
             return Comparison.refused(user_error(refusal))

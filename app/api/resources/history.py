@@ -207,7 +207,7 @@ class AudienceHistory:
             if row is None:
                 raise Refusal(ErrorCode.NOT_FOUND, "the audience was deleted meanwhile")
             result = await moments.difference(operation.profiles, row, *heads)
-            return Comparison.of(result, await result.counts(operation.services.lake.threads, lambda: False))
+            return Comparison.of(result, await result.counts(operation.services.lake.threads))
         except Refusal as refusal:
             return Comparison.refused(user_error(refusal))
 

@@ -17,7 +17,9 @@ from app.storage.tables.audiences import AudienceRow
 
 @strawberry.type(description="How many profiles are left at a step.")
 class WaterfallStep:
-    name: str = strawberry.field(description="`evaluated`, `matched`, `consented`, or an identity namespace.")
+    name: str = strawberry.field(
+        description="`evaluated`, `matched`, `consented`, `limited` where there is a limit, or an identity namespace."
+    )
     count: BigInt = strawberry.field(description="Number of profiles.")
 
 
@@ -86,7 +88,8 @@ class AudienceStatistics:
 
     @resolver(
         description="From everybody to who can be reached: profiles evaluated, those that match now, those of them "
-        "that have not opted out, and how many of these have an identity in each namespace."
+        "that have not opted out, the first of these where there is a limit, and how many of those who are left have "
+        "an identity in each namespace."
     )
     async def waterfall(self, info: Info) -> list[WaterfallStep]:
         operation = info.context

@@ -1,7 +1,7 @@
 """The first N of audiences by the value of an expression: exactly, ties by the profile's id, in bounded memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -58,38 +58,60 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How many of an audience stay, in which order of its value in the scan."""
+    """How many of an audience stay, in which order of the scan's value `value`."""
 
+    value: str
     first: int
     descending: bool
 
     @classmethod
-    def of(cls, kept: Mapping[str, Any]) -> Self:
+    def of(cls, value: str, kept: Mapping[str, Any]) -> Self:
         """As definitions store it."""
-        return cls(kept["first"], kept["descending"])
+        return cls(value, kept["first"], kept["descending"])
 
 
 def first_of(
     scan: Scan, limits: Mapping[str, Limit], *, threads: int, stopped: Stopped
 ) -> tuple[dict[str, dict[int, BitMap]], dict[str, Refusal]]:
-    """For each audience of the scan with a limit whom it keeps, by bucket, with its value under the same id; or why its
-    value cannot be evaluated. Raises `Cancelled`."""
+    """For each set of the scan with a limit whom it keeps, by bucket, or why its value cannot be evaluated. Raises
+    `Cancelled`."""
     best = {id: Best(limit.first, limit.descending) for id, limit in limits.items()}
     failed: dict[str, Refusal] = {}
 
     def work(number: int, stop: Stopped) -> tuple[dict[str, pa.Table], Mapping[str, Refusal]]:
         answers = scan.bucket(number, stop)
-        values = {id: value for id, value in answers.values.items() if answers.members.get(id)}
+        values = {
+            id: answers.values[limit.value]
+            for id, limit in limits.items()
+            if limit.value in answers.values and answers.members.get(id)
+        }
         return _candidates(scan, answers, values), answers.failed
 
     def finished(result: tuple[dict[str, pa.Table], Mapping[str, Refusal]]) -> None:
         candidates, refusals = result
-        failed.update(refusals)
+        failed.update({id: refusals[limit.value] for id, limit in limits.items() if limit.value in refusals})
         for id, table in candidates.items():
             best[id].add(table)
 
     in_threads(work, scan.buckets, finished=finished, cancelled=stopped, threads=threads)
     return {id: ranking.chosen() for id, ranking in best.items() if id not in failed}, failed
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A scan with one more set, `id`, which is known by bucket."""
+
+    scan: Scan
+    id: str
+    members: Mapping[int, BitMap]
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        return self.scan.buckets
+
+    def bucket(self, number: int, stopped: Stopped) -> Answers:
+        answers = self.scan.bucket(number, stopped)
+        return replace(answers, members={**answers.members, self.id: self.members.get(number, BitMap())})
 
 
 def _candidates(scan: Scan, answers: Answers, values: Mapping[str, Value]) -> dict[str, pa.Table]:

@@ -3,17 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from app.engine.insight.best import Chosen
 from app.engine.insight.cells import Cells, count_cells
 from app.engine.insight.scan import Answers, Buckets, Remembering
 from app.engine.limits.pool import Stopped
 from app.engine.members.membership import Ordinals
 from app.engine.run.sampling import Estimate, estimate
+from app.services.insight.limited import keep_first
 from app.services.insight.overlap import a_while, refuse_unevaluated
 from app.services.insight.population import Population, in_thread, open_population
 from app.services.insight.profiles import page_in_place
 from app.services.lists.paging import PageRequest, Slice
 from app.services.people.members import Who
 from app.services.people.profiles import ProfileReader
+from app.storage.columns import StoredValues
 from app.storage.tables.audiences import AudienceRow
 
 NEW = "new"
@@ -34,16 +37,18 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The members of an audience, its set, beside another set `NEW`; `stored` has the members alone."""
+    """The members of an audience, its set, beside another set `NEW`; `stored` has the members alone. Where both are
+    `known`, as nothing is left to evaluate, counts are always exact."""
 
     population: Population
     audience: str
     buckets: Buckets
     stored: Buckets
+    known: bool = False
 
     async def counts(self, threads: int, enough: Callable[[], bool] | None = None) -> Counts:
         """Raises `Refusal` when the expression cannot be evaluated."""
-        stop_early = enough or a_while()
+        stop_early = (lambda: False) if self.known else enough or a_while()
 
         def work(stopped: Stopped) -> Cells:
             return count_cells(self.buckets, [self.audience, NEW], threads=threads, stopped=stopped, enough=stop_early)
@@ -94,14 +99,22 @@ class Comparison:
         )
 
 
-async def compare(reader: ProfileReader, audience: AudienceRow, expression: str) -> Comparison:
-    """The comparison under the audience's merge policy and its respect for opt-outs. Raises `Refusal`."""
+async def compare(
+    reader: ProfileReader, audience: AudienceRow, kept: StoredValues | None, expression: str, threads: int
+) -> Comparison:
+    """The comparison under the audience's merge policy, its respect for opt-outs and its limit `kept`. Where there is
+    one every profile is evaluated at once. Raises `Refusal`."""
     population = await open_population(reader, audience.merge_policy_id)
     condition = population.condition(expression, ("expression",), consent=audience.exclude_opt_out)
     refuse_unevaluated(population, audience, ("audience_id",))
 
-    def scan(_stopped: Stopped) -> Comparison:
-        both = Remembering(population.scan({NEW: condition}, audiences=[audience.id]))
-        return Comparison(population, audience.id, both, population.scan({}, audiences=[audience.id]))
+    def scan(stopped: Stopped) -> Comparison:
+        stored = population.scan({}, audiences=[audience.id])
+        if kept is None:
+            both: Buckets = Remembering(population.scan({NEW: condition}, audiences=[audience.id]))
+        else:
+            path = ("audience_id",)
+            both = Chosen(stored, NEW, keep_first(population, condition, kept, path, threads=threads, stopped=stopped))
+        return Comparison(population, audience.id, both, stored, known=kept is not None)
 
     return await in_thread(scan)

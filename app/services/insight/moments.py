@@ -123,4 +123,4 @@ async def difference(reader: ProfileReader, audience: AudienceRow, earlier: Head
         return _Moments(population.snapshot, audience.id, *sources)
 
     moments = await asyncio.to_thread(read)
-    return Comparison(population, audience.id, moments, moments)
+    return Comparison(population, audience.id, moments, moments, known=True)

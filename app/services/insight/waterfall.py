@@ -1,19 +1,22 @@
 """From all profiles to those who can be reached: how many are left at each step."""
 
 from collections import Counter
+from collections.abc import Sequence
 
-from app.engine.insight.scan import Answers
+from app.engine.insight.best import Chosen
+from app.engine.insight.scan import Answers, Buckets
 from app.engine.limits.pool import Stopped, in_threads
 from app.pql.consent import with_consent
-from app.pql.core import Node
 from app.pql.schema import Scalar
 from app.services.audiences.definition_reads import DefinitionView
+from app.services.insight.limited import keep_first
 from app.services.insight.overlap import refuse_unevaluated
 from app.services.insight.population import Population, in_thread, open_population
 from app.services.people.profiles import ProfileReader
 from app.storage.tables.audiences import AudienceRow
 
 STEPS = ("evaluated", "matched", "consented")
+LIMITED = "limited"
 _MATCHED, _CONSENTED = "matched", "consented"
 
 Step = tuple[str, int]
@@ -22,8 +25,8 @@ Step = tuple[str, int]
 async def measure(
     reader: ProfileReader, audience: AudienceRow, definition: DefinitionView | None, threads: int
 ) -> list[Step]:
-    """Profiles evaluated, those that match, those of them that have not opted out, and of these those with an identity
-    in each namespace, the most frequent first.
+    """Profiles evaluated, those that match, those of them that have not opted out, the first of these where there is a
+    limit, and of those who are left those with an identity in each namespace, the most frequent first.
 
     A computed audience is evaluated now; of an external one the stored members match. Raises `Refusal`.
     """
@@ -36,15 +39,24 @@ async def measure(
         matched = population.condition(definition.expression, ())
     consented = with_consent(matched, population.snapshot.schema, population.builder)
     stored = [audience.id] if definition is None else []
-    return await in_thread(
-        lambda stopped: _count(population, {_MATCHED: matched, _CONSENTED: consented}, stored, threads, stopped)
-    )
+    kept = None if definition is None else definition.kept
+
+    def count(stopped: Stopped) -> list[Step]:
+        conditions = {_MATCHED: matched, _CONSENTED: consented}
+        if kept is None:
+            steps = _count(population, population.scan(conditions, audiences=stored), stored, threads, stopped)
+            return _listed(STEPS, *steps)
+        first = keep_first(population, consented, kept, (), threads=threads, stopped=stopped)
+        chosen = Chosen(population.scan(conditions), LIMITED, first)
+        return _listed((*STEPS, LIMITED), *_count(population, chosen, stored, threads, stopped))
+
+    return await in_thread(count)
 
 
 def _count(
-    population: Population, conditions: dict[str, Node], stored: list[str], threads: int, stopped: Stopped
-) -> list[Step]:
-    scan = population.scan(conditions, audiences=stored)
+    population: Population, scan: Buckets, stored: list[str], threads: int, stopped: Stopped
+) -> tuple[Counter[str], Counter[str]]:
+    """Of the steps, and of the namespaces."""
     steps, namespaces = Counter[str](), Counter[str]()
 
     def work(number: int, stop: Stopped) -> tuple[Counter[str], Counter[str]]:
@@ -55,8 +67,12 @@ def _count(
         namespaces.update(counts[1])
 
     in_threads(work, scan.buckets, finished=finished, cancelled=stopped, threads=threads)
+    return steps, namespaces
+
+
+def _listed(names: Sequence[str], steps: Counter[str], namespaces: Counter[str]) -> list[Step]:
     ranked = sorted(namespaces.items(), key=lambda step: (-step[1], step[0]))
-    return [*((name, steps[name]) for name in STEPS), *ranked]
+    return [*((name, steps[name]) for name in names), *ranked]
 
 
 def _of_bucket(answers: Answers, stored: list[str], population: Population) -> tuple[Counter[str], Counter[str]]:
@@ -64,6 +80,8 @@ def _of_bucket(answers: Answers, stored: list[str], population: Population) -> t
     for audience in stored:
         matched, consented = matched & answers.members[audience], consented & answers.members[audience]
     sizes = Counter(evaluated=len(answers.present), matched=len(matched), consented=len(consented))
+    if (first := answers.members.get(LIMITED)) is not None:
+        sizes[LIMITED], consented = len(first), first
     namespaces = population.snapshot.namespaces(answers.bucket)
     return sizes, Counter(
         {

@@ -137,7 +137,7 @@ class _Evaluation:
             standing = run.heads.standing(self.files, plan, run.entries, snapshot.graph_version)
             budget = self.files.lake.lake.budget
             scan = Scan(snapshot, plan, run.evaluated_at, stored, standing, budget, limited, tolerant=True)
-            limits = {id_: Limit.of(run.definitions[id_].kept or {}) for id_ in limited}
+            limits = {id_: Limit.of(id_, run.definitions[id_].kept or {}) for id_ in limited}
             first_ones, failed = first_of(scan, limits, threads=self.threads, stopped=self.attempt.interrupted)
             run.fail({id_: {"code": refusal.code.value, "message": refusal.message} for id_, refusal in failed.items()})
             before = run.heads.people(replace(self.files, mending=True), list(first_ones), snapshot.graph_version)
