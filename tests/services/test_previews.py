@@ -1,5 +1,6 @@
 """Previews as their users see them: figures equal to a job's, samples that last, pages that hold while they grow."""
 
+import math
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,10 +20,12 @@ from app.scope import Scope
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.audiences import reads as audiences
+from app.services.audiences.definition_rules import Limit
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import Uploaded, ingest_file
 from app.services.evaluation.expressions import ExpressionFormat, convert_expression
 from app.services.jobs.preview import requests as previews
+from app.services.jobs.preview import run as preview_run
 from app.services.jobs.preview.requests import NewPreview
 from app.services.jobs.preview.run import run_preview, sample_seed
 from app.services.jobs.segment import requests as segment_jobs
@@ -517,3 +520,64 @@ async def test_old_previews_are_cleared_away_with_all_that_they_wrote(
             ids = set(await session.scalars(select(table.job_id)))  # type: ignore[call-overload]
             assert old.id not in ids
             assert recent.id in ids
+
+
+def first_ids(count: int, wanted: set[str]) -> list[str]:
+    """Of these people the last cities first, ties by id."""
+    return sorted(wanted, key=lambda one: (int(one) % 5 == 0, one))[:count]
+
+
+@pytest.mark.usefixtures("real_buckets")
+async def test_a_preview_keeps_the_first_of_its_limit(
+    database: Database, lake: Lake, clock: FixedClock, many: Uploaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly where everybody is read, as a job would; of a sample its part. An attempt that died is gone on with."""
+    new = NewPreview("true", limit=Limit(300, 'city = "Oslo"'))
+    made = await previews.create(database, lake, clock, SCOPE, new)
+    dying = await claim(database, lake, clock)
+
+    async def write(_work: Any) -> None:
+        raise LeaseLost("it died")
+
+    first_written = preview_run._first_written
+    with monkeypatch.context() as patched:
+
+        def dies_after_its_buckets(*arguments: Any) -> Any:
+            patched.setattr(dying, "write", write)
+            return first_written(*arguments)
+
+        patched.setattr(preview_run, "_first_written", dies_after_its_buckets)
+        with pytest.raises(LeaseLost):
+            await run_preview(dying, lake, 1)
+    clock.advance(LEASE + timedelta(seconds=1))
+    await read(database, lake, clock)
+    done, everybody = await state_of(database, made.id), {f"{n:04}" for n in range(400)}
+    assert (done.status, done.profiles_matched, done.by_namespace) == ("SUCCEEDED", 400, {"crm": 300})
+    assert previews.figures(done) == estimate.Estimate(300, 0.0, 300, 300)
+    page = await people_of(database, lake, made.id, 500)
+    kept = sorted(person.profile_id.removeprefix("crm:") for _, person in page.items)
+    assert kept == sorted(first_ids(300, everybody))
+
+    monkeypatch.setattr(estimate, "READ_IN_FULL", 100)
+    made = await previews.create(database, lake, clock, SCOPE, new)
+    await read(database, lake, clock)
+    done = await state_of(database, made.id)
+    assert 100 <= done.profiles_read < 200
+    async with database.session() as session:
+        buckets = (await previews.read_buckets(session, SCOPE, [done]))[made.id]
+    part = math.ceil(300 * done.profiles_read / 400)
+    assert previews.people_count(buckets) == part < done.profiles_matched == done.profiles_read
+    assert (figures := previews.figures(done)) is not None
+    assert (figures.size, figures.low, figures.high, figures.standard_error) == (300, 300, 300, 0.0)
+
+
+async def test_a_limit_that_no_preview_can_have_is_refused(database: Database, lake: Lake, clock: FixedClock) -> None:
+    for limit, path in (
+        (Limit(0, "1"), ("limit", "first")),
+        (Limit(10_000_001, "1"), ("limit", "first")),
+        (Limit(1, "nothing"), ("limit", "by")),
+        (Limit(1, "xEvent"), ("limit", "by")),
+    ):
+        with pytest.raises(Refusal) as refused:
+            await previews.create(database, lake, clock, SCOPE, NewPreview("true", limit=limit))
+        assert refused.value.path == path

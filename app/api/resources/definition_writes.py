@@ -76,7 +76,7 @@ class CreateSegmentDefinitionInput:
             "schema_name": given(self.schema_name),
             "lifecycle_state": one_of(tables.LifecycleState, self.lifecycle_state),
             "labels": given(self.labels),
-            "limit": _limit(given(self.limit)),
+            "limit": limit_of(self.limit),
         }
         return NewDefinition(
             name=self.name,
@@ -139,14 +139,15 @@ class UpdateSegmentDefinitionInput:
             "exclude_opt_out": self.exclude_opt_out,
             "labels": self.labels,
             "folder_id": _kept(self.folder_id, lambda id_: one_id("Folder", id_, "folder_id")),
-            "limit": _kept(self.limit, _limit),
+            "limit": _kept(self.limit, limit_of),
         }
         given_ones = {name: value for name, value in changes.items() if value is not strawberry.UNSET}
         return cast(DefinitionChanges, given_ones)
 
 
-def _limit(value: LimitInput | None) -> Limit | None:
-    return None if value is None else value.as_limit()
+def limit_of(value: LimitInput | None) -> Limit | None:
+    """None when there is none, or none was given."""
+    return None if value is None or value is strawberry.UNSET else value.as_limit()
 
 
 def _kept(value: Any, convert: Any) -> Any:

@@ -16,6 +16,8 @@ from app.api.lists.connections import Connection, LongConnection, connect, conne
 from app.api.lists.filters import one_id, one_name
 from app.api.resources.audiences import NamespaceCount
 from app.api.resources.compare import ConfidenceInterval
+from app.api.resources.definition_writes import LimitInput, limit_of
+from app.api.resources.definitions import Limit
 from app.api.resources.merge_policies import GraphType, MergePolicy
 from app.api.resources.pql import ExpressionFormat, service_format
 from app.api.resources.profiles import Profile
@@ -105,6 +107,7 @@ class Preview(Node):
     expression: str = strawberry.field(description="The expression, as text.")
     graph_type: GraphType = strawberry.field(description="How fragments are joined into one person.")
     exclude_opt_out: bool = strawberry.field(description="Whether profiles that opted out are excluded.")
+    limit: Limit | None = strawberry.field(description="Where only the first profiles by a value are kept.")
     created_at: datetime = strawberry.field(description="Creation time.")
     row: strawberry.Private[Any]
 
@@ -119,8 +122,8 @@ class Preview(Node):
 
     @connection(
         description=(
-            "Matching profiles from the part of the sample that has been read, with their "
-            "current attributes; more are appended as reading continues."
+            "Matching profiles from the part of the sample that has been read, with their current attributes; more "
+            "are appended as reading continues. With a limit those that it keeps, once all have been read."
         )
     )
     async def profiles(self, info: Info, page: PageRequest) -> LongConnection[Profile]:
@@ -146,6 +149,7 @@ class Preview(Node):
             expression=row.expression,
             graph_type=GraphType(row.graph_type),
             exclude_opt_out=row.exclude_opt_out,
+            limit=None if row.kept is None else Limit.of(row.kept),
             created_at=row.created_at,
             row=row,
         )
@@ -175,6 +179,11 @@ class CreatePreviewInput:
     )
     exclude_opt_out: bool | None = strawberry.field(
         default=True, description="Whether profiles that opted out are excluded."
+    )
+    limit: LimitInput | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Keeps only the first profiles by a value: exactly where all profiles are read, else their part of "
+        "the sample.",
     )
 
 
@@ -236,6 +245,7 @@ class PreviewMutations:
                 merge_policy_id=one_id("MergePolicy", input.merge_policy_id, "merge_policy_id"),
                 graph_type=IdentityGraph(one_name(input.graph_type) or "NONE"),
                 exclude_opt_out=given(input.exclude_opt_out) is not False,
+                limit=limit_of(input.limit),
             )
             return await previews.create(services.database, services.lake, services.clock, scope, new)
 

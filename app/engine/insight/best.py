@@ -1,6 +1,6 @@
 """The first N of audiences by the value of an expression: exactly, ties by the profile's id, in bounded memory."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -71,10 +71,10 @@ class Limit:
 
 
 def first_of(
-    scan: Scan, limits: Mapping[str, Limit], *, threads: int, stopped: Stopped
+    scan: Scan, limits: Mapping[str, Limit], buckets: Collection[int] | None = None, *, threads: int, stopped: Stopped
 ) -> tuple[dict[str, dict[int, BitMap]], dict[str, Refusal]]:
-    """For each set of the scan with a limit whom it keeps, by bucket, or why its value cannot be evaluated. Raises
-    `Cancelled`."""
+    """For each set of the scan with a limit whom it keeps, by bucket, or why its value cannot be evaluated: of all
+    buckets, or of some. Raises `Cancelled`."""
     best = {id: Best(limit.first, limit.descending) for id, limit in limits.items()}
     failed: dict[str, Refusal] = {}
 
@@ -93,7 +93,8 @@ def first_of(
         for id, table in candidates.items():
             best[id].add(table)
 
-    in_threads(work, scan.buckets, finished=finished, cancelled=stopped, threads=threads)
+    chosen = scan.buckets if buckets is None else buckets
+    in_threads(work, chosen, finished=finished, cancelled=stopped, threads=threads)
     return {id: ranking.chosen() for id, ranking in best.items() if id not in failed}, failed
 
 

@@ -136,15 +136,19 @@ def misfits(new: NewDefinition, policy: MergePolicyRow) -> list[Refusal]:
         )
         refusals.append(Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",)))
     if new.limit is not None:
-        refusals.extend(_misfits_of_limit(new, new.limit))
+        refusals += [*misfits_of_limit(new.limit), *_unlimited(new)]
     refuse_bad_labels(new.labels, refusals)
     return refusals
 
 
-def _misfits_of_limit(new: NewDefinition, limit: Limit) -> Iterator[Refusal]:
+def misfits_of_limit(limit: Limit) -> Iterator[Refusal]:
+    """What is wrong with a limit by itself, but for its value."""
     if not 1 <= limit.first <= LARGEST_LIMIT:
         message = f"a limit keeps 1 to {LARGEST_LIMIT:,} profiles, not {limit.first:,}: leave it out to keep all"
         yield Refusal(ErrorCode.INVALID_INPUT, message, ("limit", "first"))
+
+
+def _unlimited(new: NewDefinition) -> Iterator[Refusal]:
     if methods := _live_methods(new):
         message = f"it cannot be evaluated by {' and '.join(methods)}: {LIMIT_REASON}"
         yield Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",))

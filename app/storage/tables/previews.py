@@ -18,7 +18,8 @@ class PreviewRow(JobColumns, table=True):
 
     `merge_policy` is the policy as it was when the preview was made, {id, name, method, identity_graph, datasets, …}.
     `rows_to_read` is the size of the sample; of the `profiles_read` so far, `profiles_matched` qualify, and
-    `by_namespace` {name: count} of these have an identity there. `snapshot` has the order of its buckets.
+    `by_namespace` {name: count} of these have an identity there. `snapshot` has the order of its buckets. `kept` is
+    {first, by, descending} where only the first profiles by the value of an expression are kept.
     """
 
     __tablename__ = "preview"
@@ -41,6 +42,7 @@ class PreviewRow(JobColumns, table=True):
     merge_policy: StoredValues = json_column()
     graph_type: IdentityGraph = enum_column(IdentityGraph)
     exclude_opt_out: bool = True
+    kept: StoredValues | None = json_column(default=None)
     evaluated_at: datetime | None = time_column(default=None)
     rows_to_read: int = Field(default=0, sa_type=BigInteger)
     profiles_matched: int = Field(default=0, sa_type=BigInteger)

@@ -14,10 +14,12 @@ from app.engine.members.membership import MembershipFiles
 from app.engine.people.profiles import Key, MergeRule, Person
 from app.engine.run.sampling import Estimate, estimate
 from app.engine.store.lake import Lake
-from app.errors import ErrorCode, ExpressionRefused, Refusal
+from app.errors import ErrorCode, ExpressionRefused, Refusal, Refusals
 from app.pql.check.checker import Checked
 from app.scope import Scope, Tenant
 from app.services import merge_policies
+from app.services.audiences.definition_rows import kept
+from app.services.audiences.definition_rules import Limit, misfits_of_limit
 from app.services.evaluation.expressions import ExpressionFormat, as_text, read_segments, require, vocabulary
 from app.services.evaluation.heads import read_heads
 from app.services.jobs import shared as jobs
@@ -66,6 +68,7 @@ class NewPreview:
     merge_policy_id: str | None = None
     graph_type: IdentityGraph = IdentityGraph.NONE
     exclude_opt_out: bool = True
+    limit: Limit | None = None
 
 
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewPreview) -> PreviewRow:
@@ -81,6 +84,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
             merge_policy=merge_policies.policy_as_json(policy),
             graph_type=IdentityGraph.PDG if stitched else IdentityGraph.NONE,
             exclude_opt_out=new.exclude_opt_out,
+            kept=kept(new.limit),
         )
         session.add(row)
         await append_update(session, row, KIND)
@@ -124,7 +128,12 @@ def figures(row: PreviewRow) -> Estimate | None:
     """The estimate of one state of a preview; None while nothing has been read."""
     if not row.rows_to_read and row.status != JobStatus.SUCCEEDED:
         return None
-    return estimate(row.total_profiles, row.profiles_read, row.profiles_matched)
+    matching = estimate(row.total_profiles, row.profiles_read, row.profiles_matched)
+    if matching is None or row.kept is None:
+        return matching
+    size, low, high = (min(number, row.kept["first"]) for number in (matching.size, matching.low, matching.high))
+    # A limit that is reached for certain leaves nothing to estimate.
+    return Estimate(size, matching.standard_error if low < high else 0.0, low, high)
 
 
 def policy_of(row: PreviewRow) -> MergePolicyRow:
@@ -232,17 +241,29 @@ async def remove(database: Database, lake: Lake, tenant: Tenant, id: str) -> Non
 
 
 async def _accept(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewPreview) -> str:
-    """The expression as text, which fits the data and refers to segments that have members to look up."""
+    """The expression as text, which fits the data and refers to segments that have members to look up, as does the
+    value of its limit."""
     words = await vocabulary(database, lake, scope)
+    refusals = [] if new.limit is None else list(misfits_of_limit(new.limit))
+    references: set[str] = set()
+    text = ""
     try:
         checked: Checked = await asyncio.to_thread(words.check, new.expression, new.format)
         text = as_text(new.expression, new.format)
+        require(checked, ("expression",))
+        references |= checked.references
     except ExpressionRefused as refused:
-        raise ExpressionRefused(refused.diagnostics, ("expression",)) from None
-    require(checked, ("expression",))
+        refusals.append(ExpressionRefused(refused.diagnostics, ("expression",)))
+    if new.limit is not None:
+        value = await asyncio.to_thread(words.check_value, new.limit.by)
+        references |= value.references
+        if value.diagnostics:
+            refusals.append(ExpressionRefused(value.diagnostics, ("limit", "by")))
+    if refusals:
+        raise refusals[0] if len(refusals) == 1 else Refusals(refusals)
     async with database.session() as session:
         heads, segments = await read_heads(session, scope, now=clock()), await read_segments(session, scope)
-    if missing := sorted(checked.references - heads.audiences - segments.external):
+    if missing := sorted(references - heads.audiences - segments.external):
         names = ", ".join(f"{words.segments[id]!r} ({id})" for id in missing)
         message = f"{names} has never been evaluated, so its members are unknown: run a segment job of it first"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("expression",))

@@ -1,6 +1,7 @@
 """What a worker does with a preview: a sample to read bucket by bucket, and figures after each of them."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -13,14 +14,18 @@ from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.evaluate import EvaluationError
+from app.engine.insight.best import Limit, first_of
+from app.engine.insight.scan import Scan
 from app.engine.limits.pool import Cancelled
-from app.engine.members.membership import Membership, MembershipFiles
+from app.engine.members.membership import Membership, MembershipFiles, Ordinals, counts, next_membership
+from app.engine.members.regraph import MembershipSource, together
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot, reopen
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
 from app.engine.run.sampling import draw
 from app.engine.store.lake import Lake
-from app.errors import ErrorCode, Refusal
+from app.errors import Diagnostic, ErrorCode, Refusal
+from app.pql.check.checker import check_value
 from app.pql.core import Node
 from app.scope import Scope
 from app.services.evaluation.conditions import Source, read_conditions
@@ -31,11 +36,11 @@ from app.services.evaluation.progress import Progress
 from app.services.evaluation.sandboxes import read_time_zone
 from app.services.jobs.preview.requests import rule_of
 from app.services.lists.rows import select_rows
-from app.storage.columns import columns
+from app.storage.columns import StoredValues, columns
 from app.storage.ids import new_id
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import change_job
-from app.storage.tables.jobs import JobPhase, JobStatus
+from app.storage.tables.jobs import JobBucketRow, JobPhase, JobStatus
 from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.tenancy import within
 
@@ -43,6 +48,8 @@ MOST_MOVED = 0.05
 """The sample is drawn anew when the number of profiles has changed by a larger part than this since."""
 
 _SAMPLES = columns(PreviewSampleRow)
+_BUCKETS = columns(JobBucketRow)
+_VALUE = "value"
 
 
 class _Failed(Exception):
@@ -66,11 +73,11 @@ class _Run:
     recorded: dict[int, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
 
     def tell(self) -> None:
-        """Notes what the recorded buckets add up to."""
+        """Notes what the recorded buckets add up to: all who matched, and the namespaces of those who are kept."""
         profiles_read, matched, namespaces = 0, 0, Counter[str]()
-        for profiles, counts in self.recorded.values():
-            profiles_read, matched = profiles_read + profiles, matched + counts["members"]
-            namespaces.update(counts["by_namespace"])
+        for profiles, numbers in self.recorded.values():
+            profiles_read, matched = profiles_read + profiles, matched + numbers.get("matched", numbers["members"])
+            namespaces.update(numbers["by_namespace"])
         self.attempt.progress(
             JobPhase.EVALUATING,
             self.progress.reached(profiles_read / self.pins.rows_to_read if self.pins.rows_to_read else 1.0),
@@ -88,12 +95,14 @@ async def run_preview(attempt: Attempt, lake: Lake, threads: int) -> None:
         state = await _prepare(attempt, lake, progress)
     except Cancelled:
         return
-    condition = _condition(attempt.job, state)
+    condition, value = _condition(attempt.job, state), _value(attempt.job, state)
     for bucket, row in (await attempt.done_buckets()).items():
         state.recorded[bucket] = row.profiles, row.counts
     state.tell()
     try:
         await _evaluate(state, lake, condition)
+        if value is not None:
+            await _keep_first(state, lake, value)
     except Cancelled:
         return
     except _Failed as failed:
@@ -174,10 +183,25 @@ def _condition(preview: PreviewRow, state: _Run) -> Node:
     schemas = {rule.id: state.snapshot.schema}
     conditions = read_conditions([source], schemas, segments, state.segments.aliases)
     if (diagnostic := conditions.diagnostics.get(preview.id)) is not None:
-        place = f"line {diagnostic.line}, column {diagnostic.column}"
-        message = f"{place}: {diagnostic.message}; the data has changed since the preview was created"
-        raise Refusal(ErrorCode.INVALID_EXPRESSION, f"{message}: edit the expression and run a new preview")
+        raise _no_longer_fits(diagnostic)
     return conditions.nodes[preview.id]
+
+
+def _value(preview: PreviewRow, state: _Run) -> Node | None:
+    """By which the first are kept, if not all are. Raises as `_condition`."""
+    if preview.kept is None:
+        return None
+    segments = state.heads.audiences | state.segments.external
+    checked = check_value(preview.kept["by"], state.snapshot.schema, segments=segments, aliases=state.segments.aliases)
+    if checked.node is None:
+        raise _no_longer_fits(checked.diagnostics[0])
+    return checked.node
+
+
+def _no_longer_fits(diagnostic: Diagnostic) -> Refusal:
+    place = f"line {diagnostic.line}, column {diagnostic.column}"
+    message = f"{place}: {diagnostic.message}; the data has changed since the preview was created"
+    return Refusal(ErrorCode.INVALID_EXPRESSION, f"{message}: edit the expression and run a new preview")
 
 
 async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
@@ -191,14 +215,14 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
             raise _Failed(result.errors[id])
         name = files.write(id, result.bucket, attempt.token, result.memberships)
         counted = result.counts[id]
-        counts = {"members": counted.members, "by_namespace": dict(counted.by_namespace)}
+        numbers = {"members": counted.members, "by_namespace": dict(counted.by_namespace)}
 
         def note() -> None:
-            state.recorded[result.bucket] = result.profiles, counts
+            state.recorded[result.bucket] = result.profiles, numbers
             state.tell()
 
         recorded: Future[None] = asyncio.run_coroutine_threadsafe(
-            attempt.record_bucket(result.bucket, name, result.profiles, counts, note), loop
+            attempt.record_bucket(result.bucket, name, result.profiles, numbers, note), loop
         )
         recorded.result()
 
@@ -218,3 +242,55 @@ async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
 
 def _nothing(_bucket: int) -> Mapping[str, Membership]:
     return {}
+
+
+async def _keep_first(state: _Run, lake: Lake, value: Node) -> None:
+    """Of those who matched in the sample the first stay: as many as the limit says of everybody, else their part of it.
+
+    Whoever is among the first of all is so among those that are left, so a later attempt may do it again.
+    """
+    attempt, files = state.attempt, MembershipFiles(lake.tenant(state.attempt.tenant))
+    rows = await attempt.done_buckets()
+    written = await asyncio.to_thread(_first_written, state, files, rows, value)
+
+    async def work(session: AsyncSession) -> None:
+        for bucket, (file, numbers) in written.items():
+            change = within(update(JobBucketRow), JobBucketRow, attempt.tenant)
+            here = (_BUCKETS.job_id == attempt.job.id, _BUCKETS.bucket == bucket)
+            await session.execute(change.where(*here).values(file=file, counts=numbers))
+
+    await attempt.write(work)
+    for bucket, (_, numbers) in written.items():
+        state.recorded[bucket] = rows[bucket].profiles, numbers
+    state.tell()
+
+
+def _first_written(
+    state: _Run, files: MembershipFiles, rows: Mapping[int, JobBucketRow], value: Node
+) -> dict[int, tuple[str, StoredValues]]:
+    """By bucket the file with those who stay, and their counts. Raises `_Failed` and `Cancelled`."""
+    attempt, snapshot, id = state.attempt, state.snapshot, state.attempt.job.id
+    plan, graph = Plan({}, {_VALUE: value}), snapshot.graph_version
+    matched = MembershipSource(lambda bucket: files.read(id, bucket, rows[bucket].file), frozenset(rows))
+    stored = together([matched, state.heads.people(files, plan.references, graph)])
+    standing = state.heads.standing(files, plan, state.segments.entries, graph)
+    scan = Scan(snapshot, plan, state.pins.now, stored, standing, files.lake.lake.budget, [id], tolerant=True)
+    read = sum(row.profiles for row in rows.values())
+    part = min(1.0, read / max(snapshot.total_profiles, 1))
+    limit = Limit(_VALUE, math.ceil(attempt.job.kept["first"] * part), attempt.job.kept["descending"])
+    chosen, failed = first_of(
+        scan, {id: limit}, sorted(rows), threads=state.progress.threads, stopped=attempt.interrupted
+    )
+    if id in failed:
+        raise _Failed(EvaluationError(failed[id].code, failed[id].message))
+    written = {}
+    for bucket, row in rows.items():
+        members = chosen[id].get(bucket, Ordinals())
+        membership = next_membership(None, id, members, 1, state.pins.evaluated_at)
+        kept = counts(membership, snapshot.namespaces(bucket))
+        numbers: StoredValues = {"members": kept.members, "by_namespace": dict(kept.by_namespace)}
+        # Also when a former attempt got as far as here.
+        numbers["matched"] = row.counts.get("matched", row.counts["members"])
+        name = files.write(id, bucket, f"{attempt.token}-limited", [membership])
+        written[bucket] = name, numbers
+    return written

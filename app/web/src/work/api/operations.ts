@@ -104,6 +104,7 @@ export type CreatePreviewInput = {
   mergePolicyId?: string | null | undefined;
   graphType?: GraphType | null | undefined;
   excludeOptOut?: boolean | null | undefined;
+  limit?: LimitInput | null | undefined;
 };
 
 export type CreateScheduleInput = {
@@ -286,6 +287,12 @@ export type LifecycleState =
   | 'DRAFT'
   | 'PUBLISHED'
   | 'INACTIVE';
+
+export type LimitInput = {
+  first: number;
+  by: string;
+  direction?: OrderDirection;
+};
 
 export type LinkedAudienceRefInput = {
   flowId?: string | null | undefined;
