@@ -82,6 +82,7 @@ async def load(services: "Services", scope: Scope, new: "NewDataset", files: Seq
 
     with _progress(files) as progress:
         task = progress.add_task("", total=sum(file.data.path.stat().st_size for file in files))
+        loaded: dict[str | None, str] = {}
         for file in files:
             progress.update(task, description=file.name)
             with _named(file, files):
@@ -91,7 +92,11 @@ async def load(services: "Services", scope: Scope, new: "NewDataset", files: Seq
                     services.database, services.lake, services.clock, scope, new, file.data, options
                 )
             progress.advance(task, file.data.path.stat().st_size)
-            _report(file, files, uploaded)
+            if uploaded.repeated and key in loaded:
+                _print(f"{file.name}: nothing to do: it is the same as {loaded[key]}; --again loads it once more")
+            else:
+                _report(file, files, uploaded)
+            loaded.setdefault(key, file.name)
 
 
 async def try_out(services: "Services", scope: Scope, new: "NewDataset", files: Sequence[OpenedFile]) -> None:

@@ -147,6 +147,7 @@ _SALES = ("--dataset", "sales", "--kind", "event", "--id", "who", "--time", "whe
 def test_several_files_patterns_and_standard_input_go_in(folder: Path) -> None:
     for month in ("01", "02"):
         (folder / f"2026-{month}.csv").write_text(f"who,when,dollars\n007,2026-{month}-01,1.5\n")
+    (folder / "2026-copy.csv").write_bytes((folder / "2026-02.csv").read_bytes())
     (folder / "more.tsv").write_text("who\twhen\tdollars\n008\t2026-03-01\t2,5\n")
     (folder / "array.json").write_text('[{"who": "009", "when": "2026-04-01", "dollars": 3.5}]')
     ended = segmentation(folder, "ingest", "2026-*.csv", "more.tsv", "array.json", *_SALES, "--decimal", ",")
@@ -167,6 +168,8 @@ def test_several_files_patterns_and_standard_input_go_in(folder: Path) -> None:
         f"{name}: 1 rows in, 0 rejected"
         for name in ("2026-01.csv", "2026-02.csv", "more.tsv", "array.json", "standard input")
     ]
+    same = "2026-copy.csv: nothing to do: it is the same as 2026-02.csv; --again loads it once more"
+    assert same in ended.stderr.splitlines()
 
 
 def test_a_dry_run_says_what_would_go_in(folder: Path) -> None:

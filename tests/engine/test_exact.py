@@ -84,3 +84,14 @@ def test_arithmetic_of_whole_numbers(op: str) -> None:
 def test_whole_constants_past_the_digits_of_a_double_are_computed_with_exactly() -> None:
     assert calculated("subtract", whole(9007199254740994.0), whole(9007199254740993)).tolist() == [1]
     assert calculated("add", whole(1e18), whole(9007199254740993)).tolist() == [1_009_007_199_254_740_993]
+
+
+@pytest.mark.parametrize("large", [2**53 + 1, 2**62 + 1, 2**63 - 1, -(2**63), 10**17 + 5])
+def test_quotients_and_means_of_long_whole_numbers(large: int) -> None:
+    """Whole where the divisor divides, else the double next to the exact quotient."""
+    divisors = np.array([1, -1, 3, 10, 7, 2**53 + 1, 5], np.int64)
+    quotients = [Fraction(large, int(divisor)) for divisor in divisors]
+    expected = [int(exact) if exact.denominator == 1 else float(exact) for exact in quotients]
+    assert calculated("divide", np.full(len(divisors), large, np.int64), divisors).tolist() == expected
+    means = averages(np.array([0, 1, 1, 2, 2]), np.array([large, large, large, large, 0]), np.array([1, 2, 2]))
+    assert means.tolist() == [large, large, large // 2 if large % 2 == 0 else large / 2]

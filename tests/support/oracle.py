@@ -545,9 +545,19 @@ def parts(value: float, scale: int) -> int | None:
     return int(exact) if exact.denominator == 1 and abs(exact) < _EXACT else None
 
 
+def quotient(a: int, b: int) -> Any:
+    """Whole where `b` divides `a`, else the double next to it."""
+    try:
+        return settled(float(Fraction(a, b))) if a % b else a // b
+    except OverflowError:
+        return None
+
+
 def calculated(op: str, a: Any, b: Any) -> Any:
     if isinstance(a, int) and isinstance(b, int) and op != "/":
         return {"+": a + b, "-": a - b, "*": a * b, "%": a and abs(a) % abs(b or 1) * (1 if a > 0 else -1)}[op]
+    if isinstance(a, int) and isinstance(b, int):
+        return quotient(a, b or 1)
     pairs = [(scale, scale) for scale in SCALES]
     if op == "*":
         pairs = [(one, other) for one in (1, *SCALES) for other in (1, *SCALES) if one * other > 1]
@@ -571,7 +581,7 @@ def added(values: list[Any], divisor: int) -> Any:
     """The sum, divided."""
     if all(isinstance(value, int) for value in values):
         total = sum(values)
-        return total if divisor == 1 else settled(float(total) / divisor)
+        return total if divisor == 1 else quotient(total, divisor)
     for scale in SCALES:
         known = [parts(value, scale) for value in values]
         if None not in known:

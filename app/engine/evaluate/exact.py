@@ -1,13 +1,14 @@
 """Numbers as they were written: whole ones of any size, and decimals of up to six places; knows no expressions.
 
 Numbers are arrays of `int64`, of `float64`, or of Python's numbers, for whole ones past 64 bits and for those past 2^53
-beside fractions (slow, and rare). A double stands for the shortest decimal that prints as it: one of at most six places
-(and 15 digits) is computed with as a whole number of hundredths, ten-thousandths or millionths, and a result is the
-double next to the exact one.
+beside fractions (slow, and rare). The quotient of whole numbers is whole where one divides the other. A double stands
+for the shortest decimal that prints as it: one of at most six places (and 15 digits) is computed with as a whole number
+of hundredths, ten-thousandths or millionths, and a result is the double next to the exact one.
 """
 
 from collections.abc import Callable
 from itertools import product
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def alike(*arrays: Numbers) -> tuple[Numbers, ...]:
 def calculated(op: str, a: Numbers, b: Numbers) -> Numbers:
     """`a op b`; not finite where it is past the range. What is divided by zero has no meaning."""
     kinds = {a.dtype.kind, b.dtype.kind}
-    if kinds == {"i"} and op != "divide":
+    if kinds == {"i"} and (op != "divide" or max(peak(a), peak(b)) >= EXACT):
         return _integers(op, a, b)
     if "O" in kinds or (
         kinds == {"i", "f"} and max(peak(operand) for operand in (a, b) if operand.dtype.kind == "i") >= EXACT
@@ -120,7 +121,7 @@ def sums(parent: NDArray[np.intp], values: Numbers, counts: NDArray[np.intp]) ->
 def averages(parent: NDArray[np.intp], values: Numbers, counts: NDArray[np.intp]) -> Numbers:
     """The mean of the values of each parent; not finite where there are none."""
     if values.dtype.kind != "f":
-        return doubles(sums(parent, values, counts)) / counts
+        return calculated("divide", sums(parent, values, counts), counts.astype(np.int64))
     return _decimal_sums(parent, values, counts, counts)
 
 
@@ -131,6 +132,8 @@ def _are_whole(values: Numbers) -> bool:
 def _integers(op: str, a: Numbers, b: Numbers) -> Numbers:
     if op == "remainder":
         return np.fmod(a, np.where(b == 0, 1, b))
+    if op == "divide":
+        return _one_by_one(op, a, b)
     if (peak(a) * peak(b) if op == "multiply" else peak(a) + peak(b)) <= _LARGEST:
         return _PLAIN[op](a, b)  # type: ignore[no-any-return]
     return _PLAIN[op](a.astype(object), b.astype(object))  # type: ignore[no-any-return]
@@ -141,7 +144,9 @@ def _one_by_one(op: str, a: Numbers, b: Numbers) -> Numbers:
 
     def one(x: float, y: float) -> float:
         x, y = _number(x), _number(y)
-        if op == "divide" or isinstance(x, float) or isinstance(y, float):
+        if op == "divide" and isinstance(x, int) and isinstance(y, int):
+            return _quotient(x, y)
+        if isinstance(x, float) or isinstance(y, float):
             return _number(calculated(op, np.array([float(x)]), np.array([float(y)]))[0])
         if op == "remainder":
             return (abs(x) % abs(y) * (1 if x > 0 else -1)) if y else 0
@@ -149,6 +154,17 @@ def _one_by_one(op: str, a: Numbers, b: Numbers) -> Numbers:
 
     result: Numbers = np.frompyfunc(one, 2, 1)(a.astype(object), b.astype(object))
     return result
+
+
+def _quotient(x: int, y: int) -> float:
+    """
+    >>> _quotient(9007199254740993, 1), _quotient(9007199254740995, 10), _quotient(1, 0)
+    (9007199254740993, 900719925474099.5, inf)
+    """
+    try:
+        return _number(x / y) if x % y else x // y
+    except ArithmeticError:  # by zero, or past the range
+        return inf
 
 
 def _number(value: float) -> float:
