@@ -111,6 +111,26 @@ def test_a_late_link_joins_two_old_people_and_the_oldest_stays(sandbox: Sandbox)
         }
 
 
+OURS = (
+    *("bucket", "ordinal", "home", "person", "place", "label", "namespace", "old"),
+    *("moved", "belongs", "given", "known", "row", "retired", "since"),
+)
+"""What columns and tables are called in queries about the graph."""
+
+
+def test_fields_may_be_called_as_columns_of_the_graph(sandbox: Sandbox) -> None:
+    """In records and events, when they are copied first and when a late link moves them."""
+    values: dict[str, Any] = {name: {"name": name} if number % 2 else number for number, name in enumerate(OURS)}
+    sandbox.rows("a", PEOPLE, [person("1", ["x"], **values)])
+    sandbox.rows("e", VISITS, [visit("v", 3, ["y"], **values), visit("w", 4, ["x"], **values)])
+    first = everybody(open_snapshot(sandbox.lake, STITCHED, [A, E]))
+    assert first[frozenset({"CRM:1", "ECID:w", "Email:x"})] == (values, [4])
+    sandbox.rows("a", PEOPLE, [person("3", ["x", "y"], 3, person={"name": "new"})])
+    snapshot = open_snapshot(sandbox.lake, STITCHED, [A, E])
+    everyone = frozenset({"CRM:1", "CRM:3", "ECID:v", "ECID:w", "Email:x", "Email:y"})
+    assert everybody(snapshot) == {everyone: ({**values, "person": {"name": "new"}}, [3, 4])}
+
+
 def test_an_identity_that_becomes_a_fragment_later(sandbox: Sandbox) -> None:
     emails = DatasetShape("PROFILE", "id", "Email", "changed")
     sandbox.rows("a", PEOPLE, [person("1", ["x"], tier="gold")])

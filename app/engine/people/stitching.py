@@ -153,7 +153,7 @@ def _leaving(
     for file in files:
         if file.bucket in moved:
             rows = parquet_list([folder / file.name], "")
-            query = f"SELECT count(*) FROM {rows} old JOIN moved ON bucket = __bucket AND ordinal = __ordinal"
+            query = f"SELECT count(*) FROM {rows} old JOIN moved ON {_same_place('moved.bucket', 'moved')}"
             if only_row(database, query)[0]:
                 leaving.add(file)
     return leaving
@@ -178,21 +178,26 @@ def _rows(schema: pa.Schema, fresh: Sequence[Path], rewritten: Sequence[Path]) -
     parts = []
     if fresh:
         parts.append(
-            "SELECT home AS __bucket, person AS __ordinal, old.* EXCLUDE (__bucket, __ordinal),"
+            "SELECT belongs.home AS __bucket, belongs.person AS __ordinal, old.* EXCLUDE (__bucket, __ordinal),"
             f" (old.__bucket::BIGINT << 32) | old.__ordinal AS {FRAGMENT}"
-            f" FROM {parquet_list(fresh, '')} old JOIN belongs ON place = old.__bucket AND ordinal = old.__ordinal"
+            f" FROM {parquet_list(fresh, '')} old JOIN belongs ON {_same_place('belongs.place', 'belongs')}"
         )
     if rewritten:
         parts.append(
-            "SELECT coalesce(home, old.__bucket) AS __bucket, coalesce(person, old.__ordinal) AS __ordinal,"
+            "SELECT coalesce(moved.home, old.__bucket) AS __bucket, coalesce(moved.person, old.__ordinal) AS __ordinal,"
             f" old.* EXCLUDE (__bucket, __ordinal) FROM {parquet_list(rewritten, '')} old"
-            " LEFT JOIN moved ON bucket = old.__bucket AND ordinal = old.__ordinal"
+            f" LEFT JOIN moved ON {_same_place('moved.bucket', 'moved')}"
         )
     if TIMESTAMP in schema.names and "__row" in schema.names:
         order = f"{TIMESTAMP}, {event_id_sql(_has_ids(fresh, rewritten))}"
     else:
         order = f"{FRAGMENT}, __version"
     return f"SELECT * FROM ({' UNION ALL BY NAME '.join(parts)}) ORDER BY __bucket, __ordinal, {order}"
+
+
+def _same_place(bucket: str, table: str) -> str:
+    """Every name with its table: fields of the data may be called as our columns are."""
+    return f"{bucket} = old.__bucket AND {table}.ordinal = old.__ordinal"
 
 
 def _has_ids(*files: Sequence[Path]) -> bool:

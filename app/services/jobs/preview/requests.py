@@ -245,28 +245,28 @@ async def _accept(database: Database, lake: Lake, clock: Clock, scope: Scope, ne
     value of its limit."""
     words = await vocabulary(database, lake, scope)
     refusals = [] if new.limit is None else list(misfits_of_limit(new.limit))
-    references: set[str] = set()
+    references: dict[str, tuple[str, ...]] = {}
     text = ""
     try:
         checked: Checked = await asyncio.to_thread(words.check, new.expression, new.format)
         text = as_text(new.expression, new.format)
         require(checked, ("expression",))
-        references |= checked.references
+        references |= dict.fromkeys(checked.references, ("expression",))
     except ExpressionRefused as refused:
         refusals.append(ExpressionRefused(refused.diagnostics, ("expression",)))
     if new.limit is not None:
         value = await asyncio.to_thread(words.check_value, new.limit.by)
-        references |= value.references
+        references = dict.fromkeys(value.references, ("limit", "by")) | references
         if value.diagnostics:
             refusals.append(ExpressionRefused(value.diagnostics, ("limit", "by")))
     if refusals:
         raise refusals[0] if len(refusals) == 1 else Refusals(refusals)
     async with database.session() as session:
         heads, segments = await read_heads(session, scope, now=clock()), await read_segments(session, scope)
-    if missing := sorted(references - heads.audiences - segments.external):
+    if missing := sorted(references.keys() - heads.audiences - segments.external):
         names = ", ".join(f"{words.segments[id]!r} ({id})" for id in missing)
         message = f"{names} has never been evaluated, so its members are unknown: run a segment job of it first"
-        raise Refusal(ErrorCode.INVALID_STATE, message, ("expression",))
+        raise Refusal(ErrorCode.INVALID_STATE, message, references[missing[0]])
     return text
 
 
