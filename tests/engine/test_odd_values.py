@@ -18,6 +18,7 @@ from app.engine.ingest.formats.ndjson_lines import (
     NOT_FINITE,
     TOO_DEEP,
     TOO_LONG,
+    TOO_WIDE,
     ZERO_BYTE,
     ZERO_IN_TEXT,
     problem_of,
@@ -26,7 +27,7 @@ from app.engine.people.snapshot import open_snapshot
 from app.engine.people.sources import Dataset
 from app.engine.store.delta import open_table
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import ArrayType, ObjectType, Scalar, Type, leaf_paths
+from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type, leaf_paths
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 from tests.support.selected import RULE
 
@@ -158,6 +159,18 @@ def test_a_reserved_name_costs_its_row(sandbox: Sandbox, name: str) -> None:
     done = sandbox.take("p", PEOPLE, f'{{"id": 1, "o": {{"{name}": 2}}}}\n{{"id": 2, "{name}": 1}}'.encode(), "NDJSON")
     assert ([row.row for row in done.rejected], done.row_count) == ([2], 1)
     assert f'the column "{name}"' in done.rejected[0].message
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_row_with_too_many_fields_costs_itself(sandbox: Sandbox, inside: bool) -> None:
+    """Unless they are the keys of one kind of values, which become a map."""
+    mixed = {f"k{at}": at if at % 2 else "x" for at in range(10_001)}
+    numbers = dict.fromkeys(mixed, 1) | {"k0": None}
+    rows = [{"id": "1"}, {"id": "2", "v": mixed} if inside else {"id": "2", **mixed}, {"id": "3", "prefs": numbers}]
+    done = sandbox.take("p", PEOPLE, "\n".join(map(json.dumps, rows)).encode(), "NDJSON")
+    assert [(row.row, row.message) for row in done.rejected] == [(2, TOO_WIDE)]
+    assert done.row_count == 2
+    assert dataset_fields(sandbox.lake, "p").fields["prefs"] == MapType(Scalar.INTEGER)
 
 
 def test_a_line_that_is_too_long_costs_itself(sandbox: Sandbox) -> None:

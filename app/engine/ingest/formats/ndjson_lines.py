@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from app.engine.ingest.formats.columns import MOST_LEVELS, MOST_LISTS, Unreadable, check_names, refuse
+from app.engine.ingest.formats.columns import MOST_COLUMNS, MOST_LEVELS, MOST_LISTS, Unreadable, check_names, refuse
 from app.engine.store.lake import only_row, text_literal
 from app.errors import Refusal
 
@@ -25,6 +25,7 @@ NOT_FINITE = "a number is NaN, infinite or too large"
 ZERO_BYTE = "the name of a field has a zero byte"
 NO_NAME = "the name of a field is empty"
 ZERO_IN_TEXT = "a text has a zero byte"
+TOO_WIDE = f"an object has more than {MOST_COLUMNS:,} fields with values of several kinds"
 HALF_PAIR = "a text has half of a surrogate pair, which is no character"
 _SHOWN = 20
 _CHUNK = 8 * 1024 * 1024
@@ -36,6 +37,7 @@ _SUSPECT = (
     r"(contains(json, '\u0000')"
     r" OR regexp_matches(json, '(?i)[:,\[]\s*[-+]?(nan|inf)|[0-9][eE]\+?[0-9]{3}|[0-9]{300}"
     r"|\x22\x22\s*:|,\s*[\]}]|\x22(__|xEvent\x22)')"
+    f" OR length(json) - length(replace(json, ':', '')) > {MOST_COLUMNS}"
     f" OR length(json) - length(replace(json, '{{', '')) > {MOST_LEVELS}"
     f" OR length(json) - length(replace(json, '[', '')) > {MOST_LISTS})"
 )
@@ -224,9 +226,11 @@ class _Odd(Exception):
     """What is wrong with a value."""
 
 
-def _finite(digits: str) -> None:
-    if not math.isfinite(float(digits)):
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
         raise _Odd(NOT_FINITE)
+    return number
 
 
 def _refused(constant: str) -> None:
@@ -239,6 +243,8 @@ def _checked_names(pairs: list[tuple[str, Any]]) -> list[str]:
         raise _Odd(ZERO_BYTE)
     if any(not name for name, _ in pairs):
         raise _Odd(NO_NAME)
+    if len(pairs) > MOST_COLUMNS and len({type(value) for _, value in pairs if value is not None}) > 1:
+        raise _Odd(TOO_WIDE)  # With one kind of values it becomes a map.
     return [name for name, _ in pairs]
 
 
