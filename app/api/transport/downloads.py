@@ -16,12 +16,13 @@ from app.api.permissions import NEEDS, refusals
 from app.api.scalars import read_time
 from app.api.transport.callers import CHALLENGE, new_caller
 from app.engine.export.members import ENCODERS
+from app.engine.members.membership import MEMBERS_NOW
 from app.errors import ErrorCode, Refusal, outage
 from app.scope import Scope
 from app.services.access.audit import Entry, audited
 from app.services.access.identity import Unauthenticated
 from app.services.access.rates import RateExceeded
-from app.services.insight.downloads import MEMBERS_NOW, Download, Wanted, open_download
+from app.services.insight.downloads import Download, Wanted, open_download
 from app.services.insight.profiles import ProfileOrder
 from app.services.people.profiles import ProfileReader
 from app.storage.database import is_unavailable

@@ -168,11 +168,11 @@ def cancel(id: JobId, as_json: Json = False, *, tenancy: Tenancy) -> None:
 def run_export(export: Export, start: Start, tenancy: Tenancy) -> None:
     """Queue an export of profiles, or of the members of audiences, and print its id."""
     from app.services.jobs.export import requests as export_jobs
-    from app.services.jobs.export.input import SCHEMA, STATUSES, ExportFilter, ExportSegment, NewExport
+    from app.services.jobs.export.input import SCHEMA, ExportFilter, ExportSegment, NewExport
     from app.storage.tables.jobs import JobKind
 
     scope = tenancy.scope
-    members = tuple(ExportSegment(id_, None, STATUSES[:2]) for id_ in export.audience or ())
+    members = tuple(ExportSegment(id_) for id_ in export.audience or ())
 
     async def create(services: "Services") -> Any:
         new = NewExport(

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyroaring import BitMap
 
 from app.engine.export.rows import attributes_of
-from app.engine.members.membership import Membership
+from app.engine.members.membership import STATUSES, Membership, MembershipStatus
 from app.engine.people.merging import PROFILE
 from app.engine.people.snapshot import Snapshot
 from app.engine.store.arrow_types import arrow_type
@@ -28,7 +28,6 @@ from app.engine.store.parquet_columns import prune
 from app.pql.schema import ObjectType
 
 PROFILE_ID, STATUS, SINCE = "profileId", "status", "lastQualificationTime"
-_STATUSES = ("REALIZED", "EXISTING", "EXITED")
 ROWS = 1 << 13
 """Of a table, at most."""
 
@@ -84,15 +83,18 @@ class Members:
         paths = frozenset({(PROFILE,), *(self.paths if self.paths is not None else {(name,) for name in names})})
         bucket = self.snapshot.read(number, Needs(paths), wanted)
         people, ordinals = bitmap(bucket.ordinals), bucket.ordinals
-        statuses = np.full(len(ordinals), _STATUSES.index("EXISTING"), np.int8)
+        statuses = np.full(len(ordinals), STATUSES.index(MembershipStatus.EXISTING), np.int8)
         since = np.full(len(ordinals), np.datetime64("NaT"), "datetime64[us]")
-        for status, members in (("REALIZED", membership.entered), ("EXITED", membership.exited)):
-            statuses[_rows(ordinals, members & people)] = _STATUSES.index(status)
+        for status, members in (
+            (MembershipStatus.REALIZED, membership.entered),
+            (MembershipStatus.EXITED, membership.exited),
+        ):
+            statuses[_rows(ordinals, members & people)] = STATUSES.index(status)
         for at, cohort in membership.qualified:
             since[_rows(ordinals, cohort & people)] = np.datetime64(at.replace(tzinfo=None), "us")
         columns = [
             bucket.profiles[PROFILE],
-            pa.array(_STATUSES).take(pa.array(statuses)),
+            pa.array(STATUSES).take(pa.array(statuses)),
             pa.array(since, pa.timestamp("us", tz="UTC")),
             *(bucket.profiles[name] if name in bucket.profiles.schema.names else None for name in names),
         ]

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from app.engine.members.membership import STATUSES
 from app.engine.store.bucket import Path
-
-STATUSES = ("REALIZED", "EXISTING", "EXITED")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.export.request import STATUSES, Audience, Batch, BatchFile, Events, Exported, What, Who
+from app.engine.export.request import Audience, Batch, BatchFile, Events, Exported, What, Who
 from app.engine.ingest.rows import INGESTED, ORDINAL, TIMESTAMP
-from app.engine.members.membership import Membership
+from app.engine.members.membership import STATUSES, Membership, MembershipStatus
 from app.engine.members.membership_map import NO_TIME, Standings, nested
 from app.engine.people.merging import PROFILE
 from app.engine.people.snapshot import Snapshot
@@ -212,10 +212,13 @@ class _Rows:
         """Who of the rows is in an audience, with what status and since when."""
         people = self.export.qualified(audience, memberships) & bitmap(self.bucket.ordinals)
         ordinals = _array(people)
-        statuses = np.full(len(ordinals), STATUSES.index("EXISTING"), np.int8)
+        statuses = np.full(len(ordinals), STATUSES.index(MembershipStatus.EXISTING), np.int8)
         times = np.full(len(ordinals), NO_TIME)
         if (membership := memberships.get(audience.id)) is not None and len(ordinals):
-            for status, members in (("REALIZED", membership.entered), ("EXITED", membership.exited)):
+            for status, members in (
+                (MembershipStatus.REALIZED, membership.entered),
+                (MembershipStatus.EXITED, membership.exited),
+            ):
                 statuses[np.searchsorted(ordinals, _array(members & people))] = STATUSES.index(status)
             for at, cohort in membership.qualified:
                 times[np.searchsorted(ordinals, _array(cohort & people))] = _microseconds(at)

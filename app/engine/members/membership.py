@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,18 @@ from app.engine.store.lake import TenantLake, write_atomically
 from app.errors import ErrorCode, Refusal
 
 log = logging.getLogger(__name__)
+
+
+class MembershipStatus(StrEnum):
+    """What a run makes of a person (segmentation-service.md): entered, stayed, or left."""
+
+    REALIZED = "REALIZED"
+    EXISTING = "EXISTING"
+    EXITED = "EXITED"
+
+
+STATUSES = tuple(MembershipStatus)
+MEMBERS_NOW = MembershipStatus.REALIZED, MembershipStatus.EXISTING
 
 Ordinals = BitMap
 """People of one bucket."""
@@ -56,19 +69,19 @@ class Membership:
         return next((at for at, cohort in self.qualified if ordinal in cohort), None)
 
     def with_status(self, statuses: Collection[str]) -> BitMap:
-        """A new bitmap of those who have one of the statuses REALIZED, EXISTING, EXITED (segmentation-service.md)."""
+        """A new bitmap of those who have one of the statuses, which are names of `MembershipStatus`."""
         by_status = {
-            "REALIZED": self.entered,
-            "EXISTING": self.members - self.entered,
-            "EXITED": self.exited,
+            MembershipStatus.REALIZED: self.entered,
+            MembershipStatus.EXISTING: self.members - self.entered,
+            MembershipStatus.EXITED: self.exited,
         }
-        return BitMap.union(BitMap(), *(by_status[status] for status in statuses))
+        return BitMap.union(BitMap(), *(by_status[MembershipStatus(status)] for status in statuses))
 
-    def status(self, ordinal: int) -> str:
+    def status(self, ordinal: int) -> MembershipStatus:
         """The status of somebody who is or was a member."""
         if ordinal in self.entered:
-            return "REALIZED"
-        return "EXISTING" if ordinal in self.members else "EXITED"
+            return MembershipStatus.REALIZED
+        return MembershipStatus.EXISTING if ordinal in self.members else MembershipStatus.EXITED
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pyroaring import BitMap
 
-from app.engine.members.membership import Membership
+from app.engine.members.membership import Membership, MembershipStatus
 from app.engine.people.identity_graph import Graph, open_graph
 from app.engine.people.pages import Key
 from app.engine.store.lake import TenantLake
@@ -95,13 +95,17 @@ class Relatives:
         return self._tables[name]
 
 
-def joined(standings: Iterable[tuple[str, datetime]]) -> tuple[str, datetime]:
+def joined(standings: Iterable[tuple[MembershipStatus, datetime]]) -> tuple[MembershipStatus, datetime]:
     """Status and time of somebody who is known by several keys (the rule at the top)."""
     present = list(standings)
-    inside = [standing for standing in present if standing[0] != "EXITED"]
+    inside = [standing for standing in present if standing[0] != MembershipStatus.EXITED]
     if not inside:
         return max(present, key=lambda standing: standing[1])
-    status = "EXISTING" if any(standing[0] == "EXISTING" for standing in inside) else "REALIZED"
+    status = (
+        MembershipStatus.EXISTING
+        if any(standing[0] == MembershipStatus.EXISTING for standing in inside)
+        else MembershipStatus.REALIZED
+    )
     return status, min(at for _, at in inside)
 
 
@@ -231,9 +235,9 @@ def _array(people: BitMap) -> NDArray[np.uint32]:
 def _taken_apart(membership: Membership) -> _Standing:
     members = membership.members
     parts: _Standing = {
-        ("EXISTING", None): members - membership.entered,
-        ("REALIZED", None): membership.entered,
-        ("EXITED", None): membership.exited,
+        (MembershipStatus.EXISTING, None): members - membership.entered,
+        (MembershipStatus.REALIZED, None): membership.entered,
+        (MembershipStatus.EXITED, None): membership.exited,
     }
     for at, cohort in membership.qualified:
         parts["in", at] = cohort & members
@@ -250,7 +254,10 @@ def _settled(
         version = max(version, here.version)
         for part, people in _taken_apart(here).items():
             parts[part] = parts.get(part, BitMap()) | (people - gone)
-    existing, realized, exited = (parts.get((status, None), BitMap()) for status in ("EXISTING", "REALIZED", "EXITED"))
+    existing, realized, exited = (
+        parts.get((status, None), BitMap())
+        for status in (MembershipStatus.EXISTING, MembershipStatus.REALIZED, MembershipStatus.EXITED)
+    )
     members = existing | realized
     assigned, cohorts = BitMap(), defaultdict[datetime, BitMap](BitMap)
     for side, latest_first in (("in", False), ("out", True)):

@@ -10,7 +10,7 @@ from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
-from app.engine.members.membership import MembershipFiles, Ordinals, differences
+from app.engine.members.membership import MembershipFiles, MembershipStatus, Ordinals, differences
 from app.engine.people.profiles import People, Person
 from app.errors import Refusal
 from app.scope import Scope
@@ -74,8 +74,8 @@ class Change(NamedTuple):
         return Who(self.policy, self.person.bucket, self.person.ordinal)
 
     @property
-    def status(self) -> str:
-        return "REALIZED" if self.side == ENTERED else "EXITED"
+    def status(self) -> MembershipStatus:
+        return MembershipStatus.REALIZED if self.side == ENTERED else MembershipStatus.EXITED
 
     @property
     def at(self) -> datetime:

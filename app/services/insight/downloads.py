@@ -10,7 +10,7 @@ from app.engine.export.members import ENCODERS, Members, Tables
 from app.engine.insight.members_in_order import Order, members_in_order
 from app.engine.insight.scan import Answers, Buckets
 from app.engine.limits.pool import Stopped, in_threads
-from app.engine.members.membership import Ordinals
+from app.engine.members.membership import MEMBERS_NOW, STATUSES, Ordinals
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import EVENTS, leaf_paths
 from app.scope import Scope
@@ -22,9 +22,6 @@ from app.services.insight.profiles import CHOSEN, VALUE, Among, ProfileOrder, se
 from app.services.people.attributes import split_paths
 from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
-
-STATUSES = ("REALIZED", "EXISTING", "EXITED")
-MEMBERS_NOW = ("REALIZED", "EXISTING")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.insight.scan import NO_VALUES, Answers, present_in
 from app.engine.limits.pool import Stopped
-from app.engine.members.membership import Ordinals
+from app.engine.members.membership import MEMBERS_NOW, Ordinals
 from app.engine.members.regraph import MembershipSource
 from app.engine.people.profiles import Snapshot
 from app.errors import ErrorCode, Refusal
@@ -20,7 +20,6 @@ from app.services.insight.change_log import heads_of
 from app.services.insight.comparison import NEW, Comparison
 from app.services.insight.population import open_population
 from app.services.lists.rows import as_row, select_rows
-from app.services.people.members import MEMBERS_NOW
 from app.services.people.profiles import ProfileReader
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from app.engine.members.membership import Membership, Ordinals
+from app.engine.members.membership import MEMBERS_NOW, Membership, MembershipStatus, Ordinals
 from app.engine.members.regraph import MembershipSource, Relatives, joined
 from app.engine.people.profiles import (
     Dataset,
@@ -30,7 +30,6 @@ from app.services.lists.paging import (
 from app.services.people.edge import Edge
 from app.services.people.pinned import PinnedReads
 
-MEMBERS_NOW = ("REALIZED", "EXISTING")
 _MEMBER_ORDER, _MEMBERSHIP_ORDER = "MEMBER", "MEMBERSHIP"
 
 
@@ -48,7 +47,7 @@ class Member:
 
     key: Who
     definition_id: str
-    status: str
+    status: MembershipStatus
     last_qualification_time: datetime
 
 
@@ -196,9 +195,9 @@ class MemberReader:
             graph = people_graph(self._pinned.lake, datasets)
         relatives = None if graph is None else Relatives(self._pinned.lake, graph)
         stored_in: dict[int, Mapping[str, Membership]] = {}
-        standing_of: dict[Who, dict[str, tuple[str, datetime]]] = {}
+        standing_of: dict[Who, dict[str, tuple[MembershipStatus, datetime]]] = {}
         for who in keys:
-            standings: dict[str, list[tuple[str, datetime]]] = defaultdict(list)
+            standings: dict[str, list[tuple[MembershipStatus, datetime]]] = defaultdict(list)
             key = who.bucket, who.ordinal
             for kind in kinds:
                 for bucket, ordinal in [key] if relatives is None else relatives.of(key, frame, kind):
@@ -215,7 +214,9 @@ class MemberReader:
             for who, by_audience in standing_of.items()
         }
 
-    def _evaluate_now(self, standings: Mapping[Who, dict[str, tuple[str, datetime]]], heads: Heads, edge: Edge) -> None:
+    def _evaluate_now(
+        self, standings: Mapping[Who, dict[str, tuple[MembershipStatus, datetime]]], heads: Heads, edge: Edge
+    ) -> None:
         """Replaces what the EDGE definitions, which are over fragments, say otherwise by now."""
         asked = {id_ for stage in edge.stages for id_ in (*stage.plan.conditions, *stage.plan.references)}
         stored = heads.people(self._pinned.files, asked, None)
@@ -251,7 +252,7 @@ def statuses_of(status: Collection[str] | None) -> frozenset[str]:
     return frozenset(MEMBERS_NOW if status is None else status)
 
 
-def membership_standing(membership: Membership, ordinal: int) -> tuple[str, datetime]:
+def membership_standing(membership: Membership, ordinal: int) -> tuple[MembershipStatus, datetime]:
     """The status of somebody who is or was a member, and when it last qualified."""
     at = membership.last_qualified(ordinal)
     if at is None:

@@ -6,13 +6,13 @@ from datetime import datetime
 from typing import Any
 
 from app.engine.export.rows import attributes_of
+from app.engine.members.membership import MEMBERS_NOW
 from app.errors import ErrorCode, Refusal
 from app.pql.schema import EVENTS, ArrayType, ObjectType, Type, leaf_paths
 from app.pql.suggestions import did_you_mean, nearest
 from app.storage.columns import StoredValues
 
 SCHEMA = "_xdm.context.profile"
-STATUSES = ("REALIZED", "EXISTING", "EXITED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class ExportSegment:
 
     segment_id: str
     namespace: str | None = None
-    status: tuple[str, ...] = ("REALIZED", "EXISTING")
+    status: tuple[str, ...] = MEMBERS_NOW
 
 
 @dataclass(frozen=True, slots=True)

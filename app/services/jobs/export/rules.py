@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import or_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.engine.members.membership import STATUSES
 from app.engine.people.profiles import schema_of
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
@@ -17,7 +18,6 @@ from app.services.evaluation.expressions import data_sources
 from app.services.evaluation.heads import read_heads
 from app.services.jobs.export.input import (
     SCHEMA,
-    STATUSES,
     ExportSegment,
     NewExport,
     TimeRange,

@@ -13,7 +13,7 @@ from app.engine.export.batches import clear, land, refuse_contradictions, withdr
 from app.engine.export.request import Audience, Batch, BatchFile, Events, Exported, Interval, What, Who
 from app.engine.export.rows import Export
 from app.engine.limits.pool import Cancelled, Stopped, in_threads
-from app.engine.members.membership import MembershipFiles
+from app.engine.members.membership import STATUSES, MembershipFiles
 from app.engine.people.profiles import open_snapshot, reopen
 from app.engine.store.lake import Lake, TenantLake
 from app.errors import ErrorCode, Refusal, Refusals
@@ -24,7 +24,6 @@ from app.services.evaluation.heads import Heads, read_heads
 from app.services.evaluation.pins import AudiencePin, BatchPin, ExportPins, HeadPins
 from app.services.evaluation.progress import Progress, span
 from app.services.jobs.export.input import (
-    STATUSES,
     NewExport,
     TimeRange,
     events_from_json,
