@@ -9,6 +9,7 @@ import { identityHeaders } from '../../shared/identity';
 import { lookAgain, reportAnswer, reportLost, reportUnauthorized } from './connection';
 import { nullsOfErrors } from './nulls';
 import { possibleTypes } from './operations';
+import { Foreign, Lost } from './problem';
 
 const PONG_SECONDS = 5;
 
@@ -18,14 +19,15 @@ export async function request(input: RequestInfo | URL, init?: RequestInit, expe
   try {
     response = await fetch(input, { ...init, headers: { ...(init?.headers as object), ...identityHeaders() } });
   } catch (error) {
-    if (!(error instanceof DOMException && error.name === 'AbortError')) reportLost();
-    throw error;
+    if (error instanceof DOMException && error.name === 'AbortError') throw error;
+    reportLost();
+    throw new Lost();
   }
   if (response.status === 401) reportUnauthorized();
   else if ([502, 503, 504].includes(response.status)) reportLost();
   else reportAnswer();
   if ((expected === 'json' || !response.ok) && !/\bjson\b/.test(response.headers.get('content-type') ?? '')) {
-    throw new Error(`${response.status} ${response.statusText}: ${(await response.text()).slice(0, 300)}`);
+    throw new Foreign(`${response.status} ${response.statusText}: ${(await response.text()).slice(0, 300)}`);
   }
   return response;
 }

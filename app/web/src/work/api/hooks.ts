@@ -4,6 +4,7 @@ import { useEffect, useRef } from 'react';
 import { useClient, useQuery } from 'urql';
 
 import { useConnection } from './connection';
+import { Lost, problemOf } from './problem';
 
 export interface Loaded<Data> {
   data: Data | undefined;
@@ -61,8 +62,8 @@ export function useAct() {
     variables: Variables,
   ): Promise<Data> => {
     const { data, error } = await client.mutation(mutation, variables).toPromise();
-    if (error?.networkError) throw new Error('The server cannot be reached. Nothing was changed; try again.');
-    if (error || !data) throw new Error(error?.graphQLErrors.map((each) => each.message).join('\n') ?? 'No answer.');
+    if (error?.networkError instanceof Lost) throw new Error('The server did not answer. When it is back, see whether the change has arrived before you try again.');
+    if (error || !data) throw new Error(error ? problemOf(error) : 'The server sent no answer: try again.');
     for (const payload of Object.values(data) as { errors?: Refusal[] }[]) {
       if (payload?.errors?.length) throw new Refused(payload.errors);
     }

@@ -1,9 +1,10 @@
 // Uploads by the multipart request specification, with their progress: `fetch` cannot report it.
-import { stringifyDocument } from '@urql/core';
+import { stringifyDocument, type CombinedError } from '@urql/core';
 
 import { GRAPHQL } from '../../shared/address';
 import { identityHeaders } from '../../shared/identity';
 import { reportAnswer, reportLost, reportUnauthorized } from '../api/connection';
+import { Foreign, problemOf } from '../api/problem';
 import { UploadBatchDocument, type DataFormat, type UploadBatchMutation } from '../api/operations';
 
 const FORMATS: [RegExp, DataFormat][] = [
@@ -37,11 +38,11 @@ export function upload(
       if (request.status === 401) reportUnauthorized();
       else reportAnswer();
       try {
-        const answer = JSON.parse(request.responseText) as { data?: UploadBatchMutation; errors?: { message: string }[] };
+        const answer = JSON.parse(request.responseText) as { data?: UploadBatchMutation; errors?: CombinedError['graphQLErrors'] };
         if (answer.data?.uploadBatch) resolve(answer.data.uploadBatch);
-        else reject(new Error(answer.errors?.map((error) => error.message).join('\n') ?? `${request.status} ${request.statusText}`));
+        else reject(answer.errors ? new Error(problemOf({ graphQLErrors: answer.errors } as CombinedError)) : new Foreign(`${request.status} ${request.statusText}`));
       } catch {
-        reject(new Error(`${request.status} ${request.statusText}: ${request.responseText.slice(0, 300)}`));
+        reject(new Foreign(`${request.status} ${request.statusText}: ${request.responseText.slice(0, 300)}`));
       }
     };
     request.onerror = () => {

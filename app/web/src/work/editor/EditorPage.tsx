@@ -1,8 +1,9 @@
 // Create an audience, or change one: builder and text side by side, checked and counted as one types.
 import { Link, useNavigate, useParams } from '@tanstack/react-router';
 import { useEffect, useState } from 'react';
-import { useClient } from 'urql';
+import { useClient, type CombinedError } from 'urql';
 
+import { useConnection } from '../api/connection';
 import { Refused, useAct, useData } from '../api/hooks';
 import {
   AudiencePageDocument,
@@ -29,23 +30,24 @@ const PAUSE = 200;
 
 type Check = CheckExpressionQuery['pql']['check'] & { expression: string };
 
-/** What the server says of an expression, a moment after the last key. */
-function useCheck(expression: string): Check | undefined {
+/** What the server says of an expression, a moment after the last key and when it is back, or why it says nothing. */
+function useCheck(expression: string): { check?: Check; error?: CombinedError } {
   const client = useClient();
-  const [check, setCheck] = useState<Check>();
+  const { epoch } = useConnection();
+  const [answer, setAnswer] = useState<{ check?: Check; error?: CombinedError }>({});
   useEffect(() => {
     let old = false;
     const timer = setTimeout(async () => {
-      if (expression.trim() === '') return setCheck(undefined);
-      const { data } = await client.query(CheckExpressionDocument, { expression }, { requestPolicy: 'network-only' }).toPromise();
-      if (!old && data) setCheck({ ...data.pql.check, expression });
+      if (expression.trim() === '') return setAnswer({});
+      const { data, error } = await client.query(CheckExpressionDocument, { expression }, { requestPolicy: 'network-only' }).toPromise();
+      if (!old) setAnswer({ check: data && { ...data.pql.check, expression }, error });
     }, PAUSE);
     return () => {
       old = true;
       clearTimeout(timer);
     };
-  }, [client, expression]);
-  return check;
+  }, [client, expression, epoch]);
+  return answer;
 }
 
 export function NewAudience() {
@@ -89,7 +91,7 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
   // As it was read: a change that somebody else makes meanwhile is then refused, not overwritten.
   const [etag] = useState(audience?.etag);
   const change = (part: Partial<Draft>) => setDraft((old) => ({ ...old, ...part }));
-  const check = useCheck(draft.expression);
+  const { check, error } = useCheck(draft.expression);
   const current = check?.expression === draft.expression ? check : undefined;
   // An audience says the same as itself: no news.
   const news = (each: Diagnostic) => !(audience && each.kind === 'DUPLICATE' && each.message.includes(audience.audienceId));
@@ -121,9 +123,10 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
           <section className="card stack" aria-label="Expression">
             <div className="row">
               <h2 className="grow">The same in PQL</h2>
-              <Verdict expression={draft.expression} check={current} />
+              <Verdict expression={draft.expression} check={current} failed={error !== undefined} />
             </div>
             <PqlEditor value={draft.expression} onChange={(expression) => change({ expression })} diagnostics={check?.diagnostics.filter(news) ?? []} onSave={() => ready && save(true)} />
+            {error && <Failure error={error} />}
             <Problems diagnostics={current?.diagnostics.filter(news) ?? []} mend={(diagnostic, suggestion) => change({ expression: replaced(draft.expression, diagnostic, suggestion) })} />
           </section>
         </div>
@@ -188,9 +191,9 @@ function useSave(draft: Draft, id: string | undefined, etag: string | undefined)
   return { save, problems, busy };
 }
 
-function Verdict({ expression, check }: { expression: string; check?: Check }) {
+function Verdict({ expression, check, failed }: { expression: string; check?: Check; failed: boolean }) {
   if (expression.trim() === '') return <span className="faint">Control Space completes</span>;
-  if (!check) return <span className="badge">Checking…</span>;
+  if (!check) return failed ? <span className="badge warn">Not checked</span> : <span className="badge">Checking…</span>;
   const errors = check.diagnostics.filter((each) => each.severity === 'ERROR').length;
   return check.ok ? <span className="badge good">Valid</span> : <span className="badge bad">{errors === 1 ? '1 error' : `${errors} errors`}</span>;
 }

@@ -62,7 +62,7 @@ export function WhyPerson({ expression }: { expression: string }) {
     <section className="card stack" aria-label="One person">
       <h2>Why one person is in or out</h2>
       <form className="row" style={{ alignItems: 'flex-end' }} onSubmit={(event) => { event.preventDefault(); look(); }}>
-        <div className="grow"><Field label="Person" value={typed} onChange={setTyped} placeholder="namespace:id" /></div>
+        <div className="grow"><Field label="Person" value={typed} onChange={setTyped} placeholder="namespace:id" hint="A namespace and an id, such as email:ann@example.com" /></div>
         <Button type="submit" isDisabled={!typed.includes(':') || expression.trim() === ''}>Explain</Button>
       </form>
       {identity && <Why identity={identity} people={{ expression }} />}

@@ -5,6 +5,7 @@ import { useClient } from 'urql';
 
 import { useData } from '../api/hooks';
 import { PeopleDocument, PersonByIdentityDocument } from '../api/operations';
+import { problemOf } from '../api/problem';
 import { Button, Field } from '../ui/controls';
 import { at, value } from '../ui/format';
 import { Empty, Failure, Head, More, Skeleton } from '../ui/pieces';
@@ -78,7 +79,7 @@ function Lookup() {
     setProblem(undefined);
     const identity = { namespace: namespace.trim(), id: id.trim() };
     const { data, error } = await client.query(PersonByIdentityDocument, { identity }, { requestPolicy: 'network-only' }).toPromise();
-    if (error) setProblem(error.message);
+    if (error) setProblem(problemOf(error));
     else if (!data?.profile) setProblem(`Nobody has the ${identity.namespace} identity ${identity.id}.`);
     else void navigate({ to: '/people/$id', params: { id: data.profile.profileId } });
   };

@@ -4,6 +4,7 @@ import type { CombinedError } from '@urql/core';
 import { type ReactNode, useEffect } from 'react';
 
 import type { JobStatus, LifecycleState } from '../api/operations';
+import { problemOf } from '../api/problem';
 import { Button } from './controls';
 import { count, percent, short, words } from './format';
 
@@ -45,13 +46,9 @@ export function Skeleton({ lines = 6 }: { lines?: number }) {
 }
 
 export function Failure({ error, again }: { error: CombinedError | Error; again?: () => void }) {
-  const combined = error as CombinedError;
-  const text = combined.networkError
-    ? `The server cannot be reached (${combined.networkError.message}).`
-    : (combined.graphQLErrors?.map((each) => each.message).join('\n') ?? error.message);
   return (
     <div className="note row" role="alert">
-      <span className="grow">{text}</span>
+      <span className="grow lines">{problemOf(error)}</span>
       {again && <Button small onPress={again}>Try again</Button>}
     </div>
   );
