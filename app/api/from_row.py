@@ -1,6 +1,7 @@
 """Objects of the API that show a row; knows no resource."""
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, ClassVar, Self
 
 RowFields = Mapping[str, Callable[[Any], object]]
@@ -32,3 +33,12 @@ class FromRow:
         make = self.FROM_ROW.get(name)
         value = self.__dict__[name] = getattr(row, name) if make is None else make(row)
         return value
+
+
+def reader(class_: type, name: str) -> Callable[[Any], object]:
+    """What reads the attribute of an object of this class: of one that shows a row, without the way through Python's
+    attributes."""
+    if not issubclass(class_, FromRow) or hasattr(class_, name):
+        return attrgetter(name)
+    make = class_.FROM_ROW.get(name)
+    return attrgetter(f"row.{name}") if make is None else lambda shown: make(shown.row)

@@ -22,7 +22,8 @@ def write_time(instant: datetime) -> str:
     >>> write_time(datetime(2026, 6, 15, 12, tzinfo=UTC))
     '2026-06-15T12:00:00Z'
     """
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    text = (instant if instant.tzinfo is UTC else instant.astimezone(UTC)).isoformat()
+    return f"{text.removesuffix('+00:00')}Z"
 
 
 def read_time(value: object) -> datetime:

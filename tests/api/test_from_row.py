@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from app.api.from_row import FromRow, RowFields
+from app.api.from_row import FromRow, RowFields, reader
 
 calls: list[int] = []
 
@@ -32,3 +32,17 @@ def test_what_neither_has_is_an_attribute_error() -> None:
         _ = Shown.of(SimpleNamespace(number=1)).nothing
     with pytest.raises(AttributeError, match="Shown has no number"):
         _ = Shown.__new__(Shown).number
+
+
+def test_a_reader_reads_what_the_attribute_is() -> None:
+    class Counted(Shown):
+        @property
+        def own(self) -> str:
+            return "property"
+
+    row = SimpleNamespace(number=4, name="n", own="column")
+    for name, expected in {"double": 8, "name": "n", "own": "property"}.items():
+        assert reader(Counted, name)(Counted.of(row)) == getattr(Counted.of(row), name) == expected
+    assert reader(SimpleNamespace, "name")(row) == "n"
+    with pytest.raises(AttributeError):
+        reader(Counted, "nothing")(Counted.of(row))

@@ -130,7 +130,8 @@ async def test_what_a_job_finds(api: Api) -> None:
               byNamespace { namespace count } byStatus { status count } error { message } } } }
           audience(id: $a) {
             metrics { totalProfiles byNamespace { namespace count } updatedAt job { jobId } }
-            jobs { totalCount nodes { jobId } }
+            jobs { totalCount nodes { jobId metrics { totalProfiles
+              totalProfilesByMergePolicy { count mergePolicy { isDefault } } totalTime { start end totalMs } } } }
             members { totalCount pageInfo { hasNextPage } nodes { status lastQualificationTime audience { audienceId }
               profile { id profileId identities { namespace id primary } attributes
                 events(first: 1) { totalCount pageInfo { hasNextPage }
@@ -186,7 +187,7 @@ async def test_what_a_job_finds(api: Api) -> None:
         "updatedAt": instant,
         "job": {"jobId": job},
     }
-    assert audience["jobs"] == {"totalCount": 1, "nodes": [{"jobId": job}]}
+    assert audience["jobs"] == {"totalCount": 1, "nodes": [{"jobId": job, "metrics": segment_job["metrics"]}]}
     members = audience["members"]
     assert (members["totalCount"], members["pageInfo"]) == (2, {"hasNextPage": False})
     assert {

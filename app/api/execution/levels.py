@@ -25,6 +25,7 @@ from app.api.execution.plan import (
     shown_variables,
 )
 from app.api.execution.shared import Answer, sharing_key
+from app.api.from_row import reader
 from app.traces import span
 
 _PLANS: Final = Plans()
@@ -228,20 +229,25 @@ class _Levels:
     # ---------------------------------------------------------------- resolving
 
     def _resolve(self, field: FieldPlan, objects: list[_Object]) -> None:
-        key, attribute, plain = field.key, field.attribute, field.shape.plain
+        key, attribute, shape, plain = field.key, field.attribute, field.shape, field.shape.plain
         if attribute is None:
             for parent in objects:
                 self._call(field, parent)
             return
+        leaf, readers = shape.leaf, field.readers
         for parent in objects:
+            source = parent.source
             try:
-                value = getattr(parent.source, attribute)
+                read = readers.get(type(source))
+                if read is None:
+                    read = readers[type(source)] = reader(type(source), attribute)
+                value = read(source)
+                if leaf and value is not None and value is not Undefined:
+                    parent.fields[key] = value if type(value) is plain else self._leaf(shape, value)
+                    continue
             except Exception as error:
                 value = error
-            if type(value) is plain:
-                parent.fields[key] = value
-            else:
-                self._complete_field(parent, field, value)
+            self._complete_field(parent, field, value)
 
     def _call(self, field: FieldPlan, parent: _Object) -> None:
         arguments = self._arguments_of(field)

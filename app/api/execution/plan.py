@@ -72,6 +72,8 @@ class FieldPlan:
     direct: Direct | None
     """How its resolver is called, where that may be done without what Strawberry puts around it."""
     names_below: frozenset[str] | None
+    readers: dict[type, Callable[[Any], object]] = field(default_factory=dict)
+    """By the Python class of the object: what reads `attribute`."""
     selections: dict[str, "Selection"] = field(default_factory=dict)
     """By the name of the object's type; filled as types are met."""
     by_class: dict[type, "Selection"] = field(default_factory=dict)

@@ -167,8 +167,11 @@ class SegmentJob(FromRow, Node, Job):
     row: strawberry.Private[SegmentJobRow]
 
     @resolver(description="Metrics; null before it has succeeded.")
-    def metrics(self) -> SegmentJobMetrics | None:
-        return None if self.row.metrics is None else SegmentJobMetrics.of(self.row, self.row.metrics)
+    async def metrics(self, info: Info) -> SegmentJobMetrics | None:
+        row: SegmentJobRow | None = self.row
+        if not hasattr(row, "metrics"):
+            row = await info.context.loaders.segment_job.load(self.job_id)
+        return None if row is None or row.metrics is None else SegmentJobMetrics.of(row, row.metrics)
 
     @connection(description="The definitions as evaluated, with their results.")
     async def segments(self, info: Info, page: PageRequest) -> Connection[SegmentJobSegment]:

@@ -20,9 +20,10 @@ def select_rows(table: type[Row], scope: Scope) -> AnySelect:
 
 
 @cache
-def rows_of_any(table: type[TenantRow]) -> AnySelect:
-    """All columns of the rows of the tenant that the statement is executed for: see `within_any`."""
-    return within_any(select(*columns(table)), table)
+def rows_of_any(table: type[TenantRow], without: frozenset[str] = frozenset()) -> AnySelect:
+    """All columns, or all but those named, of the rows of the tenant that the statement is executed for: see
+    `within_any`."""
+    return within_any(select(*(column for column in columns(table) if column.name not in without)), table)
 
 
 def as_row(table: type[Row], row: object) -> Row:

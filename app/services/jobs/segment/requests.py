@@ -33,6 +33,9 @@ MOST_IDS = 1_500
 
 KIND = JobKind.SEGMENT
 
+LARGE = frozenset({"metrics", "snapshot"})
+"""Columns that grow with the data. A job runs many definitions, so lists by definition would give them many times."""
+
 _JOBS = columns(SegmentJobRow)
 _PARTS = columns(SegmentJobDefinitionRow)
 _BY_DEFINITION = Order("NEWEST", (Key(_PARTS.created_at, descending=True), Key(_PARTS.job_id, descending=True)))
@@ -190,7 +193,7 @@ async def page_by_definition(
     request: PageRequest,
     filter: SegmentJobFilter | None = None,
 ) -> dict[str, Slice[SegmentJobRow]]:
-    """The jobs that ran each definition, newest first."""
+    """The jobs that ran each definition, newest first; without what is in `LARGE`."""
     listing = _of_definitions()
     if filter is not None:
         filtered = listing.statement.where(*_conditions(filter))
@@ -200,7 +203,7 @@ async def page_by_definition(
 
 @cache
 def _of_definitions() -> Listing[SegmentJobRow]:
-    return Listing(_jobs_of_definitions(rows_of_any(SegmentJobRow)), _BY_DEFINITION, _job, _PARTS.definition_id)
+    return Listing(_jobs_of_definitions(rows_of_any(SegmentJobRow, LARGE)), _BY_DEFINITION, _job, _PARTS.definition_id)
 
 
 async def counts_by_definition(
