@@ -173,6 +173,23 @@ def test_a_row_with_too_many_fields_costs_itself(sandbox: Sandbox, inside: bool)
     assert dataset_fields(sandbox.lake, "p").fields["prefs"] == MapType(Scalar.INTEGER)
 
 
+def test_values_of_several_kinds_are_said(sandbox: Sandbox) -> None:
+    """Not of identities and times, which are stored in their own way, nor where the type is known."""
+    rows = [
+        {"id": at or "x", "timestamp": "2026-01-01" if at else 7, "v": at or "x", "o": {"w": [at]}} for at in range(4)
+    ]
+    rows.append({"id": 5, "timestamp": "2026-01-01", "o": {"w": [True]}})
+    done = sandbox.take("e", EVENTS, "\n".join(map(json.dumps, rows)).encode(), "NDJSON")
+    assert (done.row_count, [row.row for row in done.rejected]) == (4, [1])
+    advice = "so all are loaded as text: declare its type to have the others rejected"
+    assert done.warnings == (
+        f'the values of "v" are of several kinds (3 numbers, 1 texts), {advice}',
+        f'the values of "o.w" are of several kinds (4 numbers, 1 true or false), {advice}',
+    )
+    rows[0]["timestamp"] = "2026-01-01"
+    assert sandbox.take("e", EVENTS, "\n".join(map(json.dumps, rows)).encode(), "NDJSON").warnings == ()
+
+
 def test_a_line_that_is_too_long_costs_itself(sandbox: Sandbox) -> None:
     rows = ['{"id": 1}', "", '{"id": 2, "v": "' + "x" * (34 << 20) + '"}', "no object", '{"id": 4}']
     done = sandbox.take("p", PEOPLE, "\n".join(rows).encode(), "NDJSON")

@@ -130,7 +130,8 @@ class Reading:
             raise refuse("the file has no rows")
         fields = ObjectType({name: column.type for name, column in columns.items()})
         returning = self.destination.returning.warnings(self.database, self.shape)
-        warnings = (*source.warnings, *self._odd_ids(), *returning)
+        notes = (note for name, note in source.notes if name in columns)
+        warnings = (*source.warnings, *notes, *self._odd_ids(), *returning)
         return Staged(fields, good, rejected_rows, rejected, warnings, self._beside_fractions(columns))
 
     def _odd_ids(self) -> Iterator[str]:

@@ -70,7 +70,7 @@ class Source:
     `relation` is an SQL table expression with a column `__row` (1-based, counting the rows that could be read).
     `texts` has, for the columns of the top, SQL for their text as written. `names` are all columns of the file, also
     those without any value, which `columns` leaves out. `problem` is SQL for what is wrong with a row as a whole.
-    `warnings` say what the sender should look at.
+    `warnings` say what the sender should look at, and `notes` so of a column, for one that is stored.
     """
 
     relation: str
@@ -80,6 +80,7 @@ class Source:
     problem: str | None = None
     unreadable: Unreadable = field(default_factory=Unreadable)
     warnings: tuple[str, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
 
 
 def refuse(message: str) -> Refusal:

@@ -1,7 +1,7 @@
 """NDJSON as a source of rows: structure and types from all lines, contradicting rows told apart; knows no datasets."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,17 +87,31 @@ def read(
         texts={name: f"json_extract_string(json, {text_literal('$.' + step(name))})" for name in names},
         problem="line_problem",
         unreadable=unreadable,
+        notes=tuple(note for note in structure.notes if note[0] not in as_text),
     )
 
 
+def _mixed(names: Sequence[str], counts: Mapping[str, int]) -> str:
+    """
+    >>> _mixed(("home", "zip"), {"numbers": 2_000, "texts": 1})[:57]
+    'the values of "home.zip" are of several kinds (2,000 numb'
+    """
+    path = ".".join(name for name in names if name not in ("[]", "*"))
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    advice = "declare its type to have the others rejected"
+    return f'the values of "{path}" are of several kinds ({kinds}), so all are loaded as text: {advice}'
+
+
 class _Structure:
-    """What all lines of a file hold together; `mixed` remembers the places where values are of several kinds, and
-    `looked_at` those whose values have to be checked by row, with their numbers in the list `single` of each row."""
+    """What all lines of a file hold together; `mixed` remembers the places where values are of several kinds, `notes`
+    what the sender should know of them, with the column, and `looked_at` those whose values have to be checked by row,
+    with their numbers in the list `single` of each row."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, objects: str) -> None:
         self.database = database
         self.objects = objects
         self.mixed: dict[str, frozenset[str]] = {}
+        self.notes: list[tuple[str, str]] = []
         self.looked_at: dict[str, int] = {}
         self.has_long = bool(self._row(f"SELECT count(*) FROM {objects} WHERE {_LONG}")[0])
 
@@ -177,6 +191,8 @@ class _Structure:
             type_ = self._resolve(shape.element, (*names, "[]"), f"{path}[*]", element) if shape.element else None
             return None if type_ is None else ArrayType(type_)
         scalar = shape.scalar(expected)
+        if scalar is Scalar.STRING and expected is None and (counts := shape.scalar_counts()).keys() - {"texts"}:
+            self.notes.append((names[0], _mixed(names, counts)))
         is_open = scalar is Scalar.NUMBER is not expected and self.has_long
         return self._whole_or_not(path) if is_open and shape.kinds.keys() & set(WHOLE) else scalar
 

@@ -64,6 +64,14 @@ class Shape:
         counts[""] = self.kinds.total() - sum(counts.values())
         return next((kind for kind in hoped if counts[kind]), max(counts, key=lambda kind: counts[kind]))
 
+    def scalar_counts(self) -> dict[str, int]:
+        """How many values there are of each kind of scalars, in words; the most frequent first."""
+        words = Counter[str]()
+        for kind, count in self.kinds.items():
+            word = "numbers" if kind in NUMBERS else {"BOOLEAN": "true or false", "VARCHAR": "texts"}.get(kind)
+            words.update({word: count} if word else {})
+        return dict(words.most_common())
+
     def scalar(self, expected: Type | None) -> Scalar | None:
         """The type of the scalars; of several kinds they are text, or the numbers that are expected."""
         found = self.kinds.keys() - {"OBJECT", "ARRAY"}
