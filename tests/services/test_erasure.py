@@ -20,6 +20,7 @@ from app.engine.ingest.formats import InputFile
 from app.errors import Refusal, Refusals
 from app.scope import Scope
 from app.services.audiences import external
+from app.services.audiences.definition_rules import Limit
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file, rows_as_file, upload_batch
@@ -124,8 +125,8 @@ async def export(gateway: Gateway, audience: str, name: str) -> str:
     return destination
 
 
-async def preview(gateway: Gateway, expression: str) -> str:
-    new = previews.NewPreview(expression)
+async def preview(gateway: Gateway, expression: str, limit: Limit | None = None) -> str:
+    new = previews.NewPreview(expression, limit=limit)
     row = await previews.create(gateway.database, gateway.lake, gateway.clock, SCOPE, new)
     run = await claimed(gateway, JobKind.PREVIEW)
     await run_preview(run, gateway.lake, 1)
@@ -163,6 +164,7 @@ async def fill(gateway: Gateway) -> str:
     await export(gateway, audience, "out")
     await preview(gateway, 'tier = "gold"')
     await preview(gateway, f'city = "{ANN}"')
+    await preview(gateway, "true", Limit(3, f'city = "{ANN}"'))
     await members(gateway)
     return audience
 
@@ -190,13 +192,13 @@ EVERYWHERE = {
     "Dataset out": 1,
     "Dataset people": 2,
     "Dataset visits": 1,
-    "Memberships": 5,
+    "Memberships": 6,
     "Older versions of datasets": 5,
     "Older versions of identities": 1,
     "Merged profiles": 3,
     "Identity graph": 6,
     "Rejected rows": 1,
-    "Previews": 1,
+    "Previews": 2,
     "Messages": 0,
 }
 """What `fill` leaves of the person."""

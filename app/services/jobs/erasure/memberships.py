@@ -56,7 +56,7 @@ class _File:
         """The counts without the person."""
         if "counts" in self.counts:  # Of a segment job.
             return {**self.counts, "counts": self._by_audience(self.counts["counts"], stored)}
-        if self.counts.keys() == {"members", "by_namespace"}:  # Of a preview.
+        if "by_namespace" in self.counts:  # Of a preview.
             return self._one(self.run, self.counts, stored)
         return self._by_audience(self.counts, stored)
 
@@ -69,6 +69,7 @@ class _File:
             return dict(counts)
         inside, entered = self.members(audience), membership.entered & self.ordinals
         gone = {
+            "matched": len(inside),
             "members": len(inside),
             "realized": len(entered),
             "existing": len(inside - entered),

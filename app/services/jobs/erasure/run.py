@@ -208,10 +208,13 @@ async def _messages(run: _Run) -> None:
     database, tenant = run.attempt.database, run.scope.tenant
     async with database.session() as session:
         named = await texts.naming_previews(session, tenant, run.person)
-        messages = await texts.count_messages(session, tenant, run.person)
-    await run.note({"Previews": len(named), "Messages": messages})
+    await run.note({"Previews": len(named)})
     for id in named:
         await previews.remove(database, run.lake.lake, tenant, id)
+    # Without those that went with their previews.
+    async with database.session() as session:
+        messages = await texts.count_messages(session, tenant, run.person)
+    await run.note({"Messages": messages})
 
     async def clean(session: AsyncSession) -> None:
         await texts.clean_messages(session, tenant, run.person)

@@ -52,8 +52,9 @@ async def clean_messages(session: AsyncSession, tenant: Tenant, subject: Subject
 
 
 async def naming_previews(session: AsyncSession, tenant: Tenant, subject: Subject) -> list[str]:
-    """The previews whose expression names the person."""
-    return [row.id for row in await _naming(session, tenant, subject, PreviewRow, "expression")]
+    """The previews whose expression, or that of their limit, names the person."""
+    named = [await _naming(session, tenant, subject, PreviewRow, column) for column in ("expression", "kept")]
+    return sorted({row.id for rows in named for row in rows})
 
 
 async def named_in(database: Database, tenant: Tenant, subject: Subject) -> dict[str, int]:
