@@ -7,6 +7,7 @@ import pytest
 
 from app.clock import FixedClock
 from app.engine.ingest.formats import InputFile
+from app.engine.run.engine import Engine
 from app.engine.store.lake import Lake
 from app.services.audiences import computed as definitions
 from app.services.audiences import writes as audience_writes
@@ -23,6 +24,7 @@ from app.storage.tables.datasets import DatasetKind
 from tests.engine.test_corpus import CASES, DATA
 from tests.services.conftest import SCOPE
 from tests.services.test_segment_jobs import job_of, run_next
+from tests.support.engines import Elsewhere
 
 PEOPLE = [json.loads(line)["_id"] for line in (DATA / "profiles.ndjson").read_text("utf-8").splitlines()]
 
@@ -63,6 +65,11 @@ async def _stored_segments(database: Database, lake: Lake, clock: FixedClock, fo
 async def test_a_job_over_the_corpus_finds_its_people(
     database: Database, lake: Lake, clock: FixedClock, tmp_path: Path
 ) -> None:
+    """By what JSON tells of the job, as on another machine."""
+    await corpus_job(database, lake, clock, tmp_path, Elsewhere(2))
+
+
+async def corpus_job(database: Database, lake: Lake, clock: FixedClock, folder: Path, engine: Engine) -> None:
     for name, kind, column, time in (
         ("profiles", "PROFILE", "_id", None),
         ("events", "EVENT", "profileId", "timestamp"),
@@ -76,13 +83,13 @@ async def test_a_job_over_the_corpus_finds_its_people(
             NewDataset(name, DatasetKind(kind), column, "crm", time),
             InputFile(file, "NDJSON"),
         )
-    await _stored_segments(database, lake, clock, tmp_path)
+    await _stored_segments(database, lake, clock, folder)
     expected = {}
     for at, (expression, ids) in enumerate(CASES):
         new = NewDefinition(name=f"{at:03d}", expression=expression, exclude_opt_out=False)
         expected[(await definitions.create(database, lake, clock, SCOPE, new)).id] = (expression, ids)
     job = await segment_jobs.create(database, clock, SCOPE, all_definitions=True)
-    await run_next(database, lake, clock)
+    await run_next(database, lake, clock, engine)
     ended = await job_of(database, job.id)
     assert (ended.status, ended.errors) == ("SUCCEEDED", [])
     found: dict[str, list[str]] = {id_: [] for id_ in expected}

@@ -10,6 +10,7 @@ from sqlalchemy import update
 
 from app.clock import FixedClock
 from app.engine.ingest.formats import InputFile
+from app.engine.run.engine import Engine
 from app.engine.store.lake import Lake
 from app.errors import Refusal
 from app.services.audiences import computed as definitions
@@ -40,11 +41,11 @@ async def job_of(database: Database, id_: str) -> Any:
         return (await segment_jobs.get_many(session, SCOPE, [id_]))[id_]
 
 
-async def run_next(database: Database, lake: Lake, clock: FixedClock) -> Attempt:
+async def run_next(database: Database, lake: Lake, clock: FixedClock, engine: Engine | None = None) -> Attempt:
     claim = await claim_next(database, clock, owner="test", lease=timedelta(seconds=60), kind=JobKind.SEGMENT)
     assert claim is not None
     run = Attempt(database, clock, claim)
-    await run_segment_job(run, lake, 1)
+    await run_segment_job(run, lake, 1, engine)
     return run
 
 

@@ -26,6 +26,7 @@ from app.services.jobs.segment import requests as segment_jobs
 from app.storage.database import Database
 from app.storage.tables.jobs import FINAL
 from tests.services.conftest import SCOPE, Gateway
+from tests.services.test_corpus_job import corpus_job
 from tests.services.test_engines import compared_jobs
 from tests.support import processes
 from tests.support.spark import PATIENCE, Cluster, Held, cluster, require_spark
@@ -102,6 +103,13 @@ class Running:
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_jobs_leave_what_the_local_engine_leaves(engine: SparkEngine, gateway: Gateway) -> None:
     assert (await compared_jobs(gateway, engine)).buckets == 16 * (3 + 3 + 1)  # by passes
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_every_expression_of_the_corpus(
+    engine: SparkEngine, database: Database, lake: Lake, clock: FixedClock, tmp_path: Path
+) -> None:
+    await corpus_job(database, lake, clock, tmp_path, engine)
 
 
 def test_results_are_handed_over_while_others_are_awaited(engine: SparkEngine, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ START_SECONDS = 180.0
 """How long a start waits for a session and for the first executor."""
 LOOK_SECONDS = 0.2
 """How often the driver looks for what was done."""
+ENDING_SECONDS = 30.0
+"""How long the driver waits for the end of a Spark job whose buckets are all done."""
 STILL_SECONDS = 1.0
 """How often an executor looks whether anybody still waits for its work."""
 
@@ -312,7 +314,7 @@ class _Collecting:
 
 @contextmanager
 def _collected(session: Any, rows: Any) -> Iterator[_Collecting]:
-    """The Spark job while it runs; leaving it early ends it."""
+    """The Spark job while it runs; an error ends it."""
     from pyspark import InheritableThread
 
     collecting = _Collecting(session, rows)
@@ -320,6 +322,8 @@ def _collected(session: Any, rows: Any) -> Iterator[_Collecting]:
     thread.start()
     try:
         yield collecting
+        # All notes are there before the last task is over; interrupted, it would take its Python process with it.
+        collecting.wait(ENDING_SECONDS)
     finally:
         collecting.interrupt()
 

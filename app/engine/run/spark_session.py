@@ -1,5 +1,6 @@
 """Sessions of Spark, and what can be wrong with them in sentences; knows no work."""
 
+import logging
 import os
 import re
 import shutil
@@ -23,6 +24,7 @@ def open_session(master: str) -> Any:
 
     if master.startswith("sc://"):
         return SparkSession.builder.remote(master).create()
+    logging.getLogger("py4j").setLevel(logging.WARNING)  # It tells of each thread that ends.
     # Executors run this program, so by default with the Python that runs it here.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(master).appName("segmentation-gateway")
