@@ -4,11 +4,13 @@ import base64
 import json
 from typing import Any
 
+import orjson
 import pytest
 from httpx import Response
 
 from app.api.context import ApiServices, Caller
 from app.api.schema import build_schema
+from app.api.transport.json_text import read_json
 from app.engine.ingest.formats.ndjson_lines import TOO_DEEP
 from app.scope import Scope
 from tests.api.conftest import Api
@@ -141,6 +143,16 @@ async def test_a_row_as_deep_as_json_is_read(api: Api) -> None:
         "rejected": [{"row": 2, "message": TOO_DEEP}],
         "errors": [],
     }
+
+
+def test_long_numbers_among_very_many_values_are_refused_not_rounded() -> None:
+    """Reading them exactly takes several times as long."""
+    many = "1, " * 2_000_001
+    with pytest.raises(orjson.JSONDecodeError, match="a whole number of more than 64 bits among more than 2,000,000"):
+        read_json(f"[{many} 123456789012345678901]")
+    assert read_json(f'[{many} "123456789012345678901", 9223372036854775807]')
+    with pytest.raises(orjson.JSONDecodeError):
+        read_json(f"[{many} NaN]")
 
 
 async def test_a_row_that_is_something_else_as_well(api: Api) -> None:

@@ -8,8 +8,10 @@ import orjson
 
 _BEYOND = re.compile(rb"\\u[dD][89a-fA-F]|NaN|Infinity|[eE]\+?[0-9]{3}|[0-9]{300}")
 """What only Python's parser reads: halves of surrogate pairs, and numbers that are none or beyond a double."""
-_LONG = re.compile(rb"[0-9]{20}|-9[0-9]{18}")
-"""Digits that may be a whole number beyond 64 bits, which orjson rounds."""
+_LONG = re.compile(rb"[:\[,\s](?:-?[0-9]{20,}|-9[0-9]{18})\s*[,\]}]")
+"""A whole number that may be beyond 64 bits, which orjson rounds."""
+_MOST_VALUES = 2_000_000
+"""So many values Python's parser reads, which takes several times as long and holds up everybody meanwhile."""
 _MOST_DIGITS = 1_000
 
 
@@ -24,13 +26,18 @@ def read_json(data: str | bytes | bytearray) -> object:
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        if not _BEYOND.search(raw):
+        if not _BEYOND.search(raw) or _has_many(raw):
             raise
         lenient = _lenient(raw)
         if lenient is None:
             raise
         return lenient
-    exact = _lenient(raw) if _LONG.search(raw) else None
+    if not _LONG.search(raw):
+        return value
+    if _has_many(raw):
+        message = f"a whole number of more than 64 bits among more than {_MOST_VALUES:,} values: send it as a text"
+        raise orjson.JSONDecodeError(message, "", 0)
+    exact = _lenient(raw)
     return value if exact is None else exact
 
 
@@ -47,6 +54,10 @@ def _encoded(value: object) -> object:
     if isinstance(value, orjson.Fragment):
         return orjson.loads(value.contents)
     raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+def _has_many(raw: bytes) -> bool:
+    return raw.count(b",") > _MOST_VALUES
 
 
 def _lenient(raw: bytes) -> object | None:
