@@ -10,7 +10,28 @@ from graphql import parse
 import app
 from tests.api.conftest import Api
 
+STATEMENTS = (
+    "services/audiences/definition_reads.py @cache _all",
+    "services/audiences/definition_reads.py @cache _by_ids",
+    "services/audiences/definition_reads.py @cache _related",
+    "services/audiences/definition_reads.py @cache _views",
+    "services/audiences/reads.py @cache _all",
+    "services/audiences/reads.py @cache _related",
+    "services/datasets/datasets.py @cache _batches",
+    "services/insight/history.py @cache _versions",
+    "services/jobs/export/requests.py @cache _batches",
+    "services/jobs/schedules/reads.py @cache _all",
+    "services/jobs/schedules/reads.py @cache _audiences_of",
+    "services/jobs/schedules/reads.py @cache _of_audiences",
+    "services/jobs/segment/requests.py @cache _of_definitions",
+    "services/jobs/segment/requests.py @cache _segments",
+    "services/lists/rows.py @cache _by_ids",
+    "services/lists/rows.py @cache rows_of_any",
+)
+"""SQL that is made once: the tenant is a parameter of its execution."""
+
 KEYED_BY = {
+    **dict.fromkeys(STATEMENTS, "kind of list, order and columns"),
     "api/execution/plan.py entries: OrderedDict": "a parsed document, which is remembered by organisation",
     "api/guards/documents.py self._texts: OrderedDict": "organisation and hash",
     "api/guards/limits.py documents: Documents = OrderedDict": "organisation and text",
