@@ -67,7 +67,7 @@ def variables_of(query: OperationDefinitionNode) -> dict[str, Any]:
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_the_queries_of_the_workplace_are_within_the_limits(api: Api) -> None:
-    assert len(QUERIES) == 44
+    assert len(QUERIES) == 45
     for query in QUERIES:
         assert query.name is not None
         name = query.name.value

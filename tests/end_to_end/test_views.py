@@ -100,6 +100,8 @@ async def test_every_view_is_accessible_fits_and_shows_something(
             if view == "edit":
                 await seen.page.locator(".pql .monaco-editor").first.wait_for()
                 await expect(seen.page.get_by_test_id("estimate")).to_be_visible(timeout=20_000)
+            if view == "schedules":  # one runs each night, to the last day that is shown
+                await expect(seen.page.locator(".calendar > span").last).to_have_class("due")
             assert await seen.page.locator("main .empty").all_text_contents() == [], view
             for width, dark in LOOKS:
                 await seen.page.set_viewport_size({"width": width, "height": 800})

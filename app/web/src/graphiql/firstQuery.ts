@@ -1,6 +1,6 @@
 /** What the editor holds on a first visit: works on an empty server too. Lines are short: buttons stand beside them. */
 export const FIRST_QUERY = `# Ctrl+Enter runs the query under the cursor,
-# Ctrl+Space completes, also PQL in expression: "…".
+# Ctrl+Space completes it, and PQL in texts.
 # The star on the left has examples.
 
 query FirstLook {

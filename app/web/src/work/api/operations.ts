@@ -1337,7 +1337,7 @@ export const ScheduleRowFragmentDoc = gql`
       name
     }
   }
-  nextRunTimes(first: 40)
+  nextRunTimes(first: 42)
   lastRun {
     runId
     outcome
