@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyroaring import BitMap
 
 from app.engine.ingest.batch import delete_dataset
 from app.engine.ingest.rows import DatasetShape
@@ -129,6 +130,22 @@ def test_fields_may_be_called_as_columns_of_the_graph(sandbox: Sandbox) -> None:
     snapshot = open_snapshot(sandbox.lake, STITCHED, [A, E])
     everyone = frozenset({"CRM:1", "CRM:3", "ECID:v", "ECID:w", "Email:x", "Email:y"})
     assert everybody(snapshot) == {everyone: ({**values, "person": {"name": "new"}}, [3, 4])}
+
+
+def test_nobody_stands_in_for_somebody_who_was_not_read(sandbox: Sandbox) -> None:
+    """Before, between and behind those who were, in a bucket without any, and in one that was not read."""
+    sandbox.rows("a", PEOPLE, [person(str(number)) for number in range(40)])
+    snapshot = open_snapshot(sandbox.lake, APART, [A])
+    bucket = max(snapshot.buckets, key=lambda one: len(snapshot.present(one)))
+    ordinals = list(snapshot.present(bucket))
+    everybody_there = snapshot.people([(bucket, ordinal) for ordinal in ordinals])
+    assert len(ordinals) >= 5
+    people = snapshot.people_in({bucket: BitMap(ordinals[1:4:2])}, threads=1)
+    expected = [one if at in (1, 3) else None for at, one in enumerate(everybody_there)]
+    assert people.at(bucket, [*ordinals, ordinals[-1] + 1]) == [*expected, None]
+    assert people.at(bucket, ordinals[::-1]) == expected[::-1]
+    nobody = snapshot.people_in({bucket: BitMap([ordinals[-1] + 7])}, threads=1)
+    assert nobody.at(bucket, ordinals[:2]) == nobody.at(1 << 20, ordinals[:2]) == [None, None]
 
 
 def test_an_identity_that_becomes_a_fragment_later(sandbox: Sandbox) -> None:
