@@ -119,10 +119,13 @@ def shown(page: Slice[int]) -> tuple[list[int], bool, bool]:
     [
         (PageRequest(2), ([1, 2], False, True)),
         (PageRequest(2, cursor=encode_cursor("NAME", ["b", 2])), ([3, 4], True, True)),
+        (PageRequest(2, cursor=encode_cursor("NAME", ["a", 1])), ([2, 3], True, True)),  # only one lies before it
+        (PageRequest(2, cursor=encode_cursor("NAME", ["_", 0])), ([1, 2], False, True)),
         (PageRequest(9, cursor=encode_cursor("NAME", ["d", 4])), ([5], True, False)),
         (PageRequest(2, cursor=encode_cursor("NAME", ["e", 5])), ([], True, False)),
         (PageRequest(2, backward=True), ([4, 5], True, False)),
         (PageRequest(2, backward=True, cursor=encode_cursor("NAME", ["c", 3])), ([1, 2], False, True)),
+        (PageRequest(2, backward=True, cursor=encode_cursor("NAME", ["e", 5])), ([3, 4], True, True)),
         (PageRequest(2, cursor=encode_cursor("NAME", ["bb", 0])), ([3, 4], True, True)),  # of a row that is gone
         (PageRequest(0), ([], False, True)),
     ],
