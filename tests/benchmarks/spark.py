@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from sqlalchemy import select
 
+from app.clock import FixedClock, utc_now
 from app.engine.limits.pool import Stopped
 from app.engine.run.engine import Done, Engine, LocalEngine
 from app.engine.run.spark import SparkEngine
@@ -68,7 +69,9 @@ def main() -> None:
 
 async def compare(folder: Path, chosen: argparse.Namespace) -> None:
     threads = os.cpu_count() or 2
-    async with open_services(Settings(data_dir=folder / "data", threads=threads)) as services:
+    # All jobs as of one instant, so that windows of time count the same events.
+    clock = FixedClock(utc_now())
+    async with open_services(Settings(data_dir=folder / "data", threads=threads), clock) as services:
         ids = await loaded(services, folder, chosen.profiles, chosen.events)
         spark = SparkEngine(chosen.master, services.lake)
         began = time.monotonic()
