@@ -8,7 +8,6 @@ import duckdb
 
 from app.engine.ingest.formats import Column, InputFile, Source, Unreadable, open_source, refuse
 from app.engine.ingest.formats.columns import complaint
-from app.engine.ingest.formats.csv_options import EPOCHS
 from app.engine.ingest.neighbours import Neighbours, Place
 from app.engine.ingest.returning import Returning
 from app.engine.ingest.rows import EVENT_ID, IDENTITIES, TIMESTAMP, DatasetShape, NoGoodRows, RejectedRow, user_fields
@@ -16,7 +15,8 @@ from app.engine.ingest.stop import Stop
 from app.engine.ingest.widening import StoredTypes, declarable, declared_of
 from app.engine.store.case_names import file_names
 from app.engine.store.delta import TableVersion, open_table
-from app.engine.store.field_types import MAPS, parsed, sql_type, within_years
+from app.engine.store.epochs import EPOCHS, Epoch, epoch_time
+from app.engine.store.field_types import MAPS, parsed, sql_type
 from app.engine.store.json_schema import Declared, declared
 from app.engine.store.lake import TenantLake, name_literal, only_row, text_literal
 from app.engine.store.schema_rules import PRECISE, Rule, problem
@@ -40,7 +40,9 @@ _NOT_THE_FILE = (
 
 _LOCAL_DAY = "[0-9]{1,2}[./-][0-9]{1,2}[./-][0-9]{2,4}.*"
 _FORMAT_ADVICE = "; say how it is written by a date or timestamp format, such as %d/%m/%Y or %m/%d/%Y %H:%M"
-_EPOCH_ADVICE = "; if it counts seconds or milliseconds since 1970, name the timestamp format epoch or epoch_ms"
+_EPOCH_ADVICE = (
+    "; if it counts seconds or milliseconds since 1970, name the timestamp format epoch or epoch_ms, or declare it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +112,15 @@ class Reading:
         self.file = file
         self.scratch = scratch
         self.stop = stop
+        self.epochs = dict(destination.declared.epochs)
+        said, time = file.csv.timestamp_format, destination.time_column
+        if said in EPOCHS and time in self.epochs:
+            self.epochs[time] = Epoch(said, is_whole=False)
 
     def stage(self) -> Staged:
         """Raises `Refusal` for a file that cannot be used, `NoGoodRows` for one of whose rows none can."""
         source = self._open()
-        columns = dict(source.columns)
+        columns = {**source.columns, **dict(self._epochs(source))}
         try:
             self._stage(source, columns)
         except duckdb.Error as error:
@@ -146,9 +152,15 @@ class Reading:
                 f"match {example[:-2]!r} of other files"
             )
 
+    def _epochs(self, source: Source) -> Iterator[tuple[str, Column]]:
+        """The columns that are declared to count from 1970: read as text, they are times."""
+        for name, epoch in self.epochs.items():
+            if (text := source.texts.get(name)) is not None:
+                yield name, Column(Scalar.TIMESTAMP, epoch.value(text), epoch.problem(name, text))
+
     def _open(self) -> Source:
         identity, time, is_event = self.shape.identity_column, self.destination.time_column, self.destination.is_event
-        as_text = frozenset({identity, EVENT_ID} if is_event else {identity})
+        as_text = frozenset({identity, EVENT_ID} if is_event else {identity}) | self.epochs.keys()
         maps = {path[0]: type_ for path, type_ in MAPS.items() if len(path) == 1}
         typed = {**maps, **self.destination.known.fields}
         fields = {n: t for n, t in typed.items() if not (is_event and n == TIMESTAMP)}
@@ -241,18 +253,20 @@ class Reading:
     def _time(self, source: Source, name: str) -> tuple[str, str]:
         """SQL for the time of a row and for what is wrong with it."""
         text, column = source.texts[name], source.columns.get(name)
-        epoch = EPOCHS.get(self.file.csv.timestamp_format or "")
+        epoch, said = self.epochs.get(name), self.file.csv.timestamp_format
         if epoch is not None:
-            # A decimal number: a double would move its microseconds.
-            micros = f"try_cast({text} AS DECIMAL(27, 9)) * {1_000_000 // epoch}"
-            time = within_years(f"TRY(make_timestamptz(CAST(floor({micros}) AS BIGINT)))", Scalar.TIMESTAMP)
+            time = epoch.value(text)
+        elif said in EPOCHS:
+            time = epoch_time(text, said)
         elif column is not None and column.type in (Scalar.DATE, Scalar.TIMESTAMP):
             time = f"CAST({column.value} AS TIMESTAMPTZ)"
         else:
             time = parsed(text, Scalar.TIMESTAMP)
         missing = f"ELSE {text_literal(f'{name}: the time is missing')}" if self.destination.is_event else ""
         unreadable = f"WHEN {text} IS NOT NULL THEN {complaint(name, text, Scalar.TIMESTAMP)}"
-        if epoch is None:
+        if epoch is not None:
+            unreadable = f"WHEN {text} IS NOT NULL THEN {epoch.problem(name, text)}"
+        elif said not in EPOCHS:
             number = f"{complaint(name, text, Scalar.TIMESTAMP)} || {text_literal(_EPOCH_ADVICE)}"
             unreadable = f"WHEN regexp_full_match({text}, '[0-9]{{9,13}}([.][0-9]+)?') THEN {number} {unreadable}"
             local = f"{complaint(name, text, Scalar.TIMESTAMP)} || {text_literal(_FORMAT_ADVICE)}"

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
+from app.engine.store.epochs import EPOCHS, Epoch
 from app.engine.store.field_types import MAPS, WIDENINGS, widen
-from app.engine.store.schema_rules import FORMATS, RULES, Rule, mistake
+from app.engine.store.schema_rules import EPOCH, FORMATS, RULES, Rule, mistake
 from app.errors import ErrorCode, Refusal, Refusals
 from app.json_values import JsonObject, JsonValue
 from app.pql.schema import EVENTS, ArrayType, MapType, ObjectType, Scalar, Type
@@ -44,10 +45,11 @@ _Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The fields of a row, and the rules for their values."""
+    """The fields of a row, the rules for their values, and the times that rows count from 1970, by their column."""
 
     fields: ObjectType = field(default_factory=ObjectType)
     rules: tuple[Rule, ...] = ()
+    epochs: Mapping[str, Epoch] = field(default_factory=dict)
 
 
 def declared(schema: JsonValue) -> Declared:
@@ -61,11 +63,15 @@ def declared(schema: JsonValue) -> Declared:
         for name in type_.fields:
             if name == EVENTS or name.startswith("__"):
                 reading.refuse(("properties", name), f"the name {name!r} is reserved: choose another name")
+    epochs = {rule.path: rule.epoch for rule in part.rules if rule.keyword == EPOCH} if part else {}
+    for path in (path for path in epochs if len(path) > 1):
+        reading.refuse(("properties", *path), "the formats epoch and epoch_ms are for columns, not for what is inside")
     if reading.refusals or part is None or not isinstance(type_, ObjectType):
         raise Refusals(reading.refusals)
     maps = {path[0]: type_ for path, type_ in MAPS.items() if len(path) == 1}
     known = {name: maps.get(name, inner) for name, inner in type_.fields.items()}
-    return Declared(ObjectType(known), tuple(dict.fromkeys(part.rules)))
+    rules = tuple(dict.fromkeys(rule for rule in part.rules if rule.keyword != EPOCH))
+    return Declared(ObjectType(known), rules, {path[0]: epoch for path, epoch in epochs.items()})
 
 
 def json_schema(fields: ObjectType, rules: Sequence[Rule] = ()) -> JsonObject:
@@ -250,7 +256,11 @@ class _Reading:
         return _Part(part.type, part.rules + rules, nullable)
 
     def _of_kind(self, kind: str, schema: Mapping[str, JsonValue], path: _Path) -> _Part | None:
+        format = str(schema.get("format", ""))
         match kind:
+            case "integer" | "number" | "string" if format in EPOCHS:
+                is_whole = format == "epoch_ms" or kind != "number"
+                return _Part(Scalar.TIMESTAMP, (Rule((), EPOCH, (format, is_whole)),))
             case "object":
                 return self._object(schema, path)
             case "array":
@@ -262,7 +272,6 @@ class _Reading:
                     return None
                 return _Part(ArrayType(element.type), element.below("[]"))
             case "string":
-                format = str(schema.get("format", ""))
                 checked = (Rule((), "format", format),) if format in FORMATS else ()
                 return _Part(_FORMATS.get(format, Scalar.STRING), checked)
         return _Part(_SCALARS[kind])

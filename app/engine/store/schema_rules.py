@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 
 from app.engine.store.case_names import file_names
+from app.engine.store.epochs import Epoch
 from app.engine.store.lake import name_literal, text_literal
 from app.json_values import JsonValue
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
@@ -26,6 +27,12 @@ class Rule:
     def name(self) -> str:
         """The field that `required` names."""
         return str(self.value)
+
+    @property
+    def epoch(self) -> Epoch:
+        """What `EPOCH` says."""
+        format, is_whole = cast(tuple[str, bool], self.value)
+        return Epoch(format, is_whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +175,9 @@ _FORMAT = _Keyword(
     lambda x, v, t: f"regexp_full_match({x}, {text_literal(FORMATS[v][0])})",
     lambda v: f"is not {FORMATS[v][1]}",
 )
+
+EPOCH = "epoch"
+"""No keyword of JSON Schema: how a column counts from 1970, its format and whether it is whole."""
 
 PRECISE = "precise"
 """No keyword of JSON Schema: whole numbers that a double holds, for places where another dataset has fractions."""

@@ -6,12 +6,11 @@ from dataclasses import dataclass, fields
 
 import duckdb
 
+from app.engine.store.epochs import EPOCHS
 from app.errors import ErrorCode, Refusal
 
 NO_QUOTE = "\x01"
 """Stands for the quotation mark of a file that has none."""
-EPOCHS = {"epoch": 1, "epoch_ms": 1_000}
-"""Times that are numbers since 1970, by the name of their format: how many are a second."""
 
 
 @dataclass(frozen=True, slots=True)

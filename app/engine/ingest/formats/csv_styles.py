@@ -8,7 +8,8 @@ from typing import Any
 
 import duckdb
 
-from app.engine.ingest.formats.csv_options import EPOCHS, CsvOptions
+from app.engine.ingest.formats.csv_options import CsvOptions
+from app.engine.store.epochs import EPOCHS
 from app.engine.store.field_types import parsed
 from app.engine.store.lake import only_row, text_literal
 from app.pql.schema import Scalar
