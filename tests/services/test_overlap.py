@@ -99,7 +99,7 @@ async def test_what_cannot_be_answered_is_refused(gateway: Gateway) -> None:
     reader = gateway.reader()
     with pytest.raises(Refusal, match="give 2 to 8 audiences or expressions, not 1"):
         await measure(reader, [one], None, 1)
-    with pytest.raises(Refusal, match="9 audiences and expressions"):
+    with pytest.raises(Refusal, match="give 2 to 8 audiences or expressions, not 9"):
         await measure(reader, [one] * 9, None, 1)
     with pytest.raises(Refusal, match="'Never' has never been evaluated") as refused:
         await measure(reader, [one, never], None, 1)
