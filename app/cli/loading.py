@@ -2,21 +2,20 @@
 
 import asyncio
 import glob
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from app.cli.progress import display
 from app.cli.terminal import console, fail
 from app.errors import Refusal
 from app.scope import Scope
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from app.engine.ingest.formats import CsvOptions, InputFile
     from app.engine.ingest.rows import DryRun, RejectedRow
     from app.services.datasets.datasets import NewDataset
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from app.wiring import Services
 
 _SNIFFED = 4096
+_COPIED = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,11 @@ def opened(name: str, format: str | None, csv: "CsvOptions", folder: Path) -> Op
     path = Path(name)
     if name == "-":
         name, path = "standard input", folder / "input"
-        with path.open("wb") as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
+        with path.open("wb") as copy, display(None) as shown:
+            incoming = cast(BufferedReader, sys.stdin.buffer)
+            while chunk := incoming.read1(_COPIED):
+                copy.write(chunk)
+                shown.show(name, copy.tell())
     ending = format or next((suffix[1:].lower() for suffix in path.suffixes if suffix[1:].lower() in FORMATS), None)
     ending = ending or _sniffed(path)
     if ending not in FORMATS:
@@ -80,18 +83,17 @@ async def load(services: "Services", scope: Scope, new: "NewDataset", files: Seq
     """Each of the files as a batch; stops at the first that is refused. `again`: also one that was loaded before."""
     from app.services.datasets.uploads import UploadOptions, content_digest, ingest_file
 
-    with _progress(files) as progress:
-        task = progress.add_task("", total=sum(file.data.path.stat().st_size for file in files))
+    with display(_bytes(files)) as shown:
         loaded: dict[str | None, str] = {}
         for file in files:
-            progress.update(task, description=file.name)
+            size = file.data.path.stat().st_size
             with _named(file, files):
-                key = None if again else f"sha256:{await asyncio.to_thread(content_digest, file.data)}"
-                options = UploadOptions(key, lease=services.settings.batch_lease)
-                uploaded = await ingest_file(
-                    services.database, services.lake, services.clock, scope, new, file.data, options
-                )
-            progress.advance(task, file.data.path.stat().st_size)
+                async with shown.watching(file.name, size) as progress:
+                    key = None if again else f"sha256:{await asyncio.to_thread(content_digest, file.data)}"
+                    options = UploadOptions(key, lease=services.settings.batch_lease, progress=progress)
+                    uploaded = await ingest_file(
+                        services.database, services.lake, services.clock, scope, new, file.data, options
+                    )
             if uploaded.repeated and key in loaded:
                 _print(f"{file.name}: nothing to do: it is the same as {loaded[key]}; --again loads it once more")
             else:
@@ -103,10 +105,17 @@ async def try_out(services: "Services", scope: Scope, new: "NewDataset", files: 
     """Prints what `load` would load."""
     from app.services.datasets.uploads import try_file
 
-    for file in files:
-        with _named(file, files):
-            tried = await try_file(services.database, services.lake, scope, new, file.data)
-        _report_try(file, files, tried)
+    with display(_bytes(files)) as shown:
+        for file in files:
+            size = file.data.path.stat().st_size
+            with _named(file, files):
+                async with shown.watching(file.name, size) as progress:
+                    tried = await try_file(services.database, services.lake, scope, new, file.data, progress)
+            _report_try(file, files, tried)
+
+
+def _bytes(files: Sequence[OpenedFile]) -> int:
+    return sum(file.data.path.stat().st_size for file in files)
 
 
 @contextmanager
@@ -118,13 +127,6 @@ def _named(file: OpenedFile, files: Sequence[OpenedFile]) -> Iterator[None]:
         if len(files) == 1:
             raise
         raise Refusal(refusal.code, f"{file.name}: {refusal.message}", refusal.path) from refusal
-
-
-def _progress(files: Sequence[OpenedFile]) -> "Progress":
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _report(file: OpenedFile, files: Sequence[OpenedFile], uploaded: "Uploaded") -> None:

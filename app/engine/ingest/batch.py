@@ -11,6 +11,7 @@ import duckdb
 from app.engine.ingest.formats import InputFile, plain_file, refuse, utf8_file
 from app.engine.ingest.neighbours import NeighboursChanged
 from app.engine.ingest.notes import committed_batch, remove_unfinished
+from app.engine.ingest.progress import READING, Progress
 from app.engine.ingest.reading import Destination, Reading
 from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, DatasetShape, DryRun, Ingested, user_fields
 from app.engine.ingest.stop import Stop
@@ -23,14 +24,20 @@ from app.pql.schema import ObjectType, Scalar
 
 
 def ingest(
-    lake: TenantLake, dataset_id: str, shape: DatasetShape, file: InputFile, batch_id: str, stop: Stop | None = None
+    lake: TenantLake,
+    dataset_id: str,
+    shape: DatasetShape,
+    file: InputFile,
+    batch_id: str,
+    stop: Stop | None = None,
+    progress: Progress | None = None,
 ) -> Ingested:
     """Adds the good rows of the file to the dataset in one commit; a batch id that was committed is not added again.
 
     Raises `Refusal` when the file as a whole cannot be used (`NoGoodRows` when no row can), `Stopped` soon after `stop`
-    says so, and `GivenUp` when `give_up_batch` came first; nothing has changed then.
+    says so, and `GivenUp` when `give_up_batch` came first; nothing has changed then. `progress` says how far it is.
     """
-    stop = stop or Stop()
+    stop, progress = stop or Stop(), progress or Progress()
     folder = lake.dataset(dataset_id)
     with lake.lock(f"dataset {dataset_id}", stop.check):
         remove_unfinished(folder)
@@ -38,8 +45,8 @@ def ingest(
         assigned = 0
         while done is None:
             destination = Destination.of(lake, folder, shape)
-            with lake.scratch() as scratch, _opened(lake, destination, file, scratch, stop) as reading:
-                storing = Storing(lake, reading.database, destination, batch_id, scratch, stop)
+            with lake.scratch() as scratch, _opened(lake, destination, file, scratch, stop, progress) as reading:
+                storing = Storing(lake, reading.database, destination, batch_id, scratch, stop, progress)
                 try:
                     done = storing.store(reading.stage(), file.path.stat().st_size, assigned)
                 except NeighboursChanged as changed:
@@ -48,7 +55,12 @@ def ingest(
 
 
 def try_out(
-    lake: TenantLake, dataset_id: str | None, shape: DatasetShape, file: InputFile, schema: JsonValue = None
+    lake: TenantLake,
+    dataset_id: str | None,
+    shape: DatasetShape,
+    file: InputFile,
+    schema: JsonValue = None,
+    progress: Progress | None = None,
 ) -> DryRun:
     """Reads and checks the whole file as `ingest` does, and writes nothing into the lake. Without a dataset, as if it
     were the first batch; with a JSON Schema, as if that had been declared. Raises the same as `ingest`."""
@@ -57,7 +69,7 @@ def try_out(
         # Of a dataset that is yet to be there is no folder.
         there = lake.dataset(dataset_id) if dataset_id is not None else lake.folder / "datasets" / "none"
         destination = Destination.of(lake, there, shape, schema)
-        with _opened(lake, destination, file, scratch, Stop()) as reading:
+        with _opened(lake, destination, file, scratch, Stop(), progress or Progress()) as reading:
             return _tried(reading)
 
 
@@ -83,16 +95,17 @@ def _tried(reading: Reading) -> DryRun:
 
 @contextmanager
 def _opened(
-    lake: TenantLake, destination: Destination, file: InputFile, scratch: Path, stop: Stop
+    lake: TenantLake, destination: Destination, file: InputFile, scratch: Path, stop: Stop, progress: Progress
 ) -> Iterator[Reading]:
     """The file unpacked, with a database to read it with."""
     file.csv.check(file.format == "CSV")
-    plain = plain_file(file.path, scratch, stop.check)
+    plain = plain_file(file.path, scratch, stop.check, progress)
     if file.format != "PARQUET":
         plain = utf8_file(plain, scratch, file.csv, stop.check)
+    progress.begin(READING, plain.stat().st_size)
     with lake.session(scratch, [plain], many_columns=True) as database, stop.interrupts(database):
         try:
-            yield Reading(database, destination, replace(file, path=plain), scratch, stop)
+            yield Reading(database, destination, replace(file, path=plain), scratch, stop, progress)
         except duckdb.OutOfMemoryException:
             raise refuse(
                 f"the file needs more memory than the {lake.lake.memory_limit} allowed: its rows are too large"

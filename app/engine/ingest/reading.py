@@ -9,6 +9,7 @@ import duckdb
 from app.engine.ingest.formats import Column, InputFile, Source, Unreadable, open_source, refuse
 from app.engine.ingest.formats.columns import complaint
 from app.engine.ingest.neighbours import Neighbours, Place
+from app.engine.ingest.progress import CHECKING, Progress
 from app.engine.ingest.returning import Returning
 from app.engine.ingest.rows import EVENT_ID, IDENTITIES, TIMESTAMP, DatasetShape, NoGoodRows, RejectedRow, user_fields
 from app.engine.ingest.stop import Stop
@@ -105,6 +106,7 @@ class Reading:
         file: InputFile,
         scratch: Path,
         stop: Stop,
+        progress: Progress,
     ) -> None:
         self.database = database
         self.destination = destination
@@ -112,6 +114,7 @@ class Reading:
         self.file = file
         self.scratch = scratch
         self.stop = stop
+        self.progress = progress
         self.epochs = dict(destination.declared.epochs)
         said, time = file.csv.timestamp_format, destination.time_column
         if said in EPOCHS and time in self.epochs:
@@ -120,6 +123,7 @@ class Reading:
     def stage(self) -> Staged:
         """Raises `Refusal` for a file that cannot be used, `NoGoodRows` for one of whose rows none can."""
         source = self._open()
+        self.progress.begin(CHECKING, self.file.path.stat().st_size)
         columns = {**source.columns, **dict(self._epochs(source))}
         try:
             self._stage(source, columns)

@@ -1,6 +1,7 @@
 """The staged rows of a batch become files of a dataset and one commit; knows no formats of files."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 from app.engine.ingest import identities
 from app.engine.ingest.neighbours import NeighboursChanged
 from app.engine.ingest.notes import note_path, prefix, remove_unfinished
+from app.engine.ingest.progress import STORING, Progress
 from app.engine.ingest.reading import Destination, Staged
 from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, Ingested, columns_of, event_id_sql
 from app.engine.ingest.stop import Stop
@@ -33,6 +35,7 @@ class Storing:
         batch_id: str,
         scratch: Path,
         stop: Stop,
+        progress: Progress,
     ) -> None:
         self.lake = lake
         self.database = database
@@ -40,6 +43,7 @@ class Storing:
         self.batch_id = batch_id
         self.scratch = scratch
         self.stop = stop
+        self.progress = progress
 
     def store(self, staged: Staged, size: int, assigned: int = 0) -> Ingested:
         """Commits the good rows of a file of so many bytes, for which so many profiles were created before.
@@ -48,6 +52,7 @@ class Storing:
         again.
         """
         into = self.destination
+        self.progress.begin(STORING)
         self.database.execute(
             "CREATE TABLE senders AS SELECT __id AS __sender, min(__row) AS __first FROM staged"
             " WHERE __problem IS NULL GROUP BY __id"
@@ -58,7 +63,7 @@ class Storing:
         writer = BucketWriter(self.scratch / "batch", prefix(self.batch_id))
         stored = self.database.sql(self._sorted(staged.fields, version)).to_arrow_reader(1 << 15)
         names = file_schema(schema)
-        files = writer.write(with_names(batch, names) for batch in self.stop.checked(stored))
+        files = writer.write(with_names(batch, names) for batch in self._counted(stored, staged.good))
         rows = sum(file.rows for file in files)
         result = Ingested(
             row_count=rows,
@@ -71,6 +76,14 @@ class Storing:
             warnings=staged.warnings,
         )
         return replace(result, version=self._commit(writer, files, schema, result, staged))
+
+    def _counted(self, batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+        """The batches of so many rows at most, with a look at whether to stop before each."""
+        written = 0
+        for batch in self.stop.checked(batches):
+            yield batch
+            written += batch.num_rows
+            self.progress.reached(written / rows)
 
     def _sorted(self, fields: ObjectType, version: int) -> str:
         """SQL for the rows to store, in the order in which they lie in the files."""

@@ -16,6 +16,7 @@ from app.clock import Clock
 from app.engine.ingest.batch import ingest, try_out
 from app.engine.ingest.formats import FileFormat, InputFile
 from app.engine.ingest.notes import committed_batch
+from app.engine.ingest.progress import Progress
 from app.engine.ingest.rows import DatasetShape, DryRun, Ingested, RejectedRow
 from app.engine.ingest.stop import Stop, Stopped
 from app.engine.store.delta import GivenUp
@@ -47,11 +48,13 @@ _RETRY_SECONDS = 0.5
 @dataclass(frozen=True, slots=True)
 class UploadOptions:
     """`idempotency_key`: the same within 24 hours gives the same batch of the dataset. The work stops soon after any
-    event of `stopping` is set; a loader that is silent for a `lease` has lost the batch."""
+    event of `stopping` is set; a loader that is silent for a `lease` has lost the batch.
+    `progress` says how far it is."""
 
     idempotency_key: str | None = None
     stopping: Sequence[asyncio.Event] = ()
     lease: timedelta = batches.LEASE
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,14 @@ async def ingest_file(
         raise
 
 
-async def try_file(database: Database, lake: Lake, scope: Scope, new: datasets.NewDataset, file: InputFile) -> DryRun:
+async def try_file(
+    database: Database,
+    lake: Lake,
+    scope: Scope,
+    new: datasets.NewDataset,
+    file: InputFile,
+    progress: Progress | None = None,
+) -> DryRun:
     """What `ingest_file` would load; nothing is stored. Raises `Refusal` as that does."""
     datasets.refuse_misfits(new)
     dataset = await _matching(database, scope, new)
@@ -177,7 +187,7 @@ async def try_file(database: Database, lake: Lake, scope: Scope, new: datasets.N
     )
     shape = await _shape(database, scope, new.name, shape)
     id = None if dataset is None else dataset.id
-    return await asyncio.to_thread(try_out, lake.tenant(scope.tenant), id, shape, file, new.schema)
+    return await asyncio.to_thread(try_out, lake.tenant(scope.tenant), id, shape, file, new.schema, progress)
 
 
 async def _matching(database: Database, scope: Scope, new: datasets.NewDataset) -> DatasetRow | None:
@@ -244,6 +254,7 @@ class _Upload:
                 file,
                 batch.id,
                 hold.stop,
+                options.progress,
             )
         )
         try:

@@ -16,11 +16,12 @@ from app.engine.ingest.formats import csv_file, ndjson_file, parquet_file
 from app.engine.ingest.formats.columns import KnownTypes, Source, refuse
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
 from app.engine.ingest.formats.encodings import as_utf8
+from app.engine.ingest.progress import UNPACKING, Progress
 
 FileFormat = Literal["CSV", "NDJSON", "PARQUET"]
 
 
-_PACKED: dict[bytes, tuple[str, Callable[[Path], IO[bytes] | Any]]] = {
+_PACKED: dict[bytes, tuple[str, Callable[[Any], IO[bytes] | Any]]] = {
     b"\x1f\x8b": ("gzip", gzip.open),
     b"BZh": ("bzip2", bz2.open),
     b"\xfd7zXZ\x00": ("xz", lzma.open),
@@ -57,7 +58,7 @@ def first_bytes(file: Path, size: int) -> bytes:
     return b""
 
 
-def _packing(start: bytes) -> tuple[str, Callable[[Path], IO[bytes] | Any]] | None:
+def _packing(start: bytes) -> tuple[str, Callable[[Any], IO[bytes] | Any]] | None:
     return next((packing for mark, packing in _PACKED.items() if start.startswith(mark)), None)
 
 
@@ -69,7 +70,9 @@ def utf8_file(file: Path, scratch: Path, csv: CsvOptions, check: Callable[[], No
         raise refuse(f"the file is not {csv.encoding or 'UTF-16'}, or cut off: name its encoding") from None
 
 
-def plain_file(file: Path, scratch: Path, check: Callable[[], None] = lambda: None) -> Path:
+def plain_file(
+    file: Path, scratch: Path, check: Callable[[], None] = lambda: None, progress: Progress | None = None
+) -> Path:
     """The file itself, or what is in it when it is compressed. Raises `Refusal` for an empty or damaged one and one of
     another program, and whatever `check` raises, which is called between chunks."""
     with file.open("rb") as raw:
@@ -78,12 +81,14 @@ def plain_file(file: Path, scratch: Path, check: Callable[[], None] = lambda: No
         raise refuse(f"the file is {other}")
     if packing := _packing(start):
         name, open_packed = packing
-        unpacked = scratch / "unpacked"
+        unpacked, size, progress = scratch / "unpacked", file.stat().st_size, progress or Progress()
+        progress.begin(UNPACKING)
         try:
-            with open_packed(file) as packed, unpacked.open("wb") as plain:
+            with file.open("rb") as raw, open_packed(raw) as packed, unpacked.open("wb") as plain:
                 while chunk := packed.read(1 << 20):
                     check()
                     plain.write(chunk)
+                    progress.reached(raw.tell() / size)
         except _BROKEN:
             raise refuse(
                 f"the file begins like a {name} file but cannot be unpacked: it is damaged or cut off"
