@@ -1,10 +1,12 @@
 """The queries of the workplace: none costs more than the server allows, with the pages that the workplace asks for."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from graphql import (
+    FieldNode,
     GraphQLEnumType,
     GraphQLInputObjectType,
     GraphQLInputType,
@@ -20,7 +22,11 @@ from graphql import (
     type_from_ast,
 )
 
+from app.api.permissions import NEEDS
 from tests.api.conftest import Api
+from tests.api.test_permissions import Holding, holding
+
+__all__ = ["holding"]
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = build_schema((ROOT / "schema.graphql").read_text())
@@ -67,7 +73,7 @@ def variables_of(query: OperationDefinitionNode) -> dict[str, Any]:
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_the_queries_of_the_workplace_are_within_the_limits(api: Api) -> None:
-    assert len(QUERIES) == 45
+    assert len(QUERIES) == 46
     for query in QUERIES:
         assert query.name is not None
         name = query.name.value
@@ -76,3 +82,40 @@ async def test_the_queries_of_the_workplace_are_within_the_limits(api: Api) -> N
         codes = {error.get("extensions", {}).get("code") for error in answer.get("errors") or []}
         assert codes <= {"NOT_FOUND", "INVALID_INPUT"}, (name, answer["errors"])
         assert answer["extensions"]["cost"]["requested"] <= answer["extensions"]["cost"]["limit"], name
+
+
+READ = re.compile(r"read([A-Z])(\w*)")
+"""The part of a variable's name that stands for a permission."""
+
+
+def permissions_of(variable: str) -> list[str]:
+    """`readJobs_readExports` stands for `jobs:read` and `exports:read`; none for any other variable."""
+    parts = [READ.fullmatch(part) for part in variable.split("_")]
+    return [f"{part[1].lower()}{part[2]}:read" for part in parts if part] if all(parts) else []
+
+
+def root_needs(query: OperationDefinitionNode) -> set[str]:
+    """What a query needs though it leaves out everything that it can."""
+    roots = [node for node in query.selection_set.selections if isinstance(node, FieldNode) and not node.directives]
+    return {need for node in roots for need in NEEDS[f"Query.{node.name.value}"].split()}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_query_needs_no_more_than_its_root_when_the_rest_is_left_out(api: Api, holding: Holding) -> None:
+    for query in QUERIES:
+        assert query.name is not None
+        name, needs = query.name.value, root_needs(query)
+        left_out = {
+            definition.variable.name.value: permissions
+            for definition in query.variable_definitions or ()
+            if (permissions := permissions_of(definition.variable.name.value))
+        }
+        document = print_ast(DOCUMENTS[name])
+        # By itself, and with each single permission more: each variable answers for what it is named after.
+        for more in [[], *left_out.values()]:
+            held = needs.union(more)
+            holding(*held)
+            switches = {variable: held.issuperset(permissions) for variable, permissions in left_out.items()}
+            body = {"query": document, "operationName": name, "variables": variables_of(query) | switches}
+            answer = (await api.http.post("/graphql", json=body)).json()
+            assert "FORBIDDEN" not in str(answer.get("errors")), (name, held, answer["errors"])

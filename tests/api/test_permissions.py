@@ -196,6 +196,52 @@ async def test_what_is_skipped_needs_no_permission(api: Api, holding: Holding) -
     assert (await api.answer(document, all=True))["errors"][0]["extensions"]["code"] == "FORBIDDEN"
 
 
+@pytest.mark.parametrize(
+    ("root", "need"), [("segmentJobs", "jobs:read"), ("exportJobs", "exports:read"), ("jobs", "jobs:read exports:read")]
+)
+async def test_a_fragment_on_an_interface_needs_what_the_type_it_is_spread_in_needs(
+    api: Api, holding: Holding, root: str, need: str
+) -> None:
+    holding(*need.split())
+    for spread, fragment in (
+        ("...Line", "fragment Line on Job { jobId ... on Node { id } }"),
+        ("... on Job { jobId }", ""),
+        ("... on Node { ... on Job { jobId } }", ""),
+    ):
+        document = f"{{ {root} {{ nodes {{ {spread} }} }} }} {fragment}"
+        assert await api.query(document) == {root: {"nodes": []}}
+    holding("audiences:read", "schedules:read")
+    document = f"{{ {root} {{ nodes {{ ... on Job {{ jobId }} }} }} }}"
+    assert {error["extensions"]["code"] for error in (await api.answer(document))["errors"]} == {"FORBIDDEN"}
+
+
+async def test_a_fragment_in_a_payload_needs_nothing_of_its_own(api: Api, holding: Holding) -> None:
+    await Mine(api).make()
+    holding("jobs:run")
+    fields = "createSegmentJob(input: {allDefinitions: true}) { job { %s } errors { code } }"
+    for line in ("...Line", "... on Job { status }", "... on SegmentJob { ... on Node { id } status }"):
+        fragment = "fragment Line on Job { status }" if line == "...Line" else ""
+        payload = (await api.query(f"mutation {{ {fields % line} }} {fragment}"))["createSegmentJob"]
+        assert payload["errors"] == [], line
+    further = await api.query(
+        f"mutation {{ {fields % '... on SegmentJob { segments { nodes { definition { name } } } }'} }}"
+    )
+    assert further["createSegmentJob"] == {"job": None, "errors": [{"code": "FORBIDDEN"}]}
+
+
+async def test_an_interface_does_not_lead_to_a_type_of_another_permission(api: Api, holding: Holding) -> None:
+    """The same fragment needs more where it is spread in more."""
+    holding("jobs:run", "schedules:run")
+    spread = """mutation { createSegmentJob(input: {allDefinitions: true}) { job { ...Line } errors { code } }
+      triggerSchedule(id: "x") { job { ...Line } errors { code } } } fragment Line on SegmentJob { status }"""
+    payload = await api.query(spread)
+    assert payload["triggerSchedule"]["errors"] == [{"code": "FORBIDDEN"}]
+    holding("jobs:read")
+    fragment = "fragment Line on Job { jobId ... on ExportJob { destination { name } } }"
+    both = f"{{ segmentJobs {{ nodes {{ ...Line }} }} jobs {{ nodes {{ ...Line }} }} }} {fragment}"
+    assert {tuple(error["extensions"]["path"]) for error in (await api.answer(both))["errors"]} >= {("jobs",)}
+
+
 async def test_fragments_that_multiply_are_walked_once(api: Api, holding: Holding) -> None:
     holding("audiences:read")
     parts = [f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(60)]

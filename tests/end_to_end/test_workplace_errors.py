@@ -1,7 +1,5 @@
 """What the workplace says when something cannot be: each time what is wrong, and what to do."""
 
-import json
-
 import pytest
 from playwright.async_api import Browser, Page, Route, expect
 
@@ -28,22 +26,15 @@ async def test_a_caller_without_the_permission_is_told_which_one(
 ) -> None:
     gateway = with_people(running_server, "errors-key")
     audience = gateway.define("Ann", 'name = "Ann Lee"')
-    created = gateway.query(
-        """mutation ($permissions: [String!]!) { createApiKey(input: {name: "reader", permissions: $permissions}) {
-             secret errors { message } } }""",
-        permissions=[f"{resource}:read" for resource in READ],
-    )["createApiKey"]
-    assert created["errors"] == []
-    identity = {"sandbox": "errors-key", "apiKey": created["secret"]}
-    async with workplace(browser, "errors-key") as seen:
+    key = gateway.create_key(*(f"{resource}:read" for resource in READ))
+    async with workplace(browser, "errors-key", key=key) as seen:
         page = seen.page
-        await page.add_init_script(
-            f"sessionStorage.setItem('segmentation:identity', {json.dumps(json.dumps(identity))})"
-        )
-        await page.goto(f"{running_server.url}/audiences/{audience}/members?columns=name")
+        await page.goto(f"{running_server.url}/people")
         alert = page.get_by_role("alert")
-        await expect(alert).to_contain_text("needs the permission profiles:read")
+        await expect(alert).to_contain_text("You may not read profiles: ask for the permission profiles:read.")
         await expect(alert).to_contain_text("Another token or key is given by the button with organisation and sandbox")
+        await page.goto(f"{running_server.url}/audiences/{audience}/members?columns=name")
+        await expect(page.locator("main")).to_contain_text("You may not read profiles")
         await expect(page.get_by_role("heading", name="Ann")).to_be_visible()
         await page.goto(f"{running_server.url}/audiences/{audience}")
         await page.get_by_role("button", name="Run now").click()
@@ -112,6 +103,7 @@ async def test_why_one_person_is_in_or_out_beside_the_editor(running_server: Run
         await expect(parts.filter(has_text='home.city = "Reno"').get_by_label("does not hold").first).to_be_visible()
         await explain(page, "customer:009")
         await expect(box).to_contain_text("no profile of this sandbox has the identity '009'")
+        await expect(box).to_contain_text("check the namespace and the id")
 
 
 async def explain(page: Page, person: str) -> None:

@@ -104,7 +104,9 @@ async def test_an_audience_that_was_never_evaluated_is_explained_but_not_referre
 
 async def test_what_cannot_be_explained_is_refused(gateway: Gateway) -> None:
     await gateway.people([{"id": "1", "n": 1}])
-    with pytest.raises(Refusal, match="no profile of this sandbox has the identity 'ghost' in 'crm'") as unknown:
+    with pytest.raises(
+        Refusal, match="no profile of this sandbox has the identity 'ghost' in 'crm': check the "
+    ) as unknown:
         await why(gateway, "ghost", expression="n = 1")
     assert unknown.value.path == ("profile",)
     with pytest.raises(ExpressionRefused) as wrong:

@@ -135,14 +135,15 @@ async def launched() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def workplace(
-    browser: Browser, sandbox: str, width: int = 1280, height: int = 800, dark: bool = False
+    browser: Browser, sandbox: str, width: int = 1280, height: int = 800, dark: bool = False, key: str | None = None
 ) -> AsyncIterator[Workplace]:
-    """A fresh window in which the workplace asks for `sandbox`; nothing of others' is stored there."""
+    """A fresh window in which the workplace asks for `sandbox`, by an API key if one is given; nothing of others' is
+    stored there."""
     context = await browser.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
     )
     try:
-        identity = json.dumps({"sandbox": sandbox})
+        identity = json.dumps({"sandbox": sandbox, "apiKey": key})
         await context.add_init_script(f"sessionStorage.setItem('segmentation:identity', {json.dumps(identity)})")
         seen = Workplace(await context.new_page())
         seen.watch()

@@ -108,6 +108,17 @@ class Gateway:
         id_: str = payload["definition"]["segmentId"]
         return id_
 
+    def create_key(self, *permissions: str) -> str:
+        """The secret of an API key."""
+        payload = self.query(
+            """mutation ($permissions: [String!]!) {
+              createApiKey(input: {name: "reader", permissions: $permissions}) { secret errors { message } } }""",
+            permissions=permissions,
+        )["createApiKey"]
+        assert payload["errors"] == []
+        secret: str = payload["secret"]
+        return secret
+
     def start_job(self, *definitions: str) -> str:
         payload = self.query(
             """mutation ($input: CreateSegmentJobInput!) {

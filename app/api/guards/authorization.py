@@ -18,6 +18,7 @@ from graphql import (
     GraphQLObjectType,
     GraphQLResolveInfo,
     GraphQLSchema,
+    InlineFragmentNode,
     OperationDefinitionNode,
     OperationType,
     SelectionNode,
@@ -142,7 +143,8 @@ def _as_error(key: str, refusal: Refusal) -> GraphQLError:
 
 
 class _Walk:
-    """Every field that an operation selects, with the types that it leads to. Each fragment is walked once.
+    """Every field that an operation selects, with the types that it leads to. Each fragment is walked once for each
+    type that it is of.
 
     It comes before validation, so unknown fields and fragments, and fragments in a cycle, are passed over.
     """
@@ -164,7 +166,7 @@ class _Walk:
             if definition.default_value is not None
         }
         self._variables = {**defaults, **variables}
-        self._known: dict[str, Needs] = {}
+        self._known: dict[tuple[str, str], Needs] = {}
         mutation = schema.mutation_type
         # What a mutation returns is its own object: the right to write shows what was written, and nothing further.
         self._payloads = {get_named_type(field.type).name for field in mutation.fields.values()} if mutation else set()
@@ -202,26 +204,41 @@ class _Walk:
             if isinstance(node, FieldNode):
                 needs |= self._field(parent, node)
             elif isinstance(node, FragmentSpreadNode):
-                needs |= self._fragment(node.name.value)
-            else:
-                condition = node.type_condition  # type: ignore[attr-defined]
-                needs |= self._narrowed(condition.name.value if condition else parent.name, node.selection_set)  # type: ignore[attr-defined]
+                needs |= self._fragment(parent, node.name.value)
+            elif isinstance(node, InlineFragmentNode):
+                needs |= self._inline(parent, node)
         return needs
 
-    def _fragment(self, name: str) -> Needs:
-        if name not in self._known:
-            self._known[name] = {}
-            if name in self._fragments:
-                fragment = self._fragments[name]
-                self._known[name] = self._narrowed(fragment.type_condition.name.value, fragment.selection_set)
-        return self._known[name]
-
-    def _narrowed(self, type_name: str, selections: SelectionSetNode) -> Needs:
-        type_ = self._schema.type_map.get(type_name)
-        if type_ is None:
+    def _fragment(self, parent: GraphQLNamedType, name: str) -> Needs:
+        fragment = self._fragments.get(name)
+        if fragment is None:
             return {}
-        own = {} if type_name in self._payloads else dict.fromkeys(NEEDS.get(type_name, "").split(), type_name)
-        return own | self._selection(type_, selections)
+        type_name = self._narrower(parent, fragment.type_condition.name.value)
+        if (type_name, name) not in self._known:
+            self._known[type_name, name] = {}
+            self._known[type_name, name] = self._of_type(type_name, fragment.selection_set)
+        return self._condition(parent, type_name) | self._known[type_name, name]
+
+    def _inline(self, parent: GraphQLNamedType, node: InlineFragmentNode) -> Needs:
+        type_name = self._narrower(parent, node.type_condition.name.value if node.type_condition else parent.name)
+        return self._condition(parent, type_name) | self._of_type(type_name, node.selection_set)
+
+    def _narrower(self, parent: GraphQLNamedType, type_name: str) -> str:
+        """Of two types the one that a selection is of: a condition such as `... on Job` within a `SegmentJob` always
+        holds, and shows nothing of other jobs."""
+        type_ = self._schema.type_map.get(type_name)
+        if isinstance(parent, GraphQLObjectType) and isinstance(type_, GraphQLInterfaceType):
+            return parent.name if type_ in parent.interfaces else type_name
+        return type_name
+
+    def _condition(self, parent: GraphQLNamedType, type_name: str) -> Needs:
+        """What a condition needs by itself: nothing where it is of the parent, which has been asked for already."""
+        own = type_name == parent.name or type_name in self._payloads
+        return {} if own else dict.fromkeys(NEEDS.get(type_name, "").split(), type_name)
+
+    def _of_type(self, type_name: str, selections: SelectionSetNode) -> Needs:
+        type_ = self._schema.type_map.get(type_name)
+        return {} if type_ is None else self._selection(type_, selections)
 
     def _field(self, parent: GraphQLNamedType, node: FieldNode) -> Needs:
         fields = parent.fields if isinstance(parent, GraphQLObjectType | GraphQLInterfaceType) else {}

@@ -49,7 +49,11 @@ async def explain(
     population = await open_population(reader, policy or (audience.merge_policy_id if audience is not None else None))
     who = await reader.find_identity(identity.namespace, identity.id, population.policy)
     if who is None:
-        message = f"no profile of this sandbox has the identity {identity.id!r} in {identity.namespace!r}"
+        message = (
+            f"no profile of this sandbox has the identity {identity.id!r} in {identity.namespace!r}: check the "
+            "namespace and the id, in which upper and lower case differ; profiles come from the rows of datasets, so "
+            "upload a row with this identity if there is none yet"
+        )
         raise Refusal(ErrorCode.NOT_FOUND, message, ("profile",))
     expression, consent, path = await _expression(database, scope, people)
     source = _source(population, expression, path)

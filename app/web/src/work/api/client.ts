@@ -9,6 +9,7 @@ import { identityHeaders } from '../../shared/identity';
 import { lookAgain, reportAnswer, reportLost, reportUnauthorized } from './connection';
 import { nullsOfErrors } from './nulls';
 import { possibleTypes } from './operations';
+import { leavesOutWhatIsForbidden } from './permissions';
 import { Foreign, Lost } from './problem';
 
 const PONG_SECONDS = 5;
@@ -72,7 +73,7 @@ const after =
   (_result: unknown, _args: unknown, cache: Cache) =>
     forget(cache, ...fields);
 
-const JOB_LISTS = ['jobs', 'exportJobs'];
+const JOB_LISTS = ['jobs', 'segmentJobs', 'exportJobs'];
 const AUDIENCE_LISTS = ['audiences', 'segmentDefinitions', 'search', 'searchNamespaces'];
 
 const pages = relayPagination();
@@ -81,7 +82,7 @@ const unkeyed = () => null;
 const cache = cacheExchange({
   possibleTypes,
   resolvers: {
-    Query: { audiences: pages, jobs: pages, exportJobs: pages, schedules: pages, search: pages, profiles: pages },
+    Query: { audiences: pages, jobs: pages, segmentJobs: pages, exportJobs: pages, schedules: pages, search: pages, profiles: pages },
     Audience: { members: pages, changes: pages },
     Dataset: { batches: pages },
     Profile: { events: pages },
@@ -176,6 +177,7 @@ export const client = new Client({
   fetchOptions: { headers: { accept: 'application/graphql-response+json, application/json', 'x-requested-with': 'workplace' } },
   requestPolicy: 'cache-and-network',
   exchanges: [
+    leavesOutWhatIsForbidden,
     cache,
     nullsOfErrors,
     fetchExchange,

@@ -345,6 +345,14 @@ export type ScheduleType =
   | 'BATCH_SEGMENTATION'
   | 'EXPORT';
 
+export type SegmentJobFilter = {
+  status?: Array<JobStatus> | null | undefined;
+  source?: Array<JobSource> | null | undefined;
+  segmentId?: string | null | undefined;
+  scheduleId?: string | null | undefined;
+  createdAt?: DateTimeFilter | null | undefined;
+};
+
 export type StringFilter = {
   eq?: string | null | undefined;
   ne?: string | null | undefined;
@@ -398,7 +406,7 @@ export type UploadBatchInput = {
   dryRun?: boolean | null | undefined;
 };
 
-export type AudienceRowFragment = { __typename: 'Audience', id: string, audienceId: string, name: string, description: string | null, type: AudienceType, namespace: string, lifecycleState: LifecycleState, evaluationMethods: Array<EvaluationMethod>, labels: Array<string>, etag: string, updatedAt: string, createdAt: string, folder: { id: string, name: string } | null, metrics: { totalProfiles: number, updatedAt: string } | null, definition: { id: string, segmentId: string } | null, schedules: { totalCount: number, nodes: Array<{ id: string, scheduleId: string, name: string, state: ScheduleState, frequency: string, nextRunTimes: Array<string> }> } };
+export type AudienceRowFragment = { __typename: 'Audience', id: string, audienceId: string, name: string, description: string | null, type: AudienceType, namespace: string, lifecycleState: LifecycleState, evaluationMethods: Array<EvaluationMethod>, labels: Array<string>, etag: string, updatedAt: string, createdAt: string, folder?: { id: string, name: string } | null, metrics: { totalProfiles: number, updatedAt: string } | null, definition?: { id: string, segmentId: string } | null, schedules?: { totalCount: number, nodes: Array<{ id: string, scheduleId: string, name: string, state: ScheduleState, frequency: string, nextRunTimes: Array<string> }> } };
 
 export type AudienceTrendFragment = { id: string, history: { nodes: Array<{ at: string, totalProfiles: number }> } };
 
@@ -407,6 +415,9 @@ export type AudiencesQueryVariables = Exact<{
   after?: string | null | undefined;
   filter?: AudienceFilter | null | undefined;
   orderBy?: AudienceOrder | null | undefined;
+  readDefinitions?: boolean;
+  readFolders?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
@@ -420,6 +431,9 @@ export type SearchAudiencesQueryVariables = Exact<{
   first: number;
   after?: string | null | undefined;
   folderId?: string | null | undefined;
+  readDefinitions?: boolean;
+  readFolders?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
@@ -446,51 +460,68 @@ export type SearchAudiencesQuery = { search: { totalCount: number, error: { mess
 
 export type FoldersQueryVariables = Exact<{
   parentId?: string | null | undefined;
+  readFolders?: boolean;
 }>;
 
 
-export type FoldersQuery = { folders: { nodes: Array<{ id: string, name: string }> } };
+export type FoldersQuery = { folders?: { nodes: Array<{ id: string, name: string }> } };
 
 export type FolderPathQueryVariables = Exact<{
   id: string;
+  readFolders?: boolean;
 }>;
 
 
-export type FolderPathQuery = { folder: { id: string, name: string, namespace: string, path: string, etag: string, parent: { id: string, name: string } | null } | null };
+export type FolderPathQuery = { folder?: { id: string, name: string, namespace: string, path: string, etag: string, parent: { id: string, name: string } | null } | null };
 
 export type AudiencePageQueryVariables = Exact<{
   id: string;
+  readDatasets?: boolean;
+  readDefinitions?: boolean;
+  readFolders?: boolean;
+  readJobs?: boolean;
+  readMergePolicies?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
 export type AudiencePageQuery = { audience: (
-    { origin: AudienceOrigin, excludeOptOut: boolean, ttlInDays: number | null, expiresAt: string | null, createdBy: string, lastModifiedBy: string, isSystem: boolean, metrics: { totalProfiles: number, updatedAt: string, byNamespace: Array<{ namespace: string, count: number }>, job: { id: string, jobId: string } | null } | null, definition: { id: string, segmentId: string, version: number, expression: string, streamingEligibility: { eligible: boolean, reasons: Array<string> } } | null, mergePolicy: { id: string, name: string, identityGraph: GraphType } | null, dataset: { id: string, datasetId: string, name: string } | null }
+    { origin: AudienceOrigin, excludeOptOut: boolean, ttlInDays: number | null, expiresAt: string | null, createdBy: string, lastModifiedBy: string, isSystem: boolean, metrics: { totalProfiles: number, updatedAt: string, byNamespace: Array<{ namespace: string, count: number }>, job?: { id: string, jobId: string } | null } | null, definition?: { id: string, segmentId: string, version: number, expression: string, streamingEligibility: { eligible: boolean, reasons: Array<string> } } | null, mergePolicy?: { id: string, name: string, identityGraph: GraphType } | null, dataset?: { id: string, datasetId: string, name: string } | null }
     & AudienceRowFragment
   ) | null };
 
 export type AudienceUpdatedSubscriptionVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
+  readFolders?: boolean;
+  readJobs?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
 export type AudienceUpdatedSubscription = { audienceUpdated: (
-    { lastModifiedBy: string, metrics: { totalProfiles: number, updatedAt: string, byNamespace: Array<{ namespace: string, count: number }>, job: { id: string, jobId: string } | null } | null, definition: { id: string, version: number, expression: string } | null }
+    { lastModifiedBy: string, metrics: { totalProfiles: number, updatedAt: string, byNamespace: Array<{ namespace: string, count: number }>, job?: { id: string, jobId: string } | null } | null, definition?: { id: string, version: number, expression: string } | null }
     & AudienceRowFragment
   ) };
 
 export type AudienceUseQueryVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
+  readFolders?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
-export type AudienceUseQuery = { audience: { id: string, dependencies: { nodes: Array<AudienceRowFragment> }, dependents: { nodes: Array<AudienceRowFragment> }, schedules: { nodes: Array<{ id: string, scheduleId: string, name: string, state: ScheduleState, frequency: string, nextRunTimes: Array<string> }> } } | null };
+export type AudienceUseQuery = { audience: { id: string, dependencies: { nodes: Array<AudienceRowFragment> }, dependents: { nodes: Array<AudienceRowFragment> }, schedules?: { nodes: Array<{ id: string, scheduleId: string, name: string, state: ScheduleState, frequency: string, nextRunTimes: Array<string> }> } } | null };
 
 export type AudienceJobsQueryVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
+  readJobs?: boolean;
 }>;
 
 
-export type AudienceJobsQuery = { audience: { id: string, jobs: { totalCount: number, nodes: Array<JobLine_SegmentJob_Fragment> } } | null };
+export type AudienceJobsQuery = { audience: { id: string, jobs?: { totalCount: number, nodes: Array<JobLine_SegmentJob_Fragment> } } | null };
 
 export type AudienceMembersQueryVariables = Exact<{
   id: string;
@@ -501,10 +532,11 @@ export type AudienceMembersQueryVariables = Exact<{
   orderBy?: ProfileOrder | null | undefined;
   asOf?: string | null | undefined;
   paths?: Array<string> | string | null | undefined;
+  readProfiles?: boolean;
 }>;
 
 
-export type AudienceMembersQuery = { audience: { id: string, members: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<{ status: MembershipStatus, lastQualificationTime: string, payload: unknown, profile: { id: string, profileId: string, attributes: unknown, identities: Array<{ namespace: string, id: string, primary: boolean }> } }> } } | null };
+export type AudienceMembersQuery = { audience: { id: string, members?: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<{ status: MembershipStatus, lastQualificationTime: string, payload: unknown, profile: { id: string, profileId: string, attributes: unknown, identities: Array<{ namespace: string, id: string, primary: boolean }> } }> } } | null };
 
 export type AudienceMomentsQueryVariables = Exact<{
   id: string;
@@ -513,10 +545,12 @@ export type AudienceMomentsQueryVariables = Exact<{
 
 export type AudienceMomentsQuery = { audience: { id: string, history: { nodes: Array<{ at: string, totalProfiles: number }> } } | null };
 
-export type ProfileFieldsQueryVariables = Exact<{ [key: string]: never; }>;
+export type ProfileFieldsQueryVariables = Exact<{
+  readDatasets?: boolean;
+}>;
 
 
-export type ProfileFieldsQuery = { datasets: { nodes: Array<{ id: string, fields: Array<{ path: string, type: string }> }> } };
+export type ProfileFieldsQuery = { datasets?: { nodes: Array<{ id: string, fields: Array<{ path: string, type: string }> }> } };
 
 type Problem_DependentsError_Fragment = { __typename: 'DependentsError', code: ErrorCode, message: string, path: Array<string> };
 
@@ -535,6 +569,9 @@ export type ProblemFragment =
 
 export type CreateAudienceMutationVariables = Exact<{
   input: CreateAudienceInput;
+  readDefinitions?: boolean;
+  readFolders?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
@@ -547,11 +584,15 @@ export type CreateAudienceMutation = { createAudience: { audience: AudienceRowFr
 
 export type UpdateAudienceMutationVariables = Exact<{
   input: UpdateAudienceInput;
+  readDefinitions?: boolean;
+  readFolders?: boolean;
+  readMergePolicies?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
 export type UpdateAudienceMutation = { updateAudience: { audience: (
-      { excludeOptOut: boolean, lastModifiedBy: string, mergePolicy: { id: string, name: string, identityGraph: GraphType } | null, definition: { id: string, version: number, expression: string, streamingEligibility: { eligible: boolean, reasons: Array<string> } } | null }
+      { excludeOptOut: boolean, lastModifiedBy: string, mergePolicy?: { id: string, name: string, identityGraph: GraphType } | null, definition?: { id: string, version: number, expression: string, streamingEligibility: { eligible: boolean, reasons: Array<string> } } | null }
       & AudienceRowFragment
     ) | null, warnings: Array<{ message: string }>, errors: Array<
       | Problem_DependentsError_Fragment
@@ -586,6 +627,7 @@ export type CreateFolderMutation = { createFolder: { folder: { id: string, name:
 
 export type RunDefinitionsMutationVariables = Exact<{
   input: CreateSegmentJobInput;
+  readDefinitions?: boolean;
 }>;
 
 
@@ -619,10 +661,11 @@ export type DatasetPageQuery = { dataset: (
 export type DatasetFieldsQueryVariables = Exact<{
   id: string;
   paths?: Array<string> | string | null | undefined;
+  readProfiles?: boolean;
 }>;
 
 
-export type DatasetFieldsQuery = { dataset: { id: string, fieldStatistics: Array<{ path: string, rows: number, filled: number, fillRate: number | null, distinct: number | null, approximate: boolean, values: Array<{ value: unknown, count: number }> }> } | null };
+export type DatasetFieldsQuery = { dataset: { id: string, fieldStatistics?: Array<{ path: string, rows: number, filled: number, fillRate: number | null, distinct: number | null, approximate: boolean, values: Array<{ value: unknown, count: number }> }> } | null };
 
 export type DatasetBatchesQueryVariables = Exact<{
   id: string;
@@ -687,10 +730,11 @@ export type PersonByIdentityQuery = { profile: { id: string, profileId: string }
 
 export type PersonQueryVariables = Exact<{
   id: string;
+  readAudiences?: boolean;
 }>;
 
 
-export type PersonQuery = { profile: { id: string, profileId: string, attributes: unknown, identities: Array<{ namespace: string, id: string, primary: boolean }>, memberships: { totalCount: number, nodes: Array<{ status: MembershipStatus, lastQualificationTime: string, payload: unknown, audience: { id: string, audienceId: string, name: string, type: AudienceType } }> } } | null };
+export type PersonQuery = { profile: { id: string, profileId: string, attributes: unknown, identities: Array<{ namespace: string, id: string, primary: boolean }>, memberships: { totalCount: number, nodes: Array<{ status: MembershipStatus, lastQualificationTime: string, payload: unknown, audience?: { id: string, audienceId: string, name: string, type: AudienceType } }> } } | null };
 
 export type PersonEventsQueryVariables = Exact<{
   id: string;
@@ -741,22 +785,26 @@ export type FunctionsQueryVariables = Exact<{ [key: string]: never; }>;
 
 export type FunctionsQuery = { pql: { functions: Array<{ name: string, signature: string, description: string, example: string }> } };
 
-export type CatalogueQueryVariables = Exact<{ [key: string]: never; }>;
+export type CatalogueQueryVariables = Exact<{
+  readDatasets?: boolean;
+}>;
 
 
-export type CatalogueQuery = { datasets: { nodes: Array<{ id: string, kind: DatasetKind, fields: Array<{ path: string, type: string }> }> } };
+export type CatalogueQuery = { datasets?: { nodes: Array<{ id: string, kind: DatasetKind, fields: Array<{ path: string, type: string }> }> } };
 
 export type FieldValuesQueryVariables = Exact<{
   ids: Array<string> | string;
   paths?: Array<string> | string | null | undefined;
+  readDatasets?: boolean;
+  readProfiles?: boolean;
 }>;
 
 
-export type FieldValuesQuery = { nodes: Array<
+export type FieldValuesQuery = { nodes?: Array<
     | { id: string }
     | { id: string }
     | { id: string }
-    | { id: string, fieldStatistics: Array<{ path: string, values: Array<{ value: unknown, count: number }> }> }
+    | { id: string, fieldStatistics?: Array<{ path: string, values: Array<{ value: unknown, count: number }> }> }
     | { id: string }
     | { id: string }
     | { id: string }
@@ -769,10 +817,13 @@ export type FieldValuesQuery = { nodes: Array<
     | { id: string }
    | null> };
 
-export type EditorChoicesQueryVariables = Exact<{ [key: string]: never; }>;
+export type EditorChoicesQueryVariables = Exact<{
+  readAudiences?: boolean;
+  readMergePolicies?: boolean;
+}>;
 
 
-export type EditorChoicesQuery = { mergePolicies: { nodes: Array<{ id: string, mergePolicyId: string, name: string, isDefault: boolean }> }, audiences: { nodes: Array<{ id: string, audienceId: string, name: string }> } };
+export type EditorChoicesQuery = { mergePolicies?: { nodes: Array<{ id: string, mergePolicyId: string, name: string, isDefault: boolean }> }, audiences?: { nodes: Array<{ id: string, audienceId: string, name: string }> } };
 
 export type CreatePreviewMutationVariables = Exact<{
   input: CreatePreviewInput;
@@ -807,13 +858,15 @@ export type EstimateUpdatedSubscription = { estimateUpdated: { id: string, state
 
 export type PreviewPeopleQueryVariables = Exact<{
   id: string;
+  readProfiles?: boolean;
 }>;
 
 
-export type PreviewPeopleQuery = { preview: { id: string, profiles: { nodes: Array<{ id: string, profileId: string, attributes: unknown }> } } | null };
+export type PreviewPeopleQuery = { preview: { id: string, profiles?: { nodes: Array<{ id: string, profileId: string, attributes: unknown }> } } | null };
 
 export type EraseProfileMutationVariables = Exact<{
   input: EraseProfileInput;
+  readDefinitions?: boolean;
 }>;
 
 
@@ -826,6 +879,7 @@ export type EraseProfileMutation = { eraseProfile: { job: JobLine_ErasureJob_Fra
 
 export type ErasureJobPageQueryVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
 }>;
 
 
@@ -836,19 +890,24 @@ export type ErasureJobPageQuery = { erasureJob: (
 
 export type AudienceHistoryQueryVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
+  readJobs?: boolean;
+  readMergePolicies?: boolean;
 }>;
 
 
-export type AudienceHistoryQuery = { audience: { id: string, history: { totalCount: number, nodes: Array<{ at: string, totalProfiles: number, entered: number, exited: number, version: number, job: { id: string, jobId: string } | null }> }, versions: { nodes: Array<{ version: number, expression: string, createdBy: string, createdAt: string, mergePolicy: { id: string, name: string } }> } } | null };
+export type AudienceHistoryQuery = { audience: { id: string, history: { totalCount: number, nodes: Array<{ at: string, totalProfiles: number, entered: number, exited: number, version: number, job?: { id: string, jobId: string } | null }> }, versions?: { nodes: Array<{ version: number, expression: string, createdBy: string, createdAt: string, mergePolicy?: { id: string, name: string } }> } } | null };
 
 export type AudienceChangesQueryVariables = Exact<{
   id: string;
   first: number;
   after?: string | null | undefined;
+  readJobs?: boolean;
+  readProfiles?: boolean;
 }>;
 
 
-export type AudienceChangesQuery = { audience: { id: string, changes: { pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<{ status: MembershipStatus, at: string, cursor: string, profile: { id: string, profileId: string }, job: { id: string, jobId: string } | null }> } } | null };
+export type AudienceChangesQuery = { audience: { id: string, changes?: { pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<{ status: MembershipStatus, at: string, cursor: string, profile: { id: string, profileId: string }, job?: { id: string, jobId: string } | null }> } } | null };
 
 export type ExplanationPartFragment = { text: string, start: number, end: number, value: unknown, holds: boolean | null, elements: number | null, passed: number | null };
 
@@ -902,22 +961,39 @@ export type CompareQuery = { compare: { before: number, after: number, stay: num
       | { message: string }
      | null } };
 
+export type SegmentJobSubjectFragment = { allDefinitions: boolean, segments: { totalCount: number, nodes: Array<{ id: string, segmentId: string, definition?: { id: string, name: string } | null }> } };
+
+export type SegmentJobsQueryVariables = Exact<{
+  first: number;
+  after?: string | null | undefined;
+  filter?: SegmentJobFilter | null | undefined;
+  readDefinitions?: boolean;
+}>;
+
+
+export type SegmentJobsQuery = { segmentJobs: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<(
+      JobLine_SegmentJob_Fragment
+      & SegmentJobSubjectFragment
+    )> } };
+
 export type JobsQueryVariables = Exact<{
   first: number;
   after?: string | null | undefined;
   filter?: JobFilter | null | undefined;
+  readDatasets?: boolean;
+  readDefinitions?: boolean;
 }>;
 
 
 export type JobsQuery = { jobs: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<
       | JobLine_ErasureJob_Fragment
       | (
-        { destination: { id: string, datasetId: string, name: string }, metrics: { totalExportedProfiles: number } | null }
+        { destination?: { id: string, datasetId: string, name: string }, metrics: { totalExportedProfiles: number } | null }
         & JobLine_ExportJob_Fragment
       )
       | (
-        { allDefinitions: boolean, segments: { totalCount: number, nodes: Array<{ id: string, segmentId: string, definition: { id: string, name: string } | null }> } }
-        & JobLine_SegmentJob_Fragment
+        JobLine_SegmentJob_Fragment
+        & SegmentJobSubjectFragment
       )
     > } };
 
@@ -925,36 +1001,48 @@ export type ExportJobsQueryVariables = Exact<{
   first: number;
   after?: string | null | undefined;
   filter?: ExportJobFilter | null | undefined;
+  readDatasets?: boolean;
+  readDefinitions?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
 export type ExportJobsQuery = { exportJobs: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<(
-      { schedule: { id: string, scheduleId: string, name: string } | null, destination: { id: string, datasetId: string, name: string }, metrics: { totalExportedProfiles: number } | null }
+      { schedule?: { id: string, scheduleId: string, name: string } | null, destination?: { id: string, datasetId: string, name: string }, metrics: { totalExportedProfiles: number } | null }
       & JobLine_ExportJob_Fragment
     )> } };
 
 export type SegmentJobPageQueryVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
+  readMergePolicies?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
 export type SegmentJobPageQuery = { segmentJob: (
-    { allDefinitions: boolean, runId: string | null, evaluatedAt: string | null, schedule: { id: string, scheduleId: string, name: string } | null, metrics: { totalProfiles: number, totalTime: { totalMs: number }, profileSegmentationTime: { totalMs: number }, bucketTime: { buckets: number, totalMs: number, readingMs: number, evaluatingMs: number, slowest: Array<{ bucket: number, profiles: number, totalMs: number }> } | null, totalProfilesByMergePolicy: Array<{ count: number, mergePolicy: { id: string, name: string } }> } | null, segments: { totalCount: number, nodes: Array<{ id: string, segmentId: string, version: number, expression: string, profileCount: number | null, evaluationMs: number | null, byStatus: Array<{ status: MembershipStatus, count: number }>, error: { code: string, message: string } | null, definition: { id: string, name: string, version: number } | null }> } }
+    { allDefinitions: boolean, runId: string | null, evaluatedAt: string | null, schedule?: { id: string, scheduleId: string, name: string } | null, metrics: { totalProfiles: number, totalTime: { totalMs: number }, profileSegmentationTime: { totalMs: number }, bucketTime: { buckets: number, totalMs: number, readingMs: number, evaluatingMs: number, slowest: Array<{ bucket: number, profiles: number, totalMs: number }> } | null, totalProfilesByMergePolicy: Array<{ count: number, mergePolicy?: { id: string, name: string } }> } | null, segments: { totalCount: number, nodes: Array<{ id: string, segmentId: string, version: number, expression: string, profileCount: number | null, evaluationMs: number | null, byStatus: Array<{ status: MembershipStatus, count: number }>, error: { code: string, message: string } | null, definition?: { id: string, name: string, version: number } | null }> } }
     & JobLine_SegmentJob_Fragment
   ) | null };
 
 export type ExportJobPageQueryVariables = Exact<{
   id: string;
+  readDatasets?: boolean;
+  readDefinitions?: boolean;
+  readJobs?: boolean;
+  readMergePolicies?: boolean;
+  readSchedules?: boolean;
 }>;
 
 
 export type ExportJobPageQuery = { exportJob: (
-    { runId: string | null, fields: Array<string>, schemaName: string, segmentPerBatch: boolean, evaluateFirst: boolean, schedule: { id: string, scheduleId: string, name: string } | null, mergePolicy: { id: string, name: string }, destination: { id: string, datasetId: string, name: string }, evaluation: { id: string, jobId: string, status: JobStatus } | null, metrics: { totalExportedProfiles: number, totalTime: { totalMs: number }, profileExportTime: { totalMs: number }, exportedProfilesByNamespace: Array<{ namespace: string, count: number }> } | null, batches: { totalCount: number, nodes: Array<{ id: string, batchId: string, status: BatchStatus, rowCount: number, rejectedRows: number, bytes: number, segmentIds: Array<string>, createdAt: string }> } }
+    { runId: string | null, fields: Array<string>, schemaName: string, segmentPerBatch: boolean, evaluateFirst: boolean, schedule?: { id: string, scheduleId: string, name: string } | null, mergePolicy?: { id: string, name: string }, destination?: { id: string, datasetId: string, name: string }, evaluation?: { id: string, jobId: string, status: JobStatus } | null, metrics: { totalExportedProfiles: number, totalTime: { totalMs: number }, profileExportTime: { totalMs: number }, exportedProfilesByNamespace: Array<{ namespace: string, count: number }> } | null, batches?: { totalCount: number, nodes: Array<{ id: string, batchId: string, status: BatchStatus, rowCount: number, rejectedRows: number, bytes: number, segmentIds: Array<string>, createdAt: string }> } }
     & JobLine_ExportJob_Fragment
   ) | null };
 
 export type SegmentJobUpdatedSubscriptionVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
 }>;
 
 
@@ -962,6 +1050,7 @@ export type SegmentJobUpdatedSubscription = { segmentJobUpdated: JobLine_Segment
 
 export type ExportJobUpdatedSubscriptionVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
 }>;
 
 
@@ -969,6 +1058,7 @@ export type ExportJobUpdatedSubscription = { exportJobUpdated: JobLine_ExportJob
 
 export type CancelSegmentJobMutationVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
 }>;
 
 
@@ -981,6 +1071,7 @@ export type CancelSegmentJobMutation = { cancelSegmentJob: { job: JobLine_Segmen
 
 export type CancelExportJobMutationVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
 }>;
 
 
@@ -1001,10 +1092,11 @@ export type WaterfallQuery = { audience: { id: string, waterfall: Array<{ name: 
 export type StatisticsQueryVariables = Exact<{
   id: string;
   expressions: Array<string> | string;
+  readProfiles?: boolean;
 }>;
 
 
-export type StatisticsQuery = { audience: { id: string, statistics: Array<{ expression: string, count: number, distinct: number, sum: number | null, average: number | null, minimum: unknown, maximum: unknown, quartiles: Array<number>, histogram: Array<{ low: unknown, high: unknown, count: number }>, error:
+export type StatisticsQuery = { audience: { id: string, statistics?: Array<{ expression: string, count: number, distinct: number, sum: number | null, average: number | null, minimum: unknown, maximum: unknown, quartiles: Array<number>, histogram: Array<{ low: unknown, high: unknown, count: number }>, error:
         | { message: string }
         | { message: string }
         | { message: string }
@@ -1031,15 +1123,20 @@ export type SizesQuery = { overlap: { sizes: Array<number>, exact: boolean, erro
       | { message: string }
      | null } };
 
-export type ScheduleRowFragment = { id: string, scheduleId: string, name: string, description: string | null, type: ScheduleType, state: ScheduleState, cronExpression: string, frequency: string, allAudiences: boolean, etag: string, createdBy: string, createdAt: string, updatedAt: string, nextRunTimes: Array<string>, export: { fields: Array<string>, segmentPerBatch: boolean, schemaName: string, evaluateFirst: boolean, mergePolicy: { id: string, name: string } | null, additionalFields: { fields: Array<string>, from: string | null, to: string | null } | null, filter: { fromIngestTimestamp: string | null, emptyProfiles: boolean, segmentQualificationTime: { start: string | null, end: string | null } | null, segments: Array<{ segmentId: string, namespace: string | null, status: Array<MembershipStatus>, audience: { id: string, audienceId: string, name: string, type: AudienceType } | null }> } | null, destination: { id: string, datasetId: string, name: string } } | null, lastRun: { runId: string, outcome: ScheduleRunOutcome, ranAt: string, dueAt: string | null, message: string | null, job:
+export type ScheduleRowFragment = { id: string, scheduleId: string, name: string, description: string | null, type: ScheduleType, state: ScheduleState, cronExpression: string, frequency: string, allAudiences: boolean, etag: string, createdBy: string, createdAt: string, updatedAt: string, nextRunTimes: Array<string>, export: { fields: Array<string>, segmentPerBatch: boolean, schemaName: string, evaluateFirst: boolean, mergePolicy?: { id: string, name: string } | null, additionalFields: { fields: Array<string>, from: string | null, to: string | null } | null, filter: { fromIngestTimestamp: string | null, emptyProfiles: boolean, segmentQualificationTime: { start: string | null, end: string | null } | null, segments: Array<{ segmentId: string, namespace: string | null, status: Array<MembershipStatus>, audience?: { id: string, audienceId: string, name: string, type: AudienceType } | null }> } | null, destination?: { id: string, datasetId: string, name: string } } | null, lastRun: { runId: string, outcome: ScheduleRunOutcome, ranAt: string, dueAt: string | null, message: string | null, job?:
       | JobLine_ErasureJob_Fragment
       | JobLine_ExportJob_Fragment
       | JobLine_SegmentJob_Fragment
-     | null } | null, audiences: { totalCount: number, nodes: Array<{ id: string, audienceId: string, name: string, type: AudienceType }> } };
+     | null } | null, audiences?: { totalCount: number, nodes: Array<{ id: string, audienceId: string, name: string, type: AudienceType }> } };
 
 export type SchedulesQueryVariables = Exact<{
   first: number;
   after?: string | null | undefined;
+  readAudiences?: boolean;
+  readDatasets?: boolean;
+  readDefinitions?: boolean;
+  readJobs_readExports?: boolean;
+  readMergePolicies?: boolean;
 }>;
 
 
@@ -1047,11 +1144,16 @@ export type SchedulesQuery = { schedules: { totalCount: number, pageInfo: { hasN
 
 export type SchedulePageQueryVariables = Exact<{
   id: string;
+  readAudiences?: boolean;
+  readDatasets?: boolean;
+  readDefinitions?: boolean;
+  readJobs_readExports?: boolean;
+  readMergePolicies?: boolean;
 }>;
 
 
 export type SchedulePageQuery = { schedule: (
-    { jobs: { totalCount: number, nodes: Array<
+    { jobs?: { totalCount: number, nodes: Array<
         | JobLine_ErasureJob_Fragment
         | JobLine_ExportJob_Fragment
         | JobLine_SegmentJob_Fragment
@@ -1061,6 +1163,11 @@ export type SchedulePageQuery = { schedule: (
 
 export type CreateScheduleMutationVariables = Exact<{
   input: CreateScheduleInput;
+  readAudiences?: boolean;
+  readDatasets?: boolean;
+  readDefinitions?: boolean;
+  readJobs_readExports?: boolean;
+  readMergePolicies?: boolean;
 }>;
 
 
@@ -1073,6 +1180,11 @@ export type CreateScheduleMutation = { createSchedule: { schedule: ScheduleRowFr
 
 export type UpdateScheduleMutationVariables = Exact<{
   input: UpdateScheduleInput;
+  readAudiences?: boolean;
+  readDatasets?: boolean;
+  readDefinitions?: boolean;
+  readJobs_readExports?: boolean;
+  readMergePolicies?: boolean;
 }>;
 
 
@@ -1097,6 +1209,7 @@ export type DeleteScheduleMutation = { deleteSchedule: { deletedId: string | nul
 
 export type TriggerScheduleMutationVariables = Exact<{
   id: string;
+  readDefinitions?: boolean;
 }>;
 
 
@@ -1111,18 +1224,23 @@ export type TriggerScheduleMutation = { triggerSchedule: { job:
       | Problem_StaleEtagError_Fragment
     > } };
 
-export type AudienceChoicesQueryVariables = Exact<{ [key: string]: never; }>;
+export type AudienceChoicesQueryVariables = Exact<{
+  readAudiences?: boolean;
+}>;
 
 
-export type AudienceChoicesQuery = { audiences: { nodes: Array<{ id: string, audienceId: string, name: string, type: AudienceType, lifecycleState: LifecycleState }> } };
+export type AudienceChoicesQuery = { audiences?: { nodes: Array<{ id: string, audienceId: string, name: string, type: AudienceType, lifecycleState: LifecycleState }> } };
 
-export type ExportTargetsQueryVariables = Exact<{ [key: string]: never; }>;
+export type ExportTargetsQueryVariables = Exact<{
+  readDatasets?: boolean;
+}>;
 
 
-export type ExportTargetsQuery = { datasets: { nodes: Array<{ id: string, datasetId: string, name: string }> } };
+export type ExportTargetsQuery = { datasets?: { nodes: Array<{ id: string, datasetId: string, name: string }> } };
 
 export type CreateExportMutationVariables = Exact<{
   input: CreateExportJobInput;
+  readDefinitions?: boolean;
 }>;
 
 
@@ -1138,11 +1256,11 @@ export type ViewerQueryVariables = Exact<{ [key: string]: never; }>;
 
 export type ViewerQuery = { viewer: { subject: string, organisation: string, sandbox: string, permissions: Array<string> } };
 
-type JobLine_ErasureJob_Fragment = { __typename: 'ErasureJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string, definition: { id: string, segmentId: string, name: string } | null }> };
+type JobLine_ErasureJob_Fragment = { __typename: 'ErasureJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string, definition?: { id: string, segmentId: string, name: string } | null }> };
 
-type JobLine_ExportJob_Fragment = { __typename: 'ExportJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string, definition: { id: string, segmentId: string, name: string } | null }> };
+type JobLine_ExportJob_Fragment = { __typename: 'ExportJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string, definition?: { id: string, segmentId: string, name: string } | null }> };
 
-type JobLine_SegmentJob_Fragment = { __typename: 'SegmentJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string, definition: { id: string, segmentId: string, name: string } | null }> };
+type JobLine_SegmentJob_Fragment = { __typename: 'SegmentJob', id: string, jobId: string, status: JobStatus, source: JobSource, createdAt: string, updatedAt: string, startedAt: string | null, finishedAt: string | null, attempts: number, createdBy: string, progress: { phase: JobPhase, fraction: number, profilesRead: number, totalProfiles: number, estimatedSecondsLeft: number | null, sequence: number }, errors: Array<{ code: string, message: string, definition?: { id: string, segmentId: string, name: string } | null }> };
 
 export type JobLineFragment =
   | JobLine_ErasureJob_Fragment
@@ -1150,7 +1268,9 @@ export type JobLineFragment =
   | JobLine_SegmentJob_Fragment
 ;
 
-export type JobsUpdatedSubscriptionVariables = Exact<{ [key: string]: never; }>;
+export type JobsUpdatedSubscriptionVariables = Exact<{
+  readDefinitions?: boolean;
+}>;
 
 
 export type JobsUpdatedSubscription = { jobsUpdated:
@@ -1174,7 +1294,7 @@ export const AudienceRowFragmentDoc = gql`
   etag
   updatedAt
   createdAt
-  folder {
+  folder @include(if: $readFolders) {
     id
     name
   }
@@ -1182,11 +1302,11 @@ export const AudienceRowFragmentDoc = gql`
     totalProfiles
     updatedAt
   }
-  definition {
+  definition @include(if: $readDefinitions) {
     id
     segmentId
   }
-  schedules(first: 2) {
+  schedules(first: 2) @include(if: $readSchedules) {
     totalCount
     nodes {
       id
@@ -1251,6 +1371,22 @@ export const ExplanationPartFragmentDoc = gql`
   passed
 }
     ` as unknown as DocumentNode<ExplanationPartFragment, unknown>;
+export const SegmentJobSubjectFragmentDoc = gql`
+    fragment SegmentJobSubject on SegmentJob {
+  allDefinitions
+  segments(first: 3) {
+    totalCount
+    nodes {
+      id
+      segmentId
+      definition @include(if: $readDefinitions) {
+        id
+        name
+      }
+    }
+  }
+}
+    ` as unknown as DocumentNode<SegmentJobSubjectFragment, unknown>;
 export const JobLineFragmentDoc = gql`
     fragment JobLine on Job {
   __typename
@@ -1275,7 +1411,7 @@ export const JobLineFragmentDoc = gql`
   errors {
     code
     message
-    definition {
+    definition @include(if: $readDefinitions) {
       id
       segmentId
       name
@@ -1303,7 +1439,7 @@ export const ScheduleRowFragmentDoc = gql`
     segmentPerBatch
     schemaName
     evaluateFirst
-    mergePolicy {
+    mergePolicy @include(if: $readMergePolicies) {
       id
       name
     }
@@ -1323,7 +1459,7 @@ export const ScheduleRowFragmentDoc = gql`
         segmentId
         namespace
         status
-        audience {
+        audience @include(if: $readAudiences) {
           id
           audienceId
           name
@@ -1331,7 +1467,7 @@ export const ScheduleRowFragmentDoc = gql`
         }
       }
     }
-    destination {
+    destination @include(if: $readDatasets) {
       id
       datasetId
       name
@@ -1344,11 +1480,11 @@ export const ScheduleRowFragmentDoc = gql`
     ranAt
     dueAt
     message
-    job {
+    job @include(if: $readJobs_readExports) {
       ...JobLine
     }
   }
-  audiences(first: 20) {
+  audiences(first: 20) @include(if: $readAudiences) {
     totalCount
     nodes {
       id
@@ -1360,7 +1496,7 @@ export const ScheduleRowFragmentDoc = gql`
 }
     ` as unknown as DocumentNode<ScheduleRowFragment, unknown>;
 export const AudiencesDocument = gql`
-    query Audiences($first: Int!, $after: String, $filter: AudienceFilter, $orderBy: AudienceOrder) {
+    query Audiences($first: Int!, $after: String, $filter: AudienceFilter, $orderBy: AudienceOrder, $readDefinitions: Boolean! = true, $readFolders: Boolean! = true, $readSchedules: Boolean! = true) {
   audiences(first: $first, after: $after, filter: $filter, orderBy: $orderBy) {
     totalCount
     pageInfo {
@@ -1376,7 +1512,7 @@ export const AudiencesDocument = gql`
     ${AudienceRowFragmentDoc}
 ${AudienceTrendFragmentDoc}` as unknown as DocumentNode<AudiencesQuery, AudiencesQueryVariables>;
 export const SearchAudiencesDocument = gql`
-    query SearchAudiences($term: String!, $first: Int!, $after: String, $folderId: ID) {
+    query SearchAudiences($term: String!, $first: Int!, $after: String, $folderId: ID, $readDefinitions: Boolean! = true, $readFolders: Boolean! = true, $readSchedules: Boolean! = true) {
   search(term: $term, first: $first, after: $after, folderId: $folderId) {
     totalCount
     error {
@@ -1406,8 +1542,8 @@ export const SearchAudiencesDocument = gql`
     ${AudienceRowFragmentDoc}
 ${AudienceTrendFragmentDoc}` as unknown as DocumentNode<SearchAudiencesQuery, SearchAudiencesQueryVariables>;
 export const FoldersDocument = gql`
-    query Folders($parentId: ID) {
-  folders(first: 200, parentId: $parentId) {
+    query Folders($parentId: ID, $readFolders: Boolean! = true) {
+  folders(first: 200, parentId: $parentId) @include(if: $readFolders) {
     nodes {
       id
       name
@@ -1416,8 +1552,8 @@ export const FoldersDocument = gql`
 }
     ` as unknown as DocumentNode<FoldersQuery, FoldersQueryVariables>;
 export const FolderPathDocument = gql`
-    query FolderPath($id: ID!) {
-  folder(id: $id) {
+    query FolderPath($id: ID!, $readFolders: Boolean! = true) {
+  folder(id: $id) @include(if: $readFolders) {
     id
     name
     namespace
@@ -1431,7 +1567,7 @@ export const FolderPathDocument = gql`
 }
     ` as unknown as DocumentNode<FolderPathQuery, FolderPathQueryVariables>;
 export const AudiencePageDocument = gql`
-    query AudiencePage($id: ID!) {
+    query AudiencePage($id: ID!, $readDatasets: Boolean! = true, $readDefinitions: Boolean! = true, $readFolders: Boolean! = true, $readJobs: Boolean! = true, $readMergePolicies: Boolean! = true, $readSchedules: Boolean! = true) {
   audience(id: $id) {
     ...AudienceRow
     origin
@@ -1448,12 +1584,12 @@ export const AudiencePageDocument = gql`
         namespace
         count
       }
-      job {
+      job @include(if: $readJobs) {
         id
         jobId
       }
     }
-    definition {
+    definition @include(if: $readDefinitions) {
       id
       segmentId
       version
@@ -1463,12 +1599,12 @@ export const AudiencePageDocument = gql`
         reasons
       }
     }
-    mergePolicy {
+    mergePolicy @include(if: $readMergePolicies) {
       id
       name
       identityGraph
     }
-    dataset {
+    dataset @include(if: $readDatasets) {
       id
       datasetId
       name
@@ -1477,7 +1613,7 @@ export const AudiencePageDocument = gql`
 }
     ${AudienceRowFragmentDoc}` as unknown as DocumentNode<AudiencePageQuery, AudiencePageQueryVariables>;
 export const AudienceUpdatedDocument = gql`
-    subscription AudienceUpdated($id: ID!) {
+    subscription AudienceUpdated($id: ID!, $readDefinitions: Boolean! = true, $readFolders: Boolean! = true, $readJobs: Boolean! = true, $readSchedules: Boolean! = true) {
   audienceUpdated(id: $id) {
     ...AudienceRow
     lastModifiedBy
@@ -1488,12 +1624,12 @@ export const AudienceUpdatedDocument = gql`
         namespace
         count
       }
-      job {
+      job @include(if: $readJobs) {
         id
         jobId
       }
     }
-    definition {
+    definition @include(if: $readDefinitions) {
       id
       version
       expression
@@ -1502,7 +1638,7 @@ export const AudienceUpdatedDocument = gql`
 }
     ${AudienceRowFragmentDoc}` as unknown as DocumentNode<AudienceUpdatedSubscription, AudienceUpdatedSubscriptionVariables>;
 export const AudienceUseDocument = gql`
-    query AudienceUse($id: ID!) {
+    query AudienceUse($id: ID!, $readDefinitions: Boolean! = true, $readFolders: Boolean! = true, $readSchedules: Boolean! = true) {
   audience(id: $id) {
     id
     dependencies(first: 100) {
@@ -1515,7 +1651,7 @@ export const AudienceUseDocument = gql`
         ...AudienceRow
       }
     }
-    schedules(first: 100) {
+    schedules(first: 100) @include(if: $readSchedules) {
       nodes {
         id
         scheduleId
@@ -1529,10 +1665,10 @@ export const AudienceUseDocument = gql`
 }
     ${AudienceRowFragmentDoc}` as unknown as DocumentNode<AudienceUseQuery, AudienceUseQueryVariables>;
 export const AudienceJobsDocument = gql`
-    query AudienceJobs($id: ID!) {
+    query AudienceJobs($id: ID!, $readDefinitions: Boolean! = true, $readJobs: Boolean! = true) {
   audience(id: $id) {
     id
-    jobs(first: 20) {
+    jobs(first: 20) @include(if: $readJobs) {
       totalCount
       nodes {
         ...JobLine
@@ -1542,7 +1678,7 @@ export const AudienceJobsDocument = gql`
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<AudienceJobsQuery, AudienceJobsQueryVariables>;
 export const AudienceMembersDocument = gql`
-    query AudienceMembers($id: ID!, $first: Int!, $after: String, $status: [MembershipStatus!], $where: String, $orderBy: ProfileOrder, $asOf: DateTime, $paths: [String!]) {
+    query AudienceMembers($id: ID!, $first: Int!, $after: String, $status: [MembershipStatus!], $where: String, $orderBy: ProfileOrder, $asOf: DateTime, $paths: [String!], $readProfiles: Boolean! = true) {
   audience(id: $id) {
     id
     members(
@@ -1552,7 +1688,7 @@ export const AudienceMembersDocument = gql`
       where: $where
       orderBy: $orderBy
       asOf: $asOf
-    ) {
+    ) @include(if: $readProfiles) {
       totalCount
       pageInfo {
         hasNextPage
@@ -1591,8 +1727,8 @@ export const AudienceMomentsDocument = gql`
 }
     ` as unknown as DocumentNode<AudienceMomentsQuery, AudienceMomentsQueryVariables>;
 export const ProfileFieldsDocument = gql`
-    query ProfileFields {
-  datasets(first: 200, kind: PROFILE) {
+    query ProfileFields($readDatasets: Boolean! = true) {
+  datasets(first: 200, kind: PROFILE) @include(if: $readDatasets) {
     nodes {
       id
       fields {
@@ -1604,7 +1740,7 @@ export const ProfileFieldsDocument = gql`
 }
     ` as unknown as DocumentNode<ProfileFieldsQuery, ProfileFieldsQueryVariables>;
 export const CreateAudienceDocument = gql`
-    mutation CreateAudience($input: CreateAudienceInput!) {
+    mutation CreateAudience($input: CreateAudienceInput!, $readDefinitions: Boolean! = true, $readFolders: Boolean! = true, $readSchedules: Boolean! = true) {
   createAudience(input: $input) {
     audience {
       ...AudienceRow
@@ -1620,18 +1756,18 @@ export const CreateAudienceDocument = gql`
     ${AudienceRowFragmentDoc}
 ${ProblemFragmentDoc}` as unknown as DocumentNode<CreateAudienceMutation, CreateAudienceMutationVariables>;
 export const UpdateAudienceDocument = gql`
-    mutation UpdateAudience($input: UpdateAudienceInput!) {
+    mutation UpdateAudience($input: UpdateAudienceInput!, $readDefinitions: Boolean! = true, $readFolders: Boolean! = true, $readMergePolicies: Boolean! = true, $readSchedules: Boolean! = true) {
   updateAudience(input: $input) {
     audience {
       ...AudienceRow
       excludeOptOut
       lastModifiedBy
-      mergePolicy {
+      mergePolicy @include(if: $readMergePolicies) {
         id
         name
         identityGraph
       }
-      definition {
+      definition @include(if: $readDefinitions) {
         id
         version
         expression
@@ -1676,7 +1812,7 @@ export const CreateFolderDocument = gql`
 }
     ${ProblemFragmentDoc}` as unknown as DocumentNode<CreateFolderMutation, CreateFolderMutationVariables>;
 export const RunDefinitionsDocument = gql`
-    mutation RunDefinitions($input: CreateSegmentJobInput!) {
+    mutation RunDefinitions($input: CreateSegmentJobInput!, $readDefinitions: Boolean! = true) {
   createSegmentJob(input: $input) {
     job {
       ...JobLine
@@ -1712,10 +1848,10 @@ export const DatasetPageDocument = gql`
 }
     ${DatasetRowFragmentDoc}` as unknown as DocumentNode<DatasetPageQuery, DatasetPageQueryVariables>;
 export const DatasetFieldsDocument = gql`
-    query DatasetFields($id: ID!, $paths: [String!]) {
+    query DatasetFields($id: ID!, $paths: [String!], $readProfiles: Boolean! = true) {
   dataset(id: $id) {
     id
-    fieldStatistics(paths: $paths, values: 6) {
+    fieldStatistics(paths: $paths, values: 6) @include(if: $readProfiles) {
       path
       rows
       filled
@@ -1837,7 +1973,7 @@ export const PersonByIdentityDocument = gql`
 }
     ` as unknown as DocumentNode<PersonByIdentityQuery, PersonByIdentityQueryVariables>;
 export const PersonDocument = gql`
-    query Person($id: ID!) {
+    query Person($id: ID!, $readAudiences: Boolean! = true) {
   profile(id: $id) {
     id
     profileId
@@ -1853,7 +1989,7 @@ export const PersonDocument = gql`
         status
         lastQualificationTime
         payload
-        audience {
+        audience @include(if: $readAudiences) {
           id
           audienceId
           name
@@ -1959,8 +2095,8 @@ export const FunctionsDocument = gql`
 }
     ` as unknown as DocumentNode<FunctionsQuery, FunctionsQueryVariables>;
 export const CatalogueDocument = gql`
-    query Catalogue {
-  datasets(first: 500) {
+    query Catalogue($readDatasets: Boolean! = true) {
+  datasets(first: 500) @include(if: $readDatasets) {
     nodes {
       id
       kind
@@ -1973,11 +2109,11 @@ export const CatalogueDocument = gql`
 }
     ` as unknown as DocumentNode<CatalogueQuery, CatalogueQueryVariables>;
 export const FieldValuesDocument = gql`
-    query FieldValues($ids: [ID!]!, $paths: [String!]) {
-  nodes(ids: $ids) {
+    query FieldValues($ids: [ID!]!, $paths: [String!], $readDatasets: Boolean! = true, $readProfiles: Boolean! = true) {
+  nodes(ids: $ids) @include(if: $readDatasets) {
     id
     ... on Dataset {
-      fieldStatistics(paths: $paths, values: 40) {
+      fieldStatistics(paths: $paths, values: 40) @include(if: $readProfiles) {
         path
         values {
           value
@@ -1989,8 +2125,8 @@ export const FieldValuesDocument = gql`
 }
     ` as unknown as DocumentNode<FieldValuesQuery, FieldValuesQueryVariables>;
 export const EditorChoicesDocument = gql`
-    query EditorChoices {
-  mergePolicies(first: 100) {
+    query EditorChoices($readAudiences: Boolean! = true, $readMergePolicies: Boolean! = true) {
+  mergePolicies(first: 100) @include(if: $readMergePolicies) {
     nodes {
       id
       mergePolicyId
@@ -1998,7 +2134,7 @@ export const EditorChoicesDocument = gql`
       isDefault
     }
   }
-  audiences(first: 500, orderBy: {field: NAME, direction: ASC}) {
+  audiences(first: 500, orderBy: {field: NAME, direction: ASC}) @include(if: $readAudiences) {
     nodes {
       id
       audienceId
@@ -2057,10 +2193,10 @@ export const EstimateUpdatedDocument = gql`
 }
     ` as unknown as DocumentNode<EstimateUpdatedSubscription, EstimateUpdatedSubscriptionVariables>;
 export const PreviewPeopleDocument = gql`
-    query PreviewPeople($id: ID!) {
+    query PreviewPeople($id: ID!, $readProfiles: Boolean! = true) {
   preview(id: $id) {
     id
-    profiles(first: 8) {
+    profiles(first: 8) @include(if: $readProfiles) {
       nodes {
         id
         profileId
@@ -2071,7 +2207,7 @@ export const PreviewPeopleDocument = gql`
 }
     ` as unknown as DocumentNode<PreviewPeopleQuery, PreviewPeopleQueryVariables>;
 export const EraseProfileDocument = gql`
-    mutation EraseProfile($input: EraseProfileInput!) {
+    mutation EraseProfile($input: EraseProfileInput!, $readDefinitions: Boolean! = true) {
   eraseProfile(input: $input) {
     job {
       ...JobLine
@@ -2084,7 +2220,7 @@ export const EraseProfileDocument = gql`
     ${JobLineFragmentDoc}
 ${ProblemFragmentDoc}` as unknown as DocumentNode<EraseProfileMutation, EraseProfileMutationVariables>;
 export const ErasureJobPageDocument = gql`
-    query ErasureJobPage($id: ID!) {
+    query ErasureJobPage($id: ID!, $readDefinitions: Boolean! = true) {
   erasureJob(id: $id) {
     ...JobLine
     verified
@@ -2096,7 +2232,7 @@ export const ErasureJobPageDocument = gql`
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<ErasureJobPageQuery, ErasureJobPageQueryVariables>;
 export const AudienceHistoryDocument = gql`
-    query AudienceHistory($id: ID!) {
+    query AudienceHistory($id: ID!, $readDefinitions: Boolean! = true, $readJobs: Boolean! = true, $readMergePolicies: Boolean! = true) {
   audience(id: $id) {
     id
     history(last: 200) {
@@ -2107,19 +2243,19 @@ export const AudienceHistoryDocument = gql`
         entered
         exited
         version
-        job {
+        job @include(if: $readJobs) {
           id
           jobId
         }
       }
     }
-    versions(last: 50) {
+    versions(last: 50) @include(if: $readDefinitions) {
       nodes {
         version
         expression
         createdBy
         createdAt
-        mergePolicy {
+        mergePolicy @include(if: $readMergePolicies) {
           id
           name
         }
@@ -2129,10 +2265,10 @@ export const AudienceHistoryDocument = gql`
 }
     ` as unknown as DocumentNode<AudienceHistoryQuery, AudienceHistoryQueryVariables>;
 export const AudienceChangesDocument = gql`
-    query AudienceChanges($id: ID!, $first: Int!, $after: String) {
+    query AudienceChanges($id: ID!, $first: Int!, $after: String, $readJobs: Boolean! = true, $readProfiles: Boolean! = true) {
   audience(id: $id) {
     id
-    changes(first: $first, after: $after) {
+    changes(first: $first, after: $after) @include(if: $readProfiles) {
       pageInfo {
         hasNextPage
         endCursor
@@ -2145,7 +2281,7 @@ export const AudienceChangesDocument = gql`
           id
           profileId
         }
-        job {
+        job @include(if: $readJobs) {
           id
           jobId
         }
@@ -2219,8 +2355,29 @@ export const CompareDocument = gql`
   }
 }
     ` as unknown as DocumentNode<CompareQuery, CompareQueryVariables>;
+export const SegmentJobsDocument = gql`
+    query SegmentJobs($first: Int!, $after: String, $filter: SegmentJobFilter, $readDefinitions: Boolean! = true) {
+  segmentJobs(
+    first: $first
+    after: $after
+    filter: $filter
+    orderBy: {field: CREATED_AT, direction: DESC}
+  ) {
+    totalCount
+    pageInfo {
+      hasNextPage
+      endCursor
+    }
+    nodes {
+      ...JobLine
+      ...SegmentJobSubject
+    }
+  }
+}
+    ${JobLineFragmentDoc}
+${SegmentJobSubjectFragmentDoc}` as unknown as DocumentNode<SegmentJobsQuery, SegmentJobsQueryVariables>;
 export const JobsDocument = gql`
-    query Jobs($first: Int!, $after: String, $filter: JobFilter) {
+    query Jobs($first: Int!, $after: String, $filter: JobFilter, $readDatasets: Boolean! = true, $readDefinitions: Boolean! = true) {
   jobs(
     first: $first
     after: $after
@@ -2234,22 +2391,9 @@ export const JobsDocument = gql`
     }
     nodes {
       ...JobLine
-      ... on SegmentJob {
-        allDefinitions
-        segments(first: 3) {
-          totalCount
-          nodes {
-            id
-            segmentId
-            definition {
-              id
-              name
-            }
-          }
-        }
-      }
+      ...SegmentJobSubject
       ... on ExportJob {
-        destination {
+        destination @include(if: $readDatasets) {
           id
           datasetId
           name
@@ -2261,9 +2405,10 @@ export const JobsDocument = gql`
     }
   }
 }
-    ${JobLineFragmentDoc}` as unknown as DocumentNode<JobsQuery, JobsQueryVariables>;
+    ${JobLineFragmentDoc}
+${SegmentJobSubjectFragmentDoc}` as unknown as DocumentNode<JobsQuery, JobsQueryVariables>;
 export const ExportJobsDocument = gql`
-    query ExportJobs($first: Int!, $after: String, $filter: ExportJobFilter) {
+    query ExportJobs($first: Int!, $after: String, $filter: ExportJobFilter, $readDatasets: Boolean! = true, $readDefinitions: Boolean! = true, $readSchedules: Boolean! = true) {
   exportJobs(
     first: $first
     after: $after
@@ -2277,12 +2422,12 @@ export const ExportJobsDocument = gql`
     }
     nodes {
       ...JobLine
-      schedule {
+      schedule @include(if: $readSchedules) {
         id
         scheduleId
         name
       }
-      destination {
+      destination @include(if: $readDatasets) {
         id
         datasetId
         name
@@ -2295,13 +2440,13 @@ export const ExportJobsDocument = gql`
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<ExportJobsQuery, ExportJobsQueryVariables>;
 export const SegmentJobPageDocument = gql`
-    query SegmentJobPage($id: ID!) {
+    query SegmentJobPage($id: ID!, $readDefinitions: Boolean! = true, $readMergePolicies: Boolean! = true, $readSchedules: Boolean! = true) {
   segmentJob(id: $id) {
     ...JobLine
     allDefinitions
     runId
     evaluatedAt
-    schedule {
+    schedule @include(if: $readSchedules) {
       id
       scheduleId
       name
@@ -2327,7 +2472,7 @@ export const SegmentJobPageDocument = gql`
       }
       totalProfilesByMergePolicy {
         count
-        mergePolicy {
+        mergePolicy @include(if: $readMergePolicies) {
           id
           name
         }
@@ -2350,7 +2495,7 @@ export const SegmentJobPageDocument = gql`
           code
           message
         }
-        definition {
+        definition @include(if: $readDefinitions) {
           id
           name
           version
@@ -2361,7 +2506,7 @@ export const SegmentJobPageDocument = gql`
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<SegmentJobPageQuery, SegmentJobPageQueryVariables>;
 export const ExportJobPageDocument = gql`
-    query ExportJobPage($id: ID!) {
+    query ExportJobPage($id: ID!, $readDatasets: Boolean! = true, $readDefinitions: Boolean! = true, $readJobs: Boolean! = true, $readMergePolicies: Boolean! = true, $readSchedules: Boolean! = true) {
   exportJob(id: $id) {
     ...JobLine
     runId
@@ -2369,21 +2514,21 @@ export const ExportJobPageDocument = gql`
     schemaName
     segmentPerBatch
     evaluateFirst
-    schedule {
+    schedule @include(if: $readSchedules) {
       id
       scheduleId
       name
     }
-    mergePolicy {
+    mergePolicy @include(if: $readMergePolicies) {
       id
       name
     }
-    destination {
+    destination @include(if: $readDatasets) {
       id
       datasetId
       name
     }
-    evaluation {
+    evaluation @include(if: $readJobs) {
       id
       jobId
       status
@@ -2401,7 +2546,7 @@ export const ExportJobPageDocument = gql`
         count
       }
     }
-    batches(first: 100) {
+    batches(first: 100) @include(if: $readDatasets) {
       totalCount
       nodes {
         id
@@ -2418,21 +2563,21 @@ export const ExportJobPageDocument = gql`
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<ExportJobPageQuery, ExportJobPageQueryVariables>;
 export const SegmentJobUpdatedDocument = gql`
-    subscription SegmentJobUpdated($id: ID!) {
+    subscription SegmentJobUpdated($id: ID!, $readDefinitions: Boolean! = true) {
   segmentJobUpdated(id: $id) {
     ...JobLine
   }
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<SegmentJobUpdatedSubscription, SegmentJobUpdatedSubscriptionVariables>;
 export const ExportJobUpdatedDocument = gql`
-    subscription ExportJobUpdated($id: ID!) {
+    subscription ExportJobUpdated($id: ID!, $readDefinitions: Boolean! = true) {
   exportJobUpdated(id: $id) {
     ...JobLine
   }
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<ExportJobUpdatedSubscription, ExportJobUpdatedSubscriptionVariables>;
 export const CancelSegmentJobDocument = gql`
-    mutation CancelSegmentJob($id: ID!) {
+    mutation CancelSegmentJob($id: ID!, $readDefinitions: Boolean! = true) {
   cancelSegmentJob(id: $id) {
     job {
       ...JobLine
@@ -2445,7 +2590,7 @@ export const CancelSegmentJobDocument = gql`
     ${JobLineFragmentDoc}
 ${ProblemFragmentDoc}` as unknown as DocumentNode<CancelSegmentJobMutation, CancelSegmentJobMutationVariables>;
 export const CancelExportJobDocument = gql`
-    mutation CancelExportJob($id: ID!) {
+    mutation CancelExportJob($id: ID!, $readDefinitions: Boolean! = true) {
   cancelExportJob(id: $id) {
     job {
       ...JobLine
@@ -2469,10 +2614,10 @@ export const WaterfallDocument = gql`
 }
     ` as unknown as DocumentNode<WaterfallQuery, WaterfallQueryVariables>;
 export const StatisticsDocument = gql`
-    query Statistics($id: ID!, $expressions: [String!]!) {
+    query Statistics($id: ID!, $expressions: [String!]!, $readProfiles: Boolean! = true) {
   audience(id: $id) {
     id
-    statistics(expressions: $expressions) {
+    statistics(expressions: $expressions) @include(if: $readProfiles) {
       expression
       count
       distinct
@@ -2517,7 +2662,7 @@ export const SizesDocument = gql`
 }
     ` as unknown as DocumentNode<SizesQuery, SizesQueryVariables>;
 export const SchedulesDocument = gql`
-    query Schedules($first: Int!, $after: String) {
+    query Schedules($first: Int!, $after: String, $readAudiences: Boolean! = true, $readDatasets: Boolean! = true, $readDefinitions: Boolean! = true, $readJobs_readExports: Boolean! = true, $readMergePolicies: Boolean! = true) {
   schedules(first: $first, after: $after, orderBy: {field: NAME, direction: ASC}) {
     totalCount
     pageInfo {
@@ -2532,10 +2677,10 @@ export const SchedulesDocument = gql`
     ${ScheduleRowFragmentDoc}
 ${JobLineFragmentDoc}` as unknown as DocumentNode<SchedulesQuery, SchedulesQueryVariables>;
 export const SchedulePageDocument = gql`
-    query SchedulePage($id: ID!) {
+    query SchedulePage($id: ID!, $readAudiences: Boolean! = true, $readDatasets: Boolean! = true, $readDefinitions: Boolean! = true, $readJobs_readExports: Boolean! = true, $readMergePolicies: Boolean! = true) {
   schedule(id: $id) {
     ...ScheduleRow
-    jobs(first: 20) {
+    jobs(first: 20) @include(if: $readJobs_readExports) {
       totalCount
       nodes {
         ...JobLine
@@ -2546,7 +2691,7 @@ export const SchedulePageDocument = gql`
     ${ScheduleRowFragmentDoc}
 ${JobLineFragmentDoc}` as unknown as DocumentNode<SchedulePageQuery, SchedulePageQueryVariables>;
 export const CreateScheduleDocument = gql`
-    mutation CreateSchedule($input: CreateScheduleInput!) {
+    mutation CreateSchedule($input: CreateScheduleInput!, $readAudiences: Boolean! = true, $readDatasets: Boolean! = true, $readDefinitions: Boolean! = true, $readJobs_readExports: Boolean! = true, $readMergePolicies: Boolean! = true) {
   createSchedule(input: $input) {
     schedule {
       ...ScheduleRow
@@ -2560,7 +2705,7 @@ export const CreateScheduleDocument = gql`
 ${JobLineFragmentDoc}
 ${ProblemFragmentDoc}` as unknown as DocumentNode<CreateScheduleMutation, CreateScheduleMutationVariables>;
 export const UpdateScheduleDocument = gql`
-    mutation UpdateSchedule($input: UpdateScheduleInput!) {
+    mutation UpdateSchedule($input: UpdateScheduleInput!, $readAudiences: Boolean! = true, $readDatasets: Boolean! = true, $readDefinitions: Boolean! = true, $readJobs_readExports: Boolean! = true, $readMergePolicies: Boolean! = true) {
   updateSchedule(input: $input) {
     schedule {
       ...ScheduleRow
@@ -2584,7 +2729,7 @@ export const DeleteScheduleDocument = gql`
 }
     ${ProblemFragmentDoc}` as unknown as DocumentNode<DeleteScheduleMutation, DeleteScheduleMutationVariables>;
 export const TriggerScheduleDocument = gql`
-    mutation TriggerSchedule($id: ID!) {
+    mutation TriggerSchedule($id: ID!, $readDefinitions: Boolean! = true) {
   triggerSchedule(id: $id) {
     job {
       ...JobLine
@@ -2597,8 +2742,8 @@ export const TriggerScheduleDocument = gql`
     ${JobLineFragmentDoc}
 ${ProblemFragmentDoc}` as unknown as DocumentNode<TriggerScheduleMutation, TriggerScheduleMutationVariables>;
 export const AudienceChoicesDocument = gql`
-    query AudienceChoices {
-  audiences(first: 500, orderBy: {field: NAME, direction: ASC}) {
+    query AudienceChoices($readAudiences: Boolean! = true) {
+  audiences(first: 500, orderBy: {field: NAME, direction: ASC}) @include(if: $readAudiences) {
     nodes {
       id
       audienceId
@@ -2610,8 +2755,8 @@ export const AudienceChoicesDocument = gql`
 }
     ` as unknown as DocumentNode<AudienceChoicesQuery, AudienceChoicesQueryVariables>;
 export const ExportTargetsDocument = gql`
-    query ExportTargets {
-  datasets(first: 200, kind: EXPORT) {
+    query ExportTargets($readDatasets: Boolean! = true) {
+  datasets(first: 200, kind: EXPORT) @include(if: $readDatasets) {
     nodes {
       id
       datasetId
@@ -2621,7 +2766,7 @@ export const ExportTargetsDocument = gql`
 }
     ` as unknown as DocumentNode<ExportTargetsQuery, ExportTargetsQueryVariables>;
 export const CreateExportDocument = gql`
-    mutation CreateExport($input: CreateExportJobInput!) {
+    mutation CreateExport($input: CreateExportJobInput!, $readDefinitions: Boolean! = true) {
   createExportJob(input: $input) {
     job {
       ...JobLine
@@ -2644,7 +2789,7 @@ export const ViewerDocument = gql`
 }
     ` as unknown as DocumentNode<ViewerQuery, ViewerQueryVariables>;
 export const JobsUpdatedDocument = gql`
-    subscription JobsUpdated {
+    subscription JobsUpdated($readDefinitions: Boolean! = true) {
   jobsUpdated {
     ...JobLine
   }

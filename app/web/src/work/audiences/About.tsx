@@ -2,7 +2,7 @@
 import { Link } from '@tanstack/react-router';
 
 import { count, percent, Time, words } from '../ui/format';
-import { Bars, Figure } from '../ui/pieces';
+import { Bars, Figure, Withheld } from '../ui/pieces';
 import { useAudience } from './Audience';
 
 export function AudienceAbout() {
@@ -19,6 +19,7 @@ export function AudienceAbout() {
             </Figure>
           </div>
         </section>
+        {definition === undefined && <section className="card"><h2>Who is in it</h2><Withheld needs={['definitions:read']} /></section>}
         {definition && (
           <section className="card">
             <div className="row" style={{ marginBottom: 10 }}>
@@ -52,10 +53,13 @@ export function AudienceAbout() {
           <dt>Id</dt><dd className="mono">{audience.audienceId}</dd>
           <dt>Namespace</dt><dd>{audience.namespace}</dd>
           <dt>Origin</dt><dd>{words(audience.origin)}</dd>
+          {audience.mergePolicy === undefined && <><dt>Merge policy</dt><dd><Withheld needs={['mergePolicies:read']} /></dd></>}
           {audience.mergePolicy && <><dt>Merge policy</dt><dd>{audience.mergePolicy.name}</dd></>}
+          {audience.dataset === undefined && <><dt>Dataset</dt><dd><Withheld needs={['datasets:read']} /></dd></>}
           {audience.dataset && <><dt>Dataset</dt><dd><Link to="/data/$id" params={{ id: audience.dataset.datasetId }}>{audience.dataset.name}</Link></dd></>}
           {audience.expiresAt && <><dt>Expires</dt><dd><Time at={audience.expiresAt} full /></dd></>}
           <dt>Opt-outs</dt><dd>{audience.excludeOptOut ? 'never members' : 'not looked at'}</dd>
+          {audience.folder === undefined && <><dt>Folder</dt><dd><Withheld needs={['folders:read']} /></dd></>}
           {audience.folder && <><dt>Folder</dt><dd><Link to="/audiences" search={{ folder: audience.folder.id }}>{audience.folder.name}</Link></dd></>}
           <dt>Created</dt><dd><Time at={audience.createdAt} full /> by {audience.createdBy}</dd>
           <dt>Changed</dt><dd><Time at={audience.updatedAt} full /> by {audience.lastModifiedBy}</dd>

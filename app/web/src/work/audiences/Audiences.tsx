@@ -20,7 +20,7 @@ import { Button, Checkbox, Search, Select } from '../ui/controls';
 import { count, plural, Time } from '../ui/format';
 import { Sparkline } from '../ui/charts';
 import { Icon } from '../ui/icons';
-import { Delta, Empty, Failure, Head, More, Skeleton, StateBadge } from '../ui/pieces';
+import { Delta, Empty, Failure, Head, More, Skeleton, StateBadge, Withheld } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
 import { audiencePath } from './address';
 import { NewFolder } from './NewFolder';
@@ -48,6 +48,8 @@ const STATES = [
 interface Page {
   rows: ListedAudience[];
   folders: { id: string; name: string }[];
+  /** Not to be read. */
+  unfolded: boolean;
   total: number | undefined;
   next: string | null;
   loading: boolean;
@@ -73,7 +75,7 @@ function useAudiences({ q, folder, state, sort }: AudiencesSearch, after: string
   );
   const found = useData(SearchAudiencesDocument, { term: q ?? '', first: PAGE, after, folderId: folder }, { pause: !searching });
   const within = useData(FoldersDocument, { parentId: folder ?? null }, { pause: searching });
-  const folders = (searching ? found.data?.search.nodes.filter((hit) => hit.isFolder) : within.data?.folders.nodes) ?? [];
+  const folders = (searching ? found.data?.search.nodes.filter((hit) => hit.isFolder) : within.data?.folders?.nodes) ?? [];
   const used = searching ? found : list;
   const page = searching ? found.data?.search : list.data?.audiences;
   return {
@@ -82,6 +84,7 @@ function useAudiences({ q, folder, state, sort }: AudiencesSearch, after: string
           .filter((row) => !state || row.lifecycleState === state)
       : (list.data?.audiences.nodes ?? []),
     folders,
+    unfolded: !searching && within.data !== undefined && within.data.folders === undefined,
     total: page?.totalCount,
     next: page?.pageInfo.hasNextPage ? (page.pageInfo.endCursor ?? null) : null,
     loading: used.loading,
@@ -124,6 +127,7 @@ export function Audiences() {
       {page.problem && <div className="note warn" role="status">{page.problem}</div>}
       {page.error && <Failure error={page.error} again={page.again} />}
       {chosen.length > 0 && <Bulk rows={chosen} clear={() => setSelected(new Set())} />}
+      {page.unfolded && <Withheld needs={['folders:read']} />}
       {page.folders.length > 0 && (
         <div className="row" style={{ marginBottom: 12 }}>
           {page.folders.map((folder) => (
@@ -222,6 +226,7 @@ function Sorted({ name, sortDirection }: { name: string; sortDirection?: string 
 }
 
 function scheduled(row: AudienceRowFragment) {
+  if (!row.schedules) return <Withheld brief needs={['schedules:read']} />;
   const active = row.schedules.nodes.find((schedule) => schedule.state === 'ACTIVE');
   if (!active) return <span className="faint">–</span>;
   return <span title={active.frequency}>{active.name}{row.schedules.totalCount > 1 && ` +${row.schedules.totalCount - 1}`}</span>;

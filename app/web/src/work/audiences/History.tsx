@@ -6,7 +6,7 @@ import { useData } from '../api/hooks';
 import { AudienceChangesDocument, AudienceHistoryDocument, type AudienceHistoryQuery } from '../api/operations';
 import { SizeChart } from '../ui/charts';
 import { count, Time } from '../ui/format';
-import { Empty, Failure, More, Skeleton } from '../ui/pieces';
+import { Empty, Failure, More, Skeleton, Withheld } from '../ui/pieces';
 import { useAudience } from './Audience';
 import { difference } from './difference';
 
@@ -32,7 +32,7 @@ export function AudienceHistory() {
         <section className="card stack"><h2>Runs</h2><Points id={id} points={points} /></section>
         <section className="card stack"><h2>Who entered and left</h2><Changes id={id} /></section>
       </div>
-      <section className="card stack"><h2>Versions</h2><Versions versions={audience.versions.nodes} /></section>
+      <section className="card stack"><h2>Versions</h2>{audience.versions ? <Versions versions={audience.versions.nodes} /> : <Withheld needs={['definitions:read']} />}</section>
     </div>
   );
 }
@@ -61,6 +61,7 @@ function Changes({ id }: { id: string }) {
   const { data, loading, stale, error, again } = useData(AudienceChangesDocument, { id, first: PAGE, after });
   if (error) return <Failure error={error} again={again} />;
   const changes = data?.audience?.changes;
+  if (data?.audience && !changes) return <Withheld needs={['profiles:read']} />;
   if (loading || !changes) return <Skeleton lines={4} />;
   if (changes.nodes.length === 0) return <p className="muted">Nobody yet.</p>;
   return (
@@ -79,7 +80,7 @@ function Changes({ id }: { id: string }) {
   );
 }
 
-function Versions({ versions }: { versions: History['versions']['nodes'] }) {
+function Versions({ versions }: { versions: NonNullable<History['versions']>['nodes'] }) {
   if (versions.length === 0) return <p className="muted">An uploaded audience has no expression.</p>;
   return (
     <ol className="stack">

@@ -7,7 +7,7 @@ import { useData } from '../api/hooks';
 import { AudienceMembersDocument, AudienceMomentsDocument, type MembershipStatus, type ProfileOrder } from '../api/operations';
 import { ActionMenu, Button, Field, Select } from '../ui/controls';
 import { at, count, momentOf, Time, value, words } from '../ui/format';
-import { Empty, Failure, More, Skeleton } from '../ui/pieces';
+import { Empty, Failure, More, Skeleton, Withheld } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
 import { useAudience } from './Audience';
 import { Columns, usePaths } from './Columns';
@@ -56,6 +56,7 @@ export function AudienceMembers() {
   );
   const members = data?.audience?.members;
   const change = (part: Partial<typeof search>) => void navigate({ search: (old) => ({ ...old, ...part }), replace: true });
+  if (data?.audience && !members) return <Withheld needs={['profiles:read']} />;
   const download = (format: string) =>
     attempt(async () => {
       say('The file is being made…');

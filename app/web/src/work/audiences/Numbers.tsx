@@ -6,21 +6,23 @@ import { useClient } from 'urql';
 import { useConnection } from '../api/connection';
 import { useData } from '../api/hooks';
 import { StatisticsDocument, WaterfallDocument, type StatisticsQuery } from '../api/operations';
+import { useMay } from '../api/permissions';
 import { Histogram } from '../ui/charts';
 import { Button, Field } from '../ui/controls';
 import { count, percent, value } from '../ui/format';
-import { Bars, Failure, Figure, Skeleton } from '../ui/pieces';
+import { Bars, Failure, Figure, Skeleton, Withheld } from '../ui/pieces';
 import { useAudience } from './Audience';
 import { Columns, usePaths } from './Columns';
 import { countParts, type Parts } from './parts';
 
-type FieldStatistics = NonNullable<StatisticsQuery['audience']>['statistics'][number];
+type FieldStatistics = NonNullable<NonNullable<StatisticsQuery['audience']>['statistics']>[number];
 
 const FIRST_FIELDS = 2;
 const MOST_FIELDS = 20;
 const STEPS: Record<string, string> = { evaluated: 'Everybody', matched: 'Match the expression now', consented: 'Have not opted out' };
 
 export function AudienceNumbers() {
+  const may = useMay();
   const audience = useAudience().data?.audience;
   if (!audience) return null;
   const { definition, mergePolicy } = audience;
@@ -28,9 +30,10 @@ export function AudienceNumbers() {
     <div className="stack">
       <div className="cards">
         <section className="card stack"><h2>From everybody to who can be reached</h2><Waterfall id={audience.id} /></section>
+        {definition === undefined && <section className="card stack"><h2>Each part of the expression</h2><Withheld needs={['definitions:read']} /></section>}
         {definition && <section className="card stack" aria-label="Parts"><h2>Each part of the expression</h2><PartCounts key={definition.expression} expression={definition.expression} mergePolicyId={mergePolicy?.id} /></section>}
       </div>
-      <Fields id={audience.id} />
+      {may('profiles:read') ? <Fields id={audience.id} /> : <section className="section stack"><h2>Fields of its members</h2><Withheld needs={['profiles:read']} /></section>}
     </div>
   );
 }

@@ -3,10 +3,11 @@ import { useNavigate, useSearch } from '@tanstack/react-router';
 
 import { useData } from '../api/hooks';
 import { AudienceChoicesDocument, OverlapDocument } from '../api/operations';
+import { useMay } from '../api/permissions';
 import { ActionMenu, Button } from '../ui/controls';
 import { count, percent } from '../ui/format';
 import { Icon } from '../ui/icons';
-import { Empty, Failure, Skeleton } from '../ui/pieces';
+import { Empty, Failure, Skeleton, Withheld } from '../ui/pieces';
 import { useAudience } from './Audience';
 
 const MOST = 8;
@@ -18,12 +19,14 @@ interface Set {
 }
 
 export function AudienceOverlap() {
+  const may = useMay();
   const audience = useAudience().data?.audience;
   const search = useSearch({ from: '/audiences/$id/overlap' });
   const navigate = useNavigate({ from: '/audiences/$id/overlap' });
   const known = useData(AudienceChoicesDocument, {});
-  const choices = known.data?.audiences.nodes ?? [];
+  const choices = known.data?.audiences?.nodes ?? [];
   if (!audience) return null;
+  if (!may('profiles:read')) return <Withheld needs={['profiles:read']} />;
   const ids = search.with ? search.with.split(' ') : [];
   const others = ids.flatMap((id) => choices.filter((each) => each.id === id));
   const change = (next: string[]) => void navigate({ search: { with: next.join(' ') || undefined }, replace: true });

@@ -5,7 +5,7 @@ import { useData } from '../api/hooks';
 import { AudienceJobsDocument, AudienceUseDocument, type AudienceRowFragment } from '../api/operations';
 import { JobTable } from '../jobs/JobTable';
 import { count, Time } from '../ui/format';
-import { Failure, Skeleton } from '../ui/pieces';
+import { Failure, Skeleton, Withheld } from '../ui/pieces';
 import { audiencePath } from './address';
 import { useAudience } from './Audience';
 
@@ -23,9 +23,10 @@ export function AudienceUse() {
         <Related title="Used by" empty="No other audience refers to it." rows={audience.dependents.nodes} />
         <section className="card">
           <h2>Schedules</h2>
-          {audience.schedules.nodes.length === 0 && <p className="muted">No schedule evaluates it.</p>}
+          {!audience.schedules && <Withheld needs={['schedules:read']} />}
+          {audience.schedules?.nodes.length === 0 && <p className="muted">No schedule evaluates it.</p>}
           <ul className="stack tight">
-            {audience.schedules.nodes.map((schedule) => (
+            {audience.schedules?.nodes.map((schedule) => (
               <li key={schedule.id} className="row">
                 <span className="grow">{schedule.name}<br /><span className="faint">{schedule.frequency}</span></span>
                 {schedule.state === 'ACTIVE' && schedule.nextRunTimes[0] ? <span className="muted">next <Time at={schedule.nextRunTimes[0]} /></span> : <span className="badge">Inactive</span>}
@@ -36,7 +37,7 @@ export function AudienceUse() {
       </div>
       <section className="section stack">
         <h2>Runs</h2>
-        {runs.data?.audience ? <JobTable jobs={runs.data.audience.jobs.nodes} empty="It was not evaluated yet." /> : <Skeleton lines={4} />}
+        {runs.error ? <Failure error={runs.error} again={runs.again} /> : !runs.data?.audience ? <Skeleton lines={4} /> : !runs.data.audience.jobs ? <Withheld needs={['jobs:read']} /> : <JobTable jobs={runs.data.audience.jobs.nodes} empty="It was not evaluated yet." />}
       </section>
     </div>
   );

@@ -72,7 +72,7 @@ export function DatasetPage() {
                 </ul>
                 <More shown={page.nodes.length} total={page.totalCount} next={page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null} busy={batches.stale} load={setAfter} />
               </>
-            ) : <Skeleton lines={3} />}
+            ) : batches.error ? <Failure error={batches.error} again={batches.again} /> : <Skeleton lines={3} />}
           </section>
         </div>
       </div>

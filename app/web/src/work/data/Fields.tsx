@@ -4,9 +4,9 @@ import { useState } from 'react';
 import { useData } from '../api/hooks';
 import { DatasetFieldsDocument, type DatasetFieldsQuery } from '../api/operations';
 import { count, percent, plural, short, value } from '../ui/format';
-import { Failure, More } from '../ui/pieces';
+import { Failure, More, Withheld } from '../ui/pieces';
 
-type Statistics = NonNullable<DatasetFieldsQuery['dataset']>['fieldStatistics'][number];
+type Statistics = NonNullable<NonNullable<DatasetFieldsQuery['dataset']>['fieldStatistics']>[number];
 
 interface Field {
   path: string;
@@ -43,11 +43,12 @@ export function Fields({ id, fields }: { id: string; fields: Field[] }) {
 
 function Part({ id, fields }: { id: string; fields: Field[] }) {
   const { data, loading, error, again } = useData(DatasetFieldsDocument, { id, paths: fields.map((field) => field.path) });
-  const known = new Map(data?.dataset?.fieldStatistics.map((each) => [each.path, each]));
-  const part = data?.dataset?.fieldStatistics.find((each) => each.approximate);
+  const known = new Map(data?.dataset?.fieldStatistics?.map((each) => [each.path, each]));
+  const part = data?.dataset?.fieldStatistics?.find((each) => each.approximate);
   return (
     <tbody>
       {error && <tr><td colSpan={5}><Failure error={error} again={again} /></td></tr>}
+      {data?.dataset && !data.dataset.fieldStatistics && <tr><td colSpan={5}><Withheld needs={['profiles:read']} /></td></tr>}
       {part && <tr><td colSpan={5} className="muted">Counted in the first {count(part.rows)} rows, which are a fair sample of the people.</td></tr>}
       {fields.map((field) => <FieldRow key={field.path} field={field} statistics={known.get(field.path)} counting={loading} />)}
     </tbody>

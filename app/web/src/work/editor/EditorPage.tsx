@@ -19,7 +19,7 @@ import {
 import { Compare } from '../insight/Compare';
 import { WhyPerson } from '../insight/Why';
 import { Button, Checkbox, Field, Select } from '../ui/controls';
-import { Empty, Failure, Head, Skeleton } from '../ui/pieces';
+import { Empty, Failure, Head, Skeleton, Withheld } from '../ui/pieces';
 import { say } from '../ui/toasts';
 import { Builder } from './Builder';
 import { useCatalogue } from './catalogue';
@@ -58,6 +58,7 @@ export function EditAudience() {
   const { id } = useParams({ from: '/audiences/$id/edit' });
   const { data, loading, error, again } = useData(AudiencePageDocument, { id });
   if (loading) return <div className="page"><Skeleton /></div>;
+  if (data?.audience && data.audience.definition === undefined) return <div className="page"><Head title={`Edit ${data.audience.name}`} back={{ label: data.audience.name, to: `/audiences/${id}` }} /><Withheld needs={['definitions:read']} /></div>;
   if (!data?.audience?.definition) {
     return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such computed audience"><Link to="/audiences">To the audiences</Link></Empty>}</div>;
   }
@@ -99,7 +100,7 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
   const catalogue = useCatalogue();
   const { save, problems, busy } = useSave(draft, audience?.id, etag);
   const ready = draft.name.trim() !== '' && Boolean(current?.ok) && !busy;
-  const segments = choices?.audiences.nodes.filter((each) => each.id !== audience?.id) ?? [];
+  const segments = choices?.audiences?.nodes.filter((each) => each.id !== audience?.id) ?? [];
   return (
     <div className="page">
       <Head
@@ -138,7 +139,8 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
             <h2>Settings</h2>
             <Methods methods={draft.methods} eligibility={current?.streamingEligibility ?? undefined} onChange={(methods) => change({ methods })} />
             <Field label="Labels" hint="Separated by spaces, such as core/C1" value={draft.labels} onChange={(labels) => change({ labels })} />
-            {choices && choices.mergePolicies.nodes.length > 0 && (
+            {choices && !choices.mergePolicies && <Withheld needs={['mergePolicies:read']} />}
+            {choices?.mergePolicies && choices.mergePolicies.nodes.length > 0 && (
               <Select
                 shown
                 label="Merge policy"

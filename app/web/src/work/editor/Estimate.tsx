@@ -13,7 +13,7 @@ import {
   type EstimateUpdatedSubscription,
 } from '../api/operations';
 import { count, percent, short, value } from '../ui/format';
-import { Bars, Progress } from '../ui/pieces';
+import { Bars, Progress, Withheld } from '../ui/pieces';
 
 type EstimateData = EstimateUpdatedSubscription['estimateUpdated'];
 
@@ -114,7 +114,8 @@ function Interval({ low, high, middle, total }: { low: number; high: number; mid
 
 function People({ previewId }: { previewId: string }) {
   const { data } = useData(PreviewPeopleDocument, { id: previewId });
-  const people = data?.preview?.profiles.nodes ?? [];
+  if (data?.preview && !data.preview.profiles) return <Withheld needs={['profiles:read']} />;
+  const people = data?.preview?.profiles?.nodes ?? [];
   if (people.length === 0) return null;
   return (
     <div>

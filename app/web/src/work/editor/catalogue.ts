@@ -3,6 +3,7 @@ import { useMemo } from 'react';
 
 import { useData } from '../api/hooks';
 import { CatalogueDocument, CompleteExpressionDocument, FieldValuesDocument } from '../api/operations';
+import { useMay } from '../api/permissions';
 import type { Type } from './conditions';
 
 export interface CatalogueField {
@@ -37,7 +38,7 @@ export function useCatalogue(): Catalogue {
   return useMemo(() => {
     const person = new Map<string, CatalogueField>();
     const event = new Map<string, CatalogueField>();
-    for (const dataset of data?.datasets.nodes ?? []) {
+    for (const dataset of data?.datasets?.nodes ?? []) {
       if (dataset.kind !== 'PROFILE' && dataset.kind !== 'EVENT') continue;
       for (const field of dataset.fields) {
         const inEvent = field.path.startsWith(EVENTS);
@@ -55,21 +56,22 @@ export function useCatalogue(): Catalogue {
 export function useSeenValues(field: CatalogueField | undefined, ofEvent: boolean): SeenValue[] {
   const path = field?.type === 'text' ? `${ofEvent ? EVENTS : ''}${field.path}` : '';
   const ids = field?.datasets.slice(0, MOST_DATASETS) ?? [];
-  const counted = useData(FieldValuesDocument, { ids, paths: [path] }, { pause: path === '' });
+  const counts = useMay()('profiles:read');
+  const counted = useData(FieldValuesDocument, { ids, paths: [path] }, { pause: path === '' || !counts });
   const expression = `${path} = `;
   // Who may not read profiles is told what completion tells.
-  const completed = useData(CompleteExpressionDocument, { expression, offset: expression.length, first: 40 }, { pause: path === '' || !counted.error });
+  const completed = useData(CompleteExpressionDocument, { expression, offset: expression.length, first: 40 }, { pause: path === '' || counts });
   return useMemo(() => {
-    if (counted.error) return (completed.data?.pql.complete ?? []).flatMap(({ kind, text }) => (kind === 'VALUE' ? textIn(text) : []));
-    const counts = new Map<string, number>();
+    if (!counts) return (completed.data?.pql.complete ?? []).flatMap(({ kind, text }) => (kind === 'VALUE' ? textIn(text) : []));
+    const frequencies = new Map<string, number>();
     for (const node of counted.data?.nodes ?? []) {
-      if (!node || !('fieldStatistics' in node)) continue;
+      if (!node || !('fieldStatistics' in node) || !node.fieldStatistics) continue;
       for (const { value, count } of node.fieldStatistics.flatMap((each) => each.values)) {
-        counts.set(String(value), (counts.get(String(value)) ?? 0) + count);
+        frequencies.set(String(value), (frequencies.get(String(value)) ?? 0) + count);
       }
     }
-    return [...counts].map(([value, count]) => ({ value, count })).sort((one, other) => other.count - one.count);
-  }, [counted.data, counted.error, completed.data]);
+    return [...frequencies].map(([value, count]) => ({ value, count })).sort((one, other) => other.count - one.count);
+  }, [counts, counted.data, completed.data]);
 }
 
 function textIn(literal: string): SeenValue[] {

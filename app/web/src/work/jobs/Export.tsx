@@ -7,7 +7,7 @@ import { useAct, useData } from '../api/hooks';
 import { CancelExportJobDocument, ExportJobPageDocument, ExportJobUpdatedDocument } from '../api/operations';
 import { Button } from '../ui/controls';
 import { bytes, count, duration, Time } from '../ui/format';
-import { Bars, Empty, Failure, Figure, Head, isLive, JobBadge, Skeleton } from '../ui/pieces';
+import { Bars, Empty, Failure, Figure, Head, isLive, JobBadge, Skeleton, Withheld } from '../ui/pieces';
 import { attempt } from '../ui/toasts';
 import { JobErrors, JobState } from './Job';
 
@@ -27,7 +27,7 @@ export function ExportPage() {
   return (
     <div className="page">
       <Head
-        title={`Export to ${job.destination.name}`}
+        title={job.destination ? `Export to ${job.destination.name}` : `Export ${job.jobId}`}
         back={{ label: 'Exports', to: '/exports' }}
         badges={<JobBadge status={job.status} />}
         about={<><span className="mono">{job.jobId}</span> · created <Time at={job.createdAt} /> by {job.createdBy}</>}
@@ -45,10 +45,11 @@ export function ExportPage() {
             <table>
               <thead><tr><th scope="col">Batch</th><th scope="col" className="right">Rows</th><th scope="col" className="right">Size</th><th scope="col" className="fit">Created</th></tr></thead>
               <tbody>
-                {job.batches.nodes.map((batch) => (
+                {!job.batches && <tr><td colSpan={4}><Withheld needs={['datasets:read']} /></td></tr>}
+                {job.batches?.nodes.map((batch) => (
                   <tr key={batch.id}><td className="mono">{batch.batchId}</td><td className="right">{count(batch.rowCount)}</td><td className="right">{bytes(batch.bytes)}</td><td className="fit muted"><Time at={batch.createdAt} /></td></tr>
                 ))}
-                {job.batches.nodes.length === 0 && <tr><td colSpan={4} className="muted">No batch yet: one appears with all of its rows at once.</td></tr>}
+                {job.batches?.nodes.length === 0 && <tr><td colSpan={4} className="muted">No batch yet: one appears with all of its rows at once.</td></tr>}
               </tbody>
             </table>
           </div>
@@ -56,10 +57,11 @@ export function ExportPage() {
         <aside className="stack" aria-label="What is exported">
           <section className="card">
             <dl className="facts">
-              <dt>Into</dt><dd><Link to="/data/$id" params={{ id: job.destination.datasetId }}>{job.destination.name}</Link></dd>
+              <dt>Into</dt><dd>{job.destination ? <Link to="/data/$id" params={{ id: job.destination.datasetId }}>{job.destination.name}</Link> : <Withheld needs={['datasets:read']} />}</dd>
               <dt>Fields</dt><dd>{job.fields.length ? job.fields.map((field) => <code key={field}>{field} </code>) : 'all'}</dd>
               <dt>Batches</dt><dd>{job.segmentPerBatch ? 'one for each audience' : 'one for all'}</dd>
-              <dt>Merge policy</dt><dd>{job.mergePolicy.name}</dd>
+              <dt>Merge policy</dt><dd>{job.mergePolicy ? job.mergePolicy.name : <Withheld needs={['mergePolicies:read']} />}</dd>
+              {job.evaluation === undefined && <><dt>Evaluation</dt><dd><Withheld needs={['jobs:read']} /></dd></>}
               {job.evaluation && <><dt>Evaluation</dt><dd><Link to="/jobs/$id" params={{ id: job.evaluation.jobId }}>{job.evaluation.status.toLowerCase()}</Link></dd></>}
             </dl>
           </section>

@@ -2,6 +2,7 @@
 import { useAct, useData } from '../api/hooks';
 import { AudienceChoicesDocument, CreateDatasetDocument, ExportTargetsDocument, type CreateExportJobInput, type ExportFilterInput, type ExportSegmentInput, type ScheduleRowFragment } from '../api/operations';
 import { Checkbox, Field, Select } from '../ui/controls';
+import { Withheld } from '../ui/pieces';
 
 const SCHEMA = '_xdm.context.profile';
 const NEW = 'new';
@@ -29,7 +30,7 @@ export function exportForm(spec: NonNullable<ScheduleRowFragment['export']>): Ex
   const idOf = (segment: (typeof segments)[number]) => segment.audience?.id ?? segment.segmentId;
   return {
     audiences: segments.map(idOf),
-    target: spec.destination.id,
+    target: spec.destination?.id ?? NEW,
     name: '',
     fields: spec.fields.join(' '),
     each: spec.segmentPerBatch,
@@ -74,20 +75,22 @@ export function useExportInput(): (form: ExportForm, onChange: (form: ExportForm
 }
 
 export function ExportFields({ form, onChange }: { form: ExportForm; onChange: (form: ExportForm) => void }) {
-  const choices = useData(AudienceChoicesDocument, {}).data?.audiences.nodes ?? [];
-  const targets = useData(ExportTargetsDocument, {}).data?.datasets.nodes ?? [];
+  const choices = useData(AudienceChoicesDocument, {}).data;
+  const targets = useData(ExportTargetsDocument, {}).data;
   const change = (part: Partial<ExportForm>) => onChange({ ...form, ...part });
   return (
     <>
       <div>
         <span className="label">Members of (everybody when none is chosen)</span>
         <div className="choices" role="group" aria-label="Audiences">
-          {choices.map(({ id, name }) => (
+          {choices && !choices.audiences && <Withheld needs={['audiences:read']} />}
+          {choices?.audiences?.nodes.map(({ id, name }) => (
             <Checkbox key={id} isSelected={form.audiences.includes(id)} onChange={(on) => change({ audiences: on ? [...form.audiences, id] : form.audiences.filter((other) => other !== id) })}>{name}</Checkbox>
           ))}
         </div>
       </div>
-      <Select shown label="Into" options={[{ id: NEW, label: 'A new dataset' }, ...targets.map((dataset) => ({ id: dataset.id, label: dataset.name }))]} value={form.target} onChange={(target) => change({ target })} />
+      <Select shown label="Into" options={[{ id: NEW, label: 'A new dataset' }, ...(targets?.datasets?.nodes ?? []).map((dataset) => ({ id: dataset.id, label: dataset.name }))]} value={form.target} onChange={(target) => change({ target })} />
+      {targets && !targets.datasets && <Withheld needs={['datasets:read']} />}
       {form.target === NEW && <Field label="Name of the dataset" value={form.name} onChange={(name) => change({ name })} required />}
       <Field label="Attributes" hint="Paths separated by spaces, such as homeAddress.city; all when empty" value={form.fields} onChange={(fields) => change({ fields })} />
       <Checkbox isSelected={form.each} onChange={(each) => change({ each })}>One batch for each audience</Checkbox>

@@ -7,7 +7,7 @@ import { useAct, useData } from '../api/hooks';
 import { CancelSegmentJobDocument, RunDefinitionsDocument, SegmentJobPageDocument, SegmentJobUpdatedDocument, type JobLineFragment } from '../api/operations';
 import { Button } from '../ui/controls';
 import { count, duration, plural, Time, words } from '../ui/format';
-import { Empty, Failure, Figure, Head, isLive, JobBadge, Progress, Skeleton } from '../ui/pieces';
+import { Empty, Failure, Figure, Head, isLive, JobBadge, Progress, Skeleton, Withheld } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
 import { Durations } from './Durations';
 import { Took } from './JobTable';
@@ -28,7 +28,7 @@ export function JobPage() {
   const cancel = () => attempt(async () => void (await act(CancelSegmentJobDocument, { id: job.id })));
   const retry = () =>
     attempt(async () => {
-      const ids = job.segments.nodes.flatMap((segment) => (segment.definition ? [segment.definition.id] : []));
+      const ids = job.segments.nodes.flatMap((segment) => (segment.definition === undefined ? [segment.segmentId] : segment.definition ? [segment.definition.id] : []));
       const input = job.allDefinitions ? { allDefinitions: true } : { definitionIds: ids };
       const { createSegmentJob } = await act(RunDefinitionsDocument, { input });
       say('A new job has started.', { link: { label: 'Watch', to: `/jobs/${createSegmentJob.job!.jobId}` } });
@@ -39,7 +39,7 @@ export function JobPage() {
         title={job.allDefinitions ? 'Job over every audience' : `Job over ${plural(job.segments.totalCount, 'audience')}`}
         back={{ label: 'Jobs', to: '/jobs' }}
         badges={<JobBadge status={job.status} />}
-        about={<><span className="mono">{job.jobId}</span> · created <Time at={job.createdAt} /> by {job.createdBy}{job.schedule && <> · schedule {job.schedule.name}</>}</>}
+        about={<><span className="mono">{job.jobId}</span> · created <Time at={job.createdAt} /> by {job.createdBy}{job.schedule && <> · schedule {job.schedule.name}</>}{job.schedule === undefined && <> · schedule: <Withheld brief needs={['schedules:read']} /></>}</>}
       >
         {live ? <Button onPress={cancel} isDisabled={job.status === 'CANCELLING'}>Cancel</Button> : <Button icon="refresh" onPress={retry}>Run again</Button>}
       </Head>
@@ -49,6 +49,7 @@ export function JobPage() {
           {job.metrics && <Figure name="Evaluating" value={duration(job.metrics.profileSegmentationTime.totalMs)} />}
         </JobState>
         <JobErrors job={job} />
+        {job.segments.nodes.some((segment) => segment.definition === undefined) && <Withheld needs={['definitions:read']} />}
         <div className="tablebox">
           <table>
             <thead>

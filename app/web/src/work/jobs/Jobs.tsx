@@ -3,10 +3,11 @@ import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useState } from 'react';
 
 import { useData } from '../api/hooks';
-import { ExportJobsDocument, JobsDocument, type JobKind, type JobsQuery, type JobStatus } from '../api/operations';
+import { ExportJobsDocument, JobsDocument, SegmentJobsDocument, type JobKind, type JobsQuery, type JobStatus } from '../api/operations';
+import { useMay } from '../api/permissions';
 import { Button, Select } from '../ui/controls';
 import { plural } from '../ui/format';
-import { Failure, Head, More, Skeleton } from '../ui/pieces';
+import { Failure, Head, More, Skeleton, Withheld } from '../ui/pieces';
 import { ExportDialog } from './ExportDialog';
 import { JobTable } from './JobTable';
 
@@ -31,12 +32,13 @@ const KINDS: { id: string; label: string }[] = [
   { id: 'ERASURE', label: 'Erasures' },
 ];
 
-type ListedJob = JobsQuery['jobs']['nodes'][number];
+type Page = JobsQuery['jobs'];
+type ListedJob = Page['nodes'][number];
 
 /** What a job does, in a few words; an erasure does not say whom it erases. */
 function what(job: ListedJob): string {
   if (job.__typename === 'ErasureJob') return 'Erasure of a person';
-  if (job.__typename === 'ExportJob') return `Export to ${job.destination.name}`;
+  if (job.__typename === 'ExportJob') return job.destination ? `Export to ${job.destination.name}` : 'Export';
   if (job.allDefinitions) return `Every audience (${job.segments.totalCount})`;
   const names = job.segments.nodes.map((segment) => segment.definition?.name ?? segment.segmentId);
   const rest = job.segments.totalCount - names.length;
@@ -48,17 +50,23 @@ export function Jobs() {
   const navigate = useNavigate({ from: '/jobs' });
   const [after, setAfter] = useState<string>();
   useEffect(() => setAfter(undefined), [status, kind]);
-  const { data, loading, stale, error, again } = useData(JobsDocument, { first: PAGE, after, filter: { status: statuses(status), kind: kind ? [kind as JobKind] : undefined } });
-  const page = data?.jobs;
+  // The list of all kinds needs exports, too; without that permission it is one of evaluations.
+  const every = useMay()('exports:read');
+  const filter = { status: statuses(status) };
+  const all = useData(JobsDocument, { first: PAGE, after, filter: { ...filter, kind: kind ? [kind as JobKind] : undefined } }, { pause: !every });
+  const evaluations = useData(SegmentJobsDocument, { first: PAGE, after, filter }, { pause: every });
+  const { loading, stale, error, again } = every ? all : evaluations;
+  const page: Page | undefined = every ? all.data?.jobs : evaluations.data?.segmentJobs;
   const change = (part: { status?: string; kind?: string }) => void navigate({ search: (old) => ({ ...old, ...part }), replace: true });
   const some = (id: string) => (id === 'all' ? undefined : id);
   return (
     <div className="page">
       <Head title="Jobs" about="Evaluations, exports and erasures, as they happen." />
       <div className="toolbar">
-        <Select label="Kind" options={KINDS} value={kind ?? 'all'} onChange={(next) => change({ kind: some(next) })} />
+        {every && <Select label="Kind" options={KINDS} value={kind ?? 'all'} onChange={(next) => change({ kind: some(next) })} />}
         <Select label="State" options={STATES} value={status ?? 'all'} onChange={(next) => change({ status: some(next) })} />
       </div>
+      {!every && <Withheld needs={['exports:read']} />}
       {error && <Failure error={error} again={again} />}
       {loading || !page ? !error && <Skeleton lines={8} /> : <JobTable jobs={page.nodes} what={what} empty="No jobs yet" />}
       {page && page.nodes.length > 0 && <More shown={page.nodes.length} total={page.totalCount} next={page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null} busy={stale} load={setAfter} />}
@@ -89,7 +97,10 @@ export function Exports() {
       ) : (
         <JobTable
           jobs={page.nodes}
-          what={(job) => (job.metrics ? `${plural(job.metrics.totalExportedProfiles, 'person', 'people')} to ${job.destination.name}` : `To ${job.destination.name}`)}
+          what={({ metrics, destination, jobId }) => {
+            const to = destination ? `to ${destination.name}` : `by job ${jobId}`;
+            return metrics ? `${plural(metrics.totalExportedProfiles, 'person', 'people')} ${to}` : `Export ${to}`;
+          }}
           empty="No exports yet"
         />
       )}

@@ -4,6 +4,7 @@ import { useState } from 'react';
 import { useAct, useData } from '../api/hooks';
 import { AudienceChoicesDocument, CreateScheduleDocument, UpdateScheduleDocument, type ScheduleRowFragment, type ScheduleType } from '../api/operations';
 import { Button, Checkbox, Dialog, Field, Select } from '../ui/controls';
+import { Withheld } from '../ui/pieces';
 import { say } from '../ui/toasts';
 import { emptyExport, exportForm, ExportFields, isComplete, useExportInput } from './ExportFields';
 
@@ -43,22 +44,29 @@ function cronOf({ rhythm, time, cron }: Timing): string {
   return `0 ${minute} ${hour} ${rhythm}`;
 }
 
+/** What it takes to see all that a schedule evaluates or exports; who does not see it leaves it as it is. */
+function withheldOf({ export: spec, allAudiences, audiences }: ScheduleRowFragment): string[] {
+  if (!spec) return allAudiences || audiences ? [] : ['audiences:read'];
+  return [...(spec.destination ? [] : ['datasets:read']), ...(spec.mergePolicy === undefined ? ['mergePolicies:read'] : [])];
+}
+
 export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFragment; onClose: () => void }) {
   const act = useAct();
-  const choices = useData(AudienceChoicesDocument, {}).data?.audiences.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
+  const choices = useData(AudienceChoicesDocument, {}).data?.audiences?.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
   const inputOf = useExportInput();
   const [kind, setKind] = useState<ScheduleType>(schedule?.type ?? 'BATCH_SEGMENTATION');
   const [exported, setExported] = useState(() => (schedule?.export ? exportForm(schedule.export) : emptyExport()));
   const [name, setName] = useState(schedule?.name ?? '');
   const [when, setWhen] = useState(() => timing(schedule?.cronExpression));
   const [every, setEvery] = useState(schedule?.allAudiences ?? true);
-  const [chosen, setChosen] = useState<string[]>(schedule?.audiences.nodes.map((audience) => audience.id) ?? []);
+  const [chosen, setChosen] = useState<string[]>(schedule?.audiences?.nodes.map((audience) => audience.id) ?? []);
   const [problem, setProblem] = useState<string>();
   const evaluates = kind !== 'EXPORT';
-  const complete = name.trim() !== '' && (evaluates ? every || chosen.length > 0 : isComplete(exported));
+  const withheld = schedule ? withheldOf(schedule) : [];
+  const complete = name.trim() !== '' && (withheld.length > 0 || (evaluates ? every || chosen.length > 0 : isComplete(exported)));
   const save = async () => {
     try {
-      const what = !evaluates ? { export: await inputOf(exported, setExported) } : every ? { allAudiences: true } : { audienceIds: chosen };
+      const what = withheld.length > 0 ? {} : !evaluates ? { export: await inputOf(exported, setExported) } : every ? { allAudiences: true } : { audienceIds: chosen };
       const shared = { name: name.trim(), cronExpression: cronOf(when), ...what };
       if (schedule) await act(UpdateScheduleDocument, { input: { ...shared, id: schedule.id, etag: schedule.etag } });
       else await act(CreateScheduleDocument, { input: { ...shared, type: kind, state: 'ACTIVE' } });
@@ -79,9 +87,10 @@ export function ScheduleDialog({ schedule, onClose }: { schedule?: ScheduleRowFr
           {when.rhythm !== 'own' && <div style={{ width: 120 }}><Field label="At (UTC)" type="time" value={when.time} onChange={(time) => setWhen({ ...when, time })} /></div>}
         </div>
         {when.rhythm === 'own' && <Field label="Cron expression" hint="Quartz: second minute hour day-of-month month day-of-week, in UTC, at most once a day" value={when.cron} onChange={(cron) => setWhen({ ...when, cron })} />}
-        {!evaluates && <ExportFields form={exported} onChange={setExported} />}
-        {evaluates && <Checkbox isSelected={every} onChange={setEvery}>Every audience, also those to come</Checkbox>}
-        {evaluates && !every && (
+        {withheld.length > 0 && <Withheld needs={withheld} />}
+        {withheld.length === 0 && !evaluates && <ExportFields form={exported} onChange={setExported} />}
+        {withheld.length === 0 && evaluates && <Checkbox isSelected={every} onChange={setEvery}>Every audience, also those to come</Checkbox>}
+        {withheld.length === 0 && evaluates && !every && (
           <div className="choices" role="group" aria-label="Audiences">
             {choices.map((each) => (
               <Checkbox key={each.id} isSelected={chosen.includes(each.id)} onChange={(on) => setChosen(on ? [...chosen, each.id] : chosen.filter((id) => id !== each.id))}>{each.name}</Checkbox>

@@ -1,6 +1,6 @@
 // Schedules: what runs by itself, when, in words and on a calendar.
 import { Link, useNavigate, useParams } from '@tanstack/react-router';
-import { useState } from 'react';
+import { useState, type ReactNode } from 'react';
 
 import { useAct, useData } from '../api/hooks';
 import {
@@ -14,7 +14,7 @@ import {
 import { audiencePath } from '../audiences/address';
 import { Button, Confirm } from '../ui/controls';
 import { Time, words } from '../ui/format';
-import { Empty, Failure, Head, JobBadge, More, Skeleton } from '../ui/pieces';
+import { Empty, Failure, Head, JobBadge, More, Skeleton, Withheld } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
 import { jobPath, JobTable } from './JobTable';
 import { ScheduleDialog } from './ScheduleDialog';
@@ -74,9 +74,10 @@ export function Schedules() {
   );
 }
 
-function what(schedule: ScheduleRowFragment): string {
-  if (schedule.type === 'EXPORT') return schedule.export ? `Export to ${schedule.export.destination.name}` : 'An export';
+function what(schedule: ScheduleRowFragment): ReactNode {
+  if (schedule.type === 'EXPORT') return schedule.export?.destination ? `Export to ${schedule.export.destination.name}` : 'An export';
   if (schedule.allAudiences) return 'Every audience';
+  if (!schedule.audiences) return <Withheld brief needs={['audiences:read']} />;
   const names = schedule.audiences.nodes.map((audience) => audience.name);
   const rest = schedule.audiences.totalCount - names.length;
   return names.slice(0, 3).join(', ') + (names.length > 3 || rest > 0 ? ` and ${schedule.audiences.totalCount - Math.min(3, names.length)} more` : '');
@@ -89,6 +90,7 @@ function ScheduleBadge({ schedule }: { schedule: ScheduleRowFragment }) {
 function LastRun({ schedule }: { schedule: ScheduleRowFragment }) {
   const run = schedule.lastRun;
   if (!run) return <span className="faint">never</span>;
+  if (run.job === undefined) return <Withheld brief needs={['jobs:read', 'exports:read']} />;
   if (run.job) return <Link to={jobPath(run.job) as never}><JobBadge status={run.job.status} /></Link>;
   return <span className="badge warn" title={run.message ?? undefined}>{words(run.outcome)}</span>;
 }
@@ -130,7 +132,7 @@ export function SchedulePage() {
       </Head>
       <div className="split">
         <div className="stack">
-          <section className="section stack"><h2>Runs</h2><JobTable jobs={schedule.jobs.nodes} empty="It did not run yet" /></section>
+          <section className="section stack"><h2>Runs</h2>{schedule.jobs ? <JobTable jobs={schedule.jobs.nodes} empty="It did not run yet" /> : <Withheld needs={['jobs:read', 'exports:read']} />}</section>
         </div>
         <aside className="stack">
           <section className="card">
@@ -144,7 +146,7 @@ export function SchedulePage() {
               {schedule.export && <Exported spec={schedule.export} />}
               {schedule.type !== 'EXPORT' && <dt>Evaluates</dt>}
               {schedule.type !== 'EXPORT' && <dd>
-                {schedule.allAudiences ? 'every audience' : (
+                {schedule.allAudiences ? 'every audience' : !schedule.audiences ? <Withheld needs={['audiences:read']} /> : (
                   <ul>{schedule.audiences.nodes.map((audience) => <li key={audience.id}><Link to={audiencePath(audience) as never}>{audience.name}</Link></li>)}</ul>
                 )}
               </dd>}
@@ -166,7 +168,7 @@ function Exported({ spec }: { spec: NonNullable<ScheduleRowFragment['export']> }
     <>
       <dt>Exports</dt>
       <dd>{segments.length === 0 ? 'everybody' : <ul>{segments.map(({ segmentId, audience }) => <li key={segmentId}>{audience ? <Link to={audiencePath(audience) as never}>{audience.name}</Link> : segmentId}</li>)}</ul>}</dd>
-      <dt>Into</dt><dd><Link to="/data/$id" params={{ id: spec.destination.datasetId }}>{spec.destination.name}</Link></dd>
+      <dt>Into</dt><dd>{spec.destination ? <Link to="/data/$id" params={{ id: spec.destination.datasetId }}>{spec.destination.name}</Link> : <Withheld needs={['datasets:read']} />}</dd>
       <dt>Fields</dt><dd>{spec.fields.length > 0 ? spec.fields.map((field) => <code key={field}>{field} </code>) : 'all'}</dd>
       <dt>Batches</dt><dd>{spec.segmentPerBatch ? 'one for each audience' : 'one for all'}</dd>
       {spec.evaluateFirst && <><dt>Before</dt><dd>evaluates the audiences</dd></>}

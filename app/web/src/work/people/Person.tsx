@@ -8,7 +8,7 @@ import { audiencePath } from '../audiences/address';
 import { Why, type IdentityOf } from '../insight/Why';
 import { Select } from '../ui/controls';
 import { count, Time, value, words } from '../ui/format';
-import { Empty, Failure, Head, More, Skeleton } from '../ui/pieces';
+import { Empty, Failure, Head, More, Skeleton, Withheld } from '../ui/pieces';
 import { Erase } from './Erase';
 
 const PAGE = 50;
@@ -21,7 +21,8 @@ export function PersonPage() {
   if (loading) return <div className="page"><Skeleton /></div>;
   if (!person) return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such person"><Link to="/people">To the people</Link></Empty>}</div>;
   const attributes = (person.attributes ?? {}) as Record<string, unknown>;
-  const current = person.memberships.nodes.filter((membership) => membership.status !== 'EXITED');
+  const current = person.memberships.nodes.flatMap(({ audience, ...rest }) => (audience && rest.status !== 'EXITED' ? [{ audience, ...rest }] : []));
+  const withheld = person.memberships.nodes.some(({ audience }) => !audience);
   const primary = person.identities.find((each) => each.primary) ?? person.identities.at(0);
   return (
     <div className="page">
@@ -43,7 +44,8 @@ export function PersonPage() {
           </section>
           <section className="card">
             <h2>Audiences</h2>
-            {current.length === 0 && <p className="muted">In none.</p>}
+            {withheld && <Withheld needs={['audiences:read']} />}
+            {!withheld && current.length === 0 && <p className="muted">In none.</p>}
             <ul className="stack tight">
               {current.map((membership) => (
                 <li key={membership.audience.id} className="row">
@@ -64,7 +66,7 @@ export function PersonPage() {
 function Explained({ identity }: { identity: IdentityOf }) {
   const { why } = useSearch({ from: '/people/$id' });
   const navigate = useNavigate({ from: '/people/$id' });
-  const choices = useData(AudienceChoicesDocument, {}).data?.audiences.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
+  const choices = useData(AudienceChoicesDocument, {}).data?.audiences?.nodes.filter((each) => each.type === 'SEGMENT_DEFINITION') ?? [];
   return (
     <section className="card stack" aria-label="Why">
       <h2>Why in an audience, or not</h2>

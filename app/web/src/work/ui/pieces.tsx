@@ -4,7 +4,8 @@ import type { CombinedError } from '@urql/core';
 import { type ReactNode, useEffect } from 'react';
 
 import type { JobStatus, LifecycleState } from '../api/operations';
-import { problemOf } from '../api/problem';
+import { useMay } from '../api/permissions';
+import { lackOf, problemOf } from '../api/problem';
 import { Button } from './controls';
 import { count, percent, short, words } from './format';
 
@@ -52,6 +53,14 @@ export function Failure({ error, again }: { error: CombinedError | Error; again?
       {again && <Button small onPress={again}>Try again</Button>}
     </div>
   );
+}
+
+/** In the place of what needs permissions that the caller lacks; `brief` where there is no room for a sentence. */
+export function Withheld({ needs, brief = false }: { needs: string[]; brief?: boolean }) {
+  const may = useMay();
+  const lacking = needs.filter((permission) => !may(permission));
+  const sentence = lackOf(...(lacking.length > 0 ? lacking : needs));
+  return brief ? <span className="faint" title={sentence}>no permission</span> : <p className="muted">{sentence}</p>;
 }
 
 export function Empty({ title, children, actions }: { title: string; children?: ReactNode; actions?: ReactNode }) {

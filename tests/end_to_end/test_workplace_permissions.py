@@ -1,0 +1,139 @@
+"""Every view of the workplace for callers who may read a part: it shows that part, and says what is missing."""
+
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.end_to_end.conftest import RunningServer
+from tests.end_to_end.test_workplace import PEOPLE, wait_for_job
+from tests.support.browser import workplace
+from tests.support.client import Gateway
+
+pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="session")]
+
+SCHEDULE = """mutation ($input: CreateScheduleInput!) {
+  createSchedule(input: $input) { schedule { scheduleId } errors { message } } }"""
+EXPORT = """mutation ($input: CreateExportJobInput!) {
+  createExportJob(input: $input) { job { jobId } errors { message } } }"""
+FOLDER = """mutation ($name: String!) {
+  createFolder(input: {name: $name, namespace: "AEPSegments"}) { folder { id } errors { message } } }"""
+
+
+@pytest.fixture(scope="module")
+def places(running_server: RunningServer) -> dict[str, str]:
+    """Ids of one thing of each kind, in the sandbox `part`."""
+    gateway = Gateway(running_server.url, "part")
+    dataset = gateway.create_dataset("people", "PROFILE", "customer")
+    gateway.upload(dataset, "people.ndjson", PEOPLE, "NDJSON")
+    audience = gateway.define("Ann", 'name = "Ann Lee"')
+    job = gateway.start_job()
+    wait_for_job(gateway, job)
+
+    def create(document: str, field: str, **variables: Any) -> dict[str, Any]:
+        payload: dict[str, Any] = gateway.query(document, **variables)[field]
+        assert payload["errors"] == []
+        return payload
+
+    create(FOLDER, "createFolder", name="Shop")
+    nightly = {"name": "Nightly", "type": "BATCH_SEGMENTATION", "cronExpression": "0 30 2 ? * *", "state": "ACTIVE"}
+    schedule = create(SCHEDULE, "createSchedule", input={**nightly, "audienceIds": [audience]})["schedule"]
+    target = gateway.query(
+        """mutation { createDataset(input: {name: "out", kind: EXPORT}) { dataset { datasetId } } }"""
+    )["createDataset"]["dataset"]["datasetId"]
+    export = create(
+        EXPORT, "createExportJob", input={"schemaName": "_xdm.context.profile", "destination": {"datasetId": target}}
+    )["job"]
+    return {
+        "audience": audience,
+        "job": job,
+        "dataset": dataset,
+        "schedule": schedule["scheduleId"],
+        "export": export["jobId"],
+    }
+
+
+def lack(*resources: str) -> list[str]:
+    """The sentences for what may not be read, by permission."""
+    words = {"mergePolicies": "merge policies"}
+    return [f"You may not read {words.get(each, each)}: ask for the permission {each}:read." for each in resources]
+
+
+AUDIENCE = "/audiences/{audience}"
+EVERYBODY = "From everybody to who can be reached"
+VIEWS: dict[str, list[str]] = {
+    "/audiences": ["Ann", "no permission", *lack("folders")],
+    "/audiences?q=Ann": lack("folders"),
+    "/audiences/new": ["The same in PQL", *lack("mergePolicies")],
+    AUDIENCE: ["1 people, counted", *lack("definitions", "mergePolicies", "datasets", "folders")],
+    f"{AUDIENCE}/members": lack("profiles"),
+    f"{AUDIENCE}/numbers": [EVERYBODY, "Everybody", *lack("definitions", "profiles")],
+    f"{AUDIENCE}/history": ["People over time", "Runs", *lack("definitions", "profiles")],
+    f"{AUDIENCE}/overlap": lack("profiles"),
+    f"{AUDIENCE}/use": ["No other audience refers to it.", *lack("schedules", "jobs")],
+    f"{AUDIENCE}/edit": ["Edit Ann", *lack("definitions")],
+    "/jobs": lack("jobs", "exports"),
+    "/jobs/{job}": lack("jobs"),
+    "/schedules": ["What runs by itself", *lack("schedules")],
+    "/schedules/{schedule}": lack("schedules"),
+    "/exports": ["New export", *lack("exports")],
+    "/exports/{export}": lack("exports"),
+    "/data": ["New dataset", *lack("datasets")],
+    "/data/{dataset}": lack("datasets"),
+    "/people": ["Look up", *lack("profiles")],
+    "/people/customer:001": lack("profiles"),
+    "/erasures/{export}": lack("erasures"),
+}
+"""What is to be read in each view with the permission `audiences:read` alone."""
+
+WITH_JOBS: dict[str, list[str]] = {
+    f"{AUDIENCE}/use": ["Succeeded", *lack("schedules")],
+    "/jobs": ["Every audience (1)", "Succeeded", *lack("exports")],
+    "/jobs/{job}": ["Job over every audience", "Succeeded", *lack("definitions")],
+}
+"""With `jobs:read`, too, where that makes a difference."""
+
+READERS = {
+    "audiences": (["audiences:read"], VIEWS),
+    "jobs": (["audiences:read", "jobs:read"], VIEWS | WITH_JOBS),
+    "schedules": (
+        ["audiences:read", "schedules:read", "exports:read"],
+        {
+            "/audiences": ["Ann", "Nightly", *lack("folders")],
+            f"{AUDIENCE}/use": ["Nightly", *lack("jobs")],
+            "/schedules": ["Nightly"],
+            "/schedules/{schedule}": ["Nightly", "Ann", *lack("jobs")],
+            "/exports": ["by job {export}"],
+            "/exports/{export}": ["Export {export}", *lack("datasets", "mergePolicies")],
+        },
+    ),
+    "people": (
+        ["profiles:read", "datasets:read"],
+        {
+            "/people/customer:001": ["Ann Lee", *lack("audiences")],
+            "/data/{dataset}": ["people", "home.city", "2 rows"],
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+async def test_each_view_shows_what_its_caller_may_read_and_says_what_not(
+    running_server: RunningServer, browser: Browser, places: dict[str, str], reader: str
+) -> None:
+    permissions, views = READERS[reader]
+    key = Gateway(running_server.url, "part").create_key(*permissions)
+    async with workplace(browser, "part", key=key, width=1700) as seen:
+        for address, sentences in views.items():
+            await seen.page.goto(running_server.url + address.format_map(places))
+            await shows(seen.page, [sentence.format_map(places) for sentence in sentences])
+        # What the browser itself notes of an answer with status 400 is all that is on the console.
+        assert [each for each in seen.problems if not each.startswith("Failed to load resource")] == []
+
+
+async def shows(page: Page, sentences: list[str]) -> None:
+    main = page.locator("main")
+    for sentence in sentences:
+        await expect(main).to_contain_text(sentence)
+    await expect(main.get_by_label("Loading")).to_have_count(0)
+    assert "needs the permission" not in await main.inner_text()
