@@ -1,7 +1,7 @@
 """How far the loading of one file is, for whoever watches from another thread; knows no files."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 _MOST = 0.99
@@ -51,7 +51,7 @@ class Progress:
     read_so_far: Callable[[], int] = bytes_read
     _state: _State | None = None
     _is_packed: bool = False
-    _shown: float = field(default=0.0)
+    _shown: float = 0.0
 
     def begin(self, stage: Stage, size: int = 0) -> None:
         """The stage begins; `size`: the bytes of the file that it reads."""
