@@ -137,3 +137,33 @@ async def shows(page: Page, sentences: list[str]) -> None:
         await expect(main).to_contain_text(sentence)
     await expect(main.get_by_label("Loading")).to_have_count(0)
     assert "needs the permission" not in await main.inner_text()
+
+
+async def test_what_an_editor_of_a_schedule_may_not_read_stays_as_it_is(
+    running_server: RunningServer, browser: Browser
+) -> None:
+    gateway = Gateway(running_server.url, "part-edited")
+    gateway.upload(gateway.create_dataset("people", "PROFILE", "customer"), "people.ndjson", PEOPLE, "NDJSON")
+    target = gateway.query(
+        """mutation { createDataset(input: {name: "out", kind: EXPORT}) { dataset { datasetId } } }"""
+    )["createDataset"]["dataset"]["datasetId"]
+    export = {"schemaName": "_xdm.context.profile", "fields": ["name"], "destination": {"datasetId": target}}
+    input_ = {"name": "Shop", "type": "EXPORT", "cronExpression": "0 30 2 ? * *", "state": "ACTIVE", "export": export}
+    created = gateway.query(SCHEDULE, input=input_)["createSchedule"]
+    assert created["errors"] == []
+    schedule = created["schedule"]["scheduleId"]
+    key = gateway.create_key("schedules:read", "schedules:write")
+    async with workplace(browser, "part-edited", key=key) as seen:
+        page = seen.page
+        await seen.go(f"{running_server.url}/schedules/{schedule}")
+        await page.get_by_role("button", name="Edit", exact=True).click()
+        dialog = page.get_by_role("dialog")
+        await expect(dialog).to_contain_text("You may not read datasets and merge policies: ask for the permissions")
+        await dialog.get_by_label("Name", exact=True).fill("Warehouse")
+        await dialog.get_by_role("button", name="Save").click()
+        await expect(page.get_by_role("heading", name="Warehouse")).to_be_visible()
+    read = "query ($id: ID!) { schedule(id: $id) { name export { fields destination { datasetId } } } }"
+    assert gateway.query(read, id=schedule)["schedule"] == {
+        "name": "Warehouse",
+        "export": {"fields": ["name"], "destination": {"datasetId": target}},
+    }
