@@ -39,6 +39,7 @@ async def sandbox(gateway: Gateway) -> dict[str, str]:
     limits, uploaded members, standing memberships, and one that needs more than it may."""
     gateway.lake = replace(gateway.lake, budget=Budget(memory=MOST_ROWS * BYTES_A_ROW))
     gateway.files = MembershipFiles(gateway.lake.tenant(SCOPE.tenant))
+    # What is over its budget in one bucket is not tried in others any more, so it has to be in each: threads race.
     many = [{"v": v} for v in range(200)]
     await gateway.people(
         [
@@ -46,7 +47,7 @@ async def sandbox(gateway: Gateway) -> dict[str, str]:
                 "id": f"{n:03}",
                 "score": n % 20,
                 "identityMap": {"Email": [{"id": f"{n // 2}@x"}]},
-                "many": many[: n + 150],
+                "many": many,
             }
             for n in range(PEOPLE)
         ]

@@ -172,7 +172,8 @@ class MembershipFiles:
                 "exited": membership.exited.serialize(),
                 "qualified": [{"at": at, "members": cohort.serialize()} for at, cohort in membership.qualified],
             }
-            for membership in memberships
+            # In one order, so that equal memberships are equal bytes.
+            for membership in sorted(memberships, key=lambda membership: membership.definition)
         ]
         content = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), content, compression="zstd", store_schema=False)
