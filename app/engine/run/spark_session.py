@@ -50,9 +50,7 @@ def missing(master: str) -> str | None:
 
         require_minimum_pandas_version()
         if master.startswith("sc://"):
-            from pyspark.sql.connect.utils import check_dependencies
-
-            check_dependencies(__name__)
+            import pyspark.sql.connect.session  # noqa: F401  # It looks for what Spark Connect needs.
     except ImportError:
         return f"Spark's Python packages are not installed: {_INSTALL}"
     return None if master.startswith("sc://") else _java_missing()
