@@ -49,12 +49,7 @@ async def explain(
     population = await open_population(reader, policy or (audience.merge_policy_id if audience is not None else None))
     who = await reader.find_identity(identity.namespace, identity.id, population.policy)
     if who is None:
-        message = (
-            f"no profile of this sandbox has the identity {identity.id!r} in {identity.namespace!r}: check the "
-            "namespace and the id, in which upper and lower case differ; profiles come from the rows of datasets, so "
-            "upload a row with this identity if there is none yet"
-        )
-        raise Refusal(ErrorCode.NOT_FOUND, message, ("profile",))
+        raise _unknown(identity)
     expression, consent, path = await _expression(database, scope, people)
     source = _source(population, expression, path)
     limit = await _limit(database, scope, population, people)
@@ -87,6 +82,15 @@ async def explain(
         )
 
     return await in_thread(work)
+
+
+def _unknown(identity: Identity) -> Refusal:
+    message = (
+        f"no profile of this sandbox has the identity {identity.id!r} in {identity.namespace!r}: check the "
+        "namespace and the id, in which upper and lower case differ; profiles come from the rows of datasets, so "
+        "upload a row with this identity if there is none yet"
+    )
+    return Refusal(ErrorCode.NOT_FOUND, message, ("profile",))
 
 
 @dataclass(frozen=True, slots=True)
