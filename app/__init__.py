@@ -1,1 +1,1 @@
-"""The Segmentation Gateway: GraphQL over people segments."""
+"""The Segmentation Gateway: a GraphQL API over segmentation resources."""

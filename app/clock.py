@@ -1,4 +1,4 @@
-"""The current instant, as something that tests can set; a leaf that imports nothing of ours."""
+"""The current time, replaceable in tests; a leaf that imports none of our modules."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -7,12 +7,12 @@ Clock = Callable[[], datetime]
 
 
 def utc_now() -> datetime:
-    """The present instant, aware, in UTC, with microseconds."""
+    """The current time in UTC, timezone-aware, with microseconds."""
     return datetime.now(UTC)
 
 
 class FixedClock:
-    """A clock that stands still until it is moved: `FixedClock(datetime(2026, 6, 15, 12, tzinfo=UTC))`."""
+    """A clock that changes only when it is moved: `FixedClock(datetime(2026, 6, 15, 12, tzinfo=UTC))`."""
 
     def __init__(self, instant: datetime) -> None:
         self.instant = instant
@@ -25,16 +25,16 @@ class FixedClock:
 
 
 TOLERANCE = timedelta(minutes=1)
-"""How far a clock may be set and still be believed."""
+"""Adjustments of the clock up to this size are ignored."""
 SETTLED = timedelta(minutes=10)
-"""How long a clock that was set by more goes on before it is believed again."""
+"""How long the clock must run on after a larger adjustment before it is trusted again."""
 
 
 class SteadyClock:
-    """Tells whether the clock was set by much a short while ago: what cannot be undone should wait then.
+    """Detects recent large adjustments of the clock, after which irreversible actions should wait.
 
-    A clock that is days ahead for a minute would let members expire and runs of schedules be skipped for good.
-    `elapsed` gives seconds since any moment, by a clock that nobody sets.
+    A clock that is days ahead for a minute would permanently expire members and skip scheduled runs. `elapsed` returns
+    seconds since an arbitrary moment, from a clock that is never adjusted.
     """
 
     def __init__(self, clock: Clock, elapsed: Callable[[], float]) -> None:
@@ -55,5 +55,5 @@ class SteadyClock:
         return self._doubted_since is None
 
     def _began(self) -> datetime:
-        """What the clock says of the moment from which `elapsed` counts: always the same unless it is set."""
+        """The clock's time at the moment from which `elapsed` counts: constant unless the clock is adjusted."""
         return self._clock() - timedelta(seconds=self._elapsed())

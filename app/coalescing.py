@@ -1,4 +1,4 @@
-"""Work done once for all who want its outcome as of the same moment; knows nothing of what it is."""
+"""Shares one computation among all concurrent requests for the same result; does not know what is computed."""
 
 import asyncio
 import time
@@ -17,10 +17,11 @@ class _Work(Generic[T]):
 
 
 class Coalesced(Generic[T]):
-    """Outcomes by key. Whoever asks for one as of a moment shares any that was begun then or later.
+    """Results by key. A request shares any computation that started at or after the time it asks for.
 
-    Of each key one work runs at a time: who needs a newer one waits, and then one is begun for all who wait. So the
-    first thousand that ask at once cost two works and not a thousand. `kept` outcomes stay for those who come later.
+    At most one computation runs per key. Requests that need a newer result wait for it to end; then one more starts for
+    all of them. A thousand simultaneous requests therefore cost two computations. The last `kept` results stay for
+    later requests.
     """
 
     def __init__(self, kept: int = 256) -> None:
@@ -28,9 +29,10 @@ class Coalesced(Generic[T]):
         self._work: OrderedDict[Hashable, _Work[T]] = OrderedDict()
 
     async def get(self, key: Hashable, since: float, compute: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """The outcome of a `compute` that was begun at `since` (`time.monotonic`) or later.
+        """The result of a `compute` that started at `since` (`time.monotonic`) or later.
 
-        The work goes on when who waits for it is cancelled. What it raises, all raise who wait for it.
+        The computation continues when a waiting caller is cancelled. If it raises, all waiting callers raise the same
+        error.
         """
         while True:
             work = self._work.get(key)
@@ -43,7 +45,7 @@ class Coalesced(Generic[T]):
     def _begin(self, key: Hashable, compute: Callable[[], Coroutine[Any, Any, T]]) -> _Work[T]:
         loop = asyncio.get_running_loop()
         work = self._work[key] = _Work(time.monotonic(), loop.create_task(compute()))
-        # Who was cancelled does not retrieve the error; nobody else needs to hear of it.
+        # If all callers were cancelled, nothing retrieves the error; mark it as retrieved.
         work.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._work.move_to_end(key)
         while len(self._work) > self._kept and next(iter(self._work.values())).task.done():

@@ -1,4 +1,4 @@
-"""The demo: a generated shop, its audiences and how they changed over weeks; what `segmentation demo` does."""
+"""The work of `segmentation demo`: generates a shop, and evaluates its audiences as of several weeks."""
 
 import asyncio
 import tempfile
@@ -33,17 +33,17 @@ from app.wiring import Services, working
 SCOPE = Scope("default", "prod", user="demo")
 
 RUNS_BEFORE = (timedelta(days=21), timedelta(days=14), timedelta(days=7))
-"""How long ago the audiences were evaluated before they are now."""
+"""How long before the present the audiences are evaluated."""
 
 GUESTS_EACH = 40
-"""One of so many people came as the guest of a partner."""
+"""One in this many people came as a partner's guest."""
 
 QUARTERS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """An audience of the demo; `{Name}` in its expression stands for the id of one above."""
+    """An audience of the demo; `{Name}` in its expression stands for the id of an earlier one."""
 
     description: str
     expression: str
@@ -92,7 +92,7 @@ AUDIENCES: Mapping[str, Example] = {
 
 
 class ShiftedClock:
-    """The present, or a while before it."""
+    """The current time, or an earlier time shifted by `behind`."""
 
     def __init__(self) -> None:
         self.behind = timedelta()
@@ -102,7 +102,7 @@ class ShiftedClock:
 
 
 async def run_demo(services: Services, profiles: int, events: int, console: Console) -> None:
-    """Loads the shop, evaluates its audiences as weeks ago, then as of now, prints their sizes, and exports one."""
+    """Loads the shop, evaluates its audiences as of past weeks and as of now, prints their sizes, and exports one."""
     clock = ShiftedClock()
     services = replace(services, clock=clock)
     clock.behind = RUNS_BEFORE[0]
@@ -120,7 +120,7 @@ async def run_demo(services: Services, profiles: int, events: int, console: Cons
 
 
 async def _load(services: Services, profiles: int, events: int, console: Console) -> None:
-    with tempfile.TemporaryDirectory(dir=services.settings.data_dir) as folder:
+    with tempfile.TemporaryDirectory(dir=services.settings.folder) as folder:
         console.print(f"Generating a shop: {profiles:,} people, {events:,} events")
         people, facts = await asyncio.to_thread(write_shop, Path(folder), profiles, events, utc_now())
         for name, kind, time, file in (
@@ -137,7 +137,7 @@ async def _ingest(services: Services, dataset: NewDataset, file: Path, console: 
 
 
 async def _define(services: Services) -> dict[str, str]:
-    """The computed audiences: name → id."""
+    """Creates the computed audiences; returns name → id."""
     ids: dict[str, str] = {}
     for name, example in AUDIENCES.items():
         new = NewDefinition(
@@ -157,9 +157,9 @@ def _with_ids(expression: str, ids: Mapping[str, str]) -> str:
 
 
 async def _invite(services: Services, profiles: int, console: Console) -> None:
-    """An external audience: the guests that a partner has sent us a list of."""
+    """Creates an external audience: guests from a partner's list."""
     dataset = NewDataset("partner guests", DatasetKind.AUDIENCE, IDENTITY_COLUMN, IDENTITY_NAMESPACE)
-    with tempfile.TemporaryDirectory(dir=services.settings.data_dir) as folder:
+    with tempfile.TemporaryDirectory(dir=services.settings.folder) as folder:
         file = await asyncio.to_thread(_write_guests, Path(folder), profiles)
         await _ingest(services, dataset, file, console)
     async with services.database.session() as session:
@@ -182,7 +182,7 @@ def _write_guests(folder: Path, profiles: int) -> Path:
 
 
 async def _schedule(services: Services, ids: Mapping[str, str]) -> tuple[str, str]:
-    """What runs by itself: every audience each night, and the export of a mailing list each week."""
+    """Creates two schedules: every audience each night, and the export of a mailing list each week."""
     target = NewDataset("mailing list", DatasetKind.EXPORT)
     destination = await datasets.create(services.database, services.clock, SCOPE, target)
     export = NewExport(
@@ -191,7 +191,7 @@ async def _schedule(services: Services, ids: Mapping[str, str]) -> tuple[str, st
         ("person.name.firstName", "personalEmail.address", "homeAddress.city"),
         filter=ExportFilter((ExportSegment(ids["Winnable"]),)),
     )
-    made = [
+    requests = [
         schedules.NewSchedule(
             "Nightly", "Every audience, before the day begins", cron_expression="0 30 2 ? * *",
             state=ScheduleState.ACTIVE, all_audiences=True,
@@ -202,13 +202,13 @@ async def _schedule(services: Services, ids: Mapping[str, str]) -> tuple[str, st
         ),
     ]  # fmt: skip
     nightly, mailing = [
-        (await schedules.create(services.database, services.lake, services.clock, SCOPE, new)).id for new in made
+        (await schedules.create(services.database, services.lake, services.clock, SCOPE, new)).id for new in requests
     ]
     return nightly, mailing
 
 
 async def _export(services: Services, schedule: str) -> None:
-    """One run of the schedule, to its end."""
+    """Runs the schedule once, to completion."""
     async with working(services):
         job = await trigger(services.database, services.clock, SCOPE, schedule)
         async for _ in watching.watch(services.database, services.changes, SCOPE, job.kind, job.row.id):
@@ -216,7 +216,7 @@ async def _export(services: Services, schedule: str) -> None:
 
 
 async def _evaluate(services: Services, ids: list[str], console: Console, schedule: str | None = None) -> None:
-    """As a run of the schedule, if one is given."""
+    """Evaluates the audiences, as a run of the schedule if one is given."""
     async with working(services):
         if schedule is None:
             job = await segment_jobs.create(services.database, services.clock, SCOPE, ids)
@@ -224,7 +224,7 @@ async def _evaluate(services: Services, ids: list[str], console: Console, schedu
             job = (await trigger(services.database, services.clock, SCOPE, schedule)).row
         now = services.clock()
         day = f"{now.day} {now:%B}"
-        # Nothing moves in a file or a pipe: there, each quarter is a line.
+        # Without a terminal there is no progress bar: print one line per quarter.
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         bar = Progress(*columns, console=console, disable=not console.is_terminal)
         quarters_shown = 0
@@ -244,7 +244,7 @@ async def _evaluate(services: Services, ids: list[str], console: Console, schedu
 
 
 async def _print_sizes(services: Services, ids: Mapping[str, str], console: Console) -> None:
-    """Sizes, and the expressions on lines of their own, so that they can be pasted as they are."""
+    """Prints sizes, and expressions on lines of their own so that they can be copied unchanged."""
     async with services.database.session() as session:
         rows = await audiences.get_many(session, SCOPE, list(ids.values()))
     for name, id_ in ids.items():

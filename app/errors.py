@@ -1,4 +1,4 @@
-"""Refusals: what a caller did wrong, as values with a code and a path; a leaf that imports nothing of ours."""
+"""Errors caused by the caller, as values with a code and a path; a leaf that imports none of our modules."""
 
 import errno
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class ErrorCode(StrEnum):
-    """Why a request was refused; the names are those of the API."""
+    """Why a request was rejected; the names are those of the API."""
 
     INVALID_INPUT = "INVALID_INPUT"
     INVALID_EXPRESSION = "INVALID_EXPRESSION"
@@ -22,7 +22,7 @@ class ErrorCode(StrEnum):
 
 
 class DiagnosticKind(StrEnum):
-    """What kind of mistake a text of one of our languages has."""
+    """The kind of a mistake in a text of one of our languages."""
 
     SYNTAX = "SYNTAX"
     UNKNOWN_FIELD = "UNKNOWN_FIELD"
@@ -42,7 +42,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One finding in a text: `line` and `column` are 1-based and count characters, `length` covers the offending
+    """One finding in a text. `line` and `column` are 1-based and count characters; `length` covers the offending
     text."""
 
     kind: DiagnosticKind
@@ -56,8 +56,7 @@ class Diagnostic:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit that was exceeded: its name (that of its setting, where it has one), what it allows, and what was
-    asked for."""
+    """An exceeded limit: its name (the setting's name, if there is one), the allowed value and the requested value."""
 
     name: str
     allowed: float
@@ -65,10 +64,8 @@ class Limit:
 
 
 class Refusal(Exception):
-    """A request that cannot be served as it stands. Nothing has changed when it is raised.
-
-    `path` leads into the input, such as ("input", "definitionIds", "2"); it may be empty.
-    """
+    """A rejected request. Nothing has changed when it is raised. `path` leads into the input, such as ("input",
+    "definitionIds", "2"); it may be empty."""
 
     def __init__(self, code: ErrorCode, message: str, path: Sequence[str] = (), limit: Limit | None = None) -> None:
         super().__init__(message)
@@ -79,7 +76,7 @@ class Refusal(Exception):
 
 
 class ExpressionRefused(Refusal):
-    """An expression that does not parse or check; `diagnostics` say where."""
+    """An expression that does not parse or type-check; `diagnostics` locate the errors."""
 
     def __init__(self, diagnostics: Sequence[Diagnostic], path: Sequence[str] = ()) -> None:
         first = diagnostics[0]
@@ -90,7 +87,7 @@ class ExpressionRefused(Refusal):
 
 
 class StaleEtag(Refusal):
-    """A write based on an old state; `current` is the etag of the present one."""
+    """A write based on an outdated state; `current` is the current etag."""
 
     def __init__(self, current: str, path: Sequence[str] = ()) -> None:
         super().__init__(
@@ -102,7 +99,7 @@ class StaleEtag(Refusal):
 
 
 class HasDependents(Refusal):
-    """Others still use the object; `dependents` are (type name, raw id) pairs and the message names them."""
+    """The object is still in use; `dependents` are (type name, raw id) pairs, and the message names them."""
 
     def __init__(self, message: str, dependents: Sequence[tuple[str, str]], path: Sequence[str] = ()) -> None:
         super().__init__(ErrorCode.HAS_DEPENDENTS, message, path)
@@ -110,7 +107,7 @@ class HasDependents(Refusal):
 
 
 class Refusals(Exception):
-    """Several refusals of one request, reported together."""
+    """Several errors of one request, reported together."""
 
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         super().__init__("; ".join(refusal.message for refusal in refusals))
@@ -118,46 +115,45 @@ class Refusals(Exception):
 
 
 def refuse_all(refusals: Sequence[Refusal]) -> None:
-    """Raises `Refusals` if there are any."""
+    """Raises `Refusals` if the list is not empty."""
     if refusals:
         raise Refusals(refusals)
 
 
 class InvalidSettings(Exception):
-    """Settings that cannot be used; the message names each variable, its value and what is wrong."""
+    """Invalid settings; the message names each variable, its value and the problem."""
 
 
 class InvalidDatabaseUrl(ValueError):
-    """A database URL that cannot be used; the message says what is wrong and shows one that can."""
+    """An invalid database URL; the message says what is wrong and shows a valid one."""
 
 
 class MigrationRefused(Exception):
-    """The database cannot be brought to the form that this program knows; the message says why and what to do."""
+    """The database cannot be migrated to this program's schema version; the message says why and what to do."""
 
 
 class DatabaseAway(ConnectionError):
-    """There is no connection to be had to the database just now."""
+    """No connection to the database is available at the moment."""
 
 
 class LakeAway(ConnectionError):
-    """The lake's folder is not where it was."""
+    """The lake's folder is missing or has been replaced, or its object storage does not respond."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "the data folder is missing, or is not the one used before: mount or restore the folder that "
-            "SEGMENTATION_DATA_DIR names. Nothing was changed"
-        )
+    def __init__(
+        self,
+        message: str = "the data folder is missing, or is not the one used before: mount or restore the folder that "
+        "SEGMENTATION_DATA_DIR names. Nothing was changed",
+    ) -> None:
+        super().__init__(message)
 
 
 class EngineAway(ConnectionError):
-    """What does the work of jobs cannot do it just now; the message says why, and what to do."""
+    """The engine cannot evaluate jobs at the moment; the message says why and what to do."""
 
 
 def outage(error: BaseException) -> str | None:
-    """What to tell when the disk or the data folder is the cause of an error, and what to do; None for other errors.
-
-    The libraries below us say the same in many types, so that the system's words count as much as its numbers.
-    """
+    """A message for errors caused by the disk or the data folder, with what to do; None for other errors. Libraries
+    report the same problem with many exception types, so messages are matched as well as error numbers."""
     for cause in _causes(error):
         if isinstance(cause, LakeAway | EngineAway):
             return str(cause)
@@ -200,6 +196,24 @@ _OUTAGES = (
         "the disk of the data folder does not work, or the folder is missing: check that it is mounted, and try again",
     ),
     (
+        frozenset[int](),
+        ("403 Forbidden", "401 Unauthorized", "the necessary privileges", "loading credentials"),
+        "the object storage that SEGMENTATION_DATA_DIR names refuses access: give this program credentials "
+        "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a role) that may list, read, write and delete there, and try "
+        "again",
+    ),
+    (
+        frozenset[int](),
+        ("NoSuchBucket",),
+        "the bucket that SEGMENTATION_DATA_DIR names does not exist: create it, or correct its name or the endpoint",
+    ),
+    (
+        frozenset[int](),
+        ("Error performing", "error sending request", "Generic S3 error"),
+        "the object storage that SEGMENTATION_DATA_DIR names does not answer: check AWS_ENDPOINT_URL, the bucket and "
+        "the network, and try again",
+    ),
+    (
         {errno.EMFILE, errno.ENFILE},
         ("Too many open files",),
         "this program may not open more files: raise its limit (`ulimit -n`), and try again",
@@ -213,7 +227,7 @@ _OUTAGES = (
 
 
 class Unconfirmed(ConnectionError):
-    """The rows of a batch are stored, but the database went away before it confirmed the batch."""
+    """The rows of a batch are stored, but the database became unavailable before it confirmed the batch."""
 
     def __init__(self, batch_id: str) -> None:
         super().__init__(

@@ -1,5 +1,5 @@
-"""Logs: lines as text or as JSON, each with what it belongs to (request, tenant, job); a leaf that imports nothing of
-ours. Fields hold ids and names of ours, never data of people."""
+"""Logging as text or JSON, with context fields (request, tenant, job); a leaf that imports none of our modules. Fields
+contain our own ids and names, never personal data."""
 
 import logging
 import re
@@ -20,13 +20,13 @@ _PLAIN = re.compile(r"[\w.:/@+-]+")
 
 
 def bind(**fields: Field) -> None:
-    """Every later line of this task, and of those that it starts, has these fields too."""
+    """Adds these fields to all later log lines of this task and of the tasks it starts."""
     _CONTEXT.set({**_CONTEXT.get(), **fields})
 
 
 @contextmanager
 def bound(**fields: Field) -> Iterator[None]:
-    """The same for the lines of a block."""
+    """Adds these fields to the log lines of the block."""
     token = _CONTEXT.set({**_CONTEXT.get(), **fields})
     try:
         yield
@@ -35,19 +35,19 @@ def bound(**fields: Field) -> Iterator[None]:
 
 
 def event(log: logging.Logger, message: str, level: int = logging.INFO, **fields: Field) -> None:
-    """Logs something that happened, with fields of its own."""
+    """Logs an event with additional fields."""
     log.log(level, message, extra={"fields": fields})
 
 
 def configure(format: Literal["text", "json"], level: str) -> None:
-    """Sends the lines of the whole process to standard error."""
+    """Sends the process's log to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_with_context)
     handler.setFormatter(_Json() if format == "json" else _Text())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # Two lines at each start about how, and none about what: what it changes it says at warning and above.
+    # Alembic logs two uninformative lines at each start; anything relevant is a warning or above.
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # With these at INFO every request to a key server or trace collector would be a line.
+    # At INFO, every request to a key server or trace collector would be logged.
     logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
@@ -64,6 +64,15 @@ def _fields(record: logging.LogRecord) -> dict[str, Field]:
 class _Text(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._second = -1
+        self._shown = ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 (the name is that of `logging`)
+        """As usual, but each second is formatted once."""
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._shown = second, super().formatTime(record, datefmt).rpartition(",")[0]
+        return f"{self._shown},{int(record.msecs):03}"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name is that of `logging`)
         line = super().formatMessage(record)
@@ -85,6 +94,6 @@ class _Json(logging.Formatter):
 
 
 def _shown(value: Field) -> str:
-    """A value that ends where it seems to end: quoted unless it is plain."""
+    """A value with unambiguous boundaries: quoted unless it is plain."""
     text = f"{value:.1f}" if isinstance(value, float) else str(value)
     return text if _PLAIN.fullmatch(text) else orjson.dumps(text).decode()

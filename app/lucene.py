@@ -1,4 +1,4 @@
-"""Reads Lucene's query syntax into a tree; knows neither the index nor what is in its fields."""
+"""Parses Lucene query syntax into a tree; knows neither the index nor the contents of its fields."""
 
 import re
 from collections.abc import Callable, Collection, Iterator
@@ -15,12 +15,12 @@ MOST_CLAUSES = 100
 LARGEST_SLOP = 1_000
 LARGEST_BOOST = 100.0
 FARTHEST = 2
-"""Edits that a fuzzy word may be away from what it finds."""
+"""Maximum edit distance of a fuzzy word."""
 
 
 class Occur(StrEnum):
-    """What a clause means for its group: a group with SHOULD only needs one of them, one with MUST_NOT only finds
-    everything else."""
+    """How a clause affects its group. A group of SHOULD clauses only needs one to match; a group of MUST_NOT clauses
+    only matches everything else."""
 
     SHOULD = ""
     MUST = "+"
@@ -34,7 +34,7 @@ class Wild(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaf:
-    """Without a `field` it is looked for in those that hold names and descriptions; `start` and `end` are offsets."""
+    """A leaf without a `field` is searched in names and descriptions; `start` and `end` are offsets."""
 
     field: str | None = None
     start: int = 0
@@ -44,7 +44,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Everything(Leaf):
-    """`*`, `*:*` and the empty text."""
+    """Matches everything: `*`, `*:*` and the empty text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Word(Leaf):
 
 @dataclass(frozen=True, slots=True)
 class Fuzzy(Leaf):
-    """`blue~1`: words at most `distance` edits away (a letter more, less, other, or two swapped)."""
+    """`blue~1`: words within `distance` edits (insertion, deletion, substitution or transposition of a letter)."""
 
     text: str
     distance: int
@@ -62,14 +62,14 @@ class Fuzzy(Leaf):
 
 @dataclass(frozen=True, slots=True)
 class Wildcard(Leaf):
-    """`run*`, `cam?`: literal texts and wildcards in turn; `*` stands for any characters, `?` for exactly one."""
+    """`run*`, `cam?`: literals and wildcards in their order; `*` stands for any characters, `?` for exactly one."""
 
     parts: tuple[str | Wild, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Phrase(Leaf):
-    """Words in this order, or with `slop` (`"hotel airport"~5`) at most so many moves of a word away from it."""
+    """Words in this order, or with `slop` (`"hotel airport"~5`) reachable by at most that many moves of a word."""
 
     text: str
     slop: int = 0
@@ -92,9 +92,8 @@ Node = Leaf | Group
 
 
 def parse(text: str, fields: Collection[str]) -> Node:
-    """The tree of a query. Raises `ExpressionRefused` with the place, as an offset from 1, for bad syntax.
-
-    AND binds closer than OR, and words side by side are joined by OR: `a b AND c` is `a OR (b AND c)`.
+    """Parses a query into a tree. Raises `ExpressionRefused` with the position, as a 1-based offset, for invalid
+    syntax. AND binds tighter than OR, and adjacent words are joined by OR: `a b AND c` is `a OR (b AND c)`.
 
     >>> parse("name:blue~1 -sale", {"name"})
     ... # doctest: +NORMALIZE_WHITESPACE
@@ -111,7 +110,7 @@ def refuse(
     kind: DiagnosticKind = DiagnosticKind.SYNTAX,
     suggestions: tuple[str, ...] = (),
 ) -> NoReturn:
-    """A query is one line: column is the offset from 1, and lines are not counted."""
+    """Raises `ExpressionRefused`. A query is one line: the column is the 1-based offset."""
     raise ExpressionRefused([Diagnostic(kind, message, 1, start + 1, max(0, end - start), suggestions)], ("term",))
 
 
@@ -128,7 +127,7 @@ _WHOLE = 'write the character as \\{0}, or put the text into double quotes: "…
 
 
 class _Parser:
-    """Recursive descent; each method begins where the next token may have spaces before it."""
+    """Recursive descent parser; each method starts where the next token may be preceded by spaces."""
 
     def __init__(self, text: str, fields: Collection[str]) -> None:
         self._text = text
@@ -155,7 +154,7 @@ class _Parser:
     # ------------------------------------------------------------ groups
 
     def _any_of(self, field: str | None) -> Node:
-        """Clauses joined by OR, or by standing side by side."""
+        """Clauses joined by OR, explicitly or by adjacency."""
         clauses = [self._all_of(field)]
         while not self._is_end() and not self._is(")"):
             self._takes("OR")
@@ -221,7 +220,7 @@ class _Parser:
         return self._simple(name)
 
     def _simple(self, field: str | None) -> Node:
-        """What can stand after a field: a group, a phrase, a regular expression or a word."""
+        """What may follow a field: a group, a phrase, a regular expression or a word."""
         readers: dict[str, Callable[[str | None], Node]] = {"(": self._nested, '"': self._phrase, "/": self._regex}
         return readers.get(self._text[self._at], self._word)(field)
 
@@ -300,7 +299,7 @@ class _Parser:
         return replace(node, boost=node.boost * factor)
 
     def _number(self, sign: str, largest: float, default: float | None) -> float | None:
-        """The number after a sign that stands here; `default` for a sign without one, None for no sign at all."""
+        """The number after the sign at this position; `default` if the sign has no number, None if there is no sign."""
         if self._at == len(self._text) or self._text[self._at] != sign:
             return None
         start = self._at
@@ -351,13 +350,13 @@ class _Parser:
 
 
 def _group(clauses: list[tuple[Occur, Node]]) -> Node:
-    """One clause alone is what it stands for."""
+    """A group of one clause is replaced by the clause."""
     (occur, node), *others = clauses
     return Group(tuple(clauses)) if others or occur is Occur.MUST_NOT else node
 
 
 def _pieces(word: str) -> Iterator[str | Wild]:
-    """Literal texts and wildcards in turn; what a backslash stands before is literal."""
+    """The literals and wildcards of a word, in order; a backslash makes the next character literal."""
     literal = ""
     for escaped, wild, plain in _PIECE.findall(word):
         if wild:

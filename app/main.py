@@ -1,4 +1,4 @@
-"""Wires the parts into one server: the only place that knows all of them."""
+"""Assembles the server; the only module that knows all parts."""
 
 import asyncio
 import gc
@@ -33,11 +33,10 @@ log = logging.getLogger("segmentation")
 
 
 def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
-    """The ASGI application. Its parts open when it starts and close when it stops.
+    """Creates the ASGI application. Its parts open at startup and close at shutdown.
 
-    Whoever stops the server sets `app.state.stopping` first, so that streams end and do not hold it up, and before
-    that `app.state.draining`, so that load balancers learn of it.
-    Raises `InvalidDatabaseUrl` and `InvalidSettings`.
+    To stop the server, set `app.state.draining` first, so that load balancers notice, and then `app.state.stopping`, so
+    that streams end and do not delay the shutdown. Raises `InvalidDatabaseUrl` and `InvalidSettings`.
     """
     read_url(settings.database)
     trusted = _trusted(settings)
@@ -47,7 +46,7 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if reason := missing_reason():
             log.warning("the workplace and GraphiQL are not available: %s", reason)
-        async with open_services(settings, clock, wait=True) as services, _uploads(settings.data_dir) as uploads:
+        async with open_services(settings, clock, wait=True) as services, _uploads(settings.folder) as uploads:
             api = _api(services, uploads, metrics, draining, stopping)
             app.router.routes.extend(api_routes(api, trusted))
             settle_garbage()
@@ -62,9 +61,9 @@ def create_app(settings: Settings, clock: Clock = utc_now) -> Starlette:
 
 @asynccontextmanager
 async def worker_app(services: Services) -> AsyncIterator[Starlette]:
-    """What a process without a server answers: health and metrics, as a server does, and nothing else."""
+    """The HTTP application of a worker process: health and metrics, as on a server, and nothing else."""
     settings, stopping = services.settings, asyncio.Event()
-    api = _api(services, settings.data_dir, Metrics(), stopping, stopping)
+    api = _api(services, settings.folder, Metrics(), stopping, stopping)
     app = Starlette(routes=health_routes(api), middleware=guards(_guard(settings)))
     app.state.metrics = api.metrics
     yield app
@@ -130,10 +129,11 @@ def _access(settings: Settings) -> AuthenticationRules:
 
 
 def settle_garbage() -> None:
-    """Makes garbage collection pass over what a started server consists of, and look at the rest less often.
+    """Excludes the started server's objects from garbage collection and makes collections less frequent.
 
-    A large answer allocates tens of thousands of objects that die without a collector. By default each 700 of them
-    start one, and some of these look at everything: a third of the time of such answers.
+    A large response allocates tens of thousands of objects that reference counting frees. By default every 700
+    allocations start a collection, and some of these scan all objects, which takes a third of the time of such
+    responses.
     """
     gc.collect()
     gc.freeze()
@@ -142,6 +142,6 @@ def settle_garbage() -> None:
 
 @asynccontextmanager
 async def _uploads(data_dir: Path) -> AsyncIterator[Path]:
-    """A folder for files in transit, on the disk of the lake and gone with the process."""
+    """A folder for uploads in transit, on the lake's disk; deleted with the process."""
     with scratch_folder(data_dir / "uploads") as folder:
         yield folder

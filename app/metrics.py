@@ -1,4 +1,4 @@
-"""What a process counts about its own work, for Prometheus; a leaf that imports nothing of ours."""
+"""Prometheus metrics of a process's own work; a leaf that imports none of our modules."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 PROCESS = CollectorRegistry()
-"""The counters of this process: it has one of each, however many servers or workers run in it."""
+"""The metrics of this process, shared by all servers and workers that run in it."""
 
 ProcessCollector(registry=PROCESS)
 PlatformCollector(registry=PROCESS)
@@ -39,13 +39,13 @@ BUCKET_SECONDS = Histogram(
 )
 LEASES_LOST = Counter(
     "segmentation_leases_lost",
-    "Leases that this process held and lost to another one, by what was held (job, turn, batch).",
+    "Leases that this process held and lost to another one, by what was held (job, share, turn, batch).",
     ["held"],
     registry=PROCESS,
 )
 LEASES_TAKEN_OVER = Counter(
     "segmentation_leases_taken_over",
-    "Expired leases of dead or frozen processes that this process took over, by what was held (job, turn, batch).",
+    "Leases of dead or frozen processes that this process took over, by what was held (job, share, turn, batch).",
     ["held"],
     registry=PROCESS,
 )
@@ -68,7 +68,7 @@ BATCH_SECONDS = Histogram(
 
 
 def of_all_processes() -> CollectorRegistry | None:
-    """The counters of all processes of `serve --workers`, added up; none for a process that is alone."""
+    """The summed metrics of all processes of `serve --workers`; None for a single process."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if not folder:
         return None
@@ -79,7 +79,7 @@ def of_all_processes() -> CollectorRegistry | None:
 
 
 class _Processes(Collector):
-    """Time, memory and descriptors of each process, with its `pid`. A dead one has none."""
+    """CPU time, memory and file descriptors per process, with its `pid`. Dead processes are omitted."""
 
     def __init__(self, folder: Path) -> None:
         self._pids = sorted({int(file.stem.rpartition("_")[2]) for file in folder.glob("*.db")})

@@ -1,9 +1,9 @@
-"""Whose data a call may touch; a leaf that imports nothing of ours."""
+"""The tenant and caller of a call; a leaf that imports none of our modules."""
 
 from dataclasses import dataclass
 
 EVERYTHING = frozenset({"read", "write", "run", "admin"})
-"""The permissions of whoever may do everything."""
+"""The permissions of an unrestricted caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +16,14 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The tenant of a call and who calls. Every read and write of `services` is within it."""
+    """The tenant and the caller. All reads and writes of `services` are limited to the tenant."""
 
     organisation: str
     sandbox: str
     user: str
     permissions: frozenset[str] = EVERYTHING
     sandboxes: frozenset[str] | None = None
-    """Those that the caller may choose from; None for all of the organisation."""
+    """The sandboxes that the caller may choose; None for all of the organisation."""
 
     @property
     def tenant(self) -> Tenant:
@@ -34,5 +34,6 @@ class Scope:
         return self.permissions >= EVERYTHING
 
     def allows(self, need: str) -> bool:
-        """Whether the caller has the permission `need`, such as `audiences:write`: by its name, or by `write`."""
+        """Whether the caller has the permission `need`, such as `audiences:write`, either by that name or by
+        `write`."""
         return need in self.permissions or need.rpartition(":")[2] in self.permissions

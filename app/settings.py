@@ -1,4 +1,5 @@
-"""Every setting, with its default and meaning; read by `main` and `cli` only, which hand on what each part needs."""
+"""Every setting, with its default and meaning; only `main`, `cli` and `wiring` read it and pass on what each part
+needs."""
 
 import ipaddress
 import re
@@ -21,18 +22,16 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import InvalidSettings
-
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
-"""How `s3://bucket` begins, also after a shell or a path library took one of its slashes."""
+from app.lake_url import lake_place, object_storage_misfit
 
 _SPARK_MASTER = re.compile(r"local\[([1-9]\d*|\*)(, ?\d+)?\]|(spark|sc|k8s)://\S+|yarn")
 
 SHORTEST_SECRET = 32
-"""Bytes of an HS256 secret (RFC 7518, 3.2)."""
+"""Minimum length in bytes of an HS256 secret (RFC 7518, 3.2)."""
 
 
 RATES = {"rate_requests": 6_000, "rate_cost": 10_000_000, "rate_failed_logins": 60, "max_streams": 1_000}
-"""What one caller may ask for in a minute, or have open, unless set, where callers are known."""
+"""Default limits per caller and minute, and on open connections, when callers are authenticated."""
 
 
 def _split(value: object) -> object:
@@ -44,113 +43,116 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 Header = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9-]+$")]
 
+Size = Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")]
+
 
 class Settings(BaseSettings):
     """Read from the environment (`SEGMENTATION_DATA_DIR=…`) and from a `.env` in the working directory."""
 
     model_config = SettingsConfigDict(env_prefix="SEGMENTATION_", env_file=".env", extra="ignore")
 
-    data_dir: Path = Field(
-        Path("data"), description="Folder of the lake, of uploads in transit and of the SQLite file."
+    data_dir: Path | str = Field(
+        Path("data"),
+        description="Folder of the lake, of uploads in transit and of the SQLite file; or `s3://bucket/prefix`.",
     )
+    cache_dir: Path = Field(
+        Path("cache"), description="With a lake on object storage: folder of this host for copies and files in transit."
+    )
+    cache_size: Size = Field("50GB", description="Maximum size of these copies; least recently used ones are deleted.")
     database_url: str | None = Field(
         None, description="`postgresql://…` or `sqlite:///…`; by default `segmentation.db` in the data folder."
     )
     database_connections: int = Field(
-        20, ge=2, description="Connections that one process holds to the database at most; what needs more waits."
+        20, ge=2, description="Maximum number of database connections of one process; further requests wait."
     )
     host: str = Field("127.0.0.1", description="Address that `serve` binds.")
-    port: int = Field(8000, ge=0, le=65535, description="Port that `serve` binds; 0 takes a free one.")
+    port: int = Field(8000, ge=0, le=65535, description="Port that `serve` binds; 0 chooses a free one.")
     auth: Literal["none", "keys", "jwt", "proxy"] = Field(
         "none",
-        description="How callers are known: `none` (everybody may do everything, on loopback addresses only), `keys` "
-        "(API keys), `jwt` (tokens) or `proxy` (headers of a trusted proxy). API keys are taken in every mode.",
+        description="Authentication mode: `none` (every caller may do everything, on loopback addresses only), `keys` "
+        "(API keys), `jwt` (tokens) or `proxy` (headers of a trusted proxy). API keys are accepted in every mode.",
     )
-    jwt_secret: SecretStr | None = Field(
-        None, description="Secret of tokens signed with HS256, of 32 characters or more."
-    )
+    jwt_secret: SecretStr | None = Field(None, description="Secret of tokens signed with HS256, at least 32 bytes.")
     jwt_jwks: str | None = Field(
         None,
         description="File or URL (https, or http on loopback) of the JSON Web Key Set of tokens signed with RS256, "
         "ES256 or EdDSA.",
     )
-    jwt_issuer: str | None = Field(None, description="What the claim `iss` of a token must be, if set.")
-    jwt_audience: str | None = Field(None, description="What the claim `aud` of a token must hold, if set.")
+    jwt_issuer: str | None = Field(None, description="Required value of a token's claim `iss`, if set.")
+    jwt_audience: str | None = Field(None, description="Value that a token's claim `aud` must contain, if set.")
     jwt_leeway_seconds: float = Field(
-        30.0, ge=0, le=600, description="How far the clocks of the issuer and of this server may be apart."
+        30.0, ge=0, le=600, description="Allowed difference between the clocks of the issuer and of this server."
     )
     proxy_peers: Names = Field(
-        (), description="Addresses or networks of the proxies whose headers say who a caller is, by commas."
+        (), description="Addresses or networks of the proxies whose headers identify callers, separated by commas."
     )
     proxy_subject_header: Header = Field("x-forwarded-user", description="The proxy's header with the subject.")
     proxy_organisation_header: Header = Field(
         "x-forwarded-organisation", description="The proxy's header with the organisation."
     )
     proxy_permissions_header: Header = Field(
-        "x-forwarded-permissions", description="The proxy's header with the permissions, by commas or spaces."
+        "x-forwarded-permissions", description="The proxy's header with the permissions, separated by commas or spaces."
     )
     proxy_sandboxes_header: Header = Field(
-        "x-forwarded-sandboxes", description="The proxy's header with the sandboxes; all of them when it is not sent."
+        "x-forwarded-sandboxes", description="The proxy's header with the sandboxes; all of them if it is not sent."
     )
     hosts: Names = Field(
         (),
-        description="Names that this server is reached by, by commas (`gateway.example.com`, `*.example.com`). "
-        "With `auth=none` loopback names are taken as well, and no others; otherwise any name unless set.",
+        description="Host names of this server, separated by commas (`gateway.example.com`, `*.example.com`). With "
+        "`auth=none` loopback names are accepted as well, and no others; otherwise any name by default.",
     )
     cors_origins: Names = Field(
         (),
-        description="Origins whose pages may call this server, by commas (`https://app.example.com`); `*` for all, "
-        "which is not possible with `auth=none`.",
+        description="Origins whose pages may call this server, separated by commas (`https://app.example.com`); `*` "
+        "for all, which is not allowed with `auth=none`.",
     )
     cors_credentials: bool = Field(
-        False, description="Whether those pages may send cookies, for a proxy that knows callers by one."
+        False, description="Whether those pages may send cookies, for a proxy that authenticates callers by cookie."
     )
     upload_idle_seconds: float = Field(
-        30.0, gt=0, description="How long a request's body may pause before the request is given up."
+        30.0, gt=0, description="Maximum pause of a request's body before the request is aborted."
     )
-    head_seconds: float = Field(10.0, gt=0, description="How long a client may take to send the head of a request.")
+    head_seconds: float = Field(10.0, gt=0, description="Maximum time for a client to send the head of a request.")
     send_seconds: float = Field(
-        30.0, gt=0, description="How long a client may read next to nothing of what is sent to it; then it is cut off."
+        30.0, gt=0, description="How long a client may read almost nothing of pending data before it is disconnected."
     )
-    worker: bool = Field(True, description="Whether `serve` also evaluates jobs.")
+    worker: bool = Field(True, description="Whether `serve` also runs jobs.")
     server_processes: int = Field(
         1,
         ge=1,
         le=256,
-        description="Processes in which `serve` answers (`--workers`); with more than one, jobs run in another one.",
+        description="Number of processes of `serve` (`--workers`); with more than one, jobs run in an additional one.",
     )
-    concurrent_jobs: int = Field(2, ge=1, description="Jobs of each kind that one process does side by side.")
-    concurrent_previews: int = Field(4, ge=1, description="Previews that one process reads side by side.")
+    concurrent_jobs: int = Field(2, ge=1, description="Number of jobs of each kind that one process runs concurrently.")
+    concurrent_previews: int = Field(4, ge=1, description="Number of previews that one process runs concurrently.")
     sandbox_previews: int = Field(
-        2, ge=1, description="Previews of one sandbox that are read side by side, by all processes together."
+        2, ge=1, description="Number of previews of one sandbox that run concurrently, over all processes."
     )
-    threads: int = Field(2, ge=1, description="Buckets of a job that are evaluated side by side, and DuckDB's threads.")
+    threads: int = Field(2, ge=1, description="Buckets of a job that are evaluated concurrently, and DuckDB's threads.")
     engine: Literal["local", "spark"] = Field(
         "local",
-        description="What evaluates the buckets of segment jobs: `local`, threads of the worker, or `spark`, a cluster "
-        "(`pip install 'segmentation-gateway[spark]'`).",
+        description="Engine that evaluates the buckets of segment jobs: `local` (threads of the worker) or `spark` (a "
+        "cluster; needs `pip install 'segmentation-gateway[spark]'`).",
     )
     spark_master: str | None = Field(
         None,
         description="URL of the cluster of `engine=spark`: `spark://host:7077`, `sc://host:15002` (Spark Connect), "
-        "`yarn`, `k8s://…`, or `local[2]` to try it on this machine.",
+        "`yarn`, `k8s://…`, or `local[2]` for trials on this machine.",
     )
-    memory_limit: str = Field(
-        "1GB", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$", description="What DuckDB may use while it loads a batch."
+    memory_limit: Size = Field("1GB", description="Memory that DuckDB may use while it loads a batch.")
+    bucket_profiles: int = Field(
+        65_536, ge=1, le=1 << 20, description="Profiles of a bucket; when a sandbox has more, new ones get new buckets."
     )
-    definition_memory: str = Field(
-        "1GB",
-        pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$",
-        description="What the evaluation of one definition may use; one that needs more fails by itself.",
+    definition_memory: Size = Field(
+        "1GB", description="Memory for the evaluation of one definition; a definition that needs more fails alone."
     )
     definition_seconds: float = Field(
         60.0,
         gt=0,
-        description="Processor time for one definition and bucket of people; one that takes longer fails by itself.",
+        description="Processor time for one definition and bucket of people; one that takes longer fails alone.",
     )
     time_zone: str = Field(
-        "UTC",
-        description="IANA name of the time zone that calendar words of PQL follow in sandboxes that name none.",
+        "UTC", description="IANA name of the time zone of PQL's calendar, for sandboxes that do not set one."
     )
     lease_seconds: float = Field(
         15.0,
@@ -162,102 +164,101 @@ class Settings(BaseSettings):
     streaming_sweep_minutes: float = Field(
         10.0,
         ge=0,
-        description="Minutes after which streamed definitions that depend on the clock are evaluated for everybody "
-        "once more, so that people leave whose 24 hours are over; 0: only batches and jobs evaluate them.",
+        description="Interval in minutes at which streamed definitions that depend on the clock are re-evaluated for "
+        "all profiles, so that members leave when their 24 hours have passed; 0: only batches and jobs evaluate them.",
     )
     keep_job_updates_days: int = Field(
-        7, ge=1, description="Days for which the states of an ended job can be resumed from; the last one stays."
+        7, ge=1, description="Days for which streams can resume from states of an ended job; the last state is kept."
     )
     keep_memberships_days: int = Field(
-        30, ge=1, description="Days that the memberships of a run stay once no audience and no job refers to them."
+        30, ge=1, description="Days for which memberships of a run are kept once no audience or job refers to them."
     )
-    keep_previews_days: int = Field(7, ge=1, description="Days for which previews that have ended can be read.")
+    keep_previews_days: int = Field(7, ge=1, description="Days for which ended previews are kept.")
     keep_versions_hours: int = Field(
-        24, ge=1, le=168, description="Hours that versions of the data stay, once replaced, for those who read them."
+        24, ge=1, le=168, description="Hours for which replaced versions of the data are kept for readers."
     )
     erased_people: Literal["refuse", "accept"] = Field(
         "refuse",
-        description="What happens to rows of people who were erased: `refuse` rejects them, `accept` adds them as new "
-        "profiles.",
+        description="Treatment of rows of erased people: `refuse` rejects them, `accept` adds them as new profiles.",
     )
     drain_seconds: float = Field(
         0.0,
         ge=0,
-        description="How long `serve` reports that it is not ready, and still serves, after it was asked to stop.",
+        description="How long `serve` keeps serving while it reports that it is not ready, after a request to stop.",
     )
     shutdown_seconds: int = Field(
-        5, ge=1, description="How long `serve` then waits for the requests in hand before it cuts them off."
+        5, ge=1, description="How long `serve` then waits for running requests before it aborts them."
     )
-    max_body_bytes: int = Field(16 * 1024**2, ge=1024, description="Largest body of a request without files.")
-    max_upload_bytes: int = Field(20 * 1024**3, ge=1, description="Largest file that `uploadBatch` takes.")
-    max_tokens: int = Field(5_000, ge=100, description="Longest GraphQL document, in tokens.")
-    max_depth: int = Field(15, ge=1, description="Deepest GraphQL selection.")
-    max_aliases: int = Field(50, ge=0, description="Most aliases of one GraphQL document.")
+    max_body_bytes: int = Field(16 * 1024**2, ge=1024, description="Maximum size of a request's body without files.")
+    max_upload_bytes: int = Field(20 * 1024**3, ge=1, description="Maximum size of a file for `uploadBatch`.")
+    max_tokens: int = Field(5_000, ge=100, description="Maximum number of tokens of a GraphQL document.")
+    max_depth: int = Field(15, ge=1, description="Maximum depth of a GraphQL selection.")
+    max_aliases: int = Field(50, ge=0, description="Maximum number of aliases in a GraphQL document.")
     max_cost: int = Field(
         200_000,
         ge=1_000,
         le=10**12,
-        description="Highest cost of an operation: fields, times the page sizes on the way to them.",
+        description="Maximum cost of an operation: fields, multiplied by the page sizes on the path to them.",
     )
     introspection: Literal["everybody", "identified", "nobody"] = Field(
-        "everybody", description="Who may ask for the schema, and gets suggestions of its names in errors."
+        "everybody", description="Who may read the schema and gets suggestions of its names in errors."
     )
     persisted_queries: int = Field(
         1_000,
         ge=0,
-        description="Documents of clients that send hashes instead (Apollo's automatic persisted queries) that a "
-        "process remembers; 0 for none.",
+        description="Number of documents that a process caches for clients that send hashes instead (Apollo's "
+        "automatic persisted queries); 0 disables this.",
     )
     trusted_documents: Path | None = Field(
         None,
-        description="File or folder of the only documents that run: `.graphql` files, or a manifest of Apollo's or "
-        "Relay's tools (`.json`). Any document unless set.",
+        description="File or folder of the only documents that may run: `.graphql` files, or a manifest of Apollo's "
+        "or Relay's tools (`.json`). Any document by default.",
     )
-    max_seconds: float = Field(
-        60.0, gt=0, description="How long a query, or one item of a subscription, may take; then it is stopped."
-    )
+    max_seconds: float = Field(60.0, gt=0, description="Maximum time for a query, or for one item of a subscription.")
     rate_requests: int | None = Field(
         None,
         ge=0,
-        description="Requests that one caller may send in a minute, to each process; 0 for any number. By default "
-        "6,000, and any number with `auth=none`.",
+        description="Requests that one caller may send per minute, to each process; 0 for no limit. By default 6,000, "
+        "and no limit with `auth=none`.",
     )
     rate_cost: int | None = Field(
         None,
         ge=0,
-        description="Cost of the operations that one caller may send in a minute, to each process; 0 for any. By "
-        "default 10,000,000, and any with `auth=none`.",
+        description="Cost of the operations that one caller may send per minute, to each process; 0 for no limit. By "
+        "default 10,000,000, and no limit with `auth=none`.",
     )
     rate_failed_logins: int | None = Field(
         None,
         ge=0,
-        description="Wrong credentials that one address may send in a minute, to each process; 0 for any number. By "
-        "default 60, and any number with `auth=none`.",
+        description="Invalid credentials that one address may send per minute, to each process; 0 for no limit. By "
+        "default 60, and no limit with `auth=none`.",
     )
     max_streams: int | None = Field(
         None,
         ge=0,
-        description="WebSockets and streams of server-sent events that one caller has open, to each process; 0 for any "
-        "number. By default 1,000, and any number with `auth=none`.",
+        description="Open WebSockets and streams of server-sent events of one caller, to each process; 0 for no "
+        "limit. By default 1,000, and no limit with `auth=none`.",
     )
-    max_text: int = Field(100_000, ge=10_000, description="Longest text in an input, in characters.")
+    max_text: int = Field(100_000, ge=10_000, description="Maximum length in characters of a text in an input.")
     max_list_items: int = Field(
-        5_000, ge=500, le=5_000, description="Longest list in an input; more would not fit into one SQL statement."
+        5_000, ge=500, le=5_000, description="Maximum length of a list in an input, limited by SQL statements."
     )
-    max_json_depth: int = Field(100, ge=10, le=200, description="Deepest JSON in variables, in levels.")
-    init_seconds: float = Field(5.0, gt=0, description="How long a WebSocket may take to send `connection_init`.")
+    max_json_depth: int = Field(100, ge=10, le=200, description="Maximum nesting of JSON in variables.")
+    init_seconds: float = Field(5.0, gt=0, description="Maximum time for a WebSocket to send `connection_init`.")
     max_silent_sockets: int = Field(
-        300, ge=1, description="WebSockets of one process that have not sent `connection_init` yet."
+        300, ge=1, description="Maximum number of WebSockets of one process that have not sent `connection_init` yet."
     )
-    max_socket_operations: int = Field(100, ge=1, description="Operations that one WebSocket has open.")
+    max_socket_operations: int = Field(100, ge=1, description="Maximum number of open operations on one WebSocket.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Least level of the lines that `serve` and `worker` write to standard error."
+        "INFO", description="Minimum level of the log lines that `serve` and `worker` write to standard error."
     )
-    log_format: Literal["text", "json"] = Field("text", description="Form of these lines: text, or a JSON object each.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="Format of these lines: text, or a JSON object each."
+    )
     traces: Literal["off", "otlp"] = Field(
         "off",
-        description="`otlp` sends traces of requests, SQL, jobs and buckets to where `OTEL_EXPORTER_OTLP_ENDPOINT` "
-        "says; needs `pip install 'segmentation-gateway[traces]'`.",
+        description="`otlp` exports traces of requests, SQL, jobs and buckets to `OTEL_EXPORTER_OTLP_ENDPOINT`; needs "
+        "`pip install 'segmentation-gateway[traces]'`.",
     )
 
     @model_validator(mode="after")
@@ -279,6 +280,8 @@ class Settings(BaseSettings):
             )
         if self.engine == "spark" and self.spark_master is None:
             raise ValueError("SEGMENTATION_ENGINE=spark needs SEGMENTATION_SPARK_MASTER, such as spark://host:7077")
+        if self.on_object_storage and (misfit := object_storage_misfit(self.engine, self.database_url)):
+            raise ValueError(misfit)
         if self.spark_master is not None and self.engine != "spark":
             raise ValueError("SEGMENTATION_SPARK_MASTER is set, and only SEGMENTATION_ENGINE=spark uses it")
         for name, default in RATES.items():
@@ -292,13 +295,8 @@ class Settings(BaseSettings):
 
     @field_validator("data_dir", mode="before")
     @classmethod
-    def _is_folder(cls, value: object) -> object:
-        if _URL.match(str(value)):
-            raise ValueError(
-                "this is a URL, and a lake on object storage is not possible, since its tables and locks need a file "
-                "system: name a folder on a local disk, or on a shared file system that app/docs/production.md names"
-            )
-        return value
+    def _place(cls, value: object) -> object:
+        return lake_place(str(value))
 
     @field_validator("spark_master")
     @classmethod
@@ -313,7 +311,7 @@ class Settings(BaseSettings):
     @field_validator("time_zone")
     @classmethod
     def _is_time_zone(cls, name: str) -> str:
-        if name not in available_timezones():
+        if name != "UTC" and name not in available_timezones():  # The list is read from hundreds of files.
             raise ValueError("there is no such time zone: give an IANA name, such as Europe/Berlin")
         return name
 
@@ -350,19 +348,28 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def on_object_storage(self) -> bool:
+        return isinstance(self.data_dir, str)
+
+    @property
+    def folder(self) -> Path:
+        return self.cache_dir if isinstance(self.data_dir, str) else self.data_dir
+
+    @property
     def batch_lease(self) -> timedelta:
-        """A batch whose loader was silent for so long is given up: later than a job, which is not begun again."""
+        """How long a batch's loader may be silent before the batch is abandoned: longer than for a job, since a batch
+        is not restarted."""
         return timedelta(seconds=4 * self.lease_seconds)
 
     @property
     def streaming_sweep(self) -> timedelta | None:
-        """None for never."""
+        """Interval of the sweep; None disables it."""
         return timedelta(minutes=self.streaming_sweep_minutes) if self.streaming_sweep_minutes else None
 
     @property
     def database(self) -> str:
-        """The URL in effect."""
-        return self.database_url or f"sqlite:///{(self.data_dir / 'segmentation.db').absolute()}"
+        """The database URL in effect."""
+        return self.database_url or f"sqlite:///{(self.folder / 'segmentation.db').absolute()}"
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -383,10 +390,10 @@ def _problem(problem: Any) -> str:
 
 
 SECRETS = frozenset({"jwt_secret", "database_url", "spark_master"})
-"""Settings whose values are shown nowhere: the URL of a cluster may hold a token."""
+"""Settings whose values are never shown: the URL of a cluster may contain a token."""
 
 
 def variables_of_file() -> set[str]:
-    """The names of the variables in the `.env` of the working directory."""
+    """The names of the variables in the working directory's `.env`."""
     file = Path(str(Settings.model_config["env_file"]))
     return set(dotenv_values(file)) if file.is_file() else set()

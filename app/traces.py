@@ -1,5 +1,5 @@
-"""Traces: spans of requests, SQL, jobs and buckets for OpenTelemetry, when it is installed and switched on; a leaf that
-imports nothing of ours. Attributes hold ids and names of ours, never data of people."""
+"""OpenTelemetry traces of requests, SQL, jobs and buckets, if the package is installed and tracing is on; a leaf that
+imports none of our modules. Attributes contain our own ids and names, never personal data."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -15,11 +15,11 @@ _tracer: "Tracer | None" = None
 
 
 class TracesUnavailable(Exception):
-    """Traces are switched on, and the packages that send them are not installed."""
+    """Tracing is on, but the packages that export traces are not installed."""
 
 
 def configure(service: str, exporter: "SpanExporter | None" = None) -> None:
-    """Switches traces on: for the exporter, else for OTLP as the environment variables `OTEL_EXPORTER_OTLP_…` say.
+    """Turns tracing on, with `exporter` or else OTLP as configured by the `OTEL_EXPORTER_OTLP_…` environment variables.
 
     Raises `TracesUnavailable`.
     """
@@ -61,12 +61,12 @@ def _spanning(name: str, parent: str | None, attributes: Mapping[str, Attribute]
 
 
 def span(name: str, parent: str | None = None, **attributes: Attribute) -> Any:
-    """A span around a block, below the present one, or below `parent` as `present` gave it, in another process."""
+    """A span around the block: a child of the current span, or of `parent`, a `present` value from another process."""
     return nullcontext() if _tracer is None else _spanning(name, parent, attributes)
 
 
 def note(**attributes: Attribute) -> None:
-    """Adds attributes to the present span."""
+    """Adds attributes to the current span."""
     if _tracer is not None:
         from opentelemetry.trace import get_current_span
 
@@ -74,7 +74,7 @@ def note(**attributes: Attribute) -> None:
 
 
 def present() -> str | None:
-    """The present span as W3C's `traceparent`, to go on with it elsewhere."""
+    """The current span as a W3C `traceparent`, to continue the trace in another process."""
     if _tracer is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -93,5 +93,5 @@ def _context(parent: str | None) -> Any:
 
 
 def begin(name: str, **attributes: Attribute) -> Any:
-    """A span whose end is called elsewhere: `span.end()`; None when traces are off."""
+    """Starts a span that the caller ends with `span.end()`; None when tracing is off."""
     return None if _tracer is None else _tracer.start_span(name, attributes=attributes)

@@ -1,4 +1,4 @@
-"""What every process of ours has, and what works in the background; knows no HTTP."""
+"""The services shared by all kinds of processes, and the background tasks; knows no HTTP."""
 
 import asyncio
 import logging
@@ -11,11 +11,15 @@ from pathlib import Path
 
 from app.clock import Clock, SteadyClock, utc_now
 from app.engine.limits.budget import Budget, bytes_of
+from app.engine.maintenance.copies import trim
 from app.engine.run.engine import Engine, LocalEngine
 from app.engine.run.spark import SparkEngine
-from app.engine.store.lake import Lake, probe, refuse_unfit
+from app.engine.store.fitness import refuse_unfit
+from app.engine.store.lake import Lake, probe
+from app.engine.store.objects import mount
 from app.errors import ErrorCode, InvalidSettings, Refusal
 from app.services.datasets.batches import reconcile
+from app.services.jobs.erasure.again import erase_again, refuse_misfit
 from app.services.maintenance.backup import Summary, back_up, restore
 from app.services.maintenance.doctor import JOBS, Finding, examine
 from app.services.maintenance.readiness import refuse_lost_lake, watch_queue
@@ -24,28 +28,33 @@ from app.settings import Settings
 from app.storage.database import Database, is_unavailable
 from app.storage.tables.jobs import JobKind
 from app.storage.wakeups import Changes
+from app.worker.helping import Helping
 from app.worker.jobs import Worker, WorkerOptions
 from app.worker.maintenance import Maintenance
 from app.worker.scheduler import keep_time
+from app.worker.service import Resources, Rest, serve
 from app.worker.streaming import TURNS_AT_ONCE, StreamingLane
 
 log = logging.getLogger("segmentation")
 
 STOP_SECONDS = 9.0
-"""How long a stopping process waits for the bucket in hand before its jobs are left to others."""
+"""How long a stopping process waits for buckets in progress before it leaves its jobs to other workers."""
+
+COPIES_SECONDS = 600.0
+"""Seconds between clean-ups of this host's copies of files on object storage."""
 
 AWAY_SECONDS = 2.0
-"""How often a starting process asks for a database that is away."""
+"""Seconds between connection attempts of a starting process while the database is unavailable."""
 
 
 def _since_boot() -> float:
-    """Seconds that nobody sets; where there is such a clock, also those of a machine that sleeps."""
+    """Seconds from a clock that is never adjusted; includes time asleep where the system provides such a clock."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What every process of ours has: the same for the server, a worker and the commands."""
+    """What every process has: the server, a worker and the commands."""
 
     settings: Settings
     database: Database
@@ -54,18 +63,24 @@ class Services:
     clock: Clock
     engine: Engine
 
-    def worker(self) -> Worker:
-        options = WorkerOptions(
+    @property
+    def _resources(self) -> Resources:
+        return Resources(self.database, self.changes, self.lake, self.clock)
+
+    def _options(self) -> WorkerOptions:
+        return WorkerOptions(
             concurrency=self.settings.concurrent_jobs,
             places={JobKind.PREVIEW: self.settings.concurrent_previews},
             tenant_places={JobKind.PREVIEW: self.settings.sandbox_previews},
             threads=self.settings.threads,
             lease_seconds=self.settings.lease_seconds,
         )
-        return Worker(self.database, self.changes, self.lake, self.clock, options, engine=self.engine)
+
+    def worker(self) -> Worker:
+        return Worker(self._resources, self._options(), engine=self.engine)
 
     def steady(self) -> SteadyClock:
-        """One for each who asks, since each asks at times of its own."""
+        """A new instance per caller, because each caller checks at its own intervals."""
         return SteadyClock(self.clock, _since_boot)
 
     def maintenance(self) -> Maintenance:
@@ -78,25 +93,18 @@ class Services:
         settle_seconds = self.settings.batch_lease.total_seconds() / 2
         return Maintenance(self.database, self.lake, self.clock, keep, settle_seconds, self.steady())
 
+    def helping(self, worker: Worker) -> Helping:
+        return Helping(self._resources, self._options(), idle=worker.is_idle)
+
     def lane(self) -> StreamingLane:
-        return StreamingLane(
-            self.database,
-            self.changes,
-            self.lake,
-            self.clock,
-            lease_seconds=self.settings.lease_seconds,
-            threads=self.settings.threads,
-            sweep_every=self.settings.streaming_sweep,
-        )
+        return StreamingLane(self._resources, self._options(), sweep_every=self.settings.streaming_sweep)
 
 
 @asynccontextmanager
 async def open_services(settings: Settings, clock: Clock = utc_now, *, wait: bool = False) -> AsyncIterator[Services]:
-    """Opens database (migrated) and lake, and closes them; with `wait` a database that is away is waited for."""
-    _make_folder(settings.data_dir)
-    # A folder that cannot be written is named as one; SQLite would only say that it cannot open its file.
-    await asyncio.to_thread(probe, settings.data_dir)
-    await asyncio.to_thread(refuse_unfit, settings.data_dir)
+    """Opens the database (migrating it) and the lake, and closes them. With `wait`, waits for an unavailable
+    database."""
+    await asyncio.to_thread(_prepare, settings)
     database = Database(settings.database, connections=settings.database_connections)
     try:
         await _migrate(database, wait)
@@ -109,11 +117,23 @@ async def open_services(settings: Settings, clock: Clock = utc_now, *, wait: boo
         await database.dispose()
 
 
-def _make_folder(folder: Path) -> None:
+def _prepare(settings: Settings) -> None:
+    """Creates the folder. Raises an error that says what is wrong with the folder or the object storage."""
+    folder = settings.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise InvalidSettings(f"SEGMENTATION_DATA_DIR={folder} is a file: name a folder") from None
+        name = "CACHE" if settings.on_object_storage else "DATA"
+        raise InvalidSettings(f"SEGMENTATION_{name}_DIR={folder} is a file: name a folder") from None
+    # Report an unwritable folder by name; SQLite would only say that it cannot open its file.
+    probe(folder)
+    refuse_unfit(_root(settings) if settings.on_object_storage else folder)
+
+
+def _root(settings: Settings) -> Path:
+    if isinstance(settings.data_dir, str):
+        return mount(f"{settings.data_dir}/lake", settings.folder)
+    return settings.data_dir / "lake"
 
 
 async def _migrate(database: Database, wait: bool) -> None:
@@ -128,7 +148,7 @@ async def _migrate(database: Database, wait: bool) -> None:
 
 
 async def examined(settings: Settings, clock: Clock = utc_now, *, checksums: bool = False) -> list[Finding]:
-    """What the doctor finds, with database and lake left as they are; with `checksums` it reads every file."""
+    """The doctor's findings; changes neither database nor lake. With `checksums` it reads every file."""
     database = Database(settings.database)
     try:
         lake = _lake(settings)
@@ -142,7 +162,8 @@ async def examined(settings: Settings, clock: Clock = utc_now, *, checksums: boo
 
 
 async def backed_up(settings: Settings, target: Path, clock: Clock = utc_now) -> Summary:
-    """Backs up database and lake into a folder; other processes may go on. Raises `Refusal` and `CopyDamaged`."""
+    """Backs up the database and the lake into a folder while other processes continue. Raises `Refusal` and
+    `CopyDamaged`."""
     database = Database(settings.database)
     try:
         if problem := await database.misfit():
@@ -152,39 +173,51 @@ async def backed_up(settings: Settings, target: Path, clock: Clock = utc_now) ->
         await database.dispose()
 
 
-async def restored(settings: Settings, source: Path, clock: Clock = utc_now) -> tuple[Summary, list[Finding]]:
-    """Restores a backup into the empty database and data folder of the settings, and has the doctor look at all of it.
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """A summary of the restore, the doctor's findings, and the number of people whom jobs will erase again."""
 
-    That jobs wait is nothing wrong: nobody works here yet. Raises `Refusal` and `CopyDamaged`.
+    summary: Summary
+    findings: list[Finding]
+    erasures: int
+
+
+async def restored(settings: Settings, source: Path, erased: Path | None = None, clock: Clock = utc_now) -> Restored:
+    """Restores a backup into the empty database and data folder of the settings, then runs the doctor on all of it.
+
+    Jobs erase again everyone whom the later lake `erased` records as erased but the backup does not. Waiting jobs are
+    not reported as findings, since no worker is running yet. Raises `Refusal` and `CopyDamaged`.
     """
-    _make_folder(settings.data_dir)
-    await asyncio.to_thread(refuse_unfit, settings.data_dir)
+    if erased is not None:
+        await asyncio.to_thread(refuse_misfit, erased, source)
+    await asyncio.to_thread(_prepare, settings)
     database, lake = Database(settings.database), _lake(settings)
     try:
         summary = await restore(database, lake, source)
         await reconcile(database, lake, clock)
+        erasures = 0 if erased is None else await erase_again(database, lake, clock, erased)
         findings = await examine(database, lake, clock, checksums=True)
-        return summary, [finding for finding in findings if finding.check != JOBS]
+        return Restored(summary, [finding for finding in findings if finding.check != JOBS], erasures)
     finally:
         await database.dispose()
 
 
 def _lake(settings: Settings) -> Lake:
     budget = Budget(bytes_of(settings.definition_memory), settings.definition_seconds)
-    folder = settings.data_dir / "lake"
     return Lake(
-        folder,
+        _root(settings),
         memory_limit=settings.memory_limit,
         threads=settings.threads,
         budget=budget,
         time_zone=settings.time_zone,
         refuse_erased=settings.erased_people == "refuse",
+        people_in_a_bucket=settings.bucket_profiles,
         must_exist=True,
     )
 
 
 def _engine(settings: Settings, lake: Lake) -> Engine:
-    """What evaluates the buckets of segment jobs; not started."""
+    """The engine that evaluates the buckets of segment jobs; not started."""
     if settings.engine == "spark":
         return SparkEngine(settings.spark_master or "", lake)
     return LocalEngine(settings.threads)
@@ -192,9 +225,9 @@ def _engine(settings: Settings, lake: Lake) -> Engine:
 
 @asynccontextmanager
 async def working(services: Services) -> AsyncIterator[None]:
-    """A worker and a scheduler beside whatever the caller does; on leaving it finishes or hands back what it holds.
+    """Runs a worker and a scheduler during the block; on exit it finishes or hands back their jobs.
 
-    Raises `InvalidSettings` when the engine cannot be started.
+    Raises `InvalidSettings` if the engine cannot be started.
     """
     try:
         await asyncio.to_thread(services.engine.start)
@@ -206,14 +239,16 @@ async def working(services: Services) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _working(services: Services) -> AsyncIterator[None]:
-    stop = asyncio.Event()
+    stop, worker = asyncio.Event(), services.worker()
     running = [
-        asyncio.create_task(services.worker().run(stop), name="worker"),
+        asyncio.create_task(worker.run(stop), name="worker"),
+        asyncio.create_task(services.helping(worker).run(stop), name="helping"),
         *(asyncio.create_task(services.lane().run(stop), name="streaming lane") for _ in range(TURNS_AT_ONCE)),
         asyncio.create_task(
             keep_time(services.database, services.changes, services.clock, stop, services.steady()), name="scheduler"
         ),
         asyncio.create_task(services.maintenance().keep(stop), name="housekeeping"),
+        asyncio.create_task(_keep_copies(services, stop), name="copies"),
     ]
     try:
         yield
@@ -227,11 +262,27 @@ async def _working(services: Services) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def watching(services: Services) -> AsyncIterator[None]:
-    """For a process without a worker: its log says when jobs wait and no worker takes them up."""
+    """For a process without a worker: logs when jobs are waiting and no worker claims them."""
     stop = asyncio.Event()
-    task = asyncio.create_task(watch_queue(services.database, services.clock, stop), name="watch of the queue")
+    tasks = [
+        asyncio.create_task(watch_queue(services.database, services.clock, stop), name="watch of the queue"),
+        asyncio.create_task(_keep_copies(services, stop), name="copies"),
+    ]
     try:
         yield
     finally:
         stop.set()
-        await task
+        await asyncio.gather(*tasks)
+
+
+async def _keep_copies(services: Services, stop: asyncio.Event) -> None:
+    """Limits the size of this host's copies from object storage, and deletes those of deleted files."""
+    if not services.settings.on_object_storage:
+        return
+    most_bytes = bytes_of(services.settings.cache_size)
+
+    async def step() -> Rest:
+        await asyncio.to_thread(trim, services.lake.root, most_bytes)
+        return Rest(COPIES_SECONDS)
+
+    await serve(step, stop, name="copies of the lake", retry_seconds=(COPIES_SECONDS,))

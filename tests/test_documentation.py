@@ -49,7 +49,9 @@ def test_settings_and_files_are_there(page: str) -> None:
     settings = set(re.findall(r"SEGMENTATION_([A-Z_]+)\b", text)) - {"TEST_REQUIRE"}
     assert sorted(name for name in settings if name.lower() not in Settings.model_fields) == []
     modules = re.findall(r"`?python (?:-m )?(tests[./][\w./]+)", text)
-    paths = [name if name.endswith(".py") else f"{name.replace('.', '/')}.py" for name in modules]
+    files = [name if name.endswith(".py") else f"{name.replace('.', '/')}.py" for name in modules]
+    mains = [f"{file.removesuffix('.py')}/__main__.py" for file in files]
+    paths = [main if (ROOT / main).exists() else file for file, main in zip(files, mains, strict=True)]
     paths += re.findall(r"`((?:app|tests)/[\w./]+)`", text)
     assert [path for path in paths if not (ROOT / path).exists()] == []
 

@@ -1,1 +1,1 @@
-"""GraphQL and HTTP: reads requests, calls services, writes answers; the only user of strawberry."""
+"""GraphQL and HTTP: parses requests, calls services, writes responses; the only user of Strawberry."""

@@ -1,4 +1,4 @@
-"""Strawberry's decorators with a description that cannot be left out, and with types that mypy can follow."""
+"""Strawberry's decorators with a mandatory description, and with types that mypy understands."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -9,7 +9,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def resolver(description: str) -> Callable[[F], F]:
-    """A field that is a method."""
+    """A field with a resolver method."""
     return cast(Callable[[F], F], strawberry.field(description=description))
 
 
@@ -22,5 +22,5 @@ def subscription(description: str) -> Callable[[F], F]:
 
 
 def enum_value(value: str, description: str) -> str:
-    """A member of an enum: its value is the text that services and tables use."""
+    """An enum member; its value is the text used in services and tables."""
     return cast(str, strawberry.enum_value(value, description=description))

@@ -1,4 +1,4 @@
-"""Refusals as data in payloads, and everything else masked; knows no resource."""
+"""Returns rejected requests as data in payloads, and masks all other errors; knows no resource."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RATE_LIMITED = "RATE_LIMITED"
-"""The code of errors of callers that ask too often."""
+"""The code of rate limit errors."""
 
 
 @strawberry.enum(description="Error codes.")
@@ -130,7 +130,7 @@ _ERRORS_DESCRIPTION = "Errors; empty if and only if the mutation succeeded."
 
 
 def errors_field() -> list[UserError]:
-    """The field that every payload has."""
+    """The `errors` field of every payload."""
     field: list[UserError] = strawberry.field(description=_ERRORS_DESCRIPTION)
     return field
 
@@ -146,7 +146,7 @@ def camel(name: str) -> str:
 def user_error(
     refusal: Refusal, prefix: Sequence[str] = (), names: Mapping[str, Sequence[str]] | None = None
 ) -> UserError:
-    """A refusal as an object of the API; `names` says where a service's argument stands in the input."""
+    """An error as an API object; `names` maps a service's arguments to input fields."""
     inside = refusal.path[len(prefix) :] if refusal.path[: len(prefix)] == tuple(prefix) else refusal.path
     head, rest = inside[:1], inside[1:]
     placed = [part for name in head for part in (names or {}).get(name, (camel(name),))]
@@ -170,7 +170,7 @@ async def attempt(
     *prefix: str,
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[T | None, list[UserError]]:
-    """What a write gave, or what was refused. Whatever the payload then reads is the state after the write."""
+    """The result of a write, or its errors. The payload then reads the state after the write."""
     try:
         return await work(), []
     except Refusal as refusal:
@@ -182,8 +182,8 @@ async def attempt(
 
 
 def refusal_extensions(refusal: Refusal) -> StoredValues:
-    """What an error says for programs: its code and place and, of a limit, its name, what it allows and what was
-    asked for."""
+    """The machine-readable extensions of an error: its code and path and, for a limit, its name, allowed and requested
+    value."""
     extensions: StoredValues = {"code": refusal.code.value, "path": [camel(name) for name in refusal.path]}
     if refusal.limit is not None:
         limit = refusal.limit
@@ -193,20 +193,20 @@ def refusal_extensions(refusal: Refusal) -> StoredValues:
 
 
 def exceeded_limit(extensions: Mapping[str, Any]) -> str | None:
-    """The name of the limit that an error with these extensions is about; None for other errors. Limits without a name
-    of their own are those of inputs."""
+    """The name of the limit in these error extensions; None for other errors. Limits without a name of their own are
+    input limits."""
     name: str | None = extensions.get("name")
     return name or ("input" if extensions.get("code") == ErrorCode.LIMIT_EXCEEDED.value else None)
 
 
 def rate_extensions(exceeded: RateExceeded) -> StoredValues:
-    """The same of a caller that asks too often: `retryAfter` is in seconds."""
+    """The extensions of a rate limit error; `retryAfter` is in seconds."""
     limit = exceeded.limit
     return {"code": RATE_LIMITED, "name": limit.name, "limit": limit.allowed, "retryAfter": exceeded.seconds}
 
 
 def client_error(error: GraphQLError, request_id: str) -> GraphQLError:
-    """The error as a client may see it: its own mistakes as they are, ours with nothing but the id that the log has."""
+    """The error as shown to a client: client errors unchanged, internal ones with only the id used in the log."""
     cause = error.original_error
     while isinstance(cause, GraphQLError):
         cause = cause.original_error

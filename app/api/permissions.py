@@ -1,4 +1,4 @@
-"""Which permission each part of the schema needs: one table, and a check that it covers the whole schema."""
+"""The permissions that each part of the schema requires: one table, and a check that it covers the whole schema."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,10 +8,10 @@ from app.errors import ErrorCode, Refusal
 from app.scope import Scope
 
 ANYONE = ""
-"""For fields that any caller with a valid identity may use."""
+"""Fields that any authenticated caller may use."""
 
 NEEDS: dict[str, str] = {
-    # Object types, wherever a field leads to one; `Type.field` counts instead of the type behind it.
+    # Object types, wherever a field returns one; an entry `Type.field` takes precedence over the type it returns.
     "Audience": "audiences:read",
     "Audience.members": "profiles:read",
     "Audience.changes": "profiles:read",
@@ -23,6 +23,8 @@ NEEDS: dict[str, str] = {
     "Dataset": "datasets:read",
     "Dataset.fieldStatistics": "profiles:read",
     "Batch": "datasets:read",
+    "Batch.rejected": "profiles:read",
+    "Batch.error": "profiles:read",
     "Folder": "folders:read",
     "Schedule": "schedules:read",
     "Job": "jobs:read exports:read",
@@ -34,7 +36,7 @@ NEEDS: dict[str, str] = {
     "Profile": "profiles:read",
     "Membership": "profiles:read",
     "MembershipChange": "profiles:read",
-    "SearchHit": "audiences:read folders:read",
+    "SearchHit": "audiences:read",
     "ApiKey": "keys:admin",
     "AuditEvent": "audit:admin",
     # Queries.
@@ -53,8 +55,8 @@ NEEDS: dict[str, str] = {
     "Query.batch": "datasets:read",
     "Query.folder": "folders:read",
     "Query.folders": "folders:read",
-    "Query.search": "audiences:read folders:read",
-    "Query.searchNamespaces": "audiences:read folders:read",
+    "Query.search": "audiences:read",
+    "Query.searchNamespaces": "audiences:read",
     "Query.taxonomy": "audiences:read folders:read",
     "Query.segmentJob": "jobs:read",
     "Query.segmentJobs": "jobs:read",
@@ -114,13 +116,15 @@ NEEDS: dict[str, str] = {
     # Subscriptions.
     "Subscription.audienceUpdated": "audiences:read",
     "Subscription.segmentJobUpdated": "jobs:read",
+    "Subscription.segmentJobsUpdated": "jobs:read",
     "Subscription.exportJobUpdated": "exports:read",
+    "Subscription.exportJobsUpdated": "exports:read",
     "Subscription.jobsUpdated": "jobs:read exports:read",
     "Subscription.estimateUpdated": "previews:read",
     "Subscription.membershipChanged": "profiles:read",
 }
-"""Permissions by coordinate of the schema: all of those named, separated by spaces, as `resource:verb`. A caller has
-one by its full name, or by the bare verb, which stands for every resource."""
+"""Required permissions by schema coordinate, separated by spaces, as `resource:verb`. A caller has a permission by its
+full name or by the bare verb, which covers every resource."""
 
 VERBS = frozenset({"read", "write", "run", "admin"})
 
@@ -128,7 +132,7 @@ RESOURCES = frozenset(need.partition(":")[0] for needs in NEEDS.values() for nee
 
 
 def is_permission(text: str) -> bool:
-    """Whether a token or key may carry it: a verb, or `resource:verb`.
+    """Whether a token or key may contain it: a verb, or `resource:verb`.
 
     >>> is_permission("read"), is_permission("audiences:write"), is_permission("audiences"), is_permission("x:read")
     (True, True, False, False)
@@ -138,7 +142,7 @@ def is_permission(text: str) -> bool:
 
 
 def refusals(scope: Scope, needs: Mapping[str, str]) -> list[Refusal]:
-    """What the caller lacks of `needs`: permissions, each with the coordinate of the schema that needs it."""
+    """The permissions in `needs` that the caller lacks; each need has the schema coordinate that requires it."""
     return [
         Refusal(
             ErrorCode.FORBIDDEN,
@@ -151,13 +155,13 @@ def refusals(scope: Scope, needs: Mapping[str, str]) -> list[Refusal]:
 
 
 def refuse_type(scope: Scope, type_name: str) -> None:
-    """For an id that says itself of which type its object is. Raises `Refusal`."""
+    """For an id that contains the type of its object. Raises `Refusal`."""
     for refusal in refusals(scope, dict.fromkeys(NEEDS[type_name].split(), type_name)):
         raise refusal
 
 
 def uncovered(schema: GraphQLSchema) -> Iterator[str]:
-    """What the table leaves open, in sentences that say what to add."""
+    """The parts of the schema that the table does not cover, each with what to add."""
     for root in (schema.query_type, schema.mutation_type, schema.subscription_type):
         coordinates = [f"{root.name}.{name}" for name in root.fields] if root else []
         yield from (_advice(coordinate) for coordinate in coordinates if coordinate not in NEEDS)

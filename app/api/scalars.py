@@ -1,4 +1,4 @@
-"""The scalars of the API and how they are written in JSON; knows no resource."""
+"""The scalars of the API and their JSON form; knows no resource."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +10,10 @@ from strawberry.schema.config import StrawberryConfig
 
 BigInt = NewType("BigInt", int)
 Upload = NewType("Upload", Path)
-"""A file of a multipart request, where it lies on disk until the request is over."""
+"""A file of a multipart request: its path on disk, valid until the request ends."""
 
 LARGEST = 2**53 - 1
-"""Beyond this a JSON number is not exact for most clients."""
+"""Above this, most clients cannot represent a JSON number exactly."""
 
 
 def write_time(instant: datetime) -> str:
@@ -27,7 +27,7 @@ def write_time(instant: datetime) -> str:
 
 
 def read_time(value: object) -> datetime:
-    """An aware instant; a time without a zone is UTC, as all times of the API.
+    """A timezone-aware instant; a time without a zone is UTC, like all times of the API.
 
     >>> read_time("2026-06-15T14:00:00+02:00").isoformat()
     '2026-06-15T12:00:00+00:00'
@@ -70,7 +70,7 @@ def _refuse_writing(_value: object) -> object:
 SCALARS: dict[Any, Any] = {
     datetime: strawberry.scalar(
         name="DateTime",
-        description="An instant in ISO 8601, always in UTC on the way out: `2026-06-15T12:00:00Z`.",
+        description="An instant in ISO 8601, always in UTC in responses: `2026-06-15T12:00:00Z`.",
         specified_by_url="https://datatracker.ietf.org/doc/html/rfc3339",
         serialize=write_time,
         parse_value=read_time,
@@ -94,5 +94,5 @@ CONFIG = StrawberryConfig(scalar_map=SCALARS)
 
 
 def given(value: object, default: object = None) -> Any:
-    """An optional input as services take it: `default` when the caller left it out."""
+    """An optional input as services take it: `default` if the caller omitted it."""
     return default if value is strawberry.UNSET else value

@@ -1,4 +1,4 @@
-"""The list of resources, and nothing else."""
+"""The list of resources."""
 
 from functools import cache
 
@@ -6,7 +6,7 @@ import strawberry
 
 from app.api.context import Limits
 from app.api.errors import ERROR_TYPES
-from app.api.guards.limits import GatewaySchema, extensions
+from app.api.guards.limits import GatewaySchema
 from app.api.resources.api_keys import ApiKeyMutations, ApiKeyQueries
 from app.api.resources.audience_queries import AudienceQueries, AudienceSubscriptions
 from app.api.resources.audience_writes import AudienceMutations
@@ -99,10 +99,10 @@ class Subscription(
 
 @cache
 def build_schema(limits: Limits) -> GatewaySchema:
-    """The schema, with all that is done around an operation; one for the same limits, however many ask."""
-    return GatewaySchema(Query, Mutation, Subscription, types=ERROR_TYPES, extensions=extensions(limits), config=CONFIG)
+    """The schema with its extensions; one instance per set of limits."""
+    return GatewaySchema(Query, Mutation, Subscription, types=ERROR_TYPES, limits=limits, config=CONFIG)
 
 
 def print_schema() -> str:
-    """The schema as text, as `schema.graphql` holds it."""
+    """The schema as text, as in `schema.graphql`."""
     return build_schema(Limits()).as_str() + "\n"

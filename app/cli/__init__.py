@@ -1,6 +1,6 @@
-"""The `segmentation` command: thin, like the API; every rule is in `services`.
+"""The `segmentation` command: a thin layer like the API; every rule is in `services`.
 
-A command imports what it works with when it is run: nobody waits for a server who asks for `--help` or tries PQL.
+A command imports its dependencies when it runs, so that `--help` and PQL commands do not load a server.
 """
 
 from app.cli.main import main

@@ -1,4 +1,4 @@
-"""`python -m app.cli` is `segmentation`."""
+"""Makes `python -m app.cli` equivalent to `segmentation`."""
 
 from app.cli import main
 

@@ -1,4 +1,4 @@
-"""How `ingest` loads: finds and opens the files, shows how far it is, and reports what became of each."""
+"""The work of `ingest`: finds and opens files, shows progress, and reports the result of each file."""
 
 import asyncio
 import glob
@@ -28,14 +28,14 @@ _COPIED = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class OpenedFile:
-    """`name` is what the user calls it."""
+    """`name` is the user's name for the file."""
 
     name: str
     data: "InputFile"
 
 
 def file_names(files: Sequence[str]) -> list[str]:
-    """The files that the arguments name, each once, in order."""
+    """The files that the arguments match, each once, in order."""
     names: dict[str, None] = {}
     for file in files:
         matches = [file] if file == "-" or Path(file).exists() else sorted(glob.glob(file, recursive=True))
@@ -48,7 +48,7 @@ def file_names(files: Sequence[str]) -> list[str]:
 
 
 def opened(name: str, format: str | None, csv: "CsvOptions", folder: Path) -> OpenedFile:
-    """A file with its format, by its name or content; standard input is copied into `folder`."""
+    """A file with its format, determined by name or content; standard input is copied into `folder`."""
     from app.engine.ingest.formats import InputFile
     from app.services.datasets.uploads import FORMATS
 
@@ -70,7 +70,7 @@ def opened(name: str, format: str | None, csv: "CsvOptions", folder: Path) -> Op
 
 
 def _sniffed(path: Path) -> str:
-    """The format by the content of the file."""
+    """The format, determined by the content of the file."""
     from app.engine.ingest.formats import first_bytes
 
     start = first_bytes(path, _SNIFFED).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -80,7 +80,7 @@ def _sniffed(path: Path) -> str:
 
 
 async def load(services: "Services", scope: Scope, new: "NewDataset", files: Sequence[OpenedFile], again: bool) -> None:
-    """Each of the files as a batch; stops at the first that is refused. `again`: also one that was loaded before."""
+    """Loads each file as a batch; stops at the first error. With `again`, also files that were loaded before."""
     from app.services.datasets.uploads import UploadOptions, content_digest, ingest_file
 
     with display(_bytes(files)) as shown:
@@ -120,7 +120,7 @@ def _bytes(files: Sequence[OpenedFile]) -> int:
 
 @contextmanager
 def _named(file: OpenedFile, files: Sequence[OpenedFile]) -> Iterator[None]:
-    """A refusal among several files says of which one."""
+    """With several files, adds the file name to an error."""
     try:
         yield
     except Refusal as refusal:
@@ -143,13 +143,14 @@ def _report(file: OpenedFile, files: Sequence[OpenedFile], uploaded: "Uploaded")
 
 
 def _report_try(file: OpenedFile, files: Sequence[OpenedFile], tried: "DryRun") -> None:
-    from app.pql.schema import leaf_paths
+    from app.pql.schema import leaves
+    from app.pql.syntax.paths import written_path
 
     duplicates = f", {tried.duplicate_rows:,} duplicates" if tried.duplicate_rows else ""
     prefix = f"{file.name}: " if len(files) > 1 else ""
     _print(f"{prefix}would load {tried.row_count:,} rows, {tried.rejected_rows:,} rejected{duplicates}; nothing stored")
-    for path, type_ in leaf_paths(tried.fields):
-        _print(f"  {path}: {type_}{' (new)' if path.split('.')[0] in tried.new_fields else ''}")
+    for names, type_ in leaves(tried.fields):
+        _print(f"  {written_path((*tried.above, *names))}: {type_}{' (new)' if names[0] in tried.new_fields else ''}")
     _print_details(tried.rejected, tried.warnings)
 
 

@@ -1,4 +1,4 @@
-"""All commands as one, and how a refusal ends one."""
+"""Combines all commands and turns errors into exit codes."""
 
 import os
 
@@ -34,9 +34,9 @@ cli.add_typer(resources.schedules, name="schedule")
 
 
 def main() -> None:
-    """The entry point: refusals become one clear sentence on standard error and exit code 1."""
-    # Somebody else's: the metrics library would write this process's counters into files of theirs. `serve --workers`
-    # names a folder of its own to its processes.
+    """Entry point: errors become one sentence on standard error and exit code 1."""
+    # Ignore a folder inherited from the environment: the metrics library would write this process's counters into files
+    # of another program. `serve --workers` sets a folder for its own processes.
     for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
         os.environ.pop(name, None)
     with failures_said():

@@ -1,4 +1,4 @@
-"""How the commands for scripts print: lines of values separated by tabs, or JSON objects, one a line."""
+"""Output for scripts: tab-separated lines, or one JSON object per line."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -19,14 +19,14 @@ Limit = Annotated[int | None, typer.Option(help="Print at most so many; all by d
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """How much of a list is printed, and how."""
+    """How much of a list is printed, and in which format."""
 
     limit: Limit = None
     as_json: Json = False
 
 
 def print_object(values: Mapping[str, object], as_json: bool, columns: tuple[str, ...]) -> None:
-    """All values as JSON, or those of the columns."""
+    """All values as JSON, or only those of the columns."""
     if as_json:
         print(json.dumps({name: _plain(value) for name, value in values.items()}, ensure_ascii=False, default=str))
     else:
@@ -37,15 +37,17 @@ async def every(fetch: "Callable[[PageRequest], Awaitable[Slice[T]]]", limit: in
     """The items of all pages, or the first `limit`."""
     from app.services.lists.paging import LARGEST_PAGE, PageRequest
 
-    cursor, left = None, limit
-    while left is None or left > 0:
-        page = await fetch(PageRequest(LARGEST_PAGE if left is None else min(left, LARGEST_PAGE), cursor=cursor))
+    cursor, rows_left = None, limit
+    while rows_left is None or rows_left > 0:
+        page = await fetch(
+            PageRequest(LARGEST_PAGE if rows_left is None else min(rows_left, LARGEST_PAGE), cursor=cursor)
+        )
         for item in page.items:
             yield item
         if not page.has_next:
             return
         cursor = page.cursors[-1]
-        left = None if left is None else left - len(page.items)
+        rows_left = None if rows_left is None else rows_left - len(page.items)
 
 
 def _plain(value: object) -> Any:
@@ -53,6 +55,6 @@ def _plain(value: object) -> Any:
 
 
 def _cell(value: object) -> str:
-    """One value in its column: nothing in it can begin another column or line."""
+    """One value in its column; it cannot contain tabs or line breaks."""
     text = "-" if value is None else ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return " ".join(text.split()) or "-"

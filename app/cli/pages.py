@@ -1,4 +1,4 @@
-"""The web pages in a checkout of the source: built when they are missing or older than their sources."""
+"""The web pages of a source checkout: built if missing or older than their sources."""
 
 import importlib.util
 from pathlib import Path
@@ -13,9 +13,9 @@ BUILDER = "build_pages.py"
 
 
 def build_if_stale(console: Console, web: Path = WEB) -> None:
-    """Builds the pages of a checkout, and says each step; a wheel brings them, and no builder.
+    """Builds the pages of a checkout and prints each step; a wheel contains them, without a builder.
 
-    Only where somebody looks on: what runs in the background is not held up for half a minute.
+    Only builds on an interactive terminal, so that background processes are not delayed by half a minute.
     """
     if not console.is_terminal or not (web / BUILDER).is_file():
         return
@@ -30,7 +30,7 @@ def build_if_stale(console: Console, web: Path = WEB) -> None:
 
 
 def _load(path: Path) -> Any:
-    """The builder is no part of the package: it is for checkouts, and hatchling reads it by its path too."""
+    """Loads the builder by path, as hatchling does: it serves checkouts only and is not in the package."""
     spec = importlib.util.spec_from_file_location("segmentation_build_pages", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {path}")

@@ -1,4 +1,4 @@
-"""`serve --workers N`: several processes behind one address, and the one that starts and stops them."""
+"""`serve --workers N`: several processes behind one address, and the supervisor that starts and stops them."""
 
 import asyncio
 import multiprocessing
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from app.settings import Settings
 
 RESTART_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""After how long a process that died is started again: the first time, and after each further death soon after its
-start. Beyond the last one it is not started any more."""
+"""Delays before a dead process is restarted: after the first death, and after each further death soon after a start.
+After the last one it is not restarted."""
 
 STEADY_SECONDS = 60.0
-"""A process that ran for so long did not die of its start, and the next one is started as after a first death."""
+"""A process that ran this long did not fail at startup; its next death counts as a first one."""
 
 TICK_SECONDS = 1.0
 
 KILL_SECONDS = 15.0
-"""How long a process may take to stop, beyond what it gives the requests in hand."""
+"""How long a process may take to stop, in addition to its grace period for requests."""
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -38,18 +38,18 @@ Task = Callable[["Settings", socket.socket, Connection], None]
 
 
 def supervise(settings: "Settings", listener: socket.socket) -> None:
-    """Serves in `server_processes` processes, and evaluates jobs in one more, until SIGTERM or Ctrl+C.
+    """Serves in `server_processes` processes and runs jobs in one more, until SIGTERM or Ctrl+C.
 
-    All of them accept from one listener, so that a busy or frozen one takes no connection. One that dies is started
-    again, after longer and longer waits; one that cannot start at all, or whose successors all die soon after their
-    start, ends the command with its exit code.
+    All server processes accept from one listener, so that a busy or frozen one takes no connections. A process that
+    dies is restarted, after increasing delays. If one cannot start at all, or its successors all die soon after
+    starting, the command exits with its exit code.
     """
     serving = settings.model_copy(update={"worker": False})
     places = [_Place(_serve, serving, listener) for _ in range(settings.server_processes)]
     if settings.worker:
         places.append(_Place(_work, settings, listener))
     with tempfile.TemporaryDirectory(prefix="segmentation-metrics-") as folder, _woken_by_signals() as signals:
-        # Read by the metrics library of each process, which shares its counters with the others through files.
+        # The metrics library of each process reads this and shares its counters with the others through files.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
         exit_code = _keep(places, signals)
         _stop(places, signals, settings.drain_seconds + settings.shutdown_seconds + KILL_SECONDS)
@@ -58,33 +58,33 @@ def supervise(settings: "Settings", listener: socket.socket) -> None:
 
 @dataclass(slots=True)
 class _Place:
-    """A process that should run: what it does, and the one that does it now."""
+    """A slot for a process: what it runs, and its current process."""
 
     task: Task
     settings: "Settings"
     listener: socket.socket
     process: SpawnProcess | None = None
     news: Connection | None = None
-    """Readable once the process has opened database and lake."""
+    """Readable once the process has opened the database and the lake."""
     was_open: bool = False
-    """Whether a process of this place has been open: then its successors may fail and are started again."""
+    """Whether a process of this slot has ever been open: then later ones may fail and are restarted."""
     started_at: float = 0.0
     restart_at: float = 0.0
     early_deaths: int = 0
-    """In a row, each soon after a start."""
+    """Consecutive deaths, each soon after a start."""
 
     def start(self) -> None:
         self.started_at = time.monotonic()
         self.news, opened = _SPAWN.Pipe(duplex=False)
-        # A daemon: when this process ends in any way that Python sees, the child is ended too.
+        # A daemon: the child is terminated whenever Python can still run its exit handlers in this process.
         self.process = _SPAWN.Process(target=self.task, args=(self.settings, self.listener, opened), daemon=True)
         self.process.start()
         opened.close()
 
     def bury(self) -> float | None:
-        """Forgets the process that has ended, with what it showed in metrics as going on.
+        """Removes the ended process and its live gauges from the metrics.
 
-        Returns after how many seconds the next one starts; None when too many have died early.
+        Returns the delay before the next start in seconds; None if too many processes died early.
         """
         from prometheus_client.multiprocess import mark_process_dead
 
@@ -100,7 +100,8 @@ class _Place:
 
 
 def _keep(places: list[_Place], signals: socket.socket) -> int:
-    """Starts what does not run until a signal comes: 0, or the exit code of what could not be started."""
+    """Starts the processes, and restarts dead ones, until a signal arrives. Returns 0, or the exit code of a process
+    that could not be started."""
     while True:
         for place in places:
             if place.process is None and place.restart_at <= time.monotonic():
@@ -128,7 +129,7 @@ def _keep(places: list[_Place], signals: socket.socket) -> int:
 
 
 def _exit_code(process: SpawnProcess) -> int:
-    """As a shell would say it; never 0, since the process was to stay."""
+    """The exit code as a shell reports it; never 0, since the process should not have ended."""
     code = process.exitcode or 1
     return code if code > 0 else 128 - code
 
@@ -141,7 +142,8 @@ def _said(news: Connection | None) -> bool:
 
 
 def _stop(places: list[_Place], signals: socket.socket, patience: float) -> None:
-    """Ends all processes: they are asked once for each signal, and killed after `patience` seconds."""
+    """Ends all processes: asks them to stop, again at each further signal, and kills those left after `patience`
+    seconds."""
     deadline = time.monotonic() + patience
     _ask(places)
     while any(place.process is not None and place.process.is_alive() for place in places):
@@ -169,7 +171,7 @@ def _ask(places: list[_Place]) -> None:
 
 @contextmanager
 def _woken_by_signals() -> Iterator[socket.socket]:
-    """A socket that can be read as often as SIGTERM or Ctrl+C came, since a handler cannot end a wait."""
+    """A socket that becomes readable for each SIGTERM or Ctrl+C, since a signal handler cannot interrupt a wait."""
     receiver, sender = socket.socketpair()
     sender.setblocking(False)
     with receiver, sender:
@@ -184,7 +186,7 @@ def _woken_by_signals() -> Iterator[socket.socket]:
 
 
 def _leave_to_wakeup(_number: int, _frame: object) -> None:
-    """Nothing: the number of the signal has been written into the socket."""
+    """Does nothing: the signal's number has already been written to the socket."""
 
 
 def _serve(settings: "Settings", listener: socket.socket, opened: Connection) -> None:
@@ -205,13 +207,13 @@ def _work(settings: "Settings", listener: socket.socket, opened: Connection) -> 
 
 
 def _settle_in(settings: "Settings", service: str) -> None:
-    # Ctrl+C reaches every process of the terminal; the parent turns it into one request to stop.
+    # Ctrl+C reaches every process of the terminal; only the parent handles it, as one request to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     observe(settings, service)
 
 
 def _report_open(opened: Connection, stop: Callable[[], None]) -> None:
-    """Tells the parent that this process is open, and stops it at SIGTERM or when the parent has died."""
+    """Reports to the parent that this process is open, and stops it on SIGTERM or when the parent dies."""
     with suppress(BrokenPipeError):
         opened.send(True)
     loop = asyncio.get_running_loop()

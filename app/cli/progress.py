@@ -1,4 +1,4 @@
-"""Shows how far `ingest` is: a bar on a terminal, otherwise a line now and then."""
+"""Shows the progress of `ingest`: a bar on a terminal, otherwise occasional lines."""
 
 import asyncio
 import time
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.25
 _QUIET_SECONDS = 5.0
-"""Lines are at least so far apart, and what is done sooner needs none."""
+"""Minimum interval between lines; shorter work prints none."""
 _LONGEST_SECONDS = 30.0
 _STEP = 0.1
 
 
 class Lines:
-    """Which states are worth a line: one for each tenth, not too often, and some when it is slow."""
+    """Decides which states are worth a line: one per tenth, not too often, and some when progress is slow."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -27,7 +27,7 @@ class Lines:
         self._fraction = 0.0
 
     def due(self, fraction: float | None) -> bool:
-        """Whether to print a line now; no fraction where the whole is not known."""
+        """Whether to print a line now; `fraction` is None if the total is unknown."""
         waited = self._clock() - self._last
         moved = fraction is None or fraction >= self._fraction + _STEP
         if waited < (_QUIET_SECONDS if moved else _LONGEST_SECONDS):
@@ -37,7 +37,7 @@ class Lines:
 
 
 class Display:
-    """The bytes that are done, of `total` if that is known."""
+    """Completed bytes, of `total` if known."""
 
     def __init__(self, total: int | None, update: Callable[[str, int], None], lines: Lines) -> None:
         self.total = total
@@ -46,7 +46,7 @@ class Display:
         self._lines = lines
 
     def show(self, name: str, completed: int, stage: str = "") -> None:
-        """`stage` is what is being done with the file of that name."""
+        """`stage` is the current step for the file of that name."""
         label = f"{name} ({stage})" if stage else name
         self._update(label, completed)
         if self._lines.due(completed / self.total if self.total else None):
@@ -55,7 +55,7 @@ class Display:
 
     @asynccontextmanager
     async def watching(self, name: str, size: int) -> AsyncIterator["Progress"]:
-        """Shows the progress of a file of so many bytes while the block loads it."""
+        """Shows the progress of a file of this many bytes while the block loads it."""
         from app.engine.ingest.progress import Progress
 
         progress = Progress()
@@ -85,7 +85,7 @@ def display(total: int | None) -> Iterator[Display]:
         def update(label: str, completed: int) -> None:
             bar.update(task, description=label, completed=completed)
 
-        # The bar is enough on a terminal.
+        # On a terminal the bar is sufficient.
         yield Display(total, update, Lines((lambda: 0.0) if console.is_terminal else time.monotonic))
 
 

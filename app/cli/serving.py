@@ -1,4 +1,4 @@
-"""One process that serves or evaluates jobs until it is stopped."""
+"""A single process that serves requests or runs jobs until it is stopped."""
 
 import asyncio
 import contextlib
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from app.wiring import Services
 
 Started = Callable[[Callable[[], None]], None]
-"""Called once a process is open, with what stops it."""
+"""Called once a process is open, with the function that stops it."""
 
 
 async def work(settings: "Settings", metrics_port: int | None = None, started: Started | None = None) -> None:
-    """Evaluates jobs until it is stopped: by what `started` is given, by default by signals."""
+    """Runs jobs until stopped: by the function given to `started`, by default by signals."""
     with importing():
         from app.wiring import open_services, working
 
@@ -60,7 +60,7 @@ async def serve_until_stopped(settings: "Settings") -> None:
 
 @contextlib.contextmanager
 def opened(settings: "Settings") -> Iterator[socket.socket]:
-    """The address that a server listens on, after what must be there before; printed for those who look."""
+    """The server's listening socket. Checks the host, builds stale web pages, and prints the addresses."""
     _refuse_open_door(settings)
     build_if_stale(console)
     with _listen(settings.host, settings.port) as listener:
@@ -70,7 +70,7 @@ def opened(settings: "Settings") -> Iterator[socket.socket]:
 
 
 async def serve_on(listener: socket.socket, settings: "Settings", started: Started | None = None) -> None:
-    """Serves until it is stopped: by what `started` is given, by default by signals."""
+    """Serves until stopped: by the function given to `started`, by default by signals."""
     with importing():
         from app.main import create_app
 
@@ -87,7 +87,7 @@ async def serve_on(listener: socket.socket, settings: "Settings", started: Start
         app.state.draining.set()
         asyncio.get_running_loop().call_later(settings.drain_seconds, leave)
 
-    # Not left to uvicorn, which logs a trace for a database or a lake that cannot be opened.
+    # Opened here because uvicorn would log a traceback if the database or the lake cannot be opened.
     async with app.router.lifespan_context(app):
         (started or _on_signals)(stop)
         await server.serve(sockets=[listener])
@@ -99,7 +99,8 @@ def _server(app: Any, settings: "Settings") -> "uvicorn.Server":
     from app.api.transport.slow_clients import Patience, http_protocol, websocket_protocol
 
     class Server(uvicorn.Server):
-        """Leaves signals to us: uvicorn would raise them again after a clean stop, and the exit code would not be 0."""
+        """Leaves signals to our code: uvicorn would raise them again after a clean stop, and the exit code would not be
+        0."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -115,7 +116,7 @@ def _server(app: Any, settings: "Settings") -> "uvicorn.Server":
         http=http_protocol(patience),
         ws=websocket_protocol(patience),
         ws_max_size=settings.max_body_bytes,
-        # Who a caller is may hang on the peer's address: no header may say another.
+        # A caller's identity may depend on the peer's address, so no header may override it.
         proxy_headers=False,
         server_header=False,
     )
@@ -128,8 +129,8 @@ def _address(listener: socket.socket) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket of TCP by name: asyncio sets TCP_NODELAY, without which each answer waits 40 ms for an
-    acknowledgement, only where the protocol says so. Ends the command when the address cannot be had."""
+    """A listening TCP socket, with the protocol given explicitly: only then does asyncio set TCP_NODELAY, without which
+    each response waits 40 ms for an acknowledgement. Exits the command if the address cannot be bound."""
     listener = None
     try:
         passive = socket.AI_PASSIVE

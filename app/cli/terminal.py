@@ -1,4 +1,4 @@
-"""What all commands share: where they print, how they run, how they fail."""
+"""Shared by all commands: output, event loop and error handling."""
 
 import asyncio
 import gc
@@ -43,7 +43,7 @@ Sandbox = Annotated[str, typer.Option(help="Sandbox of the organisation.")]
 
 @dataclass(frozen=True, slots=True)
 class Tenancy:
-    """Whose data a command works on."""
+    """The tenant that a command works on."""
 
     organisation: Organisation = "default"
     sandbox: Sandbox = "prod"
@@ -57,7 +57,7 @@ class Tenancy:
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """The command with the fields of its dataclasses as options of their own."""
+    """The command, with the fields of its dataclass parameters as options of their own."""
     groups: dict[str, type] = {}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
@@ -74,15 +74,15 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**values, **arguments)
 
-    named = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
     flat.__name__, flat.__doc__ = command.__name__, command.__doc__
     flat.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
-    flat.__annotations__ = {one.name: one.annotation for one in named}
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in named}
     return flat
 
 
 def load_settings(**overrides: object) -> "Settings":
-    """As `app.settings.load_settings`, whose import is for those who run a command."""
+    """Like `app.settings.load_settings`, which is imported only when a command runs."""
     from app.settings import load_settings
 
     return load_settings(**overrides)
@@ -90,12 +90,13 @@ def load_settings(**overrides: object) -> "Settings":
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Imports without garbage collection: what they allocate stays, and to look at it time and again takes a sixth of
-    a server's start."""
+    """Imports without garbage collection, and excludes what is imported from later collections: these objects stay
+    alive, and scanning them repeatedly takes a fourth of a server's start."""
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         gc.enable()
 
 
@@ -108,9 +109,9 @@ async def with_services(settings: "Settings", use: "Callable[[Services], Awaitab
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, on uvloop's event loop where there is one: its transports cost half as much.
+    """`asyncio.run` on uvloop's event loop where available: its transports cost half as much.
 
-    SIGTERM cancels the work, as Ctrl+C does, so that it leaves nothing half done.
+    SIGTERM cancels the work like Ctrl+C, so that it leaves nothing half done.
     """
 
     async def until_terminated() -> T:
@@ -135,7 +136,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def observe(settings: "Settings", service: str) -> None:
-    """Logs and traces of a process that stays."""
+    """Sets up logs and traces of a long-running process."""
     from app import logs, traces
 
     logs.configure(settings.log_format, settings.log_level)
@@ -153,7 +154,8 @@ def fail(message: str) -> NoReturn:
 
 @contextmanager
 def failures_said() -> Iterator[None]:
-    """Refusals, and failures of disk, data folder and database, end the process with one sentence and exit code 1."""
+    """Ends the process with one sentence and exit code 1 on rejected requests and on failures of disk, data folder or
+    database."""
     try:
         yield
     except REFUSALS as refusal:

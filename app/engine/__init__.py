@@ -1,1 +1,1 @@
-"""From checked PQL and files to people; knows files and columns, neither our tables nor GraphQL."""
+"""Evaluates checked PQL over people in files; knows files and columns, but neither database tables nor GraphQL."""

@@ -1,1 +1,2 @@
-"""The Profile Query Language: text to checked, typed conditions; standard library only, knows no data and no engine."""
+"""The Profile Query Language: turns text into checked, typed conditions; uses only the standard library and knows
+neither data nor engine."""

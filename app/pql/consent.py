@@ -1,4 +1,5 @@
-"""Consent: who is never a member of an audience that respects opt-outs (segmentation-service.md, "Consent")."""
+"""Consent: profiles that have opted out are never members of audiences that respect it (segmentation-service.md,
+"Consent")."""
 
 from collections.abc import Sequence
 
@@ -9,11 +10,11 @@ OPTED_OUT: tuple[tuple[tuple[str, ...], tuple[str | bool, ...]], ...] = (
     (("optInOut", "globalOptout"), (True,)),
     (("consents", "marketing", "any", "val"), ("n", "dn")),
 )
-"""Path of a field → the values of it that opt a person out."""
+"""Path of a field → its values that mean an opt-out."""
 
 
 def with_consent(condition: Node, schema: ObjectType, builder: Builder) -> Node:
-    """The condition, and that the person has not opted out; a person without the fields has not.
+    """The condition, restricted to profiles that have not opted out. A profile without the fields has not opted out.
 
     >>> builder = Builder()
     >>> everybody = builder.condition("truth", builder.constant(True, Scalar.BOOLEAN))
@@ -33,7 +34,7 @@ def with_consent(condition: Node, schema: ObjectType, builder: Builder) -> Node:
 
 
 def _field(path: Sequence[str], schema: ObjectType, builder: Builder) -> Node | None:
-    """The scalar field at the path of the profile; None when the schema has none there."""
+    """The scalar field of the profile at this path; None if the schema has none."""
     node = builder.node("element", schema, payload=(0,))
     for name in path:
         if not isinstance(node.type, ObjectType) or name not in node.type.fields:

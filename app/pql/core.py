@@ -5,7 +5,7 @@ but the meaning of each operation below. `outline` in `app/engine/plan` prints a
 
 Levels
     The profile is level 0. An operation that runs over the elements of an array *binds* a level, one more than the
-    depth of the place where it was written; `element(level)` is its current element. `let` and variables are gone:
+    depth of the place where it was written; `element(level)` is its current element. `let` and variables are resolved:
     their uses are the same node. So a node may stand deeper than it was written, with levels between that it does
     not mention. Evaluate it once for each row of its deepest *free* level (`Node.free`), not where it stands.
 
@@ -72,6 +72,9 @@ Arrays
                                         max also take dates, timestamps and text
     chain (array, time, what, …, when, …; level, steps) cond        `steps` conds over the element, then as many
                                         over `element(level)` and `label`; a step without `when` has `const true`
+    join (array, f, …, h, g, …, k, …; level, equations, ops) cond       whether an element has f = g for each of the
+                                        equations, and h op k for each of the ops (< <= > >=); binds in f and h. Only
+                                        made from `exists`, by a plan
 
 Maps
     get (map, key), keys (map), values (map)
@@ -83,47 +86,49 @@ from typing import Any, Final
 from app.pql.schema import Scalar, Type
 
 PROFILE_ID: Final = "__profile"
-"""The field of the profile that holds its id, `namespace:id`; no expression can name it."""
+"""The profile field that holds the id, `namespace:id`; expressions cannot name it."""
 
 BINDERS: Final = frozenset(
     {"exists", "forall", "map", "filter", "top", "bottom", "group_by", "to_map", "sum", "average"}
-    | {"min", "max", "chain"}
+    | {"min", "max", "chain", "join"}
 )
-"""Operations whose payload starts with the level that they bind."""
+"""Operations whose payload starts with the level they bind."""
 
 CONDITIONS: Final = frozenset(
     [
         *("truth", "and", "or", "not", "eq", "ne", "lt", "le", "gt", "ge", "is_null", "is_not_null", "in_segment"),
         "sample",
-        *("in", "not_in", "not_empty", "exists", "forall", "chain"),
+        *("in", "not_in", "not_empty", "exists", "forall", "chain", "join"),
         *("intersects", "subset_of", "superset_of", "set_eq", "set_ne"),
         *("like", "not_like", "starts_with", "ends_with", "contains", "equals", "matches", "compare"),
         *("not_starts_with", "not_ends_with", "not_contains", "not_equals"),
         *("occurs", "occurs_before", "occurs_after", "occurs_on", "occurs_between"),
     ]
 )
-"""Operations that give a condition; a `const` of true or false is one too."""
+"""Operations that return a condition, in addition to `const` of true or false."""
 
 UNBOUND_OPERANDS: Final = {"top": (0, 2), "bottom": (0, 2)}
-"""Operands that a binder evaluates outside of the level that it binds; for all other binders only the first (the
-array)."""
+"""Operands that a binder evaluates outside the level it binds; for binders not listed, only the first (the array)."""
 
 
 class Node:
-    """One operation on other nodes; immutable; equal nodes made by one `Builder` are one object.
+    """One operation on other nodes; immutable. Equal nodes from one `Builder` are the same object.
 
-    `free` holds the levels that it reads and does not bind itself; `has_binder` says whether it or anything below it
-    runs over an array.
+    `free` holds the levels that it reads but does not bind, and `level` is the deepest of them (-1 without any).
+    `outside` are the operands that are evaluated outside the level it binds. `has_binder` is true if it or any node
+    below it iterates over an array.
     """
 
-    __slots__ = ("free", "has_binder", "hash", "op", "operands", "payload", "type")
+    __slots__ = ("free", "has_binder", "hash", "level", "op", "operands", "outside", "payload", "type")
 
     def __init__(self, op: str, type_: Type, operands: tuple["Node", ...] = (), payload: tuple[Any, ...] = ()) -> None:
         self.op: Final = op
         self.type: Final = type_
         self.operands: Final = operands
         self.payload: Final = payload
+        self.outside: Final = tuple(operands[at] for at in self.unbound()) if op in BINDERS else operands
         self.free: Final = _free_levels(self)
+        self.level: Final[int] = max(self.free, default=-1)
         self.has_binder: Final[bool] = op in BINDERS or any(operand.has_binder for operand in operands)
         self.hash: Final = hash((op, operands, tuple(map(_typed, payload)), type_))
 
@@ -147,12 +152,14 @@ class Node:
         return f"{self.op}({inner})"
 
     def unbound(self) -> tuple[int, ...]:
-        """Positions of the operands that are evaluated outside of the level that this node binds."""
+        """Indexes of the operands that are evaluated outside the level this node binds."""
+        if self.op == "join":
+            return (0, *range(2 + self.payload[1], len(self.operands)))
         return UNBOUND_OPERANDS.get(self.op, (0,)) if self.op in BINDERS else tuple(range(len(self.operands)))
 
 
 class Builder:
-    """Makes nodes, one object for equal ones; share one among all definitions of a job."""
+    """Creates nodes, one object per distinct node. Share one builder among all definitions of a job."""
 
     def __init__(self) -> None:
         self._nodes: dict[Node, Node] = {}
@@ -169,7 +176,7 @@ class Builder:
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """Every distinct node of the graph below and including `node`, operands before their users."""
+    """Every distinct node reachable from `node`, including itself; operands come before their users."""
     visited: set[Node] = set()
     stack = [(node, False)]
     while stack:
@@ -183,7 +190,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def _typed(value: object) -> tuple[type, object]:
-    """Tells 1.0 from True and a date from a datetime, which Python's equality may not."""
+    """Distinguishes 1.0 from True and a date from a datetime, which Python may treat as equal."""
     return type(value), value
 
 

@@ -1,15 +1,15 @@
-"""What follows from the references between definitions: cycles, and the stages in which they can be evaluated."""
+"""References between definitions: cycles, and the stages in which definitions can be evaluated."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from graphlib import TopologicalSorter
 
 StageIds = tuple[str, Sequence[str]]
-"""What is evaluated together: a group, such as a merge policy, and ids of it. References lead to earlier stages."""
+"""A unit of evaluation: a group, such as a merge policy, and its ids. References point to earlier stages."""
 
 
 class Cycle(ValueError):
-    """Ids that refer to each other in a circle; `ids` repeats the first one at the end."""
+    """Ids that reference each other in a cycle; `ids` repeats the first one at the end."""
 
     def __init__(self, ids: list[str]) -> None:
         super().__init__(f"definitions form a cycle: {' → '.join(ids)}")
@@ -17,7 +17,7 @@ class Cycle(ValueError):
 
 
 def in_order(references: Mapping[str, Collection[str]]) -> list[str]:
-    """The ids after those that they refer to, else as given. Raises `Cycle`.
+    """Topological order: each id after the ids it references, otherwise in the given order. Raises `Cycle`.
 
     >>> in_order({"a": ["c", "elsewhere"], "b": [], "c": ["b"]})
     ['b', 'c', 'a']
@@ -42,7 +42,7 @@ def in_order(references: Mapping[str, Collection[str]]) -> list[str]:
 
 
 def find_cycle(edges: Mapping[str, Collection[str]]) -> list[str] | None:
-    """A cycle of references, its first id repeated at the end; None when there is none.
+    """A cycle of references, with its first id repeated at the end; None if there is none.
 
     >>> find_cycle({"a": ["b"], "b": ["c"], "c": ["b"]})
     ['b', 'c', 'b']
@@ -54,49 +54,18 @@ def find_cycle(edges: Mapping[str, Collection[str]]) -> list[str] | None:
     return None
 
 
-def in_stages(references: Mapping[str, Collection[str]], groups: Mapping[str, str]) -> list[StageIds]:
-    """The ids in as few stages as it takes for every id to come with or after those that it refers to.
-
-    Raises `ValueError` for a cycle.
-
-    >>> in_stages({"a": [], "b": ["a"], "c": ["b"], "d": []}, {"a": "x", "b": "y", "c": "x", "d": "x"})
-    [('x', ['a', 'd']), ('y', ['b']), ('x', ['c'])]
-    """
-    waiting = dict(references)
-    stages: list[StageIds] = []
-    while waiting:
-        ready = {group: _ready(waiting, groups, group) for group in sorted({groups[id_] for id_ in waiting})}
-        group, ids = max(ready.items(), key=lambda stage: len(stage[1]))
-        if not ids:
-            raise ValueError(f"{sorted(waiting)} form a cycle")
-        stages.append((group, ids))
-        for id_ in ids:
-            del waiting[id_]
-    return stages
-
-
-def _ready(waiting: Mapping[str, Collection[str]], groups: Mapping[str, str], group: str) -> list[str]:
-    ready: dict[str, None] = {}
-    before = -1
-    while before < len(ready):
-        before = len(ready)
-        for id_, others in waiting.items():
-            if groups[id_] == group and all(other in ready or other not in waiting for other in others):
-                ready[id_] = None
-    return list(ready)
-
-
 def in_passes(
     references: Mapping[str, Collection[str]],
     groups: Mapping[str, str],
     people: Mapping[str, object],
     settled_later: Collection[str] = (),
 ) -> list[list[StageIds]]:
-    """The ids in passes over all data, each of them stages.
+    """Groups the ids into passes over all data, each a list of stages.
 
-    An id comes in a later stage than those of another group that it refers to, and in a later pass when those are
-    about other `people`: who is in one bucket as a person is in others as fragments, so all of it must be known. So it
-    does when they are `settled_later`, by a look at all buckets after their pass; none of these is in the last pass.
+    An id is in a later stage than the ids of other groups that it references. It is in a later pass than referenced
+    ids about different `people`: a person in one bucket may be fragments in other buckets, so the referenced results
+    must be complete. It is also in a later pass than referenced ids that are `settled_later`, which are completed by a
+    step over all buckets after their pass; the last pass contains none of these.
 
     >>> in_passes({"a": [], "b": ["a"], "c": ["b"]}, {"a": "x", "b": "y", "c": "z"}, {"a": None, "b": None, "c": 7})
     [[('x', ['a']), ('y', ['b'])], [('z', ['c'])]]

@@ -1,4 +1,4 @@
-"""When a definition may be or has to be evaluated, which follows from its condition alone."""
+"""Whether a definition can or must be evaluated in a given way, derived from its condition alone."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from app.pql.schema import EVENTS, MEMBERSHIP
 
 @dataclass(frozen=True, slots=True)
 class StreamingEligibility:
-    """Whether a definition may be evaluated as soon as a batch lands; `reasons` when not."""
+    """Whether a definition can be evaluated as soon as a batch is committed; `reasons` if not."""
 
     eligible: bool
     reasons: tuple[str, ...]
 
 
 def streaming_eligibility(condition: Node) -> StreamingEligibility:
-    """Attributes, or single events of the last 24 hours; not segments together with events
-    (segmentation-service.md)."""
+    """Eligible are conditions on attributes or on single events of the last 24 hours, but not on segments together with
+    events (segmentation-service.md)."""
     nodes = list(walk(condition))
     reasons: dict[str, None] = {}
     for node in nodes:
@@ -38,12 +38,12 @@ def streaming_eligibility(condition: Node) -> StreamingEligibility:
 
 
 def reads_clock(nodes: Iterable[Node]) -> bool:
-    """Whether what an expression of these nodes gives can change by itself, as time goes by."""
+    """Whether the result of an expression with these nodes can change as time passes."""
     return any(node.op in CLOCKS for node in nodes)
 
 
 def reads_memberships(nodes: Iterable[Node]) -> bool:
-    """Whether `segmentMembership` is read, which every run of any definition may change."""
+    """Whether `segmentMembership` is read, which any definition's run can change."""
     return any(node.op == "field" and node.payload == (MEMBERSHIP,) for node in nodes)
 
 
@@ -73,7 +73,7 @@ def _is_filtered_events(node: Node) -> bool:
 
 
 def _recent(binder: Node) -> bool:
-    """Whether the binder takes only events of the last 24 hours. Steps of a chain are later than the first one."""
+    """Whether the binder selects only events of the last 24 hours. Later steps of a chain are newer than the first."""
     if binder.op != "chain":
         return _age(binder.operands[-1]) <= _A_DAY
     steps = int(binder.payload[1])
@@ -81,11 +81,13 @@ def _recent(binder: Node) -> bool:
 
 
 def _age(condition: Node) -> float:
-    """How many hours old an event that meets the condition can be; infinite when that is not bounded."""
+    """Maximum age in hours of an event that satisfies the condition; infinite if unbounded."""
     if condition.op == "and":
         return min(map(_age, condition.operands))
     if condition.op == "or":
         return max(map(_age, condition.operands))
+    if condition.op in _MIRRORED and _is_timestamp(condition.operands[1]):
+        return _start(condition.operands[0])
     if condition.op not in _BOUNDS or not _is_timestamp(condition.operands[0]):
         return inf
     return _BOUNDS[condition.op](condition)
@@ -106,7 +108,7 @@ def _within(node: Node) -> float:
 
 
 def _start(reference: Node) -> float:
-    """How many hours ago a reference may begin: `today` up to 24 hours, `last hour` up to 2."""
+    """Maximum age in hours of a reference's start: `today` up to 24, `last hour` up to 2."""
     if reference.op == "day":
         return _A_DAY * (1 - reference.payload[0])
     if reference.op == "period":
@@ -116,7 +118,7 @@ def _start(reference: Node) -> float:
 
 
 def _end(reference: Node) -> float:
-    """How many hours ago a reference may end."""
+    """Maximum age in hours of a reference's end."""
     if reference.op == "day":
         return -_A_DAY * reference.payload[0]
     if reference.op == "period":
@@ -126,7 +128,7 @@ def _end(reference: Node) -> float:
 
 
 def _later_start(reference: Node) -> float:
-    """From where distances after a reference are measured."""
+    """Maximum age in hours of the point from which distances after a reference are measured."""
     return _end(reference) if reference.op == "period" else _start(reference)
 
 
@@ -134,6 +136,8 @@ def _is_timestamp(node: Node) -> bool:
     return node.op == "field" and node.payload == ("timestamp",) and node.operands[0].op == "element"
 
 
+_MIRRORED: Final = frozenset({"lt", "le", "eq"})
+"""The comparisons that bound the age of a timestamp on their right: `today <= timestamp`."""
 _BOUNDS: Final[dict[str, Callable[[Node], float]]] = {
     "occurs": _within,
     "occurs_on": lambda node: _start(node.operands[1]),
@@ -141,4 +145,4 @@ _BOUNDS: Final[dict[str, Callable[[Node], float]]] = {
     "occurs_between": lambda node: _start(node.operands[1]),
     **dict.fromkeys(("gt", "ge", "eq"), lambda node: _start(node.operands[1])),
 }
-"""Hours by operation."""
+"""Hours, by operation."""

@@ -1,9 +1,8 @@
-"""The table of PQL's functions: one row each, for the checker, the printer's readers and the language service; knows
+"""The table of PQL functions, one row each, used by the checker, the printer's readers and the language service; knows
 no trees.
 
-A new function is one row here, one kernel in the engine, and its cases. Rows whose operation takes the receiver and
-the arguments in
-their order need nothing else; the others have a builder of their own in `calls`.
+A new function needs one row here, one kernel in the engine, and test cases. A row needs no builder if its operation
+takes the receiver and the arguments in order; other functions have a builder in `calls`.
 """
 
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from typing import Final
 
 
 class Receiver(StrEnum):
-    """What a function is called on; `NONE` marks a free function. A test or a reading of a scalar also takes an array
-    of them."""
+    """What a function is called on; `NONE` marks a free function. Tests and readings of scalars also accept arrays of
+    them."""
 
     NONE = ""
     TEXT = "string"
@@ -24,7 +23,7 @@ class Receiver(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a parameter takes. Kinds from `CONDITION` to `KEY` are evaluated for each element of the receiver."""
+    """What a parameter accepts. Kinds from `CONDITION` to `KEY` are evaluated for each element of the receiver."""
 
     TEXT = "string"
     FLAG = "boolean"
@@ -54,7 +53,7 @@ PER_ELEMENT: Final = frozenset(
 
 
 class Result(StrEnum):
-    """The type of a call. The last six follow from the receiver or an argument."""
+    """The type of a call. The last six derive from the receiver or an argument."""
 
     BOOLEAN = "boolean"
     NUMBER = "number"
@@ -81,7 +80,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """`op` is the operation of `core` that it becomes; `example` is an expression over the fixture of the tests."""
+    """`op` is the `core` operation; `example` is an expression on the test fixture."""
 
     name: str
     receiver: Receiver
@@ -101,7 +100,7 @@ class Function:
 
     @property
     def signature(self) -> str:
-        """As shown to users: `string.equals(text, caseSensitive?) → boolean`."""
+        """The signature shown to users: `string.equals(text, caseSensitive?) → boolean`."""
         inner = ", ".join(f"{p.name}{'?' if p.optional else ''}" for p in self.parameters)
         owner = f"{self.receiver}." if self.receiver is not Receiver.NONE else ""
         return f"{owner}{self.name}({inner}) → {self.result}"
@@ -319,4 +318,4 @@ FREE: Final = {row.name: row for row in FUNCTIONS if row.receiver is Receiver.NO
 METHODS: Final = {row.name: row for row in FUNCTIONS if row.receiver is not Receiver.NONE}
 
 TEXT_TESTS: Final = {row.name: row.op for row in FUNCTIONS if row.parameters == _OTHER}
-"""The eight tests of `stringCompare`, with their operations."""
+"""The eight tests of `stringCompare` and their operations."""

@@ -1,4 +1,4 @@
-"""The types of PQL, and with them the schema of a profile; knows neither expressions nor files."""
+"""PQL types, and the schema of a profile built from them; knows neither expressions nor files."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -7,9 +7,9 @@ from types import MappingProxyType
 
 
 class Scalar(StrEnum):
-    """A type without parts. `INTERVAL` (such as `last month`) and `NULL` (the literal) are never stored.
+    """An atomic type. `INTERVAL` (such as `last month`) and `NULL` (the literal) are never stored.
 
-    `INTEGER` is a stored number of 64 bits; expressions know numbers only (`numbers_alike`).
+    `INTEGER` is a stored 64-bit number; expressions know only numbers (`numbers_alike`).
     """
 
     NUMBER = "number"
@@ -35,7 +35,7 @@ class ArrayType:
 
 @dataclass(frozen=True, slots=True)
 class MapType:
-    """Keys are strings."""
+    """A map with string keys."""
 
     value: "Type"
 
@@ -45,8 +45,8 @@ class MapType:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ObjectType:
-    """Named fields; compared by content, hashed by names (fields may nest deeply, names are enough to tell most
-    apart)."""
+    """Named fields. Compared by content but hashed by field names only, since fields may nest deeply and names suffice
+    to distinguish most types."""
 
     fields: Mapping[str, "Type"] = field(default_factory=dict)
 
@@ -70,11 +70,11 @@ SEGMENT_MEMBERSHIP = MapType(MapType(ObjectType({"status": Scalar.STRING, "lastQ
 EVENTS = "xEvent"
 MEMBERSHIP = "segmentMembership"
 COMPUTED = "AEPSegments"
-"""The namespace of audiences that are computed here."""
+"""The namespace of audiences computed by this service."""
 COMPUTED_ALIAS = "ups"
 
 Segment = tuple[str, str]
-"""A segment by its namespace and its id there."""
+"""A segment's namespace and its id there."""
 
 
 def namespace_of(name: str) -> str:
@@ -86,13 +86,13 @@ def namespace_of(name: str) -> str:
 
 
 def profile_schema(profile: ObjectType, event: ObjectType) -> ObjectType:
-    """The schema that PQL sees: the fields of the records, the events under `xEvent`, and the two built-in maps."""
+    """The schema that PQL sees: the record fields, the events under `xEvent`, and the two built-in maps."""
     schema = profile_fields(profile, event)
     return ObjectType({name: numbers_alike(type_) for name, type_ in schema.fields.items()})
 
 
 def profile_fields(profile: ObjectType, event: ObjectType) -> ObjectType:
-    """The same with its numbers as they are stored."""
+    """Like `profile_schema`, but with numbers in their stored types."""
     return ObjectType(
         {
             "identityMap": IDENTITY_MAP,
@@ -104,7 +104,7 @@ def profile_fields(profile: ObjectType, event: ObjectType) -> ObjectType:
 
 
 def numbers_alike(type_: Type) -> Type:
-    """The type with all of its integers as numbers.
+    """The type with all integers replaced by numbers.
 
     >>> numbers_alike(ArrayType(Scalar.INTEGER))
     ArrayType(element=<Scalar.NUMBER: 'number'>)
@@ -120,16 +120,15 @@ def numbers_alike(type_: Type) -> Type:
             return Scalar.NUMBER if type_ is Scalar.INTEGER else type_
 
 
-def leaf_paths(schema: ObjectType, prefix: str = "") -> Iterator[tuple[str, Type]]:
-    """Each field that is not an object, with its dotted path; arrays of objects are followed, maps are not.
+def leaves(fields: ObjectType, above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Type]]:
+    """Each non-object field with the names that lead to it; follows arrays of objects but not maps.
 
-    >>> list(leaf_paths(ObjectType({"a": ObjectType({"b": Scalar.NUMBER}), "c": Scalar.STRING})))
-    [('a.b', <Scalar.NUMBER: 'number'>), ('c', <Scalar.STRING: 'string'>)]
+    >>> list(leaves(ObjectType({"a": ObjectType({"b": Scalar.NUMBER}), "c": Scalar.STRING})))
+    [(('a', 'b'), <Scalar.NUMBER: 'number'>), (('c',), <Scalar.STRING: 'string'>)]
     """
-    for name, type_ in schema.fields.items():
-        path = f"{prefix}{name}"
+    for name, type_ in fields.fields.items():
         inner = type_.element if isinstance(type_, ArrayType) else type_
         if isinstance(inner, ObjectType):
-            yield from leaf_paths(inner, f"{path}.")
+            yield from leaves(inner, (*above, name))
         else:
-            yield path, type_
+            yield (*above, name), type_

@@ -1,4 +1,4 @@
-"""Names that may have been meant instead of one that is unknown."""
+"""Suggestions for misspelled names."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ SUGGESTIONS: Final = 5
 
 
 def nearest(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
-    """The names most like a misspelt one, at most five, best first.
+    """The names most similar to a misspelled one: at most five, best first.
 
     >>> nearest("contry", ["city", "name", "country", "Contry"])
     ('Contry', 'country', 'city')
@@ -20,7 +20,7 @@ def nearest(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
 
 
 def did_you_mean(suggestions: tuple[str, ...]) -> str:
-    """The end of a message that offers names; empty when there are none."""
+    """The end of a message that suggests names; empty if there are none."""
     if not suggestions:
         return ""
     return "; did you mean " + " or ".join(f"`{name}`" for name in suggestions) + "?"

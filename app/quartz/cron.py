@@ -1,8 +1,10 @@
-"""Quartz cron, read into a calendar that names its times and itself in words; knows no schedule and no clock.
+"""Quartz cron: parses expressions into calendars that list fire times and describe themselves; knows no schedule and no
+clock.
 
-The calendar and the words are our own. croniter knows neither `LW` nor `L-3` and has other weekdays; cron-descriptor
-calls `*/2` in the days "every 2 days" (after the 31st comes the 1st), reads `L,15` as "day L" and refuses `L` as a day
-of the week. What is left to do, one time of day on days that follow from their month, is the smaller part.
+Calendar and descriptions are our own code. croniter supports neither `LW` nor `L-3` and numbers weekdays differently.
+cron-descriptor describes `*/2` in the day field as "every 2 days" (although the 31st is followed by the 1st), reads
+`L,15` as "day L" and rejects `L` as a day of the week. The remaining part, one time of day on days that follow from
+their month, is small.
 """
 
 import hashlib
@@ -32,9 +34,9 @@ from app.quartz.fields import (
 
 @dataclass(frozen=True, slots=True)
 class Cron:
-    """One time of day, in UTC, on the days that any of the rules names in these months and years.
+    """One time of day, in UTC, on the days that any rule selects in these months and years.
 
-    With one time of day, two fires lie whole days apart: more than one in 24 hours cannot be said.
+    Because there is one time of day, fires are whole days apart: more than one in 24 hours cannot be expressed.
     """
 
     at: time
@@ -43,7 +45,7 @@ class Cron:
     years: frozenset[int]
 
     def fires(self, after: datetime) -> Iterator[datetime]:
-        """Every fire time later than `after`, in order; it ends with the year 2099."""
+        """Every fire time after `after`, in order, up to the year 2099."""
         for year in sorted(self.years):
             for month in sorted(self.months) if year >= after.year else ():
                 for day in sorted({day for rule in self.rules for day in rule.days(year, month)}):
@@ -69,9 +71,9 @@ class Cron:
 
 
 def parse(text: str) -> Cron:
-    """The calendar of an expression of 6 or 7 fields: seconds, minutes, hours, day of the month, month, day of the
-    week (1 is Sunday), year. Raises `ExpressionRefused` with the place for bad syntax, for what fires more than once
-    in 24 hours, and for what never fires.
+    """The calendar of an expression with 6 or 7 fields: seconds, minutes, hours, day of the month, month, day of the
+    week (1 is Sunday), year. Raises `ExpressionRefused` with the position for invalid syntax, for an expression that
+    fires more than once in 24 hours, and for one that never fires.
 
     >>> parse("0 30 2 ? * 6#3").next_after(datetime(2026, 1, 1, tzinfo=UTC)).isoformat()
     '2026-01-16T02:30:00+00:00'
@@ -92,7 +94,7 @@ def parse(text: str) -> Cron:
 
 
 def upcoming(text: str, now: datetime) -> Cron:
-    """As `parse`; also refuses what has fired for the last time before `now`."""
+    """Like `parse`, but also rejects an expression whose last fire time is before `now`."""
     cron = parse(text)
     if cron.next_after(now) is None:
         years = split(text)[6]
@@ -102,7 +104,7 @@ def upcoming(text: str, now: datetime) -> Cron:
 
 
 def daily(seed: str) -> str:
-    """An expression that fires once a day, at a minute that follows from the seed: many seeds spread over the day.
+    """An expression that fires once a day, at a minute derived from the seed, so that many seeds spread over the day.
 
     >>> daily("orders"), daily("visits")
     ('0 28 22 * * ?', '0 10 7 * * ?')

@@ -1,4 +1,4 @@
-"""The days of a month that items of the two day fields mean, and how they are said."""
+"""The days of a month selected by items of the two day fields, and their description."""
 
 import calendar
 from collections.abc import Callable, Collection, Sequence
@@ -27,7 +27,7 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 
 
 class DayRule(Protocol):
-    """Days of a month that one item of a day field means."""
+    """Selects days of a month, for one item of a day field."""
 
     def days(self, year: int, month: int) -> Collection[int]: ...
 
@@ -36,7 +36,7 @@ class DayRule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MonthDays:
-    """`15`, `1-5`, `*/2`: those of them that the month has."""
+    """`15`, `1-5`, `*/2`: those of the days that the month has."""
 
     values: tuple[int, ...]
 
@@ -51,7 +51,7 @@ class MonthDays:
 
 @dataclass(frozen=True, slots=True)
 class LastDay:
-    """`L`; `L-3` is three days before it, where the month is that long."""
+    """`L`: the last day; `L-3` is three days earlier, if the month is long enough."""
 
     before: int
 
@@ -66,7 +66,7 @@ class LastDay:
 
 @dataclass(frozen=True, slots=True)
 class NearestWorkday:
-    """`15W`: the day from Monday to Friday that is nearest to another day, and in the same month."""
+    """`15W`: the weekday (Monday to Friday) nearest to the given day within the same month."""
 
     near: MonthDays | LastDay
 
@@ -81,7 +81,7 @@ class NearestWorkday:
 
 @dataclass(frozen=True, slots=True)
 class Weekdays:
-    """`MON-FRI`: every such day of the week, as 1 for Sunday to 7."""
+    """`MON-FRI`: all days with these days of the week, 1 for Sunday to 7."""
 
     values: tuple[int, ...]
 
@@ -97,7 +97,7 @@ class Weekdays:
 
 @dataclass(frozen=True, slots=True)
 class NthWeekday:
-    """`6#3`: the third Friday, where the month has one; `6L`, with -1: the last one."""
+    """`6#3`: the third Friday, if the month has one; `6L`, stored as -1: the last one."""
 
     weekday: int
     number: int
@@ -118,7 +118,7 @@ def _length(year: int, month: int) -> int:
 
 
 def _days_of(year: int, month: int, weekday: int) -> range:
-    """The days of the month that are this day of the week (1 is Sunday)."""
+    """The days of the month with this day of the week (1 is Sunday)."""
     first, length = calendar.monthrange(year, month)  # 0 is Monday
     return range(1 + (weekday - 2 - first) % 7, length + 1, 7)
 
@@ -134,7 +134,7 @@ def _workday(year: int, month: int, day: int) -> int:
 
 
 def listed(values: Sequence[int], name: Callable[[int], str]) -> str:
-    """Values in order: neighbours as a range, even steps with dots.
+    """Values in order: consecutive ones as a range, even steps with dots.
 
     >>> listed([1, 2, 3, 15], str), listed([1, 3, 5, 7, 9], str)
     ('1 to 3 and 15', '1, 3, 5, … 9')

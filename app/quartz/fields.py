@@ -1,4 +1,4 @@
-"""The fields of a Quartz cron expression: read into numbers and day rules, or refused with their place."""
+"""The fields of a Quartz cron expression: parsed into numbers and day rules, or rejected with their position."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ FIRST_YEAR, LAST_YEAR = 1970, 2099
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of the expression, in capitals, with its offset."""
+    """A piece of the expression, in upper case, with its offset."""
 
     text: str
     start: int
@@ -49,7 +49,7 @@ class Field:
     high: int
     names: Mapping[str, int] = field(default_factory=dict)
     special: str = ""
-    """What else an item may be, for people."""
+    """The other forms that an item may have, for messages."""
 
     def about(self) -> str:
         names = f", or {next(iter(self.names))} to {list(self.names)[-1]}" if self.names else ""
@@ -70,7 +70,7 @@ _NTH = re.compile(r"([0-9A-Z]+)(?:#([0-9]+)|L)")
 
 
 def refuse(message: str, start: int, end: int, kind: DiagnosticKind = DiagnosticKind.SYNTAX) -> NoReturn:
-    """An expression is one line: the column is the offset from 1."""
+    """Raises an error. An expression is one line: the column is the 1-based offset."""
     raise ExpressionRefused([_finding(message, start, end, kind)], ("cron_expression",))
 
 
@@ -97,7 +97,7 @@ def split(text: str) -> list[Part]:
 
 
 def items_of(kind: Field, part: Part) -> list[Part]:
-    """What a day field lists; nothing for `?`."""
+    """The items of a day field; empty for `?`."""
     return [] if part.text == "?" else part.cut(",")
 
 
@@ -136,12 +136,12 @@ def week_rules(items: list[Part]) -> tuple[DayRule, ...]:
 
 
 def values_of(kind: Field, part: Part) -> set[int]:
-    """The values of a field that has no special items."""
+    """The values of a field without special items."""
     return set().union(*(_range(kind, item) for item in part.cut(",")))
 
 
 def _range(kind: Field, item: Part) -> set[int]:
-    """`*`, `5`, `1-5`, each also with a step; a range may run over the end, as FRI-MON does."""
+    """`*`, `5`, `1-5`, each optionally with a step; a range may wrap around, such as FRI-MON."""
     base, *steps = item.cut("/")
     if len(steps) > 1:
         refuse(f"{item.text!r} has two steps: write one, as in 0/5", item.start, item.end)
@@ -190,7 +190,7 @@ def refuse_both_days(parts: list[Part], monthly: list[Part], weekly: list[Part])
     if bool(monthly) != bool(weekly):
         return
     if monthly:
-        # The one that says less gives way.
+        # The less specific of the two gives way.
         instead = parts[3] if parts[3].text == "*" and parts[5].text != "*" else parts[5]
         what = f"are both given: write ? for the one that does not count, here for {instead.text}"
     else:
@@ -199,7 +199,7 @@ def refuse_both_days(parts: list[Part], monthly: list[Part], weekly: list[Part])
 
 
 def refuse_dense(parts: list[Part], values: tuple[list[int], list[int], list[int]]) -> None:
-    """Every day that fires at all fires at each combination of hours, minutes and seconds: there may be only one."""
+    """A day fires at each combination of hours, minutes and seconds, so there may be only one combination."""
     findings = []
     for at, (kind, part, numbers) in enumerate(zip(reversed(TIMES), reversed(parts[:3]), values, strict=True)):
         if len(numbers) > 1:

@@ -1,34 +1,36 @@
-"""Merge policies: how fragments of one profile become one view. Every sandbox has a default one."""
+"""Merge policies: how the fragments of a profile are merged. Every sandbox has a default policy."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypedDict
 
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import and_, func, select
 from sqlalchemy import delete as delete_rows
 from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.people.profiles import MergeRule
-from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
+from app.errors import ErrorCode, Refusal, Refusals
 from app.scope import Scope, Tenant
 from app.services.lists.dependents import MOST_FOUND, Dependent, refuse_dependents
 from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import PageRequest, Slice
-from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
+from app.services.lists.rows import as_row, current_row, get_rows, rows_of_any, select_rows
 from app.services.lists.validation import refuse_bad_name
 from app.storage.columns import StoredValues, columns
 from app.storage.database import Database, unwitnessed
 from app.storage.ids import new_id
+from app.storage.sessions.reading import Prepared, read
+from app.storage.sessions.writing import insert_rows
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tables.merge_policies import IdentityGraph, MergeMethod, MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
-from app.storage.tenancy import same_tenant, within
+from app.storage.tenancy import parameters, same_tenant, within
 
 DEFAULT_POLICY_ID = "default"
 _POLICIES = columns(MergePolicyRow)
@@ -51,7 +53,7 @@ class NewPolicy:
 
 
 class PolicyChanges(TypedDict, total=False):
-    """Only the keys that are there change."""
+    """Only keys that are present change."""
 
     name: str
     method: MergeMethod
@@ -61,25 +63,25 @@ class PolicyChanges(TypedDict, total=False):
 
 
 def policy_as_json(policy: MergePolicyRow) -> StoredValues:
-    """A merge policy as a job keeps it."""
+    """A merge policy in the form stored by jobs."""
     names = [column.key for column in _POLICIES if column.key not in {"organisation", "sandbox"}]
     values = {name: getattr(policy, name) for name in names}
     return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 
 
 def policy_from_json(tenant: Tenant, kept: Mapping[str, Any]) -> MergePolicyRow:
-    """The merge policy that a job of the tenant has kept."""
+    """The merge policy that a job of the tenant has stored."""
     times = {name: datetime.fromisoformat(kept[name]) for name in ("created_at", "updated_at")}
     return MergePolicyRow(**{**kept, **times, "organisation": tenant.organisation, "sandbox": tenant.sandbox})
 
 
 async def ensure_default(database: Database, clock: Clock, scope: Scope) -> MergePolicyRow:
-    """The sandbox's default policy, made when the sandbox is used for the first time."""
+    """The sandbox's default policy, created when the sandbox is first used."""
     async with database.session() as session:
-        policy = await default_policy(session, scope)
+        policy = await default_policy(session, scope, alone=True)
     if policy is not None:
         return policy
-    # Whoever uses the sandbox first did not ask for it: it is nothing that a caller did.
+    # The first caller did not request the policy, so its creation is not in the audit log.
     with unwitnessed():
         return await _make_default(database, clock, scope)
 
@@ -103,18 +105,20 @@ async def _make_default(database: Database, clock: Clock, scope: Scope) -> Merge
                 created_at=now,
                 updated_at=now,
             )
-            session.add(row)
-            await session.flush()
+            await insert_rows(session, row)
             policy = await default_policy(session, scope)
     if policy is None:
         raise RuntimeError("the default merge policy could not be created")
     return policy
 
 
-async def default_policy(session: AsyncSession, scope: Scope) -> MergePolicyRow | None:
-    statement = select_rows(MergePolicyRow, scope).where(_POLICIES.is_default)
-    row = (await session.execute(statement)).first()
-    return None if row is None else as_row(MergePolicyRow, row)
+_DEFAULT = Prepared(rows_of_any(MergePolicyRow).where(_POLICIES.is_default))
+
+
+async def default_policy(session: AsyncSession, scope: Scope, *, alone: bool = False) -> MergePolicyRow | None:
+    """The sandbox's default policy, if it exists already. `alone` as for `read`."""
+    rows = await read(session, _DEFAULT, parameters(scope.tenant), alone=alone)
+    return as_row(MergePolicyRow, rows[0]) if rows else None
 
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, MergePolicyRow]:
@@ -159,7 +163,7 @@ def rule_of(policy: MergePolicyRow) -> MergeRule:
 
 
 async def create(database: Database, clock: Clock, scope: Scope, new: NewPolicy) -> MergePolicyRow:
-    """Raises `Refusals` for what does not fit together. A new default replaces the one before."""
+    """Creates a merge policy. A new default replaces the previous one. Raises `Refusals` for inconsistent input."""
     await ensure_default(database, clock, scope)
     now = clock()
     async with database.write(scope.tenant) as session:
@@ -180,14 +184,15 @@ async def create(database: Database, clock: Clock, scope: Scope, new: NewPolicy)
             created_at=now,
             updated_at=now,
         )
-        session.add(row)
+        await insert_rows(session, row)
     return row
 
 
 async def update(
     database: Database, clock: Clock, scope: Scope, id: str, etag: str | None, changes: PolicyChanges
 ) -> MergePolicyRow:
-    """Changes what is given; what was computed stays until the next evaluation. Raises as `create`, and `StaleEtag`."""
+    """Updates the given fields; stored memberships stay until the next evaluation. Raises like `create`, `Refusal` for
+    a default policy that would no longer be one, and `StaleEtag`."""
     async with database.write(scope.tenant) as session:
         current = await _required(session, scope, id, etag)
         merged = NewPolicy(
@@ -201,8 +206,6 @@ async def update(
             message = "a sandbox has one default policy: make another one the default instead"
             raise Refusal(ErrorCode.INVALID_STATE, message, ("is_default",))
         await _refuse_misfits(session, scope, merged)
-        if merged.identity_graph == "PDG" != current.identity_graph:
-            await refuse_dependents(session, scope, id, "identity_graph", [_live_audiences], "make them BATCH first")
         if merged.is_default and not current.is_default:
             await _step_down(session, scope)
         change = within(update_rows(MergePolicyRow), MergePolicyRow, scope.tenant).where(_POLICIES.id == id)
@@ -222,7 +225,8 @@ async def update(
 
 
 async def delete(database: Database, scope: Scope, id: str, etag: str | None = None) -> None:
-    """Raises `HasDependents` while audiences or unfinished jobs use it, and `Refusal` for the default policy."""
+    """Deletes a merge policy. Raises `HasDependents` if audiences or unfinished jobs use it, `Refusal` for the default
+    policy, and `StaleEtag`."""
     async with database.write(scope.tenant) as session:
         current = await _required(session, scope, id, etag)
         if current.is_default:
@@ -239,36 +243,18 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
 
 
 async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> MergePolicyRow:
-    policy = (await get_many(session, scope, [id])).get(id)
-    if policy is None:
-        raise Refusal(ErrorCode.NOT_FOUND, f"there is no merge policy {id!r} in this sandbox", ("id",))
-    if etag is not None and etag != str(policy.revision):
-        raise StaleEtag(str(policy.revision), ("etag",))
-    return policy
+    return current_row((await get_many(session, scope, [id])).get(id), "merge policy", id, etag)
 
 
 async def _audiences(session: AsyncSession, scope: Scope, policy_id: str) -> list[Dependent]:
-    return await _audiences_that(session, scope, _AUDIENCES.merge_policy_id == policy_id, "use it")
-
-
-async def _live_audiences(session: AsyncSession, scope: Scope, policy_id: str) -> list[Dependent]:
-    """Only a job can resolve stitched profiles: nothing over them is evaluated without one."""
-    live = or_(_AUDIENCES.evaluates_streaming, _AUDIENCES.evaluates_edge)
-    mine = and_(_AUDIENCES.merge_policy_id == policy_id, live)
-    does = "are evaluated by STREAMING or EDGE, which needs the identity graph NONE"
-    return await _audiences_that(session, scope, mine, does)
-
-
-async def _audiences_that(
-    session: AsyncSession, scope: Scope, condition: ColumnElement[bool], does: str
-) -> list[Dependent]:
-    statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant).where(condition)
-    rows = await session.execute(statement.order_by(_AUDIENCES.name, _AUDIENCES.id).limit(MOST_FOUND))
-    return [Dependent("Audience", row.id, repr(row.name), does) for row in rows]
+    statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant)
+    mine = statement.where(_AUDIENCES.merge_policy_id == policy_id)
+    rows = await session.execute(mine.order_by(_AUDIENCES.name, _AUDIENCES.id).limit(MOST_FOUND))
+    return [Dependent("Audience", row.id, repr(row.name), "use it") for row in rows]
 
 
 async def _export_jobs(session: AsyncSession, scope: Scope, policy_id: str) -> list[Dependent]:
-    """The export jobs that have not ended."""
+    """Unfinished export jobs that use the policy."""
     statement = within(select(_EXPORTS.id), ExportJobRow, scope.tenant)
     live = statement.where(_EXPORTS.merge_policy_id == policy_id, _EXPORTS.status.in_(WAITING | RUNNING))
     ids = await session.scalars(live.order_by(_EXPORTS.id).limit(MOST_FOUND))
@@ -276,7 +262,7 @@ async def _export_jobs(session: AsyncSession, scope: Scope, policy_id: str) -> l
 
 
 async def _segment_jobs(session: AsyncSession, scope: Scope, policy_id: str) -> list[Dependent]:
-    """The segment jobs that have not ended and run a definition under the policy."""
+    """Unfinished segment jobs that evaluate a definition under the policy."""
     same = and_(same_tenant(_SEGMENT_JOBS, _PARTS), _SEGMENT_JOBS.id == _PARTS.job_id)
     ran = within(select(_PARTS.job_id), SegmentJobDefinitionRow, scope.tenant).join(SegmentJobRow, same)
     live = ran.where(_PARTS.merge_policy_id == policy_id, _SEGMENT_JOBS.status.in_(WAITING | RUNNING)).distinct()

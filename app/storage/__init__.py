@@ -1,1 +1,1 @@
-"""Rows, migrations, the queue and its wake-ups in SQLite or PostgreSQL; knows no rules of the domain."""
+"""Tables, migrations, the job queue and change notifications on SQLite or PostgreSQL; contains no domain rules."""

@@ -1,4 +1,4 @@
-"""Column types that mean the same on SQLite and on PostgreSQL, and what every tenant's row begins with."""
+"""Column types that behave the same on SQLite and PostgreSQL, and the columns shared by all tenant tables."""
 
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,7 +13,7 @@ from sqlmodel import Field, SQLModel
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware instant in UTC with microseconds. SQLite keeps it as text of fixed width, so it sorts as it should."""
+    """A timezone-aware UTC instant with microseconds. SQLite stores it as fixed-width text, so it sorts correctly."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -42,7 +42,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class EnumText(TypeDecorator[E]):
-    """A member of an enum, kept as its text: a new member needs no migration."""
+    """An enum member stored as its text: a new member needs no migration."""
 
     impl = String
     cache_ok = True
@@ -70,7 +70,8 @@ _SortableText = String().with_variant(String(collation="C"), "postgresql")
 
 
 class Row(SQLModel):
-    """Our tables and no others: they share one metadata, in which every constraint has a predictable name."""
+    """Base class of all tables. They share one metadata object whose naming convention makes constraint names
+    predictable."""
 
     metadata: ClassVar[MetaData] = MetaData(
         naming_convention={
@@ -86,24 +87,24 @@ class Row(SQLModel):
 
 
 class TenantRow(Row):
-    """A row of one sandbox of one organisation: every key and every index begins with the two."""
+    """A row of one sandbox of one organisation. Every key and every index starts with these two columns."""
 
     organisation: str = Field(primary_key=True)
     sandbox: str = Field(primary_key=True)
 
 
 TableArguments = tuple[SchemaItem, ...]
-"""The constraints and indexes of a table, beyond its columns."""
+"""Constraints and indexes of a table, in addition to its columns."""
 
 StoredValues = dict[str, Any]
-"""Values by name as a row stores them: its columns, or what one of its JSON columns holds."""
+"""Values by name as a row stores them: its columns, or the contents of one of its JSON columns."""
 
 Columns = ReadOnlyColumnCollection[str, Column[Any]]
-"""The columns of a table by name, as statements use them: `audiences = columns(AudienceRow)`, `audiences.name`."""
+"""The columns of a table by name, for use in statements: `audiences = columns(AudienceRow)`, `audiences.name`."""
 
 
 def table(row: type[Row]) -> Table:
-    """The table that keeps rows of this class."""
+    """The table that stores rows of this class."""
     return row.__table__
 
 
@@ -116,7 +117,7 @@ def json_column(**options: Any) -> Any:
 
 
 def sortable_text(**options: Any) -> Any:
-    """Text that lists are sorted by: by code point, whatever the locale of the database."""
+    """Text for sorting lists: ordered by code point, regardless of the database's locale."""
     return Field(sa_type=_SortableText, **options)
 
 

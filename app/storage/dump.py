@@ -1,4 +1,4 @@
-"""The rows of all tables, written out and read in again, on either kind of database; knows no table."""
+"""Exports the rows of all tables and imports them again, on either kind of database; knows no table."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -14,20 +14,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.storage.columns import Row, StoredValues
 from app.storage.database import Database
 
-TRANSIENT = frozenset({"worker", "search_change", "search_version"})
-"""Tables that no dump holds: processes that live, and what triggers write again when rows are read in."""
+TRANSIENT = frozenset({"worker", "job_share", "search_change", "search_version"})
+"""Tables that a dump leaves out: live processes, what they share, and rows that triggers write again during the
+import."""
 ROWS_AT_ONCE = 500
 
 _LOCK_SECONDS = 0.4
-"""Less than PostgreSQL waits before it looks for deadlocks and ends somebody's transaction."""
+"""Shorter than PostgreSQL's `deadlock_timeout`, after which it looks for deadlocks and aborts a transaction."""
 _TRIES = 200
 
 
 @asynccontextmanager
 async def frozen(database: Database) -> AsyncIterator[AsyncSession]:
-    """A reading session; until the block ends no process writes, and later reads of the session see the same.
+    """Keeps every process from writing until the block ends. Yields the session that holds the locks.
 
-    Keep the block short: writers wait. Leave the session to `Database.session`, which closes it.
+    Keep the block short, since writers wait. Raises `TimeoutError` if PostgreSQL never grants the locks.
     """
     async with database.write() as writer:
         await _stop_writers(database, writer)
@@ -36,7 +37,7 @@ async def frozen(database: Database) -> AsyncIterator[AsyncSession]:
 
 async def _stop_writers(database: Database, writer: AsyncSession) -> None:
     if database.dialect == "sqlite":
-        # The transaction began IMMEDIATE.
+        # The transaction began as IMMEDIATE and already holds the write lock.
         await writer.execute(text("SELECT 1"))
         return
     tables = ", ".join(sorted(Row.metadata.tables))
@@ -55,7 +56,7 @@ async def _stop_writers(database: Database, writer: AsyncSession) -> None:
 
 
 async def pin(session: AsyncSession) -> None:
-    """Makes all later reads of a session see the database as it is now."""
+    """Pins a session's snapshot: all later reads see the database as of now."""
     await session.execute(select(func.count()).select_from(text("alembic_version")))
 
 
@@ -64,7 +65,7 @@ async def revision(session: AsyncSession) -> str:
 
 
 async def rows(session: AsyncSession) -> AsyncIterator[tuple[str, StoredValues]]:
-    """All rows with the names of their tables, in an order in which they can be read in again."""
+    """All rows with their table names, in an order in which they can be inserted again."""
     for table in Row.metadata.sorted_tables:
         if table.name in TRANSIENT:
             continue
@@ -78,7 +79,7 @@ async def rows(session: AsyncSession) -> AsyncIterator[tuple[str, StoredValues]]
 
 
 async def is_empty(session: AsyncSession) -> bool:
-    """Whether the database has no row of anybody."""
+    """Whether the database has no rows, apart from `TRANSIENT` tables."""
     for table in Row.metadata.sorted_tables:
         if table.name not in TRANSIENT and (await session.execute(select(table).limit(1))).first() is not None:
             return False
@@ -86,7 +87,7 @@ async def is_empty(session: AsyncSession) -> bool:
 
 
 async def tables_of(session: AsyncSession) -> dict[str, Table]:
-    """The tables as the database has them now, which may be those of an earlier version."""
+    """The tables as they exist in the database, possibly with the schema of an earlier version."""
     metadata = MetaData()
     connection = await session.connection()
     await connection.run_sync(lambda sync: metadata.reflect(sync))
@@ -94,14 +95,14 @@ async def tables_of(session: AsyncSession) -> dict[str, Table]:
 
 
 async def read_in(session: AsyncSession, table: Table, batch: Sequence[StoredValues]) -> None:
-    """Inserts rows of one table as `rows` gave them."""
+    """Inserts rows of one table, in the form that `rows` yields."""
     times = {column.name for column in table.columns if isinstance(column.type, DateTime)}
     naive = session.get_bind().dialect.name == "sqlite"
     await session.execute(insert(table), [_from_json(row, times, naive) for row in batch])
 
 
 def _parents_first(table: Table, rows: list[StoredValues]) -> Iterator[StoredValues]:
-    """Rows that refer to others of their table come after those."""
+    """Orders the rows of a self-referencing table so that parents come before children."""
     (parent,) = {key.parent.name for key in table.foreign_keys if key.column.table is table and key.column.name == "id"}
     tenant = ("organisation", "sandbox")
     by_key = {tuple(row[name] for name in (*tenant, "id")): row for row in rows}

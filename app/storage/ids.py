@@ -1,4 +1,4 @@
-"""Ids of rows: unique, and in the order of their creation; knows no table."""
+"""Row ids: unique, and sortable by creation time; knows no table."""
 
 import secrets
 from datetime import datetime
@@ -8,7 +8,7 @@ _VARIANT = 0x2 << 62
 
 
 def new_id(now: datetime) -> str:
-    """A UUID of version 7 (RFC 9562) for the instant `now`: 48 bits of milliseconds, 12 of microseconds, 62 at random.
+    """A UUID version 7 (RFC 9562) for the instant `now`: 48 bits of milliseconds, 12 of microseconds, 62 random.
 
     >>> from datetime import UTC, datetime
     >>> new_id(datetime(2026, 6, 15, 12, 0, 0, 123456, tzinfo=UTC))[:18]

@@ -1,20 +1,24 @@
-"""The update log of jobs: every visible change of a job is a row with its next sequence, which those who watch read."""
+"""The update log of jobs: each visible change of a job is a row with the next sequence number, which subscribers
+read."""
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import String, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.scope import Tenant
 from app.storage.columns import StoredValues, columns, table
+from app.storage.sessions.reading import Prepared, read
+from app.storage.sessions.writing import insert_rows
 from app.storage.tables.erasure_jobs import ErasureJobRow
 from app.storage.tables.export_jobs import ExportJobRow
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobColumns, JobKind, JobUpdateRow
 from app.storage.tables.previews import PreviewRow
 from app.storage.tables.segment_jobs import SegmentJobRow
-from app.storage.tenancy import within
+from app.storage.tenancy import AnyRow, parameters, within, within_any
 from app.storage.topics import QUEUE, job_topic, jobs_topic, publish
 
 JOBS: dict[JobKind, type[JobColumns]] = {
@@ -22,20 +26,21 @@ JOBS: dict[JobKind, type[JobColumns]] = {
     JobKind.EXPORT: ExportJobRow,
     JobKind.ERASURE: ErasureJobRow,
 }
-"""Every kind of job, with its table."""
+"""The table of each kind of job."""
 KINDS: dict[JobKind, type[JobColumns]] = {**JOBS, JobKind.PREVIEW: PreviewRow}
-"""All that is queued and logged as jobs are. Previews are no jobs to their users: no list and no stream has them."""
+"""Everything that is queued and logged like a job. Users do not see previews as jobs: no list or stream contains
+them."""
 
 _UPDATES = columns(JobUpdateRow)
 _PRIVATE = frozenset(
     {"idempotency_key", "lease_owner", "lease_until", "lost_leases", "snapshot", "trace", "expression"}
 )
-"""Columns of a job that are no part of its visible state, or are long and never change."""
+"""Job columns that are not part of the visible state, or that are long and never change."""
 _QUEUED = WAITING | RUNNING
 
 
 class JobKey(Protocol):
-    """What names a job: a row of its table, or anything else with its key."""
+    """Anything that identifies a job: a row of its table, or another object with its key."""
 
     @property
     def organisation(self) -> str: ...
@@ -47,41 +52,57 @@ class JobKey(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """A job of any kind as it was or is; `row` reads like a row of the kind's table."""
+    """The state of a job of any kind at one time; `row` has the attributes of a row of that kind's table."""
 
     kind: JobKind
     row: Any
 
 
-async def append_update(session: AsyncSession, job: JobKey, kind: JobKind) -> None:
-    """Logs the job as it is in this transaction, under its next `sequence`; subscribers wake after the commit.
+async def add_job(session: AsyncSession, job: JobColumns, kind: JobKind) -> None:
+    """Inserts a new job, and logs its first state; subscribers are notified after the commit."""
+    job.sequence = 1
+    await insert_rows(session, job)
+    await _log(session, job, kind)
 
-    Sequences have no gaps and are committed in order, since taking one locks the job's row. A row object that the
+
+async def append_update(session: AsyncSession, job: JobKey, kind: JobKind) -> None:
+    """Logs the current state of the job under its next `sequence`; subscribers are notified after the commit.
+
+    Sequences have no gaps and commit in order, because incrementing one locks the job's row. A row object that the
     caller holds is not refreshed.
     """
-    await session.flush()
+    tenant = Tenant(job.organisation, job.sandbox)
+    (state,) = await read(session, _numbered(kind), {**parameters(tenant), "numbered": job.id})
+    await _log(session, state, kind)
+
+
+@cache
+def _numbered(kind: JobKind) -> Prepared:
+    """Gives the job `numbered` the next sequence, and returns the job."""
     row = KINDS[kind]
     of = columns(row)
+    mine = within_any(update(table(row)), row).where(of.id == bindparam("numbered", type_=String))
+    return Prepared(mine.values(sequence=of.sequence + 1).returning(*of))
+
+
+async def _log(session: AsyncSession, job: JobColumns | AnyRow, kind: JobKind) -> None:
+    """Logs a job as it is now."""
     tenant = Tenant(job.organisation, job.sandbox)
-    numbered = within(update(table(row)), row, tenant).where(of.id == job.id)
-    state = (await session.execute(numbered.values(sequence=of.sequence + 1).returning(*of))).one()
-    values = {
-        "organisation": job.organisation,
-        "sandbox": job.sandbox,
-        "job_id": job.id,
-        "sequence": state.sequence,
-        "kind": kind.value,
-        "state": {
-            name: value.isoformat() if isinstance(value, datetime) else value
-            for name, value in state._mapping.items()
-            if name not in _PRIVATE
-        },
-        "at": state.updated_at,
-    }
-    await session.execute(insert(table(JobUpdateRow)).values(values))
+    names = [column.key for column in columns(KINDS[kind]) if column.key not in _PRIVATE]
+    values = {name: getattr(job, name) for name in names}
+    entry = JobUpdateRow(
+        organisation=job.organisation,
+        sandbox=job.sandbox,
+        job_id=job.id,
+        sequence=job.sequence,
+        kind=kind.value,
+        state={name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()},
+        at=job.updated_at,
+    )
+    await insert_rows(session, entry)
     topics = {job_topic(tenant, job.id)} | ({jobs_topic(tenant)} if kind in JOBS else set())
-    if state.status in FINAL or (state.status in _QUEUED and state.lease_until is None):
-        # The end of a job may be what another one waits for.
+    if job.status in FINAL or (job.status in _QUEUED and job.lease_until is None):
+        # Another job may be waiting for this one to end.
         topics.add(QUEUE)
     await publish(session, *topics)
 
@@ -94,8 +115,7 @@ async def read_updates(
     limit: int | None = None,
     since: datetime | None = None,
 ) -> list[JobState]:
-    """The states of a job with a sequence above `after`, in order; with a `limit` the first of them, and with `since`
-    those of that time and later."""
+    """The states of a job with a sequence above `after`, in order: at most `limit`, and only those from `since` on."""
     statement = within(select(_UPDATES.kind, _UPDATES.state), JobUpdateRow, tenant)
     if since is not None:
         statement = statement.where(_UPDATES.at >= since)
@@ -106,9 +126,9 @@ async def read_updates(
 
 
 async def changed_jobs(session: AsyncSession, tenant: Tenant, since: datetime) -> dict[str, int]:
-    """The jobs of a tenant that changed at `since` or later, with the newest sequence of each.
+    """Jobs of a tenant that changed at `since` or later, each with its newest sequence.
 
-    Times are set before a transaction commits: ask again from a few seconds earlier, and compare sequences.
+    Timestamps are set before a transaction commits: start a few seconds earlier and compare sequences.
     """
     statement = within(select(_UPDATES.job_id, func.max(_UPDATES.sequence)), JobUpdateRow, tenant)
     recent = statement.where(_UPDATES.at >= since, _UPDATES.kind.in_(JOBS))

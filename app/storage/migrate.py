@@ -1,6 +1,6 @@
-"""Brings a database's tables to the newest form; knows nothing of what is in them.
+"""Migrates a database to the newest schema version; knows nothing about the data.
 
-Alembic is imported by whoever needs it: that takes half a second, and nearly every start finds the newest form.
+Alembic is imported only when needed: the import takes half a second, and at most starts the schema is already current.
 """
 
 import time
@@ -20,17 +20,17 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 REVISIONS = frozenset(
     path.stem.rpartition("_")[2] for path in (_MIGRATIONS / "versions").glob("*_[0-9][0-9][0-9][0-9].py")
 )
-"""The forms that this program knows: the numbers in the names of the migrations' files."""
+"""The schema versions that this program knows: the numbers in the migrations' file names."""
 NEWEST = max(REVISIONS)
 _LOCK = 0x5E6D_E17A_7101
-"""Number of the advisory lock that migrating processes take turns on."""
+"""Key of the advisory lock that serialises migrating processes."""
 
 
 def migrate(connection: Connection, target: str = NEWEST) -> None:
-    """Runs the migrations that are missing up to `target`, within the transaction of `connection`, which writes.
+    """Runs the missing migrations up to `target` within the write transaction of `connection`.
 
-    Any number of processes may do so at once: the first does the work, the others wait and find nothing to do. On
-    SQLite the transaction is the lock, since it began IMMEDIATE. Raises `MigrationRefused`.
+    Any number of processes may call it at once: the first does the work, the others wait and find nothing to do. On
+    SQLite the transaction itself is the lock, since it began as IMMEDIATE. Raises `MigrationRefused`.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
@@ -43,14 +43,14 @@ def migrate(connection: Connection, target: str = NEWEST) -> None:
         command.upgrade(configuration(connection), target)
     except CommandError as error:
         raise MigrationRefused(
-            f"the tables of the database are not known to this version, whose own are {NEWEST}: {error}. They were "
-            "probably used by a newer version, and there is no way back: run that one, or restore a backup of the time "
-            "before into another database"
+            f"the database has an unknown schema version (this program has {NEWEST}): {error}. A newer version has "
+            "probably migrated it, and migrations cannot be undone: run that version, or restore an earlier backup "
+            "into another database"
         ) from error
 
 
 def misfit(connection: Connection) -> str | None:
-    """Why this program cannot work with the tables of the database as they are; None when it can."""
+    """Why this program cannot use the database's schema version; None if it can."""
     present = revision(connection)
     if present == NEWEST:
         return None
@@ -62,14 +62,14 @@ def misfit(connection: Connection) -> str | None:
 
 
 def revision(connection: Connection) -> str | None:
-    """The form of a database's tables; None if this program never made any there."""
+    """The database's schema version; None if it has no tables of this program."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def configuration(connection: Connection) -> "Config":
-    """Alembic's configuration for migrations on this connection."""
+    """An Alembic configuration that uses this connection."""
     from alembic.config import Config
 
     config = Config()
@@ -79,9 +79,9 @@ def configuration(connection: Connection) -> "Config":
 
 
 def use_wal(connection: Connection, patience: float = 30.0) -> None:
-    """Switches an SQLite file to write-ahead logging, for good. Must be outside a transaction.
+    """Switches a SQLite file permanently to write-ahead logging. Must be called outside a transaction.
 
-    SQLite does not wait for another process that is switching just now, so this waits.
+    SQLite does not wait while another process makes the same switch, so this retries for `patience` seconds.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -95,7 +95,7 @@ def use_wal(connection: Connection, patience: float = 30.0) -> None:
 
 
 def differences(connection: Connection) -> list[str]:
-    """How the database's tables and indexes differ from those of this program; empty when they are the same."""
+    """Differences between the database's tables and indexes and those of this program; empty if there are none."""
     if revision(connection) is None:
         return ["it has no tables of this program"]
     from alembic.autogenerate import compare_metadata
@@ -106,7 +106,7 @@ def differences(connection: Connection) -> list[str]:
 
 
 def _told(difference: Any) -> str:
-    """One of Alembic's differences in words: ("add_index", index) means that the database lacks the index."""
+    """Describes one of Alembic's differences: ("add_index", index) means that the database lacks the index."""
     action, *rest = difference if isinstance(difference, tuple) else difference[0]
     named = [str(getattr(part, "name", part)) for part in rest if isinstance(part, str) or hasattr(part, "name")]
     verb, _, noun = action.partition("_")

@@ -1,4 +1,4 @@
-"""The one place that keeps tenants apart: every statement on tenant data goes through `within` or `within_any`."""
+"""Tenant isolation: every statement on tenant data goes through `within` or `within_any`."""
 
 from typing import Any, Protocol, Self, TypeVar
 
@@ -10,11 +10,11 @@ from app.storage.columns import StoredValues, TenantRow, columns
 
 AnySelect = Select[*tuple[Any, ...]]
 AnyRow = Row[*tuple[Any, ...]]
-"""A row that a statement gives: its columns are attributes."""
+"""A row returned by a statement, with its columns as attributes."""
 
 
 class Filterable(Protocol):
-    """A statement that can be limited: SELECT, UPDATE or DELETE."""
+    """A statement that accepts WHERE conditions: SELECT, UPDATE or DELETE."""
 
     def where(self, *conditions: ColumnElement[bool]) -> Self: ...
 
@@ -24,7 +24,7 @@ Keyed = ReadOnlyColumnCollection[str, Any]
 
 
 def within(statement: Statement, row: type[TenantRow], tenant: Tenant) -> Statement:
-    """The statement, limited to the tenant's rows of this table."""
+    """Restricts the statement to the tenant's rows of this table."""
     of = columns(row)
     return statement.where(of.organisation == tenant.organisation, of.sandbox == tenant.sandbox)
 
@@ -34,17 +34,17 @@ _SANDBOX = bindparam("tenant_sandbox", type_=String)
 
 
 def within_any(statement: Statement, row: type[TenantRow]) -> Statement:
-    """The statement, limited to the rows of the tenant that it is executed for by `parameters`, and not to be executed
-    without: for statements that are made once and executed often."""
+    """Restricts the statement to one tenant's rows, given by `parameters` at execution; executing it without them is an
+    error. For statements that are built once and executed often."""
     of = columns(row)
     return statement.where(of.organisation == _ORGANISATION, of.sandbox == _SANDBOX)
 
 
 def parameters(tenant: Tenant) -> StoredValues:
-    """The tenant, as statements made by `within_any` are told it."""
+    """The tenant, as execution parameters of statements built with `within_any`."""
     return {_ORGANISATION.key: tenant.organisation, _SANDBOX.key: tenant.sandbox}
 
 
 def same_tenant(left: Keyed, right: Keyed) -> ColumnElement[bool]:
-    """Joins rows of one tenant: of two tables, aliases or subqueries, each given by its columns."""
+    """Join condition for rows of the same tenant. Each side is the columns of a table, alias or subquery."""
     return and_(left.organisation == right.organisation, left.sandbox == right.sandbox)

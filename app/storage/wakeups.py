@@ -1,4 +1,4 @@
-"""Who is woken when something changes: within a process, and across processes."""
+"""Change notifications, within a process and across processes."""
 
 import asyncio
 import logging
@@ -15,23 +15,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.scope import Tenant
 from app.storage.database import Database, connect_postgresql, is_unavailable
 from app.storage.job_log import JobState, read_updates
-from app.storage.topics import CHANNEL, Topic, job_topic, jobs_topic
+from app.storage.sessions.writing import CHANNEL
+from app.storage.topics import Topic, job_topic, jobs_topic
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 LOOK_SECONDS = 0.2
-"""How often SQLite is asked whether another process has written."""
+"""Seconds between polls for writes of other processes on SQLite."""
 PATIENCE_SECONDS = 5.0
-"""How often a log is looked at without a wake-up."""
+"""Seconds after which the log is read even without a wake-up."""
 TAIL_STATES = 128
-"""States of a job that are kept for all who watch it, and that one read of the log gives."""
+"""Number of a job's states that are cached for all subscribers, and that one read of the log returns."""
 RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 
 
 class Wakeups:
-    """The wake-ups of one subscriber: one flag, so a slow one costs nothing and misses nothing that it then reads."""
+    """The wake-ups of one subscriber. A single flag: a slow subscriber costs nothing, and its next read misses
+    nothing."""
 
     def __init__(self) -> None:
         self._flag = asyncio.Event()
@@ -42,7 +44,7 @@ class Wakeups:
         self._flag.set()
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Waits for the next wake-up and takes it; false when none came within `seconds`."""
+        """Waits for the next wake-up and clears it; false if none came within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._flag.wait()
@@ -52,18 +54,18 @@ class Wakeups:
         return True
 
     async def next(self, seconds: float) -> float:
-        """Waits for the next wake-up, for at most so long, and takes it. Returns since when (`time.monotonic`) there
-        may be news: from the wake-up on, or from the beginning of the wait if none came."""
+        """Waits at most `seconds` for the next wake-up and clears it. Returns the time (`time.monotonic`) from which
+        there may be news: that of the wake-up, or the start of the wait if none came."""
         begun = time.monotonic()
         return self._set_at if await self.wait(seconds) else begun
 
     @property
     def pending(self) -> bool:
-        """Whether a wake-up has come that nobody has taken."""
+        """Whether a wake-up has come and not been cleared."""
         return self._flag.is_set()
 
     def take(self) -> None:
-        """Takes the wake-up that has come, if one has."""
+        """Clears a pending wake-up."""
         self._flag.clear()
 
     def __aiter__(self) -> Self:
@@ -74,9 +76,10 @@ class Wakeups:
 
 
 class Tail:
-    """The newest states of one job, read once for all who watch it in this process; the log has the others.
+    """The newest states of one job, read once for all its subscribers in this process; older states are in the log.
 
-    However many watch, an update costs one read. A slow one falls behind on its own: it goes on from the log, in parts.
+    An update costs one read, however many subscribers there are. A slow subscriber falls behind on its own and
+    continues from the log, in parts.
     """
 
     def __init__(self, database: Database, tenant: Tenant, job_id: str, newest: int, wakeups: Wakeups) -> None:
@@ -89,8 +92,8 @@ class Tail:
         self._read_at = time.monotonic()
 
     async def after(self, sequence: int, known: int) -> list[JobState]:
-        """The next states above `sequence`, in order, none when there are none; `known` is one that there is."""
-        # While somebody reads, the wake-up is taken and its news are not there yet: wait for them.
+        """The next states above `sequence`, in order; empty if there are none. `known` is a sequence known to exist."""
+        # During another task's read the wake-up is already cleared but its states are not here yet: wait for that read.
         if self._turn.locked() or self._outdated(known):
             async with self._turn:
                 if self._outdated(known):
@@ -100,7 +103,7 @@ class Tail:
         return await self._logged(sequence)
 
     def _outdated(self, known: int) -> bool:
-        # A wake-up that got lost on its way costs seconds and not the stream.
+        # A lost notification delays the stream by seconds, but does not stall it.
         late = time.monotonic() - self._read_at >= PATIENCE_SECONDS
         return late or self._newest < known or self.wakeups.pending
 
@@ -130,7 +133,7 @@ class _Shared:
 
 
 class Changes:
-    """Wakes subscribers of this process, whichever process made the change. Open it with `Changes.open`."""
+    """Wakes subscribers in this process, whichever process made the change. Open it with `Changes.open`."""
 
     def __init__(self) -> None:
         self._subscribers: dict[Topic, set[Wakeups]] = {}
@@ -140,7 +143,7 @@ class Changes:
     @classmethod
     @asynccontextmanager
     async def open(cls, database: Database) -> AsyncIterator[Self]:
-        """Listens to the database until the block ends; while the connection is away, it tries again and again."""
+        """Listens for changes until the block ends, and reconnects as long as the database is unavailable."""
         changes = cls()
         remove = database.on_commit(lambda topics: changes.wake(*topics))
         ready = asyncio.Event()
@@ -157,7 +160,7 @@ class Changes:
 
     @asynccontextmanager
     async def subscribe(self, topic: Topic) -> AsyncIterator[Wakeups]:
-        """Wake-ups from now on. Subscribe first and read the log afterwards: then nothing falls between the two."""
+        """Wake-ups from now on. Subscribe before reading the log, so that no change is missed in between."""
         wakeups = self._add(topic)
         try:
             yield wakeups
@@ -166,8 +169,8 @@ class Changes:
 
     @contextmanager
     def shared(self, topic: Topic, make: Callable[[Wakeups], T]) -> Iterator[T]:
-        """What all who watch the topic in this process share: made, with wake-ups of its own, for the first of them,
-        and gone with the last."""
+        """A value shared by all subscribers of the topic in this process. The first subscriber creates it, with its own
+        wake-ups; it is dropped with the last."""
         shared = self._shared.get(topic)
         if shared is None:
             wakeups = self._add(topic)
@@ -182,7 +185,7 @@ class Changes:
                 self._drop(topic, shared.wakeups)
 
     def tail(self, database: Database, tenant: Tenant, job_id: str, newest: int) -> AbstractContextManager[Tail]:
-        """The job's tail, shared by all who watch it; `newest` is the newest sequence that the caller knows of."""
+        """The job's tail, shared by all its subscribers; `newest` is the newest sequence known to the caller."""
         return self.shared(job_topic(tenant, job_id), lambda wakeups: Tail(database, tenant, job_id, newest, wakeups))
 
     def _add(self, topic: Topic) -> Wakeups:
@@ -207,12 +210,12 @@ class Changes:
             self.wake(topic)
 
     def wake_all(self, *, but_jobs: bool = False) -> None:
-        """Everybody, or everybody whose topic is not told by the update log."""
+        """Wakes all subscribers, or with `but_jobs` only those whose topics the update log does not cover."""
         self.wake(*(topic for topic in self._subscribers if not but_jobs or topic.kind not in {"job", "jobs"}))
 
 
 Source = Callable[[Database, Changes], AsyncIterator[None]]
-"""Wakes subscribers by what other processes do; yields once it listens, and ends with its connection."""
+"""Wakes subscribers on changes of other processes. Yields once it is listening, and ends with its connection."""
 
 
 async def _keep_listening(database: Database, changes: Changes, source: Source, ready: asyncio.Event) -> None:
@@ -220,7 +223,7 @@ async def _keep_listening(database: Database, changes: Changes, source: Source, 
     while True:
         try:
             async for _ in source(database, changes):
-                # Whatever happened while nobody listened is made up for by one look of everybody.
+                # Changes may have been missed while not listening, so all subscribers look once.
                 changes.wake_all()
                 ready.set()
                 failures = 0
@@ -233,7 +236,7 @@ async def _keep_listening(database: Database, changes: Changes, source: Source, 
 
 
 async def _notifications(database: Database, changes: Changes) -> AsyncIterator[None]:
-    """PostgreSQL tells. Yields once it listens; ends when the connection does."""
+    """Listens to PostgreSQL's notifications. Yields once it is listening; ends with the connection."""
     connection = await connect_postgresql(database.location)
     try:
         ended = asyncio.Event()
@@ -247,7 +250,7 @@ async def _notifications(database: Database, changes: Changes) -> AsyncIterator[
 
 
 async def _looks(database: Database, changes: Changes) -> AsyncIterator[None]:
-    """SQLite is asked. Yields once it is looked at; ends when it cannot be."""
+    """Polls SQLite for changes. Yields after the first poll; ends when polling fails."""
     async with database.engines[0].connect() as plain:
         connection = await plain.execution_options(isolation_level="AUTOCOMMIT")
         version = await _scalar(connection, "PRAGMA data_version")
@@ -263,10 +266,10 @@ async def _looks(database: Database, changes: Changes) -> AsyncIterator[None]:
 
 
 async def _wake_logged(connection: AsyncConnection, changes: Changes, newest: int) -> int:
-    """Wakes those whose jobs have new rows in the log. SQLite numbers rows in the order of their insertion."""
+    """Wakes subscribers of jobs with new rows in the log. SQLite numbers rows in insertion order."""
     last = await _scalar(connection, "SELECT max(rowid) FROM job_update")
     if last < newest:
-        # Newest rows were deleted, so numbers are given again: they no longer say what is new.
+        # The newest rows were deleted and their numbers are reused, so they no longer tell what is new.
         changes.wake_all()
     elif last > newest:
         fresh = text("SELECT DISTINCT organisation, sandbox, job_id FROM job_update WHERE rowid > :newest")

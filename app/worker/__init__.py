@@ -1,1 +1,1 @@
-"""The loop that claims jobs and runs them; knows no GraphQL."""
+"""The worker: claims jobs and runs them; knows no GraphQL."""

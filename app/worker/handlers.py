@@ -1,4 +1,4 @@
-"""Which code does which kind of job: one table, one row for each kind."""
+"""The handler of each kind of job, in one table."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from app.storage.tables.jobs import JobKind
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What a job is done with: the data, how many threads it may use, and what evaluates segment jobs."""
+    """What handlers use: the lake, the number of threads, and the engine that evaluates segment jobs."""
 
     lake: Lake
     threads: int
@@ -23,7 +23,7 @@ class Tools:
 
 
 Handler = Callable[[Attempt, Tools], Awaitable[None]]
-"""Does a job and ends it with `finish`. It returns without that only when it was interrupted."""
+"""Runs a job and ends it with `finish`. May return without ending it only if it was interrupted."""
 
 
 async def _segment_job(run: Attempt, tools: Tools) -> None:

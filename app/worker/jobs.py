@@ -1,4 +1,4 @@
-"""Takes jobs up, keeps them while they are done, and lets them go; knows nothing of what a job computes."""
+"""Claims jobs, keeps their leases while they run, and releases them; knows nothing of what a job computes."""
 
 import asyncio
 import logging
@@ -12,7 +12,6 @@ from datetime import timedelta
 from app.clock import Clock
 from app.engine.limits import memory
 from app.engine.run.engine import Engine, LocalEngine
-from app.engine.store.lake import Lake
 from app.errors import Refusal, Refusals, outage
 from app.logs import bind, event
 from app.metrics import JOB_SECONDS, JOBS_ENDED, LEASES_LOST
@@ -22,26 +21,25 @@ from app.storage.queue.claims import Claim, claim_next, look, renew
 from app.storage.queue.leases import LeaseLost
 from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.topics import QUEUE, job_topic
-from app.storage.wakeups import Changes
 from app.traces import span
 from app.worker.handlers import HANDLERS, Handler, Tools
-from app.worker.service import Rest, heartbeat, owner_name, present, serve
+from app.worker.service import Resources, Rest, heartbeat, owner_name, present, serve
 
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 7.0
-"""How long a stopping worker waits for the buckets in hand; then it hands the jobs back without them."""
+"""How long a stopping worker waits for buckets in progress before it hands the jobs back unfinished."""
 LOOK_SECONDS = 0.5
-"""How often a running job is looked at for a request to cancel it, should no wake-up come."""
+"""How often a running job is polled for a cancellation request if no wake-up comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """How much a worker does side by side, and how long it may hold a job without a sign of life.
+    """Limits on a worker's concurrency, and how long it holds a job without a heartbeat.
 
-    It has `concurrency` places for each kind of job, so that long ones of a kind never hold up those of another;
-    `places` says it for single kinds. `tenant_places` bounds how many of a kind one tenant has at work, over all
-    workers (two that claim at one moment may give it one more). `threads` are those of one job.
+    It has `concurrency` slots for each kind of job, so that long jobs of one kind do not delay another; `places`
+    overrides this for single kinds. `tenant_places` limits how many jobs of a kind run for one tenant over all workers
+    (two workers that claim at the same moment can exceed it by one). `threads` is per job.
     """
 
     concurrency: int = 2
@@ -58,30 +56,30 @@ class WorkerOptions:
 
 
 class Worker:
-    """Does jobs side by side until it is told to stop. Any number of workers share the queue."""
+    """Runs jobs concurrently until it is stopped. Any number of workers share the queue."""
 
     def __init__(
         self,
-        database: Database,
-        changes: Changes,
-        lake: Lake,
-        clock: Clock,
+        resources: Resources,
         options: WorkerOptions | None = None,
         handlers: Mapping[JobKind, Handler] = HANDLERS,
         *,
         engine: Engine | None = None,
     ) -> None:
-        self._database = database
-        self._changes = changes
-        self._clock = clock
+        self._database, self._changes, self._clock = resources.database, resources.changes, resources.clock
         self._options = options or WorkerOptions()
         self._places = {**dict.fromkeys(handlers, self._options.concurrency), **self._options.places}
-        self._tools = Tools(lake, self._options.threads, engine or LocalEngine(self._options.threads))
+        self._tools = Tools(resources.lake, self._options.threads, engine or LocalEngine(self._options.threads))
         self._handlers = handlers
         self._running: dict[asyncio.Task[None], Attempt] = {}
 
+    def is_idle(self) -> bool:
+        """Whether the worker holds no job."""
+        return not self._running
+
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set; then finishes the buckets in hand and hands the rest back, within 10 seconds."""
+        """Works until `stop` is set, then finishes the buckets in progress and hands the rest back, within 10
+        seconds."""
         options = self._options
         async with present(self._database, self._clock, options.name, options.lease):
             try:
@@ -91,16 +89,16 @@ class Worker:
                 await self._let_go()
 
     async def _step(self) -> Rest:
-        """Takes jobs up, and rests until a place is free or there may be a job for it."""
-        # A job of those held before the queue was looked at may have ended meanwhile: its place is free already.
+        """Claims jobs, then rests until a slot is free or a new job may fill one."""
+        # A held job may end while the queue is being read; its slot is then already free.
         held = set(self._running)
         await self._fill()
-        # With every place taken a wake-up means nothing: the place that falls free looks at the queue.
+        # With all slots taken, wake-ups are pointless: the task that frees a slot triggers the next step.
         full = not any(self._has_place(kind) for kind in self._handlers)
         return Rest(self._options.lease_seconds / 3, {*held, *self._running}, deaf=full)
 
     async def _fill(self) -> None:
-        """Takes up jobs until this worker has enough of each kind, or there are no more."""
+        """Claims jobs until all slots are taken or the queue is empty."""
         for kind in self._handlers:
             while self._has_place(kind):
                 claim = await claim_next(
@@ -122,7 +120,7 @@ class Worker:
         return sum(run.claim.kind == kind for run in self._running.values()) < self._places[kind]
 
     async def _let_go(self) -> None:
-        """Ends every job in hand: finished, or handed back."""
+        """Ends every running job: finished, or handed back."""
         held = dict(self._running)
         for run in held.values():
             run.stop()
@@ -132,7 +130,7 @@ class Worker:
         await asyncio.gather(*(self._abandon(task, run) for task, run in held.items() if not task.done()))
 
     async def _abandon(self, task: asyncio.Task[None], run: Attempt) -> None:
-        """Hands a job back that does not end. Its threads may still compute: what they write is fenced off."""
+        """Hands back a job that does not stop. Its threads may keep computing, but their writes are fenced off."""
         with suppress(Exception):
             await asyncio.wait_for(run.hand_back(), 1.0)
         task.cancel()
@@ -142,7 +140,7 @@ class Worker:
     # ------------------------------------------------------------ one job
 
     async def _work(self, run: Attempt) -> None:
-        """One attempt, with everything that it logs and traces under the job's id."""
+        """Runs one attempt, with its logs and traces tagged with the job's id."""
         claim = run.claim
         bind(job_id=claim.job_id, organisation=run.tenant.organisation, sandbox=run.tenant.sandbox)
         event(log, "job started", kind=claim.kind.value, attempt=claim.token)
@@ -171,13 +169,13 @@ class Worker:
             LEASES_LOST.labels("job").inc()
             log.warning("job %s: attempt %d lost its lease and stopped writing", claim.job_id, claim.token)
         except Exception as error:
-            # Left to its lease: somebody takes it up when that has run out.
+            # Leave the job to its lease: another worker claims it when the lease expires.
             log.warning("job %s: attempt %d crashed: %r", claim.job_id, claim.token, error)
         finally:
             await asyncio.to_thread(memory.release)
 
     async def _do(self, run: Attempt) -> None:
-        """Runs the handler, and sees to it that the job is ended or handed back."""
+        """Runs the handler, then ends the job or hands it back."""
         try:
             await self._handlers[run.claim.kind](run, self._tools)
         except LeaseLost:
@@ -198,7 +196,7 @@ class Worker:
             await self._settle(run)
 
     async def _settle(self, run: Attempt) -> None:
-        """What a handler that returned has left to do."""
+        """Completes a job whose handler returned without ending it."""
         if run.ended_as is not None:
             return
         if run.cancelled():
@@ -215,7 +213,7 @@ class Worker:
 
 
 class _Pulse:
-    """Keeps the lease of a job, writes its progress and notices cancelling, while the work keeps threads busy."""
+    """Renews a job's lease, writes its progress and notices cancellation, while the work occupies the threads."""
 
     def __init__(self, database: Database, clock: Clock, run: Attempt) -> None:
         self._database = database
@@ -249,7 +247,7 @@ def _as_error(refusal: Refusal) -> dict[str, str]:
 
 
 def _masked(claim: Claim, error: Exception) -> dict[str, str]:
-    """What a job says about a mistake of ours; the log has the rest under the same number."""
+    """The error that a job reports for an internal error; the log has the details under the same number."""
     number = secrets.token_hex(4)
     log.error("job %s: attempt %d failed, error %s", claim.job_id, claim.token, number, exc_info=error)
     message = f"the job failed with an internal error, logged as {number}: run it again, or report this number"

@@ -1,4 +1,4 @@
-"""What a process with a worker does beside its jobs: settles what is lost or over, and clears away; knows no job."""
+"""Background maintenance of a worker process: settles lost batches, expires members, cleans up; knows no jobs."""
 
 import asyncio
 from dataclasses import dataclass
@@ -20,19 +20,19 @@ COMPACT_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Maintenance:
-    """Any number of processes may keep it at once."""
+    """Background maintenance. Any number of processes may run it concurrently."""
 
     database: Database
     lake: Lake
     clock: Clock
     keep_for: retention.Keep
     settle_seconds: float = 30.0
-    """Half of a batch's lease: a lost batch is settled after one and a half at most."""
+    """Half of a batch's lease: a lost batch is settled after at most one and a half leases."""
     steady: SteadyClock | None = None
-    """Unless it is steady, nothing is settled or cleared away."""
+    """Nothing is settled or cleaned while the clock is not steady."""
 
     async def keep(self, stop: asyncio.Event, clean_every: float = CLEAN_SECONDS) -> None:
-        """Looks at once and then every so many seconds, until `stop` is set."""
+        """Runs all tasks at once and then at intervals, until `stop` is set."""
 
         async def settle() -> Rest:
             if self._is_steady():

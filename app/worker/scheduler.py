@@ -1,4 +1,4 @@
-"""Runs what schedules have due, at its time; knows no kind of job. Any number of processes may do so at once."""
+"""Runs due schedules; knows no kind of job. Any number of processes may do so concurrently."""
 
 import asyncio
 import logging
@@ -13,16 +13,16 @@ from app.worker.service import Rest, serve
 log = logging.getLogger(__name__)
 
 LONGEST_SECONDS = 30.0
-"""How often it looks without having been woken: a clock may be set, and a wake-up may get lost."""
+"""Maximum seconds between checks without a wake-up: a clock may be set, and a wake-up may be lost."""
 RETRY_SECONDS = 5.0
 
 
 async def keep_time(
     database: Database, changes: Changes, clock: Clock, stop: asyncio.Event, steady: SteadyClock | None = None
 ) -> None:
-    """Starts the runs of all tenants' schedules until `stop` is set; at first what was missed meanwhile.
+    """Starts the runs of all tenants' schedules until `stop` is set, beginning with missed ones.
 
-    While the clock is not `steady` nothing runs: a time that was never reached would be passed over for good.
+    Nothing runs while the clock is not `steady`: due times that were never really reached would be skipped permanently.
     """
     doubted = False
 
@@ -43,7 +43,7 @@ async def keep_time(
 
 
 async def _run_all(database: Database, clock: Clock) -> float:
-    """Runs all that is due, and returns for how many seconds to sleep, should nothing change meanwhile."""
+    """Runs everything due. Returns the seconds to sleep if nothing changes meanwhile."""
     failed = False
     for tenant, id_ in await due(database, clock()):
         try:
@@ -51,7 +51,7 @@ async def _run_all(database: Database, clock: Clock) -> float:
         except Exception as error:
             if is_unavailable(error):
                 raise
-            # One schedule that fails by a mistake of ours does not hold up the others.
+            # An internal error in one schedule must not delay the others.
             log.exception("could not run schedule %s of %s; retrying", id_, tenant)
             failed = True
     upcoming = await next_due(database)

@@ -1,4 +1,4 @@
-"""How everything in the background runs: it looks for work, rests, keeps its lease alive and stops; knows no work."""
+"""The loop of all background services: find work, rest, keep the lease alive, stop; knows no particular work."""
 
 import asyncio
 import logging
@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from app.clock import Clock
+from app.engine.store.lake import Lake
 from app.storage.database import Database, is_unavailable
 from app.storage.queue.leases import LeaseLost
-from app.storage.wakeups import Wakeups
-from app.storage.workers import note_alive, note_end
+from app.storage.queue.workers import note_alive, note_end
+from app.storage.wakeups import Changes, Wakeups
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
-"""How long a service rests after so many failures in a row, and after more than these."""
+"""Rest after one, two, … consecutive failures; the last value applies to any further failure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """How long a service rests, should nothing happen: a wake-up (unless it is `deaf`), or the end of a task."""
+    """Maximum rest. A wake-up (unless `deaf`) or the end of a task ends it early."""
 
     seconds: float
     tasks: Collection[asyncio.Task[None]] = ()
@@ -32,7 +33,17 @@ class Rest:
 
 
 NONE = Rest(0.0)
-"""There may be more to do at once."""
+"""Continue at once: there may be more to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What every background task of a worker process uses."""
+
+    database: Database
+    changes: Changes
+    lake: Lake
+    clock: Clock
 
 
 async def serve(
@@ -43,7 +54,7 @@ async def serve(
     wakeups: Wakeups | None = None,
     retry_seconds: Sequence[float] = RETRY_SECONDS,
 ) -> None:
-    """Takes step after step until `stop` is set. A step that fails is logged and taken again after a rest."""
+    """Repeats `step` until `stop` is set. A step that fails is logged and retried after a rest."""
     stopping = asyncio.create_task(stop.wait(), name="stop")
     failures = 0
     try:
@@ -83,8 +94,8 @@ async def heartbeat(
     name: str,
     wakeups: Wakeups | None = None,
 ) -> AsyncIterator[None]:
-    """Calls `beat` beside the block, every so often and when woken (which it is told), until it raises `LeaseLost`:
-    then `lost` is called. Anything else that it raises is logged, and it goes on."""
+    """Calls `beat` during the block, at intervals and on wake-ups (its argument says which), until it raises
+    `LeaseLost`; then calls `lost`. Other exceptions are logged, and the heartbeat continues."""
     signal = wakeups or Wakeups()
 
     async def run() -> None:
@@ -107,9 +118,9 @@ async def heartbeat(
 
 @asynccontextmanager
 async def present(database: Database, clock: Clock, name: str, lease: timedelta) -> AsyncIterator[None]:
-    """A worker lives for as long as the block runs, so that those who wait for one can be told whether there is any.
+    """Registers a live worker while the block runs, so that clients can learn whether one is running.
 
-    It says so three times in a lease. A database that is unavailable hears of it when it is back.
+    Renews the registration three times per lease. While the database is unavailable, renewals are skipped.
     """
     started_at = clock()
 
@@ -136,12 +147,12 @@ def _unless_unavailable() -> Iterator[None]:
 
 
 async def end(task: asyncio.Task[bool] | asyncio.Task[None]) -> None:
-    """Cancels a task and waits for its end."""
+    """Cancels a task and waits until it has ended."""
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
 
 
 def owner_name() -> str:
-    """A name for who holds leases: host, process, and a number of its own."""
+    """A unique name for a lease holder: host, process id and a random suffix."""
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"

@@ -1,52 +1,38 @@
-"""A lane of its own for streaming evaluation, so that a batch that lands never waits behind a job; knows no people."""
+"""A separate lane for streaming evaluation, so that a batch never waits behind a job; knows no profiles."""
 
 import asyncio
 import logging
 from datetime import timedelta
 
-from app.clock import Clock
 from app.engine.limits.pool import Cancelled
-from app.engine.store.lake import Lake
 from app.metrics import LEASES_LOST
 from app.services.streaming.turn import run_turn
-from app.storage.database import Database, is_unavailable
+from app.storage.database import is_unavailable
 from app.storage.queue.leases import LeaseLost
 from app.storage.queue.turns import Turn, claim_turn, hand_back, postpone
 from app.storage.topics import STREAMS
-from app.storage.wakeups import Changes
-from app.worker.service import NONE, Rest, heartbeat, owner_name, serve
+from app.worker.jobs import WorkerOptions
+from app.worker.service import NONE, Resources, Rest, heartbeat, owner_name, serve
 
 log = logging.getLogger(__name__)
 
 TURNS_AT_ONCE = 2
-"""Sandboxes that one process streams side by side: a large batch of one does not hold up all others."""
+"""Sandboxes that one process streams concurrently, so that one sandbox's large batch does not delay all others."""
 
 
 class StreamingLane:
-    """Takes turns of any sandbox until it is told to stop. Any number of lanes, of any process, share the queue."""
+    """Takes turns of any sandbox until it is stopped. Any number of lanes, in any process, share the queue."""
 
-    def __init__(
-        self,
-        database: Database,
-        changes: Changes,
-        lake: Lake,
-        clock: Clock,
-        *,
-        lease_seconds: float,
-        threads: int,
-        sweep_every: timedelta | None = None,
-    ) -> None:
+    def __init__(self, resources: Resources, options: WorkerOptions, *, sweep_every: timedelta | None = None) -> None:
         self.name = owner_name()
-        self._database = database
-        self._changes = changes
-        self._lake = lake
-        self._clock = clock
-        self._lease = timedelta(seconds=lease_seconds)
-        self._threads = threads
+        self._database, self._changes = resources.database, resources.changes
+        self._lake, self._clock = resources.lake, resources.clock
+        self._lease = options.lease
+        self._threads = options.threads
         self._sweep_every = sweep_every
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set; a turn in hand is given up then, and what it was to do stays to be done."""
+        """Works until `stop` is set; an unfinished turn is then handed back with its work still to do."""
 
         async def step() -> Rest:
             turn = await claim_turn(
@@ -82,6 +68,6 @@ class StreamingLane:
                 await hand_back(self._database, turn)
         except Exception as error:
             if is_unavailable(error):
-                raise  # The lease runs out, or this lane takes the next turn, when the database is back.
+                raise  # When the database is back, the lease has expired or this lane takes the next turn.
             pause = await postpone(self._database, turn, self._clock())
             log.exception("%s failed; retrying in %s", name, pause)

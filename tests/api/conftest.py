@@ -20,6 +20,7 @@ from app.engine.store.lake import Lake
 from app.storage.database import Database
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker, WorkerOptions
+from app.worker.service import Resources
 
 CSV = b"customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T10:00:00Z,700\n00001,2026-02-01,600\n"
 
@@ -197,7 +198,8 @@ async def worker_of(services: ApiServices) -> AsyncIterator[None]:
     """A worker while it is open."""
     stop = asyncio.Event()
     worker = Worker(
-        services.database, services.changes, services.lake, services.clock, WorkerOptions(concurrency=1, threads=1)
+        Resources(services.database, services.changes, services.lake, services.clock),
+        WorkerOptions(concurrency=1, threads=1),
     )
     running = asyncio.create_task(worker.run(stop))
     yield

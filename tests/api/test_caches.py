@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from graphql import parse
@@ -23,23 +24,33 @@ STATEMENTS = (
     "services/jobs/schedules/reads.py @cache _all",
     "services/jobs/schedules/reads.py @cache _audiences_of",
     "services/jobs/schedules/reads.py @cache _of_audiences",
+    "services/jobs/segment/requests.py @cache _frozen",
     "services/jobs/segment/requests.py @cache _of_definitions",
     "services/jobs/segment/requests.py @cache _segments",
     "services/lists/rows.py @cache _by_ids",
     "services/lists/rows.py @cache rows_of_any",
+    "storage/job_log.py @cache _numbered",
+    "storage/queue/claims.py @lru_cache _next_in_turn",
+    "storage/queue/turns.py @lru_cache _due",
+    "storage/sessions/writing.py @cache _update",
 )
 """SQL that is made once: the tenant is a parameter of its execution."""
 
 KEYED_BY = {
     **dict.fromkeys(STATEMENTS, "kind of list, order and columns"),
+    "api/execution/columns.py @cache _read_of_self": "functions of the program",
     "api/execution/plan.py entries: OrderedDict": "a parsed document, which is remembered by organisation",
+    "api/execution/writer.py @lru_cache _code": "organisation and selected fields",
+    "api/guards/hooks.py @cache _hooks": "classes of the program",
+    "api/guards/remembered.py entries: OrderedDict": "a parsed document, which is remembered by organisation",
     "api/guards/documents.py self._texts: OrderedDict": "organisation and hash",
-    "api/guards/limits.py documents: Documents = OrderedDict": "organisation and text",
+    "api/guards/known.py documents: OrderedDict": "organisation and text",
     "api/schema.py @cache build_schema": "limits of the server",
     "api/transport/documentation.py @cache": "pages of the package",
     "coalescing.py self._work: OrderedDict": "tenant and permissions (`sharing_key`), or a topic of the tenant",
     "engine/evaluate/zones.py @lru_cache _zone": "names of time zones, of which all are public",
     "engine/insight/fields.py self._known: OrderedDict": "path in the tenant's folder",
+    "engine/ingest/neighbours.py @lru_cache _large_leaves": "path in the tenant's folder",
     "engine/insight/scan.py @lru_cache _present": "path in the tenant's folder",
     "engine/members/regraph.py @lru_cache _moves_between": "the tenant's lake and versions",
     "engine/people/identity_graph.py @cache _empty": "nothing: an empty table",
@@ -49,8 +60,10 @@ KEYED_BY = {
     "engine/people/merged_view.py @lru_cache _all_there": "paths in the tenant's folder",
     "engine/people/merged_view.py @lru_cache _people_in": "path in the tenant's folder",
     "engine/store/delta.py self._versions: OrderedDict": "path in the tenant's folder",
+    "engine/store/logs.py _newest: OrderedDict": "path in the tenant's folder",
     "services/access/authentication.py self._proven: OrderedDict": "the whole credentials, which are looked up anyway",
     "services/search/find.py _places: OrderedDict": "tenant",
+    "storage/database.py @lru_cache _lock_number": "tenant",
 }
 """Every cache that outlives a request or a job, and what its entries are found by."""
 
@@ -90,3 +103,20 @@ async def test_documents_are_remembered_for_each_organisation(api: Api, monkeypa
         )
         assert response.json()["data"] == {"viewer": {"organisation": organisation}}
     assert len(parsed) == 2
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_code_is_shared_by_the_documents_of_an_organisation(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, compiled = f"of_{uuid4().hex}", []
+
+    def noting(text: str, name: str, mode: str) -> Any:
+        compiled.append(text)
+        return compile(text, name, mode)
+
+    monkeypatch.setattr("app.api.execution.writer.compile", noting, raising=False)
+    for number, organisation in enumerate(("acme", "acme", "globex", "acme", "globex")):
+        document = f"query Number{number} {{ viewer {{ {key}: organisation }} }}"
+        headers = {"x-gw-ims-org-id": organisation}
+        response = await api.http.post("/graphql", json={"query": document}, headers=headers)
+        assert response.json()["data"] == {"viewer": {key: organisation}}
+    assert len([text for text in compiled if key in text]) == 2

@@ -128,6 +128,19 @@ async def test_rejected_rows_are_reported_and_good_ones_land(api: Api) -> None:
     assert (payload["batch"]["rowCount"], payload["batch"]["rejectedRows"]) == (1, 2)
     assert [row["row"] for row in payload["rejected"]] == [2, 3]
     assert all(row["message"] for row in payload["rejected"])
+    await api.upload(dataset, b"customer,when,dollars\n4,2026-01-01,5\n")
+    kept = [batch["rejected"] for batch in await batches(api, dataset)]
+    assert sorted(kept, key=len) == [[], payload["rejected"]]
+
+
+BATCHES = """query ($id: ID!) { dataset(id: $id) { batches {
+  nodes { batchId status rejectedRows rejected { row message } error } } } }"""
+
+
+async def batches(api: Api, dataset: str) -> list[dict[str, Any]]:
+    """With the rejected rows that each keeps."""
+    found: list[dict[str, Any]] = (await api.query(BATCHES, id=dataset))["dataset"]["batches"]["nodes"]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -150,7 +163,10 @@ async def test_rows_that_are_all_bad_are_reported(api: Api) -> None:
     payload = (await api.upload(dataset, b"customer,when\n1,never\n")).json()["data"]["uploadBatch"]
     assert payload["batch"] is None
     assert [row["row"] for row in payload["rejected"]] == [1]
-    assert [error["path"] for error in payload["errors"]] == [["input", "file"]]
+    (error,) = payload["errors"]
+    assert error["path"] == ["input", "file"]
+    (batch,) = await batches(api, dataset)
+    assert (batch["status"], batch["rejected"], batch["error"]) == ("FAILED", [], error["message"])
 
 
 async def test_an_upload_to_nowhere(api: Api) -> None:
@@ -424,9 +440,9 @@ async def test_a_dry_run_stores_nothing(api: Api) -> None:
         "rejectedRows": 1,
         "duplicateRows": 0,
         "fields": [
-            {"path": "timestamp", "type": "timestamp"},
-            {"path": "customer", "type": "string"},
-            {"path": "n", "type": "integer"},
+            {"path": "xEvent.timestamp", "type": "timestamp"},
+            {"path": "xEvent.customer", "type": "string"},
+            {"path": "xEvent.n", "type": "integer"},
         ],
         "newFields": ["timestamp", "customer", "n"],
     }

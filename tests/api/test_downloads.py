@@ -88,6 +88,34 @@ async def test_columns_and_statuses_are_chosen(api: Api, audience: str) -> None:
     assert nobody.text.splitlines() == ['"profileId","status","lastQualificationTime","score"']
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_names_with_dots_are_written_in_backquotes(api: Api, services: ApiServices) -> None:
+    """In files, in `attributes` and in exports alike, as in expressions."""
+    people = await api.dataset("people", "PROFILE")
+    rows = b'{"customer": "1", "total.net": 5, "home": {"zip code": "01234", "a.b": 1}, "total": {"net": 6}}'
+    assert (await api.upload(people, rows, "NDJSON")).json()["data"]["uploadBatch"]["errors"] == []
+    id = await api.define("All", "`total.net` = 5 and home.`a.b` = 1")
+    await run(api, services, id)
+    paths = ["`total.net`", "home.`a.b`", "home.zip code"]
+    chosen = {"total.net": 5, "home": {"a.b": 1, "zip code": "01234"}}
+    answer = await api.http.get(
+        f"/audiences/{id}/members.ndjson", params={"columns": ",".join(paths)}, headers=api.headers
+    )
+    (line,) = map(json.loads, answer.text.splitlines())
+    assert {name: line[name] for name in line.keys() - {"profileId", "status", "lastQualificationTime"}} == chosen
+    members = """query ($id: ID!, $paths: [String!]) {
+      audience(id: $id) { members { nodes { profile { attributes(paths: $paths) } } } } }"""
+    (member,) = (await api.query(members, id=id, paths=paths))["audience"]["members"]["nodes"]
+    assert member["profile"]["attributes"] == chosen
+    create = 'mutation { createDataset(input: { name: "T", kind: EXPORT }) { dataset { datasetId } } }'
+    target = (await api.query(create))["createDataset"]["dataset"]["datasetId"]
+    export = """mutation ($input: CreateExportJobInput!) {
+      createExportJob(input: $input) { job { fields } errors { message } } }"""
+    asked = {"schemaName": "_xdm.context.profile", "destination": {"datasetId": target}, "fields": paths}
+    created = (await api.query(export, input=asked))["createExportJob"]
+    assert created == {"job": {"fields": paths}, "errors": []}
+
+
 @pytest.mark.parametrize(
     ("path", "status", "code", "message"),
     [
@@ -119,13 +147,35 @@ async def test_what_is_wrong_is_said(api: Api, audience: str, path: str, status:
     assert message in error["message"]
 
 
-async def test_other_sandboxes_and_audiences_never_evaluated_have_no_file(api: Api, audience: str) -> None:
+async def test_other_sandboxes_have_no_file(api: Api, audience: str) -> None:
     other = api.within("test")
     answer = await api.http.get(f"/audiences/{audience}/members.csv", headers=other.headers)
     assert answer.status_code == 404
-    fresh = await api.define("Fresh", "score > 3")
-    answer = await api.http.get(f"/audiences/{fresh}/members.csv", headers=api.headers)
-    assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (409, "INVALID_STATE")
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_before_its_first_run_an_audience_has_nobody_in_list_and_file(api: Api, audience: str) -> None:
+    """As `members(asOf:)` says of the time before; also of an uploaded audience without any batch."""
+    create = """mutation ($dataset: ID!) {
+      createAudience(input: { name: "Uploaded", type: EXTERNAL_SEGMENT, datasetId: $dataset }) {
+        audience { id } errors { message } } }"""
+    empty = (await api.query(create, dataset=await api.dataset("list", "AUDIENCE")))["createAudience"]
+    assert empty["errors"] == []
+    listed = "query ($id: ID!) { audience(id: $id) { members { totalCount nodes { status } } } }"
+    for id in (await api.define("Fresh", "score > 3"), empty["audience"]["id"]):
+        members = (await api.query(listed, id=id))["audience"]["members"]
+        assert members == {"totalCount": 0, "nodes": []}
+        for parameters in ("", "&orderBy=score", "&where=score > 0", "&asOf=2026-01-01T00:00:00Z"):
+            answer = await api.http.get(f"/audiences/{id}/members.csv?columns=score{parameters}", headers=api.headers)
+            assert (answer.status_code, answer.text) == (200, '"profileId","status","lastQualificationTime","score"\n')
+            answer = await api.http.get(
+                f"/audiences/{id}/members.ndjson?columns=score{parameters}", headers=api.headers
+            )
+            assert (answer.status_code, answer.content) == (200, b"")
+            answer = await api.http.get(
+                f"/audiences/{id}/members.parquet?columns=score{parameters}", headers=api.headers
+            )
+            assert pq.read_table(io.BytesIO(answer.content)).num_rows == 0
 
 
 async def test_it_needs_what_the_list_needs(api: Api, holding: Holding) -> None:

@@ -9,8 +9,8 @@ from graphql import GraphQLObjectType, build_schema
 
 from app.api.context import Limits
 from app.api.execution import CompiledExecution
-from app.api.execution.direct import direct
-from app.api.execution.levels import _PLANS
+from app.api.execution.direct import Direct, direct
+from app.api.execution.executor import _PLANS
 from app.api.execution.plan import WAYS_KEPT
 from app.api.schema import build_schema as build_gateway_schema
 from app.api.schema import print_schema
@@ -135,3 +135,29 @@ async def test_the_plans_of_one_operation_are_bounded(api: Api) -> None:
         answer = await api.query(f"query ({declared}) {{ {fields} }}", **chosen)
         assert answer == {name: "Query" for name in names if chosen[name]}
     assert max(len(entry.plans) for entry in _PLANS.entries.values()) == WAYS_KEPT
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("document", "conversions"),
+    [
+        ("{ audiences(first: 2) { nodes { name } } }", 1),
+        ("{ audiences(first: -2) { nodes { name } } }", 3),
+        ("query ($first: Int) { audiences(first: $first) { nodes { name } } }", 3),
+        ("{ audiences(orderBy: {field: NAME, direction: ASC}) { nodes { name } } }", 3),
+    ],
+)
+async def test_constant_arguments_are_converted_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch, document: str, conversions: int
+) -> None:
+    converted: list[Direct] = []
+    convert = Direct.converted
+
+    def noting(direct: Direct, *arguments: Any) -> Any:
+        converted.append(direct)
+        return convert(direct, *arguments)
+
+    monkeypatch.setattr(Direct, "converted", noting)
+    answers = [await api.answer(document, **({"first": 2} if "$" in document else {})) for _ in range(3)]
+    assert answers[1:] == answers[:2]
+    assert len(converted) == conversions

@@ -192,6 +192,22 @@ async def test_the_same_key_gives_the_same_export(api: Api) -> None:
     assert made[0]["job"]["jobId"] == made[1]["job"]["jobId"]
 
 
+async def test_a_key_of_no_usable_length_is_refused(api: Api) -> None:
+    await api.loaded()
+    dataset = await api.export_dataset()
+    refused = [(await create(api, dataset, idempotencyKey=key))["errors"] for key in ("", "k" * 256)]
+    assert [[(error["code"], error["path"], error["message"]) for error in errors] for errors in refused] == [
+        [
+            (
+                "INVALID_INPUT",
+                ["input", "idempotencyKey"],
+                f"an idempotency key has 1 to 255 characters without NUL, this one {size}",
+            )
+        ]
+        for size in (0, 256)
+    ]
+
+
 async def test_a_waiting_export_is_cancelled_at_once_and_again(api: Api) -> None:
     await api.loaded()
     made = await create(api, await api.export_dataset())

@@ -1,5 +1,6 @@
 """Fields of a dataset in numbers, through the API."""
 
+import json
 from typing import Any
 
 import pytest
@@ -106,3 +107,34 @@ async def test_all_datasets_at_once_cost_too_much(api: Api) -> None:
     document = "{ datasets(first: 50) { nodes { fieldStatistics { filled } } } }"
     (error,) = (await api.answer(document))["errors"]
     assert error["extensions"]["code"] == "LIMIT_EXCEEDED"
+
+
+ODD = ["Order Date", "a.b", "utm-source", "$1", "in", "select", "Today", "back`quote", "naïve", "日付", "1st", "x y.z"]
+"""Names that stand in backquotes, but for two."""
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("kind", ["PROFILE", "EVENT"])
+async def test_paths_stand_in_expressions_as_they_are(api: Api, kind: str) -> None:
+    """A path can be an expression, a selected attribute and an argument here, whatever the names."""
+    id_ = await api.dataset(kind=kind)
+    row = {"customer": "1", "when": "2026-01-01", **dict.fromkeys(ODD, 7), "home": dict.fromkeys(ODD, 7)}
+    response = await api.upload(id_, json.dumps(row).encode(), "NDJSON")
+    assert response.json()["data"]["uploadBatch"]["errors"] == []
+    fields = (await api.query("query ($id: ID!) { dataset(id: $id) { fields { path } } }", id=id_))["dataset"]["fields"]
+    root = "xEvent." if kind == "EVENT" else ""
+    plain = {"naïve", "日付"}
+    names = [name if name in plain else "`" + name.replace("`", "``") + "`" for name in ODD]
+    expected = [root + above + name for above in ("", "home.") for name in names]
+    paths = [each["path"] for each in fields if each["path"] in expected]
+    assert sorted(paths) == sorted(expected)
+    expression = " and ".join(f"{path.removeprefix(root)} = 7" for path in paths)
+    if kind == "EVENT":
+        expression = f"xEvent.exists({expression}) and {' and '.join(f'{path} = 7' for path in paths)}"
+    document = """query ($where: String!, $paths: [String!]) {
+      profiles(where: $where) { nodes { attributes(paths: $paths) } } }"""
+    (profile,) = (await api.query(document, where=expression, paths=paths))["profiles"]["nodes"]
+    everything = dict.fromkeys(ODD, 7) | {"home": dict.fromkeys(ODD, 7)}
+    assert profile["attributes"] == ({} if kind == "EVENT" else everything)
+    answer = (await api.query(QUERY, id=id_, paths=paths))["dataset"]["fieldStatistics"]
+    assert [(each["path"], each["values"]) for each in answer] == [(path, [{"value": 7, "count": 1}]) for path in paths]

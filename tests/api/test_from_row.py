@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import pytest
 
-from app.api.from_row import FromRow, RowFields, reader
+from app.api.execution.from_row import FromRow, RowFields, reader
 
 calls: list[int] = []
 

@@ -140,6 +140,7 @@ async def test_explain_shows_the_tree_and_refuses_as_data(api: Api) -> None:
     ] == "NOT_FOUND"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_sum_of_thousands_of_terms_is_explained(api: Api) -> None:
     await api.loaded()
     long = " + ".join(["xEvent.count()"] * 1_500) + " > 0"

@@ -19,8 +19,8 @@ from app.services.maintenance.figures import FRESH_SECONDS, FigureReader, read_f
 from app.storage.columns import table
 from app.storage.database import Database
 from app.storage.queue.turns import queue_batch
+from app.storage.queue.workers import note_alive
 from app.storage.tables.datasets import BatchRow, DatasetRow
-from app.storage.workers import note_alive
 from tests.api.conftest import CSV, Api
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -47,6 +47,25 @@ async def test_operations_that_are_left_to_graphql_core(api: Api, monkeypatch: p
     monkeypatch.setattr(CompiledExecution, "_is_covered", lambda _self: False)
     await api.query(VIEWER)
     assert of(await scrape(api), "graphql_fallbacks_total") == 1
+
+
+async def test_objects_that_are_written_one_by_one(api: Api) -> None:
+    document = "{ segmentDefinitions { nodes { name } } }"
+    await api.loaded()
+    await api.define("A")
+    await api.define("B")
+    before = await scrape(api)
+    await api.query(document)
+    after = await scrape(api)
+    # The query, the connection, and two definitions.
+    assert (
+        of(after, "graphql_objects_total", way="generated") - of(before, "graphql_objects_total", way="generated") == 4
+    )
+    assert of(after, "graphql_objects_total", way="one_by_one") == of(before, "graphql_objects_total", way="one_by_one")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("app.api.execution.levels.writer_for", lambda *_arguments: None)
+        await api.query(document)
+    assert of(await scrape(api), "graphql_objects_total", way="one_by_one") == 4
 
 
 @pytest.fixture

@@ -260,3 +260,35 @@ def test_the_page_has_every_permission(database_url: str) -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([\w, ]+) \| ", page, re.MULTILINE)
     described = {f"{resource}:{verb}" for resource, verbs in rows for verb in verbs.split(", ") if verb in VERBS}
     assert described == {need for needs in NEEDS.values() for need in needs.split()} | {"metrics:read"}
+
+
+async def test_without_folders_a_search_finds_audiences_and_tells_nothing_of_folders(
+    api: Api, holding: Holding
+) -> None:
+    await api.loaded()
+    create = """mutation { createFolder(input: {name: "Big plans", namespace: "AEPSegments"}) { folder { id } } }"""
+    folder = (await api.query(create))["createFolder"]["folder"]["id"]
+    audience = await api.define("Big spenders")
+    move = "mutation ($input: UpdateAudienceInput!) { updateAudience(input: $input) { errors { message } } }"
+    assert (await api.query(move, input={"id": audience, "folderId": folder}))["updateAudience"]["errors"] == []
+    found = "query ($term: String!) { search(term: $term) { totalCount nodes { name } error { message } } }"
+    counted = 'query { searchNamespaces(term: "big") { total } }'
+    inside = 'query ($id: ID) { search(term: "", folderId: $id) { totalCount } }'
+    both = {"totalCount": 2, "nodes": [{"name": "Big plans"}, {"name": "Big spenders"}], "error": None}
+    holding("audiences:read", "folders:read")
+    assert (await api.query(found, term="big"))["search"] == both
+    assert (await api.query(found, term="folderLocation:plans"))["search"] == both
+    assert (await api.query(counted))["searchNamespaces"] == {"total": 2}
+    holding("audiences:read")
+    one = {"totalCount": 1, "nodes": [{"name": "Big spenders"}], "error": None}
+    assert (await api.query(found, term="big"))["search"] == one
+    assert (await api.query(counted))["searchNamespaces"] == {"total": 1}
+    for field in ("folderLocation", "folderId", "parentFolderId"):
+        hidden = (await api.query(found, term=f"{field}:plans"))["search"]
+        assert (hidden["totalCount"], hidden["error"]["message"].partition(";")[0]) == (
+            0,
+            f"there is no field '{field}'",
+        )
+    (error,) = (await api.answer(inside, id=folder))["errors"]
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    assert "looking in a folder needs the permission folders:read" in error["message"]

@@ -21,6 +21,7 @@ from app.logs import _fields, _with_context
 from app.storage.database import Database
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker, WorkerOptions
+from app.worker.service import Resources
 from tests.api.conftest import Api
 from tests.api.test_socket_limits import begun, connected, subscribe
 
@@ -153,7 +154,7 @@ async def test_a_trace_from_the_request_to_the_bucket(
 
     stop = asyncio.Event()
     options = WorkerOptions(concurrency=1, threads=2)
-    worker = Worker(services.database, services.changes, services.lake, services.clock, options)
+    worker = Worker(Resources(services.database, services.changes, services.lake, services.clock), options)
     running = asyncio.create_task(worker.run(stop))
     api.http.headers.pop("traceparent")
     assert (await api.ended(job))["status"] == "SUCCEEDED"

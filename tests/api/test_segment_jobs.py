@@ -94,6 +94,24 @@ async def test_the_same_key_gives_the_same_job(api: Api) -> None:
     assert (await api.query("{ segmentJobs { totalCount } }"))["segmentJobs"] == {"totalCount": 1}
 
 
+@pytest.mark.parametrize("key", ["", "k" * 256])
+async def test_a_key_of_no_usable_length_is_refused(api: Api, key: str) -> None:
+    await api.loaded()
+    await api.define("A")
+    assert await create(api, allDefinitions=True, idempotencyKey=key) == {
+        "job": None,
+        "errors": [
+            {
+                "__typename": "InputError",
+                "code": "INVALID_INPUT",
+                "message": f"an idempotency key has 1 to 255 characters without NUL, this one {len(key)}",
+                "path": ["input", "idempotencyKey"],
+            }
+        ],
+    }
+    assert (await create(api, allDefinitions=True, idempotencyKey="k" * 255))["errors"] == []
+
+
 async def test_a_waiting_job_is_cancelled_at_once_and_again(api: Api) -> None:
     await api.loaded()
     await api.define("A")

@@ -1,5 +1,6 @@
 """How many SQL statements a query costs: one for each level, however many rows there are."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -110,3 +111,36 @@ async def test_insight_below_a_list_costs_the_same_for_2_audiences_and_for_8(api
     few = await costs()
     await evaluated("CDEFGH")
     assert await costs() == few
+
+
+async def test_mutations_cost_few_statements(api: Api) -> None:
+    """Beside the statements that begin and end their transactions."""
+    await api.loaded()
+    ids = [await api.define(f"D{number}", f"xEvent.sum(dollars) > {number}") for number in range(10)]
+    exports = await api.export_dataset()
+    for _ in range(2):  # the first execution of each statement prepares it
+        await api.start(*ids)
+        await api.preview("xEvent.sum(dollars) > 1")
+    costs = {}
+    works: dict[str, Callable[[], Awaitable[str]]] = {
+        "definition": lambda: api.define("New", "xEvent.sum(dollars) > 77"),
+        "definition that names another": lambda: api.define("Named", f'inSegment("{ids[0]}")'),
+        "job of 10 definitions": lambda: api.start(*ids),
+        "job of all definitions": api.start,
+        "preview": lambda: api.preview("xEvent.sum(dollars) > 78"),
+        "dataset": lambda: api.dataset("more", "PROFILE"),
+        "export": lambda: api.export(exports),
+    }
+    for name, work in works.items():
+        with count_statements(api.services.database) as statements:
+            await work()
+        costs[name] = len(of_queries(statements))
+    assert costs == {
+        "definition": 7,
+        "definition that names another": 11,
+        "job of 10 definitions": 4,
+        "job of all definitions": 4,
+        "preview": 6,
+        "dataset": 3,
+        "export": 8,
+    }

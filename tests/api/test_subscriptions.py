@@ -95,6 +95,28 @@ async def test_watching_resumes_without_loss_or_repetition(api: Api, port: int, 
     assert await seen(2) == []
 
 
+async def test_every_event_reports_the_cost(api: Api, port: int) -> None:
+    await api.loaded()
+    await api.define("A")
+    job = await api.start()
+    await api.query("mutation ($id: ID!) { cancelSegmentJob(id: $id) { errors { message } } }", id=job)
+    document = f'subscription {{ segmentJobUpdated(id: "{job}", after: 0) {{ status }} }}'
+    cost = {"requested": 2, "limit": 200_000}
+    events = [
+        {"data": {"segmentJobUpdated": {"status": status}}, "extensions": {"cost": cost}}
+        for status in ("QUEUED", "CANCELLED")
+    ]
+    async with connected(port, {"x-sandbox-name": "prod"}) as socket:
+        assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+        first = await ask(socket, "1", document)
+        assert [first["payload"], json.loads(await socket.recv())["payload"]] == events
+    headers = {"accept": "text/event-stream", "x-sandbox-name": "prod"}
+    async with httpx.AsyncClient() as http:
+        answer = await http.post(f"http://127.0.0.1:{port}/graphql", json={"query": document}, headers=headers)
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert list(map(json.loads, lines)) == events
+
+
 @WAYS
 async def test_an_unknown_job_and_one_of_another_sandbox(api: Api, port: int, way: Any) -> None:
     await api.loaded()
@@ -122,6 +144,30 @@ async def test_every_job_is_watched(api: Api, port: int) -> None:
     seen = (await first)["jobsUpdated"]
     assert seen["__typename"] == "SegmentJob"
     assert (seen["jobId"] in started, seen["status"]) == (True, "QUEUED")
+    await items.aclose()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("kind", ["segment", "export"])
+async def test_jobs_of_one_kind_are_watched(api: Api, port: int, kind: str) -> None:
+    await api.loaded()
+    await api.define("A")
+    target = await api.export_dataset()
+    items = by_websocket(port, f"subscription {{ {kind}JobsUpdated {{ __typename jobId }} }}")
+    first = asyncio.ensure_future(anext(items))
+    segment, export = set(), set()
+    while not first.done():
+        segment.add(await api.start())
+        export.add(await api.export(target))
+        await asyncio.wait([first], timeout=0.2)
+    seen = [(await first)[f"{kind}JobsUpdated"]]
+    # Whatever comes is of the kind, though jobs of both were made.
+    while len(seen) < 4:
+        segment.add(await api.start())
+        export.add(await api.export(target))
+        seen.append((await anext(items))[f"{kind}JobsUpdated"])
+    assert {state["jobId"] for state in seen} <= (segment if kind == "segment" else export)
+    assert {state["__typename"] for state in seen} == {f"{kind.title()}Job"}
     await items.aclose()  # type: ignore[attr-defined]
 
 

@@ -28,13 +28,15 @@ from app.engine.members.membership import MembershipFiles, counts, next_membersh
 from app.engine.people.profiles import Snapshot, open_snapshot
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketEvaluator, Stage
-from app.engine.store.lake import MOST_BUCKET_BITS, PEOPLE_IN_A_BUCKET, Lake
+from app.engine.store.lake import Lake
+from app.engine.store.layout import MOST_BUCKET_BITS, PEOPLE_IN_A_BUCKET
 from app.pql.check.checker import check
 from app.pql.core import Builder, Node
 from app.scope import Tenant
 from app.services import merge_policies
 from app.services.evaluation.expressions import data_sources
 from app.services.jobs.segment.publish import as_numbers
+from app.services.jobs.segment.sharing import SHARE_SECONDS
 from app.settings import Settings
 from app.wiring import open_services
 from tests.benchmarks.hundred import examples
@@ -161,6 +163,8 @@ def lay_out(figures: Figures, chosen: argparse.Namespace) -> None:
     print(f"a bucket: {mean:.0f} s of a core; events in memory {events * 24 / 1e6:,.0f} MB for three columns")
     print(f"{chosen.workers} workers with {CORES} cores: {max(cores) / 60:.0f} minutes", end="")
     print(f" ({sum(works) / 3600:,.0f} core hours, {sum(works) / max(cores) / len(cores):.0%} of the cores used)")
+    claims = buckets / max(round(CORES * SHARE_SECONDS / mean), 1)
+    print(f"shared through the database instead: {claims:,.0f} claims, {claims / max(cores):.1f} a second")
     print(f"membership files of a run: {buckets:,}, {files / 1e6:.1f} MB each, {files * buckets / 1e9:,.0f} GB in all")
     print(f"counts in the database: {numbers / 1e6:.2f} MB a bucket, {numbers * buckets / 1e9:.1f} GB a run")
 

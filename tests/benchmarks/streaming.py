@@ -1,15 +1,17 @@
-"""How soon a batch shows in memberships: `python tests/benchmarks/streaming.py [profiles] [definitions]`.
+"""How soon a batch shows in memberships: `python -m tests.benchmarks.streaming --help`.
 
 A shop is loaded and evaluated once. Then batches of events arrive, each row of another customer, and a lane streams
-them. Printed for each size of batch: the time from the end of the upload to the changed memberships, the profiles
-evaluated in a second, and what a job over everybody takes for the same.
+them. With `--graph PDG` each row also links its customer to another one. Printed for each size of batch: the time from
+the end of the upload to the changed memberships, the processor time of both, the profiles evaluated in a second, and
+what a job over everybody takes for the same.
 """
 
+import argparse
 import asyncio
 import json
-import sys
 import tempfile
 import time
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
@@ -18,6 +20,7 @@ from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
 from app.engine.run.demo_shop import write_shop
 from app.scope import Scope
+from app.services import merge_policies
 from app.services.audiences import computed as definitions
 from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets.datasets import NewDataset
@@ -29,11 +32,11 @@ from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
 from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
-from app.storage.topics import audience_topic
+from app.storage.tables.merge_policies import IdentityGraph, MergeMethod
+from app.storage.topics import Topic, audience_topic
 from app.wiring import Services, open_services
 
 SCOPE = Scope("default", "prod", "benchmark")
-SIZES = (1, 100, 1_000, 10_000)
 ROUNDS = 5
 
 
@@ -49,9 +52,10 @@ def expressions(number: int) -> list[str]:
     return [f"xEvent[{recent} and round > 0]", *(kinds[n % 3].format(n=n) for n in range(number - 1))]
 
 
-async def send(services: Services, folder: Path, people: list[int], number: int) -> None:
+async def send(services: Services, folder: Path, people: list[int], number: int, linked: bool) -> None:
     rows = [
         {
+            **({"identityMap": {"shop": [{"id": f"{person ^ 1:07d}"}]}} if linked else {}),
             "customerId": f"{person:07d}",
             "timestamp": utc_now().isoformat(),
             "eventType": "purchase",
@@ -83,56 +87,72 @@ async def job(services: Services) -> float:
     return time.perf_counter() - start
 
 
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--profiles", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=20, help="of each profile")
+    parser.add_argument("--definitions", type=int, default=30)
+    parser.add_argument("--graph", choices=list(IdentityGraph), default=IdentityGraph.NONE)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 100, 1_000, 10_000])
+    return parser.parse_args()
+
+
+async def load(services: Services, folder: Path, chosen: argparse.Namespace) -> str:
+    """The shop, and the definitions. Returns the id of the first."""
+    people, events = write_shop(folder, chosen.profiles, chosen.profiles * chosen.events, utc_now())
+    for dataset, kind, file, at in (("people", "PROFILE", people, None), ("events", "EVENT", events, "timestamp")):
+        new = NewDataset(dataset, DatasetKind(kind), "customerId", "shop", at)
+        await ingest_file(services.database, services.lake, utc_now, SCOPE, new, InputFile(file, "PARQUET"))
+    await send(services, folder, [0], 0, chosen.graph == "PDG")
+    policy = merge_policies.NewPolicy("Streamed", MergeMethod.TIMESTAMP_ORDERED, IdentityGraph(chosen.graph), [], True)
+    await merge_policies.create(services.database, utc_now, SCOPE, policy)
+    ids = []
+    for place, expression in enumerate(expressions(chosen.definitions)):
+        definition = NewDefinition(f"{place:03}", expression, evaluation_methods=["STREAMING"])
+        ids.append((await definitions.create(services.database, services.lake, utc_now, SCOPE, definition)).id)
+    return ids[0]
+
+
 async def main() -> None:
-    profiles, number = (int(value) for value in (*sys.argv[1:], *("200000", "30")[len(sys.argv) - 1 :]))
+    chosen = options()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         async with open_services(Settings(data_dir=folder, database_url=None)) as services:
-            people, events = write_shop(folder, profiles, profiles * 10, utc_now())
-            for dataset, kind, file, at in (
-                ("people", "PROFILE", people, None),
-                ("events", "EVENT", events, "timestamp"),
-            ):
-                await ingest_file(
-                    services.database,
-                    services.lake,
-                    utc_now,
-                    SCOPE,
-                    NewDataset(dataset, DatasetKind(kind), "customerId", "shop", at),
-                    InputFile(file, "PARQUET"),
-                )
-            await send(services, folder, [0], 0)
-            first = ""
-            for place, expression in enumerate(expressions(number)):
-                new = NewDefinition(f"{place:03}", expression, evaluation_methods=["STREAMING"])
-                made = await definitions.create(services.database, services.lake, utc_now, SCOPE, new)
-                first = first or made.id
+            first = await load(services, folder, chosen)
             full = await job(services)
-            print(f"{profiles:,} profiles, {profiles * 10:,} events, {number} definitions; a job: {full:.2f} s")
-            changed: asyncio.Queue[float] = asyncio.Queue()
-            topic = audience_topic(SCOPE.tenant, first)
-            services.database.on_commit(
-                lambda topics: changed.put_nowait(time.perf_counter()) if topic in topics else None
+            print(
+                f"{chosen.profiles:,} profiles, {chosen.profiles * chosen.events:,} events, {chosen.definitions} "
+                f"definitions, identity graph {chosen.graph}; a job: {full:.2f} s"
             )
+            changed: asyncio.Queue[tuple[float, float]] = asyncio.Queue()
+            topic = audience_topic(SCOPE.tenant, first)
+
+            def noted(topics: Collection[Topic]) -> None:
+                if topic in topics:
+                    changed.put_nowait((time.perf_counter(), time.process_time()))
+
+            services.database.on_commit(noted)
             stop = asyncio.Event()
             lane = asyncio.create_task(services.lane().run(stop))
             arrived = 0
-            for size in SIZES:
-                times, uploads = [], []
+            for size in chosen.sizes:
+                times, used, uploads = [], [], []
                 for _ in range(ROUNDS):
                     some = list(range(arrived, arrived + size))
                     arrived += size
-                    start = time.perf_counter()
-                    await send(services, folder, some, 1)
+                    start, spent = time.perf_counter(), time.process_time()
+                    await send(services, folder, some, 1, chosen.graph == "PDG")
                     landed = time.perf_counter()
                     async with asyncio.timeout(120):
-                        times.append(await changed.get() - landed)
+                        at, ended = await changed.get()
+                    times.append(at - landed)
+                    used.append(ended - spent)
                     uploads.append(landed - start)
                 took = median(times)
                 print(
                     f"a batch of {size:,}: taken in in {median(uploads):.2f} s, memberships changed {took:.2f} s later "
-                    f"(median of {ROUNDS}, at most {max(times):.2f} s): {size / took:,.0f} profiles/s, "
-                    f"{full / took:.1f} times sooner than a job alone takes"
+                    f"(median of {ROUNDS}, at most {max(times):.2f} s; {median(used):.2f} CPU s in all): "
+                    f"{size / took:,.0f} profiles/s, {full / took:.1f} times sooner than a job alone takes"
                 )
             stop.set()
             await lane

@@ -178,7 +178,11 @@ def test_a_dry_run_says_what_would_go_in(folder: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     lines = ended.stderr.splitlines()
     assert lines[0] == "would load 1 rows, 1 rejected; nothing stored"
-    assert lines[1:4] == ["  timestamp: timestamp (new)", "  who: string (new)", "  dollars: number (new)"]
+    assert lines[1:4] == [
+        "  xEvent.timestamp: timestamp (new)",
+        "  xEvent.who: string (new)",
+        "  xEvent.dollars: number (new)",
+    ]
     assert lines[4].startswith('  row 2: when: "never" is not a time')
     assert lines[5].startswith('  note: the ids of the column "who", such as ')
     loaded = segmentation(folder, "ingest", "sales.csv", *_SALES)
@@ -214,17 +218,30 @@ def test_files_that_are_not_there_are_named(folder: Path) -> None:
         ({"SEGMENTATION_PORT": "http"}, "SEGMENTATION_PORT='http': "),
         (
             {"SEGMENTATION_DATA_DIR": "s3://lake/prod"},
-            "='s3://lake/prod': this is a URL, and a lake on object storage is not possible",
+            "with a lake on object storage SEGMENTATION_DATABASE_URL must be set",
+        ),
+        (
+            {"SEGMENTATION_DATA_DIR": "s3://lake", "SEGMENTATION_DATABASE_URL": ""},
+            "with a lake on object storage SEGMENTATION_DATABASE_URL must be set",
+        ),
+        (
+            {
+                "SEGMENTATION_DATA_DIR": "s3://lake",
+                "SEGMENTATION_DATABASE_URL": "sqlite:///x.db",
+                "SEGMENTATION_ENGINE": "spark",
+                "SEGMENTATION_SPARK_MASTER": "local[2]",
+            },
+            "SEGMENTATION_ENGINE=spark reads the lake as files",
         ),
         (
             {"SEGMENTATION_DATA_DIR": "gs:/lake"},
-            "='gs:/lake': this is a URL, and a lake on object storage is not possible",
+            "='gs:/lake': this is neither a folder nor object storage: write s3://bucket or s3://bucket/prefix",
         ),
         ({"SEGMENTATION_DATABASE_URL": "mysql://x"}, "databases of kind 'mysql' are not supported"),
     ],
 )
 def test_settings_that_cannot_be_used_are_explained(folder: Path, settings: dict[str, str], said: str) -> None:
-    ended = segmentation(folder, "serve", **settings)
+    ended = segmentation(folder, "serve", **{"SEGMENTATION_PORT": "0"} | settings)
     assert ended.returncode == 1
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -317,7 +334,9 @@ def test_a_schema_is_declared_and_followed(folder: Path) -> None:
     tried = segmentation(folder, *arguments, "--schema", "orders.json", "--dry-run")
     assert tried.returncode == 0, tried.stderr
     assert "would load 1 rows, 2 rejected" in tried.stderr
-    assert re.search("^  zip: string", tried.stderr, re.M), "the declared type, not the one that the file looks like"
+    assert re.search(r"^  xEvent\.zip: string", tried.stderr, re.M), (
+        "the declared type, not the one that the file looks like"
+    )
     ended = segmentation(folder, *arguments, "--schema", "orders.json")
     assert ended.stderr.splitlines() == [
         "1 rows in, 2 rejected",

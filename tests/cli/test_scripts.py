@@ -148,7 +148,8 @@ def test_backup_and_restore(call: Call, shop: str, tmp_path: Path, monkeypatch: 
     assert str(again.exception) == f"{backup} is not an empty folder: name one that is, or a new one"
     monkeypatch.setenv("SEGMENTATION_DATA_DIR", str(tmp_path / "second"))
     monkeypatch.setenv("SEGMENTATION_DATABASE_URL", f"sqlite:///{tmp_path / 'second.db'}")
-    assert call("restore", backup).stdout == f"{words}nothing is wrong\n"
+    said = "people who were erased after this moment are in the data again: see `--erased`"
+    assert call("restore", backup).stdout == f"{words}{said}\nnothing is wrong\n"
     assert len(lines(call("audience", "members", shop))) == 2
     assert call("doctor", "--checksums").stdout == "nothing is wrong\n"
     held = call("restore", backup, fails=True)
@@ -167,7 +168,7 @@ def test_tables_of_a_newer_version(call: Call, database_url: str) -> None:
     for command in ("migrate", "worker"):
         newer = call(command, fails=True)
         assert isinstance(newer.exception, MigrationRefused)
-        assert "there is no way back: run that one, or restore a backup" in str(newer.exception)
+        assert "migrations cannot be undone: run that version, or restore an earlier backup" in str(newer.exception)
 
 
 def test_settings(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,15 +30,18 @@ export async function breaking(server, piece) {
   return {
     url: `http://127.0.0.1:${listening.address().port}/graphql`,
     connections,
-    close: () => listening.close(),
+    close: () => {
+      listening.close();
+      for (const client of connections) client.destroy();
+    },
   };
 }
 
-// The end of the first event that has a state.
+// The end of the first event that has a state. (A body may end in the same piece: its own end is no event's.)
 export function firstEvent(sent) {
   const text = sent.toString("latin1");
   const state = text.indexOf('"sequence"');
-  const end = text.indexOf("\r\n\r\n", state) < 0 ? text.indexOf("\n\n", state) : text.indexOf("\r\n\r\n", state);
+  const end = text.indexOf("\n\n", state);
   return state < 0 || end < 0 ? undefined : end + 2;
 }
 

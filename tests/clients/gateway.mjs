@@ -74,23 +74,29 @@ export const WATCH = `subscription ($id: ID!, $after: Int) { segmentJobUpdated(i
   status progress { fraction sequence } } }`;
 
 // A connection that breaks after the first state, and a client that goes on with `after`: every state once, in order.
+// `subscribe` gets what to wait for before it connects again: until the loop has the state, `after` is still 0.
 export async function resumes(gateway, piece, subscribe) {
   await gateway.load();
   await gateway.define("Over 500");
   const id = await gateway.start();
-  // At its end it has several states, which then come as fast as they can.
-  await all(subscribe({ query: WATCH, variables: { id, after: 0 } }, url));
-  const way = await breaking(process.env.GATEWAY_URL, piece);
   const variables = { id, after: 0 };
+  const first = Promise.withResolvers();
+  // At its end it has several states, which then come as fast as they can.
+  await all(subscribe({ query: WATCH, variables }, url, first.promise));
+  const way = await breaking(process.env.GATEWAY_URL, piece);
   const sequences = [];
-  for await (const { data } of subscribe({ query: WATCH, variables }, way.url)) {
-    variables.after = data.segmentJobUpdated.progress.sequence;
-    sequences.push(variables.after);
+  try {
+    for await (const { data } of subscribe({ query: WATCH, variables }, way.url, first.promise)) {
+      variables.after = data.segmentJobUpdated.progress.sequence;
+      sequences.push(variables.after);
+      first.resolve();
+    }
+  } finally {
+    way.close();
   }
-  assert.equal(way.connections.length, 2);
+  assert.equal(way.connections.length, 2, JSON.stringify(sequences));
   assert.ok(sequences.length > 1);
   assert.deepEqual(sequences, sequences.map((_, at) => at + 1));
-  way.close();
 }
 
 // Every state once, in order, up to a final one; and what a client that resumes after the first gets.

@@ -16,8 +16,8 @@ test("a job is watched to its end, and again from where one left off", async () 
 
 test("a connection that breaks is resumed where it was", async () => {
   const gateway = new Gateway("graphql-sse-resume");
-  await resumes(gateway, firstEvent, (request, to) =>
-    createClient({ url: to, headers: gateway.headers, retryAttempts: Infinity, retry: async () => {} }).iterate(request),
+  await resumes(gateway, firstEvent, (request, to, ready) =>
+    createClient({ url: to, headers: gateway.headers, retryAttempts: Infinity, retry: () => ready }).iterate(request),
   );
 });
 

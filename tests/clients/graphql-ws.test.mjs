@@ -20,14 +20,14 @@ test("a job is watched to its end, and again from where one left off", async () 
 test("a connection that breaks is resumed where it was", async () => {
   const gateway = new Gateway("graphql-ws-resume");
   const clients = [];
-  await resumes(gateway, secondFrame, (request, to) => {
+  await resumes(gateway, secondFrame, (request, to, ready) => {
     const client = createClient({
       url: to.replace(/^http/, "ws"),
       webSocketImpl: WebSocket,
       connectionParams: gateway.headers,
       retryAttempts: Infinity,
       shouldRetry: () => true,
-      retryWait: async () => {},
+      retryWait: () => ready,
     });
     clients.push(client);
     return client.iterate(request);

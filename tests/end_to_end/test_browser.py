@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 from tests.support.browser import GraphiQL, graphiql
 from tests.support.client import Gateway
@@ -117,6 +117,33 @@ async def test_tab_leaves_the_editor(page: GraphiQL) -> None:
     await page.page.keyboard.press("Tab")
 
     assert await page.page.evaluate("document.activeElement.closest('.monaco-editor') === null")
+
+
+async def test_the_headers_are_there_to_be_changed(page: GraphiQL) -> None:
+    await page.page.get_by_role("button", name="Headers", exact=True).click()
+    editor = page.page.locator(".graphiql-editor-tool .monaco-editor:visible")
+    await expect(editor).to_contain_text('"x-gw-ims-org-id"')
+    await expect(editor).to_contain_text('"x-sandbox-name"')
+
+
+async def test_the_buttons_hide_no_line_of_the_first_query(page: GraphiQL) -> None:
+    """At 1280 pixels: how far each line goes, and where the buttons begin."""
+    lines = await page.page.locator(".graphiql-query-editor .view-line > span").evaluate_all(
+        "spans => spans.map(span => span.getBoundingClientRect().right)"
+    )
+    buttons = await page.page.get_by_label("Execute query").bounding_box()
+    assert buttons is not None
+    assert len(lines) > 10
+    assert max(lines) < buttons["x"]
+
+
+async def test_links_lead_to_the_workplace_and_back(page: GraphiQL, running_server: Any) -> None:
+    await page.page.get_by_role("link", name="← Workplace").click()
+    await page.page.get_by_role("heading", name="Audiences", exact=True).wait_for()
+    assert page.page.url.startswith(f"{running_server.url}/audiences")
+    await page.page.get_by_role("link", name="GraphiQL").click()
+    await page.page.get_by_label("Execute query").wait_for()
+    assert page.page.url == f"{running_server.url}/graphql"
 
 
 async def test_an_example_opens_in_a_tab_of_its_own(page: GraphiQL) -> None:

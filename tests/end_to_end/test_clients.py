@@ -67,7 +67,7 @@ def test_client(name: str, tests: int, clients: Path, running_server: RunningSer
 def passes(clients: Path, name: str, tests: int, environment: dict[str, str]) -> None:
     """Runs the tests of one client; all of them must pass."""
     done = subprocess.run(
-        [NODE, "--test", "--test-reporter=tap", f"{name}.test.mjs"],
+        [NODE, "--test", "--test-reporter=tap", "--test-timeout=80000", f"{name}.test.mjs"],
         cwd=clients,
         env=environment,
         capture_output=True,

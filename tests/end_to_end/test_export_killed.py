@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pytest
 from deltalake import DeltaTable
 
 from app.clock import utc_now
@@ -87,6 +88,7 @@ async def result(services: Services, job_id: str, target: str) -> dict[str, tupl
     return found
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_another_worker_finishes_an_export_that_a_killed_one_began(database_url: str, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, database_url=database_url)
     async with open_services(settings) as services:

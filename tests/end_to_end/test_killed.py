@@ -47,7 +47,7 @@ def expressions() -> list[str]:
 
 
 @contextmanager
-def worker_process(database_url: str, data_dir: Path) -> Iterator[processes.Command]:
+def worker_process(database_url: str, data_dir: Path, first: str = "") -> Iterator[processes.Command]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SEGMENTATION_")}
     environment |= {
         "SEGMENTATION_DATABASE_URL": database_url,
@@ -57,7 +57,7 @@ def worker_process(database_url: str, data_dir: Path) -> Iterator[processes.Comm
         "PYTHONPATH": str(ROOT),
     }
     with (data_dir / "worker.log").open("ab") as log:
-        process = processes.start(["worker"], data_dir, environment, stdout=log, stderr=log)
+        process = processes.start(["worker"], data_dir, environment, stdout=log, stderr=log, first=first)
         try:
             yield process
         finally:

@@ -4,6 +4,8 @@ import asyncio
 import signal
 from pathlib import Path
 
+import pytest
+
 from app.clock import utc_now
 from app.engine.ingest.formats import InputFile
 from app.engine.run.sampling import Estimate
@@ -22,6 +24,7 @@ SLOW = " or ".join(
 )
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_a_preview_outlives_its_worker(database_url: str, tmp_path: Path) -> None:
     async with open_services(Settings(data_dir=tmp_path, database_url=database_url)) as services:
         database = services.database

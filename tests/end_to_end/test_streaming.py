@@ -143,7 +143,7 @@ async def sandbox(database_url: str, data_dir: Path) -> AsyncIterator[tuple[Serv
 
 
 async def send(services: Services, rows: str) -> None:
-    file = services.settings.data_dir / "rows.csv"
+    file = services.settings.folder / "rows.csv"
     file.write_text(rows)
     await ingest_file(
         services.database,
@@ -186,7 +186,7 @@ async def state(services: Services, id: str) -> tuple[int | None, list[str], int
     [
         ("sqlite", "streaming._prepare = die", False),
         ("postgresql", "MembershipFiles.write = after(MembershipFiles.write)", False),
-        ("postgresql", "streaming._write_counts = after_awaited(streaming._write_counts)", False),
+        ("postgresql", "streaming._write_heads = after_awaited(streaming._write_heads)", False),
         ("sqlite", "streaming._publish = after_awaited(streaming._publish)", True),
     ],
     indirect=["database_url"],

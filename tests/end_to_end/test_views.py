@@ -41,7 +41,7 @@ VIEWS = {
     "person": "/people/{person}?why={audience}",
     "erasure": "/erasures/{erasure}",
 }
-LOOKS = [(360, False), (360, True), (1280, True), (2560, True), (2560, False), (1280, False)]
+LOOKS = [(360, True), (2560, True), (1280, True), (360, False), (1280, False)]
 """Width, and whether dark."""
 
 PICTURES = os.environ.get("SEGMENTATION_WRITE_PICTURES") is not None

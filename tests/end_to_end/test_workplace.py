@@ -45,6 +45,7 @@ async def choose(page: Page, button: str, option: str) -> None:
 ROUND_TRIPS = [
     'name = "Ann Lee"\nand home.city in ["Reno", "Bonn"]',
     'xEvent[kind = "buy" and timestamp occurs <= 30 days before now].count() >= 2\nor not (inSegment("x"))',
+    '`first name` = "Ann"\nand xEvent.sum(`net``price`) > 1',
     'xEvent.sum(dollars) > 9.5\nand (name.startsWith("A")\n  or home.city.isNull())',
     'CHAIN(xEvent, timestamp, [S1: WHAT(kind = "view"), S2: WHAT(kind = "buy") WHEN(<= 7 days after S1)])\n'
     'and name != "\\"\\\\"',
@@ -77,6 +78,9 @@ async def test_the_builder_reads_and_writes_the_same_expression(
         await replace(page, 'xEvent.topN(timestamp, 1).kind = "buy"')
         await expect(builder.get_by_text("The builder cannot show this expression")).to_be_visible()
         assert await text(page) == 'xEvent.topN(timestamp, 1).kind = "buy"'
+        await replace(page, " or ".join(f'name = "{number}"' for number in range(1_201)))
+        limit = "it has 1,201 conditions, and the builder shows up to 200"
+        await expect(builder.get_by_text(limit)).to_be_visible()
 
 
 async def test_fields_and_their_values_show_how_often_they_occur(

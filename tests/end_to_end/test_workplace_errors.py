@@ -37,8 +37,8 @@ async def test_a_caller_without_the_permission_is_told_which_one(
         await expect(page.locator("main")).to_contain_text("You may not read profiles")
         await expect(page.get_by_role("heading", name="Ann")).to_be_visible()
         await page.goto(f"{running_server.url}/audiences/{audience}")
-        await page.get_by_role("button", name="Run now").click()
-        await expect(page.locator(".toast")).to_contain_text("needs the permission jobs:run")
+        await expect(page.get_by_role("heading", name="Who is in it")).to_be_visible()
+        await expect(page.get_by_role("button", name="Run now")).to_have_count(0)
 
 
 async def test_what_a_limit_refuses_names_the_limit(running_server: RunningServer, browser: Browser) -> None:
@@ -139,3 +139,25 @@ async def test_an_answer_of_a_proxy_and_none_at_all_are_told_apart(
         await page.unroute_all()
         await expect(page.get_by_text("Valid", exact=True)).to_be_visible(timeout=20_000)
         await expect(alert).to_have_count(0)
+
+
+async def test_a_batch_says_which_rows_it_left_out_and_why_however_old_it_is(
+    running_server: RunningServer, browser: Browser
+) -> None:
+    gateway = Gateway(running_server.url, "errors-batch")
+    dataset = gateway.create_dataset("visits", "EVENT", "customer", "at")
+    late = b"customer,at\n1,2024-01-05\n2,never\n3,soon\n"
+    reasons = [row["message"] for row in gateway.upload(dataset, "late.csv", late, "CSV")["rejected"]]
+    many = b"customer,at\n1,2024-01-06\n" + b"2,never\n" * 25
+    assert gateway.upload(dataset, "many.csv", many, "CSV")["errors"] == []
+    (error,) = gateway.upload(dataset, "none.csv", b"customer,at\n1,never\n", "CSV")["errors"]
+    async with watched(browser, running_server.url, "errors-batch") as seen:
+        await seen.go(f"{running_server.url}/data/{dataset}")
+        batches = seen.page.locator(".batches > li")
+        await expect(batches).to_have_count(3)
+        await expect(batches.nth(0)).to_contain_text(error["message"])
+        await batches.nth(1).get_by_text("25 rows left out").click()
+        await expect(batches.nth(1)).to_contain_text("20 of 25 are kept.")
+        await batches.nth(2).get_by_text("2 rows left out").click()
+        rows = batches.nth(2).locator("tbody tr")
+        await expect(rows).to_have_text([f"{2}{reasons[0]}", f"{3}{reasons[1]}"])

@@ -16,11 +16,12 @@ SCHEDULE = """mutation ($input: CreateScheduleInput!) {
   createSchedule(input: $input) { schedule { scheduleId } errors { message } } }"""
 EXPORT = """mutation ($input: CreateExportJobInput!) {
   createExportJob(input: $input) { job { jobId } errors { message } } }"""
+NEW_EXPORTS = """mutation { createDataset(input: {name: "out", kind: EXPORT}) { dataset { datasetId } } }"""
 FOLDER = """mutation ($name: String!) {
   createFolder(input: {name: $name, namespace: "AEPSegments"}) { folder { id } errors { message } } }"""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def places(running_server: RunningServer) -> dict[str, str]:
     """Ids of one thing of each kind, in the sandbox `part`."""
     gateway = Gateway(running_server.url, "part")
@@ -38,9 +39,7 @@ def places(running_server: RunningServer) -> dict[str, str]:
     create(FOLDER, "createFolder", name="Shop")
     nightly = {"name": "Nightly", "type": "BATCH_SEGMENTATION", "cronExpression": "0 30 2 ? * *", "state": "ACTIVE"}
     schedule = create(SCHEDULE, "createSchedule", input={**nightly, "audienceIds": [audience]})["schedule"]
-    target = gateway.query(
-        """mutation { createDataset(input: {name: "out", kind: EXPORT}) { dataset { datasetId } } }"""
-    )["createDataset"]["dataset"]["datasetId"]
+    target = gateway.query(NEW_EXPORTS)["createDataset"]["dataset"]["datasetId"]
     export = create(
         EXPORT, "createExportJob", input={"schemaName": "_xdm.context.profile", "destination": {"datasetId": target}}
     )["job"]
@@ -61,11 +60,12 @@ def lack(*resources: str) -> list[str]:
 
 AUDIENCE = "/audiences/{audience}"
 EVERYBODY = "From everybody to who can be reached"
+CHANGE = "You may not change audiences: ask for the permission audiences:write."
 VIEWS: dict[str, list[str]] = {
     "/audiences": ["Ann", "no permission", *lack("folders")],
-    "/audiences?q=Ann": lack("folders"),
-    "/audiences/new": ["The same in PQL", *lack("mergePolicies")],
-    AUDIENCE: ["1 people, counted", *lack("definitions", "mergePolicies", "datasets", "folders")],
+    "/audiences?q=Ann": ["Ann", "1 of 1"],
+    "/audiences/new": ["The same in PQL", CHANGE, *lack("mergePolicies")],
+    AUDIENCE: ["1 person, counted", *lack("definitions", "mergePolicies", "datasets", "folders")],
     f"{AUDIENCE}/members": lack("profiles"),
     f"{AUDIENCE}/numbers": [EVERYBODY, "Everybody", *lack("definitions", "profiles")],
     f"{AUDIENCE}/history": ["People over time", "Runs", *lack("definitions", "profiles")],
@@ -76,9 +76,9 @@ VIEWS: dict[str, list[str]] = {
     "/jobs/{job}": lack("jobs"),
     "/schedules": ["What runs by itself", *lack("schedules")],
     "/schedules/{schedule}": lack("schedules"),
-    "/exports": ["New export", *lack("exports")],
+    "/exports": ["Members written to Delta tables", *lack("exports")],
     "/exports/{export}": lack("exports"),
-    "/data": ["New dataset", *lack("datasets")],
+    "/data": ["People, what they did", *lack("datasets")],
     "/data/{dataset}": lack("datasets"),
     "/people": ["Look up", *lack("profiles")],
     "/people/customer:001": lack("profiles"),
@@ -144,9 +144,7 @@ async def test_what_an_editor_of_a_schedule_may_not_read_stays_as_it_is(
 ) -> None:
     gateway = Gateway(running_server.url, "part-edited")
     gateway.upload(gateway.create_dataset("people", "PROFILE", "customer"), "people.ndjson", PEOPLE, "NDJSON")
-    target = gateway.query(
-        """mutation { createDataset(input: {name: "out", kind: EXPORT}) { dataset { datasetId } } }"""
-    )["createDataset"]["dataset"]["datasetId"]
+    target = gateway.query(NEW_EXPORTS)["createDataset"]["dataset"]["datasetId"]
     export = {"schemaName": "_xdm.context.profile", "fields": ["name"], "destination": {"datasetId": target}}
     input_ = {"name": "Shop", "type": "EXPORT", "cronExpression": "0 30 2 ? * *", "state": "ACTIVE", "export": export}
     created = gateway.query(SCHEDULE, input=input_)["createSchedule"]
@@ -167,3 +165,71 @@ async def test_what_an_editor_of_a_schedule_may_not_read_stays_as_it_is(
         "name": "Warehouse",
         "export": {"fields": ["name"], "destination": {"datasetId": target}},
     }
+
+
+ACTIONS: dict[str, dict[str, str]] = {
+    "/audiences": {"New folder": "write", "New audience": "write"},
+    AUDIENCE: {"Edit": "write", "Run now": "run"},
+    f"{AUDIENCE}/edit": {"Save": "write", "Save and run": "run write"},
+    "/audiences/new": {"Create": "write", "Create and run": "run write"},
+    "/jobs/{job}": {"Run again": "run"},
+    "/schedules": {"New schedule": "write"},
+    "/schedules/{schedule}": {"Pause": "write", "Edit": "write", "Delete": "write", "Run now": "run"},
+    "/exports": {"New export": "run"},
+    "/data": {"New dataset": "write"},
+    "/data/{dataset}": {"Delete": "write", "Choose a file": "write"},
+    "/people/customer:001": {"Erase…": "admin"},
+}
+"""What can be done in each view, by the verbs that it takes."""
+
+
+@pytest.mark.parametrize("verbs", ["", "write", "run", "admin", "admin run write"])
+async def test_what_a_caller_may_not_do_has_no_button(
+    running_server: RunningServer, browser: Browser, places: dict[str, str], verbs: str
+) -> None:
+    held = {"read", *verbs.split()}
+    key = Gateway(running_server.url, "part").create_key(*sorted(held))
+    async with workplace(browser, "part", key=key, width=1700) as seen:
+        for address, actions in ACTIONS.items():
+            await seen.go(running_server.url + address.format_map(places))
+            main = seen.page.locator("main")
+            await expect(main.get_by_label("Loading")).to_have_count(0)
+            for name, needs in actions.items():
+                button = main.get_by_role("button", name=name, exact=True)
+                link = main.get_by_role("link", name=name, exact=True)
+                allowed = held.issuperset(needs.split())
+                await expect(button.or_(link), f"{name} at {address}").to_have_count(int(allowed))
+        await seen.go(running_server.url + AUDIENCE.format_map(places))
+        await seen.page.get_by_role("button", name="More actions").click()
+        menu = ["Deactivate", "Copy its id", "Delete…"] if "write" in held else ["Copy its id"]
+        await expect(seen.page.get_by_role("menuitem")).to_have_text(menu)
+        await seen.page.goto(f"{running_server.url}/audiences")
+        choosable = int(bool(held & {"write", "run"}))
+        await expect(seen.page.get_by_role("row", name="Ann").get_by_role("checkbox")).to_have_count(choosable)
+        assert seen.problems == []
+
+
+@pytest.mark.parametrize("permission", ["jobs:read", "exports:read"])
+async def test_the_jobs_of_one_kind_are_live_for_those_who_may_read_them_alone(
+    running_server: RunningServer, browser: Browser, permission: str
+) -> None:
+    section = permission.partition(":")[0]
+    gateway = Gateway(running_server.url, f"live-{section}")
+    gateway.upload(gateway.create_dataset("people", "PROFILE", "customer"), "people.ndjson", PEOPLE, "NDJSON")
+    gateway.define("Ann", 'name = "Ann Lee"')
+    target = gateway.query(NEW_EXPORTS)["createDataset"]["dataset"]["datasetId"]
+    input_ = {"schemaName": "_xdm.context.profile", "destination": {"datasetId": target}}
+    async with workplace(browser, f"live-{section}", key=gateway.create_key(permission)) as seen:
+        await seen.go(f"{running_server.url}/{section}")
+        await expect(seen.page.locator("main")).to_contain_text("yet")
+        rows = seen.page.locator("main tbody tr")
+        started = 0
+        # The stream is there when a job appears without a look of ours.
+        while await rows.count() == 0:
+            wait_for_job(gateway, gateway.start_job())
+            assert gateway.query(EXPORT, input=input_)["createExportJob"]["errors"] == []
+            started += 1
+            assert started < 60
+            await seen.page.wait_for_timeout(200)
+        await expect(rows.filter(has_text="Succeeded").first).to_be_visible()
+        assert seen.problems == []

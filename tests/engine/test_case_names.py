@@ -104,6 +104,16 @@ def test_maps_keep_keys_that_differ_only_in_case(sandbox: Sandbox) -> None:
     assert selected(sandbox, 'm.get("k7") = 7 and m.get("K7") = 7 and m.get("k~case1").isNull()') == ["1"]
 
 
+@pytest.mark.parametrize("format", ["NDJSON", "PARQUET"])
+def test_names_that_look_like_names_in_files(sandbox: Sandbox, format: str) -> None:
+    marked = {"a~case1": 1, "a": 2, "A": 3, "b~case7": 4}
+    rows = [{"id": "1", **marked, "o": [marked]}, {"id": "2", **dict.fromkeys(marked, 0), "o": []}]
+    assert sandbox.take("p", PEOPLE, content(rows, format), format).row_count == 2
+    assert [*dataset_fields(sandbox.lake, "p").fields] == ["id", *marked, "o"]
+    for name, value in marked.items():
+        assert selected(sandbox, f"`{name}` = {value} and o.`{name}` = {value}") == ["1"], name
+
+
 NAMES = st.text(alphabet="abAB_~case01", min_size=1, max_size=8)
 
 

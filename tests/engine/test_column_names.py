@@ -1,7 +1,10 @@
 """Columns whose names are no identifiers of PQL land and can be selected by; one that would hide the events cannot."""
 
+import io
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from app.errors import Refusal
@@ -25,6 +28,17 @@ def test_a_column_that_hides_the_events_is_refused(sandbox: Sandbox) -> None:
         refused.value.message
         == 'none of the rows can be used; row 1: the column "xEvent" is named like a part of the profile: rename it'
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["xEvent", r"x\u0045vent", r"\u0078\u0045\u0076\u0065\u006E\u0074", "__a", r"_\u005fa"]
+)
+def test_a_reserved_name_only_costs_its_row(sandbox: Sandbox, name: str) -> None:
+    """Also one that is written with escapes."""
+    lines = f'{{"id": "1", "{name}": 1}}\n{{"id": "2", "x": 5}}\n{{"id": "3", "x": 5, "\\u0065": 1}}\n'
+    batch = sandbox.take("p", PEOPLE, lines.encode(), "NDJSON")
+    assert (batch.row_count, [row.row for row in batch.rejected]) == (2, [1])
+    assert (selected(sandbox, "x = 5"), selected(sandbox, "e = 1")) == (["2", "3"], ["3"])
 
 
 ODD = [
@@ -80,3 +94,12 @@ def test_a_name_without_characters_costs_its_rows(sandbox: Sandbox) -> None:
         (2, "the name of a field is empty"),
     ]
     assert done.row_count == 1
+
+
+@pytest.mark.parametrize("name", ["file_row_number", "File_Row_Number"])
+def test_a_column_named_like_the_row_number_of_parquet(sandbox: Sandbox, name: str) -> None:
+    raw = io.BytesIO()
+    pq.write_table(pa.table({"id": ["1", "", "2"], name: [7, 8, 9]}), raw)
+    batch = sandbox.take("p", PEOPLE, raw.getvalue(), "PARQUET")
+    assert (batch.row_count, [row.row for row in batch.rejected]) == (2, [2])
+    assert (selected(sandbox, f"{name} = 7"), selected(sandbox, f"{name} = 9")) == (["1"], ["2"])

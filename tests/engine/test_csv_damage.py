@@ -28,9 +28,9 @@ def read(content: bytes, folder: Path) -> tuple[dict[int, Row], dict[int, str]]:
     file.write_bytes(content)
     nothing = StoredTypes(ObjectType(), ObjectType(), None, Neighbours(Sandbox(folder).lake, folder, PEOPLE))
     with duckdb.connect() as database:
-        source = csv_file.read(database, plain_file(file, folder), nothing, frozenset())
+        source = csv_file.read(database, plain_file(file, folder), folder, nothing, frozenset())
         columns = ", ".join(source.texts.values())
-        rows = database.execute(f"SELECT __row, {columns} FROM {source.relation} ORDER BY __row").fetchall()
+        rows = database.execute(f"SELECT __row, {columns} FROM {source.rows(source.names)} ORDER BY __row").fetchall()
     true_row = source.unreadable.true_row
     rejected = dict(source.unreadable.first)
     assert set(rejected) <= set(source.unreadable.rows.tolist())

@@ -14,12 +14,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from app.engine.ingest.batch import dataset_fields, ingest, try_out
+from app.engine.ingest.declared import declare
 from app.engine.ingest.formats import CsvOptions, InputFile
+from app.engine.ingest.formats.csv_styles import SAMPLE
 from app.engine.ingest.identities import find
 from app.engine.ingest.rows import DatasetShape, Ingested
 from app.engine.people.profiles import Dataset, MergeRule, open_snapshot
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import leaf_paths
+from app.pql.schema import Scalar
+from app.pql.syntax.paths import leaf_paths
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 
 
@@ -131,6 +134,9 @@ def test_the_time_of_events_is_found_though_a_row_is_bad(sandbox: Sandbox) -> No
         ("id,v\n1,é€\n".encode("cp1252"), CsvOptions(encoding="windows-1252"), {"v": "é€"}),
         (b"id,v\r1,x\r", CsvOptions(), {"v": "x"}),
         ("id,v\n1,é\n".encode("utf-16"), CsvOptions(), {"v": "é"}),
+        ("id,v\n1,名\n".encode("utf-16-le"), CsvOptions(), {"v": "名"}),
+        ("id,v\r\n1,名\r\n".encode("utf-16-be"), CsvOptions(), {"v": "名"}),
+        (gzip.compress('"id";v\n1;é\n'.encode("utf-16-le"), mtime=0), CsvOptions(), {"v": "é"}),
         ("sep=;\nid;v\n1;x\n", CsvOptions(), {"v": "x"}),
         ('"sep=;"\r\nid;v\r\n1;x\r\n', CsvOptions(), {"v": "x"}),
         ("\ufeffsep=|\r\nid|v\r\n1|x\r\n", CsvOptions(), {"v": "x"}),
@@ -265,11 +271,11 @@ def test_the_index_of_pandas_is_no_data(sandbox: Sandbox) -> None:
     [
         ("Unnamed: 0,id,v", ["0,1,x", "2,2,y"], {"v": "string"}, ["Unnamed: 0"]),
         ("Unnamed: 0.1,Unnamed: 0,id", ["0,5,1", "1,4,2"], {}, ["Unnamed: 0", "Unnamed: 0.1"]),
-        ("Unnamed: 0,id", ["red,1", "blue,2"], {"Unnamed: 0": "string"}, []),
-        ("Unnamed: 0,id", ["7,1", "7,2"], {"Unnamed: 0": "integer"}, []),
-        ("Unnamed: 0,id", ["0,1", ",2"], {"Unnamed: 0": "integer"}, []),
-        ("id,Unnamed: 0", ["1,0", "2,1"], {"Unnamed: 0": "integer"}, []),
-        ("Unnamed: 3,id", ["0,1", "1,2"], {"Unnamed: 3": "integer"}, []),
+        ("Unnamed: 0,id", ["red,1", "blue,2"], {"`Unnamed: 0`": "string"}, []),
+        ("Unnamed: 0,id", ["7,1", "7,2"], {"`Unnamed: 0`": "integer"}, []),
+        ("Unnamed: 0,id", ["0,1", ",2"], {"`Unnamed: 0`": "integer"}, []),
+        ("id,Unnamed: 0", ["1,0", "2,1"], {"`Unnamed: 0`": "integer"}, []),
+        ("Unnamed: 3,id", ["0,1", "1,2"], {"`Unnamed: 3`": "integer"}, []),
     ],
 )
 def test_an_index_that_pandas_read_again_is_left_out_and_reported(
@@ -327,6 +333,11 @@ def test_compressed_files(sandbox: Sandbox, pack: Callable[[bytes], bytes]) -> N
         (b"PK\x03\x04", "a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV"),
         (b"\xd0\xcf\x11\xe0", "an old Excel workbook: save the sheet as CSV"),
         (b"\x28\xb5\x2f\xfd", "compressed by zstd, which is not read: unpack it, or compress it by gzip"),
+        (b"%PDF-1.7\n", "a PDF document: save its table as CSV"),
+        (b"\xef\xbb\xbf \n<!DOCTYPE html><html>", "a web page, perhaps of a login or an error"),
+        (b"<HTML><body>", "a web page, perhaps of a login or an error"),
+        (b'<?xml version="1.0"?><rows/>', "an XML document: convert it to NDJSON or CSV"),
+        (gzip.compress(b"<html>Sign in</html>", mtime=0), "a web page, perhaps of a login or an error"),
     ],
 )
 def test_files_of_other_programs_are_refused_by_what_they_are(sandbox: Sandbox, start: bytes, what: str) -> None:
@@ -429,11 +440,83 @@ def test_an_ambiguous_time_of_an_event_says_what_to_name(sandbox: Sandbox) -> No
     [
         json.dumps({"id": "1", "a": {"b": 1}}, indent=2).encode(),
         json.dumps({"id": "1", "a": {"b": 1}}).encode("utf-16"),
+        json.dumps({"id": "1", "a": {"b": 1}}).encode("utf-16-be"),
         b"".join(json.dumps({"id": str(n), "a": {"b": 1}}, indent=1).encode() for n in (1, 2)),
     ],
-    ids=["one object over several lines", "UTF-16", "two objects over several lines"],
+    ids=["one object over several lines", "UTF-16", "UTF-16 without a mark", "two objects over several lines"],
 )
 def test_json_as_people_have_it(sandbox: Sandbox, content: bytes) -> None:
     done = sandbox.take("d", PEOPLE, content, "NDJSON")
     assert (done.row_count, done.rejected_rows) == (content.count(b"id") or 1, 0)
     assert types(sandbox) == {"a.b": "integer"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "csv", "type_", "expected"),
+    [
+        (["2026-01-02T03:04:05Z", "2026-01-03"], CsvOptions(), "timestamp", ["2026-01-02T03:04:05Z", "2026-01-03T00"]),
+        (["2026-1-2", "2026-01-03T10:00:00Z"], CsvOptions(), "timestamp", ["2026-01-02T00", "2026-01-03T10"]),
+        (["31.12.2025 14:30", "30.12.2025 10:00"], CsvOptions(), "timestamp", ["2025-12-31T14:30", "2025-12-30T10"]),
+        (
+            ["12/31/2025 2:30 PM", "12/30/2025 1:00 AM"],
+            CsvOptions(),
+            "timestamp",
+            ["2025-12-31T14:30", "2025-12-30T01"],
+        ),
+        (["31.12.2025 00:00", "30.12.2025 00:00"], CsvOptions(), "date", ["2025-12-31", "2025-12-30"]),
+        (["31.12.2025", "30.12.2025"], CsvOptions(timestamp_format="%d.%m.%Y"), "date", ["2025-12-31", "2025-12-30"]),
+        (
+            ["3112251430", "3012250000"],
+            CsvOptions(timestamp_format="%d%m%y%H%M"),
+            "timestamp",
+            ["2025-12-31T14:30", "2025-12-30T00"],
+        ),
+    ],
+)
+def test_days_widen_to_times_however_these_are_written(
+    sandbox: Sandbox, texts: list[str], csv: CsvOptions, type_: str, expected: list[str]
+) -> None:
+    load(sandbox, "id,v\nfirst,2026-01-01\n", CsvOptions())
+    done = load(sandbox, "id,v\n" + "".join(f"p{n},{text}\n" for n, text in enumerate(texts)), csv)
+    assert (done.row_count, done.rejected) == (len(texts), ())
+    assert types(sandbox) == {"v": type_}
+    read = [values(sandbox, f"p{n}")["v"] for n in range(len(texts))]
+    assert [time[: len(start)] for time, start in zip(read, expected, strict=True)] == expected
+    assert values(sandbox, "first")["v"] == ("2026-01-01" if type_ == "date" else "2026-01-01T00:00:00Z")
+
+
+@pytest.mark.parametrize("csv", [CsvOptions(), CsvOptions(timestamp_format="%d.%m.%Y %H:%M")])
+def test_a_declared_day_is_no_time_of_day(sandbox: Sandbox, csv: CsvOptions) -> None:
+    declare(sandbox.lake, "d", PEOPLE, {"properties": {"v": {"type": "string", "format": "date"}}})
+    done = load(sandbox, "id,v\na,31.12.2025 14:30\nb,30.12.2025 00:00\n", csv)
+    assert [(row.row, row.message) for row in done.rejected] == [
+        (1, 'v: "31.12.2025 14:30" is not a date (YYYY-MM-DD)')
+    ]
+    assert values(sandbox, "b")["v"] == "2025-12-30"
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "type_"),
+    [
+        ("true", "7", Scalar.STRING),
+        ("7", "7.5", Scalar.NUMBER),
+        ("7", "x", Scalar.STRING),
+        ("7.5", "7", Scalar.NUMBER),
+        ("x", "7", Scalar.STRING),
+        ("", "7", Scalar.INTEGER),
+        ("", "2026-01-02", Scalar.DATE),
+        ("2026-01-02", "2026-01-02T03:04:05Z", Scalar.TIMESTAMP),
+        ("2026-01-02", "31.12.2026", Scalar.STRING),
+        ("31.12.2026", "30.11.2026", Scalar.DATE),
+        ("31.12.2026", "x", Scalar.STRING),
+        ("", "31.12.2026", Scalar.DATE),
+        ("1,5", "2,75", Scalar.NUMBER),
+        ("1,5", "x", Scalar.STRING),
+        ("", "2,75", Scalar.NUMBER),
+    ],
+)
+def test_rows_after_the_first_thousand_decide_as_well(sandbox: Sandbox, first: str, later: str, type_: Scalar) -> None:
+    file = sandbox.folder / "rows.csv"
+    file.write_text("\n".join(["id;v", *(f"{row};{first}" for row in range(SAMPLE)), f"last;{later}"]))
+    tried = try_out(sandbox.lake, None, PEOPLE, InputFile(file, "CSV"))
+    assert (tried.row_count, tried.rejected_rows, tried.fields.fields["v"]) == (SAMPLE + 1, 0, type_)

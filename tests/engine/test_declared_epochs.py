@@ -14,7 +14,6 @@ from app.engine.ingest.rows import Ingested
 from app.engine.store.delta import open_table
 from app.engine.store.json_schema import declared
 from app.engine.store.lake import text_literal
-from app.errors import Refusals
 from app.json_values import JsonObject
 from tests.engine.test_csv_options import times
 from tests.engine.test_declared_rules import take
@@ -105,6 +104,44 @@ def test_where_epochs_may_be_declared() -> None:
     schema: Any = {"properties": {"a": nullable, "b": {"type": "string", "format": "epoch"}}, "$defs": {"at": MILLIS}}
     read = declared(schema)
     assert {name: str(type_) for name, type_ in read.fields.fields.items()} == {"a": "timestamp", "b": "timestamp"}
-    assert {name: epoch.format for name, epoch in read.epochs.items()} == {"a": "epoch_ms", "b": "epoch"}
-    with pytest.raises(Refusals, match="schema/properties/o/a: the formats epoch and epoch_ms are for columns"):
-        declared({"properties": {"o": {"properties": {"a": SECONDS}}}})
+    assert {path: epoch.format for path, epoch in read.epochs.items()} == {("a",): "epoch_ms", ("b",): "epoch"}
+
+
+@pytest.mark.parametrize("rule", [{"enum": [1767225600, "1767225601"]}, {"const": 1767225600}])
+@pytest.mark.parametrize("format", ["CSV", "NDJSON"])
+def test_listed_values_count_as_the_column_does(sandbox: Sandbox, format: str, rule: JsonObject) -> None:
+    declare(sandbox.lake, "p", PEOPLE, {"properties": {"a": {**SECONDS, **rule}}})
+    done = load(sandbox, format, [1767225600, 1767225602])
+    assert (stored(sandbox), [row.row for row in done.rejected]) == ([NEW_YEAR], [2])
+    assert "2026-01-01T00:00:00Z" in done.rejected[0].message
+    again = dataset_schema(sandbox.lake, "p")
+    declare(sandbox.lake, "p", PEOPLE, again)
+    assert dataset_schema(sandbox.lake, "p") == again
+
+
+@pytest.mark.parametrize(
+    ("schema", "values", "is_odd"),
+    [
+        (MILLIS, [1767225600, None, 1767312000], True),
+        (MILLIS, [1767225600, 1767225600000], False),
+        (MILLIS, [], False),
+        (SECONDS, [0, 86400], False),
+    ],
+)
+def test_seconds_that_are_read_as_milliseconds_are_reported(
+    sandbox: Sandbox, schema: JsonObject, values: list[Any], is_odd: bool
+) -> None:
+    declare(sandbox.lake, "p", PEOPLE, {"properties": {"a": schema}})
+    warnings = load(sandbox, "NDJSON", [*values, None]).warnings
+    assert ['of the column "a" are in the first weeks of 1970' in text for text in warnings] == [True] * is_odd
+
+
+@pytest.mark.parametrize("is_declared", [False, True])
+def test_the_time_of_events_in_1970_is_reported(sandbox: Sandbox, is_declared: bool) -> None:
+    if is_declared:
+        declare(sandbox.lake, "d", EVENTS, {"properties": {"timestamp": MILLIS}})
+    file = sandbox.folder / "seconds"
+    file.write_text("id,timestamp\na,1767225600\n")
+    csv = CsvOptions() if is_declared else CsvOptions(timestamp_format="epoch_ms")
+    (warning,) = ingest(sandbox.lake, "d", EVENTS, InputFile(file, "CSV", csv), "b").warnings
+    assert warning.startswith('all times of the column "timestamp" are in the first weeks of 1970')

@@ -9,7 +9,8 @@ import pytest
 
 from app.engine.ingest.declared import dataset_schema, declare
 from app.engine.ingest.rows import Ingested, NoGoodRows
-from app.engine.store.json_schema import declared, json_schema
+from app.engine.store.json_schema import declared
+from app.engine.store.schema_writer import json_schema
 from app.errors import Refusals
 from app.json_values import JsonObject
 from app.pql.schema import IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, MapType, ObjectType, Scalar
@@ -386,3 +387,49 @@ def test_rules_that_all_alternatives_share_are_held(sandbox: Sandbox) -> None:
     declare(sandbox.lake, "p", PEOPLE, {"properties": {"a": schema}})
     done = take(sandbox, "NDJSON", [1, 1.5, 0.5])
     assert [(row.row, row.message) for row in done.rejected] == [(3, 'a: "0.5" is below 1')]
+
+
+FIELD: Any = {"type": "integer"}
+COUNTED: Any = {**FIELD, "format": "epoch"}
+IDLE: list[tuple[Any, str]] = [
+    (
+        {**FIELD, "format": "date-time"},
+        "a/format: the format date-time applies to the type string, not integer: use epoch",
+    ),
+    ({"type": "number", "format": "date"}, "a/format: the format date applies to the type string, not number: use"),
+    (
+        {"type": "boolean", "format": "epoch"},
+        "the format epoch applies to the type integer or number or string, not boo",
+    ),
+    (
+        {"type": "array", "items": FIELD, "format": "epoch_ms"},
+        "the format epoch_ms applies to the type integer or numb",
+    ),
+    ({"type": "object", "additionalProperties": FIELD, "format": "uuid"}, "the format uuid applies to the type string"),
+    ({"allOf": [FIELD, {"format": "epoch"}]}, "a/allOf/1/format: `format` needs `type` beside it"),
+    ({"$ref": "#/$defs/text", "format": "date"}, "a/format: `format` needs `type` beside it"),
+    (
+        {"allOf": [{"type": "array", "items": FIELD}, {"items": FIELD}]},
+        "a/allOf/1/items: `items` needs `type` beside it",
+    ),
+    ({"allOf": [COUNTED, {**FIELD, "format": "epoch_ms"}]}, "a: its parts count from 1970 in different ways"),
+]
+
+
+@pytest.mark.parametrize(("field", "message"), IDLE)
+def test_formats_without_effect_are_refused_but_in_stored_schemas(field: Any, message: str) -> None:
+    schema: Any = {"properties": {"a": field}, "$defs": {"text": {"type": "string"}}}
+    with pytest.raises(Refusals) as refused:
+        declared(schema)
+    assert message in refused.value.refusals[0].message
+    assert declared(schema, is_stored=True).fields.fields.keys() == {"a"}
+
+
+@pytest.mark.parametrize("parts", [[{**FIELD, "format": "int64"}, {"format": "hostname"}], [COUNTED, COUNTED]])
+def test_formats_that_are_annotations_or_agree_are_accepted(parts: list[Any]) -> None:
+    assert declared({"properties": {"a": {"allOf": parts}}}).fields.fields.keys() == {"a"}
+
+
+def test_an_anchor_is_not_followed() -> None:
+    with pytest.raises(Refusals, match="'#text' is an anchor, and none is followed: refer to a place"):
+        declared({"properties": {"a": {"$ref": "#text"}}, "$defs": {"text": {"type": "string", "$anchor": "text"}}})

@@ -4,11 +4,20 @@ import shutil
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from app.engine.store import delta
-from app.engine.store.delta import TableVersion, committed_version, open_table
+from app.engine.store.delta import (
+    BUCKET,
+    DataFile,
+    TableVersion,
+    bucket_folder,
+    commit,
+    committed_version,
+    open_table,
+)
 
 
 def _append(folder: Path, *values: int) -> None:
@@ -103,3 +112,23 @@ def test_versions_of_many_tables_are_remembered_and_bounded(tmp_path: Path, monk
     open_table(tmp_path / "79")
     open_table(tmp_path / "0")
     assert reads == ["0"]
+
+
+def test_the_log_is_summed_up_before_it_is_long(tmp_path: Path) -> None:
+    folder, schema = tmp_path / "table", pa.schema([(BUCKET, pa.int32()), ("n", pa.int64())])
+    for number in range(21):
+        name = f"{bucket_folder(number % 2)}/{number}.parquet"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"n": [number]}), folder / name)
+        commit(folder, open_table(folder), schema, [DataFile(name, number % 2, 1)], transaction=f"t{number}")
+    checkpoints = sorted(path.name for path in (folder / "_delta_log").glob("*.checkpoint.parquet"))
+    assert checkpoints == [f"{version:020}.checkpoint.parquet" for version in (10, 20)]
+    # Nothing else is needed: neither the files nor the transactions of earlier commits.
+    for version in range(20):
+        (folder / "_delta_log" / f"{version:020}.json").unlink()
+    current = open_table(folder)
+    assert current is not None
+    assert sorted(file.name for file in current.files) == sorted(
+        f"{bucket_folder(n % 2)}/{n}.parquet" for n in range(21)
+    )
+    assert [committed_version(folder, f"t{number}") for number in (0, 20, 21)] == [1, 21, None]

@@ -2,15 +2,20 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 
-from app.engine.run.sampling import Estimate, draw, estimate, sample_size, shuffled
-from app.engine.store.lake import bucket_of
+from app.engine.run.sampling import Estimate, draw, estimate, in_whole_slots, sample_size, shuffled_slots
+from app.engine.store.layout import Layout, slot_of
 
 BUCKETS = 16
+
+
+def shuffled(seed: str, buckets: Iterable[int]) -> list[int]:
+    return [bucket for slot in shuffled_slots(seed, buckets) for bucket in slot]
 
 
 def read_so_far(rng: Generator, total: int, members: int) -> list[tuple[int, int]]:
@@ -97,6 +102,22 @@ def test_the_order_of_buckets_is_random_and_holds_when_others_come() -> None:
 
 def test_the_hash_spreads_any_people_evenly() -> None:
     """People with ids of one kind fall into buckets as random ones do, so that buckets are random samples of them."""
+    (first,) = Layout((4,)).generations
     for pattern in ("crm:{:05d}", "email:user{}@example.org", "shop:{:x}"):
-        found = Counter(bucket_of(pattern.format(n), 4) for n in range(0, 80_000, 5))
+        found = Counter(first.bucket_of(pattern.format(n)) for n in range(0, 80_000, 5))
         assert sum((n - 1_000) ** 2 / 1_000 for n in found.values()) < 37.7, "99.9% of chi-squared"
+
+
+def test_a_sample_of_a_sandbox_that_grew_is_of_whole_slots() -> None:
+    """People who came later are in other buckets: only all buckets of a slot are a fair sample."""
+    layout = Layout((4, 4, 6))
+    people = dict.fromkeys((bucket for bucket in range(1 << 18) if bucket in layout), 20_000)
+    assert len(people) == layout.buckets == 96
+    chosen = draw("seed", people)
+    assert len(chosen) == 54, "six buckets of a slot: nine slots have more than a million people, eight do not"
+    slots = Counter(map(slot_of, chosen))
+    assert (len(slots), set(slots.values())) == (9, {6})
+    assert chosen == sorted(chosen, key=lambda bucket: (list(slots).index(slot_of(bucket)), bucket))
+    assert in_whole_slots(chosen, set(chosen[:11])) == set(chosen[:6])
+    assert in_whole_slots(chosen, set(chosen[7:17])) == set()
+    assert in_whole_slots(chosen, set(chosen)) == set(chosen)

@@ -1,6 +1,9 @@
 """Sums, means and arithmetic of decimals give the double next to the exact result, by Python's fractions."""
 
+import json
+from datetime import UTC, datetime
 from fractions import Fraction
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 
 from app.engine.evaluate.exact import averages, calculated, sums, whole
+from app.engine.run.adhoc import evaluate_trial, load_trial
 
 
 def written(random: Random, places: int) -> float:
@@ -95,3 +99,25 @@ def test_quotients_and_means_of_long_whole_numbers(large: int) -> None:
     assert calculated("divide", np.full(len(divisors), large, np.int64), divisors).tolist() == expected
     means = averages(np.array([0, 1, 1, 2, 2]), np.array([large, large, large, large, 0]), np.array([1, 2, 2]))
     assert means.tolist() == [large, large, large // 2 if large % 2 == 0 else large / 2]
+
+
+@pytest.mark.parametrize(
+    ("squares", "condition", "members"),
+    [
+        (9, "X > 0", "abc"),  # 3 to the power of 512
+        (9, "X * X * X * X > 0", "c"),
+        (12, "X.isNull()", "ab"),
+        (12, "X - X = 0", "cz"),
+        (40, "X * n >= 0", "cz"),
+        (60, "X = 1 or X = 0", "cz"),
+    ],
+)
+def test_whole_numbers_past_the_range_of_doubles_are_null(
+    tmp_path: Path, squares: int, condition: str, members: str
+) -> None:
+    """And do not grow: 3 squared 60 times would fill the memory."""
+    path = tmp_path / "people.ndjson"
+    path.write_text("\n".join(json.dumps({"_id": id, "n": n}) for id, n in {"a": 3, "b": -3, "c": 1, "z": 0}.items()))
+    chain = "".join(f"let a{at + 1} = a{at} * a{at} in " for at in range(squares))
+    expression = f"let a0 = n in {chain}{condition.replace('X', f'a{squares}')}"
+    assert evaluate_trial(load_trial(path), expression, datetime(2026, 11, 30, tzinfo=UTC)) == list(members)

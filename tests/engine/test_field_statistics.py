@@ -10,11 +10,12 @@ import pytest
 
 from app.engine.ingest.rows import user_fields
 from app.engine.insight import fields
-from app.engine.insight.fields import FieldStatistics, ValueCount, field_statistics, leaves
+from app.engine.insight.fields import FieldStatistics, ValueCount, field_statistics
 from app.engine.limits.pool import Cancelled
-from app.engine.store.delta import TableVersion, open_table
+from app.engine.store.delta import DataFile, TableVersion, open_table
 from app.engine.store.parquet_columns import open_file
 from app.json_values import JsonScalar
+from app.pql.schema import leaves
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 
 
@@ -186,3 +187,14 @@ def test_it_stops_when_nobody_waits(sandbox: Sandbox) -> None:
     sandbox.rows("people", PEOPLE, [{"id": "1", "a": "x"}])
     with pytest.raises(Cancelled):
         field_statistics(table_of(sandbox), [("a",)], threads=1, stopped=lambda: True)
+
+
+def test_a_part_of_a_dataset_is_of_whole_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """People of later generations are in the slots, too: without them the sample would be of old people."""
+    monkeypatch.setattr(fields, "MOST_ROWS", 3)
+    later = 1 << 14
+    files = tuple(DataFile(str(bucket), bucket, 2) for bucket in (0, 1, 2, later, later + 1, later + 2))
+    read = fields._files(TableVersion(Path("t"), 1, None, files))
+    assert [file.bucket for file in read] == [0, later]
+    monkeypatch.setattr(fields, "MOST_ROWS", 5)
+    assert len(fields._files(TableVersion(Path("t"), 1, None, files))) == 4

@@ -13,14 +13,15 @@ import pytest
 from app.engine.ingest.batch import dataset_fields, delete_dataset, ingest
 from app.engine.ingest.formats import InputFile
 from app.engine.ingest.formats.csv_rows import NOT_UTF8
-from app.engine.ingest.identities import find
+from app.engine.ingest.identities import find, primary_identities
 from app.engine.ingest.notes import committed_batch
 from app.engine.ingest.rows import DatasetShape, NoGoodRows, RejectedRow
 from app.engine.people.profiles import Dataset, MergeRule, Snapshot, open_snapshot
 from app.engine.store.bucket import Needs
 from app.engine.store.delta import open_table
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import IDENTITY_MAP, ArrayType, MapType, ObjectType, Scalar, leaf_paths
+from app.pql.schema import IDENTITY_MAP, ArrayType, MapType, ObjectType, Scalar
+from app.pql.syntax.paths import leaf_paths
 from tests.support.sandbox import CDNOW, EVENTS, PEOPLE, PURCHASES, Sandbox
 
 RULE = MergeRule("default", "TIMESTAMP_ORDERED")
@@ -403,7 +404,7 @@ def test_a_record_replaces_what_the_dataset_knew(sandbox: Sandbox) -> None:
         (b"id,timestamp\n", "CSV", "the file has no rows"),
         (b"PAR1....", "CSV", "is Parquet, not CSV"),
         (b'{"id": 1}\n', "CSV", "as NDJSON does"),
-        ("id,timestamp\n1,2026-01-01\n".encode("utf-16-le"), "CSV", "UTF-16"),
+        ("名前,id,timestamp\nx,1,2026-01-01\n".encode("utf-16-le"), "CSV", "name its encoding utf-16-le"),
         (b"id,timestamp\n1,2\n", "PARQUET", "does not begin with PAR1"),
         (b"PAR1 and then nothing", "PARQUET", "damaged or cut off"),
         (b"id,timestamp\n1,2026-01-01\n", "NDJSON", "none of its lines is a JSON object"),
@@ -514,3 +515,16 @@ def test_ids_may_come_when_there_are_events_without(sandbox: Sandbox) -> None:
     twice = [{"id": id, "timestamp": "2026-01-03", "_id": "a"} for id in (*others, others[0])]
     taken = sandbox.rows("e", EVENTS, twice)
     assert (taken.row_count, taken.duplicate_rows) == (len(others), 1)
+
+
+def test_many_batches_leave_few_files_of_identities(sandbox: Sandbox) -> None:
+    for batch in range(12):
+        sandbox.rows("p", PEOPLE, [{"id": f"{batch}-{row}"} for row in range(32)])
+    current = open_table(sandbox.lake.identities)
+    assert current is not None
+    buckets = {file.bucket: len(current.paths(file.bucket)) for file in current.files}
+    assert max(buckets.values()) <= 4
+    people = [primary_identities(current, bucket) for bucket in buckets]
+    assert all(table["ordinal"].to_pylist() == list(range(table.num_rows)) for table in people)
+    ids = [id_ for table in people for id_ in table["id"].to_pylist()]
+    assert sorted(ids) == sorted(f"{batch}-{row}" for batch in range(12) for row in range(32))

@@ -13,7 +13,9 @@ import duckdb
 import pytest
 
 from app.engine.ingest.identities import find
-from app.engine.store.lake import Lake, LayoutLost, bucket_of, bucket_sql, file_name, refuse_unfit
+from app.engine.store.fitness import refuse_unfit
+from app.engine.store.lake import Lake, file_name
+from app.engine.store.layout import Layout, LayoutLost, first_layout, hash_sql
 from app.errors import InvalidSettings
 from app.scope import Tenant
 from tests.support.sandbox import PEOPLE, Sandbox
@@ -47,17 +49,56 @@ def test_sandboxes_have_folders_of_their_own(tmp_path: Path) -> None:
 
 def test_python_and_sql_agree_on_the_bucket() -> None:
     ids = ["CRM:00001", "CRM:é", "Email:a@example.com", "x:"]
-    for bits in (4, 7, 14):
-        found = [duckdb.execute(f"SELECT {bucket_sql('?', bits)}", [text]).fetchall()[0][0] for text in ids]
-        assert found == [bucket_of(text, bits) for text in ids]
+    for generation in (*Layout((4, 4, 9, 14)).generations, *Layout((7, 8)).generations, *Layout((14, 14)).generations):
+        query = f"SELECT {generation.bucket_sql(hash_sql('?'))}"
+        buckets = [duckdb.execute(query.replace("?", f"'{text}'")).fetchall()[0][0] for text in ids]
+        assert buckets == [generation.bucket_of(text) for text in ids]
+        assert all(bucket in generation for bucket in buckets)
 
 
 @pytest.mark.usefixtures("real_buckets")
-def test_the_number_of_buckets_follows_the_first_people_and_stays(tmp_path: Path) -> None:
-    few, many = (Lake(tmp_path).tenant(Tenant("o", name)) for name in ("few", "many"))
-    assert few.bucket_bits() is None
-    assert [few.choose_bucket_bits(1), few.choose_bucket_bits(50_000_000), few.bucket_bits()] == [4, 4, 4]
-    assert many.choose_bucket_bits(16 * 65_536 + 1) == 5
+def test_the_number_of_buckets_follows_the_people() -> None:
+    assert [first_layout(people, 65_536).bits for people in (1, 16 << 16, (16 << 16) + 1)] == [(4,), (4,), (5,)]
+    layout = first_layout(1, 65_536)
+    assert layout.grown(1_000_000, 48_576, 65_536) == layout, "there is room"
+    assert layout.grown(1_000_000, 48_577, 65_536) == Layout((4, 4))
+    assert layout.grown(0, 100_000_000, 65_536) == Layout((4, 11)), "as many as the new people need"
+    assert Layout((4, 4)).grown(1 << 20, 1, 65_536) == Layout((4, 4, 5)), "as many as there are"
+    assert Layout((4, 4, 9)).grown(512 << 16, 1, 65_536) == Layout((4, 4, 9, 10)), "and no fewer"
+
+
+@pytest.mark.usefixtures("real_buckets")
+def test_there_are_at_most_32768_buckets() -> None:
+    layout = first_layout(1, 1)
+    while (grown := layout.grown(1 << 40, 1, 1)) != layout:
+        layout = grown
+    assert (layout.buckets, layout.bits) == (32_768, (4, *range(4, 15)))
+    assert first_layout(1 << 40, 65_536).bits == (14,)
+    assert Layout((14,)).grown(1 << 40, 1, 65_536) == Layout((14, 14))
+    assert Layout((14, 14)).grown(1 << 40, 1, 65_536) == Layout((14, 14))
+    numbers = [bucket for bucket in range(1 << 17) if bucket in Layout((13, 13, 14))]
+    assert len(numbers) == Layout((13, 13, 14)).buckets == 32_768, "no two generations have the same bucket"
+
+
+def test_a_layout_is_read_as_it_was_written() -> None:
+    for layout in (Layout((4,)), Layout((4, 4, 9))):
+        assert Layout.from_json(layout.as_json()) == layout
+    assert json.loads(Layout((4, 4, 9)).as_json()) == {"bucket_bits": 4, "buckets": 544, "added_bits": [4, 9]}
+    whole = Layout((4, 4, 9)).as_json()
+    for place in range(len(whole) * 8):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        try:
+            assert Layout.from_json(bytes(damaged)) == Layout((4, 4, 9))
+        except LayoutLost:
+            continue
+    for content in (
+        '{"bucket_bits": 4, "buckets": 24, "added_bits": [3]}', '{"bucket_bits": 4, "added_bits": 4}',
+        '{"bucket_bits": 4, "added_bits": [4]}', '{"bucket_bits": 1, "buckets": 2}',
+        '{"bucket_bits": 15, "buckets": 32768}',
+    ):  # fmt: skip
+        with pytest.raises(LayoutLost):
+            Layout.from_json(content.encode())
 
 
 def test_a_session_reads_nothing_outside_and_cannot_be_unlocked(tmp_path: Path) -> None:
@@ -111,7 +152,7 @@ def test_a_layout_that_is_gone_is_not_chosen_again(sandbox: Sandbox) -> None:
     assert json.loads(content) == {"bucket_bits": 4, "buckets": 16}
     layout.unlink()
     for work in (
-        sandbox.lake.bucket_bits,
+        sandbox.lake.layout,
         lambda: find(sandbox.lake, "CRM", "1"),
         lambda: sandbox.rows("a", PEOPLE, [{"id": "2"}]),
     ):
@@ -123,11 +164,11 @@ def test_a_layout_that_is_gone_is_not_chosen_again(sandbox: Sandbox) -> None:
         damaged[place // 8] ^= 1 << place % 8
         layout.write_bytes(damaged)
         try:
-            assert sandbox.lake.bucket_bits() == 4
+            assert sandbox.lake.layout() == Layout((4,))
         except LayoutLost:
             continue
     layout.write_bytes(b'{"bucket_bits": 4}')
-    assert sandbox.lake.bucket_bits() == 4, "as earlier versions wrote it"
+    assert sandbox.lake.layout() == Layout((4,)), "as earlier versions wrote it"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pyroaring import BitMap
 
+from app.engine.evaluate import EvaluationError, evaluate
 from app.engine.ingest.batch import ingest
 from app.engine.ingest.formats import InputFile
 from app.engine.limits.budget import Budget
@@ -88,6 +89,46 @@ def test_cdnow(snapshot: Snapshot) -> None:
     assert totals(again, "realized") == dict.fromkeys("ABCDE", 0)
     assert totals(again, "existing")["A"] == 734
     assert totals(again, "exited") == dict.fromkeys("ABCDE", 0)
+
+
+def test_a_bucket_with_very_many_rows_is_evaluated_in_parts(snapshot: Snapshot, monkeypatch: Any) -> None:
+    whole = {result.bucket: result for result in evaluated(snapshot, DEFINITIONS)}
+    sizes: list[int] = []
+    read = Snapshot.read
+
+    def counted(*arguments: Any) -> Any:
+        bucket = read(*arguments)
+        sizes.append(len(bucket.ordinals) + len(bucket.event_rows))
+        return bucket
+
+    monkeypatch.setattr(Snapshot, "read", counted)
+    monkeypatch.setattr("app.engine.people.snapshot.MOST_ROWS", 2_000)
+    parts = {result.bucket: result for result in evaluated(snapshot, DEFINITIONS)}
+    assert len(whole) == 4 < len(sizes) / 10
+    assert max(sizes) < 4_000, "a customer has three purchases, on average"
+    assert sum(sizes) == 23_570 + 69_659
+    for number, result in parts.items():
+        assert (result.profiles, result.counts) == (whole[number].profiles, whole[number].counts)
+        before = {membership.definition: membership.members for membership in whole[number].memberships}
+        assert {membership.definition: membership.members for membership in result.memberships} == before
+
+
+def test_a_definition_that_fails_in_one_part_fails_in_the_bucket(snapshot: Snapshot, monkeypatch: Any) -> None:
+    calls: dict[str, int] = {}
+
+    def failing(plan: Any, bucket: Any, *, attempts: Any, **options: Any) -> Any:
+        calls["A"] = calls.get("A", 0) + ("A" not in attempts.failed)
+        results = evaluate(plan, bucket, attempts=attempts, **options)
+        return {**results, "A": EvaluationError("INTERNAL", "no")} if calls["A"] == 2 else results
+
+    monkeypatch.setattr("app.engine.run.buckets.evaluate", failing)
+    monkeypatch.setattr("app.engine.people.snapshot.MOST_ROWS", 2_000)
+    stage = Stage(plan(snapshot, DEFINITIONS), snapshot, lambda *_: None, lambda bucket: {}, lambda bucket: {})
+    result = BucketEvaluator([stage], NOW, dict.fromkeys(DEFINITIONS, 1)).bucket(0, lambda: False)
+    assert result.errors.keys() == {"A", "C"}, "C refers to A"
+    assert result.errors["A"].message == "no"
+    assert sorted(membership.definition for membership in result.memberships) == ["B", "D", "E"]
+    assert calls == {"A": 2}, "and is not evaluated in the other parts"
 
 
 def test_a_segment_outside_the_plan_is_read_from_its_stored_membership(snapshot: Snapshot) -> None:

@@ -6,11 +6,13 @@ import random
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from app.engine.ingest.batch import dataset_fields, ingest
+from app.engine.ingest.batch import dataset_fields, ingest, try_out
+from app.engine.ingest.declared import declare
 from app.engine.ingest.formats import CsvOptions, InputFile
 from app.engine.ingest.formats.ndjson_lines import (
     HALF_PAIR,
@@ -26,8 +28,9 @@ from app.engine.ingest.formats.ndjson_lines import (
 from app.engine.people.snapshot import open_snapshot
 from app.engine.people.sources import Dataset
 from app.engine.store.delta import open_table
-from app.errors import ErrorCode, Refusal
-from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type, leaf_paths
+from app.errors import ErrorCode, Refusal, Refusals
+from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
+from app.pql.syntax.paths import leaf_paths
 from tests.support.sandbox import EVENTS, PEOPLE, Sandbox
 from tests.support.selected import RULE
 
@@ -128,10 +131,20 @@ def test_texts_in_parquet_have_no_zero_bytes(sandbox: Sandbox) -> None:
     table = pa.table({"id": ["1", "2\0", "3"], "v": ["a", "b", "\0"]})
     done = sandbox.take("p", PEOPLE, parquet(table), "PARQUET")
     assert [(row.row, row.message) for row in done.rejected] == [
-        (2, "id: the text has a zero byte"),
-        (3, "v: the text has a zero byte"),
+        (2, "id: a text has a zero byte"),
+        (3, "v: a text has a zero byte"),
     ]
     assert done.row_count == 1
+
+
+def test_a_zero_byte_in_a_name_does_not_cut_it(sandbox: Sandbox) -> None:
+    with pytest.raises(Refusal, match="has a zero byte: rename it"):
+        sandbox.csv("p", PEOPLE, "id,a\0b\nx,1\n")
+    for name in ("", "a\0b"):
+        field: Any = {"properties": {name: {"type": "string"}}}
+        for schema in (field, {"properties": {"o": field}}):
+            with pytest.raises(Refusals, match="a name needs characters, and none may be a zero byte"):
+                declare(sandbox.lake, "p", PEOPLE, schema)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +203,29 @@ def test_values_of_several_kinds_are_said(sandbox: Sandbox) -> None:
     assert sandbox.take("e", EVENTS, "\n".join(map(json.dumps, rows)).encode(), "NDJSON").warnings == ()
 
 
+@pytest.mark.parametrize("place", ["{}", "[{}]", '{{"x": {}}}'])
+@pytest.mark.parametrize(
+    ("first", "later", "type_"),
+    [
+        ('"2026-01-02"', '"2026-01-03"', Scalar.DATE),
+        ('"2026-01-02"', '"2026-01-02T03:04:05Z"', Scalar.TIMESTAMP),
+        ('"2026-01-02"', '"soon"', Scalar.STRING),
+        ('"soon"', '"2026-01-02"', Scalar.STRING),
+        ("null", '"2026-01-02"', Scalar.DATE),
+        ("null", '"soon"', Scalar.STRING),
+    ],
+)
+def test_texts_after_the_first_thousand_rows_decide_as_well(
+    sandbox: Sandbox, first: str, later: str, type_: Scalar, place: str
+) -> None:
+    rows = [f'{{"id": {row}, "v": {place.format(first)}}}' for row in range(1_000)]
+    file = sandbox.folder / "rows.ndjson"
+    file.write_text("\n".join([*rows, f'{{"id": "last", "v": {place.format(later)}}}']))
+    tried = try_out(sandbox.lake, None, PEOPLE, InputFile(file, "NDJSON"))
+    assert (tried.row_count, tried.rejected_rows) == (1_001, 0)
+    assert tried.fields.fields["v"] == {"{}": type_, "[{}]": ArrayType(type_)}.get(place, ObjectType({"x": type_}))
+
+
 def test_a_line_that_is_too_long_costs_itself(sandbox: Sandbox) -> None:
     rows = ['{"id": 1}', "", '{"id": 2, "v": "' + "x" * (34 << 20) + '"}', "no object", '{"id": 4}']
     done = sandbox.take("p", PEOPLE, "\n".join(rows).encode(), "NDJSON")
@@ -234,6 +270,31 @@ def test_damaged_parquet_is_refused(tmp_path: Path) -> None:
     assert outcomes.count(ErrorCode.INVALID_INPUT) > 50
 
 
+@pytest.mark.parametrize("column", ["n", "o", "l"])
+def test_damage_is_noticed_in_columns_without_anything_to_check(sandbox: Sandbox, column: str) -> None:
+    """All columns are read to the end before anything is stored, not only those that may have faulty values."""
+    numbers = pa.array(range(1_000, 2_000))
+    table = pa.table(
+        {
+            "id": numbers.cast(pa.string()),
+            "n": numbers,
+            "o": pa.StructArray.from_arrays([numbers.cast(pa.string()), numbers], ["t", "n"]),
+            "l": pa.ListArray.from_arrays(range(1_001), pa.StructArray.from_arrays([numbers], ["n"])),
+        }
+    )
+    written = io.BytesIO()
+    pq.write_table(table, written, use_dictionary=False)
+    content = bytearray(written.getvalue())
+    group = pq.read_metadata(io.BytesIO(content)).row_group(0)
+    chunks = [group.column(place) for place in range(group.num_columns)]
+    (place,) = [each.data_page_offset for each in chunks if each.path_in_schema in (column, f"{column}.n")] or [
+        each.data_page_offset for each in chunks if each.path_in_schema == f"{column}.list.element.n"
+    ]
+    assert outcome(sandbox, bytes(content)) == "landed"
+    content[place : place + 60] = b"\xff" * 60
+    assert outcome(sandbox, bytes(content)) == ErrorCode.INVALID_INPUT
+
+
 @pytest.mark.parametrize("format", ["CSV", "NDJSON", "PARQUET"])
 def test_wide_files(sandbox: Sandbox, format: str) -> None:
     rows = [{"id": f"u{row}", **{f"c{n}": row * n for n in range(600)}} for row in range(3)]
@@ -244,6 +305,31 @@ def test_wide_files(sandbox: Sandbox, format: str) -> None:
     }[format]()
     assert sandbox.take("p", PEOPLE, content, format).row_count == 3
     assert len(dataset_fields(sandbox.lake, "p").fields) == 601
+
+
+def test_many_columns_of_several_kinds(sandbox: Sandbox) -> None:
+    """More than are read as one object, and more of several kinds than are looked at in one query."""
+    names = [f"c{n}" for n in range(700)] + ["C3"]
+    sandbox.rows("p", PEOPLE, [{"id": "old", **dict.fromkeys(names, 1)}])
+    rows: list[dict[str, Any]] = [{"id": id, **{name: n for n, name in enumerate(names)}} for id in "abcd"]
+    rows[1] |= {f"c{n}": "x" for n in range(400, 700)}
+    rows[2] |= {"c20": True}
+    rows[3] |= {"c698": 2.5}
+    done = sandbox.rows("p", PEOPLE, rows)
+    assert done.row_count == 2
+    assert [(row.row, row.message) for row in done.rejected] == [
+        (2, 'c400: "x" is not a whole number of 64 bits'),
+        (3, 'c20: "true" is not a whole number of 64 bits'),
+    ]
+    table = open_table(sandbox.lake.dataset("p"))
+    assert table is not None
+    files = [str(table.folder / file.name) for file in table.files]
+    query = 'SELECT id, c499, c500, c698, c699, c3, "C3~case1" FROM read_parquet($1, union_by_name = true) ORDER BY id'
+    assert duckdb.execute(query, [files]).fetchall() == [
+        ("a", 499, 500, 698, 699, 3, 700),
+        ("d", 499, 500, 2.5, 699, 3, 700),
+        ("old", 1, 1, 1, 1, 1, 1),
+    ]
 
 
 @pytest.mark.parametrize("format", ["CSV", "NDJSON", "PARQUET"])
@@ -308,3 +394,9 @@ def test_epochs_outside_the_years_1_to_9999_are_rejected_by_row(sandbox: Sandbox
     file.write_text("id,timestamp\n1,253402300799.5\n2,253402300800\n3,-62135596801\n")
     done = ingest(sandbox.lake, "e", EVENTS, InputFile(file, "CSV", CsvOptions(timestamp_format="epoch")), "b")
     assert [row.row for row in done.rejected] == [2, 3]
+
+
+def test_equally_many_values_of_several_kinds_are_always_named_in_one_order(sandbox: Sandbox) -> None:
+    for name in (f"v{n}" for n in range(12)):
+        batch = sandbox.rows(name, PEOPLE, [{"id": "1", name: 1}, {"id": "2", name: "x"}])
+        assert [warning.partition("(")[2].partition(")")[0] for warning in batch.warnings] == ["1 numbers, 1 texts"]

@@ -29,7 +29,7 @@ from app.engine.people.profiles import (
 from app.engine.store.bucket import Needs
 from app.engine.store.delta import TableVersion, open_table
 from app.json_values import JsonValue
-from app.pql.schema import leaf_paths
+from app.pql.syntax.paths import leaf_paths
 from tests.support.sandbox import CDNOW, EVENTS, PEOPLE, PURCHASES, Sandbox
 
 NEWEST = MergeRule("newest", "TIMESTAMP_ORDERED")

@@ -3,9 +3,11 @@
 import tracemalloc
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from app.engine.evaluate import chain, chain_steps
+from app.engine.evaluate import chain, chain_solver, chain_steps
 from app.errors import DiagnosticKind
 from app.pql.check.checker import check
 from tests.support.heavy import CHAINS, MANY, NESTED, PAIRS, PATHOLOGICAL, SCHEMA, busy, matches
@@ -18,14 +20,19 @@ def test_a_chain_of_ten_steps_looks_up_in_proportion_to_events(
     monkeypatch: pytest.MonkeyPatch, expression: str, expected: bool
 ) -> None:
     looked_up = []
-    placed = chain_steps.placed
+    placed, preceding = chain_steps.placed, chain_steps.preceding
 
     def counted(tracks: Any, values: Any, track: Any, targets: Any, low: Any, high: Any, *, right: bool) -> Any:
         looked_up.append(len(low))
         return placed(tracks, values, track, targets, low, high, right=right)
 
-    for module in (chain, chain_steps):
+    def counted_too(before: chain_steps.Step, step: chain_steps.Step, tracks: int) -> NDArray[np.intp]:
+        looked_up.append(len(step))
+        return preceding(before, step, tracks)
+
+    for module in (chain, chain_solver, chain_steps):
         monkeypatch.setattr(module, "placed", counted)
+    monkeypatch.setattr(chain_solver, "preceding", counted_too)
     work = []
     for events in (4_000, 8_000):
         looked_up.clear()

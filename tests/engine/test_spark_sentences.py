@@ -76,7 +76,7 @@ def test_the_sentence_of_an_executor_is_found_in_a_trace_of_spark() -> None:
     assert str(spark._away(trace)) == "mount it"
     assert outage(spark._away(trace)) == "mount it"
     assert str(spark._away(RuntimeError("\nno heartbeat\n\tat org.apache"))) == (
-        "Spark gave the work up (no heartbeat): see its logs and mend the cluster"
+        "Spark gave up the work (no heartbeat): see its logs and fix the cluster"
     )
 
 

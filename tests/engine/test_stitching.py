@@ -1,5 +1,6 @@
 """Persons of the identity graph: stitched alike in any order of batches, late links, and only what they touch."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -222,6 +223,62 @@ def test_many_small_batches_do_not_leave_many_files(sandbox: Sandbox) -> None:
     assert everybody(open_snapshot(sandbox.lake, STITCHED, [E])) == {frozenset({"ECID:v"}): ({}, list(range(1, 25)))}
 
 
+def test_rows_of_a_retired_person_stay_in_their_files_and_are_read_once(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update writes what has changed: other rows of the same buckets stay where they are."""
+    monkeypatch.setattr("app.engine.people.stitching._MOST_RETIRED", 1)
+    sandbox.rows("a", PEOPLE, [person(str(n), [f"m{n}"], tier=f"t{n}") for n in range(40)])
+    sandbox.rows("e", VISITS, [visit(f"v{n}", 1 + n % 20, [f"m{n}"]) for n in range(40)])
+    before = open_snapshot(sandbox.lake, STITCHED, [A, E])
+    earlier = stitched(sandbox.lake, graph_of(sandbox.lake, ["a", "e"]))
+    sandbox.rows("e", VISITS, [visit("x", 28, ["m7", "m30"]), visit("y", 27, ["m8", "m31"])])
+    snapshot = open_snapshot(sandbox.lake, STITCHED, [A, E])
+    later = stitched(sandbox.lake, graph_of(sandbox.lake, ["a", "e"]))
+    for dataset, rows in (("a", 2), ("e", 4)):
+        old, new = earlier.tables[dataset], later.tables[dataset]
+        assert set(old.files) <= set(new.files)
+        assert sum(file.rows for file in set(new.files) - set(old.files)) == rows
+        assert sum(map(len, new.retired.values())) == 2
+    people = everybody(snapshot)
+    for one, other, late, time in ((7, 30, "x", 28), (8, 31, "y", 27)):
+        names = [f"{kind}{n}" for kind in ("CRM:", "ECID:v", "Email:m") for n in (one, other)]
+        attributes, times = people.pop(frozenset({*names, f"ECID:{late}"}))
+        assert attributes["tier"] in {f"t{one}", f"t{other}"}
+        assert times == [one + 1, other % 20 + 1, time]
+    assert people == {
+        frozenset({f"CRM:{n}", f"ECID:v{n}", f"Email:m{n}"}): ({"tier": f"t{n}"}, [n % 20 + 1])
+        for n in range(40)
+        if n not in {7, 8, 30, 31}
+    }
+    gone = [(bucket, ordinal) for bucket, persons in later.tables["e"].retired.items() for ordinal in persons]
+    assert snapshot.people(gone) == [None, None]
+    assert snapshot.event_counts(gone) == [0, 0]
+    assert [page.items for page in snapshot.events(gone, limit=9, place=None)] == [(), ()]
+    for bucket, ordinal in gone:
+        alone = snapshot.read(bucket, Needs(frozenset(), frozenset({("timestamp",)}), True), BitMap([ordinal]))
+        assert (len(alone.ordinals), len(alone.event_rows)) == (0, 0)
+    assert before.event_counts(gone) == [1, 1]
+
+
+@pytest.mark.parametrize(("most_retired", "left"), [(0, (3, 0)), (9, (8, 4))])
+def test_copies_stay_few_and_exact_however_many_persons_are_joined(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, most_retired: int, left: tuple[int, int]
+) -> None:
+    """One person joins everybody, one after the other: the bucket with most retired persons is rewritten if these are
+    many, and small files are merged."""
+    monkeypatch.setattr("app.engine.people.stitching._MOST_RETIRED", most_retired)
+    sandbox.rows("e", VISITS, [visit(f"v{n}", 1 + n, [f"m{n}"]) for n in range(10)])
+    most = 0
+    for n in range(9):
+        sandbox.rows("e", VISITS, [visit("late", 11 + n, ["m0", f"m{n + 1}"])])
+        table = stitched(sandbox.lake, graph_of(sandbox.lake, ["e"])).tables["e"]
+        most = max(most, *Counter(file.bucket for file in table.files).values())
+    people = everybody(open_snapshot(sandbox.lake, STITCHED, [E]))
+    assert [times for _, times in people.values()] == [[*range(1, 20)]]
+    assert (most, sum(map(len, table.retired.values()))) == left
+
+
 def test_any_identity_finds_a_profile_also_without_a_graph(sandbox: Sandbox) -> None:
     sandbox.rows("a", PEOPLE, [person("1", ["x"]), person("2", ["x", "y"]), person("x", ["1"])])
     snapshot = open_snapshot(sandbox.lake, APART, [A])
@@ -292,7 +349,7 @@ def expected(rows: Sequence[tuple[str, str, set[str]]]) -> dict[frozenset[str], 
     return found
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ROWS, st.lists(st.integers(0, 3), min_size=12, max_size=12))
 def test_any_cut_into_batches_gives_what_one_batch_gives(
     rows: Sequence[tuple[str, str, set[str]]], cuts: Sequence[int]

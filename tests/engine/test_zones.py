@@ -70,12 +70,50 @@ CASES = [
     (LORD_HOWE, "2026-10-04T01:00Z", "t occurs today", "2026-10-03T13:30Z", True),
     (LORD_HOWE, "2026-10-04T01:00Z", "t occurs today", "2026-10-04T12:59Z", True),
     (LORD_HOWE, "2026-10-04T01:00Z", "t occurs today", "2026-10-04T13:00Z", False),
+    # The hour from 1 to 2 has 90 minutes there in April, that from 2 to 3 has 30 in October.
+    (LORD_HOWE, "2026-04-04T15:10Z", "t occurs this hour", "2026-04-04T14:00Z", True),
+    (LORD_HOWE, "2026-04-04T15:10Z", "t occurs this hour", "2026-04-04T13:59Z", False),
+    (LORD_HOWE, "2026-04-04T15:10Z", "t occurs this hour", "2026-04-04T15:29Z", True),
+    (LORD_HOWE, "2026-04-04T15:10Z", "t occurs this hour", "2026-04-04T15:30Z", False),
+    (LORD_HOWE, "2026-10-03T15:40Z", "t occurs this hour", "2026-10-03T15:29Z", False),
+    (LORD_HOWE, "2026-10-03T15:40Z", "t occurs this hour", "2026-10-03T15:30Z", True),
+    (LORD_HOWE, "2026-10-03T15:40Z", "t occurs this hour", "2026-10-03T16:00Z", False),
+    (LORD_HOWE, "2026-10-04T01:00Z", "t occurs <= 1 month before now", "2026-09-04T01:30Z", True),
+    (LORD_HOWE, "2026-10-04T01:00Z", "t occurs <= 1 month before now", "2026-09-04T01:29Z", False),
+    (LORD_HOWE, "2026-10-25T01:00Z", "t occurs d", "2026-10-24T13:00Z", True),
+    (LORD_HOWE, "2026-10-25T01:00Z", "t occurs d", "2026-10-24T12:59Z", False),
+    # In its winter the hours of Lord Howe begin on the half hour, in its summer on the full one.
+    (LORD_HOWE, "2026-06-15T12:10Z", "t occurs this hour", "2026-06-15T11:30Z", True),
+    (LORD_HOWE, "2026-06-15T12:10Z", "t occurs this hour", "2026-06-15T11:29Z", False),
+    (LORD_HOWE, "2026-06-15T12:10Z", "t occurs this hour", "2026-06-15T12:30Z", False),
+    (LORD_HOWE, "2026-06-15T12:10Z", "t occurs last hour", "2026-06-15T10:30Z", True),
+    (LORD_HOWE, "2026-12-15T12:10Z", "t occurs this hour", "2026-12-15T12:00Z", True),
+    (LORD_HOWE, "2026-12-15T12:10Z", "t occurs this hour", "2026-12-15T11:59Z", False),
+    # So did those of Venezuela, from 2007 to 2016.
+    ("America/Caracas", "2015-06-15T12:10Z", "t occurs this hour", "2015-06-15T11:30Z", True),
+    ("America/Caracas", "2026-06-15T12:10Z", "t occurs this hour", "2026-06-15T11:59Z", False),
     # Without a zone nothing of this holds.
     ("UTC", "2026-03-29T10:00Z", "t occurs today", "2026-03-28T23:00Z", False),
     ("UTC", "2026-03-29T10:00Z", "t occurs <= 1 day before now", "2026-03-28T10:00Z", True),
     # Hours begin on the half hour in India.
     ("Asia/Kolkata", "2026-06-15T12:00Z", "t occurs this hour", "2026-06-15T11:30Z", True),
     ("Asia/Kolkata", "2026-06-15T12:00Z", "t occurs this hour", "2026-06-15T12:30Z", False),
+    ("Asia/Kolkata", "2026-06-15T12:00Z", "t occurs today", "2026-06-14T18:30Z", True),
+    ("Asia/Kolkata", "2026-06-15T12:00Z", "t occurs today", "2026-06-14T18:29Z", False),
+    ("Asia/Kolkata", "2026-06-15T12:00Z", "t occurs today", "2026-06-15T18:30Z", False),
+    ("Asia/Kolkata", "2026-06-30T18:30Z", "t occurs this month", "2026-06-30T18:30Z", True),
+    ("Asia/Kolkata", "2026-06-30T18:30Z", "t occurs last month", "2026-06-30T18:29Z", True),
+    ("Asia/Kolkata", "2026-06-30T18:30Z", "currentDayOfMonth() = 1", None, True),
+    ("Asia/Kolkata", "2026-06-30T18:30Z", "t.getDayOfMonth() = 30", "2026-06-30T18:29Z", True),
+    ("Asia/Kolkata", "2026-12-31T18:30Z", "currentYear() = 2027", None, True),
+    ("Asia/Kolkata", "2026-10-25T12:00Z", "t < d", "2026-10-24T18:29Z", True),
+    ("Asia/Kolkata", "2026-10-25T12:00Z", "t < d", "2026-10-24T18:30Z", False),
+    # A quarter of an hour beside the half hour, and half an hour west of it.
+    ("Asia/Kathmandu", "2026-06-15T12:00Z", "t occurs today", "2026-06-14T18:15Z", True),
+    ("Asia/Kathmandu", "2026-06-15T12:00Z", "t occurs today", "2026-06-14T18:14Z", False),
+    ("America/St_Johns", "2026-03-08T12:00Z", "t occurs today", "2026-03-08T03:30Z", True),
+    ("America/St_Johns", "2026-03-08T12:00Z", "t occurs today", "2026-03-09T02:29Z", True),
+    ("America/St_Johns", "2026-03-08T12:00Z", "t occurs today", "2026-03-09T02:30Z", False),
 ]
 
 
@@ -105,3 +143,26 @@ def test_days_begin_when_python_says(name: str) -> None:
         instant = epoch + timedelta(microseconds=begin)
         assert instant.astimezone(zone).date() >= day
         assert (instant - timedelta(microseconds=1)).astimezone(zone).date() < day
+
+
+@pytest.mark.parametrize(
+    "name", [BERLIN, NEW_YORK, LORD_HOWE, "America/Caracas", "America/St_Johns", "Asia/Kathmandu", "Asia/Pyongyang"]
+)
+def test_hours_follow_the_clock(name: str) -> None:
+    """Numbers without gaps; each begins with a full hour of the clock, or in the moment of a change."""
+    zone, known = ZoneInfo(name), zone_of(ZoneInfo(name))
+    assert known is not None
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    first = (datetime(1960, 1, 1, tzinfo=UTC) - epoch) // timedelta(minutes=1)
+    minutes = np.arange(first, first + 70 * 365 * 1440, 15, dtype=np.int64) * 60_000_000
+    numbers = known.hours(minutes)
+    assert set(np.diff(numbers).tolist()) == {0, 1}
+    starts = known.hour_starts(numbers)
+    assert (starts <= minutes).all()
+    assert (known.hours(starts) == numbers).all()
+    assert (known.hours(starts - 1) == numbers - 1).all()
+    begins = np.unique(starts)[1:]
+    for start in begins[known.local(begins) % 3_600_000_000 != 0].tolist():
+        at = epoch + timedelta(microseconds=start)
+        before = at - timedelta(microseconds=1)
+        assert before.astimezone(zone).utcoffset() != at.astimezone(zone).utcoffset()

@@ -3,7 +3,7 @@
 import pytest
 
 from app.pql.check.checker import check
-from app.pql.dependencies import Cycle, find_cycle, in_order, in_stages
+from app.pql.dependencies import Cycle, find_cycle, in_order, in_passes
 from app.pql.schema import ObjectType, Scalar, profile_schema
 
 SCHEMA = profile_schema(
@@ -41,6 +41,11 @@ BOTH = "it combines inSegment or segmentMembership with events: put one of them 
         ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(< 24 hours before now) COUNT(5)])", ()),
         ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(yesterday)])", (OLD,)),
         ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(last hour)])", ()),
+        ("xEvent.exists(today <= timestamp)", ()),
+        ("xEvent.exists(now < timestamp)", ()),
+        ("xEvent.exists(today = timestamp and total > 1)", ()),
+        ("xEvent.exists(today >= timestamp)", (OLD,)),
+        ("xEvent.exists(yesterday <= timestamp)", (OLD,)),
         ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(this week)])", (OLD,)),
         ("CHAIN(xEvent, timestamp, [A: WHAT(true) WHEN(after yesterday)])", ()),
         ("xEvent[timestamp occurs <= 1 hour before today]", (OLD,)),
@@ -79,9 +84,11 @@ def test_circles(edges: dict[str, list[str]], cycle: list[str] | None) -> None:
 def test_an_order_and_stages_follow_the_references() -> None:
     references = {"a": ["c", "d"], "b": [], "c": ["b"], "d": ["elsewhere"]}
     assert in_order(references) == ["b", "c", "d", "a"]
-    assert in_stages(references, dict.fromkeys(references, "one")) == [("one", ["b", "c", "d", "a"])]
+    fragments: dict[str, object] = dict.fromkeys(references)
+    assert in_passes(references, dict.fromkeys(references, "one"), fragments) == [[("one", ["a", "b", "c", "d"])]]
     two = {"a": "x", "b": "x", "c": "y", "d": "x"}
-    assert in_stages(references, two) == [("x", ["b", "d"]), ("y", ["c"]), ("x", ["a"])]
+    assert in_passes(references, two, fragments) == [[("x", ["b", "d"]), ("y", ["c"]), ("x", ["a"])]]
+    assert in_passes(references, two, fragments | {"c": 1}) == [[("x", ["b", "d"])], [("y", ["c"])], [("x", ["a"])]]
 
 
 def test_a_cycle_has_neither_order_nor_stages() -> None:
@@ -89,5 +96,5 @@ def test_a_cycle_has_neither_order_nor_stages() -> None:
     with pytest.raises(Cycle, match="definitions form a cycle: b → c → b") as caught:
         in_order(references)
     assert caught.value.ids == ["b", "c", "b"]
-    with pytest.raises(ValueError, match="form a cycle"):
-        in_stages(references, dict.fromkeys(references, "one"))
+    with pytest.raises(ValueError, match="cycle"):
+        in_passes(references, dict.fromkeys(references, "one"), dict.fromkeys(references))

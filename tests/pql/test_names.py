@@ -41,7 +41,45 @@ def test_names_in_backquotes_check_print_and_survive_json(text: str) -> None:
 def test_an_unknown_name_is_reported_with_its_backquotes() -> None:
     (finding,) = check("`Order Dat` = date(2026, 1, 1)", SCHEMA, segments=()).diagnostics
     assert (finding.column, finding.length) == (1, 11)
-    assert finding.suggestions == ("Order Date",)
+    assert finding.suggestions == ("`Order Date`",)
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ('`a.c` = "x"', '`a.b` = "x"'),
+        ("`ands` > 1", "`and` > 1"),
+        ('xEvent.utm_source = "x"', 'xEvent.`utm-source` = "x"'),
+        ('xEvent.exists(`utm source` = "x")', 'xEvent.exists(`utm-source` = "x")'),
+    ],
+)
+def test_a_suggestion_can_replace_the_unknown_name(text: str, right: str) -> None:
+    (finding,) = check(text, SCHEMA, segments=()).diagnostics
+    start, end = finding.column - 1, finding.column - 1 + finding.length
+    assert text[:start] + finding.suggestions[0] + text[end:] == right
+    assert check(right, SCHEMA, segments=()).ok
+
+
+@pytest.mark.parametrize("name", ["and", "In", "where", "null", "today", "now", "sum", "this", "Chain", "a b", "a`b"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "let # = 1 in # = 1",
+        "exists # from xEvent where #.timestamp = now",
+        "select # from xEvent where #.timestamp = now",
+        "exists E from xEvent where true, # from xEvent where #.timestamp = E.timestamp",
+        "(#) => #.xEvent.count() > 1",
+        "xEvent.exists((#) => #.timestamp = now)",
+        "CHAIN(xEvent, timestamp, [#: WHAT(true), B: WHAT(true) WHEN(<= 1 hour after #)])",
+    ],
+)
+def test_a_variable_with_the_name_of_a_word_survives_printing(text: str, name: str) -> None:
+    written = text.replace("#", "`" + name.replace("`", "``") + "`")
+    checked = check(written, SCHEMA, segments=())
+    assert checked.ok, checked.diagnostics
+    printed = print_tree(parse(written))
+    assert parse(printed) == parse(written)
+    assert print_tree(from_json(to_json(parse(written)))) == printed
 
 
 def test_json_names_fields_without_backquotes() -> None:

@@ -1,6 +1,7 @@
 """Fixtures: the services over a real database of each kind and a real lake."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tests.support.gateway import SCOPE, Gateway
 
 CSV = "customer,when,dollars\n00001,2026-01-01T10:00:00Z,12.5\n00002,2026-01-02T10:00:00Z,700\n00001,2026-02-01,600\n"
 
-__all__ = ["CSV", "SCOPE", "Define", "Gateway"]
+__all__ = ["CSV", "SCOPE", "Define", "Gateway", "whole"]
 
 Define = Callable[..., Awaitable[definition_reads.DefinitionView]]
 
@@ -56,3 +57,10 @@ def define(database: Database, lake: Lake, clock: FixedClock, purchases: Uploade
 @pytest.fixture
 def gateway(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> Gateway:
     return Gateway(database, lake, clock, tmp_path)
+
+
+def whole(view: definition_reads.DefinitionView) -> definition_reads.DefinitionView:
+    """With its values in place of the row that it may be: how rows compare is for their driver to say."""
+    return definition_reads.DefinitionView(
+        **{field.name: getattr(view, field.name) for field in fields(definition_reads.DefinitionView)}
+    )

@@ -15,6 +15,7 @@ from app.clock import FixedClock
 from app.engine.ingest.formats import InputFile
 from app.engine.maintenance.copying import CopyDamaged
 from app.engine.store.lake import Lake
+from app.engine.store.objects import mount
 from app.errors import Refusal
 from app.scope import Scope
 from app.services.access import audit
@@ -37,6 +38,7 @@ from app.storage.tables.datasets import BatchRow, DatasetKind, DatasetRow
 from app.storage.topics import jobs_topic
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker, WorkerOptions
+from app.worker.service import Resources
 from tests.services.conftest import SCOPE, Define
 
 NEW = NewDataset("purchases", DatasetKind.EVENT, "customer", "crm", "when")
@@ -53,7 +55,7 @@ async def run_jobs(database: Database, changes: Changes, lake: Lake, clock: Fixe
     """The members of a definition after a job."""
     await segment_jobs.create(database, clock, SCOPE, [definition])
     stop = asyncio.Event()
-    worker = Worker(database, changes, lake, clock, WorkerOptions(concurrency=1, threads=1))
+    worker = Worker(Resources(database, changes, lake, clock), WorkerOptions(concurrency=1, threads=1))
     running = asyncio.create_task(worker.run(stop))
     async with changes.subscribe(jobs_topic(SCOPE.tenant)) as wakeups:
         while await unfinished(database):
@@ -181,7 +183,7 @@ async def test_while_others_load(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("earlier", sorted(REVISIONS)[-5:-1])
+@pytest.mark.parametrize("earlier", sorted(REVISIONS)[-3:-1])
 async def test_a_backup_of_an_earlier_version_is_migrated(
     earlier: str,
     database: Database,
@@ -273,4 +275,30 @@ async def test_jobs_that_wait_are_no_fault_of_a_backup(
     (waiting,) = await examine(database, lake, clock)
     assert waiting.check == "jobs"
     settings = Settings(data_dir=tmp_path / "restored", database_url=empty_database_url)
-    assert await wiring.restored(settings, tmp_path / "backup", clock) == (summary, [])
+    assert await wiring.restored(settings, tmp_path / "backup", clock=clock) == wiring.Restored(summary, [], 0)
+
+
+@pytest.mark.parametrize(("database_url", "empty_database_url"), [("sqlite", "sqlite")], indirect=True)
+async def test_a_lake_moves_to_object_storage_and_back(
+    database: Database,
+    empty: Database,
+    lake: Lake,
+    clock: FixedClock,
+    purchases: Uploaded,
+    object_url: str,
+    tmp_path: Path,
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    await back_up(database, lake, clock, first)
+    shared = Lake(mount(object_url, tmp_path / "host"), must_exist=True)
+    await restore(empty, shared, first)
+    assert await examine(empty, shared, clock, checksums=True) == []
+    await back_up(empty, shared, clock, second)
+
+    def contents(copy: Path) -> dict[str, bytes]:
+        paths = (path for path in (copy / backup.LAKE).rglob("*") if path.is_file())
+        return {path.relative_to(copy).as_posix(): path.read_bytes() for path in paths}
+
+    assert contents(first) == contents(second) != {}
+    with pytest.raises(Refusal, match=f"the lake {object_url} is not empty"):
+        await restore(empty, shared, first)

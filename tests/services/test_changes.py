@@ -253,6 +253,7 @@ async def test_a_stream_gives_every_change_once_and_resumes(gateway: Gateway, si
     await resumed.aclose()
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_pages_of_many_audiences_are_those_of_each(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """From both ends, after a cursor that is in the middle of one of them, and in rounds of two log entries."""
     monkeypatch.setattr(change_log, "ROWS_AT_ONCE", 2)

@@ -8,21 +8,26 @@ from sqlalchemy import select
 from app.clock import FixedClock
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, ExpressionRefused, HasDependents, Refusal, Refusals, StaleEtag
+from app.pql.syntax.json_writer import to_json
+from app.pql.syntax.parser import parse
 from app.scope import Scope
 from app.services.audiences import computed as definitions
 from app.services.audiences import definition_reads, definition_rules
 from app.services.audiences.definition_reads import DefinitionView
-from app.services.audiences.definition_rules import MOST_DEFINITIONS, DefinitionChanges, NewDefinition
+from app.services.audiences.definition_rules import MOST_DEFINITIONS, DefinitionChanges, Limit, NewDefinition
+from app.services.evaluation.expressions import ExpressionFormat
 from app.services.lists.paging import PageRequest
 from app.storage.database import Database
+from app.storage.tables.audiences import LifecycleState
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tenancy import within
-from tests.services.conftest import SCOPE, Define
+from tests.services.conftest import SCOPE, Define, whole
 
 
 async def stored(database: Database, id_: str) -> DefinitionView | None:
     async with database.session() as session:
-        return (await definition_reads.get_many(session, SCOPE, [id_])).get(id_)
+        view = (await definition_reads.get_many(session, SCOPE, [id_])).get(id_)
+    return None if view is None else whole(view)
 
 
 async def versions(database: Database, id_: str) -> list[tuple[int, str]]:
@@ -56,7 +61,7 @@ async def test_a_stale_etag_names_the_present_one_and_changes_nothing(
     assert (caught.value.current, caught.value.path) == ("2", ("etag",))
     with pytest.raises(StaleEtag):
         await definitions.delete(database, clock, SCOPE, first.id, "1")
-    assert await stored(database, first.id) == second
+    assert await stored(database, first.id) == whole(second)
 
 
 async def test_of_many_writers_with_one_etag_one_wins(
@@ -73,7 +78,7 @@ async def test_of_many_writers_with_one_etag_one_wins(
     won = [answer for answer in answers if not isinstance(answer, BaseException)]
     assert len(won) == 1
     assert [type(answer) for answer in answers if answer not in won] == [StaleEtag] * 7
-    assert await stored(database, first.id) == won[0]
+    assert await stored(database, first.id) == whole(won[0])
 
 
 async def test_of_many_creations_with_one_name_one_wins(
@@ -99,7 +104,7 @@ async def test_a_circle_is_refused_with_its_path(
     assert found.kind == "CYCLE"
     path = found.message.removeprefix("the definitions would form a cycle: ")
     assert path in {"'A' → 'C' → 'B' → 'A'", "'B' → 'A' → 'C' → 'B'", "'C' → 'B' → 'A' → 'C'"}
-    assert await stored(database, a.id) == a
+    assert await stored(database, a.id) == whole(a)
 
 
 async def test_what_others_refer_to_is_not_deleted(
@@ -172,7 +177,7 @@ async def test_streaming_and_edge_need_an_expression_that_allows_them(
     with pytest.raises(Refusals) as caught:
         await definitions.update(database, lake, clock, SCOPE, b.id, None, {"expression": "xEvent.count() > 1"})
     assert [one.code for one in caught.value.refusals] == [ErrorCode.NOT_ELIGIBLE]
-    assert await stored(database, b.id) == b
+    assert await stored(database, b.id) == whole(b)
     named = await definitions.update(database, lake, clock, SCOPE, b.id, None, {"name": "C"})
     assert (named.evaluates_batch, named.evaluates_streaming, named.evaluates_edge) == (False, True, True)
     plain: DefinitionChanges = {"expression": "xEvent.count() > 1", "evaluation_methods": ["BATCH"]}
@@ -200,3 +205,27 @@ async def test_a_sandbox_holds_only_so_many(
     )
     async with database.session() as session:
         assert await definition_reads.count(session, SCOPE) == 2
+
+
+async def test_what_create_returns_is_what_is_stored(
+    database: Database, lake: Lake, clock: FixedClock, define: Define
+) -> None:
+    await define("A")
+    new = NewDefinition(
+        "Best", "xEvent.sum(dollars)>500", "The best", labels=("core/C1",), limit=Limit(3, "xEvent.sum(dollars)"),
+        lifecycle_state=LifecycleState.DRAFT, exclude_opt_out=False,
+    )  # fmt: skip
+    view = await definitions.create(database, lake, clock, SCOPE, new)
+    assert await stored(database, view.id) == whole(view)
+    assert (view.expression, view.canonical) == ("xEvent.sum(dollars)>500", "xEvent.sum(dollars) > 500")
+    assert view.kept == {"first": 3, "by": "xEvent.sum(dollars)", "descending": True}
+
+
+@pytest.mark.parametrize("letter", ["S", "\\u0053"])
+async def test_a_segment_is_known_however_json_writes_the_function(
+    database: Database, lake: Lake, clock: FixedClock, define: Define, letter: str
+) -> None:
+    first = await define("A")
+    expression = to_json(parse(f'inSegment("{first.id}")')).replace("inSegment", f"in{letter}egment")
+    new = NewDefinition("B", expression, format=ExpressionFormat.PQL_JSON)
+    assert (await definitions.create(database, lake, clock, SCOPE, new)).canonical == f'inSegment("{first.id}")'

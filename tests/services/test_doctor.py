@@ -68,6 +68,7 @@ def a_file(folder: Path) -> Path:
 
 
 @pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_files_of_a_dataset(lake: Lake, purchases: Uploaded, found: Found) -> None:
     dataset = purchases.batch.dataset_id
     where = f"dataset 'purchases' ({dataset})"
@@ -120,6 +121,7 @@ async def test_rows_and_batches(database: Database, purchases: Uploaded, clock: 
     assert await found() == [("batches: acme/prod", f"batch {batch} is LOADING, but no process works on it")]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_memberships(database: Database, lake: Lake, healthy: str, found: Found) -> None:
     file = a_file(lake.tenant(SCOPE.tenant).membership(healthy))
     file.write_bytes(file.read_bytes()[:-1])
@@ -163,6 +165,7 @@ async def test_a_job_mends_the_lost_members_of_its_definitions(
     assert await found() == []
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_streamed_memberships(gateway: Gateway, found: Found) -> None:
     await gateway.people([{"id": "1", "tier": "gold"}])
     gold = await gateway.define("Gold", 'tier = "gold"')
@@ -180,6 +183,7 @@ async def test_streamed_memberships(gateway: Gateway, found: Found) -> None:
     assert await found() == [], "the job has replaced them"
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_streamed_memberships_of_nobody_any_more(gateway: Gateway, found: Found) -> None:
     await gateway.people([{"id": "1", "tier": "gold"}])
     gold = await gateway.define("Gold", 'tier = "gold"')
@@ -210,6 +214,7 @@ async def test_jobs_that_nobody_works_on(database: Database, clock: FixedClock, 
 
 
 @pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_layout_and_identities(lake: Lake, found: Found) -> None:
     folder = lake.tenant(SCOPE.tenant).folder
     layout = folder / "layout.json"
@@ -256,6 +261,7 @@ async def test_a_database_without_tables(empty_database_url: str, lake: Lake, cl
 
 
 @pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_log_that_cannot_be_read_stops_no_other_check(lake: Lake, purchases: Uploaded, found: Found) -> None:
     dataset = purchases.batch.dataset_id
     tenant = lake.tenant(SCOPE.tenant)
@@ -274,6 +280,7 @@ async def test_a_log_that_cannot_be_read_stops_no_other_check(lake: Lake, purcha
 
 
 @pytest.mark.usefixtures("healthy")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_checksums(database: Database, lake: Lake, clock: FixedClock, purchases: Uploaded, found: Found) -> None:
     """A bit that no reader trips over is found by those who ask for checksums, in datasets and identities."""
     tenant = lake.tenant(SCOPE.tenant)

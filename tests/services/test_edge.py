@@ -2,11 +2,15 @@
 
 from datetime import timedelta
 
+import pytest
+
+from app.services import merge_policies
 from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
+from app.storage.tables.merge_policies import IdentityGraph, MergeMethod
 from app.storage.tables.streaming import MembershipPatchRow
 from tests.support.databases import count_statements
-from tests.support.gateway import Gateway
+from tests.support.gateway import SCOPE, Gateway
 
 ALL = ("REALIZED", "EXISTING", "EXITED")
 RECENT = "xEvent[timestamp occurs <= 24 hours before now]"
@@ -71,6 +75,29 @@ async def test_one_that_cannot_be_evaluated_shows_what_is_stored(gateway: Gatewa
     await gateway.job()
     await gateway.break_expression(gold)
     assert await statuses(gateway.reader(), "1") == {"1": {gold: ("REALIZED", gateway.clock())}}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("default", ["NONE", "PDG"])
+async def test_persons_and_fragments_are_evaluated_whichever_of_them_is_read(gateway: Gateway, default: str) -> None:
+    """1 and 2 are one person, whose only event is that of 1."""
+    start = gateway.clock()
+    await gateway.people([{"id": id_, "identityMap": {"email": [{"id": "a"}]}} for id_ in ("1", "2")])
+    await gateway.events([{"id": "1", "timestamp": (start - timedelta(hours=2)).isoformat()}])
+    policies = {}
+    for graph in IdentityGraph:
+        new = merge_policies.NewPolicy(f"{graph}", MergeMethod.TIMESTAMP_ORDERED, graph, [], graph == default)
+        policies[graph] = (await merge_policies.create(gateway.database, gateway.clock, SCOPE, new)).id
+    person = await gateway.define("Person", RECENT, method="EDGE", policy=policies[IdentityGraph.PDG])
+    fragment = await gateway.define("Fragment", RECENT, method="EDGE", policy=policies[IdentityGraph.NONE])
+    both = {person: ("REALIZED", start), fragment: ("REALIZED", start)}
+    alone = both if default == "PDG" else {person: ("REALIZED", start)}
+    assert await statuses(gateway.reader(), "1", "2") == {"1": both, "2": alone}
+    await gateway.job()
+    assert await statuses(gateway.reader(), "1", "2") == {"1": both, "2": alone}
+    gateway.clock.advance(timedelta(hours=23))
+    left = {id_: dict.fromkeys(of, ("EXITED", start)) for id_, of in (("1", both), ("2", alone))}
+    assert await statuses(gateway.reader(), "1", "2") == left
 
 
 async def test_a_page_of_people_costs_the_statements_of_one(gateway: Gateway) -> None:

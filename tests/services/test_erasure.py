@@ -2,9 +2,9 @@
 
 import asyncio
 import json
+import os
 import signal
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -17,13 +17,14 @@ from sqlalchemy import select
 
 from app.clock import FixedClock, utc_now
 from app.engine.ingest.formats import InputFile
+from app.engine.ingest.rows import RejectedRow
 from app.errors import Refusal, Refusals
 from app.scope import Scope
 from app.services.audiences import external
 from app.services.audiences.definition_rules import Limit
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
-from app.services.datasets.uploads import ingest_file, rows_as_file, upload_batch
+from app.services.datasets.uploads import UploadOptions, ingest_file, rows_as_file, upload_batch
 from app.services.insight import changes as membership_changes
 from app.services.jobs import watching
 from app.services.jobs.erasure import requests as erasures
@@ -33,6 +34,7 @@ from app.services.jobs.export import requests as export_jobs
 from app.services.jobs.export.run import run_export_job
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.preview.run import run_preview
+from app.services.jobs.segment import requests as segment_jobs
 from app.services.jobs.segment.run import run_segment_job
 from app.services.lists.paging import PageRequest
 from app.services.maintenance.doctor import examine
@@ -42,12 +44,13 @@ from app.services.merge_policies import ensure_default
 from app.storage.columns import Row, columns
 from app.storage.queue.attempts import Attempt
 from app.storage.queue.claims import claim_next
-from app.storage.tables.datasets import DatasetKind, DatasetRow
+from app.storage.tables.datasets import BatchRow, DatasetKind, DatasetRow
 from app.storage.tables.erasure_jobs import ErasureJobRow
 from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.tables.membership_changes import MembershipChangeRow
 from app.storage.wakeups import Changes
 from tests.services.conftest import SCOPE, Gateway
+from tests.support import killed_erasure, processes
 
 LEASE = timedelta(minutes=5)
 ANN, MAIL, DEVICE = "customer-00017", "ann.smith@example.com", "device-4711"
@@ -186,6 +189,13 @@ async def sizes(gateway: Gateway) -> dict[str, int]:
         return {row.name: row.row_count for row in rows}
 
 
+async def rejected(gateway: Gateway) -> dict[tuple[str, str], tuple[RejectedRow, ...]]:
+    """The rejected rows that each batch keeps."""
+    async with gateway.database.session() as session:
+        keys = [tuple(row) for row in await session.execute(select(columns(BatchRow).dataset_id, columns(BatchRow).id))]
+    return await datasets.rejected_many(gateway.lake, SCOPE, keys)
+
+
 EVERYWHERE = {
     "Identities": 1,
     "Dataset list": 1,
@@ -208,6 +218,7 @@ async def test_nothing_of_the_person_is_left_in_any_place(gateway: Gateway) -> N
     audience = await fill(gateway)
     folder = gateway.lake.tenant(SCOPE.tenant).folder
     assert len(naming(folder, ANN, MAIL, DEVICE)) > 8
+    assert [row for rows in (await rejected(gateway)).values() for row in rows] != []
     assert await sizes(gateway) == {"people": 43, "visits": 41, "out": 40, "list": 2}
     before = await gateway.numbers(audience)
     later(gateway)
@@ -218,6 +229,7 @@ async def test_nothing_of_the_person_is_left_in_any_place(gateway: Gateway) -> N
     assert dict(job.places) == EVERYWHERE
     assert naming(folder, ANN, MAIL, DEVICE) == []
     assert await naming_tables(gateway, ANN, MAIL, DEVICE) == []
+    assert [row for rows in (await rejected(gateway)).values() for row in rows] == []
     assert await sizes(gateway) == {"people": 41, "visits": 40, "out": 39, "list": 1}
     assert before == (40, {"crm": 40, "device": 1, "email": 1})
     assert await gateway.numbers(audience) == (39, {"crm": 39})
@@ -227,27 +239,32 @@ async def test_nothing_of_the_person_is_left_in_any_place(gateway: Gateway) -> N
     assert await gateway.reader().find_identity("crm", "other-1") is not None
 
 
+def killed(url: str, lake: Path, phase: str, change: int) -> str:
+    """What a worker said before it was killed."""
+    work = f"killed_erasure.be_killed({url!r}, {str(lake)!r}, {phase!r}, {change})"
+    first = f"import asyncio\nfrom tests.support import killed_erasure\nasyncio.run({work})"
+    with tempfile.TemporaryFile() as output:
+        command = processes.start([], lake, os.environ, stdout=output, stderr=output, first=first)
+        code = command.wait(120)
+        output.seek(0)
+        said = output.read().decode()
+    assert code == -signal.SIGKILL, (phase, change, said)
+    return said
+
+
 @pytest.mark.timeout(600)
-async def test_killed_again_and_again_it_ends_the_same(gateway: Gateway, database_url: str) -> None:
-    """Real kills, right after a step that cannot be taken back: a file in its place, a commit, a note."""
+async def test_killed_in_each_of_its_phases_it_ends_the_same(gateway: Gateway, database_url: str) -> None:
+    """Real kills in each: on one database when what was found is noted, on the other when it has begun to go."""
     audience = await fill(gateway)
     later(gateway)
     new = erasures.NewErasure("crm", ANN)
     job = await erasures.create(gateway.database, gateway.lake, gateway.clock, SCOPE, new)
-    for attempt, step in enumerate((4, 22, 40), 1):
-        command = [
-            sys.executable,
-            "-m",
-            "tests.support.killed_erasure",
-            database_url,
-            str(gateway.lake.root),
-            str(step),
-        ]
-        ended = await asyncio.to_thread(subprocess.run, command, check=False, capture_output=True, text=True)
-        assert ended.returncode == -signal.SIGKILL, ended.stderr
-        assert (await erasure(gateway, job.id)).attempts == attempt
+    change = 2 if gateway.database.dialect == "sqlite" else 1
+    for attempt, phase in enumerate(killed_erasure.PHASES, 1):
+        said = await asyncio.to_thread(killed, database_url, gateway.lake.root, phase, change)
+        assert (await erasure(gateway, job.id)).attempts == attempt, (phase, said)
         findings = await examine(gateway.database, gateway.lake, gateway.clock)
-        assert [finding.problem for finding in findings if finding.check != "jobs"] == []
+        assert [finding.problem for finding in findings if finding.check != "jobs"] == [], phase
     gateway.clock.advance(timedelta(hours=1))
     run = await claimed(gateway, JobKind.ERASURE)
     await run_erasure_job(run, gateway.lake, 1)
@@ -272,6 +289,7 @@ async def small(gateway: Gateway, policy: str | None = None) -> str:
     return audience
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_whoever_is_linked_is_the_same_person(gateway: Gateway) -> None:
     policy = (await ensure_default(gateway.database, gateway.clock, SCOPE)).id
     await gateway.stitch(policy)
@@ -288,6 +306,7 @@ async def test_whoever_is_linked_is_the_same_person(gateway: Gateway) -> None:
     assert await gateway.numbers(audience) == (1, {"crm": 1})
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_history_tells_of_the_others_only(gateway: Gateway) -> None:
     audience = await small(gateway)
     await gateway.people([{"id": ANN, "tier": "none"}, {"id": "other-1", "tier": "none"}])
@@ -319,6 +338,7 @@ async def send(gateway: Gateway, *rows: dict[str, Any]) -> Any:
         return await upload_batch(gateway.database, gateway.lake, gateway.clock, SCOPE, people.id, file)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_rows_that_come_later_are_refused(gateway: Gateway) -> None:
     await small(gateway)
     await erase(gateway)
@@ -334,6 +354,7 @@ async def test_rows_that_come_later_are_refused(gateway: Gateway) -> None:
         await send(gateway, {"id": DEVICE})
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_rows_that_come_later_are_accepted_by_a_setting_as_somebody_new(gateway: Gateway) -> None:
     audience = await small(gateway)
     await erase(gateway)
@@ -382,6 +403,7 @@ async def test_a_trace_that_must_stay_is_told(gateway: Gateway) -> None:
     }
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_the_same_id_elsewhere_stays(gateway: Gateway) -> None:
     """In another sandbox, and in another namespace of the same one."""
     await gateway.people([{"id": ANN}])
@@ -403,6 +425,33 @@ async def test_somebody_unknown_is_erased_as_well(gateway: Gateway) -> None:
     again = erasures.NewErasure("email", "nobody at all", idempotency_key="ticket 5")
     assert (await erasures.create(gateway.database, gateway.lake, gateway.clock, SCOPE, again)).id == job.id
     assert list((gateway.lake.tenant(SCOPE.tenant).folder / "erasures").iterdir()) == []
+
+
+async def test_keys_that_programs_make_of_ids_go_as_well(gateway: Gateway) -> None:
+    """Of batches and jobs; keys of others, whose ids only begin alike, are kept."""
+    await gateway.people([{"id": "begun"}])
+    async with gateway.database.session() as session:
+        people = (await datasets.by_name(session, SCOPE, "people")) or pytest.fail("no dataset")
+    batches = {}
+    for id in (ANN, f"{ANN}2"):
+        later(gateway)
+        options = UploadOptions(idempotency_key=f"load_{id}-2026")
+        async with rows_as_file([{"id": id}], gateway.folder) as file:
+            sent = await upload_batch(
+                gateway.database, gateway.lake, gateway.clock, SCOPE, people.id, file, options=options
+            )
+        batches[id] = sent.batch.id
+    audience = await gateway.define("all", "id.isNotNull()", "BATCH")
+    await segment_jobs.create(gateway.database, gateway.clock, SCOPE, [audience], idempotency_key=f"for-{ANN}")
+    await run_segment_job(await claimed(gateway, JobKind.SEGMENT), gateway.lake, 1)
+    job = await erase(gateway)
+    assert (job.verified, dict(job.places)["Messages"]) == (True, 2)
+    assert await naming_tables(gateway, f"{ANN}-") == []
+    assert await naming_tables(gateway, f"for-{ANN}") == []
+    async with gateway.database.session() as session:
+        rows = await session.execute(select(columns(BatchRow).id, columns(BatchRow).idempotency_key))
+        keys = {row.id: row.idempotency_key for row in rows}
+    assert [keys[batches[id]] for id in (ANN, f"{ANN}2")] == [None, f"load_{ANN}2-2026"]
 
 
 @pytest.mark.parametrize(
@@ -444,6 +493,7 @@ async def test_whom_a_failed_job_was_about_is_forgotten(gateway: Gateway) -> Non
 
 
 @pytest.mark.usefixtures("real_buckets")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_compacted_events_go_as_well(gateway: Gateway) -> None:
     """Small batches were copied into one file for each bucket: that of the person's goes, the other one stays."""
     for day in range(1, 10):

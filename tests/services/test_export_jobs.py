@@ -41,6 +41,7 @@ from app.storage.tables.jobs import JobKind, JobStatus
 from app.storage.tables.merge_policies import IdentityGraph, MergeMethod
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker, WorkerOptions
+from app.worker.service import Resources
 from tests.services.conftest import SCOPE, Define
 from tests.support.gateway import Gateway
 
@@ -443,7 +444,9 @@ async def test_the_segments_are_evaluated_first(
         evaluation = await segment_jobs.segments_by_job(session, SCOPE, [made.waits_for or ""], PageRequest(9))
     assert [row.definition_id for row in evaluation[made.waits_for or ""].items] == [big.id]
     stop = asyncio.Event()
-    worker = Worker(database, changes, lake, clock, WorkerOptions(concurrency=1, lease_seconds=3000, threads=1))
+    worker = Worker(
+        Resources(database, changes, lake, clock), WorkerOptions(concurrency=1, lease_seconds=3000, threads=1)
+    )
     working = asyncio.create_task(worker.run(stop))
     async for state in watching.watch(database, changes, SCOPE, JobKind.EXPORT, made.id):
         last = state

@@ -15,7 +15,7 @@ from app.services.search import folders
 from app.services.search.folders import FolderChanges, NewFolder
 from app.storage.database import Database
 from app.storage.tables.folders import FolderRow
-from tests.services.conftest import SCOPE, Define
+from tests.services.conftest import SCOPE, Define, whole
 
 OTHER = Scope("acme", "dev", "ann")
 
@@ -167,7 +167,8 @@ async def test_a_definition_goes_into_a_folder_of_its_namespace(
         assert (caught.value.code, caught.value.path) == (code, ("folder_id",))
     async with database.session() as session:
         assert await definition_reads.count(session, SCOPE) == 1
-        assert (await definition_reads.get_many(session, SCOPE, [segment.id]))[segment.id] == segment
+        (view,) = (await definition_reads.get_many(session, SCOPE, [segment.id])).values()
+        assert whole(view) == whole(segment)
 
 
 async def test_nothing_gets_into_a_folder_that_is_being_deleted(

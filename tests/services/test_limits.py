@@ -55,6 +55,7 @@ def first(rows: list[dict[str, Any]], name: str, count: int, descending: bool) -
     return sorted(row["id"] for row in [*having, *lacking][:count])
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_the_first_of_many_as_a_plain_sort_finds_them(gateway: Gateway) -> None:
     chance = random.Random(7)
     rows: list[dict[str, Any]] = [
@@ -219,6 +220,7 @@ async def test_an_explanation_says_that_others_come_first(gateway: Gateway) -> N
     assert await explained("c") == (True, [("score > 0", True), ("first 2 by score DESC", True)])
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_questions_about_an_audience_see_whom_its_limit_keeps(gateway: Gateway) -> None:
     """Before and after the data change: each answer is what the next job makes of it."""
     rows: list[dict[str, Any]] = [{"id": f"{n:02}", "score": n % 7 if n % 5 else None, "odd": n % 2} for n in range(40)]

@@ -21,6 +21,8 @@ from tests.services.test_erasure import ANN, erase
 from tests.services.test_erasure import members as uploaded
 from tests.support.both_ways import both_ways
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 def hour(gateway: Gateway) -> datetime:
     """The moment just now; an hour later it is another."""

@@ -16,11 +16,13 @@ from app.engine.store.lake import Lake
 from app.errors import Refusal
 from app.services import merge_policies
 from app.services.audiences import computed as definitions
+from app.services.audiences import reads as audiences
 from app.services.audiences import writes as audience_writes
 from app.services.audiences.definition_rules import NewDefinition
 from app.services.datasets import datasets, uploads
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
+from app.services.insight import overlap as overlaps
 from app.services.jobs.preview import requests as previews
 from app.services.jobs.preview.run import run_preview
 from app.services.jobs.segment import requests as segment_jobs
@@ -124,6 +126,36 @@ def world(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> 
     return World(database, lake, clock, tmp_path)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("default_joins", [False, True])
+async def test_an_overlap_of_several_policies_counts_persons(world: World, default_joins: bool) -> None:
+    """a, b: one person by x; c alone. In whichever order, and whichever policy the expression would have alone."""
+    await world.people(("a", ["x"], {"gold": True}), ("b", ["x"], {"tall": True}), ("c", [], {"tall": True}))
+    apart, other = await world.policy("apart"), await world.policy("other")
+    linked, also = await world.policy("linked", "PDG"), await world.policy("also", "PDG")
+    if default_joins:
+        await merge_policies.update(world.database, world.clock, SCOPE, also, None, {"is_default": True})
+    gold = await world.define("gold", "gold = true", linked)
+    tall, rich = await world.define("tall", "tall = true", apart), await world.define("rich", "gold = true", other)
+    await world.run(gold, tall, rich)
+    async with world.database.session() as session:
+        rows = {id: await audiences.required(session, SCOPE, id) for id in (gold, tall, rich)}
+
+    async def overlap(*people: str, policy: str | None = None) -> tuple[list[int], int, str]:
+        groups = [overlaps.People(rows[one]) if one in rows else overlaps.People(None, one) for one in people]
+        found = await overlaps.measure(world.reader(), groups, policy, 1)
+        return list(found.sizes), found.union, found.policy
+
+    joining = also if default_joins else linked
+    assert await overlap(gold, tall) == ([1, 2], 2, joining)
+    assert await overlap(tall, gold) == ([2, 1], 2, joining)
+    assert await overlap("tall = true", tall, gold) == ([2, 2, 1], 2, joining)
+    assert await overlap(gold, tall, policy=apart) == ([2, 2], 3, apart)
+    assert await overlap(gold, "tall = true") == ([1, 2], 2, linked)
+    assert await overlap(tall, "tall = true") == ([2, 2], 2, apart)
+    assert await overlap(tall, rich) == (([2, 1], 2, also) if default_joins else ([2, 1], 3, "default"))
+
+
 async def test_definitions_of_several_policies_in_one_job_refer_to_one_another(world: World) -> None:
     """a, b: one person by x; c alone. The gold one is a, the tall one b."""
     await world.people(("a", ["x"], {"gold": True}), ("b", ["x"], {"tall": True}), ("c", [], {"tall": True}))
@@ -157,6 +189,7 @@ async def test_definitions_of_several_policies_in_one_job_refer_to_one_another(w
     assert await world.run(both) == {both: (1, (0, 1, 0))}
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_late_link_joins_the_memberships_of_two_people(world: World) -> None:
     linked = await world.policy("linked", "PDG")
     await world.people(("a", ["x"], {"name": "A"}), ("b", ["y"], {"gold": True}), ("c", [], {"name": "C"}))
@@ -182,6 +215,7 @@ async def test_a_late_link_joins_the_memberships_of_two_people(world: World) -> 
     assert await world.members(gold) == {survivor: ("EXISTING", 15)}
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_policy_may_change_whose_records_are_one_persons(world: World) -> None:
     policy = await world.policy("people")
     await world.people(("a", ["x"], {"name": "A"}), ("b", ["x"], {}), ("c", [], {"name": "C"}))
@@ -202,6 +236,7 @@ async def test_a_policy_may_change_whose_records_are_one_persons(world: World) -
     assert await world.run(known) == {known: (2, (0, 2, 1))}
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_fragments_are_evaluated_now_by_what_their_persons_are_in(world: World) -> None:
     linked = await world.policy("linked", "PDG")
     both = {"gold": True, "new": True}
@@ -214,6 +249,7 @@ async def test_fragments_are_evaluated_now_by_what_their_persons_are_in(world: W
     assert await world.memberships("c") == {}
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_batch_is_streamed_by_what_persons_are_in(world: World) -> None:
     linked = await world.policy("linked", "PDG")
     await world.people(("a", ["x"], {"gold": True}), ("b", ["x"], {"new": False}), ("c", [], {"new": False}))
@@ -228,6 +264,7 @@ async def test_a_batch_is_streamed_by_what_persons_are_in(world: World) -> None:
     assert await world.members(live) == {"CRM:a": ("REALIZED", 15), "CRM:b": ("REALIZED", 15)}
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_preview_counts_by_what_others_of_a_person_are_in(world: World) -> None:
     """Fragments by what their persons are in, and persons by what a fragment of theirs is in."""
     linked = await world.policy("linked", "PDG")
@@ -256,6 +293,7 @@ async def test_a_preview_counts_by_what_others_of_a_person_are_in(world: World) 
     }
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_person_whom_a_late_link_joins_is_exported_with_what_each_fragment_was_in(world: World) -> None:
     linked = await world.policy("linked", "PDG")
     await world.people(("a", ["x"], {"gold": True}), ("b", ["y"], {"tall": True}), ("c", [], {"gold": False}))
@@ -272,6 +310,7 @@ async def test_a_person_whom_a_late_link_joins_is_exported_with_what_each_fragme
     assert found == dict.fromkeys(both, "REALIZED")
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(world: World) -> None:
     """b is tall and one person with a, who is a partner; `new` is a partner of whom nothing else is known."""
     linked = await world.policy("linked", "PDG")
@@ -317,6 +356,7 @@ async def test_external_members_are_in_for_the_persons_whose_fragments_they_are(
 
 
 @pytest.mark.usefixtures("real_buckets")
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_members_of_many_segments_come_from_each_file_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await world.people(*((f"p{n}", [], {"points": n}) for n in range(40)))
     ids = [await world.define(f"over {least}", f"points >= {least}") for least in (0, 10, 38, 40)]
@@ -384,6 +424,7 @@ async def test_members_memberships_and_events_are_read_from_both_ends(world: Wor
 
 
 @pytest.mark.parametrize("place", [(-1, 0), (0, -5), (0, 1 << 32), (1 << 62, 0), ("a", 0), (0,)])
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_forged_cursor_of_members_is_refused(world: World, place: tuple[Any, ...]) -> None:
     for backward in (False, True):
         with pytest.raises(Refusal, match="is not a cursor") as refused:
@@ -391,6 +432,7 @@ async def test_a_forged_cursor_of_members_is_refused(world: World, place: tuple[
         assert refused.value.path == ("before" if backward else "after",)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_exports_hold_members_of_other_kinds_of_people(world: World) -> None:
     """Fragments by what their persons are in, and persons by what a fragment of theirs is in."""
     linked, apart = await world.policy("linked", "PDG"), await world.policy("apart")

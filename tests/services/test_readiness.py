@@ -21,9 +21,9 @@ from app.services.maintenance.readiness import left_jobs, not_ready, refuse_lost
 from app.storage.columns import table
 from app.storage.database import Database
 from app.storage.queue.claims import claim_next
+from app.storage.queue.workers import FORGOTTEN, live_workers, note_alive
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.workers import WorkerRow
-from app.storage.workers import FORGOTTEN, live_workers, note_alive
 from app.worker.service import present
 from tests.services.conftest import SCOPE, Define
 

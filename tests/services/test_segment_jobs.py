@@ -31,6 +31,7 @@ from app.storage.tables.jobs import JobKind
 from app.storage.tenancy import within
 from app.storage.wakeups import Changes
 from app.worker.jobs import Worker, WorkerOptions
+from app.worker.service import Resources
 from tests.services.conftest import SCOPE, Define
 
 PURCHASES = Path(__file__).parents[1] / "data" / "cdnow_purchases.csv"
@@ -157,7 +158,7 @@ async def test_a_running_job_is_cancelled_between_buckets_and_changes_no_audienc
     job = await segment_jobs.create(database, clock, SCOPE, all_definitions=True)
     stop = asyncio.Event()
     working = asyncio.create_task(
-        Worker(database, changes, lake, clock, WorkerOptions(concurrency=1, threads=1)).run(stop)
+        Worker(Resources(database, changes, lake, clock), WorkerOptions(concurrency=1, threads=1)).run(stop)
     )
     statuses: list[str] = []
     async for state in watching.watch(database, changes, SCOPE, JobKind.SEGMENT, job.id):

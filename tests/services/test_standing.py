@@ -18,6 +18,8 @@ from app.storage.tables.jobs import JobKind
 from tests.services.conftest import SCOPE
 from tests.services.test_people import World
 
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
 
 @pytest.fixture
 def world(database: Database, lake: Lake, clock: FixedClock, tmp_path: Path) -> World:

@@ -10,10 +10,7 @@ from sqlalchemy import select
 
 from app.engine.ingest.formats import InputFile
 from app.engine.limits.pool import Cancelled
-from app.errors import HasDependents, Refusals
 from app.services import merge_policies
-from app.services.audiences import computed as definitions
-from app.services.audiences.definition_rules import DefinitionChanges
 from app.services.datasets import datasets
 from app.services.datasets.datasets import NewDataset
 from app.services.datasets.uploads import ingest_file
@@ -86,6 +83,7 @@ async def test_nothing_waits_where_nothing_is_streamed(gateway: Gateway, state: 
     assert await gateway.nothing_waits()
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_after_random_batches_everything_is_as_after_a_full_run(gateway: Gateway) -> None:
     random = Random(4)
     await gateway.people([{"id": f"{n:02}", "tier": "tin"} for n in range(40)])
@@ -155,6 +153,7 @@ async def test_a_batch_that_a_job_has_not_seen_is_streamed_once_more_onto_its_re
     assert await gateway.count(StreamingBatchRow) == 0
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_a_batch_that_the_job_has_seen_is_not_streamed_again(gateway: Gateway) -> None:
     await gateway.people([{"id": "1", "tier": "gold"}])
     gold = await gateway.define("Gold", 'tier = "gold"')
@@ -230,6 +229,7 @@ async def test_a_turn_whose_heads_were_replaced_begins_again(gateway: Gateway, m
     assert await gateway.numbers(gold) == (2, {"crm": 2})
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_patches_are_kept_for_history_and_the_newest_for_good(gateway: Gateway) -> None:
     await gateway.people([{"id": "1", "tier": "tin"}])
     await gateway.define("Gold", 'tier = "gold"')
@@ -358,40 +358,3 @@ async def test_only_audiences_that_changed_are_announced(gateway: Gateway) -> No
     gateway.database.on_commit(announced.update)
     await run_turn(gateway.database, gateway.lake, gateway.clock, turn, 1, lambda: False)
     assert announced == {audience_topic(SCOPE.tenant, gold)}
-
-
-# ---------------------------------------------------------------- stitched people
-
-
-@pytest.mark.parametrize("method", ["STREAMING", "EDGE"])
-async def test_definitions_over_stitched_people_are_for_jobs_alone(gateway: Gateway, method: str) -> None:
-    await gateway.people([{"id": "1", "tier": "tin"}])
-    policy = await merge_policies.create(
-        gateway.database,
-        gateway.clock,
-        SCOPE,
-        merge_policies.NewPolicy("Stitched", MergeMethod.TIMESTAMP_ORDERED, IdentityGraph.NONE, [], False),
-    )
-    used = await gateway.define("Used", 'tier = "gold"', method=method, policy=policy.id)
-    with pytest.raises(HasDependents) as dependents:
-        await gateway.stitch(policy.id)
-    assert (dependents.value.path, dependents.value.dependents) == (("identity_graph",), (("Audience", used),))
-    assert dependents.value.message == (
-        "'Used' are evaluated by STREAMING or EDGE, which needs the identity graph NONE: make them BATCH first"
-    )
-    changes: DefinitionChanges = {"evaluation_methods": ["BATCH"]}
-    await definitions.update(gateway.database, gateway.lake, gateway.clock, SCOPE, used, None, changes)
-    await gateway.stitch(policy.id)
-    changes = {"evaluation_methods": ["BATCH", method]}
-    for attempt in (
-        gateway.define("New", 'tier = "gold"', method=method, policy=policy.id),
-        definitions.update(gateway.database, gateway.lake, gateway.clock, SCOPE, used, None, changes),
-    ):
-        with pytest.raises(Refusals) as refused:
-            await attempt
-        (refusal,) = refused.value.refusals
-        assert (refusal.code.value, refusal.path) == ("NOT_ELIGIBLE", ("evaluation_methods",))
-        assert refusal.message == (
-            f"only a job can resolve stitched profiles, so {method} is not available with the merge policy 'Stitched' "
-            "(PDG): use [BATCH], or a merge policy with the identity graph NONE"
-        )

@@ -60,6 +60,7 @@ async def test_a_sweep_is_due_so_long_after_the_last_one_and_writes_only_changes
     assert await gateway.nothing_waits(EVERY)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_where_nothing_depends_on_the_clock_nothing_is_swept(gateway: Gateway) -> None:
     await gateway.people([{"id": "1", "tier": "gold"}])
     await gateway.define("Gold", 'tier = "gold"')

@@ -149,7 +149,7 @@ async def test_a_declaration_goes_with_the_dataset_that_could_not_be_created(
         return [path.name for path in lake.tenant(SCOPE.tenant).folder.glob("datasets/*/_declared.json")]
 
     with monkeypatch.context() as patched:
-        patched.setattr("sqlalchemy.ext.asyncio.AsyncSession.commit", fail)
+        patched.setattr("app.storage.sessions.writing.WriteSession.commit", fail)
         with pytest.raises(OSError, match="the connection is lost"):
             await datasets.create(database, clock, SCOPE, new, lake)
     assert folders() == []
@@ -157,7 +157,7 @@ async def test_a_declaration_goes_with_the_dataset_that_could_not_be_created(
     assert len(folders()) == 1
     changes = datasets.DatasetChanges(schema={"properties": {"b": {"type": "string"}}})
     with monkeypatch.context() as patched:
-        patched.setattr("sqlalchemy.ext.asyncio.AsyncSession.commit", fail)
+        patched.setattr("app.storage.sessions.writing.WriteSession.commit", fail)
         with pytest.raises(OSError, match="the connection is lost"):
             await datasets.update(database, lake, clock, SCOPE, made.id, None, changes)
     shown = (await datasets.schemas_many(lake, SCOPE, [made.id]))[made.id]

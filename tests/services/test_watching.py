@@ -109,16 +109,23 @@ async def test_who_comes_while_the_job_changes_misses_nothing(
 ) -> None:
     await queue(database, clock(), "j1")
 
+    everybody_has_five = asyncio.Event()
+
+    async def growth() -> None:
+        while not everybody_has_five.is_set():
+            await grow(database)
+
     async def watched(after: int | None) -> list[int]:
         return await sequences(watch(after), 5)
 
-    growing = asyncio.create_task(grow(database, 40))
+    growing = asyncio.create_task(growth())
     watching = []
     for after in (None, 0, 3) * 4:
         watching.append(asyncio.create_task(watched(after)))
         await asyncio.sleep(0.01)
-    await growing
     found = await asyncio.gather(*watching)
+    everybody_has_five.set()
+    await growing
     assert all(seen == list(range(seen[0], seen[0] + 5)) for seen in found)
     assert [seen[0] for seen in found[1::3]] == [1] * 4
     assert [seen[0] for seen in found[2::3]] == [4] * 4

@@ -204,7 +204,7 @@ async def test_who_finds_the_newest_form_does_not_wait_for_the_import_of_alembic
 async def test_a_database_of_a_newer_version_is_refused(database: Database) -> None:
     async with database.write() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(MigrationRefused, match="there is no way back: run that one, or restore a backup"):
+    with pytest.raises(MigrationRefused, match="migrations cannot be undone: run that version, or restore"):
         await database.migrate()
 
 

@@ -69,15 +69,19 @@ class GraphiQL(WatchedPage):
 
     async def run(self, name: str, operation: str, expected: str) -> dict[str, Any]:
         """Types an operation of this name, runs it by Ctrl+Enter; the response as soon as it contains `expected`."""
+        await self.write(name, operation)
+        await self.page.keyboard.press("ControlOrMeta+Enter")
+        await self.page.locator(".result-window .view-lines", has_text=expected).wait_for()
+        response: dict[str, Any] = json.loads(await self._lines(".result-window"))
+        return response
+
+    async def write(self, name: str, operation: str) -> None:
+        """Types an operation of this name in the place of what the editor has."""
         await self.page.locator(".graphiql-query-editor .monaco-editor").click()
         await self.page.keyboard.press("ControlOrMeta+a")
         await self.page.keyboard.insert_text(operation)
         # GraphiQL reads the document a tenth of a second after the last key, then names the tab after the operation.
         await self.page.locator(".graphiql-tab-active", has_text=name).wait_for()
-        await self.page.keyboard.press("ControlOrMeta+Enter")
-        await self.page.locator(".result-window .view-lines", has_text=expected).wait_for()
-        response: dict[str, Any] = json.loads(await self._lines(".result-window"))
-        return response
 
     async def _lines(self, editor: str) -> str:
         """Monaco keeps the lines in any order in the document, each at its height, with hard spaces."""

@@ -225,7 +225,8 @@ def count_statements(database: Database) -> Iterator[list[str]]:
 
     def note(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
         task = asyncio.current_task()
-        if not statement.startswith(_TRANSACTIONS) and (task is None or task.get_name() != "changes"):
+        control = statement.startswith(_TRANSACTIONS) or statement.endswith("COMMIT")
+        if not control and (task is None or task.get_name() != "changes"):
             statements.append(statement)
 
     engines = [engine.sync_engine for engine in database.engines]

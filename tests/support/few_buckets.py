@@ -2,13 +2,13 @@
 
 import pytest
 
-from app.engine.store import lake
+from app.engine.store import layout
 
-_REAL = lake.FEWEST_BUCKET_BITS
-lake.FEWEST_BUCKET_BITS = 2
+_REAL = layout.FEWEST_BUCKET_BITS
+layout.FEWEST_BUCKET_BITS = 2
 
 
 @pytest.fixture
 def real_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lakes have as many buckets as in production."""
-    monkeypatch.setattr(lake, "FEWEST_BUCKET_BITS", _REAL)
+    monkeypatch.setattr(layout, "FEWEST_BUCKET_BITS", _REAL)

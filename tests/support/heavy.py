@@ -60,6 +60,8 @@ CHAINS = {
     "too soon after the first": (chain("<= 8 minutes after C0"), False),
     "both, in reach": (chain("<= 5 minutes after PREV", "<= 9 minutes after C0"), True),
     "both, out of reach": (chain("<= 5 minutes after PREV", "<= 8 minutes after C0"), False),
+    "both, in wide windows": (chain("<= 9 days after PREV", "<= 9 days after C0"), True),
+    "both, in wide windows, never": (chain("> 30 minutes after PREV", "<= 29 minutes after C0"), False),
     "at least and at most": (chain(">= 3 hours after PREV", "<= 12 hours after C0"), False),
 }
 PAIRS = {

@@ -447,6 +447,10 @@ BINDERS = [
           (happened(("a", "01"), ("b", "01"), ("c", "02")), False), (happened(("c", "01"), ("b", "02"), ("a", "03")), False),
           (happened(("a", "01"), ("a", "04"), ("b", "05"), ("c", "06")), True), (happened(("a", "01")), False),
           (happened(("a", "01"), ("b", "02"), (None, "03")), False), ([], False), (None, False)], _chain_of, payload=(3, (1, 1, 1))),
+    over("join", B, PAIRS, lambda a, k, n: any(k is not None and x["k"] == k and None not in (x["v"], n) and x["v"] > n for x in a or []),
+         [([A1, B2, A3], "a", 2.0, True), ([A1, B2, A3], "b", 2.0, False), ([A3], "b", 2.0, False), ([A3], "a", None, False),
+          ([N4], None, 1.0, False), ([pair("a", None)], "a", 0.0, False), ([], "a", 0.0, False), (None, "a", 0.0, False)],
+         lambda b, item, o: [*_of("k", S)(b, item, o), *_of("v", N)(b, item, o)], lambda b, o: o[1:], payload=(1, ("gt",)), takes=(S, N)),
 ]  # fmt: skip
 
 M = MapType(N)

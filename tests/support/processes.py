@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from app.engine.store import lake
+from app.engine.store import layout
 
 ROOT = Path(__file__).parents[2]
 _LONGEST_REQUEST = 1 << 17
@@ -84,7 +84,7 @@ def start(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     nothing = os.open(os.devnull, os.O_RDONLY)
     # It makes its lakes as this process does.
-    first = f"from app.engine.store import lake\nlake.FEWEST_BUCKET_BITS = {lake.FEWEST_BUCKET_BITS}\n{first}"
+    first = f"from app.engine.store import layout\nlayout.FEWEST_BUCKET_BITS = {layout.FEWEST_BUCKET_BITS}\n{first}"
     asked = {"arguments": arguments, "cwd": str(cwd), "environment": dict(environment), "first": first}
     request = json.dumps(asked).encode()
     try:

@@ -10,6 +10,7 @@ from app.engine.ingest.batch import ingest
 from app.engine.ingest.formats import InputFile
 from app.engine.ingest.rows import DatasetShape, Ingested
 from app.engine.store.lake import Lake, TenantLake
+from app.engine.store.layout import PEOPLE_IN_A_BUCKET
 from app.scope import Tenant
 
 CDNOW = Path(__file__).parents[1] / "data" / "cdnow_purchases.csv"
@@ -21,9 +22,10 @@ EVENTS = DatasetShape("EVENT", "id", "CRM", "timestamp")
 class Sandbox:
     """One sandbox; batches are numbered in the order in which they come."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, people_in_a_bucket: int = PEOPLE_IN_A_BUCKET) -> None:
         self.folder = folder
-        self.lake: TenantLake = Lake(folder / "lake", memory_limit="500MB").tenant(Tenant("org", "prod"))
+        lake = Lake(folder / "lake", memory_limit="500MB", people_in_a_bucket=people_in_a_bucket)
+        self.lake: TenantLake = lake.tenant(Tenant("org", "prod"))
         self.batches = 0
 
     def csv(self, dataset: str, shape: DatasetShape, text: str | bytes, *, packed: bool = False) -> Ingested:

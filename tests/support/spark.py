@@ -48,7 +48,7 @@ class Cluster:
     def connect_server(self) -> Iterator[str]:
         """The URL of a Spark Connect server whose executors are the cluster's."""
         java = ["org.apache.spark.deploy.SparkSubmit", "--master", self.master, "--conf", "spark.ui.enabled=false"]
-        java += ["--conf", "spark.connect.grpc.binding.port=0", "--conf", "spark.cores.max=2"]
+        java += ["--conf", "spark.connect.grpc.binding.port=0"]
         java += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer", "spark-internal"]
         with _java(self.folder, "connect", *java) as (_, log):
             port = _said(log, r"Spark Connect server started at: \S*:(\d+)")
@@ -57,13 +57,13 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A master and two workers with a core each."""
+    """A master and two workers, on which each application has a core of either."""
     with ExitStack() as stack:
         master = ["org.apache.spark.deploy.master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0"]
         _, log = stack.enter_context(_java(folder, "master", *master))
         url = _said(log, r"Starting Spark master at (spark://\S+)")
         worker = ["org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--webui-port", "0"]
-        worker += ["--cores", "1", "--memory", "1g", url]
+        worker += ["--cores", "2", "--memory", "2g", url]
         started = [stack.enter_context(_java(folder, f"worker-{at}", *worker)) for at in (1, 2)]
         for _, log in started:
             _said(log, r"(Successfully registered with master)")
@@ -77,6 +77,8 @@ def _java(folder: Path, name: str, *arguments: str) -> Iterator[tuple[subprocess
     home = Path(pyspark.__file__).parent
     log = folder / f"{name}.log"
     (folder / "log4j2.properties").write_text(_LOGGING)
+    # Applications are beside each other: none waits for the cores of another.
+    (folder / "spark-defaults.conf").write_text("spark.deploy.defaultCores 2\nspark.executor.memory 1g\n")
     environment = {
         **os.environ,
         "SPARK_HOME": str(home),

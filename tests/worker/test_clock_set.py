@@ -24,13 +24,13 @@ from app.services.maintenance.retention import Keep
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.queue.claims import claim_next
+from app.storage.queue.workers import live_workers, note_alive
 from app.storage.tables.datasets import DatasetKind
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobRow
 from app.storage.topics import SCHEDULES
 from app.storage.wakeups import Changes
-from app.storage.workers import live_workers, note_alive
 from app.worker.maintenance import Maintenance
 from app.worker.scheduler import keep_time
 

@@ -25,6 +25,7 @@ from app.storage.topics import job_topic
 from app.storage.wakeups import Changes
 from app.worker.handlers import Tools
 from app.worker.jobs import Worker, WorkerOptions
+from app.worker.service import Resources
 from tests.support.jobs import ACME, history, job, queue, queue_export
 
 Do = Callable[[Attempt], Awaitable[None]]
@@ -45,7 +46,7 @@ def working(database: Database, changes: Changes, clock: FixedClock, tmp_path: P
 
         time = options.pop("clock", clock)
         settings = WorkerOptions(**{"lease_seconds": NEVER, **options})
-        worker = Worker(database, changes, Lake(tmp_path), time, settings, {JobKind.SEGMENT: handle})
+        worker = Worker(Resources(database, changes, Lake(tmp_path), time), settings, {JobKind.SEGMENT: handle})
         stop = asyncio.Event()
         task = asyncio.create_task(worker.run(stop))
         try:
@@ -107,7 +108,7 @@ async def test_long_jobs_of_one_kind_hold_up_none_of_another(
     await queue(database, clock(), "j1", "j2")
     handlers = {JobKind.SEGMENT: long, JobKind.EXPORT: short}
     worker = Worker(
-        database, changes, Lake(tmp_path), clock, WorkerOptions(concurrency=1, lease_seconds=NEVER), handlers
+        Resources(database, changes, Lake(tmp_path), clock), WorkerOptions(concurrency=1, lease_seconds=NEVER), handlers
     )
     stop = asyncio.Event()
     task = asyncio.create_task(worker.run(stop))
@@ -368,6 +369,7 @@ from app.storage.database import Database
 from app.storage.queue.leases import LeaseLost
 from app.storage.tables.jobs import JobKind
 from app.worker.jobs import Worker, WorkerOptions
+from app.worker.service import Resources
 
 async def handle(run, tools):
     for bucket in range(2):
@@ -384,7 +386,8 @@ async def handle(run, tools):
 async def main():
     database, lake = Database(sys.argv[1]), Lake(Path(sys.argv[2]))
     async with Changes.open(database) as changes:
-        worker = Worker(database, changes, lake, utc_now, WorkerOptions(lease_seconds=3), {JobKind.SEGMENT: handle})
+        resources = Resources(database, changes, lake, utc_now)
+        worker = Worker(resources, WorkerOptions(lease_seconds=3), {JobKind.SEGMENT: handle})
         await worker.run(asyncio.Event())
 
 asyncio.run(main())

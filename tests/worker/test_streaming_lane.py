@@ -18,6 +18,8 @@ from app.storage.queue.turns import claim_turn
 from app.storage.topics import audience_topic
 from app.storage.wakeups import Changes
 from app.wiring import Services
+from app.worker.jobs import WorkerOptions
+from app.worker.service import Resources
 from app.worker.streaming import StreamingLane
 from tests.services.conftest import SCOPE
 from tests.support.gateway import LEASE, Gateway
@@ -43,7 +45,9 @@ async def test_a_lane_that_stops_gives_its_turn_back(
         raise Cancelled
 
     monkeypatch.setattr("app.worker.streaming.run_turn", run_turn)
-    lane = StreamingLane(database, changes, lake, clock, lease_seconds=LEASE.total_seconds(), threads=1)
+    lane = StreamingLane(
+        Resources(database, changes, lake, clock), WorkerOptions(lease_seconds=LEASE.total_seconds(), threads=1)
+    )
     running = asyncio.create_task(lane.run(stop))
     await taken.wait()
     assert await claim_turn(database, clock, owner="another", lease=timedelta(seconds=60)) is None

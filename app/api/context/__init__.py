@@ -1,4 +1,4 @@
-"""What one GraphQL operation has at hand: its caller, one read of the database and the loaders; knows no resource."""
+"""The context of one GraphQL operation: its caller, one read session and the loaders; knows no resource."""
 
 import asyncio
 import time
@@ -30,12 +30,13 @@ from app.services.people.profiles import ProfileReader
 from app.services.search.find import SearchIndexes
 from app.storage.columns import StoredValues
 from app.storage.database import Database, DatabaseSession
+from app.storage.sessions.reading import ReadSession
 from app.storage.wakeups import Changes
 
 T = TypeVar("T")
 
 ANSWERS_KEPT = 32
-"""Answers to events that stay for streams that are a little behind; each may be as large as an answer can be."""
+"""Number of cached event responses, for streams that lag slightly behind; each may be as large as a response can be."""
 ORGANISATION_HEADER = "x-gw-ims-org-id"
 SANDBOX_HEADER = "x-sandbox-name"
 TENANT_HEADERS = (ORGANISATION_HEADER, SANDBOX_HEADER)
@@ -45,7 +46,7 @@ CALLER_HEADERS = (*TENANT_HEADERS, *CREDENTIALS)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request may cost before it is refused."""
+    """Limits on requests."""
 
     max_tokens: int = 5_000
     max_depth: int = 15
@@ -70,11 +71,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ApiServices:
-    """The parts of the server that the API works with; `uploads` is a folder for files in transit.
+    """The parts of the server that the API uses; `uploads` is a folder for files in transit.
 
-    The server says that it is not ready once `draining` is set. Streams of server-sent events end when `stopping` is
-    set: no web server tells an application in time that it stops. The `engine` is that of the jobs of this process,
-    None where it does none.
+    The server reports that it is not ready once `draining` is set. Streams of server-sent events end when `stopping` is
+    set, because web servers do not notify applications of a stop early enough. `engine` is the engine of this process's
+    jobs, None if it runs no jobs.
     """
 
     database: Database
@@ -89,15 +90,15 @@ class ApiServices:
     draining: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     origins: tuple[str, ...] = ()
-    """Origins of other hosts whose pages may open sockets; `*` for all."""
+    """Other origins whose pages may open sockets; `*` for all."""
     access: AuthenticationRules = field(default_factory=AuthenticationRules)
     engine: Engine | None = None
     answers: Coalesced[Any] = field(default_factory=lambda: Coalesced(ANSWERS_KEPT))
-    """What streams of this server share: see `app.api.execution.shared`."""
+    """Responses shared by this server's streams: see `app.api.execution.shared`."""
     authentication: Authentication = field(init=False)
     figures: FigureReader = field(init=False)
     requests: Rate = field(init=False)
-    """What callers may still ask for: requests, and the cost of operations."""
+    """The remaining allowances of callers: requests, and the cost of operations."""
     costs: Rate = field(init=False)
     streams: Places = field(init=False)
 
@@ -112,9 +113,9 @@ class ApiServices:
 
 
 def read_scope(identity: Identity, headers: Mapping[str, object]) -> Scope:
-    """The tenant that the headers (or a connection payload of the same names) choose; names are in lower case.
+    """The tenant chosen by the headers (or by a connection payload with the same names); names are in lower case.
 
-    Raises `Refusal` for a name that cannot be, with the header as its path, and for a tenant that is not the caller's.
+    Raises `Refusal` for an invalid name, with the header as its path, and for a tenant that the caller may not use.
     """
     names = [tenant_name(name, headers[name]) if name in headers else None for name in TENANT_HEADERS]
     return identity.scope(*names)
@@ -122,7 +123,7 @@ def read_scope(identity: Identity, headers: Mapping[str, object]) -> Scope:
 
 @dataclass(slots=True)
 class Caller:
-    """Who is on the other end of a request or of a WebSocket; known once `identify` has returned."""
+    """The client of a request or WebSocket; its identity is known once `identify` has returned."""
 
     services: ApiServices
     headers: Mapping[str, list[str]] = field(default_factory=dict)
@@ -131,14 +132,14 @@ class Caller:
     identity: Identity | None = None
     scope: Scope | None = None
     gone: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the other end has gone away and no answer will reach it."""
+    """Set when the client has disconnected and can no longer receive a response."""
     connection_params: Any = None
-    """Strawberry writes the payload of a WebSocket's first message here."""
+    """Strawberry stores the payload of a WebSocket's first message here."""
 
     async def identify(self, payload: Mapping[str, object] | None = None) -> None:
-        """Takes the headers, and the payload of a WebSocket's first message, which wins over them.
+        """Authenticates by the headers and by the payload of a WebSocket's first message, which takes precedence.
 
-        Raises `Unauthenticated`, `RateExceeded`, and `Refusal` for a tenant that is not the caller's.
+        Raises `Unauthenticated`, `RateExceeded`, and `Refusal` for a tenant that the caller may not use.
         """
         sent = {str(name).lower(): value for name, value in (payload or {}).items()}
         for name, values in self.headers.items():
@@ -158,7 +159,7 @@ class Caller:
 
     @property
     def account(self) -> Hashable:
-        """Whose requests are counted together: those of one subject, whatever tenant they choose."""
+        """The key under which requests are counted: one subject, across all tenants it chooses."""
         return None if self.identity is None else (self.identity.organisation, self.identity.subject)
 
     def count_request(self) -> None:
@@ -166,11 +167,12 @@ class Caller:
         self.services.requests.take(self.account)
 
     def hold_stream(self) -> AbstractContextManager[None]:
-        """A place for one stream of the caller. Raises `Refusal`."""
+        """A slot for one stream of the caller. Raises `Refusal`."""
         return self.services.streams.hold(self.account)
 
     async def until_ended(self) -> str:
-        """Returns why, once the caller's identity is valid no more; never for one that stays so."""
+        """Waits until the caller's identity is no longer valid and returns the reason; never returns for a permanent
+        one."""
         if self.identity is None:
             raise RuntimeError("a stream began before its caller was known")
         return await self.services.authentication.until_ended(self.identity)
@@ -182,7 +184,7 @@ class Caller:
 
 
 class Operation:
-    """The context of one GraphQL operation. All of its reads see one state of the database, until `renew`."""
+    """The context of one GraphQL operation. All of its reads see one snapshot of the database, until `renew`."""
 
     def __init__(
         self,
@@ -197,15 +199,16 @@ class Operation:
         self.request_id = request_id
         self._account = account
         self.refused: Mapping[str, list[Refusal]] = {}
-        """Mutations of this operation that its caller may not do, by their response keys."""
+        """Mutations of this operation that its caller may not run, by response key."""
         self.stopping = (services.stopping, gone or asyncio.Event())
-        """Long work stops soon after any of these is set: the server stops, or the client has gone away."""
+        """Long work stops soon after one of these is set: the server is stopping, or the client has disconnected."""
         self.begun = time.monotonic()
         self.event: Hashable = None
-        """What a stream gives next, where others may give the same; each that is not None stands for one value."""
-        # Loaders run side by side, and a session does one thing at a time.
+        """The event that a stream delivers next, if other streams may deliver the same; equal values mean equal
+        responses."""
+        # Loaders run concurrently, but a session runs one statement at a time.
         self._lock = asyncio.Lock()
-        self._session: DatabaseSession | None = None
+        self._session: ReadSession | None = None
         self._open = AsyncExitStack()
         self._closed = False
         self._reads: set[asyncio.Task[object]] = set()
@@ -215,8 +218,8 @@ class Operation:
         self.services.costs.take(self._account, cost)
 
     async def within_time(self, work: Awaitable[T]) -> T:
-        """What `work` returns. Raises `Refusal` when it takes longer than an operation may: then it is cancelled, with
-        the statements and the threads that it waits for."""
+        """The result of `work`. Raises `Refusal` if it exceeds the time limit of an operation, and cancels it with its
+        statements and threads."""
         seconds = self.services.limits.max_seconds
         try:
             async with asyncio.timeout(seconds) as deadline:
@@ -230,19 +233,19 @@ class Operation:
 
     async def _stop_reads(self) -> None:
         if self._session is not None and self._reads:
-            await self.services.database.interrupt(self._session)
+            await self._session.interrupt()
         for read in self._reads:
             read.cancel()
 
     def twin(self) -> "Operation":
-        """Another operation of the same caller, with reads of its own. Whoever makes it closes it."""
+        """Another operation of the same caller, with its own reads. The caller of `twin` closes it."""
         return Operation(self.services, self.scope, self.request_id)
 
     async def read(self, query: Callable[[DatabaseSession], Awaitable[T]]) -> T:
-        """What `query` finds with the session of this operation, opened when first needed.
+        """Runs `query` with the session of this operation, which is opened on first use.
 
-        It goes on when the field that asks is cancelled, since one beside it failed: a statement that is cut short
-        would take the session away from all others.
+        The query continues when its field is cancelled because a sibling failed: interrupting a statement would make
+        the session unusable for all others.
         """
         task = asyncio.create_task(self._read(query))
         self._reads.add(task)
@@ -268,12 +271,12 @@ class Operation:
 
     @property
     def introspective(self) -> bool:
-        """Whether the caller may ask for the schema, and is shown names of it that it did not write."""
+        """Whether the caller may read the schema and see names from it in suggestions."""
         allowed = self.services.limits.introspection
         return allowed == "everybody" or (allowed == "identified" and self.scope.user != ANONYMOUS.subject)
 
     async def renew(self) -> None:
-        """Forgets what was read: after a write, and between the items of a subscription."""
+        """Discards everything read: after a write, and between the items of a subscription."""
         async with self._lock:
             self.__dict__.pop("loaders", None)
             self.__dict__.pop("profiles", None)

@@ -1,12 +1,13 @@
-"""One read for all rows of a level: loaders of one operation, each bound to a function of `services`."""
+"""The loaders of one operation, each bound to a function of `services`: one read for all rows of a level."""
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Protocol, TypeVar
 
-from app.api.context.batching import Loader, Page, by_arguments
+from app.api.context.batching import Loader, PageLoader
 from app.clock import Clock
+from app.engine.ingest.rows import RejectedRow
 from app.engine.people.profiles import Event, MergeRule, Person
 from app.engine.store.lake import Lake
 from app.errors import Refusal
@@ -33,6 +34,7 @@ from app.services.search import folders
 from app.storage.columns import StoredValues
 from app.storage.database import Database, DatabaseSession
 from app.storage.job_log import JobState
+from app.storage.queue.workers import live_workers
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetRow
 from app.storage.tables.definitions import DefinitionVersionRow
@@ -45,20 +47,19 @@ from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.previews import PreviewRow
 from app.storage.tables.schedules import ScheduleRow, ScheduleRunRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
-from app.storage.workers import live_workers
 
 Found = TypeVar("Found")
 Key = TypeVar("Key", bound=Hashable)
 
 
 class Read(Protocol):
-    """Gives what a query finds with the session of an operation."""
+    """Runs a query with the session of an operation."""
 
     def __call__(self, query: Callable[[DatabaseSession], Awaitable[Found]], /) -> Awaitable[Found]: ...
 
 
 class Loaders:
-    """Loaders are questions: `jobs_of_definition.load((definition_id, page_request, filter))`."""
+    """The loaders, named by question: `jobs_of_definition.load((definition_id, page_request, filter))`."""
 
     def __init__(
         self, read: Read, scope: Scope, database: Database, lake: Lake, clock: Clock, profiles: ProfileReader
@@ -73,11 +74,11 @@ class Loaders:
 
     @property
     def profiles(self) -> ProfileReader:
-        """What these loaders read people with."""
+        """The reader that these loaders use for profiles."""
         return self._profiles
 
     def by_rule(self, rule: MergeRule) -> "Loaders":
-        """Loaders whose people are put together by this rule."""
+        """Loaders whose profiles are merged by this rule."""
         if rule not in self._by_rule:
             people = self._profiles.with_rule(rule)
             self._by_rule[rule] = Loaders(self._read, self._scope, self._database, self._lake, self._clock, people)
@@ -90,6 +91,16 @@ class Loaders:
     @cached_property
     def batch(self) -> Loader[str, BatchRow | None]:
         return self._rows(datasets.batches_get_many)
+
+    @cached_property
+    def rejected_of_batch(self) -> Loader[tuple[str, str], tuple[RejectedRow, ...]]:
+        """By the ids of its dataset and its own."""
+
+        async def load(keys: list[tuple[str, str]]) -> list[tuple[RejectedRow, ...]]:
+            rows = await datasets.rejected_many(self._lake, self._scope, keys)
+            return [rows[key] for key in keys]
+
+        return Loader(load)
 
     @cached_property
     def schema_of_dataset(self) -> Loader[str, StoredValues]:
@@ -125,15 +136,15 @@ class Loaders:
         return self._rows(audiences.get_named)
 
     @cached_property
-    def points_of_audience(self) -> Loader[Page, Slice[MembershipChangeRow]]:
+    def points_of_audience(self) -> PageLoader[Slice[MembershipChangeRow]]:
         return self._pages(history.points_by_audience)
 
     @cached_property
-    def point_count_of_audience(self) -> Loader[Page, int]:
+    def point_count_of_audience(self) -> PageLoader[int]:
         return self._pages(history.point_counts)
 
     @cached_property
-    def changes_of_audience(self) -> Loader[Page, Slice[membership_changes.Change]]:
+    def changes_of_audience(self) -> PageLoader[Slice[membership_changes.Change]]:
         async def read(
             audiences: Sequence[str], request: PageRequest, period: history.Period
         ) -> Mapping[str, Slice[membership_changes.Change] | Refusal]:
@@ -141,40 +152,40 @@ class Loaders:
                 self._database, self._scope, self._profiles, audiences, request, period
             )
 
-        return by_arguments(read)
+        return PageLoader(read)
 
     @cached_property
-    def heads_of_audience(self) -> Loader[Page, Heads]:
-        """By (audience, moment, name of the argument that the moment came in)."""
+    def heads_of_audience(self) -> PageLoader[Heads]:
+        """By (audience, moment, name of the argument that contained the moment)."""
 
         async def read(ids: Sequence[str], at: datetime, argument: str) -> Mapping[str, Heads | Refusal]:
             now = self._clock()
             return await self._read(lambda session: moments.heads_at(session, self._scope, ids, at, now, argument))
 
-        return by_arguments(read)
+        return PageLoader(read)
 
     @cached_property
-    def change_count_of_audience(self) -> Loader[Page, int]:
+    def change_count_of_audience(self) -> PageLoader[int]:
         return self._pages(membership_changes.counts)
 
     @cached_property
-    def versions_of_definition(self) -> Loader[Page, Slice[DefinitionVersionRow]]:
+    def versions_of_definition(self) -> PageLoader[Slice[DefinitionVersionRow]]:
         return self._pages(history.versions_by_audience)
 
     @cached_property
-    def version_count_of_definition(self) -> Loader[Page, int]:
+    def version_count_of_definition(self) -> PageLoader[int]:
         return self._pages(history.version_counts)
 
     @cached_property
-    def dependencies_of_audience(self) -> Loader[Page, Slice[AudienceRow]]:
+    def dependencies_of_audience(self) -> PageLoader[Slice[AudienceRow]]:
         return self._pages(audiences.dependencies_by_audience)
 
     @cached_property
-    def dependency_count_of_audience(self) -> Loader[Page, int]:
+    def dependency_count_of_audience(self) -> PageLoader[int]:
         return self._pages(audiences.dependency_counts)
 
     @cached_property
-    def dependents_of_audience(self) -> Loader[Page, Slice[AudienceRow]]:
+    def dependents_of_audience(self) -> PageLoader[Slice[AudienceRow]]:
         return self._pages(audiences.dependents_by_audience)
 
     @cached_property
@@ -194,11 +205,11 @@ class Loaders:
         return self._rows(export_jobs.get_many)
 
     @cached_property
-    def batches_of_export(self) -> Loader[Page, Slice[BatchRow]]:
+    def batches_of_export(self) -> PageLoader[Slice[BatchRow]]:
         return self._pages(export_jobs.batches_by_job)
 
     @cached_property
-    def batch_count_of_export(self) -> Loader[Page, int]:
+    def batch_count_of_export(self) -> PageLoader[int]:
         return self._pages(export_jobs.batch_counts)
 
     @cached_property
@@ -207,7 +218,7 @@ class Loaders:
 
     @cached_property
     def buckets_of_preview(self) -> Loader[str, Sequence[JobBucketRow]]:
-        """Those that have been read, in the order of the sample."""
+        """The buckets read so far, in sample order."""
 
         async def load(ids: list[str]) -> list[Sequence[JobBucketRow]]:
             rows = [row for row in await self.preview.load_many(ids) if row is not None]
@@ -217,43 +228,43 @@ class Loaders:
         return Loader(load)
 
     @cached_property
-    def batches_of_dataset(self) -> Loader[Page, Slice[BatchRow]]:
+    def batches_of_dataset(self) -> PageLoader[Slice[BatchRow]]:
         return self._pages(datasets.batches_by_dataset)
 
     @cached_property
-    def batch_count_of_dataset(self) -> Loader[Page, int]:
+    def batch_count_of_dataset(self) -> PageLoader[int]:
         return self._pages(datasets.batch_counts)
 
     @cached_property
-    def dependencies_of_definition(self) -> Loader[Page, Slice[definition_reads.DefinitionView]]:
+    def dependencies_of_definition(self) -> PageLoader[Slice[definition_reads.DefinitionView]]:
         return self._pages(definition_reads.dependencies_by_definition)
 
     @cached_property
-    def dependency_count_of_definition(self) -> Loader[Page, int]:
+    def dependency_count_of_definition(self) -> PageLoader[int]:
         return self._pages(definition_reads.dependency_counts)
 
     @cached_property
-    def dependents_of_definition(self) -> Loader[Page, Slice[definition_reads.DefinitionView]]:
+    def dependents_of_definition(self) -> PageLoader[Slice[definition_reads.DefinitionView]]:
         return self._pages(definition_reads.dependents_by_definition)
 
     @cached_property
-    def dependent_count_of_definition(self) -> Loader[Page, int]:
+    def dependent_count_of_definition(self) -> PageLoader[int]:
         return self._pages(definition_reads.dependent_counts)
 
     @cached_property
-    def jobs_of_definition(self) -> Loader[Page, Slice[SegmentJobRow]]:
+    def jobs_of_definition(self) -> PageLoader[Slice[SegmentJobRow]]:
         return self._pages(segment_jobs.page_by_definition)
 
     @cached_property
-    def job_count_of_definition(self) -> Loader[Page, int]:
+    def job_count_of_definition(self) -> PageLoader[int]:
         return self._pages(segment_jobs.counts_by_definition)
 
     @cached_property
-    def segments_of_job(self) -> Loader[Page, Slice[SegmentJobDefinitionRow]]:
+    def segments_of_job(self) -> PageLoader[Slice[SegmentJobDefinitionRow]]:
         return self._pages(segment_jobs.segments_by_job)
 
     @cached_property
-    def segment_count_of_job(self) -> Loader[Page, int]:
+    def segment_count_of_job(self) -> PageLoader[int]:
         return self._pages(segment_jobs.segment_counts)
 
     @cached_property
@@ -261,24 +272,24 @@ class Loaders:
         return self._rows(schedule_reads.get_many)
 
     @cached_property
-    def schedules_of_audience(self) -> Loader[Page, Slice[ScheduleRow]]:
+    def schedules_of_audience(self) -> PageLoader[Slice[ScheduleRow]]:
         return self._pages(schedule_reads.page_by_audience)
 
     @cached_property
-    def schedule_count_of_audience(self) -> Loader[Page, int]:
+    def schedule_count_of_audience(self) -> PageLoader[int]:
         return self._pages(schedule_reads.counts_by_audience)
 
     @cached_property
-    def audiences_of_schedule(self) -> Loader[Page, Slice[AudienceRow]]:
+    def audiences_of_schedule(self) -> PageLoader[Slice[AudienceRow]]:
         return self._pages(schedule_reads.audiences_by_schedule)
 
     @cached_property
-    def audience_count_of_schedule(self) -> Loader[Page, int]:
+    def audience_count_of_schedule(self) -> PageLoader[int]:
         return self._pages(schedule_reads.audience_counts)
 
     @cached_property
     def workers(self) -> Loader[str, int]:
-        """How many are running; there is one key, the empty text."""
+        """The number of running workers; the only key is the empty text."""
 
         async def load(keys: list[str]) -> list[int]:
             return [await self._read(lambda session: live_workers(session, self._clock()))] * len(keys)
@@ -286,11 +297,11 @@ class Loaders:
         return Loader(load)
 
     @cached_property
-    def jobs_of_schedule(self) -> Loader[Page, Slice[JobState]]:
+    def jobs_of_schedule(self) -> PageLoader[Slice[JobState]]:
         return self._pages(jobs.page_by_schedule)
 
     @cached_property
-    def job_count_of_schedule(self) -> Loader[Page, int]:
+    def job_count_of_schedule(self) -> PageLoader[int]:
         return self._pages(jobs.counts_by_schedule)
 
     @cached_property
@@ -299,7 +310,7 @@ class Loaders:
 
     @cached_property
     def streaming_eligibility(self) -> Loader[str, StreamingEligibility]:
-        """By expression, as text."""
+        """By expression text."""
 
         async def load(expressions: list[str]) -> list[StreamingEligibility]:
             words = await vocabulary(self._database, self._lake, self._scope)
@@ -308,44 +319,44 @@ class Loaders:
         return Loader(load)
 
     @cached_property
-    def members_of_definition(self) -> Loader[Page, Slice[Member]]:
-        return by_arguments(self._profiles.members_many)
+    def members_of_definition(self) -> PageLoader[Slice[Member]]:
+        return PageLoader(self._profiles.members_many)
 
     @cached_property
-    def member_count_of_definition(self) -> Loader[Page, int]:
-        return by_arguments(self._profiles.member_counts)
+    def member_count_of_definition(self) -> PageLoader[int]:
+        return PageLoader(self._profiles.member_counts)
 
     @cached_property
-    def payload_of_membership(self) -> Loader[Page, StoredValues | None]:
+    def payload_of_membership(self) -> PageLoader[StoredValues | None]:
         """By (audience, person)."""
-        return by_arguments(self._profiles.payloads)
+        return PageLoader(self._profiles.payloads)
 
     @cached_property
-    def person(self) -> Loader[Page, Person]:
-        return by_arguments(self._profiles.people)
+    def person(self) -> PageLoader[Person]:
+        return PageLoader(self._profiles.people)
 
     @cached_property
-    def attributes_of_profile(self) -> Loader[Page, StoredValues]:
-        return by_arguments(self._profiles.attributes)
+    def attributes_of_profile(self) -> PageLoader[StoredValues]:
+        return PageLoader(self._profiles.attributes)
 
     @cached_property
-    def events_of_profile(self) -> Loader[Page, Slice[Event]]:
-        return by_arguments(self._profiles.events)
+    def events_of_profile(self) -> PageLoader[Slice[Event]]:
+        return PageLoader(self._profiles.events)
 
     @cached_property
-    def event_count_of_profile(self) -> Loader[Page, int]:
-        return by_arguments(self._profiles.event_counts)
+    def event_count_of_profile(self) -> PageLoader[int]:
+        return PageLoader(self._profiles.event_counts)
 
     @cached_property
-    def memberships_of_profile(self) -> Loader[Page, Slice[Member]]:
-        return by_arguments(self._profiles.memberships)
+    def memberships_of_profile(self) -> PageLoader[Slice[Member]]:
+        return PageLoader(self._profiles.memberships)
 
     @cached_property
-    def membership_count_of_profile(self) -> Loader[Page, int]:
-        return by_arguments(self._profiles.membership_counts)
+    def membership_count_of_profile(self) -> PageLoader[int]:
+        return PageLoader(self._profiles.membership_counts)
 
     def _rows(self, get_many: Callable[..., Awaitable[dict[Key, Found]]]) -> Loader[Key, Found | None]:
-        """By id or another unique key; None for what the tenant does not have."""
+        """By id or another unique key; None for objects that the tenant does not have."""
 
         async def load(ids: list[Key]) -> list[Found | None]:
             rows = await self._read(lambda session: get_many(session, self._scope, ids))
@@ -353,10 +364,10 @@ class Loaders:
 
         return Loader(load)
 
-    def _pages(self, fetch: Callable[..., Awaitable[dict[str, Found]]]) -> Loader[Page, Found]:
-        """By parent and arguments: one read for all parents that are asked for with the same arguments."""
+    def _pages(self, fetch: Callable[..., Awaitable[dict[str, Found]]]) -> PageLoader[Found]:
+        """By parent and arguments: one read for all parents requested with the same arguments."""
 
         async def read(parents: Sequence[str], *arguments: Hashable) -> dict[str, Found]:
             return await self._read(lambda session: fetch(session, self._scope, parents, *arguments))
 
-        return by_arguments(read)
+        return PageLoader(read)

@@ -1,4 +1,4 @@
-"""What the server counts about itself, for Prometheus."""
+"""Prometheus metrics of the server."""
 
 import logging
 import time
@@ -11,6 +11,7 @@ from strawberry.types.graphql import OperationType
 
 from app.api.context import request_log
 from app.logs import Field, bind, event
+from app.scope import Scope
 from app.traces import span
 
 log = logging.getLogger("segmentation.requests")
@@ -20,7 +21,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """The counters of one application."""
+    """The metrics of one application."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -55,6 +56,7 @@ class Metrics:
             "GraphQL operations that were not executed by a plan of this server, but field by field by graphql-core.",
             registry=self.registry,
         )
+        self.generated, self.one_by_one = map(_objects(self.registry).labels, ("generated", "one_by_one"))
         self.refusals = Counter(
             "segmentation_refusals",
             "Requests and operations that a limit rejected, by the limit's name.",
@@ -63,12 +65,39 @@ class Metrics:
         )
 
     def refused(self, limit: str) -> None:
-        """Counts what a limit rejected."""
+        """Counts a rejection by a limit."""
         self.refusals.labels(limit).inc()
 
 
+def _objects(registry: CollectorRegistry) -> Counter:
+    return Counter(
+        "segmentation_graphql_objects",
+        "Objects in responses: written by generated functions, or one by one because one of a level was unusual.",
+        ["way"],
+        registry=registry,
+    )
+
+
+def code_of(errors: Sequence[Any] | None) -> str | None:
+    """The code of the first error."""
+    return str((errors[0].extensions or {}).get("code", "ERROR")) if errors else None
+
+
+def record(
+    metrics: Metrics, scope: Scope, kind: str, name: str | None, outcome: str, error: str | None, seconds: float
+) -> None:
+    """Records that an operation has ended: how (ok, error, cancelled), and the code of its first error, if any."""
+    metrics.operations.labels(kind, outcome).inc()
+    if kind in {"query", "mutation"}:
+        metrics.seconds.labels(kind).observe(seconds)
+    name = name[:LONGEST_NAME] if name else None
+    fields: dict[str, Field] = {"operation": name, "kind": kind, "outcome": error or outcome}
+    if not request_log.add(**fields, organisation=scope.organisation, sandbox=scope.sandbox):
+        event(log, "operation", logging.INFO, **fields, duration_ms=seconds * 1000)
+
+
 class Measured(SchemaExtension):
-    """Counts one operation, in the metrics of its server, logs it, and spans it in traces."""
+    """Records one operation: counts it in the server's metrics, logs it, and traces it."""
 
     def __init__(self) -> None:
         self._error: str | None = None
@@ -87,26 +116,14 @@ class Measured(SchemaExtension):
             self._note(getattr(self.execution_context.result, "errors", None))
             outcome = "error" if self._error else "ok"
         finally:
-            self._record(outcome, time.perf_counter() - began)
-
-    def _record(self, outcome: str, seconds: float) -> None:
-        metrics, kind = self._metrics, self._kind()
-        if self._running is not None:
-            metrics.running.labels(self._running).dec()
-        metrics.operations.labels(kind, outcome).inc()
-        if kind in {"query", "mutation"}:
-            metrics.seconds.labels(kind).observe(seconds)
-        context = self.execution_context
-        name = context.operation_name[:LONGEST_NAME] if kind != "invalid" and context.operation_name else None
-        fields: dict[str, Field] = {"operation": name, "kind": kind, "outcome": self._error or outcome}
-        scope = context.context.scope
-        if not request_log.add(**fields, organisation=scope.organisation, sandbox=scope.sandbox):
-            event(log, "operation", logging.INFO, **fields, duration_ms=seconds * 1000)
+            kind, metrics = self._kind(), self._metrics
+            if self._running is not None:
+                metrics.running.labels(self._running).dec()
+            name = self.execution_context.operation_name if kind != "invalid" else None
+            record(metrics, scope, kind, name, outcome, self._error, time.perf_counter() - began)
 
     def _note(self, errors: Sequence[Any] | None) -> None:
-        """Keeps the code of the first error."""
-        if errors and self._error is None:
-            self._error = str((errors[0].extensions or {}).get("code", "ERROR"))
+        self._error = self._error or code_of(errors)
 
     def on_validate(self) -> Iterator[None]:
         self._running = self._kind()

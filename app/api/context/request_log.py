@@ -1,4 +1,4 @@
-"""The one line that each HTTP request leaves in the log, and its span; what is done for it adds to both."""
+"""The log line and the span of each HTTP request; handlers add fields to both."""
 
 import logging
 import time
@@ -12,14 +12,14 @@ from app.logs import Field, bound, event
 log = logging.getLogger("segmentation.requests")
 
 QUIET = ("/health/", "/metrics", "/assets/")
-"""Paths that are asked all the time: their requests are logged at DEBUG."""
+"""Frequently polled paths; their requests are logged at DEBUG."""
 LONGEST_PATH = 200
 
 _LINE: ContextVar[dict[str, Field] | None] = ContextVar("request_line", default=None)
 
 
 def add(**fields: Field) -> bool:
-    """Adds fields to the line of the request that this is done for; False when there is none (on a WebSocket)."""
+    """Adds fields to the current request's log line; returns False if there is none (on a WebSocket)."""
     line = _LINE.get()
     if line is not None:
         line.update(fields)
@@ -27,7 +27,8 @@ def add(**fields: Field) -> bool:
 
 
 class RequestLog:
-    """ASGI middleware, outermost. The line holds no query string, no address and no header but the request id."""
+    """ASGI middleware, outermost. The log line contains no query string, no address and no headers except the request
+    id."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,5 +1,6 @@
-"""Resolvers called directly: Strawberry wraps each call in others, and converts the arguments anew for each object."""
+"""Calls resolvers directly: Strawberry wraps each call, and converts the arguments again for each object."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
@@ -10,50 +11,58 @@ from strawberry.types.arguments import convert_arguments
 from strawberry.types.field import StrawberryField
 
 from app.api.context import Operation
+from app.api.execution.relation import RELATION, Relation
+
+WITH_PAGE: Final = "with_page"
+"""Attribute of a function with paging arguments: converts them to the `page` of the function it wraps, as
+`with_page(arguments, columns, alone)`."""
 
 
 class Direct:
     """How the resolver of one field is called."""
 
-    __slots__ = ("field", "function", "is_async", "takes_info", "takes_self")
+    __slots__ = ("field", "function", "relation", "takes_info", "takes_self", "with_page")
 
     def __init__(self, field: StrawberryField, function: Callable[..., object]) -> None:
         resolver = field.base_resolver
         self.field: Final = field
-        self.function: Final = function
-        self.is_async: Final = field.is_async
+        self.relation: Final[Relation | None] = getattr(function, RELATION, None)
+        self.with_page: Final = getattr(function, WITH_PAGE, None)
+        self.function: Final = function if self.with_page is None else inspect.unwrap(function)
         self.takes_self: Final = resolver is not None and resolver.self_parameter is not None
         info = resolver.info_parameter if resolver is not None else None
         self.takes_info: Final = None if info is None else info.name
 
-    def call(self, source: object, info: "PlannedInfo", arguments: Mapping[str, object]) -> object:
-        """`arguments` are those of `converted`."""
+    def call(self, source: object, info: "PlannedInfo | None", arguments: Mapping[str, object]) -> object:
+        """Calls the resolver with arguments from `converted`."""
         of_self = (source,) if self.takes_self else ()
         if self.takes_info is None:
             return self.function(*of_self, **arguments)
         return self.function(*of_self, **arguments, **{self.takes_info: info})
 
     def converted(self, schema: GraphQLSchema, arguments: dict[str, object]) -> dict[str, object]:
-        """The arguments under their names in Python, inputs as their classes. Raises what Strawberry does."""
+        """The arguments under their Python names, with inputs as instances of their classes. Raises Strawberry's
+        exceptions."""
         declared: strawberry.Schema = getattr(schema, "_strawberry_schema")  # noqa: B009
         registry = declared.schema_converter.scalar_registry
         return convert_arguments(arguments, self.field.arguments, registry, declared.config)
 
 
 def direct(definition: GraphQLField) -> Direct | None:
-    """None where more is to be done around a call, or a call is another: those go through `definition.resolve`."""
+    """How to call a field's resolver directly; None if Strawberry does more than call it. Such fields are resolved with
+    `definition.resolve`."""
     field = definition.extensions.get("strawberry-definition")
     if field is None or field.base_resolver is None or field.extensions or field.is_subscription:
         return None
     resolver = field.base_resolver
     if resolver.root_parameter or resolver.parent_parameter or not callable(resolver.wrapped_func):
         return None
-    # Strawberry marks its own; mutations have a guard of ours in its place.
+    # Strawberry marks its own resolvers; those of mutations are replaced by our guard.
     return Direct(field, resolver.wrapped_func) if hasattr(definition.resolve, "_is_default") else None
 
 
 class PlannedInfo(strawberry.Info[Operation, None]):
-    """The info of a call: most resolvers ask it for the context only."""
+    """The info of a call. graphql-core's info is created on demand, since most resolvers only use the context."""
 
     def __init__(
         self,
@@ -77,7 +86,7 @@ class PlannedInfo(strawberry.Info[Operation, None]):
 
 
 def selected_names(nodes: Sequence[FieldNode]) -> frozenset[str] | None:
-    """Names of the fields selected right below; None when fragments make that a longer question."""
+    """The names of the directly selected fields; None if the selection contains fragments."""
     names = set()
     for field_node in nodes:
         for selection in field_node.selection_set.selections if field_node.selection_set else ():
@@ -88,5 +97,5 @@ def selected_names(nodes: Sequence[FieldNode]) -> frozenset[str] | None:
 
 
 def names_below(info: strawberry.Info[Any, Any]) -> frozenset[str] | None:
-    """`selected_names` of the field that an info is about."""
+    """`selected_names` of the info's field."""
     return info.selected_names if isinstance(info, PlannedInfo) else selected_names(info._raw_info.field_nodes)

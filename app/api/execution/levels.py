@@ -1,216 +1,126 @@
-"""A plan executed level by level: all objects of a level at once, field by field."""
+"""Executes a plan level by level: all objects of a level at once, field by field."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
-from copy import copy
+from collections import defaultdict
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from time import perf_counter
-from typing import Any, Final, Protocol, TypeAlias
+from types import CoroutineType
+from typing import Any, Final, TypeAlias
 
 from graphql import GraphQLAbstractType, GraphQLError, GraphQLObjectType, GraphQLResolveInfo, located_error
-from graphql.execution.collect_fields import DeferUsage, GroupedFieldSet
-from graphql.execution.executor import CollectedErrors, invalid_return_type_error
+from graphql.execution.executor import Executor, invalid_return_type_error
 from graphql.pyutils import Path, Undefined, is_iterable
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from strawberry.types.unset import UnsetType
 
+from app import traces
 from app.api.context import Operation
+from app.api.context.batching import Later, Loader, Resumed, advance
+from app.api.execution.columns import Needed
 from app.api.execution.direct import Direct, PlannedInfo
-from app.api.execution.plan import (
-    FieldPlan,
-    OperationPlan,
-    Plans,
-    Selection,
-    Shape,
-    arguments_of,
-    compiled,
-    shown_variables,
-)
-from app.api.execution.shared import Answer, sharing_key
-from app.api.from_row import reader
-from app.traces import span
-
-_PLANS: Final = Plans()
+from app.api.execution.from_row import reader
+from app.api.execution.places import At, Group, Place
+from app.api.execution.plan import CONSTANT, FieldPlan, OperationPlan, Selection, Shape, arguments_of
+from app.api.execution.related import Relations
+from app.api.execution.relation import Relation
+from app.api.execution.writer import NotPlain, Written, writer_for
+from app.services.lists.paging import PageRequest
 
 PAUSE_AFTER: Final = 500
-"""Values after which a long answer looks at the clock."""
+"""Number of values after which a long execution checks the time."""
 PAUSE_SECONDS: Final = 0.005
-"""How long it may have gone on by then before it lets other requests go on."""
+"""How long it may run before it yields to other requests."""
+
+_CONSTANT: Final = (*CONSTANT, PageRequest, UnsetType)
+"""Types of converted arguments that cannot be changed."""
+_Asked: TypeAlias = tuple[FieldPlan, Group, int]
+"""A field of an object, by the object's number in its group."""
 
 
-class CompiledExecution(StrawberryGraphQLCoreExecutionContext):
-    """Executes operations by plans, each within the time that its context allows. Left to graphql-core: middleware,
-    abort signals, switched-off error propagation, and variables of fragments; none of them occurs in this server."""
+class Levels:
+    """One execution of a plan."""
 
-    def execute_collected_root_fields(
-        self,
-        root_type: GraphQLObjectType,
-        root_value: object,
-        grouped_field_set: GroupedFieldSet,
-        serially: bool,
-        new_defer_usages: Sequence[DeferUsage],
-    ) -> Any:
-        if not self._is_covered():
-            self.context_value.services.metrics.fallbacks.inc()
-            return super().execute_collected_root_fields(
-                root_type, root_value, grouped_field_set, serially, new_defer_usages
-            )
-        plan = _PLANS.get(
-            self, lambda: OperationPlan(compiled(self, root_type, grouped_field_set), shown_variables(self))
-        )
-        if getattr(self.context_value, "event", None) is not None:
-            answer = self._shared_answer(plan, root_value)
-        else:
-            answer = _Levels(self, plan).answer(root_value, serially)
-        within_time = getattr(self.context_value, "within_time", None)
-        # A write is not cut short: no one would know what it had changed.
-        return answer if serially or within_time is None else _bounded(within_time(answer))
-
-    async def _shared_answer(self, plan: OperationPlan, event: object) -> dict[str, object]:
-        """The answer to an event, from whichever stream executed it first; one with errors is each stream's own."""
-        operation: Operation = self.context_value
-
-        async def execute() -> Answer | None:
-            executor = copy(self)
-            executor.collected_errors = CollectedErrors()
-            # The stream that asks may end before the others have their answer.
-            executor.context_value = operation.twin()
-            try:
-                data = await executor.context_value.within_time(_Levels(executor, plan).answer(event, serially=False))
-            except Exception:
-                return None
-            finally:
-                await executor.context_value.close()
-            return None if executor.collected_errors.errors else Answer(data)
-
-        key = sharing_key(plan, self.variable_values.coerced, operation)
-        answer = await operation.services.answers.get(key, operation.begun, execute)
-        return answer if answer is not None else await _Levels(self, plan).answer(event, serially=False)
-
-    def _is_covered(self) -> bool:
-        return (
-            not (self.middleware_manager and self.middleware_manager.middlewares)
-            and self.abort_signal is None
-            and self.error_propagation
-            and all(fragment.variable_signatures is None for fragment in self.fragments.values())
-        )
-
-
-async def _bounded(answer: Awaitable[dict[str, object]]) -> dict[str, object]:
-    """The answer, or why there is none as the executor knows it."""
-    try:
-        return await answer
-    except GraphQLError:
-        raise
-    except Exception as error:
-        raise GraphQLError(str(error), original_error=error) from error
-
-
-class _Container(Protocol):
-    """An object or a list of the answer."""
-
-    def __setitem__(self, key: Any, value: object, /) -> None: ...
-
-
-_At: TypeAlias = "tuple[_Container, str | int, int, bool, _Place | None, str | None]"
-"""The arguments of a `_Place`: most values are written without one."""
-
-
-class _Place:
-    """Where a value stands in the answer: `container[key]`, within the place `outer`. The root has no outer one."""
-
-    __slots__ = ("container", "key", "nullable", "outer", "position", "typename")
-
-    def __init__(
-        self,
-        container: _Container,
-        key: str | int,
-        position: int,
-        nullable: bool,
-        outer: "_Place | None",
-        typename: str | None,
-    ) -> None:
-        self.container: Final = container
-        self.key: Final = key
-        self.position: Final = position
-        self.nullable: Final = nullable
-        self.outer: Final = outer
-        self.typename: Final = typename
-
-    def path(self) -> Path | None:
-        """The path of the value; None for the root."""
-        if self.outer is None:
-            return None
-        return Path(self.outer.path(), self.key, self.typename)
-
-    def order(self) -> tuple[int, ...]:
-        """Its place in the answer as it is written."""
-        return () if self.outer is None else (*self.outer.order(), self.position)
-
-
-class _Object(_Place):
-    """An object of the answer: what it is made from, and the fields that it has so far."""
-
-    __slots__ = ("fields", "source")
-
-    def __init__(self, source: object, place: _At) -> None:
-        super().__init__(*place)
-        self.source: Final = source
-        self.fields: Final[dict[str, object]] = {}
-
-
-class _Levels:
-    """One execution."""
-
-    def __init__(self, executor: CompiledExecution, plan: OperationPlan) -> None:
+    def __init__(self, executor: Executor[Any], plan: OperationPlan) -> None:
         self._executor = executor
+        self._organisation: str = getattr(getattr(executor.context_value, "scope", None), "organisation", "")
         self._plan = plan
         self._arguments: dict[FieldPlan, dict[str, object] | Exception] = {}
-        self._errors: list[tuple[_Place, _Place, GraphQLError]] = []
-        """Where each arose, what became null for it, and the error."""
+        self._errors: list[tuple[Place, Place, GraphQLError]] = []
+        """For each error: where it arose, the place that became null, and the error."""
         self._unpaused = 0
         self._resumed = perf_counter()
-        self._next: dict[Selection, list[_Object]] = {}
-        self._waiting: list[tuple[_Object, FieldPlan, Awaitable[object]]] = []
+        self._next: dict[Selection, Group] = {}
+        self._waiting: list[tuple[_Asked, Awaitable[object]]] = []
+        self._loading: list[tuple[_Asked, Coroutine[object, object, object], Later[Any]]] = []
+        self._relations = Relations(self)
 
     async def answer(self, root_value: object, serially: bool) -> dict[str, object]:
-        """The data of the answer; errors are added to those of the executor. Raises the one that nulls all of it."""
-        root = _Object(root_value, ({}, "", 0, True, None, None))
+        """The data of the response. Adds errors to those of the executor; raises the error that nulls all data."""
         selection = self._plan.root
-        for field in selection.fields:
-            root.fields[field.key] = None
-        for fields in [[field] for field in selection.fields] if serially else [selection.fields]:
-            await self._run(Selection(selection.type, fields), root)
+        data: dict[str, object] = {field.key: None for field in selection.fields}
+        for step in self._plan.steps if serially else [selection]:
+            part: dict[str, Any] = {}
+            root = Group(step)
+            root.add(root_value, (part, "", 0, True, None, None))
+            await self._run(root)
+            data.update(part[""])
             self._report()
-        return root.fields
+        return data
 
-    async def _run(self, selection: Selection, root: _Object) -> None:
-        self._next = {selection: [root]}
-        depth = 0
-        while self._next:
-            level, self._next = self._next, {}
+    async def _run(self, root: Group) -> None:
+        level, depth = [root], 0
+        while level:
+            self._next = {}
             depth += 1
-            with span("level", depth=depth, types=len(level)):
+            with traces.span("level", depth=depth, types=len(level)):
                 await self._level(level)
+            level = [group for group in self._next.values() if group.objects]
 
-    async def _level(self, level: dict[Selection, list[_Object]]) -> None:
-        for selected, objects in level.items():
-            for field in selected.fields:
-                for start in range(0, len(objects), PAUSE_AFTER):
-                    part = objects[start : start + PAUSE_AFTER] if len(objects) > PAUSE_AFTER else objects
-                    self._resolve(field, part)
-                    # Not while loads wait: the loaders would send what they have so far, and the rest once more.
-                    if not self._waiting:
-                        await self._pause(len(part))
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            values = await asyncio.gather(*(awaitable for _, _, awaitable in waiting), return_exceptions=True)
-            for (parent, field, _), value in zip(waiting, values, strict=True):
-                if isinstance(value, BaseException) and not isinstance(value, Exception):
-                    raise value
-                self._complete_field(parent, field, value)
-                await self._pause(1)
+    async def _level(self, level: Iterable[Group]) -> None:
+        for group in level:
+            await self._write(group)
+            for field in group.asked:
+                await self._ask_all(field, group)
+        await self._relations.read()
+        while self._waiting or self._loading:
+            await self._wait()
 
-    async def _pause(self, work: int) -> None:
-        """Lets others go on after `work` more values, if it is time to."""
+    async def _wait(self) -> None:
+        """Waits for everything that the level's fields are waiting for, together."""
+        waiting, self._waiting = self._waiting, []
+        loading, self._loading = self._loading, []
+        if not waiting:
+            await self._load(loading)
+            return
+        waiting += [(asked, Resumed(coroutine, later)) for asked, coroutine, later in loading]
+        if len(waiting) == 1:
+            try:
+                values = [await waiting[0][1]]
+            except Exception as error:
+                values = [error]
+        else:
+            values = await asyncio.gather(*(awaitable for _, awaitable in waiting), return_exceptions=True)
+        for ((field, group, number), _), value in zip(waiting, values, strict=True):
+            if isinstance(value, BaseException) and not isinstance(value, Exception):
+                raise value
+            self._complete_field(field, group, number, value)
+            await self.pause(1)
+
+    async def _load(self, loading: list[tuple[_Asked, Coroutine[object, object, object], Later[Any]]]) -> None:
+        """Loads all keys of each loader at once, and resumes the fields."""
+        keys: dict[Loader[Any, Any], list[Any]] = defaultdict(list)
+        for _, _, later in loading:
+            keys[later.loader].append(later.key)
+        if len(keys) == 1:
+            answers = {loader: await loader.all_of(of_loader) for loader, of_loader in keys.items()}
+        else:
+            loads = (loader.all_of(of_loader) for loader, of_loader in keys.items())
+            answers = dict(zip(keys, await asyncio.gather(*loads), strict=True))
+        for asked, coroutine, later in loading:
+            self._advance(asked, coroutine, answers[later.loader][later.key])
+            await self.pause(1)
+
+    async def pause(self, work: int) -> None:
+        """Counts `work` more values, and yields to other tasks if it is time to."""
         self._unpaused += work
         if self._unpaused >= PAUSE_AFTER:
             self._unpaused = 0
@@ -219,55 +129,137 @@ class _Levels:
                 self._resumed = perf_counter()
 
     def _report(self) -> None:
-        """Gives the errors to the executor, in the order of the answer. Raises one that leaves nothing of it."""
+        """Passes the errors to the executor, in response order. Raises the error that nulls the whole response."""
         errors, self._errors = sorted(self._errors, key=lambda item: item[0].order()), []
         for _, nulled, error in errors:
             if nulled.outer is None:
                 raise error
             self._executor.collected_errors.add(error, nulled.path())
 
+    # ---------------------------------------------------------------- plain fields
+
+    async def _write(self, group: Group) -> None:
+        """Adds the objects to the response, with their plain fields, and null for fields that must be resolved."""
+        objects, metrics = group.objects, self._executor.context_value.services.metrics
+        writer = writer_for(group.selection, objects, self.selected, group.row_class, self._organisation)
+        written: Written = []
+        try:
+            if writer is None:
+                raise NotPlain
+            for start in range(0, len(objects), PAUSE_AFTER):
+                written += writer.write(objects[start : start + PAUSE_AFTER])
+                await self.pause(min(PAUSE_AFTER, len(objects)))
+            group.asked = writer.asked
+        except Exception:
+            # One of the objects has an invalid value: resolving them one by one finds it.
+            written = [{field.key: None for field in group.selection.fields} for _ in objects]
+        (metrics.one_by_one if group.asked is group.selection.fields else metrics.generated).inc(len(objects))
+        group.put(written)
+        if group.asked and group.row_class is not None:
+            of, group.row_class = group.row_class.of, None
+            for start in range(0, len(objects), PAUSE_AFTER):
+                objects[start : start + PAUSE_AFTER] = map(of, objects[start : start + PAUSE_AFTER])
+                await self.pause(PAUSE_AFTER)
+
+    def selected(self, field: FieldPlan, type_: GraphQLObjectType) -> Selection:
+        return self._plan.selection(self._executor, field, type_)
+
     # ---------------------------------------------------------------- resolving
 
-    def _resolve(self, field: FieldPlan, objects: list[_Object]) -> None:
-        key, attribute, shape, plain = field.key, field.attribute, field.shape, field.shape.plain
-        if attribute is None:
-            for parent in objects:
-                self._call(field, parent)
+    async def _ask_all(self, field: FieldPlan, group: Group) -> None:
+        relation = None if field.direct is None else field.direct.relation
+        if relation is not None and self._relate(field, relation, group):
             return
-        leaf, readers = shape.leaf, field.readers
-        for parent in objects:
-            source = parent.source
-            try:
-                read = readers.get(type(source))
-                if read is None:
-                    read = readers[type(source)] = reader(type(source), attribute)
-                value = read(source)
-                if leaf and value is not None and value is not Undefined:
-                    parent.fields[key] = value if type(value) is plain else self._leaf(shape, value)
-                    continue
-            except Exception as error:
-                value = error
-            self._complete_field(parent, field, value)
+        for start in range(0, len(group.objects), PAUSE_AFTER):
+            numbers = range(start, min(start + PAUSE_AFTER, len(group.objects)))
+            self._ask(field, group, numbers)
+            # Do not pause while loads are waiting: the loaders would load the keys so far, and the rest separately.
+            if not (self._waiting or self._loading):
+                await self.pause(len(numbers))
 
-    def _call(self, field: FieldPlan, parent: _Object) -> None:
+    def _relate(self, field: FieldPlan, relation: Relation, group: Group) -> bool:
+        """Asks a relation of all objects at once; returns False if that causes an error, which each object reports."""
         arguments = self._arguments_of(field)
         if isinstance(arguments, Exception):
-            self._complete_field(parent, field, arguments)
-            return
-        parent.fields[field.key] = None
-        executor, definition, direct = self._executor, field.definition, field.direct
+            return False
         try:
-            if direct is not None:
-                value = direct.call(parent.source, self._planned_info(field, direct, parent), arguments)
-            else:
-                resolve = definition.resolve or executor.field_resolver
-                value = resolve(parent.source, self._info(field, parent), **arguments)
-        except Exception as error:
-            value = error
-        if executor.is_awaitable(value):
-            self._waiting.append((parent, field, value))
+            self._relations.ask(field, relation, group, arguments, self._executor.context_value.loaders)
+        except Exception:
+            return False
+        return True
+
+    def _ask(self, field: FieldPlan, group: Group, numbers: Iterable[int]) -> None:
+        """Resolves a field of the objects with these numbers."""
+        if field.typename:
+            for number in numbers:
+                group.written[number][field.key] = field.parent.name
+        elif field.attribute is None:
+            self._call(field, group, numbers)
         else:
-            self._complete_field(parent, field, value)
+            self._read(field, field.attribute, group, numbers)
+
+    def _read(self, field: FieldPlan, attribute: str, group: Group, numbers: Iterable[int]) -> None:
+        objects, readers = group.objects, field.readers
+        for number in numbers:
+            object_ = objects[number]
+            try:
+                read = readers.get(type(object_))
+                if read is None:
+                    read = readers[type(object_)] = reader(type(object_), attribute)
+                value = read(object_)
+            except Exception as error:
+                value = error
+            self._complete_field(field, group, number, value)
+
+    def _call(self, field: FieldPlan, group: Group, numbers: Iterable[int]) -> None:
+        """Calls the resolver for each object."""
+        arguments, direct = self._arguments_of(field), field.direct
+        if isinstance(arguments, Exception):
+            for number in numbers:
+                self._complete_field(field, group, number, arguments)
+        elif direct is not None:
+            self._call_directly(field, direct, arguments, group, numbers)
+        else:
+            resolve = field.definition.resolve or self._executor.field_resolver
+            for number in numbers:
+                try:
+                    value = resolve(group.objects[number], self._info(field, (group, number)), **arguments)
+                except Exception as error:
+                    value = error
+                self._answered(field, group, number, value)
+
+    def _call_directly(
+        self, field: FieldPlan, direct: Direct, arguments: dict[str, object], group: Group, numbers: Iterable[int]
+    ) -> None:
+        is_traced, plain = traces.enabled(), field.shape.plain
+        for number in numbers:
+            try:
+                info = None if direct.takes_info is None else self._planned_info(field, direct, group, number)
+                value = direct.call(group.objects[number], info, arguments)
+            except Exception as error:
+                value = error
+            if value.__class__ is plain:
+                group.written[number][field.key] = value
+            elif type(value) is CoroutineType and not is_traced:
+                self._advance((field, group, number), value, None)
+            else:
+                self._answered(field, group, number, value)
+
+    def _answered(self, field: FieldPlan, group: Group, number: int, value: Any) -> None:
+        if self._executor.is_awaitable(value):
+            self._waiting.append(((field, group, number), value))
+        else:
+            self._complete_field(field, group, number, value)
+
+    def _advance(self, asked: _Asked, coroutine: Coroutine[object, object, object], sent: object) -> None:
+        """Runs a resolver until it waits, and queues what it waits for, to be awaited together with others."""
+        ended, value = advance(coroutine, sent)
+        if ended:
+            self._complete_field(*asked, value)
+        elif isinstance(value, Later):
+            self._loading.append((asked, coroutine, value))
+        else:
+            self._waiting.append((asked, Resumed(coroutine, value)))
 
     def _arguments_of(self, field: FieldPlan) -> dict[str, object] | Exception:
         arguments = self._arguments.get(field)
@@ -276,34 +268,48 @@ class _Levels:
         return arguments
 
     def _made_arguments(self, field: FieldPlan) -> dict[str, object] | Exception:
-        arguments = field.constant_arguments
-        if arguments is None:
-            arguments = arguments_of(self._executor, field.definition, field.details)
-        if field.direct is None or isinstance(arguments, Exception):
+        if field.converted is not None:
+            return field.converted
+        executor, constant, direct = self._executor, field.constant_arguments, field.direct
+        arguments = arguments_of(executor, field.definition, field.details) if constant is None else constant
+        if direct is None or isinstance(arguments, Exception):
             return arguments
         try:
-            return field.direct.converted(self._executor.schema, arguments)
+            converted = direct.converted(executor.schema, arguments)
+            if direct.with_page is not None:
+                needed = Needed(executor, self._plan)
+                converted = direct.with_page(converted, needed.columns_of_page(field), needed.is_alone(field))
         except Exception as error:
             return error
+        if constant is not None and all(isinstance(each, _CONSTANT) for each in converted.values()):
+            field.converted = converted
+        return converted
 
-    def _planned_info(self, field: FieldPlan, direct: Direct, parent: _Object) -> PlannedInfo:
+    def _planned_info(self, field: FieldPlan, direct: Direct, group: Group, number: int) -> PlannedInfo:
         context = self._executor.context_value
-        return PlannedInfo(context, direct.field, field.names_below, lambda: self._info(field, parent))
+        return PlannedInfo(context, direct.field, field.names_below, lambda: self._info(field, (group, number)))
 
-    def _info(self, field: FieldPlan, parent: _Object) -> GraphQLResolveInfo[Operation]:
-        path = Path(parent.path(), field.key, field.parent.name)
+    def _info(self, field: FieldPlan, parent: tuple[Group, int]) -> GraphQLResolveInfo[Operation]:
+        path = Path(parent[0].place(parent[1]).path(), field.key, field.parent.name)
         return self._executor.build_resolve_info(field.definition, field.nodes, field.parent, path)
 
     # ---------------------------------------------------------------- completing
 
-    def _complete_field(self, parent: _Object, field: FieldPlan, value: object) -> None:
+    def _complete_field(self, field: FieldPlan, group: Group, number: int, value: object) -> None:
         shape = field.shape
-        place: _At = (parent.fields, field.key, field.position, not shape.non_null, parent, field.parent.name)
-        self._complete(shape, field, value, place)
+        at: At = (
+            group.written[number],
+            field.key,
+            field.position,
+            not shape.non_null,
+            (group, number),
+            field.parent.name,
+        )
+        self.complete(shape, field, value, at)
 
-    def _complete(self, shape: Shape, field: FieldPlan, value: object, place: _At) -> None:
-        """Writes the value into its place: at once, or as an object or list whose parts follow."""
-        container, key = place[0], place[1]
+    def complete(self, shape: Shape, field: FieldPlan, value: object, at: At) -> None:
+        """Writes the value to its place: completely, or as an object or list whose contents follow."""
+        container, key = at[0], at[1]
         try:
             if isinstance(value, Exception):
                 raise value
@@ -315,11 +321,12 @@ class _Levels:
             elif shape.leaf:
                 container[key] = self._leaf(shape, value)
             elif shape.item is not None:
-                self._list(shape.item, field, value, place)
+                self._list(shape.item, field, value, at)
             else:
-                self._object(shape, field, value, place)
+                selection = field.by_class.get(type(value))
+                self.group_of(selection or self._selection(shape, field, value, at)).add(value, at)
         except Exception as error:
-            self._fail(_Place(*place), field, error)
+            self._fail(Place(*at), field, error)
 
     def _leaf(self, shape: Shape, value: object) -> object:
         if type(value) is shape.plain:
@@ -332,33 +339,34 @@ class _Levels:
             name = members[value] = self._executor.complete_leaf_value(shape.type, value)
         return name
 
-    def _list(self, item: Shape, field: FieldPlan, value: object, place: _At) -> None:
+    def _list(self, item: Shape, field: FieldPlan, value: object, at: At) -> None:
         if not is_iterable(value):
             name = f"{field.parent}.{field.nodes[0].name.value}"
             raise GraphQLError(f"Expected Iterable, but did not find one for field '{name}'.")
-        items: Iterable[object] = value
-        outer = _Place(*place)
-        completed: list[object] = []
-        place[0][place[1]] = completed
+        items: Sequence[object] = value if isinstance(value, list) else list(value)
+        completed: list[object] = [None] * len(items)
+        at[0][at[1]] = completed
+        if not items:
+            return
         nullable = not item.non_null
-        for at, each in enumerate(items):
-            completed.append(None)
-            self._complete(item, field, each, (completed, at, at, nullable, outer, None))
+        selection = field.by_class.get(type(items[0]))
+        if selection is not None and len(set(map(type, items))) == 1:
+            self.group_of(selection).add_list(items, completed, at, nullable)
+            return
+        for number, each in enumerate(items):
+            self.complete(item, field, each, (completed, number, number, nullable, at, None))
 
-    def _object(self, shape: Shape, field: FieldPlan, value: object, place: _At) -> None:
-        selection = field.by_class.get(type(value)) or self._selection(shape, field, value, place)
-        object_ = _Object(value, place)
-        place[0][place[1]] = object_.fields
-        # Every key is there from the beginning, so that the answer has the order of the selection.
-        for selected in selection.fields:
-            object_.fields[selected.key] = None
-        self._next.setdefault(selection, []).append(object_)
+    def group_of(self, selection: Selection) -> Group:
+        group = self._next.get(selection)
+        if group is None:
+            group = self._next[selection] = Group(selection)
+        return group
 
-    def _selection(self, shape: Shape, field: FieldPlan, value: object, place: _At) -> Selection:
+    def _selection(self, shape: Shape, field: FieldPlan, value: object, at: At) -> Selection:
         type_ = shape.type
         if shape.abstract:
-            type_ = self._runtime_type(type_, field, value, place)
-        if type_.is_type_of is not None and not type_.is_type_of(value, self._info_of_value(field, place)):
+            type_ = self._runtime_type(type_, field, value, at)
+        if type_.is_type_of is not None and not type_.is_type_of(value, self._info_of_value(field, at)):
             raise invalid_return_type_error(type_, value, field.details)
         selection = self._plan.selection(self._executor, field, type_)
         declared = type_.extensions.get("strawberry-definition")
@@ -366,23 +374,21 @@ class _Levels:
             field.by_class[type(value)] = selection
         return selection
 
-    def _runtime_type(
-        self, type_: GraphQLAbstractType, field: FieldPlan, value: object, place: _At
-    ) -> GraphQLObjectType:
-        info = self._info_of_value(field, place)
+    def _runtime_type(self, type_: GraphQLAbstractType, field: FieldPlan, value: object, at: At) -> GraphQLObjectType:
+        info = self._info_of_value(field, at)
         resolve_type = type_.resolve_type or self._executor.type_resolver
         name = resolve_type(value, info, type_)
         return self._executor.ensure_valid_runtime_type(name, type_, field.details, info, value)
 
-    def _info_of_value(self, field: FieldPlan, place: _At) -> GraphQLResolveInfo[Operation]:
-        _, key, _, _, outer, typename = place
-        path = Path(outer.path() if outer is not None else None, key, typename)
+    def _info_of_value(self, field: FieldPlan, at: At) -> GraphQLResolveInfo[Operation]:
+        place = Place(*at)
+        path = Path(place.outer.path() if place.outer is not None else None, place.key, place.typename)
         return self._executor.build_resolve_info(field.definition, field.nodes, field.parent, path)
 
     # ---------------------------------------------------------------- errors
 
-    def _fail(self, place: _Place, field: FieldPlan, error: Exception) -> None:
-        """Records the error, and nulls the nearest place that may be null."""
+    def _fail(self, place: Place, field: FieldPlan, error: Exception) -> None:
+        """Records the error, and sets the nearest enclosing nullable place to null."""
         path = place.path()
         located = located_error(error, field.nodes, path.as_list() if path else None)
         nulled = place

@@ -1,8 +1,11 @@
-"""An operation compiled: what each level of it resolves, and how; knows no values but those of directives."""
+"""Compiles an operation: what each level resolves, and how. Depends on no values except those of directives."""
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from types import NoneType
 from typing import Any, Final
 
 from graphql import (
@@ -33,16 +36,20 @@ from app.api.execution.direct import Direct, direct, selected_names
 _Executor = Executor[Any]
 PLANS_KEPT = 512
 WAYS_KEPT = 16
-"""Operations that have plans, and plans of one operation: each variable of a directive doubles what these may be."""
+"""Maximum number of operations with cached plans, and of plans per operation: each directive variable doubles the
+possible plans."""
 
 _SELF_SERIALIZING: Final = {GraphQLString: str, GraphQLID: str, GraphQLBoolean: bool}
-"""Scalars whose values of this Python type are written as they are."""
+"""Scalars, with the Python type whose values are written unchanged."""
+
+CONSTANT: Final = (str, int, float, Enum, NoneType)
+"""Types of argument values that cannot be changed, so that all executions can share them."""
 
 
 class Shape:
-    """The type of a field or of the items of a list, ready to complete values."""
+    """The type of a field or of a list's items, prepared for completing values."""
 
-    __slots__ = ("abstract", "by_enum_member", "item", "leaf", "non_null", "plain", "type")
+    __slots__ = ("abstract", "by_enum_member", "flat", "item", "leaf", "non_null", "plain", "type")
 
     def __init__(self, type_: GraphQLOutputType) -> None:
         self.non_null: Final = is_non_null_type(type_)
@@ -50,6 +57,8 @@ class Shape:
         self.type: Final = inner
         self.item: Final = Shape(inner.of_type) if is_list_type(inner) else None
         self.leaf: Final = is_leaf_type(inner)
+        self.flat: Final[bool] = self.leaf if self.item is None else self.item.flat
+        """Whether it is a leaf, or a list of leaves at any depth."""
         self.abstract: Final = is_abstract_type(inner)
         self.plain: Final = _SELF_SERIALIZING.get(inner)
         self.by_enum_member: Final[dict[object, object] | None] = {} if isinstance(inner, GraphQLEnumType) else None
@@ -57,7 +66,7 @@ class Shape:
 
 @dataclass(eq=False, slots=True)
 class FieldPlan:
-    """A field of a selection. `attribute` is set when resolving it is reading that attribute of its object."""
+    """A field of a selection. `attribute` is set if resolving the field only reads that attribute of its object."""
 
     key: str
     position: int
@@ -67,37 +76,48 @@ class FieldPlan:
     parent: GraphQLObjectType
     shape: Shape
     attribute: str | None
-    constant_arguments: dict[str, object] | Exception | None
-    """None when they depend on variables."""
+    typename: bool
+    """Whether it is `__typename`."""
+    constant_arguments: dict[str, object] | None
+    """None if they depend on variables, are invalid, or could be changed by a resolver."""
     direct: Direct | None
-    """How its resolver is called, where that may be done without what Strawberry puts around it."""
+    """How to call its resolver without Strawberry's wrapper, if that is possible."""
     names_below: frozenset[str] | None
+    converted: dict[str, object] | None = None
+    """The converted arguments of the resolver, if all calls can share them."""
     readers: dict[type, Callable[[Any], object]] = field(default_factory=dict)
-    """By the Python class of the object: what reads `attribute`."""
+    """Functions that read `attribute`, by the Python class of the object."""
     selections: dict[str, "Selection"] = field(default_factory=dict)
-    """By the name of the object's type; filled as types are met."""
+    """Selections by the object's type name; filled as types occur."""
     by_class: dict[type, "Selection"] = field(default_factory=dict)
-    """By the Python class of the object, where the class alone says which type it is."""
+    """Selections by the Python class of the object, if the class alone determines the type."""
 
 
 @dataclass(eq=False, slots=True)
 class Selection:
-    """The fields that are selected of an object of one type."""
+    """The fields selected on an object of one type."""
 
     type: GraphQLObjectType
     fields: list[FieldPlan]
+    writers: dict[object, Any] = field(default_factory=dict)
+    """Functions that write the plain fields, by the classes of the objects and of their rows: see `writer`."""
 
 
 class OperationPlan:
-    """The plan of one operation. `root` is compiled at once, the rest when an object of its type is met."""
+    """The plan of one operation. `root` is compiled at once, other selections when an object of their type occurs."""
 
     def __init__(self, root: Selection, shown_variables: tuple[str, ...] = ()) -> None:
         self.root: Final = root
         self.shown_variables: Final = shown_variables
-        """Of a subscription: the variables that what it shows depends on."""
+        """For a subscription, the variables that determine what it shows."""
+
+    @cached_property
+    def steps(self) -> list[Selection]:
+        """The root's fields, each as a selection of its own."""
+        return [Selection(self.root.type, [each]) for each in self.root.fields]
 
     def selection(self, executor: _Executor, parent: FieldPlan, type_: GraphQLObjectType) -> Selection:
-        """What is selected of an object of the type that the field `parent` gave."""
+        """The selection on an object of this type that the field `parent` returned."""
         selected = parent.selections.get(type_.name)
         if selected is None:
             collected = collect_subfields(
@@ -109,7 +129,7 @@ class OperationPlan:
 
 
 def compiled(executor: _Executor, type_: GraphQLObjectType, fields: GroupedFieldSet) -> Selection:
-    """A selection with everything about its fields that does not depend on objects."""
+    """Compiles a selection: everything about its fields that does not depend on objects."""
     plans = []
     for position, (key, details) in enumerate(fields.items()):
         node = details[0].node
@@ -126,7 +146,8 @@ def compiled(executor: _Executor, type_: GraphQLObjectType, fields: GroupedField
                 parent=type_,
                 shape=Shape(definition.type),
                 attribute=_attribute(definition),
-                constant_arguments=None if _has_variables(node) else arguments_of(executor, definition, details),
+                typename=node.name.value == "__typename",
+                constant_arguments=_constant_arguments(executor, definition, details),
                 direct=direct(definition),
                 names_below=selected_names([each.node for each in details]),
             )
@@ -137,7 +158,7 @@ def compiled(executor: _Executor, type_: GraphQLObjectType, fields: GroupedField
 def arguments_of(
     executor: _Executor, definition: GraphQLField, details: FieldDetailsList
 ) -> dict[str, object] | Exception:
-    """The arguments of a field, or why it has none that can be used: then each of its objects has that error."""
+    """The arguments of a field, or the error that they cause, which is then reported for each object."""
     node = details[0].node
     if not (definition.args or node.arguments):
         return {}
@@ -153,8 +174,19 @@ def arguments_of(
         return error
 
 
+def _constant_arguments(
+    executor: _Executor, definition: GraphQLField, details: FieldDetailsList
+) -> dict[str, object] | None:
+    """The arguments of a field if they are the same in all executions and cannot be changed."""
+    if any(name for argument in details[0].node.arguments or () for name in _variables(argument)):
+        return None
+    arguments = arguments_of(executor, definition, details)
+    is_fixed = isinstance(arguments, dict) and all(isinstance(value, CONSTANT) for value in arguments.values())
+    return arguments if isinstance(arguments, dict) and is_fixed else None
+
+
 def shown_variables(executor: _Executor) -> tuple[str, ...]:
-    """The variables of an operation other than those of its root fields' arguments."""
+    """The variables that an operation uses outside its root fields' arguments."""
     names: set[str] = set()
     for node in executor.operation.selection_set.selections:
         arguments = (node.arguments or ()) if isinstance(node, FieldNode) else ()
@@ -166,16 +198,12 @@ def shown_variables(executor: _Executor) -> tuple[str, ...]:
 
 
 def _attribute(definition: GraphQLField) -> str | None:
-    """Strawberry's fields without a method of their own read an attribute."""
+    """The attribute that the field reads, if it is a Strawberry field without a resolver."""
     declared = definition.extensions.get("strawberry-definition")
     if declared is None or not declared.is_basic_field or declared.default_resolver is not getattr:
         return None
     name: str = declared.python_name
     return name
-
-
-def _has_variables(node: FieldNode) -> bool:
-    return any(_variables(argument) for argument in node.arguments or ())
 
 
 def _variables(node: Node) -> Iterator[str]:
@@ -194,7 +222,7 @@ class _Variables(Visitor):
 
 
 class _DirectiveVariables(Visitor):
-    """The variables that decide what `@skip` and `@include` leave of an operation."""
+    """Collects the variables in `@skip` and `@include`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -207,14 +235,15 @@ class _DirectiveVariables(Visitor):
 @dataclass(slots=True)
 class _Known:
     operation: OperationDefinitionNode
-    """Kept, so that no other operation gets its identity."""
+    """Referenced here so that no other operation can get the same `id()`."""
     deciding: tuple[str, ...]
     plans: dict[tuple[object, ...], OperationPlan]
 
 
 @dataclass(slots=True)
 class Plans:
-    """Plans by operation and by what the variables of its directives are; the one used longest ago goes first."""
+    """Caches plans by operation and by the values of its directives' variables; drops the least recently used
+    operation."""
 
     entries: OrderedDict[int, _Known] = field(default_factory=OrderedDict)
 

@@ -1,1 +1,1 @@
-"""What an operation may do and may cost, checked before and while it runs."""
+"""Authorization, cost and limits of operations, checked before and while they run."""

@@ -1,11 +1,10 @@
-"""Refuses what the caller has no permission for, before anything is executed; the table is in `permissions`."""
+"""Rejects operations for which the caller lacks permissions, before execution; `permissions` has the table."""
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from typing import Protocol
 
 from graphql import (
-    DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
@@ -19,14 +18,12 @@ from graphql import (
     GraphQLResolveInfo,
     GraphQLSchema,
     InlineFragmentNode,
-    OperationDefinitionNode,
     OperationType,
     SelectionNode,
     SelectionSetNode,
     ValueNode,
     VariableNode,
     get_named_type,
-    get_operation_ast,
     value_from_ast_untyped,
 )
 from strawberry.extensions import SchemaExtension
@@ -34,46 +31,58 @@ from strawberry.extensions import SchemaExtension
 from app.api.context import Operation
 from app.api.errors import UserError, user_error
 from app.api.global_ids import split_id
+from app.api.guards.remembered import Remembered, Requested, requested
 from app.api.permissions import NEEDS, refusals
 from app.errors import ErrorCode, Refusal
+from app.scope import Scope
 from app.services.access.audit import DONE, Entry, audited
 from app.storage.columns import StoredValues
 
 Needs = dict[str, str]
-"""Permissions, each with a coordinate of the schema that needs it."""
+"""Permissions, each with a schema coordinate that requires it."""
 
 
 class Authorization(SchemaExtension):
-    """Finds what an operation needs and its caller lacks. A query or a subscription is refused as a whole; of a
-    mutation only the fields concerned are, as data (see `guard_mutations`)."""
+    """Determines which permissions an operation needs and its caller lacks. Rejects a query or subscription as a whole;
+    of a mutation, only the affected fields, with errors as data (see `guard_mutations`)."""
+
+    def __init__(self, needs: Remembered[dict[str, Needs]]) -> None:
+        self._needs = needs
 
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
         operation: Operation = context.context
-        document, scope = context.graphql_document, operation.scope
-        if document is not None and not scope.unlimited and not context.pre_execution_errors:
-            selected = get_operation_ast(document, context.operation_name)
-            if selected is not None:
-                schema: GraphQLSchema = context.schema._schema
-                needed = _Walk(schema, document, selected, context.variables or {}).by_root_field()
-                refused = {key: refusals(scope, needs) for key, needs in needed.items()}
-                if selected.operation is OperationType.MUTATION:
-                    operation.refused = {key: reasons for key, reasons in refused.items() if reasons}
-                else:
-                    errors = [_as_error(key, refusal) for key, several in refused.items() for refusal in several]
-                    context.pre_execution_errors = [*(context.pre_execution_errors or []), *errors] or None
+        request = None if context.pre_execution_errors else requested(context)
+        if request is not None:
+            refused = lacking(operation.scope, request, self._needs)
+            if request.operation.operation is OperationType.MUTATION:
+                operation.refused = refused
+            else:
+                errors = [_as_error(key, refusal) for key, several in refused.items() for refusal in several]
+                context.pre_execution_errors = [*(context.pre_execution_errors or []), *errors] or None
         yield
 
 
+def lacking(scope: Scope, request: Requested, needs: Remembered[dict[str, Needs]]) -> dict[str, list[Refusal]]:
+    """The permissions that an operation needs and its caller lacks, by response key of its root fields."""
+    if scope.unlimited:
+        return {}
+    refused = {
+        key: refusals(scope, needed)
+        for key, needed in needs.get(request, lambda: _Walk(request).by_root_field()).items()
+    }
+    return {key: reasons for key, reasons in refused.items() if reasons}
+
+
 def guard_mutations(schema: GraphQLSchema) -> None:
-    """Makes every mutation answer with `errors` instead of running when its caller may not do it, and notes in the
-    audit log what became of it."""
+    """Makes every unauthorised mutation return `errors` instead of running, and records the outcome of every mutation
+    in the audit log."""
     for name, field in schema.mutation_type.fields.items() if schema.mutation_type else ():
         field.resolve = _guarded(name, field)
 
 
 class _Payload(Protocol):
-    """What every mutation answers with."""
+    """The payload that every mutation returns."""
 
     errors: Sequence[UserError]
 
@@ -103,14 +112,14 @@ def _guarded(name: str, field: GraphQLField) -> Callable[..., Awaitable[_Payload
 
 
 def _exceeded(errors: Sequence[UserError], refused: Sequence[Refusal]) -> Iterator[str]:
-    """The limits that a mutation met: by name those before it ran, else those that its service knows."""
+    """The limits exceeded in a mutation: by name those found before it ran, otherwise those reported by its service."""
     yield from (refusal.limit.name for refusal in refused if refusal.limit is not None)
     if not refused:
         yield from ("input" for error in errors if error.code.value == ErrorCode.LIMIT_EXCEEDED)
 
 
 def _resource_id(arguments: Mapping[str, object]) -> str | None:
-    """The raw id of the object that a mutation is about, where its arguments name one."""
+    """The raw id of the object that a mutation is about, if an argument names one."""
     input_ = arguments.get("input")
     places = {**arguments, **input_} if isinstance(input_, Mapping) else arguments
     named = next((places[name] for name in ("id", "datasetId") if places.get(name)), None)
@@ -118,13 +127,15 @@ def _resource_id(arguments: Mapping[str, object]) -> str | None:
 
 
 def refused_payload(field: GraphQLField, refused: list[Refusal]) -> _Payload:
-    """The payload of a mutation that was not run: its errors, and nothing else."""
+    """The payload of a mutation that did not run, with only its errors."""
     type_ = get_named_type(field.type)
     if not isinstance(type_, GraphQLObjectType):
         raise TypeError(f"the payload {type_} of a mutation is not an object")
     definition = type_.extensions["strawberry-definition"]
     values: StoredValues = {}
     for part in definition.fields:
+        if part.base_resolver is not None:
+            continue
         name = part.graphql_name or part.python_name
         shape = type_.fields[_camel(name)].type
         shape = shape.of_type if isinstance(shape, GraphQLNonNull) else shape
@@ -143,19 +154,14 @@ def _as_error(key: str, refusal: Refusal) -> GraphQLError:
 
 
 class _Walk:
-    """Every field that an operation selects, with the types that it leads to. Each fragment is walked once for each
-    type that it is of.
+    """Walks every field that an operation selects, with the resulting types. Each fragment is walked once per parent
+    type.
 
-    It comes before validation, so unknown fields and fragments, and fragments in a cycle, are passed over.
+    Runs before validation, and therefore ignores unknown fields and fragments, and fragments in cycles.
     """
 
-    def __init__(
-        self,
-        schema: GraphQLSchema,
-        document: DocumentNode,
-        operation: OperationDefinitionNode,
-        variables: Mapping[str, object],
-    ) -> None:
+    def __init__(self, request: Requested) -> None:
+        schema, document, operation, _, variables = request
         self._schema = schema
         self._operation = operation
         nodes = document.definitions
@@ -168,11 +174,11 @@ class _Walk:
         self._variables = {**defaults, **variables}
         self._known: dict[tuple[str, str], Needs] = {}
         mutation = schema.mutation_type
-        # What a mutation returns is its own object: the right to write shows what was written, and nothing further.
+        # The permission to write an object includes reading the returned object's own fields, but nothing beyond them.
         self._payloads = {get_named_type(field.type).name for field in mutation.fields.values()} if mutation else set()
 
     def by_root_field(self) -> dict[str, Needs]:
-        """What the operation needs, by the response key of its root fields."""
+        """The needs of the operation, by response key of its root fields."""
         root = self._schema.get_root_type(self._operation.operation)
         needed: dict[str, Needs] = {}
         if root is None:
@@ -224,15 +230,15 @@ class _Walk:
         return self._condition(parent, type_name) | self._of_type(type_name, node.selection_set)
 
     def _narrower(self, parent: GraphQLNamedType, type_name: str) -> str:
-        """Of two types the one that a selection is of: a condition such as `... on Job` within a `SegmentJob` always
-        holds, and shows nothing of other jobs."""
+        """The narrower of two types: a condition such as `... on Job` within a `SegmentJob` always holds, and reveals
+        nothing of other jobs."""
         type_ = self._schema.type_map.get(type_name)
         if isinstance(parent, GraphQLObjectType) and isinstance(type_, GraphQLInterfaceType):
             return parent.name if type_ in parent.interfaces else type_name
         return type_name
 
     def _condition(self, parent: GraphQLNamedType, type_name: str) -> Needs:
-        """What a condition needs by itself: nothing where it is of the parent, which has been asked for already."""
+        """The needs of a type condition itself: none if it is the parent type, whose needs are already included."""
         own = type_name == parent.name or type_name in self._payloads
         return {} if own else dict.fromkeys(NEEDS.get(type_name, "").split(), type_name)
 

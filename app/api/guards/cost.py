@@ -1,15 +1,15 @@
-"""What an operation costs, known before anything of it is executed, and refused when it is too much.
+"""Computes the cost of an operation before execution, and rejects operations that cost too much.
 
-Each field costs 1, and what `WEIGHTS` adds, once for every object that it is selected of. How many objects there are
-is what the pages on the way to it ask for, multiplied: `first` or `last`, or 50. Ids and other items of lists in
-arguments cost 1 each.
+Each field costs 1, plus its entry in `WEIGHTS`, for every object on which it is selected. The number of objects is the
+product of the page sizes on the path to it: `first` or `last`, by default 50. Ids and other list items in arguments
+cost 1 each.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from graphql import (
-    DocumentNode,
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
@@ -17,13 +17,10 @@ from graphql import (
     GraphQLField,
     GraphQLList,
     GraphQLNonNull,
-    GraphQLSchema,
-    OperationDefinitionNode,
     SchemaMetaFieldDef,
     SelectionSetNode,
     TypeMetaFieldDef,
     get_named_type,
-    get_operation_ast,
     value_from_ast_untyped,
 )
 from strawberry.extensions import SchemaExtension
@@ -31,16 +28,17 @@ from strawberry.extensions import SchemaExtension
 from app.api.context import Limits, Operation
 from app.api.errors import rate_extensions
 from app.api.guards.inputs import LONG_LISTS, argument_problems, extensions_in_place
+from app.api.guards.remembered import Remembered, Requested, requested
 from app.api.scalars import LARGEST
 from app.errors import ErrorCode, Limit, Refusal
 from app.services.access.rates import RateExceeded
 from app.services.lists.paging import DEFAULT_PAGE
 
 LIST_SIZE: Final = 10
-"""Objects in a list that has no pages."""
+"""Assumed number of objects in a list without pages."""
 
 EVERYBODY: Final = 5_000
-"""What it costs to evaluate every profile of a sandbox: as much time as so many fields, at 100,000 profiles."""
+"""Cost of evaluating every profile of a sandbox: for 100,000 profiles this takes as long as this many fields."""
 
 WEIGHTS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
     "Audience.waterfall": (EVERYBODY, ()),
@@ -57,11 +55,11 @@ WEIGHTS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
     "Query.explain": (EVERYBODY // 5, ()),
     "Profile.events": (EVERYBODY // 20, ()),
 }
-"""Fields that read or evaluate more than they show: what they cost besides; where arguments are listed, with any of
-these only."""
+"""Additional cost of fields that read or evaluate more than they return. If arguments are listed, it applies only with
+one of them."""
 
 LENGTHS: Final[Mapping[str, int]] = {"ExplanationNode.children": 2}
-"""Objects in lists of trees, on average: a tree has as many as its expression has parts, however deep one looks."""
+"""Average number of objects in lists of trees: a tree has as many as its expression has parts, at any depth."""
 
 INTROSPECTION: Final = {
     "fields": 4,
@@ -71,43 +69,68 @@ INTROSPECTION: Final = {
     "possibleTypes": 1,
     "interfaces": 1,
 }
-"""Objects in lists of the introspection, on average over the types of the schema."""
+"""Average number of objects in lists of the introspection, over the types of the schema."""
 
 _META = {"__schema": SchemaMetaFieldDef, "__type": TypeMetaFieldDef}
 
 
-class CostLimit(SchemaExtension):
-    """Refuses operations that cost too much or whose inputs are too large; every answer with data says
-    in `extensions.cost` what it cost."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The cost of an operation, and the errors in its arguments."""
 
-    def __init__(self, limits: Limits) -> None:
+    cost: int
+    introspects: bool
+    refused_mutations: Mapping[str, list[Refusal]]
+    """Errors in the arguments of mutations, by response key."""
+    refused_fields: Sequence[Refusal]
+    """Errors in the arguments of all other fields."""
+
+
+class CostLimit(SchemaExtension):
+    """Rejects operations that cost too much or whose inputs are too large. Every response with data reports its cost in
+    `extensions.cost`."""
+
+    def __init__(self, limits: Limits, costs: Remembered[Cost]) -> None:
         self._limits = limits
+        self._costs = costs
         self._cost: int | None = None
 
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
         operation: Operation = context.context
-        document = context.graphql_document
-        if document is not None and not context.pre_execution_errors:
-            selected = get_operation_ast(document, context.operation_name)
-            if selected is not None:
-                schema: GraphQLSchema = context.schema._schema
-                walk = _Walk(schema, self._limits, document, selected, context.variables or {})
-                self._cost = min(walk.cost(), LARGEST)
-                errors = list(_closed_errors(walk.introspects and not operation.introspective))
-                refusals = [*_cost_refusals(self._cost, self._limits.max_cost), *walk.refused_fields]
-                errors += map(_as_error, refusals)
-                errors += [] if errors else _rate_errors(operation, self._cost)
-                # As with permissions: what a mutation does not take it says as data.
-                for key, refused in walk.refused_mutations.items():
-                    operation.refused = {**operation.refused, key: [*operation.refused.get(key, []), *refused]}
-                context.pre_execution_errors = errors or None
+        request = None if context.pre_execution_errors else requested(context)
+        if request is not None:
+            cost = cost_of(request, self._limits, self._costs)
+            self._cost = cost.cost
+            # As with permissions, a mutation reports errors of its input as data.
+            for key, refused in cost.refused_mutations.items():
+                operation.refused = {**operation.refused, key: [*operation.refused.get(key, []), *refused]}
+            context.pre_execution_errors = cost_errors(cost, self._limits, operation) or None
         yield
 
     def get_results(self) -> dict[str, object]:
-        if self._cost is None or getattr(self.execution_context.result, "data", None) is None:
+        context = self.execution_context
+        # Before the first event of a subscription there is no result.
+        without_data = context.result is not None and getattr(context.result, "data", None) is None
+        if self._cost is None or context.pre_execution_errors or without_data:
             return {}
-        return {"cost": {"requested": self._cost, "limit": self._limits.max_cost}}
+        return shown_cost(self._cost, self._limits)
+
+
+def cost_of(request: Requested, limits: Limits, costs: Remembered[Cost]) -> Cost:
+    return costs.get(request, lambda: _Walk(request, limits).cost())
+
+
+def cost_errors(cost: Cost, limits: Limits, operation: Operation) -> list[GraphQLError]:
+    """Why an operation must not run; if it may, its cost is counted."""
+    errors = list(_closed_errors(cost.introspects and not operation.introspective))
+    errors += map(_as_error, (*_cost_refusals(cost.cost, limits.max_cost), *cost.refused_fields))
+    return errors or list(_rate_errors(operation, cost.cost))
+
+
+def shown_cost(cost: int, limits: Limits) -> dict[str, object]:
+    """The extensions of a response with data."""
+    return {"cost": {"requested": cost, "limit": limits.max_cost}}
 
 
 def _closed_errors(closed: bool) -> Iterator[GraphQLError]:
@@ -137,19 +160,13 @@ def _rate_errors(operation: Operation, cost: int) -> Iterator[GraphQLError]:
 
 
 class _Walk:
-    """The fields of an operation, each fragment once for each place it is in.
+    """Walks the fields of an operation. A fragment is walked once per type that it is spread on and page size there.
 
-    It comes before validation, so unknown fields and fragments, and fragments in a cycle, are passed over.
+    Runs before validation, and therefore ignores unknown fields and fragments, and fragments in cycles.
     """
 
-    def __init__(
-        self,
-        schema: GraphQLSchema,
-        limits: Limits,
-        document: DocumentNode,
-        operation: OperationDefinitionNode,
-        variables: Mapping[str, object],
-    ) -> None:
+    def __init__(self, request: Requested, limits: Limits) -> None:
+        schema, document, operation, _, variables = request
         self._schema, self._limits, self._operation = schema, limits, operation
         nodes = document.definitions
         self._fragments = {node.name.value: node for node in nodes if isinstance(node, FragmentDefinitionNode)}
@@ -160,18 +177,17 @@ class _Walk:
         }
         self._variables = {**defaults, **variables}
         self._known: dict[tuple[str, str, int], int] = {}
-        self.introspects = False
-        self.refused_mutations: dict[str, list[Refusal]] = {}
-        """What is wrong with the arguments of mutations, by their response keys."""
-        self.refused_fields: list[Refusal] = []
-        """The same of all other fields."""
+        self._introspects = False
+        self._refused_mutations: dict[str, list[Refusal]] = {}
+        self._refused_fields: list[Refusal] = []
 
-    def cost(self) -> int:
+    def cost(self) -> Cost:
         root = self._schema.get_root_type(self._operation.operation)
-        return 0 if root is None else self._selection(root, self._operation.selection_set, 1)
+        cost = 0 if root is None else self._selection(root, self._operation.selection_set, 1)
+        return Cost(min(cost, LARGEST), self._introspects, self._refused_mutations, self._refused_fields)
 
     def _selection(self, parent: object, selections: SelectionSetNode | None, page: int) -> int:
-        """The cost of what is selected of one object; `page` are the items of its list, if it is a connection."""
+        """The cost of the selections on one object; `page` is the page size, if it is a connection."""
         cost = 0
         for node in selections.selections if selections else ():
             if isinstance(node, FieldNode):
@@ -196,7 +212,7 @@ class _Walk:
 
     def _field(self, parent: Any, node: FieldNode, page: int) -> int:
         name = node.name.value
-        self.introspects = self.introspects or name in _META
+        self._introspects = self._introspects or name in _META
         field: GraphQLField | None = _META.get(name) or getattr(parent, "fields", {}).get(name)
         if field is None:
             return 1
@@ -213,7 +229,7 @@ class _Walk:
         )
 
     def _length(self, parent: Any, name: str, field: GraphQLField, items: int, page: int) -> int:
-        """How many objects the field gives of one object."""
+        """The number of objects that the field returns for one object."""
         type_ = field.type.of_type if isinstance(field.type, GraphQLNonNull) else field.type
         if not isinstance(type_, GraphQLList):
             return 1
@@ -232,9 +248,9 @@ class _Walk:
             values[name] = value_from_ast_untyped(argument.value, self._variables)
             problems = list(argument_problems(self._limits, field.args[name].type, values[name], (name,)))
             if problems and parent is self._schema.mutation_type:
-                self.refused_mutations.setdefault((node.alias or node.name).value, []).extend(problems)
+                self._refused_mutations.setdefault((node.alias or node.name).value, []).extend(problems)
             else:
-                self.refused_fields += problems
+                self._refused_fields += problems
         return values
 
 
@@ -244,7 +260,7 @@ def _weight(coordinate: str, arguments: Mapping[str, object]) -> int:
 
 
 def _items(value: object) -> int:
-    """Items of all lists in a value of an argument; of rows only how many there are."""
+    """The number of items of all lists in an argument's value; for rows only their count."""
     if isinstance(value, list):
         return len(value) + sum(map(_items, value))
     if not isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Documents that requests name instead of sending: those that a client registered, and the list of trusted ones.
+"""Documents that requests reference instead of sending: those registered by clients, and trusted documents.
 
-Clients register documents by Apollo's protocol of automatic persisted queries: the hash alone, and the text with the
-hash when the server does not know it. Where documents are trusted, nothing else runs.
+Clients register documents with Apollo's protocol for automatic persisted queries: they send the hash alone, and the
+text with the hash if the server does not know it. With trusted documents configured, no other documents run.
 """
 
 from collections import OrderedDict
@@ -15,11 +15,11 @@ import orjson
 from graphql import GraphQLError, GraphQLSchema, parse, strip_ignored_characters, validate
 
 LONGEST_REGISTERED = 20_000
-"""Characters of a document that is remembered for its client; longer ones must be sent each time."""
+"""Maximum length in characters of a registered document; longer ones must be sent every time."""
 
 
 class DocumentRefused(Exception):
-    """A document that does not run; the message, code and HTTP status are those of Apollo's protocol."""
+    """The document cannot be run; message, code and HTTP status follow Apollo's protocol."""
 
     def __init__(self, message: str, code: str, status: int) -> None:
         super().__init__(message)
@@ -27,19 +27,21 @@ class DocumentRefused(Exception):
 
 
 class InvalidDocuments(Exception):
-    """Trusted documents that cannot be read; the message says which and why."""
+    """Trusted documents cannot be read; the message says which and why."""
 
 
 class Documents:
-    """Which text a request runs. Registered documents belong to an organisation: no other one can learn by a hash what
-    it asks. Of `registered` documents in all, those used longest ago go first; 0 takes none."""
+    """Determines the text that a request runs. Registered documents belong to an organisation, so that another one
+    cannot probe them by hash. At most `registered` documents are kept in total, the least recently used being dropped;
+    0 disables registration."""
 
     def __init__(self, registered: int = 1_000, trusted: "TrustedDocuments | None" = None) -> None:
         self._most, self._trusted = registered, trusted
         self._texts: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def text(self, organisation: str, query: str | None, id_: str | None) -> str:
-        """The document of a request that sends `query`, or names one by `id_`, or both. Raises `DocumentRefused`."""
+        """The document of a request that sends `query`, or references one by `id_`, or both. Raises
+        `DocumentRefused`."""
         if self._trusted is not None:
             return self._trusted.text(query, id_)
         if id_ is None:
@@ -65,7 +67,8 @@ class Documents:
 
 @dataclass(slots=True)
 class TrustedDocuments:
-    """The only documents that run: by id, or by their text, in which spaces, commas and comments do not count."""
+    """The only documents that may run, identified by id or by text, in which spaces, commas and comments are
+    ignored."""
 
     by_id: dict[str, str] = field(default_factory=dict)
     texts: set[str] = field(default_factory=set)
@@ -85,9 +88,9 @@ class TrustedDocuments:
 
     @classmethod
     def read(cls, path: Path, schema: GraphQLSchema) -> Self:
-        """From a `.graphql` file, a manifest as Apollo's or Relay's tools write it (`.json`), or a folder of these.
+        """Reads a `.graphql` file, a manifest of Apollo's or Relay's tools (`.json`), or a folder of these.
 
-        Raises `InvalidDocuments` when one of them is not valid for the schema, or there is none.
+        Raises `InvalidDocuments` if a document is invalid for the schema, or if there are none.
         """
         trusted = cls()
         for file in _files(path):
@@ -144,7 +147,7 @@ def _documents(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def _listed(manifest: object) -> Iterator[tuple[object, object]]:
-    """Apollo's manifest has a list of operations; Relay's is one object of texts by id."""
+    """Apollo's manifest contains a list of operations, Relay's an object of texts by id."""
     if isinstance(manifest, Mapping) and isinstance(manifest.get("operations"), list):
         for operation in manifest["operations"]:
             named = operation if isinstance(operation, Mapping) else {}

@@ -1,7 +1,7 @@
-"""What inputs may hold: text that databases keep, numbers that JSON keeps, and no more of anything than is handled.
+"""Validates inputs: text that databases can store, numbers that JSON can represent, and limits on lengths.
 
-Variables are looked at as they come (`VariableSizes`), numbers and texts of the document where they stand, and each
-argument by its type once it is known which field it belongs to (`argument_problems`).
+Variables are checked as they arrive (`VariableSizes`), numbers and strings of the document where they occur, and each
+argument by its type once its field is known (`argument_problems`).
 """
 
 import re
@@ -41,10 +41,10 @@ from app.storage.columns import StoredValues
 _STRANGE = "a NUL character or half of a surrogate pair, which no database keeps"
 
 LONGEST_TEXT = 255
-"""Characters of a text that `LONG_TEXTS` does not list: longer ones do not fit into a database's index."""
+"""Maximum length in characters of texts not listed in `LONG_TEXTS`: longer ones do not fit into a database index."""
 
 LONG_TEXTS: Mapping[str, int | None] = {
-    # By the name of the argument or input field; None for `Limits.max_text`.
+    # By the name of the argument or input field; None means `Limits.max_text`.
     "expression": None,
     "where": None,
     "description": 10_000,
@@ -57,8 +57,9 @@ LONG_TEXTS: Mapping[str, int | None] = {
     "startsWith": 1_000,
     "fields": 2_000,
     "paths": 2_000,
-    "id": 1_000,
-    # The services bound these themselves, and name all that is wrong with them.
+    # Ids of all people that can be loaded must be accepted in queries and erasures.
+    "id": 20_000,
+    # Services limit these themselves, and report all errors together.
     "name": None,
     "idempotencyKey": None,
     "cronExpression": None,
@@ -66,57 +67,66 @@ LONG_TEXTS: Mapping[str, int | None] = {
 }
 
 MOST_ITEMS = 20_000
-"""Items of any list or object in a variable. More are refused before they are looked at."""
+"""Maximum number of items of any list or object in a variable. Larger ones are rejected unread."""
 
 ROWS = ("ingestRows", "input", "rows")
-"""The mutation, argument and field whose values are looked at by the loader: a bad row costs itself alone."""
+"""The mutation, argument and field whose values the loader checks, so that a bad row only affects itself."""
 
 LONG_LISTS = frozenset({ROWS[-1]})
-"""Lists that services bound themselves: a batch has more rows than an audience has labels."""
+"""Lists that services limit themselves, such as a batch's rows."""
 
 
 class VariableSizes(SchemaExtension):
-    """Variables hold nothing but text that a database keeps, and JSON that is not nested for ever."""
+    """Rejects variables with text that a database cannot store, with numbers of more than 64 bits, or with values that
+    are too long, too large or too deeply nested. The document's own numbers are checked too."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
-        errors = [
-            GraphQLError(refusal.message, extensions=extensions_in_place(refusal))
-            for refusal in _value_problems(self._limits, self._without_rows(context.variables or {}))
-        ]
-        if context.graphql_document is not None and _UNUSUAL_NUMBER.search(context.query or ""):
-            errors += _number_errors(context.graphql_document)
+        errors = value_errors(self._limits, context.query or "", context.graphql_document, context.variables or {})
         context.pre_execution_errors = [*(context.pre_execution_errors or []), *errors] or None
         yield
 
-    def _without_rows(self, variables: Mapping[str, object]) -> Mapping[str, object]:
-        """The variables but for those, and those fields of them, that are rows and nothing else."""
-        document = self.execution_context.graphql_document
-        if document is None or ROWS[0] not in (self.execution_context.query or ""):
-            return variables
-        sent = _RowsSent()
-        visit(document, sent)
-        rest = dict(variables)
-        for name in sent.inputs:
-            if isinstance(value := rest.get(name), Mapping):
-                rest[name] = {field: inner for field, inner in value.items() if field != ROWS[-1]}
-        return {name: value for name, value in rest.items() if name not in sent.rows or sent.uses[name] > 1}
+
+def value_errors(
+    limits: Limits, text: str, document: DocumentNode | None, variables: Mapping[str, object]
+) -> list[GraphQLError]:
+    """Errors in the variables, and in the numbers of the document with this text."""
+    if document is not None and ROWS[0] in text:
+        variables = _without_rows(document, variables)
+    errors = [
+        GraphQLError(refusal.message, extensions=extensions_in_place(refusal))
+        for refusal in _value_problems(limits, variables)
+    ]
+    if document is not None and _UNUSUAL_NUMBER.search(text):
+        errors += _number_errors(document)
+    return errors
+
+
+def _without_rows(document: DocumentNode, variables: Mapping[str, object]) -> Mapping[str, object]:
+    """The variables without those (or those of their fields) that contain only rows."""
+    sent = _RowsSent()
+    visit(document, sent)
+    rest = dict(variables)
+    for name in sent.inputs:
+        if isinstance(value := rest.get(name), Mapping):
+            rest[name] = {field: inner for field, inner in value.items() if field != ROWS[-1]}
+    return {name: value for name, value in rest.items() if name not in sent.rows or sent.uses[name] > 1}
 
 
 def extensions_in_place(refusal: Refusal) -> StoredValues:
-    """As for other refusals, with the path as the client wrote it."""
+    """Like other errors, with the path as the client wrote it."""
     return refusal_extensions(refusal) | {"path": list(refusal.path)}
 
 
 _Way = tuple[Any, str]
-"""The way to a value: the way to what holds it, or None, and its key or position there. Few are written out."""
+"""The path to a value: the path to its container, or None, and its key or index there. Few paths are ever expanded."""
 
 
 def _value_problems(limits: Limits, variables: Mapping[str, object]) -> Iterator[Refusal]:
-    """What is wrong with values, wherever they lie. Keys of objects are texts too."""
+    """Errors in values at any depth. Keys of objects are texts too."""
     waiting: list[tuple[_Way | None, int, Any]] = [(None, 0, variables)]
     while waiting:
         way, depth, value = waiting.pop()
@@ -175,8 +185,8 @@ def _too_long(path: Sequence[str], length: int, allowed: int) -> Refusal:
 
 
 class _RowsSent(Visitor):
-    """The variables that are the whole input of a call with rows, and those that are rows, with how often each is
-    used."""
+    """The variables that are the whole input of a call with rows, and those that are rows, with the number of uses of
+    each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,13 +214,13 @@ class _RowsSent(Visitor):
 
 
 def _holds_rows(field: ObjectFieldNode, ancestors: Sequence[object]) -> bool:
-    """Whether the field of a value in the document is that of the rows of a call."""
+    """Whether this field of a value in the document contains the rows of a call."""
     around = [node for node in ancestors if isinstance(node, FieldNode | ArgumentNode | ObjectFieldNode)][-2:]
     return tuple(node.name.value for node in (*around, field)) == ROWS
 
 
 class PlainStrings(ValidationRule):
-    """A rule against strings in the document that no database keeps."""
+    """A validation rule that rejects strings in the document that a database cannot store."""
 
     def enter_object_field(
         self, node: ObjectFieldNode, _key: object, _parent: object, _path: object, ancestors: Sequence[object]
@@ -222,17 +232,17 @@ class PlainStrings(ValidationRule):
             self.report_error(GraphQLError(f"the string holds {_STRANGE}: omit it", node))
 
 
-# ---------------------------------------------------------------- numbers of the document
+# ---------------------------------------------------------------- numbers in the document
 
 _UNUSUAL_NUMBER = re.compile(r"\d{17}|\d[eE]\+?\d{3}")
 _LONGEST_NUMBER = 20
-"""Characters of -2^63 and of 2^64 - 1."""
+"""Number of characters of -2^63 and of 2^64 - 1."""
 _LONGEST_IN_ROW = 1_000
-"""So many digits the loader looks at; Python reads no more than some thousands."""
+"""The loader checks numbers up to this many digits; Python reads at most some thousands."""
 
 
 def _number_errors(document: DocumentNode) -> list[GraphQLError]:
-    """Numbers that no JSON parser reads back as they are; Python itself fails on some."""
+    """Errors for numbers that no JSON parser reads back unchanged, some of which Python itself cannot parse."""
     numbers = _Numbers()
     visit(document, numbers)
     return [
@@ -275,11 +285,12 @@ class _Numbers(Visitor):
             self.too_large.append(node)
 
 
-# ---------------------------------------------------------------- arguments by their types
+# ---------------------------------------------------------------- arguments, by type
 
 
 def argument_problems(limits: Limits, type_: Any, value: Any, path: Sequence[str]) -> Iterator[Refusal]:
-    """Texts and lists of an argument that are longer than their type and place allow; `path` ends in its name."""
+    """Errors for texts and lists of an argument that exceed the limits of their type and place; `path` ends in its
+    name."""
     if isinstance(type_, GraphQLNonNull):
         type_ = type_.of_type
     if isinstance(type_, GraphQLList):

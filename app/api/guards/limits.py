@@ -1,7 +1,6 @@
-"""What is done around every operation: limits before it, its context during it, masked errors after it."""
+"""Extensions around every operation: limits before it, its context during it, masked errors after it."""
 
 import re
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -17,7 +16,8 @@ from graphql import (
     SelectionSetNode,
 )
 from strawberry.extensions import AddValidationRules, MaxTokensLimiter, SchemaExtension
-from strawberry.types import ExecutionContext
+from strawberry.extensions.runner import SchemaExtensionsRunner
+from strawberry.types import ExecutionContext, ExecutionResult
 
 from app.api.context import Caller, Limits, Operation
 from app.api.context.metrics import Measured
@@ -25,39 +25,40 @@ from app.api.errors import client_error, exceeded_limit, refusal_extensions
 from app.api.execution import CompiledExecution
 from app.api.guards.authorization import Authorization, guard_mutations
 from app.api.guards.cost import CostLimit
+from app.api.guards.hooks import Runner
 from app.api.guards.inputs import PlainStrings, VariableSizes
+from app.api.guards.known import Checks, KnownQueries
+from app.api.guards.validity import PlainDocuments
 from app.errors import ErrorCode, Limit, Refusal
 
 DOCUMENTS_KEPT = 512
 LONGEST_KEPT = 20_000
-"""Valid documents that the process remembers, and how long (in characters) one may be to be remembered."""
+"""Number of valid documents that the process caches, and the maximum length (in characters) of a cached document."""
 
 _TOO_MANY_TOKENS = re.compile(r"more than (\d+) tokens")
 _SUGGESTION = re.compile(r" Did you mean [^?]*\?")
 
-Documents = OrderedDict[tuple[str, str], DocumentNode]
-"""By organisation and text: how fast an answer comes must not say what another organisation asks."""
 
-
-def extensions(limits: Limits) -> list[Callable[[], SchemaExtension]]:
-    """Strawberry's extensions for one schema, outermost first. Strawberry makes each anew for every operation."""
-    documents: Documents = OrderedDict()
+def _extensions(checks: Checks) -> list[Callable[[], SchemaExtension]]:
+    """Strawberry's extensions for one schema, outermost first. Strawberry creates new instances for every operation."""
+    limits = checks.limits
     return [
         OperationContext,
         lambda: MaxTokensLimiter(limits.max_tokens),
         lambda: AddValidationRules([PlainStrings]),
         OneOperation,
         lambda: VariableSizes(limits),
-        Authorization,
-        lambda: CostLimit(limits),
-        lambda: DocumentCache(documents),
+        lambda: Authorization(checks.needs),
+        lambda: CostLimit(limits, checks.costs),
+        lambda: DocumentCache(checks),
         lambda: SelectionLimits(limits),
         Measured,
+        PlainDocuments,
     ]
 
 
 class OperationContext(SchemaExtension):
-    """Gives every operation a context of its own, also those that share a WebSocket."""
+    """Gives every operation its own context, including operations that share a WebSocket."""
 
     async def on_operation(self) -> AsyncIterator[None]:
         caller = self.execution_context.context
@@ -70,7 +71,7 @@ class OperationContext(SchemaExtension):
             await operation.close()
 
     async def on_stream_result(self, result: object) -> AsyncIterator[None]:
-        # What the next item shows must be read anew, and nothing stays open while it is awaited.
+        # The next item needs fresh reads, and nothing may stay open while waiting for it.
         await self._operation.renew()
         yield
 
@@ -81,7 +82,7 @@ class OperationContext(SchemaExtension):
 
 
 class OneOperation(SchemaExtension):
-    """Of several operations one must be named. Strawberry would take the first."""
+    """If a document has several operations, the request must name one. Strawberry would run the first."""
 
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
@@ -94,14 +95,14 @@ class OneOperation(SchemaExtension):
 
 
 class DocumentCache(SchemaExtension):
-    """A document that was valid before is neither parsed nor validated again; the one used longest ago goes first.
+    """Skips parsing and validation of documents that were valid before; the least recently used is dropped.
 
-    Strawberry's own two caches are not used: one raises syntax errors where streams expect none, the other hashes
-    the whole tree for each request.
+    Strawberry's own two caches are not used: one raises syntax errors where streams do not expect any, the other hashes
+    the whole tree on each request.
     """
 
-    def __init__(self, documents: Documents) -> None:
-        self._documents = documents
+    def __init__(self, checks: Checks) -> None:
+        self._documents = checks.documents
 
     def on_parse(self) -> Iterator[None]:
         if (document := self._documents.get(self._key)) is not None:
@@ -129,28 +130,47 @@ class DocumentCache(SchemaExtension):
 
 
 class GatewaySchema(strawberry.Schema):
-    """Errors are masked where they become visible, in one place for queries, mutations and streams."""
+    """Executes known queries directly, and masks errors in one place for queries, mutations and streams."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        options["execution_context_class"] = CompiledExecution
+    def __init__(self, *arguments: Any, limits: Limits, **options: Any) -> None:
+        checks = Checks(limits)
+        options |= {"execution_context_class": CompiledExecution, "extensions": _extensions(checks)}
         super().__init__(*arguments, **options)
         guard_mutations(self._schema)
+        self._known = KnownQueries(self._schema, checks, _mask)
+
+    async def execute(self, query: str | None, *arguments: Any, **options: Any) -> ExecutionResult:
+        caller = options.get("context_value")
+        if query and not arguments and isinstance(caller, Caller):
+            name, variables = options.get("operation_name"), options.get("variable_values") or {}
+            response = await self._known.response(query, name, variables, caller)
+            if response is not None:
+                return response
+        return await super().execute(query, *arguments, **options)
+
+    def create_extensions_runner(
+        self, execution_context: ExecutionContext, extensions: list[SchemaExtension]
+    ) -> SchemaExtensionsRunner:
+        return Runner(execution_context, extensions)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        context = execution_context.context if execution_context else None
-        request_id = getattr(context, "request_id", "unknown")
-        errors[:] = [_named(client_error(error, request_id)) for error in errors]
-        if isinstance(context, Operation):
-            for error in errors:
-                if (limit := exceeded_limit(error.extensions or {})) is not None:
-                    context.services.metrics.refused(limit)
-        if not getattr(context, "introspective", True):
-            for error in errors:
-                error.message = _SUGGESTION.sub("", error.message)
+        _mask(errors, execution_context.context if execution_context else None)
+
+
+def _mask(errors: list[GraphQLError], operation: object) -> None:
+    request_id = getattr(operation, "request_id", "unknown")
+    errors[:] = [_named(client_error(error, request_id)) for error in errors]
+    if isinstance(operation, Operation):
+        for error in errors:
+            if (limit := exceeded_limit(error.extensions or {})) is not None:
+                operation.services.metrics.refused(limit)
+    if not getattr(operation, "introspective", True):
+        for error in errors:
+            error.message = _SUGGESTION.sub("", error.message)
 
 
 def _named(error: GraphQLError) -> GraphQLError:
-    """A document with too many tokens is a syntax error to the parser; here it is a limit like the others."""
+    """Turns the parser's syntax error for a document with too many tokens into a limit error."""
     if isinstance(error, GraphQLSyntaxError) and (tokens := _TOO_MANY_TOKENS.search(error.message)):
         limit = Limit("max_tokens", int(tokens[1]))
         message = f"the document has more than {limit.allowed:,} tokens: split it"
@@ -160,10 +180,10 @@ def _named(error: GraphQLError) -> GraphQLError:
 
 
 class SelectionLimits(SchemaExtension):
-    """Documents that select too deep, or too much under other names, are rejected before they are validated: the rules
-    of GraphQL take five times as long, and look at each spread of a fragment.
+    """Rejects documents with too deep selections or too many aliases before validation, which takes five times as long
+    and visits every spread of a fragment.
 
-    Each fragment is looked at once, however often it is spread: a document of a few lines can spread one 2^30 times.
+    Visits each fragment once, however often it is spread: a document of a few lines can spread one 2^30 times.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -197,7 +217,7 @@ def _problems(limits: Limits, depth: int, aliases: int) -> Iterator[Refusal]:
 
 
 class _Measure:
-    """Depth and number of aliases of selections. Introspection has its own shape, and is not counted."""
+    """Depth and number of aliases of selections. Introspection has a fixed shape and is not counted."""
 
     def __init__(self, fragments: dict[str, FragmentDefinitionNode]) -> None:
         self._fragments = fragments
@@ -220,7 +240,7 @@ class _Measure:
 
     def fragment(self, name: str) -> tuple[int, int]:
         if name not in self._known:
-            # Unknown fragments and circles are refused by other rules; here they only must come to an end.
+            # Other rules reject unknown fragments and cycles; this walk only needs to terminate.
             self._known[name] = (0, 0)
             if name in self._fragments:
                 self._known[name] = self.selection(self._fragments[name].selection_set)

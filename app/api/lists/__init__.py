@@ -1,1 +1,1 @@
-"""What lists of the API share: connections and filters."""
+"""Shared by lists of the API: connections and filters."""

@@ -1,15 +1,17 @@
 """Relay connections over the pages of services; knows no resource."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
-from typing import Annotated, Any, Generic, TypeVar, cast
+from typing import Annotated, Final, Generic, TypeVar, cast
 
 import strawberry
 
 from app.api.context import Info
 from app.api.described import resolver
-from app.api.execution.direct import names_below
+from app.api.execution.direct import WITH_PAGE, names_below
+from app.api.execution.relation import EMPTY, AnySlice, Make, Values, needs_page
 from app.api.scalars import BigInt, given
 from app.services.lists.paging import Slice, page_request
 from app.storage.columns import StoredValues
@@ -36,26 +38,35 @@ Resolver = TypeVar("Resolver", bound=Callable[..., Awaitable[object]])
 
 
 def connection(description: str) -> Callable[[Resolver], Resolver]:
-    """A field that is a page of a list.
+    """A connection field.
 
-    The method takes `page: PageRequest`; clients see `first`, `after`, `last` and `before` in its place. The field
-    fails with a `Refusal` when these contradict each other.
+    The method takes `page: PageRequest`; clients see `first`, `after`, `last` and `before` instead. The field fails
+    with a `Refusal` if these contradict each other.
     """
 
     def declare(method: Resolver) -> Resolver:
         @wraps(method)
         async def resolve(*positional: object, **arguments: object) -> object:
-            asked: StoredValues = {name: given(arguments.pop(name, None)) for name in _PAGE_ARGUMENTS}
-            return await method(*positional, page=page_request(**asked), **arguments)
+            return await method(*positional, **with_page(arguments))
 
         resolve.__signature__ = _with_page_arguments(signature(method))  # type: ignore[attr-defined]
+        setattr(resolve, WITH_PAGE, with_page)
         return cast(Resolver, resolver(description)(resolve))
 
     return declare
 
 
+def with_page(
+    arguments: Mapping[str, object], columns: frozenset[str] | None = None, alone: bool = False
+) -> StoredValues:
+    """Converts a connection's arguments to those of its method. Raises `Refusal`."""
+    others = {name: value for name, value in arguments.items() if name not in _PAGE_ARGUMENTS}
+    asked: StoredValues = {name: given(arguments.get(name)) for name in _PAGE_ARGUMENTS}
+    return {**others, "page": replace(page_request(**asked), columns=columns, alone=alone)}
+
+
 def _with_page_arguments(method: Signature) -> Signature:
-    """The signature of a method with the arguments of a page in place of `page`."""
+    """A method's signature with the paging arguments in place of `page`."""
     parameters: list[Parameter] = []
     for parameter in method.parameters.values():
         if parameter.name == "page":
@@ -99,7 +110,7 @@ class Connection(Generic[T]):
 
 @strawberry.type(name="Connection", description="A page of a list.")
 class LongConnection(Generic[T]):
-    """A list that may be longer than 2^31: of people or of what they did."""
+    """A list that may have more than 2^31 items: profiles, or their events."""
 
     edges: list[Edge[T]] = strawberry.field(description="Items of the page with their cursors.")
     nodes: list[T] = strawberry.field(description="Items of the page.")
@@ -114,7 +125,7 @@ class LongConnection(Generic[T]):
 async def connect(
     info: Info, load: Callable[[], Awaitable[Slice[Item]]], make: Callable[[Item], T], count: Count
 ) -> Connection[T]:
-    """A page as a connection; `load` is not called when nothing of the page is selected."""
+    """A page as a connection; `load` is called only if the page's contents are selected."""
     return Connection(**await _page(info, load, make), count=count)
 
 
@@ -124,22 +135,41 @@ async def connect_long(
     return LongConnection(**await _page(info, load, make), count=count)
 
 
-_EMPTY: Slice[Any] = Slice([], [], False, False)
-
-
-async def _page(info: Info, load: Callable[[], Awaitable[Slice[Any]]], make: Callable[[Any], object]) -> StoredValues:
+async def _page(info: Info, load: Callable[[], Awaitable[AnySlice]], make: Make) -> StoredValues:
     selected = names_below(info)
-    page = await load() if selected is None or selected - {"totalCount", "__typename"} else _EMPTY
-    nodes = [make(item) for item in page.items]
-    edges = selected is None or "edges" in selected
-    cursors = page.cursors if selected is None or "pageInfo" in selected else ()
+    page = await load() if needs_page(selected) else EMPTY
+    nodes = _nodes(page, make)
     return {
         "nodes": nodes,
-        "edges": [Edge(node=node, cursor=at) for node, at in zip(nodes, page.cursors, strict=True)] if edges else [],
-        "page_info": PageInfo(
-            has_next_page=page.has_next,
-            has_previous_page=page.has_previous,
-            start_cursor=cursors[0] if cursors else None,
-            end_cursor=cursors[-1] if cursors else None,
-        ),
+        "edges": _edges(page, nodes) if selected is None or "edges" in selected else [],
+        "page_info": _page_info(page) if selected is None or "pageInfo" in selected else _NO_PAGE_INFO,
     }
+
+
+def _nodes(page: AnySlice, make: Make) -> list[object]:
+    return [make(item) for item in page.items]
+
+
+def _edges(page: AnySlice, nodes: Iterable[object]) -> list[Edge[object]]:
+    return [Edge(node=node, cursor=at) for node, at in zip(nodes, page.cursors, strict=True)]
+
+
+def _page_info(page: AnySlice) -> PageInfo:
+    cursors = page.cursors
+    return PageInfo(
+        has_next_page=page.has_next,
+        has_previous_page=page.has_previous,
+        start_cursor=cursors[0] if cursors else None,
+        end_cursor=cursors[-1] if cursors else None,
+    )
+
+
+_NO_PAGE_INFO = _page_info(EMPTY)
+"""Placeholder if `pageInfo` is not selected."""
+
+VALUES: Final[Values] = {
+    "nodes": _nodes,
+    "edges": lambda page, make: _edges(page, _nodes(page, make)),
+    "pageInfo": lambda page, _make: _page_info(page),
+}
+"""The values of a connection's fields."""

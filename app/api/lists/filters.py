@@ -1,4 +1,4 @@
-"""Inputs that several lists share: tests on texts and times, and directions of an order."""
+"""Inputs shared by several lists: string and time filters, and sort directions."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -63,7 +63,7 @@ def time_filter(value: DateTimeFilter | None) -> filters.DateTimeFilter:
 
 
 def names(values: Sequence[Enum] | None) -> tuple[str, ...] | None:
-    """Members of an enum of the API as services take them; None for no choice."""
+    """Enum values of the API as services take them; None if nothing was chosen."""
     return None if given(values) is None else tuple(value.value for value in values or ())
 
 
@@ -73,7 +73,7 @@ def one_name(value: Enum | None) -> str | None:
 
 
 def one_of(members: type[Text], value: Enum | None) -> Text | None:
-    """The member of the stored enum that stands for a value of the schema's."""
+    """The member of the stored enum for a value of the schema's enum."""
     name = one_name(value)
     return None if name is None else members(name)
 
@@ -83,14 +83,14 @@ def one_id(type_name: str, value: strawberry.ID | None, *path: str) -> str | Non
 
 
 def many_ids(type_name: str, values: Sequence[strawberry.ID] | None, *path: str) -> tuple[str, ...] | None:
-    """Raw ids, each with its place in the list as its path."""
+    """Raw ids, each with its list index as its error path."""
     if given(values) is None:
         return None
     return tuple(need_id(type_name, value, *path, str(at)) for at, value in enumerate(values or ()))
 
 
 def ordered(order: Any) -> filters.OrderBy | None:
-    """Any input with `field` and `direction`; None for the order that the list has by itself."""
+    """Any input with `field` and `direction`; None means the list's default order."""
     if not given(order):
         return None
     return filters.OrderBy(order.field.value, order.direction is OrderDirection.DESC)

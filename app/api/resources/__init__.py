@@ -1,1 +1,1 @@
-"""GraphQL types, queries and mutations: one module for each resource."""
+"""GraphQL types, queries and mutations, one module per resource."""

@@ -1,4 +1,4 @@
-"""API keys of the organisation: who has which, created and revoked."""
+"""API keys of the organisation: list, create and revoke."""
 
 from datetime import datetime
 from typing import Annotated, Self
@@ -17,17 +17,19 @@ from app.services.lists.paging import PageRequest
 from app.storage.tables.access import ApiKeyRow
 
 
-@strawberry.type(description="A secret by which a program is known, with what it may do. The secret is not stored.")
+@strawberry.type(
+    description="A secret that identifies a program, with its permissions. The secret itself is not stored."
+)
 class ApiKey(Node):
     name: str = strawberry.field(description="Name of the key.")
     prefix: str = strawberry.field(description="The first characters of the secret, to recognise it by.")
-    permissions: list[str] = strawberry.field(description="What its holder may do: `read`, `audiences:write`.")
-    sandboxes: list[str] | None = strawberry.field(description="Sandboxes that it is good for; null for all.")
+    permissions: list[str] = strawberry.field(description="Permissions, for example `read` or `audiences:write`.")
+    sandboxes: list[str] | None = strawberry.field(description="Sandboxes that it is valid for; null for all.")
     created_by: str = strawberry.field(description="Creator.")
     created_at: datetime = strawberry.field(description="Creation time.")
     last_used_at: datetime | None = strawberry.field(description="Last use, to the minute; null when never used.")
-    expires_at: datetime | None = strawberry.field(description="When it ends by itself; null for never.")
-    revoked_at: datetime | None = strawberry.field(description="When it was revoked; null while it is good.")
+    expires_at: datetime | None = strawberry.field(description="Expiry time; null for none.")
+    revoked_at: datetime | None = strawberry.field(description="When it was revoked; null while it is valid.")
 
     @classmethod
     def of(cls, row: ApiKeyRow) -> Self:
@@ -50,18 +52,16 @@ class ApiKey(Node):
         return None if row is None else cls.of(row)
 
 
-@strawberry.input(description="A new key. It cannot carry more than its creator has.")
+@strawberry.input(description="The key to create. It cannot have permissions that its creator lacks.")
 class CreateApiKeyInput:
     name: str = strawberry.field(description="Name of the key.")
     permissions: list[str] = strawberry.field(
         description="`read`, `write`, `run`, `admin` for every resource, or one by its name: `audiences:write`."
     )
     sandboxes: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Sandboxes that it is good for; all of the organisation unless given."
+        default=strawberry.UNSET, description="Sandboxes that it is valid for; all of the organisation unless given."
     )
-    expires_at: datetime | None = strawberry.field(
-        default=strawberry.UNSET, description="When it ends by itself; never unless given."
-    )
+    expires_at: datetime | None = strawberry.field(default=strawberry.UNSET, description="Expiry time; default none.")
 
     def as_new(self) -> keys.NewKey:
         return keys.NewKey(self.name, self.permissions, given(self.sandboxes), given(self.expires_at))

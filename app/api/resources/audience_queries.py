@@ -1,4 +1,4 @@
-"""Audiences by id, in lists, and as they change."""
+"""Queries and subscriptions of audiences."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -68,7 +68,7 @@ class AudienceFilter:
 
 
 def audience_filter(value: AudienceFilter | None) -> audiences.AudienceFilter | None:
-    """Raises `Refusal` for the id of something else."""
+    """Raises `Refusal` for a global id of another type."""
     if value is None or not given(value):
         return None
     return audiences.AudienceFilter(

@@ -1,4 +1,4 @@
-"""Audiences made, changed, replaced and deleted: inputs, payloads and mutations of the resource in `audiences`."""
+"""Creates, updates, replaces and deletes audiences: inputs, payloads and mutations of the resource in `audiences`."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Self, cast
@@ -6,17 +6,17 @@ from typing import Annotated, Any, Self, cast
 import strawberry
 from strawberry.scalars import JSON
 
-from app.api.context import Info, Operation
-from app.api.described import mutation
+from app.api.context import Info
+from app.api.described import mutation, resolver
 from app.api.errors import PqlDiagnostic, UserError, attempt, camel, errors_field
 from app.api.global_ids import global_id, need_id
 from app.api.lists.filters import names, one_id, one_name, one_of
 from app.api.resources.audiences import Audience, AudienceOrigin, AudienceType, EvaluationMethod, LifecycleState
+from app.api.resources.definition_writes import WARNINGS, warnings_of
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.resources.pql import ExpressionFormat, service_format
 from app.api.scalars import BigInt, given
 from app.errors import ErrorCode, Refusal, refuse_all
-from app.services.audiences import definition_reads
 from app.services.audiences import writes as audience_writes
 from app.services.audiences.writes import AudienceFields
 from app.services.lists.paging import LARGEST_PAGE
@@ -100,7 +100,7 @@ class CreateAudienceInput:
     )
 
     def as_fields(self) -> AudienceFields:
-        """Only what is given: null is what leaving it out is."""
+        """Only the given fields; null is equivalent to omitting a field."""
         return cast(AudienceFields, {name: value for name, value in _fields(self).items() if value is not None})
 
 
@@ -153,7 +153,7 @@ class UpdateAudienceInput:
     )
 
     def as_fields(self) -> AudienceFields:
-        """Raises `Refusals` for nulls where there must be a value."""
+        """Raises `Refusals` for null in a required field."""
         fields = _fields(self)
         message = "it cannot be null: omit it to keep it as it is"
         nulls = [name for name, value in fields.items() if value is None and name not in _CLEARABLE]
@@ -165,7 +165,7 @@ _CLEARABLE = {"description", "dataset_id", "audience_meta", "linked_audience_ref
 
 
 def _fields(source: CreateAudienceInput | UpdateAudienceInput) -> StoredValues:
-    """What is given, as services take it; null is None."""
+    """The given fields as services take them; null becomes None."""
     converted: dict[str, Callable[[Any], Any]] = {
         "evaluation_methods": names,
         "merge_policy_id": lambda id_: one_id("MergePolicy", id_, "merge_policy_id"),
@@ -217,22 +217,18 @@ class AudienceMetricsInput:
 @strawberry.type(description="Result of a mutation of an audience.")
 class AudiencePayload:
     audience: Audience | None = strawberry.field(description="The audience; null if rejected.")
-    warnings: list[PqlDiagnostic] = strawberry.field(
-        description="Non-blocking warnings about the expression, for example an equivalent definition."
-    )
     errors: list[UserError] = errors_field()
+    written: strawberry.Private[AudienceRow | None] = None
 
     @classmethod
-    async def of(cls, context: Operation, row: AudienceRow | None, errors: list[UserError]) -> Self:
-        if row is None:
-            return cls(audience=None, warnings=[], errors=errors)
-        warnings: list[PqlDiagnostic] = []
-        if (view := await context.loaders.definition.load(row.id)) is not None:
-            labels = await definition_reads.duplicates(
-                context.services.database, context.scope, view.expression, view.canonical, but=row.id
-            )
-            warnings = [PqlDiagnostic.of(each) for each in labels]
-        return cls(audience=Audience.of(row), warnings=warnings, errors=errors)
+    def of(cls, row: AudienceRow | None, errors: list[UserError]) -> Self:
+        return cls(audience=None if row is None else Audience.of(row), errors=errors, written=row)
+
+    @resolver(description=WARNINGS)
+    async def warnings(self, info: Info) -> list[PqlDiagnostic]:
+        if self.written is None:
+            return []
+        return await warnings_of(info.context, await info.context.loaders.definition.load(self.written.id))
 
 
 @strawberry.type(description="Result of writing the metrics of several audiences: all are written, or none.")
@@ -268,7 +264,7 @@ class AudienceMutations:
             )
 
         row, errors = await attempt(info, create, "input")
-        return await AudiencePayload.of(info.context, row, errors)
+        return AudiencePayload.of(row, errors)
 
     @mutation(description="Updates an audience; running jobs keep the previous state.")
     async def update_audience(self, info: Info, input: UpdateArgument) -> AudiencePayload:
@@ -281,7 +277,7 @@ class AudienceMutations:
             )
 
         row, errors = await attempt(info, update, "input")
-        return await AudiencePayload.of(info.context, row, errors)
+        return AudiencePayload.of(row, errors)
 
     @mutation(description="Replaces an audience: omitted fields return to their defaults.")
     async def replace_audience(self, info: Info, input: ReplaceArgument) -> AudiencePayload:
@@ -295,7 +291,7 @@ class AudienceMutations:
             )
 
         row, errors = await attempt(info, replace, "input", names=_INSIDE)
-        return await AudiencePayload.of(info.context, row, errors)
+        return AudiencePayload.of(row, errors)
 
     @mutation(
         description="Deletes an audience, and its definition if it is computed; rejected while anything depends on it."
@@ -336,4 +332,4 @@ class AudienceMutations:
 
 
 _INSIDE = {name: ("audience", camel(name)) for name in ("type", *AudienceFields.__annotations__)}
-"""Where the fields of an audience stand in the input of `replaceAudience`."""
+"""Paths of an audience's fields in the input of `replaceAudience`."""

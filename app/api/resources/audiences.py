@@ -1,26 +1,29 @@
-"""Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
+"""Audiences: sets of profiles, computed from a definition or uploaded."""
 
 from collections.abc import Mapping
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import strawberry
 from strawberry.scalars import JSON
 
 from app.api.context import Info, Operation
+from app.api.context.loaders import Loaders
 from app.api.described import enum_value, resolver
-from app.api.from_row import FromRow, RowFields
+from app.api.execution.from_row import Column, FromRow, RowFields
+from app.api.execution.relation import Many, One
 from app.api.global_ids import Node, global_id, node_type
-from app.api.lists.connections import Connection, LongConnection, connect, connect_long, connection
+from app.api.lists.connections import LongConnection, connect_long, connection
 from app.api.lists.filters import (
     names,
 )
+from app.api.lists.relations import to_many, to_one
 from app.api.resources.datasets import Dataset
-from app.api.resources.folders import Folder
+from app.api.resources.evaluated import Evaluated
 from app.api.resources.history import AsOfArgument, AudienceHistory, members_at
 from app.api.resources.insight import OrderArgument, WhereArgument, profile_order
-from app.api.resources.jobs import JobFilterArgument, segment_job_filter
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.profiles import Membership, Statuses
 from app.api.resources.statistics import AudienceStatistics
@@ -34,7 +37,6 @@ from app.storage.tables.audiences import AudienceRow
 
 if TYPE_CHECKING:
     from app.api.resources.definitions import SegmentDefinition
-    from app.api.resources.schedules import Schedule
     from app.api.resources.segment_jobs import SegmentJob
 
 
@@ -136,7 +138,7 @@ def _metrics(row: AudienceRow) -> AudienceMetrics | None:
 
 
 @strawberry.type(description="A set of people, with a name.")
-class Audience(FromRow, AudienceHistory, AudienceStatistics, Node):
+class Audience(FromRow, Evaluated, AudienceHistory, AudienceStatistics, Node):
     audience_id: str = strawberry.field(description="Raw id; for an external audience the id that its creator gave it.")
     name: str = strawberry.field(description="Name.")
     description: str | None = strawberry.field(description="Description.")
@@ -166,7 +168,6 @@ class Audience(FromRow, AudienceHistory, AudienceStatistics, Node):
     counted: strawberry.Private[AudienceMetrics | None]
     merge_policy_id: strawberry.Private[str | None]
     dataset_id: strawberry.Private[str | None]
-    folder_id: strawberry.Private[str | None]
 
     @resolver(description="Size and counts; null before the first evaluation.")
     def metrics(self, info: Info) -> AudienceMetrics | None:
@@ -174,76 +175,37 @@ class Audience(FromRow, AudienceHistory, AudienceStatistics, Node):
             return self.counted
         return AudienceMetrics(total_profiles=BigInt(0), by_namespace=[], updated_at=self.expires_at, job_id=None)
 
-    @resolver(description="Definition that computes it; null for an external audience.")
-    async def definition(
-        self, info: Info
-    ) -> Annotated["SegmentDefinition", strawberry.lazy("app.api.resources.definitions")] | None:
-        definition: SegmentDefinition | None = await node_type("SegmentDefinition").fetch(info.context, self.raw)
-        return definition
+    @to_one("Definition that computes it; null for an external audience.", of="raw")
+    @staticmethod
+    def definition(
+        loaders: Loaders,
+    ) -> One[Annotated["SegmentDefinition", strawberry.lazy("app.api.resources.definitions")]]:
+        return One(loaders.definition, node_type("SegmentDefinition").of)
 
-    @resolver(description="Merge policy of its profiles; null for an external audience.")
-    async def merge_policy(self, info: Info) -> MergePolicy | None:
-        return None if self.merge_policy_id is None else await MergePolicy.fetch(info.context, self.merge_policy_id)
+    @to_one("Merge policy of its profiles; null for an external audience.", of="merge_policy_id")
+    @staticmethod
+    def merge_policy(loaders: Loaders) -> One[MergePolicy]:
+        return One(loaders.merge_policy, MergePolicy.of)
 
-    @resolver(description="External audiences only: the dataset with its members.")
-    async def dataset(self, info: Info) -> Dataset | None:
-        return None if self.dataset_id is None else await Dataset.fetch(info.context, self.dataset_id)
+    @to_one("External audiences only: the dataset with its members.", of="dataset_id")
+    @staticmethod
+    def dataset(loaders: Loaders) -> One[Dataset]:
+        return One(loaders.dataset, Dataset.of)
 
-    @resolver(description="Folder; null at the root.")
-    async def folder(self, info: Info) -> Folder | None:
-        return await Folder.fetch_maybe(info.context, self.folder_id)
+    @to_many("Audiences that its expression refers to.", of="raw")
+    @staticmethod
+    def dependencies(loaders: Loaders) -> Many["Audience"]:
+        return Many(loaders.dependencies_of_audience, loaders.dependency_count_of_audience, Audience.of)
 
-    @connection(description="Audiences that its expression refers to.")
-    async def dependencies(self, info: Info, page: PageRequest) -> Connection["Audience"]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.dependencies_of_audience.load((self.raw, page)),
-            Audience.of,
-            lambda: loaders.dependency_count_of_audience.load((self.raw,)),
-        )
-
-    @connection(description="Audiences whose expressions refer to it.")
-    async def dependents(self, info: Info, page: PageRequest) -> Connection["Audience"]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.dependents_of_audience.load((self.raw, page)),
-            Audience.of,
-            lambda: loaders.dependent_count_of_definition.load((self.raw,)),
-        )
-
-    @connection(description="Schedules that evaluate it, by name: those that list it, and those for all audiences.")
-    async def schedules(
-        self, info: Info, page: PageRequest
-    ) -> Connection[Annotated["Schedule", strawberry.lazy("app.api.resources.schedules")]]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.schedules_of_audience.load((self.raw, page)),
-            node_type("Schedule").of,
-            lambda: loaders.schedule_count_of_audience.load((self.raw,)),
-        )
-
-    @connection(description="Jobs that evaluated it, newest first.")
-    async def jobs(
-        self,
-        info: Info,
-        page: PageRequest,
-        filter: JobFilterArgument = strawberry.UNSET,
-    ) -> Connection[Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")]]:
-        conditions, loaders = segment_job_filter(filter), info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.jobs_of_definition.load((self.raw, page, conditions)),
-            node_type("SegmentJob").of,
-            lambda: loaders.job_count_of_definition.load((self.raw, conditions)),
-        )
+    @to_many("Audiences whose expressions refer to it.", of="raw")
+    @staticmethod
+    def dependents(loaders: Loaders) -> Many["Audience"]:
+        return Many(loaders.dependents_of_audience, loaders.dependent_count_of_definition, Audience.of)
 
     @connection(
-        description="Its current members (REALIZED and EXISTING), unless `status` says otherwise; with `where` those "
-        "for whom it holds, with `orderBy` in the order of a value. Both are evaluated with the data of now. With "
-        "`asOf` those who were members then and still exist, with the statuses of the last run with the same members."
+        description="Its current members: those with the given `status`, by default REALIZED and EXISTING. `where` "
+        "filters them and `orderBy` sorts them by a value, both with current data. With `asOf`, the members at that "
+        "moment who still exist, with the statuses of the last run with the same members."
     )
     async def members(
         self,
@@ -289,14 +251,14 @@ class Audience(FromRow, AudienceHistory, AudienceStatistics, Node):
         return await connect_long(info, load, Membership.of, count)
 
     FROM_ROW: ClassVar[RowFields] = {
-        "id": lambda row: global_id("Audience", row.id),
-        "raw": lambda row: row.id,
-        "type": lambda row: AudienceType(row.type),
-        "origin": lambda row: AudienceOrigin(row.origin),
-        "lifecycle_state": lambda row: LifecycleState(row.lifecycle_state),
+        "id": Column("id", partial(global_id, "Audience")),
+        "raw": Column("id"),
+        "type": Column("type", AudienceType),
+        "origin": Column("origin", AudienceOrigin),
+        "lifecycle_state": Column("lifecycle_state", LifecycleState),
         "evaluation_methods": lambda row: evaluation_methods(row),
-        "linked_audience_ref": lambda row: LinkedAudienceRef.of_maybe(row.linked_audience_ref),
-        "etag": lambda row: str(row.revision),
+        "linked_audience_ref": Column("linked_audience_ref", LinkedAudienceRef.of_maybe),
+        "etag": Column("revision", str),
         "counted": _metrics,
     }
 

@@ -1,4 +1,4 @@
-"""The audit log of a sandbox, for those who administer it."""
+"""The audit log of a sandbox, for administrators."""
 
 from datetime import datetime
 from typing import Annotated, Self

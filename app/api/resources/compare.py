@@ -1,4 +1,4 @@
-"""What would change if an audience had another expression."""
+"""What would change if an audience had a different expression."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Self
@@ -142,8 +142,8 @@ class CompareQueries:
             if people.audience is None:
                 raise LookupError("an audience was asked for")
             definition = await operation.loaders.definition.load(people.audience.id)
-            kept, threads = None if definition is None else definition.kept, operation.services.lake.threads
-            result = await comparison.compare(operation.profiles, people.audience, kept, expression, threads)
+            limit, threads = None if definition is None else definition.kept, operation.services.lake.threads
+            result = await comparison.compare(operation.profiles, people.audience, limit, expression, threads)
             return Comparison.of(result, await result.counts(threads))
         except Refusal as refusal:
             return Comparison.refused(user_error(refusal))

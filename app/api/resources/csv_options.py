@@ -1,4 +1,4 @@
-"""How a CSV file is written, as the API takes it."""
+"""The format of a CSV file, as an API input."""
 
 import strawberry
 
@@ -6,7 +6,7 @@ from app.api.scalars import given
 from app.engine.ingest.formats import CsvOptions
 
 
-@strawberry.input(description="How a CSV file is written. What is not given is detected.")
+@strawberry.input(description="How a CSV file is written. Omitted options are detected.")
 class CsvOptionsInput:
     delimiter: str | None = strawberry.field(default=strawberry.UNSET, description="Separates values: one character.")
     quote: str | None = strawberry.field(
@@ -34,7 +34,7 @@ class CsvOptionsInput:
         description="Whether the first line names the columns (the default); if not, they are `column1`, `column2`, ….",
     )
     null_values: list[str] | None = strawberry.field(
-        default=strawberry.UNSET, description="Values that mean nothing, as an empty one does, such as `NA`."
+        default=strawberry.UNSET, description="Values that mean null, as an empty one does, such as `NA`."
     )
 
     def as_options(self) -> CsvOptions:

@@ -1,4 +1,4 @@
-"""The fields of a dataset: as PQL sees them, and in numbers."""
+"""The fields of a dataset: types as PQL sees them, and statistics."""
 
 from typing import Annotated, Self
 
@@ -10,12 +10,15 @@ from app.engine.insight.fields import LONGEST, MOST_DISTINCT, MOST_ROWS, MOST_VA
 from app.services.insight.fields import MOST_FIELDS, FieldInNumbers
 
 VALUES = 10
-"""Frequent values unless more or fewer are asked for."""
+"""Default number of frequent values."""
 
 
 @strawberry.type(description="A field of a dataset, as PQL sees it.")
 class DatasetField:
-    path: str = strawberry.field(description="Path in an expression, for example `xEvent.dollars`.")
+    path: str = strawberry.field(
+        description="Path as it stands in an expression, for example `xEvent.dollars`; names such as Order Date are in "
+        "backquotes."
+    )
     type: str = strawberry.field(description="PQL type.")
 
 

@@ -1,4 +1,4 @@
-"""Datasets and their batches: files of people or of events."""
+"""Datasets and their batches of profiles or events."""
 
 from datetime import datetime
 from enum import Enum
@@ -8,14 +8,18 @@ import strawberry
 from strawberry.scalars import JSON
 
 from app.api.context import Info, Operation
+from app.api.context.loaders import Loaders
 from app.api.described import enum_value, mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
+from app.api.execution.relation import Many
 from app.api.global_ids import Node, find_id, global_id, need_id
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import one_name
+from app.api.lists.relations import to_many
 from app.api.resources.dataset_fields import VALUES, DatasetField, FieldStatistics, PathsArgument, ValuesArgument
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.scalars import BigInt, given
+from app.engine.ingest.rows import RejectedRow
 from app.errors import ErrorCode, Refusal
 from app.services.datasets import datasets, deletion
 from app.services.insight import fields
@@ -40,6 +44,16 @@ class BatchStatus(Enum):
     DELETING = enum_value("DELETING", description="The rows are being removed; the batch is deleted soon.")
 
 
+@strawberry.type(name="RejectedRow", description="A rejected row.")
+class RejectedRowReport:
+    row: BigInt = strawberry.field(description="Row number in the file, from 1, not counting a header.")
+    message: str = strawberry.field(description="What is wrong with it.")
+
+    @classmethod
+    def of(cls, rejected: RejectedRow) -> Self:
+        return cls(row=BigInt(rejected.row), message=rejected.message)
+
+
 @strawberry.type(description="An upload to a dataset; all of its accepted rows become visible together.")
 class Batch(Node):
     batch_id: str = strawberry.field(description="Raw id.")
@@ -54,6 +68,9 @@ class Batch(Node):
     bytes: BigInt = strawberry.field(description="Size of the file as sent, in bytes.")
     segment_ids: list[str] = strawberry.field(description="For exports: segments whose members it holds.")
     created_at: datetime = strawberry.field(description="Arrival time.")
+    error: str | None = strawberry.field(
+        description="For FAILED: why, and what to do. It may quote a value, so it needs `profiles:read`."
+    )
     of_dataset: strawberry.Private[str]
 
     @classmethod
@@ -68,8 +85,19 @@ class Batch(Node):
             bytes=BigInt(row.bytes),
             segment_ids=row.segment_ids,
             created_at=row.created_at,
+            error=row.error,
             of_dataset=row.dataset_id,
         )
+
+    @resolver(
+        description="The first 20 rejected rows, without those that name an erased person. Messages quote values, so "
+        "it needs `profiles:read`."
+    )
+    async def rejected(self, info: Info) -> list[RejectedRowReport]:
+        if self.rejected_rows == 0:
+            return []
+        rows = await info.context.loaders.rejected_of_batch.load((self.of_dataset, self.batch_id))
+        return [RejectedRowReport.of(row) for row in rows]
 
     @resolver(description="Its dataset.")
     async def dataset(self, info: Info) -> "Dataset":
@@ -135,18 +163,13 @@ class Dataset(Node):
 
     @property
     def root(self) -> str:
-        """What paths of its fields begin with."""
+        """The prefix of the paths of its fields."""
         return "xEvent." if self.kind is DatasetKind.EVENT else ""
 
-    @connection(description="Batches, newest first.")
-    async def batches(self, info: Info, page: PageRequest) -> Connection[Batch]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.batches_of_dataset.load((self.dataset_id, page)),
-            Batch.of,
-            lambda: loaders.batch_count_of_dataset.load((self.dataset_id,)),
-        )
+    @to_many("Batches, newest first.", of="dataset_id")
+    @staticmethod
+    def batches(loaders: Loaders) -> Many[Batch]:
+        return Many(loaders.batches_of_dataset, loaders.batch_count_of_dataset, Batch.of)
 
     @classmethod
     def of(cls, row: DatasetRow) -> Self:

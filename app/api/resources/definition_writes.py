@@ -1,11 +1,11 @@
-"""Creates, changes and deletes segment definitions."""
+"""Creates, updates and deletes segment definitions."""
 
 from typing import Annotated, Any, Self, cast
 
 import strawberry
 
 from app.api.context import Info, Operation
-from app.api.described import mutation
+from app.api.described import mutation, resolver
 from app.api.errors import PqlDiagnostic, UserError, attempt, errors_field
 from app.api.global_ids import global_id, need_id
 from app.api.lists.filters import (
@@ -28,7 +28,7 @@ from app.storage.tables import audiences as tables
 
 @strawberry.input(description="Keeps only the first profiles by a value; ties by profile id, exactly.")
 class LimitInput:
-    first: int = strawberry.field(description="How many profiles stay, at most 10,000,000.")
+    first: int = strawberry.field(description="Maximum number of members, at most 10,000,000.")
     by: str = strawberry.field(description="PQL value of a profile, for example `xEvent.sum(dollars)`.")
     direction: OrderDirection = strawberry.field(
         default=OrderDirection.DESC, description="Order; profiles without a value come last in either."
@@ -123,7 +123,7 @@ class UpdateSegmentDefinitionInput:
     )
 
     def as_changes(self) -> DefinitionChanges:
-        """Raises `Refusals` for nulls where there must be a value."""
+        """Raises `Refusals` for null in a required field."""
         needed = ("name", "expression", "evaluation_methods", "merge_policy_id", "exclude_opt_out", "labels")
         nulls = [name for name in needed if getattr(self, name) is None]
         if nulls:
@@ -146,33 +146,40 @@ class UpdateSegmentDefinitionInput:
 
 
 def limit_of(value: LimitInput | None) -> Limit | None:
-    """None when there is none, or none was given."""
+    """None if there is no limit, or none was given."""
     return None if value is None or value is strawberry.UNSET else value.as_limit()
 
 
 def _kept(value: Any, convert: Any) -> Any:
-    """Converted, but still UNSET when the caller left it out."""
+    """The converted value, or UNSET if the caller omitted it."""
     return value if value is strawberry.UNSET else convert(value)
+
+
+WARNINGS = "Non-blocking warnings about the expression, for example an equivalent definition."
+
+
+async def warnings_of(context: Operation, view: definition_reads.DefinitionView | None) -> list[PqlDiagnostic]:
+    """The warnings about a definition that was written; none if it was rejected."""
+    if view is None:
+        return []
+    database, scope = context.services.database, context.scope
+    labels = await definition_reads.duplicates(database, scope, view.expression, view.canonical, but=view.id)
+    return [PqlDiagnostic.of(each) for each in labels]
 
 
 @strawberry.type(description="Result of a mutation of a segment definition.")
 class SegmentDefinitionPayload:
     definition: SegmentDefinition | None = strawberry.field(description="The definition; null if rejected.")
-    warnings: list[PqlDiagnostic] = strawberry.field(
-        description="Non-blocking warnings about the expression, for example an equivalent definition."
-    )
     errors: list[UserError] = errors_field()
+    written: strawberry.Private[definition_reads.DefinitionView | None] = None
 
     @classmethod
-    async def of(cls, context: Operation, row: definition_reads.DefinitionView | None, errors: list[UserError]) -> Self:
-        if row is None:
-            return cls(definition=None, warnings=[], errors=errors)
-        labels = await definition_reads.duplicates(
-            context.services.database, context.scope, row.expression, row.canonical, but=row.id
-        )
-        return cls(
-            definition=SegmentDefinition.of(row), warnings=[PqlDiagnostic.of(each) for each in labels], errors=errors
-        )
+    def of(cls, row: definition_reads.DefinitionView | None, errors: list[UserError]) -> Self:
+        return cls(definition=None if row is None else SegmentDefinition.of(row), errors=errors, written=row)
+
+    @resolver(description=WARNINGS)
+    async def warnings(self, info: Info) -> list[PqlDiagnostic]:
+        return await warnings_of(info.context, self.written)
 
 
 CreateArgument = Annotated[CreateSegmentDefinitionInput, strawberry.argument(description="The object to create.")]
@@ -193,7 +200,7 @@ class DefinitionMutations:
             lambda: definitions.create(services.database, services.lake, services.clock, scope, input.as_new()),
             "input",
         )
-        return await SegmentDefinitionPayload.of(info.context, row, errors)
+        return SegmentDefinitionPayload.of(row, errors)
 
     @mutation(description="Updates a segment definition; running jobs keep the previous version.")
     async def update_segment_definition(self, info: Info, input: UpdateArgument) -> SegmentDefinitionPayload:
@@ -211,7 +218,7 @@ class DefinitionMutations:
             ),
             "input",
         )
-        return await SegmentDefinitionPayload.of(info.context, row, errors)
+        return SegmentDefinitionPayload.of(row, errors)
 
     @mutation(description="Deletes a segment definition and its audience; rejected while anything refers to it.")
     async def delete_segment_definition(self, info: Info, input: DeleteArgument) -> DeletePayload:

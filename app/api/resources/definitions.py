@@ -4,14 +4,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from functools import partial
+from typing import Annotated, Any, ClassVar, Self
 
 import strawberry
 
 from app.api.context import Info, Operation
+from app.api.context.loaders import Loaders
 from app.api.described import enum_value, resolver
-from app.api.from_row import FromRow, RowFields
-from app.api.global_ids import Node, find_id, global_id, node_type
+from app.api.execution.from_row import Column, FromRow, RowFields
+from app.api.execution.relation import Many, One
+from app.api.global_ids import Node, find_id, global_id
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import (
     DateTimeFilter,
@@ -24,9 +27,9 @@ from app.api.lists.filters import (
     text_filter,
     time_filter,
 )
+from app.api.lists.relations import to_many, to_one
 from app.api.resources.audiences import Audience, EvaluationMethod, evaluation_methods
-from app.api.resources.folders import Folder
-from app.api.resources.jobs import JobFilterArgument, segment_job_filter
+from app.api.resources.evaluated import Evaluated
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.pql import ExpressionFormat, FormatArgument, StreamingEligibility, service_format
 from app.api.scalars import given
@@ -35,14 +38,10 @@ from app.services.audiences.definition_rules import LIMIT_REASON
 from app.services.evaluation.expressions import convert_expression
 from app.services.lists.paging import PageRequest
 
-if TYPE_CHECKING:
-    from app.api.resources.schedules import Schedule
-    from app.api.resources.segment_jobs import SegmentJob
-
 
 @strawberry.type(description="Only the first profiles by a value are members; ties by profile id, exactly.")
 class Limit:
-    first: int = strawberry.field(description="How many profiles are members at most.")
+    first: int = strawberry.field(description="Maximum number of members.")
     by: str = strawberry.field(description="PQL value of a profile, for example `xEvent.sum(dollars)`.")
     direction: OrderDirection = strawberry.field(description="Order; profiles without a value come last in either.")
 
@@ -53,7 +52,7 @@ class Limit:
 
 
 @strawberry.type(description="A named condition in PQL over a profile and its events.")
-class SegmentDefinition(FromRow, Node):
+class SegmentDefinition(FromRow, Evaluated, Node):
     segment_id: str = strawberry.field(description="Raw id: what `inSegment` in other expressions refers to.")
     name: str = strawberry.field(description="Name, unique among the definitions of the sandbox.")
     description: str | None = strawberry.field(description="Description.")
@@ -76,7 +75,6 @@ class SegmentDefinition(FromRow, Node):
     )
     text: strawberry.Private[str]
     merge_policy_id: strawberry.Private[str]
-    folder_id: strawberry.Private[str | None]
 
     @resolver(description="The expression, as text or as pql/json.")
     def expression(self, format: FormatArgument = ExpressionFormat.PQL_TEXT) -> str:
@@ -90,80 +88,34 @@ class SegmentDefinition(FromRow, Node):
             eligibility = replace(eligibility, eligible=False, reasons=(*eligibility.reasons, LIMIT_REASON))
         return StreamingEligibility.of(eligibility)
 
-    @resolver(description="Merge policy of its profiles.")
-    async def merge_policy(self, info: Info) -> MergePolicy:
-        row = await info.context.loaders.merge_policy.load(self.merge_policy_id)
-        if row is None:
-            raise LookupError(
-                f"definition {self.segment_id} has the merge policy {self.merge_policy_id}, which is gone"
-            )
-        return MergePolicy.of(row)
+    @to_one("Merge policy of its profiles.", of="merge_policy_id", missing="the merge policy of a definition")
+    @staticmethod
+    def merge_policy(loaders: Loaders) -> One[MergePolicy]:
+        return One(loaders.merge_policy, MergePolicy.of)
 
-    @resolver(description="Folder of its audience; null at the root.")
-    async def folder(self, info: Info) -> Folder | None:
-        return await Folder.fetch_maybe(info.context, self.folder_id)
+    @to_one("The audience that it computes.", of="segment_id", missing="the audience of a definition")
+    @staticmethod
+    def audience(loaders: Loaders) -> One[Audience]:
+        return One(loaders.audience, Audience.of)
 
-    @resolver(description="The audience that it computes.")
-    async def audience(self, info: Info) -> Audience:
-        row = await info.context.loaders.audience.load(self.segment_id)
-        if row is None:
-            raise LookupError(f"definition {self.segment_id} has no audience")
-        return Audience.of(row)
+    @to_many("Definitions that its expression refers to.", of="segment_id")
+    @staticmethod
+    def dependencies(loaders: Loaders) -> Many["SegmentDefinition"]:
+        return Many(loaders.dependencies_of_definition, loaders.dependency_count_of_definition, SegmentDefinition.of)
 
-    @connection(description="Definitions that its expression refers to.")
-    async def dependencies(self, info: Info, page: PageRequest) -> Connection["SegmentDefinition"]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.dependencies_of_definition.load((self.segment_id, page)),
-            SegmentDefinition.of,
-            lambda: loaders.dependency_count_of_definition.load((self.segment_id,)),
-        )
-
-    @connection(description="Definitions whose expressions refer to it.")
-    async def dependents(self, info: Info, page: PageRequest) -> Connection["SegmentDefinition"]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.dependents_of_definition.load((self.segment_id, page)),
-            SegmentDefinition.of,
-            lambda: loaders.dependent_count_of_definition.load((self.segment_id,)),
-        )
-
-    @connection(description="Schedules that evaluate it, by name: those that list it, and those for all audiences.")
-    async def schedules(
-        self, info: Info, page: PageRequest
-    ) -> Connection[Annotated["Schedule", strawberry.lazy("app.api.resources.schedules")]]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.schedules_of_audience.load((self.segment_id, page)),
-            node_type("Schedule").of,
-            lambda: loaders.schedule_count_of_audience.load((self.segment_id,)),
-        )
-
-    @connection(description="Jobs that evaluated it, newest first.")
-    async def jobs(
-        self,
-        info: Info,
-        page: PageRequest,
-        filter: JobFilterArgument = strawberry.UNSET,
-    ) -> Connection[Annotated["SegmentJob", strawberry.lazy("app.api.resources.segment_jobs")]]:
-        conditions, loaders = segment_job_filter(filter), info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.jobs_of_definition.load((self.segment_id, page, conditions)),
-            node_type("SegmentJob").of,
-            lambda: loaders.job_count_of_definition.load((self.segment_id, conditions)),
-        )
+    @to_many("Definitions whose expressions refer to it.", of="segment_id")
+    @staticmethod
+    def dependents(loaders: Loaders) -> Many["SegmentDefinition"]:
+        return Many(loaders.dependents_of_definition, loaders.dependent_count_of_definition, SegmentDefinition.of)
 
     FROM_ROW: ClassVar[RowFields] = {
-        "id": lambda row: global_id("SegmentDefinition", row.id),
-        "segment_id": lambda row: row.id,
+        "id": Column("id", partial(global_id, "SegmentDefinition")),
+        "raw": Column("id"),
+        "segment_id": Column("id"),
         "evaluation_methods": lambda row: evaluation_methods(row),
         "limit": lambda row: None if row.kept is None else Limit.of(row.kept),
-        "etag": lambda row: str(row.revision),
-        "text": lambda row: row.expression,
+        "etag": Column("revision", str),
+        "text": Column("expression"),
     }
 
     @classmethod
@@ -195,7 +147,7 @@ class SegmentDefinitionFilter:
 
 
 def definition_filter(value: SegmentDefinitionFilter | None) -> definition_reads.DefinitionFilter | None:
-    """Raises `Refusal` for the id of something else."""
+    """Raises `Refusal` for a global id of another type."""
     if value is None or not given(value):
         return None
     return definition_reads.DefinitionFilter(

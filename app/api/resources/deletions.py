@@ -1,4 +1,4 @@
-"""How any object is deleted: the input and the payload that all deletions share; knows no resource."""
+"""The input and payload shared by all deletions; knows no resource."""
 
 from typing import Annotated
 

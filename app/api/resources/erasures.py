@@ -1,5 +1,6 @@
-"""Erasure jobs: people who are to be forgotten, and what became of every place in which they were."""
+"""Erasure jobs: persons to erase, and the result in every place that had their data."""
 
+from functools import partial
 from typing import Annotated, ClassVar, Self
 
 import strawberry
@@ -7,7 +8,7 @@ import strawberry
 from app.api.context import Info, Operation
 from app.api.described import mutation, resolver
 from app.api.errors import UserError, attempt, errors_field
-from app.api.from_row import FromRow, RowFields
+from app.api.execution.from_row import Column, FromRow, RowFields
 from app.api.global_ids import Node, find_id, global_id
 from app.api.resources.jobs import JOB_FROM_ROW, Job, JobId
 from app.api.resources.profiles import IdentityInput
@@ -19,7 +20,7 @@ from app.storage.tables.erasure_jobs import ErasureJobRow
 @strawberry.type(description="What was found of a person in one place.")
 class ErasedRows:
     place: str = strawberry.field(
-        description="Dataset, or another place that keeps data of people; `Left in: …` if the second look found it."
+        description="Dataset, or another place that keeps data of people; `Left in: …` if the second search found it."
     )
     count: BigInt = strawberry.field(description="Rows, memberships or texts.")
 
@@ -32,12 +33,12 @@ class ErasureJob(FromRow, Node, Job):
         description="What was found and erased by place, in the order of the work; grows while the job runs."
     )
     verified: bool = strawberry.field(
-        description="Whether a second look through all files and tables found nothing left; false until then."
+        description="Whether a second search of all files and tables found nothing; false until then."
     )
 
     FROM_ROW: ClassVar[RowFields] = {
         **JOB_FROM_ROW,
-        "id": lambda row: global_id("ErasureJob", row.id),
+        "id": Column("id", partial(global_id, "ErasureJob")),
         "rows": lambda row: [ErasedRows(place=place, count=BigInt(count)) for place, count in row.places],
     }
 

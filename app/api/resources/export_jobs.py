@@ -1,19 +1,23 @@
-"""Export jobs: started, watched and cancelled; with the batches that they wrote."""
+"""Export jobs: start, watch and cancel; with the batches they wrote."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import strawberry
 
 from app.api.context import Info, Operation
+from app.api.context.loaders import Loaders
 from app.api.described import mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
-from app.api.from_row import FromRow, RowFields
+from app.api.execution.from_row import Column, FromRow, RowFields
+from app.api.execution.relation import Many
 from app.api.global_ids import Node, find_id, global_id, need_id, split_id
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import DateTimeFilter, names, one_id, ordered, time_filter
+from app.api.lists.relations import to_many
 from app.api.resources.audiences import NamespaceCount
 from app.api.resources.datasets import Batch, Dataset
 from app.api.resources.export_spec import ExportEvents, ExportFilter
@@ -25,7 +29,9 @@ from app.api.resources.jobs import (
     JobSource,
     JobStatus,
     OrderArgument,
+    StatusArgument,
     TimeSpan,
+    job_states,
 )
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.profiles import MembershipStatus
@@ -89,21 +95,16 @@ class ExportJob(FromRow, Node, Job):
     async def evaluation(self, info: Info) -> SegmentJob | None:
         return None if self.row.waits_for is None else await SegmentJob.fetch(info.context, self.row.waits_for)
 
-    @connection(description="Batches that it wrote, in the order of its segments; empty before it has succeeded.")
-    async def batches(self, info: Info, page: PageRequest) -> Connection[Batch]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.batches_of_export.load((self.job_id, page)),
-            Batch.of,
-            lambda: loaders.batch_count_of_export.load((self.job_id,)),
-        )
+    @to_many("Batches that it wrote, in the order of its segments; empty before it has succeeded.", of="job_id")
+    @staticmethod
+    def batches(loaders: Loaders) -> Many[Batch]:
+        return Many(loaders.batches_of_export, loaders.batch_count_of_export, Batch.of)
 
     FROM_ROW: ClassVar[RowFields] = {
         **JOB_FROM_ROW,
-        "id": lambda row: global_id("ExportJob", row.id),
-        "filter": lambda row: ExportFilter.of_json(row.filter),
-        "additional_fields": lambda row: ExportEvents.of_json(row.additional_fields),
+        "id": Column("id", partial(global_id, "ExportJob")),
+        "filter": Column("filter", ExportFilter.of_json),
+        "additional_fields": Column("additional_fields", ExportEvents.of_json),
         "metrics": lambda row: None if row.metrics is None else ExportJobMetrics.of(row.metrics),
     }
 
@@ -147,8 +148,8 @@ class ExportFilterInput:
     )
     empty_profiles: bool | None = strawberry.field(
         default=False,
-        description="Whether people with events and no record are among them. Members of `segments` always are, "
-        "and so is everybody when there is no filter at all.",
+        description="Whether to include people with events but no record. Members of `segments` are always included, "
+        "and without any filter all people are.",
     )
 
 
@@ -200,7 +201,7 @@ class CreateExportJobInput:
     )
 
     def as_new(self, *path: str) -> export_input.NewExport:
-        """Raises `Refusal` for the id of something else; `path` leads to this input."""
+        """Raises `Refusal` for a global id of another type; `path` leads to this input."""
         events = given(self.additional_fields)
         policy = one_id("MergePolicy", self.merge_policy_id, *path, "merge_policy_id")
         return export_input.NewExport(
@@ -239,7 +240,7 @@ def _filter(filter: ExportFilterInput | None, path: Sequence[str]) -> export_inp
 
 
 def _audience_id(value: str, *path: str) -> str:
-    """The raw id of an audience, or of the definition that it shares it with. Raises `Refusal`."""
+    """The raw id of an audience, or of the definition with the same id. Raises `Refusal`."""
     name, raw = split_id(value)
     if name in (None, "Audience", "SegmentDefinition"):
         return raw
@@ -264,7 +265,7 @@ class ExportJobFilter:
 
 
 def export_job_filter(value: ExportJobFilter | None) -> export_jobs.ExportJobFilter | None:
-    """Raises `Refusal` for the id of something else."""
+    """Raises `Refusal` for a global id of another type."""
     if value is None or not given(value):
         return None
     segment = given(value.segment_id)
@@ -367,3 +368,11 @@ class ExportJobSubscriptions:
             async for row in states:
                 info.context.event = (export_jobs.KIND, row.id, row.sequence)
                 yield ExportJob.of(row)
+
+    @subscription(description="Every export job of the sandbox, whenever it changes; does not complete.")
+    async def export_jobs_updated(
+        self, info: Info, status: StatusArgument = strawberry.UNSET
+    ) -> AsyncGenerator[ExportJob, None]:
+        async with aclosing(job_states(info, status, export_jobs.KIND)) as states:
+            async for state in states:
+                yield ExportJob.of(state.row)

@@ -1,4 +1,4 @@
-"""What an export is asked for, as it is read back from an export job or from a schedule."""
+"""The specification of an export, as read from an export job or a schedule."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Folders: a tree for each namespace, that audiences are sorted into."""
+"""Folders: one tree per namespace, which organises audiences."""
 
 from dataclasses import replace
 from typing import Annotated, Self, cast
@@ -53,7 +53,7 @@ class Folder(Node):
 
     @classmethod
     async def fetch_maybe(cls, operation: Operation, raw: str | None) -> Self | None:
-        """The folder of something that need not be in one."""
+        """The folder of an object that may have none."""
         return None if raw is None else await cls.fetch(operation, raw)
 
 
@@ -82,7 +82,7 @@ class UpdateFolderInput:
     )
 
     def as_changes(self) -> folders.FolderChanges:
-        """Raises `Refusal` for a null where there must be a value."""
+        """Raises `Refusal` for null in a required field."""
         if self.name is None:
             message = "it cannot be null: omit it to keep it as it is"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("name",))

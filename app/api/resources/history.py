@@ -1,4 +1,4 @@
-"""How an audience came to its members: size over time, who entered and left, versions of its definition."""
+"""The history of an audience: size over time, entries and exits, versions of its definition."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Self
 import strawberry
 
 from app.api.context import Info, Operation
+from app.api.context.loaders import Loaders
 from app.api.described import resolver, subscription
 from app.api.errors import user_error
+from app.api.execution.relation import Many
 from app.api.global_ids import need_id, node_type
-from app.api.lists.connections import Connection, LongConnection, connect, connect_long, connection
+from app.api.lists.relations import to_many
 from app.api.resources.compare import Comparison
 from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.pql import ExpressionFormat, service_format
@@ -23,7 +25,6 @@ from app.services.evaluation.expressions import convert_expression
 from app.services.evaluation.heads import Heads
 from app.services.insight import changes, moments
 from app.services.insight.history import Period
-from app.services.lists.paging import PageRequest
 from app.services.people.profiles import ProfileReader
 from app.storage.tables.definitions import DefinitionVersionRow
 from app.storage.tables.membership_changes import MembershipChangeRow
@@ -71,7 +72,9 @@ class AudiencePoint:
 class MembershipChange:
     status: MembershipStatus = strawberry.field(description="REALIZED: it entered. EXITED: it left.")
     at: datetime = strawberry.field(description="When the members changed.")
-    cursor: str = strawberry.field(description="Place of the change: `changes` and `membershipChanged` go on after it.")
+    cursor: str = strawberry.field(
+        description="Position of the change: `changes` and `membershipChanged` resume after it."
+    )
     change: strawberry.Private[changes.Change]
 
     @resolver(description="The profile.")
@@ -97,10 +100,10 @@ class MembershipChange:
         return cls(status=MembershipStatus(change.status), at=change.at, cursor=change.cursor, change=change)
 
 
-FormatArgument = Annotated[ExpressionFormat | None, strawberry.argument(description="How it is to be written.")]
+FormatArgument = Annotated[ExpressionFormat | None, strawberry.argument(description="Format of the expression.")]
 
 
-@strawberry.type(description="An expression as it once was in force.")
+@strawberry.type(description="An expression that a definition has or had.")
 class DefinitionVersion:
     version: int = strawberry.field(description="1 for the first; each change of expression or merge policy adds one.")
     created_by: str = strawberry.field(description="User or process that made the change.")
@@ -151,49 +154,48 @@ async def members_at(operation: Operation, audience: str, at: datetime, argument
 
 @strawberry.type
 class AudienceHistory:
-    """What every audience has besides its present members."""
+    """Fields of every audience in addition to its current members."""
 
     raw: strawberry.Private[str]
 
-    @connection(
-        "Its size over time: one point for each run, upload or streaming batch that changed its members, oldest first."
+    @to_many(
+        "Its size over time: one point for each run, upload or streaming batch that changed its members, oldest first.",
+        of="raw",
     )
-    async def history(
-        self,
-        info: Info,
-        page: PageRequest,
+    @staticmethod
+    def history(
+        loaders: Loaders,
         from_: FromArgument = strawberry.UNSET,
         to: ToArgument = strawberry.UNSET,
-    ) -> Connection[AudiencePoint]:
-        period, loaders = Period(given(from_), given(to)), info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.points_of_audience.load((self.raw, page, period)),
+    ) -> Many[AudiencePoint]:
+        return Many(
+            loaders.points_of_audience,
+            loaders.point_count_of_audience,
             AudiencePoint.of,
-            lambda: loaders.point_count_of_audience.load((self.raw, period)),
+            (Period(given(from_), given(to)),),
         )
 
-    @connection(
-        "Who entered and who left, in the order of commits, oldest first; profiles that no longer exist are omitted."
+    @to_many(
+        "Who entered and who left, in the order of commits, oldest first; profiles that no longer exist are omitted.",
+        of="raw",
+        long=True,
     )
-    async def changes(
-        self,
-        info: Info,
-        page: PageRequest,
+    @staticmethod
+    def changes(
+        loaders: Loaders,
         from_: FromArgument = strawberry.UNSET,
         to: ToArgument = strawberry.UNSET,
-    ) -> LongConnection[MembershipChange]:
-        period, loaders = Period(given(from_), given(to)), info.context.loaders
-        return await connect_long(
-            info,
-            lambda: loaders.changes_of_audience.load((self.raw, page, period)),
+    ) -> Many[MembershipChange]:
+        return Many(
+            loaders.changes_of_audience,
+            loaders.change_count_of_audience,
             MembershipChange.of,
-            lambda: loaders.change_count_of_audience.load((self.raw, period)),
+            (Period(given(from_), given(to)),),
         )
 
     @resolver(
-        description="Who was in at one of two moments only, among the profiles that still exist. Whoever left and came "
-        "back between them stays."
+        description="Compares the members at two moments, among the profiles that still exist. A profile that left and "
+        "returned in between counts as staying."
     )
     async def difference(self, info: Info, from_: MomentArgument, to: LaterArgument = strawberry.UNSET) -> Comparison:
         operation, later = info.context, given(to)
@@ -211,15 +213,10 @@ class AudienceHistory:
         except Refusal as refusal:
             return Comparison.refused(user_error(refusal))
 
-    @connection("The versions of its definition, newest first; none of an external audience.")
-    async def versions(self, info: Info, page: PageRequest) -> Connection[DefinitionVersion]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.versions_of_definition.load((self.raw, page)),
-            DefinitionVersion.of,
-            lambda: loaders.version_count_of_definition.load((self.raw,)),
-        )
+    @to_many("The versions of its definition, newest first; none of an external audience.", of="raw")
+    @staticmethod
+    def versions(loaders: Loaders) -> Many[DefinitionVersion]:
+        return Many(loaders.versions_of_definition, loaders.version_count_of_definition, DefinitionVersion.of)
 
 
 WatchedArgument = Annotated[

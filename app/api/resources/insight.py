@@ -1,4 +1,4 @@
-"""Questions about the profiles of a sandbox: which ones, and how audiences overlap."""
+"""Queries over the profiles of a sandbox: matching profiles, and overlaps of audiences."""
 
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from app.api.errors import UserError, user_error
 from app.api.global_ids import need_id
 from app.api.lists.connections import LongConnection, connect_long, connection
 from app.api.lists.filters import OrderDirection, one_id
+from app.api.resources.merge_policies import MergePolicy
 from app.api.resources.profiles import Profile
 from app.api.scalars import BigInt, given
 from app.engine.people.profiles import Person
@@ -57,6 +58,14 @@ class Overlap:
     union: BigInt = strawberry.field(description="Number of profiles that are in at least one.")
     exact: bool = strawberry.field(description="False when computed from a sample.")
     error: UserError | None = strawberry.field(description="Why there is no answer; null when there is one.")
+    policy: strawberry.Private[str | None] = None
+
+    @resolver(
+        description="The merge policy whose profiles are counted; null when there is no answer, or no policy yet."
+    )
+    async def merge_policy(self, info: Info) -> MergePolicy | None:
+        row = None if self.policy is None else await info.context.loaders.merge_policy.load(self.policy)
+        return None if row is None else MergePolicy.of(row)
 
     @classmethod
     def of(cls, found: overlaps.Overlap) -> "Overlap":
@@ -66,6 +75,7 @@ class Overlap:
             union=BigInt(found.union),
             exact=found.exact,
             error=None,
+            policy=found.policy,
         )
 
 
@@ -79,14 +89,15 @@ PeopleArgument = Annotated[list[PeopleInput], strawberry.argument(description="2
 PolicyArgument = Annotated[
     strawberry.ID | None,
     strawberry.argument(
-        description="Merge policy of the profiles, by global or raw id; unless given that of the audiences, if they "
-        "share one, else the default."
+        description="Merge policy of the profiles, by global or raw id; by default the one that the audiences share. "
+        "If theirs differ, the first of the default policy and theirs that links fragments to persons, so that no "
+        "person counts twice; the default policy if none does."
     ),
 ]
 
 
 async def people_of(operation: Operation, value: PeopleInput, *path: str) -> overlaps.People:
-    """Raises `Refusal` unless it names one audience of the sandbox, or holds an expression."""
+    """Raises `Refusal` unless it names one audience of the sandbox, or contains an expression."""
     audience, expression = given(value.audience_id), given(value.expression)
     if (audience is None) == (expression is None):
         message = "give an `audienceId` or an `expression`, and not both"
@@ -148,6 +159,6 @@ def profile_order(value: ProfileOrder | None) -> profiles.ProfileOrder | None:
 
 
 async def with_persons(operation: Operation, page: Slice[Who]) -> Slice[tuple[Who, Person]]:
-    """The profiles of a page with who they are."""
+    """The profiles of a page, with their persons."""
     persons = await operation.profiles.people(page.items)
     return Slice([(who, persons[who]) for who in page.items], page.cursors, page.has_next, page.has_previous)

@@ -1,4 +1,4 @@
-"""What every kind of job has; knows no kind."""
+"""Fields shared by all kinds of jobs; knows no kind."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -10,7 +10,7 @@ import strawberry
 
 from app.api.context import Info
 from app.api.described import enum_value, resolver, subscription
-from app.api.from_row import FromRow, RowFields
+from app.api.execution.from_row import Column, FromRow, RowFields
 from app.api.global_ids import node_type
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import DateTimeFilter, OrderDirection, names, one_id, ordered, time_filter
@@ -96,8 +96,8 @@ class JobProgress(FromRow):
         return f"a free place at {'the worker' if workers == 1 else f'one of {workers} workers'}"
 
     FROM_ROW: ClassVar[RowFields] = {
-        "phase": lambda row: JobPhase(row.phase),
-        "estimated_seconds_left": lambda row: row.seconds_left,
+        "phase": Column("phase", JobPhase),
+        "estimated_seconds_left": Column("seconds_left"),
     }
 
 
@@ -165,19 +165,19 @@ _TYPES = {QueueKind.SEGMENT: "SegmentJob", QueueKind.EXPORT: "ExportJob", QueueK
 
 
 def any_job(state: JobState) -> Job:
-    """A job of whatever kind, as its own type."""
+    """A job of any kind, as its own type."""
     job: Job = node_type(_TYPES[state.kind]).of(state.row)
     return job
 
 
 JOB_FROM_ROW: RowFields = {
-    "job_id": lambda row: row.id,
-    "status": lambda row: JobStatus(row.status),
-    "source": lambda row: JobSource(row.source),
+    "job_id": Column("id"),
+    "status": Column("status", JobStatus),
+    "source": Column("source", JobSource),
     "progress": JobProgress.of,
     "errors": lambda row: [JobError.of(error) for error in row.errors or ()],
 }
-"""The fields of `Job` but its id, from a row of any kind of job."""
+"""The fields of `Job` except its id, from a row of any kind of job."""
 
 
 @strawberry.input(description="Sort order of jobs.")
@@ -219,7 +219,7 @@ class SegmentJobFilter:
 
 
 def segment_job_filter(value: SegmentJobFilter | None) -> segment_jobs.SegmentJobFilter | None:
-    """Raises `Refusal` for the id of something else."""
+    """Raises `Refusal` for a global id of another type."""
     if value is None or not given(value):
         return None
     return segment_jobs.SegmentJobFilter(
@@ -276,9 +276,18 @@ class JobQueries:
 class JobSubscriptions:
     @subscription(description="Every job of the sandbox, of any kind, whenever it changes; does not complete.")
     async def jobs_updated(self, info: Info, status: StatusArgument = strawberry.UNSET) -> AsyncGenerator[Job, None]:
-        services = info.context.services
-        states = watching.watch_all(services.database, services.changes, info.context.scope, names(status))
-        async with aclosing(states):
+        async with aclosing(job_states(info, status)) as states:
             async for state in states:
-                info.context.event = (state.kind, state.row.id, state.row.sequence)
                 yield any_job(state)
+
+
+async def job_states(
+    info: Info, status: list[JobStatus] | None, kind: QueueKind | None = None
+) -> AsyncGenerator[JobState, None]:
+    """Every later state of the jobs of the sandbox in these states, of one kind or all."""
+    services = info.context.services
+    states = watching.watch_all(services.database, services.changes, info.context.scope, names(status), kind)
+    async with aclosing(states):
+        async for state in states:
+            info.context.event = (state.kind, state.row.id, state.row.sequence)
+            yield state

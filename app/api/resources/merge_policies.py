@@ -1,4 +1,4 @@
-"""Merge policies: how fragments of one profile become one view."""
+"""Merge policies: how the fragments of a profile are merged."""
 
 from datetime import datetime
 from enum import Enum
@@ -101,7 +101,7 @@ class MergePolicyQueries:
 _IDS = "For DATA_SET_PRECEDENCE: datasets by global or raw id, highest precedence first."
 _INPUT = {"datasets": ("datasetIds",)}
 _ENUMS = {"method": tables.MergeMethod, "identity_graph": tables.IdentityGraph}
-"""Of the fields with an enum of the API, that of their column."""
+"""For fields with an API enum, the enum of their column."""
 
 
 @strawberry.input(description="The merge policy to create.")
@@ -144,7 +144,7 @@ class UpdateMergePolicyInput:
     )
 
     def as_changes(self) -> merge_policies.PolicyChanges:
-        """Raises `Refusals` for nulls where there must be a value."""
+        """Raises `Refusals` for null in a required field."""
         needed = ("name", "method", "identity_graph", "is_default")
         nulls = [name for name in needed if getattr(self, name) is None]
         if nulls:

@@ -1,4 +1,4 @@
-"""Any object by its global id, and who is asking."""
+"""Any object by its global id, and the current caller."""
 
 import asyncio
 from typing import Annotated

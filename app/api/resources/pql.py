@@ -1,4 +1,4 @@
-"""PQL as a service: expressions checked and converted without storing anything."""
+"""PQL as a service: checks and converts expressions without storing anything."""
 
 from enum import Enum
 from typing import Annotated, Self
@@ -27,7 +27,7 @@ class ExpressionFormat(Enum):
 
 
 def service_format(value: ExpressionFormat | None) -> expressions.ExpressionFormat:
-    """Null and nothing mean text."""
+    """Null and omitted mean text."""
     return expressions.ExpressionFormat("PQL_TEXT" if value is None or not given(value) else value.value)
 
 

@@ -1,4 +1,4 @@
-"""Previews: expressions tried on a sample, with an estimate that refines while it is read."""
+"""Previews: expressions evaluated on a sample, with an estimate that is refined while the sample is read."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -205,7 +205,7 @@ AfterArgument = Annotated[
 
 
 def _either(id: str) -> str:
-    """The type whose id an estimate is asked for by: it has the same raw id as its preview."""
+    """The type of the id in an estimate query: an estimate has the same raw id as its preview."""
     return "Preview" if split_id(id)[0] == "Preview" else "Estimate"
 
 

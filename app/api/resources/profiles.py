@@ -1,4 +1,4 @@
-"""People: their merged attributes, identities, events and memberships."""
+"""Profiles: merged attributes, identities, events and memberships."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -111,7 +111,7 @@ class Profile(Node):
     identities: list[Identity] = strawberry.field(description="Identities.")
     key: strawberry.Private[Any]
     loaders: strawberry.Private[Any] = None
-    """Those of the merge policy that the person was found with, unless it is the default one."""
+    """Loaders for the merge policy of the profile, unless it is the default policy."""
 
     @resolver(description="The merged attributes.")
     async def attributes(self, info: Info, paths: Paths = strawberry.UNSET) -> JSON:

@@ -1,4 +1,4 @@
-"""Sandboxes: those that the caller can choose from, and the time zone of its own."""
+"""The sandboxes that the caller can choose, and the time zone of its own."""
 
 from typing import Annotated, Self
 

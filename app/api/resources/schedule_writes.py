@@ -1,4 +1,4 @@
-"""Creates, changes and runs schedules."""
+"""Creates, updates and runs schedules."""
 
 from typing import Annotated, Self, cast
 
@@ -67,7 +67,7 @@ class CreateScheduleInput:
     export: CreateExportJobInput | None = strawberry.field(default=strawberry.UNSET, description=_EXPORT)
 
     def as_new(self) -> schedules.NewSchedule:
-        """Raises `Refusal` for the id of something else."""
+        """Raises `Refusal` for a global id of another type."""
         return schedules.NewSchedule(
             self.name,
             given(self.description),
@@ -104,7 +104,7 @@ class UpdateScheduleInput:
     export: CreateExportJobInput | None = strawberry.field(default=strawberry.UNSET, description=_EXPORT)
 
     def as_changes(self) -> schedules.ScheduleChanges:
-        """Raises `Refusals` for nulls where there must be a value."""
+        """Raises `Refusals` for null in a required field."""
         needed = ("name", "cron_expression", "state", "all_audiences")
         nulls = [name for name in needed if getattr(self, name) is None]
         if nulls:

@@ -1,7 +1,8 @@
-"""Schedules: jobs that start by themselves, at the times of a Quartz cron expression."""
+"""Schedules: start jobs at the times of a Quartz cron expression."""
 
 from datetime import datetime
 from enum import Enum
+from functools import partial
 from itertools import islice
 from typing import Annotated, ClassVar, Self
 
@@ -9,11 +10,14 @@ import strawberry
 
 from app import quartz
 from app.api.context import Info, Operation
+from app.api.context.loaders import Loaders
 from app.api.described import enum_value, resolver
-from app.api.from_row import FromRow, RowFields
+from app.api.execution.from_row import Column, FromRow, RowFields
+from app.api.execution.relation import Many
 from app.api.global_ids import Node, find_id, global_id, node_type
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import OrderDirection, StringFilter, one_id, one_of, ordered, text_filter
+from app.api.lists.relations import to_many
 from app.api.resources.audiences import Audience
 from app.api.resources.export_spec import ExportSpec
 from app.api.resources.jobs import Job, any_job
@@ -121,31 +125,22 @@ class Schedule(FromRow, Node):
             raise Refusal(ErrorCode.INVALID_INPUT if number < 1 else ErrorCode.LIMIT_EXCEEDED, message, ("first",))
         return list(islice(quartz.parse(self.cron_expression).fires(info.context.services.clock()), number))
 
-    @connection(
-        description="Its audiences, by name. The audiences that they refer to are evaluated first and not listed here."
+    @to_many(
+        "Its audiences, by name. The audiences that they refer to are evaluated first and not listed here.",
+        of="schedule_id",
     )
-    async def audiences(self, info: Info, page: PageRequest) -> Connection[Audience]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.audiences_of_schedule.load((self.schedule_id, page)),
-            Audience.of,
-            lambda: loaders.audience_count_of_schedule.load((self.schedule_id,)),
-        )
+    @staticmethod
+    def audiences(loaders: Loaders) -> Many[Audience]:
+        return Many(loaders.audiences_of_schedule, loaders.audience_count_of_schedule, Audience.of)
 
-    @connection(description="Jobs that it started, newest first.")
-    async def jobs(self, info: Info, page: PageRequest) -> Connection[Job]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.jobs_of_schedule.load((self.schedule_id, page)),
-            any_job,
-            lambda: loaders.job_count_of_schedule.load((self.schedule_id,)),
-        )
+    @to_many("Jobs that it started, newest first.", of="schedule_id")
+    @staticmethod
+    def jobs(loaders: Loaders) -> Many[Job]:
+        return Many(loaders.jobs_of_schedule, loaders.job_count_of_schedule, any_job)
 
     @resolver(description="The latest job that it started; null before the first.")
     async def last_job(self, info: Info) -> Job | None:
-        # A run may start two jobs at one instant: an export, and the evaluation that it waits for.
+        # A run may start two jobs at the same instant: an export, and the evaluation it waits for.
         page = await info.context.loaders.jobs_of_schedule.load((self.schedule_id, PageRequest(2)))
         own = [job for job in map(any_job, page.items) if type(job).__name__ == JOB_TYPES[self.type]]
         return own[0] if own else None
@@ -156,12 +151,12 @@ class Schedule(FromRow, Node):
         return None if row is None else ScheduleRun.of(row, self.type)
 
     FROM_ROW: ClassVar[RowFields] = {
-        "id": lambda row: global_id("Schedule", row.id),
-        "schedule_id": lambda row: row.id,
-        "type": lambda row: ScheduleType(row.type),
-        "state": lambda row: ScheduleState(row.state),
-        "export": lambda row: ExportSpec.of_json(row.export),
-        "etag": lambda row: str(row.revision),
+        "id": Column("id", partial(global_id, "Schedule")),
+        "schedule_id": Column("id"),
+        "type": Column("type", ScheduleType),
+        "state": Column("state", ScheduleState),
+        "export": Column("export", ExportSpec.of_json),
+        "etag": Column("revision", str),
     }
 
     @classmethod
@@ -181,7 +176,7 @@ class ScheduleFilter:
 
 
 def schedule_filter(value: ScheduleFilter | None) -> schedule_reads.ScheduleFilter | None:
-    """Raises `Refusal` for the id of something else."""
+    """Raises `Refusal` for a global id of another type."""
     if value is None or not given(value):
         return None
     return schedule_reads.ScheduleFilter(

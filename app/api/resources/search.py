@@ -1,4 +1,4 @@
-"""Search over audiences and folders, in Lucene's syntax."""
+"""Search over audiences and folders in Lucene syntax."""
 
 from typing import Annotated, Self
 
@@ -101,7 +101,7 @@ class SearchConnection:
 @strawberry.type(description="A namespace with its number of hits.")
 class SearchNamespace:
     namespace: str = strawberry.field(description="Namespace, for example `AEPSegments`.")
-    display_name: str = strawberry.field(description="Its name for people.")
+    display_name: str = strawberry.field(description="Display name.")
     count: int = strawberry.field(description="Number of hits in it.")
 
 
@@ -140,7 +140,10 @@ ObjectId = Annotated[
 
 @strawberry.type
 class SearchQueries:
-    @connection(description="Full-text search over names and descriptions of audiences, definitions and folders.")
+    @connection(
+        description="Full-text search over names and descriptions of audiences, definitions and folders; without "
+        "`folders:read` audiences only, and not by their folders."
+    )
     async def search(
         self,
         info: Info,
@@ -163,7 +166,7 @@ class SearchQueries:
             return SearchConnection.of(None, SearchError.of(refusal))
         return SearchConnection.of(page_found)
 
-    @resolver(description="Number of hits in each namespace.")
+    @resolver(description="Number of hits in each namespace; folders count with `folders:read`.")
     async def search_namespaces(self, info: Info, term: Term) -> SearchNamespaces:
         operation = info.context
         try:
@@ -196,4 +199,4 @@ _KINDS = {
     "SegmentDefinition": ("Audience",),
     "Folder": ("Folder",),
 }
-"""Type in a global id → what it can be; a raw id can be either."""
+"""Type in a global id → the kinds it may refer to; a raw id may be any of them."""

@@ -1,19 +1,23 @@
-"""Segment jobs: started, watched and cancelled; with what they found."""
+"""Segment jobs: start, watch and cancel; with their results."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, ClassVar, Self
 
 import strawberry
 
 from app.api.context import Info, Operation
+from app.api.context.loaders import Loaders
 from app.api.described import mutation, resolver, subscription
 from app.api.errors import UserError, attempt, errors_field
-from app.api.from_row import FromRow, RowFields
+from app.api.execution.from_row import Column, FromRow, RowFields
+from app.api.execution.relation import Many
 from app.api.global_ids import Node, find_id, global_id, need_id
 from app.api.lists.connections import Connection, connect, connection
 from app.api.lists.filters import many_ids, ordered
+from app.api.lists.relations import to_many
 from app.api.resources.audiences import NamespaceCount
 from app.api.resources.definitions import SegmentDefinition
 from app.api.resources.jobs import (
@@ -24,7 +28,9 @@ from app.api.resources.jobs import (
     JobFilterArgument,
     JobId,
     OrderArgument,
+    StatusArgument,
     TimeSpan,
+    job_states,
     segment_job_filter,
 )
 from app.api.resources.merge_policies import MergePolicy
@@ -52,7 +58,7 @@ class MergePolicyCount:
 
 
 @strawberry.type(
-    description="Where the time of one bucket of profiles went, by the clock on the wall. `totalMs` is more than "
+    description="Where the time of one bucket of profiles went, in elapsed time. `totalMs` is more than "
     "`readingMs` and `evaluatingMs` together: memberships are read, compared and counted too."
 )
 class BucketTime:
@@ -130,7 +136,7 @@ class SegmentJobSegment:
     by_status: list[StatusCount] = strawberry.field(description="Profiles that entered, stayed and left.")
     error: JobError | None = strawberry.field(description="Error of this definition; null if it succeeded.")
     evaluation_ms: float | None = strawberry.field(
-        description="Milliseconds spent on evaluating this definition, by the clock on the wall and added up over all "
+        description="Milliseconds of elapsed time spent on evaluating this definition, added up over all "
         "buckets. What several definitions share counts for the first of them. Null before the job has succeeded, and "
         "if the definition was not evaluated, as where nothing has changed since its last run."
     )
@@ -173,17 +179,12 @@ class SegmentJob(FromRow, Node, Job):
             row = await info.context.loaders.segment_job.load(self.job_id)
         return None if row is None or row.metrics is None else SegmentJobMetrics.of(row, row.metrics)
 
-    @connection(description="The definitions as evaluated, with their results.")
-    async def segments(self, info: Info, page: PageRequest) -> Connection[SegmentJobSegment]:
-        loaders = info.context.loaders
-        return await connect(
-            info,
-            lambda: loaders.segments_of_job.load((self.job_id, page)),
-            SegmentJobSegment.of,
-            lambda: loaders.segment_count_of_job.load((self.job_id,)),
-        )
+    @to_many("The definitions as evaluated, with their results.", of="job_id")
+    @staticmethod
+    def segments(loaders: Loaders) -> Many[SegmentJobSegment]:
+        return Many(loaders.segments_of_job, loaders.segment_count_of_job, SegmentJobSegment.of)
 
-    FROM_ROW: ClassVar[RowFields] = {**JOB_FROM_ROW, "id": lambda row: global_id("SegmentJob", row.id)}
+    FROM_ROW: ClassVar[RowFields] = {**JOB_FROM_ROW, "id": Column("id", partial(global_id, "SegmentJob"))}
 
     @classmethod
     async def fetch(cls, operation: Operation, raw: str) -> Self | None:
@@ -288,3 +289,11 @@ class SegmentJobSubscriptions:
             async for row in states:
                 info.context.event = (segment_jobs.KIND, row.id, row.sequence)
                 yield SegmentJob.of(row)
+
+    @subscription(description="Every segment job of the sandbox, whenever it changes; does not complete.")
+    async def segment_jobs_updated(
+        self, info: Info, status: StatusArgument = strawberry.UNSET
+    ) -> AsyncGenerator[SegmentJob, None]:
+        async with aclosing(job_states(info, status, segment_jobs.KIND)) as states:
+            async for state in states:
+                yield SegmentJob.of(state.row)

@@ -1,4 +1,4 @@
-"""Numbers of an audience: a waterfall from everybody to who can be reached, and statistics of PQL values."""
+"""Statistics of an audience: a waterfall from all profiles to the reachable ones, and statistics of PQL values."""
 
 from typing import Annotated, Self
 
@@ -25,9 +25,9 @@ class WaterfallStep:
 
 @strawberry.type(description="How many members have a value, or a value in a range.")
 class HistogramBucket:
-    low: JSON | None = strawberry.field(description="Least value, included; of text and booleans the value itself.")
+    low: JSON | None = strawberry.field(description="Smallest value, inclusive; of text and booleans the value itself.")
     high: JSON | None = strawberry.field(
-        description="End of the range, excluded, but included in the last bucket; null for text and booleans."
+        description="End of the range, exclusive except in the last bucket; null for text and booleans."
     )
     count: BigInt = strawberry.field(description="Number of members.")
 
@@ -76,20 +76,21 @@ ExpressionsArgument = Annotated[
     ),
 ]
 BucketsArgument = Annotated[
-    int | None, strawberry.argument(description=f"Most buckets of a histogram, 1 to {statistics.MOST_BUCKETS}.")
+    int | None,
+    strawberry.argument(description=f"Maximum number of buckets in a histogram, 1 to {statistics.MOST_BUCKETS}."),
 ]
 
 
 @strawberry.type
 class AudienceStatistics:
-    """What every audience tells of its members in numbers."""
+    """Statistics fields of every audience."""
 
     raw: strawberry.Private[str]
 
     @resolver(
-        description="From everybody to who can be reached: profiles evaluated, those that match now, those of them "
-        "that have not opted out, the first of these where there is a limit, and how many of those who are left have "
-        "an identity in each namespace."
+        description="How many profiles remain after each step from all profiles to the reachable ones: profiles "
+        "evaluated; those that match now; those of them that have not opted out; the first of these if there is a "
+        "limit; and of the remaining ones, those with an identity in each namespace."
     )
     async def waterfall(self, info: Info) -> list[WaterfallStep]:
         operation = info.context

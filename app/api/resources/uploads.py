@@ -1,4 +1,4 @@
-"""Batches sent to datasets, as files or as rows, and taken back out."""
+"""Uploads batches to datasets, as files or rows, and deletes them."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
@@ -13,14 +13,14 @@ from app.api.errors import UserError, attempt, errors_field
 from app.api.global_ids import global_id, need_id
 from app.api.resources.csv_options import CsvOptionsInput
 from app.api.resources.dataset_fields import DatasetField
-from app.api.resources.datasets import Batch
+from app.api.resources.datasets import Batch, RejectedRowReport
 from app.api.resources.deletions import DeleteArgument, DeletePayload
 from app.api.scalars import BigInt, Upload, given
 from app.engine.ingest import rows as ingested
 from app.engine.ingest.formats import DETECTED, FileFormat, InputFile
 from app.engine.ingest.rows import NoGoodRows, RejectedRow
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import leaf_paths
+from app.pql.syntax.paths import leaf_paths
 from app.services.datasets import deletion, uploads
 
 
@@ -50,8 +50,9 @@ class UploadBatchInput:
 @strawberry.input(description="Rows for a dataset.")
 class IngestRowsInput:
     dataset_id: strawberry.ID = strawberry.field(description="Dataset that the rows go to.")
-    rows: list[JSON] = strawberry.field(
-        description="1 to 10,000 JSON objects, with fields as the lines of an NDJSON file have them."
+    rows: list[JSON | None] = strawberry.field(
+        description="1 to 10,000 JSON objects, with fields as the lines of an NDJSON file have them. Whatever else is "
+        "among them, null too, is rejected by row."
     )
     idempotency_key: str | None = strawberry.field(
         default=strawberry.UNSET,
@@ -60,21 +61,13 @@ class IngestRowsInput:
     )
 
 
-@strawberry.type(name="RejectedRow", description="A rejected row.")
-class RejectedRowReport:
-    row: BigInt = strawberry.field(description="Row number in the file, from 1, not counting a header.")
-    message: str = strawberry.field(description="What is wrong with it.")
-
-    @classmethod
-    def of(cls, found: RejectedRow) -> Self:
-        return cls(row=BigInt(found.row), message=found.message)
-
-
 @strawberry.type(description="What would be loaded from a file.")
 class DryRun:
-    row_count: BigInt = strawberry.field(description="Rows that would be loaded, events that the dataset has included.")
+    row_count: BigInt = strawberry.field(
+        description="Rows that would be loaded, including events that the dataset already has."
+    )
     rejected_rows: BigInt = strawberry.field(description="Rows that would be rejected.")
-    duplicate_rows: BigInt = strawberry.field(description="Good rows that the file has twice.")
+    duplicate_rows: BigInt = strawberry.field(description="Valid rows that repeat an earlier row of the file.")
     fields: list[DatasetField] = strawberry.field(description="Paths and types of the file's fields.")
     new_fields: list[str] = strawberry.field(description="Columns that the dataset does not have yet.")
 
@@ -84,7 +77,7 @@ class DryRun:
             row_count=BigInt(run.row_count),
             rejected_rows=BigInt(run.rejected_rows),
             duplicate_rows=BigInt(run.duplicate_rows),
-            fields=[DatasetField(path=path, type=str(type_)) for path, type_ in leaf_paths(run.fields)],
+            fields=[DatasetField(path=path, type=str(type_)) for path, type_ in leaf_paths(run.fields, run.above)],
             new_fields=list(run.new_fields),
         )
 
@@ -96,7 +89,7 @@ class BatchPayload:
         description="The first 20 rejected rows; `batch.rejectedRows` is the total."
     )
     warnings: list[str] = strawberry.field(
-        description="What to look at, such as columns that could be read in two ways and are loaded as text."
+        description="Warnings, such as of columns that could be read in two ways and are loaded as text."
     )
     dry_run: DryRun | None = strawberry.field(description="With `dryRun`: what would be loaded.")
     errors: list[UserError] = errors_field()
@@ -137,7 +130,8 @@ class BatchMutations:
 
     @mutation(
         description="Adds up to 10,000 rows to a dataset in one batch: events of an EVENT dataset, records of a "
-        "PROFILE dataset. All good rows land or none; rejected ones are counted, and the first 20 reported by number."
+        "PROFILE dataset. All accepted rows become visible together, or none; rejected ones are counted, and the first "
+        "20 reported by number."
     )
     async def ingest_rows(self, info: Info, input: RowsArgument) -> BatchPayload:
         services, scope = info.context.services, info.context.scope
@@ -158,9 +152,9 @@ class BatchMutations:
         return await _loaded(info, load, {"file": ("rows",)})
 
     @mutation(
-        description="Takes the rows of a batch back out: records that it replaced count again, members of external "
-        "audiences whom no other batch has leave, and streamed definitions follow. Events that a later batch had as "
-        "well go with it: they were duplicates there. Batches have no `etag`."
+        description="Deletes a batch and its rows: records that it replaced become valid again, members of external "
+        "audiences that no other batch contains leave, and streamed definitions are updated. Events that a later batch "
+        "also contained are deleted too, since they were duplicates there. Batches have no `etag`."
     )
     async def delete_batch(self, info: Info, input: DeleteArgument) -> DeletePayload:
         services, scope = info.context.services, info.context.scope
@@ -188,7 +182,7 @@ async def _loaded(
     load: Callable[[], Awaitable[uploads.Uploaded | ingested.DryRun]],
     names: Mapping[str, Sequence[str]] | None = None,
 ) -> BatchPayload:
-    """The payload of a batch; of one none of whose rows can be used, the rejected ones too."""
+    """The payload of a batch; for a batch without usable rows, including the rejected ones."""
     rejected: list[RejectedRow] = []
 
     async def noting() -> uploads.Uploaded | ingested.DryRun:
@@ -198,12 +192,12 @@ async def _loaded(
             rejected.extend(refusal.rejected)
             raise
 
-    done, errors = await attempt(info, noting, "input", names=names)
-    rejected.extend(done.rejected if done else ())
+    result, errors = await attempt(info, noting, "input", names=names)
+    rejected.extend(result.rejected if result else ())
     return BatchPayload(
-        batch=Batch.of(done.batch) if isinstance(done, uploads.Uploaded) else None,
+        batch=Batch.of(result.batch) if isinstance(result, uploads.Uploaded) else None,
         rejected=[RejectedRowReport.of(row) for row in rejected],
-        warnings=list(done.warnings) if done else [],
-        dry_run=DryRun.of(done) if isinstance(done, ingested.DryRun) else None,
+        warnings=list(result.warnings) if result else [],
+        dry_run=DryRun.of(result) if isinstance(result, ingested.DryRun) else None,
         errors=errors,
     )

@@ -1,1 +1,1 @@
-"""HTTP, WebSocket, and what is served beside GraphQL."""
+"""HTTP, WebSocket, and everything served besides GraphQL."""

@@ -1,4 +1,4 @@
-"""Serves the pages of `app/docs` as HTML at `/docs`: readable without scripts, and without any other host."""
+"""Serves the pages of `app/docs` as HTML at `/docs`, readable without scripts and without other hosts."""
 
 import html
 import re
@@ -17,7 +17,7 @@ ORDER = (
     "language", "data", "audiences", "insight", "jobs", "exports", "clients",
     "production", "spark", "security", "architecture", "contributing", "changelog",
 )  # fmt: skip
-"""The pages as the menu lists them; pages that are not named here come last."""
+"""The pages in menu order; pages not listed here come last."""
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'self'; img-src 'self' data:; "
@@ -32,7 +32,7 @@ HEADERS = {
 
 
 def documentation_routes() -> list[BaseRoute]:
-    """`/docs` (the first page), a route for each page and notebook by its name, and their style sheet."""
+    """`/docs` (the first page), one route per page and notebook, and the style sheet."""
     return [
         Route("/docs", lambda _request: RedirectResponse(f"/docs/{page_names()[0]}")),
         Route("/docs/style.css", style),
@@ -43,7 +43,7 @@ def documentation_routes() -> list[BaseRoute]:
 
 
 async def page(request: Request) -> Response:
-    """A page, or 404. Links between pages may keep the `.md` of their files."""
+    """A page, or 404. Links between pages may include the `.md` suffix."""
     name = request.path_params["name"]
     if name.removesuffix(".md") not in page_names():
         raise HTTPException(404)
@@ -57,7 +57,7 @@ async def style(_request: Request) -> Response:
 
 
 async def image(request: Request) -> Response:
-    """A picture of a page: only PNG files right in the folder `images` are served."""
+    """A picture of a page; only PNG files directly in the folder `images` are served."""
     path = PAGES / "images" / request.path_params["name"]
     if path.parent != PAGES / "images" or path.suffix != ".png" or not path.is_file():
         raise HTTPException(404)
@@ -65,7 +65,7 @@ async def image(request: Request) -> Response:
 
 
 async def notebook(request: Request) -> Response:
-    """A notebook, to be saved and opened by Jupyter."""
+    """A notebook to download and open in Jupyter."""
     path = PAGES / f"{request.path_params['name']}.ipynb"
     if path not in PAGES.glob("*.ipynb"):
         raise HTTPException(404)
@@ -74,7 +74,7 @@ async def notebook(request: Request) -> Response:
 
 @cache
 def page_names() -> tuple[str, ...]:
-    """The names of all pages, without suffix, in the order of the menu."""
+    """The names of all pages without suffix, in menu order."""
     names = {path.stem for path in PAGES.glob("*.md")}
     return (*(name for name in ORDER if name in names), *sorted(names - {*ORDER}))
 
@@ -87,7 +87,7 @@ def title_of(name: str) -> str:
 
 @cache
 def rendered(name: str) -> str:
-    """A page as a whole HTML document."""
+    """A page as a complete HTML document."""
     links = []
     for other in page_names():
         current = " aria-current=page" if other == name else ""
@@ -100,11 +100,11 @@ def rendered(name: str) -> str:
 
 
 def markdown_as_html(text: str) -> str:
-    """CommonMark with tables; headings get anchors, code is coloured, a ```layers block becomes a picture."""
+    """CommonMark with tables. Headings get anchors, code is highlighted, and a ```layers block becomes a picture."""
     from markdown_it import MarkdownIt
     from mdit_py_plugins.anchors import anchors_plugin
 
-    # `html`: the pages are ours, and fold long listings by <details>.
+    # `html` is allowed because the pages are our own; they fold long listings with <details>.
     renderer = MarkdownIt("commonmark", {"html": True, "highlight": _highlighted}).enable("table")
     return str(renderer.use(anchors_plugin, max_level=3).render(text))
 
@@ -148,7 +148,7 @@ def layers_as_svg(text: str, width: int = 720, height: int = 44, gap: int = 22) 
 
 @cache
 def style_sheet() -> str:
-    """The style of the pages, with the colours of code by day and by night."""
+    """The style of the pages, with code colours for light and dark mode."""
     from pygments.formatters import HtmlFormatter
 
     light = HtmlFormatter(style="friendly").get_style_defs("code")

@@ -1,4 +1,4 @@
-"""`GET /audiences/{id}/members.csv`, `.ndjson` and `.parquet`: the members of an audience as a file."""
+"""`GET /audiences/{id}/members.csv`, `.ndjson` and `.parquet`: downloads the members of an audience."""
 
 import logging
 import re
@@ -73,13 +73,13 @@ async def _open(services: ApiServices, request: Request, request_id: str) -> Dow
     if caller.scope is None:
         raise RuntimeError("a download began before its caller was known")
     name, raw = split_id(request.path_params["id"])
-    # Who takes members away is noted, as writes are; also who tried to.
+    # Downloads are recorded in the audit log like writes, including rejected ones.
     async with audited(services.database, Entry(caller.scope, services.clock, "downloadMembers", request_id, raw)):
         return await _members(services, request, caller.scope, name, raw)
 
 
 async def _members(services: ApiServices, request: Request, scope: Scope, type_name: str | None, raw: str) -> Download:
-    # What the same members need as a list.
+    # Needs the same permissions as the list of members.
     needs = {
         need: coordinate for coordinate in ("Query.audience", "Audience.members") for need in NEEDS[coordinate].split()
     }
@@ -93,7 +93,7 @@ async def _members(services: ApiServices, request: Request, scope: Scope, type_n
     if type_name not in (None, "Audience", "SegmentDefinition"):
         raise Refusal(ErrorCode.NOT_FOUND, f"{request.path_params['id']!r} is the id of an object of type {type_name}")
     columns, status = parameters.get("columns"), parameters.get("status")
-    wanted = Wanted(
+    download = Wanted(
         raw,
         format,
         None if columns is None else columns.split(","),
@@ -103,11 +103,11 @@ async def _members(services: ApiServices, request: Request, scope: Scope, type_n
         _moment(parameters),
     )
     reader = ProfileReader(services.database, services.lake, services.clock, scope)
-    return await open_download(services.database, scope, reader, wanted, services.lake.threads)
+    return await open_download(services.database, scope, reader, download, services.lake.threads)
 
 
 def _parameters(request: Request) -> dict[str, str]:
-    """Raises `Refusal` for one that does not exist, or is there twice."""
+    """Raises `Refusal` for an unknown or repeated parameter."""
     parameters: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         if name not in PARAMETERS:

@@ -1,13 +1,14 @@
-"""What every request passes before it reaches a route, and what every answer carries; knows no GraphQL."""
+"""Middleware that every request and response passes, before and after its route; knows no GraphQL."""
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 import orjson
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
@@ -36,18 +37,19 @@ SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "cache-control": "no-store",
 }
-"""What an answer carries unless its route says otherwise: pages allow their own scripts and are kept by browsers."""
+"""Headers of every response whose route does not set them itself. The routes of pages do: they allow their own scripts,
+and let browsers cache."""
 
 SMALLEST_COMPRESSED = 1024
 COMPRESSION_LEVEL = 4
-"""Level 9 costs five times as much for two percent less."""
+"""Level 9 costs five times as much and saves two percent more."""
 SLOWEST_BODY = 1024
-"""Bytes a second that a body must come with on average, once it has had `idle_seconds`."""
+"""Minimum average rate of a request body in bytes a second, after its first `idle_seconds`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuardRules:
-    """Without `hosts` any name will do. `origins` are those of other hosts whose pages may call; `*` for all."""
+    """Without `hosts` any name is accepted. `origins` are other origins whose pages may call; `*` for all."""
 
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
@@ -56,7 +58,7 @@ class GuardRules:
 
 
 class BodyTooSlow(Exception):
-    """A request whose body does not come; the message goes to the client."""
+    """The body of a request arrives too slowly; the message is sent to the client."""
 
 
 def guards(rules: GuardRules, clock: Callable[[], float] = time.monotonic) -> list[Middleware]:
@@ -79,7 +81,7 @@ def guards(rules: GuardRules, clock: Callable[[], float] = time.monotonic) -> li
 
 
 class Guard:
-    """Turns away names that are not this server's, and bodies that do not come."""
+    """Rejects requests for foreign host names, and stalled bodies."""
 
     def __init__(self, app: ASGIApp, rules: GuardRules, clock: Callable[[], float]) -> None:
         self._app, self._rules, self._clock = app, rules, clock
@@ -91,7 +93,7 @@ class Guard:
         problem = self._problem(scope, headers)
         if scope["type"] == "websocket":
             if problem is not None:
-                # Before the socket is accepted, this is an answer 403 to its handshake.
+                # Before the socket is accepted, this becomes a 403 response to its handshake.
                 return await send({"type": "websocket.close", "code": 1008, "reason": problem[:120]})
             return await self._app(scope, receive, send)
         guarded_send = partial(_send_with_headers, send)
@@ -103,7 +105,7 @@ class Guard:
 
     def _problem(self, scope: Scope, headers: Headers) -> str | None:
         allowed, hosts = self._rules.hosts, headers.getlist("host")
-        # Probes of a load balancer use the address of the machine; they learn nothing but that it is there.
+        # Probes of a load balancer use the machine's address; they only learn that the server is running.
         if not allowed or scope["path"].startswith("/health/") or (len(hosts) == 1 and is_one_of(hosts[0], allowed)):
             return None
         sent = ", ".join(hosts)
@@ -111,7 +113,7 @@ class Guard:
 
 
 def is_one_of(host: str, names: Sequence[str]) -> bool:
-    """Whether a Host header, with or without a port, is one of the names; `*.example.com` is any name below it.
+    """Whether a Host header, with or without a port, matches one of the names; `*.example.com` matches any subdomain.
 
     >>> is_one_of("LOCALHOST:8000", LOOPBACK), is_one_of("[::1]:8000", LOOPBACK), is_one_of("a.b", ["*.b"])
     (True, True, True)
@@ -128,16 +130,19 @@ def is_one_of(host: str, names: Sequence[str]) -> bool:
     )
 
 
+_SECURITY: Final = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+
+
 async def _send_with_headers(send: Send, message: Message) -> None:
     if message["type"] == "http.response.start":
-        headers = MutableHeaders(scope=message)
-        for name, value in SECURITY_HEADERS.items():
-            headers.setdefault(name, value)
+        headers = list(message["headers"])
+        names = {name for name, _ in headers}
+        message["headers"] = headers + [header for header in _SECURITY if header[0] not in names]
     await send(message)
 
 
 class _BodyGuard:
-    """Receives a request's body, as long as it keeps coming. Raises `BodyTooSlow`."""
+    """Receives a request's body as long as it keeps arriving. Raises `BodyTooSlow`."""
 
     def __init__(self, receive: Receive, idle_seconds: float, clock: Callable[[], float]) -> None:
         self._receive, self._idle_seconds, self._clock = receive, idle_seconds, clock

@@ -1,4 +1,4 @@
-"""What load balancers, operators and Prometheus ask a process: whether it lives, is ready, and what it counts."""
+"""Endpoints for load balancers, operators and Prometheus: liveness, readiness and metrics."""
 
 import asyncio
 import logging
@@ -27,7 +27,7 @@ from app.storage.database import PoolState
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 5.0
-"""How long the database may take to answer before the process counts as not ready."""
+"""How long the database may take to respond before the process counts as not ready."""
 
 
 def health_routes(services: ApiServices) -> list[BaseRoute]:
@@ -43,8 +43,8 @@ async def live(request: Request) -> Response:
 
 
 def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]:
-    """Ready is who has a database with tables of this version, and a data folder that can be written. That no worker
-    takes up the jobs, or that their engine is away, is a warning: requests are answered all the same."""
+    """Ready if the database has the current schema and the data folder is writable. Unclaimed jobs or an unavailable
+    engine are warnings, since requests still succeed."""
 
     async def ready(request: Request) -> Response:
         if services.draining.is_set():
@@ -63,7 +63,7 @@ def readiness(services: ApiServices) -> Callable[[Request], Awaitable[Response]]
 
 
 def prometheus(services: ApiServices) -> Callable[[Request], Awaitable[Response]]:
-    """Open to everybody where everybody may do everything; otherwise for those with the permission `metrics:read`."""
+    """Open to all if authentication is off; otherwise requires the permission `metrics:read`."""
 
     async def measured(request: Request) -> Response:
         caller = new_caller(services, request, "metrics")
@@ -89,7 +89,7 @@ def prometheus(services: ApiServices) -> Callable[[Request], Awaitable[Response]
 
 
 async def _read_state(services: ApiServices) -> "_State":
-    """What the database and the lake say; a scrape is answered without it when they do not."""
+    """The metrics of database and lake; without them the scrape still succeeds."""
     figures = usage = None
     try:
         async with asyncio.timeout(READY_SECONDS):
@@ -101,7 +101,7 @@ async def _read_state(services: ApiServices) -> "_State":
 
 
 class _State(Collector):
-    """Figures that are read when they are asked for."""
+    """Metrics that are read on each scrape."""
 
     def __init__(self, figures: Figures | None, usage: Usage | None, pools: dict[str, PoolState]) -> None:
         self._figures, self._usage, self._pools = figures, usage, pools

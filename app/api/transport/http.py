@@ -1,4 +1,4 @@
-"""GraphQL over HTTP (both media types) and over server-sent events (graphql-sse, distinct connections)."""
+"""GraphQL over HTTP (both media types) and server-sent events (graphql-sse, distinct connections)."""
 
 import asyncio
 import logging
@@ -45,6 +45,8 @@ MULTIPART = "multipart/form-data"
 
 PREFLIGHT_HEADERS = ("graphql-preflight", "apollo-require-preflight", "x-requested-with")
 HEARTBEAT_SECONDS = 15.0
+WATCH_AFTER = 0.05
+"""Seconds after which an operation is told that its client has disconnected."""
 
 STREAM_HEADERS = {"cache-control": "no-cache, no-transform", "x-accel-buffering": "no"}
 
@@ -62,8 +64,7 @@ class GraphQLOverHTTP:
         request_id = _request_id(request)
         bind(request_id=request_id)
         request_log.add(request_id=request_id)
-        # Files, and the stream's place, are there until the last byte of the answer is sent: streams execute while they
-        # are sent.
+        # Keep files and the stream's slot until the last byte is sent: streams execute while they are sent.
         with ExitStack() as files:
             response = await self._answer(request, request_id, files)
             response.headers["x-request-id"] = request_id
@@ -109,7 +110,7 @@ class GraphQLOverHTTP:
         return read_params(_from_json(await _body(request, self._services.limits.max_body_bytes)))
 
     def _need_preflight(self, request: Request) -> None:
-        """A form on any page can send multipart requests in a visitor's name; it cannot add a header."""
+        """Any page's form can send multipart requests in a visitor's name, but it cannot add a header."""
         if not any(request.headers.get(name) for name in PREFLIGHT_HEADERS):
             names = ", ".join(PREFLIGHT_HEADERS)
             message = f"a multipart request needs one of the headers {names}, so that no foreign page can send it"
@@ -118,7 +119,7 @@ class GraphQLOverHTTP:
     async def _respond(self, request: Request, caller: Caller, params: Params, media: str) -> Response:
         allowed = {OperationType.QUERY} if request.method == "GET" else {OperationType.QUERY, OperationType.MUTATION}
         if media == EVENTS:
-            # Once the stream has begun, its status cannot say any more that the request was wrong.
+            # Once the stream has started, its status can no longer report an error.
             self._need_operation(params, allowed | {OperationType.SUBSCRIPTION})
             results = await self._schema.stream(
                 params.query,
@@ -128,7 +129,7 @@ class GraphQLOverHTTP:
                 allowed_operation_types=allowed | {OperationType.SUBSCRIPTION},
             )
             return StreamingResponse(self._events(results, caller), media_type=EVENTS, headers=STREAM_HEADERS)
-        watching = asyncio.create_task(_watch(request, caller.gone))
+        watch = _Watch(request, caller.gone)
         try:
             result = await self._schema.execute(
                 params.query,
@@ -142,20 +143,20 @@ class GraphQLOverHTTP:
         except InvalidOperationTypeError as error:
             raise _wrong_way(error.operation_type) from None
         finally:
-            watching.cancel()
+            watch.stop()
         refused = isinstance(result, PreExecutionError) or (
             result.data is None and all(not error.path for error in result.errors or ())
         )
         if waits := [wait for error in result.errors or () if (wait := (error.extensions or {}).get("retryAfter"))]:
             headers = {"retry-after": str(max(waits))}
             return Response(encode(result, with_data=False), 429, headers=headers, media_type=_with_charset(media))
-        # By the specification, application/json says 200 for everything that was a GraphQL request.
+        # By the specification, application/json uses status 200 for every well-formed GraphQL request.
         status = 400 if refused and media == GRAPHQL_JSON else 200
         return Response(encode(result, with_data=not refused), status, media_type=_with_charset(media))
 
     def _need_operation(self, params: Params, allowed: set[OperationType]) -> None:
-        """Raises `BadRequest` for an operation that is not there, or of a kind that is not allowed. Syntax errors and
-        unnamed operations are left to the schema."""
+        """Raises `BadRequest` for a missing operation, or one whose type is not allowed. Syntax errors and ambiguous
+        operations are left to the schema."""
         with suppress(GraphQLError):
             document = parse(params.query or "", max_tokens=self._services.limits.max_tokens, no_location=True)
             selected = get_operation_ast(document, params.operation_name)
@@ -165,9 +166,9 @@ class GraphQLOverHTTP:
                 raise _wrong_way(OperationType(selected.operation.value))
 
     async def _events(self, results: AsyncGenerator[Any, None], caller: Caller) -> AsyncIterator[bytes]:
-        """Items until the operation completes, or until its caller is known no more.
+        """Yields items until the operation completes, or until its caller is no longer authenticated.
 
-        A server that stops just ends the stream: clients then come again.
+        When the server stops, the stream just ends, and clients reconnect.
         """
         self._services.metrics.streams.inc()
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=1)
@@ -202,15 +203,31 @@ class GraphQLOverHTTP:
 _COMPLETE = b"event: complete\ndata: \n\n"
 
 
-async def _watch(request: Request, gone: asyncio.Event) -> None:
-    """Sets the event when the client goes away. The body has been read, so nothing else can come."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    gone.set()
+class _Watch:
+    """Sets the event when the client disconnects. Begins after `WATCH_AFTER`, so short operations need no task."""
+
+    def __init__(self, request: Request, gone: asyncio.Event) -> None:
+        self._request, self._gone = request, gone
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._begin)
+        self._task: asyncio.Task[None] | None = None
+
+    def _begin(self) -> None:
+        self._task = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        # The body has been read, so no other message can arrive.
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self._gone.set()
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 async def _pump(results: AsyncGenerator[Any, None], queue: "asyncio.Queue[bytes | None]") -> None:
-    """Runs the operation in one task from its beginning to its end."""
+    """Runs the operation in one task from start to end."""
     try:
         async with aclosing(results):
             async for result in results:
@@ -225,13 +242,13 @@ _OPERATION = {"query", "documentId", "doc_id", "extensions"}
 
 
 def shows_page(request: Request) -> bool:
-    """Whether a person looks at the address, rather than a program."""
+    """Whether a browser opens the address, rather than a program."""
     accept = request.headers.get("accept", "")
     return request.method == "GET" and "text/html" in accept and not _OPERATION & request.query_params.keys()
 
 
 def negotiate(accept: str) -> str:
-    """The media type of the answer. Raises `BadRequest` when none of ours is accepted.
+    """The media type of the response. Raises `BadRequest` if none of ours is accepted.
 
     >>> negotiate("application/graphql-response+json, application/json;q=0.9"), negotiate("*/*")
     ('application/graphql-response+json', 'application/json')
@@ -252,7 +269,7 @@ def negotiate(accept: str) -> str:
 
 
 def encode(result: Any, *, with_data: bool = True) -> bytes:
-    """An answer as JSON; errors first, so that they are seen. Without data when nothing was executed."""
+    """A response as JSON, errors first for visibility, and without `data` if nothing was executed."""
     answer: StoredValues = {}
     if result.errors:
         answer["errors"] = [error.formatted for error in result.errors]
@@ -264,7 +281,7 @@ def encode(result: Any, *, with_data: bool = True) -> bytes:
 
 
 def _rejection(error: Exception, media: str) -> tuple[Response | None, str | None]:
-    """The answer to a client that made a mistake, and the limit that it met; None for other errors."""
+    """The response to a client error, and the exceeded limit, if any; None for other errors."""
     match error:
         case BadRequest():
             return failure(error.status, str(error), media, error.headers, error.code), error.limit
@@ -291,7 +308,7 @@ def _rejection(error: Exception, media: str) -> tuple[Response | None, str | Non
 
 
 def _outage(error: Exception, request_id: str, media: str) -> Response:
-    """The answer when the server is at fault; the log says why."""
+    """The response to a server error; the log has the reason."""
     if reason := outage(error):
         log.warning("request %s failed: %s: %r", request_id, reason, error)
         return failure(503, reason, media, {}, "UNAVAILABLE")
@@ -306,7 +323,7 @@ def _outage(error: Exception, request_id: str, media: str) -> Response:
 def failure(
     status: int, message: str, media: str, headers: Mapping[str, str], code: str, more: StoredValues | None = None
 ) -> Response:
-    """A request that came to nothing, in the form of a GraphQL answer; `more` are further extensions of its error."""
+    """A failed request in the form of a GraphQL response; `more` are additional extensions of its error."""
     kind = JSON if media == EVENTS else media
     request_log.add(outcome=code)
     return Response(_failed(message, code, more), status, headers=dict(headers), media_type=_with_charset(kind))

@@ -1,4 +1,5 @@
-"""Multipart requests (GraphQL multipart request specification), streamed to disk: large files in little memory."""
+"""Multipart requests (GraphQL multipart request specification), streamed to disk, so that large files need little
+memory."""
 
 import os
 from collections.abc import AsyncIterable, Iterator
@@ -14,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from app.api.transport.json_text import read_json
 
 LONGEST_FIELD = 1024 * 1024
-"""Bytes of `operations` or `map`."""
+"""Maximum size in bytes of `operations` or `map`."""
 
 MOST_FILES = 20
 
@@ -22,7 +23,7 @@ SPECIFICATION = "https://github.com/jaydenseric/graphql-multipart-request-spec"
 
 
 class BadMultipart(Exception):
-    """A multipart request that is not as the specification says; the message goes to the client."""
+    """The multipart request violates the specification; the message is sent to the client."""
 
     def __init__(self, message: str, status: int = 400, limit: str | None = None) -> None:
         super().__init__(message)
@@ -32,13 +33,13 @@ class BadMultipart(Exception):
 
 @contextmanager
 def scratch(folder: Path) -> Iterator[Path]:
-    """A folder for the files of one request, gone with it."""
+    """A folder for the files of one request, deleted with it."""
     with TemporaryDirectory(prefix="request-", dir=folder) as name:
         yield Path(name)
 
 
 async def read_operations(content_type: str, body: AsyncIterable[bytes], folder: Path, max_bytes: int) -> object:
-    """The `operations` of a request, with the paths of its files (in `folder`) where the files belong.
+    """Parses the `operations` of a request, and inserts the paths of its files (in `folder`) where the files belong.
 
     Raises `BadMultipart`.
     """
@@ -70,7 +71,7 @@ async def read_operations(content_type: str, body: AsyncIterable[bytes], folder:
 
 
 class _Parts:
-    """Takes the parser's events: texts to memory, files to the folder."""
+    """Handles the parser's events: collects texts in memory, writes files to the folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -143,7 +144,7 @@ class _Parts:
             return
         if len(self._files) == MOST_FILES:
             raise BadMultipart(f"the request has more than {MOST_FILES} files: send them in several requests")
-        # Named by number: what the client calls it is nobody's business here.
+        # Files are named by number, independently of the client's names.
         self._files[name] = self._folder / str(len(self._files))
         self._file = open(self._files[name], "wb", buffering=0)  # noqa: SIM115 - closed at the end of the part
 

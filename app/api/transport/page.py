@@ -1,4 +1,4 @@
-"""Serves the built pages (the workplace and GraphiQL) and their files; it knows nothing of GraphQL."""
+"""Serves the built pages (the workplace and GraphiQL) and their files; knows no GraphQL."""
 
 from pathlib import Path
 
@@ -8,12 +8,13 @@ from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Route
 
 BUILT = Path(__file__).parents[2] / "web" / "dist"
-"""Where the package's build puts the pages."""
+"""The folder to which the package's build writes the pages."""
 
 WORKPLACE, GRAPHIQL = "index.html", "graphql.html"
 
 SECTIONS = ("audiences", "jobs", "schedules", "exports", "data", "people", "erasures")
-"""First parts of the workplace's addresses. The page itself tells them apart (`app/web/src/work/router.tsx`)."""
+"""First path segments of the workplace's addresses. The page itself distinguishes them
+(`app/web/src/work/router.tsx`)."""
 
 ASSETS = "graphql/assets"
 
@@ -34,7 +35,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
     ]
 )
 
-# Not left to the machine's own table of types: browsers refuse a module script of another type.
+# Explicit, because browsers reject a module script with a wrong type, and the machine's own type table may differ.
 CONTENT_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -46,7 +47,7 @@ CONTENT_TYPES = {
 
 
 def missing_reason(built: Path = BUILT) -> str | None:
-    """Why there are no pages, in sentences for the log and the browser; None when they are there."""
+    """Why the pages are missing, for the log and the browser; None if they exist."""
     if all((built / name).is_file() for name in (WORKPLACE, GRAPHIQL)):
         return None
     noted = built / "not-built.txt"
@@ -62,10 +63,10 @@ def missing_reason(built: Path = BUILT) -> str | None:
 
 
 def page_response(name: str, built: Path = BUILT, depth: int = 0) -> Response:
-    """The page in the file `name`, or 503 with the reason why it is not there.
+    """The page in the file `name`, or 503 with the reason why it is missing.
 
-    `depth` counts the folders of its address: the page names its files relative to the root of the server, which
-    may lie under a prefix that only a proxy knows.
+    `depth` is the number of folders in its address: the page references its files relative to the server's root, which
+    may be under a prefix that only a proxy knows.
     """
     headers = {"cache-control": "no-cache", "vary": "accept", "x-content-type-options": "nosniff"}
     if reason := missing_reason(built):
@@ -78,10 +79,10 @@ def page_response(name: str, built: Path = BUILT, depth: int = 0) -> Response:
 
 
 def workplace_routes(built: Path = BUILT) -> list[BaseRoute]:
-    """The workplace at `/` and at every address of its views, so that links and reloads work."""
+    """Serves the workplace at `/` and at every address of its views, so that links and reloads work."""
 
     async def workplace(request: Request) -> Response:
-        # As the browser counts: a slash that is written %2F separates nothing.
+        # Like in browsers, an encoded slash (%2F) does not separate segments.
         return page_response(WORKPLACE, built, depth=request.scope["raw_path"].count(b"/") - 1)
 
     sections = [path for name in SECTIONS for path in (f"/{name}", f"/{name}/{{rest:path}}")]
@@ -93,11 +94,12 @@ def asset_routes(built: Path = BUILT) -> list[BaseRoute]:
     folder = built / ASSETS
 
     async def asset(request: Request) -> Response:
-        # The route takes one path segment, so that `name` holds no slash; only files right in the folder are served.
+        # The route takes one path segment, so `name` contains no slash, and only files directly in the folder are
+        # served.
         path = folder / request.path_params["name"]
         if path.parent != folder or path.suffix not in CONTENT_TYPES or not path.is_file():
             raise HTTPException(404)
-        # The names carry a hash of the content. Workers take the policy of their own response.
+        # File names contain a hash of the content. Workers use the policy of their own response.
         headers = {
             "cache-control": "public, max-age=31536000, immutable",
             "content-security-policy": CONTENT_SECURITY_POLICY,

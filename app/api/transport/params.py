@@ -1,4 +1,4 @@
-"""What a request or a WebSocket's `subscribe` asks to be executed; knows no transport."""
+"""Parses what a request or a WebSocket's `subscribe` asks to execute; knows no transport."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ LONGEST_ID = 255
 
 
 class BadRequest(Exception):
-    """A request that is none of GraphQL's; the message goes to the client."""
+    """The request is not a valid GraphQL request; the message is sent to the client."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """What is to be executed: a document by its text, by its id, or by both."""
+    """What to execute: a document by text, by id, or both."""
 
     query: str | None
     document_id: str | None
@@ -39,7 +39,7 @@ class Params:
 
 
 def read_params(params: object) -> Params:
-    """Raises `BadRequest` for what is not a GraphQL request."""
+    """Parses a GraphQL request. Raises `BadRequest` if it is invalid."""
     if isinstance(params, list):
         raise BadRequest(400, "several operations in one request are not supported: send each by itself")
     if not isinstance(params, dict):
@@ -62,7 +62,7 @@ def read_params(params: object) -> Params:
 
 
 def _document_id(params: StoredValues) -> str | None:
-    """The id of a document that is known here: Apollo's `extensions.persistedQuery`, `documentId` (of GraphQL over
+    """The id of a registered or trusted document: Apollo's `extensions.persistedQuery`, `documentId` (of GraphQL over
     HTTP, with or without `sha256:`), or Relay's `doc_id`."""
     persisted = (params.get("extensions") or {}).get("persistedQuery")
     if persisted is not None:

@@ -1,4 +1,4 @@
-"""The addresses of the server: GraphQL by HTTP, WebSocket and server-sent events, health, metrics and the pages."""
+"""The routes of the server: GraphQL over HTTP, WebSocket and server-sent events, health, metrics and pages."""
 
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
@@ -14,7 +14,7 @@ from app.api.transport.websocket import GraphQLOverWebSocket
 
 
 def api_routes(services: ApiServices, trusted: TrustedDocuments | None = None) -> list[BaseRoute]:
-    """Every route of the server, over one schema; with `trusted` documents nothing else runs."""
+    """All routes of the server, over one schema; if `trusted` documents are given, only those run."""
     schema = build_schema(services.limits)
     documents = Documents(services.limits.persisted_queries, trusted)
     return [

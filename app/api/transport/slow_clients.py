@@ -1,5 +1,5 @@
-"""uvicorn's protocols for HTTP and WebSockets, made to give up clients that take too long to send a request's head or
-to read what was sent to them; knows no routes."""
+"""uvicorn's HTTP and WebSocket protocols, extended to disconnect clients that are too slow to send a request's head or
+to read responses; knows no routes."""
 
 import asyncio
 import logging
@@ -12,10 +12,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 log = logging.getLogger(__name__)
 
 SLOWEST_READER = 1024
-"""Bytes a second that a client must read when it lags behind."""
+"""Minimum rate, in bytes a second, at which a lagging client must read."""
 
 MOST_PINGS = 100
-"""Pings of one WebSocket in a second: some thousands fit into one read, and others wait while they are looked at."""
+"""Maximum pings per second on one WebSocket: one read may contain thousands, and handling them delays other clients."""
 POLICY_VIOLATION = 1008
 
 LATE = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -23,8 +23,8 @@ LATE = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How many seconds a request's head may take, and how long a client that lags behind may read next to nothing.
-    `refused` learns the name of the limit."""
+    """Time limits in seconds: for a request's head, and for a lagging client that reads almost nothing. `refused`
+    receives the name of the exceeded limit."""
 
     head_seconds: float
     send_seconds: float
@@ -50,9 +50,9 @@ def websocket_protocol(patience: Patience) -> type[asyncio.Protocol]:
 
 
 class _Reader:
-    """Watches a client that lags behind: more than uvicorn's high-water mark waits to be sent to it.
+    """Watches a lagging client, for which more than uvicorn's high-water mark is waiting to be sent.
 
-    The connection is cut, not closed: closing would wait until all is sent.
+    The connection is aborted, since closing it would wait until everything is sent.
     """
 
     def __init__(self, transport: asyncio.Transport, patience: Patience) -> None:
@@ -118,7 +118,7 @@ class _Http(HttpToolsProtocol):
             self._head = None
 
     def _give_up_head(self) -> None:
-        if self._begun:  # a connection without a request may wait for one, as browsers open them
+        if self._begun:  # a connection without a request may stay idle, as browsers open them in advance
             self._patience.refused("head_seconds")
             self.transport.write(LATE)
         self.transport.close()
@@ -136,7 +136,7 @@ class _WebSocket(WebSocketsSansIOProtocol):
     _pings = 0
 
     def handle_ping(self) -> None:
-        """Nothing more is sent to a client that does not read: pongs would pile up without bound."""
+        """Sends nothing more to a client that does not read: pongs would accumulate without limit."""
         if self.close_sent or self._too_many_pings():
             return
         if self.writable.is_set():

@@ -1,4 +1,4 @@
-"""GraphQL over WebSocket, by the protocol graphql-transport-ws."""
+"""GraphQL over WebSocket with the graphql-transport-ws protocol."""
 
 import asyncio
 import logging
@@ -38,17 +38,17 @@ from app.storage.database import is_unavailable
 log = logging.getLogger(__name__)
 
 LONGEST_REASON = 120
-"""Bytes that a WebSocket's closing message has room for."""
+"""Maximum size in bytes of the reason in a WebSocket's close message."""
 
 LONGEST_ID = 255
-"""Characters of the id of an operation."""
+"""Maximum length in characters of an operation's id."""
 
 INVALID, FORBIDDEN, TOO_MANY, FAILED, TRY_AGAIN = 4400, 4403, 4429, 1011, 1013
-"""Codes that connections are closed with: the protocol's, and those of WebSockets themselves."""
+"""Close codes of the protocol and of WebSockets themselves."""
 
 
 def invalid_message(message: object) -> str | None:
-    """Why the protocol does not know such a message; None for one that it knows.
+    """Why a message is invalid in the protocol; None if it is valid.
 
     >>> invalid_message({"type": "complete", "id": {}})
     'the message `complete` has the id {}: it must be a text of 1 to 255 characters'
@@ -81,7 +81,7 @@ def _short(value: object) -> str:
 
 
 class Socket(ASGIWebSocketAdapter):
-    """A WebSocket that may be gone at any moment: then what was to be sent is dropped."""
+    """A WebSocket that may disconnect at any time; messages to a closed one are dropped."""
 
     async def send_json(self, message: Mapping[str, object]) -> None:
         payload = message.get("payload")
@@ -101,7 +101,7 @@ class Socket(ASGIWebSocketAdapter):
 
 
 class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
-    """Learns from the first message who is there."""
+    """Authenticates the client by its first message."""
 
     view: Any
 
@@ -120,13 +120,13 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
             await super().handle_message(message)
 
     async def handle_task_exception(self, error: Exception) -> None:
-        """Strawberry would log a trace for each operation whose client has gone away."""
+        """Strawberry would log a traceback for each operation whose client has disconnected."""
         if not isinstance(error, WebSocketDisconnected):
             await super().handle_task_exception(error)
 
     @staticmethod
     def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
-        """Strawberry would close the socket, and all other operations with it, for a syntax error of one."""
+        """Strawberry would close the socket, with all its other operations, for a syntax error in one."""
         return None
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
@@ -145,7 +145,7 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
                 return
             self.view.silent.discard(self)
             self._watch = asyncio.create_task(self._close_when_ended())
-        # graphql-ws sends no payload, or null; Strawberry knows only the first.
+        # graphql-ws omits the payload or sends null; Strawberry only supports the former.
         await super().handle_connection_init({"type": "connection_init", "payload": payload})
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
@@ -181,7 +181,7 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
         self.context.services.metrics.refused(limit)
 
     async def _refuse(self, id_: str, message: str, extensions: StoredValues) -> None:
-        """Ends one operation before it began."""
+        """Rejects one operation before it starts."""
         error = GraphQLError(message, extensions=extensions)
         await self.send_message({"id": id_, "type": "error", "payload": [error.formatted]})
 
@@ -201,17 +201,17 @@ class Handler(BaseGraphQLTransportWSHandler[Caller, None]):
 
     @cached_property
     def _place(self) -> ExitStack:
-        """The place of the connection among those of its caller, once it has one."""
+        """The connection's slot among those of its caller, once it has one."""
         return ExitStack()
 
 
 def _closing(error: Exception, request_id: str) -> tuple[int, str]:
-    """The code and the reason with which a connection ends whose caller is not known."""
+    """The close code and reason for a connection whose caller is not authenticated."""
     match error:
         case Unauthenticated():
             return FORBIDDEN, str(error)
         case RateExceeded():
-            # What is tried in vain is not to be tried again by itself, as clients do after other codes.
+            # Clients reconnect automatically after other codes, which would be futile here.
             return TOO_MANY if error.limit.name == "rate_failed_logins" else TRY_AGAIN, str(error)
         case Refusal(code=ErrorCode.LIMIT_EXCEEDED):
             return TOO_MANY, error.message
@@ -226,7 +226,7 @@ def _closing(error: Exception, request_id: str) -> tuple[int, str]:
 
 
 class GraphQLOverWebSocket(GraphQL[Any, Any]):
-    """The ASGI application of `/graphql` for WebSockets. Pages of other origins are turned away."""
+    """The ASGI application for WebSockets at `/graphql`. Rejects pages of other origins."""
 
     graphql_transport_ws_handler_class = Handler
     websocket_adapter_class = Socket
@@ -240,7 +240,7 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
             max_subscriptions_per_connection=services.limits.max_socket_operations,
         )
         self.silent: set[Handler] = set()
-        """Connections whose first message has not come yet."""
+        """Connections that have not sent their first message yet."""
         self.allowed_origins = normalize_allowed_origins(services.origins)
         self.documents = documents
         self._services = services
@@ -253,7 +253,7 @@ class GraphQLOverWebSocket(GraphQL[Any, Any]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if len(self.silent) >= self._services.limits.max_silent_sockets:
-            log.warning("a WebSocket was turned away: %d others have not said who they are", len(self.silent))
+            log.warning("rejected a WebSocket: %d others have not sent connection_init yet", len(self.silent))
             self._services.metrics.refusals.labels("max_silent_sockets").inc()
             await send({"type": "websocket.close", "code": TRY_AGAIN, "reason": "too many connections wait: try again"})
             return

@@ -1,1 +1,1 @@
-"""The commands, a module for each subject: `ingest`, `pql`, `job` and `export`, `audience` and what else there is."""
+"""The commands, one module per subject: `ingest`, `pql`, `job` and `export`, `audience` and others."""

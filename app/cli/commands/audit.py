@@ -1,4 +1,4 @@
-"""`audit`: what was done, by whom."""
+"""`audit`: prints the audit log."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""`demo`: something to look at, from nothing."""
+"""`demo`: a complete example without any input."""
 
 import tempfile
 from pathlib import Path

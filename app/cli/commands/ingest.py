@@ -1,4 +1,4 @@
-"""`ingest`: files into datasets."""
+"""`ingest`: loads files into datasets."""
 
 import json
 import tempfile
@@ -24,7 +24,7 @@ _CSV = "How a CSV file is written"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The dataset that the files go to."""
+    """The dataset to load the files into."""
 
     dataset: Annotated[str, typer.Option(help="Name of the dataset; created if it does not exist.")]
     kind: Annotated[str, typer.Option(help="`profile` or `event`.")]
@@ -56,7 +56,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class CsvFlags:
-    """How a CSV file is written; what is not given is detected."""
+    """The format of a CSV file; omitted options are detected."""
 
     delimiter: Annotated[str | None, typer.Option(help="Separates values.", rich_help_panel=_CSV)] = None
     quote: Annotated[
@@ -105,7 +105,7 @@ class CsvFlags:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """What is done with the files."""
+    """How the files are loaded."""
 
     format: Annotated[
         str | None, typer.Option(help="csv, tsv, json, ndjson or parquet; detected from name and content by default.")
@@ -135,20 +135,20 @@ def ingest(
     csv: CsvFlags,
     tenancy: Tenancy,
 ) -> None:
-    """Add files to a dataset: of each all of its good rows, or nothing. The same file within 24 hours is not loaded
-    twice."""
+    """Add files to a dataset: all good rows of each file, or nothing. The same file is not loaded twice within 24
+    hours."""
     from app.services.access.audit import Entry, audited
 
     new, options = target.as_new(), csv.as_options()
     scope = tenancy.scope
     with tempfile.TemporaryDirectory(prefix="segmentation-") as folder:
-        chosen = [loading.opened(name, how.format, options, Path(folder)) for name in loading.file_names(files)]
+        opened = [loading.opened(name, how.format, options, Path(folder)) for name in loading.file_names(files)]
 
         async def load(services: "Services") -> None:
             if how.dry_run:
-                await loading.try_out(services, scope, new, chosen)
+                await loading.try_out(services, scope, new, opened)
                 return
             async with audited(services.database, Entry(scope, services.clock, "ingest", uuid4().hex)):
-                await loading.load(services, scope, new, chosen, how.again)
+                await loading.load(services, scope, new, opened, how.again)
 
         run(with_services(load_settings(), load))

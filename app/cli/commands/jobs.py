@@ -1,4 +1,4 @@
-"""`job` and `export`: run, watch and cancel jobs from cron and scripts."""
+"""`job` and `export`: run, watch and cancel jobs, for cron and scripts."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -45,7 +45,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """What is exported, and where to."""
+    """What is exported, and its destination."""
 
     dataset: Annotated[str, typer.Option(help="Id or name of a dataset of kind EXPORT; created if there is none.")]
     audience: Annotated[
@@ -80,12 +80,12 @@ def list_jobs(
     from app.services.lists.paging import PageRequest, Slice
     from app.storage.tables.jobs import JobStatus
 
-    chosen = None if status is None else [name.upper() for name in status]
-    if unknown := [name for name in chosen or () if name not in list(JobStatus)]:
+    statuses = None if status is None else [name.upper() for name in status]
+    if unknown := [name for name in statuses or () if name not in list(JobStatus)]:
         fail(f"--status is {unknown[0].lower()!r}, not one of {', '.join(JobStatus).lower()}")
 
     async def work(services: "Services") -> None:
-        filter = jobs.AnyJobFilter(status=chosen, kind=None if kind is None else [kind.upper()])
+        filter = jobs.AnyJobFilter(status=statuses, kind=None if kind is None else [kind.upper()])
 
         async def fetch(request: PageRequest) -> "Slice[JobState]":
             async with services.database.session() as session:
@@ -140,7 +140,7 @@ def run_job(
 @commands.command(epilog="Example: `segmentation job cancel 019ecb27-227b-774b-8000-0123456789ab`")
 @grouped
 def cancel(id: JobId, as_json: Json = False, *, tenancy: Tenancy) -> None:
-    """Cancel a job: at once if it waits, soon if it runs."""
+    """Cancel a job: a waiting job at once, a running job soon."""
     from app.services.jobs.export import requests as export_jobs
     from app.services.jobs.segment import requests as segment_jobs
     from app.storage.tables.jobs import JobKind

@@ -1,4 +1,4 @@
-"""`key`: API keys, from where the database is."""
+"""`key`: API keys; needs access to the database."""
 
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ def create(
     expires: Expires = None,
     organisation: Organisation = "default",
 ) -> None:
-    """Create a key and print its secret, which is shown this once and stored nowhere."""
+    """Create a key and print its secret, which is shown only once and not stored."""
     from app.api.permissions import is_permission
     from app.services.access import keys
 
@@ -80,7 +80,7 @@ def revoke(
     id: Annotated[str, typer.Argument(help="Id of the key, as `key list` prints it.")],
     organisation: Organisation = "default",
 ) -> None:
-    """End a key at once, in every process: its requests are rejected and its streams end."""
+    """Revoke a key at once, in every process: its requests are rejected and its streams end."""
     from app.services.access import keys
 
     async def work(services: "Services") -> None:
@@ -98,7 +98,7 @@ def _scope(organisation: str) -> Scope:
 def _audited(
     services: "Services", organisation: str, action: str, id: str | None = None
 ) -> AbstractAsyncContextManager[object]:
-    """Keys belong to no sandbox; what the command line does with them is in the log of the default one."""
+    """Keys belong to no sandbox; the command line records their audit events in the default sandbox."""
     from app.services.access.audit import Entry, audited
 
     return audited(services.database, Entry(_scope(organisation), services.clock, action, uuid4().hex, id))

@@ -1,4 +1,4 @@
-"""`pql`: check, convert and try expressions on files, without a server."""
+"""`pql`: checks, converts and evaluates expressions on files, without a server."""
 
 import sys
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ Expressions = Annotated[list[str] | None, typer.Argument(help="Expressions; from
 
 @dataclass(frozen=True, slots=True)
 class TrialFiles:
-    """The files that expressions are tried on."""
+    """The files on which expressions are evaluated."""
 
     profiles: Annotated[
         Path, typer.Option(help="File of profiles: NDJSON, CSV or Parquet.", exists=True, dir_okay=False)
@@ -56,7 +56,8 @@ def evaluate(
         str, typer.Option(help="IANA name of the time zone for calendar units.", envvar="SEGMENTATION_TIME_ZONE")
     ] = "UTC",
 ) -> None:
-    """Print `expression<TAB>ids` for each expression or `ERROR line:column kind message`; failures stop no other."""
+    """Print `expression<TAB>ids` for each expression, or `ERROR line:column kind message`; an error does not stop the
+    others."""
     with importing():
         from app.engine.run.adhoc import evaluate_trial
 
@@ -84,7 +85,7 @@ def check_expression(
     *,
     data: TrialFiles,
 ) -> None:
-    """Print the canonical text of each expression, or its errors; the files say what fields there are."""
+    """Print the canonical text of each expression, or its errors; the files determine the available fields."""
     with importing():
         from app.pql.check.checker import check
 
@@ -102,7 +103,7 @@ def check_expression(
 
 @commands.command("convert", epilog="Example: `segmentation pql convert 'country = \"US\"'`")
 def convert(expressions: Expressions = None) -> None:
-    """Turn text into pql/json, and pql/json (what starts with a brace) into text."""
+    """Convert text into pql/json, and pql/json (input that starts with a brace) into text."""
     from app.pql.syntax.json_reader import from_json
     from app.pql.syntax.json_writer import to_json
     from app.pql.syntax.parser import parse

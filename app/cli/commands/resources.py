@@ -1,4 +1,4 @@
-"""`audience`, `dataset` and `schedule`: what there is, for scripts."""
+"""`audience`, `dataset` and `schedule`: list resources, for scripts."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
@@ -32,7 +32,7 @@ def list_audiences(
     listing: Listing,
     tenancy: Tenancy,
 ) -> None:
-    """Print the audiences of a sandbox, newest first: id, name, type, state, members and when they were counted."""
+    """Print the audiences of a sandbox, newest first: id, name, type, state, members and time of the last count."""
     from app.services.audiences import reads
     from app.services.lists.filters import StringFilter
 
@@ -95,8 +95,8 @@ def list_datasets(
     from app.services.datasets import datasets
 
     more = ("identity_column", "namespace", "timestamp_column", "created_by", "created_at")
-    chosen = None if kind is None else kind.upper()
-    _print_rows(lambda session, page: datasets.page(session, tenancy.scope, page, chosen), listing, DATASET, more)
+    asked_kind = None if kind is None else kind.upper()
+    _print_rows(lambda session, page: datasets.page(session, tenancy.scope, page, asked_kind), listing, DATASET, more)
 
 
 @datasets.command(epilog="Example: `segmentation dataset delete old_purchases`")
@@ -139,7 +139,7 @@ def _print_rows(
     columns: tuple[str, ...],
     more: tuple[str, ...],
 ) -> None:
-    """Prints rows page by page: their `columns`, and as JSON also `more` of each."""
+    """Prints rows page by page: their `columns`, and in JSON also the fields that `more` adds."""
 
     async def work(services: "Services") -> None:
         async def fetch_page(request: "PageRequest") -> "Slice[Any]":

@@ -1,4 +1,4 @@
-"""`serve` and `worker`: the processes that stay."""
+"""`serve` and `worker`: the long-running processes."""
 
 from typing import Annotated
 
@@ -41,7 +41,7 @@ def worker(
         typer.Option(help="Port of SEGMENTATION_HOST that serves `/metrics` and `/health`; 0 takes a free one."),
     ] = None,
 ) -> None:
-    """Evaluate jobs of the shared database and lake until stopped (SIGTERM hands back what is unfinished)."""
+    """Run jobs of the shared database and lake until stopped (SIGTERM hands unfinished jobs back)."""
     settings = load_settings()
     observe(settings, "segmentation-worker")
     run(work(settings, metrics_port))

@@ -1,4 +1,4 @@
-"""`settings`: what is in effect, and why."""
+"""`settings`: the settings in effect and their sources."""
 
 import json
 import os

@@ -1,1 +1,1 @@
-"""The end of a person: who it is, where anything of it lies, and how that goes."""
+"""Erasure of a person: resolves the identities, finds all data, and removes it."""

@@ -1,7 +1,6 @@
-"""Takes a person's rows out of the present version of every table; what others still read stays for the moment."""
+"""Removes a person's rows from the current version of every table; data that others still read stays for now."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
@@ -17,35 +16,36 @@ from app.engine.erasure.subject import Subject
 from app.engine.ingest.notes import batch_files
 from app.engine.store.checksums import seal
 from app.engine.store.delta import DataFile, TableVersion, open_table, replace
+from app.engine.store.files import publish
 from app.engine.store.lake import TenantLake, file_name, write_atomically
 
 Check = Callable[[], None]
-"""Raises to give up."""
+"""Raises to abort."""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A dataset's table; `lock` is what those who write to it hold, None for one that nobody writes to any more."""
+    """A dataset's table; `lock` is the lock of its writers, None if nothing writes to it any more."""
 
     folder: Path
     lock: str | None = None
 
 
 def tables(lake: TenantLake, datasets: Iterable[str]) -> list[Table]:
-    """Those of the datasets that there are, and of deleted ones that have not been cleared away."""
+    """The tables of existing datasets, and of deleted ones that have not been cleaned up."""
     by_name = {file_name(dataset): dataset for dataset in datasets}
     folders = sorted(path for path in (lake.folder / "datasets").glob("*") if path.is_dir())
     return [Table(path, f"dataset {by_name[path.name]}" if path.name in by_name else None) for path in folders]
 
 
 def count_rows(subject: Subject, table: Table) -> int:
-    """The person's rows in the present version."""
+    """The number of the person's rows in the current version."""
     current = open_table(table.folder)
     return 0 if current is None else sum(count for _, count in _hit(subject, current))
 
 
 def cut(lake: TenantLake, subject: Subject, table: Table, check: Check) -> None:
-    """Commits a version without the person's rows, unless there are none. `check` may raise while others write."""
+    """Commits a version without the person's rows, if there are any. `check` may raise while others write."""
     with lake.lock(table.lock, check) if table.lock is not None else nullcontext():
         while True:
             current = open_table(table.folder)
@@ -61,7 +61,7 @@ def cut(lake: TenantLake, subject: Subject, table: Table, check: Check) -> None:
 
 
 def blank_identities(lake: TenantLake, subject: Subject) -> None:
-    """Takes the names from the person's places, which stay taken: nobody else ever gets an ordinal again."""
+    """Removes the ids from the person's places, which stay reserved: an ordinal is never reused."""
     with lake.lock("identities"):
         current = open_table(lake.identities)
         hit = [] if current is None else list(_hit(subject, current))
@@ -78,7 +78,7 @@ def count_identities(lake: TenantLake, subject: Subject) -> int:
 
 
 def batch_rows(lake: TenantLake, dataset: str, batches: Iterable[str]) -> dict[str, int]:
-    """How many rows of each batch are in the present version of a dataset that was loaded or exported to."""
+    """The number of rows of each batch in the current version of a loaded or export dataset."""
     current = open_table(lake.dataset(dataset))
     rows = {file.name: file.rows for file in current.files} if current is not None else {}
     counted = {}
@@ -103,7 +103,7 @@ def _names(renamed: Mapping[DataFile, DataFile | None]) -> list[tuple[DataFile, 
 def _rewritten(
     lake: TenantLake, subject: Subject, folder: Path, hit: Sequence[tuple[DataFile, int]]
 ) -> Iterator[dict[DataFile, DataFile | None]]:
-    """New files in the table's folder for those that have rows of others as well."""
+    """New files in the table's folder for those that also contain rows of others."""
     renamed: dict[DataFile, DataFile | None] = {}
     with lake.scratch() as scratch:
         for file, count in hit:
@@ -117,10 +117,10 @@ def _rewritten(
 
 
 def _moved(written: Path, folder: Path, old: DataFile, rows: int) -> DataFile:
-    """A new file beside the old one, with a name that tells its checksum."""
+    """A new file beside the old one, with its checksum in the name."""
     place = Path(old.name)
     name = (place.parent / seal(written, place.name.split(".")[0])).as_posix()
-    shutil.move(written, folder / name)
+    publish([(written, folder / name)])
     return DataFile(name, old.bucket, rows)
 
 
@@ -136,7 +136,7 @@ def _blanked(scratch: Path, folder: Path, subject: Subject, file: DataFile) -> D
 
 
 def _rename_in_notes(folder: Path, names: Mapping[str, Sequence[str]]) -> None:
-    """Batches note the files that they brought, by which they are evaluated and deleted."""
+    """Batches record the files that they brought, which are used for evaluation and deletion."""
     for note in sorted((folder / "_batches").glob("*.json")):
         content = json.loads(note.read_text())
         files = [new for name in content["files"] for new in names.get(name, (name,))]

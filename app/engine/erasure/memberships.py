@@ -1,4 +1,4 @@
-"""A person in stored memberships: bits in bitmaps, of every run that is kept; knows no audiences but by their ids."""
+"""A person in stored memberships: bits in the bitmaps of every kept run; knows audiences only by id."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -12,7 +12,7 @@ from app.engine.store.lake import TenantLake
 
 
 def bits(membership: Membership, ordinals: BitMap) -> int:
-    """Whether a membership says anything of the people: of how many."""
+    """How many of the people a membership mentions."""
     members = BitMap.union(
         membership.members, membership.entered, membership.exited, *(people for _, people in membership.qualified)
     )
@@ -20,7 +20,7 @@ def bits(membership: Membership, ordinals: BitMap) -> int:
 
 
 def without(membership: Membership, ordinals: BitMap) -> Membership:
-    """The same, as if the people had never been there."""
+    """The membership as if the people had never existed."""
     qualified = ((at, people - ordinals) for at, people in membership.qualified)
     return replace(
         membership,
@@ -34,18 +34,18 @@ def without(membership: Membership, ordinals: BitMap) -> Membership:
 def rewritten(
     files: MembershipFiles, run_id: str, bucket: int, name: str, memberships: Mapping[str, Membership], ordinals: BitMap
 ) -> str:
-    """Writes a file of a run once more without the people; readers of the old one are not disturbed. Gives its name."""
+    """Rewrites a file of a run without the people, without affecting readers of the old file. Returns the new name."""
     attempt = name.split(".")[0].partition("-")[2]
     return files.write(run_id, bucket, attempt, [without(membership, ordinals) for membership in memberships.values()])
 
 
 def stray_files(lake: TenantLake, subject: Subject, known: Collection[tuple[str, str]]) -> list[Path]:
-    """Files of memberships in which the person is and that no run (folder, file) refers to."""
+    """Membership files that contain the person and that no run (folder, file) references."""
     return [path for path in holding_files(lake, subject) if (path.parent.name, path.name) not in known]
 
 
 def holding_files(lake: TenantLake, subject: Subject) -> list[Path]:
-    """Every file of memberships in which the person is. Raises `MembershipLost` for one that cannot be read."""
+    """Every membership file that contains the person. Raises `MembershipLost` for an unreadable one."""
     files = MembershipFiles(lake)
     paths = []
     for path in sorted((lake.folder / "membership").glob("*/*.parquet")):

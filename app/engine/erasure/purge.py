@@ -1,6 +1,5 @@
-"""Removes every file that nobody is to read any more and that a person's rows are in: versions of tables that were
-replaced, compacted files, merged views, the identity graph and its copies, what exports left behind, and samples of
-rejected rows."""
+"""Removes every file with rows of a person that must no longer be read: replaced table versions, compacted files,
+merged views, the identity graph and its copies, remains of exports, and samples of rejected rows."""
 
 import json
 from collections.abc import Callable, Collection, Iterator
@@ -11,7 +10,7 @@ from app.engine.erasure.rows import Rows
 from app.engine.erasure.subject import Subject
 from app.engine.people.identity_graph import graph_of
 from app.engine.store.delta import open_table, replace
-from app.engine.store.lake import TenantLake, write_atomically
+from app.engine.store.lake import TenantLake, file_name, write_atomically
 
 PLACES = {
     "datasets": "Older versions of datasets",
@@ -21,12 +20,12 @@ PLACES = {
     "graph": "Identity graph",
     "exports": "Unfinished exports",
 }
-"""What the folders of a sandbox are called to people."""
+"""Display names of a sandbox's folders."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A file with rows of the person, and the folder of the sandbox that it is in."""
+    """A file with rows of the person, and its folder in the sandbox."""
 
     path: Path
     room: str
@@ -35,12 +34,12 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """What goes: files, and mentions in notes."""
+    """What is removed: files, and mentions in notes."""
 
     files: list[Holding] = field(default_factory=list)
 
     def rows(self) -> dict[str, int]:
-        """By place."""
+        """Row counts by place."""
         counted: dict[str, int] = {}
         for holding in self.files:
             place = PLACES[holding.room]
@@ -48,18 +47,27 @@ class Purge:
         return counted
 
 
+def settle(lake: TenantLake, datasets: Collection[str], policies: Collection[str], check: Callable[[], None]) -> None:
+    """Waits for readers that build merged profiles, the graph or copies of events from data before the cut. Later
+    readers no longer find the person. `check` is called while others are active, and may raise."""
+    derived = [f"view {policy}" for policy in policies] + [f"compaction {file_name(dataset)}" for dataset in datasets]
+    for name in ("stitched data", "identity graph", *derived):
+        with lake.lock(name, check):
+            pass
+
+
 def find_files(
     lake: TenantLake, subject: Subject, sources: Collection[str], datasets: Collection[str], check: Callable[[], None]
 ) -> Purge:
-    """The files to remove, with the graph brought up to what its sources are now: the datasets but exported ones."""
-    if lake.bucket_bits() is not None:
+    """The files to remove. Updates the graph to its current sources first: all datasets except exports."""
+    if lake.layout() is not None:
         graph_of(lake, sources)
     present = {path for folder in _present_tables(lake, datasets) for path in folder}
     return Purge([file for file in holding(lake, subject, check) if file.path not in present])
 
 
 def holding(lake: TenantLake, subject: Subject, check: Callable[[], None]) -> Iterator[Holding]:
-    """Every Parquet file outside of memberships with rows of the person. `check` is called for each, and may raise."""
+    """Every Parquet file outside memberships with rows of the person. `check` is called for each, and may raise."""
     for room in PLACES:
         for path in sorted((lake.folder / room).rglob("*.parquet")):
             check()
@@ -68,18 +76,18 @@ def holding(lake: TenantLake, subject: Subject, check: Callable[[], None]) -> It
             try:
                 rows = Rows(subject, path).count()
             except FileNotFoundError:
-                continue  # Somebody else has removed it just now.
+                continue  # Another process has just removed it.
             if rows:
                 yield Holding(path, room, rows)
 
 
 def remove_files(lake: TenantLake, purge: Purge) -> None:
-    """Takes the files out of whatever names them, then removes them. Doing so twice is no error."""
-    gone = {one.path for one in purge.files}
+    """Removes the references to the files, then the files. Idempotent."""
+    gone = {removed.path for removed in purge.files}
     for view in sorted((lake.folder / "profiles").glob("*/[0-9]*")):
         current = open_table(view)
         if current is not None:
-            # Whoever reads the view next builds these buckets anew.
+            # The next reader of the view rebuilds these buckets.
             replace(view, [file for file in current.files if view / file.name in gone], [])
     _forget_graphs(lake, gone)
     for path in gone:
@@ -87,7 +95,7 @@ def remove_files(lake: TenantLake, purge: Purge) -> None:
 
 
 def rejected_samples(lake: TenantLake, subject: Subject) -> int:
-    """How many samples of rejected rows name the person."""
+    """The number of samples of rejected rows that name the person."""
     return sum(len(_naming(content, subject)) for _, content in _notes(lake))
 
 
@@ -100,7 +108,8 @@ def remove_samples(lake: TenantLake, subject: Subject) -> None:
 
 
 def _present_tables(lake: TenantLake, datasets: Collection[str]) -> Iterator[list[Path]]:
-    """The files of the present versions of what goes on being read; views are none, since they are made anew."""
+    """The files of the current versions of data that remains readable; views are not included, since they are
+    rebuilt."""
     for folder in (lake.identities, *(lake.dataset(dataset) for dataset in datasets)):
         current = open_table(folder)
         if current is not None:
@@ -114,7 +123,7 @@ def _newest(lake: TenantLake, kind: str) -> Iterator[tuple[Path, dict[str, set[s
 
 
 def _versions(lake: TenantLake, kind: str) -> list[tuple[Path, dict[str, set[str]]]]:
-    """The notes of the graph's versions (or of the copies by persons), oldest first, with the files that they name."""
+    """The notes of the graph's versions (or of the copies by persons), oldest first, with the files that they list."""
     notes = sorted((lake.graph / kind).glob("[0-9]*.json"), key=lambda path: int(path.stem))
     return [(path, _named(json.loads(path.read_text()), kind)) for path in notes]
 
@@ -129,8 +138,8 @@ def _named(content: dict[str, object], kind: str) -> dict[str, set[str]]:
 
 
 def _forget_graphs(lake: TenantLake, gone: Collection[Path]) -> None:
-    """Removes the notes of versions that name a file that goes: an earlier version of who is who is needed by nobody,
-    and memberships that were written for it know fragments by themselves."""
+    """Removes the notes of versions that list a removed file: earlier versions of the graph are not needed, since
+    memberships written for them resolve to fragments."""
     if not lake.graph.is_dir():
         return
     with lake.lock("stitched data"), lake.lock("identity graph"):

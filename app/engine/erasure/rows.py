@@ -1,4 +1,4 @@
-"""Which rows of a file are a person's, whatever table of ours the file belongs to; and a file without them."""
+"""Finds a person's rows in a file of any of our tables, and writes the file without them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,17 +17,22 @@ from app.engine.store.bucket_files import ROW_GROUP
 from app.engine.store.delta import BUCKET
 
 Mask = NDArray[np.bool_]
+_BY_NAME = frozenset({"identities", "nodes", "members"})
+"""Folders of tables whose rows name people, also those of other buckets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of one file, by what its columns tell of whose they are."""
+    """The rows of one file, with the columns that identify their person."""
 
     subject: Subject
     path: Path
 
     def count(self) -> int:
-        """How many are the person's; only the columns that tell it are read."""
+        """The number of the person's rows; reads only the columns that identify them, and only where the person can
+        be."""
+        if self._is_elsewhere:
+            return 0
         file = pq.ParquetFile(self.path)
         columns = self._telling(file.schema_arrow.names)
         if not columns:
@@ -36,7 +41,8 @@ class Rows:
         return sum(int(self._mine(file.read_row_group(group, columns=columns)).sum()) for group in groups)
 
     def without(self, target: Path) -> int:
-        """Writes the other rows in the same order into a new file, a row group at a time, and gives their number."""
+        """Writes the other rows in the same order into a new file, one row group at a time, and returns their
+        number."""
         file = pq.ParquetFile(self.path)
         rows = 0
         with pq.ParquetWriter(target, file.schema_arrow, compression="zstd", store_schema=False) as writer:
@@ -49,6 +55,13 @@ class Rows:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
             yield table.filter(pa.array(~self._mine(table)))
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether the file is known, without opening it, to have ordinals of another bucket."""
+        folder = self.path.parent
+        by_ordinal = folder.name.startswith(f"{BUCKET}=") and folder.parent.name not in _BY_NAME
+        return by_ordinal and self._bucket not in self.subject.ordinals
 
     def _telling(self, names: list[str]) -> list[str]:
         if ORDINAL in names:
@@ -77,7 +90,7 @@ class Rows:
         return int(name.partition("=")[2]) if name.startswith(f"{BUCKET}=") else 0
 
     def _identified(self, column: pa.ChunkedArray) -> Mask:
-        """The rows whose map of identities has one of the person's."""
+        """The rows whose identity map contains one of the person's identities."""
         return np.concatenate([*(self._in_maps(chunk) for chunk in column.chunks), np.zeros(0, bool)])
 
     def _in_maps(self, maps: pa.MapArray) -> Mask:
@@ -87,11 +100,6 @@ class Rows:
         matches = np.zeros(len(maps), bool)
         matches[owners[_is_in(_named(namespaces, lists.values.field("id")), self.subject.names)]] = True
         return matches
-
-
-def holds_rows(subject: Subject, path: Path) -> int:
-    """The person's rows in a file."""
-    return Rows(subject, path).count()
 
 
 def _named(namespaces: pa.Array, ids: pa.Array) -> pa.Array:

@@ -1,8 +1,8 @@
-"""The second look: reads every file of a sandbox for a person's places, names and ids, and believes nothing else.
+"""Verifies an erasure: searches every file of a sandbox for a person's places, names and ids, and trusts nothing else.
 
-Rows are told by bucket and ordinal, memberships by their bits. All text is looked through for the ids as words: of
-Parquet files the values once decoded, those of dictionaries that no row uses, and the footers; the strings of JSON
-files; and the bytes of any other.
+Rows are identified by bucket and ordinal, memberships by their bits. All text is searched for the ids as words: in
+Parquet files the decoded values, dictionary entries that no row uses, and the footers; in JSON files the strings; in
+all other files the bytes.
 """
 
 import json
@@ -18,15 +18,17 @@ from app.engine.erasure.purge import PLACES
 from app.engine.erasure.rows import Rows
 from app.engine.erasure.subject import Subject
 from app.engine.members.membership import MembershipFiles
+from app.engine.store.files import listed
 from app.engine.store.lake import TenantLake
 
 _PASSED_OVER = frozenset({"scratch", "locks", "erasures"})
-"""What lasts no longer than the process that made it, or the job that looks."""
+"""Skipped folders: their files last no longer than the process that wrote them, or than the erasure job itself."""
 _PLACES = {**PLACES, "datasets": "Datasets", "identities": "Identities", "membership": "Memberships"}
 
 
 def traces(lake: TenantLake, subject: Subject, check: Callable[[], None]) -> dict[str, int]:
-    """What is left, by place: rows, memberships and mentions. `check` is called for each file, and may raise."""
+    """The number of remaining rows, memberships and mentions, by place. `check` is called for each file, and may
+    raise."""
     counts: dict[str, int] = {}
     for path in _files(lake):
         check()
@@ -42,7 +44,7 @@ def traces(lake: TenantLake, subject: Subject, check: Callable[[], None]) -> dic
 
 
 def mentions(subject: Subject, value: object) -> int:
-    """How many strings of a JSON value name the person."""
+    """The number of strings in a JSON value that name the person."""
     if isinstance(value, str):
         return int(subject.words.search(value) is not None)
     if isinstance(value, dict):
@@ -51,7 +53,8 @@ def mentions(subject: Subject, value: object) -> int:
 
 
 def _parts(name: str, value: object) -> tuple[object, object]:
-    """What to look at of an entry. Delta's statistics are a text of JSON, in which an id may be a number of rows."""
+    """The parts of an entry to search. Delta's statistics are JSON in a string; they are parsed, since a number of rows
+    may look like an id."""
     if name != "stats" or not isinstance(value, str):
         return name, value
     try:
@@ -61,8 +64,8 @@ def _parts(name: str, value: object) -> tuple[object, object]:
 
 
 def _files(lake: TenantLake) -> Iterator[Path]:
-    for path in sorted(lake.folder.rglob("*")):
-        if path.relative_to(lake.folder).parts[0] not in _PASSED_OVER and path.is_file():
+    for path in sorted(listed(lake.folder)):
+        if path.relative_to(lake.folder).parts[0] not in _PASSED_OVER:
             yield path
 
 
@@ -73,7 +76,10 @@ def _count(lake: TenantLake, subject: Subject, path: Path) -> int:
         ordinals = subject.ordinals.get(int(path.name.partition("-")[0]))
         memberships = MembershipFiles(lake).read_path(path).values() if ordinals is not None else ()
         return sum(bits(membership, ordinals) for membership in memberships if ordinals is not None)
-    return Rows(subject, path).count() or _in_values(subject, path) or _in_footer(subject, path)
+    if count := Rows(subject, path).count():
+        return count
+    file = pq.ParquetFile(path)
+    return _in_values(subject, path, file.metadata) or _in_footer(subject, file)
 
 
 def _in_text(subject: Subject, content: bytes) -> int:
@@ -87,15 +93,15 @@ def _in_text(subject: Subject, content: bytes) -> int:
     return count
 
 
-def _in_values(subject: Subject, path: Path) -> int:
-    """The texts of a Parquet file, at any depth, that name the person; each counts once in a row group.
+def _in_values(subject: Subject, path: Path, footer: pq.FileMetaData) -> int:
+    """The number of texts in a Parquet file, at any depth, that name the person; each counts once per row group.
 
-    All are read as dictionaries, which also have what a writer left in them and no row uses.
+    All texts are read as dictionaries, which also contain entries that no row uses.
     """
-    schema = pq.ParquetFile(path).metadata.schema
+    schema = footer.schema
     columns = [schema.column(at) for at in range(len(schema.names))]
     texts = [column.path for column in columns if column.logical_type.type == "STRING"]
-    file = pq.ParquetFile(path, read_dictionary=texts)
+    file = pq.ParquetFile(path, metadata=footer, read_dictionary=texts)
     names = [field.name for field in file.schema_arrow if _has_text(field.type)]
     count = 0
     for group in range(file.num_row_groups if names else 0):
@@ -104,35 +110,31 @@ def _in_values(subject: Subject, path: Path) -> int:
     return count
 
 
-def _in_footer(subject: Subject, path: Path) -> int:
-    """The names of columns, least and greatest values, and notes that name the person."""
-    file = pq.ParquetFile(path)
+def _in_footer(subject: Subject, file: pq.ParquetFile) -> int:
+    """The number of column names, minimum and maximum values, and metadata entries that name the person."""
     metadata = file.metadata
     groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
     statistics = [group.column(at).statistics for group in groups for at in range(group.num_columns)]
-    known = [one for one in statistics if one is not None and one.has_min_max]
+    bounds = [part for part in statistics if part is not None and part.has_min_max]
     notes = [text.decode(errors="replace") for entry in (metadata.metadata or {}).items() for text in entry]
-    return mentions(
-        subject, [*_names(file.schema_arrow), *notes, *(value for one in known for value in (one.min, one.max))]
-    )
+    texts = [*_names(file.schema_arrow), *notes]
+    texts += [value for column in bounds for value in (column.min, column.max) if isinstance(value, str)]
+    # One search over all is fast, and hardly ever finds anything.
+    return mentions(subject, texts) if subject.words.search("\n".join(texts)) else 0
 
 
 def _names(fields: Iterable[pa.Field]) -> Iterator[str]:
-    """Of fields, at any depth."""
+    """The names of the fields, at any depth."""
     for field in fields:
         yield field.name
         yield from _names(field.type.field(at) for at in range(field.type.num_fields))
 
 
 def _mentions(subject: Subject, texts: pa.Array) -> int:
-    """RE2 looks for the words anywhere, fast; what it finds is looked at once more for where words end."""
-    plain = "|".join(_re2_quoted(word) for word in subject.searched)
-    likely = pc.fill_null(pc.match_substring_regex(texts, plain), False)
+    """The number of texts that name the person. RE2 first finds the terms anywhere, which is fast; the matches are then
+    checked for word boundaries."""
+    likely = pc.fill_null(pc.match_substring_regex(texts, subject.anywhere), False)
     return sum(subject.words.search(text) is not None for text in texts.filter(likely).to_pylist())
-
-
-def _re2_quoted(word: str) -> str:
-    return "".join(character if character.isalnum() else f"\\x{{{ord(character):x}}}" for character in word)
 
 
 def _has_text(type_: pa.DataType) -> bool:
@@ -146,7 +148,7 @@ def _has_text(type_: pa.DataType) -> bool:
 
 
 def _texts(array: pa.Array) -> Iterator[pa.Array]:
-    """The arrays of text in a nested one."""
+    """The text arrays within a nested array."""
     type_ = array.type
     if pa.types.is_map(type_):
         yield from _texts(array.keys)

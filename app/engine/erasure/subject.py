@@ -1,6 +1,6 @@
-"""Whom an erasure is about: noted in a file of the lake while it lasts, since nothing else is to know it afterwards.
+"""The subject of an erasure, stored in a file of the lake while the job runs and nowhere afterwards.
 
-A person is what the identity graph says: all identities that are linked, whatever the merge policies do.
+The identity graph defines a person: all linked identities, regardless of merge policies.
 """
 
 import json
@@ -25,18 +25,18 @@ from app.engine.store.lake import TenantLake, write_atomically
 Fragment = tuple[int, int]
 """Bucket and ordinal."""
 SHORTEST_WORD = 5
-"""A shorter id is also a number, a size or a code of something else: as text it is looked for with its namespace."""
+"""A shorter id may also be a number, a size or a code: in text it is only searched for with its namespace."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A person: its identities, and the places of those that are anybody's primary one."""
+    """A person: its identities, and the places of those that are primary identities."""
 
     asked: Identity
     identities: frozenset[Identity] = frozenset()
     fragments: frozenset[Fragment] = frozenset()
     namespaces: Mapping[str, Mapping[int, Mapping[str, BitMap]]] = field(default_factory=dict)
-    """In which namespaces the fragments had identities, as the merged profiles of each policy showed it: by bucket."""
+    """For each policy, the namespaces in which the fragments had identities in the merged profiles, by bucket."""
     names: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,24 +52,46 @@ class Subject:
 
     @cached_property
     def searched(self) -> Sequence[str]:
-        """What is looked for in texts: names, and ids that are long enough to be nothing else."""
+        """The search terms for texts: names, and ids that are long enough to be unambiguous."""
         ids = {id for _, id in self.identities if len(id) >= SHORTEST_WORD}
         return sorted(self.names | ids, key=len, reverse=True)
 
     @cached_property
+    def anywhere(self) -> str:
+        """The search terms at any place of a text, as a regular expression of RE2."""
+        return "|".join(map(_re2_quoted, self.searched))
+
+    @cached_property
     def words(self) -> re.Pattern[str]:
-        """Finds the person's names and ids in a text, where they are words of their own."""
-        words = "|".join(re.escape(word) for word in self.searched)
-        return re.compile(rf"(?<![\w.-])(?:{words})(?![\w-])")
+        """Finds the person's names and ids in a text as separate words."""
+        return re.compile(rf"(?<![\w.-])(?:{self._any})(?![\w-])")
+
+    @cached_property
+    def parts(self) -> re.Pattern[str]:
+        """Finds them also as parts of words that programs have put together, between signs such as `-` and `_`.
+
+        >>> parts = Subject(("crm", "c-17"), frozenset({("crm", "ann-17")})).parts
+        >>> [bool(parts.search(text)) for text in ("load_ann-17_2", "crm:ann-17", "joann-17", "ann-177")]
+        [True, True, False, False]
+        """
+        return re.compile(rf"(?<![^\W_])(?:{self._any})(?![^\W_])")
+
+    @property
+    def _any(self) -> str:
+        return "|".join(re.escape(word) for word in self.searched)
+
+
+def _re2_quoted(word: str) -> str:
+    return "".join(character if character.isalnum() else f"\\x{{{ord(character):x}}}" for character in word)
 
 
 def ask(lake: TenantLake, job_id: str, identity: Identity) -> None:
-    """Notes who is to be erased."""
+    """Records whom to erase."""
     _write(lake.erasure(job_id), Subject(identity))
 
 
 def subject_of(lake: TenantLake, job_id: str) -> Subject | None:
-    """None when it is no longer known, since all is over."""
+    """None if it is no longer known, because the erasure is complete."""
     try:
         content = json.loads(lake.erasure(job_id).read_bytes())
     except FileNotFoundError:
@@ -91,9 +113,9 @@ def subject_of(lake: TenantLake, job_id: str) -> Subject | None:
 def find_subject(
     lake: TenantLake, job_id: str, datasets: Sequence[str], policies: Sequence[str] = ()
 ) -> Subject | None:
-    """The person with its identities, found once: later attempts get the same, though nothing is left to find it by.
+    """Resolves the person with its identities once: later attempts get the same result, although the data is gone.
 
-    From then on batches that begin to be loaded know its identities as erased.
+    Batches that start loading afterwards recognise its identities as erased.
     """
     subject = subject_of(lake, job_id)
     if subject is None or subject.identities:
@@ -106,12 +128,13 @@ def find_subject(
 
 
 def forget(lake: TenantLake, job_id: str) -> None:
-    """The last trace goes."""
+    """Removes the subject, the last trace of the person."""
     lake.erasure(job_id).unlink(missing_ok=True)
 
 
 def forget_others(lake: TenantLake, jobs: Iterable[str], before: datetime) -> None:
-    """Forgets whom jobs were about that are none of these: they have failed, or never came to be."""
+    """Removes the subjects, if written before `before`, of jobs other than these: the jobs have failed, or were never
+    created."""
     live = {lake.erasure(job).name for job in jobs}
     for path in (lake.folder / "erasures").glob("*.json"):
         if path.name not in live and datetime.fromtimestamp(path.stat().st_mtime, UTC) < before:
@@ -120,7 +143,7 @@ def forget_others(lake: TenantLake, jobs: Iterable[str], before: datetime) -> No
 
 def _found(lake: TenantLake, asked: Identity, datasets: Sequence[str]) -> Subject:
     identities, fragments = {asked}, set()
-    if lake.bucket_bits() is not None:
+    if lake.layout() is not None:
         graph = graph_of(lake, datasets)
         person = graph.find(*asked)
         if person is not None:
@@ -128,13 +151,13 @@ def _found(lake: TenantLake, asked: Identity, datasets: Sequence[str]) -> Subjec
             rows = table.filter(pc.equal(table["person"], pa.scalar(person[1], pa.int32())))
             identities |= set(zip(rows["namespace"].to_pylist(), rows["id"].to_pylist(), strict=True))
             fragments |= set(graph.fragments(person))
-        # Those of whom the graph knows nothing: their data went, and may lie in older files.
+        # Identities unknown to the graph: their data was deleted, and may be in older files.
         fragments |= {place for identity in identities if (place := find(lake, *identity)) is not None}
     return Subject(asked, frozenset(identities), frozenset(fragments))
 
 
 def _namespaces(lake: TenantLake, policy: str, subject: Subject) -> dict[int, dict[str, BitMap]]:
-    """By the newest merged profiles of the policy, as far as there are any."""
+    """From the newest merged profiles of the policy, if any."""
     generations = [path for path in lake.views(policy).glob("[0-9]*") if path.name.isdigit()]
     view = open_table(max(generations, key=lambda path: int(path.name))) if generations else None
     by_bucket: dict[int, dict[str, BitMap]] = {}

@@ -1,4 +1,4 @@
-"""Evaluates all definitions of a plan over one bucket, columns at a time; knows neither files nor jobs."""
+"""Evaluates all definitions of a plan over one bucket, column by column; knows neither files nor jobs."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -50,11 +50,12 @@ def evaluate(
     budget: Budget = DEFAULT_BUDGET,
     attempts: Attempts | None = None,
 ) -> dict[str, Result]:
-    """Who is in each segment, by row of the bucket; for a definition that fails, why.
+    """Which rows of the bucket are in each segment (one boolean per row); for a definition that fails, the error.
 
-    The calendar follows the time zone of `now`. `member(id)` is the stored membership of a segment outside of the plan,
-    by row. `cancelled` is asked between the nodes; raises `Cancelled` once it says so. Each definition has the `budget`
-    for itself; `attempts` say which are not tried, and note how long the others take.
+    The calendar follows the time zone of `now`. `member(id)` returns the stored membership of a segment outside the
+    plan, one boolean per row. `cancelled` is polled between nodes; `Cancelled` is raised once it returns true. The
+    `budget` applies to each definition separately. `attempts` lists the definitions to skip, and receives the time of
+    the others.
     """
     return evaluate_values(plan, bucket, now=now, member=member, cancelled=cancelled, budget=budget, attempts=attempts)[
         0
@@ -71,7 +72,7 @@ def evaluate_values(
     budget: Budget = DEFAULT_BUDGET,
     attempts: Attempts | None = None,
 ) -> tuple[dict[str, Result], dict[str, Value | EvaluationError]]:
-    """As `evaluate`, with the plan's values besides, one entry for each row of the bucket."""
+    """Like `evaluate`, and also the plan's values, with one entry per row of the bucket."""
     attempts = attempts or Attempts()
     results: dict[str, Result] = dict(attempts.failed)
     values: dict[str, Value | EvaluationError] = {}
@@ -87,7 +88,7 @@ def evaluate_values(
     evaluation = open_evaluation(
         bucket, now=now, member=membership, cancelled=cancelled, users=plan.users, budget=budget
     )
-    with in_zone_of(now), np.errstate(all="ignore"):  # what is out of range becomes null
+    with in_zone_of(now), np.errstate(all="ignore"):  # out-of-range results become null
         for id in plan.order:
             if id in attempts.failed:
                 continue
@@ -111,7 +112,7 @@ def open_evaluation(
     users: Mapping[Node, int] | None = None,
     budget: Budget = DEFAULT_BUDGET,
 ) -> Evaluation:
-    """The evaluation of a bucket; without `users` it keeps every value, for those who look at them afterwards."""
+    """The evaluation of a bucket. Without `users` it keeps every value, for callers that inspect them afterwards."""
     n, events = bucket.profiles.num_rows, bucket.events
     happened = Array(
         Rows(n, bucket.event_rows.astype(np.intp)),
@@ -142,7 +143,7 @@ def _attempt(id: str, work: Callable[[], Answer]) -> Answer | EvaluationError:
         raise
     except EvaluationError as failure:
         return failure
-    except Refusal as refusal:  # of the stored memberships that it refers to
+    except Refusal as refusal:  # of a referenced stored membership
         return EvaluationError(refusal.code.value, refusal.message)
     except RecursionError:
         return EvaluationError("LIMIT_EXCEEDED", "the expression nests quantifiers too deeply to be evaluated")

@@ -1,7 +1,7 @@
-"""Operations that go over the elements of arrays: quantifiers, filters, aggregates, order, groups.
+"""Operations over the elements of arrays: quantifiers, filters, aggregates, order, groups.
 
-Sums of whole numbers and decimals are exact; others add the elements of each array one after the other in the order of
-the array (as a plain loop over doubles would): neither slices nor buckets nor other definitions change a result.
+Sums of whole numbers and decimals are exact. Other sums add the elements of each array in order (like a plain loop over
+doubles), so that slices, buckets and other definitions never change a result.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ def forall(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
 
 
 def filter_(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
-    """What passes; of a missing array, nothing: an empty array."""
+    """The elements that pass. A missing array yields an empty one."""
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     picked = np.flatnonzero(evaluation.mask(node.operands[1], child))
     scope.picked[node] = picked
@@ -54,7 +54,7 @@ def filter_(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
 
 
 def map_(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
-    """Nulls are dropped, and arrays within the array are laid out flat."""
+    """Drops nulls, and flattens nested arrays."""
     level = node.payload[0]
     array, child = evaluation.elements(node.operands[0], level, scope)
     body = spread(evaluation.operand(node.operands[1], child), child.n)
@@ -80,7 +80,7 @@ def average(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
 
 
 def extreme(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
-    """The smallest or largest, by `minimum.reduceat` over the arrays that are not empty."""
+    """The smallest or largest element, with `minimum.reduceat` over the non-empty arrays."""
     rows, values = _present(evaluation, node, scope)
     dictionary = None
     if isinstance(values, Text):
@@ -101,7 +101,7 @@ def extreme(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
 
 
 def ordered(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
-    """`top` and `bottom`: by key within each array; ties keep the array's order, null keys are left out."""
+    """`top` and `bottom`: sorts by key within each array; ties keep the array's order, and null keys are dropped."""
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     key = evaluation.operand(node.operands[1], child)
     most = evaluation.operand(node.operands[2], scope)
@@ -122,7 +122,7 @@ def ordered(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
 
 
 def group_by(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
-    """Groups in the order of their first elements, elements in the array's order; a null key is a group like others."""
+    """Groups in the order of their first elements, elements in the array's order; null is a key like any other."""
     array, child = evaluation.elements(node.operands[0], node.payload[0], scope)
     key = evaluation.operand(node.operands[1], child)
     key = spread(key, child.n)
@@ -155,7 +155,7 @@ def head(call: Call, array: Value) -> Value:
 
 
 def at_rows(value: Value, index: Index, there: Bools, type_: Type) -> Value:
-    """The entries at `index` where there is one, else null."""
+    """The entries at `index`; null where `there` is false."""
     if not len(value):
         return nulls(type_, len(index))
     elements = value.take(np.where(there, index, 0))
@@ -184,7 +184,7 @@ def not_empty(call: Call, array: Value) -> Value:
 
 
 def literal(call: Call, *items: Value) -> Value:
-    """The items of each row, side by side."""
+    """The items of each row as an array."""
     n, size = call.n, len(items)
     element = call.node.type.element if isinstance(call.node.type, ArrayType) else Scalar.NULL
     typed = [nulls(element, n) if _is_null(item) else spread(item, n) for item in items]
@@ -196,7 +196,7 @@ def literal(call: Call, *items: Value) -> Value:
 
 
 def get(call: Call, of: Value, key: Value) -> Value:
-    """The value under a key: the first entry that has it."""
+    """The value of the first entry with the key."""
     if not isinstance(of, Map) or not isinstance(key, Text):
         raise TypeError("a map and a key were expected")
     keys = key if len(key) == 1 else key.take(of.rows.parent)

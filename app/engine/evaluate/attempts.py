@@ -1,4 +1,4 @@
-"""What is known and noted of the definitions that are evaluated together in one bucket."""
+"""Status of the definitions that are evaluated together in one bucket."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,9 +10,9 @@ from app.engine.evaluate.failure import EvaluationError
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """Those that have `failed` before are not tried; `seconds` get what each of the others took, by its id.
+    """Definitions in `failed` are skipped; `seconds` receives the time each of the others took, by id.
 
-    What several definitions share counts for the first of them, which computes it.
+    Work shared by several definitions is attributed to the first, which computes it.
     """
 
     failed: Mapping[str, EvaluationError] = field(default_factory=dict)

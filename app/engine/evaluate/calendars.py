@@ -1,6 +1,6 @@
-"""The calendar in columns of microseconds (instants), in the zone in use; knows no operations.
+"""Calendar arithmetic on columns of microseconds (instants), in the current zone; knows no operations.
 
-Weeks start on Monday; decades, centuries and millennia at years divisible by 10, 100 and 1000.
+Weeks start on Monday; decades, centuries and millennia start at years divisible by 10, 100 and 1000.
 """
 
 from dataclasses import dataclass
@@ -26,15 +26,15 @@ LENGTHS: Final = {
     "day": DAY,
     "week": 7 * DAY,
 }
-"""Units of fixed length (days and weeks but for clock changes), in microseconds."""
+"""Units of fixed length in microseconds (days and weeks except at clock changes)."""
 _DAYS: Final = frozenset({"day", "week"})
 
 MONTHS: Final = {"month": 1, "year": 12, "decade": 120, "century": 1_200, "millennium": 12_000}
-"""Units of the calendar, in months."""
+"""Calendar units, in months."""
 
 BEGINNING: Final = -(1 << 62)
 END: Final = 1 << 62
-"""Before and after all times; sums of a time and a distance are kept within."""
+"""Before and after all times; sums of a time and a distance are clipped to this range."""
 
 _MONDAY = -3 * DAY  # 1969-12-29
 _MOST_MONTHS = 12 * 100_000
@@ -43,7 +43,7 @@ _EPOCH_MONTHS = 1970 * 12
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """The instant of a job."""
+    """The evaluation instant of a job."""
 
     micros: int
 
@@ -53,17 +53,17 @@ class Instant:
 
     @property
     def day(self) -> int:
-        """The day in the zone in use, counted from 1970."""
+        """The day in the current zone, counted from 1970."""
         return int(days_of(np.array([self.micros], np.int64))[0])
 
 
 def midnights(days: Values) -> Micros:
-    """When dates begin in the zone in use."""
+    """The starts of dates in the current zone."""
     return _instants(days.astype(np.int64) * DAY)
 
 
 def days_of(micros: Micros) -> NDArray[np.int64]:
-    """The days that times lie in, in the zone in use."""
+    """The days that contain the times, in the current zone."""
     return _local(micros) // DAY
 
 
@@ -83,30 +83,35 @@ def days_in_month(days: Values) -> NDArray[np.int64]:
 
 
 def unit_number(micros: Micros, unit: str) -> NDArray[np.int64]:
-    """Which unit of the calendar, counted from some beginning, times lie in."""
+    """The number of the calendar unit that contains each time, counted from a fixed origin."""
     if unit in MONTHS:
         return months_of(days_of(micros)) // MONTHS[unit]
+    if unit == "hour" and (zone := ZONE.get()) is not None:
+        return zone.hours(micros)
     if unit in _DAYS:
         micros = _local(micros)
     return (micros - _offset(unit)) // LENGTHS[unit]
 
 
 def unit_start(number: NDArray[np.int64], unit: str) -> Micros:
-    """When units begin; the inverse of `unit_number`."""
+    """The starts of units; the inverse of `unit_number`."""
     if unit in MONTHS:
         most = _MOST_MONTHS // MONTHS[unit]
         return midnights(first_days(np.clip(number, -most, most) * MONTHS[unit]))
     length = LENGTHS[unit]
     most = (END - 2 * DAY * 7) // length
-    start: Micros = np.clip(number, -most, most) * length + _offset(unit)
+    number = np.clip(number, -most, most)
+    if unit == "hour" and (zone := ZONE.get()) is not None:
+        return zone.hour_starts(number)
+    start: Micros = number * length + _offset(unit)
     return _instants(start) if unit in _DAYS else start
 
 
 def shifted(micros: Micros, amount: NDArray[np.float64], unit: str) -> Micros:
-    """Times moved by an amount of units. Months and longer ones keep the day of the month, or take the last one.
+    """Times shifted by an amount of units. Months and longer units keep the day of the month, or use the last one.
 
-    Days and weeks keep the time of the clock in the zone in use, units below are of fixed length. A fraction of a month
-    counts for nothing; other fractions are exact to the microsecond.
+    Days and weeks keep the wall-clock time in the current zone; shorter units have a fixed length. Fractions of a month
+    are ignored; other fractions are exact to the microsecond.
     """
     if unit in _DAYS and ZONE.get() is not None:
         whole = np.clip(np.trunc(amount), -(2.0**40), 2.0**40)
@@ -139,6 +144,4 @@ def _instants(local: Micros) -> Micros:
 
 
 def _offset(unit: str) -> int:
-    if unit == "hour" and (zone := ZONE.get()) is not None:
-        return -zone.remainder
     return _MONDAY if unit == "week" else 0

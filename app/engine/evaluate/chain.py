@@ -1,29 +1,29 @@
-"""CHAIN: different events, each strictly later than the one before, each with its WHAT and WHEN.
+"""CHAIN: distinct events, each strictly later than the previous one, each satisfying its WHAT and WHEN.
 
-A step's rows are feasible when some feasible row of the step before is earlier, and near enough when WHEN refers to it.
-As the windows of a WHEN never turn back when the earlier time grows, the rows before that suit a given row stand side
-by side: two binary searches find whether there are any. That is linear (but for a logarithm) in events, whatever the
-window, and pairs nothing.
+A WHEN that refers to earlier labels limits when its events happen, by bounds that ascend with the times of these
+labels. Such chains are solved in linear time (`chain_solver`), whichever labels they refer to. A WHEN with several
+windows is solved once for each of them.
 
-A WHEN that refers to an older label (or measures by the later event's own fields) takes that away. Then the profiles
-that pass without such conditions are searched with the label *pinned*: each of its candidates is a constant. Where the
-later steps measure by that label alone, the first event that suits each step is as good as any (`_reached`): linear
-too. Else each candidate becomes a track of its own with the events in reach of it, in slices.
+A WHEN that measures by the later event's own fields breaks this property. Then the profiles that pass without such
+conditions are searched with the label *pinned*: each of its candidates becomes a constant, and its own track with the
+events it can reach, processed in slices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
-from app.engine.evaluate.calendars import BEGINNING, END, Micros
-from app.engine.evaluate.chain_steps import Step, earlier, first_after, labels_of, laid_out, numbered, placed, steps_of
+from app.engine.evaluate.calendars import BEGINNING, END, MONTHS, Micros
+from app.engine.evaluate.chain_solver import Link, Solved, ascending, solved
+from app.engine.evaluate.chain_steps import Step, either, first_after, grouped, labels_of, laid_out, placed, steps_of
 from app.engine.evaluate.columns import Bools, Column, Index, Value, condition, spread
 from app.engine.evaluate.dates import Window, between_windows, distance_windows, inside, reference_windows
 from app.engine.evaluate.exact import doubles
 from app.engine.evaluate.memo import BinderKernel, Evaluation
 from app.engine.evaluate.row_spaces import RowSpace, cuts
+from app.engine.evaluate.zones import ZONE
 from app.pql.core import Node
 from app.pql.schema import Scalar
 
@@ -33,7 +33,7 @@ _ALWAYS = (np.full(1, BEGINNING, np.int64), np.full(1, END, np.int64))
 
 @dataclass(frozen=True, slots=True)
 class Tracks:
-    """Places in which a chain is looked for: at first one for each outer row (`of`). `pinned` are times of labels."""
+    """Places to search for a chain: initially one per outer row (`of`). `pinned` are times of labels."""
 
     of: Index
     pinned: dict[int, Micros]
@@ -46,16 +46,16 @@ def chain(evaluation: Evaluation, node: Node, scope: RowSpace) -> Value:
     child, steps = steps_of(evaluation, node, scope)
     if len(steps) == 1:
         return condition(np.bincount(steps[0].track, minlength=scope.n) >= node.payload[2][0])
-    search = _Search(evaluation, node, scope, child)
-    return condition(search.found(Tracks(np.arange(scope.n), {}), 0, steps, search.pins()))
+    return condition(_Search(evaluation, node, scope, child).found(steps))
 
 
 @dataclass(frozen=True, slots=True)
 class StepMatch:
-    """Of one step, for one outer row: the events looked at, those that suit WHAT, and whether the chain got this far.
+    """For one step and one outer row: the number of events examined, the number that satisfy WHAT, and whether the
+    chain got this far.
 
-    `row` is the event in the chain's scope that matched, in the first chain there is (by its first step, then its
-    second, …); None when there is no whole chain.
+    `row` is the matching event's row in the chain's scope, in the first chain (by its first step, then its second, …);
+    None if there is no complete chain.
     """
 
     events: int
@@ -65,30 +65,28 @@ class StepMatch:
 
 
 def matches(evaluation: Evaluation, node: Node, scope: RowSpace) -> list[StepMatch]:
-    """How far a chain got for the only row of `scope`, by the same search that says whether there is one."""
+    """How far a chain got for the only row of `scope`, using the same search as the condition itself."""
     child, steps = steps_of(evaluation, node, scope)
     search = _Search(evaluation, node, scope, child)
-    pins, counts = search.pins(), node.payload[2]
+    counts = node.payload[2]
 
     def found(some: Sequence[Step]) -> bool:
-        enough = all(len(step.row) >= count for step, count in zip(some, counts, strict=False))
+        enough = all(len(step) >= count for step, count in zip(some, counts, strict=False))
         if len(some) == 1 or not enough:
             return enough
-        tracks = Tracks(np.zeros(1, np.intp), {})
-        return bool(search.found(tracks, 0, some, frozenset(pin for pin in pins if pin < len(some) - 1))[0])
+        return bool(search.found(some)[0])
 
     reached = [found(steps[: at + 1]) for at in range(len(steps))]
     rows = _first_chain(steps, counts, found) if reached[-1] else [None] * len(steps)
-    return [
-        StepMatch(child.n, len(step.row), so_far, row) for step, so_far, row in zip(steps, reached, rows, strict=True)
-    ]
+    return [StepMatch(child.n, len(step), so_far, row) for step, so_far, row in zip(steps, reached, rows, strict=True)]
 
 
 def _first_chain(steps: Sequence[Step], counts: Sequence[int], found: Callable[[Sequence[Step]], bool]) -> list[int]:
-    """The rows of the first chain: each step in turn is halved to the earliest event that still leaves a chain."""
+    """The rows of the first chain: for each step in turn, a binary search for the earliest event that still allows a
+    chain."""
     shortest = list(steps)
     for at, (step, count) in enumerate(zip(steps, counts, strict=True)):
-        low, high = 1, len(step.row)
+        low, high = 1, len(step)
         while low < high:
             middle = (low + high) // 2
             shortest[at] = step.between(0, middle)
@@ -112,15 +110,41 @@ class _Search:
             and (when.operands[0] != self._time or any(self._level in operand.free for operand in when.operands[1:]))
             for when, labels in zip(self._whens, self._labels, strict=True)
         ]
+        self._all = np.ones(scope.n, np.bool_)
+        self._swapped = np.zeros(scope.n, np.bool_)
+        self._generous = True
 
-    def pins(self) -> frozenset[int]:
-        """Labels to be pinned: those that a later step than the next one refers to, or one with fields of its own."""
-        pinned: set[int] = set()
-        for at, labels in enumerate(self._labels):
-            pinned |= labels if self._own_fields[at] else labels - {at - 1}
-        return frozenset(pinned)
+    def found(self, steps: Sequence[Step]) -> Bools:
+        """Which outer rows have a chain of the first steps, all of them or less.
 
-    def found(self, tracks: Tracks, first: int, steps: Sequence[Step], pins: frozenset[int]) -> Bools:
+        Where the calendar swaps windows, a chain found with generous bounds is sure if it is also found with narrow
+        ones; otherwise all its labels are pinned.
+        """
+        pins = self._pins(len(steps))
+        result = self._found_among(steps, self._all, pins)
+        doubtful = result & self._swapped
+        if doubtful.any():
+            self._generous = False
+            doubtful &= ~self._found_among(steps, doubtful, pins)
+            self._generous = True
+        if doubtful.any():
+            labels = frozenset[int]().union(*self._labels[: len(steps)])
+            result &= ~doubtful | self._found_among(steps, doubtful, labels)
+        return result
+
+    def _found_among(self, steps: Sequence[Step], rows: Bools, pins: frozenset[int]) -> Bools:
+        few = steps if rows is self._all else [step.where(rows[step.track]) for step in steps]
+        return self._found(Tracks(np.arange(self._scope.n), {}), 0, few, pins)
+
+    def _pins(self, steps: int) -> frozenset[int]:
+        """The labels to pin: none, unless a WHEN uses its event's own fields; then those of such a step, and those
+        referenced by a step other than the next one."""
+        own = [labels for labels, fields in zip(self._labels[:steps], self._own_fields, strict=False) if fields]
+        if not own:
+            return frozenset()
+        return frozenset().union(*own, *(labels - {at - 1} for at, labels in enumerate(self._labels[:steps])))
+
+    def _found(self, tracks: Tracks, first: int, steps: Sequence[Step], pins: frozenset[int]) -> Bools:
         """Which tracks have a chain of the steps from `first` on; `steps[i]` is step `first + i`."""
         last = self._feasible(tracks, first, steps, pins)
         result = np.zeros(len(tracks), np.bool_)
@@ -132,9 +156,6 @@ class _Search:
         candidates = candidates.where(result[candidates.track])
         later = steps[pin - first + 1 :]
         result[:] = False
-        if pins == {pin} and all(self._is_greedy(at, pin, tracks) for at in range(pin + 1, pin + 1 + len(later))):
-            result[self._reached(tracks, pin, candidates, later)] = True
-            return result
         starts, ends = self._in_reach(tracks, pin, candidates, later)
         sizes = np.sum([end - start for start, end in zip(starts, ends, strict=True)], axis=0)
         bounds = cuts(sizes, PAIRS_AT_ONCE)
@@ -145,48 +166,14 @@ class _Search:
             owner = candidates.track[part]
             pinned = {label: times[owner] for label, times in tracks.pinned.items()} | {pin: candidates.at[part]}
             inner = [laid_out(step, s[part], e[part]) for step, s, e in zip(later, starts, ends, strict=True)]
-            hit = self.found(Tracks(tracks.of[owner], pinned), pin + 1, inner, pins - {pin})
+            hit = self._found(Tracks(tracks.of[owner], pinned), pin + 1, inner, pins - {pin})
             result[owner[hit]] = True
         return result
-
-    def _is_greedy(self, at: int, pin: int, tracks: Tracks) -> bool:
-        """Whether nothing is lost by an earlier event in the step before: its own WHEN only asks for a least distance,
-        or does not refer to it."""
-        when, others = self._whens[at], self._labels[at] - {pin} - tracks.pinned.keys()
-        at_least = when.op == "occurs_after" or (
-            when.op == "occurs" and when.payload[0] in (">", ">=") and when.payload[2] == "after"
-        )
-        return not self._own_fields[at] and (not others or (others == {at - 1} and at_least))
-
-    def _reached(self, tracks: Tracks, pin: int, candidates: Step, later: Sequence[Step]) -> Index:
-        """The tracks in which some candidate of the label leads to the end: each step takes its first event."""
-        before = candidates.at
-        for at, step in enumerate(later, pin + 1):
-            if not len(step.at):
-                return step.track
-            windows, valid = self._pinned_windows(tracks, at, {pin: candidates.at, at - 1: before}, candidates.track)
-            bounds = _, ends = step.bounds_of(candidates, len(tracks))
-            strictly = placed(step.track, step.at, candidates.track, before, *bounds, right=True)
-            later_ones = self._counts[at] - 1
-            first = np.full(len(before), END, np.int64)
-            for lower, upper in windows:
-                place = strictly
-                if not _always(lower, BEGINNING):
-                    lower = _long(lower, candidates)
-                    place = np.maximum(
-                        place, placed(step.track, step.at, candidates.track, lower, *bounds, right=False)
-                    )
-                place = place + later_ones
-                time = step.at[np.minimum(place, len(step.at) - 1)]
-                first = np.where((place < ends) & (time < upper), np.minimum(first, time), first)
-            alive = first < END if valid is None else (first < END) & valid
-            candidates, before = candidates.where(alive), first[alive]
-        return candidates.track
 
     def _in_reach(
         self, tracks: Tracks, pin: int, candidates: Step, later: Sequence[Step]
     ) -> tuple[list[Index], list[Index]]:
-        """Stretches of the later steps for each candidate of the label: no event out of them can be in its chain."""
+        """For each candidate of the label, the range of each later step outside which no event can be in its chain."""
         starts = [first_after(step, candidates, len(tracks)) for step in later]
         ends = [step.bounds_of(candidates, len(tracks))[1] for step in later]
         limit = np.full(len(candidates.at), END, np.int64)
@@ -204,37 +191,88 @@ class _Search:
     def _pinned_windows(
         self, tracks: Tracks, at: int, times: dict[int, Micros], track: Index
     ) -> tuple[list[Window], Bools | None]:
-        """The windows of a WHEN, given the times of labels in addition to those pinned before."""
+        """The windows of a WHEN, given the times of labels in addition to the pinned ones."""
         if not self._labels[at]:
-            return [_ALWAYS], None  # it was tested with WHAT
+            return [_ALWAYS], None  # already tested together with WHAT
         pinned = {label: times_of[track] for label, times_of in tracks.pinned.items()}
         return self._windows(self._whens[at], pinned | times, tracks.of[track], None)
 
     def _feasible(self, tracks: Tracks, first: int, steps: Sequence[Step], relaxed: frozenset[int]) -> Step:
-        """The rows of the last step that end a chain; a WHEN that needs a label of `relaxed` counts as true."""
-        before: Step | None = None
+        """The rows of the last step that end a chain; a WHEN that refers to a `relaxed` label counts as true."""
+        open_labels = [
+            frozenset() if labels & relaxed else labels - tracks.pinned.keys()
+            for labels in self._labels[first : first + len(steps)]
+        ]
+        ways: list[list[Solved]] = [[]]
+        base = first
         for at, step in enumerate(steps, first):
+            self._evaluation.check_cancelled()
             labels = self._labels[at]
-            if labels & relaxed:
-                labels = frozenset()
-            elif labels and labels <= tracks.pinned.keys():
+            if labels and labels <= tracks.pinned.keys():
                 step = step.where(self._holds_pinned(tracks, at, step))
-                labels = frozenset()
-            if before is not None:
-                if labels:
-                    step = step.where(self._linked(tracks, at, before, step))
-                else:
-                    step = step.where(earlier(before, step, len(tracks)))
-                    step = step.where(numbered(step, len(tracks)) >= self._counts[at])
-            elif self._counts[at] > 1:
-                step = step.where(numbered(step, len(tracks)) >= self._counts[at])
-            before = step
-        if before is None:
-            raise ValueError("a chain has at least one step")
-        return before
+            begins, ends = grouped(step, self._counts[at], len(tracks))
+            labels = open_labels[at - first]
+            crossed = any(label < at for later in open_labels[at - first + 1 :] for label in later)
+            ways = [
+                [*way, solved(way, begins, ends, links, len(tracks))]
+                for way in ways
+                for links in self._links(tracks, at, labels, way, base, crossed)
+            ]
+            if not ways:
+                return ends.between(0, 0)
+            if not crossed:  # what comes before this step no longer matters
+                ways, base = [[Solved(either([way[-1].ends for way in ways]), {}, ())]], at
+        return ways[0][-1].ends
+
+    def _links(
+        self, tracks: Tracks, at: int, labels: frozenset[int], before: Sequence[Solved], base: int, crossed: bool
+    ) -> Iterator[dict[int, Link]]:
+        """The links of a step to the earlier ones that its WHEN refers to; one way for each of its windows."""
+        choices = {
+            label - base: self._links_to(tracks, at, label, labels, before[label - base].ends, crossed)
+            for label in labels
+        }
+        for links in product(*choices.values()):
+            yield dict(zip(choices, links, strict=True))
+
+    def _links_to(
+        self, tracks: Tracks, at: int, label: int, labels: frozenset[int], earlier: Step, crossed: bool
+    ) -> list[Link]:
+        when = self._whens[at]
+        times = {pin: times[earlier.track] for pin, times in tracks.pinned.items()}
+        times |= dict.fromkeys(labels, earlier.at)  # `between` two labels: one link has the lower bound, one the upper
+        windows, valid = self._windows(when, times, tracks.of[earlier.track], None)
+        valid = None if valid is None else np.broadcast_to(valid, earlier.at.shape)
+        others = [operand.op == "label" and operand.payload[0] in labels - {label} for operand in when.operands[1:]]
+        two = when.op == "occurs_between"
+        links = []
+        for lower, upper in windows:
+            if len(windows) > 1 and bool(np.all(upper <= earlier.at + 1)):
+                continue  # it is over before a later event can happen
+            later_suffices = (two and others[0]) or lower is earlier.at or bool(np.all(lower <= earlier.at + 1))
+            endless = (two and others[1]) or (len(upper) == 1 and int(upper[0]) == END)
+            links.append(
+                Link(
+                    None if later_suffices else np.broadcast_to(lower, earlier.at.shape),
+                    None if endless else np.broadcast_to(upper, earlier.at.shape),
+                    valid,
+                )
+            )
+        if not _keeps_order(when):
+            links = [self._ascending(tracks, earlier, link, crossed or label < at - 1) for link in links]
+        return links
+
+    def _ascending(self, tracks: Tracks, earlier: Step, link: Link, crossed: bool) -> Link:
+        """The link with ascending bounds, generous ones if no row of the earlier step is asked for by another step:
+        then this changes nothing, since the row with the bound is as good. Other rows with changed bounds are noted."""
+        alone = not crossed and (link.lower is None or link.upper is None)
+        link, swapped = ascending(link, earlier, len(tracks), generous=alone or self._generous)
+        if not alone:
+            self._swapped[tracks.of[swapped]] = True
+        return link
 
     def _holds_pinned(self, tracks: Tracks, at: int, step: Step) -> Bools:
-        """A WHEN all of whose labels are pinned is a test of each row."""
+        """Evaluates a WHEN with only pinned labels as a test of each row."""
         times = {label: pinned[step.track] for label, pinned in tracks.pinned.items()}
         windows, valid = self._windows(self._whens[at], times, tracks.of[step.track], step.row)
         t = self._own(self._whens[at].operands[0], tracks.of[step.track], step.row)
@@ -244,38 +282,6 @@ class _Search:
         for validity in (t.valid, valid):
             held = held if validity is None else held & validity
         return held
-
-    def _linked(self, tracks: Tracks, at: int, before: Step, step: Step) -> Bools:
-        """Which rows have a feasible row of the step before in the window that their WHEN gives."""
-        times = {label: pinned[before.track] for label, pinned in tracks.pinned.items()} | {at - 1: before.at}
-        windows, valid = self._windows(self._whens[at], times, tracks.of[before.track], None)
-        if valid is not None and not valid.all():
-            keep = np.broadcast_to(valid, before.track.shape)  # the same for all of a track
-            windows = [(_kept(lower, keep), _kept(upper, keep)) for lower, upper in windows]
-            before = before.where(keep)
-        in_window = np.zeros(len(step.track), np.bool_)
-        if not len(before.at):
-            return in_window
-        bounds = starts, _ = before.bounds_of(step, len(tracks))
-        strictly = placed(before.track, before.at, step.track, step.at, *bounds, right=False)
-        for lower, upper in windows:
-            lower, upper, early = _long(lower, before), _long(upper, before), strictly
-            if not bool(np.all(lower <= before.at + 1)):  # strictly later is enough
-                early = np.minimum(early, placed(before.track, lower, step.track, step.at, *bounds, right=True))
-            if (needed := self._counts[at]) > 1:
-                late = placed(before.track, upper, step.track, step.at, *bounds, right=True)
-                in_window |= (early > late) & self._enough_between(before, late, lower, step, needed, len(tracks))
-            else:
-                # Of the rows before that are early enough the window of the last one ends last.
-                in_window |= (early > starts) & (upper[np.maximum(early - 1, 0)] > step.at)
-        return in_window
-
-    def _enough_between(self, before: Step, first: Index, lower: Micros, step: Step, needed: int, tracks: int) -> Bools:
-        """Whether enough events of the step lie between the earliest row before that suits a row and that row."""
-        first = np.minimum(first, len(before.at) - 1)
-        begin = np.maximum(lower[first], before.at[first] + 1)
-        since = placed(step.track, step.at, step.track, begin, *step.bounds_of(step, tracks), right=False)
-        return np.asarray(np.arange(len(step.at)) - since + 1 >= needed)
 
     def _windows(
         self, when: Node, times: dict[int, Micros], of: Index, rows: Index | None
@@ -301,7 +307,7 @@ class _Search:
         return self._own(node, of, rows)
 
     def _own(self, node: Node, of: Index, rows: Index | None) -> Value:
-        """An operand without labels: by each entry's event where it reads that, else by its track's outer row."""
+        """An operand without labels: per event if it reads the event, otherwise per outer row of the track."""
         if self._level in node.free and rows is not None:
             value = self._evaluation.operand(node, self._child)
             return spread(value, self._child.n).take(rows)
@@ -309,16 +315,14 @@ class _Search:
         return value if len(value) == 1 and self._scope.n != 1 else value.take(of)
 
 
-def _kept(bound: Micros, keep: Bools) -> Micros:
-    return bound if len(bound) == 1 and len(keep) != 1 else bound[keep]
-
-
 def _long(bound: Micros, before: Step) -> Micros:
     return np.broadcast_to(bound, before.at.shape)
 
 
-def _always(bound: Micros, limit: int) -> bool:
-    return len(bound) == 1 and int(bound[0]) == limit
+def _keeps_order(when: Node) -> bool:
+    """Whether later labels always give later windows. Not with a month: 31 January at 10:00 and 30 January at 23:00
+    both lead to 28 February; nor where clocks change."""
+    return when.op != "occurs" or (when.payload[1] not in MONTHS and ZONE.get() is None)
 
 
 BINDERS: dict[str, BinderKernel] = {"chain": chain}

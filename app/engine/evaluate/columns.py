@@ -1,8 +1,9 @@
-"""Values of one row space: numbers, text in codes, arrays, objects and maps; knows neither expressions nor scopes.
+"""Values of one row space: numbers, dictionary-encoded text, arrays, objects and maps; knows neither expressions nor
+scopes.
 
-A value has one entry for each row of its space, or exactly one entry, which then stands for every row (a constant).
-`valid` says which entries are not null (absent: all). What an entry holds where it is null has no meaning. Indexes are
-`intp`, because numpy turns any other integer into it on every use.
+A value has one entry per row of its space, or exactly one entry that stands for every row (a constant). `valid` marks
+the non-null entries (None: all are valid). The contents of null entries are undefined. Indexes are `intp`, because
+numpy converts any other integer type on every use.
 """
 
 from collections.abc import Callable
@@ -16,18 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from app.engine.evaluate.exact import alike, doubles
+from app.engine.evaluate.exact import alike, doubles, within_range
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 Bools = NDArray[np.bool_]
 Index = NDArray[np.intp]
 Values = NDArray[Any]
-"""The values of a column: of the type that its kind has."""
+"""The values of a column, in the type of its kind."""
 Pairwise = Callable[[Any, Any], Any]
-"""A function of two arrays (or an array and a scalar), value by value."""
+"""An elementwise function of two arrays (or an array and a scalar)."""
 
 DTYPES: dict[Scalar, Any] = {
-    Scalar.NUMBER: np.float64,  # or int64, or whole numbers of Python: see `exact`
+    Scalar.NUMBER: np.float64,  # or int64, or Python integers: see `exact`
     Scalar.BOOLEAN: np.bool_,
     Scalar.DATE: np.int32,  # days since 1970
     Scalar.TIMESTAMP: np.int64,  # microseconds since 1970, UTC
@@ -36,7 +37,7 @@ DTYPES: dict[Scalar, Any] = {
 
 
 class Rows:
-    """How the rows of a child space belong to `n` rows above: `parent`, non-decreasing."""
+    """Maps the rows of a child space to `n` parent rows: `parent`, non-decreasing."""
 
     def __init__(self, n: int, parent: Index) -> None:
         self.n = n
@@ -48,7 +49,7 @@ class Rows:
 
     @cached_property
     def starts(self) -> Index:
-        """First child row of each row above (where it would be, if it has none)."""
+        """The first child row of each parent (or its insertion position, if it has none)."""
         starts = np.zeros(self.n, np.intp)
         np.cumsum(self.counts[:-1], out=starts[1:])
         return starts
@@ -57,7 +58,7 @@ class Rows:
         return Rows(self.n, self.parent[rows])
 
     def taken(self, index: Index) -> "tuple[Rows, Index]":
-        """For the rows above at `index`: their children, and the child row that each of these comes from."""
+        """For the parents at `index`: their children, and the original row of each child."""
         counts = self.counts[index]
         parent = np.repeat(np.arange(len(index)), counts)
         ends = np.cumsum(counts)
@@ -85,7 +86,7 @@ class Column:
 
 @dataclass(slots=True, frozen=True)
 class Text:
-    """Codes into a dictionary without nulls or duplicates; a null has code -1."""
+    """Codes into a dictionary without nulls or duplicates; null has the code -1."""
 
     codes: Values
     dictionary: pa.Array
@@ -105,13 +106,13 @@ class Text:
         return Text(np.where(keep, self.codes, self.codes.dtype.type(-1)), self.dictionary)
 
     def lookup(self, table: Values) -> Values:
-        """`table` (an entry for each of the dictionary, and a last one for null) for each row."""
+        """For each row, its entry of `table`, which has one entry per dictionary entry and a last one for null."""
         return np.take(table, self.codes, mode="wrap")
 
 
 @dataclass(slots=True, frozen=True)
 class Interval:
-    """From `start` to before `end`, in microseconds; never null."""
+    """From `start` to `end` (exclusive), in microseconds; never null."""
 
     start: NDArray[np.int64]
     end: NDArray[np.int64]
@@ -128,14 +129,14 @@ class Interval:
 
 
 class Source(Protocol):
-    """Where the fields of objects come from, in rows of its own."""
+    """The source of objects' fields, with its own rows."""
 
     def field(self, name: str, type_: Type) -> "Value": ...
 
 
 @dataclass(slots=True, frozen=True)
 class Object:
-    """Row `index[i]` of the source (row `i`, without an index)."""
+    """Row `index[i]` of the source (row `i` without an index)."""
 
     source: Source
     n: int
@@ -160,7 +161,8 @@ class Object:
 
 @dataclass(slots=True, frozen=True)
 class Array:
-    """The elements of all rows, in order, in a child space. Missing is not empty. A missing one has no elements."""
+    """The elements of all rows, in order, in a child space. A missing array has no elements, but differs from an empty
+    one."""
 
     rows: Rows
     element: "Value"
@@ -181,7 +183,7 @@ class Array:
         return Array(*self._kept(np.flatnonzero(inside)), valid)
 
     def narrowed(self, rows: Index) -> "Array":
-        """Only these elements; the arrays stay where they are."""
+        """Only these elements; the arrays keep their rows."""
         return Array(*self._kept(rows), self.valid)
 
     def _kept(self, rows: Index) -> "tuple[Rows, Value]":
@@ -190,7 +192,7 @@ class Array:
 
 @dataclass(slots=True, frozen=True)
 class Map:
-    """Entries in a child space, keys unique within a map."""
+    """Entries in a child space, with keys unique within a map."""
 
     rows: Rows
     keys: Text
@@ -214,7 +216,7 @@ Value = Column | Text | Interval | Object | Array | Map
 
 
 class Fields:
-    """Objects that are made by an operation, such as the groups of `groupBy`."""
+    """Objects created by an operation, such as the groups of `groupBy`."""
 
     def __init__(self, fields: dict[str, Value]) -> None:
         self._fields = fields
@@ -234,17 +236,17 @@ def condition(values: Bools) -> Column:
 
 
 def numbers(values: Values, valid: Bools | None = None) -> Column:
-    """Numbers; what is not finite (past the range, divided by zero) is null."""
+    """Numbers; non-finite results (overflow, division by zero) become null."""
     values = values if values.dtype in (np.int64, np.float64, object) else doubles(values)
     if valid is not None and len(valid) != len(values):
-        valid = np.broadcast_to(valid, values.shape)  # a constant null beside a column
+        valid = np.broadcast_to(valid, values.shape)  # a constant null combined with a column
     if values.dtype == np.int64:
         return Column(Scalar.NUMBER, values, valid)
-    finite = (
-        np.isfinite(values)
-        if values.dtype == np.float64
-        else np.array([isfinite(number) for number in values], np.bool_)
-    )
+    if values.dtype == object:
+        values = within_range(values)
+        finite = np.array([isfinite(number) for number in values], np.bool_)
+    else:
+        finite = np.isfinite(values)
     return Column(Scalar.NUMBER, values, valid if finite.all() else both(valid, finite))
 
 
@@ -254,7 +256,7 @@ def spread(value: Value, n: int) -> Value:
 
 
 def nulls(type_: Type, n: int) -> Value:
-    """`n` nulls (for arrays and objects: missing ones) of a type."""
+    """`n` nulls of a type (missing arrays and objects)."""
     none = np.zeros(n, np.bool_)
     no_rows = Rows(n, np.zeros(0, np.intp))
     match type_:
@@ -283,13 +285,14 @@ def no_text(n: int) -> Text:
 
 
 def narrow_codes(codes: Values, size: int) -> Values:
-    """Codes in the smallest signed integers that hold a dictionary of `size`: tests on them are bound by memory."""
+    """Codes in the smallest signed integer type for a dictionary of `size`, since tests on codes are limited by memory
+    bandwidth."""
     dtype = np.int8 if size < 127 else np.int16 if size < 32767 else np.int32
     return codes.astype(dtype, copy=False)
 
 
 def encoded(array: pa.Array) -> Text:
-    """Arrow text, plain or in a dictionary, as codes."""
+    """Arrow text, plain or dictionary-encoded, as codes."""
     if isinstance(array, pa.ChunkedArray):
         array = array.unify_dictionaries().combine_chunks() if pa.types.is_dictionary(array.type) else array
         array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
@@ -306,7 +309,7 @@ def encoded(array: pa.Array) -> Text:
 
 
 def unified(texts: list[Text]) -> list[Text]:
-    """The same texts over one dictionary, so that equal text has equal codes."""
+    """The same texts with a common dictionary, so that equal texts have equal codes."""
     first = texts[0].dictionary
     if all(text.dictionary is first for text in texts):
         return texts
@@ -320,7 +323,7 @@ def unified(texts: list[Text]) -> list[Text]:
 
 
 def compacted(text: Text) -> Text:
-    """Without dictionary entries that no row uses, where there are many of them."""
+    """Removes unused dictionary entries if there are many."""
     if len(text.dictionary) <= 2 * len(text.codes) + 16:
         return text
     used, codes = np.unique(text.codes, return_inverse=True)
@@ -330,7 +333,7 @@ def compacted(text: Text) -> Text:
 
 
 def ranks(text: Text) -> tuple[Values, pa.Array]:
-    """For each row the place of its text in the sorted dictionary (by code point; -1 for null), and that dictionary."""
+    """The rank of each row's text in the sorted dictionary (by code point; -1 for null), and that dictionary."""
     order = pc.array_sort_indices(text.dictionary).to_numpy()
     place = np.empty(len(order) + 1, np.int32)
     place[order] = np.arange(len(order))
@@ -339,7 +342,7 @@ def ranks(text: Text) -> tuple[Values, pa.Array]:
 
 
 def stacked(values: "list[Value]") -> Value:
-    """Values of one type one after the other."""
+    """Concatenates values of one type."""
     first = values[0]
     if isinstance(first, Text):
         texts = unified([value for value in values if isinstance(value, Text)])
@@ -374,7 +377,7 @@ def stacked(values: "list[Value]") -> Value:
 
 
 class _Stack:
-    """The source of objects from several sources, one after the other."""
+    """The source of objects from several concatenated sources."""
 
     def __init__(self, objects: list[Object]) -> None:
         self._objects = objects

@@ -1,7 +1,7 @@
-"""Kernels of dates and times; each takes values of one scope. The rules are those of PQL, fine print 8-10.
+"""Kernels of dates and times on values of one scope. The rules are those of PQL, fine print 8-10.
 
-Every test of a time is one or more half-open windows `lower <= t < upper`, so that a sequence can search in them.
-Windows do not shrink or turn back when the time that they are measured from grows.
+Every test of a time is one or more half-open windows `lower <= t < upper`, which a sequence can search. Windows are
+monotonic: their bounds never decrease when the reference time increases.
 """
 
 from collections.abc import Iterable
@@ -37,12 +37,12 @@ def micros(value: Column) -> Micros:
 
 
 def start_of(value: Value) -> Micros:
-    """Where a reference begins: an interval, a date's day, or the instant itself."""
+    """The start of a reference: of an interval, of a date's day, or the instant itself."""
     return value.start if isinstance(value, Interval) else micros(_time(value))
 
 
 def end_of(value: Value) -> Micros:
-    """The first microsecond that is after a reference."""
+    """The first microsecond after a reference."""
     if isinstance(value, Interval):
         return value.end
     time = _time(value)
@@ -50,9 +50,9 @@ def end_of(value: Value) -> Micros:
 
 
 def distance_windows(n: NDArray[np.float64], r: Value, op: str, unit: str, direction: str) -> list[Window]:
-    """Where `t` lies when `t occurs <op> n <unit> <direction> r`.
+    """The windows of `t` in `t occurs <op> n <unit> <direction> r`.
 
-    Distances are measured from the midnight of a date, from the start of an interval when before it, from its end when
+    Distances are measured from the midnight of a date; for an interval, from its start if before it and from its end if
     after it.
     """
     first = start_of(r)
@@ -60,21 +60,22 @@ def distance_windows(n: NDArray[np.float64], r: Value, op: str, unit: str, direc
     if op in ("=", "!="):
         inside = _unit_windows(n, first, r.end - 1 if isinstance(r, Interval) else first, unit, direction)
         return inside if op == "=" else _outside(inside)
-    below, above = shifted(first, -n, unit), shifted(last, n, unit)
     strict = 1 if op in ("<", ">") else 0
     far = op in (">", ">=")
     windows = []
+    below = shifted(first, -n, unit) if direction != "after" else first
+    above = shifted(last, n, unit) if direction != "before" else last
     if direction == "from" and not far:
         return [(below + strict, above + (1 - strict))]
-    if direction in ("before", "from"):
+    if direction != "after":
         windows.append((_constant(BEGINNING), below + (1 - strict)) if far else (below + strict, first + 1))
-    if direction in ("after", "from"):
+    if direction != "before":
         windows.append((above + strict, _constant(END)) if far else (last, above + (1 - strict)))
     return windows
 
 
 def reference_windows(op: str, r: Value, t_is_date: bool) -> list[Window]:
-    """Where `t` lies when it occurs before, after or on `r`."""
+    """The windows of `t` that occurs before, after or on `r`."""
     if op == "occurs_before":
         start = start_of(r)
         return [(_constant(BEGINNING), start)]
@@ -92,7 +93,7 @@ def between_windows(a: Value, b: Value) -> list[Window]:
 
 
 def inside(t: Column, windows: Iterable[Window]) -> Bools:
-    """Whether times lie in any of the windows."""
+    """Whether times are in any of the windows."""
     at = micros(t)
     in_interval: Any = np.zeros(1, np.bool_)
     for lower, upper in windows:
@@ -147,7 +148,7 @@ def day_of_month_of(call: Call, t: Value) -> Value:
 
 
 def date(call: Call, y: Value, m: Value, d: Value) -> Value:
-    """Null where there is no such day, or a part is not whole."""
+    """Null if there is no such day or a part is not a whole number."""
     parts = [Column(Scalar.NUMBER, doubles(_time(part).values), part.valid) for part in (y, m, d)]
     valid = np.ones(1, np.bool_)
     for part, low, high in zip(parts, (1, 1, 1), (9999, 12, 31), strict=True):
@@ -160,7 +161,8 @@ def date(call: Call, y: Value, m: Value, d: Value) -> Value:
 
 
 def _unit_windows(n: NDArray[np.float64], first: Micros, last: Micros, unit: str, direction: str) -> list[Window]:
-    """The units that lie `n` before that of `first` and after that of `last`, in order of time."""
+    """The units `n` before that of `first` and `n` after that of `last`, in time order. 0 `from` them is all from the
+    first unit to the last."""
     steps = np.clip(np.trunc(n), -(2.0**40), 2.0**40).astype(np.int64)
     if direction == "from":
         steps = np.abs(steps)
@@ -171,11 +173,14 @@ def _unit_windows(n: NDArray[np.float64], first: Micros, last: Micros, unit: str
     if direction in ("after", "from"):
         number = unit_number(last, unit) + steps
         windows.append((unit_start(number, unit), unit_start(number + 1, unit)))
+    if direction == "from":
+        (lower, upper), other = windows
+        windows[0] = (lower, np.where(steps == 0, np.maximum(upper, other[0]), upper))
     return windows
 
 
 def _outside(windows: list[Window]) -> list[Window]:
-    """What ordered windows leave out."""
+    """The complement of ordered windows."""
     bounds = [_constant(BEGINNING)]
     for lower, upper in windows:
         bounds += [lower, upper]

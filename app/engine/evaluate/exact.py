@@ -1,14 +1,15 @@
-"""Numbers as they were written: whole ones of any size, and decimals of up to six places; knows no expressions.
+"""Numbers as written: integers of any size, and decimals of up to six places; knows no expressions.
 
-Numbers are arrays of `int64`, of `float64`, or of Python's numbers, for whole ones past 64 bits and for those past 2^53
-beside fractions (slow, and rare). The quotient of whole numbers is whole where one divides the other. A double stands
-for the shortest decimal that prints as it: one of at most six places (and 15 digits) is computed with as a whole number
-of hundredths, ten-thousandths or millionths, and a result is the double next to the exact one.
+Numbers are arrays of `int64`, of `float64`, or of Python numbers: for integers beyond 64 bits, and for those beyond
+2^53 combined with fractions (slow, and rare). The quotient of integers is an integer if the division is exact. A double
+stands for the shortest decimal that prints as it. Decimals of at most six places (and 15 digits) are computed as
+integers of hundredths, ten-thousandths or millionths, and a result is the double nearest to the exact value.
 """
 
 from collections.abc import Callable
 from itertools import product
 from math import inf
+from sys import float_info
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,11 @@ Numbers = NDArray[Any]
 
 SCALES = (100.0, 10_000.0, 1_000_000.0)
 _FACTORS = sorted(product((1.0, *SCALES), repeat=2), key=lambda pair: pair[0] * pair[1])[1:]
-"""Scales of the two sides of a product, the smallest first."""
+"""Scales of the two sides of a product, smallest first."""
 EXACT = float(1 << 53)
-"""Below this a double holds every whole number."""
+"""Below this, a double represents every integer exactly."""
 _LARGEST = (1 << 63) - 1
+_RANGE = int(float_info.max)
 _HALF = 32
 _BLOCK = 1 << 15
 
@@ -35,7 +37,7 @@ _PLAIN: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def whole(value: float) -> Numbers:
-    """A constant as an array of one.
+    """A constant as an array of length one.
 
     >>> whole(2.0).dtype, whole(0.5).dtype, whole(2**70).dtype
     (dtype('int64'), dtype('float64'), dtype('O'))
@@ -50,16 +52,16 @@ def doubles(values: Numbers) -> NDArray[np.float64]:
 
 
 def peak(values: Numbers) -> int:
-    """The largest magnitude among whole numbers."""
+    """The largest absolute value among integers."""
     return max(abs(int(values.max())), abs(int(values.min()))) if len(values) else 0
 
 
 def alike(*arrays: Numbers) -> tuple[Numbers, ...]:
-    """The arrays in one type that holds all of their values exactly."""
+    """The arrays in one type that represents all of their values exactly."""
     if len({array.dtype for array in arrays}) == 1:
         return arrays
     if all(array.dtype != object for array in arrays):
-        # First what looks at the whole numbers alone: of a column and a constant that is one value.
+        # Check the integers first: for a column and a constant, that is a single value.
         if all(array.dtype.kind == "f" or peak(array) < EXACT for array in arrays):
             return tuple(doubles(array) for array in arrays)
         if all(array.dtype.kind == "i" or _are_whole(array) for array in arrays):
@@ -68,7 +70,7 @@ def alike(*arrays: Numbers) -> tuple[Numbers, ...]:
 
 
 def calculated(op: str, a: Numbers, b: Numbers) -> Numbers:
-    """`a op b`; not finite where it is past the range. What is divided by zero has no meaning."""
+    """`a op b`; non-finite on overflow. Results of a division by zero are undefined."""
     kinds = {a.dtype.kind, b.dtype.kind}
     if kinds == {"i"} and (op != "divide" or max(peak(a), peak(b)) >= EXACT):
         return _integers(op, a, b)
@@ -93,6 +95,19 @@ def calculated(op: str, a: Numbers, b: Numbers) -> Numbers:
     return result
 
 
+def within_range(values: Numbers) -> Numbers:
+    """Python numbers, those beyond the range of doubles replaced by infinity, so that none grows without limit.
+
+    >>> within_range(np.array([2**1023, -(2**1024), 0.5], object))[1:].tolist()
+    [-inf, 0.5]
+    """
+
+    def one(value: float) -> float:
+        return inf * (1 if value > 0 else -1) if abs(value) > _RANGE else value
+
+    return np.asarray(np.frompyfunc(one, 1, 1)(values), object)
+
+
 def negated(values: Numbers) -> Numbers:
     if values.dtype == np.int64 and peak(values) > _LARGEST:
         values = values.astype(object)
@@ -100,7 +115,7 @@ def negated(values: Numbers) -> Numbers:
 
 
 def scaled(values: NDArray[np.float64], scale: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The values as whole numbers of a fraction, and whether they are.
+    """The values as integral multiples of 1 / `scale`, and whether each is one exactly.
 
     >>> scaled(np.array([19.99, 0.125]), 100.0)
     (array([1999.,   12.]), array([ True, False]))
@@ -119,7 +134,7 @@ def sums(parent: NDArray[np.intp], values: Numbers, counts: NDArray[np.intp]) ->
 
 
 def averages(parent: NDArray[np.intp], values: Numbers, counts: NDArray[np.intp]) -> Numbers:
-    """The mean of the values of each parent; not finite where there are none."""
+    """The mean of the values of each parent; non-finite if there are none."""
     if values.dtype.kind != "f":
         return calculated("divide", sums(parent, values, counts), counts.astype(np.int64))
     return _decimal_sums(parent, values, counts, counts)
@@ -140,7 +155,7 @@ def _integers(op: str, a: Numbers, b: Numbers) -> Numbers:
 
 
 def _one_by_one(op: str, a: Numbers, b: Numbers) -> Numbers:
-    """Whole numbers exactly, others as doubles; in Python."""
+    """In Python: integers exactly, others as doubles."""
 
     def one(x: float, y: float) -> float:
         x, y = _number(x), _number(y)
@@ -163,12 +178,12 @@ def _quotient(x: int, y: int) -> float:
     """
     try:
         return _number(x / y) if x % y else x // y
-    except ArithmeticError:  # by zero, or past the range
+    except ArithmeticError:  # division by zero, or overflow
         return inf
 
 
 def _number(value: float) -> float:
-    # Python's own: numpy's would be compared with whole numbers as doubles.
+    # Python's own comparison: numpy would convert integers to doubles.
     is_whole = isinstance(value, int) or (float(value).is_integer() and abs(value) < EXACT)
     return int(value) if is_whole else float(value)
 
@@ -200,7 +215,7 @@ def _whole_sums(parent: NDArray[np.intp], values: Numbers, counts: NDArray[np.in
 def _decimal_sums(
     parent: NDArray[np.intp], values: NDArray[np.float64], counts: NDArray[np.intp], divisor: Numbers
 ) -> NDArray[np.float64]:
-    """Exact where all values of a parent are decimals of one scale, else one double after the other."""
+    """Exact if all values of a parent are decimals of one scale; otherwise sums the doubles in order."""
     n, most = len(counts), int(counts.max(initial=0))
     result = np.zeros(n)
     rest = np.ones(n, np.bool_)
@@ -225,7 +240,7 @@ def _decimal_sums(
 
 
 def _all_scaled(values: NDArray[np.float64], scale: float) -> NDArray[np.float64] | None:
-    """What `scaled` gives when all of the values fit, else None; a block at a time, which stays in the cache."""
+    """The result of `scaled` if all values fit, else None. Works in blocks that fit into the cache."""
     parts, back = np.empty(len(values)), np.empty(_BLOCK)
     for start in range(0, len(values), _BLOCK):
         some, block = values[start : start + _BLOCK], parts[start : start + _BLOCK]
@@ -236,5 +251,5 @@ def _all_scaled(values: NDArray[np.float64], scale: float) -> NDArray[np.float64
 
 
 def _large(total: Numbers, scale: int) -> NDArray[np.float64]:
-    """A whole number past 2^53 divided by the scale: what is before the point, and then the rest."""
+    """Divides an integer beyond 2^53 by the scale: first the integral part, then the remainder."""
     return doubles(total // scale) + doubles(total % scale) / scale

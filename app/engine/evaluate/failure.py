@@ -1,8 +1,8 @@
-"""How one definition fails alone; knows nothing else."""
+"""The failure of a single definition; knows nothing else."""
 
 
 class EvaluationError(Exception):
-    """A definition that cannot be evaluated; the others go on. `code` is for programs, `message` for people."""
+    """A definition that cannot be evaluated; the others continue. `code` is for programs, `message` for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -11,5 +11,5 @@ class EvaluationError(Exception):
 
 
 def dependency_failed(id: str, cause: EvaluationError) -> EvaluationError:
-    """Of a definition that refers to one that failed."""
+    """The error of a definition that references one that failed."""
     return EvaluationError("DEPENDENCY_FAILED", f"the segment {id}, which it refers to, failed: {cause.message}")

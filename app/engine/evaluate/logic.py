@@ -1,4 +1,4 @@
-"""Kernels of constants, conditions, comparisons, choice and arithmetic; each takes values of one scope.
+"""Kernels of constants, conditions, comparisons, choice and arithmetic, on values of one scope.
 
 Two-valued logic (reference/pql.md, "Null"): a comparison with null is false, and `not` is an exact complement.
 """
@@ -103,7 +103,7 @@ def compare(call: Call, a: Value, b: Value) -> Value:
 
 
 def comparable(a: Column, b: Column) -> tuple[Values, Values]:
-    """The values on one scale: a date among timestamps is its midnight, no number is rounded."""
+    """The values on one scale: dates compared with timestamps become midnights, and no number is rounded."""
     if a.kind is not b.kind and Scalar.TIMESTAMP in (a.kind, b.kind):
         return micros(a), micros(b)
     left, right = alike(a.values, b.values)
@@ -135,7 +135,8 @@ def typed(call: Call, value: Value) -> Value:
 
 
 def as_type(value: Value, type_: Type) -> Value:
-    """Literal nulls, also as elements of arrays, take the type that is asked for; dates among timestamps are those."""
+    """Gives literal nulls, also as array elements, the requested type; dates become timestamps if timestamps are
+    requested."""
     if isinstance(value, Array) and isinstance(type_, ArrayType):
         return Array(value.rows, as_type(value.element, type_.element), value.valid)
     if isinstance(value, Column) and value.kind is not type_:

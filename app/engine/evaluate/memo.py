@@ -1,7 +1,7 @@
-"""The evaluation of one bucket: each (scope, node) once, dropped after its last user; knows no meaning of an operation.
+"""The evaluation of one bucket: computes each (scope, node) once and drops it after its last user; knows no operations.
 
-A node is evaluated in the scope of its deepest free level, wherever it stands, so whatever does not depend on an inner
-element is computed outside of it. What would lay out too many rows at a time is evaluated in slices of its scope.
+A node is evaluated in the scope of its deepest free level, regardless of its position, so anything independent of an
+inner element is computed outside it. Expansions with too many rows are evaluated in slices of their scope.
 """
 
 from collections import Counter
@@ -35,9 +35,9 @@ from app.pql.core import BINDERS, Node
 from app.pql.schema import Scalar
 
 ROWS_AT_ONCE = 1 << 21
-"""Laying out an array for each element of another goes in slices of about so many rows."""
+"""Expanding an array for each element of another is split into slices of about this many rows."""
 ROWS_AT_MOST = 1 << 26
-"""More than this for a single person is refused (256 GB of pairs are of no use to anybody)."""
+"""Expansions above this size for a single profile are rejected (256 GB of pairs)."""
 
 _PATHS = frozenset({"element", "field"})
 _SEES_NULL = frozenset({"is_null", "is_not_null", "if", "truth", "array", "typed"})
@@ -45,7 +45,7 @@ _SEES_NULL = frozenset({"is_null", "is_not_null", "if", "truth", "array", "typed
 
 @dataclass(slots=True, frozen=True)
 class Call:
-    """What a row kernel is told beside its operands: `n` rows are asked for."""
+    """The context of a row kernel: `n` is the number of requested rows."""
 
     node: Node
     n: int
@@ -58,7 +58,7 @@ BinderKernel = Callable[["Evaluation", Node, RowSpace], Value]
 
 @dataclass(slots=True, frozen=True)
 class Kernels:
-    """What the operations do: on values of one scope, or on a scope of their own."""
+    """The implementations of operations: on values of one scope, or with a scope of their own."""
 
     rows: Mapping[str, RowKernel]
     binders: Mapping[str, BinderKernel]
@@ -66,8 +66,8 @@ class Kernels:
 
 @dataclass(slots=True, frozen=True)
 class Environment:
-    """What an evaluation asks besides its columns: `member(id)` tells who is in another segment, by row of the bucket,
-    `cancelled` whether to stop."""
+    """What an evaluation needs besides its columns: `member(id)` returns the members of another segment, one boolean
+    per row of the bucket; `cancelled` tells whether to stop."""
 
     instant: Instant
     member: Callable[[str], Bools]
@@ -75,7 +75,7 @@ class Environment:
 
 
 class Evaluation:
-    """Values of nodes over `n` profiles, each computed once. `users` says how many nodes use a node."""
+    """Values of nodes over `n` profiles, each computed once. `users` is the number of nodes that use a node."""
 
     def __init__(
         self,
@@ -98,40 +98,23 @@ class Evaluation:
         self.root = RowSpace(0, n, unit, Rows(1, np.zeros(n, np.intp)), Object(profiles, n))
 
     def value(self, node: Node, scope: RowSpace) -> Value:
-        """The node's value in the scope of its deepest level, seen from `scope`.
+        """The node's value in the scope of its deepest level, as seen from `scope`.
 
-        A loop, not a recursion: sums and conjunctions may have thousands of members.
+        Uses a loop instead of recursion, since sums and conjunctions may have thousands of operands.
         """
-        stack = [node]
-        while stack:
-            current = stack[-1]
-            home = home_of(current, scope)
-            cached = home.known(current)
-            if cached is not None:
-                home.memo.setdefault(current, cached)
-                stack.pop()
-                continue
-            missing = [o for o in _unbound(current) if home_of(o, home).known(o) is None]
-            if missing:
-                stack.extend(missing)
-                continue
-            stack.pop()
-            self.check_cancelled()
-            value = self._computed(current, home)
-            home.memo[current] = value
-            if current.op not in _PATHS:
-                self.spending.hold(value)
-            self._release(current, home)
-        return _narrow_enough(home_of(node, scope).memo[node])
+        home = scope.at(node.level)
+        if home.known(node) is None:
+            self._compute(node, home)
+        return _narrow_enough(home.memo[node])
 
     def operand(self, node: Node, scope: RowSpace) -> Value:
-        """The node's value with a row for each of `scope` (or a constant)."""
+        """The node's value, broadcast to the rows of `scope` (or a constant)."""
+        home = scope.at(node.level)
         value = self.value(node, scope)
-        home = home_of(node, scope)
         return value if home is scope or home.level < 0 else self._laid_out(value, home, scope)
 
     def mask(self, node: Node, scope: RowSpace) -> Bools:
-        """A condition as one boolean for each row of `scope`."""
+        """A condition as one boolean per row of `scope`."""
         value = self.operand(node, scope)
         if not isinstance(value, Column):
             raise TypeError(f"{node.op} is not a condition")
@@ -139,7 +122,7 @@ class Evaluation:
         return values if len(values) == scope.n else np.broadcast_to(values, scope.n)
 
     def array(self, node: Node, scope: RowSpace) -> Array:
-        """An array with a row for each of `scope`; the literal null is a missing one."""
+        """An array with one entry per row of `scope`; the literal null is a missing array."""
         value = self.operand(node, scope)
         if isinstance(value, Array):
             return value if len(value) == scope.n else value.take(np.zeros(scope.n, np.intp))
@@ -162,22 +145,40 @@ class Evaluation:
         self.spending.check()
 
     def drop(self, nodes: frozenset[Node]) -> None:
-        """Forgets nodes wherever they are known."""
+        """Drops nodes from all scopes."""
         for scope in [self.root.at(-1), *self.root.all_below()]:
-            for node in nodes & scope.memo.keys():
-                value = scope.memo.pop(node)
+            for node in filter(scope.holds, nodes):
+                value = scope.drop(node)
                 if node.op not in _PATHS:
                     self.spending.release(value)
-            for node in nodes & scope.children.keys():
-                del scope.children[node]
+
+    def _compute(self, node: Node, home: RowSpace) -> None:
+        """Computes a node and what it needs, each in its own scope."""
+        stack = [(node, home)]
+        while stack:
+            current, scope = stack[-1]
+            if current in scope.memo:
+                stack.pop()
+                continue
+            missing = [(o, of) for o in current.outside if (of := scope.at(o.level)).known(o) is None]
+            if missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            self.check_cancelled()
+            value = self._computed(current, scope)
+            scope.memo[current] = value
+            if current.op not in _PATHS:
+                self.spending.hold(value)
+            self._release(current, scope)
 
     def _computed(self, node: Node, home: RowSpace) -> Value | TooWide:
         try:
             return spread(self._kernel(node, home), home.n)
         except TooWide as wide:
-            wide.with_traceback(None)  # its frames would keep what was laid out so far
+            wide.with_traceback(None)  # its frames would keep the expanded values alive
             if not isinstance(node.type, Scalar) or node.type is Scalar.INTERVAL:
-                return wide  # whoever reduces it to one value for each row will go in slices
+                return wide  # the operation that reduces it to one value per row will use slices
             return self._in_slices(node, home, wide)
 
     def _kernel(self, node: Node, home: RowSpace) -> Value:
@@ -201,7 +202,7 @@ class Evaluation:
         return kernel(Call(node, home.n, self._environment.instant), *operands)
 
     def _laid_out(self, value: Value, home: RowSpace, scope: RowSpace) -> Value:
-        """An outer value for each row of an inner scope."""
+        """Broadcasts an outer value to the rows of an inner scope."""
         index = scope.index_into(home)
         if isinstance(value, Array | Map):
             sizes = value.rows.counts[index]
@@ -238,38 +239,24 @@ class Evaluation:
         return stacked(values)
 
     def _release(self, node: Node, home: RowSpace) -> None:
-        """One use less of each operand; what has no users left is forgotten, but for paths (views of stored
-        columns)."""
+        """Decrements each operand's reference count and drops values that are no longer needed, except paths (views of
+        stored columns)."""
         if self._keeps_all:
             return
         inner = None
         if node.op in BINDERS:
             inner = home.children.get(node.operands[0], {}).get(node.payload[0])
-        unbound = set(_unbound(node))
-        for operand in set(node.operands):
-            scope = home if operand in unbound else inner
+        for operand in node.operands if len(node.operands) == 1 else set(node.operands):
+            scope = home if operand in node.outside else inner
             if operand.op in _PATHS or scope is None:
                 continue
-            at = home_of(operand, scope)
+            at = scope.at(operand.level)
             if home.is_slice and not at.is_slice:
                 continue  # the next slice needs it too
             remaining = at.left.get(operand, self._users.get(operand, 0)) - 1
             at.left[operand] = remaining
             if remaining <= 0:
-                self.spending.release(at.memo.pop(operand, None))
-                at.children.pop(operand, None)
-                at.picked.pop(operand, None)
-
-
-def home_of(node: Node, scope: RowSpace) -> RowSpace:
-    """Where a node that is seen from `scope` is evaluated."""
-    return scope.at(max(node.free, default=-1))
-
-
-def _unbound(node: Node) -> list[Node]:
-    if node.op not in BINDERS:
-        return list(node.operands)
-    return [node.operands[at] for at in node.unbound()]
+                self.spending.release(at.drop(operand))
 
 
 def _narrow_enough(value: Value | TooWide) -> Value:

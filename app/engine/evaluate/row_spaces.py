@@ -1,11 +1,11 @@
-"""Row spaces of an evaluation: the people, their events, the items of those events; knows no operations.
+"""Row spaces of an evaluation: profiles, their events, the items of those events; knows no operations.
 
-A scope is the place where the nodes of one level are evaluated. Its rows are the elements of an array; `outer` is the
-scope that the array was laid out in (for the profile: one constant row), `parent` the row there. What is known of a
-scope stands in its memo.
+A scope is where the nodes of one level are evaluated. Its rows are the elements of an array; `outer` is the scope in
+which the array was expanded (for the profile: one constant row), and `parent` maps to its rows. The memo of a scope
+holds its computed values.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ Derived = TypeVar("Derived")
 
 
 class TooWide(Exception):
-    """Laying out arrays for each row of `scope` would take more rows than are held at a time."""
+    """Expanding arrays for each row of `scope` would exceed the number of rows held at a time."""
 
     def __init__(self, scope: "RowSpace", sizes: Index) -> None:
         super().__init__(f"{int(sizes.sum())} rows")
@@ -26,10 +26,10 @@ class TooWide(Exception):
 
 
 class RowSpace:
-    """`element` has one entry for each row. A slice is a part of a scope, evaluated on its own and then forgotten.
+    """`element` has one entry per row. A slice is a part of a scope that is evaluated separately and then dropped.
 
-    `across` is a scope of the same level whose rows include these, and where they are in it: what is known there need
-    only be picked. `picked` holds, for the filters of arrays that are laid out here, which elements they let through.
+    `across` is a scope of the same level whose rows include these, with their positions in it: values known there only
+    need to be gathered. `picked` holds, for filters of arrays expanded here, the elements they keep.
     """
 
     def __init__(self, level: int, n: int, outer: "RowSpace | None", rows: Rows | None, element: Value | None) -> None:
@@ -45,18 +45,18 @@ class RowSpace:
         self.left: dict[Node, int] = {}
         self.children: dict[Node, dict[int, RowSpace]] = {}
         self.picked: dict[Node, Index] = {}
-        self._derived: dict[tuple[str, Node], Any] = {}
+        self._derived: dict[Node, dict[Hashable, Any]] = {}
         self._from: dict[int, Index] = {}
 
     def at(self, level: int) -> "RowSpace":
-        """This scope or the one around it that has the level, or else the next lower one."""
+        """This or an enclosing scope with the given level, or else with the next lower one."""
         scope = self
         while scope.level > level and scope.outer is not None:
             scope = scope.outer
         return scope
 
     def index_into(self, above: "RowSpace") -> Index:
-        """For each row here the row of a scope around it."""
+        """For each row, the row of an enclosing scope."""
         index = self._from.get(above.level)
         if index is None:
             if self.rows is None or self.outer is None:
@@ -67,7 +67,7 @@ class RowSpace:
         return index
 
     def child(self, node: Node, level: int, array: Array) -> "RowSpace":
-        """The scope of the elements of an array that is laid out here."""
+        """The scope of the elements of an array that is expanded here."""
         by_level = self.children.setdefault(node, {})
         scope = by_level.get(level)
         if scope is None:
@@ -76,23 +76,37 @@ class RowSpace:
         return scope
 
     def known(self, node: Node) -> "Value | TooWide | None":
-        """What is known of a node of this level, here or in the scope that this one was picked from."""
+        """The value of a node of this level, if known here or in the scope that this one was picked from."""
         value = self.memo.get(node)
         if value is None and self.across is not None and node.op != "element":
             scope, index = self.across
             value = scope.known(node)
-            return None if value is None or isinstance(value, TooWide) else value.take(index)
+            if value is None or isinstance(value, TooWide):
+                return None
+            self.memo[node] = value = value.take(index)
         return value
 
-    def derived(self, name: tuple[str, Node], make: Callable[[], Derived]) -> Derived:
-        """What operations find out about a node's values here, once for all of them."""
-        if name not in self._derived:
-            self._derived[name] = make()
-        known: Derived = self._derived[name]
-        return known
+    def derived(self, node: Node, name: Hashable, make: Callable[[], Derived]) -> Derived:
+        """Cached results that operations derive from a node's value here, kept as long as that value."""
+        of_node = self._derived.setdefault(node, {})
+        if name not in of_node:
+            of_node[name] = make()
+        result: Derived = of_node[name]
+        return result
+
+    def holds(self, node: Node) -> bool:
+        """Whether there is anything for `drop` to forget."""
+        return node in self.memo or bool(self.children and node in self.children) or node in self._derived
+
+    def drop(self, node: Node) -> "Value | TooWide | None":
+        """Forgets the value of a node, with all that was derived from it, and returns it (None if unknown)."""
+        self.children.pop(node, None)
+        self.picked.pop(node, None)
+        self._derived.pop(node, None)
+        return self.memo.pop(node, None)
 
     def sliced(self, start: int, stop: int) -> "RowSpace":
-        """The rows from `start` to before `stop`, as a scope of its own."""
+        """The rows from `start` to `stop` (exclusive), as a separate scope."""
         index = np.arange(start, stop)
         rows = None if self.rows is None else self.rows.narrowed(index)
         element = None if self.element is None else self.element.take(index)
@@ -102,8 +116,8 @@ class RowSpace:
         return part
 
     def forget(self) -> None:
-        """Lets go of all that is known here and below: scopes refer to one another in circles, which the garbage
-        collector would find late."""
+        """Drops everything known here and below. Scopes reference each other in cycles, which the garbage collector
+        would free late."""
         for scope in list(self.all_below()):
             scope.memo.clear()
             scope.children.clear()
@@ -111,7 +125,7 @@ class RowSpace:
             scope.across = None
 
     def person_rows(self) -> Index | None:
-        """For the profiles' scope: which of the bucket's rows these are (all of them: None)."""
+        """For the profiles' scope: its rows of the bucket (None: all)."""
         return self.element.index if isinstance(self.element, Object) else None
 
     def all_below(self) -> "Iterator[RowSpace]":
@@ -122,10 +136,10 @@ class RowSpace:
 
 
 def cuts(sizes: Index, limit: int) -> list[int]:
-    """Boundaries of slices of rows whose sizes add up to about `limit` at most; a row that is larger stands alone.
+    """Boundaries of slices of rows whose sizes add up to at most `limit`; a larger row forms its own slice.
 
-    >>> cuts(np.array([3, 3, 3, 9, 1]), 6)
-    [0, 2, 3, 4, 5]
+    >>> cuts(np.array([3, 3, 3, 9, 1]), 6), cuts(np.array([1, 5, 1, 1, 5]), 6)
+    ([0, 2, 3, 4, 5], [0, 2, 4, 5])
     """
     total = np.cumsum(sizes)
     bounds = [0]

@@ -1,4 +1,4 @@
-"""Fixed samples of profiles: whoever is in one stays in it, on every machine and in every run."""
+"""Fixed samples of profiles: membership in a sample is the same on every machine and in every run."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ _SPACE = 1 << 64
 
 
 def sampled(salt: str, percent: float, profile: str) -> bool:
-    """Whether the first 64 bits of SHA-256 over salt, a zero byte and the profile's id are below the share.
+    """Whether the first 64 bits of SHA-256 over salt, a zero byte and the profile's id are below the percentage.
 
     >>> [sampled("spring", 50, f"crm:{number}") for number in range(6)]
     [True, False, True, False, True, True]
@@ -21,7 +21,7 @@ def sampled(salt: str, percent: float, profile: str) -> bool:
 
 
 def _sample(call: Call, profiles: Value) -> Value:
-    """Of the ids of profiles; nobody without one."""
+    """Tests profile ids; a profile without an id is in no sample."""
     if not isinstance(profiles, Text):
         raise TypeError("a sample is of profiles by their ids")
     salt, percent = call.node.payload

@@ -1,6 +1,6 @@
-"""Operations on arrays as sets: membership, overlap, equality, distinct elements; each takes values of one scope.
+"""Set operations on arrays: membership, overlap, equality, distinct elements; each takes values of one scope.
 
-Order, duplicates and nulls do not count in a set. Objects are equal when all their fields are.
+Sets ignore order, duplicates and nulls. Objects are equal if all their fields are.
 """
 
 import numpy as np
@@ -46,7 +46,8 @@ def member(call: Call, x: Value, among: Value) -> Value:
 
 
 def compare_sets(call: Call, a: Value, b: Value) -> Value:
-    """`intersects`, `subset_of`, `superset_of`, `set_eq`, `set_ne`: by the sizes of two sets and of what they share."""
+    """`intersects`, `subset_of`, `superset_of`, `set_eq`, `set_ne`: compares the sizes of both sets and of their
+    intersection."""
     if not (isinstance(a, Array) and isinstance(b, Array)):
         raise TypeError("two arrays were expected")
     left, right, size = _sets(call, a, b)
@@ -69,7 +70,7 @@ def compare_sets(call: Call, a: Value, b: Value) -> Value:
 
 
 def distinct(call: Call, array: Value) -> Value:
-    """The different elements, in the order of their first appearance; without null."""
+    """The distinct elements in order of first appearance, without null."""
     if not isinstance(array, Array):
         raise TypeError("an array was expected")
     codes = codes_of([array.element], [_element(call.node.operands[0].type)])[0]
@@ -77,7 +78,7 @@ def distinct(call: Call, array: Value) -> Value:
 
 
 def intersection(call: Call, a: Value, b: Value) -> Value:
-    """The different elements of `a` that are in `b`; missing when either is."""
+    """The distinct elements of `a` that are in `b`; missing if either is."""
     if not (isinstance(a, Array) and isinstance(b, Array)):
         raise TypeError("two arrays were expected")
     left, right = spread(a, call.n), spread(b, call.n)
@@ -94,7 +95,7 @@ def intersection(call: Call, a: Value, b: Value) -> Value:
 
 
 def codes_of(values: list[Value], types: list[Type] | None = None) -> list[NDArray[np.int64]]:
-    """Numbers that are equal where elements (of all the values) are; -1 for null."""
+    """Codes that are equal for equal elements (across all values); -1 for null."""
     first = values[0]
     if isinstance(first, Text):
         texts = unified([value for value in values if isinstance(value, Text)])
@@ -108,7 +109,7 @@ def codes_of(values: list[Value], types: list[Type] | None = None) -> list[NDArr
 
 
 def first_seen(keys: Values) -> tuple[Index, Index]:
-    """Where different keys stand first, in that order, and for each row the number of its key in that order."""
+    """The first row of each distinct key, in row order, and for each row the number of its key in that order."""
     _, first, which = np.unique(keys, return_index=True, return_inverse=True)
     order = np.argsort(first)
     number = np.empty(len(order), np.intp)
@@ -128,7 +129,7 @@ def _column_codes(columns: list[Column]) -> NDArray[np.int64]:
 
 
 def _object_codes(values: list[Value], type_: ObjectType) -> NDArray[np.int64]:
-    """Of all fields together; a missing field is equal to a missing one, a missing object is null."""
+    """Combines the codes of all fields. Missing fields equal each other; a missing object is null."""
     n = sum(map(len, values))
     codes = np.zeros(n, np.int64)
     for name, inner in type_.fields.items():
@@ -150,7 +151,7 @@ def _split(codes: NDArray[np.int64], values: list[Value]) -> list[NDArray[np.int
 
 
 def _sets(call: Call, a: Array, b: Array) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-    """The elements of both as sorted keys `row * size + code`, each once."""
+    """The elements of both arrays as sorted keys `row * size + code`, without duplicates."""
     types = [_element(operand.type) for operand in call.node.operands]
     codes = codes_of([a.element, b.element], types)
     size = _size(*codes)
@@ -169,7 +170,7 @@ def _size(*codes: NDArray[np.int64]) -> int:
 
 
 def _first_of_each(rows: Rows, codes: NDArray[np.int64]) -> Index:
-    """The first element of each kind in each array, in order."""
+    """The first occurrence of each distinct element in each array, in order."""
     present = np.flatnonzero(codes >= 0)
     first = first_seen(rows.parent[present] * _size(codes) + codes[present])[0]
     return present[first]

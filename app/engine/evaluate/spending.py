@@ -1,4 +1,4 @@
-"""What a definition has used of its budget; knows no operations."""
+"""Tracks a definition's use of its budget; knows no operations."""
 
 from app.engine.evaluate.columns import Array, Column, Interval, Map, Object, Text, Value
 from app.engine.evaluate.failure import EvaluationError
@@ -6,7 +6,7 @@ from app.engine.limits.budget import Budget
 
 
 class Spending:
-    """What a definition has used so far; what earlier ones left for others does not count."""
+    """A definition's use so far. Values that earlier definitions left for others do not count."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -15,12 +15,12 @@ class Spending:
         self._until = budget.clock() + budget.seconds
 
     def begin(self) -> None:
-        """Another definition."""
+        """Starts the next definition."""
         self._before = self.held
         self._until = self.budget.clock() + self.budget.seconds
 
     def hold(self, value: object) -> None:
-        """Raises `EvaluationError` when that is too much."""
+        """Adds a value. Raises `EvaluationError` if the definition then exceeds its memory budget."""
         self.held += size_of(value)
         if self.held - self._before > self.budget.memory:
             raise EvaluationError(
@@ -33,7 +33,7 @@ class Spending:
         self.held -= size_of(value)
 
     def check(self) -> None:
-        """Raises `EvaluationError` when the time is over."""
+        """Raises `EvaluationError` if the time budget is exceeded."""
         if self.budget.clock() > self._until:
             raise EvaluationError(
                 "LIMIT_EXCEEDED",
@@ -43,7 +43,7 @@ class Spending:
 
 
 def size_of(value: object) -> int:
-    """The bytes of what was computed: its numbers, codes and places, not the columns that it is a view of."""
+    """The computed bytes: numbers, codes and indexes, without the columns that the value is a view of."""
     match value:
         case Column():
             return int(value.values.nbytes) + _bits(value)

@@ -1,7 +1,7 @@
-"""Columns of a bucket, from Arrow to values, each decoded when it is first asked for; knows no expressions.
+"""Decodes the Arrow columns of a bucket into values, each on first use; knows no expressions.
 
-Whole numbers stay whole, other numbers become doubles, and those that are not finite become null. The fields of a
-missing object are null.
+Integers stay integers, other numbers become doubles, and non-finite ones become null. The fields of a missing object
+are null.
 """
 
 from typing import Any
@@ -39,7 +39,7 @@ class Stored:
         self._values: dict[str, Value] = dict(made or {})
 
     def field(self, name: str, type_: Type) -> Value:
-        """The column `name`; nulls of that type where the bucket has no such column."""
+        """The column `name`; nulls of the type if the bucket has no such column."""
         value = self._values.get(name)
         if value is None:
             column = self._columns.get(name)
@@ -51,14 +51,14 @@ class Stored:
 
 
 def table(source: pa.Table, n: int, made: dict[str, Value] | None = None) -> Stored:
-    """The `n` rows of a table (which may have no columns); `made` are columns that do not come from it."""
+    """The `n` rows of a table (which may have no columns); `made` are additional columns."""
     return Stored({name: source.column(name) for name in source.column_names}, n, None, made)
 
 
 def decode(data: Any, type_: Type) -> Value:
-    """A stored column as a value of a type. What is stored otherwise (a date as text, say) is cast.
+    """A stored column as a value of a type. Other stored types (such as a date stored as text) are cast.
 
-    Raises `pyarrow.ArrowInvalid` when a value cannot be cast.
+    Raises `pyarrow.ArrowInvalid` if a value cannot be cast.
     """
     data = _one_chunk(data)
     stored = pql_type(data.type)
@@ -124,12 +124,12 @@ def _numbers(data: pa.Array) -> Values:
         except pa.ArrowInvalid:  # larger than that
             return np.array([int(value or 0) for value in data.to_pylist()], object)
     if pa.types.is_decimal(data.type) or pa.types.is_float32(data.type):
-        data = data.cast(pa.string())  # each as it prints, in doubles too
+        data = data.cast(pa.string())  # as printed, also for doubles
     return _unmasked(data.cast(pa.float64()), np.float64)
 
 
 def _unmasked(data: pa.Array, dtype: Any) -> Values:
-    """The values as they lie in memory, not copied; anything where there is a null."""
+    """The values as stored in memory, without a copy; entries of nulls are undefined."""
     buffer = data.buffers()[1]
     if buffer is None or not len(data):
         return np.zeros(len(data), dtype)
@@ -137,7 +137,7 @@ def _unmasked(data: pa.Array, dtype: Any) -> Values:
 
 
 def _children(data: pa.Array) -> tuple[Rows, pa.Array]:
-    """The elements of lists (or entries of maps) that are not null, and whose they are."""
+    """The elements of non-null lists (or entries of maps), and their parents."""
     if pa.types.is_fixed_size_list(data.type):
         data = data.cast(pa.list_(data.type.value_type))
     offsets = data.offsets.to_numpy()

@@ -1,7 +1,7 @@
-"""Kernels of text; each takes values of one scope and works on dictionaries, then gathers codes.
+"""Text kernels on values of one scope: they evaluate dictionaries, then gather codes.
 
-Without regard to case means: equal after each character is turned to lower case (Unicode's simple mapping). Regular
-expressions are RE2's, which take linear time whatever the expression.
+Case-insensitive comparison means equality after mapping each character to lower case (Unicode's simple mapping).
+Regular expressions are RE2's, which take linear time for any expression.
 """
 
 import re
@@ -62,7 +62,7 @@ _PAIRWISE: dict[str, Pairwise] = {
 
 
 def matching(text: Text, test: DictionaryTest) -> Bools:
-    """Which rows hold a text that passes; null does not."""
+    """Which rows have a text that passes; null does not pass."""
     text = compacted(text)
     passed = test(text.dictionary).to_numpy(zero_copy_only=False)
     hits = np.flatnonzero(passed)
@@ -76,7 +76,7 @@ def matching(text: Text, test: DictionaryTest) -> Bools:
 
 
 def compared_text(op: str, a: Text, b: Text) -> Bools:
-    """Text in the order of code points."""
+    """Compares texts by code point."""
     if len(a) == 1 and len(b) != 1:
         return compared_text(_MIRRORED[op], b, a)
     if len(b) == 1:
@@ -101,7 +101,7 @@ def only(text: Text) -> str | None:
 
 
 def tested(name: str, text: Text, other: Text, with_case: Bools) -> Bools:
-    """A positive test (`starts_with`, `like`, …) for each row; false on null."""
+    """A positive test (`starts_with`, `like`, …) for each row; false for null."""
     if len(with_case) != 1:
         sensitive = tested(name, text, other, np.ones(1, np.bool_))
         return np.where(with_case, sensitive, tested(name, text, other, np.zeros(1, np.bool_)))
@@ -122,7 +122,7 @@ def lowered(text: Text) -> Text:
 
 
 def like_regex(pattern: str) -> str:
-    """`%` is any text, `_` one character, all else itself.
+    """`%` matches any text, `_` one character, everything else itself.
 
     >>> like_regex("a.%_")
     '(?s)\\\\Aa\\\\..*.\\\\z'
@@ -132,7 +132,7 @@ def like_regex(pattern: str) -> str:
 
 
 def _like(texts: pa.Array, pattern: str) -> pa.Array:
-    """A pattern out of the data with more `%` than one may write matches nothing."""
+    """A pattern from the data with more `%` than allowed in an expression matches nothing."""
     if pattern.count("%") > MOST_WILDCARDS:
         return pa.array(np.zeros(len(texts), np.bool_))
     return pc.match_substring_regex(texts, like_regex(pattern))
@@ -148,7 +148,7 @@ def text_test(call: Call, text: Value, other: Value, case: Value) -> Value:
 
 
 def positive(name: str) -> tuple[str, bool]:
-    """The test that a test negates, if it does.
+    """The positive form of a test, and whether the test is negative.
 
     >>> positive("not_ends_with"), positive("like")
     (('ends_with', True), ('like', False))
@@ -157,7 +157,7 @@ def positive(name: str) -> tuple[str, bool]:
 
 
 def compare_any(call: Call, text: Value, among: Value, case: Value) -> Value:
-    """Any text of a list, or, for a negative test, all of them; nulls in the list do not count."""
+    """Any text of a list or, for a negative test, all of them; nulls in the list are ignored."""
     name, negative = positive(call.node.payload[0])
     subject, flag = _text(text), _flag(case)
     if not isinstance(among, Array):
@@ -234,7 +234,7 @@ def valid_regex(source: str) -> bool:
 
 
 def capture_groups(source: str) -> list[int]:
-    r"""Where the capture groups of a regular expression open, in order.
+    r"""The positions of a regular expression's capture groups, in order.
 
     >>> capture_groups(r"(a)[(](?:b)\((?P<n>c)")
     [0, 13]
@@ -263,7 +263,7 @@ def _named(source: str, at: int) -> bool:
 
 
 def _group(texts: pa.Array, source: str, number: float) -> pa.Array:
-    """What a group caught in each text; null where the expression, or that group, caught nothing."""
+    """The text captured by a group; null if the expression or the group did not match."""
     opens = capture_groups(source)
     if number != np.trunc(number) or not 0 <= number <= len(opens):
         return pa.nulls(len(texts), pa.string())
@@ -294,7 +294,7 @@ def _search(texts: pa.Array, source: str) -> pa.Array:
 
 
 def _by_pattern(test: Callable[[pa.Array, str], pa.Array]) -> Pairwise:
-    """A test with a constant, for pairs: once for each different pattern."""
+    """A test of a constant against patterns: once per distinct pattern."""
 
     def pairwise(texts: Values, patterns: Values) -> NDArray[np.bool_]:
         matches = np.zeros(len(texts), np.bool_)
@@ -309,7 +309,7 @@ def _by_pattern(test: Callable[[pa.Array, str], pa.Array]) -> Pairwise:
 
 
 def _for_pairs(text: Text, other: Text, test: Pairwise) -> Bools:
-    """A test of two columns, once for each different pair of texts."""
+    """A test of two columns: once per distinct pair of texts."""
     if len(text) == 1:
         text = text.take(np.zeros(len(other), np.intp))
     rows = np.flatnonzero(text.valid & other.valid)

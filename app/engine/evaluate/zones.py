@@ -1,7 +1,7 @@
-"""The time zone that the calendar of an evaluation follows; knows no units and no expressions.
+"""The time zone of an evaluation's calendar; knows no units and no expressions.
 
-Times are instants (UTC) everywhere; only what a calendar says of them depends on the zone: the day that an instant lies
-in, and when a day begins. The zone in use is a context variable, since it holds for every kernel of an evaluation.
+All times are instants (UTC). The zone only determines which day and hour an instant is in, and when days and hours
+start. The current zone is a context variable, because it applies to every kernel of an evaluation.
 """
 
 from collections.abc import Iterator
@@ -21,21 +21,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Zone:
-    """Its clock changes between 1900 and 2200, before and after which the offset stays."""
+    """A zone's clock changes between 1900 and 2200; before and after, its offset is constant."""
 
     def __init__(self, changes: NDArray[np.int64], offsets: NDArray[np.int64]) -> None:
         self._changes = changes
         self._offsets = offsets
         self._local_changes = changes + offsets[:-1]
-        self.remainder = int(offsets[-1]) % _HOUR
-        """How much later than in UTC its hours begin, as in India."""
+        self._hour_changes, self._hour_shifts, self._first_hours = self._hour_table()
 
     def local(self, instants: NDArray[np.int64]) -> NDArray[np.int64]:
-        """What the clock shows, in microseconds since it showed 1970."""
+        """Local clock times, in microseconds since local 1970."""
         return instants + self._offsets[np.searchsorted(self._changes, instants, side="right")]
 
     def instants(self, local: NDArray[np.int64]) -> NDArray[np.int64]:
-        """When the clock shows a time: of two instants the first, and for a time that it skips, when it skips it."""
+        """The instants of local times: the first of two, and for a skipped time, the instant of the skip."""
         place = np.searchsorted(self._local_changes, local, side="right")
         utc = local - self._offsets[place]
         if not len(self._changes):
@@ -43,14 +42,45 @@ class Zone:
         after = self._changes[np.maximum(place - 1, 0)]
         return np.where(place > 0, np.maximum(utc, after), utc)
 
+    def hours(self, instants: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The number of the local hour of each instant, counted from a fixed origin. In India, hours begin on the half
+        hour of UTC. Where a clock change moves their beginning (Lord Howe's of half an hour), one hour is longer or
+        shorter."""
+        place = np.searchsorted(self._hour_changes, instants, side="right")
+        return (instants + self._hour_shifts[place]) // _HOUR
+
+    def hour_starts(self, hours: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The starts of hours; the inverse of `hours`."""
+        place = np.searchsorted(self._first_hours, hours, side="right")
+        starts = hours * _HOUR - self._hour_shifts[place]
+        if not len(self._hour_changes):
+            return starts
+        return np.where(place > 0, np.maximum(starts, self._hour_changes[np.maximum(place - 1, 0)]), starts)
+
+    def _hour_table(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The clock changes that move the beginning of hours; the shifts added to instants before and after each, so
+        that hours are numbered without gaps; and the first hour that begins after each change."""
+        changes, shifts, first = [], [int(self._offsets[0]) % _HOUR], []
+        for change, before, after in zip(self._changes, self._offsets, self._offsets[1:], strict=False):
+            change, before, after = int(change), int(before), int(after)
+            if (after - before) % _HOUR == 0:
+                continue
+            number = (change - 1 + shifts[-1]) // _HOUR
+            goes_on = (change - 1 + before) // _HOUR == (change + after) // _HOUR
+            number += not goes_on
+            changes.append(change)
+            shifts.append(number * _HOUR - change + (change + after) % _HOUR)
+            first.append(number + goes_on)
+        return np.array(changes, np.int64), np.array(shifts, np.int64), np.array(first, np.int64)
+
 
 ZONE: ContextVar[Zone | None] = ContextVar("zone", default=None)
-"""The zone in use; None for UTC."""
+"""The current zone; None for UTC."""
 
 
 @contextmanager
 def in_zone_of(now: datetime) -> Iterator[None]:
-    """The zone of an instant holds inside; an offset without a name is taken for UTC."""
+    """Uses the zone of an instant inside the block; an offset without a name is treated as UTC."""
     token = ZONE.set(zone_of(now.tzinfo))
     try:
         yield

@@ -1,1 +1,1 @@
-"""Members of audiences as a Delta table."""
+"""Exports members of audiences as a Delta table."""

@@ -1,7 +1,7 @@
-"""The members of one audience as tables, a part of a bucket at a time, and those tables as CSV, NDJSON or Parquet.
+"""The members of one audience as tables, one part of a bucket at a time, and their encoding as CSV, NDJSON or Parquet.
 
-The columns: `profileId`, `status`, `lastQualificationTime`, then attributes. In CSV the fields of objects are columns
-of their own (`homeAddress.city`), and lists and maps are JSON.
+Columns: `profileId`, `status`, `lastQualificationTime`, then attributes. In CSV the fields of objects are separate
+columns (`homeAddress.city`), and lists and maps are JSON.
 """
 
 import io
@@ -29,7 +29,7 @@ from app.pql.schema import ObjectType
 
 PROFILE_ID, STATUS, SINCE = "profileId", "status", "lastQualificationTime"
 ROWS = 1 << 13
-"""Of a table, at most."""
+"""Maximum number of rows per table."""
 
 Tables = Iterator[pa.Table]
 Encoder = Callable[[pa.Schema, Tables], Iterator[bytes]]
@@ -37,8 +37,8 @@ Encoder = Callable[[pa.Schema, Tables], Iterator[bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Of the people with one of the statuses; `paths` are attributes, None for all. `chosen` has by bucket who of them
-    is wanted, None for everybody."""
+    """People with one of the statuses; `paths` are attributes, None for all. `chosen` has the selected people by
+    bucket, None for all."""
 
     snapshot: Snapshot
     read: Callable[[int], Membership | None]
@@ -53,18 +53,18 @@ class Members:
 
     @property
     def schema(self) -> pa.Schema:
-        taken = {PROFILE_ID, STATUS, SINCE}
+        own_names = {PROFILE_ID, STATUS, SINCE}
         fields = [
             pa.field(PROFILE_ID, pa.string()),
             pa.field(STATUS, pa.string()),
             pa.field(SINCE, pa.timestamp("us", tz="UTC")),
         ]
         for name, type_ in self.attributes.fields.items():
-            fields.append(pa.field(f"{name}_" if name in taken else name, arrow_type(type_)))
+            fields.append(pa.field(f"{name}_" if name in own_names else name, arrow_type(type_)))
         return pa.schema(fields)
 
     def tables(self) -> Iterator[pa.Table]:
-        """By bucket and ordinal; one bucket is in memory at a time."""
+        """Tables ordered by bucket and ordinal; one bucket is in memory at a time."""
         for number in self.snapshot.buckets:
             membership = self.read(number)
             if membership is None:
@@ -78,7 +78,7 @@ class Members:
                     yield table.slice(start, ROWS).combine_chunks()
 
     def of_bucket(self, number: int, membership: Membership, wanted: BitMap) -> pa.Table:
-        """Those of a bucket's members that are still there, by ordinal."""
+        """The members of a bucket that still exist, by ordinal."""
         names = list(self.attributes.fields)
         paths = frozenset({(PROFILE,), *(self.paths if self.paths is not None else {(name,) for name in names})})
         bucket = self.snapshot.read(number, Needs(paths), wanted)
@@ -92,11 +92,12 @@ class Members:
             statuses[_rows(ordinals, members & people)] = STATUSES.index(status)
         for at, cohort in membership.qualified:
             since[_rows(ordinals, cohort & people)] = np.datetime64(at.replace(tzinfo=None), "us")
+        present = frozenset(bucket.profiles.schema.names)  # The list is made anew each time.
         columns = [
             bucket.profiles[PROFILE],
             pa.array(STATUSES).take(pa.array(statuses)),
             pa.array(since, pa.timestamp("us", tz="UTC")),
-            *(bucket.profiles[name] if name in bucket.profiles.schema.names else None for name in names),
+            *(bucket.profiles[name] if name in present else None for name in names),
         ]
         schema = self.schema
         return pa.table(
@@ -116,7 +117,7 @@ def _rows(ordinals: np.ndarray[Any, np.dtype[np.uint32]], people: Any) -> Any:
 
 
 def as_ndjson(_schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[bytes]:
-    """One object a line, without what is null."""
+    """One object per line, without nulls."""
     for table in tables:
         written = _times_as_text(table)
         names = written.column_names
@@ -129,7 +130,7 @@ def as_ndjson(_schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[bytes]
 
 
 def as_csv(schema: pa.Schema, tables: Iterator[pa.Table]) -> Iterator[bytes]:
-    """A header, then a row each; null is empty, the empty text is quoted."""
+    """A header, then one row per member; null is empty, the empty text is quoted."""
     yield _csv(_flat(schema.empty_table()), header=True)
     for table in tables:
         yield _csv(_flat(table), header=False)
@@ -149,13 +150,13 @@ ENCODERS: Mapping[str, tuple[str, Encoder]] = {
     "ndjson": ("application/x-ndjson", as_ndjson),
     "parquet": ("application/vnd.apache.parquet", as_parquet),
 }
-"""Media type and encoder by the ending of the name."""
+"""Media type and encoder, by file name suffix."""
 
 _JSON = orjson.OPT_UTC_Z | orjson.OPT_NAIVE_UTC | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
 class _Sink(io.RawIOBase):
-    """What a writer has written and nobody has taken yet."""
+    """Collects what a writer writes until it is taken."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -180,7 +181,7 @@ class _Sink(io.RawIOBase):
 
 
 def _times_as_text(table: pa.Table) -> pa.Table:
-    """Outside of lists and maps: all at once, since Python takes long for each."""
+    """Converts times outside lists and maps to text, whole columns at once, since Python is slow on single values."""
     columns = [
         pc.strftime(column, "%Y-%m-%dT%H:%M:%SZ") if pa.types.is_timestamp(column.type) else column
         for column in table.columns
@@ -189,7 +190,7 @@ def _times_as_text(table: pa.Table) -> pa.Table:
 
 
 def _values(column: pa.ChunkedArray) -> list[object]:
-    """The values in Python, by way of numpy where that loses nothing: it is several times as fast."""
+    """The values in Python, through numpy where that is lossless, which is several times as fast."""
     plain = pa.types.is_string(column.type) or pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
     if plain and not column.null_count:
         values: list[Any] = column.to_numpy().tolist()

@@ -1,4 +1,4 @@
-"""What an export is asked for, and what came of each bucket."""
+"""The specification of an export, and the result of each bucket."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from app.engine.store.bucket import Path
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """From `start` to `end`, both included; None is no bound."""
+    """From `start` to `end`, both inclusive; None means unbounded."""
 
     start: datetime | None = None
     end: datetime | None = None
@@ -25,7 +25,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """An audience of an export: its id here, its name for readers, and the statuses that count."""
+    """An audience of an export: its raw id, its display name, and the statuses to export."""
 
     id: str
     namespace: str
@@ -35,8 +35,8 @@ class Audience:
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Whose rows are written. With `members_only` those who are in one of the audiences, as their statuses and the
-    time of qualification say; else everybody."""
+    """The people to export. With `members_only`, those in one of the audiences with the given statuses and
+    qualification times; otherwise everyone."""
 
     audiences: tuple[Audience, ...]
     members_only: bool = False
@@ -47,7 +47,7 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Which events, by the time when they were ingested, and what of them: the paths, or everything."""
+    """The events to export, by ingestion time, and their paths, or everything."""
 
     paths: frozenset[Path] | None = None
     ingested: Interval = Interval()
@@ -55,7 +55,7 @@ class Events:
 
 @dataclass(frozen=True, slots=True)
 class What:
-    """What is written of a person: these attributes or all, and events when asked for."""
+    """The data to export: these attributes or all, and events if requested."""
 
     paths: frozenset[Path] | None = None
     events: Events | None = None
@@ -63,7 +63,7 @@ class What:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows that land together: the people of these audiences (ids here), or all that are exported."""
+    """Rows that are published together: the people of these audiences (raw ids), or everyone exported."""
 
     id: str
     audiences: frozenset[str] | None = None
@@ -71,7 +71,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchFile:
-    """`name` is relative to the folder of what is not to be seen yet, and later to that of the dataset."""
+    """`name` is relative to the folder of invisible files, and later to that of the dataset."""
 
     name: str
     rows: int
@@ -80,7 +80,7 @@ class BatchFile:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What came of a bucket: people looked at, people written, and the file of each batch that has rows."""
+    """The result of a bucket: people examined, people written, and the file of each batch with rows."""
 
     bucket: int
     looked_at: int

@@ -1,11 +1,10 @@
-"""People of a bucket become rows of an export: who of them, what of each, and a file for each batch; knows no jobs.
+"""Converts people of a bucket to rows of an export and writes a file per batch; knows no jobs.
 
-The columns, in this order: `__batch` (the batch's id), `profileId` ("namespace:id"), `identityMap`, the attributes
-nested as in the data, `segmentMembership` (namespace → segment → {status, lastQualificationTime}) and, when events are
-asked for, `xEvent` (a list, oldest first). An attribute with the name of one of these gets an underscore behind it.
+The columns, in order: `__batch` (the batch's id), `profileId` ("namespace:id"), `identityMap`, the attributes nested as
+in the data, `segmentMembership` (namespace → segment → {status, lastQualificationTime}) and, if events are requested,
+`xEvent` (a list, oldest first). An attribute with one of these names gets a trailing underscore.
 """
 
-import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,8 @@ from app.engine.store.arrow_types import arrow_type
 from app.engine.store.bitmaps import bitmap
 from app.engine.store.bucket import Bucket, Needs, Path
 from app.engine.store.case_names import file_schema, with_names
+from app.engine.store.files import publish
+from app.engine.store.lake import on_disk
 from app.engine.store.parquet_columns import prune
 from app.pql.schema import EVENTS, IDENTITY_MAP, SEGMENT_MEMBERSHIP, ArrayType, ObjectType, Scalar
 
@@ -36,11 +37,11 @@ BATCH, PROFILE_ID, IDENTITIES, MEMBERSHIP = "__batch", "profileId", "identityMap
 
 _OURS = frozenset(name.lower() for name in (BATCH, PROFILE_ID, IDENTITIES, MEMBERSHIP, EVENTS))
 _ROWS, _PARTS = 1 << 14, 1 << 20
-"""A row group holds at most so many people, and so many memberships and events unless one person has more."""
+"""Limits of a row group: people, and memberships and events unless one person has more."""
 
 
 class Export:
-    """One export over one snapshot; safe to share between threads."""
+    """One export over one snapshot; thread-safe."""
 
     def __init__(self, snapshot: Snapshot, who: Who, what: What, batches: Sequence[Batch]) -> None:
         self.snapshot = snapshot
@@ -94,7 +95,7 @@ class Export:
         return Needs(frozenset({(PROFILE,), (IDENTITIES,), *paths}), frozenset(event), bool(event))
 
     def _chosen(self, number: int, memberships: Mapping[str, Membership]) -> BitMap | None:
-        """The ordinals to look at, None for those of everybody."""
+        """The ordinals to examine; None for everyone."""
         parts = []
         if self.who.members_only:
             qualified = [self.qualified(audience, memberships) for audience in self.audiences]
@@ -109,7 +110,7 @@ class Export:
         return BitMap.intersection(*parts) if parts else None
 
     def qualified(self, audience: Audience, memberships: Mapping[str, Membership]) -> BitMap:
-        """The people of an audience that count."""
+        """The people of an audience to export."""
         membership = memberships.get(audience.id)
         if membership is None:
             return BitMap()
@@ -121,7 +122,8 @@ class Export:
 
 
 def attributes_of(schema: ObjectType) -> ObjectType:
-    """What of a profile is an attribute: all but the events and the two built-in maps, which have columns anyway."""
+    """The attributes of a profile: everything except the events and the two built-in maps, which have their own
+    columns."""
     others = {EVENTS, IDENTITIES, MEMBERSHIP}
     return ObjectType({name: type_ for name, type_ in schema.fields.items() if name not in others})
 
@@ -147,7 +149,7 @@ def _event_fields(fields: ObjectType, events: Events | None) -> ObjectType | Non
 
 
 def _ordinals(paths: Sequence[FilePath], since: datetime | None) -> BitMap:
-    """Whose rows are in the files: all, or those that came at or after an instant."""
+    """The ordinals with rows in the files: all, or those ingested at or after an instant."""
     selected = BitMap()
     for path in paths:
         columns = [ORDINAL] if since is None else [ORDINAL, INGESTED]
@@ -161,8 +163,8 @@ def _ordinals(paths: Sequence[FilePath], since: datetime | None) -> BitMap:
 
 def _write(folder: FilePath, name: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> BatchFile:
     path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = on_disk(path).with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
     rows = 0
     try:
         stored = file_schema(schema)
@@ -171,14 +173,14 @@ def _write(folder: FilePath, name: str, schema: pa.Schema, tables: Iterator[pa.T
                 batches = [with_names(batch, stored) for batch in table.combine_chunks().to_batches()]
                 writer.write_table(pa.Table.from_batches(batches, stored), row_group_size=_ROWS)
                 rows += table.num_rows
-        os.replace(temporary, path)
+        publish([(temporary, path)])
     finally:
         temporary.unlink(missing_ok=True)
     return BatchFile(name, rows, path.stat().st_size)
 
 
 class _Rows:
-    """The people of a bucket that may be written, as rows; made into tables a few at a time."""
+    """The people of a bucket that may be written, as rows; converted to tables a few at a time."""
 
     def __init__(self, export: Export, bucket: Bucket, memberships: Mapping[str, Membership]) -> None:
         self.export = export
@@ -189,7 +191,7 @@ class _Rows:
         self.first_event = np.searchsorted(owners, np.arange(self.count + 1))
 
     def people_of(self, batch: Batch) -> NDArray[np.int64]:
-        """The rows of a batch, rising."""
+        """The ascending rows of a batch."""
         if batch.audiences is None:
             return np.arange(self.count)
         mine = [part.rows for part, audience in self._parts(batch) if audience.id in batch.audiences]
@@ -209,7 +211,7 @@ class _Rows:
         ]
 
     def _part(self, audience: Audience, memberships: Mapping[str, Membership]) -> "_Part":
-        """Who of the rows is in an audience, with what status and since when."""
+        """The rows whose people are in an audience, with status and time."""
         people = self.export.qualified(audience, memberships) & bitmap(self.bucket.ordinals)
         ordinals = _array(people)
         statuses = np.full(len(ordinals), STATUSES.index(MembershipStatus.EXISTING), np.int8)
@@ -246,29 +248,31 @@ class _Rows:
             IDENTITIES: profiles[IDENTITIES],
             MEMBERSHIP: self._membership(batch, people),
         }
+        # A set, since the schema lists its names anew each time, and profiles may have thousands of columns.
+        filled = {*profiles.schema.names}
         for name in export.attributes.fields:
-            if name in profiles.schema.names:
+            if name in filled:
                 columns[column_name(name, export.attributes)] = profiles[name]
         if export.event is not None:
             columns[EVENTS] = self._event_lists(people, export.event)
         return pa.table([_cast(columns.get(field.name), field, len(people)) for field in export.schema], export.schema)
 
     def _event_lists(self, people: NDArray[np.int64], fields: ObjectType) -> pa.Array:
-        """Of each person the events. The rows of several people need not lie together."""
+        """The events of each person. The rows of several people need not be contiguous."""
         sizes = self.first_event[people + 1] - self.first_event[people]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         event_rows = np.repeat(self.first_event[people] - offsets[:-1], sizes) + np.arange(offsets[-1])
         some = self.events.take(pa.array(event_rows))
-        type_ = arrow_type(fields)
+        type_, filled = arrow_type(fields), {*some.schema.names}
         children = [
-            _one_chunk(_cast(some[field.name] if field.name in some.schema.names else None, field, len(event_rows)))
+            _one_chunk(_cast(some[field.name] if field.name in filled else None, field, len(event_rows)))
             for field in type_
         ]
         items = pa.StructArray.from_arrays(children, fields=list(type_))
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items)
 
     def _membership(self, batch: Batch, people: NDArray[np.int64]) -> pa.Array:
-        """Of each person a map of maps: namespace → segment → status and time."""
+        """For each person a nested map: namespace → segment → status and time."""
         parts = self._parts(batch)
         places, owners, statuses, times = [], [], [], []
         for place, (part, _) in enumerate(parts):
@@ -285,7 +289,7 @@ class _Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The rows of one audience's people, rising, each with its status and when it last qualified."""
+    """The ascending rows of one audience's people, each with status and last qualification time."""
 
     rows: NDArray[np.int64]
     statuses: NDArray[np.int8]
@@ -293,7 +297,7 @@ class _Part:
 
 
 def _slices(people: NDArray[np.int64], weight: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """The rows cut so that neither their number nor their weight is too much."""
+    """Splits the rows so that neither their number nor their size exceeds the limits."""
     ends = np.cumsum(weight)
     start = 0
     while start < len(people):

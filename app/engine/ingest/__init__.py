@@ -1,1 +1,1 @@
-"""From a file to the lake."""
+"""Loads files into the lake."""

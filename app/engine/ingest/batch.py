@@ -1,4 +1,4 @@
-"""A batch of rows becomes one version of a dataset: all of its good rows or nothing; knows no merge policies."""
+"""Loads a batch of rows as one version of a dataset: all of its good rows or nothing; knows no merge policies."""
 
 import tempfile
 from collections.abc import Iterator
@@ -8,19 +8,21 @@ from pathlib import Path
 
 import duckdb
 
+from app.engine.ingest.destination import Destination
 from app.engine.ingest.formats import InputFile, plain_file, refuse, utf8_file
 from app.engine.ingest.neighbours import NeighboursChanged
 from app.engine.ingest.notes import committed_batch, remove_unfinished
 from app.engine.ingest.progress import READING, Progress
-from app.engine.ingest.reading import Destination, Reading
+from app.engine.ingest.reading import Reading
 from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, DatasetShape, DryRun, Ingested, user_fields
 from app.engine.ingest.stop import Stop
 from app.engine.ingest.storing import Storing
 from app.engine.store.delta import open_table
 from app.engine.store.field_types import widen
+from app.engine.store.files import discard
 from app.engine.store.lake import TenantLake, only_row
 from app.json_values import JsonValue
-from app.pql.schema import ObjectType, Scalar
+from app.pql.schema import EVENTS, ObjectType, Scalar
 
 
 def ingest(
@@ -32,10 +34,12 @@ def ingest(
     stop: Stop | None = None,
     progress: Progress | None = None,
 ) -> Ingested:
-    """Adds the good rows of the file to the dataset in one commit; a batch id that was committed is not added again.
+    """Adds the good rows of the file to the dataset in one commit; a batch id that was already committed is not added
+    again.
 
-    Raises `Refusal` when the file as a whole cannot be used (`NoGoodRows` when no row can), `Stopped` soon after `stop`
-    says so, and `GivenUp` when `give_up_batch` came first; nothing has changed then. `progress` says how far it is.
+    Raises `Refusal` if the file as a whole is unusable (`NoGoodRows` if no row is usable), `Stopped` soon after `stop`
+    is requested, and `GivenUp` if `give_up_batch` came first; then nothing has changed. `progress` receives the
+    progress.
     """
     stop, progress = stop or Stop(), progress or Progress()
     folder = lake.dataset(dataset_id)
@@ -62,11 +66,11 @@ def try_out(
     schema: JsonValue = None,
     progress: Progress | None = None,
 ) -> DryRun:
-    """Reads and checks the whole file as `ingest` does, and writes nothing into the lake. Without a dataset, as if it
-    were the first batch; with a JSON Schema, as if that had been declared. Raises the same as `ingest`."""
+    """Reads and checks the whole file like `ingest`, but writes nothing into the lake. Without a dataset, as if it were
+    the first batch; with a JSON Schema, as if that had been declared. Raises the same errors as `ingest`."""
     with tempfile.TemporaryDirectory(prefix="segmentation-") as folder:
         scratch = Path(folder)
-        # Of a dataset that is yet to be there is no folder.
+        # A dataset that does not exist yet has no folder.
         there = lake.dataset(dataset_id) if dataset_id is not None else lake.folder / "datasets" / "none"
         destination = Destination.of(lake, there, shape, schema)
         with _opened(lake, destination, file, scratch, Stop(), progress or Progress()) as reading:
@@ -90,6 +94,7 @@ def _tried(reading: Reading) -> DryRun:
         warnings=staged.warnings,
         fields=ObjectType({name: wider.fields[name] for name in fields}),
         new_fields=tuple(name for name in fields if name not in known.fields),
+        above=(EVENTS,) if reading.destination.is_event else (),
     )
 
 
@@ -97,7 +102,7 @@ def _tried(reading: Reading) -> DryRun:
 def _opened(
     lake: TenantLake, destination: Destination, file: InputFile, scratch: Path, stop: Stop, progress: Progress
 ) -> Iterator[Reading]:
-    """The file unpacked, with a database to read it with."""
+    """The unpacked file, with a database to read it."""
     file.csv.check(file.format == "CSV")
     plain = plain_file(file.path, scratch, stop.check, progress)
     if file.format != "PARQUET":
@@ -113,15 +118,14 @@ def _opened(
 
 
 def dataset_fields(lake: TenantLake, dataset_id: str) -> ObjectType:
-    """The fields of a dataset as PQL sees them; empty before the first batch."""
+    """The fields of a dataset as PQL types; empty before the first batch."""
     current = open_table(lake.dataset(dataset_id))
     return user_fields(current.schema) if current is not None else ObjectType()
 
 
 def delete_dataset(lake: TenantLake, dataset_id: str) -> None:
-    """Removes all data of the dataset; what was computed from it stays as it is."""
+    """Removes all data of the dataset; results computed from it remain."""
     with lake.lock(f"dataset {dataset_id}"), lake.scratch() as scratch:
         folder = lake.dataset(dataset_id)
         for gone, name in ((folder, "rows"), (lake.compacted(dataset_id), "copies")):
-            if gone.exists():
-                gone.rename(scratch / name)
+            discard(gone, scratch / name)

@@ -1,7 +1,6 @@
-"""Schemas that datasets have before any row: stored with the dataset, and followed by its batches; knows no formats."""
+"""Schemas declared before any rows exist: stored with the dataset and applied to its batches; knows no formats."""
 
 import json
-import shutil
 from collections.abc import Callable
 
 from app.engine.ingest.batch import dataset_fields
@@ -9,18 +8,20 @@ from app.engine.ingest.neighbours import Neighbours
 from app.engine.ingest.rows import DatasetShape, columns_of, user_fields
 from app.engine.ingest.widening import DECLARED, declarable, declared_of
 from app.engine.store.delta import commit, open_table
-from app.engine.store.json_schema import declared, json_schema
+from app.engine.store.files import remove_tree
+from app.engine.store.json_schema import declared
 from app.engine.store.lake import TenantLake, write_atomically
+from app.engine.store.schema_writer import json_schema
 from app.json_values import JsonObject, JsonValue
 from app.pql.schema import ObjectType
 
 
 def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: JsonValue) -> Callable[[], None]:
-    """Makes the JSON Schema the dataset's: its fields are there from now on, and batches follow their types.
+    """Declares the JSON Schema of the dataset: its fields exist from now on, and batches use their types.
 
-    Fields that have data stay, and keep or widen their types. Gives what takes the declaration back; fields that were
-    added to data stay, without values. Raises `Refusal` or `Refusals` for a schema that cannot be read or contradicts
-    the data.
+    Existing fields stay, and keep or widen their types. Returns a function that reverts the declaration; fields added
+    to existing data then stay, without values. Raises `Refusal` or `Refusals` for a schema that is invalid or
+    contradicts the data.
     """
     fields = declared(schema).fields
     with lake.lock(f"dataset {dataset_id}"):
@@ -33,7 +34,7 @@ def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: Json
         with Neighbours(lake, folder, shape).settled() as neighbours:
             all_fields = declarable(current, known, fields, shape, neighbours)
             if current is None and folder.exists():
-                shutil.rmtree(folder)
+                remove_tree(folder)
             neighbours.mark()
             commit(folder, current, columns_of(shape, all_fields), [])
         write_atomically(folder / DECLARED, json.dumps(schema).encode())
@@ -45,7 +46,7 @@ def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: Json
         with lake.lock(f"dataset {dataset_id}"):
             now = open_table(folder)
             if now is None or not now.files:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_tree(folder)
             else:
                 (folder / DECLARED).unlink(missing_ok=True)
 
@@ -53,5 +54,5 @@ def declare(lake: TenantLake, dataset_id: str, shape: DatasetShape, schema: Json
 
 
 def dataset_schema(lake: TenantLake, dataset_id: str) -> JsonObject:
-    """The JSON Schema of the rows of a dataset: what was declared, widened by what arrived."""
+    """The JSON Schema of a dataset's rows: the declared schema, widened by the loaded data."""
     return json_schema(dataset_fields(lake, dataset_id), declared_of(lake.dataset(dataset_id)).rules)

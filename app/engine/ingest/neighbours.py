@@ -1,12 +1,13 @@
-"""Numbers of other datasets whose columns become one with a dataset's: what may stand together; knows no formats.
+"""Number columns of other datasets that share a column with this one in views, and which numbers may be combined; knows
+no formats.
 
-A view has one column of a field of several datasets, and it holds either fractions (as doubles) or whole numbers past
-2^53, which a double would round. So two loads at the same instant decide one after the other, by `settled`.
+A view has one column for a field of several datasets. It holds either fractions (as doubles) or integers beyond 2^53,
+which a double would round. Concurrent loads are therefore decided one after the other, by `settled`.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -20,16 +21,17 @@ from app.engine.store.parquet_columns import leaf_name
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 Place = tuple[str, ...]
-"""Steps to a place in a row: names, `[]` for the elements of a list, `{}` for the values of a map."""
+"""Steps to a place in a row: names, `[]` for list elements, `{}` for map values."""
 
 _EXACT = 1 << 53
 _NUMBERS = (Scalar.INTEGER, Scalar.NUMBER)
 _KIND = "_kind"
-"""In the folder of a dataset with rows: its kind, so that loads that began before the dataset was created find it."""
+"""File in the folder of a dataset with rows: its kind, so that loads that started before the dataset was created find
+it."""
 
 
 class Neighbours:
-    """The datasets of the same views in their newest versions when first asked for."""
+    """The datasets of the same views, in their newest versions at first use."""
 
     def __init__(self, lake: TenantLake, folder: Path, shape: DatasetShape) -> None:
         self._lake = lake
@@ -37,30 +39,30 @@ class Neighbours:
         self._shape = shape
 
     def again(self) -> "Neighbours":
-        """The same as they are now."""
+        """The same, in their current versions."""
         return Neighbours(self._lake, self._folder, self._shape)
 
     def fractions(self, path: Place) -> bool:
-        """Whether another dataset has fractions there."""
+        """Whether another dataset has fractions at the place."""
         return any(numbers.get(path) is Scalar.NUMBER for _, numbers in self._tables)
 
     def large(self, path: Place) -> bool:
-        """Whether another dataset has whole numbers there that a double does not hold."""
+        """Whether another dataset has integers at the place that a double cannot represent."""
         return any(numbers.get(path) is Scalar.INTEGER and holds_large(table, path) for table, numbers in self._tables)
 
     def beside_fractions(self, fields: ObjectType) -> frozenset[Place]:
-        """The places of whole numbers among the fields where another dataset has fractions."""
+        """The places of integers among the fields where another dataset has fractions."""
         leaves = number_leaves(fields)
         return frozenset(path for path, type_ in leaves if type_ is Scalar.INTEGER and self.fractions(path))
 
     def beside_large(self, fields: ObjectType) -> frozenset[Place]:
-        """The places of fractions among the fields where another dataset has whole numbers past 2^53."""
+        """The places of fractions among the fields where another dataset has integers beyond 2^53."""
         leaves = number_leaves(fields)
         return frozenset(path for path, type_ in leaves if type_ is Scalar.NUMBER and self.large(path))
 
     @contextmanager
     def settled(self, waiting: Callable[[], None] | None = None) -> Iterator["Neighbours"]:
-        """The neighbours as they are, and nobody else of them commits meanwhile. Write `mark` before you commit."""
+        """The current neighbours; none of them can commit meanwhile. Call `mark` before committing."""
         if self._shape.kind == "AUDIENCE":
             yield self
             return
@@ -68,7 +70,7 @@ class Neighbours:
             yield self.again()
 
     def mark(self) -> None:
-        """Makes the dataset a neighbour of those that do not know of it."""
+        """Registers the dataset with neighbours that do not know it."""
         if self._shape.kind != "AUDIENCE" and not (self._folder / _KIND).exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             write_atomically(self._folder / _KIND, self._shape.kind.encode())
@@ -85,7 +87,7 @@ class Neighbours:
 
 
 class NeighboursChanged(Exception):
-    """Since the rows were read, another dataset got numbers that those of this one cannot stand beside: read again."""
+    """Another dataset has got numbers that cannot be combined with those of the rows read: read the rows again."""
 
     def __init__(self, new_profiles: int) -> None:
         super().__init__(new_profiles)
@@ -93,7 +95,7 @@ class NeighboursChanged(Exception):
 
 
 def number_leaves(type_: Type, path: Place = ()) -> Iterator[tuple[Place, Scalar]]:
-    """The places of numbers with their types.
+    """The places of numbers, with their types.
 
     >>> [(path, str(type_)) for path, type_ in number_leaves(ObjectType({"a": ArrayType(Scalar.INTEGER)}))]
     [(('a', '[]'), 'integer')]
@@ -111,21 +113,29 @@ def number_leaves(type_: Type, path: Place = ()) -> Iterator[tuple[Place, Scalar
 
 
 def holds_large(table: TableVersion, path: Place) -> bool:
-    """Whether a file has whole numbers there that a double does not hold, by its statistics."""
+    """Whether a file contains integers at the place that a double cannot represent, by its statistics."""
     leaf = leaf_name(path)
-    for file in table.paths():
-        metadata = pq.read_metadata(file)
-        for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
-            for column in (group.column(number) for number in range(group.num_columns)):
-                statistics = column.statistics
-                if column.physical_type != "INT64" or _our_path(column.path_in_schema) != leaf:
-                    continue
-                if statistics is None or not statistics.has_min_max:
-                    if statistics is None or statistics.null_count < group.num_rows:
-                        return True
-                elif max(abs(statistics.min), abs(statistics.max)) > _EXACT:
-                    return True
-    return False
+    return any(leaf in _large_leaves(file) for file in table.paths())
+
+
+@lru_cache(maxsize=1 << 12)
+def _large_leaves(path: Path) -> frozenset[str]:
+    """The leaves of a file with integers that a double cannot represent, found once for all of thousands of columns."""
+    metadata = pq.read_metadata(path)
+    large = set()
+    for group in (metadata.row_group(number) for number in range(metadata.num_row_groups)):
+        for column in (group.column(number) for number in range(group.num_columns)):
+            statistics = column.statistics
+            if column.physical_type != "INT64":
+                continue
+            if statistics is None or not statistics.has_min_max:
+                is_large = statistics is None or statistics.null_count < group.num_rows
+            else:
+                least, most = statistics.min, statistics.max  # Of times, they are no integers.
+                is_large = isinstance(least, int) and max(abs(least), abs(most)) > _EXACT
+            if is_large:
+                large.add(_our_path(column.path_in_schema))
+    return frozenset(large)
 
 
 def _our_path(stored: str) -> str:

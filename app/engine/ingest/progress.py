@@ -1,17 +1,17 @@
-"""How far the loading of one file is, for whoever watches from another thread; knows no files."""
+"""Progress of loading one file, readable from another thread; knows no files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 _MOST = 0.99
-"""Before all is stored nothing is complete."""
+"""The fraction stays below 1 until everything is stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A part of the work: which share of it, from where to where, as measured; `passes` are how often the file is read
-    meanwhile, 0 where the loader says itself how far it is."""
+    """A step of the work: its measured share of the total, as start and end; `passes` is how often it reads the file, 0
+    if the loader reports progress itself."""
 
     name: str
     begin: float
@@ -26,9 +26,9 @@ STORING = Stage("storing", 0.75, 1.0)
 
 
 def bytes_read() -> int:
-    """The bytes that this process has read so far; 0 where the system does not say.
+    """The bytes that this process has read so far; 0 if the system does not report them.
 
-    The queries of DuckDB read the file, and tell nothing of how far they are.
+    DuckDB's queries read the file without reporting progress.
     """
     try:
         return int(Path("/proc/self/io").read_bytes().split(maxsplit=2)[1])
@@ -46,7 +46,7 @@ class _State:
 
 @dataclass(slots=True)
 class Progress:
-    """Written by the thread that loads, read by one other."""
+    """Written by the loading thread, read by one other."""
 
     read_so_far: Callable[[], int] = bytes_read
     _state: _State | None = None
@@ -54,30 +54,30 @@ class Progress:
     _shown: float = 0.0
 
     def begin(self, stage: Stage, size: int = 0) -> None:
-        """The stage begins; `size`: the bytes of the file that it reads."""
+        """Starts the stage; `size` is the size in bytes of the file that it reads."""
         self._is_packed = self._is_packed or stage is UNPACKING
         self._state = _State(stage, size, self.read_so_far())
 
     def reached(self, part: float) -> None:
-        """So much of the stage is done, from 0 to 1."""
+        """Sets the completed fraction of the stage, from 0 to 1."""
         if (state := self._state) is not None:
             self._state = _State(state.stage, state.size, state.read_before, part)
 
     @property
     def stage(self) -> str:
-        """What is being done."""
+        """The current stage."""
         return "" if self._state is None else self._state.stage.name
 
     @property
     def fraction(self) -> float:
-        """How much of the work is done, below 1 and never less than before."""
+        """The completed fraction of the work: below 1, and never decreasing."""
         if (state := self._state) is None:
             return self._shown
         stage, inside = state.stage, state.inside
         if stage.passes and state.size:
             inside = (self.read_so_far() - state.read_before) / (stage.passes * state.size)
-        done = stage.begin + min(max(inside, 0.0), 1.0) * (stage.end - stage.begin)
+        fraction = stage.begin + min(max(inside, 0.0), 1.0) * (stage.end - stage.begin)
         if not self._is_packed:
-            done = (done - UNPACKING.end) / (1 - UNPACKING.end)
-        self._shown = max(self._shown, min(done, _MOST))
+            fraction = (fraction - UNPACKING.end) / (1 - UNPACKING.end)
+        self._shown = max(self._shown, min(fraction, _MOST))
         return self._shown

@@ -1,4 +1,4 @@
-"""Rows of people who were erased and come again: refused, or taken for somebody new; knows people by digests only."""
+"""Rows of erased people: rejected, or loaded as new people; recognises them by digests only."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ REFUSED = "the person was erased, and rows of people who were erased are refused
 
 @dataclass(frozen=True, slots=True)
 class Returning:
-    """Who may not come again, or of whom it is to be said; `erased` is None where nobody was."""
+    """People who are rejected or reported; `erased` is None if nobody was erased."""
 
     erased: Erased | None
     refuse: bool
@@ -28,7 +28,7 @@ class Returning:
         return cls(erased if erased is not None and erased.digests else None, lake.lake.refuse_erased)
 
     def problems(self, source: Source, shape: DatasetShape) -> Iterator[str]:
-        """SQL for the complaints about rows of such people, and about those that link somebody to one."""
+        """SQL for the errors of rows of such people, and of rows that link a person to one."""
         if self.erased is None or not self.refuse:
             return
         complaint, digests = text_literal(REFUSED), self._digests(self.erased)
@@ -36,15 +36,15 @@ class Returning:
         yield f"CASE WHEN {own} IN (SELECT unnest({digests})) THEN {complaint} END"
         column = source.columns.get(IDENTITIES)
         if column is not None:
-            linked = self.erased.digest_sql("entry.key", "identity.id")
+            linked = self.erased.digest_sql("__entry.key", "__identity.id")
             hashed = (
-                f"flatten(list_transform(map_entries(CAST({column.value} AS {sql_type(column.type)})), lambda entry:"
-                f" list_transform(entry.value, lambda identity: {linked})))"
+                f"flatten(list_transform(map_entries(CAST({column.value} AS {sql_type(column.type)})), lambda __entry:"
+                f" list_transform(__entry.value, lambda __identity: {linked})))"
             )
             yield f"CASE WHEN list_has_any({hashed}, {digests}) THEN {complaint} END"
 
     def warnings(self, database: duckdb.DuckDBPyConnection, shape: DatasetShape) -> Iterator[str]:
-        """About the people in `staged` who are let in."""
+        """Warnings about accepted people in `staged`."""
         if self.erased is None or self.refuse:
             return
         own = self.erased.digest_sql(text_literal(shape.namespace), "__id")

@@ -1,4 +1,4 @@
-"""What the rows of a dataset are: whose they are, their columns, and what becomes of them; knows no files."""
+"""The rows of a dataset: their owners, columns, and load results; knows no files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,16 +26,17 @@ _SYSTEM: Mapping[str, pa.DataType] = {
     INGESTED: pa.timestamp("us", tz="UTC"),
     "__time": pa.timestamp("us", tz="UTC"),
 }
-"""Columns of ours, before those of the user: whose row it is, and where and when it came from.
+"""Our columns, before those of the user: the row's person, and its origin in place and time.
 
-`__row` is for events only, `__time` for records only: how new the record says it is."""
+`__row` is for events only. `__time` is for records only: how recent the record claims to be.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetShape:
-    """How the rows of a dataset are to be read: whose they are and, for events, when they happened.
+    """How to read the rows of a dataset: the person of each row and, for events, the time.
 
-    Rows of members (AUDIENCE) are stored as records are; what else they say is about the membership, not the person.
+    Rows of members (AUDIENCE) are stored like records; their other fields describe the membership, not the person.
     """
 
     kind: Literal["PROFILE", "EVENT", "AUDIENCE"]
@@ -43,12 +44,12 @@ class DatasetShape:
     namespace: str
     timestamp_column: str | None = None
     beside: tuple[str, ...] = ()
-    """The datasets whose fields become one with its own in the views of the sandbox."""
+    """The datasets whose fields share columns with its own in the views of the sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that was left out; `row` counts from 1 and leaves a header out."""
+    """A rejected row; `row` is 1-based and excludes a header."""
 
     row: int
     message: str
@@ -56,10 +57,10 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of a batch.
+    """The result of a batch.
 
-    `row_count` are the rows stored. `duplicate_rows` are good rows that are not: events that the dataset has already or
-    that the file has twice, and records that a later row of the file replaces.
+    `row_count` is the number of stored rows. `duplicate_rows` are good rows that are not stored: events that the
+    dataset already has or that occur twice in the file, and records replaced by a later row of the file.
     """
 
     row_count: int
@@ -74,10 +75,10 @@ class Ingested:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What would become of a batch; nothing is stored.
+    """The expected result of a batch; nothing is stored.
 
-    `duplicate_rows` are those that the file has twice: what the dataset has already is not looked up. `fields` are
-    those of the file, `new_fields` the names of those that the dataset has not yet.
+    `duplicate_rows` are those within the file; existing rows of the dataset are not compared. `fields` are those of the
+    file, `new_fields` the names that the dataset does not have yet.
     """
 
     row_count: int
@@ -87,6 +88,8 @@ class DryRun:
     warnings: tuple[str, ...]
     fields: ObjectType
     new_fields: tuple[str, ...]
+    above: tuple[str, ...]
+    """Names that lead to the fields in an expression: `xEvent` for events."""
 
 
 class NoGoodRows(Refusal):
@@ -114,11 +117,11 @@ def columns_of(shape: DatasetShape, fields: ObjectType) -> pa.Schema:
 
 
 def user_fields(schema: pa.Schema) -> ObjectType:
-    """The columns of a dataset or view that are not ours."""
+    """The columns of a dataset or view other than ours."""
     return object_type(pa.schema([field for field in schema if not field.name.startswith("__")]))
 
 
 def event_id_sql(has_id: bool, batch: str = "__batch", row: str = "__row") -> str:
-    """SQL for the id of an event: its `_id`, or one made from its place in its batch, which sorts as the file did."""
+    """SQL for the id of an event: its `_id`, or one made from its position in its batch, which sorts in file order."""
     made = f"{batch} || '-' || lpad({row}::VARCHAR, 12, '0')"
     return f"coalesce({EVENT_ID}, {made})" if has_id else made

@@ -1,4 +1,4 @@
-"""A request to stop loading that reaches from one thread into another, into the middle of a query; knows no files."""
+"""A request from another thread to stop loading, even during a query; knows no files."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -11,13 +11,13 @@ Item = TypeVar("Item")
 
 
 class Stopped(Exception):
-    """The work was stopped on request, and nothing of it was committed."""
+    """The work was stopped on request; nothing was committed."""
 
 
 class Stop:
-    """What a loading thread looks at between its chunks.
+    """Checked by a loading thread between its chunks.
 
-    `confirm` is called there too; it may block, and raise `Stopped` for a loader that is not to go on.
+    `confirm` is called there as well; it may block, and raises `Stopped` if the loader must not continue.
     """
 
     def __init__(self, confirm: Callable[[], None] = lambda: None) -> None:
@@ -31,8 +31,8 @@ class Stop:
         return self._requested.is_set()
 
     def request(self) -> None:
-        """Stops the work at its next look, and a query that runs. A query that begins a moment later is not: ask again
-        until the work has ended."""
+        """Requests a stop at the next check, and interrupts a running query. A query that starts a moment later is not
+        interrupted: repeat the call until the work has ended."""
         self._requested.set()
         with self._lock:
             for database in self._databases:
@@ -45,14 +45,14 @@ class Stop:
         self._confirm()
 
     def checked(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, with a look before each."""
+        """The items, with a check before each."""
         for item in items:
             self.check()
             yield item
 
     @contextmanager
     def interrupts(self, database: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        """Queries of the block are interrupted by a request, and whatever error comes of that is `Stopped`."""
+        """A request interrupts the queries of the block, and the resulting error becomes `Stopped`."""
         with self._lock:
             self._databases.add(database)
         try:

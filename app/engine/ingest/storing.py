@@ -1,4 +1,4 @@
-"""The staged rows of a batch become files of a dataset and one commit; knows no formats of files."""
+"""Stores the staged rows of a batch as files of a dataset in one commit; knows no file formats."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,22 +10,24 @@ import duckdb
 import pyarrow as pa
 
 from app.engine.ingest import identities
+from app.engine.ingest.destination import Destination
 from app.engine.ingest.neighbours import NeighboursChanged
 from app.engine.ingest.notes import note_path, prefix, remove_unfinished
 from app.engine.ingest.progress import STORING, Progress
-from app.engine.ingest.reading import Destination, Staged
+from app.engine.ingest.reading import Staged
 from app.engine.ingest.rows import EVENT_ID, TIMESTAMP, Ingested, columns_of, event_id_sql
+from app.engine.ingest.spooling import side_by_side
 from app.engine.ingest.stop import Stop
 from app.engine.store.bucket_files import BucketWriter, parquet_list
-from app.engine.store.case_names import file_schema, with_names
+from app.engine.store.case_names import file_schema, with_stored_names
 from app.engine.store.delta import BUCKET, DataFile, commit, next_version
 from app.engine.store.field_types import widen
-from app.engine.store.lake import TenantLake, name_literal, text_literal, write_atomically
+from app.engine.store.lake import TenantLake, name_literal, only_row, text_literal, write_atomically
 from app.pql.schema import ObjectType
 
 
 class Storing:
-    """One batch on its way from `staged` into its dataset."""
+    """Stores one batch from `staged` in its dataset."""
 
     def __init__(
         self,
@@ -46,9 +48,9 @@ class Storing:
         self.progress = progress
 
     def store(self, staged: Staged, size: int, assigned: int = 0) -> Ingested:
-        """Commits the good rows of a file of so many bytes, for which so many profiles were created before.
+        """Commits the good rows of a file with this size in bytes; `assigned` profiles were created for it before.
 
-        Raises `Stopped` and `GivenUp`, and `NeighboursChanged` when nothing was committed and the file is to be read
+        Raises `Stopped` and `GivenUp`, and `NeighboursChanged` if nothing was committed and the file must be read
         again.
         """
         into = self.destination
@@ -61,9 +63,9 @@ class Storing:
         schema = columns_of(into.shape, widen(into.known, staged.fields))
         version = next_version(into.current, schema)
         writer = BucketWriter(self.scratch / "batch", prefix(self.batch_id))
-        stored = self.database.sql(self._sorted(staged.fields, version)).to_arrow_reader(1 << 15)
         names = file_schema(schema)
-        files = writer.write(with_names(batch, names) for batch in self._counted(stored, staged.good))
+        stored = self._counted(self._sorted(staged, version), staged.good)
+        files = writer.write(with_stored_names(batch, names) for batch in stored)
         rows = sum(file.rows for file in files)
         result = Ingested(
             row_count=rows,
@@ -78,57 +80,101 @@ class Storing:
         return replace(result, version=self._commit(writer, files, schema, result, staged))
 
     def _counted(self, batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-        """The batches of so many rows at most, with a look at whether to stop before each."""
+        """The batches, with a stop check before each; reports progress, given that they have at most `rows` rows."""
         written = 0
         for batch in self.stop.checked(batches):
             yield batch
             written += batch.num_rows
             self.progress.reached(written / rows)
 
-    def _sorted(self, fields: ObjectType, version: int) -> str:
-        """SQL for the rows to store, in the order in which they lie in the files."""
-        names = self.destination.staged_names(fields.fields)
-        users = [name_literal(names[name]) for name in fields.fields]
+    def _sorted(self, staged: Staged, version: int) -> Iterator[pa.RecordBatch]:
+        """The rows to store, in file order. Their columns, if they are in several tables, are sorted apart and put
+        side by side, a few rows at a time."""
+        fields, tables = staged.fields.fields, sorted({*staged.tables.values()})
+        names = self.destination.staged_names(fields)
+        columns = {name: name_literal(names[name]) for name in fields}
+        ours, order = self._chosen(staged.fields, version)
+        if len(tables) < 2:
+            selected = ", ".join([*ours, *columns.values()])
+            rows = self.database.sql(f"SELECT {selected} {self._from('loaded')} ORDER BY {order}")
+            return iter(rows.to_arrow_reader(1 << 15))
+        places = f"row_number() OVER (ORDER BY {order}) AS __place, __row AS __sent"
+        self.database.execute(f"CREATE TABLE places AS SELECT {places}, {', '.join(ours)} {self._from('staged')}")
+        parts = ["SELECT * EXCLUDE (__place, __sent) FROM places ORDER BY __place"]
+        for table in tables:
+            selected = ", ".join(columns[name] for name in fields if staged.tables[name] == table)
+            parts.append(f"SELECT {selected} FROM {table} JOIN places ON {table}.__row = __sent ORDER BY __place")
+        return side_by_side(self.database, parts, len(fields), self.scratch, self.stop)
+
+    def _chosen(self, fields: ObjectType, version: int) -> tuple[list[str], str]:
+        """SQL for our columns, and for the order of the rows. Fills `dropped` with the rows that are not stored."""
         batch = text_literal(self.batch_id)
         ingested = f"{text_literal(datetime.now(UTC).isoformat())}::TIMESTAMPTZ"
-        ours = f"__bucket, __ordinal, {batch} AS __batch"
-        origin = f"{version}::BIGINT AS __version, {ingested} AS __ingested"
-        good = "staged JOIN people ON __sender = __id WHERE __problem IS NULL"
-        if not self.destination.is_event:
-            latest = "QUALIFY row_number() OVER (PARTITION BY __bucket, __ordinal ORDER BY __row DESC) = 1"
-            time = f"coalesce(__time, {ingested}) AS __time"
-            return f"SELECT {', '.join([ours, origin, time, *users])} FROM {good} {latest} ORDER BY __bucket, __ordinal"
-        chosen = ", ".join([ours, "__row", origin, f"__time AS {TIMESTAMP}", *users])
-        order = f"__bucket, __ordinal, __time, {event_id_sql(EVENT_ID in fields.fields, batch)}"
-        if EVENT_ID not in fields.fields:
-            return f"SELECT {chosen} FROM {good} ORDER BY __bucket, __ordinal, __time, __row"
-        self._find_sent()
-        first = "(_id IS NULL OR row_number() OVER (PARTITION BY __bucket, __ordinal, _id ORDER BY __row) = 1)"
-        return f"SELECT {chosen} FROM {good} AND __row NOT IN (SELECT __row FROM sent) QUALIFY {first} ORDER BY {order}"
+        ours = ["__bucket", "__ordinal", f"{batch} AS __batch"]
+        origin = [f"{version}::BIGINT AS __version", f"{ingested} AS __ingested"]
+        is_event, has_id = self.destination.is_event, self.destination.is_event and EVENT_ID in fields.fields
+        self.database.execute("CREATE TABLE dropped AS SELECT __row FROM staged WHERE __problem IS NOT NULL")
+        if has_id:
+            self._drop_sent()
+        elif not is_event:
+            self._drop_replaced()
+        if not is_event:
+            return [*ours, *origin, f"coalesce(__time, {ingested}) AS __time"], "__bucket, __ordinal"
+        order = f"__bucket, __ordinal, __time, {event_id_sql(True, batch) if has_id else '__row'}"
+        return [*ours, "__row", *origin, f"__time AS {TIMESTAMP}"], order
 
-    def _find_sent(self) -> None:
-        """Fills `sent` with the rows whose event the dataset has already: the same person's with the same `_id`."""
+    def _from(self, rows: str) -> str:
+        """SQL for the rows to store with their places."""
+        has_all = only_row(self.database, "SELECT count(*) FROM dropped") == (0,)
+        return f"FROM {rows} JOIN people ON __sender = __id{'' if has_all else ' WHERE __row NOT IN (FROM dropped)'}"
+
+    def _drop_replaced(self) -> None:
+        """Drops records that a later row of the same person replaces."""
+        people, good = only_row(
+            self.database, "SELECT count(DISTINCT __id), count(*) FROM staged WHERE __problem IS NULL"
+        )
+        if people < good:
+            self.database.execute(
+                "INSERT INTO dropped SELECT __row FROM staged WHERE __problem IS NULL"
+                " AND __row NOT IN (SELECT max(__row) FROM staged WHERE __problem IS NULL GROUP BY __id)"
+            )
+
+    def _drop_sent(self) -> None:
+        """Drops rows whose event, the same person and `_id`, is already in the dataset or in an earlier row."""
         touched = {n for (n,) in self.database.execute("SELECT DISTINCT __bucket FROM people").fetchall()}
         current = self.destination.current
         paths = []
         if current is not None and EVENT_ID in current.schema.names:
             paths = [current.folder / file.name for file in current.files if file.bucket in touched]
-        columns = f"{BUCKET} INTEGER, __ordinal INTEGER, {EVENT_ID} VARCHAR"
-        # With the columns of no file besides: those of these buckets may all be older than the first `_id`.
-        stored = f"(FROM {parquet_list(paths, columns)} UNION ALL BY NAME FROM {parquet_list([], columns)})"
+        if paths:
+            columns = f"{BUCKET} INTEGER, __ordinal INTEGER, {EVENT_ID} VARCHAR"
+            # Adds the columns without rows: the files of these buckets may all predate the first `_id` and lack its
+            # column.
+            stored = f"(FROM {parquet_list(paths, columns)} UNION ALL BY NAME FROM {parquet_list([], columns)})"
+            self.database.execute(
+                f"INSERT INTO dropped SELECT DISTINCT staged.__row FROM {stored} stored"
+                f" JOIN (staged JOIN people ON __sender = __id) ON stored.{BUCKET} = people.{BUCKET}"
+                f" AND stored.__ordinal = people.__ordinal AND stored.{EVENT_ID} = staged.{EVENT_ID}"
+                " WHERE __problem IS NULL"
+            )
+        good = f"staged WHERE __problem IS NULL AND {EVENT_ID} IS NOT NULL"
+        # Most files have no id twice: hashes take less memory than ids, and a few may agree by chance.
+        suspects = f"SELECT hash({EVENT_ID}) FROM {good} GROUP BY 1 HAVING count(*) > 1"
         self.database.execute(
-            f"CREATE TABLE sent AS SELECT DISTINCT staged.__row FROM {stored} stored"
-            f" JOIN (staged JOIN people ON __sender = __id) ON stored.{BUCKET} = people.{BUCKET}"
-            f" AND stored.__ordinal = people.__ordinal AND stored.{EVENT_ID} = staged.{EVENT_ID}"
-            " WHERE __problem IS NULL"
+            f"CREATE TABLE suspects AS SELECT __row, __id, {EVENT_ID} FROM {good}"
+            f" AND hash({EVENT_ID}) IN ({suspects}) AND __row NOT IN (FROM dropped)"
+        )
+        self.database.execute(
+            "INSERT INTO dropped SELECT __row FROM suspects"
+            f" WHERE __row NOT IN (SELECT min(__row) FROM suspects GROUP BY __id, {EVENT_ID})"
         )
 
     def _commit(
         self, writer: BucketWriter, files: list[DataFile], schema: pa.Schema, result: Ingested, staged: Staged
     ) -> int:
-        """Commits the files, after a note of them, and gives the version.
+        """Notes and commits the files; returns the version.
 
-        The note says what to remove when no commit follows, and what the batch brought when one does.
+        The note lists the files to remove if no commit follows, and what the batch brought if one does.
         """
         folder = self.destination.folder
         note = note_path(folder, self.batch_id)

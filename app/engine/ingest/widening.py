@@ -1,4 +1,4 @@
-"""Types that columns may have beside what is stored already, so that no number is ever rounded; knows no formats."""
+"""The types that columns may get beside already stored data, so that no number is ever rounded; knows no formats."""
 
 import json
 from collections.abc import Iterator
@@ -18,23 +18,23 @@ _Path = tuple[str, ...]
 
 
 DECLARED = "_declared.json"
-"""In a dataset's folder: its JSON Schema as it was declared."""
+"""File in a dataset's folder: its JSON Schema as declared."""
 
 
 def declared_of(folder: Path) -> Declared:
-    """What was declared of the dataset in the folder; nothing when nothing was."""
+    """The declaration of the dataset in the folder; empty if there is none."""
     try:
-        return declared(json.loads((folder / DECLARED).read_text()))
+        return declared(json.loads((folder / DECLARED).read_text()), is_stored=True)
     except FileNotFoundError:
         return Declared()
 
 
 class StoredTypes:
-    """The types that columns have already, and those that they get with a file.
+    """The existing types of columns, and the types they get with a file.
 
-    `fields` are the dataset's. A declared type stays. So does that of whole numbers past 2^53, which would be rounded
-    beside fractions, also those of its neighbours, whose column is one with this in a view: a value that does not fit
-    is rejected by row then.
+    `fields` are the dataset's. Declared types are kept. So is the type of integers beyond 2^53, which would be rounded
+    beside fractions, including those of neighbours that share the column in a view; a value that does not fit is then
+    rejected by row.
     """
 
     def __init__(
@@ -43,10 +43,11 @@ class StoredTypes:
         self.fields = fields
         self._declared = declared
         self._current = current
+        self._stored = ObjectType() if current is None else user_fields(current.schema)
         self._neighbours = neighbours
 
     def widened(self, name: str, found: Type) -> Type:
-        """The type of a column at the top, after a file with values of the type found."""
+        """The type of a top-level column after a file with values of the type found."""
         return self._wider(self.fields.fields.get(name), found, (name,))
 
     def _wider(self, old: Type | None, new: Type, path: _Path) -> Type:
@@ -79,15 +80,13 @@ class StoredTypes:
         if wide is Scalar.NUMBER:
             return Scalar.INTEGER if self._large(path) or self._neighbours.large(path) else wide
         if self._neighbours.fractions(path):
-            # The view has fractions there: a whole number that is not rounded among them is welcome.
+            # The view has fractions there, so integers that can be represented among them are fine.
             return wide if self._large(path) else Scalar.NUMBER
         return wide
 
     def _large(self, path: _Path) -> bool:
         current = self._current
-        if current is None or _at(user_fields(current.schema), path) is not Scalar.INTEGER:
-            return False
-        return holds_large(current, path)
+        return current is not None and _at(self._stored, path) is Scalar.INTEGER and holds_large(current, path)
 
 
 def _at(fields: Type, path: _Path) -> Type | None:
@@ -135,8 +134,8 @@ def _differences(old: Type, new: Type, path: tuple[str, ...]) -> Iterator[tuple[
 def declarable(
     current: TableVersion | None, known: ObjectType, fields: ObjectType, shape: DatasetShape, neighbours: Neighbours
 ) -> ObjectType:
-    """The fields of a dataset once these are declared. Raises `Refusal` where they contradict its data or its shape, or
-    the data of its neighbours."""
+    """The fields of a dataset after this declaration. Raises `Refusal` if they contradict its data or its shape, or the
+    data of its neighbours."""
     fields = _of_rows(fields, shape)
     for path in sorted(neighbours.beside_large(fields)):
         raise _refuse(

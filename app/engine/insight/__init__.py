@@ -1,1 +1,1 @@
-"""Questions about the profiles of a snapshot: who, how many, in which order, and why; knows no audiences' rows."""
+"""Queries over the profiles of a snapshot: which, how many, in which order, and why; knows no audience rows."""

@@ -1,4 +1,5 @@
-"""The first N of audiences by the value of an expression: exactly, ties by the profile's id, in bounded memory."""
+"""The first N members of audiences by the value of an expression: exact, ties ordered by profile id, in bounded
+memory."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -18,12 +19,12 @@ from app.engine.store.bucket import Needs
 from app.errors import Refusal
 
 _ROOM = 1 << 17
-"""Candidates beyond twice those that are kept, before the rest goes."""
+"""Number of candidates, in addition to twice those kept, before the rest is dropped."""
 
 
 @dataclass(slots=True)
 class Best:
-    """Of candidates that come bucket by bucket the first `first`; those without a value come last."""
+    """Of candidates that arrive bucket by bucket, keeps the `first` ones; those without a value come last."""
 
     first: int
     descending: bool
@@ -31,14 +32,14 @@ class Best:
     _rows: int = 0
 
     def add(self, candidates: pa.Table) -> None:
-        """`value` and `rest` in the order that counts, `id`, `bucket`, `ordinal`."""
+        """Adds candidates, which are ordered by `value`, `rest` and `id`; `bucket` and `ordinal` are the profile's."""
         self._kept.append(candidates)
         self._rows += candidates.num_rows
         if self._rows > 2 * self.first + _ROOM:
             self._cut()
 
     def chosen(self) -> dict[int, BitMap]:
-        """The ordinals of the first, by bucket."""
+        """The ordinals of the first ones, by bucket."""
         self._cut()
         if not self._kept:
             return {}
@@ -58,7 +59,7 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How many of an audience stay, in which order of the scan's value `value`."""
+    """How many members of an audience are kept, ordered by the scan's value `value`."""
 
     value: str
     first: int
@@ -66,15 +67,15 @@ class Limit:
 
     @classmethod
     def of(cls, value: str, kept: Mapping[str, Any]) -> Self:
-        """As definitions store it."""
+        """From the form stored by definitions."""
         return cls(value, kept["first"], kept["descending"])
 
 
 def first_of(
     scan: Scan, limits: Mapping[str, Limit], buckets: Collection[int] | None = None, *, threads: int, stopped: Stopped
 ) -> tuple[dict[str, dict[int, BitMap]], dict[str, Refusal]]:
-    """For each set of the scan with a limit whom it keeps, by bucket, or why its value cannot be evaluated: of all
-    buckets, or of some. Raises `Cancelled`."""
+    """For each set of the scan with a limit, the members kept by bucket, or why its value cannot be evaluated; over all
+    buckets, or some. Raises `Cancelled`."""
     best = {id: Best(limit.first, limit.descending) for id, limit in limits.items()}
     failed: dict[str, Refusal] = {}
 
@@ -93,8 +94,8 @@ def first_of(
         for id, table in candidates.items():
             best[id].add(table)
 
-    chosen = scan.buckets if buckets is None else buckets
-    in_threads(work, chosen, finished=finished, cancelled=stopped, threads=threads)
+    numbers = scan.buckets if buckets is None else buckets
+    in_threads(work, numbers, finished=finished, cancelled=stopped, threads=threads)
     return {id: ranking.chosen() for id, ranking in best.items() if id not in failed}, failed
 
 
@@ -139,8 +140,7 @@ def _candidates(scan: Scan, answers: Answers, values: Mapping[str, Value]) -> di
 
 
 def sort_columns(column: Value, rows: NDArray[np.intp]) -> tuple[pa.Array, pa.Array]:
-    """What sorts as the values of these rows do: text, or the nearest double and what it is away from the whole
-    number."""
+    """Columns that sort like the values of these rows: text, or the nearest double and the remainder of an integer."""
     spread_column = column.take(rows if len(column) != 1 else np.zeros(len(rows), np.intp))
     none = pa.array(np.zeros(len(rows), np.int64))
     if isinstance(spread_column, Text):

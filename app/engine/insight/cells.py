@@ -1,4 +1,4 @@
-"""How sets of profiles overlap: the size of every combination of them, counted bucket by bucket."""
+"""Overlap of sets of profiles: the size of every combination, counted bucket by bucket."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ from pyroaring import BitMap
 from app.engine.evaluate.columns import Values
 from app.engine.insight.scan import Answers, Buckets
 from app.engine.limits.pool import Stopped, in_threads
-from app.engine.run.sampling import shuffled
+from app.engine.run.sampling import shuffled_slots
 
 
 @dataclass(slots=True)
 class Cells:
-    """`counts[code]` profiles are in exactly the sets whose bits the code has; code 0 is in none of them."""
+    """`counts[code]` profiles are in exactly the sets whose bits are in the code; code 0 means none of them."""
 
     sets: int
     counts: NDArray[np.int64] = field(init=False)
@@ -26,9 +26,9 @@ class Cells:
         self.counts = np.zeros(1 << self.sets, np.int64)
 
     def add(self, present: BitMap, sets: Sequence[BitMap]) -> None:
-        """Adds the profiles of one bucket; each set holds some of those `present`."""
+        """Adds the profiles of one bucket; each set contains some of those `present`."""
         size = int(present.max()) + 1 if present else 0
-        # A byte for each profile, where that is enough, stays in the processor's cache.
+        # One byte per profile, if sufficient, fits into the processor's cache.
         codes: Values = np.zeros(size, np.uint8 if self.sets <= 8 else np.uint32)
         for bit, members in enumerate(sets):
             rows = _array(members)
@@ -39,7 +39,7 @@ class Cells:
         self.profiles += len(present)
 
     def size(self, bit: int) -> int:
-        """How many are in one set."""
+        """The size of one set."""
         codes = np.arange(len(self.counts))
         return int(self.counts[(codes >> bit) & 1 == 1].sum())
 
@@ -47,9 +47,9 @@ class Cells:
 def count_cells(
     scan: Buckets, sets: Sequence[str], *, threads: int, stopped: Stopped, enough: Callable[[], bool] = lambda: False
 ) -> Cells:
-    """The cells of the sets, each the id of an audience or a condition of the scan.
+    """The cells of the sets, each given as the id of an audience or a condition of the scan.
 
-    Once `enough` says so no further bucket is read; `profiles` then says how many were, in buckets drawn at random.
+    Stops reading once `enough` returns true; `profiles` then is the number read, in randomly drawn slots of buckets.
     """
     cells = Cells(len(sets))
 
@@ -57,17 +57,17 @@ def count_cells(
         cells.add(answers.present, [answers.members[id] for id in sets])
 
     def buckets() -> Any:
-        for number in shuffled(",".join(sets), scan.buckets):
+        for slot in shuffled_slots(",".join(sets), scan.buckets):
             if cells.profiles and enough():
                 return
-            yield number
+            yield from slot
 
     in_threads(scan.bucket, buckets(), finished=finished, cancelled=stopped, threads=threads)
     return cells
 
 
 def scaled(cells: Cells, total: int) -> Mapping[int, int]:
-    """The cells, code 0 left out, as numbers of `total` profiles: exact when all of them were read."""
+    """The cells except code 0, scaled to `total` profiles: exact if all of them were read."""
     factor = total / cells.profiles if 0 < cells.profiles < total else 1
     return {code: round(int(count) * factor) for code, count in enumerate(cells.counts) if code}
 

@@ -1,7 +1,7 @@
-"""Why a profile is in or out: each written part of an expression with what it came to for one profile.
+"""Explains why a profile matches or does not: each written part of an expression with its value for one profile.
 
-The bucket of that one profile is evaluated once by the ordinary evaluator, which keeps every value; what is shown is
-read off those values. `passed` and `elements` of a test over an array are the rows of the scope that it laid out.
+The ordinary evaluator evaluates a bucket with only that profile and keeps every value, from which the explanation is
+read. `passed` and `elements` of a test over an array are the rows of the scope in which the array was expanded.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -15,7 +15,7 @@ from pyroaring import BitMap
 
 from app.engine.evaluate import EvaluationError, open_evaluation
 from app.engine.evaluate.chain import StepMatch, matches
-from app.engine.evaluate.memo import Evaluation, home_of
+from app.engine.evaluate.memo import Evaluation
 from app.engine.evaluate.row_spaces import RowSpace, TooWide
 from app.engine.evaluate.zones import in_zone_of
 from app.engine.insight.plain_values import LONGEST, plain
@@ -38,7 +38,7 @@ _TESTS = frozenset({"exists", "forall", "filter"})
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A checked expression: its text, what each part of its tree became, and the condition that is the whole."""
+    """A checked expression: its text, the node of each part of its tree, and the whole condition."""
 
     text: str
     tree: Tree
@@ -48,7 +48,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One part; `start` and `end` are places in the text of the expression that it belongs to."""
+    """One part; `start` and `end` are offsets in the text of its expression."""
 
     text: str
     start: int
@@ -62,14 +62,14 @@ class Explained:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Who is in the segments that expressions refer to, and by bucket what `segmentMembership` holds."""
+    """The members of the segments that expressions reference, and the contents of `segmentMembership` by bucket."""
 
     memberships: MembershipSource
     standing: Standing
 
 
 Follow = Callable[[str], Source | None]
-"""The expression of another segment; None when there is none to show."""
+"""The expression of another segment; None if there is none to show."""
 Walk = Walking[Explained]
 
 
@@ -80,7 +80,7 @@ def explained_nodes(sources: Collection[Source]) -> list[Node]:
 
 
 def needs_to_explain(sources: Collection[Source]) -> Needs:
-    """What is read for one profile: all that the parts say, with the id and time of its events."""
+    """The columns read for one profile: those of all parts, with the id and time of its events."""
     needs = needs_of(explained_nodes(sources))
     return needs | Needs(event=frozenset({("_id",), ("timestamp",)})) if needs.events else needs
 
@@ -94,7 +94,7 @@ def explain(
     follow: Follow,
     cancelled: Callable[[], bool],
 ) -> tuple[bool, Explained]:
-    """Whether the only profile of the bucket is in, and why. Raises `EvaluationError` and `Cancelled`."""
+    """Whether the only profile of the bucket matches, and why. Raises `EvaluationError` and `Cancelled`."""
     if bucket.profiles.num_rows != 1:
         raise ValueError(f"an explanation is about one profile, not {bucket.profiles.num_rows}")
     evaluation = open_evaluation(bucket, now=now, member=member, cancelled=cancelled)
@@ -113,9 +113,9 @@ def explain_profile(
     stored: Stored,
     cancelled: Callable[[], bool],
 ) -> tuple[bool, Explained]:
-    """As `explain`, for a profile of a snapshot; `others` are the segments to follow.
+    """Like `explain`, for a profile of a snapshot; `others` are the segments to follow.
 
-    Raises `Refusal` when the expression cannot be evaluated.
+    Raises `Refusal` if the expression cannot be evaluated.
     """
     number, ordinal = key
     needs = needs_to_explain([source, *others.values()])
@@ -153,7 +153,7 @@ class _Explanation:
         return self._shown(source, expr, part, below)
 
     def _other(self, segment: str) -> Walking[list[Explained]]:
-        """The expression of another segment, explained where it is first met."""
+        """The expression of another segment, explained at its first occurrence."""
         other = None if segment in self.followed else self.follow(segment)
         self.followed.add(segment)
         if other is None:
@@ -161,7 +161,7 @@ class _Explanation:
         return [(yield self.of(other, other.tree.body))]
 
     def _step(self, source: Source, step: Step, match: "_Matched | None") -> Walk:
-        """A step holds when the chain got as far; its value is the event of the first whole chain."""
+        """A step holds if the chain got this far; its value is the event of the first complete chain."""
         start, end = step.span
         what = yield self.of(source, step.what)
         text = source.text[start:end]
@@ -176,7 +176,7 @@ class _Explanation:
             return Explained(text, start, end, children=below)
         try:
             value, holds, elements, passed = self._measured(part, source.trace.conditions.get(id(expr)))
-        except (TooWide, EvaluationError):  # shown by itself it pairs more than the whole expression does
+        except (TooWide, EvaluationError):  # evaluated on its own it needs more pairs than the whole expression
             return Explained(text, start, end, children=below)
         return Explained(text, start, end, value, holds, elements, passed, below)
 
@@ -192,17 +192,17 @@ class _Explanation:
         return plain(value, 0, node.type), None if mask is None else bool(mask[0]), elements, passed
 
     def _scope(self, part: Part) -> RowSpace:
-        """The rows that a part has a value for: the profile, or the elements of the arrays around it."""
+        """The rows for which a part has a value: the profile, or the elements of the enclosing arrays."""
         scope = self.evaluation.root
         for level, array in part.arrays:
             _, scope = self.evaluation.elements(array, level, scope)
         return scope
 
     def _elements(self, node: Node) -> tuple[int | None, int | None]:
-        """Of an operation over an array of the profile, how many elements it has and how many pass its test."""
+        """For an operation over an array of the profile, the number of elements and of those that pass its test."""
         if node.op in ("not_empty", "count", "head") and node.operands[0].op == "filter":
             node = node.operands[0]
-        home = home_of(node, self.evaluation.root)
+        home = self.evaluation.root.at(node.level)
         if node.op in _TESTS:
             _, child = self.evaluation.elements(node.operands[0], node.payload[0], home)
             return child.n, int(self.evaluation.mask(node.operands[1], child).sum())
@@ -214,10 +214,10 @@ class _Explanation:
         return None, None
 
     def _steps(self, part: Part | None) -> list["_Matched"]:
-        """How each step of a chain over the profile's own events fared; nothing of one that stands inside an array."""
+        """The result of each step of a chain over the profile's own events; empty for a chain inside an array."""
         if part is None or part.node.op != "chain" or part.arrays:
             return []
-        home = home_of(part.node, self.evaluation.root)
+        home = self.evaluation.root.at(part.node.level)
         array, _ = self.evaluation.elements(part.node.operands[0], part.node.payload[0], home)
         type_ = part.node.operands[0].type
         element = type_.element if isinstance(type_, ArrayType) else Scalar.NULL
@@ -239,7 +239,7 @@ class _Matched(StepMatch):
 
 
 def _written(expr: Expr) -> list[Expr | Step]:
-    """The parts directly below, without the clauses around them."""
+    """The direct child parts, without the clauses around them."""
     parts: list[Expr | Step] = []
     for child in children(expr):
         if isinstance(child, Clause):

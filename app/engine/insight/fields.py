@@ -1,8 +1,9 @@
-"""How many rows of a table have a field, and which values are the most frequent; exact, or of a part that is named."""
+"""Counts how many rows of a table have a field, and its most frequent values; exact, or for a stated part of the
+rows."""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path as FilePath
@@ -16,22 +17,22 @@ from app.engine.ingest.rows import user_fields
 from app.engine.limits.pool import Cancelled, Stopped, in_threads
 from app.engine.store.bucket import Path
 from app.engine.store.delta import DataFile, TableVersion
+from app.engine.store.layout import slot_of
 from app.engine.store.parquet_columns import open_file, prune, read_columns
 from app.json_values import JsonScalar
-from app.pql.schema import ArrayType, ObjectType, Type
 
 MOST_ROWS = 5_000_000
-"""Files are read until they have so many rows; of a larger table the rest is not looked at."""
+"""Files are read until they contain this many rows; the rest of a larger table is ignored."""
 MOST_DISTINCT = 100_000
-"""Values of a field that has more are not counted."""
+"""Values of a field with more distinct values are not counted."""
 MOST_BYTES = 64 * 1024**2
-"""What the distinct values of a field may take."""
+"""Maximum memory for the distinct values of a field."""
 MOST_VALUES = 100
-"""So many of the most frequent values are kept."""
+"""Number of most frequent values that are kept."""
 LONGEST = 1_000
-"""Characters of a text; longer ones are no values to choose from, and are left out."""
+"""Maximum length in characters of a text in `values`; longer ones are not values to choose from."""
 AT_ONCE = 8
-"""Fields that are read together: memory holds a row group of them for each thread."""
+"""Number of fields read together: each thread holds a row group of them in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,9 @@ class ValueCount:
 
 @dataclass(frozen=True, slots=True)
 class FieldStatistics:
-    """Of `rows` rows, `filled` have a value; of an array, at least one element. `distinct` is None, and `values` is
-    empty, where there are too many different ones, and for maps. `values` are the most frequent, ties by value; each
-    element of an array counts. `whole` says whether all rows of the table were read."""
+    """Of `rows` rows, `filled` have a value or, for an array, at least one element. `distinct` is None and `values` is
+    empty if there are too many different values, and for maps. `values` are the most frequent ones, ties by value; each
+    element of an array counts. `whole` is true if all rows of the table were read."""
 
     rows: int
     filled: int
@@ -53,30 +54,20 @@ class FieldStatistics:
     whole: bool
 
 
-def leaves(fields: ObjectType, above: Path = ()) -> Iterator[tuple[Path, Type]]:
-    """Each field that is not an object, by its names; arrays of objects are followed, maps are not."""
-    for name, type_ in fields.fields.items():
-        inner = type_.element if isinstance(type_, ArrayType) else type_
-        if isinstance(inner, ObjectType):
-            yield from leaves(inner, (*above, name))
-        else:
-            yield (*above, name), type_
-
-
 def field_statistics(
     table: TableVersion, paths: Sequence[Path], *, threads: int, stopped: Stopped
 ) -> dict[Path, FieldStatistics]:
-    """The statistics of fields of `leaves`; a version never changes, so they are remembered.
+    """The statistics of fields of `leaves`; cached, since a version never changes.
 
-    Raises `Cancelled` soon after `stopped` says so, `FileLost`, and `FileNotFoundError` when the version is too old.
+    Raises `Cancelled` soon after `stopped` returns true, `FileLost`, and `FileNotFoundError` if the version is too old.
     """
-    known = {path: there for path in paths if (there := _remembered.get(table, path)) is not None}
-    missing = [path for path in paths if path not in known]
+    remembered = {path: there for path in paths if (there := _remembered.get(table, path)) is not None}
+    missing = [path for path in paths if path not in remembered]
     for first in range(0, len(missing), AT_ONCE):
         for path, statistics in _counted(table, missing[first : first + AT_ONCE], threads, stopped).items():
-            known[path] = statistics
+            remembered[path] = statistics
             _remembered.put(table, path, statistics)
-    return known
+    return remembered
 
 
 def _counted(table: TableVersion, paths: Sequence[Path], threads: int, stopped: Stopped) -> dict[Path, FieldStatistics]:
@@ -103,10 +94,11 @@ def _counted(table: TableVersion, paths: Sequence[Path], threads: int, stopped: 
 
 
 def _files(table: TableVersion) -> list[DataFile]:
-    """By bucket, in which people are by chance, so that the first ones are a fair part."""
-    chosen, rows = [], 0
-    for file in sorted(table.files, key=lambda file: (file.bucket, file.name)):
-        if rows >= MOST_ROWS:
+    """By slot: people are distributed randomly over slots of buckets, so the first ones are a fair sample."""
+    chosen: list[DataFile] = []
+    rows = 0
+    for file in sorted(table.files, key=lambda file: (slot_of(file.bucket), file.bucket, file.name)):
+        if rows >= MOST_ROWS and slot_of(file.bucket) != slot_of(chosen[-1].bucket):
             break
         chosen.append(file)
         rows += file.rows
@@ -115,7 +107,7 @@ def _files(table: TableVersion) -> list[DataFile]:
 
 @dataclass(slots=True)
 class _Tally:
-    """What was counted so far. Counts are merged when the new ones have grown as large as the old ones."""
+    """Running counts. New counts are merged when they have grown as large as the merged ones."""
 
     filled: int = 0
     counting: bool = True
@@ -149,7 +141,7 @@ def _merged(tables: Sequence[pa.Table]) -> pa.Table:
     table = pa.concat_tables(tables)
     type_ = table["value"].type
     if pa.types.is_floating(type_) or pa.types.is_int64(type_) or pa.types.is_timestamp(type_):
-        # Arrow groups 100,000 fractions in seconds, and numpy in milliseconds.
+        # Arrow groups 100,000 fractions in seconds, numpy in milliseconds.
         values = (
             table["value"].to_numpy() if pa.types.is_floating(type_) else table["value"].cast(pa.int64()).to_numpy()
         )
@@ -172,7 +164,7 @@ def _frequent(counts: pa.Table | None) -> tuple[ValueCount, ...]:
 
 
 def _as_json(value: object) -> JsonScalar:
-    """Times in UTC, without a fraction of zero."""
+    """Times in UTC, without zero fractions."""
     if isinstance(value, datetime):
         return value.replace(tzinfo=None).isoformat() + "Z"
     if isinstance(value, date):
@@ -182,7 +174,7 @@ def _as_json(value: object) -> JsonScalar:
 
 
 def _value_counts(values: pa.Array) -> pa.Table | None:
-    """Each value with how often it occurs; None for maps."""
+    """Each value with its frequency; None for maps."""
     if pa.types.is_map(values.type):
         return None
     counted = pc.value_counts(values)
@@ -193,13 +185,13 @@ def _value_counts(values: pa.Array) -> pa.Table | None:
 
 
 def _leaf(table: pa.Table, path: Path) -> tuple[pa.Array, int]:
-    """The values at a path that are there, and how many rows have one."""
+    """The non-null values at a path, and how many rows have one."""
     if path[0] not in table.column_names:
         return pa.array([], pa.string()), 0
     column = table[path[0]].combine_chunks()
     array = column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
     rows: NDArray[np.int64] | None = None
-    """The row of each value, rising, once there are arrays."""
+    """The ascending row of each value, once arrays are involved."""
     for name in (*path[1:], None):
         while pa.types.is_list(array.type):
             rows = np.arange(len(array)) if rows is None else rows
@@ -218,7 +210,7 @@ def _leaf(table: pa.Table, path: Path) -> tuple[pa.Array, int]:
 
 
 class _Remembered:
-    """The statistics asked for last, of `most` values together."""
+    """A cache of the most recently used statistics, with a total weight (`_weight`) of at most `most`."""
 
     def __init__(self, most: int) -> None:
         self._most, self._held, self._lock = most, 0, threading.Lock()
@@ -242,7 +234,7 @@ class _Remembered:
 
 
 def _weight(statistics: FieldStatistics) -> int:
-    """Characters, roughly."""
+    """Approximate number of characters."""
     return 200 + sum(50 + len(str(each.value)) for each in statistics.values)
 
 

@@ -1,7 +1,7 @@
-"""The members of an audience as tables in the order of a value: each bucket is sorted into a file, then all are merged.
+"""The members of an audience as tables ordered by a value: each bucket is sorted into a file, then all are merged.
 
-The file has no name, so nothing is left of it however the process ends. Memory holds the buckets that are being sorted,
-later a few rows of each.
+The file has no name, so it disappears however the process ends. Memory holds the buckets being sorted, later a few rows
+of each.
 """
 
 import heapq
@@ -25,14 +25,15 @@ from app.engine.limits.pool import Stopped, in_threads
 from app.pql.schema import Scalar, Type
 
 _AHEAD = 1 << 17
-"""Rows in memory while merging, of all buckets together."""
+"""Number of rows in memory while merging, over all buckets."""
 _FEWEST = 64
 _VALUE, _REST = "order by value", "order by rest"
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """By the value `value` of the scan, of those in its set `id`: profiles without one come last, ties are by place."""
+    """Orders the scan's set `id` by the scan's value `value`: profiles without a value come last, ties are ordered by
+    place."""
 
     scan: Buckets
     id: str
@@ -48,14 +49,14 @@ class Order:
 
 @dataclass(slots=True)
 class _Run:
-    """The sorted rows of one bucket: where they are in the file, and those that were read but not taken yet."""
+    """The sorted rows of one bucket: their position in the file, and those read but not consumed yet."""
 
     bucket: int
     batches: range
     read: deque[pa.RecordBatch] = field(default_factory=deque)
 
     def keys(self, reader: Any, descending: bool) -> Iterator[tuple[bool, object, int, int]]:
-        """What sorts as the rows do, backwards where the order is descending."""
+        """Keys that sort like the rows, reversed for a descending order."""
         place = -self.bucket if descending else self.bucket
         for number in self.batches:
             batch = reader.get_batch(number)
@@ -76,7 +77,7 @@ class _Run:
 def members_in_order(
     members: Members, order: Order, folder: Path, *, threads: int, stopped: Stopped
 ) -> Iterator[pa.Table]:
-    """Every bucket is evaluated before this returns. Raises `Refusal` and `Cancelled`."""
+    """Evaluates every bucket before returning. Raises `Refusal` and `Cancelled`."""
     folder.mkdir(parents=True, exist_ok=True)
     file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (what is returned reads it)
     try:
@@ -111,7 +112,7 @@ def _sort(members: Members, order: Order, file: IO[bytes], threads: int, stopped
 
 
 def _of_bucket(members: Members, order: Order, schema: pa.Schema, number: int, stopped: Stopped) -> pa.Table | None:
-    """The rows of a bucket in their order, with what they are sorted by."""
+    """The sorted rows of a bucket, with their sort keys."""
     answers, membership = order.scan.bucket(number, stopped), members.read(number)
     people = answers.members[order.id]
     if membership is None or not people:
@@ -121,7 +122,7 @@ def _of_bucket(members: Members, order: Order, schema: pa.Schema, number: int, s
     value = value.cast(schema.field(_VALUE).type)
     table = members.of_bucket(number, membership, people)
     table = pa.table([*table.columns, value, rest], schema)
-    # Rows are by ordinal, which a stable sort leaves where values are equal.
+    # Rows are ordered by ordinal, which a stable sort keeps for equal values.
     return table.take(pc.sort_indices(table, order.sort_keys)).combine_chunks()
 
 

@@ -1,4 +1,4 @@
-"""Values of an evaluation as JSON, to be shown; long ones are cut."""
+"""Values of an evaluation as JSON for display; long ones are truncated."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from app.json_values import JsonScalar
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 LONGEST = 20
-"""Elements of an array and entries of a map that are shown."""
+"""Maximum number of displayed array elements and map entries."""
 DEEPEST = 4
 _EXACT = 2**53
 
 
 def plain(value: Value, row: int, type_: Type, depth: int = 0) -> object:
-    """The entry of one row; None where it is missing, and below objects nested too deeply to be shown."""
+    """The entry of one row; None if it is missing, and below objects nested too deeply for display."""
     if value.valid is not None and not value.valid[row]:
         return None
     match value:
@@ -53,7 +53,7 @@ def _children(rows: Rows, row: int) -> Index:
 
 
 def plain_scalar(kind: Scalar, value: Any) -> JsonScalar:
-    """A value as a column of the kind holds it."""
+    """A value in the form of its column's kind."""
     match kind:
         case Scalar.BOOLEAN:
             return bool(value)
@@ -68,5 +68,5 @@ def plain_scalar(kind: Scalar, value: Any) -> JsonScalar:
 
 
 def _instant(micros: Any) -> str:
-    """ISO 8601 in UTC, without a fraction of zero."""
+    """ISO 8601 in UTC, without zero fractions."""
     return str(np.datetime64(int(micros), "us")).removesuffix(".000000") + "Z"

@@ -1,7 +1,7 @@
-"""Profiles in an order: by place (bucket and ordinal), or by the value of an expression with the place behind it.
+"""Profiles in order: by place (bucket and ordinal), or by the value of an expression and then by place.
 
 A place in the order by value is (missing, value, bucket, ordinal): profiles without a value come last in either
-direction. Values are compared as PQL does: text by code point, false before true.
+direction. Values are compared as in PQL: text by code point, false before true.
 """
 
 import heapq
@@ -24,7 +24,7 @@ from app.pql.schema import Scalar
 def in_place_order(
     scan: Buckets, chosen: Callable[[Answers], BitMap], stopped: Stopped, after: Key | None, backward: bool
 ) -> Iterator[Key]:
-    """The profiles `chosen` of each bucket that come after a place, or before it when `backward`, nearest first."""
+    """The profiles `chosen` of each bucket after a place, or before it when `backward`, nearest first."""
     numbers = [
         number for number in scan.buckets if after is None or number == after[0] or _beyond(number, after[0], backward)
     ]
@@ -60,7 +60,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """An order by the scan's value `value`, of those in the set `id` (of everybody without one)."""
+    """An order by the scan's value `value`, over the set `id` (over all profiles without one)."""
 
     scan: Buckets
     value: str
@@ -68,7 +68,7 @@ class Ranking:
     descending: bool
 
     def page(self, limit: int, after: Place | None, backward: bool, *, threads: int, stopped: Stopped) -> list[Place]:
-        """The `limit` places next after one, or before it when `backward`, nearest first; looks at every bucket."""
+        """The `limit` places after a place, or before it when `backward`, nearest first; examines every bucket."""
         best: list[Place] = []
 
         def finished(places: list[Place]) -> None:
@@ -103,7 +103,8 @@ class Ranking:
 def _first_beyond(
     column: Value, order: NDArray[np.intp], ordinals: NDArray[np.uint32], number: int, after: Place, backward: bool
 ) -> int:
-    """Where the rows begin that come after a place (before it when `backward`), in an order from there on."""
+    """The index in `order` of the first row after a place; when `backward`, `order` is reversed, and the first before
+    it."""
     low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
@@ -117,7 +118,7 @@ def _first_beyond(
 
 
 def sort_keys(column: Value) -> tuple[Values, NDArray[np.bool_]]:
-    """Numbers that sort as the values do, with those that are there."""
+    """Numbers that sort like the values, with a mask of those present."""
     if isinstance(column, Text):
         return ranks(column)[0].astype(np.int64), column.valid
     if not isinstance(column, Column):
@@ -128,7 +129,7 @@ def sort_keys(column: Value) -> tuple[Values, NDArray[np.bool_]]:
 
 
 def scalar(column: Value, row: int) -> object:
-    """One value; a date as days and a timestamp as microseconds since 1970; None for null."""
+    """One value: a date as days and a timestamp as microseconds since 1970; None for null."""
     if isinstance(column, Text):
         code = int(column.codes[row])
         return None if code < 0 else column.dictionary[code].as_py()
@@ -140,5 +141,5 @@ def scalar(column: Value, row: int) -> object:
 
 
 def ordinals_of(members: BitMap) -> NDArray[np.uint32]:
-    """In ascending order."""
+    """The ordinals in ascending order."""
     return np.frombuffer(members.to_array(), np.uint32) if members else np.empty(0, np.uint32)

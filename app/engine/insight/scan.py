@@ -1,4 +1,4 @@
-"""Conditions, values and stored audiences over the profiles of one snapshot, bucket by bucket."""
+"""Evaluates conditions, values and stored audiences over the profiles of one snapshot, bucket by bucket."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,15 +28,16 @@ from app.errors import ErrorCode, Refusal
 Answer = TypeVar("Answer")
 
 PRESENT_KEPT = 4_096
-"""Files of merged views whose ordinals are remembered; such a file never changes."""
+"""Number of merged view files whose ordinals are cached; such a file never changes."""
 NO_VALUES: NDArray[np.uint32] = np.empty(0, np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One bucket: who is in each audience and whom each condition holds for, and the values of `ordinals`.
+    """The results of one bucket: the members of each audience, the matches of each condition, and the values of
+    `ordinals`.
 
-    `values` have one entry for each of `ordinals`, which is every profile of the bucket when the plan reads any.
+    `values` have one entry for each of `ordinals`, which are all profiles of the bucket if the plan reads any.
     """
 
     bucket: int
@@ -45,13 +46,13 @@ class Answers:
     ordinals: NDArray[np.uint32]
     values: Mapping[str, Value]
     failed: Mapping[str, Refusal] = field(default_factory=dict)
-    """Values that cannot be evaluated, of a scan that goes on without them."""
+    """Values that cannot be evaluated, in a scan that continues without them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What is asked of each bucket. `stored` has the memberships of `audiences` and of what the plan refers to, for the
-    profiles of the snapshot, and `standing` what `segmentMembership` holds of them."""
+    """The queries of each bucket. `stored` returns the memberships of `audiences` and of the plan's references for the
+    profiles of the snapshot, and `standing` the contents of their `segmentMembership`."""
 
     snapshot: Snapshot
     plan: Plan
@@ -61,14 +62,14 @@ class Scan:
     budget: Budget
     audiences: Sequence[str] = ()
     tolerant: bool = False
-    """Values that cannot be evaluated are `failed`, instead of all that is asked."""
+    """Values that cannot be evaluated are `failed`, instead of the whole scan."""
 
     @property
     def buckets(self) -> tuple[int, ...]:
         return self.snapshot.buckets
 
     def bucket(self, number: int, stopped: Stopped) -> Answers:
-        """Raises `Cancelled` once `stopped` says so, and `Refusal` when an expression cannot be evaluated."""
+        """Raises `Cancelled` once `stopped` returns true, and `Refusal` if an expression cannot be evaluated."""
         memberships = self.stored.read(number) if self.audiences or self.plan.references else {}
         present = present_in(self.snapshot, number)
         members = {id: memberships[id].members & present if id in memberships else BitMap() for id in self.audiences}
@@ -97,7 +98,7 @@ class Scan:
 
 
 class Buckets(Protocol):
-    """What answers a question bucket by bucket."""
+    """Answers a query bucket by bucket."""
 
     @property
     def buckets(self) -> tuple[int, ...]: ...
@@ -107,7 +108,7 @@ class Buckets(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Remembering:
-    """A scan that evaluates each bucket once; it keeps the bitmaps, a few bits for each profile, and no values."""
+    """A scan that evaluates each bucket once; it keeps the bitmaps, a few bits per profile, and no values."""
 
     scan: Scan
     _known: dict[int, Answers] = field(default_factory=dict)
@@ -126,8 +127,8 @@ class Remembering:
 
 @dataclass(frozen=True, slots=True)
 class Selecting:
-    """A scan whose set `id` is narrowed to the members of an audience with some statuses, or made of them where the
-    scan has no such set. Buckets without any are not evaluated unless values are asked for."""
+    """A scan whose set `id` is restricted to the members of an audience with some statuses, or created from them if the
+    scan has no such set. Buckets without members are not evaluated unless values are requested."""
 
     scan: Scan
     id: str
@@ -163,7 +164,7 @@ def _refusal(error: EvaluationError) -> Refusal:
 
 
 def present_in(snapshot: Snapshot, bucket: int) -> BitMap:
-    """The ordinals of the profiles in the bucket; not to be changed."""
+    """The ordinals of the profiles in the bucket; do not modify."""
     path = snapshot.view_path(bucket)
     return BitMap() if path is None else _present(path)
 

@@ -1,4 +1,4 @@
-"""Exact statistics of single values over a set of profiles, from how often each distinct value occurs."""
+"""Exact statistics of single values over a set of profiles, from the frequency of each distinct value."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,16 +20,17 @@ from app.json_values import JsonScalar
 from app.pql.schema import Scalar, Type
 
 MOST_BYTES = 256 * 1024**2
-"""What the distinct values of all expressions together may take."""
+"""Maximum memory for the distinct values of all expressions."""
 QUARTERS = (0.25, 0.5, 0.75)
 
 Table = tuple[Any, NDArray[np.int64]]
-"""Distinct values, numbers rising, and how often each occurs."""
+"""Distinct values (numbers ascending), and the frequency of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistogramBucket:
-    """Numbers and times: from `low` (in) to `high` (out, but for the last bucket); else the single value `low`."""
+    """For numbers and times: from `low` (inclusive) to `high` (exclusive, except in the last bucket); otherwise the
+    single value `low`."""
 
     low: JsonScalar
     high: JsonScalar
@@ -38,7 +39,7 @@ class HistogramBucket:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Of the values that are there. `total` (the sum), `average` and `quartiles` are of numbers alone."""
+    """Statistics of the non-null values. `total` (the sum), `average` and `quartiles` exist only for numbers."""
 
     count: int = 0
     distinct: int = 0
@@ -51,7 +52,7 @@ class Statistics:
 
 
 class _Kind(Protocol):
-    """How values of a type are counted and summed up."""
+    """How values of a type are counted and summarised."""
 
     def counted(self, value: Value) -> Table: ...
     def merged(self, tables: Sequence[Table]) -> Table: ...
@@ -60,14 +61,14 @@ class _Kind(Protocol):
 
 @dataclass(slots=True)
 class _Tally:
-    """The distinct values so far. Tables are merged when the new ones have grown as large as the old one."""
+    """The distinct values so far. New values are merged when they have grown as large as the merged table."""
 
     kind: _Kind
     most_bytes: int
     tables: list[Table] = field(default_factory=list)
 
     def add(self, table: Table) -> None:
-        """Raises `Refusal` when there are too many distinct values."""
+        """Raises `Refusal` if there are too many distinct values."""
         if not len(table[1]):
             return
         self.tables.append(table)
@@ -85,7 +86,8 @@ class _Tally:
 def statistics(
     scan: Scan, audience: str, buckets: int, *, threads: int, stopped: Stopped
 ) -> dict[str, Statistics | Refusal]:
-    """Of each of the scan's values, over the members of an audience; what cannot be evaluated or counted is a refusal.
+    """The statistics of each of the scan's values over the members of an audience; a value that cannot be evaluated or
+    counted has a `Refusal`.
 
     One pass: memory holds the buckets being read, and the distinct values.
     """
@@ -125,7 +127,7 @@ def _kind(type_: Type) -> _Kind:
 
 @dataclass(frozen=True, slots=True)
 class _Numbers:
-    """Numbers, and what is kept as whole ones: dates, timestamps and booleans."""
+    """Numbers, and types stored as integers: dates, timestamps and booleans."""
 
     type: Scalar
 
@@ -164,12 +166,12 @@ class _Numbers:
         return Statistics(number, len(values), total, average, low, high, quartiles, histogram)
 
     def _each(self, values: Values, counts: NDArray[np.int64], most: int) -> list[HistogramBucket]:
-        """Each value by itself, the most frequent first, ties by value."""
+        """Each value separately, the most frequent first, ties by value."""
         order = np.argsort(-counts, kind="stable")[:most]
         return [HistogramBucket(self._plain(values[at]), None, int(counts[at])) for at in order]
 
     def _histogram(self, values: Values, counts: NDArray[np.int64], buckets: int) -> list[HistogramBucket]:
-        """Buckets of equal width from the least value to the greatest; fewer where they would be the same."""
+        """Buckets of equal width from the minimum to the maximum; fewer where they would coincide."""
         values = doubles(values) if self.type is Scalar.NUMBER else values
         edges = self._edges(values[0], values[-1], buckets)
         if len(edges) == 1:
@@ -186,7 +188,7 @@ class _Numbers:
         if self.type is not Scalar.NUMBER:
             first, last = int(low), int(high)
             return np.unique([first + (last - first) * step // buckets for step in range(buckets + 1)])
-        # `high - low` may be past the range of doubles.
+        # `high - low` may exceed the range of doubles.
         edges = [low * ((buckets - step) / buckets) + high * (step / buckets) for step in range(buckets + 1)]
         return np.unique(np.clip([low, *edges[1:-1], high], low, high))
 
@@ -222,7 +224,7 @@ class _Texts:
 
 
 def _total(values: Values, counts: NDArray[np.int64], number: int) -> tuple[float | None, float | None]:
-    """Sum and average as PQL computes them, decimals exactly; None where they are past the range of numbers."""
+    """Sum and average as PQL computes them, with exact decimals; None outside the range of numbers."""
     with np.errstate(all="ignore"):
         products = calculated("multiply", values, counts)
         nowhere = np.zeros(len(products), np.intp)
@@ -232,7 +234,7 @@ def _total(values: Values, counts: NDArray[np.int64], number: int) -> tuple[floa
 
 
 def _quantiles(values: NDArray[np.float64], counts: NDArray[np.int64]) -> tuple[float, ...]:
-    """The quartiles with linear interpolation between the two values beside each."""
+    """The quartiles, with linear interpolation between adjacent values."""
     ends = np.cumsum(counts)
     quantiles = []
     for share in QUARTERS:

@@ -1,1 +1,1 @@
-"""What work may use of memory, time and threads, and how it is stopped; knows no work."""
+"""Limits on memory, time and threads, and cancellation; knows no particular work."""

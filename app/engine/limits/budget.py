@@ -1,16 +1,16 @@
-"""What one definition may use of memory and time in one bucket."""
+"""The memory and time that one definition may use in one bucket."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 BYTES_A_ROW = 128
-"""What pairing elements of arrays takes for each pair at its peak, measured."""
+"""Measured peak memory per pair when pairing elements of arrays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """`memory` in bytes and `seconds` of processor time; `clock` tells the time used so far by this thread."""
+    """`memory` in bytes and `seconds` of processor time; `clock` returns the processor time of the current thread."""
 
     memory: int = 1 << 30
     seconds: float = 60.0
@@ -18,7 +18,7 @@ class Budget:
 
     @property
     def rows(self) -> int:
-        """The most rows that are laid out for one person."""
+        """The maximum number of rows that may be expanded for one person."""
         return max(1, self.memory // BYTES_A_ROW)
 
 

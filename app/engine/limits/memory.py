@@ -1,4 +1,4 @@
-"""Memory that the work of a job has left free in this process; knows no work."""
+"""Memory that finished jobs leave unused in this process; knows no particular work."""
 
 import ctypes
 import sys
@@ -7,12 +7,12 @@ import pyarrow as pa
 
 
 def release() -> None:
-    """Gives back to the system what Arrow and the C library hold for later; takes some milliseconds.
+    """Returns memory cached by Arrow and the C library to the system; takes a few milliseconds.
 
-    What the threads of a job free stays with their arenas otherwise, so that a server's memory grows from job to job.
+    Otherwise memory freed by a job's threads stays in their arenas, and a server's memory grows with every job.
     """
     pa.default_memory_pool().release_unused()
     if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU library alone
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only in the GNU library
         if trim is not None:
             trim(0)

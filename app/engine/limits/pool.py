@@ -1,4 +1,4 @@
-"""Work on buckets in a few threads of this process, of which at most so many are in memory; knows no work."""
+"""Runs work on buckets in threads, with a limited number of buckets in memory; knows no particular work."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ Stopped = Callable[[], bool]
 
 
 class Cancelled(Exception):
-    """The caller asked to stop; nothing that was computed so far is of use."""
+    """The caller asked to stop; discard everything computed so far."""
 
 
 def in_threads(
@@ -22,11 +22,11 @@ def in_threads(
     cancelled: Stopped,
     threads: int,
 ) -> None:
-    """Does `work(bucket, stopped)` for each bucket, at most `threads` of them at once.
+    """Runs `work(bucket, stopped)` for each bucket, at most `threads` at a time.
 
-    As many again wait for a thread, so that none is idle while a result is handed over. `finished` gets each result on
-    the calling thread, in any order. Raises `Cancelled` soon after `cancelled` says so; results handed over until then
-    are whole. An error of `finished` or of a bucket ends it all.
+    As many again are queued, so that no thread is idle while a result is delivered. `finished` receives each result on
+    the calling thread, in any order. Raises `Cancelled` soon after `cancelled` returns true; results delivered until
+    then are complete. An error in `finished` or in a bucket ends all work.
     """
     given_up = threading.Event()
 
@@ -50,8 +50,8 @@ def in_threads(
                     under_way.add(pool.submit(copy_context().run, one, bucket))
                 if not under_way:
                     return
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in done:
+                settled, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in settled:
                     finished(future.result())
         finally:
             given_up.set()

@@ -1,1 +1,1 @@
-"""Files that nobody reads any more, and files that are damaged."""
+"""Detects and removes unused and damaged files."""

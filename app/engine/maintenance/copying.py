@@ -1,8 +1,7 @@
-"""Copies a lake while others write to it; knows no database."""
+"""Copies a lake while other processes write to it; knows no database."""
 
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,20 +9,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from app.engine.maintenance.inspection import LogDamaged, table_state
+from app.engine.store.files import remove_tree
+from app.engine.store.lake import on_disk
+from app.engine.store.objects import ObjectPath
 
 WRITTEN_ONCE = frozenset({".parquet", ".arrow"})
-"""Endings of files that are large and never change: they are copied later than they are listed."""
+"""Suffixes of large files that never change: they are copied later than they are listed."""
 _LEFT_OUT = frozenset({"locks", "scratch", "compacted"})
-"""What processes share, and copies that are made anew."""
+"""Files shared by processes, and copies that are rebuilt."""
 _DERIVED_FIRST = ("membership", "profiles", "graph", "exports", "datasets", "identities")
-"""What a copy takes first, so that nothing in it is newer than what it is derived from."""
+"""The order of a copy: derived data before its sources, so that nothing in the copy is newer than its source."""
 _CHUNK = 1 << 20
 _LONG_AGO = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class CopiedFile:
-    """`path` is below the lake."""
+    """`path` is relative to the lake."""
 
     path: str
     size: int
@@ -31,18 +33,18 @@ class CopiedFile:
 
 
 class CopyDamaged(Exception):
-    """A copy of a lake that is not what it should be; the message names the file."""
+    """A copy of a lake is invalid; the message names the file."""
 
 
 def copy_logs(lake: Path, target: Path) -> tuple[list[CopiedFile], list[str]]:
-    """Copies what says which data there is, and gives the data files there are by then, for `copy_files`.
+    """Copies the files that list the data, and returns the data files at that time, for `copy_files`.
 
-    The tables are as of some moment of the call, those that others are derived from as of a later one.
+    Each table is copied as of some moment during the call; source tables as of a later one than derived tables.
     """
     copied: list[CopiedFile] = []
     listed: dict[str, None] = {}
     for folder, skipped in _parts(lake):
-        # What the log of a table names was there before it, so the log is copied first.
+        # The files named in a table's log existed before it, so the log is copied first.
         for kind in (_is_log, _is_note):
             for path in filter(kind, _files(folder, skipped)):
                 with suppress(FileNotFoundError):
@@ -53,7 +55,8 @@ def copy_logs(lake: Path, target: Path) -> tuple[list[CopiedFile], list[str]]:
 
 
 def copy_files(lake: Path, target: Path, names: Sequence[str]) -> list[CopiedFile]:
-    """Copies data files. One that is gone by now was replaced long ago: `check_tables` tells should it be needed."""
+    """Copies data files. A file that no longer exists was replaced long ago; `check_tables` reports it if it is
+    needed."""
     copied = []
     for name in names:
         with suppress(FileNotFoundError):
@@ -64,19 +67,22 @@ def copy_files(lake: Path, target: Path, names: Sequence[str]) -> list[CopiedFil
 def copy_file(source: Path, target: Path, name: str) -> CopiedFile:
     digest, size, place = hashlib.sha256(), 0, target / name
     with (source / name).open("rb") as original:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("wb") as copy:
+        written = on_disk(place)
+        written.parent.mkdir(parents=True, exist_ok=True)
+        with written.open("wb") as copy:
             while chunk := original.read(_CHUNK):
                 digest.update(chunk)
                 size += len(chunk)
                 copy.write(chunk)
             copy.flush()
             os.fsync(copy.fileno())
+    if isinstance(place, ObjectPath):
+        place.take(written)
     return CopiedFile(name, size, digest.hexdigest())
 
 
 def copy_back(backup: Path, lake: Path, files: Sequence[CopiedFile]) -> None:
-    """Copies the files of a backup. Raises `CopyDamaged` for one that is not what was written."""
+    """Copies the files of a backup. Raises `CopyDamaged` for a file that differs from what was written."""
     lake.mkdir(parents=True, exist_ok=True)
     for file in files:
         try:
@@ -85,6 +91,16 @@ def copy_back(backup: Path, lake: Path, files: Sequence[CopiedFile]) -> None:
             same = False
         if not same:
             raise CopyDamaged(f"the backup is damaged: {file.path} is not what was written to it")
+
+
+def arrival(lake: Path) -> Path:
+    """The folder that receives a backup's files first: beside the lake, if it can be moved atomically."""
+    return lake if isinstance(lake, ObjectPath) else lake.with_name(f"{lake.name}.restoring")
+
+
+def arrived(coming: Path, lake: Path) -> None:
+    if coming != lake:
+        coming.replace(lake)
 
 
 def check_tables(lake: Path) -> None:
@@ -99,7 +115,7 @@ def check_tables(lake: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
 
 
 def _is_log(path: Path) -> bool:
@@ -115,17 +131,22 @@ def _is_note(path: Path) -> bool:
 
 
 def _parts(lake: Path) -> Iterator[tuple[Path, frozenset[str]]]:
-    """The parts of all sandboxes, what is derived from others before those; with folders of each that are left out."""
+    """The parts of all sandboxes, derived data before its sources, each with the names of folders to skip."""
     sandboxes = [path for path in sorted(lake.glob("*/*")) if path.is_dir()]
     for name in _DERIVED_FIRST:
         for sandbox in sandboxes:
             yield sandbox / name, frozenset()
-    # Whatever else lies in a sandbox, such as its layout.
+    # All other files of a sandbox, such as its layout.
     for sandbox in sandboxes:
         yield sandbox, _LEFT_OUT | frozenset(_DERIVED_FIRST)
 
 
 def _files(folder: Path, skipped: frozenset[str]) -> Iterator[Path]:
+    if isinstance(folder, ObjectPath):
+        for path, _ in folder.files():
+            if path.relative_to(folder).parts[0] not in skipped and not path.name.startswith("."):
+                yield path
+        return
     for place, folders, names in os.walk(folder):
         if Path(place) == folder:
             folders[:] = [name for name in folders if name not in skipped]

@@ -1,4 +1,4 @@
-"""Looks whether the files of a sandbox are what its tables say; changes nothing, and knows no jobs."""
+"""Checks whether a sandbox's files match its tables; changes nothing, and knows no jobs."""
 
 import os
 import shutil
@@ -9,16 +9,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 
 from app.engine.store.checksums import checksum_noted, intact
 from app.engine.store.delta import LogLost, open_table
-from app.engine.store.lake import LayoutLost, TenantLake, file_name
+from app.engine.store.lake import TenantLake, file_name, on_disk
+from app.engine.store.layout import LayoutLost
+from app.engine.store.logs import delta_table
+from app.engine.store.objects import ObjectPath
+from app.errors import LakeAway
 
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """A Delta table: its rows, and its files that are not there, cannot be read, or that nothing refers to."""
+    """A Delta table: its rows, and its missing, unreadable and unreferenced files."""
 
     rows: int
     missing: tuple[str, ...]
@@ -27,17 +30,20 @@ class TableState:
 
 
 class LogDamaged(Exception):
-    """The log of a table cannot be read; the message says why."""
+    """The log of a table is unreadable; the message says why."""
 
 
 def table_state(folder: Path, before: datetime, *, checksums: bool = False) -> TableState | None:
-    """None when there is no table. Younger files than `before` may still be on their way into it, and are no strays.
+    """None if there is no table. Files younger than `before` may not be committed yet, and do not count as
+    unreferenced.
 
     With `checksums` all files are read. Raises `LogDamaged`.
     """
     try:
         table = open_table(folder)
-        replaced = [] if table is None else DeltaTable(folder).vacuum(0, True, enforce_retention_duration=False)
+        replaced = [] if table is None else delta_table(folder).vacuum(0, True, enforce_retention_duration=False)
+    except LakeAway:
+        raise
     except LogLost as lost:
         raise LogDamaged(f"the log (_delta_log) cannot be read: {lost.reason}") from lost
     except Exception as error:
@@ -47,7 +53,7 @@ def table_state(folder: Path, before: datetime, *, checksums: bool = False) -> T
     present = [file.name for file in table.files if (folder / file.name).exists()]
     missing = sorted({file.name for file in table.files} - set(present))
     referenced = {file.name for file in table.files}
-    # What a later version replaced is still the readers' of the earlier ones.
+    # Files that a later version replaced still belong to readers of earlier versions.
     referenced.update(replaced)
     stray = [
         name
@@ -61,8 +67,8 @@ def table_state(folder: Path, before: datetime, *, checksums: bool = False) -> T
 
 
 def unreadable(folder: Path, names: Iterable[str], *, checksums: bool = False) -> list[str]:
-    """Those of the files that are not there or are no Parquet files with their end; with `checksums` also those that
-    do not hold what was written (older files have no checksum, and are read to their end instead)."""
+    """The files that are missing or are not complete Parquet files; with `checksums` also those that do not match their
+    checksum (older files have none, and are read completely instead)."""
     return [name for name in names if not _readable(folder / name, checksums)]
 
 
@@ -73,31 +79,34 @@ def _readable(path: Path, checksums: bool) -> bool:
         file = pq.ParquetFile(path)
         for group in range(file.num_row_groups if checksums else 0):
             file.read_row_group(group)
-    except Exception:  # Damage makes Arrow raise what not.
+    except LakeAway:
+        raise
+    except Exception:  # For damaged files Arrow raises many types of errors.
         return False
     return True
 
 
 def layout_problem(lake: TenantLake) -> str | None:
-    """What is wrong with the number of buckets."""
+    """The problem with the number of buckets; None if there is none, or no readable table of identities."""
     try:
         identities = open_table(lake.identities)
-    except Exception:  # The check of identities names it.
+    except LakeAway:
+        raise
+    except Exception:  # The check of identities reports it.
         return None
     if identities is None:
         return None
     try:
-        bits = lake.bucket_bits()
+        layout = lake.layout()
+        if layout is not None:
+            layout.require(file.bucket for file in identities.files)
     except LayoutLost as lost:
         return lost.problem
-    largest = max((file.bucket for file in identities.files), default=0)
-    if bits is not None and largest >= 1 << bits:
-        return f"layout.json says {1 << bits} buckets, but there are profiles in bucket {largest}"
     return None
 
 
 def unknown_folders(root: Path, known: Collection[tuple[str, str]]) -> list[str]:
-    """Folders of sandboxes that are none of (organisation, sandbox), as paths below the lake."""
+    """Folders of sandboxes other than these (organisation, sandbox), as paths relative to the lake."""
     expected = {f"{file_name(organisation)}/{file_name(sandbox)}" for organisation, sandbox in known}
     folders = [f"{path.parent.name}/{path.name}" for path in root.glob("*/*") if path.is_dir()]
     return sorted(name for name in folders if name not in expected)
@@ -105,7 +114,7 @@ def unknown_folders(root: Path, known: Collection[tuple[str, str]]) -> list[str]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the lake takes of its disk, and what the disk has left, in bytes."""
+    """The disk space used by the lake, and the free space of its disk, in bytes."""
 
     bytes: int
     files: int
@@ -113,8 +122,12 @@ class Usage:
 
 
 def usage(root: Path) -> Usage:
-    """Counts the files below `root`; those that go meanwhile are left out."""
+    """Counts the files below `root`; files deleted meanwhile are ignored."""
     total = files = 0
+    if isinstance(root, ObjectPath):
+        for _, entry in root.files():
+            total, files = total + entry.size, files + 1
+        return Usage(total, files, shutil.disk_usage(on_disk(root)).free)
     for folder, _, names in os.walk(root):
         for name in names:
             with suppress(OSError):

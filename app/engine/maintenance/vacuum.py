@@ -1,32 +1,33 @@
-"""Removes from a sandbox's folder what nothing refers to any more; knows no jobs, only what they have pinned.
+"""Removes unreferenced files from a sandbox's folder; knows jobs only by their pins.
 
-Nobody tells when a reader is done. So whatever is replaced stays for a while, since when it was replaced, and what a
-job has pinned stays as long as the job does. Any number of processes may clean at once, and be killed at it.
+Readers do not announce when they are done. Replaced files therefore stay for a period after their replacement, and
+files pinned by a job as long as the job runs. Any number of processes may clean concurrently, and be killed at any
+time.
 """
 
 import json
 import logging
 import re
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from deltalake import DeltaTable
-
+from app.engine.store.files import remove_tree
 from app.engine.store.lake import TenantLake, file_name, remove_abandoned, write_atomically
+from app.engine.store.logs import delta_table, is_delta_table
+from app.engine.store.objects import ObjectPath
 
 log = logging.getLogger(__name__)
 
 RETIRED = ".retired"
-"""A mark in a folder that nothing refers to; its time says since when."""
+"""A marker file in an unreferenced folder; its time is the start of that state."""
 _UNFINISHED = re.compile(r"\..+\.[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
 class Pins:
-    """What jobs that have not ended read and write. Of which view a version is, is not told: every view keeps it."""
+    """What unfinished jobs read and write. Versions of views are pinned without their view: every view keeps them."""
 
     datasets: dict[str, set[int]] = field(default_factory=dict)
     views: set[tuple[int, int | None]] = field(default_factory=set)
@@ -35,7 +36,7 @@ class Pins:
     jobs: set[str] = field(default_factory=set)
 
     def add(self, snapshot: object) -> None:
-        """Takes up every `Snapshot.pinned`, and the runs of every `heads`, wherever in the value they are."""
+        """Adds every `Snapshot.pinned`, and the runs of every `heads`, at any depth of the value."""
         if not isinstance(snapshot, Mapping):
             return
         if snapshot.keys() >= {"datasets", "graph", "view"}:
@@ -50,7 +51,7 @@ class Pins:
 
 
 def lapsed_runs(lake: TenantLake, referenced: Collection[str], keep: timedelta, now: datetime) -> list[Path]:
-    """The folders of runs that nothing has referred to for so long; what is newly without reference is marked."""
+    """The folders of runs that have been unreferenced for this long; marks newly unreferenced ones."""
     referenced_names = {file_name(run) for run in referenced}
     folders = _folders(lake.folder / "membership")
     return list(_retired(folders, referenced_names, keep, now))
@@ -58,16 +59,16 @@ def lapsed_runs(lake: TenantLake, referenced: Collection[str], keep: timedelta, 
 
 @dataclass(frozen=True, slots=True)
 class There:
-    """The merge policies and datasets that there are; the data of others go."""
+    """The existing merge policies and datasets; data of others is removed."""
 
     policies: Collection[str]
     datasets: Collection[str]
 
 
 def clean(lake: TenantLake, there: There, pins: Pins, keep: timedelta, now: datetime) -> None:
-    """Removes what has been replaced or deleted for so long, and what killed processes left behind."""
+    """Removes data replaced or deleted longer ago than the period, and remains of killed processes."""
     before = now - keep
-    remove_abandoned(lake.folder / "scratch")
+    remove_abandoned(lake.spool)
     _remove_unfinished(lake.folder, before)
     _clean_table(lake.identities, keep, ())
     live = {file_name(dataset) for dataset in (*there.datasets, *pins.datasets)}
@@ -88,29 +89,29 @@ def clean(lake: TenantLake, there: There, pins: Pins, keep: timedelta, now: date
 
 
 def remove(folder: Path) -> None:
-    """Removes a folder; one that is gone already is no error."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Removes a folder; one that no longer exists is not an error."""
+    remove_tree(folder)
 
 
 def _clean_table(folder: Path, keep: timedelta, versions: Iterable[int]) -> None:
-    """Removes the files that a later version has replaced, except those of the versions given.
+    """Removes the files that a later version has replaced, except those of the given versions.
 
-    A table that cannot be read is left as it is, and named in the log: it must not stop the cleaning of the others.
+    An unreadable table is left unchanged and logged, so that it does not block the cleaning of others.
     """
     try:
         _remove_replaced_files(folder, keep, versions)
-    except Exception as error:  # The library raises many kinds, plain `Exception` among them.
+    except Exception as error:  # The library raises many types, including plain `Exception`.
         log.error(
             "cannot clean the table %s: %s; run `segmentation doctor` for details", folder, str(error).split("\n")[0]
         )
 
 
 def _remove_replaced_files(folder: Path, keep: timedelta, versions: Iterable[int]) -> None:
-    if not DeltaTable.is_deltatable(str(folder)):
+    if not is_delta_table(folder):
         return
-    # Only listed by the library: removing them itself, it would commit versions of its own between ours.
+    # The library only lists the files: if it removed them itself, it would commit its own versions between ours.
     hours = int(keep.total_seconds() // 3600)
-    table = DeltaTable(folder)
+    table = delta_table(folder)
     existing = [version for version in versions if version <= table.version()]
     for name in table.vacuum(hours, dry_run=True, enforce_retention_duration=False, keep_versions=existing or None):
         (folder / name).unlink(missing_ok=True)
@@ -132,12 +133,12 @@ def _clean_views(lake: TenantLake, policies: Collection[str], pins: Pins, keep: 
 
 
 def _clean_graph(lake: TenantLake, pinned: Collection[int], before: datetime) -> None:
-    """Removes versions of the identity graph and of the copies by persons, then the files that none is left to name."""
+    """Removes versions of the identity graph and of the copies by persons, then the files that no version lists."""
     if not lake.graph.is_dir():
         return
     with lake.lock("stitched data"), lake.lock("identity graph"):
         notes = _numbered(lake.graph / "stitched")
-        # The next copies continue the newest, by the graph that they were made for.
+        # The next copies continue the newest ones, for the graph they were made for.
         pinned_versions = {*pinned, *list(notes)[-1:]}
         stitched = _remove_replaced(notes, pinned_versions, before)
         graphs = _remove_replaced(_numbered(lake.graph / "versions"), {*pinned_versions, *stitched}, before)
@@ -157,7 +158,7 @@ def _numbered(folder: Path) -> dict[int, Path]:
 
 
 def _remove_replaced(versions: dict[int, Path], kept: Collection[int], before: datetime) -> dict[int, Path]:
-    """Removes the versions whose successor is old enough; gives those that are left."""
+    """Removes the versions whose successor is old enough, except the `kept` ones; returns the remaining ones."""
     remaining = dict(versions)
     for (number, path), successor in zip(list(versions.items())[:-1], list(versions.values())[1:], strict=True):
         if number not in kept and _time(successor) < before:
@@ -173,14 +174,14 @@ def _remove_unnamed(folder: Path, named: Collection[str]) -> None:
 
 
 def _retired(folders: Iterable[Path], referenced: Collection[str], keep: timedelta, now: datetime) -> Iterator[Path]:
-    """The folders that have gone without reference for so long, by the marks in them."""
+    """The folders that have been unreferenced for this long, by their markers."""
     for folder in folders:
         if _since(folder, folder.name in referenced, now) <= now - keep:
             yield folder
 
 
 def _since(folder: Path, referenced: bool, now: datetime) -> datetime:
-    """Since when nothing refers to the folder; what is referred to, or is gone already, counts as new."""
+    """Since when the folder is unreferenced; a referenced or deleted one counts as new."""
     mark = folder / RETIRED
     try:
         if not referenced and mark.exists():
@@ -195,7 +196,11 @@ def _since(folder: Path, referenced: bool, now: datetime) -> datetime:
 
 
 def _remove_unfinished(folder: Path, before: datetime) -> None:
-    """Removes what killed processes had begun to write and not yet renamed."""
+    """Removes old remains of killed processes: files not yet renamed, and files for other hosts on object storage."""
+    if isinstance(folder, ObjectPath):
+        for copy, entry in (folder / "scratch").files():
+            if entry.written < before:
+                copy.unlink()
     for pattern in (".*", "membership/*/.*", "graph/*/.*", "datasets/*/_batches/.*"):
         for path in folder.glob(pattern):
             if _UNFINISHED.fullmatch(path.name) and _time(path) < before:
@@ -207,7 +212,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _time(path: Path) -> datetime:
-    """When it was written; one that somebody else has just removed counts as new."""
+    """The modification time; a file that another process has just removed counts as new."""
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""Memberships as Roaring bitmaps."""
+"""Memberships, stored as Roaring bitmaps."""

@@ -1,8 +1,7 @@
-"""Who is in a segment: bitmaps of one bucket, what changed in a run, and their files; knows no expressions."""
+"""Memberships of segments: bitmaps per bucket, their changes in a run, and their files; knows no expressions."""
 
 import io
 import logging
-import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,14 +15,15 @@ import pyarrow.parquet as pq
 from pyroaring import BitMap
 
 from app.engine.store.checksums import sealed_name, verified
+from app.engine.store.files import remove_tree
 from app.engine.store.lake import TenantLake, write_atomically
-from app.errors import ErrorCode, Refusal
+from app.errors import ErrorCode, LakeAway, Refusal
 
 log = logging.getLogger(__name__)
 
 
 class MembershipStatus(StrEnum):
-    """What a run makes of a person (segmentation-service.md): entered, stayed, or left."""
+    """A person's status after a run (segmentation-service.md): entered, stayed, or left."""
 
     REALIZED = "REALIZED"
     EXISTING = "EXISTING"
@@ -34,7 +34,7 @@ STATUSES = tuple(MembershipStatus)
 MEMBERS_NOW = MembershipStatus.REALIZED, MembershipStatus.EXISTING
 
 Ordinals = BitMap
-"""People of one bucket."""
+"""Ordinals of people in one bucket."""
 Cohorts = tuple[tuple[datetime, BitMap], ...]
 
 _SCHEMA = pa.schema(
@@ -51,10 +51,11 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """One definition in one bucket after one run; the bitmaps hold ordinals.
+    """One definition in one bucket after one run; the bitmaps contain ordinals.
 
-    `entered` are the members that were none before the run, `exited` those who were and are none now. `qualified`
-    tells when somebody last entered: cohorts by time, of the members and of all who have left, each person in one.
+    `entered` are members that were not members before the run; `exited` were members before it and are not any more.
+    `qualified` has the time of each person's last entry: cohorts by time of members and of all former members, each
+    person in one cohort.
     """
 
     definition: str
@@ -65,11 +66,11 @@ class Membership:
     qualified: Cohorts
 
     def last_qualified(self, ordinal: int) -> datetime | None:
-        """When the person last entered; None for somebody who never was a member."""
+        """The time of the person's last entry; None for a person who was never a member."""
         return next((at for at, cohort in self.qualified if ordinal in cohort), None)
 
     def with_status(self, statuses: Collection[str]) -> BitMap:
-        """A new bitmap of those who have one of the statuses, which are names of `MembershipStatus`."""
+        """A new bitmap of the people with one of the statuses, which are names of `MembershipStatus`."""
         by_status = {
             MembershipStatus.REALIZED: self.entered,
             MembershipStatus.EXISTING: self.members - self.entered,
@@ -78,7 +79,7 @@ class Membership:
         return BitMap.union(BitMap(), *(by_status[MembershipStatus(status)] for status in statuses))
 
     def status(self, ordinal: int) -> MembershipStatus:
-        """The status of somebody who is or was a member."""
+        """The status of a current or former member."""
         if ordinal in self.entered:
             return MembershipStatus.REALIZED
         return MembershipStatus.EXISTING if ordinal in self.members else MembershipStatus.EXITED
@@ -86,7 +87,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class BucketCounts:
-    """`members` = `realized` + `existing`; `by_namespace` counts the members that have an identity there."""
+    """`members` = `realized` + `existing`; `by_namespace` counts the members with an identity in each namespace."""
 
     members: int
     realized: int
@@ -103,9 +104,9 @@ def next_membership(
     evaluated_at: datetime,
     only: BitMap | None = None,
 ) -> Membership:
-    """The membership after a run in which `members` qualified, given that of the run before (None for the first).
+    """The membership after a run in which `members` qualified, given the previous one (None for the first run).
 
-    When `only` some people were evaluated, all others stay what they were.
+    If `only` some people were evaluated, all others keep their status.
     """
     before = previous.members if previous is not None else BitMap()
     if only is not None:
@@ -122,7 +123,7 @@ def next_membership(
 
 
 def differences(before: Membership | None, after: Membership | None) -> tuple[BitMap, BitMap]:
-    """New bitmaps of those who are members after and were none before, and the other way round."""
+    """New bitmaps of the people who entered, and of those who exited."""
     old = before.members if before is not None else BitMap()
     new = after.members if after is not None else BitMap()
     return new - old, old - new
@@ -135,7 +136,7 @@ def counts(membership: Membership, namespaces: Mapping[str, BitMap]) -> BucketCo
 
 
 class MembershipLost(Refusal):
-    """A stored membership that is missing or cannot be read."""
+    """A stored membership is missing or unreadable."""
 
     def __init__(self, run_id: str, name: str) -> None:
         super().__init__(
@@ -147,19 +148,20 @@ class MembershipLost(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class MembershipFiles:
-    """The files of a sandbox's memberships: for each run and bucket one, named by the attempt that wrote it.
+    """The membership files of a sandbox: one per run and bucket, named by the attempt that wrote it.
 
-    `mending` is for those who make the same memberships anew: what is lost counts as nobody's, and the log has it.
+    With `mending`, for callers that rebuild the memberships, a missing or unreadable file is logged and treated as
+    empty.
     """
 
     lake: TenantLake
     mending: bool = False
 
     def write(self, run_id: str, bucket: int, attempt: int | str, memberships: Sequence[Membership]) -> str:
-        """Writes all definitions of one bucket and returns the file's name; it appears whole or not at all.
+        """Writes all definitions of one bucket atomically and returns the file's name.
 
-        The name tells bucket and attempt, so that an attempt that lost its lease never overwrites another's, and the
-        checksum, so that damage never passes for members.
+        The name contains bucket and attempt, so that an attempt that lost its lease never overwrites another's file,
+        and the checksum, so that damage is detected.
         """
         folder = self.lake.membership(run_id)
         folder.mkdir(parents=True, exist_ok=True)
@@ -172,7 +174,7 @@ class MembershipFiles:
                 "exited": membership.exited.serialize(),
                 "qualified": [{"at": at, "members": cohort.serialize()} for at, cohort in membership.qualified],
             }
-            # In one order, so that equal memberships are equal bytes.
+            # In a fixed order, so that equal memberships have equal bytes.
             for membership in sorted(memberships, key=lambda membership: membership.definition)
         ]
         content = io.BytesIO()
@@ -182,16 +184,18 @@ class MembershipFiles:
         return name
 
     def remove(self, run_id: str) -> None:
-        """Removes all files of a run; one that has none is no error."""
-        shutil.rmtree(self.lake.membership(run_id), ignore_errors=True)
+        """Removes all files of a run; a run without files is not an error."""
+        remove_tree(self.lake.membership(run_id))
 
     def read(
         self, run_id: str, bucket: int, name: str, definitions: Collection[str] | None = None
     ) -> dict[str, Membership]:
-        """The memberships of one file, of all definitions or of those asked for. Raises `MembershipLost`."""
+        """The memberships in one file, of all definitions or the given ones. Raises `MembershipLost`."""
         try:
             memberships = self.read_path(self.lake.membership(run_id) / name, definitions)
-        except Exception as error:  # Arrow and the bitmaps have a dozen ways to say that a file is damaged.
+        except LakeAway:
+            raise
+        except Exception as error:  # Arrow and the bitmaps raise many types of errors for damaged files.
             lost = MembershipLost(run_id, name)
             if not self.mending:
                 raise lost from error
@@ -200,7 +204,7 @@ class MembershipFiles:
         return memberships
 
     def read_path(self, path: Path, definitions: Collection[str] | None = None) -> dict[str, Membership]:
-        """The same of a file wherever it is; what is wrong with it is raised as it comes."""
+        """Like `read`, for a file at any path; errors are raised unchanged."""
         return _memberships(verified(path), definitions)
 
 
@@ -208,7 +212,7 @@ def _memberships(content: bytes, definitions: Collection[str] | None) -> dict[st
     table = pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
     if definitions is not None:
         table = table.filter(pc.is_in(table["definition"], pa.array(list(definitions), pa.string())))
-    # Without their zone, Arrow's times become Python's with no time zone database.
+    # Without a zone, Arrow's times become Python's without needing a time zone database.
     return {row["definition"]: _membership(row) for row in table.cast(_READ).to_pylist()}
 
 

@@ -1,6 +1,7 @@
-"""`segmentMembership`: how people stand in audiences, as nested maps in one column; knows neither plans nor jobs.
+"""`segmentMembership`: people's status in audiences, as nested maps in one column; knows neither plans nor jobs.
 
-The column is namespace → segment → {status, lastQualificationTime}, and missing for who never was in any audience.
+The column is namespace → segment → {status, lastQualificationTime}, and missing for people who were never in any
+audience.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ _REALIZED, _EXISTING, _EXITED = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Standings:
-    """Entries: row `owners[i]` has the status `statuses[i]` in the audience `segments[places[i]]` since `times[i]`
+    """Entries: row `owners[i]` has had the status `statuses[i]` in the audience `segments[places[i]]` since `times[i]`
     (microseconds, or `NO_TIME`)."""
 
     segments: Sequence[Segment]
@@ -39,12 +40,12 @@ class Standings:
 def with_memberships(
     profiles: pa.Table, ordinals: NDArray[np.uint32], stored: Mapping[Segment, Membership]
 ) -> pa.Table:
-    """The rows with the stored memberships of a bucket in their column; what the data say of other segments stays."""
+    """Adds the stored memberships of a bucket to the rows' column; loaded entries of other segments are kept."""
     return with_standings(profiles, len(ordinals), stored_standings(ordinals, stored))
 
 
 def with_standings(profiles: pa.Table, rows: int, standings: Standings) -> pa.Table:
-    """The table of so many rows (it may have no columns) with the standings in `segmentMembership`."""
+    """The table with this number of rows (it may have no columns) and the standings in `segmentMembership`."""
     parts = [standings]
     if MEMBERSHIP in profiles.column_names:
         parts.append(loaded_standings(_one_chunk(profiles[MEMBERSHIP])))
@@ -58,7 +59,8 @@ def with_standings(profiles: pa.Table, rows: int, standings: Standings) -> pa.Ta
 
 
 def stored_standings(ordinals: NDArray[np.uint32], stored: Mapping[Segment, Membership]) -> Standings:
-    """Of the people of these ordinals (rising): members are realized or existing, who was one and is none, exited."""
+    """The standings of the people with these ordinals (ascending): members are realized or existing, former members
+    exited."""
     people = bitmap(ordinals)
     owners, places, statuses, times = [], [], [], []
     segments = list(stored)
@@ -80,7 +82,7 @@ def stored_standings(ordinals: NDArray[np.uint32], stored: Mapping[Segment, Memb
 
 
 def loaded_standings(column: pa.Array) -> Standings:
-    """What a loaded column says; one of another type says nothing."""
+    """The standings in a loaded column; a column of another type has none."""
     try:
         column = column.cast(_TYPE)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
@@ -101,7 +103,7 @@ def loaded_standings(column: pa.Array) -> Standings:
 
 
 def nested(rows: int, standings: Standings) -> pa.Array:
-    """Maps of maps out of entries, one of each segment for a row; empty for a row without."""
+    """Nested maps from entries, at most one per row and segment; empty for a row without entries."""
     ranked = sorted(set(standings.segments))
     rank = np.array([ranked.index(segment) for segment in standings.segments] or [0], np.int64)
     order = np.lexsort((rank[standings.places], standings.owners))
@@ -127,7 +129,7 @@ def nested(rows: int, standings: Standings) -> pa.Array:
 
 
 def _joined(parts: Sequence[Standings]) -> Standings:
-    """All entries, those of the first part before those of a later one about the same segment of the same row."""
+    """Concatenates entries; for the same segment and row, those of an earlier part win."""
     segments: dict[Segment, int] = {}
     places = []
     for part in parts:
@@ -142,7 +144,7 @@ def _joined(parts: Sequence[Standings]) -> Standings:
 
 
 def _entry_counts(column: pa.Array) -> NDArray[np.int64]:
-    """How many entries each map of a column that begins at its first entry has."""
+    """The number of entries in each map of a column that starts at its first entry."""
     counts = np.diff(column.offsets.to_numpy()).astype(np.int64)
     return np.where(column.is_valid().to_numpy(zero_copy_only=False), counts, 0)
 

@@ -1,14 +1,15 @@
-"""Memberships of the people of one version of the identity graph, told for another; knows neither jobs nor policies.
+"""Converts memberships between versions of the identity graph; knows neither jobs nor policies.
 
 The people of a membership are fragments (without a graph) or the persons of one version of the `identity_graph`. Two
-rules lead from the one to the other, and with them from version to version:
+rules convert between them, and thus between versions:
 
-- a person is in what any of its fragments is in;
-- every fragment is in what its person is in.
+- a person is a member if any of its fragments is;
+- every fragment is a member if its person is.
 
-So whoever a late link joins is in what any of them was in: as EXISTING if one of them was, since the earliest time at
-which one that is in had entered. Of those who are not in, the latest time counts. Between versions of one graph only
-the persons that were retired move; a graph that was built anew, because data went, is reached by way of the fragments.
+When a late link joins people, the resulting person is a member if any of them was: EXISTING if one of them was
+EXISTING, with the earliest entry time of those who were members. If none was, the latest time counts. Between versions
+that continue one graph only retired persons move. A graph that was rebuilt, because data was deleted, is reached
+through the fragments.
 """
 
 from collections import defaultdict
@@ -26,35 +27,47 @@ from pyroaring import BitMap
 from app.engine.members.membership import Membership, MembershipStatus
 from app.engine.people.identity_graph import Graph, open_graph
 from app.engine.people.pages import Key
+from app.engine.people.persons import ByBucket, united
 from app.engine.store.lake import TenantLake
 
 Read = Callable[[int], Mapping[str, Membership]]
-"""The memberships of a bucket by definition."""
+"""The memberships of a bucket, by definition."""
 _ORDINAL_BITS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class MembershipSource:
-    """Memberships that are read bucket by bucket; none lie outside of `buckets`."""
+    """Memberships that are read bucket by bucket; there are none outside `buckets`."""
 
     read: Read
     buckets: frozenset[int]
 
 
 def followed(lake: TenantLake, source: MembershipSource, old: int | None, new: int | None) -> MembershipSource:
-    """The memberships of the people of version `old` as those of version `new`; None stands for fragments.
+    """Converts the memberships of the people of version `old` to those of version `new`; None stands for fragments.
 
-    Holds in memory who moves from bucket to bucket, a few bytes for each and definition. Raises `FileNotFoundError`
-    when the version `new` is gone.
+    Keeps the people that move between buckets in memory, a few bytes per person and definition. Raises
+    `FileNotFoundError` if the version `new` no longer exists.
     """
     for moves in _moves_between(lake, old, new):
         source = _moved(source, moves)
     return source
 
 
+def retired(lake: TenantLake, old: int, new: int) -> tuple[frozenset[int], ByBucket]:
+    """Between two versions of which `new` continues `old`: the buckets that retired persons leave, and the persons that
+    they joined. Elsewhere, memberships are the same for both versions."""
+    left: frozenset[int] = frozenset()
+    joined_by: ByBucket = {}
+    for moves in _moves_between(lake, old, new):
+        left |= frozenset(np.unique(moves.sources >> _ORDINAL_BITS).tolist())
+        joined_by = united(joined_by, dict(_grouped(moves.targets)))
+    return left, joined_by
+
+
 @dataclass(frozen=True, slots=True)
 class Relatives:
-    """Under which keys people may be in memberships of the people of other versions; reads each bucket once."""
+    """Finds the keys of people in memberships of other identity graph versions; reads each bucket once."""
 
     lake: TenantLake
     graph: Graph
@@ -76,6 +89,14 @@ class Relatives:
             keys |= dict.fromkeys(self._person(old, fragment) for fragment in list(keys))
         return list(keys)
 
+    def as_kind(self, key: Key, frame: int | None, kind: int | None) -> list[Key]:
+        """The same people as `kind`: fragments, or persons of the graph's version. `frame` is what the key is."""
+        if kind == frame:
+            return [key]
+        if kind is not None:
+            return [self._person(self.graph, key)]
+        return [fragment for fragment, person in self._pairs(self.graph, "members", key[0]) if person == key]
+
     def _person(self, graph: Graph, fragment: Key) -> Key:
         return next(
             (person for other, person in self._pairs(graph, "nodes", fragment[0]) if other == fragment), fragment
@@ -96,7 +117,7 @@ class Relatives:
 
 
 def joined(standings: Iterable[tuple[MembershipStatus, datetime]]) -> tuple[MembershipStatus, datetime]:
-    """Status and time of somebody who is known by several keys (the rule at the top)."""
+    """The status and time of a person with several keys (see the rules at the top)."""
     present = list(standings)
     inside = [standing for standing in present if standing[0] != MembershipStatus.EXITED]
     if not inside:
@@ -109,26 +130,26 @@ def joined(standings: Iterable[tuple[MembershipStatus, datetime]]) -> tuple[Memb
     return status, min(at for _, at in inside)
 
 
-# ---------------------------------------------------------------- who moves
+# ---------------------------------------------------------------- moves
 
 
 @dataclass(frozen=True, slots=True)
 class _Moves:
-    """Pairs of people, each `bucket << 32 | ordinal`, by rising source; `leaving` when the sources are no more."""
+    """Pairs of people, each `bucket << 32 | ordinal`, ordered by source; `leaving` if the sources cease to exist."""
 
     sources: NDArray[np.int64]
     targets: NDArray[np.int64]
     leaving: bool
 
     def of(self, bucket: int) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """The ordinals that move from a bucket, and where they go."""
+        """The ordinals that move from a bucket, and their targets."""
         first, last = np.searchsorted(self.sources, [bucket << _ORDINAL_BITS, (bucket + 1) << _ORDINAL_BITS])
         return self.sources[first:last].astype(np.uint32), self.targets[first:last]
 
 
 @lru_cache(8)
 def _moves_between(lake: TenantLake, old: int | None, new: int | None) -> Sequence[_Moves]:
-    """A version never changes, so neither does this."""
+    """The moves that lead from one version to the other, in order; cached, since a version never changes."""
     if old == new:
         return []
     if new is None:
@@ -140,8 +161,8 @@ def _moves_between(lake: TenantLake, old: int | None, new: int | None) -> Sequen
 
 
 def _spread(lake: TenantLake, old: int | None) -> list[_Moves]:
-    """Persons to their other fragments. A version that is gone says nothing: its persons are the fragments they were
-    called after."""
+    """From persons to their other fragments. If a version no longer exists, there are no moves: its persons are the
+    fragments they were named after."""
     if old is None:
         return []
     try:
@@ -153,13 +174,13 @@ def _spread(lake: TenantLake, old: int | None) -> list[_Moves]:
 
 
 def _gathered(paths: Sequence[Path], since: int = -1) -> _Moves:
-    """Fragments to their persons, or only those that have ceased to be persons after version `since`."""
+    """From fragments to their persons, or only from those that ceased to be persons after version `since`."""
     fragments, persons = _pairs(paths, since)
     return _sorted(fragments, persons, leaving=True)
 
 
 def _changed(lake: TenantLake, old: int, graph: Graph) -> list[Path]:
-    """The files in which a person may be retired that was none in the older version."""
+    """The files that may contain persons retired since the older version."""
     try:
         before = set(open_graph(lake, old).paths("members"))
     except FileNotFoundError:
@@ -168,7 +189,7 @@ def _changed(lake: TenantLake, old: int, graph: Graph) -> list[Path]:
 
 
 def _pairs(paths: Sequence[Path], since: int = -1) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Fragments, without those that give their person its key, and the persons that they belong to."""
+    """Fragments, except those that give their person its key, and the persons they belong to."""
     fragments, persons = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for path in paths:
         table = pq.ParquetFile(path).read(columns=["place", "ordinal", "home", "person", "retired"])
@@ -194,8 +215,8 @@ def _sorted(sources: NDArray[np.int64], targets: NDArray[np.int64], *, leaving: 
 # ---------------------------------------------------------------- memberships
 
 _Standing = dict[tuple[str, datetime | None], BitMap]
-"""A membership taken apart, so that parts of several can be put together: who has which status, and who entered when,
-of those who are in and of those who are not."""
+"""A membership split into parts that can be merged: the people of each status, and the entry times of members and of
+former members."""
 
 
 def _moved(source: MembershipSource, moves: _Moves) -> MembershipSource:
@@ -223,7 +244,7 @@ def _moved(source: MembershipSource, moves: _Moves) -> MembershipSource:
 
 
 def _grouped(keys: NDArray[np.int64]) -> list[tuple[int, BitMap]]:
-    """The keys as bitmaps of the ordinals by bucket."""
+    """The keys as bitmaps of ordinals, by bucket."""
     homes = keys >> _ORDINAL_BITS
     return [(int(home), BitMap(keys[homes == home].astype(np.uint32))) for home in np.unique(homes)]
 
@@ -248,7 +269,7 @@ def _taken_apart(membership: Membership) -> _Standing:
 def _settled(
     definition: str, here: Membership | None, gone: BitMap, others: tuple[int, _Standing] | None
 ) -> Membership:
-    """What stays and what comes, put together."""
+    """Merges the people who stay with those who arrive."""
     version, parts = (0, {}) if others is None else (others[0], dict(others[1]))
     if here is not None:
         version = max(version, here.version)
@@ -271,7 +292,7 @@ def _settled(
 
 
 def together(sources: Sequence[MembershipSource]) -> MembershipSource:
-    """Memberships of different definitions as one."""
+    """Combines memberships of different definitions."""
     if len(sources) == 1:
         return sources[0]
 

@@ -1,4 +1,4 @@
-"""Members that were uploaded instead of computed, and what their rows say, a bucket at a time; knows no audiences."""
+"""Uploaded members and the payload of their rows, one bucket at a time; knows no audiences."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ from app.pql.schema import ObjectType, Scalar
 
 _EVERYBODY = "everybody"
 _VERSION = 1
-"""Uploaded members are of no version of an expression."""
+"""Uploaded members belong to no version of an expression."""
 
 
 class Consent:
-    """Who has not opted out, as a snapshot of the profiles says. Safe to share between threads."""
+    """The people who have not opted out, according to a snapshot of the profiles. Thread-safe."""
 
     def __init__(self, snapshot: Snapshot, at: datetime) -> None:
         builder = Builder()
@@ -37,7 +37,8 @@ class Consent:
         self._plan = None if condition is anyone else Plan({_EVERYBODY: condition})
 
     def of(self, people: BitMap, bucket: int) -> BitMap:
-        """Those of the people in the bucket who have not opted out; raises `RuntimeError` when it cannot be told."""
+        """The people in the bucket who have not opted out. Raises `RuntimeError` if the condition cannot be
+        evaluated."""
         if self._plan is None or not people:
             return people
         bucket_read = self._snapshot.read(bucket, self._plan.needs, people)
@@ -55,8 +56,8 @@ class Consent:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """People join audiences (each with whether opted-out people are left out), or, unless `joined`, of their members
-    only these people stay."""
+    """People who join audiences (each with whether it excludes opted-out people) or, if not `joined`, the only members
+    who stay in them."""
 
     audiences: Mapping[str, bool]
     snapshot: Snapshot
@@ -67,7 +68,7 @@ class Upload:
     def members(
         self, bucket: int, people: BitMap, previous: Mapping[str, Membership]
     ) -> dict[str, tuple[Membership, BucketCounts]]:
-        """The memberships of a bucket afterwards, by audience. Who was a member stays one, entered when it did."""
+        """The memberships of a bucket after the upload, by audience. Members who stay keep their entry time."""
         namespaces = self.snapshot.namespaces(bucket)
         by_audience = {}
         for audience, excludes in self.audiences.items():
@@ -83,7 +84,7 @@ class Upload:
 def payloads(
     lake: TenantLake, dataset_id: str, keys: Sequence[Key], batches: Collection[str], identity_column: str
 ) -> dict[Key, JsonObject]:
-    """What the newest row of each person among the batches says besides who it is, as JSON values without nulls."""
+    """The newest row of each person among the batches, without the identity, as JSON values without nulls."""
     table = open_table(lake.dataset(dataset_id))
     if table is None:
         return {}

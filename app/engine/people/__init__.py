@@ -1,1 +1,1 @@
-"""The merged view: who is one person, and what is known of them."""
+"""The merged view: identity resolution and merged attributes."""

@@ -1,12 +1,12 @@
-"""Many small files of events read as few: copies of several files in one, beside the dataset.
+"""Compaction: copies of several small files of events in one file, beside the dataset.
 
-A batch leaves a file in each bucket that it touches, and to open a thousand files costs more than to read them. So
-where a bucket has many, those of about the same size are written once more as one, and read in their place. The
-dataset's own files stay what they are, those of one batch each, and a copy that is missing, damaged or made of files
-that a version does not have is passed over: nothing depends on it but time.
+A batch adds a file to each bucket that it touches, and opening a thousand files costs more than reading them. If a
+bucket has many, files of similar size are copied into one, which is read instead. The dataset's own files, one batch
+each, stay unchanged. A copy that is missing, damaged or made of files that a version does not have is ignored: copies
+only affect speed.
 
-Files grow by `FEW` from tier to tier, as in a log-structured merge tree, so that a row is written again once for each
-tier: at most four times before its file has `LARGEST` bytes, from which on nothing is copied.
+Files grow by a factor of `FEW` from tier to tier, as in a log-structured merge tree, so a row is rewritten once per
+tier: at most four times, until its file has `LARGEST` bytes and is no longer copied.
 """
 
 import json
@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,26 +28,30 @@ from app.engine.limits.pool import Stopped, in_threads
 from app.engine.people.event_ids import stored_ids
 from app.engine.store.bucket_files import ROW_GROUP
 from app.engine.store.checksums import intact, seal
-from app.engine.store.delta import TableVersion, bucket_folder
+from app.engine.store.delta import TableVersion, bucket_folder, open_table
+from app.engine.store.files import publish
 from app.engine.store.lake import TenantLake, write_atomically
 
 FEW = 8
-"""So many files of one tier become one file of a higher tier."""
+"""Number of files of one tier that are merged into one file of a higher tier."""
 
 LARGEST = 8 << 20
-"""Bytes from which on a file is large enough."""
+"""Size in bytes from which a file is large enough."""
 
 _SMALLEST = 16 << 10
-"""Bytes of the largest file of the lowest tier."""
+"""Maximum size in bytes of a file in the lowest tier."""
 
 _NOTE = "copies.json"
 
 _READERS_SECONDS = 600.0
-"""How long a copy that has been replaced stays for those who have just looked up its name."""
+"""How long a replaced copy is kept for readers that have just looked up its name."""
+
+
+T = TypeVar("T")
 
 
 class _Busy(Exception):
-    """Somebody else is at it, and may be frozen."""
+    """Another process is compacting, and may be frozen."""
 
 
 def _give_up() -> None:
@@ -55,7 +60,7 @@ def _give_up() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A file with the rows of several files of a dataset (their names), sorted as these are."""
+    """A file with the rows of several files of a dataset (their names), in the same order."""
 
     name: str
     size: int
@@ -64,14 +69,14 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """The copies of one bucket, no two of one file, and those replaced, with the time (Unix) since when."""
+    """The copies of one bucket, with disjoint files, and the replaced copies with the time (Unix) of replacement."""
 
     copies: tuple[Copy, ...] = ()
     replaced: tuple[tuple[str, float], ...] = ()
 
 
 def event_paths(table: TableVersion, bucket: int) -> list[Path]:
-    """The files that have the events of a bucket: copies where there are such, and what no copy has."""
+    """The files with the events of a bucket: copies where available, and files without a copy."""
     folder, names = _folder(table, bucket), {file.name for file in table.files if file.bucket == bucket}
     copies = _usable(folder, names) if len(names) >= FEW else []
     covered = frozenset[str]().union(*(copy.sources for copy in copies))
@@ -81,16 +86,18 @@ def event_paths(table: TableVersion, bucket: int) -> list[Path]:
 def compact(
     lake: TenantLake, tables: Iterable[TableVersion], threads: int, cancelled: Callable[[], bool] = lambda: False
 ) -> None:
-    """Copies the files of the buckets in which there are many. Safe to be killed at; of several that do it at once one
-    does, and nobody waits for it.
+    """Copies the files of buckets that have many. Safe to kill; of several concurrent processes one does the work, and
+    the others do not wait. A version with rows removed since, such as those of erased people, is not copied.
 
-    Raises `Cancelled`; what has been copied until then stays.
+    Raises `Cancelled`; copies made until then stay.
     """
     for table in tables:
         buckets = sorted({file.bucket for file in table.files})
         crowded = [bucket for bucket in buckets if len(event_paths(table, bucket)) >= FEW]
         if crowded:
             with suppress(_Busy), lake.lock(f"compaction {table.folder.name}", _give_up), lake.scratch() as scratch:
+                if not _is_present(table):
+                    continue
 
                 def work(bucket: int, _stopped: Stopped, table: TableVersion = table, scratch: Path = scratch) -> None:
                     _Compaction(table, bucket, scratch).run()
@@ -98,8 +105,13 @@ def compact(
                 in_threads(work, crowded, finished=lambda _: None, cancelled=cancelled, threads=threads)
 
 
+def _is_present(table: TableVersion) -> bool:
+    current = open_table(table.folder)
+    return current is not None and {file.name for file in table.files} <= {file.name for file in current.files}
+
+
 def _folder(table: TableVersion, bucket: int) -> Path:
-    """In `TenantLake.compacted` of the dataset; of copies by persons a folder that is never there."""
+    """The folder in `TenantLake.compacted` of the dataset; for copies by persons, a folder that never exists."""
     return table.folder.parents[1] / "compacted" / table.folder.name / bucket_folder(bucket)
 
 
@@ -111,7 +123,7 @@ def _read_note(path: Path) -> Note:
     try:
         written = path.stat()
         return _remembered_note(path, written.st_ino, written.st_mtime_ns)
-    except (OSError, ValueError, KeyError, TypeError):  # None yet, or damaged: then there are no copies.
+    except (OSError, ValueError, KeyError, TypeError):  # Not created yet, or damaged: then there are no copies.
         return Note()
 
 
@@ -130,20 +142,9 @@ class _Unit:
     size: int
     copy: Copy | None = None
 
-    @property
-    def tier(self) -> int:
-        """
-        >>> [_Unit(Path(), size).tier for size in (1, 16 << 10, (16 << 10) + 1, 128 << 10, 4 << 20)]
-        [0, 0, 1, 1, 3]
-        """
-        tier, limit = 0, _SMALLEST
-        while self.size > limit:
-            tier, limit = tier + 1, limit * FEW
-        return tier
-
 
 class _Compaction:
-    """Brings the copies of one bucket up to date with one version of its dataset."""
+    """Updates the copies of one bucket for one version of its dataset."""
 
     def __init__(self, table: TableVersion, bucket: int, scratch: Path) -> None:
         self.table, self.bucket, self.scratch = table, bucket, scratch
@@ -154,8 +155,8 @@ class _Compaction:
         self.folder.mkdir(parents=True, exist_ok=True)
         before = _read_note(self.folder / _NOTE)
         units = list(self._units(names))
-        while (group := _next_group(units)) is not None:
-            # A damaged file is left to those who read it, and say so.
+        while group := crowd([unit for unit in units if unit.size < LARGEST], lambda unit: unit.size, _SMALLEST):
+            # A damaged file is left to its readers, which report it.
             whole = [unit for unit in group if intact(unit.path)]
             merged = [self._merge(part) for part in _alike(whole)] if len(whole) > 1 else whole
             units = [unit for unit in units if unit not in group] + merged
@@ -193,7 +194,7 @@ class _Compaction:
         written = self.scratch / f"{self.bucket}.parquet"
         pq.write_table(rows.take(order), written, compression="zstd", store_schema=False, row_group_size=ROW_GROUP)
         name = seal(written, str(time.time_ns()))
-        written.rename(self.folder / name)
+        publish([(written, self.folder / name)])
         sources = [unit.copy.sources if unit.copy else {self._name(unit)} for unit in units]
         copy = Copy(name, (self.folder / name).stat().st_size, frozenset[str]().union(*sources))
         return _Unit(self.folder / name, copy.size, copy)
@@ -202,28 +203,36 @@ class _Compaction:
         return unit.path.relative_to(self.table.folder).as_posix()
 
 
-def _next_group(units: Iterable[_Unit]) -> list[_Unit] | None:
-    """The files of the lowest tier that has enough of them, with all smaller ones."""
-    by_tier: dict[int, list[_Unit]] = defaultdict(list)
-    for unit in units:
-        if unit.size < LARGEST:
-            by_tier[unit.tier].append(unit)
-    group: list[_Unit] = []
+def crowd(files: Iterable[T], size: Callable[[T], int], smallest: int) -> list[T]:
+    """The files to merge next: those of the lowest tier that has `FEW`, with all smaller ones; none if no tier has.
+
+    The lowest tier holds sizes up to `smallest`, the next those up to `FEW` times as large, and so on.
+
+    >>> crowd([9, 1, 8, 300, 1, 2, 1, 1, 1, 1], lambda size: size, 8)
+    [1, 8, 1, 2, 1, 1, 1, 1]
+    """
+    by_tier: dict[int, list[T]] = defaultdict(list)
+    for file in files:
+        tier, limit = 0, smallest
+        while size(file) > limit:
+            tier, limit = tier + 1, limit * FEW
+        by_tier[tier].append(file)
+    group: list[T] = []
     for tier in sorted(by_tier):
         group += by_tier[tier]
         if len(by_tier[tier]) >= FEW:
             return group
-    return None
+    return []
 
 
 def _alike(units: Sequence[_Unit]) -> list[list[_Unit]]:
-    """The files by what can lie in one: columns that two of them have must be of one type."""
+    """Groups the files that can be merged: columns in two of them must have the same type."""
     parts: list[tuple[pa.Schema, list[_Unit]]] = []
     for unit in units:
         schema = pq.read_schema(unit.path)
-        for place, (known, part) in enumerate(parts):
+        for place, (shape, part) in enumerate(parts):
             try:
-                parts[place] = pa.unify_schemas([known, schema]), [*part, unit]
+                parts[place] = pa.unify_schemas([shape, schema]), [*part, unit]
                 break
             except (pa.ArrowInvalid, pa.ArrowTypeError):
                 continue

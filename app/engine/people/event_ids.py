@@ -1,4 +1,4 @@
-"""The ids of events: their `_id`, or one made from the place in the batch, as `ingest.rows.event_id_sql` says."""
+"""Event ids: the `_id`, or an id made from the position in the batch, as in `ingest.rows.event_id_sql`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,19 +11,21 @@ from app.engine.ingest.rows import EVENT_ID
 
 
 def event_ids(path: Path, groups: Sequence[int]) -> pa.ChunkedArray:
-    """The ids of the events of some row groups of a file."""
+    """The event ids of some row groups of a file."""
     file = pq.ParquetFile(path)
     return stored_ids(file.read_row_groups(groups, columns=_columns(file.schema_arrow)))
 
 
 def stored_ids(rows: pa.Table) -> pa.ChunkedArray:
-    """The ids of rows that have their columns as files do."""
-    chosen = rows.select(_columns(rows.schema))
-    return named_ids(chosen.rename_columns([f"__{name}" if name == EVENT_ID else name for name in chosen.schema.names]))
+    """The event ids of rows with the columns of a file."""
+    columns = rows.select(_columns(rows.schema))
+    return named_ids(
+        columns.rename_columns([f"__{name}" if name == EVENT_ID else name for name in columns.schema.names])
+    )
 
 
 def named_ids(rows: pa.Table) -> pa.ChunkedArray:
-    """The ids of rows whose `_id`, if there is one, is called `___id`."""
+    """The event ids of rows whose `_id`, if any, is named `___id`."""
     places = pc.utf8_lpad(rows["__row"].cast(pa.string()), width=12, padding="0")
     generated = pc.binary_join_element_wise(rows["__batch"], places, "-")
     return pc.coalesce(rows["___id"], generated) if "___id" in rows.schema.names else generated

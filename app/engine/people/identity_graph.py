@@ -1,22 +1,22 @@
-"""Who is the same person: identities linked by the records and events that name them; knows no attributes, no rules.
+"""The identity graph: resolves identities, linked by records and events, to persons; knows no attributes and no rules.
 
-A *fragment* is what the lake calls a person: one primary identity with its bucket and ordinal. A record or an event of
-a fragment may name more identities (`identityMap`); each of them is a link. The **persons** of the graph are the
-connected components of these links. There is one graph for each sandbox, over all of its datasets, since who is who
-does not depend on whose attributes win; views with the identity graph `none` do not look at it.
+A *fragment* is a person in the terms of the lake: one primary identity with its bucket and ordinal. A record or an
+event of a fragment may name more identities (`identityMap`); each of them is a link. The **persons** of the graph are
+the connected components of these links. There is one graph per sandbox, over all of its datasets, because identity does
+not depend on the precedence of attributes. Views with the identity graph `none` do not use it.
 
-**Who survives.** A person is known by the bucket, ordinal and profile id of one of its fragments: the oldest, which is
-the one that came into the graph first (of those that came together the one with the lowest bucket, then ordinal). So
-people keep their place when something joins them, no ordinals of another kind are needed, and a view of persons is a
-view of fragments with fewer rows. When a link joins two old persons, the younger one's ordinal is retired for good: it
-is in no later view and no later membership. A link stays when the record that brought it is replaced; it goes with
-its dataset, for which the graph is built anew.
+**Surviving keys.** A person has the bucket, ordinal and profile id of one of its fragments: the oldest, which is the
+one that entered the graph first (of those that entered together, the one with the lowest bucket, then ordinal). People
+therefore keep their place when others join them, no second kind of ordinals is needed, and a view of persons is a view
+of fragments with fewer rows. When a link joins two existing persons, the ordinal of the younger one is retired
+permanently: it is in no later view and no later membership. A link remains when the record that named it is replaced.
+It is removed with the data of its dataset or batch, because then the graph is rebuilt.
 
-**Kept incrementally.** The same rows lie in two tables: `nodes` by the bucket of the identity (to find a person by any
-identity), `members` by the person's home, the bucket where its data and membership lie. A new batch reads the
-buckets of the identities that it names and of the persons that it joins, and rewrites those that change. A version is
-a list of files, written last and at once, so that a killed process leaves the version before. The links of one
-refresh are held in memory (a few dozen bytes for each different one), nothing else is.
+**Incremental updates.** The same rows are stored in two tables: `nodes` by the slot of the identity (to find a person
+by any identity), and `members` by the person's home, the bucket of its data and memberships. An update reads the
+buckets of the identities that new data names and of the persons that it joins, and rewrites those that change. A
+version is a list of files, written last and atomically, so a killed process leaves the previous version. Only the links
+of one update are held in memory (a few dozen bytes per distinct link).
 """
 
 import json
@@ -36,11 +36,12 @@ from numpy.typing import NDArray
 from app.engine.ingest.identities import rows_of
 from app.engine.store.bucket_files import BucketWriter, parquet_list
 from app.engine.store.delta import DataFile, open_table
-from app.engine.store.lake import TenantLake, bucket_of, bucket_sql, write_atomically
+from app.engine.store.lake import TenantLake, write_atomically
+from app.engine.store.layout import Layout, hash_sql, slot_of, slot_sql
 
 Files = tuple[DataFile, ...]
 Seen = Mapping[str, frozenset[str]]
-"""Of each dataset the files that were read."""
+"""For each dataset, the files that were read."""
 
 _COLUMNS = (
     "__bucket INTEGER, namespace VARCHAR, id VARCHAR, place INTEGER, ordinal INTEGER, home INTEGER, person INTEGER,"
@@ -52,15 +53,16 @@ _IDENTITIES = "identityMap"
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """One version. `born` is the version that was built from nothing: versions with the same one continue each other.
+    """One version. `born` is the version that was last built from scratch; later ones with the same `born` continue it.
 
-    A row of `nodes` and `members`: an identity, the bucket that its text hashes to (`place`), its ordinal there when it
-    is a fragment with data, the person that it belongs to (`home`, `person`), the version in which that person came
-    (`since`), and the version in which it ceased to be a person itself (`retired`, null for one that never was).
+    A row of `nodes` and `members` is an identity: for a fragment with data its bucket (`place`) and ordinal there, for
+    others the slot that their text hashes to (`place`) and no ordinal; the person it belongs to (`home`, `person`),
+    the version in which that person entered (`since`), and the version in which it ceased to be a person itself
+    (`retired`; null if it is one, or never was).
     """
 
     folder: Path
-    bits: int
+    layout: Layout
     version: int
     born: int
     seen: Seen
@@ -68,27 +70,31 @@ class Graph:
     members: Files
 
     def find(self, namespace: str, id: str) -> tuple[int, int] | None:
-        """Home and ordinal of the person with this identity."""
-        table = self.nodes_of(bucket_of(f"{namespace}:{id}", self.bits))
+        """Home and ordinal of the person with this identity; None if the graph does not have it."""
+        slot = self.layout.generations[0].bucket_of(f"{namespace}:{id}")
+        table = self._read("nodes", self.nodes, slot)
         rows = table.filter(pc.and_(pc.equal(table["id"], id), pc.equal(table["namespace"], namespace)))
         return (int(rows["home"][0].as_py()), int(rows["person"][0].as_py())) if rows.num_rows else None
 
     def fragments(self, person: tuple[int, int]) -> list[tuple[int, int]]:
-        """Bucket and ordinal of each fragment of a person, in that order."""
+        """Bucket and ordinal of each fragment of a person, sorted."""
         table = self.members_of(person[0])
         rows = table.filter(pc.and_(pc.equal(table["person"], person[1]), pc.is_valid(table["ordinal"])))
         return sorted(zip(rows["place"].to_pylist(), rows["ordinal"].to_pylist(), strict=True))
 
     def nodes_of(self, bucket: int) -> pa.Table:
-        return self._read("nodes", self.nodes, bucket)
+        """The fragments of a bucket, and other identities with this place."""
+        table = self._read("nodes", self.nodes, slot_of(bucket))
+        return table.filter(pc.equal(table["place"], bucket))
 
     def members_of(self, bucket: int) -> pa.Table:
         """Sorted by person, place and ordinal."""
         return self._read("members", self.members, bucket)
 
     def paths(self, table: str, buckets: Iterable[int] | None = None) -> list[Path]:
-        selected = None if buckets is None else set(buckets)
-        files = self.nodes if table == "nodes" else self.members
+        """The files of a table, or those with the rows of some buckets."""
+        files, place = (self.nodes, slot_of) if table == "nodes" else (self.members, int)
+        selected = None if buckets is None else set(map(place, buckets))
         return [self.folder / table / file.name for file in files if selected is None or file.bucket in selected]
 
     def _read(self, table: str, files: Files, bucket: int) -> pa.Table:
@@ -98,7 +104,7 @@ class Graph:
 
 @cache
 def _empty() -> pa.Table:
-    """Made when needed: a first array imports pandas wherever that is installed, which takes a second."""
+    """Created when needed: the first array imports pandas if it is installed, which takes a second."""
     return pa.schema(
         (name, pa.string() if kind == "VARCHAR" else pa.int32())
         for name, kind in (column.split(" ") for column in _COLUMNS.split(", ")[1:])
@@ -106,16 +112,16 @@ def _empty() -> pa.Table:
 
 
 def graph_of(lake: TenantLake, datasets: Iterable[str]) -> Graph:
-    """The graph of these datasets as they are now, brought up to date."""
+    """The current graph of these datasets, after an update."""
     with lake.lock("identity graph"):
         tables = {name: table for name in datasets if (table := open_table(lake.dataset(name))) is not None}
         seen = {name: frozenset(file.name for file in table.files) for name, table in tables.items()}
         old = _newest(lake)
         if old is not None and any(not files <= seen.get(name, frozenset()) for name, files in old.seen.items()):
-            # Data went, and with them links that cannot be taken out one by one.
-            old = Graph(old.folder, old.bits, old.version, old.version + 1, {}, (), ())
+            # Data was deleted, and its links cannot be removed individually.
+            old = Graph(old.folder, old.layout, old.version, old.version + 1, {}, (), ())
         if old is None:
-            old = Graph(lake.graph, lake.bucket_bits() or 0, 0, 1, {}, (), ())
+            old = Graph(lake.graph, _layout(lake), 0, 1, {}, (), ())
         fresh = {name: sorted(files - old.seen.get(name, frozenset())) for name, files in seen.items()}
         if not any(fresh.values()) and old.version >= old.born:
             return old
@@ -136,7 +142,7 @@ def _parsed(lake: TenantLake, text: str) -> Graph:
     note = json.loads(text)
     nodes, members = (tuple(DataFile(*file) for file in note[table]) for table in ("nodes", "members"))
     seen = {name: frozenset(files) for name, files in note["seen"].items()}
-    return Graph(lake.graph, lake.bucket_bits() or 0, note["version"], note["born"], seen, nodes, members)
+    return Graph(lake.graph, _layout(lake), note["version"], note["born"], seen, nodes, members)
 
 
 def _updated(lake: TenantLake, old: Graph, seen: Seen, fresh: Mapping[str, Sequence[Path]]) -> Graph:
@@ -146,7 +152,7 @@ def _updated(lake: TenantLake, old: Graph, seen: Seen, fresh: Mapping[str, Seque
         _label(database, old)
         _join(database, version)
         _change(database, old, version)
-        nodes = _rewrite(database, old, scratch, "nodes", "place")
+        nodes = _rewrite(database, old, scratch, "nodes", slot_sql("place"))
         members = _rewrite(database, old, scratch, "members", "home")
     content = {
         "version": version,
@@ -157,11 +163,11 @@ def _updated(lake: TenantLake, old: Graph, seen: Seen, fresh: Mapping[str, Seque
     }
     (lake.graph / "versions").mkdir(parents=True, exist_ok=True)
     write_atomically(lake.graph / "versions" / f"{version}.json", json.dumps(content).encode())
-    return Graph(lake.graph, lake.bucket_bits() or 0, version, old.born, seen, nodes, members)
+    return Graph(lake.graph, _layout(lake), version, old.born, seen, nodes, members)
 
 
 def _read_links(lake: TenantLake, database: duckdb.DuckDBPyConnection, fresh: Mapping[str, Sequence[Path]]) -> None:
-    """Fills `fragment` (who has new data, by name) and `link` (fragment → identity that its new data name)."""
+    """Fills `fragment` (fragments with new data, by name) and `link` (fragment → identity named by its new data)."""
     database.execute("CREATE TABLE present (bucket INTEGER, ordinal INTEGER)")
     database.execute("CREATE TABLE given (bucket INTEGER, ordinal INTEGER, namespace VARCHAR, id VARCHAR)")
     for paths in fresh.values():
@@ -178,15 +184,16 @@ def _read_links(lake: TenantLake, database: duckdb.DuckDBPyConnection, fresh: Ma
             )
     touched = [number for (number,) in database.execute("SELECT DISTINCT bucket FROM present").fetchall()]
     stored = rows_of(open_table(lake.identities), touched)
-    place = bucket_sql("namespace || ':' || id", lake.bucket_bits() or 0)
+    slot = _layout(lake).generations[0].bucket_sql(hash_sql("namespace || ':' || id"))
     database.execute(
         "CREATE TABLE fragment AS SELECT DISTINCT known.__bucket AS place, known.ordinal, namespace, id"
         f" FROM {stored} known JOIN present ON known.__bucket = bucket AND known.ordinal = present.ordinal"
     )
     database.execute(
-        "CREATE TABLE node AS SELECT place, namespace, id, max(ordinal) AS ordinal FROM ("
+        "CREATE TABLE node AS SELECT namespace, id, max(ordinal) AS ordinal,"
+        " coalesce(max(place) FILTER (WHERE ordinal IS NOT NULL), max(place)) AS place FROM ("
         " SELECT place, namespace, id, ordinal FROM fragment"
-        f" UNION ALL SELECT {place}, namespace, id, NULL FROM given) GROUP BY ALL"
+        f" UNION ALL SELECT {slot}, namespace, id, NULL FROM given) GROUP BY namespace, id"
     )
     database.execute(
         "CREATE TABLE link AS SELECT fragment.namespace AS from_namespace, fragment.id AS from_id, given.namespace,"
@@ -195,12 +202,14 @@ def _read_links(lake: TenantLake, database: duckdb.DuckDBPyConnection, fresh: Ma
 
 
 def _label(database: duckdb.DuckDBPyConnection, old: Graph) -> None:
-    """Fills `known` (the nodes with what the graph knows of them) and `label` (one for each person or new identity)."""
-    touched = [number for (number,) in database.execute("SELECT DISTINCT place FROM node").fetchall()]
+    """Fills `known` (the nodes with what the graph knows of them) and `label` (one per person or new identity)."""
+    touched = [number for (number,) in database.execute(f"SELECT DISTINCT {slot_sql('place')} FROM node").fetchall()]
     before = parquet_list(old.paths("nodes", touched), _COLUMNS)
     database.execute(
-        "CREATE TABLE known AS SELECT node.*, old.ordinal AS old_ordinal, old.home, old.person, old.since, old.retired"
-        f" FROM node LEFT JOIN {before} old USING (place, namespace, id)"
+        "CREATE TABLE known AS SELECT node.* EXCLUDE (place),"
+        " CASE WHEN node.ordinal IS NULL THEN coalesce(old.place, node.place) ELSE node.place END AS place,"
+        " old.ordinal AS old_ordinal, old.home, old.person, old.since, old.retired"
+        f" FROM node LEFT JOIN {before} old USING (namespace, id)"
     )
     database.execute(
         "CREATE TABLE label AS SELECT (row_number() OVER () - 1)::BIGINT AS label, * FROM ("
@@ -217,7 +226,7 @@ def _label(database: duckdb.DuckDBPyConnection, old: Graph) -> None:
 
 
 def _join(database: duckdb.DuckDBPyConnection, version: int) -> None:
-    """Fills `winner`: for each label the person that it belongs to from now on."""
+    """Fills `winner`: for each label, the person to which it now belongs."""
     edges = database.sql(
         "SELECT DISTINCT a.label AS a, b.label AS b FROM link JOIN labelled a ON a.namespace = from_namespace"
         " AND a.id = from_id JOIN labelled b ON b.namespace = link.namespace AND b.id = link.id"
@@ -237,7 +246,7 @@ def _join(database: duckdb.DuckDBPyConnection, version: int) -> None:
 
 
 def _change(database: duckdb.DuckDBPyConnection, old: Graph, version: int) -> None:
-    """Fills `changed`: every row that is new or no longer as it was."""
+    """Fills `changed`: every new or changed row."""
     lost = "label.since IS NOT NULL AND (label.home, label.person) <> (winner.home, winner.person)"
     database.execute(
         "CREATE TABLE lost AS SELECT label.home AS old_home, label.person AS old_person, winner.home, winner.person,"
@@ -250,11 +259,12 @@ def _change(database: duckdb.DuckDBPyConnection, old: Graph, version: int) -> No
     )
     database.execute(
         "CREATE TABLE changed AS"
-        # What a lost person consisted of, with an ordinal that this batch may have brought.
-        " SELECT old.namespace, old.id, old.place, coalesce(old.ordinal, known.ordinal)::INTEGER AS ordinal,"
+        # The fragments of a retired person, with an ordinal that this batch may have added.
+        " SELECT old.namespace, old.id, coalesce(known.place, old.place) AS place,"
+        " coalesce(old.ordinal, known.ordinal)::INTEGER AS ordinal,"
         f" lost.home, lost.person, lost.since::INTEGER AS since, {ended}, old.home AS old_home"
         f" FROM {before} old JOIN lost ON old.home = old_home AND old.person = old_person"
-        " LEFT JOIN known USING (place, namespace, id)"
+        " LEFT JOIN known USING (namespace, id)"
         " UNION ALL SELECT namespace, id, place, coalesce(ordinal, old_ordinal)::INTEGER, winner.home, winner.person,"
         " winner.since::INTEGER, retired, labelled.home FROM labelled JOIN winner USING (label)"
         " WHERE labelled.home IS NULL OR (ordinal IS NOT NULL AND old_ordinal IS NULL"
@@ -263,13 +273,13 @@ def _change(database: duckdb.DuckDBPyConnection, old: Graph, version: int) -> No
 
 
 def _rewrite(database: duckdb.DuckDBPyConnection, old: Graph, scratch: Path, table: str, key: str) -> Files:
-    """The table with its touched buckets written anew."""
+    """Rewrites the changed buckets of the table."""
     places = f"SELECT {key} FROM changed" + (" UNION SELECT old_home FROM changed" if key == "home" else "")
     touched = {number for (number,) in database.execute(places).fetchall() if number is not None}
     before = parquet_list(old.paths(table, touched), _COLUMNS)
     reader = database.sql(
         f"SELECT {key} AS __bucket, {_NAMES} FROM (SELECT {_NAMES} FROM {before} old"
-        " ANTI JOIN changed USING (place, namespace, id)"
+        " ANTI JOIN changed USING (namespace, id)"
         f" UNION ALL SELECT {_NAMES} FROM changed) ORDER BY 1, {'person, ' if key == 'home' else ''}place, ordinal, id"
     ).to_arrow_reader(1 << 16)
     writer = BucketWriter(scratch / table, uuid.uuid4().hex)
@@ -278,8 +288,12 @@ def _rewrite(database: duckdb.DuckDBPyConnection, old: Graph, scratch: Path, tab
     return (*(file for file in getattr(old, table) if file.bucket not in touched), *files)
 
 
+def _layout(lake: TenantLake) -> Layout:
+    return lake.layout() or Layout((0,))
+
+
 def components(count: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """For each of `count` nodes the smallest one that the edges a–b connect it with.
+    """For each of `count` nodes, the smallest node that the edges a–b connect it to.
 
     >>> components(5, np.array([1, 3]), np.array([2, 2])).tolist()
     [0, 1, 1, 1, 4]

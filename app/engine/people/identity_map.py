@@ -1,4 +1,4 @@
-"""Builds the map of a person's identities out of the primary one and those that records brought; knows no files."""
+"""Builds the map of a person's identities from the primary one and those in records; knows no files."""
 
 from collections.abc import Sequence
 
@@ -18,11 +18,10 @@ def identity_map(
     known: pa.Table,
     given: Sequence[tuple[NDArray[np.int32], pa.ChunkedArray]],
 ) -> pa.Array:
-    """One map for each of the `ordinals` (rising).
+    """One map for each of the (ascending) `ordinals`.
 
     `known` are identities (namespace, id, primary) of the people in the rows `owners`; `given` are maps of some people,
-    of the kind that comes out. The known ones come first in their namespace with their mark, the others keep that
-    which they came with.
+    in the output format. Known identities come first in their namespace, with their own flag; the others keep theirs.
     """
     n = len(ordinals)
     owner = [owners]
@@ -49,7 +48,8 @@ def _plain(column: pa.ChunkedArray) -> pa.Array:
 def _assembled(
     n: int, owner: NDArray[np.int64], names: pa.Array, ids: pa.Array, primary: NDArray[np.bool_]
 ) -> pa.Array:
-    """Sorts the identities by owner and namespace, each once (as it came first), and puts lists and maps around."""
+    """Sorts the identities by owner and namespace, without duplicates (keeping the first), and builds lists and
+    maps."""
     name_codes = names.dictionary_encode().indices.to_numpy()
     id_codes = ids.dictionary_encode().indices.fill_null(-1).to_numpy()
     came = np.arange(len(owner))

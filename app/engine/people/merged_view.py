@@ -1,9 +1,9 @@
-"""The merged view of a merge policy: one row for each person of a bucket, kept up to date; knows no expressions.
+"""The merged view of a merge policy: one row per person of a bucket, updated incrementally; knows no expressions.
 
-With the identity graph `none` a person is a primary identity, and the view is made of the datasets. With `pdg` it is a
-person of the `identity_graph`, and the view is made of the datasets' copies by persons (`stitching`), which have the
-same form; a record then is that of one fragment, and of several in one dataset the newest counts first. Views are one
-for each merge policy and never read one another, so that both kinds stand side by side in one sandbox.
+With the identity graph `none`, a person is a primary identity, and the view is built from the datasets. With `pdg`, it
+is a person of the `identity_graph`, and the view is built from the datasets' copies by persons (`stitching`), which
+have the same form. Each record then belongs to one fragment; of several records in one dataset, the newest takes
+precedence. Each merge policy has its own view, and views never read each other, so one sandbox can have both kinds.
 """
 
 import base64
@@ -35,20 +35,22 @@ from app.engine.store.case_names import file_schema, with_names
 from app.engine.store.checksums import intact, seal
 from app.engine.store.delta import BUCKET, DataFile, TableVersion, bucket_folder, commit, open_table
 from app.engine.store.field_types import contradicts
+from app.engine.store.files import publish
 from app.engine.store.lake import TenantLake
 from app.engine.store.parquet_columns import plain_type
+from app.errors import LakeAway
 from app.pql.schema import IDENTITY_MAP, ObjectType
 
 log = logging.getLogger(__name__)
 
 Told = Callable[[int, int, int], None]
-"""Gets how many buckets of a view have been built, of how many that have to be, and how many the view has; 0 first. It
-may raise `Cancelled`: what has been built stays."""
+"""Receives the number of buckets built so far (0 at first), the number to build, and the number that the view has. It
+may raise `Cancelled`; the buckets built until then are kept."""
 
 _NAMESPACES = b"namespaces"
 _EVENTS = b"events"
 _MOST_BESIDE = 64
-"""So many files of events may come before a part of the view is built anew, in which they are noted."""
+"""Maximum number of files of events that a bucket's file does not list; with more, the bucket is rebuilt."""
 _ROW_GROUP = 1 << 14
 
 
@@ -69,10 +71,10 @@ def refresh(
     told: Told | None = None,
     threads: int = 1,
 ) -> tuple[Sources, View]:
-    """Brings the view up to date, rebuilding touched buckets only, and gives the versions that it then shows.
+    """Updates the view, rebuilding only changed buckets, and returns the versions that it then shows.
 
-    It shows the data as they are now, or, so that several views show the same, the `versions` of the datasets and (with
-    an identity graph) the data of that version of the `graph`.
+    It shows the current data or, so that several views show the same data, the `versions` of the datasets and (with an
+    identity graph) the data of that version of the `graph`.
     """
     with lake.lock(f"view {rule.id}"):
         if rule.identity_graph == "PDG":
@@ -87,11 +89,14 @@ def refresh(
         fields = _view_fields(inputs)
         try:
             current = open_table(lake.views(rule.id) / str(generation))
-        except Exception:  # Of Delta, JSON or Arrow.
+        except LakeAway:
+            raise
+        except Exception:  # From Delta, JSON or Arrow.
             log.exception("the view %s cannot be read; rebuilding it", lake.views(rule.id) / str(generation))
             generation, current = generation + 1, None
         if current is not None and contradicts(user_fields(current.schema), fields):
-            # A dataset went, and with it the type of a field: begin anew, the old files stay for those who read them.
+            # A dataset was deleted, so a field's type changed: start a new generation, and keep the old files for
+            # their readers.
             generation, current = generation + 1, None
         update = _Update(inputs, fields, current, lake.views(rule.id) / str(generation))
         if told is not None:
@@ -103,23 +108,23 @@ def refresh(
 
 
 def open_view(lake: TenantLake, rule: MergeRule, generation: int, version: int | None) -> View:
-    """The view as it was in that version."""
+    """An earlier version of the view; one without people if `version` is None."""
     if version is None:
         return View(generation, None)
     return View(generation, open_table(lake.views(rule.id) / str(generation), version))
 
 
 def namespaces(path: Path) -> dict[str, BitMap]:
-    """The ordinals that have an identity in each namespace, as noted in a file of the view."""
+    """The ordinals of the people with an identity in each namespace, from the metadata of a file of the view."""
     noted = (pq.read_metadata(path).metadata or {}).get(_NAMESPACES, b"{}")
     return {name: BitMap.deserialize(base64.b64decode(text)) for name, text in json.loads(noted).items()}
 
 
-# ---------------------------------------------------------------- what is rebuilt
+# ---------------------------------------------------------------- updates
 
 
 class _Update:
-    """What brings a view up to date: the buckets that are missing, and the files that show something else."""
+    """What makes a view current: the buckets to build (`missing`), and the files to replace or remove (`stale`)."""
 
     def __init__(self, inputs: Sources, fields: ObjectType, current: TableVersion | None, folder: Path) -> None:
         self.sources = inputs
@@ -130,12 +135,13 @@ class _Update:
         files = current.files if current is not None else ()
         usable = {file for file in files if intact(folder / file.name) and self._shows(file)}
         shown = {file.bucket for file in usable}
-        # What is damaged as well: all of a view can be made anew.
+        # Damaged files are stale as well, since all of a view can be rebuilt.
         self.stale = [file for file in files if file not in usable]
         self.missing = sorted(self.origins.keys() - shown)
 
     def _shows(self, file: DataFile) -> bool:
-        """Whether the file is what would be built now: of the same files, but for events of people who are in it."""
+        """Whether the file equals what would be built now: its inputs are the same, except for additional events of
+        people that it contains."""
         origin = self.origins.get(file.bucket)
         people, whole, *_ = Path(file.name).name.split("-")
         if origin is None or people != origin.people:
@@ -143,9 +149,10 @@ class _Update:
         return whole == origin.fingerprint or self._has_all(self.folder / file.name, origin)
 
     def _has_all(self, path: Path, origin: Origin) -> bool:
-        """Whether a file of the view, made of some of these events, has the people of the others too.
+        """Whether a file of the view that was built from some of these files of events also has the people of the
+        others.
 
-        When any of the events went that it was made of, somebody may have gone with them.
+        False if a file of events that it was built from no longer exists, since people may have gone with it.
         """
         names = {_short(name): name for name in origin.events}
         noted = _noted_events(path)
@@ -163,7 +170,7 @@ class _Update:
 
 
 def _rebuild(lake: TenantLake, update: _Update, told: Told | None, threads: int) -> None:
-    """Builds what is missing, and commits it in place of what is stale."""
+    """Builds the missing buckets, and commits them in place of the stale files."""
     built: list[DataFile] = []
 
     def finished(file: DataFile) -> None:
@@ -174,7 +181,7 @@ def _rebuild(lake: TenantLake, update: _Update, told: Told | None, threads: int)
     try:
         _build_files(lake, update, finished, threads)
     finally:
-        # Also what was built before the work was given up, so that the next one goes on from there.
+        # Also commits what was built before an error or a cancellation, so that the next update continues from there.
         replaced = {file.bucket for file in built}
         gone = [file for file in update.stale if file.bucket in replaced or file.bucket not in update.origins]
         if built or gone:
@@ -182,13 +189,13 @@ def _rebuild(lake: TenantLake, update: _Update, told: Told | None, threads: int)
 
 
 def _noted_events(path: Path) -> frozenset[str]:
-    """The files of events that a file of the view was made of, as `_short` names them."""
+    """The names, shortened by `_short`, of the files of events that a file of the view was built from."""
     return frozenset(json.loads((pq.read_metadata(path).metadata or {}).get(_EVENTS, b"[]")))
 
 
 @lru_cache(maxsize=1 << 14)
 def _all_there(path: Path, events: Path) -> bool:
-    """Whether everybody with an event in the one file has a row in the other."""
+    """Whether everyone with an event in `events` has a row in `path`."""
     return bool(np.isin(ordinals_in(events), _people_in(path), assume_unique=True).all())
 
 
@@ -198,7 +205,7 @@ def _people_in(path: Path) -> NDArray[np.int32]:
 
 
 def _short(name: str) -> str:
-    """Of a file of events, for the note in the view."""
+    """A short digest of the name of a file of events, for the metadata of the view's files."""
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
@@ -207,7 +214,7 @@ def _view_fields(inputs: Sources) -> ObjectType:
 
 
 def _build_files(lake: TenantLake, update: _Update, finished: Callable[[DataFile], None], threads: int) -> None:
-    """One file for each bucket that is missing, with the digests of its origin in its name."""
+    """Builds one file per missing bucket, with the digests of its origin in its name."""
     identities = open_table(lake.identities)
 
     def build(bucket: int, _stopped: Stopped) -> DataFile:
@@ -216,8 +223,7 @@ def _build_files(lake: TenantLake, update: _Update, finished: Callable[[DataFile
         _write(scratch / f"{bucket}.parquet", table, origin)
         stem = f"{origin.people}-{origin.fingerprint}-{uuid.uuid4().hex}"
         name = f"{bucket_folder(bucket)}/{seal(scratch / f'{bucket}.parquet', stem)}"
-        (update.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (scratch / f"{bucket}.parquet").rename(update.folder / name)
+        publish([(scratch / f"{bucket}.parquet", update.folder / name)])
         return DataFile(name, bucket, table.num_rows)
 
     with lake.scratch() as scratch:
@@ -228,7 +234,8 @@ def _build_files(lake: TenantLake, update: _Update, finished: Callable[[DataFile
 
 
 def _write(path: Path, table: pa.Table, origin: Origin) -> None:
-    """One file of the view, text in plain columns; noted in it are the namespaces of its people and their events."""
+    """Writes one file of the view, with text in plain columns. Its metadata lists the people by namespace and the files
+    of events."""
     plain = pa.schema([pa.field(field.name, plain_type(field.type)) for field in table.schema])
     noted = {
         name: base64.b64encode(members.serialize()).decode()

@@ -1,7 +1,8 @@
-"""Makes one row of each person from the records of several datasets, by the merge rule."""
+"""Merges the records of several datasets into one row per person, by the merge rule."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,12 @@ IDENTITIES = "identityMap"
 
 
 def merged_people(sources: Sources, fields: ObjectType, known: TableVersion | None, bucket: int) -> pa.Table:
-    """The people of the bucket: their ordinals, ids, identities and merged fields."""
+    """The people of the bucket: ordinals, ids, identities and merged fields."""
     records = [_records(table, fields, bucket) for table in sources.records.values()]
     senders = [ordinals_in(path) for table in sources.events.values() for path in event_paths(table, bucket)]
     senders += [ordinals_in(path) for table in sources.members.values() for path in table.paths(bucket)]
     ordinals = np.unique(np.concatenate([*(record[ORDINAL].to_numpy() for record in records), *senders]))
+    ordinals = np.setdiff1d(ordinals, sources.retired_in(bucket), assume_unique=True)
     columns: dict[str, pa.Array] = {ORDINAL: pa.array(ordinals.astype(np.int32))}
     owners, names = _names(sources, known, ordinals, bucket)
     firsts = names.take(pa.array(np.searchsorted(owners, np.arange(len(ordinals)))))
@@ -39,16 +41,19 @@ def merged_people(sources: Sources, fields: ObjectType, known: TableVersion | No
     ]
     columns[IDENTITIES] = identity_map(ordinals, owners, names, values_of)
     order = _order(sources, ordinals, records)
+    # Sets, since the schema lists its names anew each time, and records may have thousands.
+    named = [(record, frozenset(record.schema.names)) for record in records]
     for name, type_ in fields.fields.items():
-        if name != IDENTITIES and any(name in record.schema.names for record in records):
-            columns[name] = _best(_column(records, name, type_), type_, order)
+        if name != IDENTITIES and any(name in names for _, names in named):
+            columns[name] = _best(_column(named, name, type_), type_, order)
     return pa.table(columns)
 
 
 def _names(
     sources: Sources, known: TableVersion | None, ordinals: NDArray[np.int32], bucket: int
 ) -> tuple[NDArray[np.int64], pa.Table]:
-    """Identities (namespace, id, primary) and the row of the person of each (rising); that of the profile id first."""
+    """Identities (namespace, id, primary) and the (ascending) row of each one's person; that of the profile id
+    first."""
     if sources.graph is None:
         table = primary_identities(known, bucket).take(pa.array(ordinals))
         return np.arange(len(ordinals)), table.append_column("primary", pa.array(np.ones(len(ordinals), bool)))
@@ -69,13 +74,16 @@ def _names(
 
 
 def _records(table: TableVersion, fields: ObjectType, bucket: int) -> pa.Table:
-    """What one dataset knows of each person of the bucket, in no order; a later batch replaces a fragment's record."""
-    parts = []
+    """The data of one dataset about each person of the bucket, unordered; a later batch replaces a fragment's
+    record."""
+    parts, retired = [], table.retired_in(bucket)
     for path in table.paths(bucket):
         file = open_file(path, fields)
         part = read_columns(file, fields, plain=[ORDINAL, FRAGMENT, "__version", "__time"])
-        absent = [name for name in fields.fields if name not in part.schema.names and name in table.schema.names]
-        for name in absent:
+        if len(retired):
+            part = part.filter(pa.array(~np.isin(part[ORDINAL].to_numpy(), retired)))
+        absent = (fields.fields.keys() & table.schema.names) - {*part.schema.names}
+        for name in sorted(absent):
             part = part.append_column(name, pa.nulls(part.num_rows, stored_type(fields.fields[name])))
         parts.append(part)
     if not parts:
@@ -88,22 +96,40 @@ def _records(table: TableVersion, fields: ObjectType, bucket: int) -> pa.Table:
 
 
 def ordinals_in(path: Path) -> NDArray[np.int32]:
-    return np.unique(pq.ParquetFile(path).read(columns=[ORDINAL])[ORDINAL].to_numpy())
+    """The distinct ordinals of a file, ascending; files are usually sorted by them, which saves sorting."""
+    ordinals = pq.ParquetFile(path).read(columns=[ORDINAL])[ORDINAL].to_numpy()
+    steps = np.diff(ordinals)
+    if not len(ordinals) or bool((steps < 0).any()):
+        return np.unique(ordinals)
+    first: NDArray[np.int32] = ordinals[np.append(True, steps > 0)]
+    return first
 
 
-# ---------------------------------------------------------------- which value counts
+# ---------------------------------------------------------------- precedence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Order:
-    """All records below each other: `rows` of them by person, those that count more first; `owners` their persons."""
+    """All records concatenated: `rows` are sorted by person, then by precedence; `owners` are their persons."""
 
     rows: NDArray[np.int64]
     owners: NDArray[np.int64]
     people: int
 
+    @cached_property
+    def merges(self) -> bool:
+        """Whether a person has several records."""
+        return bool((np.diff(self.owners) == 0).any())
+
+    @cached_property
+    def keeps(self) -> bool:
+        """Whether each person has one record, in the order of the people: nothing is to do then."""
+        return len(self.rows) == self.people and all(
+            np.array_equal(numbers, np.arange(self.people)) for numbers in (self.rows, self.owners)
+        )
+
     def first(self, valid: NDArray[np.bool_]) -> pa.Array:
-        """Of each person the first row that is valid; null when there is none."""
+        """The first valid row of each person; null if there is none."""
         places = np.flatnonzero(valid[self.rows])
         owners = self.owners[places]
         begins = np.flatnonzero(np.insert(np.diff(owners) != 0, 0, True)) if len(owners) else places
@@ -113,7 +139,7 @@ class _Order:
 
 
 def _order(sources: Sources, ordinals: NDArray[np.int32], records: Sequence[pa.Table]) -> _Order:
-    """By the rule. Of records that are equally new the one of the first dataset, then of the first fragment, wins."""
+    """Sorts by the rule. Of equally recent records, that of the first dataset, then of the first fragment, wins."""
     if not records:
         return _Order(np.empty(0, np.int64), np.empty(0, np.int64), len(ordinals))
     owners = np.searchsorted(ordinals, np.concatenate([record[ORDINAL].to_numpy() for record in records]))
@@ -125,12 +151,11 @@ def _order(sources: Sources, ordinals: NDArray[np.int32], records: Sequence[pa.T
     return _Order(order, owners[order], len(ordinals))
 
 
-def _column(records: Sequence[pa.Table], name: str, type_: Type) -> pa.Array:
-    """One field of all records below each other."""
+def _column(records: Sequence[tuple[pa.Table, frozenset[str]]], name: str, type_: Type) -> pa.Array:
+    """One field of all concatenated records, which are given with their names."""
     target = stored_type(type_)
     parts = [
-        _one_array(record[name]) if name in record.schema.names else pa.nulls(record.num_rows, target)
-        for record in records
+        _one_array(record[name]) if name in names else pa.nulls(record.num_rows, target) for record, names in records
     ]
     return parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
 
@@ -140,8 +165,10 @@ def _one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 
 def _best(values: pa.Array, type_: Type, order: _Order) -> pa.Array:
-    """For each person the value, of those that are not null, that counts most; of objects, each field for itself."""
-    if isinstance(type_, ObjectType) and len(order.rows) > len(np.unique(order.owners)):
+    """For each person, the non-null value with the highest precedence; for objects, per field."""
+    if order.keeps:
+        return values
+    if isinstance(type_, ObjectType) and order.merges:
         children = [
             _best(child, inner, order) for child, inner in zip(values.flatten(), type_.fields.values(), strict=True)
         ]

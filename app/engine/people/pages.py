@@ -1,11 +1,12 @@
-"""Pages of people for a reader: identities, attributes, events as JSON values; knows files of a bucket, no rules."""
+"""Pages of people for readers: identities, attributes and events as JSON values; knows files of a bucket, no rules."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, repeat
 from pathlib import Path as FilePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,18 @@ Key = tuple[int, int]
 _IDENTITIES = ObjectType({"identityMap": IDENTITY_MAP})
 
 
+T = TypeVar("T", bound=tuple[Any, ...])
+
+
+def tuples_of(kind: type[T], *columns: Iterable[object]) -> Iterator[T]:
+    """Named tuples from columns, up to the length of the shortest, without a Python call per tuple.
+
+    >>> list(tuples_of(Identity, repeat("crm"), ["1", "2"], [True, False]))[1]
+    Identity(namespace='crm', id='2', primary=False)
+    """
+    return map(partial(tuple.__new__, kind), zip(*columns, strict=False))
+
+
 class Identity(NamedTuple):
     namespace: str
     id: str
@@ -43,7 +56,8 @@ class Person(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """(`timestamp`, `event_id`) is its place among the person's events, and the cursor of a page that begins there."""
+    """(`timestamp`, `event_id`) is its position among the person's events, and the cursor of a page that starts after
+    it."""
 
     event_id: str
     timestamp: datetime
@@ -52,71 +66,63 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class EventPage:
-    """Events in the order in which they were asked for, and whether `more` follow them in it."""
+    """Events in the requested order, and whether `more` follow."""
 
     items: tuple[Event, ...]
     more: bool
 
 
 class People:
-    """Who the people of some places are, held as columns: a person is made when it is asked for.
+    """The people at some keys, held as columns; a `Person` is created on access.
 
-    A bucket that was not read has nobody.
+    A bucket that was not read has no people.
     """
 
     def __init__(self) -> None:
         self._columns: dict[int, tuple[NDArray[np.int32], pa.Table]] = {}
 
     def read(self, path: FilePath | None, bucket: int, ordinals: NDArray[np.int32]) -> None:
-        """Reads those with these ordinals (rising) from the bucket's file."""
+        """Reads the people with these ascending ordinals from the bucket's file."""
         if path is not None and len(ordinals):
             table = _rows(path, ordinals, _IDENTITIES, ["__profile"])
             self._columns[bucket] = table[ORDINAL].to_numpy(), table
 
     def at(self, bucket: int, ordinals: Sequence[int]) -> list[Person | None]:
-        """The person at each place; None where there is none."""
+        """The person at each key; None if there is none."""
         if bucket not in self._columns:
             return [None] * len(ordinals)
-        known, table = self._columns[bucket]
+        stored, table = self._columns[bucket]
         asked = np.asarray(ordinals, np.int32)
-        rows = np.searchsorted(known, asked)
-        missing = known[np.minimum(rows, len(known) - 1)] != asked if len(known) else np.ones(len(rows), np.bool_)
-        chosen = table.take(pa.array(rows, mask=missing)).combine_chunks()
-        people = zip(
-            chosen["__profile"].to_pylist(), ordinals, _identities(chosen["identityMap"].chunk(0)), strict=True
-        )
-        return [
-            None if profile_id is None else Person(profile_id, bucket, ordinal, identities)
-            for profile_id, ordinal, identities in people
-        ]
+        rows = np.searchsorted(stored, asked)
+        missing = stored[np.minimum(rows, len(stored) - 1)] != asked if len(stored) else np.ones(len(rows), np.bool_)
+        page = table.take(pa.array(rows, mask=missing)).combine_chunks()
+        names, identities = page["__profile"].to_pylist(), _identities(page["identityMap"].chunk(0))
+        people: list[Person | None] = list(tuples_of(Person, names, repeat(bucket), ordinals, identities))
+        for place in np.flatnonzero(missing).tolist():
+            people[place] = None
+        return people
 
 
 def _identities(maps: pa.MapArray) -> list[tuple[Identity, ...]]:
-    """The identities of each person, from a whole array (no slice)."""
+    """The identities of each person, from a complete array (not a slice)."""
     namespaces, groups = maps.keys.dictionary_encode(), maps.items
     ends, sizes = groups.offsets.to_numpy(), np.diff(groups.offsets.to_numpy())
     names = namespaces.dictionary.to_pylist()
-    flat = [
-        Identity(names[code], id, bool(primary))
-        for code, id, primary in zip(
-            np.repeat(namespaces.indices.to_numpy(), sizes).tolist(),
-            groups.values.field("id").to_pylist(),
-            groups.values.field("primary").to_pylist(),
-            strict=True,
-        )
-    ]
+    codes = np.repeat(namespaces.indices.to_numpy(), sizes).tolist()
+    ids, primary = groups.values.field("id"), groups.values.field("primary").fill_null(False)
+    flat = list(tuples_of(Identity, map(names.__getitem__, codes), ids.to_pylist(), primary.to_pylist()))
     bounds = ends[maps.offsets.to_numpy()].tolist()
     return [tuple(flat[start:end]) for start, end in pairwise(bounds)]
 
 
 def people(path_of: Callable[[int], FilePath | None], keys: Sequence[Key]) -> list[Person | None]:
-    read, by_bucket = People(), _by_bucket(keys)
+    people, by_bucket = People(), _by_bucket(keys)
     for bucket, ordinals in by_bucket.items():
-        read.read(path_of(bucket), bucket, ordinals)
+        people.read(path_of(bucket), bucket, ordinals)
     persons = {
         (bucket, ordinal): person
         for bucket, ordinals in by_bucket.items()
-        for ordinal, person in zip(ordinals.tolist(), read.at(bucket, ordinals.tolist()), strict=True)
+        for ordinal, person in zip(ordinals.tolist(), people.at(bucket, ordinals.tolist()), strict=True)
     }
     return [persons[key] for key in keys]
 
@@ -141,12 +147,12 @@ def events(
     place: tuple[datetime, str] | None,
     backward: bool,
 ) -> list[EventPage]:
-    """Newest first, by (timestamp, id) downwards, or upwards when `backward`; without those up to a `place`. The
-    same event in two datasets is shown once."""
+    """Sorted by (timestamp, id), descending, or ascending when `backward`, starting after `place`. An event that two
+    datasets contain appears once."""
     by_key: dict[Key, dict[tuple[datetime, str], tuple[pa.Table, int]]] = {key: {} for key in keys}
     for bucket, ordinals in _by_bucket(keys).items():
-        for path in (path for table in datasets.values() for path in event_paths(table, bucket)):
-            table = _rows(path, ordinals, wanted, ["__batch", "__row", "timestamp", "_id"], split=True)
+        for path, people in _event_files(datasets, bucket, ordinals):
+            table = _rows(path, people, wanted, ["__batch", "__row", "timestamp", "_id"], split=True)
             rows = zip(
                 table[ORDINAL].to_pylist(), _times(table["__timestamp"]), named_ids(table).to_pylist(), strict=True
             )
@@ -159,7 +165,7 @@ def events(
 def newest_rows(
     table: TableVersion, keys: Sequence[Key], wanted: ObjectType, batches: Collection[str]
 ) -> dict[Key, JsonObject]:
-    """Of each person the newest row that one of the batches brought, as JSON values without nulls."""
+    """The newest row of each person among the batches, as JSON values without nulls."""
     newest: dict[Key, tuple[int, JsonObject]] = {}
     for bucket, ordinals in _by_bucket(keys).items():
         for path in table.paths(bucket):
@@ -174,11 +180,20 @@ def newest_rows(
 def event_counts(datasets: Mapping[str, TableVersion], keys: Sequence[Key]) -> list[int]:
     counts = dict.fromkeys(keys, 0)
     for bucket, ordinals in _by_bucket(keys).items():
-        for path in (path for table in datasets.values() for path in event_paths(table, bucket)):
-            values, sizes = np.unique(_rows(path, ordinals, ObjectType())[ORDINAL].to_numpy(), return_counts=True)
+        for path, people in _event_files(datasets, bucket, ordinals):
+            values, sizes = np.unique(_rows(path, people, ObjectType())[ORDINAL].to_numpy(), return_counts=True)
             for ordinal, size in zip(values.tolist(), sizes.tolist(), strict=True):
                 counts[bucket, ordinal] += size
     return [counts[key] for key in keys]
+
+
+def _event_files(
+    datasets: Mapping[str, TableVersion], bucket: int, ordinals: NDArray[np.int32]
+) -> Iterator[tuple[FilePath, NDArray[np.int32]]]:
+    """The files with events of these people, each with those whose rows in it count."""
+    for table in datasets.values():
+        people = np.setdiff1d(ordinals, table.retired_in(bucket), assume_unique=True)
+        yield from ((path, people) for path in event_paths(table, bucket))
 
 
 def _by_bucket(keys: Iterable[Key]) -> dict[int, NDArray[np.int32]]:
@@ -191,9 +206,9 @@ def _by_bucket(keys: Iterable[Key]) -> dict[int, NDArray[np.int32]]:
 def _rows(
     path: FilePath, ordinals: NDArray[np.int32], wanted: ObjectType, plain: Sequence[str] = (), split: bool = False
 ) -> pa.Table:
-    """The rows of some people, from the row groups that may have them (files are sorted by ordinal).
+    """The rows of some people, from the row groups that may contain them (files are sorted by ordinal).
 
-    With `split` the plain columns are read apart and get two more underscores when users may ask for them too.
+    With `split`, the plain columns are read separately and get two more underscores if users may request them too.
     """
     file = open_file(path, wanted)
     groups = groups_with(file, ordinals, ORDINAL)
@@ -214,7 +229,8 @@ def _page(
     items = []
     for place in order[:limit]:
         table, row = events[place]
-        there = [name for name in wanted.fields if name in table.schema.names]
+        present = frozenset(table.schema.names)
+        there = [name for name in wanted.fields if name in present]
         values = table.select(there).slice(row, 1).to_pylist()[0] if there else {}
         items.append(Event(place[1], place[0], _object(values, wanted)))
     return EventPage(tuple(items), len(order) > limit)
@@ -230,7 +246,8 @@ def _object(values: Mapping[str, object], type_: ObjectType) -> JsonObject:
 
 
 def _json(value: Any, type_: Type) -> JsonValue:
-    """The value as JSON has it: whole numbers without a point, times in ISO 8601, objects of nulls only as None."""
+    """The JSON form of the value: integers without a decimal point, times in ISO 8601, objects with only nulls as
+    None."""
     match type_:
         case ObjectType():
             return _object(value, type_) or None

@@ -1,4 +1,4 @@
-"""Profiles, in one place for callers: the merged view, snapshots of it, and pages; knows nothing itself."""
+"""The public interface of profiles: the merged view, its snapshots, and pages."""
 
 from app.engine.ingest.identities import find
 from app.engine.people.pages import Event, EventPage, Identity, Key, People, Person

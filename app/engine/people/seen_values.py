@@ -1,4 +1,4 @@
-"""The values that a text field holds, for those who write expressions; reads a few files, never all."""
+"""The values that occur in a text field, as suggestions for expressions; reads a few files only."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from app.engine.store.parquet_columns import open_file, prune, read_columns
 from app.pql.schema import EVENTS
 
 ROWS = 100_000
-"""Of each dataset, files are looked into until they have so many rows."""
+"""For each dataset, files are examined until they contain this many rows."""
 
 MOST = 50
-"""A field with more values than this is not one that people choose from."""
+"""A field with more values is not a choice from a list."""
 
 
 def seen_values(lake: TenantLake, datasets: Sequence[Dataset], path: Path) -> list[str]:
-    """The values of the text field at a path from the profile, the most frequent first; none when there are many."""
+    """The values of the text field at a path from the profile, most frequent first; empty if there are many."""
     kind, inner = ("EVENT", path[1:]) if path[:1] == (EVENTS,) else ("PROFILE", path)
     counts: Counter[str] = Counter()
     for dataset in datasets:
@@ -46,7 +46,7 @@ def seen_values(lake: TenantLake, datasets: Sequence[Dataset], path: Path) -> li
 
 
 def _leaf(table: pa.Table, path: Path) -> pa.Array:
-    """The flat values at a path; empty when it is not there or leads to something else than text."""
+    """The flattened values at a path; empty if it does not exist or is not text."""
     nothing = pa.array([], pa.string())
     if not path or path[0] not in table.column_names:
         return nothing

@@ -1,5 +1,6 @@
 """The people and events of a merge policy at fixed versions, bucket by bucket; knows no expressions."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +20,7 @@ from app.engine.limits.pool import Stopped, in_threads
 from app.engine.people import pages
 from app.engine.people.compaction import event_paths
 from app.engine.people.event_ids import event_ids
-from app.engine.people.identity_graph import open_graph
+from app.engine.people.identity_graph import Graph, open_graph
 from app.engine.people.merged_view import Told, View, namespaces, open_view, refresh
 from app.engine.people.merging import PROFILE, ordinals_in
 from app.engine.people.pages import EventPage, Key, People, Person
@@ -34,16 +35,24 @@ from app.json_values import JsonObject
 from app.pql.schema import EVENTS, ObjectType, Scalar
 
 Changed = Callable[[int], BitMap | None]
-"""By bucket of whom anything is another than before; None stands for everybody."""
+"""By bucket, the people with any change; None stands for everyone."""
+MOST_ROWS = 1 << 22
+"""Profiles and events of a bucket that are evaluated at once."""
 _MOST_CHANGED = 4
-"""Above one in so many people of a bucket all are evaluated."""
+"""If more than one in this many people of a bucket changed, all are evaluated."""
 
 
 def open_snapshot(
-    lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], told: Told | None = None, threads: int = 1
+    lake: TenantLake,
+    rule: MergeRule,
+    datasets: Sequence[Dataset],
+    told: Told | None = None,
+    threads: int = 1,
+    graph: Graph | None = None,
 ) -> "Snapshot":
-    """The data as they are now; brings the merged view up to date first."""
-    inputs, view = refresh(lake, rule, datasets, told=told, threads=threads)
+    """The current data; updates the merged view first. A rule that links fragments shows the data of this version of
+    the `graph`, if given."""
+    inputs, view = refresh(lake, rule, datasets, graph=graph, told=told, threads=threads)
     return Snapshot(inputs, view)
 
 
@@ -54,7 +63,7 @@ def open_snapshots(
     told: Told | None = None,
     threads: int = 1,
 ) -> "dict[str, Snapshot]":
-    """The data as they are now under several rules, by the rule's id: all of them see the same batches and persons."""
+    """The current data under several rules, by rule id: all of them see the same batches and persons."""
     stitching = any(rule.identity_graph == "PDG" for rule in rules)
     graph = people_graph(lake, datasets) if stitching else None
     tables = {dataset.id: open_table(lake.dataset(dataset.id)) for dataset in datasets}
@@ -63,9 +72,9 @@ def open_snapshots(
 
 
 def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinned: Mapping[str, Any]) -> "Snapshot":
-    """The data of an earlier snapshot, by its `pinned`; what has come since is not seen, and what went since is.
+    """The data of an earlier snapshot, by its `pinned`: without data added since, and still with data deleted since.
 
-    `datasets` are for what was pinned without its kinds.
+    `datasets` are for snapshots pinned without dataset kinds.
     """
     datasets = [Dataset(id_, kind) for id_, kind in pinned["kinds"]] if "kinds" in pinned else datasets
     version = pinned.get("graph")
@@ -75,10 +84,11 @@ def reopen(lake: TenantLake, rule: MergeRule, datasets: Sequence[Dataset], pinne
 
 
 def people_changed_since(lake: TenantLake, snapshot: "Snapshot", pinned: Mapping[str, Any]) -> "Changed":
-    """The people of whom anything is another than in an earlier snapshot of the same rule (by its `pinned`).
+    """The people with any change since an earlier snapshot of the same rule (by its `pinned`).
 
-    Everybody, when a type has changed, a file was taken away, the earlier snapshot is gone, or so many
-    have changed that picking them costs more. Without an identity graph only files with rows of a person tell of it.
+    Everyone, if a type has changed, a file was removed, the earlier snapshot no longer exists, or so many have changed
+    that selecting them costs more. Everyone, too, with an identity graph: only without one does each change of a person
+    come with a file that has rows of that person.
     """
     try:
         earlier = reopen(lake, snapshot.sources.rule, (), pinned)
@@ -100,10 +110,10 @@ def people_changed_since(lake: TenantLake, snapshot: "Snapshot", pinned: Mapping
 def find_person(
     lake: TenantLake, snapshot: "Snapshot", datasets: Sequence[Dataset], namespace: str, id: str
 ) -> Key | None:
-    """The person with this identity; None for nobody.
+    """The person with this identity, or None.
 
-    Without an identity graph several profiles may name one identity: the one that has it as its primary identity is
-    meant, or else the one in the lowest bucket with the lowest ordinal.
+    Without an identity graph several profiles may share an identity: the one with it as its primary identity takes
+    precedence, then the one in the lowest bucket with the lowest ordinal.
     """
     graph = snapshot.sources.graph
     if graph is not None:
@@ -126,7 +136,7 @@ def find_person(
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Files of certain versions; reading it twice gives the same. Safe to share between threads."""
+    """Files of fixed versions; repeated reads return the same. Thread-safe."""
 
     sources: Sources
     view: View
@@ -159,12 +169,12 @@ class Snapshot:
 
     @property
     def graph_version(self) -> int | None:
-        """The version of the identity graph whose persons these are; None when each fragment is a person."""
+        """The version of the identity graph whose persons these are; None if each fragment is a person."""
         return self.sources.graph.version if self.sources.graph is not None else None
 
     @property
     def people_by_bucket(self) -> dict[int, int]:
-        """How many people there are in each bucket that has any."""
+        """The number of people in each nonempty bucket."""
         return {file.bucket: file.rows for file in self._view_files if file.rows}
 
     def present(self, bucket: int) -> BitMap:
@@ -176,14 +186,14 @@ class Snapshot:
         return sum(file.rows for file in self._view_files if file.bucket == bucket)
 
     def namespaces(self, bucket: int) -> dict[str, BitMap]:
-        """The ordinals that have an identity in each namespace."""
+        """The ordinals of the people with an identity in each namespace."""
         path = self.view_path(bucket)
         return namespaces(path) if path is not None else {}
 
     def read(self, bucket: int, needs: Needs, only: BitMap | None = None) -> Bucket:
-        """The needed columns of one bucket, of everybody or of the ordinals in `only`. Text outside maps comes as
-        dictionaries. What no expression can name may be asked for too: `PROFILE` of a person, `INGESTED` of an event.
-        """
+        """The requested columns of one bucket, for everyone or for the ordinals in `only`. Text outside maps is
+        returned as dictionaries. Columns that expressions cannot name are available too: `PROFILE` of a person,
+        `INGESTED` of an event."""
         only_ordinals = None if only is None else np.frombuffer(only.to_array(), np.uint32).astype(np.int32)
         path = self.view_path(bucket)
         fields = {name: type_ for name, type_ in self.stored_fields.fields.items() if name != EVENTS}
@@ -199,23 +209,38 @@ class Snapshot:
         )
         return Bucket(bucket, ordinals, profiles, events, _rows_of(owners, ordinals))
 
+    def parts(self, bucket: int, needs: Needs, only: BitMap | None = None) -> list[BitMap | None]:
+        """The people to `read` one after the other, so that memory holds about `MOST_ROWS` rows at a time; one person
+        is never divided."""
+        rows = self.profiles_in(bucket)
+        if needs.events or needs.event:
+            files = (file for table in self.sources.events.values() for file in table.files)
+            rows += sum(file.rows for file in files if file.bucket == bucket)
+        if rows <= MOST_ROWS:
+            return [only]
+        people = np.frombuffer(self.present(bucket).to_array(), np.uint32)
+        parts = [bitmap(part) for part in np.array_split(people, math.ceil(rows / MOST_ROWS)) if len(part)]
+        if only is not None:
+            parts = [part & only for part in parts]
+        return [part for part in parts if part] or [only]
+
     def people(self, keys: Sequence[Key]) -> list[Person | None]:
-        """Who they are; None for a key without a profile."""
+        """The people; None for a key without a profile."""
         return pages.people(self.view_path, keys)
 
     def people_in(self, ordinals: Mapping[int, BitMap], threads: int) -> People:
-        """Who they are that have these ordinals, by bucket, as columns."""
+        """The people with these ordinals, by bucket, as columns."""
         people = People()
 
         def read(bucket: int, _stopped: Stopped) -> None:
-            chosen = np.frombuffer(ordinals[bucket].to_array(), np.uint32).astype(np.int32)
-            people.read(self.view_path(bucket), bucket, chosen)
+            asked = np.frombuffer(ordinals[bucket].to_array(), np.uint32).astype(np.int32)
+            people.read(self.view_path(bucket), bucket, asked)
 
         in_threads(read, ordinals, finished=lambda _: None, cancelled=lambda: False, threads=threads)
         return people
 
     def attributes(self, keys: Sequence[Key], paths: Sequence[Path] | None) -> list[JsonObject]:
-        """The merged fields as JSON values, those of the paths only when given, without nulls and events."""
+        """The merged fields as JSON values (only those of the paths, if given), without nulls and events."""
         fields = ObjectType({name: type_ for name, type_ in self.stored_fields.fields.items() if name != EVENTS})
         return pages.attributes(self.view_path, keys, fields if paths is None else prune(fields, paths))
 
@@ -228,7 +253,7 @@ class Snapshot:
         backward: bool = False,
         paths: Sequence[Path] | None = None,
     ) -> list[EventPage]:
-        """For each person the newest events, or the next older ones from an event's (timestamp, id); when `backward`
+        """For each person the newest events, or the next older ones after an event's (timestamp, id); when `backward`
         the oldest, or the next newer ones."""
         fields = self.sources.event_fields
         pruned = fields if paths is None else prune(fields, paths)
@@ -248,17 +273,20 @@ class Snapshot:
     def _events(
         self, bucket: int, paths: frozenset[Path], chosen: NDArray[np.int32] | None
     ) -> tuple[pa.Table, NDArray[np.int32]]:
-        """The events of the bucket by (ordinal, timestamp, id), with the ordinals of their owners."""
+        """The events of the bucket by (ordinal, timestamp, id), with their owners' ordinals."""
         fields = self.sources.event_fields.fields
         pruned = prune(ObjectType({**fields, INGESTED: Scalar.TIMESTAMP}), paths)
         files = [path for table in self.sources.events.values() for path in event_paths(table, bucket)]
         if not files:
             return _no_events()
+        retired = self.sources.retired_in(bucket)
+        if chosen is not None:
+            chosen = np.setdiff1d(chosen, retired, assume_unique=True)
         plain = [ORDINAL] if len(files) == 1 else [ORDINAL, TIMESTAMP]
         hidden = {ORDINAL: ORDINAL} if len(files) == 1 else {ORDINAL: ORDINAL, TIMESTAMP: "__at"}
         parts = []
         for path in files:
-            key = _Part.of(path, ObjectType(), plain, chosen)
+            key = _Part.of(path, ObjectType(), plain, chosen, retired)
             if key.table.num_rows or len(files) == 1:
                 named = key.table.rename_columns([hidden[name] for name in key.table.column_names])
                 parts.append((key, named, key.also(pruned)))
@@ -274,7 +302,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What was read of one file: all of it, or the rows of some people (files are sorted by ordinal)."""
+    """The content of one file: all of it, or the rows of some people (files are sorted by ordinal), or of all others
+    than those `retired`."""
 
     path: FilePath
     groups: Sequence[int]
@@ -282,14 +311,22 @@ class _Part:
     table: pa.Table
 
     @classmethod
-    def of(cls, path: FilePath, wanted: ObjectType, plain: Sequence[str], chosen: NDArray[np.int32] | None) -> "_Part":
+    def of(
+        cls,
+        path: FilePath,
+        wanted: ObjectType,
+        plain: Sequence[str],
+        chosen: NDArray[np.int32] | None,
+        retired: Sequence[int] | NDArray[np.int32] = (),
+    ) -> "_Part":
         file = open_file(path, wanted)
-        if chosen is None:
-            groups = list(range(file.num_row_groups))
-            return cls(path, groups, None, read_columns(file, wanted, plain=plain, groups=groups))
-        groups = groups_with(file, chosen, ORDINAL)
+        groups = list(range(file.num_row_groups)) if chosen is None else groups_with(file, chosen, ORDINAL)
         table = read_columns(file, wanted, plain=plain, groups=groups)
-        rows = pa.array(np.flatnonzero(np.isin(table[ORDINAL].to_numpy(), chosen)))
+        if chosen is None and not len(retired):
+            return cls(path, groups, None, table)
+        owners = table[ORDINAL].to_numpy()
+        included = np.isin(owners, retired, invert=True) if chosen is None else np.isin(owners, chosen)
+        rows = pa.array(np.flatnonzero(included))
         return cls(path, groups, rows, table.take(rows))
 
     def also(self, wanted: ObjectType) -> pa.Table:
@@ -303,7 +340,7 @@ class _Part:
 
 
 def _rows_of(owners: NDArray[np.int32], ordinals: NDArray[np.uint32]) -> NDArray[np.int32]:
-    """The row of the person of each event; `ordinals`, which rise, have all owners."""
+    """The row of each event's person; the ascending `ordinals` include all owners."""
     rows = np.zeros(int(ordinals[-1]) + 1 if len(ordinals) else 0, np.int32)
     rows[ordinals] = np.arange(len(ordinals), dtype=np.int32)
     return rows[owners]
@@ -314,16 +351,16 @@ def _no_events() -> tuple[pa.Table, NDArray[np.int32]]:
 
 
 def _together(parts: Sequence[pa.Table], wanted: ObjectType) -> pa.Table:
-    """The parts below each other; a column that only some of them have is null in the others."""
-    names = [name for name in wanted.fields if any(name in part.schema.names for part in parts)]
+    """Concatenates the parts; a column missing in some of them is null there."""
+    present = [frozenset(part.schema.names) for part in parts]
     columns = {}
-    for name in names:
+    for name in (name for name in wanted.fields if any(name in names for names in present)):
         target = stored_type(wanted.fields[name])
         columns[name] = pa.chunked_array(
             [
                 chunk
-                for part in parts
-                for chunk in (part[name].chunks if name in part.schema.names else [pa.nulls(part.num_rows, target)])
+                for part, names in zip(parts, present, strict=True)
+                for chunk in (part[name].chunks if name in names else [pa.nulls(part.num_rows, target)])
             ],
             target,
         )
@@ -331,7 +368,7 @@ def _together(parts: Sequence[pa.Table], wanted: ObjectType) -> pa.Table:
 
 
 def _merged_order(keys: pa.Table, parts: Sequence[_Part]) -> NDArray[np.int64]:
-    """The order of all events by (ordinal, time, id); the ids are read only when two events meet at one instant."""
+    """The order of all events by (ordinal, time, id); ids are read only if two events have the same time."""
     ordinals = keys[ORDINAL].to_numpy()
     times = keys["__at"].cast(pa.int64()).to_numpy()
     order = np.lexsort((times, ordinals))

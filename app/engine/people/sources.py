@@ -1,10 +1,13 @@
-"""What a merged view is made of: the versions of the datasets, and the rule that makes one of their records."""
+"""The inputs of a merged view: the versions of the datasets, and the merge rule."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from app.engine.ingest.rows import TIMESTAMP, user_fields
 from app.engine.people.identity_graph import Graph, graph_of
@@ -27,14 +30,14 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class MergeRule:
-    """How the records of a person from several datasets become one.
+    """How the records of a person from several datasets are merged.
 
-    `TIMESTAMP_ORDERED`: for each field the newest value that is not null, over all datasets. `DATA_SET_PRECEDENCE`: the
-    value of the first dataset that has one, in the order of `datasets`; records of other datasets are left out (with no
-    `datasets`, the order is that in which the datasets are given). Events are never merged.
+    `TIMESTAMP_ORDERED`: for each field the newest non-null value over all datasets. `DATA_SET_PRECEDENCE`: the value of
+    the first dataset that has one, in the order of `datasets`; records of other datasets are ignored (without
+    `datasets`, the order in which the datasets are given applies). Events are never merged.
 
-    `identity_graph` tells whose records are one person's: `NONE` those with one primary identity, `PDG` all that are
-    linked by identities.
+    `identity_graph` determines whose records belong to one person: `NONE` those with one primary identity, `PDG` all
+    that are linked by identities.
     """
 
     id: str
@@ -45,10 +48,10 @@ class MergeRule:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The dataset versions that a view is made of; records in the order of their precedence.
+    """The dataset versions of a view; records in order of precedence.
 
-    `members` are datasets whose people are profiles too, though nothing is known of them but who they are. With a
-    `graph` they are the copies by persons of that version.
+    `members` are datasets whose people are profiles too, although only their identities are known. With a `graph`, they
+    are that version's copies by persons.
     """
 
     rule: MergeRule
@@ -62,19 +65,25 @@ class Sources:
         return {**self.records, **self.events, **self.members}
 
     def paths(self, bucket: int) -> frozenset[Path]:
-        """The files of a bucket, of all datasets."""
+        """The files of a bucket, from all datasets."""
         return frozenset(path for table in self.tables.values() for path in table.paths(bucket))
+
+    def retired_in(self, bucket: int) -> NDArray[np.int32]:
+        """The ordinals of a bucket, ascending, whose rows do not belong to these versions: those of nobody."""
+        return np.unique(
+            np.concatenate([np.empty(0, np.int32), *(table.retired_in(bucket) for table in self.tables.values())])
+        )
 
     @property
     def kinds(self) -> list[tuple[str, str]]:
-        """Each dataset with its kind, in the order in which they count: a list, since a database may not keep that of
-        an object."""
+        """Each dataset with its kind, in order of precedence: as a list, because databases may not keep the order of
+        objects."""
         by_kind = {"PROFILE": self.records, "EVENT": self.events, "AUDIENCE": self.members}
         return [(dataset, kind) for kind, tables in by_kind.items() for dataset in tables]
 
     @property
     def record_fields(self) -> ObjectType:
-        """The fields of all records; where two datasets disagree on a type, the first one's is taken."""
+        """The fields of all records; if two datasets disagree on a type, the first one's is used."""
         return _all_fields(self.records)
 
     @property
@@ -83,12 +92,12 @@ class Sources:
 
     @property
     def schema(self) -> ObjectType:
-        """What expressions are checked against."""
+        """The schema for checking expressions."""
         return profile_schema(self.record_fields, self.event_fields)
 
     @property
     def stored_fields(self) -> ObjectType:
-        """Of a profile, with its numbers as they are stored."""
+        """The fields of a profile, with numbers in their stored types."""
         return profile_fields(self.record_fields, self.event_fields)
 
     @property
@@ -96,7 +105,7 @@ class Sources:
         return sorted({file.bucket for table in self.tables.values() for file in table.files})
 
     def origins(self) -> dict[int, "Origin"]:
-        """For each bucket what its part of the view depends on."""
+        """The inputs of each bucket's part of the view."""
         people: dict[int, list[str]] = {}
         events: dict[int, list[str]] = {}
         for kind, tables in (("r", self.records), ("a", self.members)):
@@ -118,15 +127,15 @@ class Sources:
         }
 
     def events_path(self, name: str) -> Path:
-        """Of a file by its name in an `Origin`."""
+        """The path of a file, by its name in an `Origin`."""
         dataset, file = name.split("/", 1)
         return self.events[dataset].folder / file
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a bucket's part of a view is made of: a digest of the rule and of the files that say who people are, and
-    the names of the files of `events`. Those say no more than that somebody is there."""
+    """The inputs of a bucket's part of a view: a digest of the rule and of the files that identify people, and the
+    names of the files of `events`, which only show that a person exists."""
 
     people: str
     events: Sequence[str]
@@ -147,8 +156,8 @@ def sources(
     versions: Mapping[str, int] | None = None,
     graph: Graph | None = None,
 ) -> Sources:
-    """The datasets as they are now, or at the versions given (a dataset without one is left out), or by persons as in
-    a version of the graph that they were laid out for."""
+    """The datasets in their current or given versions (a dataset without a version is left out), or by persons as
+    copied for a version of the graph."""
     order = [dataset.id for dataset in datasets if dataset.kind == "PROFILE"]
     if rule.method == "DATA_SET_PRECEDENCE" and rule.datasets:
         order = [dataset_id for dataset_id in rule.datasets if dataset_id in order]
@@ -172,12 +181,12 @@ def sources(
 
 
 def people_graph(lake: TenantLake, datasets: Sequence[Dataset]) -> Graph:
-    """Who is the same person, by all of the sandbox's datasets as they are now."""
+    """The identity graph over all of the sandbox's current datasets."""
     return graph_of(lake, [dataset.id for dataset in datasets])
 
 
 def schema_of(lake: TenantLake, datasets: Sequence[Dataset]) -> ObjectType:
-    """The schema that expressions are checked against; where datasets disagree on a type, the first one's is taken."""
+    """The schema for checking expressions; if datasets disagree on a type, the first one's is used."""
     return sources(lake, MergeRule("", "TIMESTAMP_ORDERED"), datasets).schema
 
 

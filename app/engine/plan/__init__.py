@@ -1,14 +1,14 @@
-"""From checked expressions to one plan that all definitions of a job share.
+"""Combines checked expressions into one plan that all definitions of a job share.
 
-It works as a query optimiser does, on a graph instead of a tree, and on many queries at once:
+It works like a query optimiser, but on a graph instead of a tree, and on many queries at once:
 
-1. **Rewrite** (`rules`): each condition goes through a short list of rules that keep its meaning and make it cheaper.
-   Equal nodes become one object first, across all definitions: the engine computes each node once a bucket, so that
-   what two definitions have in common is scanned once. The rules aim at the same first filter for as many as possible.
-2. **Order** (`plan`): definitions that others refer to by `inSegment` come first.
-3. **Project** (`projection`): only the columns that the graph reads are loaded.
-4. **Lifetimes** (`plan`): how many nodes use a node, so that its column is dropped after its last use.
+1. **Rewrite** (`rules`): a short list of rules makes each condition cheaper without changing its meaning. First, equal
+   nodes of all definitions become one object: the engine computes each node once per bucket, so common parts are
+   scanned once. The rules aim to give as many definitions as possible the same first filter.
+2. **Order** (`plan`): definitions that others reference with `inSegment` come first.
+3. **Project** (`projection`): load only the columns that the graph reads.
+4. **Lifetimes** (`plan`): count the users of each node, so that its column is dropped after its last use.
 
-There are no statistics and no costs: what a rule looks at is the shape of a condition alone, so that a plan depends on
-nothing but its definitions.
+There are no statistics or costs: rules only consider the shape of a condition, so that a plan depends on nothing but
+its definitions.
 """

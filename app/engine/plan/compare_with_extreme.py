@@ -1,4 +1,4 @@
-"""A rule: whether any element is above an outer value is asked of the greatest element alone."""
+"""A rule: tests only the greatest element to find whether any element exceeds an outer value."""
 
 from app.pql.core import Builder, Node
 from app.pql.schema import Scalar
@@ -9,7 +9,8 @@ _ORDERED = frozenset({Scalar.NUMBER, Scalar.STRING, Scalar.DATE, Scalar.TIMESTAM
 
 
 def compare_with_extreme(node: Node, builder: Builder) -> Node:
-    """`exists(A, f > g)` as `max(A, f) > g`, where g is about outer elements only: no pairs of elements are made.
+    """Rewrites `exists(A, f > g)` to `max(A, f) > g` if g only refers to outer elements, so that no pairs of elements
+    are formed.
 
     >>> pairs = condition('exists V from xEvent where V.total > 5, B from xEvent where B.timestamp > V.timestamp')
     >>> outline(pairs)

@@ -1,10 +1,10 @@
-"""Conjunctions as lists of their parts, which most rules work on."""
+"""Conjunctions as lists of their parts, the form that most rules use."""
 
 from app.pql.core import Builder, Node
 
 
 def parts_of(condition: Node) -> list[Node]:
-    """The parts of a conjunction, of those within it too; a condition that is none is its only part."""
+    """The parts of a conjunction, including nested ones; any other condition is its own only part."""
     if condition.op != "and":
         return [condition]
     return [part for operand in condition.operands for part in parts_of(operand)]

@@ -1,11 +1,11 @@
-"""A rule: what a quantifier asks of outer elements only is asked once, outside of it."""
+"""A rule: evaluates the parts of a quantifier's condition that only refer to outer elements once, outside it."""
 
 from app.engine.plan.conjunctions import all_of, parts_of
 from app.pql.core import Builder, Node
 
 
 def hoist_outer_conditions(node: Node, builder: Builder) -> Node:
-    """`exists(A, p and q)` as `p and exists(A, q)`, where p does not mention the element of A.
+    """Rewrites `exists(A, p and q)` to `p and exists(A, q)` if p does not refer to the element of A.
 
     >>> before = condition('exists E from xEvent where E.type = "buy" and points > 5')
     >>> outline(before)

@@ -1,4 +1,4 @@
-"""A node as one line of text, for those who read plans; nothing parses it."""
+"""Prints a node as one line of text, for reading plans; not meant to be parsed."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ _INFIX = {
 
 
 def outline(node: Node) -> str:
-    """Near to PQL: the element of the binder at level 2 is `e2`, the profile is left out, other operations are calls.
+    """Similar to PQL: the element of the binder at level 2 is `e2`, the profile is omitted, other operations are calls.
 
     >>> outline(condition('xEvent[total > 10].count() > 2 and not (vip)'))
     'count(xEvent[e1.total > 10]) > 2 and not(truth(vip))'

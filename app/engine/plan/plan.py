@@ -1,4 +1,5 @@
-"""Many definitions as one graph of shared nodes, in order, with the columns that it reads; knows no data."""
+"""Combines definitions into one graph of shared nodes, in evaluation order, with the columns it reads; knows no
+data."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,13 +16,14 @@ _NO_VALUES: Mapping[str, Node] = MappingProxyType({})
 
 
 class Plan:
-    """`definitions` are ids with conditions, `values` are ids with expressions of any type, evaluated after them.
+    """`definitions` maps ids to conditions; `values` maps ids to expressions of any type, evaluated after them.
 
-    `needs` is what has to be read, `references` the segments outside the plan whose stored membership is asked for,
-    `segments` those whose entries in `segmentMembership` are read (None: of any), `order` the ids in the order of
-    evaluation, `users` how many nodes use a node, and `last_users` the nodes that no later definition uses.
+    `needs` are the columns to read. `references` are the segments outside the plan whose stored memberships are needed.
+    `segments` are those whose entries in `segmentMembership` are read (None: of any). `order` lists the ids in
+    evaluation order. `users` maps each node to the number of nodes that use it. `last_users` maps each id to the nodes
+    that no later definition or value uses.
 
-    Raises `ValueError` when definitions form a cycle.
+    Raises `ValueError` if definitions form a cycle.
     """
 
     def __init__(self, definitions: Mapping[str, Node], values: Mapping[str, Node] = _NO_VALUES) -> None:
@@ -51,7 +53,7 @@ class Plan:
         }
 
     def of(self, definitions: frozenset[str]) -> "Plan":
-        """The plan of some of the definitions alone; the others become references."""
+        """The plan of only these definitions; the others become references."""
         if definitions == self.conditions.keys():
             return self
         if definitions not in self._parts:
@@ -60,7 +62,7 @@ class Plan:
 
     @property
     def needs_memberships(self) -> bool:
-        """Whether `segmentMembership` is read."""
+        """Whether the plan reads `segmentMembership`."""
         return any(path[0] == MEMBERSHIP for path in self.needs.profile)
 
 

@@ -1,8 +1,8 @@
-"""Which stored columns a graph of nodes reads; knows no data.
+"""Determines which stored columns a graph of nodes reads; knows no data.
 
-Each value is followed back to the paths that it may be a view of: `element(1)` is what its binder's array is a view of,
-a filter is a view of its array, and so on. A path is read when a scalar or a map stands at its end, or when a whole
-object is asked for (`isNull`, or objects compared as elements of sets).
+Each value is traced back to the paths of which it may be a view: `element(1)` views what its binder's array views, a
+filter is a view of its array, and so on. A path is read if a scalar or a map is at its end, or if a whole object is
+needed (`isNull`, or objects compared as elements of sets).
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from app.pql.core import BINDERS, Node
 from app.pql.schema import EVENTS, MEMBERSHIP, ArrayType, MapType, ObjectType, Segment
 
 View = tuple[str, Path] | tuple[str, "Views"]
-"""("profile" or "event", path), or ("group", views of what was grouped)."""
+"""("profile" or "event", path), or ("group", views of the grouped values)."""
 Views = frozenset[View]
 
 _SAME_VIEW = frozenset({"filter", "top", "bottom", "distinct", "head", "intersection", "typed"})
@@ -24,7 +24,7 @@ _NO_VIEWS: Views = frozenset()
 
 
 def needs_of(roots: Iterable[Node]) -> Needs:
-    """What conditions read from the profile and from an event; an object's path means all of its leaves."""
+    """The columns that conditions read from profiles and events; the path of an object means all of its leaves."""
     reading = _Reading()
     for root in roots:
         reading.follow(root)
@@ -32,8 +32,8 @@ def needs_of(roots: Iterable[Node]) -> Needs:
 
 
 def segments_of(nodes: Iterable[Node]) -> frozenset[Segment] | None:
-    """The segments whose entries in `segmentMembership` the nodes of graphs read, by namespace and id; None for any
-    segment (the map's keys, or a key that is computed)."""
+    """The segments whose entries in `segmentMembership` the nodes read, by namespace and id; None for any segment (the
+    map's keys, or a computed key)."""
     segments: set[Segment] = set()
     for node in nodes:
         for operand in node.operands:
@@ -66,7 +66,7 @@ class _Reading:
         self._known: dict[tuple[Node, tuple[Views, ...]], Views] = {}
 
     def follow(self, root: Node) -> None:
-        """Visits each node in each context; a loop, since sums may be thousands of nodes deep."""
+        """Visits each node in each context; uses a loop, since sums may be thousands of nodes deep."""
         stack: list[tuple[Node, Mapping[int, Views]]] = [(root, {0: frozenset({("profile", ())})})]
         while stack:
             node, levels = stack.pop()
@@ -121,7 +121,7 @@ class _Reading:
 
     def _views(self, node: Node, levels: Mapping[int, Views]) -> Views:
         if isinstance(node.type, MapType) and node.op != "field":
-            return _NO_VIEWS  # a map is read whole, with what is in it
+            return _NO_VIEWS  # a map is read completely
         key = (node, _context(node, levels))
         views = self._known.get(key)
         if views is None:

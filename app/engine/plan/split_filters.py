@@ -1,4 +1,4 @@
-"""A rule: a filter of several conditions becomes several filters, so that definitions share the first ones."""
+"""A rule: splits a filter with several conditions into several filters, so that definitions share the first ones."""
 
 from app.engine.plan.conjunctions import all_of, parts_of
 from app.pql.core import Builder, Node
@@ -8,11 +8,12 @@ _FILTERING = frozenset({"filter", "exists"})
 
 
 def split_filters(node: Node, builder: Builder) -> Node:
-    """`A[p and q and r]` as `A[p][q][r]`, also under `exists`: each part sees what the parts before it have left.
+    """Rewrites `A[p and q and r]` to `A[p][q][r]`, also under `exists`: each part only sees what the previous parts
+    kept.
 
-    First comes a test of a text of the element (such as the type of an event): it is the most selective part, and the
-    one that definitions have in common. Then what is about the element alone, then what compares it with outer
-    elements, and last what has loops of its own.
+    Tests of a text of the element (such as an event type) come first: they are the most selective, and shared most
+    often. Then come conditions on the element alone, then comparisons with outer elements, and finally conditions with
+    loops of their own.
 
     >>> before = condition('xEvent[total > 10 and type = "buy" and items.exists(price > 5)].isNotNull()')
     >>> outline(before)
@@ -32,7 +33,7 @@ def split_filters(node: Node, builder: Builder) -> Node:
 
 
 def _stages(parts: list[Node], array: Node, level: int) -> list[list[Node]]:
-    """The parts by when they are asked; stages without a part are left out."""
+    """The parts, grouped by evaluation stage, without empty stages."""
     text_test = next((part for part in parts if _is_text_test(part, level)), None)
     others = [part for part in parts if part is not text_test]
     flat = [part for part in others if not part.has_binder]
@@ -43,7 +44,7 @@ def _stages(parts: list[Node], array: Node, level: int) -> list[list[Node]]:
 
 
 def _is_text_test(node: Node, level: int) -> bool:
-    """Whether the node asks if a text of the element is one of a few."""
+    """Whether the node tests if a text of the element is one of a few."""
     if node.op not in ("eq", "equals", "in") or node.free != {level}:
         return False
     text, other = node.operands[0].type, node.operands[1]

@@ -1,1 +1,1 @@
-"""Evaluation, bucket by bucket."""
+"""Evaluates buckets."""

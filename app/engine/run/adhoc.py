@@ -1,8 +1,9 @@
-"""Files of people and events as one bucket, to try expressions on without a lake: for `segmentation pql eval`, tests.
+"""Loads files of profiles and events as one bucket, to evaluate expressions without a lake (`segmentation pql eval`,
+tests).
 
-All is held in memory: for a few hundred thousand rows, not for millions. Types of NDJSON are inferred from all values:
-a text column that holds only dates (or only ISO instants) is one of dates (or timestamps), whole numbers stay whole, a
-key that is missing is null.
+Everything is held in memory: suitable for a few hundred thousand rows, not for millions. Types of NDJSON are inferred
+from all values: a text column that contains only dates (or only ISO instants) becomes dates (or timestamps), integers
+stay integers, and a missing key is null.
 """
 
 import json
@@ -51,7 +52,7 @@ _MAPS: dict[str, Type] = {
     "segmentMembership": SEGMENT_MEMBERSHIP,
     "consents.marketing.email.subscriptions": _SUBSCRIPTIONS,
 }
-"""Fields that are maps, which no file can tell from objects."""
+"""Fields that are maps, which files do not distinguish from objects."""
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?")
@@ -63,7 +64,7 @@ _MEMBER_STATUSES = ("realized", "existing")
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`ids[i]` is the person of row i of the bucket; `members` the stored segments, by id, with who is in them."""
+    """`ids[i]` is the person of row i of the bucket; `members` are the stored segments by id, with their members."""
 
     schema: ObjectType
     bucket: Bucket
@@ -71,12 +72,12 @@ class Trial:
     members: Mapping[str, set[str]]
 
     def member(self, segment: str) -> NDArray[np.bool_]:
-        """Stored membership by row."""
+        """Stored membership, one boolean per row."""
         inside = self.members.get(segment, set())
         return np.array([id in inside for id in self.ids], np.bool_)
 
     def matching(self, rows: NDArray[np.bool_]) -> list[str]:
-        """The ids of rows, sorted."""
+        """The sorted ids of the rows."""
         return sorted(self.ids[row] for row in np.flatnonzero(rows))
 
 
@@ -89,9 +90,9 @@ def load_trial(
     time: str = _TIME,
     membership: Path | None = None,
 ) -> Trial:
-    """Reads NDJSON, CSV or Parquet files (by their names). Someone with events and no record is a person too.
+    """Reads NDJSON, CSV or Parquet files (by their names). A person with events but no record is included.
 
-    Raises `Refusal` when a file cannot be read or lacks one of the named columns.
+    Raises `Refusal` if a file cannot be read or lacks one of the named columns.
     """
     people = _read(profiles, {id: Scalar.STRING})
     _require(people, id, profiles)
@@ -120,7 +121,7 @@ def load_trial(
 
 
 def evaluate_trial(trial: Trial, expression: str, now: datetime) -> list[str]:
-    """The sorted ids of those whom an expression matches.
+    """The sorted ids of the people that an expression matches.
 
     Raises `ExpressionRefused` for an expression that does not check, `Refusal` for one that cannot be evaluated.
     """
@@ -135,7 +136,7 @@ def evaluate_trial(trial: Trial, expression: str, now: datetime) -> list[str]:
 
 
 def inferred(values: Iterable[JsonValue], path: str = "") -> Type:
-    """The type of JSON values; what is only ever null is text, and so is what contradicts itself.
+    """The type of JSON values; values that are all null, or that conflict, are text.
 
     >>> inferred(["2026-06-15", None]), inferred([1, 2.5]), inferred(["2026-06-15", "soon"])
     (<Scalar.DATE: 'date'>, <Scalar.NUMBER: 'number'>, <Scalar.STRING: 'string'>)
@@ -183,7 +184,7 @@ def _read(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
 
 
 def _from_csv(path: Path, forced: Mapping[str, Scalar]) -> pa.Table:
-    """Columns by what their values look like; numbers with a leading zero or plus sign or an exponent are texts."""
+    """Column types by the form of the values; numbers with a leading zero, a plus sign or an exponent are texts."""
 
     def read(types: Mapping[str, pa.DataType]) -> pa.Table:
         options = pyarrow.csv.ConvertOptions(column_types=dict(types), strings_can_be_null=True)
@@ -228,7 +229,7 @@ def _object(line: str, path: Path, number: int) -> JsonObject:
 
 
 def _stored(value: Any, type_: Type) -> Any:
-    """A JSON value as Arrow takes it for a type."""
+    """A JSON value in the form that Arrow accepts for a type."""
     if value is None:
         return None
     match type_:
@@ -256,14 +257,14 @@ def _stored(value: Any, type_: Type) -> Any:
 
 
 def _zoned(text: str) -> str:
-    """An ISO instant with its zone: UTC where none is written."""
+    """An ISO instant with its zone; UTC if it has none."""
     return text if re.search(r"(Z|[+-]\d{2}:?\d{2})$", text[10:]) else text + "Z"
 
 
 def _events_by_row(
     events: pa.Table, ids: Sequence[str], event_id: str, time: str
 ) -> tuple[pa.Table, NDArray[np.int32], list[str]]:
-    """Events sorted by (row, timestamp, _id), their rows, and the ids with those added who have only events."""
+    """Events sorted by (row, timestamp, _id), their rows, and the ids extended by people who only have events."""
     events = events.filter(pc.is_valid(events[event_id]))
     if time != _TIME and _TIME not in events.column_names:
         events = events.rename_columns([_TIME if name == time else name for name in events.column_names])
@@ -282,8 +283,8 @@ def _events_by_row(
 
 
 def _members(path: Path | None, ids: Sequence[str]) -> tuple[dict[str, set[str]], Standings]:
-    """Who is in which segment, from rows of (profileId, segmentId, status) and, if there, namespace and
-    lastQualificationTime; one that all have left is known too. The same as entries of `segmentMembership`."""
+    """The members of each segment, from rows of (profileId, segmentId, status) and optionally namespace and
+    lastQualificationTime, including segments that all have left; and the same as entries of `segmentMembership`."""
     members: dict[str, set[str]] = {}
     row_of = {id: row for row, id in enumerate(ids)}
     segments: dict[Segment, int] = {}

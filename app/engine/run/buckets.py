@@ -1,4 +1,4 @@
-"""Runs a plan over buckets in a few threads of this process; knows neither jobs nor databases."""
+"""Runs a plan over buckets in threads of this process; knows neither jobs nor databases."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -36,14 +36,14 @@ __all__ = [
 
 
 Standing = Callable[[int], Mapping[Segment, Membership]]
-"""The memberships of a bucket as they were stored when the run began."""
+"""The stored memberships of a bucket at the start of the run."""
 
 
 @dataclass(slots=True)
 class BucketSeconds:
-    """Where the time of a bucket went: reading its profiles and events, and evaluating each definition.
+    """The time spent in a bucket: reading its profiles and events, and evaluating each definition.
 
-    `total` is that of the whole bucket: more than the others together, since memberships are read and compared too.
+    `total` is the time of the whole bucket, which also includes reading and comparing memberships.
     """
 
     total: float = 0.0
@@ -53,10 +53,10 @@ class BucketSeconds:
 
 @dataclass(frozen=True, slots=True)
 class BucketResult:
-    """What came of one bucket: memberships and counts of what could be evaluated, errors of the others.
+    """The result of one bucket: memberships and counts of the evaluated definitions, errors of the others.
 
-    `unchanged` are those of the profiles that were not read, because all of their memberships stand. `seconds` are
-    those of the clock on the wall.
+    `unchanged` is the number of profiles that were not read because all their memberships remain valid. `seconds` is
+    wall-clock time.
     """
 
     bucket: int
@@ -70,8 +70,8 @@ class BucketResult:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Definitions of which it is known that in a bucket they give what `previous` has, but for these `people`; what
-    they refer to is among them."""
+    """Definitions whose result in a bucket is known to equal `previous`, except for these `people`; their references
+    are among them."""
 
     definitions: frozenset[str]
     people: BitMap
@@ -83,11 +83,11 @@ def _nothing_known(_bucket: int) -> Sequence[Known]:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Definitions of one merge policy, evaluated together.
+    """Definitions of one merge policy that are evaluated together.
 
-    `stored` gives the membership in a bucket of a segment that no stage of the run evaluates, `previous` those of the
-    run before by definition, and `standing` what `segmentMembership` holds of the segments that the plan names.
-    `known` says for which definitions most of that stands.
+    `stored` returns the membership in a bucket of a segment that no stage of the run evaluates, `previous` the
+    memberships of the previous run by definition, and `standing` the contents of `segmentMembership` for the segments
+    that the plan names. `known` returns the definitions whose results mostly remain valid.
     """
 
     plan: Plan
@@ -102,9 +102,8 @@ class Stage:
 class BucketEvaluator:
     """Evaluates stages over one bucket at a time; `versions` are those of the definitions.
 
-    With `only` the people whose ordinals it gives for a bucket are evaluated (None: everybody), and the others stay
-    what they were: `profiles` of the result counts the evaluated, its memberships and counts are those of the whole
-    bucket.
+    With `only`, just the people with the returned ordinals are evaluated (None: all people), and the others keep their
+    status. `profiles` of the result counts the evaluated people; its memberships and counts cover the whole bucket.
     """
 
     stages: Sequence[Stage]
@@ -113,11 +112,11 @@ class BucketEvaluator:
     only: Callable[[int], BitMap | None] | None = None
     budget: Budget = DEFAULT_BUDGET
     exhausted: dict[str, EvaluationError] = field(default_factory=dict)
-    """What was over its budget in one bucket is not tried in another."""
+    """Definitions that exceeded their budget in one bucket are skipped in the others."""
     clock: Callable[[], float] = time.perf_counter
 
     def bucket(self, number: int, stopped: Stopped) -> BucketResult:
-        """The stages in their order: a later one may refer to what an earlier one has evaluated."""
+        """Evaluates the stages in order: a later one may reference results of earlier ones."""
         began, seconds = self.clock(), BucketSeconds()
         profiles = unchanged = 0
         memberships: dict[str, Membership] = {}
@@ -136,26 +135,26 @@ class BucketEvaluator:
         return BucketResult(number, profiles, list(memberships.values()), numbers, errors, unchanged, seconds)
 
     def _stage(self, bucket: "_Bucket") -> tuple[int, int]:
-        """How many people were gone through, and how many of them were not read."""
+        """Evaluates a stage; returns the number of people processed, and of those not read."""
         stage, only = bucket.stage, self.only(bucket.number) if self.only is not None else None
-        known = (
+        renewed = (
             []
             if only is not None
-            else [one for one in stage.known(bucket.number) if one.definitions <= bucket.before.keys()]
+            else [each for each in stage.known(bucket.number) if each.definitions <= bucket.before.keys()]
         )
-        for one in known:
-            self._renew(bucket, one)
-        rest = frozenset(stage.plan.conditions).difference(*(one.definitions for one in known))
-        if rest or not known:
+        for each in renewed:
+            self._renew(bucket, each)
+        rest = frozenset(stage.plan.conditions).difference(*(each.definitions for each in renewed))
+        if rest or not renewed:
             members, rows = self._members(bucket, stage.plan.of(rest), only)
             for id, people in members.items():
                 bucket.memberships[id] = self._next(bucket.before.get(id), id, people, only)
             return rows, 0
         rows = stage.snapshot.profiles_in(bucket.number)
-        return rows, rows - len(BitMap.union(BitMap(), *(one.people for one in known)))
+        return rows, rows - len(BitMap.union(BitMap(), *(each.people for each in renewed)))
 
     def _renew(self, bucket: "_Bucket", known: Known) -> None:
-        """Evaluates what is known for all but a few people for these alone."""
+        """Evaluates definitions with known results only for the few people they are not known for."""
         fresh: Mapping[str, BitMap] = {}
         if known.people:
             fresh, _ = self._members(bucket, bucket.stage.plan.of(known.definitions), known.people)
@@ -171,8 +170,23 @@ class BucketEvaluator:
         return next_membership(before, definition, members, self.versions[definition], now, only)
 
     def _members(self, work: "_Bucket", plan: Plan, only: BitMap | None) -> tuple[dict[str, BitMap], int]:
-        """The members of each definition of a plan among everybody or `only` some, and how many people were read; what
-        fails is added to the errors."""
+        """The members of each definition of a plan among all people or `only` some, and the number of people read;
+        failures are added to the errors.
+
+        Of a bucket with very many rows, a part of the people is read at a time.
+        """
+        members: dict[str, BitMap] = {}
+        rows = 0
+        for part in work.stage.snapshot.parts(work.number, plan.needs, only):
+            if work.stopped():
+                raise Cancelled
+            in_part, read = self._members_in_part(work, plan, part)
+            rows += read
+            for id, people in in_part.items():
+                members[id] = members[id] | people if id in members else people
+        return {id: people for id, people in members.items() if id not in work.errors}, rows
+
+    def _members_in_part(self, work: "_Bucket", plan: Plan, only: BitMap | None) -> tuple[dict[str, BitMap], int]:
         stage, errors, began = work.stage, work.errors, self.clock()
         bucket = stage.snapshot.read(work.number, plan.needs, only)
         work.seconds.reading += self.clock() - began
@@ -186,7 +200,7 @@ class BucketEvaluator:
             membership = work.memberships[id] if id in work.memberships else stage.stored(id, work.number)
             return rows_of(membership.members if membership is not None else BitMap(), bucket.ordinals)
 
-        failed = {id: error for id, error in self.exhausted.items() if id in plan.conditions}
+        failed = {id: error for id, error in {**self.exhausted, **errors}.items() if id in plan.conditions}
         attempts = Attempts(failed, work.seconds.definitions, self.clock)
         results = evaluate(
             plan, bucket, now=self.now, member=member, cancelled=work.stopped, budget=self.budget, attempts=attempts
@@ -204,7 +218,7 @@ class BucketEvaluator:
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """A stage in one bucket, with what has come of the stages so far."""
+    """A stage in one bucket, with the results of the stages so far."""
 
     number: int
     stage: Stage
@@ -223,10 +237,10 @@ def run(
     cancelled: Callable[[], bool],
     threads: int,
 ) -> None:
-    """Evaluates the stages over the buckets, at most `threads` of them in memory.
+    """Evaluates the stages over the buckets, with at most `threads` of them in memory.
 
-    `finished` gets each result on the calling thread, in any order. Raises `Cancelled` soon after `cancelled` says so;
-    results handed over until then are whole. An error of `finished` or of a bucket ends the run.
+    `finished` receives each result on the calling thread, in any order. Raises `Cancelled` soon after `cancelled`
+    returns true; results delivered until then are complete. An error in `finished` or in a bucket ends the run.
     """
 
     def timed(bucket: int, stopped: Stopped) -> BucketResult:
@@ -247,8 +261,8 @@ def evaluated_now(
 ) -> dict[str, Membership]:
     """The memberships of a bucket if some of its people (by ordinal) were evaluated now.
 
-    Those who are in and were in, or out and were out, before (`stage.previous`), keep their status. A definition that
-    fails is left out.
+    People whose membership is the same as before (`stage.previous`) keep their status. A definition that fails is left
+    out.
     """
     only, before = BitMap(people), stage.previous(bucket)
     evaluator = BucketEvaluator([stage], now, versions, lambda _bucket: only, budget)
@@ -261,8 +275,7 @@ def evaluated_now(
 def with_statuses_kept(
     before: Membership | None, fresh: Membership, now: datetime, evaluated: BitMap | None = None
 ) -> Membership:
-    """The same members, where those who are in and were in, or out and were out, keep their status, but for the
-    `evaluated`."""
+    """The same members; people whose membership is unchanged keep their status, except for the `evaluated`."""
     changed = (fresh.members ^ before.members) if before is not None else fresh.members
     if evaluated is not None:
         changed = changed | evaluated
@@ -270,7 +283,7 @@ def with_statuses_kept(
 
 
 def rows_of(members: BitMap, ordinals: NDArray[np.uint32]) -> NDArray[np.bool_]:
-    """Whether the person of each row (ordinals rise) is among the members."""
+    """Whether the person of each row (ascending ordinals) is a member."""
     mask = np.zeros(int(ordinals[-1]) + 1 if len(ordinals) else 0, np.bool_)
     member_ordinals = np.frombuffer(members.to_array(), np.uint32) if len(members) else np.empty(0, np.uint32)
     mask[member_ordinals[member_ordinals < len(mask)]] = True

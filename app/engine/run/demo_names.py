@@ -1,11 +1,11 @@
-"""Names and cities of the people of the demo's shop, by country; made-up people with real names."""
+"""Names and cities of people in the demo's shop, by country; invented people with common names."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Country:
-    """Words for people of a country; cities with the largest first."""
+    """Names and cities of a country, with the largest cities first."""
 
     code: str
     first: tuple[str, ...]

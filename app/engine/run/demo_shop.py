@@ -1,4 +1,4 @@
-"""A made-up shop of any size, the same for the same seed: what the demo and the benchmarks evaluate."""
+"""An invented shop of any size, deterministic for a given seed; used by the demo and the benchmarks."""
 
 import unicodedata
 from datetime import UTC, datetime, timedelta
@@ -27,11 +27,11 @@ _ROWS_AT_ONCE = 250_000
 def write_shop(folder: Path, profiles: int, events: int, until: datetime, seed: int = 7) -> tuple[Path, Path]:
     """Writes `profiles.parquet` and `events.parquet` into `folder` and returns their paths.
 
-    `events` fall into the year before `until`; a few customers have many of them, most have few, some none.
+    The `events` are in the year before `until`; a few customers have many of them, most have few, some none.
     """
     rng = default_rng(seed)
     people, facts = folder / "profiles.parquet", folder / "events.parquet"
-    # Names are drawn apart: they leave everything else of a seed as it is.
+    # Names have their own random generator, so that they do not affect the other values of a seed.
     pq.write_table(_profiles(rng, default_rng([seed, 1]), profiles, until), people)
     with pq.ParquetWriter(facts, _events(rng, 0, 0, profiles, until).schema) as writer:
         for start in range(0, events, _ROWS_AT_ONCE):
@@ -75,7 +75,7 @@ def _profiles(rng: Generator, names: Generator, n: int, until: datetime) -> pa.T
 
 
 def _names(rng: Generator, countries: NDArray[np.int64]) -> tuple[pa.Array, pa.Array, pa.Array, pa.Array]:
-    """First and last names, cities and e-mail addresses that go with the countries (places in `COUNTRIES`)."""
+    """First and last names, cities and e-mail addresses that match the countries (indexes into `COUNTRIES`)."""
     places = rng.random((3, len(countries)))
     places[2] **= 2  # most live in the first, largest cities
     first, last, city, email = [], [], [], []
@@ -89,7 +89,7 @@ def _names(rng: Generator, countries: NDArray[np.int64]) -> tuple[pa.Array, pa.A
 
 
 def _plain(name: str) -> str:
-    """A name as it stands in an e-mail address: `Müller` is `muller`."""
+    """A name in the form used in e-mail addresses: `Müller` becomes `muller`."""
     return unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
 
 
@@ -97,7 +97,7 @@ _LETTERS = {name: _plain(name) for country in COUNTRIES for name in (*country.fi
 
 
 def _events(rng: Generator, start: int, n: int, profiles: int, until: datetime) -> pa.Table:
-    # Squaring a uniform number crowds people towards one end: a long tail of busy customers.
+    # Squaring a uniform number skews people towards one end: a long tail of busy customers.
     customers = (profiles * rng.random(n) ** 2).astype(np.int64)
     microseconds = rng.integers(0, PERIOD // timedelta(microseconds=1), n)
     times = np.datetime64(until.astimezone(UTC).replace(tzinfo=None), "us") - microseconds.astype("timedelta64[us]")

@@ -1,7 +1,9 @@
-"""Where the buckets of a job are done: the boundary between a job and the threads or machines that do its work."""
+"""Engines process the buckets of a job: the boundary between a job and the threads or machines that do its work."""
 
+import importlib.metadata
+import platform
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -14,8 +16,8 @@ from app.traces import span
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What is known of a bucket whose result lies in the lake as `file`: how many people were gone through, counts as
-    JSON values, and how many seconds it took."""
+    """The summary of a bucket whose result is in the lake as `file`: the number of people processed, counts as JSON
+    values, and the time it took in seconds."""
 
     bucket: int
     file: str
@@ -25,44 +27,48 @@ class Done:
 
 
 class Work(Protocol):
-    """Something to be done with each bucket. It reads and writes the lake and knows no database, so that any process
-    that sees the lake can do it; what JSON says of it is all that this process needs."""
+    """An operation on each bucket. It reads and writes the lake and knows no database, so that any process with access
+    to the lake can run it, given only its JSON form."""
 
     @property
     def lake(self) -> TenantLake: ...
 
     def bucket(self, number: int, stopped: Stopped) -> Done:
-        """Done twice it leaves the same. Raises `Cancelled` soon after `stopped` says so, and `Refusal`."""
+        """Processes a bucket; idempotent. Raises `Cancelled` soon after `stopped` returns true, and `Refusal`."""
         ...
 
     def as_json(self) -> JsonObject: ...
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
-        """The same work, in a process that sees the lake under the same path."""
+        """The same work, in a process that has the lake under the same path."""
         ...
 
 
 class Engine(Protocol):
-    """What does work. `parallel` is how many buckets it does side by side, as far as that is known."""
+    """Runs work. `parallel` is the number of buckets it processes concurrently, as far as that is known. A `lazy`
+    engine takes a bucket only when it has room for it, so that other workers may take the rest meanwhile."""
 
     @property
     def parallel(self) -> int: ...
 
-    def run(self, work: Work, buckets: Collection[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
-        """Does the work with each bucket.
+    @property
+    def lazy(self) -> bool: ...
 
-        `finished` gets what was done on the calling thread, in any order and soon. Raises `Cancelled` soon after
-        `cancelled` says so. An error of `finished` or of a bucket ends it all.
+    def run(self, work: Work, buckets: Iterable[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
+        """Runs the work on each bucket.
+
+        `finished` receives each result on the calling thread, soon and in any order. Raises `Cancelled` soon after
+        `cancelled` returns true. An error in `finished` or in a bucket ends all work.
         """
         ...
 
     def problem(self) -> str | None:
-        """Why no job can be done just now, as far as a look of a few seconds tells; None for nothing."""
+        """Why no job can run at the moment, as far as a check of a few seconds shows; None if nothing is wrong."""
         ...
 
     def start(self) -> None:
-        """Before the first job. Raises `InvalidSettings` when none could be done."""
+        """Prepares for the first job. Raises `InvalidSettings` if no job could run."""
         ...
 
     def stop(self) -> None: ...
@@ -70,11 +76,15 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalEngine:
-    """Threads of this process; as many buckets are in memory."""
+    """Runs work in `parallel` threads of this process, with as many buckets in memory."""
 
     parallel: int
 
-    def run(self, work: Work, buckets: Collection[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
+    @property
+    def lazy(self) -> bool:
+        return True
+
+    def run(self, work: Work, buckets: Iterable[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
         def one(bucket: int, stopped: Stopped) -> Done:
             with span("bucket", bucket=bucket):
                 return timed(work, bucket, stopped)
@@ -96,7 +106,13 @@ class LocalEngine:
 
 
 def timed(work: Work, bucket: int, stopped: Stopped) -> Done:
-    """The bucket, with how long it took."""
+    """Processes the bucket and measures the time."""
     began = time.monotonic()
-    done = work.bucket(bucket, stopped)
-    return Done(done.bucket, done.file, done.profiles, done.counts, time.monotonic() - began)
+    result = work.bucket(bucket, stopped)
+    return Done(result.bucket, result.file, result.profiles, result.counts, time.monotonic() - began)
+
+
+def program() -> str:
+    """The release and Python version that run here: machines that share work must have the same ones."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    return f"segmentation-gateway {importlib.metadata.version('segmentation-gateway')} on Python {python}"

@@ -1,28 +1,33 @@
-"""What a sample of people tells of all: its size, its order, and an estimate with its error; knows no data.
+"""Estimates from a sample of people: its size, order, and an estimate with its error; knows no data.
 
-A hash puts people into buckets, so the people of some buckets, taken in an order that has nothing to do with them, are
-a simple random sample without replacement of all people. Of `total` people `read` were read and `matched` of these
-qualify: that number has a hypergeometric distribution, whose spread ends when everybody has been read.
+A hash distributes people over slots, so the people of some slots, chosen independently of them, are a simple random
+sample without replacement. A slot is one bucket, or several in a sandbox that has grown (`store/layout.py`): these are
+only together a sample, since they are of people who came at different times. Of `total` people, `read` were read, and
+`matched` of these qualify: that number has a hypergeometric distribution, whose variance becomes zero when everyone has
+been read.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+
+from app.engine.store.layout import slot_of
 
 LEVEL = 0.95
 READ_IN_FULL = 1_000_000
-"""A sandbox with fewer people is read in full; from here on this many are, until 5% of all are more."""
+"""A sandbox with fewer people is read completely; larger ones read this many, until 5% of all people is more."""
 SAMPLED_PART = 0.05
 
 _Z = 1.959963984540054
 _EXACT_UP_TO = 50
-"""With fewer matches than this (or fewer who do not match) the normal distribution is not good enough."""
+"""With fewer matches (or fewer non-matches) the normal distribution is not accurate enough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How many of all people qualify; `standard_error` is that of `size`, in people; `low` and `high` belong to it."""
+    """The estimated number of qualifying people; `standard_error` is that of `size`, in people; `low` and `high` are
+    the interval."""
 
     size: int
     standard_error: float
@@ -31,7 +36,7 @@ class Estimate:
 
 
 def sample_size(total: int) -> int:
-    """How many of so many people are to be read at least (segmentation-service.md, "Previews and estimates").
+    """The minimum number of people to read (segmentation-service.md, "Previews and estimates").
 
     >>> [sample_size(n) for n in (999_999, 1_000_000, 20_000_000, 30_000_000)]
     [999999, 1000000, 1000000, 1500000]
@@ -40,29 +45,47 @@ def sample_size(total: int) -> int:
 
 
 def draw(seed: str, people: Mapping[int, int]) -> list[int]:
-    """The buckets to read, in order, given the number of people in each: whole ones, until they hold a sample.
+    """The buckets to read, in order, given the number of people in each: all of a slot, until they contain a sample.
 
-    The order depends on the seed alone: a bucket keeps its place before or behind another whatever else there is.
+    The order depends only on the seed: the relative order of two buckets does not change with the others.
+
+    >>> draw("a", dict.fromkeys(range(5), 500_000)), draw("a", dict.fromkeys(range(5), 499_999))
+    ([3, 2], [3, 2, 1])
     """
     remaining, sampled = sample_size(sum(people.values())), []
-    for bucket in shuffled(seed, people):
+    for slot in shuffled_slots(seed, people):
         if remaining <= 0:
             break
-        sampled.append(bucket)
-        remaining -= people[bucket]
+        sampled += slot
+        remaining -= sum(people[bucket] for bucket in slot)
     return sampled
 
 
-def shuffled(seed: str, buckets: Iterable[int]) -> list[int]:
+def shuffled_slots(seed: str, buckets: Iterable[int]) -> list[list[int]]:
+    """The buckets of each slot, slots in random order.
+
+    >>> shuffled_slots("a", range(5)), shuffled_slots("b", [*range(5), 1 << 14])
+    ([[3], [2], [1], [4], [0]], [[2], [1], [4], [3], [0, 16384]])
     """
-    >>> shuffled("a", range(5)), shuffled("b", range(5))
-    ([3, 2, 1, 4, 0], [2, 1, 4, 3, 0])
+    slots: dict[int, list[int]] = {}
+    for bucket in sorted(buckets):
+        slots.setdefault(slot_of(bucket), []).append(bucket)
+    order = sorted(slots, key=lambda slot: hashlib.blake2b(f"{seed}/{slot}".encode(), digest_size=8).digest())
+    return [slots[slot] for slot in order]
+
+
+def in_whole_slots(order: Iterable[int], read: Collection[int]) -> set[int]:
+    """The buckets of those read whose slots are read completely, given all buckets to read.
+
+    >>> sorted(in_whole_slots([3, 1, 1 + (1 << 14), 2], {1, 3}))
+    [3]
     """
-    return sorted(buckets, key=lambda bucket: hashlib.blake2b(f"{seed}/{bucket}".encode(), digest_size=8).digest())
+    begun = {slot_of(bucket) for bucket in order if bucket not in read}
+    return {bucket for bucket in read if slot_of(bucket) not in begun}
 
 
 def estimate(total: int, read: int, matched: int) -> Estimate | None:
-    """None as long as nobody has been read; exact once everybody has been.
+    """None as long as nothing has been read; exact once everyone has been read.
 
     >>> estimate(1_000, 0, 0), estimate(1_000, 1_000, 17)
     (None, Estimate(size=17, standard_error=0.0, low=17, high=17))
@@ -78,7 +101,8 @@ def estimate(total: int, read: int, matched: int) -> Estimate | None:
 
 
 def _standard_error(total: int, read: int, matched: int) -> float:
-    """Of a simple random sample without replacement; 0 for one person, who tells nothing of the spread."""
+    """The error of a simple random sample without replacement; 0 for one person, which reveals nothing about the
+    variance."""
     part = matched / read
     spread = part * (1 - part) / max(read - 1, 1)
     return total * math.sqrt((1 - read / total) * spread)
@@ -94,7 +118,7 @@ def _interval(total: int, read: int, matched: int) -> tuple[int, int]:
 
 
 def _wilson(total: int, read: int, matched: int) -> tuple[int, int]:
-    """Wilson's score interval; a sample of a finite population is worth more than its size says."""
+    """Wilson's score interval; a sample of a finite population counts as larger than its size."""
     worth = read * (total - 1) / (total - read)
     part, weight = matched / read, _Z * _Z / worth
     middle = (part + weight / 2) / (1 + weight)
@@ -104,9 +128,10 @@ def _wilson(total: int, read: int, matched: int) -> tuple[int, int]:
 
 
 def _exact(total: int, read: int, matched: int) -> tuple[int, int]:
-    """Every number of members of whom so few would have been found neither too rarely nor too often.
+    """All numbers of members for which the observed number would be neither too low nor too high.
 
-    What was found counts half to each side (mid-p): counted whole, the interval would be wider than its level says.
+    The observed number counts half to each side (mid-p); counted fully, the interval would be wider than its level
+    requires.
     """
     tail = (1 - LEVEL) / 2
     fewest, most = matched, matched + total - read
@@ -116,7 +141,7 @@ def _exact(total: int, read: int, matched: int) -> tuple[int, int]:
 
 
 def _first(start: int, end: int, holds: Callable[[int], bool]) -> int:
-    """The first number from `start` on for which it holds, where it holds from somewhere on; `end` at the latest."""
+    """The first number from `start` on that satisfies a monotonic condition; at most `end`."""
     while start < end:
         middle = (start + end) // 2
         if holds(middle):
@@ -127,7 +152,8 @@ def _first(start: int, end: int, holds: Callable[[int], bool]) -> int:
 
 
 def _at_most(total: int, read: int, members: int, found: int) -> float:
-    """The chance of finding fewer than `found` of so many members among those read, and half that of just as many."""
+    """The probability of finding fewer than `found` of these members among those read, plus half that of exactly as
+    many."""
     others = total - members
     first = max(0, read - others)
     if found < first:

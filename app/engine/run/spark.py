@@ -1,24 +1,23 @@
-"""Buckets on a Spark cluster: all that this program knows of Spark.
+"""Processes buckets on a Spark cluster; only this module and `spark_session` use Spark.
 
-A job's pass is one Spark job with a task for each bucket (`mapInArrow` over their numbers). What is to be done lies as
-JSON in the lake, which every machine of the cluster has under the same path; only that path and the JSON's checksum are
-sent. Each Python process of an executor opens it once and evaluates with the code that the local engine runs. The
-result of a bucket is a file in the lake, as ever; what is known of it (`Done`) comes back twice: as a note beside the
-JSON, so that it is recorded soon, and as the row of the task, so that nothing depends on a folder's listing. Executors
-see no database: the driver, which is the gateway's worker, records what was done under the job's token.
+A job's pass is one Spark job with one task per bucket (`mapInArrow` over their numbers). The work is stored as JSON in
+the lake, which every machine of the cluster has under the same path; executors only receive that path, the JSON's
+checksum and the driver's release. Each Python process of an executor reads the JSON once, and evaluates with the same
+code as the local engine. The result of a bucket is a file in the lake, as with the local engine. Its summary (`Done`)
+is returned twice: as a note beside the JSON, so that it is recorded soon, and as the row of the task, so that nothing
+depends on a folder's listing. Executors have no access to the database: the driver, which is the gateway's worker,
+records results under the job's token.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import logging
-import platform
 import re
 import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
@@ -28,7 +27,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from app.engine.limits.pool import Cancelled, Stopped
-from app.engine.run.engine import Done, Work, timed
+from app.engine.run.engine import Done, Work, program, timed
 from app.engine.run.spark_session import alive, missing, open_session, unreachable
 from app.engine.store.lake import Lake, write_atomically
 from app.errors import EngineAway, ErrorCode, InvalidSettings, Refusal, outage
@@ -37,18 +36,18 @@ from app.metrics import BUCKET_SECONDS
 log = logging.getLogger("segmentation")
 
 START_SECONDS = 180.0
-"""How long a start waits for a session and for the first executor."""
+"""How long the driver waits for a session and for the first executor."""
 LOOK_SECONDS = 0.2
-"""How often the driver looks for what was done."""
+"""Interval at which the driver looks for results."""
 ENDING_SECONDS = 30.0
 """How long the driver waits for the end of a Spark job whose buckets are all done."""
 STILL_SECONDS = 1.0
-"""How often an executor looks whether anybody still waits for its work."""
+"""Interval at which an executor checks whether the driver still waits for its work."""
 
 Answer = TypeVar("Answer")
 
 _PROBED = 1 << 12
-"""Rows of the probe: enough for a part on every core."""
+"""Number of rows of the probe: enough for a partition on every core."""
 _DONE = "number bigint, done string"
 _DONE_SCHEMA = pa.schema([("number", pa.int64()), ("done", pa.string())])
 _SENTENCE = re.compile(r"EngineAway: ([^\n]+)")
@@ -59,7 +58,7 @@ _SENTENCE = re.compile(r"EngineAway: ([^\n]+)")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What executors are sent: where the JSON of the work lies, its checksum, and the program that wrote it."""
+    """What executors receive: the path of the work's JSON, its checksum, and the release that wrote it."""
 
     path: str
     checksum: str
@@ -69,12 +68,12 @@ class Order:
     def written(cls, path: Path, value: object) -> "Order":
         content = json.dumps(value).encode()
         write_atomically(path, content)
-        return cls(str(path), hashlib.blake2b(content).hexdigest(), _program())
+        return cls(str(path), hashlib.blake2b(content).hexdigest(), program())
 
     def read(self) -> Any:
-        """Raises `EngineAway` with a sentence on what this machine lacks."""
-        if _program() != self.program:
-            raise EngineAway(f"it has {_program()}, and the gateway {self.program}: install the same there")
+        """The content of the JSON. Raises `EngineAway` with a message on what this machine lacks."""
+        if program() != self.program:
+            raise EngineAway(f"it has {program()}, and the gateway {self.program}: install the same there")
         try:
             content = Path(self.path).read_bytes()
         except OSError as error:
@@ -87,14 +86,9 @@ class Order:
         return json.loads(content)
 
 
-def _program() -> str:
-    python = ".".join(platform.python_version_tuple()[:2])
-    return f"segmentation-gateway {importlib.metadata.version('segmentation-gateway')} on Python {python}"
-
-
 @contextmanager
 def _said_where() -> Iterator[None]:
-    """What a machine lacks becomes a sentence that names it."""
+    """Turns an `OSError` into an `EngineAway` whose message names this machine."""
     try:
         yield
     except OSError as error:
@@ -102,7 +96,7 @@ def _said_where() -> Iterator[None]:
 
 
 def _seen(batches: Iterator[pa.RecordBatch], *, order: Order) -> Iterator[pa.RecordBatch]:
-    """The probe: one row for each part, of a machine that can read the order and write beside it."""
+    """The probe: one row per partition, with the name of a machine that can read the order and write beside it."""
     for _ in batches:
         pass
     with _said_where():
@@ -115,14 +109,14 @@ def _seen(batches: Iterator[pa.RecordBatch], *, order: Order) -> Iterator[pa.Rec
 def _worked(
     batches: Iterator[pa.RecordBatch], *, order: Order, load: Callable[[Any], Work]
 ) -> Iterator[pa.RecordBatch]:
-    """Does the work with the buckets at these places in the order's list."""
+    """Processes the buckets at these indexes of the order's list."""
     for batch in batches:
         for place in batch.column(0).to_pylist():
             yield _row(place, json.dumps(_outcome(order, load, place)))
 
 
 def _outcome(order: Order, load: Callable[[Any], Work], place: int) -> Any:
-    """What was done, also by an earlier try of the same task, or why it cannot be done by anybody."""
+    """The result, possibly from an earlier attempt of the same task, or why no executor can produce one."""
     folder = Path(order.path).parent
     try:
         with _said_where():
@@ -135,7 +129,7 @@ def _outcome(order: Order, load: Callable[[Any], Work], place: int) -> Any:
         return {"refused": {"code": refusal.code.value, "message": refusal.message}}
     except Cancelled:
         return {"refused": None}
-    with suppress(FileNotFoundError):  # Nobody waits any more.
+    with suppress(FileNotFoundError):  # The driver no longer waits, and has removed the folder.
         write_atomically(note, json.dumps(outcome).encode())
     return outcome
 
@@ -147,7 +141,7 @@ def _opened(order: Order, load: Callable[[Any], Work]) -> tuple[Work, list[int]]
 
 
 def _abandoned(path: Path) -> Stopped:
-    """Whether the order was withdrawn: its job was cancelled, or its gateway is gone."""
+    """Returns a check whether the order was removed: its job was cancelled, or its gateway has stopped."""
     looked, gone = time.monotonic(), False
 
     def stopped() -> bool:
@@ -168,40 +162,44 @@ def _row(number: int, done: str) -> pa.RecordBatch:
 
 @dataclass(slots=True)
 class SparkEngine:
-    """A cluster by the URL of its `master`: `local[2]`, `spark://…`, or `sc://…` for Spark Connect."""
+    """A cluster, given by the URL of its `master`: `local[2]`, `spark://…`, or `sc://…` for Spark Connect."""
 
     master: str
     lake: Lake
     parallel: int = 1
     _session: Any = None
     _doubted: bool = False
-    """Whether a job could not be done, so that the session may be one whose server has forgotten it."""
+    """Whether a job failed, so that the server may no longer know the session."""
     _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self) -> None:
-        """Connects, and has each core of the cluster read and write a file of the lake. Raises `InvalidSettings`."""
+        """Connects, and lets each core of the cluster read and write a file of the lake. Raises `InvalidSettings`."""
         try:
             self._connected()
         except EngineAway as away:
             raise InvalidSettings(f"SEGMENTATION_SPARK_MASTER={self.place}: {away}") from away
 
     @property
+    def lazy(self) -> bool:
+        return False
+
+    @property
     def place(self) -> str:
-        """The master without what follows its address, which may be a token."""
+        """The master's address, without the parameters after it, which may contain a token."""
         return self.master.partition(";")[0]
 
     def stop(self) -> None:
         session, self._session = self._session, None
         if session is not None:
-            with suppress(Exception):  # It may be gone for long.
+            with suppress(Exception):  # It may have ended long ago.
                 session.stop()
 
     def problem(self) -> str | None:
-        """What is missing on this machine, or that the master does not answer; no session is started for that."""
+        """What this machine lacks, or that the master does not answer; checked without starting a session."""
         return (missing(self.master) if self._session is None else None) or unreachable(self.master)
 
-    def run(self, work: Work, buckets: Collection[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
-        """See `Engine`. Raises `EngineAway` when the cluster cannot do it."""
+    def run(self, work: Work, buckets: Iterable[int], finished: Callable[[Done], None], cancelled: Stopped) -> None:
+        """See `Engine`. Raises `EngineAway` if the cluster cannot do the work."""
         numbers = list(buckets)
         if not numbers:
             return
@@ -218,11 +216,11 @@ class SparkEngine:
                             raise Cancelled
                         ended = collecting.wait(LOOK_SECONDS)
                         for outcome in collecting.outcomes() if ended else _noted(folder, waiting):
-                            done = _done(outcome)
-                            if done.bucket in waiting:
-                                waiting.remove(done.bucket)
-                                BUCKET_SECONDS.observe(done.seconds)
-                                finished(done)
+                            result = _done(outcome)
+                            if result.bucket in waiting:
+                                waiting.remove(result.bucket)
+                                BUCKET_SECONDS.observe(result.seconds)
+                                finished(result)
             except EngineAway:
                 self._doubted = True
                 raise
@@ -269,7 +267,7 @@ def _noted(folder: Path, waiting: Collection[int]) -> list[Any]:
 
 
 def _done(outcome: Any) -> Done:
-    """Raises the `Refusal` that an executor met."""
+    """The summary in an outcome. Raises the `Refusal` of an executor, and `EngineAway` if the order was removed."""
     if "done" in outcome:
         return Done(**outcome["done"])
     if (refused := outcome["refused"]) is None:
@@ -278,7 +276,7 @@ def _done(outcome: Any) -> Done:
 
 
 class _Collecting:
-    """A Spark job that a thread of its own waits for."""
+    """A Spark job, with a separate thread that waits for it."""
 
     def __init__(self, session: Any, rows: Any) -> None:
         self._tag = f"segmentation-{secrets.token_hex(8)}"
@@ -301,20 +299,20 @@ class _Collecting:
         return self._ended.wait(seconds)
 
     def outcomes(self) -> list[Any]:
-        """After the end. Raises `EngineAway`."""
+        """The outcomes of the tasks, after the job has ended. Raises `EngineAway` if it failed."""
         if self._error is not None:
             raise _away(self._error) from self._error
         return [json.loads(row.done) for row in self._answer]
 
     def interrupt(self) -> None:
         if not self._ended.is_set():
-            with suppress(Exception):  # A cluster that is gone has nothing to interrupt.
+            with suppress(Exception):  # An unavailable cluster has nothing to interrupt.
                 self._session.interruptTag(self._tag)
 
 
 @contextmanager
 def _collected(session: Any, rows: Any) -> Iterator[_Collecting]:
-    """The Spark job while it runs; an error ends it."""
+    """Runs the Spark job during the block; interrupts it after an error, or if it does not end soon after the block."""
     from pyspark import InheritableThread
 
     collecting = _Collecting(session, rows)
@@ -322,14 +320,15 @@ def _collected(session: Any, rows: Any) -> Iterator[_Collecting]:
     thread.start()
     try:
         yield collecting
-        # All notes are there before the last task is over; interrupted, it would take its Python process with it.
+        # All notes are written before the last task ends, and interrupting a task would end its Python process.
         collecting.wait(ENDING_SECONDS)
     finally:
         collecting.interrupt()
 
 
 def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
-    """Raises `EngineAway`, also when no answer has come after so long: Spark itself would wait for ever."""
+    """The answer. Raises `EngineAway` for an error, and if there is no answer within this time: Spark itself would wait
+    forever."""
     answer: list[Answer] = []
     errors: list[BaseException] = []
 
@@ -350,7 +349,7 @@ def _within(seconds: float, ask: Callable[[], Answer]) -> Answer:
 
 
 def _away(error: BaseException) -> EngineAway:
-    """What Spark says as a sentence: ours, if an executor raised one, else the first line of its own."""
+    """The error as a message: that of an `EngineAway` raised by an executor, otherwise the first line of Spark's."""
     if isinstance(error, EngineAway):
         return error
     text = str(error)
@@ -358,4 +357,4 @@ def _away(error: BaseException) -> EngineAway:
         return EngineAway(sentence[1])
     log.warning("Spark failed", exc_info=error)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
-    return EngineAway(f"Spark gave the work up ({first[:300]}): see its logs and mend the cluster")
+    return EngineAway(f"Spark gave up the work ({first[:300]}): see its logs and fix the cluster")

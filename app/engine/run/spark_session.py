@@ -1,4 +1,4 @@
-"""Sessions of Spark, and what can be wrong with them in sentences; knows no work."""
+"""Spark sessions, and messages about what they lack; knows no work."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 KNOCK_SECONDS = 3.0
-"""How long a look waits for a master's port."""
+"""How long a check waits for a master's port."""
 OLDEST_JAVA = 17
 _PORTS = {"spark": 7077, "sc": 15002}
 _INSTALL = "pip install 'segmentation-gateway[spark]'"
@@ -24,11 +24,11 @@ def open_session(master: str) -> Any:
 
     if master.startswith("sc://"):
         return SparkSession.builder.remote(master).create()
-    logging.getLogger("py4j").setLevel(logging.WARNING)  # It tells of each thread that ends.
-    # Executors run this program, so by default with the Python that runs it here.
+    logging.getLogger("py4j").setLevel(logging.WARNING)  # It logs the end of every thread.
+    # Executors run this program, so they use the same Python by default.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(master).appName("segmentation-gateway")
-    # The pages of a driver are open to everybody, and its progress bar writes over the log.
+    # A driver's web pages are open to everyone, and its progress bar overwrites the log.
     builder = builder.config("spark.ui.enabled", "false").config("spark.ui.showConsoleProgress", "false")
     if master.startswith("local"):
         builder = builder.config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
@@ -44,13 +44,13 @@ def alive(session: Any) -> bool:
 
 
 def missing(master: str) -> str | None:
-    """What this machine lacks for a session."""
+    """What this machine lacks for a session; None if nothing is missing."""
     try:
         from pyspark.sql.pandas.utils import require_minimum_pandas_version
 
         require_minimum_pandas_version()
         if master.startswith("sc://"):
-            import pyspark.sql.connect.session  # noqa: F401  # It looks for what Spark Connect needs.
+            import pyspark.sql.connect.session  # noqa: F401  # It checks the requirements of Spark Connect.
     except ImportError:
         return f"Spark's Python packages are not installed: {_INSTALL}"
     return None if master.startswith("sc://") else _java_missing()
@@ -70,7 +70,7 @@ def _java_missing() -> str | None:
 
 
 def unreachable(master: str) -> str | None:
-    """That none of the masters of a URL answers; those of other schemes are not asked."""
+    """That none of a URL's masters answers; None if one does, and for schemes that are not checked."""
     url = urlsplit(master)
     if url.scheme not in _PORTS:
         return None

@@ -1,1 +1,1 @@
-"""The files of the lake, their columns and types."""
+"""The files of the lake: formats, columns and types."""

@@ -1,6 +1,6 @@
-"""Roaring bitmaps made of arrays, whole containers at a time; knows no people.
+"""Roaring bitmaps built from arrays, one container at a time; knows no people.
 
-`BitMap(numbers)` of pyroaring takes an array of numpy number by number: a hundred times as long.
+`BitMap(numbers)` of pyroaring reads a numpy array number by number, which takes a hundred times as long.
 """
 
 import struct
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from pyroaring import BitMap
 
 _COOKIE = 12346
-"""Begins a bitmap without runs in the portable format (RoaringFormatSpec)."""
+"""Header of a bitmap without run containers in the portable format (RoaringFormatSpec)."""
 _CONTAINER = 1 << 16
 _MOST_IN_ARRAY = 4096
-"""A container with more numbers is one of bits."""
+"""A container with more numbers is a bitset."""
 
 
 def bitmap(numbers: NDArray[np.uint32]) -> BitMap:
-    """The bitmap of numbers that rise.
+    """The bitmap of ascending numbers.
 
     >>> bitmap(np.array([1, 70_000], np.uint32))
     BitMap([1, 70000])
@@ -31,7 +31,7 @@ def bitmap(numbers: NDArray[np.uint32]) -> BitMap:
 
 
 def bitmap_of(numbers: NDArray[np.uint32], chosen: NDArray[np.bool_]) -> BitMap:
-    """The bitmap of those of the rising numbers that are chosen.
+    """The bitmap of the selected ones of ascending numbers.
 
     >>> bitmap_of(np.array([0, 1, 2, 9], np.uint32), np.array([True, False, True, True]))
     BitMap([0, 2, 9])
@@ -61,7 +61,7 @@ def _bits(flags: NDArray[np.bool_]) -> bytes:
 
 
 def _assembled(containers: list[tuple[int, int, bytes]]) -> BitMap:
-    """Of containers (key, how many numbers, content), keys rising."""
+    """Joins containers (key, cardinality, content) with ascending keys."""
     head = struct.pack("<II", _COOKIE, len(containers))
     keys = b"".join(struct.pack("<HH", key, size - 1) for key, size, _ in containers)
     offsets, offset = [], len(head) + len(keys) + 4 * len(containers)

@@ -7,15 +7,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 Path = tuple[str, ...]
-"""Names from a root to a field, through objects and arrays alike; a map is read whole, so it ends a path."""
+"""Names from the root to a field, through objects and arrays alike. A map is read as a whole, so it ends a path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What an evaluation reads: paths from the profile, and paths from an element of `xEvent`.
 
-    A path may name an object (all its leaves are read). `events` is true when events are read at all, even without a
-    field
+    A path to an object means all of its leaves. `events` is true if events are read at all, even without a field
     (`xEvent.count()`).
     """
 
@@ -29,12 +28,11 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """People and their events, with the columns that were asked for (nested columns hold only the leaves asked for).
+    """People and their events with the requested columns (nested columns contain only the requested leaves).
 
-    Row i of `profiles` is the person with ordinal `ordinals[i]`; someone with events and no record has nulls. Event j
-    belongs to row `event_rows[j]`; events are sorted by (row, timestamp, _id). `events` may have no columns: its
-    number of rows
-    is that of `event_rows`. A column that was asked for and that no file of the bucket has is absent.
+    Row i of `profiles` is the person with ordinal `ordinals[i]`; a person with events but no record has nulls. Event j
+    belongs to row `event_rows[j]`; events are sorted by (row, timestamp, _id). `events` may have no columns: its number
+    of rows is that of `event_rows`. A requested column that no file of the bucket has is absent.
     """
 
     number: int

@@ -1,7 +1,8 @@
-"""Names of fields in files, where case does not count: the one place that maps between them and ours; knows no rows.
+"""Field names in files, which are case-insensitive: the only place that maps between them and ours; knows no rows.
 
-JSON and PQL tell `email` from `Email`, DuckDB and Delta do not. In files the name that came first stays as it is, and
-the others get `~case1`, `~case2`, …; a name that ends so by itself gets one as well, so that each can be read back.
+JSON and PQL distinguish `email` from `Email`; DuckDB and Delta do not. In files the first name stays unchanged, and the
+others get `~case1`, `~case2`, … A name that already ends in such a suffix gets one as well, so that all can be read
+back.
 """
 
 import re
@@ -12,13 +13,13 @@ import pyarrow as pa
 
 _MARK = re.compile("~case[0-9]+$")
 _PLAIN = {"_id": "_id", "identitymap": "identityMap"}
-"""Names that our SQL uses: only the one that is written just so has it in a file."""
+"""Names used by our SQL: in a file, only an exactly equal name may use them."""
 
 _Rename = Callable[[Sequence[pa.Field], Sequence[pa.Field]], list[pa.Field]]
 
 
 def our_name(stored: str) -> str:
-    """The name of a field by its name in a file.
+    """The field's name, given its name in a file.
 
     >>> our_name("Email~case1"), our_name("email")
     ('Email', 'email')
@@ -37,7 +38,7 @@ def file_names(names: Iterable[str]) -> dict[str, str]:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """A name that is not taken yet, and is from now on."""
+    """Reserves a name that is not in use yet."""
     is_plain = _PLAIN.get(name.lower(), name) == name and not _MARK.search(name)
     marked = (f"{name}~case{number}" for number in count(1))
     free_name = next(
@@ -48,7 +49,8 @@ def _free(name: str, taken: set[str]) -> str:
 
 
 def file_schema(schema: pa.Schema, known: pa.Schema | None = None) -> pa.Schema:
-    """The columns with their names in files, at every depth; those of `known`, a schema of files, keep theirs."""
+    """The columns with their names in files, at every depth; columns of `known`, a schema of files, keep their
+    names."""
     return pa.schema(_file_fields(list(schema), [] if known is None else list(known)))
 
 
@@ -58,8 +60,17 @@ def our_schema(schema: pa.Schema) -> pa.Schema:
 
 
 def with_names(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """The same values, the columns and their fields called as those of a schema of files that are the same to us."""
-    fields = _file_fields([_ours(field) for field in batch.schema], list(schema))
+    """The same values, with columns and fields, which have our names, named as in a schema of files."""
+    return _with_fields(batch, _file_fields(list(batch.schema), list(schema)))
+
+
+def with_stored_names(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Like `with_names`, of a batch that already has names of files, but perhaps other ones."""
+    return _with_fields(batch, _file_fields([_ours(field) for field in batch.schema], list(schema)))
+
+
+def _with_fields(batch: pa.RecordBatch, fields: Sequence[pa.Field]) -> pa.RecordBatch:
+    """The same values under fields that differ only in their names."""
     if pa.schema(fields).equals(batch.schema):
         return batch
     columns = [
@@ -85,7 +96,7 @@ def _file_fields(fields: Sequence[pa.Field], known: Sequence[pa.Field]) -> list[
 
 
 def _mapped(type_: pa.DataType, known: pa.DataType | None, rename: _Rename) -> pa.DataType:
-    """The type with the fields of its objects renamed; `known` is how the same value is called in files already."""
+    """The type with the fields of its objects renamed; `known` is the same value's type in existing files."""
     types = pa.types
     if types.is_struct(type_):
         return pa.struct(rename(list(type_), list(known) if known is not None and types.is_struct(known) else []))

@@ -1,23 +1,24 @@
-"""Files that say in their name what they hold, so that damage is noticed; knows no formats."""
+"""Files whose names contain a checksum of their content, so that damage is detected; knows no formats."""
 
 import hashlib
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
 
-from app.errors import ErrorCode, Refusal
+from app.errors import ErrorCode, LakeAway, Refusal
 
 _SIZE = 16
-"""Bytes of a checksum."""
+"""Length of a checksum in bytes."""
 _SEALED = re.compile(rf"\.([0-9a-f]{{{2 * _SIZE}}})\.parquet$")
 
 
 class Damaged(ValueError):
-    """A file does not hold what was written; the message has no folders."""
+    """The content of a file differs from what was written; the message contains no folders."""
 
 
 class FileLost(Refusal):
-    """A file of the lake that is missing or damaged, and that nothing can be made anew from."""
+    """A file of the lake is missing or damaged and cannot be rebuilt."""
 
     def __init__(self, path: Path | None = None) -> None:
         name = "a file" if path is None else f"the file {'/'.join(path.parts[-3:])}"
@@ -29,7 +30,7 @@ class FileLost(Refusal):
 
 
 def sealed_name(stem: str, content: bytes) -> str:
-    """The name of a Parquet file that holds this.
+    """The name of a Parquet file with this content.
 
     >>> sealed_name("7-2", b"")
     '7-2.cae66941d9efbd404e4d88758ea67670.parquet'
@@ -38,40 +39,43 @@ def sealed_name(stem: str, content: bytes) -> str:
 
 
 def seal(path: Path, stem: str) -> str:
-    """The name that a file, written whole, is to get."""
+    """The final name of a completely written file."""
     return f"{stem}.{_checksum(path)}.parquet"
 
 
 def verified(path: Path) -> bytes:
-    """The content of a file. Raises `Damaged` when it is not what was written, as far as its name says, and
+    """The content of a file. Raises `Damaged` if it does not match the checksum in its name (if there is one), and
     `OSError`."""
     content = path.read_bytes()
     noted = _SEALED.search(path.name)
     if noted is not None and hashlib.blake2b(content, digest_size=_SIZE).hexdigest() != noted[1]:
-        raise Damaged(f"the file {path.name} is not as it was written")
+        raise Damaged(f"the file {path.name} is damaged: its content does not match its checksum")
     return content
 
 
 def intact(path: Path) -> bool:
-    """Whether a file is there and what was written, as far as its name says; one that has not been touched since it
-    was last asked about is not read again."""
+    """Whether a file exists and matches the checksum in its name, if any; a file unchanged since the last check is not
+    read again."""
     noted = _SEALED.search(path.name)
     try:
+        path = Path(os.fspath(path))
         state = path.stat()
         return noted is None or _remembered(path, state.st_ino, state.st_size, state.st_mtime_ns) == noted[1]
+    except LakeAway:
+        raise
     except OSError:
         return False
 
 
 def whole(path: Path) -> Path:
-    """The path of a file that holds what was written, as far as its name says. Raises `FileLost`."""
-    if not path.exists() or not intact(path):
+    """The path of a file that matches the checksum in its name, if any. Raises `FileLost`."""
+    if not intact(path):
         raise FileLost(path)
     return path
 
 
 def checksum_noted(name: str) -> bool:
-    """Whether a file's name has a checksum: those of earlier versions of the program have none."""
+    """Whether a file's name has a checksum; those of earlier versions of the program have none."""
     return _SEALED.search(name) is not None
 
 

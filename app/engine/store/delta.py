@@ -2,30 +2,42 @@
 
 import json
 import os
-import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
+from numpy.typing import NDArray
+from pyroaring import BitMap
 
 from app.engine.store.case_names import file_schema, our_schema
-from app.errors import ErrorCode, Refusal
+from app.engine.store.fences import require_leases
+from app.engine.store.logs import (
+    checkpoint,
+    commit_of,
+    commit_sizes,
+    create_delta_table,
+    delta_table,
+    is_delta_table,
+    newest_commit,
+)
+from app.engine.store.objects import ObjectPath
+from app.errors import ErrorCode, LakeAway, Refusal, outage
 
 BUCKET = "__bucket"
-_COMMIT = re.compile(r"(\d{20})\.json")
 
 
 @dataclass(frozen=True, slots=True)
 class DataFile:
-    """One Parquet file of a table; `name` is relative to the table's folder. Those of a plain table have bucket 0."""
+    """One Parquet file of a table; `name` is relative to the table's folder. Files of plain tables have bucket 0."""
 
     name: str
     bucket: int
@@ -34,67 +46,60 @@ class DataFile:
 
 @dataclass(frozen=True, slots=True)
 class TableVersion:
-    """One version of a table: the files that it consists of, and its columns (with the bucket's)."""
+    """One version of a table: its files, and its columns (including the bucket).
+
+    Rows of people `retired` (ordinals by bucket) are in the files, but not in the version.
+    """
 
     folder: Path
     version: int
     schema: pa.Schema
     files: tuple[DataFile, ...]
+    retired: Mapping[int, BitMap] = field(default_factory=dict, hash=False)
 
     def paths(self, bucket: int | None = None) -> list[Path]:
-        """The files of one bucket, or all, in no order to rely on."""
+        """The files of one bucket, or all files, in unspecified order."""
         return [self.folder / file.name for file in self.files if bucket is None or file.bucket == bucket]
+
+    def retired_in(self, bucket: int) -> NDArray[np.int32]:
+        """The ordinals of a bucket, ascending, whose rows readers must leave out."""
+        return np.array(self.retired.get(bucket, BitMap()).to_array(), np.int32)
 
 
 def open_table(folder: Path, version: int | None = None) -> TableVersion | None:
-    """The newest version, or the one asked for; None when there is no table. Raises `LogLost`."""
-    newest = _newest_version(folder)
+    """The newest version, or the given one; None if there is no table. Raises `LogLost`."""
+    newest = newest_commit(folder)
     if newest is None:
         return None
-    version_to_open = newest if version is None else version
-    try:
-        written = (folder / "_delta_log" / _commit_name(version_to_open)).stat()
-    except FileNotFoundError:  # Known from a checkpoint alone, or not at all.
-        return _read_version(folder, version_to_open)
-    return _remembered.get(folder, version_to_open, written.st_ino, written.st_mtime_ns)
-
-
-def _newest_version(folder: Path) -> int | None:
-    """A listing of the log: a commit's file appears at once and whole, under a number that nobody else gets."""
-    try:
-        names = os.listdir(folder / "_delta_log")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    commits = (_COMMIT.fullmatch(name) for name in names)
-    return max((int(commit[1]) for commit in commits if commit), default=None)
-
-
-def _commit_name(version: int) -> str:
-    return f"{version:020}.json"
+    commit = newest if version in {None, newest.version} else commit_of(folder, version or 0)
+    if commit is None:
+        return _read_version(folder, newest.version if version is None else version)
+    return _remembered.get(folder, commit.version, commit.inode, commit.written)
 
 
 class _Versions:
-    """The versions read last, of `most` files and columns together: thousands of small tables, or some large ones."""
+    """A cache of versions with at most `most` files and columns in total: thousands of small tables, or a few large
+    ones."""
 
     def __init__(self, most: int) -> None:
         self._most, self._held, self._lock = most, 0, threading.Lock()
         self._versions: OrderedDict[tuple[Path, int, int, int], TableVersion] = OrderedDict()
 
     def get(self, folder: Path, version: int, inode: int, written: int) -> TableVersion:
-        """A version never changes, and a table that was made anew in the same place has another commit file."""
+        """A version never changes, and a table recreated in the same place has another commit file."""
         key = folder, version, inode, written
         with self._lock:
-            if (known := self._versions.get(key)) is not None:
+            if (cached := self._versions.get(key)) is not None:
                 self._versions.move_to_end(key)
-                return known
-        read = _read_version(folder, version)
+                return cached
+        content = _read_version(folder, version)
         with self._lock:
             if key not in self._versions:
-                self._versions[key] = read
-                self._held += _weight(read)
+                self._versions[key] = content
+                self._held += _weight(content)
             while self._held > self._most and len(self._versions) > 1:
                 self._held -= _weight(self._versions.popitem(last=False)[1])
-        return read
+        return content
 
 
 def _weight(version: TableVersion) -> int:
@@ -105,7 +110,7 @@ _remembered = _Versions(1 << 18)
 
 
 class LogLost(Refusal):
-    """The log of a table is damaged, so that nobody knows what is in it."""
+    """The log of a table is damaged, so that its contents are unknown."""
 
     def __init__(self, folder: Path, reason: str) -> None:
         super().__init__(
@@ -119,10 +124,12 @@ class LogLost(Refusal):
 def _read_version(folder: Path, version: int) -> TableVersion:
     _refuse_empty_commits(folder)
     try:
-        table = DeltaTable(folder, version=version)
-    except TableNotFoundError:
+        table = delta_table(folder, version)
+    except (TableNotFoundError, LakeAway):
         raise
     except (DeltaError, ValueError, OSError) as error:
+        if isinstance(folder, ObjectPath) and (problem := outage(error)):
+            raise LakeAway(problem) from error
         raise LogLost(folder, str(error).splitlines()[0][:200]) from error
     actions = pa.table(table.get_add_actions(flatten=True))
     if actions.num_rows:
@@ -138,34 +145,33 @@ def _read_version(folder: Path, version: int) -> TableVersion:
 
 
 def _refuse_empty_commits(folder: Path) -> None:
-    """Delta passes over them, and with them over the rows that they added; nobody writes one."""
-    with suppress(FileNotFoundError), os.scandir(folder / "_delta_log") as entries:  # It may be deleted just now.
-        for entry in entries:
-            if _COMMIT.fullmatch(entry.name) and not entry.stat().st_size:
-                raise LogLost(folder, f"{entry.name} is empty")
+    """Delta ignores empty commits, and with them the rows that they added; no program writes one."""
+    for name, size in commit_sizes(folder):
+        if not size:
+            raise LogLost(folder, f"{name} is empty")
 
 
 class GivenUp(Exception):
-    """It has been settled that this transaction never happens; nothing was committed."""
+    """The transaction was abandoned and will never be committed."""
 
 
 _BEGUN, _GIVEN_UP = -2, -1
-"""Versions that a transaction has in the log while it has only widened the columns, and once it is given up."""
+"""Versions that a transaction has in the log when it has only widened the columns, and when it is abandoned."""
 
 
 def committed_version(folder: Path, transaction: str) -> int | None:
-    """The version that a commit with this transaction id made, None when it never happened."""
-    if _newest_version(folder) is None:
+    """The version created by the commit with this transaction id; None if there is none."""
+    if newest_commit(folder) is None:
         return None
-    version = DeltaTable(folder).transaction_version(transaction)
+    version = delta_table(folder).transaction_version(transaction)
     return version if version is not None and version >= 0 else None
 
 
 def give_up(folder: Path, schema: pa.Schema, transaction: str) -> int | None:
-    """Settles that a transaction never happens, unless it has: then the version that it made, else None.
+    """Abandons a transaction and returns None; if it was already committed, returns its version.
 
-    Whatever process was about to commit it, however late it wakes, gets `GivenUp`: of two commits with one transaction
-    id that began on the same version Delta lets only the first through. `schema` is for a table that is not there yet.
+    A process about to commit it gets `GivenUp`, however late it resumes: of two commits with one transaction id that
+    started from the same version, Delta accepts only the first. `schema` is used if the table does not exist yet.
     """
     while True:
         table = _partitioned_table(folder, schema)
@@ -174,11 +180,12 @@ def give_up(folder: Path, schema: pa.Schema, transaction: str) -> int | None:
             return version if version >= 0 else None
         with suppress(CommitFailedError):
             stored_schema, properties = pa.schema(table.schema().to_arrow()), _note(transaction, _GIVEN_UP)
+            require_leases()
             table.create_write_transaction([], "append", stored_schema, [BUCKET], commit_properties=properties)
 
 
 def next_version(current: TableVersion | None, schema: pa.Schema) -> int:
-    """The version that `commit` will make (a new or wider schema is a version of its own before it)."""
+    """The version that `commit` will create (a new or wider schema is a separate version before it)."""
     if current is None:
         return 1
     return current.version + (
@@ -187,13 +194,15 @@ def next_version(current: TableVersion | None, schema: pa.Schema) -> int:
 
 
 def withdraw(folder: Path, files: Sequence[DataFile], transaction: str) -> int:
-    """Takes back what a transaction added, in one version, and gives that version; it then never happened."""
-    table = DeltaTable(folder)
+    """Reverts what a transaction added, in one version, and returns that version; the transaction then counts as never
+    committed."""
+    table = delta_table(folder)
     version, now = table.version() + 1, int(time.time() * 1000)
     gone: list[AddAction | RemoveAction] = [
         RemoveAction(file.name, True, now, None, {BUCKET: str(file.bucket)}) for file in files
     ]
     schema, properties = pa.schema(table.schema().to_arrow()), _note(transaction, _GIVEN_UP)
+    require_leases()
     table.create_write_transaction(gone, "append", schema, [BUCKET], commit_properties=properties)
     return version
 
@@ -205,21 +214,25 @@ def commit(
     add: Sequence[DataFile],
     remove: Sequence[DataFile] = (),
     transaction: str | None = None,
+    alone: bool = False,
 ) -> int:
-    """Adds and removes files in one version, creating the table or widening its columns first, and gives that version.
+    """Adds and removes files in one version, after creating the table or widening its columns if needed; returns the
+    version.
 
-    `schema` has the bucket's column and all that are there, some of them with wider types (files that were written
-    before keep theirs). The files lie in the folder already. Raises `GivenUp` when the transaction was, and
-    `CommitFailedError` when another writer was faster with the same files.
+    `schema` has the bucket's column and all existing columns, some with wider types (earlier files keep theirs). The
+    files must already be in the folder. Raises `GivenUp` if the transaction was abandoned, and `CommitFailedError` if
+    another writer has changed the same files or, with `alone`, anything.
     """
-    table = _partitioned_table(folder, schema) if current is None else DeltaTable(folder)
+    table = _partitioned_table(folder, schema) if current is None else delta_table(folder)
     _refuse_given_up(table, transaction)
+    if alone and table.version() != (0 if current is None else current.version):
+        raise CommitFailedError("another writer has committed meanwhile")
     try:
         stored_schema = pa.schema(table.schema().to_arrow())
         schema = file_schema(schema, stored_schema)
         if _changes_types(stored_schema, schema) or _adds_columns(stored_schema, schema):
             _widen(table, stored_schema, schema, _note(transaction, _BEGUN))
-            table = DeltaTable(folder)
+            table = delta_table(folder)
             _refuse_given_up(table, transaction)
         version = table.version() + 1
         now = int(time.time() * 1000)
@@ -227,19 +240,22 @@ def commit(
             _added(folder, file.name, file.rows, {BUCKET: str(file.bucket)}) for file in add
         ]
         actions += [RemoveAction(file.name, True, now, None, {BUCKET: str(file.bucket)}) for file in remove]
+        require_leases()
         table.create_write_transaction(
             actions, "append", schema, [BUCKET], commit_properties=_note(transaction, version)
         )
     except CommitFailedError:
-        _refuse_given_up(DeltaTable(folder), transaction)
+        _refuse_given_up(delta_table(folder), transaction)
         raise
+    checkpoint(folder, version, 0 if current is None else len(current.files))
     return version
 
 
 def _widen(table: DeltaTable, known: pa.Schema, schema: pa.Schema, properties: CommitProperties) -> None:
     if _changes_types(known, schema):
-        # Replaces the files of a bucket that there is not, and with them the columns.
+        # Replaces the files of a nonexistent bucket, and with them the columns.
         nowhere = [(BUCKET, "=", "-1")]
+        require_leases()
         table.create_write_transaction(
             [], "overwrite", schema, [BUCKET], partition_filters=nowhere, commit_properties=properties
         )
@@ -257,24 +273,26 @@ def _note(transaction: str | None, version: int) -> CommitProperties:
 
 
 def append(folder: Path, schema: pa.Schema, files: Sequence[tuple[str, int]], transaction: str) -> None:
-    """Adds files (name, rows) to a plain table in one version, creating the table or widening its columns first.
+    """Adds files (name, rows) to a plain table in one version, after creating the table or widening its columns if
+    needed.
 
-    A transaction is committed once, however many try it at the same time; other writers only make it try again.
+    A transaction is committed once, however many processes try it concurrently; other writers only cause a retry.
     """
     while committed_version(folder, transaction) is None:
         table, stored = _plain_table(folder, schema)
         version = table.version() + 1
         actions: list[AddAction | RemoveAction] = [_added(folder, name, rows, {}) for name, rows in files]
         properties = CommitProperties(app_transactions=[Transaction(transaction, version)])
-        # It fails when another one has committed the same transaction meanwhile: that is Delta's rule.
+        # By Delta's rules it fails if another process has committed the same transaction meanwhile.
         with suppress(CommitFailedError):
+            require_leases()
             table.create_write_transaction(actions, "append", stored, [], commit_properties=properties)
 
 
 def replace(folder: Path, gone: Sequence[DataFile], added: Sequence[DataFile]) -> None:
-    """Puts files of a table in the place of others, in one version. Raises `CommitFailedError` when another writer was
-    faster with the same files."""
-    table = DeltaTable(folder)
+    """Replaces files of a table by others, in one version. Raises `CommitFailedError` if another writer has changed the
+    same files."""
+    table = delta_table(folder)
     by_bucket = list(table.metadata().partition_columns)
     now = int(time.time() * 1000)
 
@@ -284,38 +302,36 @@ def replace(folder: Path, gone: Sequence[DataFile], added: Sequence[DataFile]) -
     actions: list[AddAction | RemoveAction] = [_added(folder, file.name, file.rows, partition(file)) for file in added]
     actions += [RemoveAction(file.name, True, now, None, partition(file)) for file in gone]
     if actions:
+        require_leases()
         table.create_write_transaction(actions, "append", pa.schema(table.schema().to_arrow()), by_bucket)
 
 
 def remove(folder: Path, prefix: str) -> None:
-    """Takes the files whose names begin so out of a plain table, in one version."""
-    table = DeltaTable(folder)
+    """Removes the files whose names start with a prefix from a plain table, in one version."""
+    table = delta_table(folder)
     names = [name for name in pa.table(table.get_add_actions())["path"].to_pylist() if name.startswith(prefix)]
     now = int(time.time() * 1000)
     actions: list[AddAction | RemoveAction] = [RemoveAction(name, True, now, None, {}) for name in names]
     if actions:
         schema = pa.schema(table.schema().to_arrow())
+        require_leases()
         table.create_write_transaction(actions, "append", schema, [])
 
 
 def _partitioned_table(folder: Path, schema: pa.Schema) -> DeltaTable:
-    """The table, created with these columns if there is none; of several that create it one does."""
-    while not DeltaTable.is_deltatable(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(DeltaError):
-            DeltaTable.create(folder, file_schema(schema), partition_by=[BUCKET])
-    return DeltaTable(folder)
+    """The table, created with these columns if needed; of several concurrent creators one wins."""
+    while not is_delta_table(folder):
+        create_delta_table(folder, file_schema(schema), [BUCKET])
+    return delta_table(folder)
 
 
 def _plain_table(folder: Path, schema: pa.Schema) -> tuple[DeltaTable, pa.Schema]:
-    """The table with all of the columns, and these as it calls them. Whoever of several creates it first, the others
-    find it."""
-    while not DeltaTable.is_deltatable(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-        with suppress(DeltaError):
-            DeltaTable.create(folder, file_schema(schema))
+    """The table with all of the columns, and these columns under the table's names. Of several concurrent creators one
+    wins, and the others use its table."""
+    while not is_delta_table(folder):
+        create_delta_table(folder, file_schema(schema))
     while True:
-        table = DeltaTable(folder)
+        table = delta_table(folder)
         stored_schema = pa.schema(table.schema().to_arrow())
         stored = file_schema(schema, stored_schema)
         if not _adds_columns(stored_schema, stored):
@@ -334,7 +350,7 @@ def bucket_folder(bucket: int) -> str:
 
 
 def bucket_number(name: str) -> int:
-    """The bucket of a file by its name.
+    """The bucket of a file, from its name.
 
     >>> bucket_number("__bucket=12/a.parquet")
     12

@@ -1,4 +1,4 @@
-"""Types of fields: how they widen, how DuckDB names them, how text becomes their values; knows no files."""
+"""Field types: how they widen, their names in DuckDB, and how text is parsed into values; knows no files."""
 
 from collections.abc import Mapping
 from functools import reduce
@@ -12,7 +12,7 @@ MAPS: Mapping[tuple[str, ...], MapType] = {
     ("segmentMembership",): SEGMENT_MEMBERSHIP,
     ("consents", "marketing", "email", "subscriptions"): MapType(ObjectType({"val": Scalar.STRING})),
 }
-"""Fields whose keys are data: objects in a file, maps with us."""
+"""Fields whose keys are data: objects in files, maps in PQL."""
 
 _SQL = {
     Scalar.NUMBER: "DOUBLE",
@@ -34,7 +34,7 @@ NOUNS = {
 
 
 def noun(type_: Type) -> str:
-    """What a value of the type is called in a message."""
+    """The name of the type's values in messages."""
     match type_:
         case Scalar():
             return NOUNS[type_]
@@ -45,7 +45,7 @@ def noun(type_: Type) -> str:
 
 
 def sql_type(type_: Type) -> str:
-    """The type as DuckDB writes it; it is the one that `arrow_type` stores.
+    """The DuckDB type, as stored by `arrow_type`.
 
     >>> sql_type(ArrayType(ObjectType({"a b": Scalar.NUMBER})))
     'STRUCT("a b" DOUBLE)[]'
@@ -64,23 +64,23 @@ def sql_type(type_: Type) -> str:
 
 
 WIDENINGS = frozenset({(Scalar.INTEGER, Scalar.NUMBER), (Scalar.DATE, Scalar.TIMESTAMP)})
-"""Types of columns that may become the other one: each of their values is one of its values."""
+"""Types to which a column's type may be widened: all of its values are values of the other type too."""
 
 
 def fits_map(fields: ObjectType, value: Type) -> bool:
-    """Whether the object could be a map of such values."""
+    """Whether the object could be a map with such values."""
     return all(type_ == value or (type_, value) in WIDENINGS for type_ in fields.fields.values())
 
 
 def wider_types(type_: Type) -> tuple[Scalar, ...]:
-    """What a column of the type may become, itself first."""
+    """The types to which a column may be widened, starting with its own."""
     if not isinstance(type_, Scalar):
         return ()
     return (type_, *(wide for narrow, wide in WIDENINGS if narrow is type_))
 
 
 def widen(old: ObjectType, new: ObjectType) -> ObjectType:
-    """Both together, at every depth. Where they disagree on a type, `old` stays.
+    """The union of both, at every depth. Where the types conflict, `old` is kept.
 
     >>> dict(widen(ObjectType({"a": Scalar.NUMBER}), ObjectType({"a": Scalar.STRING, "b": Scalar.DATE})).fields)
     {'a': <Scalar.NUMBER: 'number'>, 'b': <Scalar.DATE: 'date'>}
@@ -106,7 +106,7 @@ def _wider(old: Type, new: Type) -> Type:
 
 
 def contradicts(one: Type, other: Type) -> bool:
-    """Whether a value of one cannot be held by the other at some place that both have."""
+    """Whether a value of one type cannot be stored in the other, at some place that both have."""
     match one, other:
         case ObjectType(), ObjectType():
             shared = one.fields.keys() & other.fields.keys()
@@ -120,7 +120,7 @@ def contradicts(one: Type, other: Type) -> bool:
 
 
 def parsed(text: str, type_: Scalar) -> str:
-    """SQL that reads the text (an SQL expression) as a value, NULL when it is none."""
+    """SQL that parses the text (an SQL expression) as a value; NULL if it is invalid."""
     match type_:
         case Scalar.INTEGER:
             return f"CASE WHEN regexp_full_match({text}, '{_WHOLE}') THEN try_cast({text} AS BIGINT) END"
@@ -131,7 +131,7 @@ def parsed(text: str, type_: Scalar) -> str:
         case Scalar.DATE:
             return f"CASE WHEN regexp_full_match({text}, '{_DAY}') THEN try_cast({text} AS DATE) END"
         case Scalar.TIMESTAMP:
-            # Upper case: RFC 3339 allows a small t and z.
+            # Upper case: RFC 3339 allows lower-case t and z.
             time = f"try_cast(upper({text}) AS TIMESTAMPTZ)"
             time = f"CASE WHEN NOT regexp_full_match({text}, '{_BEYOND}') THEN {time} END"
             return f"CASE WHEN regexp_full_match({text}, '{_TIME}') THEN {time} END"
@@ -140,7 +140,7 @@ def parsed(text: str, type_: Scalar) -> str:
 
 
 def within_years(value: str, type_: Scalar) -> str:
-    """SQL for a day or time, NULL where it is outside the years 1 to 9999 in UTC: Python and JSON know no others."""
+    """SQL for a date or time; NULL outside the years 1 to 9999 in UTC, the range of Python and JSON."""
     kind = {Scalar.DATE: "DATE", Scalar.TIMESTAMP: "TIMESTAMPTZ"}[type_]
     first, last = (f"CAST('{bound}' AS {kind})" for bound in _YEARS[type_])
     return f"CASE WHEN {value} BETWEEN {first} AND {last} THEN {value} END"
@@ -153,14 +153,14 @@ _YEARS = {
 
 
 def whole(text: str) -> str:
-    """SQL that reads the text as a whole number, also one that is written with zeros after the point."""
+    """SQL that parses the text as an integer, allowing zeros after the decimal point."""
     return parsed(f"regexp_replace({text}, '[.]0+$', '')", Scalar.INTEGER)
 
 
 def looks_like(text: str, type_: Scalar) -> str:
-    """SQL that says whether the text would be taken for that type when nothing is known of its column.
+    """SQL that tests whether the text would be inferred as that type in a column of unknown type.
 
-    Numbers with a leading zero, a plus sign or an exponent, and whole ones past 64 bits, name something.
+    Numbers with a leading zero, a plus sign or an exponent, and integers beyond 64 bits, are treated as identifiers.
     """
     if type_ is Scalar.NUMBER:
         quantity = f"(contains({text}, '.') OR try_cast({text} AS BIGINT) IS NOT NULL)"
@@ -169,10 +169,10 @@ def looks_like(text: str, type_: Scalar) -> str:
 
 
 def _number(text: str) -> str:
-    """A double that prints as the text, but for zeros at its end."""
+    """A double that prints as the text, apart from trailing zeros."""
     number = f"try_cast({text} AS DOUBLE)"
     plain = f"regexp_full_match({text}, '{_DECIMAL}')"
-    # The length first: a double has every decimal of 15 digits, and few are longer.
+    # Test the length first: a double represents every decimal of 15 digits, and few are longer.
     places = f"regexp_replace({text}, '(\\.[0-9]*[1-9])0+$|\\.0+$', '\\1')"
     prints = f"regexp_replace(CAST({number} AS VARCHAR), '\\.0$', '')"
     exact = f"(length({text}) < 16 OR {prints} = {places} OR format('{{:.17g}}', {number}) = {text})"
@@ -185,7 +185,7 @@ def _number(text: str) -> str:
 
 
 def guess(seen: int, counts: Mapping[Scalar, int]) -> Scalar:
-    """The type of a column with so many values, of which so many look like each type.
+    """The type of a column, from its number of values and how many of them look like each type.
 
     >>> guess(3, {Scalar.DATE: 1, Scalar.TIMESTAMP: 3})
     <Scalar.TIMESTAMP: 'timestamp'>
@@ -206,4 +206,4 @@ _EXPONENT = r"-?[1-9](\.[0-9]*[1-9])?[eE][+-]?[0-9]+"
 _HOUR = "([01][0-9]|2[0-3])"
 _CLOCK = rf"{_HOUR}:[0-5][0-9](:[0-5][0-9]([.][0-9]+)?)?"
 _TIME = f"{_DAY}([Tt ]{_CLOCK}( ?([Zz]|UTC|[+-]{_HOUR}(:?[0-5][0-9])?))?)?"
-"""RFC 3339, or a day alone, or without seconds or an offset (then UTC)."""
+"""RFC 3339, or a date only, or without seconds or offset (then UTC)."""

@@ -1,33 +1,36 @@
-"""JSON Schema (2020-12) of rows as types of fields and rules for their values, and back; knows no files.
+"""Parses JSON Schema (2020-12) of rows into field types with rules for their values; knows no files.
 
-`type`, `format`, `properties`, `items` and `additionalProperties` say what a row holds; `RULES`, `required` and some
-formats what its values must be. `$ref` within the schema and `allOf` are followed, and so are `oneOf` and `anyOf` where
-one column can hold the alternatives. Keywords that only describe (`title`, `description`, …, XDM's `meta:` and
-OpenAPI's `x-` ones) are passed over; every other one is rejected by name.
+`type`, `format`, `properties`, `items` and `additionalProperties` determine the types; `RULES`, `required` and some
+formats the rules. `$ref` within the schema and `allOf` are followed, and so are `oneOf` and `anyOf` if one column can
+hold the alternatives. Annotations (`title`, `description`, …, XDM's `meta:` and OpenAPI's `x-` keywords) are ignored;
+every other keyword is rejected by name.
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from app.engine.store.epochs import EPOCHS, Epoch
+from app.engine.store.epochs import EPOCHS, Epoch, as_times
 from app.engine.store.field_types import MAPS, WIDENINGS, widen
 from app.engine.store.schema_rules import EPOCH, FORMATS, RULES, Rule, mistake
 from app.errors import ErrorCode, Refusal, Refusals
-from app.json_values import JsonObject, JsonValue
+from app.json_values import JsonValue
 from app.pql.schema import EVENTS, ArrayType, MapType, ObjectType, Scalar, Type
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-_SCALARS = {
+SCALARS = {
     "string": Scalar.STRING,
     "integer": Scalar.INTEGER,
     "number": Scalar.NUMBER,
     "boolean": Scalar.BOOLEAN,
 }
-_KINDS = (*_SCALARS, "object", "array")
-_FORMATS = {"date": Scalar.DATE, "date-time": Scalar.TIMESTAMP}
+_KINDS = (*SCALARS, "object", "array")
+TIME_FORMATS = {"date": Scalar.DATE, "date-time": Scalar.TIMESTAMP}
+_KINDS_OF_FORMATS: Mapping[JsonValue, Sequence[str]] = {
+    **dict.fromkeys((*TIME_FORMATS, *FORMATS), ("string",)),
+    **dict.fromkeys(EPOCHS, ("integer", "number", "string")),
+}
+"""The types to which a format applies that is more than an annotation."""
+_COUNTED = ": use epoch or epoch_ms for numbers of seconds or milliseconds since 1970"
 _ALTERNATIVES = ("oneOf", "anyOf")
 _COMBINING = frozenset({"$ref", "allOf", *_ALTERNATIVES})
 _MEANING = frozenset(
@@ -45,16 +48,19 @@ _Path = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """The fields of a row, the rules for their values, and the times that rows count from 1970, by their column."""
+    """The fields of a row, the rules for their values, and the places with times counted from 1970."""
 
     fields: ObjectType = field(default_factory=ObjectType)
     rules: tuple[Rule, ...] = ()
-    epochs: Mapping[str, Epoch] = field(default_factory=dict)
+    epochs: Mapping[_Path, Epoch] = field(default_factory=dict)
 
 
-def declared(schema: JsonValue) -> Declared:
-    """What the schema of a row declares. Raises `Refusals`: every fault, with its path in the schema."""
-    reading = _Reading(schema)
+def declared(schema: JsonValue, *, is_stored: bool = False) -> Declared:
+    """Parses the schema of a row. Raises `Refusals` with every error and its path in the schema.
+
+    `is_stored`: it was accepted before, perhaps when keywords without effect still were.
+    """
+    reading = _Reading(schema, is_stored)
     part = reading.read(schema, ())
     type_ = None if part is None else part.type
     if not reading.refusals and not isinstance(type_, ObjectType):
@@ -64,59 +70,17 @@ def declared(schema: JsonValue) -> Declared:
             if name == EVENTS or name.startswith("__"):
                 reading.refuse(("properties", name), f"the name {name!r} is reserved: choose another name")
     epochs = {rule.path: rule.epoch for rule in part.rules if rule.keyword == EPOCH} if part else {}
-    for path in (path for path in epochs if len(path) > 1):
-        reading.refuse(("properties", *path), "the formats epoch and epoch_ms are for columns, not for what is inside")
     if reading.refusals or part is None or not isinstance(type_, ObjectType):
         raise Refusals(reading.refusals)
     maps = {path[0]: type_ for path, type_ in MAPS.items() if len(path) == 1}
     known = {name: maps.get(name, inner) for name, inner in type_.fields.items()}
     rules = tuple(dict.fromkeys(rule for rule in part.rules if rule.keyword != EPOCH))
-    return Declared(ObjectType(known), rules, {path[0]: epoch for path, epoch in epochs.items()})
-
-
-def json_schema(fields: ObjectType, rules: Sequence[Rule] = ()) -> JsonObject:
-    """The fields, with the rules for them, as the schema of a row.
-
-    >>> json_schema(ObjectType({"day": Scalar.DATE}))["properties"]
-    {'day': {'type': 'string', 'format': 'date'}}
-    """
-    return {"$schema": DIALECT, **_written(fields, rules)}
-
-
-def _written(type_: Type, rules: Sequence[Rule]) -> JsonObject:
-    own, below = _split(rules)
-    match type_:
-        case ObjectType():
-            properties = {name: _written(inner, below[name]) for name, inner in type_.fields.items()}
-            return {"type": "object", "properties": properties, **own}
-        case MapType(value):
-            return {"type": "object", "additionalProperties": _written(value, below["{}"]), **own}
-        case ArrayType(element):
-            return {"type": "array", "items": _written(element, below["[]"]), **own}
-    for format, scalar in _FORMATS.items():
-        if type_ is scalar:
-            return {"type": "string", "format": format, **own}
-    return {"type": next(name for name, scalar in _SCALARS.items() if scalar is type_), **own}
-
-
-def _split(rules: Sequence[Rule]) -> tuple[JsonObject, Mapping[str, list[Rule]]]:
-    """The rules for a place itself as keywords of its schema, and those for places below by the next step."""
-    keywords: JsonObject = {}
-    required: list[str] = []
-    below: defaultdict[str, list[Rule]] = defaultdict(list)
-    for rule in rules:
-        if rule.path:
-            below[rule.path[0]].append(replace(rule, path=rule.path[1:]))
-        elif rule.keyword == "required":
-            required.append(rule.name)
-        else:
-            keywords[rule.keyword] = rule.value
-    return keywords | ({"required": required} if required else {}), below
+    return Declared(ObjectType(known), rules, epochs)
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one place of a schema declares; paths of rules begin there."""
+    """What one place of a schema declares; paths of rules are relative to it."""
 
     type: Type | None
     rules: tuple[Rule, ...] = ()
@@ -127,8 +91,9 @@ class _Part:
 
 
 class _Reading:
-    def __init__(self, root: JsonValue) -> None:
+    def __init__(self, root: JsonValue, is_stored: bool) -> None:
         self.root = root
+        self.is_stored = is_stored
         self.refusals: list[Refusal] = []
         self.following: list[str] = []
         self.places = 0
@@ -137,9 +102,14 @@ class _Reading:
         place = "/".join(("schema", *path))
         self.refusals.append(Refusal(ErrorCode.INVALID_INPUT, f"{place}: {message}", ("schema",)))
 
+    def refuse_idle(self, path: _Path, message: str) -> None:
+        """Rejects what would have no effect."""
+        if not self.is_stored:
+            self.refuse(path, message)
+
     def read(self, schema: JsonValue, path: _Path, is_whole: bool = True) -> _Part | None:
-        """What it declares, None when something is wrong with it. One that is not whole may hold rules alone, which are
-        about what others declare."""
+        """Parses the part; None if there are errors. An incomplete part may contain only rules for what other parts
+        declare."""
         faults = len(self.refusals)
         self.places += 1
         if not isinstance(schema, Mapping):
@@ -153,8 +123,8 @@ class _Reading:
             return None
         for keyword in schema:
             if keyword not in _MEANING | _DESCRIBING and not keyword.startswith(("meta:", "x-")):
-                known = ", ".join(sorted(_MEANING))
-                self.refuse((*path, keyword), f"the keyword {keyword!r} is not supported: use {known}")
+                supported = ", ".join(sorted(_MEANING))
+                self.refuse((*path, keyword), f"the keyword {keyword!r} is not supported: use {supported}")
         own = self._own(schema, path)
         parts = [part for part in (own, *self._included(schema, path)) if part is not None]
         if len(self.refusals) > faults:
@@ -162,7 +132,7 @@ class _Reading:
         return self._together(parts, path, is_whole)
 
     def _included(self, schema: Mapping[str, JsonValue], path: _Path) -> Iterator[_Part | None]:
-        """The parts that `$ref`, `allOf`, `oneOf` and `anyOf` name."""
+        """The parts referenced by `$ref`, `allOf`, `oneOf` and `anyOf`."""
         if "$ref" in schema:
             yield self._referred(schema["$ref"], (*path, "$ref"))
         parts = schema.get("allOf", [])
@@ -175,32 +145,32 @@ class _Reading:
             yield self._alternative(schema[keyword], (*path, keyword))
 
     def _alternative(self, schemas: JsonValue, path: _Path) -> _Part | None:
-        """The one part that alternatives are together; null among them is an absent value."""
+        """Merges alternatives into one part; null as an alternative means an absent value."""
         if not isinstance(schemas, list) or not schemas:
             self.refuse(path, f"`{path[-1]}` must be a list of schemas")
             return None
         typed = [(place, schema) for place, schema in enumerate(schemas) if schema not in _NULLS]
         parts = [self.read(schema, (*path, str(place)), is_whole=False) for place, schema in typed]
-        known = [part for part in parts if part is not None]
-        if len(known) < len(parts):
+        alternatives = [part for part in parts if part is not None]
+        if len(alternatives) < len(parts):
             return None
-        if not known:
+        if not alternatives:
             self.refuse(path, "at least one alternative must be another one than null")
             return None
-        types = [part.type for part in known]
+        types = [part.type for part in alternatives]
         together = reduce(_either, types) if None not in types else None
         if together is None and any(types):
             names = ", ".join(dict.fromkeys("none" if type_ is None else str(type_) for type_ in types))
             self.refuse(path, f"one column cannot hold alternatives of different types: {names}")
             return None
-        rules = _shared_rules([part.rules for part in known])
+        rules = _shared_rules([part.rules for part in alternatives])
         if rules is None:
-            keywords = sorted({rule.keyword for part in known for rule in part.rules})
+            keywords = sorted({rule.keyword for part in alternatives for rule in part.rules})
             self.refuse(
                 path, f"rules cannot differ between alternatives ({', '.join(keywords)}): move them out, or omit them"
             )
             return None
-        return _Part(together, rules, len(typed) < len(schemas) or any(part.nullable for part in known))
+        return _Part(together, rules, len(typed) < len(schemas) or any(part.nullable for part in alternatives))
 
     def _referred(self, reference: JsonValue, path: _Path) -> _Part | None:
         if not isinstance(reference, str) or not reference.startswith("#"):
@@ -210,6 +180,9 @@ class _Reading:
                 "(the Schema Registry does it for `Accept: application/vnd.adobe.xed-full+json; version=1`), or copy "
                 "what it names to `$defs` and refer to '#/$defs/…'",
             )
+            return None
+        if not f"{reference}/".startswith("#/"):
+            self.refuse(path, f"{reference!r} is an anchor, and none is followed: refer to a place, '#/$defs/…'")
             return None
         if reference in self.following:
             self.refuse(path, f"{reference!r} contains itself, so that its rows would have no end")
@@ -241,12 +214,18 @@ class _Reading:
         if isinstance(both, ObjectType):
             both = reduce(widen, [type_ for type_ in types if isinstance(type_, ObjectType)])
         rules = tuple(rule for part in parts for rule in part.rules)
+        counts = {(rule.path, rule.keyword): rule.value for rule in rules if rule.keyword == EPOCH}
+        if any(counts.get((rule.path, rule.keyword), rule.value) != rule.value for rule in rules):
+            self.refuse_idle(path, "its parts count from 1970 in different ways: declare one of epoch and epoch_ms")
         return _Part(both, rules, all(part.nullable for part in parts if part.type is not None))
 
     def _own(self, schema: Mapping[str, JsonValue], path: _Path) -> _Part | None:
-        """What the keywords beside `$ref` and `allOf` say; None when they say nothing."""
+        """The content of the keywords beside `$ref` and `allOf`; None if there are none."""
         kind, nullable = self._kind(schema, path)
         if kind is None:
+            for keyword in (keyword for keyword in ("format", "items") if keyword in schema):
+                if keyword == "items" or schema[keyword] in _KINDS_OF_FORMATS:
+                    self.refuse_idle((*path, keyword), f"`{keyword}` needs `type` beside it: name both in one place")
             has_rules = "required" in schema or schema.keys() & RULES.keys()
             return _Part(None, self._required(schema, path) + self._rules(schema, path)) if has_rules else None
         part = self._of_kind(kind, schema, path)
@@ -257,6 +236,9 @@ class _Reading:
 
     def _of_kind(self, kind: str, schema: Mapping[str, JsonValue], path: _Path) -> _Part | None:
         format = str(schema.get("format", ""))
+        if kind not in (kinds := _KINDS_OF_FORMATS.get(format, _KINDS)):
+            applies = f"the format {format} applies to the type {' or '.join(kinds)}, not {kind}"
+            self.refuse_idle((*path, "format"), f"{applies}{_COUNTED if format in TIME_FORMATS else ''}")
         match kind:
             case "integer" | "number" | "string" if format in EPOCHS:
                 is_whole = format == "epoch_ms" or kind != "number"
@@ -273,16 +255,16 @@ class _Reading:
                 return _Part(ArrayType(element.type), element.below("[]"))
             case "string":
                 checked = (Rule((), "format", format),) if format in FORMATS else ()
-                return _Part(_FORMATS.get(format, Scalar.STRING), checked)
-        return _Part(_SCALARS[kind])
+                return _Part(TIME_FORMATS.get(format, Scalar.STRING), checked)
+        return _Part(SCALARS[kind])
 
     def _kind(self, schema: Mapping[str, JsonValue], path: _Path) -> tuple[str | None, bool]:
-        """The one type that is not null, and whether null is one, too; no type where none is given."""
-        given = schema.get("type", "object" if schema.keys() & {"properties", "additionalProperties"} else None)
-        kinds = [kind for kind in (given if isinstance(given, list) else [given]) if kind != "null"]
-        if given is None:
+        """The only type other than null, and whether null is allowed; no type if none is given."""
+        type_ = schema.get("type", "object" if schema.keys() & {"properties", "additionalProperties"} else None)
+        kinds = [kind for kind in (type_ if isinstance(type_, list) else [type_]) if kind != "null"]
+        if type_ is None:
             if schema.get("nullable") is True:
-                # By itself it says nothing in OpenAPI either, and whoever writes it beside `$ref` means something else.
+                # On its own it has no effect in OpenAPI either; beside `$ref` its author means something else.
                 self.refuse((*path, "nullable"), '`nullable` needs `type` beside it: use `anyOf` with {"type": "null"}')
             return None, False
         if len(kinds) != 1 or kinds[0] not in _KINDS:
@@ -296,24 +278,26 @@ class _Reading:
         if not isinstance(schema.get("format", ""), str):
             self.refuse((*path, "format"), "`format` must be text")
             return None, False
-        # OpenAPI 3.0 says `nullable`, 3.1 and JSON Schema name the type null.
-        return str(kinds[0]), (isinstance(given, list) and "null" in given) or schema.get("nullable") is True
+        # OpenAPI 3.0 uses `nullable`; 3.1 and JSON Schema list the type null.
+        return str(kinds[0]), (isinstance(type_, list) and "null" in type_) or schema.get("nullable") is True
 
     def _object(self, schema: Mapping[str, JsonValue], path: _Path) -> _Part | None:
         others, properties = schema.get("additionalProperties", True), schema.get("properties")
         if isinstance(properties, Mapping) and properties:
             if others is not True:
                 self.refuse((*path, "additionalProperties"), "an object has either `properties` or keys of one type")
+            for name in (name for name in properties if not name or "\0" in name):
+                self.refuse((*path, "properties", name), "a name needs characters, and none may be a zero byte")
             parts = {name: self.read(inner, (*path, "properties", name)) for name, inner in properties.items()}
-            known = {name: part for name, part in parts.items() if part is not None and part.type is not None}
-            if len(known) < len(parts):
+            typed = {name: part for name, part in parts.items() if part is not None and part.type is not None}
+            if len(typed) < len(parts):
                 return None
-            rules = [rule for name, part in known.items() for rule in part.below(name)]
-            # An absent value and null are one: where null is allowed, nothing is required.
-            nullable = {name for name, part in known.items() if part.nullable}
+            rules = [rule for name, part in typed.items() for rule in part.below(name)]
+            # Absent values and null are equivalent: if null is allowed, nothing is required.
+            nullable = {name for name, part in typed.items() if part.nullable}
             required = [rule for rule in self._required(schema, path) if rule.value not in nullable]
             return _Part(
-                ObjectType({name: part.type for name, part in known.items() if part.type}), (*required, *rules)
+                ObjectType({name: part.type for name, part in typed.items() if part.type}), (*required, *rules)
             )
         if not isinstance(others, Mapping):
             if schema.keys() & _COMBINING:
@@ -336,7 +320,8 @@ class _Reading:
             if (wrong := mistake(keyword, schema[keyword], type_)) is not None:
                 self.refuse((*path, keyword), wrong)
             else:
-                rules.append(Rule((), keyword, _hashable(schema[keyword])))
+                format = schema.get("format") if type_ is Scalar.TIMESTAMP else None
+                rules.append(Rule((), keyword, _hashable(as_times(schema[keyword], format))))
         return tuple(rules)
 
 
@@ -344,7 +329,7 @@ _NULLS: tuple[JsonValue, ...] = ({"type": "null"}, {"const": None}, {"enum": [No
 
 
 def _either(one: Type | None, other: Type | None) -> Type | None:
-    """The type that holds the values of both, None when there is none.
+    """The type that holds the values of both; None if there is none.
 
     >>> print(_either(Scalar.INTEGER, Scalar.NUMBER), _either(Scalar.STRING, Scalar.NUMBER))
     number None
@@ -373,7 +358,7 @@ def _either(one: Type | None, other: Type | None) -> Type | None:
 
 
 def _shared_rules(alternatives: Sequence[tuple[Rule, ...]]) -> tuple[Rule, ...] | None:
-    """What one set of rules says for all alternatives; listed values are put together. None when none can say it."""
+    """The rules that one set expresses for all alternatives, with enumerations merged; None if that is impossible."""
     if len({frozenset(rules) for rules in alternatives}) == 1:
         return alternatives[0]
     values: list[JsonValue] = []

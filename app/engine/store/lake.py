@@ -1,12 +1,9 @@
-"""Where the data of a sandbox lies: folders, locks, scratch space, DuckDB sessions; knows no tables and no formats."""
+"""Where a sandbox's data is stored: folders, locks, scratch space, DuckDB sessions; knows no tables and no formats."""
 
-import errno
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -18,20 +15,20 @@ from typing import Any
 import duckdb
 
 from app.engine.limits.budget import DEFAULT_BUDGET, Budget
-from app.errors import ErrorCode, InvalidSettings, LakeAway, Refusal
+from app.engine.store.layout import PEOPLE_IN_A_BUCKET, Layout, LayoutLost
+from app.engine.store.leases import LeaseLost, held
+from app.engine.store.objects import Conflict, ObjectPath, mounted
+from app.errors import LakeAway
 from app.scope import Tenant
 
-PEOPLE_IN_A_BUCKET = 1 << 16
-FEWEST_BUCKET_BITS = 4
-MOST_BUCKET_BITS = 14
 _LOOK_SECONDS = 0.02
-"""How often a lock that somebody else has is tried by those who may give up waiting."""
+"""Seconds between attempts to get a lock, for callers that may stop waiting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lake:
-    """All data below one folder. `memory_limit` and `threads` hold for each DuckDB session, `budget` for each
-    definition that is evaluated, and `time_zone` for sandboxes that name none."""
+    """All data below one folder, or one prefix of object storage. `memory_limit` and `threads` apply to each DuckDB
+    session, `budget` to each evaluated definition, and `time_zone` to sandboxes without their own."""
 
     root: Path
     memory_limit: str = "1GB"
@@ -39,16 +36,25 @@ class Lake:
     budget: Budget = DEFAULT_BUDGET
     time_zone: str = "UTC"
     refuse_erased: bool = True
-    """Whether rows of people who were erased are rejected; otherwise they come in as somebody new."""
+    """Whether rows of erased people are rejected; otherwise they are loaded as new people."""
+    people_in_a_bucket: int = PEOPLE_IN_A_BUCKET
+    """When a sandbox's newest buckets have more on average, new people get further buckets."""
     must_exist: bool = False
-    """Whether a root that is not there is an outage and no empty lake."""
+    """Whether a missing root is an outage rather than an empty lake."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "root", Path(self.root).resolve())
+        if not isinstance(self.root, ObjectPath):
+            object.__setattr__(self, "root", mounted(Path(self.root).resolve()))
+
+    @property
+    def place(self) -> str:
+        """The location for messages: the URL on object storage, or the path of the folder."""
+        return self.root.url if isinstance(self.root, ObjectPath) else str(self.root)
 
     def check(self) -> None:
-        """Raises `LakeAway`, before anything is read as empty or made anew."""
-        if self.must_exist and not self.root.is_dir():
+        """Raises `LakeAway`, before anything is read as empty or created."""
+        # Requests to unavailable object storage fail by themselves; it has no mount point that could be missing.
+        if self.must_exist and not isinstance(self.root, ObjectPath) and not self.root.is_dir():
             raise LakeAway
 
     def is_empty(self) -> bool:
@@ -64,20 +70,20 @@ class Lake:
         return TenantLake(self, self.root / file_name(tenant.organisation) / file_name(tenant.sandbox))
 
     def exports(self) -> dict[str, "TenantLake"]:
-        """The export jobs of all sandboxes that have written something nobody is to see yet, by id."""
+        """The ids of export jobs, over all sandboxes, that have invisible files."""
         return {path.name: TenantLake(self, path.parents[1]) for path in self.root.glob("*/*/exports/*")}
 
 
 @dataclass(frozen=True, slots=True)
 class TenantLake:
-    """The folder of one sandbox; safe to share between threads, and several processes may work in it."""
+    """The folder of one sandbox; thread-safe, and usable by several processes."""
 
     lake: Lake
     folder: Path
 
     @property
     def _present(self) -> Path:
-        """The folder, of a lake that is there. Raises `LakeAway`, as does everything that gives a place in it."""
+        """The folder, if the lake is available. Raises `LakeAway`, as does everything that returns a path in it."""
         self.lake.check()
         return self.folder
 
@@ -87,47 +93,48 @@ class TenantLake:
 
     @property
     def graph(self) -> Path:
-        """Who is the same person, and the data of those persons."""
+        """The identity graph, and the data of its persons."""
         return self._present / "graph"
 
     def dataset(self, dataset_id: str) -> Path:
         return self._present / "datasets" / file_name(dataset_id)
 
     def compacted(self, dataset_id: str) -> Path:
-        """The rows of many small files of a dataset once more, in few."""
+        """Compacted copies of a dataset's many small files."""
         return self._present / "compacted" / file_name(dataset_id)
 
     def stitched(self, dataset_id: str) -> Path:
-        """A dataset's rows once more, by persons."""
+        """A dataset's rows copied by persons."""
         return self.graph / "data" / file_name(dataset_id)
 
     def views(self, policy_id: str) -> Path:
-        """The views of a merge policy, one folder for each generation; the last one is in use."""
+        """The views of a merge policy, one folder per generation; the last one is in use."""
         return self._present / "profiles" / file_name(policy_id)
 
     def membership(self, run_id: str) -> Path:
         return self._present / "membership" / file_name(run_id)
 
     def export(self, job_id: str) -> Path:
-        """What an export job has written and nobody is to see yet."""
+        """The invisible files of an export job."""
         return self._present / "exports" / file_name(job_id)
 
     def erasure(self, job_id: str) -> Path:
-        """Whom an erasure job is to erase; there while it lasts, and nowhere else."""
+        """The subject of an erasure job; exists while the job runs, and nowhere else."""
         return self._present / "erasures" / f"{file_name(job_id)}.json"
 
     @property
     def erased(self) -> Path:
-        """Salted digests of the identities that were erased."""
+        """Salted digests of the erased identities."""
         return self._present / "erased.json"
 
     @contextmanager
     def lock(self, name: str, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Keeps every other thread and process out of the same `name` of this sandbox; a dead process lets go of it.
+        """Excludes every other thread and process from the same `name` of this sandbox; the lock of a dead process is
+        released.
 
-        While somebody else is in, `waiting` is called again and again; it may raise to give up.
+        While the lock is taken, `waiting` is called repeatedly; it may raise to stop waiting.
         """
-        folder = self._present / "locks"
+        folder = on_disk(self._present) / "locks"
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / file_name(name), os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -139,27 +146,38 @@ class TenantLake:
                 time.sleep(_LOOK_SECONDS)
             else:
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+            if isinstance(self.folder, ObjectPath):
+                # First lock on this host, then across hosts.
+                with held(self.folder / "locks" / file_name(name), waiting or (lambda: None)):
+                    yield
+            else:
+                yield
         finally:
             os.close(handle)
 
     @property
     def spool(self) -> Path:
-        """Where files without a name take their room."""
-        return self._present / "scratch"
+        """Where unnamed files are stored."""
+        return on_disk(self._present) / "scratch"
+
+    def told(self, scratch: str, name: str) -> Path:
+        """A file for other processes on any host, which its writer removes together with the scratch folder of this
+        name."""
+        return self._present / "scratch" / scratch / name
 
     def scratch(self) -> AbstractContextManager[Path]:
-        """A folder of one's own on the same disk (so that files can be renamed out of it), gone afterwards."""
+        """A private folder on the disk of the lake or of its local copies (so that files can be renamed out of it),
+        deleted afterwards."""
         return scratch_folder(self.spool)
 
     @contextmanager
     def session(
         self, scratch: Path, readable: Sequence[Path] = (), many_columns: bool = False
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A DuckDB of its own for `scratch`, this sandbox's folder and the files of `readable`; it can touch no others.
+        """A separate DuckDB session with access to `scratch`, this sandbox's folder and the files of `readable` only.
 
-        Times are UTC. Its tables lie in a file below `scratch`, so that they need no memory. With `many_columns`,
-        planning leaves out a step whose time grows with the square of a query's expressions.
+        Times are UTC. Tables are stored in a file below `scratch`, so that they need no memory. With `many_columns`,
+        planning skips a step whose time is quadratic in the number of a query's expressions.
         """
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": self.lake.memory_limit,
@@ -173,6 +191,8 @@ class TenantLake:
         connection = duckdb.connect(str(scratch / f"{uuid.uuid4().hex}.duckdb"), config=config)
         try:
             connection.execute("SET TimeZone = 'UTC'")
+            # Tables live as long as the session, so compressing them would cost more than it saves.
+            connection.execute("SET force_compression = 'uncompressed'")
             if many_columns:
                 connection.execute("SET disabled_optimizers = 'common_subexpressions'")
             folders = ", ".join(text_literal(f"{folder}/") for folder in (self.folder, scratch))
@@ -184,70 +204,49 @@ class TenantLake:
         finally:
             connection.close()
 
-    def bucket_bits(self) -> int | None:
-        """The sandbox has 2^bits buckets; None before its first person. Raises `LayoutLost`."""
+    def layout(self) -> Layout | None:
+        """The buckets of the sandbox; None before its first person. Raises `LayoutLost`."""
         try:
-            layout = json.loads((self.folder / "layout.json").read_bytes())
-            bits = layout["bucket_bits"]
+            content = self._layout_path.read_bytes()
         except FileNotFoundError:
             if self._has_people():
                 raise LayoutLost("layout.json is missing although there are profiles") from None
             return None
-        except (ValueError, KeyError, TypeError, OSError):
+        except LakeAway:
+            raise
+        except OSError:
             raise LayoutLost("layout.json cannot be read") from None
-        if type(bits) is not int or not FEWEST_BUCKET_BITS <= bits <= MOST_BUCKET_BITS:
-            raise LayoutLost(f"layout.json says {bits!r} bits, which this program never wrote")
-        # Said twice, since one damaged digit would be another layout. Earlier versions said it once.
-        if layout.get("buckets", 1 << bits) != 1 << bits:
-            raise LayoutLost(f"layout.json says {bits} bits, but {layout['buckets']!r} buckets")
-        return bits
+        return Layout.from_json(content)
+
+    def change_layout(self, before: Layout | None, layout: Layout) -> None:
+        """Replaces the layout `before`. Call it under the identities' lock, before anyone gets a place in the new one.
+        Raises `LeaseLost` if another process has changed it."""
+        path = self._layout_path
+        if not isinstance(path, ObjectPath):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, layout.as_json())
+            return
+        store, key = path.place
+        try:
+            content, version = store.get(key) if before is not None else (None, None)
+            if content is not None and Layout.from_json(content) != before:
+                raise Conflict
+            # A holder that lost the lock without noticing must not undo what the next one has added.
+            store.put_if(key, layout.as_json(), version)
+        except (Conflict, FileNotFoundError):
+            raise LeaseLost from None
+
+    @property
+    def _layout_path(self) -> Path:
+        return self.folder / "layout.json"
 
     def _has_people(self) -> bool:
-        """Whether anybody was ever given a place."""
+        """Whether any person was ever assigned a place."""
         return any(self.identities.glob("_delta_log/*"))
-
-    def choose_bucket_bits(self, people: int) -> int:
-        """The bits for a sandbox that begins with so many people, kept for good. Call it under the identities' lock."""
-        bits = self.bucket_bits()
-        if bits is None:
-            bits = FEWEST_BUCKET_BITS
-            while bits < MOST_BUCKET_BITS and people > PEOPLE_IN_A_BUCKET << bits:
-                bits += 1
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(
-                self.folder / "layout.json", json.dumps({"bucket_bits": bits, "buckets": 1 << bits}).encode()
-            )
-        return bits
-
-
-class LayoutLost(Refusal):
-    """It is not known in which bucket people lie; guessing would lose those who are there, and double them."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(
-            ErrorCode.INVALID_STATE,
-            f"{problem}, and without it no profile could be found: restore it from a copy of the lake "
-            "(`segmentation doctor` names the folder)",
-        )
-        self.problem = problem
-
-
-def bucket_of(profile_id: str, bits: int) -> int:
-    """The bucket of a person by the id `namespace:id`; `bucket_sql` says the same in SQL.
-
-    >>> bucket_of("CRM:00001", 4) in range(16)
-    True
-    """
-    return int.from_bytes(hashlib.md5(profile_id.encode()).digest()[8:], "little") & ((1 << bits) - 1)
-
-
-def bucket_sql(profile_id: str, bits: int) -> str:
-    """The bucket as SQL; `profile_id` is an SQL expression."""
-    return f"(md5_number_lower({profile_id}) & {(1 << bits) - 1})::INTEGER"
 
 
 def only_row(database: duckdb.DuckDBPyConnection, query: str) -> tuple[Any, ...]:
-    """The one row of a query (read to its end, so that the session is free for the next)."""
+    """The only row of a query (read to the end, so that the session is free for the next query)."""
     (row,) = database.execute(query).fetchall()
     return tuple(row)
 
@@ -258,14 +257,14 @@ def text_literal(text: str) -> str:
 
 
 def name_literal(name: str) -> str:
-    """The name of a column or field as SQL."""
+    """The name of a column or field as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def file_name(name: str) -> str:
-    """A name that is safe as one path component, different for different names, also where case does not count.
+    """A name that is a safe path component, unique per name even on case-insensitive file systems.
 
-    No percent signs: Delta's paths are URLs. Names that file systems would find too long end in their hash.
+    No percent signs, because Delta's paths are URLs. Names that are too long for file systems end in their hash.
 
     >>> file_name("../A b")
     '_2e._2f_41_20b'
@@ -275,16 +274,19 @@ def file_name(name: str) -> str:
     plain = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-.")
     safe = "".join(chr(byte) if chr(byte) in plain else f"_{byte:02x}" for byte in name.encode())
     safe = f"_2e{safe[1:]}" if safe.startswith(".") else safe
-    # No name is written with `_h`, so that no other one can be equal.
+    # No encoded name contains `_h`, so no other name can be equal.
     return safe if len(safe) <= _LONGEST_NAME else f"{safe[:100]}_h{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 _LONGEST_NAME = 255
-"""Bytes of a path component, on all usual file systems."""
+"""Maximum bytes of a path component on common file systems."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Readers see the old file or the whole new one."""
+    """Readers see either the old file or the complete new one."""
+    if isinstance(path, ObjectPath):
+        path.write_bytes(content)
+        return
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         temporary.write_bytes(content)
@@ -294,54 +296,27 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
+def on_disk(path: Path) -> Path:
+    """The same place on this host's disk, invisible to other hosts if the lake is on object storage."""
+    return path.copied if isinstance(path, ObjectPath) else path
+
+
 def probe(folder: Path) -> None:
     """Writes a file and removes it again. Raises `OSError`."""
     write_atomically(folder / ".probe", b"")
     (folder / ".probe").unlink(missing_ok=True)
 
 
-def refuse_unfit(folder: Path) -> None:
-    """Raises `InvalidSettings` on a file system that lacks what tables and locks need, as mounts of object storage do:
-    hard links (a commit of Delta's is one, and fails if another took its number), and locks that exclude each other."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".probe-") as probes:
-        missing = _missing_in(Path(probes))
-    if missing:
-        raise InvalidSettings(
-            f"SEGMENTATION_DATA_DIR={folder} is on a file system without {missing}, where data could be lost: use a "
-            "local disk, or a shared file system that `app/docs/production.md` names"
-        )
-
-
-def _missing_in(folder: Path) -> str | None:
-    file, lacks = folder / "file", "hard links"
-    file.touch()
-    try:
-        (folder / "linked").hardlink_to(file)
-        lacks = "locks"
-        with file.open("rb") as one, file.open("rb") as other:
-            fcntl.flock(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        if error.errno not in _NOT_POSSIBLE:
-            raise
-    return lacks
-
-
-_NOT_POSSIBLE = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})
-
-
 @contextmanager
 def scratch_folder(parent: Path) -> Iterator[Path]:
-    """A folder of one's own below `parent`, gone afterwards.
+    """A private folder below `parent`, deleted afterwards.
 
-    What a killed process left behind is removed on the way: its folder is no longer locked.
+    Also removes the remains of killed processes, whose folders are no longer locked.
     """
     parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(parent)
     name = uuid.uuid4().hex
-    # The lock lies beside the folder and is taken before that exists, so that nobody takes it for abandoned.
+    # The lock is beside the folder and is taken before the folder exists, so that it never looks abandoned.
     handle = os.open(parent / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -356,7 +331,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Removes the scratch folders of processes that are gone."""
+    """Removes the scratch folders of dead processes."""
     for lock in parent.glob("*.lock"):
         with suppress(FileNotFoundError):
             handle = os.open(lock, os.O_RDWR)

@@ -1,4 +1,4 @@
-"""Reading only the leaf columns that are asked for, in one common shape; knows Parquet and types, no people."""
+"""Reads only the requested leaf columns, converted to one common form; knows Parquet and types, no people."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path as FilePath
@@ -15,14 +15,16 @@ from app.engine.store.bucket import Path
 from app.engine.store.case_names import our_name
 from app.engine.store.checksums import FileLost
 from app.engine.store.field_types import WIDENINGS
+from app.errors import LakeAway
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
-"""Text outside maps comes as codes into a dictionary: the files hold it so, and tests on text look at that alone."""
+"""Text outside maps is returned as dictionary codes: files store it so, and tests on text only need the dictionary."""
 
 
 def prune(fields: ObjectType, paths: Iterable[Path]) -> ObjectType:
-    """Only what the paths name; a path through an array goes on in its elements, one that ends early takes all below.
+    """Keeps only what the paths name. A path continues through arrays into their elements; a path that ends early
+    includes everything below.
 
     >>> person = ObjectType({"name": Scalar.STRING, "age": Scalar.NUMBER})
     >>> dict(prune(ObjectType({"people": ArrayType(person)}), [("people", "age")]).fields["people"].element.fields)
@@ -32,7 +34,7 @@ def prune(fields: ObjectType, paths: Iterable[Path]) -> ObjectType:
     for path in paths:
         if path and path[0] in fields.fields:
             below.setdefault(path[0], []).append(path[1:])
-    # In the order of the fields, so that what is read and written has one, however the paths come.
+    # In the order of the fields, independently of the order of the paths, so that files and reads are deterministic.
     return ObjectType({name: _pruned(type_, below[name]) for name, type_ in fields.fields.items() if name in below})
 
 
@@ -51,7 +53,7 @@ def _pruned(type_: Type, rests: list[Path]) -> Type:
 def read_columns(
     file: pq.ParquetFile, wanted: ObjectType, plain: Sequence[str] = (), groups: Sequence[int] | None = None
 ) -> pa.Table:
-    """The wanted fields that the file has, each as `shape` makes it, after the `plain` columns as they are stored.
+    """The requested fields that the file has, converted by `shape`, after the `plain` columns as stored.
 
     Raises `FileLost`.
     """
@@ -63,9 +65,11 @@ def read_columns(
     for name, column in stored.items():
         paths += [path for path, _ in _leaf_columns(schema.field(column).type, wanted.fields[name], column)]
     row_groups = range(file.num_row_groups) if groups is None else groups
-    # One row group at a time: Arrow cannot give nested dictionaries of several at once.
+    # One row group at a time: Arrow cannot combine nested dictionaries of several.
     try:
         parts = [file.read_row_group(group, columns=paths) for group in row_groups]
+    except LakeAway:
+        raise
     except (OSError, pa.ArrowException) as error:
         raise FileLost from error
     table = pa.concat_tables(parts) if parts else schema.empty_table().select([*names, *stored.values()])
@@ -78,7 +82,7 @@ def read_columns(
 
 
 def groups_with(file: pq.ParquetFile, numbers: NDArray[Any], column: str) -> list[int]:
-    """The row groups that may have one of the numbers (rising) in a column, by its statistics."""
+    """The row groups that may contain one of the (ascending) numbers in a column, by its statistics."""
     return [group for group in range(file.num_row_groups) if _may_have(file.metadata.row_group(group), numbers, column)]
 
 
@@ -92,10 +96,12 @@ def _may_have(group: Any, numbers: NDArray[Any], column: str) -> bool:
 
 
 def open_file(path: FilePath, wanted: ObjectType) -> pq.ParquetFile:
-    """The file, set to give text as dictionaries. Raises `FileLost` and `FileNotFoundError`."""
+    """The file, opened so that text is read as dictionaries. Raises `FileLost` and `FileNotFoundError`."""
     try:
         schema = pq.read_schema(path)
-    except FileNotFoundError:  # Those who read an old version know what it means.
+    except FileNotFoundError:  # Readers of an old version know what it means.
+        raise
+    except LakeAway:
         raise
     except (OSError, pa.ArrowException) as error:
         raise FileLost(path) from error
@@ -109,15 +115,15 @@ def open_file(path: FilePath, wanted: ObjectType) -> pq.ParquetFile:
 
 
 def _stored_names(schema: pa.Schema, wanted: ObjectType) -> dict[str, str]:
-    """What the file calls those of the wanted fields that it has."""
+    """The file's names of the requested fields that it has."""
     there = {our_name(name): name for name in schema.names}
     return {name: there[name] for name in wanted.fields if name in there}
 
 
 def _leaf_columns(stored: pa.DataType, wanted: Type, path: str) -> Iterator[tuple[str, bool]]:
-    """The file's names of the leaves below a field that are wanted, and whether they are text outside maps.
+    """The file's names of the requested leaves below a field, and whether they are text outside maps.
 
-    A place where the file has another type than wanted has none.
+    Places whose type differs from the requested one are left out.
     """
     match wanted:
         case ObjectType() if pa.types.is_struct(stored):
@@ -127,7 +133,7 @@ def _leaf_columns(stored: pa.DataType, wanted: Type, path: str) -> Iterator[tupl
                 field = there[name]
                 yield from _leaf_columns(field.type, wanted.fields[name], f"{path}.{field.name}")
             if not present:
-                # Whether the object is there at all is seen from any of its leaves.
+                # Any leaf shows whether the object is present.
                 yield from _any_leaf(stored, path)
         case ArrayType(element) if pa.types.is_list(stored):
             yield from _leaf_columns(stored.value_type, element, f"{path}.list.{_LIST_ITEM}")
@@ -141,13 +147,22 @@ _LIST_ITEM = "element"
 
 
 def leaf_name(path: Path) -> str:
-    """The file's name of a leaf column, as `our_name` has its parts; in the path lists are `[]` and maps `{}`.
+    """The file's name of a leaf column, with parts as in `our_name`; paths use `[]` for lists and `{}` for maps.
 
     >>> leaf_name(("orders", "[]", "price"))
     'orders.list.element.price'
     """
     steps = {"[]": f"list.{_LIST_ITEM}", "{}": "key_value.value"}
     return ".".join(steps.get(step, step) for step in path)
+
+
+def leaves(schema: pa.Schema) -> list[str]:
+    """The names of all leaf columns of a file with this schema.
+
+    >>> leaves(pa.schema({"orders": pa.list_(pa.struct({"price": pa.float64()})), "name": pa.string()}))
+    ['orders.list.element.price', 'name']
+    """
+    return [leaf for field in schema for leaf, _ in _all_leaves(field.type, field.name)]
 
 
 def _all_leaves(stored: pa.DataType, path: str) -> Iterator[tuple[str, bool]]:
@@ -177,7 +192,7 @@ def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
 
 
 def stored_type(type_: Type, in_map: bool = False) -> pa.DataType:
-    """How a column of the type is given to readers: as stored, but with text as dictionaries outside maps."""
+    """The type in which readers receive a column: as stored, but with text as dictionaries outside maps."""
     match type_:
         case Scalar.STRING if not in_map:
             return TEXT
@@ -190,7 +205,7 @@ def stored_type(type_: Type, in_map: bool = False) -> pa.DataType:
 
 
 def plain_type(arrow: pa.DataType) -> pa.DataType:
-    """The type with its dictionaries replaced by what they encode."""
+    """The type with dictionaries replaced by their value types."""
     if pa.types.is_dictionary(arrow):
         return arrow.value_type
     if pa.types.is_struct(arrow):
@@ -201,7 +216,7 @@ def plain_type(arrow: pa.DataType) -> pa.DataType:
 
 
 def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
-    """The array with exactly the fields of the type, in their order; what is missing or contradicts it is null."""
+    """The array with exactly the fields of the type, in order; missing or conflicting ones are null."""
     target = stored_type(type_, in_map)
     if array.type == target:
         return array
@@ -234,7 +249,7 @@ def shape(array: pa.Array, type_: Type, in_map: bool = False) -> pa.Array:
 
 
 def _entries_of(structs: pa.StructArray) -> pa.Array:
-    """Objects from before their column became one of maps: the fields that have a value are the entries."""
+    """Objects stored before their column became a map: the fields with values are the entries."""
     names = [our_name(field.name) for field in structs.type]
     columns = structs.flatten()
     widest = next((column.type for column in columns if pa.types.is_floating(column.type)), None)
@@ -251,7 +266,7 @@ def _entries_of(structs: pa.StructArray) -> pa.Array:
 
 
 def _from_zero(array: pa.Array) -> pa.Array:
-    """A copy when the array is a slice: offsets must start at the first value."""
+    """Copies a sliced array, since offsets must start at the first value."""
     return array.take(pa.array(range(len(array)))) if array.offset else array
 
 

@@ -1,4 +1,4 @@
-"""Rules that a JSON Schema sets for values, as SQL that finds the values that break them; knows no files."""
+"""Rules of a JSON Schema for values, as SQL that finds the values that violate them; knows no files."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,8 @@ from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A keyword for the values at a path, in which `[]` are elements of a list and `{}` values of a map. `required` is
-    for the object there, and names one of its fields."""
+    """A keyword for the values at a path, in which `[]` are elements of a list and `{}` values of a map. `required`
+    applies to the object at the path and names one of its fields."""
 
     path: tuple[str, ...]
     keyword: str
@@ -30,15 +30,15 @@ class Rule:
 
     @property
     def epoch(self) -> Epoch:
-        """What `EPOCH` says."""
+        """The content of `EPOCH`."""
         format, is_whole = cast(tuple[str, bool], self.value)
         return Epoch(format, is_whole)
 
 
 @dataclass(frozen=True, slots=True)
 class _Keyword:
-    """`kinds` of values that it is for; `holds` makes SQL of a value, the keyword's own value and the type; `says` is
-    what is wrong with a value that breaks it."""
+    """`kinds` are the types of values it applies to; `holds` builds SQL from a value, the keyword's value and the type;
+    `says` describes the violation."""
 
     kinds: tuple[object, ...]
     accepts: Callable[[Any], bool]
@@ -54,7 +54,7 @@ FORMATS: Mapping[str, tuple[str, str]] = {
     "ipv4": (r"((25[0-5]|2[0-4]\d|1?\d?\d)(\.|$)){4}", "an IPv4 address"),
     "time": (r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d+)?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)", "a time (RFC 3339)"),
 }
-"""Formats of text that are checked, each with its pattern and what it is called."""
+"""Checked formats of text, each with its pattern and name."""
 
 _NUMBERS = (Scalar.INTEGER, Scalar.NUMBER)
 _SCALARS = (*_NUMBERS, Scalar.STRING, Scalar.BOOLEAN, Scalar.DATE, Scalar.TIMESTAMP)
@@ -92,12 +92,12 @@ def _multiple(value: str, of: Any, type_: Type) -> str:
 
 
 def _one_of(value: str, values: Any, type_: Type) -> str:
-    literals = [literal for one in values if (literal := _literal(one, type_)) is not None]
+    literals = [literal for entry in values if (literal := _literal(entry, type_)) is not None]
     return f"{value} IN ({', '.join(literals)})" if literals else "false"
 
 
 def _literal(value: object, type_: Type) -> str | None:
-    """A value as SQL, None for one of another type, which no value equals."""
+    """A value as SQL; None for a value of another type, which cannot be equal."""
     if type_ in _NUMBERS:
         return f"({value!r}::{'HUGEINT' if isinstance(value, int) else 'DOUBLE'})" if _is_number(value) else None
     if type_ is Scalar.BOOLEAN:
@@ -162,11 +162,13 @@ RULES: Mapping[str, _Keyword] = {
         _LISTS,
         lambda v: isinstance(v, bool),
         "must be true or false",
-        lambda x, v, t: f"len(list_distinct({x})) = len(list_filter({x}, lambda u: u IS NOT NULL))" if v else "true",
+        lambda x, v, t: (
+            f"len(list_distinct({x})) = len(list_filter({x}, lambda __u: __u IS NOT NULL))" if v else "true"
+        ),
         lambda v: "has an element twice",
     ),
 }
-"""Keywords that set rules for values."""
+"""Keywords that define rules for values."""
 
 _FORMAT = _Keyword(
     _TEXT,
@@ -177,10 +179,11 @@ _FORMAT = _Keyword(
 )
 
 EPOCH = "epoch"
-"""No keyword of JSON Schema: how a column counts from 1970, its format and whether it is whole."""
+"""Not a JSON Schema keyword: how a place counts from 1970, with format and whether values are integers."""
 
 PRECISE = "precise"
-"""No keyword of JSON Schema: whole numbers that a double holds, for places where another dataset has fractions."""
+"""Not a JSON Schema keyword: integers that a double represents exactly, for places where another dataset has
+fractions."""
 _PRECISE = _Keyword(
     (Scalar.INTEGER,),
     lambda v: v is None,
@@ -191,7 +194,7 @@ _PRECISE = _Keyword(
 
 
 def mistake(keyword: str, value: object, type_: Type | None) -> str | None:
-    """What is wrong with the value of a keyword, or with the keyword for such values; None when nothing is."""
+    """The error in a keyword's value, or in its use for such values; None if there is none."""
     rule = RULES[keyword]
     if not rule.accepts(value):
         return f"`{keyword}` {rule.expected}"
@@ -201,9 +204,10 @@ def mistake(keyword: str, value: object, type_: Type | None) -> str | None:
 
 
 def problem(rule: Rule, columns: Mapping[str, tuple[str, Type]]) -> str | None:
-    """SQL for what is wrong with a row by the rule, NULL when nothing is; None when the row has nothing there.
+    """SQL for a row's violation of the rule, NULL if there is none; None if the columns have no such path, or no value
+    there to which the rule applies.
 
-    `columns` are those at the top by name, as SQL and type.
+    `columns` are the top-level columns by name, as SQL and type.
     """
     if rule.keyword == "required" and not rule.path:
         column = columns.get(rule.name)
@@ -212,28 +216,37 @@ def problem(rule: Rule, columns: Mapping[str, tuple[str, Type]]) -> str | None:
     column = columns.get(rule.path[0])
     if column is None:
         return None
-    values, type_ = _values(*column, rule.path[1:])
+    values, type_ = values_at(*column, rule.path[1:])
     if type_ is None:
         return None
-    label = ".".join(step for step in rule.path if step not in ("[]", "{}"))
+    label = label_of(rule.path)
     if rule.keyword == "required":
         name = file_names(type_.fields).get(rule.name) if isinstance(type_, ObjectType) else None
         if name is None:
             return None
         wrong = text_literal(f"{label}.{rule.name}: a value is required")
-        missing = f"list_filter({values}, lambda v: v IS NOT NULL AND v.{name_literal(name)} IS NULL)"
+        missing = f"list_filter({values}, lambda __v: __v IS NOT NULL AND __v.{name_literal(name)} IS NULL)"
         return f"CASE WHEN len({missing}) > 0 THEN {wrong} END"
     keyword = {"format": _FORMAT, PRECISE: _PRECISE}.get(rule.keyword) or RULES[rule.keyword]
     if type_ not in keyword.kinds and type(type_) not in keyword.kinds:
         return None
-    holds = keyword.holds("v", rule.value, type_)
-    bad = f"list_filter({values}, lambda v: v IS NOT NULL AND NOT coalesce({holds}, false))"
+    holds = keyword.holds("__v", rule.value, type_)
+    bad = f"list_filter({values}, lambda __v: __v IS NOT NULL AND NOT coalesce({holds}, false))"
     begin, end = text_literal(f'{label}: "'), text_literal(f'" {keyword.says(rule.value)}')
     return f"CASE WHEN len({bad}) > 0 THEN {begin} || left(({bad})[1]::VARCHAR, 100) || {end} END"
 
 
-def _values(value: str, type_: Type, path: Sequence[str]) -> tuple[str, Type | None]:
-    """SQL for the list of values at the path below a value, and their type; no type where there is no such place."""
+def label_of(path: Sequence[str]) -> str:
+    """The path in messages.
+
+    >>> label_of(("orders", "[]", "at"))
+    'orders.at'
+    """
+    return ".".join(step for step in path if step not in ("[]", "{}"))
+
+
+def values_at(value: str, type_: Type, path: Sequence[str]) -> tuple[str, Type | None]:
+    """SQL for the list of values at the path below a value, and their type; no type if the path does not exist."""
     values: str = f"[{value}]"
     below: Type | None = type_
     for step in path:
@@ -241,10 +254,10 @@ def _values(value: str, type_: Type, path: Sequence[str]) -> tuple[str, Type | N
             case ArrayType(element) if step == "[]":
                 values, below = f"flatten({values})", element
             case MapType(inner) if step == "{}":
-                values, below = f"flatten(list_transform({values}, lambda m: map_values(m)))", inner
+                values, below = f"flatten(list_transform({values}, lambda __m: map_values(__m)))", inner
             case ObjectType() if step in below.fields:
                 name = name_literal(file_names(below.fields)[step])
-                values, below = f"list_transform({values}, lambda o: o.{name})", below.fields[step]
+                values, below = f"list_transform({values}, lambda __o: __o.{name})", below.fields[step]
             case _:
                 return values, None
     return values, below

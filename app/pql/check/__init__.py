@@ -1,1 +1,1 @@
-"""From tree to checked core: names, types, operators."""
+"""The checker: turns the syntax tree into typed core nodes; resolves names, types and operators."""

@@ -1,4 +1,4 @@
-"""Checks one argument of a call by the kind of its parameter; knows no functions."""
+"""Checks one argument of a call against the kind of its parameter; knows no functions."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ NULLABLE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an argument stands: in which call, on which receiver, and the scopes outside and per element."""
+    """The position of an argument: its call, the receiver, and the scopes outside and per element."""
 
     function: str
     receiver: Node | None
     outside: Names
     inside: Names
     earlier: tuple[Node, ...] = ()
-    """The arguments before it."""
+    """The preceding arguments."""
 
 
 def argument(checking: Checking, expr: Expr, parameter: Parameter, place: Place) -> Checks:
-    """The node of an argument, or None after a report at its first token."""
+    """The node of an argument; None after reporting an error at its first token."""
     kind = parameter.kind
     if kind in (Kind.CONDITION, Kind.TEST_RESULT):
         scope = place.inside if kind in PER_ELEMENT else place.outside

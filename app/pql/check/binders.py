@@ -1,4 +1,5 @@
-"""Checks what binds names: let, exists, forall, select, sum … over, array[…], CHAIN; knows no functions."""
+"""Checks the constructs that bind names: let, exists, forall, select, sum … over, array[…], CHAIN; knows no
+functions."""
 
 from app.errors import DiagnosticKind
 from app.pql.check import times
@@ -49,11 +50,10 @@ def filtered(checking: Checking, array: Node, condition: Node, level: int) -> No
 
 
 def quantifier(checking: Checking, expr: Quantifier, scope: Names) -> Checks:
-    """Nested from the first clause to the last.
+    """Nests the clauses, first one outermost.
 
-    `exists` tests each `where` as early as it can; in `forall` all of them stand innermost, for they have to hold in
-    every
-    combination and there may be none.
+    `exists` tests each `where` as early as possible. In `forall` all conditions are innermost, because they must hold
+    for every combination and there may be none.
     """
     inside = scope
     bound: list[tuple[Node | None, Node | None, int]] = []
@@ -100,7 +100,7 @@ def aggregate(checking: Checking, expr: Aggregate, scope: Names) -> Checks:
 
 
 def reduced(checking: Checking, op: str, array: Node, body: Node, level: int, blame: Span) -> Node | None:
-    """`sum`, `average`, `min` or `max` of the body over the array; an array as body is flattened first."""
+    """`sum`, `average`, `min` or `max` of the body over the array; a body that is an array is flattened first."""
     if isinstance(body.type, ArrayType):
         array = checking.fields.mapped(array, body, level)
         body = checking.fields.element(array, level - 1)
@@ -122,7 +122,7 @@ def reduced(checking: Checking, op: str, array: Node, body: Node, level: int, bl
 def _clause(
     checking: Checking, clause: Clause, scope: Names, what: str
 ) -> Walking[tuple[Node | None, Node | None, Names]]:
-    """The array, the condition, and the scope in which the clause's variable is bound."""
+    """The array, the condition, and the scope that binds the clause's variable."""
     array: Node | None = yield checking.visit(clause.array, scope)
     if array is not None and not isinstance(array.type, ArrayType):
         checking.type_error(f"what follows `from` must be an array, not {array.type}", clause.array.span)
@@ -164,7 +164,7 @@ def _what(checking: Checking, step: Step, inside: Names) -> Checks:
 
 
 def _count(checking: Checking, step: Step, when: Node | None) -> int | None:
-    """How many events the step needs; None after a report."""
+    """The number of events that the step needs; None after reporting an error."""
     if step.count is None:
         return 1
     number = step.count.value if isinstance(step.count, Literal) else None
@@ -179,7 +179,7 @@ def _count(checking: Checking, step: Step, when: Node | None) -> int | None:
 
 
 def _turns_back(when: Node) -> bool:
-    """Whether events on both sides of an earlier step meet the WHEN."""
+    """Whether events both before and after an earlier step can satisfy the WHEN."""
     two_sided = when.op == "occurs" and (when.payload[0] == "!=" or when.payload[2] == "from")
     return two_sided and any(node.op == "label" for node in walk(when))
 

@@ -1,4 +1,4 @@
-"""Checks calls by the table of functions: name, number of arguments, receiver, arguments, and builds the operation."""
+"""Checks calls against the table of functions (name, arity, receiver, arguments) and builds the operation."""
 
 from collections.abc import Callable
 from datetime import date
@@ -94,7 +94,8 @@ def _arguments(
 
 
 def _parameters(checking: Checking, expr: Lambda, receiver: Node, inside: Names) -> Names | None:
-    """The scope in which `(E) => …` or, over groups, `(K, G) => …` names its parameters; None after a report."""
+    """The scope in which `(E) => …` or, over groups, `(K, G) => …` binds its parameters; None after reporting an
+    error."""
     names = [parameter.name for parameter in expr.parameters]
     values: list[Node | None] = [inside.element]
     element = receiver.type.element if isinstance(receiver.type, ArrayType) else Scalar.NULL
@@ -112,7 +113,7 @@ def _parameters(checking: Checking, expr: Lambda, receiver: Node, inside: Names)
 
 
 def _map_entry(expr: Call) -> Call | None:
-    """The `mapEntry(key, value)` that a `map` makes of each element, if it does."""
+    """The `mapEntry(key, value)` that a `map` returns for each element, if it does."""
     argument = expr.arguments[0] if expr.name == "map" and len(expr.arguments) == 1 else None
     body = argument.body if isinstance(argument, Lambda) else argument
     is_entry = isinstance(body, Call) and body.receiver is None and body.name == "mapEntry" and len(body.arguments) == 2
@@ -144,7 +145,7 @@ def _misplaced_entry(
 
 
 def _names_several_texts(expr: Call) -> bool:
-    """`state.equals("CA", "NV")`: any of them."""
+    """Whether the call has several texts, as in `state.equals("CA", "NV")`, which means any of them."""
     if expr.name not in TEXT_TESTS or len(expr.arguments) < 2:
         return False
     second = expr.arguments[1]
@@ -212,7 +213,7 @@ def _is_membership(checking: Checking, value: Node) -> bool:
 
 
 def _namespace(checking: Checking, key: Node) -> Node:
-    """The key of `segmentMembership` under which a namespace stands."""
+    """The key of `segmentMembership` for a namespace."""
     written = key.payload[0] if key.op == "const" else None
     if isinstance(written, str):
         return checking.constant(namespace_of(written))
@@ -238,7 +239,7 @@ def _result(function: Function, receiver: Type, arguments: list[Node]) -> Type:
 
 
 def accepts(function: Function, type_: Type) -> bool:
-    """Whether the function can be called on a value of the type."""
+    """Whether the function can be called on a value of this type."""
     if type_ is Scalar.INTERVAL:
         return False
     match function.receiver:
@@ -255,7 +256,7 @@ def accepts(function: Function, type_: Type) -> bool:
 
 
 def _accepts_elements(function: Function, element: Type) -> bool:
-    """What is compared must be single values; sums without an argument need numbers."""
+    """Whether the receiver's elements fit: comparisons need single values, sums without an argument need numbers."""
     if function.op in ("in", "intersects", "intersection", "subset_of", "superset_of", "distinct"):
         return isinstance(element, Scalar)
     return True
@@ -287,8 +288,8 @@ def _wrong_count(checking: Checking, function: Function, given: int, at: Span) -
     checking.error(DiagnosticKind.ARGUMENT_COUNT, message, at)
 
 
-# ------------------------------------------------------------ functions whose operands are not receiver and arguments
-# in order
+# ------------------------------------------------------------ functions whose operands differ from receiver and
+# arguments in order
 
 
 def _includes(checking: Checking, expr: Call, receiver: Node | None, arguments: list[Node], depth: int) -> Node | None:

@@ -1,8 +1,9 @@
-"""Checks PQL text against a profile's schema and turns it into core nodes; the one entrance to the language for
-services and engine."""
+"""Checks PQL text against a profile schema and turns it into core nodes. Services and the engine enter the language
+only here."""
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from app.errors import Diagnostic, DiagnosticKind, ExpressionRefused, Severity
 from app.pql.check import binders, calls, names, operators, times
@@ -46,19 +47,26 @@ from app.pql.syntax.trampoline import run
 REFUSED = StreamingEligibility(False, ("the expression has errors",))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Checked:
-    """What is known of a text. Without a `tree` it did not parse; without a `condition` it has errors.
+    """The result of checking a text. `tree` is None if it does not parse, `condition` if it has errors.
 
-    `references` are the ids of all segments named in it, unknown ones too.
+    `references` are the ids of all segments named in the text, including unknown ones.
     """
 
     diagnostics: tuple[Diagnostic, ...]
     tree: Tree | None
     condition: Node | None
-    canonical: str | None
     references: frozenset[str]
-    streaming: StreamingEligibility
+
+    @cached_property
+    def canonical(self) -> str | None:
+        """The text as the printer writes it; None if it does not parse."""
+        return None if self.tree is None else print_tree(self.tree)
+
+    @cached_property
+    def streaming(self) -> StreamingEligibility:
+        return REFUSED if self.condition is None else streaming_eligibility(self.condition)
 
     @property
     def ok(self) -> bool:
@@ -74,10 +82,10 @@ def check(
     builder: Builder | None = None,
     trace: Trace | None = None,
 ) -> Checked:
-    """Parse and check a segment's expression; never raises for a mistake in the text.
+    """Parses and checks a segment's expression. Mistakes in the text become diagnostics, never exceptions.
 
-    `segments` are the ids that `inSegment` may name, and `aliases` other names with the ids that they stand for; when
-    the former can be iterated over, near ones are suggested. A `trace` takes what each part of the tree became.
+    `segments` are the ids that `inSegment` may name; `aliases` maps other names to ids. If `segments` is iterable,
+    similar ids are suggested for unknown ones. A `trace` records what each part of the tree became.
 
     >>> schema = ObjectType({"income": Scalar.NUMBER})
     >>> check("income>10", schema, segments=()).condition
@@ -88,18 +96,16 @@ def check(
     try:
         tree = parse(text)
     except ExpressionRefused as refused:
-        return Checked(refused.diagnostics, None, None, None, frozenset(), REFUSED)
+        return Checked(refused.diagnostics, None, None, frozenset())
     checking = Checking(text, schema, segments, builder or Builder(), visit, aliases)
     checking.trace = trace
     condition = run(segment(checking, tree))
-    diagnostics = checking.diagnostics
-    streaming = REFUSED if condition is None else streaming_eligibility(condition)
-    return Checked(diagnostics, tree, condition, print_tree(tree), frozenset(checking.references), streaming)
+    return Checked(checking.diagnostics, tree, condition, frozenset(checking.references))
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedValue:
-    """What is known of a text that stands for a value. Without a `node` it has errors."""
+    """The result of checking a text that stands for a value. `node` is None if it has errors."""
 
     diagnostics: tuple[Diagnostic, ...]
     node: Node | None
@@ -114,7 +120,7 @@ def check_value(
     aliases: Mapping[str, str] = NO_ALIASES,
     builder: Builder | None = None,
 ) -> CheckedValue:
-    """Parse and check an expression of a single value of a profile: a number, text, boolean, date or timestamp.
+    """Parses and checks an expression for a single value of a profile: a number, text, boolean, date or timestamp.
 
     >>> schema = ObjectType({"income": Scalar.NUMBER})
     >>> check_value("income * 2", schema, segments=()).node
@@ -135,7 +141,7 @@ def check_value(
 
 
 def segment(checking: Checking, tree: Tree) -> Checks:
-    """The condition of a whole tree, or None when there are findings."""
+    """The condition of a whole tree; None if there are errors."""
     condition = yield checking.condition(tree.body, _profile_scope(checking, tree), "the result of a segment")
     _refuse_bombs(checking, tree, condition)
     return None if checking.diagnostics else condition
@@ -157,7 +163,7 @@ def _profile_scope(checking: Checking, tree: Tree) -> Names:
 
 
 def visit(checking: Checking, expr: Expr, scope: Names) -> Checks:  # noqa: C901  # one `match` over the kinds of nodes
-    """The node of any expression."""
+    """The node of any expression; None after reporting an error."""
     match expr:
         case Field():
             return (yield names.step(checking, expr, scope))
@@ -231,7 +237,8 @@ def _array(checking: Checking, expr: ArrayLiteral, scope: Names) -> Checks:
 
 
 def _element_type(before: Type, this: Type) -> Type | None:
-    """Dates and timestamps mix, as timestamps; an interval is no value."""
+    """The common type of an array's elements. Dates mixed with timestamps become timestamps; an interval is not a
+    value."""
     if this is Scalar.INTERVAL:
         return None
     if before is not this and Scalar.NULL not in (before, this) and comparable(before, this):

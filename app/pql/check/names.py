@@ -1,4 +1,4 @@
-"""Checks names: bare ones, parameters, and fields along paths; knows no operators."""
+"""Checks names: bare names, parameters, and fields along paths; knows no operators."""
 
 from app.errors import DiagnosticKind
 from app.pql.check.scopes import Names, fields_of
@@ -6,11 +6,14 @@ from app.pql.check.state import Checking, Checks, leaf
 from app.pql.core import Node
 from app.pql.schema import MapType, ObjectType
 from app.pql.suggestions import did_you_mean, nearest
+from app.pql.syntax.lexer import written_name
 from app.pql.syntax.nodes import Field, Name, Parameter, Span
+from app.pql.syntax.tokens import bare_name
 
 
 def bare(checking: Checking, expr: Name, scope: Names) -> Node | None:
-    """Innermost first: variables and the fields of each level's element alike."""
+    """Resolves a bare name from the innermost scope outwards, among variables and the fields of each level's
+    element."""
     at = (expr.at, max(expr.span[1], expr.at + len(expr.name)))
     start = scope.climb(expr.up)
     if start is None:
@@ -29,7 +32,7 @@ def bare(checking: Checking, expr: Name, scope: Names) -> Node | None:
                 return field
     suggestions = nearest(expr.name, start.names())
     message = f"there is no field or variable `{expr.name}` here{did_you_mean(suggestions)}"
-    checking.error(DiagnosticKind.UNKNOWN_FIELD, message, at, suggestions)
+    checking.error(DiagnosticKind.UNKNOWN_FIELD, message, at, map(bare_name, suggestions))
     return None
 
 
@@ -60,4 +63,4 @@ def _unknown(checking: Checking, expr: Field, inner: Node, at: Span) -> None:
         message = f'a map has keys, not fields: write .get("{expr.name}")'
     else:
         message = f"a {type_} has no fields, so there is no `{expr.name}`"
-    checking.error(DiagnosticKind.UNKNOWN_FIELD, message, at, suggestions)
+    checking.error(DiagnosticKind.UNKNOWN_FIELD, message, at, map(written_name, suggestions))

@@ -1,4 +1,4 @@
-"""The functions of maps on objects, whose fields are then keys: a field without a value is not there."""
+"""Map functions on objects, whose fields act as keys. A field without a value counts as absent."""
 
 from app.pql.check.state import Checking
 from app.pql.core import Node
@@ -6,13 +6,13 @@ from app.pql.schema import ArrayType, ObjectType, Scalar, Type
 
 
 def value_type(type_: ObjectType) -> Type | None:
-    """The one type of all fields, None when they have several."""
+    """The type shared by all fields; None if they differ."""
     kinds = set(type_.fields.values())
     return kinds.pop() if len(kinds) == 1 else None
 
 
 def as_map(checking: Checking, op: str, value: Node, arguments: list[Node], depth: int) -> Node:
-    """`get`, `keys` or `values` of an object whose fields have one type."""
+    """`get`, `keys` or `values` of an object whose fields share one type."""
     type_ = value.type
     if not isinstance(type_, ObjectType) or (value_of := value_type(type_)) is None:
         raise TypeError(f"{type_} is not an object of one type of values")

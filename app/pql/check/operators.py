@@ -1,4 +1,4 @@
-"""Checks operators: logic, comparisons, `in`, `like`, arithmetic; knows no names and no functions."""
+"""Checks operators: logic, comparisons, `in`, `like`, arithmetic; knows no names or functions."""
 
 from collections.abc import Callable
 from typing import Final
@@ -83,7 +83,7 @@ def _comparison(checking: Checking, operator: str, left: Node, right: Node, at: 
 
 
 def _why_not(operator: str, left: Type, right: Type, both_arrays: bool) -> str:
-    """Why two values cannot be compared; empty when they can."""
+    """Why two values cannot be compared; empty if they can."""
     kinds = f"{_a(left)} with {_a(right)}"
     a, b = leaf(left), leaf(right)
     if any(isinstance(side, ObjectType | MapType) for side in (a, b)):
@@ -113,7 +113,7 @@ def _conversion(a: Type, b: Type) -> str:
 
 
 def _any_side(checking: Checking, left: Node, right: Node, depth: int, test: Callable[[Node, Node], Node]) -> Node:
-    """The test with the elements of whichever side is an array."""
+    """Applies the test to the elements of whichever side is an array."""
     if isinstance(left.type, ArrayType):
         return checking.any_of(left, depth, lambda element: test(element, right))
     return checking.any_of(right, depth, lambda element: test(left, element))

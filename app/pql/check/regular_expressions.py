@@ -1,8 +1,8 @@
-"""Whether a text is a regular expression as RE2 takes it, and how many groups it has; knows nothing of PQL.
+"""Validates regular expressions for RE2 and counts their groups; knows nothing about PQL.
 
-The engine matches with RE2, which cannot be made to hang; Python's `re` takes other texts than RE2, so it cannot
-judge. The grammar is
-https://github.com/google/re2/wiki/Syntax, restrictions on repetition as in its parser.
+The engine matches with RE2, whose running time is linear. Python's `re` accepts a different syntax, so it cannot
+validate patterns. The grammar is https://github.com/google/re2/wiki/Syntax; the limits on repetition follow RE2's
+parser.
 """
 
 import re
@@ -22,7 +22,7 @@ _CONTROL: Final = {"a": 7, "f": 12, "t": 9, "n": 10, "r": 13, "v": 11}
 
 
 def groups(pattern: str) -> int:
-    """The number of capturing groups; raises ValueError with the reason when RE2 would refuse the pattern.
+    """The number of capturing groups. Raises `ValueError` with the reason if RE2 would reject the pattern.
 
     >>> groups("^(p[0-9]+)[.]([A-Za-z])@")
     2
@@ -34,7 +34,8 @@ def groups(pattern: str) -> int:
 
 
 class _Reader:
-    """Reads a pattern from left to right; open groups are kept on a stack, so any depth will do."""
+    """Reads a pattern from left to right. Open groups are kept on an explicit stack, so nesting depth is not
+    limited."""
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
@@ -42,15 +43,15 @@ class _Reader:
         self.count = 0
         self.names: set[str] = set()
         self.open: list[tuple[int, int]] = []
-        """Where each open group began, and the largest repetition seen before it at its level."""
+        """For each open group: where it began, and the largest repetition seen before it at its level."""
         self.heaviest = 0
-        """The largest repetition at this level."""
+        """The largest repetition at the current level."""
         self.atom = 0
-        """How often the last atom is repeated within itself; 0 when there is nothing that could be repeated."""
+        """How often the last atom is repeated within itself; 0 if there is nothing to repeat."""
         self.repeated = False
 
     def read(self) -> int:
-        """The number of groups. Raises `ValueError`."""
+        """Reads the whole pattern and returns the number of groups. Raises `ValueError`."""
         while self.at < len(self.pattern):
             start, character = self.at, self.pattern[self.at]
             count = _COUNT.match(self.pattern, start) if character == "{" else None
@@ -75,7 +76,7 @@ class _Reader:
         self.heaviest = max(self.heaviest, self.atom)
 
     def _piece(self, start: int, character: str) -> None:
-        """What is no repetition; its first character is behind."""
+        """Reads one piece other than a repetition; its first character is already consumed."""
         match character:
             case "(":
                 if self._group(start):
@@ -102,7 +103,7 @@ class _Reader:
         raise ValueError(f"{reason} (at {at + 1})")
 
     def _repetition(self, count: re.Match[str] | None) -> int:
-        """Steps over a repetition; how often at most (at least, when it has no end) it repeats."""
+        """Consumes a repetition. Returns its upper bound, or the lower bound if it has no upper one."""
         start = self.at
         times = 1
         if count:
@@ -119,7 +120,7 @@ class _Reader:
         return times
 
     def _group(self, start: int) -> bool:
-        """Steps over what opens a group; false when it only set flags."""
+        """Consumes the opening of a group. Returns false if it only set flags."""
         if not self.pattern.startswith("?", self.at):
             self.count += 1
             return True
@@ -139,7 +140,7 @@ class _Reader:
         return flags.group(3) == ":"
 
     def _escape(self, start: int, *, in_class: bool) -> int | None:
-        """Steps over an escape; its character, None when it stands for several or none."""
+        """Consumes an escape. Returns its character; None if it stands for several characters or none."""
         rest = self.pattern[self.at : self.at + 1]
         if rest == "":
             self._refuse("`\\` ends it", start)
@@ -170,7 +171,7 @@ class _Reader:
         return code
 
     def _class(self, start: int) -> None:
-        """Steps over the rest of `[…]`."""
+        """Consumes the rest of `[…]`."""
         if self.pattern.startswith("^", self.at):
             self.at += 1
         first = True

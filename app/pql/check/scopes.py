@@ -1,4 +1,4 @@
-"""Which names are visible where, innermost first; knows core nodes, but no syntax and no messages."""
+"""Scopes: the names visible at each place, innermost first; knows core nodes, but no syntax and no messages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,13 +9,12 @@ from app.pql.schema import ArrayType, ObjectType
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """One place where names are looked up, inside of `outer`.
+    """One scope, nested in `outer`.
 
-    A *level* (the profile, or what a method's argument, `[…]`, WHAT and WHEN see) offers the fields of its `element`;
-    `^` steps out of
-    the nearest level. Other scopes (`let`, quantifiers, parameters) only bind `variables`. `depth` is the number of
-    binders around, which numbers the next one; `array` is the one whose elements this scope binds. None stands for a
-    value that has been refused already.
+    A *level* (the profile, or the inside of a method's argument, `[…]`, WHAT and WHEN) offers the fields of its
+    `element`; `^` leaves the nearest level. Other scopes (`let`, quantifiers, parameters) only bind `variables`.
+    `depth` is the number of enclosing binders and thus the number of the next one. `array` is the array whose elements
+    this scope binds. A value of None has already been reported as an error.
     """
 
     depth: int
@@ -35,7 +34,7 @@ class Names:
         return Names(self.depth + 1, self, {name: element}, array=array)
 
     def climb(self, up: int) -> "Names | None":
-        """The scope around the `up` nearest levels; None when there are not as many."""
+        """The scope outside the `up` nearest levels; None if there are fewer levels."""
         scope: Names | None = self
         for _ in range(up):
             while scope is not None and not scope.is_level:
@@ -44,14 +43,14 @@ class Names:
         return scope
 
     def around(self) -> "Iterator[Names]":
-        """This scope and all outside of it, innermost first."""
+        """This scope and all enclosing ones, innermost first."""
         scope: Names | None = self
         while scope is not None:
             yield scope
             scope = scope.outer
 
     def names(self) -> list[str]:
-        """All names that can be written here, innermost first."""
+        """All names that can be used here, innermost first."""
         visible: dict[str, None] = {}
         for scope in self.around():
             visible.update(dict.fromkeys(scope.variables))
@@ -61,13 +60,13 @@ class Names:
 
 
 class Fields:
-    """Steps along paths; a step through an array maps over it, flattened."""
+    """Resolves fields along paths. A step through an array maps over it and flattens the result."""
 
     def __init__(self, builder: Builder) -> None:
         self.builder = builder
 
     def of(self, value: Node, name: str, depth: int) -> Node | None:
-        """The field of an object or of each object of an array; None when there is no such field. `depth` as in
+        """The field of an object, or of each object of an array; None if there is no such field. `depth` as in
         `Names`."""
         while isinstance(value.type, ArrayType) and isinstance(value.type.element, ArrayType):
             value = self.mapped(value, self.element(value, depth), depth + 1)
@@ -78,13 +77,13 @@ class Fields:
             return None
         array, body, level = value, self.element(value, depth), depth + 1
         if value.op == "map" and isinstance(value.operands[1].type, ObjectType):
-            # One map over the whole path: a null on the way is dropped at the end as well as in the middle.
+            # One map over the whole path, so that a null on the way is dropped just like a null at the end.
             (array, body), level = value.operands, value.payload[0]
         inner = self.of(body, name, level)
         return None if inner is None else self.mapped(array, inner, level)
 
     def element(self, array: Node, depth: int) -> Node:
-        """The current element for a binder written at that depth."""
+        """The current element, for a binder written at this depth."""
         if not isinstance(array.type, ArrayType):
             raise TypeError(f"{array.type} has no elements")
         return self.builder.node("element", array.type.element, payload=(depth + 1,))
@@ -95,7 +94,7 @@ class Fields:
 
 
 def fields_of(value: Node) -> list[str]:
-    """Names of the fields that can be written after the value."""
+    """Names of the fields that can follow the value."""
     type_ = value.type
     while isinstance(type_, ArrayType):
         type_ = type_.element

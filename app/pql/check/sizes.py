@@ -1,4 +1,5 @@
-"""How large the values of an expression become whatever the data, so that a bomb is refused; knows no syntax."""
+"""Limits how large the values of an expression can become regardless of the data, to reject expression bombs; knows no
+syntax."""
 
 from typing import Final
 
@@ -6,13 +7,13 @@ from app.pql.core import BINDERS, Node, walk
 from app.pql.schema import ArrayType
 
 MOST_ELEMENTS: Final = 100_000
-"""Elements that the arrays written in an expression may come to, where each stored array counts as one element."""
+"""Maximum number of elements of the arrays that an expression builds. A stored array counts as one element."""
 MOST_WILDCARDS: Final = 100
-"""`%` in a pattern of `like`."""
+"""Maximum number of `%` in a pattern of `like`."""
 
 
 def too_large(condition: Node) -> str:
-    """What is too large in a condition, as an advice; empty when nothing is."""
+    """Describes what is too large in a condition and how to fix it; empty if nothing is."""
     sizes: dict[Node, int] = {}
     for node in walk(condition):
         sizes[node] = _size(node, sizes)

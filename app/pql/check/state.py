@@ -1,4 +1,4 @@
-"""The state of one check: nodes made, findings, conversions that every construct needs; knows no particular
+"""The state of one check: builder, findings, and conversions shared by all constructs; knows no particular
 construct."""
 
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -15,7 +15,7 @@ from app.pql.syntax.positions import Positions
 from app.pql.syntax.trampoline import Walking
 
 Checks: TypeAlias = Walking[Node | None]
-"""A walk that gives the node of an expression, or None when it has reported why there is none."""
+"""A walk that returns the node of an expression, or None after reporting why there is none."""
 
 COMPARABLE_TIMES: Final = frozenset({Scalar.DATE, Scalar.TIMESTAMP})
 
@@ -24,7 +24,7 @@ NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
 
 class Checking:
-    """What the modules that check one construct each share. `visit` checks any expression in a scope."""
+    """Shared by the modules that each check one construct. `visit` checks any expression in a scope."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Checking:
         return tuple(sorted(self._found.values(), key=lambda finding: (finding.line, finding.column)))
 
     def error(self, kind: DiagnosticKind, message: str, span: Span, suggestions: Iterable[str] = ()) -> None:
-        """Report once for each place."""
+        """Reports an error; at most one of each kind per place."""
         diagnostic = self._positions.diagnostic(kind, message, *span, suggestions=tuple(suggestions))
         self._found.setdefault((span[0], kind), diagnostic)
 
@@ -69,7 +69,7 @@ class Checking:
         self.error(DiagnosticKind.TYPE, message, span)
 
     def condition(self, expr: Expr, scope: Names, what: str) -> Checks:
-        """An expression where a boolean is needed; `what` names the place."""
+        """Checks an expression that must be a condition; `what` names its place in messages."""
         value: Node | None = yield self.visit(expr, scope)
         if value is None:
             return None
@@ -81,7 +81,7 @@ class Checking:
         return condition_node
 
     def as_condition(self, value: Node) -> Node | None:
-        """The value as a `cond`: a null is false, an array means that it is not empty; None for any other type."""
+        """The value as a `cond`: null becomes false, an array becomes "is not empty". None for any other type."""
         if value.type is Scalar.NULL:
             return self.constant(False)
         if isinstance(value.type, ArrayType):
@@ -98,21 +98,21 @@ class Checking:
         return self.builder.constant(value, Scalar.STRING if isinstance(value, str) else Scalar.NUMBER)
 
     def any_of(self, value: Node, depth: int, test: Callable[[Node], Node]) -> Node:
-        """The test of a scalar, or of any element of an array (of arrays)."""
+        """The test of a scalar, or of any element of an array (including nested arrays)."""
         if not isinstance(value.type, ArrayType):
             return test(value)
         inner = self.any_of(self.fields.element(value, depth), depth + 1, test)
         return self.builder.condition("exists", value, inner, payload=(depth + 1,))
 
     def each_of(self, value: Node, depth: int, reading: Callable[[Node], Node]) -> Node:
-        """The reading of a scalar, or the array of the readings of an array's elements."""
+        """The reading of a scalar, or an array of the readings of an array's elements."""
         if not isinstance(value.type, ArrayType):
             return reading(value)
         inner = self.each_of(self.fields.element(value, depth), depth + 1, reading)
         return self.fields.mapped(value, inner, depth + 1)
 
     def known_as(self, value: Node, type_: Type) -> Node:
-        """The value as one of a type that fits it: `null` and `[]` take any, a date among timestamps is one."""
+        """The value with a compatible type: `null` and `[]` take any type, and a date becomes a timestamp."""
         if value.type == type_:
             return value
         if value.op == "const" and value.type is Scalar.NULL:
@@ -126,27 +126,31 @@ class Checking:
         return self.builder.node("typed", type_, value)
 
     def alike(self, left: Node, right: Node) -> tuple[Node, Node]:
-        """Two arrays that can be compared; one that has only nulls takes the type of the other."""
+        """Two arrays with the same type for comparison; an array of nulls takes the other's type."""
         type_ = unified(left.type, right.type)
         return (left, right) if type_ is None else (self.known_as(left, type_), self.known_as(right, type_))
 
 
 def leaf(type_: Type) -> Type:
-    """The type of what is in an array (of arrays); any other type itself."""
+    """The innermost element type of an array; any other type unchanged."""
     while isinstance(type_, ArrayType):
         type_ = type_.element
     return type_
 
 
 def comparable(left: Type, right: Type) -> bool:
-    """Whether two scalars can be equal: of one kind, dates and timestamps mixed, or null."""
+    """Whether two scalars can be compared for equality: same type, a date with a timestamp, or null."""
     if not isinstance(left, Scalar) or not isinstance(right, Scalar) or Scalar.INTERVAL in (left, right):
         return False
     return left is right or Scalar.NULL in (left, right) or {left, right} <= COMPARABLE_TIMES
 
 
 def unified(left: Type, right: Type) -> Type | None:
-    """The type of a choice between two values; None when they differ. `null` and `[]` fit what the other one is."""
+    """The common type of two alternatives; None if they differ. `null` and `[]` take the other's type.
+
+    >>> unified(Scalar.NUMBER, Scalar.NUMBER), unified(Scalar.NULL, Scalar.DATE), unified(Scalar.NUMBER, Scalar.DATE)
+    (<Scalar.NUMBER: 'number'>, <Scalar.DATE: 'date'>, None)
+    """
     if left is Scalar.NULL:
         return right
     if right is Scalar.NULL:

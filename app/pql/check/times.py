@@ -1,4 +1,4 @@
-"""Checks moments, periods and what is said with `occurs`; knows no names but those of the steps of a CHAIN."""
+"""Checks moments, periods and `occurs`; knows no names except the step labels of a CHAIN."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -33,7 +33,7 @@ def occurs(
     step_time: Node | None = None,
     labels: Mapping[str, int] | None = None,
 ) -> Checks:
-    """The test as a condition. In a WHEN, `step_time` is the time of the step and `labels` are the earlier steps."""
+    """The test as a condition. In a WHEN, `step_time` is the step's time and `labels` are the earlier steps."""
     time = step_time
     if expr.time is not None:
         time = yield checking.visit(expr.time, scope)
@@ -57,7 +57,7 @@ def occurs(
 
 
 def operands_of(expr: Occurs) -> list[tuple[Expr, frozenset[Scalar]]]:
-    """The expressions that the time is held against, with the types that they may have."""
+    """The expressions that the time is compared with, each with its allowed types."""
     match expr:
         case OccursWithin():
             return [(expr.count, frozenset({Scalar.NUMBER, Scalar.NULL})), (expr.reference, REFERENCES)]

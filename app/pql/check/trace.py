@@ -1,4 +1,4 @@
-"""What each written part of an expression became, for those who show values beside the text."""
+"""Records the node of each written part of an expression, for displaying values beside the text."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from app.pql.syntax.nodes import Expr
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`node` is the value of a part; `arrays` are (level, array) of the binders around it, outermost first."""
+    """`node` is the value of a part; `arrays` are (level, array) of the enclosing binders, outermost first."""
 
     node: Node
     arrays: tuple[tuple[int, Node], ...]
@@ -17,7 +17,8 @@ class Part:
 
 @dataclass(slots=True)
 class Trace:
-    """Parts by the identity of their syntax, which lives as long as its tree; `conditions` where a test was needed."""
+    """Parts keyed by the identity of their syntax nodes, which live as long as the tree; `conditions` holds those used
+    as tests."""
 
     parts: dict[int, Part] = field(default_factory=dict)
     conditions: dict[int, Node] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""What an editor asks for while somebody types."""
+"""Language service for editors: completion at the cursor."""

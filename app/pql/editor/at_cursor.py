@@ -1,4 +1,4 @@
-"""What the checker knows at the cursor of an unfinished expression; knows no completions."""
+"""What the checker knows at the cursor of an unfinished expression; produces no completions."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -36,7 +36,7 @@ TAKES_VALUES: Final = frozenset({Kind.TEXT, Kind.ITEM, Kind.TEXTS, Kind.ITEMS})
 
 
 class Look:
-    """A check that notes what it passes: the scope at the cursor, the value left of it, the types of operands."""
+    """A check that records what it passes: the scope at the cursor, the value left of it, the operands' types."""
 
     def __init__(self, text: str, schema: ObjectType, segments: Mapping[str, str]) -> None:
         self._checking = Checking(text, schema, segments, Builder(), self._visit)
@@ -45,18 +45,18 @@ class Look:
         self._end = len(text.rstrip())
         self.profile = Names(0, is_level=True, element=self._checking.profile)
         self.scope: Names | None = None
-        """Where the cursor stands; None when the check did not come by."""
+        """The scope at the cursor; None if the check did not reach it."""
         self.receiver: Node | None = None
-        """What the cursor stands behind, after a point."""
+        """The value before the dot at the cursor."""
         self.behind_point = False
         self.subject: Expr | None = None
-        """The expression that is compared with what stands at the cursor."""
+        """The expression that the operand at the cursor is compared with."""
         self.subject_node: Node | None = None
         self.subject_path: Path | None = None
         self.left: Type | None = None
         """The type of the operand that ends the text."""
         self.is_test = False
-        """Whether a whole comparison ends there."""
+        """Whether the text ends with a complete comparison."""
 
     def at(self, tree: Tree) -> None:
         run(segment(self._checking, tree))
@@ -71,7 +71,7 @@ class Look:
                 self.receiver = yield checking.visit(expr.object, scope)
                 return None
             case Logic():
-                # The cursor is at the end: what was joined to it before says nothing about it.
+                # The cursor is at the end: what precedes it says nothing about its type.
                 yield checking.visit(expr.operands[-1], scope)
                 return checking.constant(True)
             case Call():
@@ -86,11 +86,11 @@ class Look:
         return node
 
     def _silence(self, kind: DiagnosticKind, message: object, span: object, suggestions: object = ()) -> None:
-        """Nobody reads what is wrong with half an expression."""
+        """Discards errors of an unfinished expression."""
 
 
 class _NotingFields(Fields):
-    """Remembers of which array the elements are."""
+    """Records which array each element belongs to."""
 
     def __init__(self, builder: Builder) -> None:
         super().__init__(builder)
@@ -101,7 +101,7 @@ class _NotingFields(Fields):
         return super().element(array, depth)
 
     def path(self, node: Node) -> Path | None:
-        """The path from the profile to a value that is stored; None for one that is computed."""
+        """The path from the profile to a stored value; None for a computed one."""
         match node.op:
             case "element" if node.payload[0] == 0:
                 return ()
@@ -120,7 +120,7 @@ class _NotingFields(Fields):
 
 
 def _with_all_arguments(expr: Call) -> Call:
-    """The call with arguments made up for those that are not written yet, so that the others are looked at."""
+    """The call with placeholders for missing arguments, so that the existing ones are checked."""
     function = (FREE if expr.receiver is None else METHODS).get(expr.name)
     missing = function.least - len(expr.arguments) if function else 0
     if missing <= 0:
@@ -129,8 +129,8 @@ def _with_all_arguments(expr: Call) -> Call:
 
 
 def around_cursor(tree: Tree) -> tuple[Call | None, int, Expr | None, list[str]]:
-    """The call that the cursor is an argument of and which one, what it is compared with, and the steps before it that
-    a WHEN may name."""
+    """The enclosing call and argument position, the expression compared with the cursor, and the earlier steps that a
+    WHEN may name."""
     above = _way_to_cursor(tree)
     labels = _labels(above)
     if above and isinstance(above[0][0], ArrayLiteral):
@@ -149,7 +149,7 @@ def around_cursor(tree: Tree) -> tuple[Call | None, int, Expr | None, list[str]]
 
 
 def _way_to_cursor(tree: Tree) -> list[tuple[object, int]]:
-    """The nodes around the name at the cursor and which child of them leads to it, from the inside out."""
+    """The nodes around the name at the cursor, from the inside out, each with the child that leads to it."""
     above: dict[int, tuple[Any, int]] = {}
     stack: list[Expr | Clause | Step] = [tree.body]
     while stack:
@@ -168,7 +168,7 @@ def _way_to_cursor(tree: Tree) -> list[tuple[object, int]]:
 
 
 def _labels(above: Iterable[tuple[Any, int]]) -> list[str]:
-    """The labels of the steps before the one in whose WHEN the cursor stands."""
+    """The labels of the steps before the one whose WHEN contains the cursor."""
     in_when = False
     for node, position in above:
         if isinstance(node, Step):

@@ -1,7 +1,7 @@
-"""What may be written at a cursor: fields, functions, keywords, segments and seen values; knows no files.
+"""Completions at a cursor: fields, functions, keywords, segments and values seen in the data; reads no files.
 
-The expression up to the cursor is parsed with what is missing made up (`prefixes`), and checked as any other. On the
-way the check passes the cursor: there it is seen which names are in scope, and of which type the left side is.
+The expression up to the cursor is parsed with placeholders for what is missing (`prefixes`) and checked like any other.
+When the check reaches the cursor it records the names in scope and the type of the left side.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from app.pql.core import Node
 from app.pql.editor.at_cursor import Look, Path, around_cursor, parameter_of
 from app.pql.editor.prefixes import CURSOR, tree_around, what_may_follow
 from app.pql.functions import FREE, METHODS, TEXT_TESTS, Function, Kind
-from app.pql.schema import ArrayType, ObjectType, Scalar, Type, leaf_paths
+from app.pql.schema import ObjectType, Scalar, leaves
 from app.pql.syntax.constructs import AGGREGATES
 from app.pql.syntax.lexer import Token, TokenKind, tokens, written_name
 from app.pql.syntax.nodes import (
@@ -38,7 +38,8 @@ class CompletionKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A text for the characters from `start` up to and without `end`; `detail` is its type, signature or name."""
+    """Replacement text for the characters from `start` up to but not including `end`; `detail` is its type, signature
+    or name."""
 
     text: str
     kind: CompletionKind
@@ -48,17 +49,17 @@ class Completion:
 
 
 _Found = tuple[str, CompletionKind, object]
-"""Text, kind and what the detail is written of: of many thousands only the best few become completions."""
+"""Text, kind and the source of the detail. Only the best of many thousand candidates become completions."""
 
 Values = Callable[[Path], Sequence[str]]
-"""The values seen in a text field, given by its path from the profile; none when there are too many."""
+"""The values seen in a text field, given its path from the profile; empty if there are too many."""
 
 OPENING: Final = (
     *("not", "exists", "forall", "select", "let", "true", "false", "null"),
     *("now", "today", "yesterday", "tomorrow", "this", "last", "next"),
     *("sum", "count", "average", "min", "max", "CHAIN"),
 )
-"""Keywords that can begin an operand."""
+"""Keywords that can start an operand."""
 
 FOLLOWING: Final = {
     "occurs": ("before", "after", "between", "on", "<=", "<", ">=", ">", "=", "!="),
@@ -66,7 +67,7 @@ FOLLOWING: Final = {
     "last": tuple(UNITS),
     "next": tuple(UNITS),
 }
-"""Keywords that the word before them brings."""
+"""Keywords that can follow a keyword."""
 
 OPERATORS: Final = {
     "=": None,
@@ -87,11 +88,11 @@ OPERATORS: Final = {
     "/": frozenset({Scalar.NUMBER}),
     "%": frozenset({Scalar.NUMBER}),
 }
-"""Operators and the types that they take on their left; None is any."""
+"""Operators and the types they accept on the left; None is any."""
 
 ALSO_FIELDS: Final = AGGREGATES | {"before", "after", "on", "between"}
 BEFORE_OPERANDS: Final = OPERATOR_WORDS | ALSO_FIELDS | {"not"}
-"""Words after which an operand may begin; some of them may also be fields."""
+"""Words after which an operand may start; some of them may also be fields."""
 
 SPELLED: Final = {"what": "WHAT", "when": "WHEN"}
 
@@ -105,9 +106,9 @@ def complete(
     values: Values = lambda path: (),
     limit: int = 20,
 ) -> list[Completion]:
-    """The best completions at an offset (in characters; past the end is the end), best first; never raises.
+    """The best completions at an offset (in characters; past the end means the end), best first. Never raises.
 
-    `segments` are the names of segments by id.
+    `segments` maps ids to names.
 
     >>> schema = ObjectType({"income": Scalar.NUMBER, "name": Scalar.STRING})
     >>> [item.text for item in complete("inc", 3, schema, segments={})]
@@ -140,13 +141,13 @@ def complete(
 
 
 def _brought(before: Sequence[Token]) -> tuple[str, ...]:
-    """The keywords that the words before the cursor bring."""
+    """Keywords that can follow the last words before the cursor, by `FOLLOWING`."""
     words = [token.word for token in before[-2:]]
     return FOLLOWING.get("occurs" if words == ["when", "("] else words[-1], ()) if words else ()
 
 
 def _is_complete(before: Sequence[Token]) -> bool:
-    """Whether the token before the cursor ends an operand, so that none can begin there."""
+    """Whether the token before the cursor ends an operand, so that none can start there."""
     if not before:
         return False
     last = before[-1]
@@ -157,7 +158,7 @@ def _is_complete(before: Sequence[Token]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """The token at the cursor, which is replaced, what is typed of it, and the tokens before it."""
+    """The token at the cursor, which is replaced; the typed part of it; and the tokens before it."""
 
     before: list[Token]
     start: int
@@ -175,13 +176,14 @@ class _Place:
 
     @classmethod
     def of(cls, text: str, offset: int) -> "_Place | None":
-        """None where nothing can be completed: in a number."""
+        """None where nothing can be completed: inside a number."""
         before: list[Token] = []
         for token in tokens(text):
             open_text = token.kind is TokenKind.BAD and token.text[0] in "\"'"
             in_text = token.start < offset and (open_text or (token.kind is TokenKind.STRING and offset < token.end))
             if in_text:
-                # A text without its end reaches to the end of the line: what stands after the cursor is not part of it.
+                # An unterminated string extends to the end of the line; the characters after the cursor are not part of
+                # it.
                 end = offset if open_text else token.end
                 return cls(before, token.start, end, text[token.start : offset], in_text=True)
             if token.kind is TokenKind.BAD and token.text == "`" and token.start < offset:
@@ -196,13 +198,13 @@ class _Place:
         return cls(before, offset, offset, "")
 
 
-# ------------------------------------------------------------ what there is
+# ------------------------------------------------------------ candidates
 
 
 def _operands(
     look: Look, tree: Tree, segments: Mapping[str, str], values: Values, *, in_text: bool
 ) -> Iterator[_Found]:
-    """What may stand where an operand may."""
+    """Candidates where an operand may start."""
     call, position, look.subject, labels = around_cursor(tree)
     look.at(tree)
     parameter = None if call is None else parameter_of(call, position)
@@ -236,7 +238,7 @@ def _values(look: Look, values: Values) -> Iterator[_Found]:
 
 
 def _members(receiver: Node) -> Iterator[_Found]:
-    """What may follow a point: fields, and the methods that the type has."""
+    """Candidates after a dot: fields, and the methods of the type."""
     type_ = leaf(receiver.type)
     if isinstance(type_, ObjectType):
         yield from _fields(type_)
@@ -244,7 +246,7 @@ def _members(receiver: Node) -> Iterator[_Found]:
 
 
 def _names(scope: Names) -> Iterator[_Found]:
-    """Variables and fields, innermost first; of nested objects also the paths."""
+    """Variables and fields, innermost first; for nested objects also the paths."""
     hidden: set[str] = set()
     for around in scope.around():
         for name, value in around.variables.items():
@@ -260,25 +262,12 @@ def _names(scope: Names) -> Iterator[_Found]:
 
 
 def _fields(type_: ObjectType, write: Callable[[str], str] = written_name) -> Iterator[_Found]:
-    """The fields and the paths below them; `write` gives the first names as they are written."""
+    """The fields and the paths below them; `write` renders the first name."""
     for name, inner in type_.fields.items():
         yield write(name), CompletionKind.FIELD, inner
-    spelled = _spelled(type_, write)
-    for path, inner in leaf_paths(spelled):
-        if path not in spelled.fields:
-            yield path, CompletionKind.FIELD, inner
-
-
-def _spelled(type_: ObjectType, write: Callable[[str], str] = written_name) -> ObjectType:
-    """The fields by their names as they are written."""
-    fields: dict[str, Type] = {}
-    for name, inner in type_.fields.items():
-        if isinstance(inner, ObjectType):
-            inner = _spelled(inner)
-        elif isinstance(inner, ArrayType) and isinstance(inner.element, ObjectType):
-            inner = ArrayType(_spelled(inner.element))
-        fields[write(name)] = inner
-    return ObjectType(fields)
+    for names, inner in leaves(type_):
+        if len(names) > 1:
+            yield ".".join([write(names[0]), *map(written_name, names[1:])]), CompletionKind.FIELD, inner
 
 
 def _function(row: Function) -> _Found:
@@ -291,7 +280,7 @@ def _text(value: str, kind: CompletionKind, detail: str | None) -> _Found:
 
 
 def _keywords(place: _Place, text: str, schema: ObjectType, segments: Mapping[str, str]) -> Iterator[str]:
-    """Operators that fit the operand before the cursor, and the words that the grammar asks for."""
+    """Operators that accept the operand before the cursor, and the words that the grammar allows."""
     tree, power, words = what_may_follow(text, place.before)
     if tree is not None and power is not None:
         look = Look(text, schema, segments)
@@ -307,14 +296,14 @@ def _keywords(place: _Place, text: str, schema: ObjectType, segments: Mapping[st
     yield from (SPELLED.get(word, word) for word in words)
 
 
-# ------------------------------------------------------------ the best of them
+# ------------------------------------------------------------ ranking
 
 
 _QUOTES: Final = '"`'
 
 
 class _Ranked:
-    """Completions in the order of how well they fit what is typed, and then in which they came."""
+    """Completions ordered by how well they match the typed text, then by insertion order."""
 
     def __init__(self, typed: str) -> None:
         self._typed = typed
@@ -327,7 +316,8 @@ class _Ranked:
             self._ranks[text, kind] = rank, len(self._ranks), (text, kind, detail)
 
     def _rank(self, text: str, kind: CompletionKind, detail: object) -> int | None:
-        """0 begins as typed, 1 but for case, 2 one of its parts does, 3 it or its detail holds what is typed."""
+        """0: starts with the typed text; 1: ignoring case; 2: one of its parts does; 3: it or its detail contains the
+        text."""
         if not self._lower:
             return 1 if kind is CompletionKind.FIELD and "." in text else 0
         if text.startswith(self._typed):

@@ -1,6 +1,6 @@
-"""Parses the part of an expression before a cursor, with what is missing after it made up; knows no types.
+"""Parses the part of an expression before a cursor, with placeholders for what is missing after it; knows no types.
 
-Two things are learnt from it: the tree around the cursor, if an operand may stand there, and the words that may.
+It yields the tree around the cursor, if an operand may stand there, and the words that may follow.
 """
 
 from collections.abc import Collection
@@ -14,20 +14,20 @@ from app.pql.syntax.tokens import Walk
 from app.pql.syntax.trampoline import Walking, run
 
 CURSOR: Final = "\N{CARET INSERTION POINT}"
-"""The name that stands at the cursor; no text can hold it as a name."""
+"""The name placed at the cursor; it cannot occur in a text."""
 
 
 class PrefixParser(Parser):
-    """A parse that never fails for want of text: at the end, whatever has to follow is taken to be there."""
+    """A parser that never fails because the text ends: at the end, any required token is assumed."""
 
     def __init__(self, text: str, tokens: list[Token]) -> None:
         super().__init__("")
         self.text = text
         self.tokens = [*tokens, Token(TokenKind.END, "", len(text))]
         self.power: int | None = None
-        """Operators that bind at least so tightly may stand at the end; None when no operator may."""
+        """Minimum binding power of operators allowed at the end; None if no operator is allowed."""
         self.words: list[str] = []
-        """Other words that may stand there."""
+        """Other words allowed there."""
         self._listening = True
         self._made_up = 0
 
@@ -63,12 +63,12 @@ class PrefixParser(Parser):
 
     def expect_name(self, what: str) -> Token:
         if self.token.text == CURSOR:
-            # A new name is the user's to choose.
+            # The user chooses new names.
             raise self.unexpected(what)
         if not self._at_end():
             return super().expect_name(what)
         self._listening = False
-        # Labels and variables made up must differ from each other.
+        # Generated labels and variables must be distinct.
         self._made_up += 1
         return Token(TokenKind.NAME, f"{CURSOR}{self._made_up}", len(self.text))
 
@@ -81,7 +81,7 @@ class PrefixParser(Parser):
 
 
 def tree_around(text: str, tokens: list[Token]) -> Tree | None:
-    """The tree of the tokens and an operand, the name `CURSOR`, after them; None when no operand may stand there."""
+    """The tree of the tokens followed by the operand `CURSOR`; None if no operand may stand there."""
     at_cursor = Token(TokenKind.NAME, CURSOR, len(text), CURSOR)
     try:
         return run(PrefixParser(text, [*tokens, at_cursor]).whole())
@@ -90,7 +90,8 @@ def tree_around(text: str, tokens: list[Token]) -> Tree | None:
 
 
 def what_may_follow(text: str, tokens: list[Token]) -> tuple[Tree | None, int | None, list[str]]:
-    """The tree of the tokens, how tightly an operator after them has to bind, and the other words that may follow."""
+    """The tree of the tokens, the minimum binding power of a following operator, and the other words that may
+    follow."""
     parser = PrefixParser(text, tokens)
     walk: Walking[Tree] = parser.whole()
     try:

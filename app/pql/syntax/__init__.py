@@ -1,1 +1,1 @@
-"""Text and JSON to tree and back."""
+"""Parsers and printers: text and JSON to tree and back."""

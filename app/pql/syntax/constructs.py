@@ -1,4 +1,4 @@
-"""Parses the constructs that begin with a word: let, exists, forall, select, sum … over, CHAIN; knows no types."""
+"""Parses the constructs that start with a keyword: let, exists, forall, select, sum … over, CHAIN; knows no types."""
 
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +19,7 @@ ADDITIVE: Final = time_forms.ADDITIVE
 
 
 def opening(parser: "Parser") -> Walk | None:
-    """The construct that the token in hand opens, if it opens one."""
+    """The construct that the current token starts, if any."""
     token = parser.token
     if token.kind is not TokenKind.NAME:
         return None
@@ -65,7 +65,7 @@ def _select(parser: "Parser") -> Walk:
 
 
 def _clause(parser: "Parser") -> Walking[Clause]:
-    """`V from A where C`, `V from A : C`, or `V from A` alone; C reaches as far right as it can."""
+    """`V from A where C`, `V from A : C`, or `V from A` alone; C extends as far right as possible."""
     variable = parser.expect_name("the name of a variable")
     parser.expect("from")
     array: Expr = yield parser.expression(ADDITIVE)
@@ -76,9 +76,9 @@ def _clause(parser: "Parser") -> Walking[Clause]:
 
 
 def _is_aggregate(parser: "Parser") -> bool:
-    """Tells `sum e over …` from a field called `sum`.
+    """Distinguishes `sum e over …` from a field named `sum`.
 
-    What follows decides, except for `(`, `[` and `-`, which may follow a field: then it is an aggregate when an
+    The next token decides, except for `(`, `[` and `-`, which may also follow a field: then it is an aggregate if an
     `over` belongs to it.
     """
     if parser.operand_follows():
@@ -129,7 +129,7 @@ def _chain(parser: "Parser") -> Walk:
 
 
 def _follows(parser: "Parser", words: list[str]) -> bool:
-    """Whether one of the words comes next; each is asked for, since an editor lists what could come."""
+    """Whether one of the words comes next. Each is queried separately, because an editor lists the possible words."""
     return True in [parser.at(word) for word in words]
 
 

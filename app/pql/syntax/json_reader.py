@@ -1,4 +1,4 @@
-"""Reads pql/json into a syntax tree, and says at which object it is none; knows no types and no schema."""
+"""Reads pql/json into a syntax tree and reports the offending object; knows no types and no schema."""
 
 import json
 import re
@@ -53,17 +53,17 @@ from app.pql.syntax.trampoline import run
 
 _OPTIONAL: Final = frozenset({Takes.OPTIONAL, Takes.OPTIONAL_INSIDE})
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
-"""What a JSON escape can write, but no text can hold."""
+"""Characters that a JSON escape can express but text cannot contain."""
 
 
 class _Object(dict[str, Any]):
-    """An object of the JSON text and where it stands."""
+    """A JSON object with its position in the text."""
 
     span: tuple[int, int] = (0, 0)
 
 
 def from_json(text: str) -> Tree:
-    """The tree of pql/json; raises `ExpressionRefused` with one diagnostic, at the object that is wrong."""
+    """The tree of pql/json. Raises `ExpressionRefused` with one diagnostic at the invalid object."""
     if len(text.encode("utf-8", "surrogatepass")) > MAXIMUM_JSON_BYTES:
         refuse(text, DiagnosticKind.LIMIT, f"the expression has more than {MAXIMUM_JSON_BYTES} bytes", (0, 0))
     if depth_of(text) > MAXIMUM_JSON_DEPTH:
@@ -74,7 +74,7 @@ def from_json(text: str) -> Tree:
 
 
 def _located(node: dict[str, object], span: tuple[int, int]) -> _Object:
-    """The object with its place, and so for what its spelling in ours has new objects for."""
+    """The object with its position; objects created by the conversion to our spelling get the same position."""
     object_ = _Object({key: _placed(value, span) for key, value in node.items()})
     object_.span = span
     return object_
@@ -126,7 +126,7 @@ class _Reader:
             refuse(self.text, DiagnosticKind.SYNTAX, "not JSON", (0, 0))
 
     def node(self, value: Json, parent: Json, inside: bool, wanted: tuple[type, ...] = ()) -> Walk:
-        """The node of a JSON value; `wanted` are the only classes that may stand there."""
+        """The node of a JSON value; `wanted` are the allowed classes."""
         if not isinstance(value, _Object):
             self.refuse(f"a node must be an object with a `nodeType`, not {_shown(value)}", parent)
         node_type = value.get("nodeType")
@@ -170,7 +170,7 @@ class _Reader:
         return row.node_class(**arguments)
 
     def _argument(self, value: _Object, key: str, takes: Takes | frozenset[str], inside: bool) -> Walk:
-        """What the key of an object says, as an argument of its node's class."""
+        """The value of an object's key, as an argument of its node's class."""
         part = value.get(key)
         match takes:
             case Takes.NEW_NAME:
@@ -303,7 +303,7 @@ class _Reader:
 
 
 def _object_spans(text: str) -> list[tuple[int, int]]:
-    """Where the objects stand, in the order in which they end, which is the one in which they are read."""
+    """Positions of the objects in the order in which they end, which is the order in which they are read."""
     spans, starts = [], []
     for piece in PIECES.finditer(text):
         if piece.group() == "{":

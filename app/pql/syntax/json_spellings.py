@@ -1,6 +1,6 @@
-"""The two spellings of pql/json: ours, which follows the syntax tree, and Adobe's, which is what is written.
+"""The two spellings of pql/json: ours, which follows the syntax tree, and Adobe's, which is used for output.
 
-Reading takes both, object by object, inner ones first; `ours` and `adobes` turn one into the other.
+The reader accepts both, object by object, inner ones first; `ours` and `adobes` convert between them.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import Any, Final
 QUANTIFIERS: Final = {"exists": "some", "forall": "all"}
 KINDS: Final = {"some": "exists", "any": "exists", "exists": "exists", "all": "forall", "forall": "forall"}
 _CONDITIONS: Final = ("condition", "where", "predicate", "body", "expression")
-"""Keys under which what a variable has to meet may stand."""
+"""Keys that may hold the condition on a variable."""
 _ALWAYS: Final = {"nodeType": "literal", "literalType": "Boolean", "value": True}
 _PROFILE: Final = {"nodeType": "parameterReference", "position": 1}
 _LITERALS: Final = {
@@ -20,7 +20,7 @@ Json = Mapping[str, Any]
 
 
 def ours(node: Json) -> dict[str, object]:
-    """An object of either spelling in ours; what is neither is left for the reader to report.
+    """An object of either spelling in ours. Unknown objects are returned unchanged for the reader to report.
 
     >>> ours({"nodeType": "varRef", "varName": "E"})
     {'nodeType': 'nameReference', 'name': 'E'}
@@ -32,7 +32,7 @@ def ours(node: Json) -> dict[str, object]:
 
 
 def adobes(node: Json) -> dict[str, object]:
-    """An object of ours in Adobe's spelling."""
+    """An object of our spelling in Adobe's."""
     written = _WRITTEN.get(str(node["nodeType"]))
     return dict(node) if written is None else written(node)
 
@@ -54,7 +54,7 @@ def _read_select(node: Json) -> dict[str, object]:
 
 
 def _read_clause(node: Json) -> dict[str, object]:
-    """The variable, its array and its condition, wherever they stand."""
+    """The variable, its array and its condition, under any of their keys."""
     declared = node.get("varDecl")
     parts = {**node, **(declared if isinstance(declared, Mapping) else {"varName": declared} if declared else {})}
     condition = next((node[key] for key in _CONDITIONS if key in node), _ALWAYS)

@@ -1,8 +1,9 @@
-"""pql/json: the syntax tree as JSON, both ways; knows no types and no schema.
+"""pql/json: the JSON form of the syntax tree, for reading and writing; knows no types and no schema.
 
-Every node is an object with a `nodeType`. Operators and functions are `fnApply`, the receiver of a method its first
-parameter; a field of the profile is a `fieldLookup` on `parameterReference` 1; a name that only the schema resolves (a
-variable, or any name inside of a method's argument) is a `nameReference`. The other nodes are the rows of `NODES`.
+Every node is an object with a `nodeType`. Operators and functions are `fnApply`, with the receiver of a method as the
+first parameter. A field of the profile is a `fieldLookup` on `parameterReference` 1. A name that only the schema can
+resolve (a variable, or any name inside a method's argument) is a `nameReference`. The other nodes are the rows of
+`NODES`.
 """
 
 import json
@@ -55,22 +56,22 @@ from app.pql.syntax.trampoline import Walking, run
 
 MAXIMUM_JSON_BYTES: Final = 32 * MAXIMUM_BYTES
 MAXIMUM_JSON_DEPTH: Final = 600
-"""Objects and arrays inside of one another: what Python's reader and writer can do without its stack."""
+"""Maximum nesting of objects and arrays, so that Python's JSON reader and writer do not exhaust the stack."""
 
 ARITHMETIC: Final = frozenset({"+", "-", "*", "/", "%"})
 BINARY: Final = {
     SPELLING.get(word, word): power for word, power in INFIX.items() if word not in ("and", "or", "occurs")
 }
 NOT_BARE: Final = RESERVED | TIME_WORDS | AGGREGATES | {"this", "last", "next", "chain", "if"}
-"""Names that are written `$1.name`, because alone they could be read as something else."""
+"""Names that are written as `$1.name`, because alone they could be parsed as something else."""
 
 
 class Takes(Enum):
-    """What stands under a key of a node."""
+    """What a key of a node contains."""
 
     NODE = auto()
     OPTIONAL = auto()
-    INSIDE = auto()  # a node in whose text bare names are first those of an element
+    INSIDE = auto()  # a node inside which bare names first refer to an element
     OPTIONAL_INSIDE = auto()
     NODES = auto()
     NODES_INSIDE = auto()
@@ -80,7 +81,7 @@ class Takes(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The keys of a node after `nodeType`, in order; a set lists the words that may stand there."""
+    """The keys of a node after `nodeType`, in order; a set lists the allowed words."""
 
     node_class: type
     keys: dict[str, Takes | frozenset[str]]
@@ -125,7 +126,7 @@ PARTS: Final[dict[str, tuple[type, ...]]] = {
     "steps": (Step,),
     "when": (OccursAt, OccursBetween, OccursWithin),
 }
-"""Keys under which only these nodes may stand; elsewhere any expression may."""
+"""Keys that accept only these nodes; other keys accept any expression."""
 LITERALS: Final[dict[str, Any]] = {
     "String": str,
     "Integer": int,
@@ -136,14 +137,14 @@ LITERALS: Final[dict[str, Any]] = {
 SPECIAL: Final = ("fnApply", "fieldLookup", "nameReference", "literal", "lambda")
 
 PIECES: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
-"""What tells how deep a JSON text goes: texts whole, so that their braces do not count."""
+"""Matches the tokens that determine the depth of a JSON text; strings match whole, so their braces do not count."""
 
 Json: TypeAlias = Any
 Walk: TypeAlias = Walking[Any]
 
 
 def to_json(tree: Tree) -> str:
-    """The tree as pql/json on one line; raises `ExpressionRefused` when it is too deep for JSON.
+    """The tree as pql/json on one line. Raises `ExpressionRefused` if it is too deep for JSON.
 
     >>> from app.pql.syntax.parser import parse
     >>> to_json(parse("income > 1"))[:53]
@@ -169,7 +170,7 @@ def to_json(tree: Tree) -> str:
 
 
 def _bound_in(tree: Tree) -> frozenset[str]:
-    """Every name that the tree binds anywhere: such a name is never taken for a field of the profile."""
+    """Every name that the tree binds anywhere: such a name is never written as a field of the profile."""
     bound = {parameter.name for parameter in tree.parameters}
     stack: list[Expr | Clause | Step] = [tree.body]
     while stack:
@@ -184,7 +185,7 @@ def _bound_in(tree: Tree) -> frozenset[str]:
 
 
 def is_profile_field(name: str, bound: Iterable[str], inside: bool) -> bool:
-    """Whether the bare name can only be a field of the profile, the same as `$1.name`."""
+    """Whether the bare name can only be a field of the profile, equivalent to `$1.name`."""
     return not inside and name not in bound and name.lower() not in NOT_BARE
 
 
@@ -249,12 +250,12 @@ def _call(expr: Call, bound: frozenset[str], inside: bool) -> Walk:
     call = _apply(expr.name, params)
     if is_method is (expr.name in METHODS):
         return call
-    # No such function: what was written is kept all the same, for the checker to name it.
+    # Unknown function: keep what was written, so that the checker can name it.
     return {**call, "form": "method" if is_method else "function"}
 
 
 def _operands(expr: Binary) -> list[Expr]:
-    """Those of `a + b + c` side by side, so that long sums are not deep."""
+    """The operands of `a + b + c` side by side, so that long sums do not nest deeply."""
     operands, left = [expr.right], expr.left
     while expr.operator in ARITHMETIC and isinstance(left, Binary) and left.operator == expr.operator:
         operands.append(left.right)
@@ -289,7 +290,7 @@ def _literal(expr: Literal | Negate) -> Json:
 
 
 def _unwrapped(node: Json) -> Json:
-    """In a list, plain values stand for themselves."""
+    """In a list, plain values are written without a node."""
     return node["value"] if node["nodeType"] == "literal" and node["literalType"] != "List" else node
 
 

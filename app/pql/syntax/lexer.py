@@ -1,5 +1,4 @@
-"""Cuts PQL text into tokens with their offsets; knows no grammar and never refuses (a bad token is for the parser to
-report)."""
+"""Splits PQL text into tokens with offsets; knows no grammar and never fails (the parser reports BAD tokens)."""
 
 import re
 from enum import Enum, auto
@@ -17,10 +16,9 @@ class TokenKind(Enum):
 
 
 class Token(NamedTuple):
-    """`word` is what the grammar looks at: a name in lower case, a symbol as it is, else empty.
+    """`word` is what the grammar sees: a name in lower case, a symbol as it is, otherwise empty.
 
-    `value` is the text of a string or of a name in backquotes without quotes and escapes, and the reason why a BAD
-    token is bad.
+    `value` is the unquoted, unescaped text of a string or backquoted name; for a BAD token it is the reason.
     """
 
     kind: TokenKind
@@ -31,7 +29,7 @@ class Token(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What a NAME names."""
+        """The name that a NAME token denotes."""
         return self.value or self.text
 
     @property
@@ -68,12 +66,12 @@ _HINTS: Final = {
 
 
 def is_name(text: str) -> bool:
-    """Whether the text is one name of the language."""
+    """Whether the text is a plain name of the language."""
     return _NAME.fullmatch(text) is not None
 
 
 def written_name(name: str) -> str:
-    """The name as it is written where any name may stand: in backquotes when it is none of the language.
+    """The name as written in any position: in backquotes unless it is a plain name.
 
     >>> written_name("amount"), written_name("Order Date"), written_name("a`b")
     ('amount', '`Order Date`', '`a``b`')
@@ -82,7 +80,7 @@ def written_name(name: str) -> str:
 
 
 def tokens(text: str) -> list[Token]:
-    """All tokens, the last one END at one past the last character."""
+    """All tokens; the last one is END, one past the last character."""
     tokens_read: list[Token] = []
     for match in _TOKEN.finditer(text):
         kind, piece, start = match.lastgroup, match.group(), match.start()

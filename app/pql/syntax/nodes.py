@@ -1,8 +1,7 @@
-"""The syntax tree of PQL as it was written; knows no types, no schema and no meaning of names.
+"""The syntax tree of PQL as written; knows no types, no schema and no meaning of names.
 
-Every node has a `span` (offsets from, to), parentheses around it included; `at` is the offset of the name or operator
-that errors point
-at. Neither takes part in comparing trees.
+Every node has a `span` (start and end offsets), including parentheses around it. `at` is the offset of the name or
+operator that errors point at. Comparisons of trees ignore both.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,14 +24,14 @@ class Pointed(Located):
 
 @dataclass(frozen=True, slots=True)
 class Literal(Located):
-    """Numbers are never negative: `-5` is a `Negate`. They are floats, or `int` where no float is the same."""
+    """Numbers are never negative (`-5` is a `Negate`). They are floats, or `int` if no float has the same value."""
 
     value: str | float | int | bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class Name(Pointed):
-    """A bare name; `up` counts the `^` before it."""
+    """A bare name; `up` is the number of preceding `^`."""
 
     name: str
     up: int = 0
@@ -53,7 +52,7 @@ class Field(Pointed):
 
 @dataclass(frozen=True, slots=True)
 class Call(Pointed):
-    """A method when it has a receiver, else a free function; `if` too."""
+    """A method call if it has a receiver, else a free function; includes `if`."""
 
     receiver: "Expr | None"
     name: str
@@ -62,7 +61,7 @@ class Call(Pointed):
 
 @dataclass(frozen=True, slots=True)
 class Index(Pointed):
-    """`array[condition]`; `at` is the bracket."""
+    """`array[condition]`; `at` is the offset of the bracket."""
 
     array: "Expr"
     condition: "Expr"
@@ -109,7 +108,7 @@ class Moment(Located):
 
 @dataclass(frozen=True, slots=True)
 class Period(Located):
-    """`this`, `last` or `next` and a unit (singular)."""
+    """`this`, `last` or `next` and a unit in the singular."""
 
     which: str
     unit: str
@@ -216,7 +215,7 @@ class Lambda(Located):
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A whole text. `parameters` is empty when it is only a body."""
+    """A whole text. `parameters` is empty if the text is only a body."""
 
     body: "Expr"
     parameters: tuple[Variable, ...] = ()
@@ -262,11 +261,11 @@ UNITS = {
 """Singular → plural."""
 
 SINGULAR = {written: unit for unit, plural in UNITS.items() for written in (unit, plural)}
-"""Either form → singular; `centurys` and `millenniums` do not exist."""
+"""Singular or plural → singular; `centurys` and `millenniums` do not exist."""
 
 
 def joined(operator: str, operands: list[Expr], span: Span = NOWHERE) -> Logic:
-    """`and` or `or` of all operands, with those of the same operator taken apart."""
+    """`and` or `or` of all operands; operands with the same operator are merged in."""
     flat: list[Expr] = []
     for operand in operands:
         if isinstance(operand, Logic) and operand.operator == operator:
@@ -297,11 +296,11 @@ PARTS: Final[Mapping[type[Located], tuple[str, ...]]] = {
     Chain: ("array", "time", "steps"),
     Lambda: ("body",),
 }
-"""The fields of a node that hold nodes, in the order of writing; a node that is missing here has none."""
+"""The fields of a node that hold nodes, in written order; nodes not listed have none."""
 
 
 def children(node: Expr | Clause | Step) -> Iterator[Expr | Clause | Step]:
-    """The nodes directly below, in the order in which they are written."""
+    """The direct child nodes, in written order."""
     for name in PARTS.get(type(node), ()):
         part = getattr(node, name)
         if isinstance(part, tuple):

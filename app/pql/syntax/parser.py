@@ -1,8 +1,7 @@
 """Parses PQL text into a syntax tree by operator precedence; knows no types and no schema.
 
-Every construct is a generator run by `walking.run`: the depth of the text costs no Python stack. The constructs that
-begin
-with a word of their own are in `forms`, what may follow `occurs` is in `time_forms`.
+Every construct is a generator run by `trampoline.run`, so deeply nested text does not consume Python's stack.
+Constructs that start with a keyword are in `constructs`; what may follow `occurs` is in `time_constructs`.
 """
 
 from dataclasses import replace
@@ -49,14 +48,14 @@ SPELLING: Final = {"notin": "notIn"}
 
 
 def parse(text: str) -> Tree:
-    """The syntax tree of a text; raises `ExpressionRefused` with one diagnostic, at the first token that cannot
-    continue."""
+    """The syntax tree of a text. Raises `ExpressionRefused` with one diagnostic, at the first token that cannot
+    continue the text."""
     parser = Parser(text)
     return run(parser.whole())
 
 
 class Parser(Cursor):
-    """One parse. Forms get the parser as their first argument."""
+    """One parse. Functions that parse a construct take the parser as their first argument."""
 
     def whole(self) -> Walking[Tree]:
         parameters = self._parameters()
@@ -66,7 +65,7 @@ class Parser(Cursor):
         return Tree(body, parameters)
 
     def expression(self, minimum: int) -> Walk:
-        """An operand and all operators after it that bind at least as tightly as `minimum`."""
+        """An operand and all following operators whose binding power is at least `minimum`."""
         left: Expr = yield self.operand()
         while True:
             word = self.token.word
@@ -90,7 +89,7 @@ class Parser(Cursor):
         return joined(word, operands, (left.span[0], self.end))
 
     def operand(self) -> Walk:
-        """A primary with everything that follows it after a dot or in brackets, or a construct with a prefix."""
+        """A primary followed by accesses with a dot or brackets, or a prefix construct."""
         token = self.token
         if token.word in ("not", "!"):
             self.enter(self.advance())
@@ -114,7 +113,7 @@ class Parser(Cursor):
         return left
 
     def _simple(self) -> Expr | None:
-        """An operand of one token, a period, or a bare name; None when it is none of these."""
+        """An operand of one token, a period, or a bare name; None if it is none of these."""
         token = self.token
         if token.kind is TokenKind.STRING:
             self.advance()
@@ -198,7 +197,7 @@ class Parser(Cursor):
         return Call(left, name.text, arguments, at=name.start, span=(start, self.end))
 
     def enclosed(self, inner: Walk, closing: str) -> Walk:
-        """The opening token in hand, `inner`, and `closing`; inside, a bare `in` is an operator again."""
+        """The current opening token, `inner`, and `closing`; inside, a bare `in` is an operator again."""
         self.enter(self.advance())
         before_in, self.before_in = self.before_in, False
         result: Expr = yield inner
@@ -207,7 +206,7 @@ class Parser(Cursor):
         return result
 
     def several(self, closing: str) -> Walking[tuple[Expr, ...]]:
-        """Expressions separated by commas between the opening token in hand and `closing`; may be none."""
+        """Expressions separated by commas between the current opening token and `closing`; may be empty."""
         self.enter(self.advance())
         before_in, self.before_in = self.before_in, False
         items: list[Expr] = []

@@ -1,4 +1,4 @@
-"""Turns offsets of a text into the lines and columns of diagnostics; knows nothing of the language."""
+"""Converts text offsets into the lines and columns of diagnostics; knows nothing about the language."""
 
 from bisect import bisect_right
 

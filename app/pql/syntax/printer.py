@@ -1,6 +1,6 @@
-"""The canonical text of a syntax tree: one spelling for each, the fewest parentheses; knows no types.
+"""The canonical text of a syntax tree: one spelling per construct, minimal parentheses; knows no types.
 
-`parse(print_tree(tree)) == tree`, and printing the result again gives the same text.
+`parse(print_tree(tree)) == tree`, and printing that tree again yields the same text.
 """
 
 import re
@@ -47,17 +47,18 @@ from app.pql.syntax.trampoline import Walking, run
 POSTFIX: Final = UNARY + 1
 
 _TAKES_UNIT: Final = re.compile(rf"(?:^|[^.\w])(?:this|last|next|{'|'.join(AGGREGATES)})$", re.IGNORECASE)
-"""A number of units that ends in such a word, a field's name, would take the unit for its own."""
+"""A number of units that ends in such a word (a field's name) would consume the unit as its own."""
 
 Prints: TypeAlias = Walking[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an expression is printed.
+    """The context in which an expression is printed.
 
-    Operators in it bind at least as `power`; `followed` when text comes after it before the next bracket closes;
-    `before_in` when a bare `in` would end it; `before_over` in what is summed, where `sum -x` is no subtraction.
+    Its operators must bind at least as tightly as `power`. `followed` is true if text follows before the next closing
+    bracket; `before_in` if a bare `in` would end the expression; `before_over` inside an aggregate's body, where `sum
+    -x` is not a subtraction.
     """
 
     power: int = 0
@@ -66,7 +67,7 @@ class Place:
     before_over: bool = False
 
     def at(self, power: int, *, followed: bool) -> "Place":
-        """A part of what is printed here; the last part is followed by what follows the whole."""
+        """The context of a part of this expression; the last part is followed by whatever follows the whole."""
         return replace(self, power=power, followed=followed or self.followed)
 
 
@@ -83,11 +84,11 @@ def print_tree(tree: Tree) -> str:
     body = run(_expr(tree.body, ANYWHERE))
     if not tree.parameters:
         return body
-    return f"({', '.join(written_name(parameter.name) for parameter in tree.parameters)}) => {body}"
+    return f"({', '.join(bare_name(parameter.name) for parameter in tree.parameters)}) => {body}"
 
 
 def print_number(value: float) -> str:
-    """Whole numbers without a point while they are exact."""
+    """Whole numbers are printed without a decimal point as long as they are exact."""
     return str(int(value)) if value == int(value) and abs(value) < 1e16 else repr(value)
 
 
@@ -145,7 +146,7 @@ def _bare(expr: Expr, place: Place) -> Prints:  # noqa: C901  # one `match` over
             return (yield _occurs(expr, place))
         case Let():
             value = yield _expr(expr.value, Place(followed=True, before_in=True))
-            return f"let {written_name(expr.name)} = {value} in {(yield _expr(expr.body, place.at(0, followed=False)))}"
+            return f"let {bare_name(expr.name)} = {value} in {(yield _expr(expr.body, place.at(0, followed=False)))}"
         case Quantifier():
             return (yield _quantifier(expr, place))
         case Select():
@@ -155,7 +156,7 @@ def _bare(expr: Expr, place: Place) -> Prints:  # noqa: C901  # one `match` over
         case Chain():
             return (yield _chain(expr))
         case Lambda():
-            parameters = ", ".join(written_name(parameter.name) for parameter in expr.parameters)
+            parameters = ", ".join(bare_name(parameter.name) for parameter in expr.parameters)
             return f"({parameters}) => {(yield _expr(expr.body, place.at(0, followed=False)))}"
 
 
@@ -208,11 +209,11 @@ def _occurs(expr: Occurs, place: Place) -> Prints:
 
 
 def _test(expr: Occurs, place: Place) -> Prints:
-    """What stands after `occurs` or in a WHEN."""
+    """The test after `occurs` or in a WHEN."""
     middle, last = place.at(SUM, followed=True), place.at(SUM, followed=False)
     match expr:
         case OccursAt():
-            # `on` is written only where the reference could be taken for something else.
+            # `on` is written only where the reference would otherwise be ambiguous.
             reference = yield _expr(expr.reference, last)
             needless = expr.relation == "on" and (_is_plain(expr.reference) or reference.startswith("["))
             return reference if needless else f"{expr.relation} {reference}"
@@ -236,7 +237,7 @@ def _is_plain(reference: Expr) -> bool:
 def _clause(clause: Clause, place: Place, *, last: bool) -> Prints:
     array = yield _expr(clause.array, place.at(SUM, followed=True))
     condition = yield _expr(clause.condition, place.at(0, followed=not last))
-    return f"{written_name(clause.variable)} from {array} where {condition}"
+    return f"{bare_name(clause.variable)} from {array} where {condition}"
 
 
 def _quantifier(expr: Quantifier, place: Place) -> Prints:
@@ -267,4 +268,4 @@ def _step(step: Step) -> Prints:
     where = "" if step.where is None else f" WHERE({(yield _expr(step.where, ANYWHERE))})"
     when = "" if step.when is None else f" WHEN({(yield _test(step.when, ANYWHERE))})"
     count = "" if step.count is None else f" COUNT({(yield _expr(step.count, ANYWHERE))})"
-    return f"{written_name(step.label)}: WHAT({what}){where}{when}{count}"
+    return f"{bare_name(step.label)}: WHAT({what}){where}{when}{count}"

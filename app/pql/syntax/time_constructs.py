@@ -1,4 +1,4 @@
-"""Parses what is said about time: periods, and what may follow `occurs` or stand in a WHEN; knows no types."""
+"""Parses time constructs: periods, and what may follow `occurs` or stand in a WHEN; knows no types."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 COMPARISONS: Final = frozenset({"=", "!=", "<", "<=", ">", ">="})
 DIRECTIONS: Final = ("before", "after", "from")
 ADDITIVE: Final = 5
-"""Binding power of the operands of `occurs`: `and`, comparisons and the like end them."""
+"""Binding power of the operands of `occurs`: `and`, comparisons and similar operators end them."""
 UNIT_NAMES: Final = "a unit of time (" + ", ".join(UNITS) + ")"
 
 
 def period_follows(parser: "Parser") -> bool:
-    """`this`, `last` and `next` are fields unless a name follows, which can then only be a unit."""
+    """`this`, `last` and `next` are fields unless a name follows, which can only be a unit."""
     if parser.token.word not in ("this", "last", "next"):
         return False
     following = parser.ahead()
@@ -32,7 +32,7 @@ def period(parser: "Parser") -> Expr:
 
 
 def occurs(parser: "Parser", time: Expr | None, occurs_token: Token) -> Walking[Occurs]:
-    """The test after `occurs` (`time` on its left), or the inside of a WHEN (`time` is None)."""
+    """The test after `occurs` (with `time` on its left), or the content of a WHEN (`time` is None)."""
     token = parser.token
     start = occurs_token.start if time is None else time.span[0]
     at = occurs_token.start

@@ -1,4 +1,4 @@
-"""Moves over the tokens of one text, counts nesting and refuses what cannot continue; knows tokens, not the grammar."""
+"""Navigates the tokens of one text, tracks nesting, and rejects tokens that cannot continue; knows no grammar."""
 
 from collections.abc import Collection
 from typing import Final, TypeAlias
@@ -16,16 +16,15 @@ OPERATOR_WORDS: Final = frozenset(
     {"and", "or", "in", "notin", "like", "occurs", "from", "where", "over", "what", "when"}
 )
 RESERVED: Final = OPERATOR_WORDS | {"not", "let", "exists", "forall", "select", "true", "false", "null"}
-"""Words that never are the name of a bare field or variable; after a dot they are names like any other."""
+"""Words that are never bare fields or variables; after a dot they are ordinary names."""
 TIME_WORDS: Final = frozenset({"now", "today", "yesterday", "tomorrow"})
-OPENERS: Final = frozenset({"(", "[", "-", "^", "!"})
 OPERAND: Final = "a field, a value or a parenthesis"
 
 Walk: TypeAlias = Walking[Expr]
 
 
 def bare_name(name: str) -> str:
-    """The name as it is written where no dot comes before it.
+    """The name as written where no dot precedes it.
 
     >>> bare_name("amount"), bare_name("and")
     ('amount', '`and`')
@@ -34,7 +33,7 @@ def bare_name(name: str) -> str:
 
 
 class Cursor:
-    """The tokens of a text, the one in hand and the nesting around it."""
+    """The tokens of a text, the current token and its nesting."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -49,7 +48,7 @@ class Cursor:
         self.position = 0
         self.depth = 0
         self.before_in = False
-        """Whether a bare `in` ends the expression in hand (the value of a `let`)."""
+        """Whether a bare `in` ends the current expression (the value of a `let`)."""
 
     @property
     def token(self) -> Token:
@@ -66,7 +65,7 @@ class Cursor:
 
     @property
     def end(self) -> int:
-        """Offset after the last token taken."""
+        """Offset after the last consumed token."""
         return self.tokens[self.position - 1].end if self.position else 0
 
     def at(self, word: str) -> bool:
@@ -82,23 +81,23 @@ class Cursor:
         return self.expect_any((word,), f"`{word}`")
 
     def expect_any(self, words: Collection[str], expected: str) -> Token:
-        """One of the words; `expected` says in an error what should stand here."""
+        """Consumes one of the words; `expected` describes them in an error."""
         self.require(words, expected)
         return self.advance()
 
     def require(self, words: Collection[str], expected: str) -> None:
-        """The token in hand must be one of the words; it stays in hand."""
+        """Requires the current token to be one of the words, without consuming it."""
         if self.token.word not in words:
             raise self.unexpected(expected)
 
     def expect_name(self, what: str) -> Token:
-        """A name that may be bound: any but the reserved words."""
+        """Consumes a name that may be bound: any but the reserved words."""
         if self.token.kind is not TokenKind.NAME or self.token.word in RESERVED:
             raise self.unexpected(what)
         return self.advance()
 
     def enter(self, token: Token) -> None:
-        """One level deeper: `token` opened a parenthesis, a bracket, a call or a `not`."""
+        """Enters a nesting level: `token` opened a parenthesis, a bracket, a call or a `not`."""
         self.depth += 1
         if self.depth > MAXIMUM_DEPTH:
             raise self.refusal(
@@ -112,7 +111,7 @@ class Cursor:
         self.depth -= 1
 
     def operand_follows(self, distance: int = 1) -> bool:
-        """Whether the token at that distance can begin an operand and cannot continue one."""
+        """Whether the token at this distance can start an operand and cannot continue one."""
         token = self.ahead(distance)
         if token.kind is TokenKind.NAME:
             return token.word not in OPERATOR_WORDS

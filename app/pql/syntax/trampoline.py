@@ -1,4 +1,4 @@
-"""Runs functions that would call themselves without using Python's stack; knows nothing of what they walk."""
+"""Runs recursive functions without using Python's stack; knows nothing about what they walk."""
 
 from collections.abc import Generator
 from typing import Any, TypeAlias, TypeVar
@@ -6,14 +6,14 @@ from typing import Any, TypeAlias, TypeVar
 Result = TypeVar("Result")
 
 Walking: TypeAlias = Generator[Any, Any, Result]
-"""A walk in steps: it yields other walks, is sent what each of them returns, and returns its own result."""
+"""A walk in steps: it yields other walks, receives their results, and returns its own result."""
 
 
 def run(walk: Walking[Result]) -> Result:
-    """Run a generator that yields generators of its own kind and is sent their results.
+    """Runs a generator that yields generators of its own kind and receives their results.
 
-    A walk over a tree is written as if it were recursive (`left = yield walk(tree.left)`), but text of any shape within
-    the limits, such as 10,000 terms joined by `+`, cannot overflow the stack.
+    A walk over a tree reads like recursion (`left = yield walk(tree.left)`), but no text within the limits, such as
+    10,000 terms joined by `+`, can overflow the stack.
 
     >>> def height(tree):
     ...     tallest = 0

@@ -1,1 +1,1 @@
-"""Who a caller is, what its keys are, and what it did."""
+"""Callers, their API keys, and the audit log."""

@@ -1,4 +1,4 @@
-"""The audit log: who did what, to which object, and how it ended. It holds ids and no data of people."""
+"""The audit log: who did what to which object, and the outcome. It contains ids and no personal data."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -18,9 +18,10 @@ from app.services.lists.filters import DateTimeFilter
 from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import PageRequest, Slice
 from app.services.lists.rows import as_row, rows_of_any
-from app.storage.columns import columns, table
-from app.storage.database import WITNESS, Database, added_rows, is_unavailable
+from app.storage.columns import columns
+from app.storage.database import WITNESS, Database, is_unavailable
 from app.storage.ids import new_id
+from app.storage.sessions.writing import WriteSession, insert_rows
 from app.storage.tables.access import AuditEventRow
 from app.storage.tenancy import within
 
@@ -35,9 +36,9 @@ _ORDER = Order("ID", (Key(_EVENTS.id, descending=True),))
 
 @dataclass(slots=True)
 class Entry:
-    """What is being done. Its row is written in the first transaction that the work commits.
+    """An operation in progress. Its row is written in the first transaction that the operation commits.
 
-    A second row follows when the work fails after that, so the last row of a request and action is its outcome.
+    If the operation fails later, a second row follows: the last row of a request and action has the outcome.
     """
 
     scope: Scope
@@ -45,18 +46,17 @@ class Entry:
     action: str
     request_id: str
     resource_id: str | None = None
-    """Of the object concerned; the one that the work creates unless given."""
+    """Id of the object; if not given, that of the object the operation creates."""
     outcome: str = DONE
     recorded: bool = False
     closed: bool = False
 
-    async def before_commit(self, session: AsyncSession) -> None:
+    async def before_commit(self, session: WriteSession) -> None:
         if self.recorded or self.closed:
             return
         if self.resource_id is None:
-            added = [row.id for row in added_rows(session) if hasattr(row, "id")]
-            # Ids are in the order of their creation, and what was asked for is created first.
-            self.resource_id = min(added, default=None)
+            # Ids are in creation order, and the requested object is created first.
+            self.resource_id = min(session.added_ids, default=None)
         await self.write(session, DONE)
 
     def committed(self) -> None:
@@ -64,21 +64,21 @@ class Entry:
 
     async def write(self, session: AsyncSession, outcome: str) -> None:
         now = self.clock()
-        row = {
-            "organisation": self.scope.organisation,
-            "sandbox": self.scope.sandbox,
-            "id": new_id(now),
-            "at": now,
-            "subject": self.scope.user,
-            "action": self.action,
-            "resource_id": None if self.resource_id is None else self.resource_id[:LONGEST_ID],
-            "outcome": outcome,
-            "request_id": self.request_id,
-        }
-        await session.execute(insert(table(AuditEventRow)), [row])
+        row = AuditEventRow(
+            organisation=self.scope.organisation,
+            sandbox=self.scope.sandbox,
+            id=new_id(now),
+            at=now,
+            subject=self.scope.user,
+            action=self.action,
+            resource_id=None if self.resource_id is None else self.resource_id[:LONGEST_ID],
+            outcome=outcome,
+            request_id=self.request_id,
+        )
+        await insert_rows(session, row)
 
     def note(self, seconds: float) -> None:
-        """One line in the log; who did it stands in the audit log only."""
+        """Writes a log line; only the audit log records who did it."""
         event(
             log,
             "action",
@@ -94,7 +94,7 @@ class Entry:
 
 @asynccontextmanager
 async def audited(database: Database, entry: Entry) -> AsyncIterator[Entry]:
-    """Records what is done inside, whatever becomes of it. What raises is recorded by its code, or as INTERNAL."""
+    """Records the block's operation, whatever its outcome. An exception is recorded by its code, or as INTERNAL."""
     token, began = WITNESS.set(entry), time.perf_counter()
     try:
         yield entry
@@ -113,14 +113,14 @@ async def audited(database: Database, entry: Entry) -> AsyncIterator[Entry]:
                 async with database.write() as session:
                     await entry.write(session, entry.outcome)
             except Exception:
-                # Nothing was changed that is not recorded, and the caller has an outcome already.
+                # All changes have been recorded, and the caller already has the result.
                 log.exception("request %s: could not write its %s to the audit log", entry.request_id, entry.action)
         entry.note(time.perf_counter() - began)
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """All that are given must hold."""
+    """All given conditions must match."""
 
     subject: str | None = None
     action: str | None = None

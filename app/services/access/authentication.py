@@ -1,4 +1,4 @@
-"""Finds out who a caller is, by the way that is configured, and notices when that ends; knows no HTTP."""
+"""Authenticates callers in the configured mode and detects when their authentication ends; knows no HTTP."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ AUTHORIZATION = "authorization"
 KEY_HEADER = "x-api-key"
 
 CREDENTIALS_KEPT = 10_000
-"""Digests of credentials that were right, which a process remembers."""
+"""Number of digests of valid credentials that a process remembers."""
 
 Mode = Literal["none", "keys", "jwt", "proxy"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -34,7 +34,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """The proxies whose word is taken, and the headers in which they give it, in lower case."""
+    """The trusted proxies, and the names of their headers in lower case."""
 
     peers: tuple[Network, ...]
     subject: str = "x-forwarded-user"
@@ -58,7 +58,7 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class AuthenticationRules:
-    """How callers are known. API keys are taken in every mode."""
+    """How callers are authenticated. API keys are accepted in every mode."""
 
     mode: Mode = "none"
     tokens: TokenRules | None = None
@@ -66,12 +66,12 @@ class AuthenticationRules:
 
     @property
     def forwarded(self) -> tuple[str, ...]:
-        """Headers that say who a caller is, and that only a proxy may send."""
+        """Headers that identify a caller, which only a proxy may send."""
         return self.proxy.headers if self.proxy else ()
 
 
 class Authentication:
-    """Knows callers by the rules, and watches those who stay."""
+    """Authenticates callers by the rules, and monitors those with open streams."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Authentication:
         rules: AuthenticationRules | None = None,
         failed_logins: int = 0,
     ) -> None:
-        """`failed_logins` is how often a minute one address may send credentials that are wrong; 0 for any number."""
+        """`failed_logins` is the number of invalid credentials that one address may send per minute; 0 for no limit."""
         self.rules = rules or AuthenticationRules()
         self._database, self._changes, self._clock = database, changes, clock
         self._tokens = _verifier(self.rules.tokens) if self.rules.tokens else None
@@ -91,11 +91,11 @@ class Authentication:
         self._notes: set[asyncio.Task[None]] = set()
 
     async def identify(self, headers: Mapping[str, str], peer: str | None) -> Identity:
-        """The caller with these headers (names in lower case), connected from the address `peer`.
+        """Authenticates the caller with these headers (names in lower case), connected from the address `peer`.
 
-        Raises `Unauthenticated`; `KeysUnavailable` when nobody can be known just now; `RateExceeded` for addresses
-        that have sent too many wrong credentials, before anything is looked up. Credentials that were right before
-        are looked at all the same: behind one address there may be many callers.
+        Raises `Unauthenticated`; `KeysUnavailable` if no caller can be authenticated at the moment; and `RateExceeded`
+        for addresses that have sent too many invalid credentials, before checking anything. Credentials that were valid
+        before are still checked, because many callers may share an address.
         """
         sent = [headers[name] for name in (KEY_HEADER, AUTHORIZATION) if name in headers]
         if not sent:
@@ -147,13 +147,13 @@ class Authentication:
             log.warning("could not record the use of key %s: %r", key_id, error)
 
     async def close(self) -> None:
-        """Waits for what is being noted."""
+        """Waits for pending updates of `last_used_at`."""
         await asyncio.gather(*self._notes)
 
     # ---------------------------------------------------------------- callers who stay
 
     async def until_ended(self, identity: Identity) -> str:
-        """Returns why, once the identity is valid no more; never for one that stays so."""
+        """Waits until the identity is no longer valid and returns the reason; never returns for a permanent one."""
         waits = []
         if identity.expires_at is not None:
             waits.append(asyncio.create_task(self._until_expired(identity)))
@@ -171,13 +171,13 @@ class Authentication:
 
     async def _until_expired(self, identity: Identity) -> str:
         assert identity.expires_at is not None
-        # Not one long sleep: the clock of the wall may be set, and a sleep has a longest length.
+        # Sleep in steps: the wall clock may be adjusted, and one sleep has a maximum length.
         while (seconds := (identity.expires_at - self._clock()).total_seconds()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(min(seconds, 3600))
         return "the identity has expired: connect again with a new one"
 
     async def _until_revoked(self, key_id: str) -> str:
-        """One task looks for all streams of a key."""
+        """One task watches a key for all its streams."""
         users, watch = self._watched.get(key_id) or (0, asyncio.create_task(self._watch(key_id)))
         self._watched[key_id] = (users + 1, watch)
         try:
@@ -224,7 +224,7 @@ def _by_proxy(proxy: Proxy, headers: Mapping[str, str], peer: str | None) -> Ide
 
 
 def _address(peer: str | None) -> Hashable:
-    """Who a peer is among those that guess: of IPv6 addresses one host has 2^64."""
+    """The address used for rate limits: one host has 2^64 IPv6 addresses, so only the network part counts."""
     try:
         address = ipaddress.ip_address(peer or "")
     except ValueError:
@@ -239,7 +239,7 @@ def _split(value: str) -> list[str]:
 
 
 def _verifier(rules: TokenRules) -> "Tokens":
-    # The cryptography of tokens is imported by servers that take some: it adds a tenth to the start.
+    # Only servers that accept tokens import the cryptography, which adds a tenth to the startup time.
     from app.services.access.tokens import Tokens
 
     return Tokens(rules)

@@ -1,4 +1,4 @@
-"""Who a caller is, and which tenant it may choose; knows no HTTP and no database."""
+"""The identity of a caller, and the tenants it may choose; knows no HTTP and no database."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,12 +12,12 @@ DEFAULT_SANDBOX = "prod"
 
 
 class Unauthenticated(Exception):
-    """A caller without a valid identity; the message says what is wrong with what was sent, and what to do."""
+    """The caller has no valid identity; the message says what is wrong with the credentials and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A caller. Without an `organisation`, or without `sandboxes`, it may choose any."""
+    """A caller. Without an `organisation` or `sandboxes` it may choose any."""
 
     subject: str
     organisation: str | None
@@ -25,12 +25,12 @@ class Identity:
     sandboxes: frozenset[str] | None = None
     expires_at: datetime | None = None
     key_id: str | None = None
-    """Of the API key that it came with."""
+    """Id of the API key used, if any."""
 
     def scope(self, organisation: str | None, sandbox: str | None) -> Scope:
-        """The tenant that the caller asks for, by names that `tenant_name` has checked.
+        """The requested tenant; the names must have passed `tenant_name`.
 
-        Raises `Refusal` for one that it may not use.
+        Raises `Refusal` if the caller may not use it.
         """
         if self.organisation is not None and organisation not in (None, self.organisation):
             message = f"this caller belongs to the organisation {self.organisation!r} and cannot use {organisation!r}"
@@ -43,16 +43,16 @@ class Identity:
         return Scope(own, sandbox_name, self.subject, self.permissions, self.sandboxes)
 
     def _own_sandbox(self) -> str:
-        """The sandbox of a caller who names none."""
+        """The sandbox of a caller who does not name one."""
         return next(iter(self.sandboxes)) if self.sandboxes and len(self.sandboxes) == 1 else DEFAULT_SANDBOX
 
 
 ANONYMOUS = Identity("anonymous", None, EVERYTHING)
-"""Everybody, where nobody is asked who they are."""
+"""The identity of every caller without authentication."""
 
 
 def is_name(value: object) -> bool:
-    """Whether an organisation, a sandbox or a subject may be called so."""
+    """Whether the text is a valid name of an organisation, sandbox or subject."""
     return isinstance(value, str) and bool(value.strip()) and len(value) <= LONGEST_NAME and value.isprintable()
 
 
@@ -65,12 +65,12 @@ def tenant_name(field: str, value: object) -> str:
 
 
 class KeysUnavailable(ConnectionError):
-    """The key set cannot be had, and there is none from before."""
+    """The key set is unavailable and no earlier copy is cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What a token must be. Exactly one of `secret` (HS256) and `jwks` (a file or a URL) is there."""
+    """Requirements for tokens. Exactly one of `secret` (HS256) and `jwks` (a file or a URL) is set."""
 
     secret: str | None = None
     jwks: str | None = None

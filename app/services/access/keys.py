@@ -1,4 +1,4 @@
-"""API keys: created, listed, revoked, and found by their secret, of which only a digest is stored."""
+"""API keys: created, listed, revoked, and identified by their secret, of which only a digest is stored."""
 
 import hashlib
 import secrets
@@ -20,16 +20,17 @@ from app.services.lists.validation import refuse_bad_name
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.sessions.writing import insert_rows
 from app.storage.tables.access import ApiKeyRow
 from app.storage.tenancy import within
 from app.storage.topics import Topic, publish
 
 PREFIX = "sgk_"
-"""What every secret begins with, so that scanners find one that was published."""
+"""Prefix of every secret, so that scanners detect published ones."""
 SHOWN = len(PREFIX) + 8
-"""How many characters of a secret are stored, to recognise it by."""
+"""Number of a secret's characters that are stored, to recognise it."""
 USED_EVERY = timedelta(minutes=1)
-"""How exactly `last_used_at` is kept: a write for each request would cost more than the request."""
+"""Precision of `last_used_at`: a write for each request would cost more than the request."""
 
 _KEYS = columns(ApiKeyRow)
 _ORDER = Order("ID", (Key(_KEYS.id, descending=True),))
@@ -37,7 +38,7 @@ _ORDER = Order("ID", (Key(_KEYS.id, descending=True),))
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """Without `sandboxes` it is good for those that its maker may use."""
+    """Without `sandboxes` the key is valid for those that its creator may use."""
 
     name: str
     permissions: Sequence[str]
@@ -46,12 +47,13 @@ class NewKey:
 
 
 def key_topic(id: str) -> Topic:
-    """One key was revoked."""
+    """Topic of the revocation of one key."""
     return Topic("key", id=id)
 
 
 def _keys_of(scope: Scope) -> Tenant:
-    """Where the keys of the caller's organisation are. Raises `Refusal` for whoever may not see them all."""
+    """The tenant under which the keys of the caller's organisation are stored. Raises `Refusal` if the caller may not
+    see all of them."""
     if scope.sandboxes is not None:
         message = f"keys belong to the whole organisation, and this caller is limited to {sorted(scope.sandboxes)}"
         raise Refusal(ErrorCode.FORBIDDEN, f"{message}: use an identity without `sandboxes`")
@@ -61,9 +63,9 @@ def _keys_of(scope: Scope) -> Tenant:
 async def create(
     database: Database, clock: Clock, scope: Scope, new: NewKey, known: Callable[[str], bool]
 ) -> tuple[ApiKeyRow, str]:
-    """The key and its secret, which is nowhere else. `known` says which permissions there are.
+    """Creates a key and returns it with its secret, which is stored nowhere. `known` are the existing permissions.
 
-    Raises `Refusals`, and `Refusal` for whoever would give more than it has.
+    Raises `Refusals`, and `Refusal` if the caller would grant more than it has.
     """
     now = clock()
     tenant = _keys_of(scope)
@@ -83,7 +85,7 @@ async def create(
         expires_at=new.expires_at,
     )
     async with database.write() as session:
-        session.add(row)
+        await insert_rows(session, row)
     return row, secret
 
 
@@ -115,7 +117,7 @@ def _problems(scope: Scope, new: NewKey, now: datetime, known: Callable[[str], b
 
 
 async def revoke(database: Database, clock: Clock, scope: Scope, id: str) -> ApiKeyRow:
-    """Ends a key at once, in every process; one that has ended is returned as it is. Raises `Refusal`."""
+    """Revokes a key at once, in every process; a key that has already ended is returned unchanged. Raises `Refusal`."""
     tenant = _keys_of(scope)
     async with database.write() as session:
         change = within(update(ApiKeyRow), ApiKeyRow, tenant).where(_KEYS.id == id, _KEYS.revoked_at.is_(None))
@@ -134,7 +136,7 @@ async def get(session: AsyncSession, scope: Scope, id: str) -> ApiKeyRow | None:
 
 
 async def page(session: AsyncSession, scope: Scope, request: PageRequest) -> Slice[ApiKeyRow]:
-    """The keys of the organisation, newest first, also those that have ended."""
+    """The keys of the organisation, newest first, including ended ones."""
     listing = Listing(rows_of_any(ApiKeyRow), _ORDER, lambda row: as_row(ApiKeyRow, row))
     return await listing.page(session, _keys_of(scope), request)
 
@@ -145,7 +147,7 @@ async def count(session: AsyncSession, scope: Scope) -> int:
 
 
 async def identify(session: AsyncSession, clock: Clock, secret: str) -> Identity:
-    """Whose secret it is. Raises `Unauthenticated`."""
+    """The identity that a secret belongs to. Raises `Unauthenticated`."""
     row = (await session.execute(select(*_KEYS).where(_KEYS.digest == _digest(secret)))).first()
     if row is None:
         raise Unauthenticated("the API key is unknown: create one with `segmentation key create`")
@@ -159,13 +161,13 @@ async def identify(session: AsyncSession, clock: Clock, secret: str) -> Identity
 
 
 async def is_good(session: AsyncSession, id: str) -> bool:
-    """Whether the key was not revoked."""
+    """Whether the key exists and has not been revoked; does not check its expiry."""
     statement = select(_KEYS.id).where(_KEYS.id == id, _KEYS.revoked_at.is_(None))
     return (await session.execute(statement)).first() is not None
 
 
 async def note_use(database: Database, clock: Clock, id: str) -> None:
-    """Sets `last_used_at`, unless that was done a moment ago."""
+    """Sets `last_used_at`, unless it was set recently."""
     now = clock()
     stale = or_(_KEYS.last_used_at.is_(None), _KEYS.last_used_at <= now - USED_EVERY)
     async with database.write() as session:
@@ -173,5 +175,5 @@ async def note_use(database: Database, clock: Clock, id: str) -> None:
 
 
 def _digest(secret: str) -> str:
-    """A secret is 256 random bits: nothing that slows guessing down is needed, and each request computes it."""
+    """A secret is 256 random bits, so a slow hash is unnecessary, and each request computes this one."""
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()

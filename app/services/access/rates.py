@@ -1,4 +1,4 @@
-"""How much each caller may ask for in a minute, and have open, as this process counts it; knows no HTTP."""
+"""Rate and concurrency limits per caller, counted by this process; knows no HTTP."""
 
 import time
 from collections import Counter
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from app.errors import ErrorCode, Limit, Refusal
 
 PERIOD = 60.0
-"""Seconds in which what was used is given back, and for which it can be saved up."""
+"""Seconds in which a used allowance is fully restored; no more than that accumulates."""
 
 FEWEST_SWEPT = 1_000
-"""Callers that are remembered before those are looked for who have everything again."""
+"""Number of remembered callers above which those with a full allowance are removed."""
 
 
 class RateExceeded(Exception):
-    """A caller that asks for more than its share; the message says when there is enough again."""
+    """The caller has exceeded its limit; the message says when it may continue."""
 
     def __init__(self, limit: Limit, unit: str, seconds: float) -> None:
         wait = max(1, -int(-seconds // 1))
@@ -26,9 +26,9 @@ class RateExceeded(Exception):
 
 
 class Rate:
-    """What callers may use: `per_minute` at once, given back evenly over a minute. 0 is without a limit.
+    """A rate limit: `per_minute` at once, restored evenly over a minute. 0 means no limit.
 
-    A caller is remembered by one number, the moment at which it has everything again.
+    Per caller, one number is stored: the time at which its allowance is full again.
     """
 
     def __init__(self, name: str, unit: str, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,19 +37,19 @@ class Rate:
         self._sweep_at = FEWEST_SWEPT
 
     def take(self, caller: Hashable, amount: int = 1) -> None:
-        """Raises `RateExceeded` unless there is enough left; then nothing is taken. More than a minute's worth is
-        given to callers who have used nothing, and keeps them waiting for longer."""
+        """Uses part of the allowance. Raises `RateExceeded` if not enough is left, and then uses nothing. A request
+        above one minute's allowance is accepted if the allowance is full; the caller then waits longer."""
         if not self._per_minute:
             return
         self.check(caller, amount)
         now = self._clock()
         self._settled[caller] = max(self._settled.get(caller, now), now) + amount * PERIOD / self._per_minute
         if len(self._settled) >= self._sweep_at:
-            self._settled = {known: moment for known, moment in self._settled.items() if moment > now}
+            self._settled = {key: moment for key, moment in self._settled.items() if moment > now}
             self._sweep_at = max(FEWEST_SWEPT, 2 * len(self._settled))
 
     def check(self, caller: Hashable, amount: int = 1) -> None:
-        """Raises `RateExceeded` as `take` would; nothing is taken."""
+        """Raises `RateExceeded` as `take` would, without using anything."""
         if not self._per_minute:
             return
         now = self._clock()
@@ -60,7 +60,7 @@ class Rate:
 
 
 class Places:
-    """What callers may have open at once: `most` each. 0 is without a limit."""
+    """A limit on what a caller may have open at once: `most` per caller. 0 means no limit."""
 
     def __init__(self, name: str, unit: str, most: int) -> None:
         self._name, self._unit, self._most = name, unit, most
@@ -68,7 +68,7 @@ class Places:
 
     @contextmanager
     def hold(self, caller: Hashable) -> Iterator[None]:
-        """A place for the time of the block. Raises `Refusal` when the caller has no more."""
+        """Holds a slot during the block. Raises `Refusal` if the caller has none left."""
         asked = self._held[caller] + 1
         if self._most and asked > self._most:
             message = f"this caller has {self._most:,} {self._unit} open, which is the most it may have: close one"

@@ -19,12 +19,12 @@ from app.storage.columns import StoredValues
 log = logging.getLogger(__name__)
 
 ALGORITHMS: dict[tuple[Any, Any], str] = {("RSA", None): "RS256", ("EC", "P-256"): "ES256", ("OKP", "Ed25519"): "EdDSA"}
-"""The one algorithm of each kind of public key: what a token's header asks for never decides."""
+"""The only algorithm for each type of public key; the algorithm in a token's header is never trusted."""
 
 REFRESH_SECONDS = 300.0
-"""How old the keys of a URL may get before they are fetched again."""
+"""Maximum age of keys from a URL before they are fetched again."""
 RETRY_SECONDS = 5.0
-"""The shortest time between two fetches: tokens with invented key ids must not become requests to the issuer."""
+"""Minimum time between fetches, so that tokens with invented key ids do not cause requests to the issuer."""
 FETCH_SECONDS = 10.0
 LARGEST_KEY_SET = 1024 * 1024
 
@@ -37,7 +37,7 @@ class Tokens:
         self._keys = None if rules.jwks is None else KeySet(rules.jwks)
 
     async def verify(self, token: str) -> Identity:
-        """Whose token it is. Raises `Unauthenticated`, and `KeysUnavailable`."""
+        """The identity in a token. Raises `Unauthenticated` and `KeysUnavailable`."""
         try:
             header = jwt.get_unverified_header(token)
         except jwt.InvalidTokenError as error:
@@ -81,7 +81,7 @@ class Tokens:
 
 
 def _names(claims: Mapping[str, object], name: str) -> list[str] | None:
-    """A claim that is a list of names, or one text of names with spaces between, as OAuth writes scopes."""
+    """A claim with a list of names, or a space-separated text as in OAuth scopes."""
     value = claims.get(name)
     if value is None:
         return None
@@ -92,7 +92,7 @@ def _names(claims: Mapping[str, object], name: str) -> list[str] | None:
 
 
 class KeySet:
-    """The public keys of the issuer, as its file or URL has them now: keys come and go without a restart."""
+    """The issuer's current public keys, from its file or URL; keys can change without a restart."""
 
     def __init__(self, source: str) -> None:
         self._url = source if urlsplit(source).scheme in {"http", "https"} else None
@@ -103,7 +103,8 @@ class KeySet:
         self._turn = asyncio.Lock()
 
     async def find(self, kid: object) -> jwt.PyJWK:
-        """The key with this id; one that has no id is enough when it is the only one. Raises `Unauthenticated`."""
+        """The key with this id; a token without a key id is accepted if there is only one key. Raises
+        `Unauthenticated`."""
         await self._refresh(REFRESH_SECONDS)
         if self._match(kid) is None:
             await self._refresh(RETRY_SECONDS)
@@ -118,7 +119,7 @@ class KeySet:
         return self._keys.get(kid) if isinstance(kid, str) else None
 
     async def _refresh(self, seconds: float) -> None:
-        """Reads the keys when they are older than so many seconds, or when their file has changed."""
+        """Reads the keys again if they are older than this many seconds or their file has changed."""
         async with self._turn:
             version = None if self._url else await asyncio.to_thread(_version, self._path)
             if version == self._version and time.monotonic() - self._read_at < (seconds if self._url else float("inf")):

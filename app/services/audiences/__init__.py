@@ -1,1 +1,1 @@
-"""Audiences of each origin, from draft to deletion."""
+"""Audiences of every origin, from draft to deletion."""

@@ -1,5 +1,5 @@
-"""Creates, changes and deletes segment definitions: named, versioned expressions; each shares its id, and its row, with
-the audience it computes."""
+"""Creates, updates and deletes segment definitions: named, versioned expressions. Each shares its id and its name,
+labels and state with the audience it computes."""
 
 from typing import Any
 
@@ -42,33 +42,34 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
     """Creates a definition and its audience. Raises `Refusals`, `ExpressionRefused` or `Refusal`."""
     policy = await merge_policies.choose(database, clock, scope, new.merge_policy_id)
     checked = await accept(
-        database, lake, scope, new, policy, refuse_start(AudienceType.SEGMENT_DEFINITION, new.lifecycle_state)
+        database, lake, scope, new, refuse_start(AudienceType.SEGMENT_DEFINITION, new.lifecycle_state)
     )
     now = clock()
     id_ = new_id(now)
     async with database.write(scope.tenant) as session:
         await refuse_new(session, scope, new, checked)
-        await write_new(session, scope, id_, new, policy.id, checked, now)
+        view = await write_new(session, scope, id_, new, policy.id, checked, now)
         await publish_change(session, scope, id_)
-        return (await get_many(session, scope, [id_]))[id_]
+    return view
 
 
 async def update(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, changes: DefinitionChanges
 ) -> DefinitionView:
-    """Changes what is given; a new expression or merge policy is a new version. Raises as `create`, and `StaleEtag`."""
+    """Updates the given fields; a new expression or merge policy creates a new version. Raises like `create`, and
+    `StaleEtag`."""
     async with database.session() as session:
         current = await required(session, scope, id, etag)
     policy = await merge_policies.choose(
         database, clock, scope, changes.get("merge_policy_id") or current.merge_policy_id
     )
     merged = _merged(current, changes, policy)
-    # What others did to the data must not stand in the way of a new name or of deactivation.
+    # Changes of the data since then must not prevent a new name or a deactivation.
     checked = None
     if changes.keys() & {"expression", "evaluation_methods", "limit"}:
-        checked = await accept(database, lake, scope, merged, policy)
+        checked = await accept(database, lake, scope, merged)
     else:
-        refuse_all(misfits(merged, policy))
+        refuse_all(misfits(merged))
     async with database.write(scope.tenant) as session:
         now, fresh = clock(), await required(session, scope, id, str(current.revision) if etag is None else etag)
         version = next_version(fresh, merged, checked, policy, now)
@@ -83,7 +84,7 @@ async def update(
 
 
 async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: str | None = None) -> None:
-    """Deletes definition and audience; jobs keep what they ran. Raises `HasDependents` while others use it."""
+    """Deletes definition and audience; jobs keep what they ran. Raises `HasDependents` if it is in use."""
     async with database.write(scope.tenant) as session:
         await required(session, scope, id, etag)
         await refuse_dependents(session, scope, id, "id", HOLDERS)
@@ -95,7 +96,7 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
 
 
 def _merged(current: DefinitionView, changes: DefinitionChanges, policy: MergePolicyRow) -> NewDefinition:
-    """The definition as it is to be. What is kept of its expression is text, whatever it was sent as."""
+    """The definition after the update. Its stored expression is text, whatever format was sent."""
     format = changes.get("format", ExpressionFormat.PQL_TEXT)
     return NewDefinition(
         name=changes.get("name", current.name),

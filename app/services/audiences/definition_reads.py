@@ -1,4 +1,4 @@
-"""Segment definitions as they are read: each is one row with the audience that it computes."""
+"""Reads segment definitions, each as one row with the audience it computes."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, cast
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.store.lake import Lake
@@ -25,6 +25,7 @@ from app.services.evaluation.expressions import ExpressionFormat, vocabulary
 from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import PageRequest, Slice
+from app.services.lists.rows import Among, rows_among
 from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow, LifecycleState
@@ -32,7 +33,7 @@ from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRo
 from app.storage.tenancy import AnySelect, parameters, same_tenant, within, within_any
 
 DUPLICATES_NAMED = 3
-"""So many definitions are named in one warning."""
+"""Maximum number of definitions that one warning names."""
 
 _AUDIENCES = columns(AudienceRow)
 _DEFINITIONS = columns(DefinitionRow)
@@ -41,7 +42,7 @@ _DEPENDENCIES = columns(DefinitionDependencyRow)
 
 @dataclass(frozen=True, slots=True)
 class DefinitionView:
-    """A definition with what it shares with its audience. `revision` is the etag."""
+    """A definition with the fields that it shares with its audience. `revision` is the etag."""
 
     id: str
     name: str
@@ -71,7 +72,7 @@ _VIEW = tuple(each.name for each in fields(DefinitionView))
 
 @dataclass(frozen=True, slots=True)
 class DefinitionFilter:
-    """All that are given must hold."""
+    """All given conditions must match."""
 
     ids: Collection[str] | None = None
     name: StringFilter = field(default_factory=StringFilter)
@@ -95,9 +96,9 @@ async def check_expression(
     expression: str,
     format: ExpressionFormat = ExpressionFormat.PQL_TEXT,
 ) -> Checked:
-    """What the tenant's schema and segments say of an expression, and a warning when a definition says the same
-    already. Raises `ExpressionRefused` for pql/json that is none."""
-    checked = (await vocabulary(database, lake, scope)).check(expression, format)
+    """Checks an expression against the tenant's schema and segments, and warns if a definition with the same meaning
+    exists. Raises `ExpressionRefused` for invalid pql/json."""
+    checked = (await vocabulary(database, lake, scope, [expression])).check(expression, format)
     warnings = await duplicates(database, scope, expression, checked.canonical)
     return replace(checked, diagnostics=(*checked.diagnostics, *warnings))
 
@@ -105,7 +106,7 @@ async def check_expression(
 async def duplicates(
     database: Database, scope: Scope, expression: str, canonical: str | None, but: str | None = None
 ) -> list[Diagnostic]:
-    """A warning that names definitions with the same canonical text, oldest first; nothing when there are none."""
+    """A warning that names definitions with the same canonical text, oldest first; empty if there are none."""
     if canonical is None:
         return []
     statement = (
@@ -124,13 +125,12 @@ async def duplicates(
 
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, DefinitionView]:
-    rows = await session.execute(_by_ids(), {**parameters(scope.tenant), "ids": list(ids)})
-    return {row.id: _view(row) for row in rows}
+    return {row.id: _view(row) for row in await rows_among(session, _by_ids(), scope, ids)}
 
 
 @cache
-def _by_ids() -> AnySelect:
-    return _views().where(_DEFINITIONS.id.in_(bindparam("ids", expanding=True)))
+def _by_ids() -> Among:
+    return Among(_views(), _DEFINITIONS.id)
 
 
 async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DefinitionView:
@@ -152,13 +152,13 @@ async def page(
     listing = _all(order)
     if filter is not None:
         conditions = filter.of_audience().conditions()
-        listing = Listing(listing.statement.where(*conditions), listing.order, _view)
+        listing = Listing(listing.statement.where(*conditions), listing.order, None)
     return await listing.page(session, scope.tenant, request)
 
 
 @cache
 def _all(order: OrderBy | None) -> Listing[DefinitionView]:
-    return Listing(_views(), audience_order(order), _view)
+    return Listing(_views(), audience_order(order), None)
 
 
 async def count(session: AsyncSession, scope: Scope, filter: DefinitionFilter | None = None) -> int:
@@ -173,14 +173,14 @@ async def count(session: AsyncSession, scope: Scope, filter: DefinitionFilter | 
 async def dependencies_by_definition(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[DefinitionView]]:
-    """The definitions that each refers to, by name."""
+    """The definitions that each one references, by name."""
     return await _related(dependents=False).pages(session, scope.tenant, request, ids)
 
 
 async def dependents_by_definition(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[DefinitionView]]:
-    """The definitions that refer to each, by name."""
+    """The definitions that reference each one, by name."""
     return await _related(dependents=True).pages(session, scope.tenant, request, ids)
 
 
@@ -197,7 +197,7 @@ def _related(dependents: bool) -> Listing[DefinitionView]:
     ends = _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id
     parent, other = reversed(ends) if dependents else ends
     joined = _views().join(DefinitionDependencyRow, _links(other))
-    return Listing(joined, Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id))), _view, parent)
+    return Listing(joined, Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id))), None, parent)
 
 
 async def _related_counts(
@@ -210,7 +210,7 @@ async def _related_counts(
 
 
 def _links(other: object) -> Any:
-    """Joins dependencies to the definitions at one end of them: at the other there may be external audiences."""
+    """Joins dependencies to the definitions at one end; the other end may be external audiences."""
     return and_(
         same_tenant(_DEPENDENCIES, _DEFINITIONS),
         other == _DEFINITIONS.id,
@@ -222,7 +222,7 @@ def _links(other: object) -> Any:
 
 @cache
 def _views() -> AnySelect:
-    """Of the tenant that the statement is executed for."""
+    """Selects the definitions of the tenant given at execution."""
     by_name: Mapping[str, Any] = {**dict(_AUDIENCES.items()), **dict(_DEFINITIONS.items())}
     joined = select(*(by_name[name] for name in _VIEW)).select_from(DefinitionRow).join(AudienceRow, _same_audience())
     return within_any(joined, DefinitionRow)
@@ -233,6 +233,12 @@ def _same_audience() -> Any:
         same_tenant(_AUDIENCES, _DEFINITIONS),
         _AUDIENCES.id == _DEFINITIONS.id,
     )
+
+
+def view_of(audience: AudienceRow, definition: DefinitionRow) -> DefinitionView:
+    """The view of a definition whose rows are known."""
+    rows = {name: definition if name in _DEFINITIONS else audience for name in _VIEW}
+    return DefinitionView(**{name: getattr(row, name) for name, row in rows.items()})
 
 
 def _view(row: object) -> DefinitionView:

@@ -1,21 +1,20 @@
-"""The rows of a segment definition: itself, its audience, its versions and what it refers to."""
+"""The rows of a segment definition: definition, audience, versions and references."""
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import insert
-from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.pql.check.checker import Checked
 from app.scope import Scope
-from app.services.audiences.definition_reads import DefinitionView
+from app.services.audiences.definition_reads import DefinitionView, view_of
 from app.services.audiences.definition_rules import PROFILE_SCHEMA, Limit, NewDefinition
 from app.services.audiences.reads import METHOD_COLUMNS
 from app.services.evaluation.expressions import ExpressionFormat
 from app.storage.columns import StoredValues, columns
+from app.storage.sessions.writing import insert_rows, update_row
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
 from app.storage.tables.merge_policies import MergePolicyRow
@@ -40,14 +39,15 @@ class Version:
 
 
 def kept(limit: Limit | None) -> StoredValues | None:
-    """A limit as it is stored."""
+    """A limit in its stored form."""
     return None if limit is None else asdict(limit)
 
 
 def next_version(
     current: DefinitionView, merged: NewDefinition, checked: Checked | None, policy: MergePolicyRow, now: datetime
 ) -> Version | None:
-    """None when none of expression (`checked` if there is a new one), limit and merge policy changes."""
+    """The next version; None if neither expression (`checked` is None without a new one), limit nor merge policy
+    changes."""
     text, canonical = current.expression, current.canonical
     if checked is not None:
         text, canonical = _text_of(merged.expression, merged.format, checked), str(checked.canonical)
@@ -58,12 +58,12 @@ def next_version(
 
 
 def _text_of(expression: str, format: ExpressionFormat, checked: Checked) -> str:
-    """Text is kept as its author wrote it; pql/json is kept as the text that it stands for."""
+    """Text is stored as written; pql/json is stored as the equivalent text."""
     return expression if format is ExpressionFormat.PQL_TEXT else str(checked.canonical)
 
 
 def _flags(methods: Collection[str] | None) -> StoredValues:
-    """The columns that say when an audience is evaluated."""
+    """The columns that tell when an audience is evaluated."""
     evaluated_by = ("BATCH",) if methods is None else methods
     return {column: method in evaluated_by for column, method in METHOD_COLUMNS.items()}
 
@@ -76,8 +76,8 @@ async def write_new(
     policy_id: str,
     checked: Checked,
     now: datetime,
-) -> None:
-    """The rows of a definition in its first version."""
+) -> DefinitionView:
+    """Writes the rows of a new definition with its first version."""
     audience = AudienceRow(
         organisation=scope.organisation,
         sandbox=scope.sandbox,
@@ -96,61 +96,66 @@ async def write_new(
         created_at=now,
         updated_at=now,
     )
-    session.add(audience)
-    await session.flush()
+    await insert_rows(session, audience)
     text = _text_of(new.expression, new.format, checked)
     version = Version(id, 1, text, str(checked.canonical), kept(new.limit), policy_id, now)
-    key = {"organisation": scope.organisation, "sandbox": scope.sandbox, "id": id}
-    texts = {"expression": version.expression, "canonical": version.canonical, "kept": version.kept}
-    await session.execute(insert(DefinitionRow).values(**key, version=1, **texts, schema_name=PROFILE_SCHEMA))
+    definition = DefinitionRow(
+        organisation=scope.organisation,
+        sandbox=scope.sandbox,
+        id=id,
+        version=version.version,
+        expression=version.expression,
+        canonical=version.canonical,
+        kept=version.kept,
+        schema_name=PROFILE_SCHEMA,
+    )
+    await insert_rows(session, definition)
     await _write_version(session, scope, version)
-    await write_dependencies(session, scope, id, checked)
+    await _add_dependencies(session, scope, id, checked)
+    return view_of(audience, definition)
 
 
 async def write_audience(
     session: AsyncSession, scope: Scope, current: DefinitionView, merged: NewDefinition, now: datetime
 ) -> None:
-    change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)
-    await session.execute(
-        change.values(
-            name=merged.name,
-            description=merged.description,
-            labels=list(merged.labels),
-            **_flags(merged.evaluation_methods),
-            exclude_opt_out=merged.exclude_opt_out,
-            merge_policy_id=merged.merge_policy_id,
-            folder_id=merged.folder_id,
-            lifecycle_state=merged.lifecycle_state,
-            revision=current.revision + 1,
-            last_modified_by=scope.user,
-            updated_at=now,
-        )
-    )
+    values = {
+        "name": merged.name,
+        "description": merged.description,
+        "labels": list(merged.labels),
+        **_flags(merged.evaluation_methods),
+        "exclude_opt_out": merged.exclude_opt_out,
+        "merge_policy_id": merged.merge_policy_id,
+        "folder_id": merged.folder_id,
+        "lifecycle_state": merged.lifecycle_state,
+        "revision": current.revision + 1,
+        "last_modified_by": scope.user,
+        "updated_at": now,
+    }
+    await update_row(session, AudienceRow, scope.tenant, current.id, values)
 
 
 async def write_current(session: AsyncSession, scope: Scope, version: Version) -> None:
-    """Makes it the version in force."""
-    change = within(update_rows(DefinitionRow), DefinitionRow, scope.tenant)
-    await session.execute(
-        change.where(_DEFINITIONS.id == version.definition_id).values(
-            version=version.version, expression=version.expression, canonical=version.canonical, kept=version.kept
-        )
-    )
+    """Makes the version the current one."""
+    values = {name: getattr(version, name) for name in ("version", "expression", "canonical", "kept")}
+    await update_row(session, DefinitionRow, scope.tenant, version.definition_id, values)
     await _write_version(session, scope, version)
 
 
 async def _write_version(session: AsyncSession, scope: Scope, version: Version) -> None:
-    tenant = {"organisation": scope.organisation, "sandbox": scope.sandbox}
-    await session.execute(insert(DefinitionVersionRow).values(**tenant, **asdict(version), created_by=scope.user))
+    tenant: StoredValues = {"organisation": scope.organisation, "sandbox": scope.sandbox}
+    await insert_rows(session, DefinitionVersionRow(**tenant, **asdict(version), created_by=scope.user))
 
 
 async def write_dependencies(session: AsyncSession, scope: Scope, id: str, checked: Checked) -> None:
     old = within(delete_rows(DefinitionDependencyRow), DefinitionDependencyRow, scope.tenant)
     await session.execute(old.where(_DEPENDENCIES.definition_id == id))
+    await _add_dependencies(session, scope, id, checked)
+
+
+async def _add_dependencies(session: AsyncSession, scope: Scope, id: str, checked: Checked) -> None:
     key = {"organisation": scope.organisation, "sandbox": scope.sandbox, "definition_id": id}
-    if checked.references:
-        rows = [{**key, "depends_on_id": reference} for reference in sorted(checked.references)]
-        await session.execute(insert(DefinitionDependencyRow), rows)
+    references = sorted(checked.references)
+    await insert_rows(session, *(DefinitionDependencyRow(**key, depends_on_id=reference) for reference in references))
 
 
 async def delete_all(session: AsyncSession, scope: Scope, id: str) -> None:

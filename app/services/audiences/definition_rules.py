@@ -1,10 +1,10 @@
-"""What a segment definition may be: rules of its input, of its name, and of the references between definitions."""
+"""Validation of segment definitions: input, name, and references between definitions."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.engine.store.lake import Lake
@@ -19,25 +19,25 @@ from app.errors import (
 from app.pql.check.checker import Checked
 from app.pql.dependencies import find_cycle
 from app.scope import Scope
-from app.services.audiences.definition_reads import DefinitionView, count, get_many
+from app.services.audiences.definition_reads import DefinitionView, get_many
 from app.services.audiences.lifecycle import refuse_step, refuse_unpublished
 from app.services.evaluation.expressions import ExpressionFormat, vocabulary
 from app.services.lists.validation import refuse_bad_labels, refuse_bad_name
 from app.services.search import folders
 from app.storage.columns import columns
 from app.storage.database import Database
+from app.storage.sessions.reading import Prepared, read
 from app.storage.tables.audiences import AudienceRow, AudienceType, LifecycleState
-from app.storage.tables.definitions import DefinitionDependencyRow
-from app.storage.tables.merge_policies import MergePolicyRow
-from app.storage.tenancy import within
+from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow
+from app.storage.tenancy import parameters, within, within_any
 
 MOST_DEFINITIONS = 4_000
 LARGEST_LIMIT = 10_000_000
 LIMIT_REASON = "a limit compares all profiles with one another, which only a job does"
 PROFILE_SCHEMA = "_xdm.context.profile"
-"""The one schema that expressions are about."""
+"""The only supported schema of expressions."""
 NAMESPACE = "AEPSegments"
-"""That of every definition and its audience, and so of the folders they may be in."""
+"""The namespace of all definitions and their audiences, and so of their folders."""
 
 _AUDIENCES = columns(AudienceRow)
 _DEPENDENCIES = columns(DefinitionDependencyRow)
@@ -45,7 +45,8 @@ _DEPENDENCIES = columns(DefinitionDependencyRow)
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """Only the first profiles by the value of `by` are members: ties by id, those without a value last."""
+    """Limits the members to the first profiles by the value of `by`: ties are ordered by id, profiles without a value
+    come last."""
 
     first: int
     by: str
@@ -54,7 +55,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class NewDefinition:
-    """What `create` needs; what is left out takes the default of segmentation-service.md."""
+    """The input of `create`; omitted fields get the defaults of segmentation-service.md."""
 
     name: str
     expression: str
@@ -71,7 +72,7 @@ class NewDefinition:
 
 
 class DefinitionChanges(TypedDict, total=False):
-    """Only the keys that are there change."""
+    """Only keys that are present change."""
 
     name: str
     description: str | None
@@ -94,14 +95,14 @@ async def accept(
     lake: Lake,
     scope: Scope,
     new: NewDefinition,
-    policy: MergePolicyRow,
     earlier: Sequence[Refusal] = (),
 ) -> Checked:
-    """The checked expression. Raises `Refusals`: `earlier` and all that is wrong with the input by itself."""
-    refusals = [*earlier, *misfits(new, policy)]
+    """The checked expression. Raises `Refusals` with `earlier` and all errors of the input itself."""
+    refusals = [*earlier, *misfits(new)]
     checked = None
     try:
-        words = await vocabulary(database, lake, scope)
+        texts = (new.expression,) if new.limit is None else (new.expression, new.limit.by)
+        words = await vocabulary(database, lake, scope, texts)
         checked = words.check(new.expression, new.format)
         if new.limit is not None:
             value = words.check_value(new.limit.by)
@@ -119,8 +120,8 @@ async def accept(
     return checked
 
 
-def misfits(new: NewDefinition, policy: MergePolicyRow) -> list[Refusal]:
-    """What is wrong with the fields around the expression."""
+def misfits(new: NewDefinition) -> list[Refusal]:
+    """Errors in the fields other than the expression."""
     refusals: list[Refusal] = []
     refuse_bad_name(new.name, refusals)
     if new.schema_name != PROFILE_SCHEMA:
@@ -129,12 +130,6 @@ def misfits(new: NewDefinition, policy: MergePolicyRow) -> list[Refusal]:
     if new.evaluation_methods is not None and not new.evaluation_methods:
         message = "a definition needs an evaluation method: name at least one, or omit them for BATCH"
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("evaluation_methods",)))
-    if policy.identity_graph == "PDG" and (methods := _live_methods(new)):
-        message = (
-            f"only a job can resolve stitched profiles, so {' and '.join(methods)} is not available with the merge "
-            f"policy {policy.name!r} (PDG): use [BATCH], or a merge policy with the identity graph NONE"
-        )
-        refusals.append(Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",)))
     if new.limit is not None:
         refusals += [*misfits_of_limit(new.limit), *_unlimited(new)]
     refuse_bad_labels(new.labels, refusals)
@@ -142,7 +137,7 @@ def misfits(new: NewDefinition, policy: MergePolicyRow) -> list[Refusal]:
 
 
 def misfits_of_limit(limit: Limit) -> Iterator[Refusal]:
-    """What is wrong with a limit by itself, but for its value."""
+    """Errors of a limit, except in its value expression."""
     if not 1 <= limit.first <= LARGEST_LIMIT:
         message = f"a limit keeps 1 to {LARGEST_LIMIT:,} profiles, not {limit.first:,}: leave it out to keep all"
         yield Refusal(ErrorCode.INVALID_INPUT, message, ("limit", "first"))
@@ -155,12 +150,13 @@ def _unlimited(new: NewDefinition) -> Iterator[Refusal]:
 
 
 def _live_methods(new: NewDefinition) -> list[str]:
-    """Those that need no job."""
+    """The evaluation methods that need no job."""
     return [method for method in ("STREAMING", "EDGE") if method in (new.evaluation_methods or ())]
 
 
 def _not_eligible(new: NewDefinition, reasons: Sequence[str]) -> Iterator[Refusal]:
-    """What needs an expression that can be evaluated for one person at a time (segmentation-service.md)."""
+    """Rejects methods that require an expression that can be evaluated for one person at a time
+    (segmentation-service.md)."""
     if methods := _live_methods(new):
         message = f"it cannot be evaluated by {' and '.join(methods)}: {'; '.join(reasons)}"
         yield Refusal(ErrorCode.NOT_ELIGIBLE, message, ("evaluation_methods",))
@@ -169,22 +165,33 @@ def _not_eligible(new: NewDefinition, reasons: Sequence[str]) -> Iterator[Refusa
 # ---------------------------------------------------------------- in its sandbox
 
 
-async def _refuse_too_many(session: AsyncSession, scope: Scope) -> None:
-    if await count(session, scope) >= MOST_DEFINITIONS:
+def _state() -> Prepared:
+    """How many definitions the sandbox has, and whether one of them has the given name."""
+    number = within_any(select(func.count()), DefinitionRow).scalar_subquery()
+    same = within_any(select(_AUDIENCES.id), AudienceRow).where(
+        _AUDIENCES.name == bindparam("name"), _AUDIENCES.type == AudienceType.SEGMENT_DEFINITION
+    )
+    return Prepared(select(number.label("number"), same.exists().label("taken")))
+
+
+_STATE = _state()
+
+
+async def _refuse_taken(session: AsyncSession, scope: Scope, name: str, more: int) -> None:
+    """Raises `Refusal` if a definition has the name, or if there would be too many with so many more."""
+    (state,) = await read(session, _STATE, {**parameters(scope.tenant), "name": name})
+    if state.number + more > MOST_DEFINITIONS:
         message = f"a sandbox has at most {MOST_DEFINITIONS:,} definitions: delete some that are not needed"
         raise Refusal(ErrorCode.LIMIT_EXCEEDED, message)
-
-
-async def _refuse_taken_name(session: AsyncSession, scope: Scope, name: str) -> None:
-    statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
-    same = statement.where(_AUDIENCES.name == name, _AUDIENCES.type == AudienceType.SEGMENT_DEFINITION)
-    if (await session.execute(same)).first() is not None:
+    if state.taken:
         message = f"a definition named {name!r} already exists: choose another name"
         raise Refusal(ErrorCode.ALREADY_EXISTS, message, ("name",))
 
 
 async def _refuse_gone(session: AsyncSession, scope: Scope, checked: Checked) -> None:
     """A segment may have been deleted between the check of the expression and this transaction."""
+    if not checked.references:
+        return
     statement = within(select(_AUDIENCES.id), AudienceRow, scope.tenant)
     there = set(await session.scalars(statement.where(_AUDIENCES.id.in_(sorted(checked.references)))))
     for gone in sorted(checked.references - there):
@@ -193,7 +200,7 @@ async def _refuse_gone(session: AsyncSession, scope: Scope, checked: Checked) ->
 
 
 async def _references(session: AsyncSession, scope: Scope, id: str, checked: Checked | None) -> frozenset[str]:
-    """Those of the new expression, or of the one in force when there is no new one."""
+    """The references of the new expression, or of the current one if there is no new one."""
     if checked is not None:
         return checked.references
     statement = within(select(_DEPENDENCIES.depends_on_id), DefinitionDependencyRow, scope.tenant)
@@ -201,9 +208,8 @@ async def _references(session: AsyncSession, scope: Scope, id: str, checked: Che
 
 
 async def refuse_new(session: AsyncSession, scope: Scope, new: NewDefinition, checked: Checked) -> None:
-    """What stands in the way of a new definition as the sandbox is in this transaction."""
-    await _refuse_too_many(session, scope)
-    await _refuse_taken_name(session, scope, new.name)
+    """Validates a new definition against the sandbox's state in this transaction."""
+    await _refuse_taken(session, scope, new.name, more=1)
     await _refuse_gone(session, scope, checked)
     if new.lifecycle_state == LifecycleState.PUBLISHED:
         await refuse_unpublished(session, scope, checked.references)
@@ -219,9 +225,9 @@ async def refuse_update(
     checked: Checked | None,
     is_new_version: bool,
 ) -> None:
-    """What stands in the way of an update as the sandbox is in this transaction."""
+    """Validates an update against the sandbox's state in this transaction."""
     if merged.name != current.name:
-        await _refuse_taken_name(session, scope, merged.name)
+        await _refuse_taken(session, scope, merged.name, more=0)
     if checked is not None:
         await _refuse_gone(session, scope, checked)
         await _refuse_cycle(session, scope, current.id, checked)

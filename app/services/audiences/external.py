@@ -1,4 +1,4 @@
-"""External audiences: made elsewhere, with the people of a dataset as their members."""
+"""External audiences: created elsewhere, with the people of a dataset as their members."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +27,13 @@ from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
 from app.storage.queue.turns import lock_turn
+from app.storage.sessions.writing import insert_rows, update_row
 from app.storage.tables.audiences import AudienceRow, AudienceType, LifecycleState
 from app.storage.tables.datasets import DatasetKind, DatasetRow
 from app.storage.tenancy import within
 
 NAMESPACE = "CustomerAudienceUpload"
-"""That of an external audience whose maker names no other."""
+"""The namespace of external audiences that do not specify one."""
 DAYS_TO_LIVE = 30
 MOST_DAYS = 90
 
@@ -41,7 +42,7 @@ _AUDIENCES = columns(AudienceRow)
 
 @dataclass(frozen=True, slots=True)
 class NewExternal:
-    """What `create` needs; `audience_id` is the audience's own id unless its maker gives one."""
+    """The input of `create`; `audience_id` defaults to the audience's own id."""
 
     name: str
     description: str | None = None
@@ -59,7 +60,7 @@ class NewExternal:
 
 
 class ExternalChanges(TypedDict, total=False):
-    """Only the keys that are there change. What its maker knows it by does not."""
+    """Only keys that are present change. The audience id from the source system cannot change."""
 
     name: str
     description: str | None
@@ -78,7 +79,7 @@ _CHANGEABLE = tuple(ExternalChanges.__annotations__)
 
 
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewExternal) -> AudienceRow:
-    """Makes an audience of everybody who is in its dataset by now. Raises `Refusals` or `Refusal`."""
+    """Creates an audience whose members are all people in its dataset. Raises `Refusals` or `Refusal`."""
     refuse_all([*refuse_start(AudienceType.EXTERNAL_SEGMENT, new.lifecycle_state), *_misfits(new)])
     now = clock()
     id_ = new_id(now)
@@ -103,8 +104,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
             await _refuse_strangers(session, scope, new)
             if not await people.still_hold(session, scope):
                 continue
-            session.add(AudienceRow(**values))
-            await session.flush()
+            await insert_rows(session, AudienceRow(**values))
             await people.join(session, scope)
             await publish_change(session, scope, id_)
             return (await get_many(session, scope, [id_]))[id_]
@@ -113,9 +113,9 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
 async def update(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, changes: ExternalChanges
 ) -> AudienceRow:
-    """Changes what is given; from another dataset come other members. Raises as `create`, `StaleEtag`, `HasDependents`.
+    """Updates the given fields; a new dataset brings new members. Raises like `create`, `StaleEtag`, `HasDependents`.
 
-    Another `exclude_opt_out` takes effect with the next upload, as with the next job for a computed audience.
+    A new `exclude_opt_out` takes effect with the next upload, as it does with the next job of a computed audience.
     """
     while True:
         async with database.session() as session:
@@ -137,9 +137,8 @@ async def update(
                 "last_modified_by": scope.user,
                 "updated_at": clock(),
             }
-            change = within(update_rows(AudienceRow), AudienceRow, scope.tenant).where(_AUDIENCES.id == current.id)
             await lock_turn(session, scope.tenant)
-            await session.execute(change.values(**values))
+            await update_row(session, AudienceRow, scope.tenant, current.id, values)
             if current.membership_run_id is not None and "membership_run_id" in values:
                 gone = Moved(0, current.total_profiles or 0)
                 await note_changes(session, scope, values["metrics_updated_at"], {current.id: gone})
@@ -149,7 +148,7 @@ async def update(
 
 
 async def delete(database: Database, scope: Scope, id: str, etag: str | None = None) -> None:
-    """Deletes the audience; the dataset and the people stay. Raises `HasDependents` while others use it."""
+    """Deletes the audience; the dataset and its people remain. Raises `HasDependents` if it is in use."""
     async with database.write(scope.tenant) as session:
         current = await required(session, scope, id, etag)
         await refuse_dependents(session, scope, current.id, "id", HOLDERS)
@@ -163,10 +162,10 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
 
 
 async def expire(database: Database, clock: Clock) -> None:
-    """Brings the rows of audiences whose days are over to say so. Any process may do it, at any time."""
+    """Updates the rows of audiences whose members have expired. Any process may do it at any time."""
     due = (_AUDIENCES.expires_at <= clock(), _AUDIENCES.membership_run_id.is_not(None))
     async with database.session() as session:
-        # Every tenant's: the one read here that is not within one.
+        # This query deliberately spans tenants.
         rows = await session.execute(select(_AUDIENCES.organisation, _AUDIENCES.sandbox, _AUDIENCES.id).where(*due))
         expired_audiences = [(Scope(row.organisation, row.sandbox, user="system"), row.id) for row in rows]
     for scope, id_ in expired_audiences:
@@ -185,14 +184,14 @@ async def expire(database: Database, clock: Clock) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Everybody:
-    """The people of a dataset, written as members of an audience, and the batches that they are from."""
+    """The people of a dataset, written as members of an audience, and the batches they come from."""
 
     dataset_id: str | None = None
     batches: Sequence[str] = ()
     written: Written | None = None
 
     async def still_hold(self, session: AsyncSession, scope: Scope) -> bool:
-        """Whether no batch has landed since: it could not know of the audience."""
+        """Whether no batch has been committed since, which could not have included the audience."""
         return self.dataset_id is None or await landed_batches(session, scope, self.dataset_id) == self.batches
 
     async def join(self, session: AsyncSession, scope: Scope) -> None:
@@ -210,7 +209,7 @@ async def _everybody(
 
 
 def _lifetime(current: AudienceRow, merged: NewExternal, now: datetime) -> StoredValues:
-    """What an edit makes of the members and of when they go."""
+    """The effect of an update on the members and their expiry."""
     if current.dataset_id != merged.dataset_id:
         return {**emptied(now), "expires_at": None}
     if current.expires_at is None:
@@ -224,7 +223,7 @@ def _lifetime(current: AudienceRow, merged: NewExternal, now: datetime) -> Store
 
 
 def emptied(at: datetime | None) -> StoredValues:
-    """The columns of an audience whose members have gone at an instant."""
+    """The columns of an audience whose members have expired at an instant."""
     return {
         "membership_run_id": None,
         "total_profiles": 0,
@@ -268,7 +267,7 @@ async def _refuse_taken_id(session: AsyncSession, scope: Scope, new: NewExternal
 
 
 async def _refuse_strangers(session: AsyncSession, scope: Scope, new: NewExternal) -> None:
-    """Raises `Refusal` for a dataset or folder that it cannot have."""
+    """Raises `Refusal` for a dataset or folder that the audience cannot use."""
     if new.dataset_id is not None:
         dataset = (await get_rows(session, DatasetRow, scope, [new.dataset_id])).get(new.dataset_id)
         if dataset is None:
@@ -282,7 +281,7 @@ async def _refuse_strangers(session: AsyncSession, scope: Scope, new: NewExterna
 
 
 def _columns(values: StoredValues) -> StoredValues:
-    """The values as the table has them."""
+    """The values in their stored form."""
     if "labels" in values:
         values["labels"] = list(values["labels"])
     if values.get("linked_audience_ref") is not None:
@@ -291,7 +290,7 @@ def _columns(values: StoredValues) -> StoredValues:
 
 
 def _is_finite(value: object) -> bool:
-    """Whether a JSON value has no number that was too large to be read."""
+    """Whether a JSON value contains only finite numbers."""
     if isinstance(value, Mapping):
         return all(map(_is_finite, value.values()))
     if isinstance(value, list):

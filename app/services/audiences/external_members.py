@@ -1,4 +1,5 @@
-"""Members of external audiences: written for an upload as a job writes its run; the audiences' rows follow at once."""
+"""Members of external audiences, written for an upload in the same way as by a job's run; the audiences' rows are
+updated at once."""
 
 import asyncio
 import secrets
@@ -40,7 +41,7 @@ _BATCHES = columns(BatchRow)
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """An audience that people join: `head` is the run that holds its members so far, None for none."""
+    """An audience that people join. `head` is the run with its current members, None if there is none."""
 
     id: str
     head: str | None
@@ -55,7 +56,7 @@ class Joining:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The files of a run, which nobody sees before `publish`: `buckets` are their rows, `counts` by audience."""
+    """The files of a run, invisible until `publish`: `buckets` are their rows, `counts` the counts by audience."""
 
     run_id: str
     at: datetime
@@ -63,9 +64,9 @@ class Written:
     buckets: Sequence[Mapping[str, Any]]
     counts: Mapping[str, tuple[int, Mapping[str, int]]]
     joined: bool = True
-    """Whether people joined, which resets the members' expiry; otherwise some left."""
+    """Whether people joined, which resets the members' expiry; otherwise people left."""
     moved: Mapping[str, Moved] = field(default_factory=dict)
-    """How many entered and exited, by audience."""
+    """How many profiles entered and exited, by audience."""
 
 
 async def joining(session: AsyncSession, scope: Scope, dataset_id: str, at: datetime) -> tuple[Joining, ...]:
@@ -75,7 +76,7 @@ async def joining(session: AsyncSession, scope: Scope, dataset_id: str, at: date
 
 
 async def still_holds(session: AsyncSession, scope: Scope, dataset_id: str, written: Written) -> bool:
-    """Whether the dataset's audiences are as they were when their members were written."""
+    """Whether the dataset's audiences are unchanged since their members were written."""
     return await joining(session, scope, dataset_id, written.at) == written.audiences
 
 
@@ -88,7 +89,7 @@ async def landed_batches(session: AsyncSession, scope: Scope, dataset_id: str) -
 async def payload_sources(
     session: AsyncSession, scope: Scope, audience_ids: Iterable[str]
 ) -> dict[str, tuple[DatasetRow, list[str]]]:
-    """The dataset of each external audience, with the batches whose rows count."""
+    """The dataset of each external audience, with its active batches."""
     statement = within(select(_AUDIENCES.id, _AUDIENCES.dataset_id), AudienceRow, scope.tenant)
     external = statement.where(_AUDIENCES.id.in_(sorted(audience_ids)), _AUDIENCES.dataset_id.is_not(None))
     of_audience = {row.id: row.dataset_id for row in await session.execute(external)}
@@ -101,7 +102,7 @@ async def payload_sources(
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """The people of some batches of a dataset join its audiences; unless `joined`, of their members only they stay."""
+    """People of some batches who join the dataset's audiences. Unless `joined`, only they remain among the members."""
 
     dataset_id: str
     batches: Sequence[str]
@@ -117,7 +118,7 @@ async def write(
     arrival: Arrival,
     audiences: tuple[Joining, ...] | None = None,
 ) -> Written:
-    """Writes the memberships of the audiences (those of the dataset, unless given) after the arrival."""
+    """Writes the memberships of the audiences (by default those of the dataset) after the arrival."""
     dataset_id, joined = arrival.dataset_id, arrival.joined
     at = clock()
     async with database.session() as session:
@@ -147,7 +148,8 @@ async def write(
 async def write_all(
     database: Database, lake: Lake, clock: Clock, scope: Scope, dataset_id: str, audience: Joining
 ) -> tuple[list[str], Written | None]:
-    """Writes what an audience is that everybody of a dataset joins, and by which batches; None if there are none."""
+    """Writes the memberships of an audience that all people of a dataset join. Returns the batches and what was
+    written; None instead of the latter if there are no batches."""
     async with database.session() as session:
         batches = await landed_batches(session, scope, dataset_id)
     if not batches:
@@ -159,7 +161,7 @@ async def write_all(
 
 def _write(lake: TenantLake, scope: Scope, run: Written, people: Touched, heads: Heads, snapshot: Snapshot) -> Written:
     files = MembershipFiles(lake)
-    # No two writers of a run use one name, so what a frozen one writes late is nowhere to be seen.
+    # Each writer of a run uses unique file names, so late writes of a frozen writer are never read.
     attempt = secrets.randbits(31)
     audiences = {audience.id: audience.exclude_opt_out for audience in run.audiences}
     upload = Upload(audiences, snapshot, Consent(snapshot, run.at), run.at, run.joined)
@@ -196,7 +198,7 @@ def _write(lake: TenantLake, scope: Scope, run: Written, people: Touched, heads:
 
 
 async def _empty_expired(session: AsyncSession, scope: Scope, written: Written) -> None:
-    """Those who went when the days were over leave before others join, though no row said so yet."""
+    """Removes expired members before new ones join, even if the audience's row has not been updated yet."""
     ids = [audience.id for audience in written.audiences if audience.head is None]
     mine = (_AUDIENCES.id.in_(ids), _AUDIENCES.membership_run_id.is_not(None))
     expired_rows = within(select(_AUDIENCES.id, _AUDIENCES.total_profiles), AudienceRow, scope.tenant).where(*mine)
@@ -208,7 +210,8 @@ async def _empty_expired(session: AsyncSession, scope: Scope, written: Written) 
 
 
 async def publish(session: AsyncSession, scope: Scope, written: Written) -> None:
-    """Makes what was written the members, in the caller's transaction, for as long as the audiences' days last."""
+    """Publishes the written members in the caller's transaction. If people joined, all members expire `ttl_in_days`
+    from now; otherwise their expiry stays."""
     await lock_turn(session, scope.tenant)
     await _empty_expired(session, scope, written)
     if written.buckets:

@@ -1,4 +1,5 @@
-"""The life of an audience: which state may follow which, and who stands in the way; knows no expressions."""
+"""The lifecycle of an audience: allowed state transitions and the dependents that prevent them; knows no
+expressions."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -18,13 +19,13 @@ STARTS: Mapping[AudienceType, Sequence[LifecycleState]] = {
     AudienceType.SEGMENT_DEFINITION: (LifecycleState.DRAFT, LifecycleState.PUBLISHED),
     AudienceType.EXTERNAL_SEGMENT: (LifecycleState.PUBLISHED,),
 }
-"""The states that an audience of each type may begin in."""
+"""The initial states allowed for an audience of each type."""
 NEXT: Mapping[LifecycleState, Sequence[LifecycleState]] = {
     LifecycleState.DRAFT: (LifecycleState.PUBLISHED,),
     LifecycleState.PUBLISHED: (LifecycleState.INACTIVE,),
     LifecycleState.INACTIVE: (LifecycleState.PUBLISHED,),
 }
-"""The states that may follow each; any audience may be deleted, which no row tells of."""
+"""The states that may follow each state. Any audience may be deleted; that transition is not listed."""
 
 _AUDIENCES = columns(AudienceRow)
 _DEPENDENCIES = columns(DefinitionDependencyRow)
@@ -33,7 +34,7 @@ _LINKS = columns(ScheduleAudienceRow)
 
 
 async def _definitions(session: AsyncSession, scope: Scope, audience_id: str) -> list[Dependent]:
-    """The definitions that refer to the audience."""
+    """The definitions that reference the audience."""
     statement = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, scope.tenant).join(
         DefinitionDependencyRow,
         and_(
@@ -61,13 +62,13 @@ async def _schedules(session: AsyncSession, scope: Scope, audience_id: str) -> l
 
 
 DEPENDENTS: tuple[Finder, ...] = (_definitions,)
-"""Everything that relies on an audience being published."""
+"""Dependents that require the audience to be published."""
 HOLDERS: tuple[Finder, ...] = (*DEPENDENTS, _schedules)
-"""Everything that relies on an audience being there at all."""
+"""Dependents that require the audience to exist."""
 
 
 def refuse_start(type: AudienceType, state: LifecycleState) -> list[Refusal]:
-    """What is wrong with beginning in this state."""
+    """Errors of an initial state."""
     if state in STARTS[type]:
         return []
     message = f"an audience of type {type} cannot be created as {state}: use {' or '.join(STARTS[type])}"
@@ -77,7 +78,8 @@ def refuse_start(type: AudienceType, state: LifecycleState) -> list[Refusal]:
 async def refuse_step(
     session: AsyncSession, scope: Scope, audience_id: str, old: LifecycleState, new: LifecycleState
 ) -> None:
-    """Raises `Refusal` for a state that may not follow, and `HasDependents` while others rely on a published one."""
+    """Raises `Refusal` for an invalid transition, and `HasDependents` if dependents need the audience to be
+    published."""
     if new == old:
         return
     if new not in NEXT[old]:
@@ -88,7 +90,9 @@ async def refuse_step(
 
 
 async def refuse_unpublished(session: AsyncSession, scope: Scope, depends_on: Collection[str]) -> None:
-    """Raises `Refusal` unless all audiences that a published one is to depend on are published themselves."""
+    """Raises `Refusal` unless all audiences that a published one will depend on are published."""
+    if not depends_on:
+        return
     statement = within(select(_AUDIENCES.name, _AUDIENCES.lifecycle_state), AudienceRow, scope.tenant)
     rows = await session.execute(
         statement.where(

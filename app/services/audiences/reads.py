@@ -1,4 +1,4 @@
-"""Audiences: sets of people. Computed ones are made, changed and deleted together with their definitions."""
+"""Reads audiences. Computed ones are created, updated and deleted together with their definitions."""
 
 import itertools
 import time
@@ -14,12 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.coalescing import Coalesced
-from app.errors import ErrorCode, Refusal, StaleEtag
 from app.scope import Scope
 from app.services.lists.filters import DateTimeFilter, OrderBy, StringFilter
 from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import PageRequest, Slice
-from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
+from app.services.lists.rows import as_row, current_row, get_rows, rows_of_any, select_rows
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.tables.audiences import AudienceRow
@@ -29,7 +28,7 @@ from app.storage.topics import audience_topic, publish
 from app.storage.wakeups import Changes
 
 PATIENCE_SECONDS = 5.0
-"""How often a stream looks at its audience without having been woken."""
+"""How often a stream reads its audience without a wake-up."""
 
 _AUDIENCES = columns(AudienceRow)
 _DEPENDENCIES = columns(DefinitionDependencyRow)
@@ -40,13 +39,13 @@ _ORDER_COLUMNS = {
     "TOTAL_PROFILES": func.coalesce(_AUDIENCES.total_profiles, -1),
 }
 METHOD_COLUMNS = {"evaluates_batch": "BATCH", "evaluates_streaming": "STREAMING", "evaluates_edge": "EDGE"}
-"""Each column that says when an audience is evaluated, with the method that it stands for."""
+"""Each column that tells when an audience is evaluated, with its evaluation method."""
 _METHODS = {method: _AUDIENCES[column] for column, method in METHOD_COLUMNS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class AudienceFilter:
-    """All that are given must hold."""
+    """All given conditions must match."""
 
     ids: Collection[str] | None = None
     audience_id: StringFilter = field(default_factory=StringFilter)
@@ -82,19 +81,20 @@ class AudienceFilter:
 
 
 def has_label(label: str) -> ColumnElement[bool]:
-    """Labels are a JSON list of texts without quotes in them, so one of them is found with its quotes around it."""
+    """Labels are stored as a JSON list of texts without quotes, so a label is matched including its quotes."""
     return cast(_AUDIENCES.labels, String).contains(literal(f'"{label}"'), autoescape=False)
 
 
 def audience_order(order: OrderBy | None) -> Order:
-    """Newest first unless it says otherwise."""
+    """Newest first by default."""
     order_by = order or OrderBy("CREATED_AT", descending=True)
     keys = Key(_ORDER_COLUMNS[order_by.field], order_by.descending), Key(_AUDIENCES.id, order_by.descending)
     return Order(order_by.name, keys)
 
 
 async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> dict[str, AudienceRow]:
-    """By raw id, or by the `audienceId` that its maker knows an external audience by; of several the oldest has it."""
+    """Looks up audiences by raw id, or by the `audienceId` of an external audience; if several share it, the oldest is
+    returned."""
     unique_ids = set(ids)
     rows = await get_rows(session, AudienceRow, scope, unique_ids)
     if others := unique_ids - rows.keys():
@@ -107,28 +107,25 @@ async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> d
 async def get_named(
     session: AsyncSession, scope: Scope, names: Iterable[tuple[str | None, str]]
 ) -> dict[tuple[str | None, str], AudienceRow]:
-    """By (namespace, `audienceId`), which together are unique."""
+    """Looks up audiences by (namespace, `audienceId`), which are unique together."""
     named = select_rows(AudienceRow, scope).where(_AUDIENCES.audience_id.in_({audience_id for _, audience_id in names}))
     return {(row.namespace, row.audience_id): as_row(AudienceRow, row) for row in await session.execute(named)}
 
 
 async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None = None) -> AudienceRow:
-    """Raises `Refusal` for an unknown id, and `StaleEtag` unless the etag, if there is one, is the present one."""
-    row = (await get_many(session, scope, [id])).get(id)
-    if row is None:
-        raise Refusal(ErrorCode.NOT_FOUND, f"there is no audience {id!r} in this sandbox", ("id",))
-    if etag is not None and etag != str(row.revision):
-        raise StaleEtag(str(row.revision), ("etag",))
-    return row
+    """The audience with this id. Raises `Refusal` for an unknown id, and `StaleEtag` if an etag is given that is not
+    the current one."""
+    return current_row((await get_many(session, scope, [id])).get(id), "audience", id, etag)
 
 
 async def publish_change(session: AsyncSession, scope: Scope, *ids: str) -> None:
-    """Wakes those who watch these audiences, once this transaction is committed; for all that writes their rows."""
+    """Notifies the subscribers of these audiences after this transaction commits. Call it after any write of their
+    rows."""
     await publish(session, *(audience_topic(scope.tenant, id_) for id_ in ids))
 
 
 class Reading(NamedTuple):
-    """An audience as it was read; those who share a reading have the same number of it."""
+    """An audience as read; subscribers that share a reading have the same number."""
 
     number: int
     row: AudienceRow
@@ -140,7 +137,7 @@ _NUMBERS = itertools.count(1)
 async def watch(
     database: Database, changes: Changes, clock: Clock, scope: Scope, id: str
 ) -> AsyncGenerator[Reading, None]:
-    """The audience as it is, then again whenever its fields, numbers or members have changed, until it is deleted.
+    """Yields the audience, then again whenever its fields, counts or members have changed, until it is deleted.
 
     Raises `Refusal` for an unknown id.
     """
@@ -167,13 +164,13 @@ async def watch(
             if state != last_state:
                 last_state = state
                 yield reading
-            # Bounded, so that a wake-up that got lost costs seconds; members also go without anybody's doing.
+            # The wait is bounded: a lost wake-up then only costs seconds, and members also expire by themselves.
             seconds = PATIENCE_SECONDS if row.expires_at is None else (row.expires_at - now).total_seconds()
             since = await wakeups.next(seconds if 0 < seconds < PATIENCE_SECONDS else PATIENCE_SECONDS)
 
 
 def expired(row: AudienceRow, now: datetime) -> bool:
-    """Whether the members have gone: they do at the very instant, whenever the row is brought to say so."""
+    """Whether the members have expired. They expire at the exact instant, even if the row is updated later."""
     return row.expires_at is not None and row.expires_at <= now
 
 
@@ -186,26 +183,26 @@ async def page(
 ) -> Slice[AudienceRow]:
     listing = _all(order)
     if filter is not None:
-        listing = Listing(listing.statement.where(*filter.conditions()), listing.order, _audience)
+        listing = Listing(listing.statement.where(*filter.conditions()), listing.order, None)
     return await listing.page(session, scope.tenant, request)
 
 
 @cache
 def _all(order: OrderBy | None) -> Listing[AudienceRow]:
-    return Listing(rows_of_any(AudienceRow), audience_order(order), _audience)
+    return Listing(rows_of_any(AudienceRow), audience_order(order), None)
 
 
 async def dependencies_by_audience(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[AudienceRow]]:
-    """The audiences that the expression of each refers to, by name."""
+    """The audiences that the expression of each one references, by name."""
     return await _related(dependents=False).pages(session, scope.tenant, request, ids)
 
 
 async def dependents_by_audience(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[AudienceRow]]:
-    """The audiences whose expressions refer to each, by name."""
+    """The audiences whose expressions reference each one, by name."""
     return await _related(dependents=True).pages(session, scope.tenant, request, ids)
 
 
@@ -218,19 +215,15 @@ async def dependency_counts(session: AsyncSession, scope: Scope, ids: Sequence[s
 
 @cache
 def _related(dependents: bool) -> Listing[AudienceRow]:
-    """Of audiences that are at one end of a dependency, those at the other."""
+    """For audiences at one end of a dependency, those at the other end."""
     ends = _DEPENDENCIES.definition_id, _DEPENDENCIES.depends_on_id
     parent, other = reversed(ends) if dependents else ends
     joined = rows_of_any(AudienceRow).join(
         DefinitionDependencyRow, and_(same_tenant(_DEPENDENCIES, _AUDIENCES), other == _AUDIENCES.id)
     )
-    return Listing(joined, Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id))), _audience, parent)
+    return Listing(joined, Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id))), None, parent)
 
 
 async def count(session: AsyncSession, scope: Scope, filter: AudienceFilter | None = None) -> int:
     statement = within(select(func.count()).select_from(AudienceRow), AudienceRow, scope.tenant)
     return int((await session.execute(statement.where(*(filter or AudienceFilter()).conditions()))).scalar_one())
-
-
-def _audience(row: object) -> AudienceRow:
-    return as_row(AudienceRow, row)

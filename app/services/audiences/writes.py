@@ -1,4 +1,4 @@
-"""Audiences of either type, made, changed, replaced and deleted: each by the service of its type."""
+"""Creates, updates, replaces and deletes audiences of either type, through the service of that type."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _AUDIENCES = columns(AudienceRow)
 
 
 class AudienceFields(TypedDict, total=False):
-    """What an audience may be given; in an update only the keys that are there change."""
+    """The fields of an audience's input; in an update, only keys that are present change."""
 
     name: str
     description: str | None
@@ -54,12 +54,12 @@ _STRANGE = {
     AudienceType.SEGMENT_DEFINITION: (_EXTERNAL, "only an external audience has it: omit it"),
     AudienceType.EXTERNAL_SEGMENT: (_COMPUTED, "only a computed audience has it: omit it"),
 }
-"""For each type the fields of the other one, and what is said of them."""
+"""For each type, the fields that only the other type has, with an error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewMetrics:
-    """How many people are in an audience, as somebody else counted them."""
+    """The number of people in an audience, as counted by another system."""
 
     audience_id: str
     total_profiles: int
@@ -69,7 +69,7 @@ class NewMetrics:
 async def create(
     database: Database, lake: Lake, clock: Clock, scope: Scope, type: AudienceType, fields: AudienceFields
 ) -> AudienceRow:
-    """Makes an audience, and the definition that computes it if it is of that type. Raises `Refusals`, `Refusal`."""
+    """Creates an audience and, if it is computed, its definition. Raises `Refusals` or `Refusal`."""
     _refuse_strange(type, fields)
     values: StoredValues = dict(fields)
     if type == AudienceType.EXTERNAL_SEGMENT:
@@ -81,7 +81,7 @@ async def create(
 async def update(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, fields: AudienceFields
 ) -> AudienceRow:
-    """Changes what is given. Raises as `create`, `StaleEtag` and `HasDependents`."""
+    """Updates the given fields. Raises like `create`, `StaleEtag` and `HasDependents`."""
     current = await _row(database, scope, id)
     _refuse_strange(current.type, fields, whole=False)
     if current.type == AudienceType.EXTERNAL_SEGMENT:
@@ -94,7 +94,7 @@ async def update(
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """What an audience is to be as a whole."""
+    """The complete new state of an audience."""
 
     type: AudienceType
     fields: AudienceFields
@@ -103,8 +103,8 @@ class Replacement:
 async def replace(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, new: Replacement
 ) -> AudienceRow:
-    """Changes everything: what is not given returns to its default. Its type, and what its maker knows it by, stay.
-    Raises as `update`."""
+    """Replaces all fields; omitted ones return to their defaults. The type and the audience id from the source system
+    stay. Raises like `update`."""
     type, fields = new.type, new.fields
     current = await _row(database, scope, id)
     refusals = [
@@ -131,7 +131,7 @@ async def replace(
 
 
 async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: str | None = None) -> str:
-    """Deletes an audience, with its definition if it has one, and gives its raw id. Raises `HasDependents`."""
+    """Deletes an audience and its definition, if any. Returns its raw id. Raises `HasDependents`."""
     current = await _row(database, scope, id)
     if current.type == AudienceType.EXTERNAL_SEGMENT:
         await external_audiences.delete(database, scope, current.id, etag)
@@ -143,9 +143,9 @@ async def delete(database: Database, clock: Clock, scope: Scope, id: str, etag: 
 async def write_metrics(
     database: Database, clock: Clock, scope: Scope, items: Sequence[NewMetrics]
 ) -> list[AudienceRow]:
-    """Writes all of the numbers, or, when anything is wrong with one of them, none. Raises `Refusals`.
+    """Writes all of the counts, or none if one of them is invalid. Raises `Refusals`.
 
-    The next job or upload counts anew. Etags stay as they are: nobody's edit is lost.
+    The next job or upload overwrites them. Etags do not change, so concurrent edits are not affected.
     """
     if not 1 <= len(items) <= LARGEST_PAGE:
         message = f"the metrics of 1 to {LARGEST_PAGE} audiences are written at once, not of {len(items):,}"
@@ -175,8 +175,8 @@ async def write_metrics(
 
 
 def _refuse_strange(type: AudienceType, fields: Mapping[str, object], *, whole: bool = True) -> None:
-    """Raises `Refusals` for the fields of the other type and, if the fields are the whole audience, for an expression
-    that is missing."""
+    """Raises `Refusals` for fields of the other type and, if the fields describe the whole audience, for a missing
+    expression."""
     strange, message = _STRANGE[type]
     refusals = [Refusal(ErrorCode.INVALID_INPUT, message, (name,)) for name in fields if name in strange]
     if whole and type == AudienceType.SEGMENT_DEFINITION and "expression" not in fields:

@@ -1,8 +1,8 @@
-"""The life of a batch in the database: begun, kept by its loader, landed or failed; knows no formats of files.
+"""The lifecycle of a batch in the database: started, held by its loader, committed or failed; knows no file formats.
 
-A batch has one loader, which keeps its lease. One whose lease ran out is settled by any other process: first in the
-lake, for good (`give_up_batch`), then here. So a loader that was frozen and wakes changes nothing any more, and what it
-had committed before counts once.
+A batch has one loader, which renews its lease. When the lease expires, any other process settles the batch: first
+permanently in the lake (`give_up_batch`), then in the database. A loader that was frozen can then change nothing when
+it resumes, and whatever it committed before counts once.
 """
 
 import asyncio
@@ -25,11 +25,13 @@ from app.metrics import LEASES_LOST, LEASES_TAKEN_OVER
 from app.scope import Scope, Tenant
 from app.services.audiences import external_members as members
 from app.services.datasets import datasets
+from app.services.lists.validation import refuse_bad_key
 from app.services.streaming.turn import batch_landed, batch_withdrawn
 from app.storage.columns import StoredValues, columns
 from app.storage.database import Database, is_unavailable
 from app.storage.ids import new_id
 from app.storage.queue.leases import Lease, LeaseLost, is_free
+from app.storage.sessions.writing import insert_rows
 from app.storage.tables.datasets import UNSETTLED, BatchRow, BatchStatus, DatasetKind, DatasetRow
 from app.storage.tenancy import within
 
@@ -37,7 +39,6 @@ log = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=60)
 KEY_LIFETIME = timedelta(hours=24)
-LONGEST_KEY = 255
 _RETRY_SECONDS = 0.5
 _BATCHES = columns(BatchRow)
 _DATASETS = columns(DatasetRow)
@@ -52,14 +53,12 @@ async def begin(
     lease: timedelta = LEASE,
     content: str | None = None,
 ) -> tuple[BatchRow, bool]:
-    """A new batch, and True; or that of the same idempotency key within 24 hours, as it stands, and False.
+    """A new batch, and True; or the batch with the same idempotency key within 24 hours, unchanged, and False.
 
-    Raises `Refusal` for a dataset that is gone, a key that cannot be used, and one that came with another `content`
+    Raises `Refusal` for a dataset that no longer exists, an invalid key, and a key that was used with another `content`
     (its digest).
     """
-    if key is not None and not 1 <= len(key) <= LONGEST_KEY:
-        message = f"an idempotency key has 1 to {LONGEST_KEY} characters, this one {len(key):,}"
-        raise Refusal(ErrorCode.INVALID_INPUT, message, ("idempotency_key",))
+    refuse_bad_key(key)
     now = clock()
     batch = BatchRow(
         organisation=scope.organisation,
@@ -86,7 +85,7 @@ async def begin(
                     return row, False
                 row.idempotency_key = None
                 await session.flush()
-        session.add(batch)
+        await insert_rows(session, batch)
     return batch, True
 
 
@@ -99,9 +98,9 @@ def _other_content(batch: BatchRow) -> Refusal:
 
 
 class Hold:
-    """A batch as its loader has it: keeps the lease from the event loop, and stops the thread that loads.
+    """A batch held by its loader: renews the lease on the event loop, and stops the loading thread.
 
-    The thread asks as well (`stop.check`): once the lease is over it goes on only with a new one.
+    The thread checks as well (`stop.check`): after the lease has expired it continues only with a new one.
     """
 
     def __init__(self, database: Database, clock: Clock, batch: BatchRow, lease: timedelta = LEASE) -> None:
@@ -116,7 +115,7 @@ class Hold:
         self._loop = asyncio.get_running_loop()
 
     async def keep(self) -> None:
-        """Renews the lease until it is lost; the work is stopped then."""
+        """Renews the lease until it is lost, and then stops the work."""
         held = True
         while held:
             await asyncio.sleep(self._held.duration.total_seconds() / 4)
@@ -125,7 +124,7 @@ class Hold:
         self.stop.request()
 
     async def _renewed(self) -> bool:
-        """Moves the lease on, however long the database is away; False when somebody else has settled the batch."""
+        """Renews the lease, waiting for an unavailable database; false if another process has settled the batch."""
         while True:
             try:
                 now = self._clock()
@@ -141,7 +140,7 @@ class Hold:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     def _confirm(self) -> None:
-        """From the loading thread: raises `Stopped` when the batch is not held any more."""
+        """Called on the loading thread: raises `Stopped` if the batch is no longer held."""
         if self._clock() < self._until:
             return
         renewal = asyncio.run_coroutine_threadsafe(self._renewed(), self._loop)
@@ -157,7 +156,7 @@ class Hold:
 
 
 async def fail(database: Database, tenant: Tenant, batch_id: str, error: str) -> bool:
-    """None of the batch's rows is in the dataset, and its key is free; False when it was settled before."""
+    """Marks the batch as failed, without rows in the dataset, and frees its key; false if it was settled before."""
     async with database.write() as session:
         values = {"status": BatchStatus.FAILED, "error": error, "idempotency_key": None}
         return await _settle(session, tenant, batch_id, values)
@@ -166,7 +165,8 @@ async def fail(database: Database, tenant: Tenant, batch_id: str, error: str) ->
 async def land(
     database: Database, lake: Lake, clock: Clock, tenant: Tenant, dataset: DatasetRow, batch: BatchRow, loaded: Ingested
 ) -> None:
-    """The batch is ACTIVE, its rows count in the dataset, its people are members and wait for streaming, at once."""
+    """Activates the batch: at once, its rows count in the dataset and its people become members and wait for
+    streaming."""
     scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
     values = {
         "status": BatchStatus.ACTIVE,
@@ -183,7 +183,7 @@ async def land(
             )
         async with database.write(tenant) as session:
             if written is not None and not await members.still_holds(session, scope, dataset.id, written):
-                continue  # Another batch, or an edit of an audience, came first: these people join what it left.
+                continue  # Another batch, or an update of an audience, came first: add these people to its result.
             if await _settle(session, tenant, batch.id, values):
                 grown = within(update(DatasetRow), DatasetRow, tenant).where(_DATASETS.id == batch.dataset_id)
                 rows = _DATASETS.row_count + loaded.row_count
@@ -195,8 +195,8 @@ async def land(
 
 
 async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
-    """Settles the batches whose loader died or is frozen: ACTIVE if their rows landed, FAILED if not. Any process may
-    do it, at any time."""
+    """Settles the batches whose loader died or is frozen: ACTIVE if their rows were committed, FAILED otherwise. Any
+    process may do it at any time."""
     async with database.session() as session:
         lost = list(await session.scalars(_lost(clock)))
     for batch in lost:
@@ -205,12 +205,12 @@ async def reconcile(database: Database, lake: Lake, clock: Clock) -> None:
         except Exception as error:
             if is_unavailable(error):
                 raise
-            # One dataset's fault does not hold up the others.
+            # A problem of one dataset must not delay the others.
             log.exception("could not settle the unfinished batch %s; retrying", batch.id)
 
 
 async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: BatchRow) -> None:
-    """Settles one batch whose lease is over: one that was being loaded, or deleted."""
+    """Settles one batch with an expired lease that was being loaded or deleted."""
     tenant = Tenant(batch.organisation, batch.sandbox)
     scope = Scope(tenant.organisation, tenant.sandbox, batch.created_by)
     async with database.session() as session:
@@ -236,7 +236,8 @@ async def settle_lost(database: Database, lake: Lake, clock: Clock, batch: Batch
 async def settled(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, stopping: Sequence[asyncio.Event] = ()
 ) -> BatchRow | None:
-    """The batch once it is LOADING no more, which other processes may see to; None when it is gone, or on a stop."""
+    """The batch once it is no longer LOADING, possibly settled by another process; None if it was deleted, or on a
+    stop."""
     while not any(event.is_set() for event in stopping):
         async with database.session() as session:
             batch = (await datasets.batches_get_many(session, scope, [id])).get(id)
@@ -250,14 +251,14 @@ async def settled(
 
 
 def _lost(clock: Clock) -> Any:
-    """Every tenant's batches that nobody loads any more: the one read here that is not within a tenant."""
+    """Abandoned batches of every tenant; this query deliberately spans tenants."""
     return select(BatchRow).where(_BATCHES.status.in_(UNSETTLED), is_free(_BATCHES, clock()))
 
 
 async def withdraw(
     database: Database, lake: Lake, clock: Clock, tenant: Tenant, dataset: DatasetRow, batch: BatchRow
 ) -> None:
-    """Takes a DELETING batch out: its rows from the lake, then at once its members, its count and itself."""
+    """Removes a DELETING batch: its rows from the lake, then in one transaction its members, its count and itself."""
     scope, folder = Scope(tenant.organisation, tenant.sandbox, batch.created_by), lake.tenant(tenant)
     if dataset.kind == DatasetKind.EXPORT:
         await asyncio.to_thread(withdraw_export, folder, dataset.id, [batch.id])

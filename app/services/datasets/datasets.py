@@ -1,4 +1,4 @@
-"""Datasets: named tables of people, events or members, filled batch by batch."""
+"""Datasets: named tables of profiles, events or audience members, filled batch by batch."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -8,26 +8,28 @@ from functools import cache
 from typing import Literal, TypedDict
 
 from sqlalchemy import func, select
-from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
 from app.engine.ingest.batch import dataset_fields
 from app.engine.ingest.declared import dataset_schema, declare
-from app.engine.ingest.rows import DatasetShape
+from app.engine.ingest.notes import rejected_rows
+from app.engine.ingest.rows import DatasetShape, RejectedRow
 from app.engine.store.lake import Lake
-from app.errors import ErrorCode, Refusal, Refusals, StaleEtag
+from app.errors import ErrorCode, Refusal, Refusals
 from app.json_values import JsonValue
-from app.pql.schema import leaf_paths, numbers_alike
+from app.pql.schema import numbers_alike
+from app.pql.syntax.paths import leaf_paths
 from app.scope import Scope
 from app.services.lists.dependents import MOST_FOUND, Dependent, Finder
 from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import PageRequest, Slice
-from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
+from app.services.lists.rows import as_row, current_row, get_rows, rows_of_any, select_rows
 from app.services.lists.validation import refuse_bad_name
 from app.storage.columns import StoredValues, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.sessions.writing import insert_rows, update_row
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, DatasetKind, DatasetRow
 from app.storage.tables.export_jobs import ExportJobRow
@@ -46,9 +48,10 @@ _BATCH_ORDER = Order("NEWEST", (Key(_BATCHES.created_at, descending=True), Key(_
 
 @dataclass(frozen=True, slots=True)
 class NewDataset:
-    """`identity_column` and `namespace` are the primary identity, which all but EXPORT datasets need.
+    """`identity_column` and `namespace` are the primary identity, required except for EXPORT datasets.
 
-    `timestamp_column` is the time of an event, or how new a record is, `schema` the declared JSON Schema of a row.
+    `timestamp_column` is the time of an event, or the recency of a record; `schema` is the declared JSON Schema of a
+    row.
     """
 
     name: str
@@ -74,9 +77,9 @@ class DatasetChanges(TypedDict, total=False):
 async def create(
     database: Database, clock: Clock, scope: Scope, new: NewDataset, lake: Lake | None = None
 ) -> DatasetRow:
-    """Raises `Refusals` for what does not fit together and `Refusal` for a name that is taken.
+    """Creates a dataset. Raises `Refusals` for inconsistent input and `Refusal` for a name that is taken.
 
-    With a schema the dataset has its fields at once; that is written to the `lake`.
+    With a schema, the dataset has its fields at once; they are stored in the `lake`.
     """
     refuse_misfits(new)
     now = clock()
@@ -96,8 +99,7 @@ async def create(
             created_at=now,
             updated_at=now,
         )
-        session.add(row)
-        await session.flush()
+        await insert_rows(session, row)
         if new.schema is not None and lake is not None:
             await _declare(session, declaring, lake, scope, row, new.schema)
     return row
@@ -106,9 +108,10 @@ async def create(
 async def update(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None, changes: DatasetChanges
 ) -> DatasetRow:
-    """Changes what is given. Raises `Refusal` for a name that is taken or a schema that does not fit, `StaleEtag`."""
+    """Updates the given fields. Raises `Refusal` for a name that is taken or an incompatible schema, and
+    `StaleEtag`."""
     async with _declaring() as declaring, database.write(scope.tenant) as session:
-        current = await _required(session, scope, id, etag)
+        current = await required(session, scope, id, etag)
         name = changes.get("name", current.name)
         refusals: list[Refusal] = []
         refuse_bad_name(name, refusals)
@@ -116,8 +119,8 @@ async def update(
             raise Refusals(refusals)
         if name != current.name:
             await refuse_taken_name(session, scope, name)
-        change = within(update_rows(DatasetRow), DatasetRow, scope.tenant).where(_DATASETS.id == id)
-        await session.execute(change.values(name=name, revision=current.revision + 1, updated_at=clock()))
+        values = {"name": name, "revision": current.revision + 1, "updated_at": clock()}
+        await update_row(session, DatasetRow, scope.tenant, id, values)
         if changes.get("schema") is not None:
             await _declare(session, declaring, lake, scope, current, changes["schema"])
         return (await get_many(session, scope, [id]))[id]
@@ -125,13 +128,13 @@ async def update(
 
 @asynccontextmanager
 async def _declaring() -> AsyncIterator[list[Callable[[], None]]]:
-    """What takes back declarations in the lake, called when the database then does not follow."""
+    """Reverts declarations in the lake if the database transaction fails."""
     undo: list[Callable[[], None]] = []
     try:
         yield undo
     except BaseException:
-        for one in undo:
-            await asyncio.shield(asyncio.to_thread(one))
+        for revert in undo:
+            await asyncio.shield(asyncio.to_thread(revert))
         raise
 
 
@@ -151,7 +154,7 @@ async def _declare(
 
 
 def shape_of(dataset: DatasetRow) -> DatasetShape:
-    """How its rows are read. Raises `Refusal` for a dataset that no file is loaded into."""
+    """How its rows are read. Raises `Refusal` for a dataset that cannot be loaded into."""
     if dataset.identity_column is None or dataset.namespace is None:
         message = (
             f"{dataset.name!r} is a dataset of kind {dataset.kind}, which export jobs fill: upload into another one"
@@ -161,7 +164,7 @@ def shape_of(dataset: DatasetRow) -> DatasetShape:
 
 
 async def shape_beside(session: AsyncSession, scope: Scope, name: str, shape: DatasetShape) -> DatasetShape:
-    """The shape with all other datasets of the sandbox whose rows become one with those of the dataset `name`."""
+    """The shape, with all other datasets of the sandbox whose rows share views with the dataset `name`."""
     if shape.kind == "AUDIENCE":
         return shape
     others = within(select(_DATASETS.id), DatasetRow, scope.tenant)
@@ -169,17 +172,12 @@ async def shape_beside(session: AsyncSession, scope: Scope, name: str, shape: Da
     return replace(shape, beside=tuple(await session.scalars(same)))
 
 
-async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DatasetRow:
-    row = (await get_many(session, scope, [id])).get(id)
-    if row is None:
-        raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", ("id",))
-    if etag is not None and etag != str(row.revision):
-        raise StaleEtag(str(row.revision), ("etag",))
-    return row
+async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> DatasetRow:
+    return current_row((await get_many(session, scope, [id])).get(id), "dataset", id, etag)
 
 
 async def _policies(session: AsyncSession, scope: Scope, dataset_id: str) -> list[Dependent]:
-    """The merge policies that name the dataset; a sandbox has few, so all are looked at."""
+    """The merge policies that name the dataset; a sandbox has few, so all are examined."""
     rows = await session.execute(select_rows(MergePolicyRow, scope).order_by(_POLICIES.name, _POLICIES.id))
     return [
         Dependent("MergePolicy", row.id, repr(row.name), "name it in their order")
@@ -196,7 +194,7 @@ async def _audiences(session: AsyncSession, scope: Scope, dataset_id: str) -> li
 
 
 async def _exports(session: AsyncSession, scope: Scope, dataset_id: str) -> list[Dependent]:
-    """The export jobs that are not over."""
+    """Unfinished export jobs."""
     statement = within(select(_EXPORTS.id), ExportJobRow, scope.tenant)
     live = statement.where(_EXPORTS.destination_id == dataset_id, _EXPORTS.status.in_(WAITING | RUNNING))
     ids = await session.scalars(live.order_by(_EXPORTS.id).limit(MOST_FOUND))
@@ -204,7 +202,7 @@ async def _exports(session: AsyncSession, scope: Scope, dataset_id: str) -> list
 
 
 DEPENDENTS: tuple[Finder, ...] = (_policies, _audiences, _exports)
-"""Everything that relies on a dataset: each finds those of its kind, by name."""
+"""Everything that depends on a dataset: each finder returns dependents of one type, by name."""
 
 
 async def refuse_taken_name(session: AsyncSession, scope: Scope, name: str) -> None:
@@ -219,7 +217,7 @@ async def by_name(session: AsyncSession, scope: Scope, name: str) -> DatasetRow 
 
 
 async def by_id_or_name(session: AsyncSession, scope: Scope, dataset: str) -> DatasetRow | None:
-    """As people at a terminal call it: an id wins over a name."""
+    """Looks up a dataset as named on the command line: an id takes precedence over a name."""
     return (await get_many(session, scope, [dataset])).get(dataset) or await by_name(session, scope, dataset)
 
 
@@ -243,7 +241,7 @@ async def count(session: AsyncSession, scope: Scope, kind: str | None = None) ->
 
 
 async def fields_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
-    """Path and type of each field of each dataset, as PQL sees them; none before the first batch."""
+    """Path and type of each field of each dataset, as PQL types; empty before the first batch."""
 
     def read() -> dict[str, list[tuple[str, str]]]:
         tenant = lake.tenant(scope.tenant)
@@ -256,11 +254,23 @@ async def fields_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str,
 
 
 async def schemas_many(lake: Lake, scope: Scope, ids: Iterable[str]) -> dict[str, StoredValues]:
-    """The JSON Schema of each dataset: what was declared, widened by what arrived."""
+    """The JSON Schema of each dataset: the declared schema, widened by the loaded data."""
 
     def read() -> dict[str, StoredValues]:
         tenant = lake.tenant(scope.tenant)
         return {id_: dataset_schema(tenant, id_) for id_ in ids}
+
+    return await asyncio.to_thread(read)
+
+
+async def rejected_many(
+    lake: Lake, scope: Scope, batches: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[RejectedRow, ...]]:
+    """The rejected rows that each batch kept, by the ids of its dataset and its own."""
+
+    def read() -> dict[tuple[str, str], tuple[RejectedRow, ...]]:
+        tenant = lake.tenant(scope.tenant)
+        return {key: rejected_rows(tenant, *key) for key in batches}
 
     return await asyncio.to_thread(read)
 
@@ -289,7 +299,7 @@ async def batch_counts(session: AsyncSession, scope: Scope, dataset_ids: Sequenc
 
 
 def refuse_misfits(new: NewDataset) -> None:
-    """Raises `Refusals` for what does not fit together."""
+    """Raises `Refusals` for inconsistent input."""
     refusals: list[Refusal] = []
 
     def refuse(message: str, *path: str) -> None:

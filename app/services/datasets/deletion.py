@@ -1,4 +1,4 @@
-"""Datasets and batches go: refused while others rely on them, and with everything that they brought."""
+"""Deletes batches, and datasets on which no other object depends, with everything they brought."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.clock import Clock
 from app.engine.people.profiles import Dataset, schema_of
 from app.engine.store.lake import Lake, TenantLake
-from app.errors import ErrorCode, Refusal, StaleEtag
+from app.errors import ErrorCode, Refusal
 from app.pql.check.checker import check
-from app.pql.schema import ObjectType, leaf_paths
+from app.pql.schema import ObjectType, leaves
 from app.scope import Scope
 from app.services.datasets import batches, datasets
 from app.services.evaluation.expressions import Segments, data_sources, read_segments
@@ -36,16 +36,16 @@ _DEFINITIONS = columns(DefinitionRow)
 async def delete_dataset(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, etag: str | None = None
 ) -> None:
-    """Deletes the dataset with its rows and batches. People of whom nothing is left are in no later view.
+    """Deletes the dataset with its rows and batches. People without remaining data are in no later view.
 
-    Its files go when nothing reads them any more (`retention`). Raises `HasDependents` while others rely on it.
+    Its files are deleted when nothing reads them any more (`retention`). Raises `HasDependents` if it is in use.
     """
-    # Should nothing else be left, this tells whoever keeps house that there is such a sandbox.
+    # If nothing else is left, this tells maintenance that the sandbox exists.
     await ensure_default(database, clock, scope)
     while True:
-        async with database.session() as session:
-            definitions = await _definitions(session, scope)
-            sources, segments = await data_sources(session, scope), await read_segments(session, scope)
+        async with database.session() as reading:
+            definitions = await _definitions(reading, scope)
+            sources, segments = await data_sources(reading, scope), await read_segments(reading, scope)
         users = await asyncio.to_thread(_need_fields, lake.tenant(scope.tenant), sources, segments, definitions, id)
 
         async def using(
@@ -56,11 +56,7 @@ async def delete_dataset(
         async with database.write(scope.tenant) as session:
             if _versions(await _definitions(session, scope)) != _versions(definitions):
                 continue
-            dataset = (await datasets.get_many(session, scope, [id])).get(id)
-            if dataset is None:
-                raise Refusal(ErrorCode.NOT_FOUND, f"there is no dataset {id!r} in this sandbox", ("id",))
-            if etag is not None and etag != str(dataset.revision):
-                raise StaleEtag(str(dataset.revision), ("etag",))
+            dataset = await datasets.required(session, scope, id, etag)
             advice = "change, cancel or delete them first"
             await refuse_dependents(session, scope, id, "id", (*datasets.DEPENDENTS, using), advice)
             await _refuse_unsettled(session, scope, dataset)
@@ -70,7 +66,7 @@ async def delete_dataset(
 
 
 async def discard_empty(database: Database, scope: Scope, id: str) -> None:
-    """Deletes a dataset into which nothing has been loaded, with its failed batches, unless it is in use already."""
+    """Deletes a dataset without loaded data, including its failed batches, unless it is already in use."""
     async with database.write(scope.tenant) as session:
         used = within(select(_BATCHES.id), BatchRow, scope.tenant)
         if await session.scalar(used.where(_BATCHES.dataset_id == id, _BATCHES.status != BatchStatus.FAILED).limit(1)):
@@ -84,10 +80,11 @@ async def discard_empty(database: Database, scope: Scope, id: str) -> None:
 async def delete_batch(
     database: Database, lake: Lake, clock: Clock, scope: Scope, id: str, lease: timedelta = batches.LEASE
 ) -> None:
-    """Takes the rows of a batch back out: records that it replaced count again, members of external audiences that only
-    it brought leave, and streamed definitions follow. Raises `Refusal` for one that is unknown or being loaded.
+    """Removes the rows of a batch: records that it replaced become valid again, members of external audiences that only
+    this batch brought leave, and streamed definitions are updated. Raises `Refusal` for a batch that is unknown or
+    being loaded.
 
-    Should this process die meanwhile, another one goes on.
+    If this process dies meanwhile, another one continues.
     """
     async with database.write(scope.tenant) as session:
         batch = (await datasets.batches_get_many(session, scope, [id])).get(id)
@@ -122,7 +119,7 @@ def _need_fields(
     before, after = (
         schema_of(lake, [source for source in sources if source.id != gone or gone is None]) for gone in (None, id)
     )
-    names = {path.rpartition(".")[2] for path, _ in _paths(before) ^ _paths(after)}
+    names = {names[-1].replace("`", "``") for names, _ in _fields(before) ^ _fields(after)}
 
     def checks(expression: str, schema: ObjectType) -> bool:
         return check(expression, schema, segments=segments.names, aliases=segments.aliases).ok
@@ -130,15 +127,15 @@ def _need_fields(
     return [
         Dependent("SegmentDefinition", row.id, repr(row.name), "use its fields")
         for row in definitions
-        # Checking costs a millisecond each: most definitions do not even have the name of a field that goes.
+        # Checking costs a millisecond each, and most definitions do not contain the name of a removed field.
         if any(name in row.expression for name in names)
         and checks(row.expression, before)
         and not checks(row.expression, after)
     ]
 
 
-def _paths(schema: ObjectType) -> set[tuple[str, str]]:
-    return {(path, str(type_)) for path, type_ in leaf_paths(schema)}
+def _fields(schema: ObjectType) -> set[tuple[tuple[str, ...], str]]:
+    return {(names, str(type_)) for names, type_ in leaves(schema)}
 
 
 async def _refuse_unsettled(session: AsyncSession, scope: Scope, dataset: DatasetRow) -> None:

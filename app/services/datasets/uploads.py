@@ -1,4 +1,4 @@
-"""Uploads: one file into one dataset, through the API or from the command line; all of its good rows, or nothing."""
+"""Uploads one file into one dataset, through the API or the command line: all of its good rows, or nothing."""
 
 import asyncio
 import hashlib
@@ -36,20 +36,20 @@ FORMATS: dict[str, FileFormat] = {
     "json": "NDJSON",
     "parquet": "PARQUET",
 }
-"""Ending of a file's name → format."""
+"""File name suffix → format."""
 
 MOST_ROWS = 10_000
-"""Rows of one call of `ingestRows`."""
+"""Maximum number of rows in one call of `ingestRows`."""
 CONFIRM_SECONDS = 20.0
-"""How long a batch whose rows are stored waits for a database that is away before its sender hears of it."""
+"""How long a batch with stored rows waits for an unavailable database before its sender is notified."""
 _RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class UploadOptions:
-    """`idempotency_key`: the same within 24 hours gives the same batch of the dataset. The work stops soon after any
-    event of `stopping` is set; a loader that is silent for a `lease` has lost the batch.
-    `progress` says how far it is."""
+    """The same `idempotency_key` within 24 hours returns the same batch of the dataset. The work stops soon after an
+    event in `stopping` is set; a loader that is silent for a `lease` has lost the batch. `progress` receives the
+    progress."""
 
     idempotency_key: str | None = None
     stopping: Sequence[asyncio.Event] = ()
@@ -59,7 +59,7 @@ class UploadOptions:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """`repeated` when the batch of the same idempotency key had landed before, and nothing was loaded."""
+    """`repeated` is true if the batch with the same idempotency key was already committed, and nothing was loaded."""
 
     batch: BatchRow
     rejected: tuple[RejectedRow, ...]
@@ -78,8 +78,8 @@ async def upload_batch(
 ) -> Uploaded:
     """Adds the file to the dataset.
 
-    Raises `Refusal`; the dataset then is as it was, and the batch, if one was begun, FAILED. Raises `Unconfirmed` when
-    the rows are stored and the database went away before it said so.
+    Raises `Refusal`; the dataset is then unchanged, and the batch, if one was started, is FAILED. Raises `Unconfirmed`
+    if the rows are stored but the database became unavailable before it confirmed the batch.
     """
     dataset = await _dataset(database, scope, dataset_id)
     return await _Upload(database, lake, clock, scope, dataset, options).load(file)
@@ -87,7 +87,7 @@ async def upload_batch(
 
 @asynccontextmanager
 async def rows_as_file(rows: Sequence[object], folder: Path) -> AsyncIterator[InputFile]:
-    """JSON values as a file in `folder`, gone afterwards. Raises `Refusal` for none and for too many."""
+    """JSON values as a file in `folder`, deleted afterwards. Raises `Refusal` for no rows and for too many."""
     if not 1 <= len(rows) <= MOST_ROWS:
         code = ErrorCode.LIMIT_EXCEEDED if rows else ErrorCode.INVALID_INPUT
         raise Refusal(code, f"a call takes 1 to {MOST_ROWS:,} rows, this one has {len(rows):,}", ("rows",))
@@ -104,7 +104,7 @@ async def rows_as_file(rows: Sequence[object], folder: Path) -> AsyncIterator[In
 
 
 def _line(row: object) -> str:
-    """The row as a line of a file. In ASCII: a text may hold half of a surrogate pair, which has no other form."""
+    """The row as a line of a file, in ASCII, because a text may contain a lone surrogate, which has no other form."""
     try:
         return json.dumps(row)
     except RecursionError:
@@ -112,11 +112,11 @@ def _line(row: object) -> str:
 
 
 _TOO_DEEP = '{"v": ' + "[" * 100 + "]" * 100 + "}"
-"""Stands for a row that is too deep to be written: the loader rejects it for its depth."""
+"""Stands for a row that is nested too deeply to be written: the loader rejects it for its depth."""
 
 
 def content_digest(file: InputFile) -> str:
-    """What is in a file and how it is read, whatever its name; SHA-256 in hexadecimal digits."""
+    """The content of a file and how it is read, independent of its name; SHA-256 in hexadecimal."""
     with file.path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256")
     digest.update(json.dumps([file.format, asdict(file.csv)]).encode())
@@ -124,7 +124,7 @@ def content_digest(file: InputFile) -> str:
 
 
 async def try_upload(database: Database, lake: Lake, scope: Scope, dataset_id: str, file: InputFile) -> DryRun:
-    """What `upload_batch` would load; nothing is stored. Raises `Refusal` as that does."""
+    """What `upload_batch` would load; stores nothing. Raises `Refusal` like `upload_batch`."""
     dataset = await _dataset(database, scope, dataset_id)
     shape = await _shape(database, scope, dataset.name, datasets.shape_of(dataset))
     return await asyncio.to_thread(try_out, lake.tenant(scope.tenant), dataset_id, shape, file)
@@ -152,9 +152,9 @@ async def ingest_file(
     file: InputFile,
     options: UploadOptions = UploadOptions(),
 ) -> Uploaded:
-    """The same for a dataset by name, created when there is none and declared when a JSON Schema of its rows comes.
+    """Uploads to a dataset by name, which is created if missing, and declared if a JSON Schema of its rows is given.
 
-    A file that is refused leaves no new dataset behind. Raises `Refusal` if the dataset exists and differs.
+    A rejected file leaves no new dataset behind. Raises `Refusal` if the dataset exists and differs.
     """
     dataset = await _matching(database, scope, new)
     is_new = dataset is None
@@ -179,7 +179,7 @@ async def try_file(
     file: InputFile,
     progress: Progress | None = None,
 ) -> DryRun:
-    """What `ingest_file` would load; nothing is stored. Raises `Refusal` as that does."""
+    """What `ingest_file` would load; stores nothing. Raises `Refusal` like `ingest_file`."""
     datasets.refuse_misfits(new)
     dataset = await _matching(database, scope, new)
     shape = DatasetShape(
@@ -191,7 +191,7 @@ async def try_file(
 
 
 async def _matching(database: Database, scope: Scope, new: datasets.NewDataset) -> DatasetRow | None:
-    """The dataset of that name, None if there is none. Raises `Refusal` if it is defined differently."""
+    """The dataset with this name, None if there is none. Raises `Refusal` if its definition differs."""
     async with database.session() as session:
         dataset = await datasets.by_name(session, scope, new.name)
     if dataset is None:
@@ -220,7 +220,7 @@ _DEFINITION = {
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """One file on its way into a batch."""
+    """Loads one file into a batch."""
 
     database: Database
     lake: Lake
@@ -272,7 +272,7 @@ class _Upload:
         return loaded
 
     async def _same(self, id: str) -> Uploaded | None:
-        """The batch of the same key, once it has landed; None when it has not, so that its key is free."""
+        """The batch with the same key, if it was committed; otherwise None, and its key is free."""
         stopping = self.options.stopping
         batch = await batches.settled(self.database, self.lake, self.clock, self.scope, id, stopping)
         if any(event.is_set() for event in stopping):
@@ -284,7 +284,7 @@ class _Upload:
         return Uploaded(batch, brought.rejected if brought is not None else (), repeated=True)
 
     async def _settled(self, batch: BatchRow, loading: "asyncio.Task[Ingested]", hold: batches.Hold) -> Uploaded:
-        """What became of a batch whose thread has ended: landed, or failed and raised."""
+        """The result of a batch whose thread has ended: committed, or failed with an exception."""
         tenant = self.scope.tenant
         error = loading.exception()
         if error is None:
@@ -300,13 +300,13 @@ class _Upload:
         try:
             await batches.fail(self.database, tenant, batch.id, refusal.message if refusal else _INTERNAL)
         except Exception as away:
-            # Its lease runs out, and somebody else settles it. That nothing landed is certain.
+            # Its lease expires, and another process settles it. It is certain that nothing was committed.
             if not is_unavailable(away):
                 raise
         raise refusal or error or RuntimeError("an upload ended with neither a result nor an error")
 
     def _refusal(self, batch_id: str, error: BaseException | None, hold: batches.Hold) -> Refusal | None:
-        """What the sender hears; None for a mistake of ours."""
+        """The error for the sender; None for an internal error."""
         if isinstance(error, Refusal):
             return error
         if isinstance(error, GivenUp) or (isinstance(error, Stopped) and hold.lost):
@@ -324,7 +324,7 @@ class _Upload:
         return None
 
     async def _confirmed(self, batch: BatchRow, loaded: Ingested) -> Uploaded:
-        """Lands what is stored. A database that is away meanwhile is waited for, but not for ever."""
+        """Confirms stored rows in the database, and waits for an unavailable database, but not indefinitely."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + CONFIRM_SECONDS
         while True:
@@ -357,7 +357,7 @@ def _refused(message: str) -> Refusal:
 
 
 async def _ended(loading: "asyncio.Task[Any]", stop: Stop, stopping: Sequence[asyncio.Event]) -> None:
-    """Waits until the thread has ended; stops it when an event is set, or whoever waits here is cancelled."""
+    """Waits until the thread has ended; stops it when an event is set, or when the caller is cancelled."""
     waiting = [asyncio.create_task(event.wait()) for event in stopping]
     try:
         await asyncio.wait({loading, *waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,1 +1,1 @@
-"""What every evaluation needs: expressions, memberships, progress."""
+"""Shared by all evaluations: expressions, memberships, progress."""

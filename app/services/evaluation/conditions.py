@@ -1,4 +1,4 @@
-"""What of these expressions can be evaluated: conditions over the data of their merge policies, and what is wrong."""
+"""Checks expressions against the data of their merge policies, and collects conditions and diagnostics."""
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,8 @@ from app.pql.schema import ObjectType
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An expression to be evaluated for the profiles of a merge policy; `exclude_opt_out` leaves out who opted out."""
+    """An expression to evaluate for the profiles of a merge policy; `exclude_opt_out` excludes profiles that have opted
+    out."""
 
     id: str
     expression: str
@@ -22,7 +23,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """By id the conditions, with the segments that each refers to; of the others the first diagnostic says why not."""
+    """By id: the conditions and the segments that each references; for invalid expressions, the first diagnostic."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
     references: dict[str, frozenset[str]] = field(default_factory=dict)
@@ -35,10 +36,10 @@ def read_conditions(
     segments: Container[str],
     aliases: Mapping[str, str],
 ) -> Conditions:
-    """Checks each expression against the schema of its merge policy's data, of which there must be one.
+    """Checks each expression against the schema of its merge policy, which must be among `schemas`.
 
-    Expressions of one merge policy share their nodes. `segments` are the ids that `inSegment` may name, `aliases`
-    other names of them.
+    Expressions of one merge policy share their nodes. `segments` are the ids that `inSegment` may name; `aliases` maps
+    other names to ids.
     """
     builders = {policy: Builder() for policy in schemas}
     conditions = Conditions()

@@ -1,7 +1,7 @@
-"""Expressions of a tenant: checked against the schema of its profiles and the segments that it has."""
+"""Expressions of a tenant, checked against its profile schema and its segments."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,6 +14,7 @@ from app.engine.store.lake import Lake
 from app.errors import ExpressionRefused
 from app.pql.check.checker import Checked, CheckedValue, check, check_value
 from app.pql.editor.completion import Completion, complete
+from app.pql.functions import FUNCTIONS, Kind
 from app.pql.schema import ObjectType, Segment, namespace_of
 from app.pql.syntax.json_reader import from_json
 from app.pql.syntax.json_writer import to_json
@@ -22,9 +23,13 @@ from app.pql.syntax.printer import print_tree
 from app.scope import Scope
 from app.storage.columns import columns
 from app.storage.database import Database
+from app.storage.sessions.reading import Prepared, read
 from app.storage.tables.audiences import AudienceRow, AudienceType
 from app.storage.tables.datasets import DatasetKind, DatasetRow
-from app.storage.tenancy import within
+from app.storage.tenancy import parameters, within, within_any
+
+_NAMING = [row.name for row in FUNCTIONS if any(each.kind is Kind.SEGMENT for each in row.parameters)] + ["\\"]
+"""What every text contains that names a segment: such a function, or JSON's escape of one of its letters."""
 
 _AUDIENCES = columns(AudienceRow)
 _DATASETS = columns(DatasetRow)
@@ -37,46 +42,51 @@ class ExpressionFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What expressions of a tenant may speak of."""
+    """What a tenant's expressions may refer to."""
 
     schema: ObjectType
     segments: Mapping[str, str]
     """Names by id."""
     aliases: Mapping[str, str]
-    """Ids by what the makers of external audiences know them by."""
+    """Ids by the audience ids that external audiences have in their source systems."""
     datasets: Sequence[Dataset]
 
     def check(self, expression: str, format: ExpressionFormat = ExpressionFormat.PQL_TEXT) -> Checked:
-        """Positions in pql/json are those of the text that it stands for. Raises `ExpressionRefused` if it is not
-        pql/json."""
+        """Checks an expression. For pql/json, positions refer to the equivalent text. Raises `ExpressionRefused` if it
+        is not valid pql/json."""
         return check(as_text(expression, format), self.schema, segments=self.segments, aliases=self.aliases)
 
     def check_value(self, expression: str) -> CheckedValue:
-        """The expression as a single value of a profile."""
+        """Checks an expression that returns a single value of a profile."""
         return check_value(expression, self.schema, segments=self.segments, aliases=self.aliases)
 
 
-async def vocabulary(database: Database, lake: Lake, scope: Scope) -> Vocabulary:
+async def vocabulary(database: Database, lake: Lake, scope: Scope, texts: Collection[str] | None = None) -> Vocabulary:
+    """The vocabulary of a tenant. For given texts, segments are read only if one of them names a segment."""
+    naming = texts is None or any(word in text for word in _NAMING for text in texts)
     async with database.session() as session:
-        sources = await data_sources(session, scope)
-        segments = await read_segments(session, scope)
+        sources = await data_sources(session, scope, alone=not naming)
+        segments = await read_segments(session, scope) if naming else _NO_SEGMENTS
     schema = await asyncio.to_thread(schema_of, lake.tenant(scope.tenant), sources)
     return Vocabulary(schema, segments.names, segments.aliases, sources)
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """What `inSegment` may name: audiences, whose names these are by id.
+    """What `inSegment` may name: `names` are the audiences' names by id.
 
-    The `external` ones have whom was uploaded, so also nobody; `aliases` are their ids by what their makers know them
-    by. Of several with the same one in different namespaces, that is the one that was made first. `entries` are the
-    namespaces and ids under which they stand in `segmentMembership`, by id.
+    The `external` ones have uploaded members, possibly none. `aliases` maps the ids from their source systems to ids;
+    if several namespaces use the same one, it means the oldest audience. `entries` maps ids to the namespace and id
+    under which the audience appears in `segmentMembership`.
     """
 
     names: Mapping[str, str]
     external: frozenset[str]
     aliases: Mapping[str, str]
     entries: Mapping[str, Segment]
+
+
+_NO_SEGMENTS = Segments({}, frozenset(), {}, {})
 
 
 async def read_segments(session: AsyncSession, scope: Scope) -> Segments:
@@ -95,7 +105,7 @@ async def read_segments(session: AsyncSession, scope: Scope) -> Segments:
 async def completions(
     database: Database, lake: Lake, scope: Scope, expression: str, offset: int, first: int
 ) -> list[Completion]:
-    """What may be written at an offset of an expression, best first."""
+    """Completions at an offset of an expression, best first."""
     words = await vocabulary(database, lake, scope)
     tenant = lake.tenant(scope.tenant)
 
@@ -107,28 +117,32 @@ async def completions(
     )
 
 
-async def data_sources(session: AsyncSession, scope: Scope) -> list[Dataset]:
-    """The tenant's datasets with people, events or members, oldest first."""
-    statement = within(select(_DATASETS.id, _DATASETS.kind), DatasetRow, scope.tenant)
-    rows = await session.execute(
-        statement.where(_DATASETS.kind != DatasetKind.EXPORT).order_by(_DATASETS.created_at, _DATASETS.id)
-    )
+_SOURCES = Prepared(
+    within_any(select(_DATASETS.id, _DATASETS.kind), DatasetRow)
+    .where(_DATASETS.kind != DatasetKind.EXPORT)
+    .order_by(_DATASETS.created_at, _DATASETS.id)
+)
+
+
+async def data_sources(session: AsyncSession, scope: Scope, *, alone: bool = False) -> list[Dataset]:
+    """The tenant's datasets of profiles, events or audience members, oldest first. `alone` as for `read`."""
+    rows = await read(session, _SOURCES, parameters(scope.tenant), alone=alone)
     return [Dataset(row.id, row.kind) for row in rows]
 
 
 def as_text(expression: str, format: ExpressionFormat) -> str:
-    """Raises `ExpressionRefused` for pql/json that is none."""
+    """The expression as pql/text. Raises `ExpressionRefused` for invalid pql/json."""
     return expression if format is ExpressionFormat.PQL_TEXT else print_tree(from_json(expression))
 
 
 def convert_expression(expression: str, source: ExpressionFormat, target: ExpressionFormat) -> str:
-    """Between pql/text (printed canonically) and pql/json. Raises `ExpressionRefused`."""
+    """Converts between pql/text (printed canonically) and pql/json. Raises `ExpressionRefused`."""
     tree = parse(expression) if source is ExpressionFormat.PQL_TEXT else from_json(expression)
     return to_json(tree) if target is ExpressionFormat.PQL_JSON else print_tree(tree)
 
 
 def require(checked: Checked, path: tuple[str, ...]) -> Checked:
-    """Raises `ExpressionRefused` with every diagnostic unless the expression is in order."""
+    """Raises `ExpressionRefused` with all diagnostics if the expression has errors."""
     if not checked.ok:
         raise ExpressionRefused(checked.diagnostics, path)
     return checked

@@ -1,8 +1,8 @@
-"""Where the present membership of each audience lies: the one place that knows; it reads no people and no rules.
+"""The location of each audience's current membership, known only here; reads no people and knows no rules.
 
-A run writes one file for each bucket, and the newest run of an audience is its *head*. Streaming evaluation puts
-*patches* on top: for a bucket the file of the newest turn, with the audiences in it and the head that each change was
-made on. A new head replaces the patches on the old one by being another.
+A run writes one file per bucket, and an audience's newest run is its *head*. Streaming evaluation adds *patches*: per
+bucket, the file of the newest turn, with its audiences and the head that each change applies to. A new head thereby
+invalidates the patches on the old one.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ from app.storage.tables.streaming import MembershipPatchRow
 from app.storage.tenancy import same_tenant, within
 
 NO_RUN = ""
-"""The head that a patch of an audience without any run is made on."""
+"""The base of patches for an audience without a run."""
 
 _AUDIENCES = columns(AudienceRow)
 _BUCKETS = columns(JobBucketRow)
@@ -37,7 +37,8 @@ _PATCHES = columns(MembershipPatchRow)
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What a streaming turn left of a bucket; `bases` are the audiences in its file, with their heads of then."""
+    """The result of a streaming turn in a bucket; `bases` maps the audiences in its file to their heads at that
+    time."""
 
     turn: int
     file: str
@@ -49,11 +50,12 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Heads:
-    """`runs` is the newest run by audience; `names` the file of each bucket by run; `patches` the newest by bucket.
+    """`runs` maps audiences to their newest runs, `names` runs to their file per bucket, `patches` buckets to their
+    newest patch.
 
-    `graphs` are the versions of the identity graph whose persons are the members; an audience that is not there has
-    fragments. Other versions and kinds of people are told by `people`. `policies` are the merge policies, where there
-    is one.
+    `graphs` maps audiences to the version of the identity graph that their members refer to; members of audiences
+    without an entry are fragments. `people` converts memberships to another version or kind. `policies` maps audiences
+    to their merge policies, if any.
     """
 
     runs: Mapping[str, str]
@@ -64,23 +66,24 @@ class Heads:
 
     @property
     def turn(self) -> int:
-        """The newest turn that these heads show, 0 for none: with the runs, what `read_heads` needs to find them."""
+        """The newest turn among the patches, 0 if there are none. Together with the runs, `read_heads` needs it to read
+        these heads again."""
         return max((patch.turn for patch in self.patches.values()), default=0)
 
     @property
     def audiences(self) -> set[str]:
-        """All that have a run, or members by streaming alone."""
+        """All audiences with a run, or with members from streaming only."""
         return {*self.runs, *(audience for bucket in self.patches for audience in self.patched(bucket))}
 
     def patched(self, bucket: int) -> set[str]:
-        """The audiences whose membership in a bucket is in its patch."""
+        """The audiences whose membership in this bucket is in its patch."""
         patch = self.patches.get(bucket)
         if patch is None:
             return set()
         return {audience for audience, base in patch.bases.items() if base == self.runs.get(audience, NO_RUN)}
 
     def as_json(self) -> JsonObject:
-        """Names of objects are texts there, also of buckets."""
+        """As JSON, in which bucket numbers become text keys."""
         return {
             "runs": dict(self.runs),
             "names": {run: {str(bucket): file for bucket, file in names.items()} for run, names in self.names.items()},
@@ -98,8 +101,8 @@ class Heads:
         )
 
     def people(self, files: MembershipFiles, audiences: Iterable[str], graph: int | None) -> MembershipSource:
-        """The memberships of these audiences as those of the people of this version of the identity graph (None:
-        fragments). May read all buckets once. Raises `FileNotFoundError` when that version is gone."""
+        """The memberships of these audiences, converted to the people of this version of the identity graph (None:
+        fragments). May read all buckets once. Raises `FileNotFoundError` if that version no longer exists."""
         by_graph: dict[int | None, list[str]] = defaultdict(list)
         for audience in sorted(set(audiences)):
             by_graph[self.graphs.get(audience)].append(audience)
@@ -108,8 +111,8 @@ class Heads:
     def standing(
         self, files: MembershipFiles, plan: Plan, entries: Mapping[str, Segment], graph: int | None
     ) -> Callable[[int], dict[Segment, Membership]]:
-        """By bucket what `segmentMembership` holds of the people of a version of the identity graph, for the segments
-        that the plan names. `entries` are their names there."""
+        """A function from bucket to the contents of `segmentMembership`, for people of one version of the identity
+        graph and the segments that the plan names. `entries` maps audiences to their names there."""
         if not plan.needs_memberships:
             return lambda bucket: {}
         named = [id_ for id_, entry in entries.items() if plan.segments is None or entry in plan.segments]
@@ -117,19 +120,19 @@ class Heads:
         return lambda bucket: {entries[id_]: membership for id_, membership in source.read(bucket).items()}
 
     def _found(self, files: MembershipFiles, audiences: Sequence[str]) -> MembershipSource:
-        """As they were written."""
+        """The memberships as they were written."""
         runs = {self.runs.get(audience, NO_RUN) for audience in audiences}
         buckets = {*self.patches, *(bucket for run in runs for bucket in self.names.get(run, ()))}
         return MembershipSource(lambda bucket: self.many(files, bucket, audiences), frozenset(buckets))
 
     def one(self, files: MembershipFiles, audience: str, bucket: int) -> Membership | None:
-        """None for an audience without members there, or without any run."""
+        """One audience's membership in a bucket; None if it has none there."""
         return self.many(files, bucket, [audience]).get(audience)
 
     def many(
         self, files: MembershipFiles, bucket: int, audiences: Iterable[str] | None = None
     ) -> dict[str, Membership]:
-        """Those of one bucket, of some audiences or of all that have any; each file is read once."""
+        """The memberships of some audiences, or of all, in one bucket; reads each file once."""
         patched = self.patched(bucket)
         requested = {*self.runs, *patched} if audiences is None else set(audiences)
         by_run: dict[str, list[str]] = defaultdict(list)
@@ -146,7 +149,7 @@ class Heads:
         return memberships
 
     def of(self, files: MembershipFiles, audience: str, first: int = 0) -> Iterator[tuple[int, Membership]]:
-        """The audience's memberships by bucket, from bucket `first` on, read one at a time."""
+        """The audience's memberships by bucket, starting at bucket `first`, read one at a time."""
         written = self.names.get(self.runs.get(audience, NO_RUN), {})
         for bucket in sorted({*written, *self.patches}):
             if bucket >= first and (membership := self.one(files, audience, bucket)) is not None:
@@ -154,7 +157,7 @@ class Heads:
 
 
 def patch_run(turn: int) -> str:
-    """The run under which a streaming turn writes its files."""
+    """The run id under which a streaming turn writes its files."""
     return f"streaming-{turn}"
 
 
@@ -165,7 +168,7 @@ async def read_heads(
     *,
     now: datetime | None = None,
 ) -> Heads:
-    """The heads as they are at `now`, or those that a job has pinned."""
+    """The heads as of `now`, or those that a job has pinned."""
     if pins is not None:
         return (await read_pinned(session, scope, [pins]))[0]
     patches = await _newest_patches(session, scope)
@@ -177,7 +180,7 @@ async def read_heads(
 
 
 async def read_pinned(session: AsyncSession, scope: Scope, pins: Sequence[HeadPins]) -> list[Heads]:
-    """Those that jobs or the log of changes have pinned, in two statements at most."""
+    """The heads pinned by jobs or by the log of changes, in at most two statements."""
     runs = {run for pin in pins for run in pin.runs.values()}
     names = await _files(session, scope, runs) if runs else {}
     turns = {pin.turn for pin in pins if pin.turn}
@@ -192,7 +195,8 @@ async def head_runs(session: AsyncSession, scope: Scope, now: datetime | None = 
 
 
 async def _head_rows(session: AsyncSession, scope: Scope, now: datetime | None) -> list[Any]:
-    """Of all audiences, since one without a run may have members by streaming alone, but those that have expired."""
+    """Rows of all audiences that have not expired, including those without a run, which may have members from
+    streaming."""
     fields = (
         _AUDIENCES.id,
         _AUDIENCES.membership_run_id,
@@ -214,14 +218,14 @@ async def _files(session: AsyncSession, scope: Scope, runs: Collection[str]) -> 
 
 
 async def _newest_patches(session: AsyncSession, scope: Scope) -> dict[int, Patch]:
-    """By bucket."""
+    """The newest patch of each bucket."""
     fields = select(_PATCHES.bucket, _PATCHES.turn, _PATCHES.file, _PATCHES.bases).where(_PATCHES.newest)
     rows = await session.execute(within(fields, MembershipPatchRow, scope.tenant))
     return {row.bucket: Patch(row.turn, row.file, row.bases) for row in rows}
 
 
 async def _patches_at(session: AsyncSession, scope: Scope, turns: Collection[int]) -> dict[int, dict[int, Patch]]:
-    """By turn, for each bucket the newest patch of those up to it."""
+    """For each turn, the newest patch of each bucket up to that turn."""
     asked = values(column("turn", BigInteger), name="asked").data([(turn,) for turn in sorted(turns)]).cte("asked")
     keys = select(_PATCHES.organisation, _PATCHES.sandbox, _PATCHES.bucket).where(_PATCHES.newest)
     buckets = within(keys, MembershipPatchRow, scope.tenant).subquery("buckets")

@@ -1,7 +1,7 @@
-"""The log of what changed members, in commit order: written by whoever makes members visible, in the same transaction.
+"""The log of membership changes, in commit order. It is written in the transaction that makes the members visible.
 
-Each entry is the state of one audience after a change; the entry before it is the state that the change was made on.
-So what entered and exited follows from two entries, and no change can be lost, or told twice, between them.
+Each entry is the state of one audience after a change, and the audience's previous entry is the state before it. Two
+entries thus determine who entered and exited, and no change can be lost or counted twice.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +27,8 @@ _CHANGES = columns(MembershipChangeRow)
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """How many profiles entered and exited an audience, by which version of its definition (0 for external ones)."""
+    """How many profiles entered and exited an audience, and the version of its definition (0 for external
+    audiences)."""
 
     entered: int
     exited: int
@@ -43,9 +44,9 @@ async def note_changes(
     job_id: str | None = None,
     turn: int | None = None,
 ) -> None:
-    """Notes the audiences as they are by now in this transaction: an entry for each that somebody entered or left.
+    """Logs the current state of each audience that profiles entered or exited in this transaction.
 
-    `turn` is the streaming turn that changed them. Call it after the audiences' rows are written and after `lock_turn`.
+    `turn` is the streaming turn that made the change. Call it after writing the audiences' rows and after `lock_turn`.
     """
     await lock_turn(session, scope.tenant)
     changed = {id: change for id, change in moved.items() if change.entered or change.exited}
@@ -62,7 +63,8 @@ async def note_changes(
 
 
 async def _same_members(session: AsyncSession, scope: Scope, ids: Collection[str], turn: int) -> None:
-    """A run that found the same members takes the place of the one before it, whose files nobody needs then."""
+    """A run with unchanged members replaces the previous run in the last entry, so that the old files are no longer
+    needed."""
     newest = within(
         select(_CHANGES.audience_id, func.max(_CHANGES.sequence).label("sequence")), MembershipChangeRow, scope.tenant
     )

@@ -1,7 +1,8 @@
-"""What the first attempt at a job fixes for all later ones: all that a result depends on, kept as JSON in its row.
+"""What the first attempt at a job fixes for all later ones: everything that the result depends on, as JSON in the job's
+row.
 
-Jobs live through upgrades: what an older version did not note is filled in where that cannot change the result, and
-otherwise the job fails with a sentence that says to run it again.
+Jobs survive upgrades. Values that an older version did not record get defaults if those cannot change the result;
+otherwise the job fails and asks to be run again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,13 +15,13 @@ from app.errors import ErrorCode, Refusal
 from app.storage.columns import StoredValues
 
 EVALUATOR = 1
-"""Raise it with a change that gives an expression another meaning: what an earlier program found is no longer taken
-over from run to run then."""
+"""Increment it with a change in the meaning of expressions: results of earlier programs are then no longer reused
+between runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadPins:
-    """The memberships that are read: newest run and version of the identity graph by audience, patches up to `turn`."""
+    """The memberships to read: newest run and identity graph version by audience, and patches up to `turn`."""
 
     runs: Mapping[str, str]
     turn: int
@@ -31,13 +32,13 @@ class HeadPins:
 
     @classmethod
     def from_json(cls, value: StoredValues) -> "HeadPins":
-        """Raises `Refusal`. Before there were streams and identity graphs, there were no turns and no graphs."""
+        """Raises `Refusal`. Versions before streaming and identity graphs recorded no turns and no graphs."""
         return cls(_required(value, "heads"), value.get("turn") or 0, value.get("graphs") or {})
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentPins:
-    """Of a segment job. `lake` are the versions of the data by merge policy (`Snapshot.pinned`)."""
+    """The pins of a segment job. `lake` maps merge policies to data versions (`Snapshot.pinned`)."""
 
     evaluated_at: datetime
     merge_policies: Mapping[str, StoredValues]
@@ -50,7 +51,7 @@ class SegmentPins:
 
     @property
     def now(self) -> datetime:
-        """The instant in the zone whose calendar holds."""
+        """The evaluation instant, in the time zone of the calendar."""
         return self.evaluated_at.astimezone(ZoneInfo(self.time_zone))
 
     def as_json(self) -> StoredValues:
@@ -66,7 +67,7 @@ class SegmentPins:
         }
 
     def data_of(self, policy_id: str) -> StoredValues:
-        """The versions of the data under a merge policy. Raises `Refusal`."""
+        """The pinned data versions of a merge policy. Raises `Refusal`."""
         return _lake(_required(self.lake, policy_id))
 
     @classmethod
@@ -86,7 +87,7 @@ class SegmentPins:
 
 @dataclass(frozen=True, slots=True)
 class PreviewPins:
-    """Of a preview. `order` are the buckets of its sample, as they are read."""
+    """The pins of a preview. `order` lists the buckets of its sample in reading order."""
 
     evaluated_at: datetime
     lake: StoredValues
@@ -97,7 +98,7 @@ class PreviewPins:
 
     @property
     def now(self) -> datetime:
-        """The instant in the zone whose calendar holds."""
+        """The evaluation instant, in the time zone of the calendar."""
         return self.evaluated_at.astimezone(ZoneInfo(self.time_zone))
 
     def as_json(self) -> StoredValues:
@@ -125,7 +126,7 @@ class PreviewPins:
 
 @dataclass(frozen=True, slots=True)
 class AudiencePin:
-    """An audience that is exported, as profiles show it, and the statuses of the members that are."""
+    """An exported audience as profiles show it, and the statuses to export."""
 
     id: str
     namespace: str
@@ -135,7 +136,7 @@ class AudiencePin:
 
 @dataclass(frozen=True, slots=True)
 class BatchPin:
-    """A batch that an export writes: of the members of `audiences`, None for everybody."""
+    """A batch that an export writes: the members of `audiences`, or all profiles if None."""
 
     id: str
     audiences: Sequence[str] | None
@@ -143,7 +144,7 @@ class BatchPin:
 
 @dataclass(frozen=True, slots=True)
 class ExportPins:
-    """Of an export job."""
+    """The pins of an export job."""
 
     started: datetime
     merge_policy: StoredValues

@@ -1,4 +1,4 @@
-"""How far a job is that goes through people, and how long it may take; knows no kind of job."""
+"""Progress and remaining time of a job that reads profiles; knows no kind of job."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,15 +9,16 @@ from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobPhase
 
 _MOMENT = 1.0
-"""Seconds."""
+"""In seconds."""
 
 
 @dataclass(slots=True)
 class Progress:
-    """First the merged views are brought up to date, bucket by bucket; then of `total` people `read` are done.
+    """Progress in two steps: the merged views are updated bucket by bucket; then `read` of `total` people are
+    processed.
 
-    A bucket of a view counts as much as one whose people are gone through. The time left is judged by the pace of this
-    attempt: at the moment in which a thread ends a bucket the others are, on the average, half through theirs.
+    Building a bucket of a view counts as much as processing a bucket of people. The remaining time follows from this
+    attempt's pace: whenever a thread ends a bucket, the other threads are on average halfway through theirs.
     """
 
     attempt: Attempt
@@ -34,8 +35,8 @@ class Progress:
         self.attempt.progress(JobPhase.READING, 0.0, 0, 0)
 
     def view(self, built: int, to_build: int, buckets: int) -> None:
-        """Of one view, as `app.engine.people.merged_view.Told` says. Raises `Cancelled` when this attempt is to end,
-        unless the views are there in a moment."""
+        """Records the progress of one view, as a callback for `app.engine.people.merged_view.Told`. Raises `Cancelled`
+        if this attempt should end, unless the views are about to be complete."""
         now = self.attempt.clock()
         if built == 0:
             self._to_build, self._buckets = self._to_build + to_build, self._buckets + buckets
@@ -49,13 +50,13 @@ class Progress:
         self.attempt.progress(JobPhase.READING, self._built / whole if whole else 0.0, 0, 0, seconds_left)
 
     def begin(self, total: int, read: int) -> None:
-        """The views are there: now for the people."""
+        """The views are complete; starts the processing of people."""
         self.total, self.read = total, read
         self._pace = _Pace(self.attempt.clock(), self.threads)
         self.tell()
 
     def add(self, people: int) -> None:
-        """Notes people that are done: those of a bucket."""
+        """Adds the people of a finished bucket."""
         self.read += people
         self._pace.add(people)
         self.tell()
@@ -66,17 +67,17 @@ class Progress:
         self.attempt.progress(JobPhase.EVALUATING, fraction, self.read, self.total, seconds_left)
 
     def reached(self, part: float) -> float:
-        """How far the job is when so large a part of what comes after the views is done."""
+        """The job's total progress when this fraction of the work after the views is done."""
         return (self._built + part * self._buckets) / (self._built + self._buckets) if self._buckets else part
 
     def end(self) -> None:
-        """All are done, and what was found is being written."""
+        """All people are processed; the results are being written."""
         self.attempt.progress(JobPhase.WRITING, 1.0, self.total, self.total)
 
 
 @dataclass(slots=True)
 class _Pace:
-    """How fast pieces of work get done that are about equally large, several at a time."""
+    """The pace of pieces of work of similar size, several of them at a time."""
 
     started: datetime
     threads: int
@@ -88,7 +89,7 @@ class _Pace:
         self.pieces += 1
 
     def left(self, now: datetime, waiting: int) -> float | None:
-        """Seconds; None before anything is done."""
+        """Remaining seconds; None before the first piece is done."""
         if not self.done:
             return None
         under_way = min((self.threads - 1) / 2 * self.done / self.pieces, waiting)
@@ -96,6 +97,6 @@ class _Pace:
 
 
 def span(start: datetime, end: datetime) -> StoredValues:
-    """A stretch of time as metrics hold it."""
+    """A time span in the form used in metrics."""
     milliseconds = round((end - start).total_seconds() * 1000)
     return {"start": start.isoformat(), "end": end.isoformat(), "total_ms": milliseconds}

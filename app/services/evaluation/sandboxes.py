@@ -1,4 +1,4 @@
-"""The sandboxes of an organisation: which hold something, and the time zone that their calendar follows."""
+"""The sandboxes of an organisation, and the time zone of each."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _SANDBOXES = columns(SandboxRow)
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """`total_profiles` counts the primary identities that have ever been loaded."""
+    """`total_profiles` counts all primary identities ever loaded."""
 
     name: str
     time_zone: str
@@ -34,14 +34,14 @@ class Sandbox:
 
 
 async def read_time_zone(session: AsyncSession, scope: Scope, lake: Lake) -> ZoneInfo:
-    """The sandbox's own, or else the one of the settings."""
+    """The sandbox's time zone, or that of the settings."""
     statement = within(select(_SANDBOXES.time_zone), SandboxRow, scope.tenant)
     name = (await session.execute(statement)).scalar_one_or_none()
     return ZoneInfo(name or lake.time_zone)
 
 
 async def update(database: Database, lake: Lake, clock: Clock, scope: Scope, time_zone: str) -> Sandbox:
-    """Evaluations that begin from now on follow the zone. Raises `Refusal`."""
+    """Sets the time zone for evaluations that start from now on. Raises `Refusal`."""
     zones = available_timezones()
     if time_zone not in zones:
         hint = did_you_mean(nearest(time_zone, sorted(zones)))
@@ -61,7 +61,8 @@ async def own_time_zone(database: Database, lake: Lake, scope: Scope) -> str:
 
 
 async def sandboxes(database: Database, lake: Lake, scope: Scope) -> Sequence[Sandbox]:
-    """Those of the organisation that have datasets, audiences or a time zone, and that the caller may use, by name."""
+    """The organisation's sandboxes that have datasets, audiences or a time zone and that the caller may use, by
+    name."""
     tables = (columns(DatasetRow), columns(AudienceRow), _SANDBOXES)
     named = union(*(select(of.sandbox).where(of.organisation == scope.organisation) for of in tables))
     zones = select(_SANDBOXES.sandbox, _SANDBOXES.time_zone).where(_SANDBOXES.organisation == scope.organisation)

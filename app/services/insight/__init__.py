@@ -1,1 +1,1 @@
-"""Questions about the profiles of a sandbox: why, who, how many, how they overlap, what changed."""
+"""Queries over the profiles of a sandbox: explanations, lists, counts, overlaps and changes."""

@@ -1,4 +1,4 @@
-"""The log of changes as feeds read it: entries with the states before and after them; reads no people."""
+"""The log of changes in the form that feeds read: entries with the states before and after them; reads no people."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from app.storage.tables.streaming import StreamingTurnRow
 from app.storage.tenancy import AnySelect, same_tenant, within
 
 ROWS_AT_ONCE = 50
-"""Log entries of a feed that one read looks at; each may stand for any number of changes."""
+"""Number of log entries of a feed examined per read; each may stand for any number of changes."""
 ENTERED, EXITED = 0, 1
 
 _CHANGES = columns(MembershipChangeRow)
@@ -29,7 +29,7 @@ _TURNS = columns(StreamingTurnRow)
 
 
 class Place(NamedTuple):
-    """Where a change stands among all of a sandbox's."""
+    """The position of a change among all changes of a sandbox."""
 
     sequence: int
     bucket: int
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What is read as one list: the changes of some audiences, from a place on."""
+    """Changes read as one list: those of some audiences, starting at a place."""
 
     audiences: Sequence[str]
     start: Place | None
@@ -47,16 +47,16 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A log entry with where the members lay before it and after it."""
+    """An entry of the log, with the locations of the members before and after it."""
 
     row: MembershipChangeRow
     base: MembershipChangeRow | None
-    """The entry that it was made on; None for the first of an audience, which nobody was in."""
+    """The previous entry; None for the first of an audience, before which it had no members."""
     before: Heads
     after: Heads
 
     def unchanged(self, bucket: int) -> bool:
-        """Whether a streaming turn left a bucket alone: it has the same run and the same patch as before."""
+        """Whether a streaming turn left a bucket unchanged: it has the same run and patch as before."""
         same_run = self.base is not None and self.base.run_id == self.row.run_id
         return same_run and self.before.patches.get(bucket) == self.after.patches.get(bucket)
 
@@ -64,10 +64,10 @@ class Entry:
 async def read_entries(
     session: AsyncSession, scope: Scope, feeds: Sequence[Feed], period: Period, room: int, backward: bool
 ) -> list[tuple[list[Entry], bool]]:
-    """The next log entries of each feed, or the previous ones, from the one that its place is in, until they stand for
-    more than `room` changes; and whether more entries may follow.
+    """The next (or previous) log entries of each feed, starting with the one that contains its place, until they stand
+    for more than `room` changes; and whether more entries may follow.
 
-    Several feeds are of one audience each; the number of statements does not depend on theirs.
+    Several feeds have one audience each; the number of statements does not depend on the number of feeds.
     """
     rows = await _rows(session, scope, feeds, period, backward)
     cut = [_enough(feed, mine, room) for feed, mine in zip(feeds, rows, strict=True)]
@@ -80,13 +80,13 @@ async def read_entries(
         return Entry(row, base, Heads({}, {}) if base is None else heads[base.sequence], heads[row.sequence])
 
     return [
-        ([entry(row) for row in mine], len(mine) < len(read) or len(read) == ROWS_AT_ONCE)
-        for mine, read in zip(cut, rows, strict=True)
+        ([entry(row) for row in mine], len(mine) < len(page) or len(page) == ROWS_AT_ONCE)
+        for mine, page in zip(cut, rows, strict=True)
     ]
 
 
 async def heads_of(session: AsyncSession, scope: Scope, rows: Sequence[MembershipChangeRow]) -> list[Heads]:
-    """Where the members of an entry's audience lay after it, for each of some entries."""
+    """The locations of the members of an entry's audience after it, for each of some entries."""
     return await read_pinned(session, scope, [_pins(row) for row in rows]) if rows else []
 
 
@@ -97,7 +97,7 @@ def _pins(row: MembershipChangeRow) -> HeadPins:
 
 
 async def policies_of(session: AsyncSession, scope: Scope, audiences: Collection[str]) -> Mapping[str, str | None]:
-    """The merge policies of audiences, None for the default one."""
+    """The merge policies of audiences; None for the default one."""
     statement = within(select(_AUDIENCES.id, _AUDIENCES.merge_policy_id), AudienceRow, scope.tenant)
     rows = await session.execute(statement.where(_AUDIENCES.id.in_(sorted(audiences))))
     return {row.id: row.merge_policy_id for row in rows}
@@ -106,7 +106,7 @@ async def policies_of(session: AsyncSession, scope: Scope, audiences: Collection
 async def change_counts(
     session: AsyncSession, scope: Scope, audiences: Sequence[str], period: Period
 ) -> dict[str, int]:
-    """How many changes of each audience are kept."""
+    """The number of changes kept for each audience."""
     numbers = select(_CHANGES.audience_id, func.sum(_CHANGES.entered + _CHANGES.exited))
     mine = within(numbers, MembershipChangeRow, scope.tenant).where(
         _CHANGES.audience_id.in_(audiences), _CHANGES.baseline.is_(False), *period.on(_CHANGES.at)
@@ -116,7 +116,7 @@ async def change_counts(
 
 
 async def forgotten(session: AsyncSession, scope: Scope, audiences: Sequence[str], after: Place) -> dict[str, Refusal]:
-    """By audience why a feed of it cannot go on after a place: the changes that follow are no longer kept."""
+    """For each audience, why a feed cannot continue after a place: the following changes are no longer kept."""
     begins = within(select(_CHANGES.audience_id, func.min(_CHANGES.at).label("at")), MembershipChangeRow, scope.tenant)
     mine = begins.where(_CHANGES.audience_id.in_(audiences), _CHANGES.baseline, _CHANGES.sequence > after.sequence)
     return {
@@ -131,18 +131,18 @@ async def forgotten(session: AsyncSession, scope: Scope, audiences: Sequence[str
 
 
 async def newest_sequence(session: AsyncSession, scope: Scope) -> int:
-    """That of the last entry of all, 0 when there was none."""
+    """The sequence of the last entry; 0 if there is none."""
     newest = within(select(_TURNS.changes), StreamingTurnRow, scope.tenant)
     return (await session.execute(newest)).scalar() or 0
 
 
-# ---------------------------------------------------------------- inside
+# ---------------------------------------------------------------- internals
 
 
 async def _rows(
     session: AsyncSession, scope: Scope, feeds: Sequence[Feed], period: Period, backward: bool
 ) -> list[list[MembershipChangeRow]]:
-    """At most `ROWS_AT_ONCE` of each feed, in the direction of reading."""
+    """At most `ROWS_AT_ONCE` rows of each feed, in reading direction."""
     statement = select_rows(MembershipChangeRow, scope).where(_CHANGES.baseline.is_(False), *period.on(_CHANGES.at))
     if len(feeds) == 1:
         return [await _of_one(session, statement, feeds[0], backward)]
@@ -177,8 +177,8 @@ def _sorted(backward: bool) -> ColumnElement[int]:
 
 
 def _enough(feed: Feed, rows: Sequence[MembershipChangeRow], room: int) -> list[MembershipChangeRow]:
-    """The first rows, until they stand for more changes than there is room for; one that the feed's place is in may
-    stand for none."""
+    """The first rows, until they stand for more changes than there is room for; the row that contains the feed's place
+    may stand for none."""
     changes = 0
     for number, row in enumerate(rows, 1):
         if feed.start is None or row.sequence != feed.start.sequence:
@@ -191,7 +191,7 @@ def _enough(feed: Feed, rows: Sequence[MembershipChangeRow], room: int) -> list[
 async def _bases(
     session: AsyncSession, scope: Scope, rows: Sequence[MembershipChangeRow]
 ) -> dict[int, MembershipChangeRow]:
-    """By the sequence of each of the rows the entry of its audience before it."""
+    """For each row, by sequence, the previous entry of its audience."""
     if not rows:
         return {}
     earlier = table(MembershipChangeRow).alias("earlier")

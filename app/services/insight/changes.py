@@ -1,4 +1,4 @@
-"""Who entered and who left audiences, one by one, in commit order; resumable by cursor while history is kept."""
+"""Members who entered and left audiences, one by one, in commit order; resumable by cursor while history is kept."""
 
 import asyncio
 import time
@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import islice, repeat
 from typing import NamedTuple
 
 from app.engine.members.membership import MembershipFiles, MembershipStatus, Ordinals, differences
+from app.engine.people.pages import tuples_of
 from app.engine.people.profiles import People, Person
 from app.errors import Refusal
 from app.scope import Scope
@@ -45,11 +46,11 @@ from app.storage.wakeups import PATIENCE_SECONDS, Changes, Wakeups
 ORDER = "CHANGE"
 EVER = Period()
 SMALLEST_WINDOW, LARGEST_WINDOW = 500, 1 << 16
-"""Changes that a stream reads at once: the more, the faster its reader is."""
+"""Number of changes that a stream reads at once; larger for a faster reader."""
 WINDOW_SECONDS = 30.0
-"""After so long the rest of a window is read again: the profiles in it are those of then."""
+"""After this many seconds the rest of a window is read again, since its profiles are from the time of the read."""
 _PEOPLE_AT_ONCE = 500
-"""Profiles of a window that become objects at once."""
+"""Number of profiles of a window converted to objects at once."""
 
 _FIRST_IN_ENTRY = (-1, ENTERED, -1)
 _LAST_IN_ENTRY = (1 << 32, EXITED, 1 << 32)
@@ -91,7 +92,7 @@ class Change(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Changes of one entry in one bucket, to one side, in the direction of reading."""
+    """Changes of one entry in one bucket and in one direction, in reading order."""
 
     row: MembershipChangeRow
     policy: str
@@ -102,7 +103,7 @@ class _Part(NamedTuple):
 
 @dataclass(slots=True)
 class _List:
-    """A feed's list while it is read: its parts, where they end, and whether there may be more behind them."""
+    """The state of reading a feed: its parts, where they end, and whether more may follow."""
 
     feed: Feed
     parts: list[_Part] = field(default_factory=list)
@@ -121,8 +122,8 @@ async def page(
     request: PageRequest,
     period: Period = EVER,
 ) -> Slice[Change]:
-    """The changes of the audiences, as one list, after a cursor or before it, oldest first. Raises `Refusal` for a
-    cursor whose successors are no longer kept.
+    """The changes of the audiences as one list, after or before a cursor, oldest first. Raises `Refusal` for a cursor
+    whose successors are no longer kept.
 
     Profiles that no longer exist are left out.
     """
@@ -139,16 +140,16 @@ async def pages_by_audience(
     request: PageRequest,
     period: Period = EVER,
 ) -> Mapping[str, Slice[Change] | Refusal]:
-    """The same page of each audience; the number of statements does not depend on theirs. Raises `Refusal` for what
-    is no cursor."""
+    """The same page for each audience; the number of statements does not depend on the number of audiences. Raises
+    `Refusal` for an invalid cursor."""
     place = _place(request)
     refusals: Mapping[str, Refusal] = {}
     if place is not None and not request.backward:
         async with database.session() as session:
             refusals = await forgotten(session, scope, audiences, place)
-    known = [audience for audience in audiences if audience not in refusals]
-    pages = await _pages(database, scope, reader, [Feed([id], place) for id in known], request, period)
-    return {**refusals, **dict(zip(known, pages, strict=True))}
+    readable = [audience for audience in audiences if audience not in refusals]
+    pages = await _pages(database, scope, reader, [Feed([id], place) for id in readable], request, period)
+    return {**refusals, **dict(zip(readable, pages, strict=True))}
 
 
 async def watch(
@@ -159,9 +160,9 @@ async def watch(
     audiences: Sequence[str],
     after: str | None,
 ) -> AsyncGenerator[Change, None]:
-    """Every later change; with a cursor also those since it. Does not end. Raises `Refusal` as `page`.
+    """Yields every later change; with a cursor also those since it. Does not end. Raises `Refusal` like `page`.
 
-    Each read is bounded by a window, and one that a slow reader does not get through is read again.
+    Each read is limited to a window; a window that a slow reader does not finish is read again.
     """
     async with AsyncExitStack() as stack:
         wakeups = [
@@ -182,7 +183,7 @@ async def watch(
                     cursor = change.cursor
                     break
             else:
-                # Also behind profiles that no longer exist.
+                # Also after profiles that no longer exist.
                 cursor = encode_cursor(ORDER, window.feed.start) if window.feed.start is not None else cursor
             room = min(LARGEST_WINDOW, max(SMALLEST_WINDOW, 4 * number))
             if not number and not window.more:
@@ -190,7 +191,7 @@ async def watch(
 
 
 async def _any(wakeups: Sequence[Wakeups]) -> None:
-    """Waits for the first wake-up, or for so long that one that got lost costs seconds."""
+    """Waits for the first wake-up, at most `PATIENCE_SECONDS`, so that a lost one only costs seconds."""
     waiting = [asyncio.create_task(wakeup.wait(PATIENCE_SECONDS)) for wakeup in wakeups]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -211,15 +212,18 @@ async def _pages(
     request: PageRequest,
     period: Period,
 ) -> list[Slice[Change]]:
-    """A page of each feed. Where profiles are gone a page takes several rounds, each with the same few statements."""
-    found: list[list[Change]] = [[] for _ in feeds]
+    """A page of each feed. If profiles no longer exist, a page takes several rounds, each with the same few
+    statements."""
+    changes_of: list[list[Change]] = [[] for _ in feeds]
     lists = [_List(feed) for feed in feeds]
-    while waiting := [at for at, one in enumerate(lists) if one.more and len(found[at]) <= request.limit]:
+    while waiting := [at for at, each in enumerate(lists) if each.more and len(changes_of[at]) <= request.limit]:
         people = await _extend(database, scope, reader, [lists[at] for at in waiting], request, period)
         for at in waiting:
-            found[at] += _changes(lists[at].parts, people)
+            changes_of[at] += _changes(lists[at].parts, people)
             lists[at].parts.clear()
-    return [_slice(changes, request, behind=feed.start is not None) for changes, feed in zip(found, feeds, strict=True)]
+    return [
+        _slice(changes, request, behind=feed.start is not None) for changes, feed in zip(changes_of, feeds, strict=True)
+    ]
 
 
 def _slice(changes: list[Change], request: PageRequest, behind: bool) -> Slice[Change]:
@@ -238,20 +242,20 @@ async def _extend(
     request: PageRequest,
     period: Period,
 ) -> Mapping[str, People]:
-    """Reads each list on by one more change than a page has at most, and who the people are, by merge policy."""
+    """Extends each list by at most one more change than a page has, and reads the people by merge policy."""
     room, backward = request.limit + 1, request.backward
-    audiences = {audience for one in lists for audience in one.feed.audiences}
+    audiences = {audience for each in lists for audience in each.feed.audiences}
     async with database.session() as session:
         entries = await read_entries(session, scope, [one.feed for one in lists], period, request.limit, backward)
-        chosen = await policies_of(session, scope, audiences)
+        assigned = await policies_of(session, scope, audiences)
     files, default = (view := await reader.view()).files, view.policy
     # An audience may have been deleted meanwhile.
-    policies = dict.fromkeys(audiences, default) | {id: policy or default for id, policy in chosen.items()}
+    policies = dict.fromkeys(audiences, default) | {id: policy or default for id, policy in assigned.items()}
 
     def read() -> None:
-        for one, (mine, more) in zip(lists, entries, strict=True):
-            _read_on(one, files, mine, policies, room, backward)
-            one.more = more or one.size >= room
+        for each, (mine, more) in zip(lists, entries, strict=True):
+            _read_on(each, files, mine, policies, room, backward)
+            each.more = more or each.size >= room
 
     await asyncio.to_thread(read)
     return await _people(reader, lists)
@@ -278,8 +282,8 @@ def _read_on(
 def _sides(
     files: MembershipFiles, entry: Entry, start: Place | None, backward: bool
 ) -> Iterator[tuple[int, int, Ordinals]]:
-    """The changes of an entry after a place, by bucket, those who entered first; when `backward` those before it, from
-    the last one down."""
+    """The changes of an entry after a place, by bucket, profiles that entered before those that left; if `backward`,
+    the changes before the place, in reverse order."""
     audience, graph = entry.row.audience_id, entry.row.graph
     ahead = start if start is not None and start.sequence == entry.row.sequence else None
     old, new = entry.before.people(files, [audience], graph), entry.after.people(files, [audience], graph)
@@ -295,7 +299,7 @@ def _sides(
 
 
 def _is_passed(place: Place | None, part: tuple[int, ...], backward: bool) -> bool:
-    """Whether a bucket, or a side of one, lies behind a place in the direction of reading."""
+    """Whether a bucket, or one direction of it, is behind a place in reading order."""
     if place is None:
         return False
     own = (place.bucket, place.side)[: len(part)]
@@ -303,20 +307,19 @@ def _is_passed(place: Place | None, part: tuple[int, ...], backward: bool) -> bo
 
 
 async def _people(reader: ProfileReader, lists: Sequence[_List]) -> Mapping[str, People]:
-    """Who they are, by merge policy: each bucket is read once for all that happened in it."""
+    """The people by merge policy; each bucket is read once for all its changes."""
     places: dict[str, dict[int, Ordinals]] = defaultdict(lambda: defaultdict(Ordinals))
-    for part in (part for one in lists for part in one.parts):
+    for part in (part for each in lists for part in each.parts):
         places[part.policy][part.bucket] |= Ordinals(part.ordinals)
     return {policy: await reader.people_in(policy, ordinals) for policy, ordinals in places.items()}
 
 
 def _changes(parts: Sequence[_Part], people: Mapping[str, People]) -> Iterator[Change]:
-    """The changes one by one, but those of profiles that no longer exist."""
+    """The individual changes, without those of profiles that no longer exist."""
     for row, policy, bucket, side, ordinals in parts:
         for start in range(0, len(ordinals), _PEOPLE_AT_ONCE):
-            for person in people[policy].at(bucket, ordinals[start : start + _PEOPLE_AT_ONCE]):
-                if person is not None:
-                    yield Change(row, policy, side, person)
+            present = filter(None, people[policy].at(bucket, ordinals[start : start + _PEOPLE_AT_ONCE]))
+            yield from tuples_of(Change, repeat(row), repeat(policy), repeat(side), present)
 
 
 # ---------------------------------------------------------------- cursors
@@ -342,6 +345,6 @@ async def _refuse_forgotten(
 
 
 async def _end(database: Database, scope: Scope) -> str:
-    """The cursor behind all changes that there are."""
+    """The cursor after all existing changes."""
     async with database.session() as session:
         return encode_cursor(ORDER, Place(await newest_sequence(session, scope), *_LAST_IN_ENTRY))

@@ -1,4 +1,4 @@
-"""What changes where an audience has other members, such as by another expression: who enters and who leaves."""
+"""The effect of different members of an audience, for example by another expression: who enters and who leaves."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _LEAVING, _ENTERING, _STAYING = 0b01, 0b10, 0b11
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """`before` is exact; the others are estimates with their intervals unless everybody was read."""
+    """`before` is exact; the others are estimates with intervals, unless all profiles were read."""
 
     before: int
     after: Estimate
@@ -37,8 +37,8 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The members of an audience, its set, beside another set `NEW`; `stored` has the members alone. Where both are
-    `known`, as nothing is left to evaluate, counts are always exact."""
+    """Compares the members of an audience, its set, with another set `NEW`; `stored` contains only the members. If both
+    are `known`, because nothing needs evaluation, counts are always exact."""
 
     population: Population
     audience: str
@@ -47,7 +47,7 @@ class Comparison:
     known: bool = False
 
     async def counts(self, threads: int, enough: Callable[[], bool] | None = None) -> Counts:
-        """Raises `Refusal` when the expression cannot be evaluated."""
+        """Raises `Refusal` if the expression cannot be evaluated."""
         stop_early = (lambda: False) if self.known else enough or a_while()
 
         def work(stopped: Stopped) -> Cells:
@@ -63,7 +63,7 @@ class Comparison:
         return await page_in_place(self.population, self.buckets, self.leaves, request)
 
     async def size(self, chosen: Callable[[Answers], Ordinals]) -> int:
-        """How many `enters` or `leaves` says; reads every bucket that was not read yet."""
+        """The exact size of `enters` or `leaves`; reads every bucket that was not read yet."""
 
         def work(stopped: Stopped) -> int:
             buckets = self.buckets.buckets
@@ -78,7 +78,7 @@ class Comparison:
         return answers.members[self.audience] - answers.members[NEW]
 
     def _before(self, stopped: Stopped) -> int:
-        """From the bitmaps alone, which are read in full whatever was sampled."""
+        """From the bitmaps alone, which are read completely even for a sample."""
         numbers = self.stored.buckets
         return sum(len(self.stored.bucket(number, stopped).members[self.audience]) for number in numbers)
 
@@ -102,8 +102,8 @@ class Comparison:
 async def compare(
     reader: ProfileReader, audience: AudienceRow, kept: StoredValues | None, expression: str, threads: int
 ) -> Comparison:
-    """The comparison under the audience's merge policy, its respect for opt-outs and its limit `kept`. Where there is
-    one every profile is evaluated at once. Raises `Refusal`."""
+    """The comparison under the audience's merge policy, opt-out setting and limit `kept`. With a limit, every profile
+    is evaluated at once. Raises `Refusal`."""
     population = await open_population(reader, audience.merge_policy_id)
     condition = population.condition(expression, ("expression",), consent=audience.exclude_opt_out)
     refuse_unevaluated(population, audience, ("audience_id",))

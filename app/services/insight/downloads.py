@@ -1,4 +1,5 @@
-"""The members of an audience as a file, made while it is sent: a bucket and a part of the file are in memory."""
+"""The members of an audience as a file, generated while it is sent: one bucket and one part of the file are in
+memory."""
 
 import asyncio
 import threading
@@ -12,11 +13,10 @@ from app.engine.insight.scan import Answers, Buckets
 from app.engine.limits.pool import Stopped, in_threads
 from app.engine.members.membership import MEMBERS_NOW, STATUSES, Ordinals
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import EVENTS, leaf_paths
+from app.pql.schema import EVENTS, leaves
 from app.scope import Scope
 from app.services.audiences import reads
 from app.services.insight.moments import heads_at
-from app.services.insight.overlap import refuse_unevaluated
 from app.services.insight.population import Population, in_thread, open_population
 from app.services.insight.profiles import CHOSEN, VALUE, Among, ProfileOrder, select
 from app.services.people.attributes import split_paths
@@ -26,7 +26,7 @@ from app.storage.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Of which members what, in which order: `columns` are paths of attributes, None for all; `where`, `order`
+    """The members, attributes and order of a download: `columns` are attribute paths, None for all; `where`, `order`
     and `as_of` are those of `members` in the API."""
 
     audience: str
@@ -40,7 +40,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that is made while it is read."""
+    """A file that is generated while it is read."""
 
     name: str
     media: str
@@ -50,8 +50,7 @@ class Download:
 async def open_download(
     database: Database, scope: Scope, reader: ProfileReader, wanted: Wanted, threads: int = 1
 ) -> Download:
-    """All that can be wrong is found here, before the first byte: so expressions are evaluated first. Raises
-    `Refusal`."""
+    """Finds all errors before the first byte is sent, and therefore evaluates expressions first. Raises `Refusal`."""
     async with database.session() as session:
         audience = (await reads.get_many(session, scope, [wanted.audience])).get(wanted.audience)
     if audience is None:
@@ -62,11 +61,10 @@ async def open_download(
             message = f"{status!r} is no status of a member: use {', '.join(STATUSES)}"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("status",))
     population = await open_population(reader, audience.merge_policy_id)
-    refuse_unevaluated(population, audience, ("id",))
     paths = None if wanted.columns is None else frozenset(split_paths(wanted.columns))
-    known = {tuple(path.split(".")) for path, _ in leaf_paths(population.snapshot.schema)}
+    attributes = {path for path, _ in leaves(population.snapshot.schema)}
     for path in sorted(paths or ()):
-        if path[0] == EVENTS or not any(leaf[: len(path)] == path for leaf in known):
+        if path[0] == EVENTS or not any(leaf[: len(path)] == path for leaf in attributes):
             message = f"profiles have no attribute {'.'.join(path)!r}: name attributes of the datasets"
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("columns",))
     among = Among(audience.id, wanted.statuses)
@@ -97,17 +95,18 @@ def _tables(
 
 
 def _chosen(scan: Buckets, threads: int, stopped: Stopped) -> dict[int, Ordinals]:
-    chosen: dict[int, Ordinals] = {}
+    selected: dict[int, Ordinals] = {}
 
     def finished(answers: Answers) -> None:
-        chosen[answers.bucket] = answers.members[CHOSEN]
+        selected[answers.bucket] = answers.members[CHOSEN]
 
     in_threads(scan.bucket, scan.buckets, finished=finished, cancelled=stopped, threads=threads)
-    return chosen
+    return selected
 
 
 async def _in_thread(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """One part after the other, each when the one before has been taken; one thread at a time touches the iterator."""
+    """Yields one part after another, each when the previous one has been consumed; one thread at a time uses the
+    iterator."""
     turn = threading.Lock()
 
     def following() -> bytes | None:

@@ -19,7 +19,7 @@ from app.services.people.profiles import ProfileReader
 from app.storage.database import Database
 
 CONSENT = "not opted out"
-"""What the part is called that is no part of the expression."""
+"""The label of the part that is not in the expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Whether the profile is in when the expression is evaluated now, and each part of it."""
+    """Whether the profile matches when the expression is evaluated now, and each part of it."""
 
     member: bool
     evaluated_at: datetime
@@ -95,7 +95,7 @@ def _unknown(identity: Identity) -> Refusal:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """What compares a profile with all others: as it was when a job last did."""
+    """A limit compares a profile with all others, as of the last job."""
 
     audience: str
     text: str
@@ -112,7 +112,7 @@ class _Limit:
 
 
 async def _limit(database: Database, scope: Scope, population: Population, people: People) -> _Limit | None:
-    """That of the audience. Raises `Refusal` when no job has compared its profiles yet."""
+    """The audience's limit. Raises `Refusal` if no job has compared its profiles yet."""
     if people.audience is None:
         return None
     definition = (await _definitions(database, scope, {people.audience.id})).get(people.audience.id)
@@ -130,7 +130,7 @@ class _Source:
 
 
 async def _expression(database: Database, scope: Scope, people: People) -> tuple[str, bool, tuple[str, ...]]:
-    """The text, whether profiles that opted out are left out, and where the text stands in the input."""
+    """The text, whether it excludes profiles that opted out, and the position of the text in the input."""
     if people.expression is not None:
         return people.expression, True, ("people", "expression")
     if people.audience is None:
@@ -151,8 +151,8 @@ def _source(population: Population, expression: str, path: tuple[str, ...]) -> _
 
 
 async def _others(database: Database, scope: Scope, population: Population, source: _Source) -> dict[str, _Source]:
-    """The expressions of all segments that it refers to, theirs too; one read for each level. Those that do not fit
-    the profiles of this merge policy are left out: their members are known without them."""
+    """The expressions of all referenced segments, recursively, with one read per level. Expressions that do not fit the
+    profiles of this merge policy are left out, since their members are known without them."""
     sources: dict[str, _Source] = {}
     waiting = set(source.references)
     while waiting:
@@ -193,6 +193,6 @@ def _opted_in(population: Population, source: _Source, key: tuple[int, int], sto
 
 
 def _refused(expression: str, root: Explained) -> Explained:
-    """The expression, and that the profile opted out of all audiences that respect it."""
+    """The expression, with the result that the profile opted out of all audiences that respect it."""
     consent = Explained(CONSENT, len(expression), len(expression), value=False, holds=False)
     return Explained(expression, 0, len(expression), value=False, holds=False, children=[root, consent])

@@ -1,4 +1,4 @@
-"""How an audience came to its members: its size over time, and the versions of its definition."""
+"""The history of an audience: its size over time, and the versions of its definition."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _NEWEST = Order("VERSION", (Key(_VERSIONS.version, descending=True),))
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From `start` to before `end`; None is no bound."""
+    """From `start` to `end` (exclusive); None means unbounded."""
 
     start: datetime | None = None
     end: datetime | None = None
@@ -40,7 +40,7 @@ class Period:
 async def points_by_audience(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest, period: Period
 ) -> dict[str, Slice[MembershipChangeRow]]:
-    """What changed the members of each audience, oldest first."""
+    """The membership changes of each audience, oldest first."""
     statement = rows_of_any(MembershipChangeRow).where(*period.on(_CHANGES.at))
     listing = Listing(statement, _OLDEST, lambda row: as_row(MembershipChangeRow, row), _CHANGES.audience_id)
     return await listing.pages(session, scope.tenant, request, ids)
@@ -56,7 +56,7 @@ async def point_counts(session: AsyncSession, scope: Scope, ids: Sequence[str], 
 async def versions_by_audience(
     session: AsyncSession, scope: Scope, ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[DefinitionVersionRow]]:
-    """Every version of each definition, newest first; none of an external audience."""
+    """Every version of each definition, newest first; empty for an external audience."""
     return await _versions().pages(session, scope.tenant, request, ids)
 
 

@@ -1,4 +1,4 @@
-"""Whom a limit leaves of the profiles that a condition holds for, evaluated now."""
+"""The profiles kept by a limit among those that match a condition, evaluated now."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,13 +21,14 @@ def keep_first(
     threads: int,
     stopped: Stopped,
 ) -> Mapping[int, Ordinals]:
-    """The first by bucket, exactly: every profile is read. `kept` is a limit as definitions store it.
+    """The first profiles by bucket, exactly: every profile is read. `kept` is a limit in the form stored by
+    definitions.
 
-    Raises `Cancelled`, and `Refusal` when its value cannot be evaluated.
+    Raises `Cancelled`, and `Refusal` if its value cannot be evaluated.
     """
     value = population.value(kept["by"], path)
     scan = population.scan({_HELD: condition}, {_VALUE: value}, tolerant=True)
-    chosen, failed = first_of(scan, {_HELD: Limit.of(_VALUE, kept)}, threads=threads, stopped=stopped)
+    first, failed = first_of(scan, {_HELD: Limit.of(_VALUE, kept)}, threads=threads, stopped=stopped)
     if _HELD in failed:
         raise failed[_HELD]
-    return chosen[_HELD]
+    return first[_HELD]

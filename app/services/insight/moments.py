@@ -1,4 +1,4 @@
-"""Who was in an audience at a moment that history still has, and how two moments differ."""
+"""The members of an audience at a moment in its history, and the differences between two moments."""
 
 import asyncio
 from collections.abc import Sequence
@@ -38,16 +38,16 @@ async def heads_at(
     now: datetime,
     argument: str = "as_of",
 ) -> dict[str, Heads | Refusal]:
-    """Where the members of each audience lay at a moment, or why that is not known: a moment that history no longer
-    has. Nobody was in before the first run. Raises `Refusal` for a moment that is to come.
+    """The location of each audience's members at a moment, or the reason why it is unknown: history no longer covers
+    that moment. Before the first run an audience has no members. Raises `Refusal` for a future moment.
 
-    The number of statements does not depend on that of the audiences.
+    The number of statements does not depend on the number of audiences.
     """
     if at > now:
         message = f"{at.isoformat()} is still to come (now it is {now.isoformat()}): members are known up to now"
         raise Refusal(ErrorCode.INVALID_INPUT, message, (argument,))
     entries = await _newest_entries(session, scope, audiences, at)
-    # The log learns of an audience's end a while after it.
+    # The log records the end of an audience with a delay.
     ends = within(select(_AUDIENCES.id, _AUDIENCES.expires_at), AudienceRow, scope.tenant)
     expiring = await session.execute(ends.where(_AUDIENCES.id.in_(audiences), _AUDIENCES.expires_at <= at))
     ended = {row.id for row in expiring if row.id in entries and entries[row.id].at < row.expires_at}
@@ -60,7 +60,7 @@ async def heads_at(
 async def _newest_entries(
     session: AsyncSession, scope: Scope, audiences: Sequence[str], at: datetime
 ) -> dict[str, MembershipChangeRow]:
-    """By audience the last entry of its log up to a moment."""
+    """The last log entry of each audience up to a moment."""
     last = within(
         select(func.max(_CHANGES.sequence).label("sequence")).where(
             _CHANGES.audience_id.in_(audiences), _CHANGES.at <= at
@@ -73,7 +73,7 @@ async def _newest_entries(
 
 
 async def _begins(session: AsyncSession, scope: Scope, audiences: Sequence[str]) -> dict[str, datetime]:
-    """When the history of each audience begins of which the beginning is no longer kept."""
+    """The start of the history of each audience whose beginning is no longer kept."""
     if not audiences:
         return {}
     oldest = select(_CHANGES.audience_id, func.min(_CHANGES.at).label("at")).group_by(_CHANGES.audience_id)
@@ -114,7 +114,7 @@ class _Moments:
 
 
 async def difference(reader: ProfileReader, audience: AudienceRow, earlier: Heads, later: Heads) -> Comparison:
-    """Who was in at one moment only, among the profiles of now."""
+    """Compares the members at two moments, among current profiles."""
     population = await open_population(reader, audience.merge_policy_id)
 
     def read() -> _Moments:

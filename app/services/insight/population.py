@@ -1,4 +1,4 @@
-"""The profiles that a question is about, with what its expressions may refer to; answers nothing itself."""
+"""The profiles that a query covers, and what its expressions may refer to; answers nothing itself."""
 
 import asyncio
 import threading
@@ -39,7 +39,7 @@ class Population:
     builder: Builder = field(default_factory=Builder)
 
     def check(self, expression: str, trace: Trace | None = None) -> Checked:
-        """The expression against the profiles' schema and the sandbox's segments."""
+        """Checks the expression against the profiles' schema and the sandbox's segments."""
         return check(
             expression,
             self.snapshot.schema,
@@ -50,7 +50,8 @@ class Population:
         )
 
     def condition(self, expression: str, path: Sequence[str], *, consent: bool = False) -> Node:
-        """The expression as a condition; with `consent`, of those who have not opted out. Raises `Refusal`."""
+        """The expression as a condition; with `consent`, restricted to profiles that have not opted out. Raises
+        `Refusal`."""
         checked = self.check(expression)
         if checked.condition is None:
             raise ExpressionRefused(checked.diagnostics, path)
@@ -80,7 +81,7 @@ class Population:
         *,
         tolerant: bool = False,
     ) -> Scan:
-        """May read the membership files of all buckets, where audiences are of profiles of another identity graph."""
+        """May read the membership files of all buckets, if audiences contain profiles of another identity graph."""
         plan = Plan(conditions, values or {})
         stored = self.stored({*audiences, *plan.references})
         return Scan(
@@ -88,12 +89,13 @@ class Population:
         )
 
     def standing(self, plan: Plan) -> Standing:
-        """By bucket what `segmentMembership` holds of the profiles of the snapshot, as far as the plan reads it."""
+        """By bucket, the contents of `segmentMembership` for the profiles of the snapshot, as far as the plan reads
+        it."""
         return self.heads.standing(self.files, plan, self.segments.entries, self.snapshot.graph_version)
 
     def stored(self, audiences: Iterable[str], heads: Heads | None = None) -> MembershipSource:
-        """The stored memberships of these audiences, for the profiles of the snapshot: the present ones, or those of
-        other `heads`."""
+        """The stored memberships of these audiences for the profiles of the snapshot: current ones, or those of other
+        `heads`."""
         return (heads or self.heads).people(self.files, audiences, self.snapshot.graph_version)
 
     def refuse_unevaluated(self, references: Collection[str], path: Sequence[str]) -> None:
@@ -112,7 +114,7 @@ async def open_population(reader: ProfileReader, policy: str | None = None) -> P
 
 
 async def in_thread(work: Callable[[Stopped], T]) -> T:
-    """What `work` finds in a thread; it is told to stop when nobody waits for it any more."""
+    """Runs `work` in a thread and returns its result; the thread is told to stop if the caller is cancelled."""
     unwanted = threading.Event()
     try:
         return await asyncio.to_thread(work, unwanted.is_set)

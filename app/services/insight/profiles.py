@@ -1,4 +1,4 @@
-"""The profiles of a sandbox, or of an audience, that an expression holds for, in the order of another one's value."""
+"""The profiles of a sandbox or audience that match an expression, optionally ordered by another one's value."""
 
 import asyncio
 import hashlib
@@ -37,26 +37,26 @@ _KEPT_AS: Mapping[Type, tuple[type, ...]] = {
     Scalar.DATE: (int,),
     Scalar.TIMESTAMP: (int,),
 }
-"""How cursors keep values, by the type of the expression."""
+"""How cursors encode values, by the type of the expression."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileOrder:
-    """By the value of `expression`; profiles without one come last."""
+    """Orders by the value of `expression`; profiles without a value come last."""
 
     expression: str
     descending: bool = False
 
     @property
     def name(self) -> str:
-        """What cursors are marked with: one of another expression is refused."""
+        """The name stored in cursors, so that those of another expression are rejected."""
         digest = hashlib.blake2b(self.expression.encode(), digest_size=6).hexdigest()
         return f"{digest} {'DESC' if self.descending else 'ASC'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Among:
-    """The members of an audience with some statuses: as they are, or as `heads` has them."""
+    """The members of an audience with some statuses: currently, or as of `heads`."""
 
     audience: str
     statuses: Collection[str]
@@ -74,9 +74,9 @@ async def page(
     threads: int,
     among: Among | None = None,
 ) -> Slice[Who]:
-    """Profiles that `where` holds for (all unless given), by bucket and ordinal unless `order` says otherwise.
+    """Profiles that match `where` (all if omitted), by bucket and ordinal unless `order` is given.
 
-    Without an order buckets are read until the page is full; with one every bucket is. Raises `Refusal`.
+    Without an order, buckets are read until the page is full; with one, all buckets are read. Raises `Refusal`.
     """
     selection = await asyncio.to_thread(select, population, where, order, among)
     narrowed = where is not None or among is not None
@@ -111,7 +111,7 @@ async def count(population: Population, where: str | None, among: Among | None =
 
 
 async def members_of(population: Population, people: Slice[Who], among: Among) -> Slice[Member]:
-    """A page of an audience's members with their statuses; each bucket of the page is read once."""
+    """A page of an audience's members with their statuses; reads each bucket of the page once."""
     audience = among.audience
 
     def read() -> list[Member]:
@@ -127,7 +127,7 @@ async def members_of(population: Population, people: Slice[Who], among: Among) -
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Buckets whose set `CHOSEN` are the profiles asked for, with `VALUE` where there is an order."""
+    """Buckets whose set `CHOSEN` are the requested profiles, with `VALUE` if there is an order."""
 
     buckets: Buckets
     plan: Plan
@@ -155,7 +155,7 @@ def _everybody(answers: Answers) -> Ordinals:
 async def page_in_place(
     population: Population, scan: Buckets, chosen: Callable[[Answers], Ordinals], request: PageRequest
 ) -> Slice[Who]:
-    """The profiles `chosen` of each bucket, by bucket and ordinal: buckets are read until the page is full."""
+    """The profiles `chosen` of each bucket, by bucket and ordinal: reads buckets until the page is full."""
     after = decode_person(_IN_PLACE, request)
 
     def work(stopped: Stopped) -> list[Key]:

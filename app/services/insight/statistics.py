@@ -18,9 +18,10 @@ MOST_BUCKETS = 1_000
 async def measure(
     reader: ProfileReader, audience: AudienceRow, expressions: Sequence[str], buckets: int, threads: int
 ) -> list[Statistics | Refusal]:
-    """Of each expression, in their order, over the stored members; an expression that cannot be answered has a refusal.
+    """The statistics of each expression, in order, over the stored members; an expression without an answer has a
+    `Refusal`.
 
-    All expressions are evaluated in one pass over the profiles. Raises `Refusal` when none can be answered.
+    All expressions are evaluated in one pass over the profiles. Raises `Refusal` if none has an answer.
     """
     if len(expressions) > MOST_EXPRESSIONS:
         message = f"at most {MOST_EXPRESSIONS} expressions are allowed, not {len(expressions)}: ask in several parts"

@@ -1,4 +1,4 @@
-"""From all profiles to those who can be reached: how many are left at each step."""
+"""The funnel from all profiles to the reachable ones: how many remain after each step."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ Step = tuple[str, int]
 async def measure(
     reader: ProfileReader, audience: AudienceRow, definition: DefinitionView | None, threads: int
 ) -> list[Step]:
-    """Profiles evaluated, those that match, those of them that have not opted out, the first of these where there is a
-    limit, and of those who are left those with an identity in each namespace, the most frequent first.
+    """Counts the profiles evaluated; those that match; those of them that have not opted out; the first of these if
+    there is a limit; and of the remaining ones those with an identity in each namespace, the most frequent first.
 
-    A computed audience is evaluated now; of an external one the stored members match. Raises `Refusal`.
+    A computed audience is evaluated now; for an external one, the stored members match. Raises `Refusal`.
     """
     population = await open_population(reader, audience.merge_policy_id)
     everybody = population.builder.condition("truth", population.builder.constant(True, Scalar.BOOLEAN))
@@ -39,16 +39,16 @@ async def measure(
         matched = population.condition(definition.expression, ())
     consented = with_consent(matched, population.snapshot.schema, population.builder)
     stored = [audience.id] if definition is None else []
-    kept = None if definition is None else definition.kept
+    limit = None if definition is None else definition.kept
 
     def count(stopped: Stopped) -> list[Step]:
         conditions = {_MATCHED: matched, _CONSENTED: consented}
-        if kept is None:
+        if limit is None:
             steps = _count(population, population.scan(conditions, audiences=stored), stored, threads, stopped)
             return _listed(STEPS, *steps)
-        first = keep_first(population, consented, kept, (), threads=threads, stopped=stopped)
-        chosen = Chosen(population.scan(conditions), LIMITED, first)
-        return _listed((*STEPS, LIMITED), *_count(population, chosen, stored, threads, stopped))
+        first = keep_first(population, consented, limit, (), threads=threads, stopped=stopped)
+        limited = Chosen(population.scan(conditions), LIMITED, first)
+        return _listed((*STEPS, LIMITED), *_count(population, limited, stored, threads, stopped))
 
     return await in_thread(count)
 
@@ -56,7 +56,7 @@ async def measure(
 def _count(
     population: Population, scan: Buckets, stored: list[str], threads: int, stopped: Stopped
 ) -> tuple[Counter[str], Counter[str]]:
-    """Of the steps, and of the namespaces."""
+    """The counts of the steps and of the namespaces."""
     steps, namespaces = Counter[str](), Counter[str]()
 
     def work(number: int, stop: Stopped) -> tuple[Counter[str], Counter[str]]:

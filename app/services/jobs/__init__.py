@@ -1,1 +1,1 @@
-"""Jobs: what all kinds share, and one room for each kind."""
+"""Jobs: what all kinds share, and one package per kind."""

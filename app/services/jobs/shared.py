@@ -1,4 +1,4 @@
-"""What all kinds of jobs share for their users: keys, filters, lists, and cancelling; knows no kind's work."""
+"""Shared by all kinds of jobs: keys, filters, lists, cancellation; knows no kind's work."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ NOUNS = {
     JobKind.ERASURE: "erasure job",
     JobKind.PREVIEW: "preview",
 }
-"""Every kind of what is queued, in words."""
+"""The name of everything that is queued, by kind."""
 
 KEY_LIFETIME = timedelta(hours=24)
 _NEVER = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
@@ -38,7 +38,7 @@ _NEVER = datetime.fromisoformat("9999-12-31T00:00:00+00:00")
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """What every kind of job can be chosen by; all that are given must hold."""
+    """Filters for every kind of job; all given conditions must match."""
 
     status: Collection[str] | None = None
     source: Collection[str] | None = None
@@ -57,14 +57,14 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class AnyJobFilter(JobFilter):
-    """What jobs of several kinds can be chosen by."""
+    """Filters for jobs of several kinds."""
 
     kind: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who starts a job: a caller, or a run of a schedule."""
+    """What starts a job: a caller, or a run of a schedule."""
 
     source: str = JobSource.API.value
     schedule_id: str | None = None
@@ -94,7 +94,7 @@ def new_columns(
 
 
 async def by_key(session: AsyncSession, scope: Scope, kind: JobKind, key: str, now: datetime) -> Any:
-    """The kind's job of this idempotency key, or None; a key older than 24 hours is free again."""
+    """The kind's job with this idempotency key, or None; a key older than 24 hours is free again."""
     table, jobs = KINDS[kind], _columns(kind)
     row = (await session.execute(select_rows(table, scope).where(jobs.idempotency_key == key))).first()
     if row is None or row.created_at > now - KEY_LIFETIME:
@@ -105,7 +105,7 @@ async def by_key(session: AsyncSession, scope: Scope, kind: JobKind, key: str, n
 
 
 async def cancel(session: AsyncSession, clock: Clock, scope: Scope, kind: JobKind, id: str) -> Any:
-    """Asks for a stop: at once for a job that waits, soon for one that runs; a cancelled one is returned as it is.
+    """Requests cancellation: a waiting job ends at once, a running one soon; a cancelled one is returned unchanged.
 
     Raises `Refusal` for an unknown job and for one that has succeeded or failed.
     """
@@ -121,7 +121,7 @@ async def cancel(session: AsyncSession, clock: Clock, scope: Scope, kind: JobKin
 
 
 def job_order(jobs: Keyed, order: OrderBy | None = None) -> Order:
-    """Newest first unless `order` says otherwise; unfinished ones count as the last to finish."""
+    """Newest first by default; unfinished jobs sort as the last to finish."""
     order_by = order or OrderBy("CREATED_AT", descending=True)
     first = {
         "CREATED_AT": jobs.created_at,
@@ -157,7 +157,7 @@ async def page_of_all_kinds(
     filter: AnyJobFilter | None = None,
     order: OrderBy | None = None,
 ) -> Slice[JobState]:
-    """The jobs of every kind that the API calls a job, or of the kinds that the filter names."""
+    """The jobs of every kind that the API calls a job, or of the kinds in the filter."""
     jobs = _filtered(scope, filter or AnyJobFilter())
     return await Listing(select(*jobs.c), job_order(jobs.c, order), _state).page(session, scope.tenant, request)
 
@@ -192,8 +192,8 @@ def _filtered(scope: Scope, filter: AnyJobFilter) -> Subquery:
 
 
 def _of_all_kinds(scope: Scope, conditions: Callable[[Columns], Iterable[ColumnElement[bool]]]) -> Subquery:
-    """The jobs of all kinds that fulfil conditions on their own table, with the columns of every kind's table; those of
-    other kinds are null."""
+    """The jobs of all kinds that satisfy conditions on their own table, with the columns of every kind's table; those
+    of other kinds are null."""
     types = {column.name: column.type for kind in JOBS for column in _columns(kind)}
     parts = []
     for kind, table in JOBS.items():

@@ -1,4 +1,4 @@
-"""Streams of jobs: every state once and in order, at a price for the database that does not grow with who watches."""
+"""Streams of jobs: every state once and in order, at a database cost independent of the number of subscribers."""
 
 import asyncio
 import time
@@ -19,21 +19,21 @@ from app.storage.wakeups import PATIENCE_SECONDS, Changes, Wakeups
 T = TypeVar("T")
 
 AWAY_SECONDS = 1.0
-"""How often a stream asks for a database that is away."""
+"""Seconds between a stream's retries while the database is unavailable."""
 OVERLAP = timedelta(seconds=30)
-"""How much later than its time a state may be committed."""
+"""Maximum delay between a state's timestamp and its commit."""
 RECENT_STATES = 1_024
-"""States of a tenant's jobs that are kept for those who watch all of them."""
+"""Number of cached states for subscribers to all jobs of a tenant."""
 JOBS_KEPT = 10_000
-"""Jobs of which a stream knows what it has given; more than change within the overlap."""
+"""Number of jobs whose delivered states a stream remembers; more than change within the overlap."""
 
 
 async def watch(
     database: Database, changes: Changes, scope: Scope, kind: JobKind, id: str, after: int | None = None
 ) -> AsyncGenerator[Any, None]:
-    """The present state of a job, then each later one in the order of `sequence`, until a final one has been given.
+    """Yields the current state of a job, then each later one in the order of `sequence`, until a final one.
 
-    `after` resumes: every state above it comes, none at or below it. Raises `Refusal` for an unknown job.
+    `after` resumes: every state above it is yielded, none at or below it. Raises `Refusal` for an unknown job.
     """
     async with changes.subscribe(job_topic(scope.tenant, id)) as wakeups:
         async with database.session() as session:
@@ -55,36 +55,42 @@ async def watch(
 
 
 async def watch_all(
-    database: Database, changes: Changes, scope: Scope, status: Collection[str] | None = None
+    database: Database,
+    changes: Changes,
+    scope: Scope,
+    status: Collection[str] | None = None,
+    kind: JobKind | None = None,
 ) -> AsyncGenerator[JobState, None]:
-    """Every later state of every job of the tenant, those of one job in the order of `sequence`; does not end."""
+    """Every later state of every job of the tenant, of one kind or all, those of one job in the order of `sequence`;
+    does not end."""
     topic = jobs_topic(scope.tenant)
     async with changes.subscribe(topic) as wakeups:
         with changes.shared(topic, lambda shared: JobsTail(database, scope.tenant, shared)) as tail:
             position = await _patiently(tail.position)
             since = datetime.now(UTC)
             async with database.session() as session:
-                given = await changed_jobs(session, scope.tenant, since - OVERLAP)
+                sequences = await changed_jobs(session, scope.tenant, since - OVERLAP)
             while True:
                 now = datetime.now(UTC)
                 position, recent = await _patiently(tail.after, position)
-                states = recent if recent is not None else await _patiently(_logged, database, scope, since, given)
+                states = recent if recent is not None else await _patiently(_logged, database, scope, since, sequences)
                 since = now
                 for state in states:
-                    last = given.pop(state.row.id, 0)
-                    given[state.row.id] = max(state.row.sequence, last)
-                    if state.row.sequence > last and (status is None or state.row.status in status):
+                    last = sequences.pop(state.row.id, 0)
+                    sequences[state.row.id] = max(state.row.sequence, last)
+                    matches = (kind is None or state.kind == kind) and (status is None or state.row.status in status)
+                    if state.row.sequence > last and matches:
                         yield state
-                while len(given) > JOBS_KEPT:
-                    del given[next(iter(given))]
+                while len(sequences) > JOBS_KEPT:
+                    del sequences[next(iter(sequences))]
                 if not states:
                     await wakeups.wait(PATIENCE_SECONDS)
 
 
 class JobsTail:
-    """The newest states of all jobs of a tenant, read once for all who watch them in this process.
+    """The newest states of all jobs of a tenant, read once for all subscribers in this process.
 
-    States are numbered as they are read. Who falls behind further than is kept goes on from the log.
+    States are numbered as they are read. A subscriber that falls further behind than the cache continues from the log.
     """
 
     def __init__(self, database: Database, tenant: Tenant, wakeups: Wakeups) -> None:
@@ -99,7 +105,7 @@ class JobsTail:
         self._read_at = 0.0
 
     async def position(self) -> int:
-        """The number of the newest state, after which the later ones come."""
+        """The number of the newest state."""
         async with self._turn:
             if self._seen is None:
                 self._since, self._read_at = datetime.now(UTC), time.monotonic()
@@ -108,7 +114,7 @@ class JobsTail:
             return self._count
 
     async def after(self, position: int) -> tuple[int, list[JobState] | None]:
-        """The states after that number, with the number of the last; None in their place when not all are kept."""
+        """The states after that number, with the number of the last; None instead of states if not all are cached."""
         if self._turn.locked() or self._outdated:
             async with self._turn:
                 if self._outdated:
@@ -120,7 +126,7 @@ class JobsTail:
 
     @property
     def _outdated(self) -> bool:
-        # A wake-up that got lost on its way costs seconds and not the stream.
+        # A lost notification delays the stream by seconds, but does not stall it.
         return self._wakeups.pending or time.monotonic() - self._read_at >= PATIENCE_SECONDS
 
     async def _read(self) -> None:
@@ -139,13 +145,14 @@ class JobsTail:
 async def _news(
     database: Database, tenant: Tenant, since: datetime, seen: Mapping[str, int]
 ) -> tuple[dict[str, int], list[JobState]]:
-    """What changed since: each job's newest sequence, and the states above those seen, in the order of their times."""
+    """The changes since: each job's newest sequence, and the states above those seen, in time order."""
     async with database.session() as session:
         newest = await changed_jobs(session, tenant, since - OVERLAP)
         states: list[JobState] = []
         for id_, sequence in newest.items():
             if sequence > seen.get(id_, 0):
-                # A job that is not among those seen did not change for the whole overlap: its older states were given.
+                # A job that has not been seen did not change during the whole overlap, so its older states were
+                # delivered.
                 states += await read_updates(session, tenant, id_, seen.get(id_, 0), since=since - OVERLAP)
     return {**{id_: last for id_, last in seen.items() if id_ in newest}, **newest}, _in_order(states)
 
@@ -159,7 +166,7 @@ def _in_order(states: Iterable[JobState]) -> list[JobState]:
 
 
 async def _patiently(read: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """What was read, as soon as the database is there: a stream outlives its being away."""
+    """The result of a read, retried until the database is available: a stream survives an outage."""
     while True:
         try:
             return await read(*arguments)

@@ -1,1 +1,1 @@
-"""What every list needs: pages, filters, rows."""
+"""Shared by all lists: pages, filters, rows."""

@@ -1,4 +1,4 @@
-"""Who relies on something that is to be deleted or put out of use: found by finders, named in one kind of refusal."""
+"""Finds the dependents of an object that is to be deleted or deactivated, and names them in a uniform error."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from app.errors import HasDependents
 from app.scope import Scope
 
 MOST_NAMED = 20
-"""How many dependents a refusal names."""
+"""Maximum number of dependents that an error names."""
 MOST_FOUND = MOST_NAMED + 1
-"""How many a finder looks for: one more than are named tells that there are more."""
+"""How many dependents a finder reads: one more than are named shows that there are more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dependent:
-    """What relies on something: its type in the API, raw id, how a message names it, and how it depends.
+    """A dependent: its API type, raw id, how a message names it, and how it depends.
 
     Dependents of one finder share `does` and `subject`, as in "`subject` a, b `does`": "the export jobs 1, 2 use it".
     """
@@ -30,7 +30,7 @@ class Dependent:
 
 
 Finder = Callable[[AsyncSession, Scope, str], Awaitable[list[Dependent]]]
-"""At most `MOST_FOUND` dependents of one type, in order."""
+"""Returns at most `MOST_FOUND` dependents of one type, in order."""
 
 
 async def refuse_dependents(

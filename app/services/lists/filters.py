@@ -1,4 +1,4 @@
-"""Filters and orders that several lists share, as conditions on a column."""
+"""Filters and orders shared by several lists, as conditions on a column."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, func
 
 @dataclass(frozen=True, slots=True)
 class StringFilter:
-    """All that are given must hold. `contains` and `starts_with` ignore case."""
+    """All given conditions must match. `contains` and `starts_with` ignore case."""
 
     eq: str | None = None
     ne: str | None = None
@@ -34,7 +34,7 @@ class StringFilter:
 
 @dataclass(frozen=True, slots=True)
 class DateTimeFilter:
-    """All that are given must hold; instants are aware."""
+    """All given conditions must match; instants are timezone-aware."""
 
     eq: datetime | None = None
     lt: datetime | None = None
@@ -57,12 +57,12 @@ class DateTimeFilter:
 
 @dataclass(frozen=True, slots=True)
 class OrderBy:
-    """A field of the list's order enum, and the direction."""
+    """A field of the list's order enum, and a direction."""
 
     field: str
     descending: bool = False
 
     @property
     def name(self) -> str:
-        """What cursors are marked with."""
+        """The name stored in cursors."""
         return f"{self.field} {'DESC' if self.descending else 'ASC'}"

@@ -1,7 +1,6 @@
-"""Keyset pagination: pages that stay right while rows come and go; knows no resource.
+"""Keyset pagination, which stays correct while rows are added and deleted; knows no resource.
 
-A cursor holds the sort keys of a row, so a page starts after a *place* in the order, whether or not that row still
-exists.
+A cursor contains the sort keys of a row, so a page starts at a *place* in the order even if that row no longer exists.
 """
 
 import base64
@@ -31,21 +30,26 @@ Cursor = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """A page asked for: `limit` items after `cursor`, or before it when `backward`; without one from that end."""
+    """A page request: `limit` items after `cursor`, or before it if `backward`. Without a cursor it starts at that end
+    of the list."""
 
     limit: int = DEFAULT_PAGE
     backward: bool = False
     cursor: str | None = None
+    columns: frozenset[str] | None = None
+    """Those that are needed of the rows of a list in the database; None for all."""
+    alone: bool = False
+    """Whether nothing else is read together with the page, so that it may be read without a transaction."""
 
     @property
     def argument(self) -> str:
-        """The argument that the cursor came in."""
+        """The argument that contained the cursor."""
         return "before" if self.backward else "after"
 
 
 @dataclass(frozen=True, slots=True)
 class Slice(Generic[T]):
-    """A page: items in the order of the list, with the cursor of each."""
+    """A page: items in list order, with the cursor of each."""
 
     items: list[T]
     cursors: Sequence[str]
@@ -65,7 +69,7 @@ def page_request(
     default: int = DEFAULT_PAGE,
     maximum: int = LARGEST_PAGE,
 ) -> PageRequest:
-    """Relay's arguments as one request. Raises `Refusal` for combinations that mean nothing."""
+    """Converts Relay's arguments to one request. Raises `Refusal` for invalid combinations."""
     for name, size in (("first", first), ("last", last)):
         if size is not None and size < 0:
             raise Refusal(ErrorCode.INVALID_INPUT, f"`{name}` is {size}, but a page has 0 items or more", (name,))
@@ -91,7 +95,7 @@ def encode_cursor(order: str, values: Sequence[object]) -> str:
 
 
 def decode_cursor(order: str, cursor: str, argument: str) -> Cursor:
-    """The sort keys in a cursor. Raises `Refusal` for text that is not a cursor of this list in this order."""
+    """The sort keys in a cursor. Raises `Refusal` if the text is not a cursor of this list and order."""
     try:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         name, *plain = json.loads(packed)
@@ -107,14 +111,14 @@ def decode_cursor(order: str, cursor: str, argument: str) -> Cursor:
 
 
 def not_a_cursor(request: PageRequest) -> Refusal:
-    """For a cursor of the right order whose values no item of the list can have."""
+    """The error for a cursor of the right order whose values no item of the list can have."""
     return Refusal(ErrorCode.INVALID_INPUT, _NOT_A_CURSOR.format(request.cursor), (request.argument,))
 
 
 def decode_person(order: str, request: PageRequest) -> tuple[int, int] | None:
-    """The bucket, or the place of one, and the ordinal in a request's cursor; None without a cursor.
+    """The bucket (or its index) and the ordinal in a request's cursor; None without a cursor.
 
-    Raises `Refusal` as `decode_cursor`.
+    Raises `Refusal` like `decode_cursor`.
     """
     if request.cursor is None:
         return None
@@ -125,7 +129,7 @@ def decode_person(order: str, request: PageRequest) -> tuple[int, int] | None:
 
 
 def is_person(place: Sequence[object]) -> bool:
-    """Whether it is a bucket and an ordinal.
+    """Whether the values are a bucket and an ordinal.
 
     >>> is_person((3, 17)), is_person((3, -1)), is_person((3,)), is_person((True, 1))
     (True, False, False, False)
@@ -134,8 +138,8 @@ def is_person(place: Sequence[object]) -> bool:
 
 
 def _may_be_compared(value: object) -> bool:
-    """Whether a database takes it: text that it keeps, numbers of 64 bits, times with a zone. Each list knows which of
-    them it has, or what else."""
+    """Whether a database accepts the value as a parameter: storable text, 64-bit integers, times with a zone. Each list
+    checks the expected types itself."""
     match value:
         case str():
             return is_text(value)
@@ -148,7 +152,7 @@ def _may_be_compared(value: object) -> bool:
 
 
 def slice_of(items: Mapping[str, T], request: PageRequest, has_next: bool, behind: bool) -> Slice[T]:
-    """A page of items that were found otherwise than by SQL, by cursor, in the direction of the request."""
+    """A page of items that were read without SQL, keyed by cursor, in the direction of the request."""
     cursors, values = list(items), list(items.values())
     if request.backward:
         return Slice(values[::-1], cursors[::-1], has_next=behind, has_previous=has_next)
@@ -156,7 +160,7 @@ def slice_of(items: Mapping[str, T], request: PageRequest, has_next: bool, behin
 
 
 class Cursors(Sequence[str]):
-    """The cursors of a page's items, each encoded when it is asked for: most clients read the last one alone."""
+    """The cursors of a page's items. Each is encoded only when accessed, since most clients read just the last one."""
 
     def __init__(self, encode: Callable[[Any], str], items: Sequence[object]) -> None:
         self._encode = encode

@@ -1,15 +1,16 @@
-"""What names and labels may be, the same for every resource."""
+"""Rules for names and labels, the same for every resource."""
 
 from collections.abc import Sequence
 
 from app.errors import ErrorCode, Refusal
 
 LONGEST_NAME = 255
+LONGEST_KEY = 255
 MOST_LABELS = 100
 
 
 def is_text(value: str) -> bool:
-    """Whether databases and files keep it: no NUL character, no half of a surrogate pair.
+    """Whether databases and files can store the text: no NUL character, no lone surrogate.
 
     >>> is_text("Zoë 🙂"), is_text("a" + chr(0) + "b"), is_text(chr(0xD83D))
     (True, False, False)
@@ -21,7 +22,7 @@ def is_text(value: str) -> bool:
 
 
 def refuse_bad_name(name: str, refusals: list[Refusal]) -> None:
-    """Adds a refusal when the name is empty, padded or too long."""
+    """Adds an error if the name is empty, padded or too long."""
     if not name.strip():
         refusals.append(
             Refusal(ErrorCode.INVALID_INPUT, "the name is empty: give one that people recognise", ("name",))
@@ -34,8 +35,17 @@ def refuse_bad_name(name: str, refusals: list[Refusal]) -> None:
         refusals.append(Refusal(ErrorCode.INVALID_INPUT, message, ("name",)))
 
 
+def refuse_bad_key(key: str | None) -> None:
+    """Raises `Refusal` for an idempotency key that is empty, too long or no text."""
+    if key is None or (1 <= len(key) <= LONGEST_KEY and is_text(key)):
+        return
+    message = f"an idempotency key has 1 to {LONGEST_KEY} characters without NUL, this one {len(key):,}"
+    raise Refusal(ErrorCode.INVALID_INPUT, message, ("idempotency_key",))
+
+
 def refuse_bad_labels(labels: Sequence[str], refusals: list[Refusal]) -> None:
-    """Adds a refusal for each label that is empty or holds what cannot be searched for, and for too many."""
+    """Adds an error for each label that is empty or has characters that cannot be searched for, and for too many
+    labels."""
     if len(labels) > MOST_LABELS:
         message = f"there are {len(labels)} labels, and at most {MOST_LABELS} are allowed: leave some out"
         refusals.append(Refusal(ErrorCode.LIMIT_EXCEEDED, message, ("labels",)))

@@ -1,1 +1,1 @@
-"""What keeps the database and the lake in order."""
+"""Maintenance of the database and the lake."""

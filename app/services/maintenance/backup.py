@@ -1,4 +1,4 @@
-"""Backup and restore: the database and the lake as of one moment, while others go on working."""
+"""Backup and restore of the database and the lake, as of one moment, while other processes continue."""
 
 import asyncio
 import gzip
@@ -13,7 +13,16 @@ from sqlalchemy import bindparam, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
-from app.engine.maintenance.copying import CopiedFile, check_tables, copy_back, copy_files, copy_logs, remove
+from app.engine.maintenance.copying import (
+    CopiedFile,
+    arrival,
+    arrived,
+    check_tables,
+    copy_back,
+    copy_files,
+    copy_logs,
+    remove,
+)
 from app.engine.store.lake import Lake
 from app.errors import ErrorCode, Refusal
 from app.storage import dump
@@ -27,7 +36,8 @@ SUMMARY, FILES, ROWS, LAKE = "backup.json", "files.ndjson.gz", "rows.ndjson.gz",
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a backup holds; written last, so that a backup without it is none. `revision` is that of the tables."""
+    """The contents of a backup. It is written last: a backup without it is incomplete. `revision` is the schema
+    version."""
 
     format: int
     at: str
@@ -38,10 +48,10 @@ class Summary:
 
 
 async def back_up(database: Database, lake: Lake, clock: Clock, target: Path) -> Summary:
-    """Writes a backup into a folder that is empty, or not there yet. Raises `Refusal`.
+    """Writes a backup into a folder that is empty or does not exist yet. Raises `Refusal`.
 
-    Writers wait while the logs of the lake are copied; the rest is copied beside them. A batch that is being loaded is
-    in the backup as one, and is settled by its rows after a restore: they are in it or not, all of them.
+    Writers wait while the logs of the lake are copied; the other files are copied concurrently. A batch in progress is
+    backed up as such. After a restore it is settled by its rows: either all of them are in it or none.
     """
     await asyncio.to_thread(_begin, target, lake.root)
     lake.check()
@@ -60,24 +70,24 @@ async def back_up(database: Database, lake: Lake, clock: Clock, target: Path) ->
 
 
 async def restore(database: Database, lake: Lake, source: Path) -> Summary:
-    """Reads a backup into an empty database and an empty lake. What processes were at is for others to go on with.
+    """Restores a backup into an empty database and an empty lake. Other processes resume the work that was in progress.
 
-    The tables become those of this program, also when the backup is an earlier version's. Raises `Refusal`, and
-    `CopyDamaged` for a backup that is not what was written; there is nothing in the target then.
+    The schema becomes that of this program, even for a backup of an earlier version. Raises `Refusal`, and
+    `CopyDamaged` if the backup differs from what was written; the target is then empty.
     """
     summary, files = await asyncio.to_thread(_read_summary, source)
     if lake.root.exists() and any(lake.root.iterdir()):
-        raise _refused(f"the lake {lake.root} is not empty: restore into another data folder")
+        raise _refused(f"the lake {lake.place} is not empty: restore into another data folder")
     await _need_empty(database)
     await database.migrate(summary.revision)
-    coming = lake.root.with_name(f"{lake.root.name}.restoring")
+    coming = arrival(lake.root)
     try:
         await asyncio.to_thread(remove, coming)
         await asyncio.to_thread(copy_back, source / LAKE, coming, files)
         async with database.write() as session:
             await _read_rows(session, source / ROWS)
             await _let_go(session)
-            await asyncio.to_thread(coming.replace, lake.root)
+            await asyncio.to_thread(arrived, coming, lake.root)
     except BaseException:
         await asyncio.to_thread(remove, coming)
         raise
@@ -86,7 +96,7 @@ async def restore(database: Database, lake: Lake, source: Path) -> Summary:
 
 
 async def _need_empty(database: Database) -> None:
-    """Raises `Refusal` for a database with anything in it."""
+    """Raises `Refusal` if the database contains any rows."""
     if await database.misfit() is None:
         async with database.session() as session:
             if not await dump.is_empty(session):
@@ -96,7 +106,7 @@ async def _need_empty(database: Database) -> None:
 
 
 async def _let_go(session: AsyncSession) -> None:
-    """Nobody holds anything: the processes that did work on the original. What they had begun is taken up again."""
+    """Releases all leases: their holders worked on the original. Unfinished work is resumed."""
     for name, table in (await dump.tables_of(session)).items():
         if "lease_owner" in table.columns and name != "batch":
             await session.execute(update(table).values(lease_owner=None, lease_until=None))
@@ -126,7 +136,7 @@ async def _read_rows(session: AsyncSession, path: Path) -> None:
 
 
 async def _batches(path: Path) -> AsyncIterator[tuple[str, list[StoredValues]]]:
-    """Rows of one table at a time, a few hundred together."""
+    """Rows of one table at a time, in chunks of a few hundred."""
     present, rows = "", list[StoredValues]()
     for table, row in _lines(path):
         if rows and (table != present or len(rows) == dump.ROWS_AT_ONCE):

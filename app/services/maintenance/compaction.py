@@ -1,4 +1,4 @@
-"""Keeps the files of event datasets few while small batches come; the lake knows how."""
+"""Limits the number of files of event datasets that receive small batches; the lake does the work."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 _DATASETS = columns(DatasetRow)
 _UNDER_WAY = timedelta(minutes=1)
-"""How long a transaction may take to show the time that it noted."""
+"""Maximum delay between a transaction's timestamp and its commit."""
 
 
 class Compaction:
-    """Looks at the datasets that have changed since it last looked; any number of processes may do so at once."""
+    """Examines the datasets that have changed since its last step; any number of processes may do so concurrently."""
 
     def __init__(self, database: Database, lake: Lake, clock: Clock, threads: int = 1) -> None:
         self.database, self.lake, self.clock, self.threads = database, lake, clock, threads
@@ -47,7 +47,7 @@ class Compaction:
             except Cancelled:
                 return
             except Exception:
-                # What is wrong with one dataset is said by those who read it, and must not stop the others.
+                # Readers report problems of a dataset; here, one must not stop the others.
                 log.exception("compaction failed in %s/%s", tenant.organisation, tenant.sandbox)
         self._since = began - _UNDER_WAY
 

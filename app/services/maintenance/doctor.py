@@ -1,4 +1,4 @@
-"""Checks the database and the lake against each other and says what is wrong and what to do; changes nothing."""
+"""Checks the database and the lake against each other, and reports problems and remedies; changes nothing."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -20,6 +20,7 @@ from app.engine.maintenance.inspection import (
     unreadable,
 )
 from app.engine.store.lake import Lake, TenantLake
+from app.errors import LakeAway
 from app.scope import Scope, Tenant
 from app.services.evaluation.heads import patch_run, read_heads
 from app.services.maintenance.readiness import LEFT
@@ -34,9 +35,9 @@ from app.storage.tables.jobs import RUNNING, WAITING
 from app.storage.tenancy import within
 
 SETTLED = timedelta(hours=1)
-"""Files that are younger may still be on their way into a table."""
+"""Younger files may not be committed to a table yet."""
 NAMED = 5
-"""Names that one finding gives; the rest are counted."""
+"""Number of names in one finding; the rest are only counted."""
 
 _AUDIENCES = columns(AudienceRow)
 _BATCHES = columns(BatchRow)
@@ -46,7 +47,7 @@ _ERASURES = columns(ErasureJobRow)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong. `check` is one of `CHECKS`, or `tables` or `folders`, which are no sandbox's."""
+    """A problem. `check` is one of `CHECKS`, or `tables` or `folders`, which belong to no sandbox."""
 
     check: str
     where: str
@@ -75,16 +76,16 @@ class _Sandbox:
 
 
 async def examine(database: Database, lake: Lake, clock: Clock, *, checksums: bool = False) -> list[Finding]:
-    """Everything that is found wrong. When the tables are not this program's, nothing else is looked at.
+    """All problems. If the schema is not this program's, nothing else is checked.
 
-    With `checksums` every file of the lake is read and compared with what was written.
+    With `checksums`, reads every file of the lake and compares it with what was written.
     """
     try:
         differences = await database.differences()
         async with database.session() as session:
             tenants = await all_tenants(session) if not differences else []
     except Exception as error:
-        advice = "start the database, or restore it from a copy; nothing else was looked at"
+        advice = "start the database, or restore it from a copy; nothing else was checked"
         return [Finding("tables", "database", f"it cannot be read: {_first_line(error)}", advice)]
     if differences:
         advice = "run `segmentation migrate`; if that does not fix it, restore the database from a copy"
@@ -103,13 +104,13 @@ async def examine(database: Database, lake: Lake, clock: Clock, *, checksums: bo
 
 
 async def _checked(sandbox: _Sandbox, name: str, check: Callable[[_Sandbox], AsyncIterator[Finding]]) -> list[Finding]:
-    """What one check finds. Damage that it cannot get past is a finding too, and stops no other check."""
+    """The findings of one check. Damage that aborts a check is a finding too, and does not stop other checks."""
     findings: list[Finding] = []
     try:
         async for finding in check(sandbox):
             findings.append(finding)
     except Exception as error:
-        advice = "restore what it names from a copy of the lake or of the database, and ask again"
+        advice = "restore what it names from a copy of the lake or of the database, and run the doctor again"
         findings.append(Finding(name, sandbox.where, f"it cannot be checked: {_first_line(error)}", advice))
     return findings
 
@@ -140,6 +141,8 @@ async def _batches(sandbox: _Sandbox) -> AsyncIterator[Finding]:
             continue
         try:
             landed = await asyncio.to_thread(committed_batch, lake, batch.dataset_id, batch.id)
+        except LakeAway:
+            raise
         except (OSError, ValueError, KeyError):
             landed = None
         if landed is None:
@@ -154,9 +157,9 @@ async def _batches(sandbox: _Sandbox) -> AsyncIterator[Finding]:
 
 
 _LOADED = frozenset({DatasetKind.PROFILE, DatasetKind.EVENT, DatasetKind.AUDIENCE})
-"""The kinds of datasets whose batches are files that were loaded."""
+"""The kinds of datasets whose batches are loaded files."""
 _IN_TABLES = _LOADED | {DatasetKind.EXPORT}
-"""The kinds of datasets whose rows lie in a table of their own."""
+"""The kinds of datasets whose rows are in a table of their own."""
 
 
 async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
@@ -173,8 +176,8 @@ async def _datasets(sandbox: _Sandbox) -> AsyncIterator[Finding]:
             yield sandbox.finding("datasets", f"{where}: {damage}", advice)
             continue
         rows = state.rows if state is not None else 0
-        # A batch whose rows are committed counts by the database a moment later, or once it is settled. The rows of
-        # an erased person are gone before they are counted.
+        # The database counts a batch shortly after its rows are committed, or once it is settled. Rows of an erased
+        # person are deleted before they are counted.
         counted = rows - await _uncounted(lake, id_, unsettled.get(id_, ()))
         if rows != row_count and counted != row_count and not (erases and counted < row_count):
             problem = f"{where} has {rows:,} rows in the lake, but {row_count:,} in the database"
@@ -211,25 +214,25 @@ async def _identities(sandbox: _Sandbox) -> AsyncIterator[Finding]:
 
 
 async def _heads(sandbox: _Sandbox) -> AsyncIterator[Finding]:
-    """Audiences whose members are said to lie where they do not: in the files of a run, or of streaming after it."""
+    """Audiences whose recorded members are missing: the files of a run, or of later streaming turns."""
     scope = Scope(sandbox.tenant.organisation, sandbox.tenant.sandbox, "doctor")
     ask = within(select(_AUDIENCES.id, _AUDIENCES.name), AudienceRow, sandbox.tenant).order_by(_AUDIENCES.id)
     async with sandbox.database.session() as session:
         names = {row.id: row.name for row in await session.execute(ask)}
         heads = await read_heads(session, scope)
-    # By run, or turn of streaming: what its files are called, and whose members are in them.
+    # By run, or by streaming turn: its file names, and the audiences in them.
     places = [
         (run_id, list(heads.names.get(run_id, {}).values()), {id_ for id_, run in heads.runs.items() if run == run_id})
         for run_id in sorted(set(heads.runs.values()))
     ]
     places += [
-        # A patch outlives the audiences that were deleted since.
+        # A patch outlives the audiences deleted since.
         (patch_run(patch.turn), [patch.file], heads.patched(bucket) & names.keys())
         for bucket, patch in heads.patches.items()
     ]
     for run_id, files, audiences in places:
         folder = sandbox.lake.tenant(sandbox.tenant).membership(run_id)
-        # They are small: always all of them.
+        # They are small, so all of them are checked.
         lost = await asyncio.to_thread(unreadable, folder, files, checksums=True) if audiences else []
         for id_ in sorted(audiences if lost else ()):
             yield sandbox.finding(
@@ -242,7 +245,7 @@ async def _heads(sandbox: _Sandbox) -> AsyncIterator[Finding]:
 
 
 async def _jobs(sandbox: _Sandbox) -> AsyncIterator[Finding]:
-    """Jobs that nobody works on, though they wait."""
+    """Waiting jobs that no worker claims."""
     unfinished: set[str] = set()
     for kind, row in KINDS.items():
         of = columns(row)
@@ -250,12 +253,12 @@ async def _jobs(sandbox: _Sandbox) -> AsyncIterator[Finding]:
         async with sandbox.database.session() as session:
             jobs = list(await session.execute(live.order_by(of.id)))
         unfinished.update(job.id for job in jobs)
-        # The turn of an export does not come while the segment job that it waits for lasts.
+        # An export cannot start while the segment job that it waits for is running.
         jobs = [job for job in jobs if getattr(job, "waits_for", None) not in unfinished]
         working = any(job.lease_until is not None and job.lease_until >= sandbox.now for job in jobs)
         for job in jobs:
             since = job.lease_until or job.updated_at
-            # A queue is long at times; one that nobody works on is not to be.
+            # A queue may be long, but one without any worker is a problem.
             if since < sandbox.now - LEFT and not (working and job.lease_until is None):
                 problem = (
                     f"{kind.lower()} job {job.id} is {job.status}, and no worker has processed it since {since:%F %T}Z"
@@ -275,7 +278,7 @@ CHECKS: dict[str, Callable[[_Sandbox], AsyncIterator[Finding]]] = {
 
 
 async def _unsettled(sandbox: _Sandbox) -> dict[str, list[BatchRow]]:
-    """The batches of each dataset that are being loaded or deleted, or were by a process that died."""
+    """The batches of each dataset that are being loaded or deleted, including those abandoned by a dead process."""
     ask = within(select(BatchRow), BatchRow, sandbox.tenant).where(_BATCHES.status.in_(UNSETTLED))
     by_dataset: dict[str, list[BatchRow]] = {}
     async with sandbox.database.session() as session:
@@ -285,7 +288,7 @@ async def _unsettled(sandbox: _Sandbox) -> dict[str, list[BatchRow]]:
 
 
 async def _erases(sandbox: _Sandbox) -> bool:
-    """Whether an erasure has begun and not ended: it counts the rows of all datasets anew."""
+    """Whether an erasure is in progress, which recounts the rows of all datasets."""
     begun = _ERASURES.status.in_(WAITING | RUNNING), _ERASURES.attempts > 0
     ask = within(select(_ERASURES.id), ErasureJobRow, sandbox.tenant).where(*begun).limit(1)
     async with sandbox.database.session() as session:
@@ -293,7 +296,7 @@ async def _erases(sandbox: _Sandbox) -> bool:
 
 
 async def _uncounted(lake: TenantLake, dataset_id: str, batches: Sequence[BatchRow]) -> int:
-    """Rows that are in the lake and do not count in the database yet; less than none for rows that are taken out."""
+    """Rows in the lake that the database does not count yet; negative for deleted rows."""
     rows = 0
     for batch in batches:
         committed = await asyncio.to_thread(committed_batch, lake, dataset_id, batch.id)

@@ -1,4 +1,4 @@
-"""What an operator wants to know of all sandboxes together: queue, workers, batches, lake; no data of any tenant."""
+"""Operational metrics over all sandboxes: queue, workers, batches, lake; contains no data of any tenant."""
 
 import asyncio
 import time
@@ -15,16 +15,16 @@ from app.engine.store.lake import Lake
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.job_log import KINDS
+from app.storage.queue.workers import live_workers
 from app.storage.tables.datasets import UNSETTLED, BatchRow
 from app.storage.tables.jobs import RUNNING, WAITING, JobKind, JobStatus
 from app.storage.tables.streaming import StreamingBatchRow
-from app.storage.workers import live_workers
 
 LIVE_STATES = sorted(WAITING | RUNNING)
 FRESH_SECONDS = 5.0
-"""Figures are read from the database at most so often, however often they are asked for."""
+"""Minimum interval between reads of the metrics from the database."""
 LAKE_SECONDS = 60.0
-"""The same for the size of the lake, whose files are counted one by one."""
+"""Minimum interval between measurements of the lake's size, which count each file."""
 
 _BATCHES = columns(BatchRow)
 _STREAMED = columns(StreamingBatchRow)
@@ -32,8 +32,8 @@ _STREAMED = columns(StreamingBatchRow)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """`jobs` are those that have not ended, by kind and status; `oldest` the seconds that the oldest waiting job of a
-    kind has waited; `lost` the batches whose loader is silent."""
+    """`jobs` counts unfinished jobs by kind and status; `oldest` is the waiting time in seconds of each kind's oldest
+    waiting job; `lost` counts the batches whose loader is silent."""
 
     jobs: dict[tuple[JobKind, JobStatus], int]
     oldest: dict[JobKind, float]
@@ -45,7 +45,7 @@ class Figures:
 
 
 class FigureReader:
-    """Reads the figures, no more often than they change for those who look."""
+    """Reads the metrics at most once per interval."""
 
     def __init__(
         self, database: Database, lake: Lake, clock: Clock, monotonic: Callable[[], float] = time.monotonic

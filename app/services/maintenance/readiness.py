@@ -1,4 +1,4 @@
-"""Whether a process can do its work: what load balancers and operators ask; changes nothing that lasts."""
+"""Whether a process can do its work, for load balancers and operators; changes nothing permanent."""
 
 import asyncio
 import logging
@@ -15,19 +15,19 @@ from app.errors import LakeAway, outage
 from app.storage.columns import columns
 from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
+from app.storage.queue.workers import live_workers
 from app.storage.tables.datasets import DatasetRow
 from app.storage.tables.jobs import RUNNING, WAITING
-from app.storage.workers import live_workers
 
 log = logging.getLogger(__name__)
 
 LEFT = timedelta(minutes=2)
-"""A job that nobody took up for so long finds no worker."""
+"""A job unclaimed for this long has no worker."""
 WATCH_SECONDS = 30.0
 
 
 async def not_ready(database: Database, lake: Lake, seconds: float) -> str | None:
-    """Why the database or the lake cannot be used, None when both can, within so many seconds."""
+    """Why the database or the lake is unusable; None if both respond within this many seconds."""
     try:
         async with asyncio.timeout(seconds):
             if problem := await database.misfit():
@@ -43,15 +43,15 @@ async def not_ready(database: Database, lake: Lake, seconds: float) -> str | Non
 
 
 async def engine_away(engine: Engine | None) -> str | None:
-    """Why segment jobs fail just now, None when they do not or when there is no engine."""
+    """Why segment jobs fail at the moment; None if they do not, or if there is no engine."""
     problem = None if engine is None else await asyncio.to_thread(engine.problem)
     return None if problem is None else f"segment jobs fail: {problem}"
 
 
 async def left_jobs(session: AsyncSession, now: datetime) -> str | None:
-    """Why jobs of any sandbox are left waiting, and what to do; None when none are: there is no worker, or none has
-    worked on any job of their kind for minutes."""
-    left = waiting = 0
+    """Why jobs of any sandbox are not being claimed, and what to do: no worker runs, or none has worked on any job of
+    their kind for minutes. None if no jobs are left waiting."""
+    unclaimed = waiting = 0
     for row in KINDS.values():
         of = columns(row)
         queued = select(func.count(), func.count().filter(of.updated_at < now - LEFT)).select_from(row)
@@ -59,11 +59,11 @@ async def left_jobs(session: AsyncSession, now: datetime) -> str | None:
         waiting += of_kind
         working = select(func.count()).select_from(row).where(of.status.in_(RUNNING), of.lease_until >= now)
         if for_long and not (await session.execute(working)).scalar_one():
-            left += for_long
+            unclaimed += for_long
     if waiting and not await live_workers(session, now):
         return f"{_jobs(waiting)} for a worker, and none is running: start `segmentation worker`"
-    if left:
-        return f"{_jobs(left)} for minutes, and no worker takes them up: see the logs of the workers"
+    if unclaimed:
+        return f"{_jobs(unclaimed)} for minutes, and no worker takes them up: see the logs of the workers"
     return None
 
 
@@ -72,7 +72,7 @@ def _jobs(number: int) -> str:
 
 
 async def watch_queue(database: Database, clock: Clock, stop: asyncio.Event, every: float = WATCH_SECONDS) -> None:
-    """Logs that jobs are left waiting, once when it begins and once when it is over, until `stop` is set."""
+    """Logs once when jobs are left waiting and once when they no longer are, until `stop` is set."""
     said: str | None = None
     while not stop.is_set():
         try:
@@ -92,7 +92,7 @@ async def watch_queue(database: Database, clock: Clock, stop: asyncio.Event, eve
 
 
 async def refuse_lost_lake(database: Database, lake: Lake) -> None:
-    """Raises `LakeAway` when the lake is empty although there are rows of datasets by the database."""
+    """Raises `LakeAway` if the lake is empty although the database records rows of datasets."""
     if not await asyncio.to_thread(lake.is_empty):
         return
     async with database.session() as session:

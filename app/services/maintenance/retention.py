@@ -1,4 +1,5 @@
-"""How long things stay that nobody needs any more: what the database refers to is told here, the lake clears away."""
+"""Retention of data that is no longer needed: this module determines what the database still refers to, and the lake
+deletes the rest."""
 
 import asyncio
 import logging
@@ -20,6 +21,7 @@ from app.services.evaluation.heads import NO_RUN, patch_run
 from app.storage.columns import TenantRow, columns, table
 from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
+from app.storage.queue.shares import forget_shares
 from app.storage.queue.turns import lock_turn
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.datasets import BatchRow, BatchStatus, DatasetRow
@@ -32,9 +34,9 @@ from app.storage.tenancy import same_tenant, within
 log = logging.getLogger(__name__)
 
 _SETTLED = timedelta(hours=1)
-"""How long a job may take to be noted once it is known whom it is about."""
+"""Maximum delay between the note in the lake of the person to erase and the row of the erasure job."""
 MOST_ROWS = 5_000
-"""Rows that one transaction deletes: others wait no longer than that takes."""
+"""Rows deleted per transaction, which limits how long others wait."""
 
 _UPDATES = columns(JobUpdateRow)
 _BUCKETS = columns(JobBucketRow)
@@ -48,8 +50,8 @@ _POLICIES = columns(MergePolicyRow)
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """`job_updates` counts from when a state was written, `previews` from their end, the others from when something was
-    replaced or given up."""
+    """Retention periods. `job_updates` counts from the time of a state, `previews` from their end, the others from when
+    something was replaced or abandoned."""
 
     job_updates: timedelta
     memberships: timedelta
@@ -58,7 +60,7 @@ class Keep:
 
 
 async def clean(database: Database, lake: Lake, clock: Clock, keep: Keep) -> None:
-    """Clears away in every sandbox what is older than `keep` says and what nothing refers to."""
+    """Deletes in every sandbox what is older than `keep` and no longer referenced."""
     async with database.session() as session:
         tenants = await all_tenants(session)
     for tenant in tenants:
@@ -67,13 +69,15 @@ async def clean(database: Database, lake: Lake, clock: Clock, keep: Keep) -> Non
         except Exception as error:
             if is_unavailable(error):
                 raise
-            # What is wrong with one sandbox must not keep the others from being cleaned.
+            # A problem in one sandbox must not prevent the others from being cleaned.
             log.exception("retention failed in %s/%s", tenant.organisation, tenant.sandbox)
 
 
 async def _clean_tenant(database: Database, lake: Lake, clock: Clock, tenant: Tenant, keep: Keep) -> None:
     await _clean_updates(database, tenant, clock() - keep.job_updates)
     await forget_changes(database, tenant, clock() - keep.memberships)
+    async with database.write(tenant) as session:
+        await forget_shares(session, tenant)
     await _clean_runs(database, lake, clock, tenant, keep.memberships)
     async with database.session() as session:
         pins = await pinned(session, tenant)
@@ -85,7 +89,7 @@ async def _clean_tenant(database: Database, lake: Lake, clock: Clock, tenant: Te
 
 
 async def all_tenants(session: AsyncSession) -> list[Tenant]:
-    """Every sandbox that has any data: the one read here that is not within a tenant."""
+    """Every sandbox with any data; this query deliberately spans tenants."""
     owners: list[type[TenantRow]] = [DatasetRow, MergePolicyRow, AudienceRow, *KINDS.values()]
     keys = (columns(row) for row in owners)
     statement = union(*(select(key.organisation, key.sandbox) for key in keys))
@@ -96,7 +100,7 @@ async def all_tenants(session: AsyncSession) -> list[Tenant]:
 
 
 async def pinned(session: AsyncSession, tenant: Tenant) -> Pins:
-    """What jobs that have not ended read and write."""
+    """The data versions that unfinished jobs read and write."""
     pins = Pins()
     for row in KINDS.values():
         jobs = columns(row)
@@ -108,7 +112,7 @@ async def pinned(session: AsyncSession, tenant: Tenant) -> Pins:
 
 
 async def referenced_runs(session: AsyncSession, tenant: Tenant) -> set[str]:
-    """The runs whose memberships audiences show, also by what was streamed, or jobs write or read, or batches bring."""
+    """The runs whose memberships audiences show (including streamed ones), jobs read or write, or batches produce."""
     pins = await pinned(session, tenant)
     runs = pins.runs | pins.jobs
     heads = within(select(_AUDIENCES.membership_run_id), AudienceRow, tenant)
@@ -123,7 +127,7 @@ async def referenced_runs(session: AsyncSession, tenant: Tenant) -> set[str]:
 
 
 async def _clean_updates(database: Database, tenant: Tenant, before: datetime) -> None:
-    """Deletes old states of ended jobs, but never the last: whoever watches an ended job gets that."""
+    """Deletes old states of ended jobs, but never the last one, which new subscribers receive."""
     ended = [_later_state(row) for row in KINDS.values()]
     key = (_UPDATES.organisation, _UPDATES.sandbox, _UPDATES.job_id, _UPDATES.sequence)
     for later in ended:
@@ -136,7 +140,7 @@ async def _clean_updates(database: Database, tenant: Tenant, before: datetime) -
 
 
 def _later_state(row: Any) -> Any:
-    """Whether a row of the log is of a job of this kind that has ended in a later state."""
+    """Whether the row is a state of a job of this kind that has ended in a later state."""
     job = columns(row)
     return exists().where(
         and_(
@@ -149,8 +153,8 @@ def _later_state(row: Any) -> Any:
 
 
 async def forget_changes(database: Database, tenant: Tenant, before: datetime) -> None:
-    """Deletes what changed members before an instant, but of each audience the newest, from which history then begins;
-    and the patches of streaming turns that no state which is kept needs any more."""
+    """Deletes membership changes before an instant, except the newest of each audience, where its history then starts;
+    and the patches of streaming turns that no remaining state needs."""
     async with database.write(tenant) as session:
         await lock_turn(session, tenant)
         newest = within(
@@ -166,7 +170,7 @@ async def forget_changes(database: Database, tenant: Tenant, before: datetime) -
 
 
 async def _forget_patches(session: AsyncSession, tenant: Tenant) -> None:
-    """A patch that a later one has replaced is needed by the states, and the live jobs, of the turns between them."""
+    """A patch that a later one has replaced is needed by the states and live jobs of the turns in between."""
     logged = within(select(func.min(_CHANGES.turn)), MembershipChangeRow, tenant)
     turns = [(await session.execute(logged)).scalar() or 0]
     for row in KINDS.values():
@@ -184,7 +188,8 @@ async def _forget_patches(session: AsyncSession, tenant: Tenant) -> None:
 
 
 async def _clean_runs(database: Database, lake: Lake, clock: Clock, tenant: Tenant, keep: timedelta) -> None:
-    """Removes the memberships of runs: what says where they lie first, so that nobody looks for a file that is gone."""
+    """Deletes the memberships of runs: first the references to the files, so that no reader looks for a deleted
+    file."""
     async with database.session() as session:
         referenced = await referenced_runs(session, tenant)
     lapsed = await asyncio.to_thread(cleaning.lapsed_runs, lake.tenant(tenant), referenced, keep, clock())

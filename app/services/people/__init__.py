@@ -1,1 +1,1 @@
-"""Profiles, and their memberships on the edge."""
+"""Profiles, and EDGE memberships evaluated on read."""

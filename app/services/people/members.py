@@ -1,4 +1,4 @@
-"""Members of segments, and the segments of people, from what is stored and from EDGE definitions."""
+"""Members of segments, and segments of people, from stored memberships and EDGE definitions."""
 
 import asyncio
 from collections import defaultdict
@@ -34,7 +34,7 @@ _MEMBER_ORDER, _MEMBERSHIP_ORDER = "MEMBER", "MEMBERSHIP"
 
 
 class Who(NamedTuple):
-    """A person as one merge policy has it: whoever is a person, and what is known of it, is the policy's to say."""
+    """A person under one merge policy. The policy determines who is a person and which data it has."""
 
     policy: str
     bucket: int
@@ -53,7 +53,7 @@ class Member:
 
 @dataclass(slots=True)
 class _MemberPage:
-    """A page of a segment's members, while the buckets come by."""
+    """A page of a segment's members, filled bucket by bucket."""
 
     id: str
     request: PageRequest
@@ -62,7 +62,7 @@ class _MemberPage:
     more: bool = False
 
     def take(self, policy: str, bucket: int, membership: Membership, people: Ordinals) -> bool:
-        """False when that is enough."""
+        """Adds members of a bucket; returns false when the page is full."""
         if self.place is not None and bucket == self.place[0]:
             people = beyond(people, self.place[1], self.request.backward)
         room = self.request.limit - len(self.items)
@@ -78,7 +78,7 @@ class _MemberPage:
 
 @dataclass(slots=True)
 class _MemberCount:
-    """The number of a segment's members, while the buckets come by."""
+    """The number of a segment's members, counted bucket by bucket."""
 
     people: int = 0
 
@@ -88,7 +88,7 @@ class _MemberCount:
 
 
 class MemberReader:
-    """The memberships of one request: every file and every person is read once."""
+    """The memberships of one request; reads every file and every person once."""
 
     def __init__(self, pinned: PinnedReads) -> None:
         self._pinned = pinned
@@ -100,7 +100,7 @@ class MemberReader:
     async def pages(
         self, definition_ids: Sequence[str], request: PageRequest, status: Collection[str] | None = None
     ) -> dict[str, Slice[Member]]:
-        """Members of each segment by bucket and ordinal, an order that new people do not disturb."""
+        """A page of members per segment, ordered by bucket and ordinal; new people do not disturb this order."""
         place = decode_person(_MEMBER_ORDER, request)
         pages = {id_: _MemberPage(id_, request, place) for id_ in definition_ids}
         await self._read_segments(pages, statuses_of(status), place, request.backward)
@@ -118,9 +118,9 @@ class MemberReader:
         place: Key | None = None,
         backward: bool = False,
     ) -> None:
-        """Shows each segment's taker, bucket by bucket from that of a place, who has one of the statuses and is still
-        there, until it has enough. The policy of an external segment is the default. A file that several segments
-        share is read once."""
+        """Passes the members with one of the statuses to each segment's taker, bucket by bucket from the cursor's,
+        until the taker is full. Profiles that no longer exist are left out. External segments use the default policy. A
+        file shared by several segments is read once."""
         data, heads = await self._pinned.data(), await self._pinned.heads()
         policies = {id_: heads.policies.get(id_, data.default.id) for id_ in takers}
         snapshots = {policy: await self._pinned.snapshot(policy) for policy in sorted(set(policies.values()))}
@@ -153,9 +153,9 @@ class MemberReader:
     async def membership_pages(
         self, keys: Sequence[Who], request: PageRequest, status: Collection[str] | None = None
     ) -> dict[Who, Slice[Member]]:
-        """The segments of each person, by the segment's id, EDGE ones evaluated just now.
+        """A page of segments per person, ordered by segment id; EDGE definitions are evaluated now.
 
-        A person is in a segment of another kind of people as `app.engine.members.regraph` says.
+        `app.engine.members.regraph` defines membership in a segment whose members have another identity graph.
         """
         place = _membership_place(request)
         everything = await self.of_people(keys, status)
@@ -172,7 +172,8 @@ class MemberReader:
         return slices
 
     async def of_people(self, keys: Sequence[Who], status: Collection[str] | None) -> dict[Who, list[Member]]:
-        """Each person is evaluated once, so that a page and its count agree and cost no more than one of them."""
+        """The segments of each person. Each person is evaluated once, so that a page and its count agree at the cost of
+        one."""
         async with self._reading:
             new = [key for key in keys if key not in self._by_person]
             for policy, group in by_policy(new).items():
@@ -188,9 +189,11 @@ class MemberReader:
     def _memberships_of(
         self, keys: Sequence[Who], snapshot: Snapshot, heads: Heads, datasets: Sequence[Dataset], edge: Edge | None
     ) -> dict[Who, list[Member]]:
-        """Each file is read once for all of them."""
+        """Reads each file once for all people."""
         kinds = {None, *heads.graphs.values()}
         frame, graph = snapshot.graph_version, snapshot.sources.graph
+        if graph is None and edge is not None:
+            graph = edge.graph
         if graph is None and kinds != {None}:
             graph = people_graph(self._pinned.lake, datasets)
         relatives = None if graph is None else Relatives(self._pinned.lake, graph)
@@ -208,33 +211,50 @@ class MemberReader:
                             standings[id_].append(membership_standing(membership, ordinal))
             standing_of[who] = {id_: joined(by_audience) for id_, by_audience in standings.items()}
         if edge is not None:
-            self._evaluate_now(standing_of, heads, edge)
+            for kind in edge.kinds:
+                places = {
+                    who: [key] if relatives is None else relatives.as_kind(key, frame, kind)
+                    for who in keys
+                    for key in [(who.bucket, who.ordinal)]
+                }
+                self._evaluate_now(standing_of, places, kind, heads, edge)
         return {
             who: [Member(who, id_, *standing) for id_, standing in sorted(by_audience.items())]
             for who, by_audience in standing_of.items()
         }
 
     def _evaluate_now(
-        self, standings: Mapping[Who, dict[str, tuple[MembershipStatus, datetime]]], heads: Heads, edge: Edge
+        self,
+        standings: Mapping[Who, dict[str, tuple[MembershipStatus, datetime]]],
+        places: Mapping[Who, Sequence[Key]],
+        kind: int | None,
+        heads: Heads,
+        edge: Edge,
     ) -> None:
-        """Replaces what the EDGE definitions, which are over fragments, say otherwise by now."""
-        asked = {id_ for stage in edge.stages for id_ in (*stage.plan.conditions, *stage.plan.references)}
-        stored = heads.people(self._pinned.files, asked, None)
-        by_bucket: dict[int, list[Who]] = defaultdict(list)
+        """Replaces stored memberships of the EDGE definitions about one kind of people by their current evaluation.
+        `places` are the keys of each person in that kind. References to other kinds read stored memberships."""
+        stages = [stage for stage in edge.stages if stage.graph == kind]
+        asked = {id_ for stage in stages for id_ in (*stage.plan.conditions, *stage.plan.references)}
+        stored = heads.people(self._pinned.files, asked, kind)
+        by_bucket: dict[int, set[int]] = defaultdict(set)
+        for bucket, ordinal in {key for keys in places.values() for key in keys}:
+            by_bucket[bucket].add(ordinal)
 
         def standing(plan: Plan) -> Standing:
-            return heads.standing(self._pinned.files, plan, edge.entries, None)
+            return heads.standing(self._pinned.files, plan, edge.entries, kind)
 
-        for who in standings:
-            by_bucket[who.bucket].append(who)
+        now: dict[Key, dict[str, tuple[MembershipStatus, datetime] | None]] = defaultdict(dict)
         for bucket, ordinals in by_bucket.items():
             before = stored.read(bucket)
-            people = [who.ordinal for who in ordinals]
-            for id_, membership in edge.memberships(bucket, people, before.get, standing).items():
-                for who in ordinals:
-                    standings[who].pop(id_, None)
-                    if _concerns(membership, who.ordinal):
-                        standings[who][id_] = membership_standing(membership, who.ordinal)
+            for id_, membership in edge.memberships(kind, bucket, sorted(ordinals), before.get, standing).items():
+                for ordinal in ordinals:
+                    concerned = _concerns(membership, ordinal)
+                    now[bucket, ordinal][id_] = membership_standing(membership, ordinal) if concerned else None
+        for who, keys in places.items():
+            for id_ in {id_ for key in keys for id_ in now[key]}:
+                standings[who].pop(id_, None)
+                if present := [at_key for key in keys if (at_key := now[key].get(id_)) is not None]:
+                    standings[who][id_] = joined(present)
 
 
 def _concerns(membership: Membership, ordinal: int) -> bool:
@@ -253,7 +273,7 @@ def statuses_of(status: Collection[str] | None) -> frozenset[str]:
 
 
 def membership_standing(membership: Membership, ordinal: int) -> tuple[MembershipStatus, datetime]:
-    """The status of somebody who is or was a member, and when it last qualified."""
+    """The status of a current or former member, and the time of its last qualification."""
     at = membership.last_qualified(ordinal)
     if at is None:
         raise RuntimeError(f"no time of qualification for {ordinal} in {membership.definition}")
@@ -274,7 +294,7 @@ def _is_beyond(id: str, place: str, backward: bool) -> bool:
 
 
 def beyond(people: Ordinals, ordinal: int, backward: bool) -> Ordinals:
-    """Those after an ordinal, or before it."""
+    """The ordinals after a given one, or before it."""
     people = people.copy()
     if backward:
         people.remove_range(ordinal, 1 << 32)
@@ -284,5 +304,5 @@ def beyond(people: Ordinals, ordinal: int, backward: bool) -> Ordinals:
 
 
 def nearest(people: Ordinals, room: int, backward: bool) -> Ordinals | list[int]:
-    """The first ones in ascending order, or the last ones in descending order."""
+    """The first ordinals in ascending order, or the last ones in descending order."""
     return list(people[max(0, len(people) - room) :])[::-1] if backward else people[:room]

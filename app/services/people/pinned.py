@@ -1,4 +1,4 @@
-"""What the reads of one request share: the data under each merge policy, and what is stored of the segments."""
+"""Shared by all reads of one request: the data under each merge policy, and the stored memberships of segments."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """The datasets, and how the merge policies put them together."""
+    """The datasets and the merge policies."""
 
     datasets: Sequence[Dataset]
     default: MergeRule
@@ -37,9 +37,9 @@ class Data:
 
 
 class PinnedReads:
-    """Each source is read once and kept, so that all reads of a request see the same.
+    """Reads each source once and keeps it, so that all reads of a request see the same state.
 
-    With a `rule`, it stands in for the default merge policy.
+    A `rule` replaces the default merge policy.
     """
 
     def __init__(
@@ -81,8 +81,7 @@ class PinnedReads:
         return await self._only_once("heads", read)
 
     async def edge(self, policy: str) -> Edge | None:
-        """The EDGE definitions over the people of a policy; None when there are none. Persons of an identity graph keep
-        what is stored of them."""
+        """The EDGE definitions, for reading people of a policy; None if there are none."""
 
         async def read() -> Edge | None:
             async with self.database.session() as session:
@@ -92,8 +91,6 @@ class PinnedReads:
                 segments = await read_segments(session, self.scope)
                 zone = await read_time_zone(session, self.scope, self.lake.lake)
             data, heads, shown = await self.data(), await self.heads(), await self.snapshot(policy)
-            if shown.graph_version is not None:
-                return None
             rules = {id_: data.rules[id_] for id_ in sorted({definition.merge_policy_id for definition in definitions})}
             evaluated, now = heads.audiences | segments.external, self.clock().astimezone(zone)
 
@@ -106,7 +103,7 @@ class PinnedReads:
         return await self._only_once(f"edge {policy}", read)
 
     async def segments(self) -> tuple[Segments, ZoneInfo]:
-        """The segments that expressions may refer to, and the time zone of the sandbox."""
+        """The segments that expressions may name, and the time zone of the sandbox."""
 
         async def read() -> tuple[Segments, ZoneInfo]:
             async with self.database.session() as session:

@@ -1,4 +1,4 @@
-"""People: their identities, attributes, events and memberships, read from the lake page by page."""
+"""Profiles: their identities, attributes, events and memberships, read from the lake page by page."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,7 +38,7 @@ _EVENT_ORDER = "EVENT"
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The profiles of a merge policy with the audiences they may be in, as one reader sees them."""
+    """The profiles of a merge policy with their possible audiences, as one reader sees them."""
 
     policy: str
     snapshot: Snapshot
@@ -49,12 +49,11 @@ class View:
 
 
 class ProfileReader:
-    """Reads of one request: all of them see one snapshot of the data under each merge policy, and one newest run of
-    each segment.
+    """The reads of one request. All of them see one snapshot of the data per merge policy, and one newest run per
+    segment.
 
-    People are found under the default policy. The members of a segment are those of its own policy: whom a late link
-    has joined since its run is one member, and whose data is gone is none. With a `rule` people are found under that
-    instead of the default policy.
+    Profiles are looked up under the default policy, or under `rule` if given. Each segment's members are persons under
+    its own policy: people linked since its run count as one member, and people without remaining data are left out.
     """
 
     def __init__(
@@ -64,20 +63,21 @@ class ProfileReader:
         self._members = MemberReader(self._pinned)
 
     def with_rule(self, rule: MergeRule) -> "ProfileReader":
-        """A reader of the same tenant whose people are put together by this rule."""
+        """A reader of the same tenant that merges people by this rule."""
         pinned = self._pinned
         return ProfileReader(pinned.database, pinned.lake.lake, pinned.clock, pinned.scope, rule)
 
     # ------------------------------------------------------------ people
 
     async def find(self, profile_id: str) -> Who | None:
-        """By "namespace:id" of an identity; the primary one is what the profile's own id says."""
+        """Looks up a profile by "namespace:id" of any identity; the primary identity is part of the profile's own
+        id."""
         namespace, colon, id_ = profile_id.partition(":")
         return await self.find_identity(namespace, id_) if colon else None
 
     async def find_identity(self, namespace: str, id: str, policy: str | None = None) -> Who | None:
-        """By any identity, the primary one first, under the default policy unless another is given; somebody without
-        any record or event is nobody."""
+        """Looks up a person by any identity, preferring the primary one, under the default policy unless another is
+        given. None for a person without records and events."""
         data = await self._pinned.data()
         policy_id = policy or data.default.id
         snapshot = await self._pinned.snapshot(policy_id)
@@ -85,7 +85,7 @@ class ProfileReader:
         return None if key is None else Who(policy_id, *key)
 
     async def people_at(self, keys: Sequence[Key]) -> list[Who]:
-        """Who they are that have these places under the policy by which people are found."""
+        """The people at these keys (bucket, ordinal) under the lookup policy."""
         policy = (await self._pinned.data()).default.id
         return [Who(policy, *key) for key in keys]
 
@@ -94,17 +94,17 @@ class ProfileReader:
         return {key: person for key, person in people_of.items() if person is not None}
 
     async def people_in(self, policy: str, ordinals: Mapping[int, Ordinals]) -> People:
-        """Who they are under a policy that have these ordinals, by bucket."""
+        """The people with these ordinals, by bucket, under a policy."""
         snapshot, threads = await self._pinned.snapshot(policy), self._pinned.lake.lake.threads
         return await asyncio.to_thread(snapshot.people_in, ordinals, threads)
 
     async def attributes(self, keys: Sequence[Who], paths: Sequence[str] | None = None) -> dict[Who, StoredValues]:
-        """Merged, or only the given paths. Raises `Refusal` for a malformed path."""
+        """The merged attributes, or only the given paths. Raises `Refusal` for a malformed path."""
         selected = None if paths is None else split_paths(paths)
         return await self._of_each(keys, lambda snapshot, places: snapshot.attributes(places, selected))
 
     async def events(self, keys: Sequence[Who], request: PageRequest) -> dict[Who, Slice[Event]]:
-        """Newest first."""
+        """A page of events per person, newest first."""
         place = None
         if request.cursor is not None:
             place = decode_cursor(_EVENT_ORDER, request.cursor, request.argument)
@@ -150,7 +150,7 @@ class ProfileReader:
         return {key: len(members) for key, members in (await self._members.of_people(keys, status)).items()}
 
     async def payloads(self, pairs: Sequence[tuple[str, Who]]) -> dict[tuple[str, Who], StoredValues | None]:
-        """What the rows of external members say of them, by (audience, person); None for computed audiences."""
+        """The payload columns of external members, by (audience, person); None for computed audiences."""
         async with self._pinned.database.session() as session:
             sources = await payload_sources(session, self._pinned.scope, {audience for audience, _ in pairs})
 
@@ -166,7 +166,7 @@ class ProfileReader:
         return await asyncio.to_thread(read)
 
     async def view(self, policy: str | None = None) -> View:
-        """What these reads see under a merge policy, the default one unless given. Raises `Refusal`."""
+        """The view of these reads under a merge policy, by default the default one. Raises `Refusal`."""
         data = await self._pinned.data()
         policy_id = data.default.id if policy is None else policy
         if policy_id not in data.rules:
@@ -176,8 +176,14 @@ class ProfileReader:
         snapshot, heads = await self._pinned.snapshot(policy_id), await self._pinned.heads()
         return View(policy_id, snapshot, heads, segments, self._pinned.files, self._pinned.clock().astimezone(zone))
 
+    async def joining(self, policies: Sequence[str]) -> str:
+        """The first of the default policy and these that links fragments to persons; the default one if none does."""
+        data = await self._pinned.data()
+        joining = (id for id in (data.default.id, *policies) if data.rules[id].identity_graph != "NONE")
+        return next(joining, data.default.id)
+
     async def _of_each(self, keys: Sequence[Who], read: Callable[[Snapshot, list[Key]], Sequence[T]]) -> dict[Who, T]:
-        """What `read` says of the people, asked once for each policy."""
+        """Calls `read` once per policy with its people, and combines the results."""
         results: dict[Who, T] = {}
         for policy, group in by_policy(keys).items():
             snapshot, places = await self._pinned.snapshot(policy), [(key.bucket, key.ordinal) for key in group]

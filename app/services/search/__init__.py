@@ -1,1 +1,1 @@
-"""Search over audiences and definitions, and the folders that they are in."""
+"""Search over audiences, definitions and their folders."""

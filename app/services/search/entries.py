@@ -1,4 +1,4 @@
-"""What can be found, cut into words and put into the columns of the index; knows neither queries nor tables."""
+"""Searchable entries, split into words for the index columns; knows neither queries nor tables."""
 
 import re
 import unicodedata
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import tantivy
 
 Rank = tuple[int, str, str]
-"""Order of those with the same score: short names first, then by the alphabet; unique."""
+"""Order of hits with the same score: short names first, then alphabetical; unique."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Something that can be found. `folder_id` is the folder it is in; `location` the path of the folder that it is
-    or is in."""
+    """A searchable object. `folder_id` is the folder that contains it; `location` is the path of that folder, or of the
+    folder itself."""
 
     kind: str
     id: str
@@ -75,16 +75,16 @@ def document(slot: int, entry: Entry) -> tantivy.Document:
 # ---------------------------------------------------------------- words
 
 _LETTERS = str.maketrans({"ø": "o", "đ": "d", "ð": "d", "ł": "l", "ħ": "h", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th"})
-"""Letters that Unicode does not take apart into a plain one and its mark."""
+"""Letters that Unicode does not decompose into a base letter and a mark."""
 
 _IDEOGRAPHS = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _SYMBOLS = "\u2190-\u21ff\u2300-\u23ff\u2460-\u27bf\u2900-\u2bff\U0001f000-\U0001faff"
-"""Emoji and what looks like them."""
+"""Emoji and similar symbols."""
 WORDS = re.compile(rf"[{_IDEOGRAPHS}{_SYMBOLS}]|[^\W_{_IDEOGRAPHS}{_SYMBOLS}]+")
 
 
 def fold(text: str) -> str:
-    """Without accents and case.
+    """Removes accents and case.
 
     >>> fold("Größe ÆRØ Ｃafé")
     'grosse aero cafe'
@@ -94,7 +94,7 @@ def fold(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Folded runs of letters and digits; emoji, and scripts without spaces, give a word for each character.
+    """Folded runs of letters and digits. Emoji, and scripts without spaces, yield one word per character.
 
     >>> words("Women's e-mail, 50% off"), words("上海 VIP🔥")
     (['women', 's', 'e', 'mail', '50', 'off'], ['上', '海', 'vip', '🔥'])

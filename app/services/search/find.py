@@ -1,8 +1,9 @@
-"""Search over audiences and folders: indexes that every process keeps in memory and brings up to date when asked.
+"""Search over audiences and folders, with indexes that each process keeps in memory and updates on demand.
 
-The database is the only truth. Each search first looks at the tenant's version there (`storage/tables/search.py`); when
-it has risen, the index takes in what changed since, and is made anew when that is too much or when the index does not
-add up. So a search sees every change that was committed before it, whoever made it, and nothing has to be told.
+The database is the only source of truth. Each search first reads the tenant's version there
+(`storage/tables/search.py`). If it has increased, the index applies the changes since then; if there are too many, or
+the index is inconsistent, it is rebuilt. A search therefore sees every change committed before it, by any process,
+without notifications.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from app.services.lists.paging import PageRequest, Slice, decode_cursor, encode_
 from app.services.search import folders
 from app.services.search.entries import Entry, Rank
 from app.services.search.index import Index, Snapshot, score_of
-from app.services.search.queries import FIELDS
+from app.services.search.queries import FIELDS, OF_FOLDERS
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.folders import FolderRow
@@ -33,10 +34,11 @@ from app.storage.tenancy import AnyRow, AnySelect, same_tenant, within
 log = logging.getLogger(__name__)
 
 MOST_INDEXES = 64
-"""Tenants whose indexes a process keeps; the one used longest ago goes first, and is made anew when it is asked for."""
+"""Number of tenants whose indexes a process keeps. The least recently used one is dropped, and rebuilt when needed
+again."""
 
 MOST_CHANGES = min(2_000, CHANGES_KEPT)
-"""An index that is further behind is made anew, which takes less time then."""
+"""An index further behind than this is rebuilt, which is then faster."""
 
 DISPLAY_NAMES = {
     "AEPSegments": "Experience Platform segments",
@@ -46,9 +48,10 @@ DISPLAY_NAMES = {
 }
 
 HEAVIEST = 10_000
-"""More than a part of a query can weigh: what is in a cursor may be forged."""
+"""Upper bound of a query part's weight, because cursors may be forged."""
 
 _CURSORS = "SEARCH"
+_FOLDERS_PERMISSION = "folders:read"
 _AUDIENCES = columns(AudienceRow)
 _FOLDERS = columns(FolderRow)
 _CHANGES = columns(SearchChangeRow)
@@ -57,7 +60,7 @@ _VERSIONS = columns(SearchVersionRow)
 
 @dataclass(slots=True)
 class _Place:
-    """Where the index of a tenant is kept; whoever changes it holds the lock."""
+    """A slot for a tenant's index; its lock must be held to change the index."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     index: Index | None = None
@@ -79,7 +82,7 @@ class SearchIndexes:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What was found. `score` is comparable within one search only."""
+    """A result. Scores are comparable only within one search."""
 
     entry: Entry
     score: float
@@ -107,17 +110,22 @@ async def find(
     namespace: str | None = None,
     folder_id: str | None = None,
 ) -> FoundPage:
-    """The best first; `folder_id` looks in that folder and all that are within it, and finds nothing when unknown.
+    """The hits, best first. `folder_id` limits the search to a folder and its descendants; an unknown folder has no
+    hits.
 
-    Raises `ExpressionRefused` for bad syntax, and `Refusal` for a cursor of another search.
+    Callers without `folders:read` find audiences only, and not by their folders. Raises `ExpressionRefused` for invalid
+    syntax, and `Refusal` for a cursor of another search, or a folder that the caller may not read.
     """
-    node = _parse(term)
+    if folder_id is not None and not scope.allows(_FOLDERS_PERMISSION):
+        message = f"looking in a folder needs the permission {_FOLDERS_PERMISSION}: omit `folderId`"
+        raise Refusal(ErrorCode.FORBIDDEN, message, ("folder_id",))
+    node = _parse(term, scope)
     place = _read_cursor(request, term)
     snapshot = await _current(indexes, session, scope)
     hits, weights = await asyncio.to_thread(snapshot.hits, node, None if place is None else place.weights)
-    filtered = hits
+    filtered = _readable(hits, snapshot, scope)
     if namespace is not None or folder_id is not None:
-        filtered = [hit for hit in hits if _is_wanted(snapshot.entry(hit), snapshot, namespace, folder_id)]
+        filtered = [hit for hit in filtered if _is_wanted(snapshot.entry(hit), snapshot, namespace, folder_id)]
     start, end = _bounds(filtered, place, snapshot, request)
     scored = [(score_of(hit), snapshot.entry(hit)) for hit in filtered[start:end]]
     return FoundPage(
@@ -132,24 +140,25 @@ async def find(
 
 
 async def namespaces(indexes: SearchIndexes, session: AsyncSession, scope: Scope, term: str) -> list[NamespaceHits]:
-    """Every namespace that something is in, also without a hit; most hits first. Raises `ExpressionRefused`."""
-    node = _parse(term)
+    """Every namespace in use with its number of hits, which may be 0; most hits first. Raises `ExpressionRefused`."""
+    node = _parse(term, scope)
     snapshot = await _current(indexes, session, scope)
     hits, _ = await asyncio.to_thread(snapshot.hits, node)
-    counts = Counter(snapshot.entry(hit).namespace for hit in hits)
-    every = {entry.namespace for entry in snapshot.entries.values()}
+    counts = Counter(snapshot.entry(hit).namespace for hit in _readable(hits, snapshot, scope))
+    folders_too = scope.allows(_FOLDERS_PERMISSION)
+    every = {entry.namespace for entry in snapshot.entries.values() if folders_too or entry.kind == "Audience"}
     namespace_hits = [NamespaceHits(name, DISPLAY_NAMES.get(name, name), counts[name]) for name in every]
     return sorted(namespace_hits, key=lambda each: (-each.count, each.namespace))
 
 
 async def taxonomy(session: AsyncSession, scope: Scope, namespace: str, kinds: Collection[str], id: str) -> list[Entry]:
-    """The folders from the root down to an object of one of these kinds, the object last; nothing when there is
-    none."""
+    """The path of folders from the root to an object of one of these kinds, the object last; empty if there is no such
+    object."""
     for kind in kinds:
         if kind == "Folder":
             statement = _select_folders(scope).where(_FOLDERS.id == id, _FOLDERS.namespace == namespace)
         else:
-            # By the id that an external audience has elsewhere as well, which is unique in its namespace.
+            # Also matches the id of an external audience in its source system, which is unique in its namespace.
             named = or_(_AUDIENCES.id == id, _AUDIENCES.audience_id == id)
             statement = _select_audiences(scope).where(named, _AUDIENCES.namespace == namespace)
         row = (await session.execute(statement)).first()
@@ -159,8 +168,15 @@ async def taxonomy(session: AsyncSession, scope: Scope, namespace: str, kinds: C
     return []
 
 
-def _parse(term: str) -> lucene.Node:
-    return lucene.parse(term, [name for name in FIELDS if name is not None])
+def _parse(term: str, scope: Scope) -> lucene.Node:
+    hidden = frozenset() if scope.allows(_FOLDERS_PERMISSION) else OF_FOLDERS
+    return lucene.parse(term, [name for name in FIELDS if name is not None and name not in hidden])
+
+
+def _readable(hits: Sequence[int], snapshot: Snapshot, scope: Scope) -> Sequence[int]:
+    if scope.allows(_FOLDERS_PERMISSION):
+        return hits
+    return [hit for hit in hits if snapshot.entry(hit).kind == "Audience"]
 
 
 def _is_wanted(entry: Entry, snapshot: Snapshot, namespace: str | None, folder_id: str | None) -> bool:
@@ -180,8 +196,8 @@ def _is_wanted(entry: Entry, snapshot: Snapshot, namespace: str | None, folder_i
 
 @dataclass(frozen=True, slots=True)
 class _Cursor:
-    """A place among the hits, with the weights that the first page was found with: what is added to the index later
-    changes weights, and must not change the order of the pages that follow."""
+    """A place among the hits, with the weights of the first page: later additions to the index change the weights, but
+    must not change the order of the following pages."""
 
     weights: tuple[int, ...]
     score: int
@@ -212,7 +228,7 @@ def _read_cursor(request: PageRequest, term: str) -> _Cursor | None:
 
 
 def _bounds(hits: Sequence[int], place: _Cursor | None, snapshot: Snapshot, request: PageRequest) -> tuple[int, int]:
-    """Where a page begins and ends among the hits."""
+    """Start and end of a page among the hits."""
     if request.backward:
         end = len(hits) if place is None else bisect_left(hits, snapshot.at(place.score, place.rank))
         return max(0, end - request.limit), end
@@ -224,7 +240,7 @@ def _bounds(hits: Sequence[int], place: _Cursor | None, snapshot: Snapshot, requ
 
 
 async def _current(indexes: SearchIndexes, session: AsyncSession, scope: Scope) -> Snapshot:
-    """The index as of what `session` sees, which is one state of the database throughout."""
+    """The index as of the snapshot that `session` sees."""
     statement = within(select(_VERSIONS.version), SearchVersionRow, scope.tenant)
     version = int((await session.execute(statement)).scalar() or 0)
     place = indexes.place(scope.tenant)
@@ -239,7 +255,8 @@ async def _current(indexes: SearchIndexes, session: AsyncSession, scope: Scope) 
 
 
 async def _catch_up(index: Index, session: AsyncSession, scope: Scope, version: int) -> bool:
-    """Whether the index is right now. One that knows more than the database does not: an older copy was put back."""
+    """Updates the index; returns false if it must be rebuilt. An index ahead of the database must be, since an older
+    copy was restored."""
     version_read = index.snapshot.version
     if version_read == version:
         return True
@@ -262,7 +279,7 @@ async def _read_all(session: AsyncSession, scope: Scope) -> list[Entry]:
 
 
 async def _read_changed(session: AsyncSession, scope: Scope, keys: set[tuple[str, str]]) -> list[Entry]:
-    """What has changed and is still there, with the audiences in changed folders: these show the folder's path."""
+    """Changed entries that still exist, including audiences in changed folders, since these show the folder's path."""
     in_folders = [id_ for kind, id_ in keys if kind == "Folder"]
     audiences = [id_ for kind, id_ in keys if kind == "Audience"]
     entries: list[Entry] = []

@@ -1,4 +1,4 @@
-"""Folders: a tree for each namespace, that audiences are sorted into."""
+"""Folders: one tree per namespace, which organises audiences."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,22 +10,23 @@ from sqlalchemy import update as update_rows
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
-from app.errors import ErrorCode, HasDependents, Refusal, Refusals, StaleEtag
+from app.errors import ErrorCode, HasDependents, Refusal, Refusals
 from app.scope import Scope
 from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import PageRequest, Slice
-from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
+from app.services.lists.rows import as_row, current_row, get_rows, rows_of_any, select_rows
 from app.services.lists.validation import LONGEST_NAME, refuse_bad_name
 from app.storage.columns import TenantRow, columns
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.sessions.writing import insert_rows, update_row
 from app.storage.tables.audiences import AudienceRow
 from app.storage.tables.folders import FolderRow
 from app.storage.tenancy import within
 
 DEEPEST = 20
 MOST_NAMED = 20
-"""How many of the things in a folder a refusal names."""
+"""Maximum number of contained objects that an error names."""
 
 _FOLDERS = columns(FolderRow)
 _AUDIENCES = columns(AudienceRow)
@@ -34,7 +35,7 @@ _BY_PATH = Order("PATH", (Key(_FOLDERS.path), Key(_FOLDERS.id)))
 
 @dataclass(frozen=True, slots=True)
 class NewFolder:
-    """Without `parent_id` it is at the root of its namespace."""
+    """Without `parent_id` the folder is at the root of its namespace."""
 
     name: str
     namespace: str
@@ -42,7 +43,7 @@ class NewFolder:
 
 
 class FolderChanges(TypedDict, total=False):
-    """Only the keys that are there change; no `parent_id` is the root."""
+    """Only keys that are present change; a `parent_id` of None moves the folder to the root."""
 
     name: str
     parent_id: str | None
@@ -54,7 +55,7 @@ async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> d
 
 @dataclass(frozen=True, slots=True)
 class FolderFilter:
-    """`parent_ids` holds the folder that they are directly in, None for the root; empty for every level."""
+    """`parent_ids` are the parents of the folders to list, None being the root; an empty value lists all levels."""
 
     namespace: str | None = None
     parent_ids: tuple[str | None, ...] = ()
@@ -67,7 +68,7 @@ class FolderFilter:
 
 
 async def page(session: AsyncSession, scope: Scope, request: PageRequest, filter: FolderFilter) -> Slice[FolderRow]:
-    """By path."""
+    """A page of folders, ordered by path."""
     listing = Listing(rows_of_any(FolderRow).where(*filter.conditions()), _BY_PATH, lambda row: as_row(FolderRow, row))
     return await listing.page(session, scope.tenant, request)
 
@@ -78,9 +79,9 @@ async def count(session: AsyncSession, scope: Scope, filter: FolderFilter) -> in
 
 
 async def choose(session: AsyncSession, scope: Scope, id: str, namespace: str, field: str = "folder_id") -> FolderRow:
-    """The folder with this id, for something of this namespace. Raises `Refusal` with the path `field`.
+    """The folder with this id, for an object of this namespace. Raises `Refusal` with the path `field`.
 
-    To be called in the transaction that puts something into it, within `Database.write(tenant)`.
+    Call it in the transaction that puts the object into the folder, within `Database.write(tenant)`.
     """
     folder = (await get_many(session, scope, [id])).get(id)
     if folder is None:
@@ -92,7 +93,8 @@ async def choose(session: AsyncSession, scope: Scope, id: str, namespace: str, f
 
 
 async def create(database: Database, clock: Clock, scope: Scope, new: NewFolder) -> FolderRow:
-    """Raises `Refusals` for what cannot be and `Refusal` for a name that is taken or a parent that is not there."""
+    """Creates a folder. Raises `Refusals` for invalid input, and `Refusal` if the name is taken or the parent does not
+    exist."""
     _refuse_misfits(new.name, new.namespace)
     now = clock()
     id_ = new_id(now)
@@ -114,15 +116,14 @@ async def create(database: Database, clock: Clock, scope: Scope, new: NewFolder)
             created_at=now,
             updated_at=now,
         )
-        session.add(row)
-        await session.flush()
+        await insert_rows(session, row)
         return (await get_many(session, scope, [id_]))[id_]
 
 
 async def update(
     database: Database, clock: Clock, scope: Scope, id: str, etag: str | None, changes: FolderChanges
 ) -> FolderRow:
-    """Renames or moves a folder with all that is in it. Raises as `create`, and `StaleEtag`."""
+    """Renames or moves a folder with all its contents. Raises like `create`, and `StaleEtag`."""
     async with database.write(scope.tenant) as session:
         current = await _required(session, scope, id, etag)
         name, parent_id = changes.get("name", current.name), changes.get("parent_id", current.parent_id)
@@ -135,23 +136,20 @@ async def update(
         if (name, parent_id) != (current.name, current.parent_id):
             path = await _free_path(session, scope, current.namespace, parent, name)
             await _move_inside(session, scope, current, path)
-        await session.execute(
-            within(update_rows(FolderRow), FolderRow, scope.tenant)
-            .where(_FOLDERS.id == id)
-            .values(
-                name=name,
-                parent_id=parent_id,
-                path=path,
-                revision=current.revision + 1,
-                last_modified_by=scope.user,
-                updated_at=clock(),
-            )
-        )
+        values = {
+            "name": name,
+            "parent_id": parent_id,
+            "path": path,
+            "revision": current.revision + 1,
+            "last_modified_by": scope.user,
+            "updated_at": clock(),
+        }
+        await update_row(session, FolderRow, scope.tenant, id, values)
         return (await get_many(session, scope, [id]))[id]
 
 
 async def delete(database: Database, scope: Scope, id: str, etag: str | None = None) -> None:
-    """Raises `HasDependents`, naming them, while folders or audiences are in it."""
+    """Deletes an empty folder. Raises `HasDependents`, which names the folders or audiences in it."""
     async with database.write(scope.tenant) as session:
         current = await _required(session, scope, id, etag)
         contents = [("Folder", row) for row in await _named(session, scope, FolderRow, _FOLDERS.parent_id == id)]
@@ -165,7 +163,7 @@ async def delete(database: Database, scope: Scope, id: str, etag: str | None = N
 
 
 async def chain(session: AsyncSession, scope: Scope, folder_id: str | None) -> list[FolderRow]:
-    """The folders from the root down to this one: one statement, whatever the depth; empty for an unknown id."""
+    """The folders from the root down to this one, in one statement at any depth; empty for an unknown id."""
     if folder_id is None:
         return []
     upward = within(select(_FOLDERS.id, _FOLDERS.parent_id), FolderRow, scope.tenant)
@@ -204,7 +202,7 @@ async def _free_path(session: AsyncSession, scope: Scope, namespace: str, parent
 
 
 async def _move_inside(session: AsyncSession, scope: Scope, current: FolderRow, path: str) -> None:
-    """Gives the folders within a folder their new paths. `0` is the character after `/`."""
+    """Updates the paths of the folders below a folder. `0` is the character after `/`."""
     inside = (
         _FOLDERS.namespace == current.namespace,
         _FOLDERS.path > f"{current.path}/",
@@ -223,12 +221,7 @@ async def _move_inside(session: AsyncSession, scope: Scope, current: FolderRow, 
 
 
 async def _required(session: AsyncSession, scope: Scope, id: str, etag: str | None) -> FolderRow:
-    current = (await get_many(session, scope, [id])).get(id)
-    if current is None:
-        raise Refusal(ErrorCode.NOT_FOUND, f"there is no folder {id!r} in this sandbox", ("id",))
-    if etag is not None and etag != str(current.revision):
-        raise StaleEtag(str(current.revision), ("etag",))
-    return current
+    return current_row((await get_many(session, scope, [id])).get(id), "folder", id, etag)
 
 
 async def _named(

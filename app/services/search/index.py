@@ -1,4 +1,4 @@
-"""The index in memory: entries in, places of hits out; knows neither tables nor tenants."""
+"""The in-memory index: entries in, ranked hits out; knows neither tables nor tenants."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,11 +14,11 @@ from app.services.search.queries import TOO_WIDE, Compiler
 WRITER_BYTES = 15_000_000
 
 _SHIFT = 1 << 24
-"""More than there will ever be entries in one index."""
+"""More than the number of entries that an index can have."""
 
 Place = int
-"""Where a hit stands among all hits, the best first: its score with the sign turned, then its place in `order`. Plain
-numbers, since thousands of objects for each search make Python's garbage collector stop the process now and then."""
+"""Sort keys of the hits, best first: the negated score, then the position in `order`. They are plain numbers because
+thousands of objects per search would trigger long garbage collections."""
 
 
 def score_of(place: Place) -> int:
@@ -27,7 +27,7 @@ def score_of(place: Place) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The index as of a version of the data. It never changes; `Index.apply` makes the next one."""
+    """An immutable index as of one version of the data; `Index.apply` creates the next one."""
 
     version: int
     entries: Mapping[tuple[str, str], Entry]
@@ -38,7 +38,7 @@ class Snapshot:
     """Slot → index in `order`."""
 
     def hits(self, node: lucene.Node, weights: Sequence[int] | None = None) -> tuple[list[Place], list[int]]:
-        """The places of all hits, in order, and the weights of the query's parts: those given, or as they are now.
+        """The sort keys of all hits, in order, and the weights of the query's parts: those given, or the current ones.
 
         Raises `ExpressionRefused` for a regular expression that cannot be used.
         """
@@ -62,11 +62,11 @@ class Snapshot:
         return self.order[place % _SHIFT]
 
     def after(self, score: int, rank: Rank) -> Place:
-        """The first place behind a hit with this score and rank, whether or not that one is still there."""
+        """The first position after a hit with this score and rank, even if that hit no longer exists."""
         return bisect_right(self.order, rank, key=lambda entry: entry.rank) - score * _SHIFT
 
     def at(self, score: int, rank: Rank) -> Place:
-        """The place of a hit with this score and rank, or the first one behind when it is not there any more."""
+        """The position of a hit with this score and rank, or of the next one if it no longer exists."""
         return bisect_left(self.order, rank, key=lambda entry: entry.rank) - score * _SHIFT
 
     def _count(self, query: tantivy.Query) -> int:
@@ -75,15 +75,15 @@ class Snapshot:
 
 
 class Damaged(RuntimeError):
-    """The index does not hold what it should: make it anew."""
+    """The index is inconsistent and must be rebuilt."""
 
 
 class Index:
-    """Makes snapshots one after another. Not for several threads at once."""
+    """Creates successive snapshots. Not thread-safe."""
 
     def __init__(self, version: int, entries: Iterable[Entry]) -> None:
         self._index = tantivy.Index(SCHEMA)
-        # It must not reload by itself: `apply` would wait 100 ms for the lock that this takes.
+        # Disable automatic reloading: `apply` would wait 100 ms for the lock that reloading takes.
         self._index.config_reader("Manual")
         self._next_slot = 0
         self._slot_of: dict[tuple[str, str], int] = {}
@@ -92,7 +92,7 @@ class Index:
         self.apply(version, list(entries), ())
 
     def apply(self, version: int, changed: Sequence[Entry], gone: Iterable[tuple[str, str]]) -> None:
-        """Puts in what is new or has changed and takes out what is gone. Raises `Damaged`."""
+        """Adds or replaces changed entries and removes deleted ones. Raises `Damaged`."""
         entries = dict(self.snapshot.entries)
         writer = self._index.writer(WRITER_BYTES, 1)
         outdated = set()

@@ -1,7 +1,7 @@
-"""Turns the tree of a search into a query of the index, with what each way of being found counts; knows no index.
+"""Compiles a search tree into an index query, with a score for each kind of match; knows no index.
 
-A score is a sum of whole numbers that depends on the document and on the weights of the query's parts only. Whoever
-keeps the weights finds the same scores again, whatever else was added to the index meanwhile.
+A score is a sum of integers that depends only on the document and on the weights of the query's parts. A caller that
+keeps the weights therefore gets the same scores again, whatever has been added to the index since.
 """
 
 import math
@@ -16,8 +16,8 @@ from app.services.search.entries import SCHEMA, WHOLES, WORDS, fold, words
 
 
 class Level(NamedTuple):
-    """How much a find counts as the first word of a name, elsewhere in a name, and in a description: names come before
-    descriptions, and exact ones before others."""
+    """Scores of a match: in the first word of a name, elsewhere in a name, and in a description. Names rank before
+    descriptions, and exact matches before others."""
 
     start: int
     name: int
@@ -28,7 +28,7 @@ class Level(NamedTuple):
 
 
 EXACT, PATTERN, NEAR, FAR = Level(18, 16, 4), Level(14, 12, 3), Level(11, 10, 3), Level(9, 8, 2)
-"""The word itself, one that fits a pattern, one that is one edit away, one that is two edits away."""
+"""Scores of the word itself, a pattern match, one edit, and two edits."""
 
 FIELDS: Mapping[str | None, tuple[tuple[str, ...], str | None]] = {
     None: (("start", "name", "description", "ids"), None),
@@ -40,16 +40,18 @@ FIELDS: Mapping[str | None, tuple[tuple[str, ...], str | None]] = {
     "parentFolderId": (("parent",), None),
     "folderLocation": (("location",), None),
 }
-"""Field of the language → columns of the index, and the kind that it is limited to."""
+"""Field of the query language → columns of the index, and the kind to which it is limited."""
 
+OF_FOLDERS = frozenset({"folderId", "parentFolderId", "folderLocation"})
+"""Fields with information about folders."""
 
 TOO_WIDE = "the wildcards fit too many words: put more letters between them"
-"""Tantivy finds out only when it looks."""
+"""Tantivy reports this only when it searches."""
 
 
 class Compiler:
-    """Collects the weights of the leaves in their order, by the share of documents that `count` finds, or uses up
-    those that are given."""
+    """Collects the weights of the leaves in order, from the share of documents that `count` finds, or consumes given
+    weights."""
 
     def __init__(self, count: Callable[[Query], int], total: int, weights: Sequence[int] | None) -> None:
         self._count = count
@@ -58,12 +60,13 @@ class Compiler:
         self.weights: list[int] = []
 
     def query(self, node: lucene.Node) -> Query | None:
-        """None when there is no word in it. Raises `ExpressionRefused` for a regular expression that cannot be used."""
+        """The index query; None if the query contains no word. Raises `ExpressionRefused` for a regular expression that
+        cannot be used."""
         compiled = self._compiled(node, 1.0)
         phrase = _plain_phrase(node)
         if compiled is None or phrase is None:
             return compiled
-        # Words that stand in the name just as they were typed are what was meant.
+        # A name that contains the words exactly as typed is the best match.
         side_by_side = self._weighted([(_words_query("name", phrase, 0), EXACT.name)], 1.0)
         return Query.boolean_query([(Occur.Must, compiled), (Occur.Should, side_by_side)])
 
@@ -88,7 +91,7 @@ class Compiler:
         return Query.boolean_query([(Occur.Must, weighted), (Occur.Must, of_kind)])
 
     def _group(self, group: lucene.Group, boost: float) -> Query | None:
-        """Clauses without a word in them (a lone `&`, say) are as if they were not there."""
+        """Clauses without words (such as a lone `&`) are ignored."""
         compiled = [(occur, self._compiled(clause, boost)) for occur, clause in group.clauses]
         clauses = [(_OCCUR[occur], query) for occur, query in compiled if query is not None]
         if not clauses:
@@ -98,7 +101,7 @@ class Compiler:
         return Query.boolean_query(clauses)
 
     def _weighted(self, scored: Sequence[tuple[Query, int]], boost: float) -> Query:
-        """The best of several ways to be found. What is rare weighs more, as in BM25."""
+        """The best of several kinds of match. Rare terms weigh more, as in BM25."""
         if self._given is None:
             every = Query.boolean_query([(Occur.Should, query) for query, _ in scored])
             number = self._count(every)
@@ -110,7 +113,7 @@ class Compiler:
         return ways[0] if len(ways) == 1 else Query.disjunction_max_query(ways)
 
     def _finds(self, leaf: lucene.Leaf, column: str) -> Iterator[tuple[Query, int]]:
-        """Queries for a leaf in one column, each with what it counts."""
+        """Queries for a leaf in one column, each with its score."""
         exact, pattern_level = EXACT.of(column), PATTERN.of(column)
         match leaf:
             case lucene.Word(text=text) if column in WHOLES:
@@ -118,7 +121,7 @@ class Compiler:
             case lucene.Phrase(text=text) if column in WHOLES:
                 yield Query.term_query(SCHEMA, column, fold(text)), exact
             case _ if column == "ids" and leaf.field is None:
-                return  # without their field ids are found as a whole only: `a*` does not mean those that begin with a
+                return  # without a field, ids only match as a whole: `a*` does not mean ids that start with a
             case lucene.Word(text=text) if terms := words(text):
                 yield _words_query(column, terms, 0), exact
             case lucene.Phrase(text=text, slop=slop) if terms := words(text):
@@ -140,7 +143,7 @@ _OCCUR = {
 
 
 def _plain_phrase(node: lucene.Node) -> list[str] | None:
-    """The words of a query that is nothing but several of them."""
+    """The words of a query that consists only of several words."""
     if not isinstance(node, lucene.Group):
         return None
     texts = []
@@ -159,7 +162,7 @@ def _words_query(column: str, found: Sequence[str], slop: int) -> Query:
 
 
 def _fuzzy(column: str, found: Sequence[str], distance: int) -> Iterator[tuple[Query, int]]:
-    """Of several words (`e-mail~1`) each may be that far away."""
+    """In a text of several words (`e-mail~1`) each may differ by this distance."""
     for edits, level in enumerate((EXACT, NEAR, FAR)[: distance + 1]):
         each = [Query.fuzzy_term_query(SCHEMA, column, word, edits) for word in found]
         if each:
@@ -170,7 +173,7 @@ def _fuzzy(column: str, found: Sequence[str], distance: int) -> Iterator[tuple[Q
 
 
 def _wildcard(column: str, parts: Sequence[str | lucene.Wild], leaf: lucene.Leaf) -> Iterator[Query]:
-    """In a text `e-mail*` is two words, the second of them with the wildcard."""
+    """In a text, `e-mail*` is two words, and the wildcard applies to the second."""
     patterns = [""]
     for part in parts:
         if isinstance(part, lucene.Wild):
@@ -198,11 +201,11 @@ def _wildcard(column: str, parts: Sequence[str | lucene.Wild], leaf: lucene.Leaf
 
 _PATTERN = re.compile(r"\\(.)|\[:\^?\w+:\]|\(\?[^:)]*[:)]|([^\\\[(]+)|[\[(]", re.DOTALL)
 _CLASSES = {"w": "[^ ]", "d": "[0-9]"}
-"""Words hold nothing but letters and digits. Unicode's own classes would make automata of a thousand states."""
+"""Words contain only letters and digits. Unicode's character classes would create automata with a thousand states."""
 
 
 def _folded_pattern(pattern: str, leaf: lucene.Leaf) -> str:
-    """Letters folded as in the index; what has a meaning of its own is left."""
+    """Folds letters as the index does, and leaves regular-expression syntax unchanged."""
 
     def folded(found: re.Match[str]) -> str:
         escaped, letters = found.groups()

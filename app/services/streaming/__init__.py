@@ -1,1 +1,1 @@
-"""Streaming evaluation: definitions follow a batch as soon as it has landed."""
+"""Streaming evaluation: definitions are evaluated as soon as a batch is committed."""

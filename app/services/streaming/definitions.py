@@ -1,4 +1,4 @@
-"""The definitions that are evaluated outside jobs, in the order in which that can be done; knows no memberships."""
+"""The definitions evaluated outside jobs, in dependency order; knows no memberships."""
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.engine.people.profiles import Snapshot
 from app.engine.plan.plan import Plan
 from app.pql.core import walk
-from app.pql.dependencies import in_stages
+from app.pql.dependencies import in_passes
 from app.pql.eligibility import reads_clock
 from app.scope import Scope
 from app.services.evaluation.conditions import Conditions, Source, read_conditions
@@ -28,7 +28,7 @@ _STREAMED = or_(_AUDIENCES.evaluates_streaming, _AUDIENCES.evaluates_edge)
 
 @dataclass(frozen=True, slots=True)
 class LiveDefinition:
-    """A published definition that is evaluated as soon as data lands, or also when a person's memberships are read."""
+    """A published definition that is evaluated as soon as data arrives or, for EDGE, also when memberships are read."""
 
     id: str
     version: int
@@ -39,12 +39,14 @@ class LiveDefinition:
 
 @dataclass(frozen=True, slots=True)
 class LiveStage:
-    """Definitions of one merge policy that are evaluated together; what else they refer to is in earlier stages.
+    """Definitions of one merge policy that are evaluated together; other definitions they reference are in earlier
+    stages. Their people are the persons of version `graph` of the identity graph, or fragments if it is None.
 
-    What `by_clock` give can change by itself, as time goes by; others refer to none of them.
+    The results of those in `by_clock` can change as time passes; no other definition references them.
     """
 
     merge_policy_id: str
+    graph: int | None
     plan: Plan
     versions: Mapping[str, int]
     by_clock: frozenset[str]
@@ -57,7 +59,7 @@ async def has_live_definitions(session: AsyncSession, scope: Scope) -> bool:
 
 
 async def live_definitions(session: AsyncSession, scope: Scope, *, edge: bool = False) -> list[LiveDefinition]:
-    """Those that are streamed, which EDGE ones are too; with `edge` the EDGE ones alone."""
+    """The streamed definitions, which include EDGE definitions; with `edge` only the EDGE definitions."""
     same = and_(
         same_tenant(_AUDIENCES, _DEFINITIONS),
         _AUDIENCES.id == _DEFINITIONS.id,
@@ -77,15 +79,15 @@ async def live_definitions(session: AsyncSession, scope: Scope, *, edge: bool = 
     return [LiveDefinition(*row) for row in rows]
 
 
-def live_stages(
+def live_passes(
     definitions: Iterable[LiveDefinition],
     snapshots: Mapping[str, Snapshot],
     evaluated: Collection[str],
     aliases: Mapping[str, str],
-) -> list[LiveStage]:
-    """The definitions whose merge policy has a snapshot, in order. References to others read what is stored of the
-    `evaluated`, which may be named by their `aliases`. One that does not check any more is left out with a warning; the
-    next job tells its owner why."""
+) -> list[list[LiveStage]]:
+    """The definitions whose merge policy has a snapshot, in passes and stages (`in_passes`). References to other
+    definitions read the stored memberships of `evaluated`, which can be named by their `aliases`. A definition that no
+    longer checks is skipped with a warning; the next job reports the error to its owner."""
     live = [definition for definition in definitions if definition.merge_policy_id in snapshots]
     segments = {definition.id for definition in live} | set(evaluated)
     sources = [Source(each.id, each.expression, each.merge_policy_id, each.exclude_opt_out) for each in live]
@@ -95,11 +97,14 @@ def live_stages(
         log.warning("definition %s is not streamed: %s", id_, diagnostic.message)
     versions = {definition.id: definition.version for definition in live}
     policies = {definition.id: definition.merge_policy_id for definition in live}
+    graphs = {id_: snapshots[policy].graph_version for id_, policy in policies.items()}
     changing = _by_clock(conditions)
-    return [
-        LiveStage(policy, Plan({id_: conditions.nodes[id_] for id_ in ids}), versions, changing.intersection(ids))
-        for policy, ids in in_stages(conditions.references, policies)
-    ]
+
+    def stage(policy: str, ids: Iterable[str]) -> LiveStage:
+        plan = Plan({id_: conditions.nodes[id_] for id_ in ids})
+        return LiveStage(policy, snapshots[policy].graph_version, plan, versions, changing.intersection(ids))
+
+    return [[stage(*unit) for unit in units] for units in in_passes(conditions.references, policies, graphs)]
 
 
 def _by_clock(conditions: Conditions) -> frozenset[str]:

@@ -1,98 +1,92 @@
-"""A turn as far as it got: the batches that it takes, the people whom it evaluates, and what changes for them."""
+"""The state of a turn: its batches, the passes over its people, and the resulting changes."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from app.engine.ingest.batch_people import Touched
-from app.engine.members.membership import Membership, Ordinals, differences
+from app.engine.members.membership import Membership, differences
 from app.engine.people.profiles import Snapshot
-from app.engine.run.buckets import Known, with_statuses_kept
 from app.pql.schema import Segment
 from app.scope import Scope
-from app.services.evaluation.heads import Heads
+from app.services.evaluation.heads import Heads, Patch
 from app.services.evaluation.membership_log import Moved
-from app.services.streaming.definitions import LiveStage
+from app.services.streaming.passes import LivePass
 from app.storage.columns import StoredValues
 from app.storage.queue.turns import Swept, WaitingBatch
 
 BUCKETS_SWEPT = 16
-"""So many buckets a turn evaluates for everybody."""
+"""Number of buckets per turn in which a sweep evaluates all profiles."""
 
 
 @dataclass(slots=True)
 class Work:
-    """A turn as far as it got; the changes are made on `heads`, which may be others by the time it ends. `entries` are
-    the names of audiences in `segmentMembership`. In the buckets `swept` everybody is evaluated by what depends on the
-    clock, and `swept_after` is what the sandbox's turn shows then."""
+    """The state of a turn. Its changes apply to `heads`, which may be outdated when it ends; `current` are the heads
+    with the patches of the finished passes. `entries` are the names of audiences in `segmentMembership`, `swept_after`
+    is the sweep state to store afterwards."""
 
     scope: Scope
     batches: list[WaitingBatch]
     evaluated_at: datetime
     heads: Heads
     entries: Mapping[str, Segment]
-    stages: list[LiveStage] = field(default_factory=list)
-    snapshots: dict[str, Snapshot] = field(default_factory=dict)
-    people: Touched = field(default_factory=lambda: Touched({}))
-    swept: frozenset[int] = frozenset()
+    passes: Sequence[LivePass] = ()
+    snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
     swept_after: Swept = field(default_factory=lambda: Swept(None))
-    patches: list[StoredValues] = field(default_factory=list)
+    patches: dict[int, StoredValues] = field(default_factory=dict)
     changed: set[str] = field(default_factory=set)
     moved: dict[str, Moved] = field(default_factory=dict)
     members: Counter[str] = field(default_factory=Counter)
     by_namespace: dict[str, Counter[str]] = field(default_factory=dict)
+    current: Heads = field(init=False)
 
-    @property
-    def buckets(self) -> list[int]:
-        return sorted(self.swept.union(self.people.buckets))
-
-    def only(self, bucket: int) -> Ordinals | None:
-        return None if bucket in self.swept else self.people.people(bucket)
-
-    def known(self, stage: LiveStage, bucket: int) -> list[Known]:
-        """In a bucket that is swept, what gives what it gave for all but the people of the batches."""
-        lasting = frozenset(stage.plan.conditions) - stage.by_clock
-        return [Known(lasting, self.people.people(bucket))] if lasting and bucket in self.swept else []
-
-    def settled(
-        self, bucket: int, before: Mapping[str, Membership], fresh: Sequence[Membership]
-    ) -> dict[str, Membership]:
-        """What came of a bucket; in one that is swept, whoever stays in or out keeps the status."""
-        if bucket not in self.swept:
-            return {one.definition: one for one in fresh}
-        people = self.people.people(bucket)
-        return {
-            one.definition: with_statuses_kept(before.get(one.definition), one, self.evaluated_at, people)
-            for one in fresh
-        }
+    def __post_init__(self) -> None:
+        self.current = self.heads
 
     @property
     def evaluated(self) -> set[str]:
-        return {id_ for stage in self.stages for id_ in stage.plan.conditions}
+        return {id_ for live in self.passes for id_ in live.evaluated}
+
+    @property
+    def graphs(self) -> dict[str, int | None]:
+        """For the audiences whose members are now persons of another version of the identity graph, that version."""
+        graphs = {id_: live.graph for live in self.passes for id_ in live.evaluated}
+        return {id_: graph for id_, graph in graphs.items() if self.heads.graphs.get(id_) != graph}
+
+    def finish(self, one: LivePass) -> None:
+        """Makes the results of a pass visible to the next ones."""
+        graphs = {id_: graph for id_, graph in self.current.graphs.items() if id_ not in one.evaluated}
+        if one.graph is not None:
+            graphs |= dict.fromkeys(one.evaluated, one.graph)
+        written = {
+            bucket: Patch(patch["turn"], patch["file"], patch["bases"]) for bucket, patch in self.patches.items()
+        }
+        self.current = replace(self.current, patches={**self.current.patches, **written}, graphs=graphs)
 
     def count(self, id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-        """Adds what a bucket counts for a definition, in place of what it counted before."""
+        """Replaces a definition's old counts of a bucket by the new ones in the totals."""
         self.members[id] += after["members"] - before["members"]
         namespaces = self.by_namespace.setdefault(id, Counter())
         namespaces.update(after["by_namespace"])
         namespaces.subtract(before["by_namespace"])
 
     def move(self, id: str, before: Membership | None, after: Membership) -> None:
-        """Adds who entered and who left a definition in a bucket."""
+        """Adds the profiles that entered and left a definition in a bucket."""
         entered, exited = differences(before, after)
         earlier = self.moved.get(id, Moved(0, 0))
         self.moved[id] = Moved(earlier.entered + len(entered), earlier.exited + len(exited), after.version)
 
-    def sweep(self, after: int | None, last: datetime | None) -> None:
-        """Takes the next buckets of a sweep that is due, those `after` one (None: none is due); batches that land
-        meanwhile wait for these alone. `last` is when the last sweep ended."""
-        now = self.evaluated_at.astimezone(UTC)
-        if after is None:
-            self.swept_after = Swept(now if last is None else last)
-            return
-        buckets = sorted({bucket for snapshot in self.snapshots.values() for bucket in snapshot.buckets})
-        rest = [bucket for bucket in buckets if bucket > after]
-        self.swept = frozenset(rest[:BUCKETS_SWEPT])
-        self.swept_after = Swept(last, max(self.swept)) if len(rest) > BUCKETS_SWEPT else Swept(now)
+
+def next_buckets(
+    snapshots: Iterable[Snapshot], now: datetime, after: int | None, last: datetime | None, all_at_once: bool
+) -> tuple[frozenset[int], Swept]:
+    """The next buckets of a due sweep, those after `after` (None: none is due), and the sweep state afterwards. Batches
+    that arrive meanwhile wait for these buckets only. `last` is when the last sweep ended."""
+    now = now.astimezone(UTC)
+    if after is None:
+        return frozenset(), Swept(now if last is None else last)
+    buckets = sorted({bucket for snapshot in snapshots for bucket in snapshot.buckets})
+    rest = [bucket for bucket in buckets if bucket > after]
+    swept = frozenset(rest if all_at_once else rest[:BUCKETS_SWEPT])
+    return swept, Swept(last, max(swept)) if len(swept) < len(rest) else Swept(now)

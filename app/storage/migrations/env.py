@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, inside the transaction that `migrate` has opened and locked."""
+"""Alembic's entry point: runs the migrations inside the transaction that `migrate` has opened and locked."""
 
 from alembic import context
 
@@ -8,7 +8,7 @@ from app.storage.columns import Row
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Row.metadata,
-    # SQLite alters a table by rebuilding it; Alembic hides that behind "batch".
+    # SQLite alters a table by rebuilding it, which Alembic calls "batch" mode.
     render_as_batch=True,
     transactional_ddl=False,
 )

@@ -1,1 +1,1 @@
-"""The queue: leases, claims of jobs, attempts at them, and turns of streaming evaluation."""
+"""The queue: leases, job claims, attempts, shares of jobs, live workers, and turns of streaming evaluation."""

@@ -1,4 +1,4 @@
-"""One attempt at a job, as the code that does the job sees it; knows nothing of what the job computes."""
+"""One attempt at a job, as seen by the code that runs the job; does not know what the job computes."""
 
 import asyncio
 import time
@@ -15,13 +15,14 @@ from app.storage.database import Database, is_unavailable
 from app.storage.job_log import KINDS
 from app.storage.queue.claims import Claim, TransactionBody, change_job, ended, fence, hand_back
 from app.storage.queue.leases import LeaseLost
+from app.storage.queue.shares import Share, SharedWork, settle_share
 from app.storage.tables.jobs import FINAL, JobBucketRow, JobPhase, JobStatus
 from app.storage.tenancy import within
 
 __all__ = ["Attempt", "BucketAlreadyRecorded", "LeaseLost"]
 
 PROGRESS_SECONDS = 0.2
-"""Progress is written at most so often: 5 times a second."""
+"""Minimum interval between writes of progress: at most 5 a second."""
 _PATIENCE = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 Result = TypeVar("Result")
@@ -29,15 +30,14 @@ _BUCKETS = table(JobBucketRow)
 
 
 class BucketAlreadyRecorded(Exception):
-    """A bucket of a job is finished once: an earlier attempt has done it. Leave out `done_buckets`."""
+    """An earlier attempt has already finished this bucket. Skip the buckets in `done_buckets`."""
 
 
 class Attempt:
-    """A claimed job while its worker works on it.
+    """A claimed job while a worker runs it.
 
-    The methods that are no coroutines may be called from any thread and do not wait. The coroutines are for the event
-    loop; all that write are fenced and raise `LeaseLost`, which the caller lets pass. While the database is away they
-    wait.
+    Plain methods may be called from any thread and do not block. Coroutines run on the event loop; those that write are
+    fenced and raise `LeaseLost`, which the caller must not catch. While the database is unavailable they wait.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Attempt:
         self.clock = clock
         self.claim = claim
         self.job: Any = claim.row
-        """The job's row, of its kind's table, as it was taken up."""
+        """The job's row, from the table of its kind, as of the claim."""
         self.ended_as: str | None = None
         """The final status, once this attempt has ended the job."""
         self._monotonic = monotonic
@@ -66,21 +66,21 @@ class Attempt:
         """The fencing token: the number of this attempt, 1 for the first."""
         return self.claim.token
 
-    # ------------------------------------------------------------ what the work asks
+    # ------------------------------------------------------------ state that the work reads
 
     def cancelled(self) -> bool:
-        """Whether somebody has asked for the job to be cancelled."""
+        """Whether a client has requested cancellation of the job."""
         return self._cancelled
 
     def stopping(self) -> bool:
-        """Whether this attempt is to end early, unfinished: the worker stops, or the lease is lost."""
+        """Whether this attempt should end early, unfinished: the worker is stopping, or the lease is lost."""
         return self._stopped or self._lost
 
     def interrupted(self) -> bool:
-        """Either of the two."""
+        """Whether the job is cancelled or the attempt is stopping."""
         return self._cancelled or self.stopping()
 
-    # ------------------------------------------------------------ what the worker tells
+    # ------------------------------------------------------------ signals from the worker
 
     def note_status(self, status: JobStatus) -> None:
         self._cancelled = self._cancelled or status == JobStatus.CANCELLING
@@ -106,9 +106,9 @@ class Attempt:
         seconds_left: float | None = None,
         **columns: object,
     ) -> None:
-        """Notes how far the job is, for the next write; a later note replaces it. A fraction never falls.
+        """Sets the progress that the next write stores, replacing earlier values. The stored fraction never decreases.
 
-        `columns` are others of the job's kind that tell of it.
+        `columns` are additional progress columns of the job's kind.
         """
         self._progress = {
             "phase": str(phase),
@@ -120,11 +120,11 @@ class Attempt:
         }
 
     def progress_due(self) -> bool:
-        """Whether there is progress to write, and it is time."""
+        """Whether there is progress to write and the write interval has passed."""
         return self._progress is not self._told and self._monotonic() - self._written >= PROGRESS_SECONDS
 
     async def write_progress(self) -> None:
-        """Writes the progress noted last, if it is time. Raises `LeaseLost`, and does not wait for the database."""
+        """Writes the latest progress if it is due. Raises `LeaseLost`; does not wait for an unavailable database."""
         if self.progress_due():
             async with self.database.write() as session:
                 self.note_status(await fence(session, self.claim, self.clock()))
@@ -133,16 +133,16 @@ class Attempt:
     async def _log_progress(self, session: AsyncSession, **others: object) -> None:
         telling = self._progress
         await change_job(session, self.claim, self.clock(), **self._noted(), **others)
-        # What was noted meanwhile is not told yet.
+        # Progress set during the write has not been written yet.
         self._told, self._written = telling, self._monotonic()
 
     def _noted(self) -> StoredValues:
-        """The progress noted last, as columns."""
+        """The latest progress, as column values."""
         values = dict(self._progress or {})
         of = columns(KINDS[self.claim.kind])
         for name in ("fraction", "profiles_read"):
             if name in values:
-                # A later attempt begins with what it finds done, which may be less than its predecessor told.
+                # A later attempt starts from the finished buckets, which may be less than its predecessor reported.
                 new = literal(values[name], of[name].type)
                 values[name] = case((of[name] < new, new), else_=of[name])
         return values
@@ -150,9 +150,9 @@ class Attempt:
     # ------------------------------------------------------------ fenced writes
 
     async def write(self, work: TransactionBody) -> None:
-        """Runs `work` in a transaction that counts only while this attempt does.
+        """Runs `work` in a transaction that commits only while this attempt holds the job.
 
-        It is run again when the connection was lost, even if the first time had got through: make it repeatable.
+        It runs again after a lost connection, even if the first commit succeeded: `work` must be idempotent.
         """
 
         async def attempt(session: AsyncSession) -> None:
@@ -162,7 +162,7 @@ class Attempt:
         await self._transaction(attempt)
 
     async def update(self, **columns: Any) -> None:
-        """Changes columns of the job, and logs it."""
+        """Updates columns of the job and logs the change."""
 
         async def work(session: AsyncSession) -> None:
             await change_job(session, self.claim, self.clock(), **columns)
@@ -177,9 +177,9 @@ class Attempt:
         counts: Mapping[str, object],
         note: Callable[[], None] | None = None,
     ) -> None:
-        """Notes a bucket as finished, with the file of its result, and writes the progress if it is time.
+        """Records a bucket as finished, with its result file, and writes progress if it is due.
 
-        `note` may note progress that counts the bucket: it is not told before the bucket is recorded. Raises
+        `note` may set progress that counts this bucket; that progress is written only together with the bucket. Raises
         `BucketAlreadyRecorded`.
         """
 
@@ -189,7 +189,7 @@ class Attempt:
             earlier = (await session.execute(recorded.where(*key))).first()
             if earlier is not None:
                 if (earlier.attempt, earlier.file) == (self.token, file):
-                    return  # It had got through, and only the answer was lost.
+                    return  # The commit had succeeded; only the reply was lost.
                 raise BucketAlreadyRecorded(f"bucket {bucket} was finished by attempt {earlier.attempt}")
             await session.execute(insert(_BUCKETS).values(**self._bucket(bucket, file, profiles, counts)))
             if note is not None:
@@ -203,7 +203,7 @@ class Attempt:
         await self.write(work)
 
     async def done_buckets(self) -> dict[int, JobBucketRow]:
-        """The buckets that this attempt or an earlier one has finished, by number."""
+        """The buckets that this or an earlier attempt has finished, by number."""
 
         async def read() -> dict[int, JobBucketRow]:
             async with self.database.session() as session:
@@ -211,7 +211,7 @@ class Attempt:
                 rows: Any = await session.execute(mine.where(_BUCKETS.c.job_id == self.claim.job_id))
                 return {row.bucket: row for row in rows}
 
-        return await self._patiently(read)
+        return await self.patiently(read)
 
     async def finish(
         self,
@@ -221,9 +221,9 @@ class Attempt:
         metrics: Mapping[str, object] | None = None,
         write: TransactionBody | None = None,
     ) -> str:
-        """Ends the job, with `write` in the same transaction. Returns its final status.
+        """Ends the job and runs `write` in the same transaction. Returns the final status.
 
-        When the job was to be cancelled meanwhile it ends as CANCELLED, and `write` is not run.
+        If cancellation was requested meanwhile, the job ends as CANCELLED and `write` does not run.
         """
 
         async def attempt(session: AsyncSession) -> str:
@@ -243,17 +243,44 @@ class Attempt:
         try:
             self.ended_as = await self._transaction(attempt)
         except LeaseLost:
-            # An earlier try may have got through, and only its answer was lost.
+            # An earlier try may have committed although its reply was lost.
             self.ended_as = await self._own_end()
             if self.ended_as is None:
                 raise
         return self.ended_as
 
     async def hand_back(self) -> None:
-        """Gives the job up unfinished, for anybody to go on with at once."""
-        await self._patiently(lambda: hand_back(self.database, self.claim, self.clock()))
+        """Releases the unfinished job, so that any worker can claim it at once."""
+        await self.patiently(lambda: hand_back(self.database, self.claim, self.clock()))
 
-    # ------------------------------------------------------------ inside
+    async def record_share(
+        self, work: SharedWork, share: Share, result: Mapping[str, object], row: StoredValues | None
+    ) -> None:
+        """Records a claimed bucket as finished, and its `row` among the job's buckets, if any. Raises `ShareLost`."""
+
+        async def settle(session: AsyncSession) -> None:
+            await settle_share(session, work, share, result)
+            if row is not None:
+                await session.execute(insert(_BUCKETS).values(**row, at=self.clock()))
+
+        await self.write(settle)
+
+    async def patiently(self, act: Callable[[], Awaitable[Result]]) -> Result:
+        """Retries while the database is unavailable, unless this attempt is stopping."""
+        failures = 0
+        while True:
+            try:
+                return await act()
+            except LeaseLost:
+                self.note_loss()
+                raise
+            except Exception as error:
+                if self.stopping() or not is_unavailable(error):
+                    raise
+                await asyncio.sleep(_PATIENCE[min(failures, len(_PATIENCE) - 1)])
+                failures += 1
+
+    # ------------------------------------------------------------ internals
 
     def _bucket(self, bucket: int, file: str, profiles: int, counts: Mapping[str, object]) -> StoredValues:
         return {
@@ -269,7 +296,7 @@ class Attempt:
         }
 
     async def _own_end(self) -> str | None:
-        """The job's final status, when it was this attempt that ended it."""
+        """The job's final status if this attempt ended it, else None."""
         of = columns(KINDS[self.claim.kind])
 
         async def read() -> str | None:
@@ -279,26 +306,11 @@ class Attempt:
                 status = (await session.execute(mine)).scalar()
                 return str(status) if status in FINAL else None
 
-        return await self._patiently(read)
+        return await self.patiently(read)
 
     async def _transaction(self, attempt: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
         async def once() -> Result:
             async with self.database.write() as session:
                 return await attempt(session)
 
-        return await self._patiently(once)
-
-    async def _patiently(self, act: Callable[[], Awaitable[Result]]) -> Result:
-        """Does it again for as long as the database is away, unless this attempt is to stop."""
-        failures = 0
-        while True:
-            try:
-                return await act()
-            except LeaseLost:
-                self.note_loss()
-                raise
-            except Exception as error:
-                if self.stopping() or not is_unavailable(error):
-                    raise
-                await asyncio.sleep(_PATIENCE[min(failures, len(_PATIENCE) - 1)])
-                failures += 1
+        return await self.patiently(once)

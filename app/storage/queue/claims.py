@@ -1,14 +1,15 @@
-"""The queue, which is the job tables themselves: who works on which job, and whose writes count.
+"""The job queue, stored in the job tables themselves: which worker holds which job, and whose writes count.
 
-A job is held by one worker at a time (`leases`). Whoever takes the job up next raises `attempts`: that number is the
-fencing token, and each write of a worker first makes sure, in its own transaction, that the number is still its own.
+One worker at a time holds a job (`leases`). Each claim increments `attempts`, which is the fencing token: every write
+of a worker first checks, in the same transaction, that the token is still its own.
 
-These functions look across tenants: a worker serves them all.
+These functions query across tenants, since a worker serves all of them.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from sqlalchemy import ColumnElement, Table, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,19 +20,19 @@ from app.scope import Tenant
 from app.storage.columns import Columns, StoredValues, columns, table
 from app.storage.database import Database
 from app.storage.job_log import KINDS, append_update
-from app.storage.queue.leases import NOT_HELD, Lease, LeaseLost, is_free, take_next
+from app.storage.queue.leases import NOT_HELD, Due, Lease, LeaseLost, is_free, take_next
 from app.storage.tables.jobs import RUNNING, WAITING, JobKind, JobPhase, JobStatus
-from app.storage.tenancy import AnyRow, AnySelect, same_tenant, within
+from app.storage.tenancy import AnyRow, same_tenant, within
 
 MOST_LOST_LEASES = 5
-"""A job whose workers died so often without finishing a bucket in between is given up."""
+"""A job is abandoned after this many workers have died in a row without finishing a bucket."""
 
 TransactionBody = Callable[[AsyncSession], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job as its worker took it up. `row` is the job's row of that moment, `token` the fencing token."""
+    """A claimed job. `row` is the job's row as of the claim, `token` the fencing token."""
 
     kind: JobKind
     row: AnyRow
@@ -66,43 +67,40 @@ async def claim_next(
     kind: JobKind,
     most_of_tenant: int | None = None,
 ) -> Claim | None:
-    """Takes up the job whose turn it is; None when there is none. Jobs that nobody can finish are ended on the way.
+    """Claims the next job in turn; None if there is none. Jobs that cannot be finished are ended on the way.
 
-    A tenant that has `most_of_tenant` jobs of the kind at work, in all processes, has no turn.
+    A tenant with `most_of_tenant` or more running jobs of this kind, in all processes, gets no turn.
     """
-
-    def due(now: datetime) -> AnySelect:
-        return _next_in_turn(kind, now, most_of_tenant)
 
     async def take(session: AsyncSession, row: AnyRow, now: datetime) -> Claim | None:
         return await _take(session, kind, row, now, owner, lease)
 
-    return await take_next(database, clock, KINDS[kind], due, take)
+    return await take_next(database, clock, _next_in_turn(kind, most_of_tenant), take)
 
 
 async def fence(session: AsyncSession, claim: Claim, now: datetime) -> JobStatus:
-    """Makes sure that the claim still counts, until this transaction ends, and renews its lease.
+    """Verifies that the claim holds until this transaction ends, and renews its lease.
 
-    Returns the job's status: PROCESSING, or CANCELLING when it is to stop. Raises `LeaseLost`.
+    Returns the job's status: PROCESSING, or CANCELLING if it should stop. Raises `LeaseLost`.
     """
     status = columns(KINDS[claim.kind]).status
     return JobStatus(await claim.held.fence(session, now, status.in_(RUNNING), column="status"))
 
 
 async def change_job(session: AsyncSession, claim: Claim, now: datetime, **values: object) -> None:
-    """Changes columns of a job that `fence` has secured in this transaction, and logs the change."""
+    """Updates columns of a job that `fence` has locked in this transaction, and logs the change."""
     await session.execute(claim.held.change().values(updated_at=now, **values))
     await append_update(session, claim.row, claim.kind)
 
 
 async def renew(database: Database, claim: Claim, now: datetime) -> JobStatus:
-    """Moves the lease on. Returns the job's status; raises `LeaseLost`."""
+    """Renews the lease. Returns the job's status; raises `LeaseLost`."""
     async with database.write() as session:
         return await fence(session, claim, now)
 
 
 async def look(database: Database, claim: Claim) -> JobStatus:
-    """The job's status, without a write. Raises `LeaseLost`."""
+    """Reads the job's status without writing. Raises `LeaseLost`."""
     jobs = _table(claim.kind).c
     async with database.session() as session:
         asked = within(select(jobs.status), KINDS[claim.kind], claim.tenant)
@@ -113,7 +111,8 @@ async def look(database: Database, claim: Claim) -> JobStatus:
 
 
 async def hand_back(database: Database, claim: Claim, now: datetime) -> None:
-    """Lets anybody take the job up at once; it goes on from its finished buckets. Raises `LeaseLost`."""
+    """Releases the job, so that any worker can claim it at once; it resumes after its finished buckets. Raises
+    `LeaseLost`."""
     async with database.write() as session:
         if await fence(session, claim, now) == JobStatus.CANCELLING:
             await change_job(session, claim, now, **_ended(JobStatus.CANCELLED, now))
@@ -122,9 +121,9 @@ async def hand_back(database: Database, claim: Claim, now: datetime) -> None:
 
 
 async def request_cancel(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: JobKind) -> None:
-    """Cancels a job that nobody works on, else asks the worker to stop. One that has ended or is stopping stays so.
+    """Cancels an idle job, or asks its worker to stop. Does nothing if the job has ended or is already stopping.
 
-    So does one that makes its result visible, which a stop would leave half done.
+    Also does nothing while the job is committing its result, which a stop would leave incomplete.
     """
     table = _table(kind)
     job = within(update(table), KINDS[kind], tenant).where(table.c.id == id).returning(*table.c)
@@ -143,8 +142,8 @@ async def request_cancel(session: AsyncSession, tenant: Tenant, id: str, now: da
 
 
 async def cancel_now(session: AsyncSession, tenant: Tenant, id: str, now: datetime, kind: JobKind) -> None:
-    """Ends a job as cancelled, whoever works on it: what that worker still writes is fenced off. One that has ended
-    stays so."""
+    """Cancels a job at once, even while a worker runs it: that worker's later writes are fenced off. Does nothing if
+    the job has ended."""
     table = _table(kind)
     job = within(update(table), KINDS[kind], tenant).where(table.c.id == id, table.c.status.in_(WAITING | RUNNING))
     row = (
@@ -154,16 +153,17 @@ async def cancel_now(session: AsyncSession, tenant: Tenant, id: str, now: dateti
         await append_update(session, row, kind)
 
 
-def _next_in_turn(kind: JobKind, now: datetime, most_of_tenant: int | None = None) -> AnySelect:
-    """Jobs to take up, in turn: of the tenant with the fewest running, among those of the one served longest ago."""
+@lru_cache
+def _next_in_turn(kind: JobKind, most_of_tenant: int | None = None) -> Due:
+    """Claimable jobs in order: first the tenant with the fewest running jobs, then the tenant served longest ago."""
     table = _table(kind)
     c = table.c
-    live, held = table.alias("live"), _held(table.c, now)
+    live, held = table.alias("live"), _held(table.c)
     past = table.alias("past")
     ready = ~held if "waits_for" not in c else and_(~held, ~_must_wait(c))
     same = same_tenant(past.c, live.c)
     served = select(func.max(past.c.started_at)).where(same).correlate(live).scalar_subquery().label("served")
-    running = func.sum(case((_held(live.c, now), 1), else_=0)).label("running")
+    running = func.sum(case((_held(live.c), 1), else_=0)).label("running")
     tenants = (
         select(live.c.organisation, live.c.sandbox, running, served)
         .where(live.c.status.in_(WAITING | RUNNING))
@@ -172,31 +172,32 @@ def _next_in_turn(kind: JobKind, now: datetime, most_of_tenant: int | None = Non
     )
     if most_of_tenant is not None:
         ready = and_(ready, tenants.c.running < most_of_tenant)
-    return (
+    rows = (
         select(*c)
         .join_from(table, tenants, same_tenant(c, tenants.c))
         .where(c.status.in_(WAITING | RUNNING), ready)
         .order_by(tenants.c.running, tenants.c.served.asc().nulls_first(), c.created_at, c.id)
     )
+    return Due.of(rows, KINDS[kind])
 
 
 def _must_wait(jobs: Columns) -> ColumnElement[bool]:
-    """Whether a job waits for a segment job that has not ended: it then holds no place that others could work in."""
+    """Whether a job waits for an unfinished segment job; until then it takes no worker slot."""
     first = _table(JobKind.SEGMENT).alias("first").c
     same = same_tenant(first, jobs)
     live = first.status.in_(WAITING | RUNNING)
     return and_(jobs.status.in_(WAITING), exists().where(same, first.id == jobs.waits_for, live))
 
 
-def _held(jobs: Columns, now: datetime) -> ColumnElement[bool]:
-    """Whether somebody works on a job: never null, so that it can be negated."""
-    return and_(jobs.status.in_(RUNNING), ~is_free(jobs, now))
+def _held(jobs: Columns) -> ColumnElement[bool]:
+    """Whether a worker holds the job. Never NULL, so that it can be negated."""
+    return and_(jobs.status.in_(RUNNING), ~is_free(jobs))
 
 
 async def _take(
     session: AsyncSession, kind: JobKind, row: AnyRow, now: datetime, owner: str, lease: timedelta
 ) -> Claim | None:
-    """The row, taken up in this transaction; None when all there was to do was to end it, or somebody was faster."""
+    """Claims the row in this transaction. None if the job was ended instead, or another worker was faster."""
     table = _table(kind)
     died = row.status in RUNNING and row.lease_until is not None
     lost = row.lost_leases + (1 if died else 0)
@@ -223,7 +224,7 @@ async def _take(
 
 
 def _ended(status: JobStatus, now: datetime) -> StoredValues:
-    """What every ended job has: no worker, no time left, and it is not waiting for anything."""
+    """Columns that every ended job has: no lease, no remaining time, phase DONE."""
     return {
         "status": status.value,
         "phase": JobPhase.DONE.value,
@@ -234,7 +235,7 @@ def _ended(status: JobStatus, now: datetime) -> StoredValues:
 
 
 def ended(status: JobStatus, now: datetime) -> StoredValues:
-    """The columns of a job that ends with `status`; one that succeeded is done in full."""
+    """The columns of a job that ends with `status`; a succeeded job has the fraction 1."""
     return _ended(status, now) | ({"fraction": 1.0} if status == JobStatus.SUCCEEDED else {})
 
 

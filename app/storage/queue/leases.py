@@ -1,11 +1,12 @@
-"""Leases: what one process holds for a while, and how the next one takes it over. Jobs, turns and batches use them.
+"""Leases: a process holds a row for a limited time, after which another can take it over. Used for jobs, turns and
+batches.
 
-A row is held until its `lease_until`, which its holder keeps moving on. The key by which the holder changes the row has
-a *fencing token* in it, which the next holder has changed: a process that was frozen, cut off or slow can then change
-nothing more.
+A row is held until `lease_until`, which its holder keeps renewing. The key by which the holder updates the row contains
+a *fencing token*, which the next holder changes. A process that was frozen, disconnected or slow can then no longer
+write.
 
-Leases are compared with the clocks of the machines. Clocks that differ by less than two thirds of a lease cost nothing;
-beyond that a living holder's row may be taken away, which repeats some work and never gives a wrong result.
+Lease times are compared with each machine's clock. Clock differences below two thirds of a lease have no effect. Larger
+ones can cost a live holder its row, which repeats some work but never produces a wrong result.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Update, or_, update
+from sqlalchemy import BindParameter, ColumnElement, Update, bindparam, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -25,18 +26,19 @@ from app.storage.tenancy import AnyRow, AnySelect, within
 T = TypeVar("T")
 
 LONGEST = timedelta(days=1)
-"""A lease that goes further was given while a clock was ahead: its holder, if it lives, renews it within the true
-time."""
+"""A lease that ends more than this after now was granted while a clock was ahead, and counts as free. A live holder
+renews it with the correct time."""
 NOT_HELD: Mapping[str, None] = {"lease_owner": None, "lease_until": None}
 
 
 class LeaseLost(Exception):
-    """Somebody else has taken over what was held, or ended it: whatever this holder still wants to write is refused."""
+    """Another process has taken over the row or ended the work: all further writes by this holder are rejected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What one process holds of a table with `lease_until`: the row with these values, its fencing token among them."""
+    """A row of a table with `lease_until` held by one process; `key` are its column values, including the fencing
+    token."""
 
     holder: str
     table: type[TenantRow]
@@ -45,7 +47,7 @@ class Lease:
     duration: timedelta
 
     def change(self) -> Update:
-        """Changes the row, unless somebody else holds it."""
+        """An UPDATE of the row that matches only while this holder has it."""
         of = columns(self.table)
         own = (of[name] == value for name, value in self.key.items())
         return within(update(table(self.table)), self.table, self.tenant).where(*own)
@@ -53,7 +55,7 @@ class Lease:
     async def fence(
         self, session: AsyncSession, now: datetime, *conditions: ColumnElement[bool], column: str = "lease_until"
     ) -> Any:
-        """Makes sure that the lease counts until this transaction ends, and renews it; gives a column of the row.
+        """Verifies that the lease holds until this transaction ends, and renews it. Returns the value of `column`.
 
         Raises `LeaseLost`.
         """
@@ -64,36 +66,62 @@ class Lease:
         return row[0]
 
     async def renew(self, database: Database, now: datetime) -> None:
-        """Moves the lease on. Raises `LeaseLost`."""
+        """Renews the lease. Raises `LeaseLost`."""
         async with database.write() as session:
             await self.fence(session, now)
 
 
-def is_free(of: Columns, now: datetime) -> ColumnElement[bool]:
-    """Whether nobody holds a row: never null, so that it can be negated."""
-    return or_(of.lease_until.is_(None), of.lease_until < now, of.lease_until > now + LONGEST)
+NOW: BindParameter[datetime] = bindparam("as_of")
+"""The time that the statements of a `Due` compare with."""
+_LATEST: BindParameter[datetime] = bindparam("latest_lease")
+
+
+def is_free(of: Columns, now: datetime | None = None) -> ColumnElement[bool]:
+    """Whether no process holds the row, now or (without it) at `NOW`. Never NULL, so that it can be negated."""
+    at, latest = (NOW, _LATEST) if now is None else (now, now + LONGEST)
+    return or_(of.lease_until.is_(None), of.lease_until < at, of.lease_until > latest)
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """The rows of a table to take next. Make it once: workers ask often, and building statements costs more than
+    running them.
+
+    `before` are further times that the statements compare with, by parameter, as times before `NOW`.
+    """
+
+    first: AnySelect
+    locked: AnySelect
+    before: Mapping[str, timedelta]
+
+    @classmethod
+    def of(cls, rows: AnySelect, row: type[TenantRow], **before: timedelta) -> "Due":
+        first = rows.limit(1)
+        return cls(first, first.with_for_update(of=table(row), skip_locked=True), before)
+
+    def values(self, now: datetime) -> dict[str, datetime]:
+        times = {name: now - distance for name, distance in self.before.items()}
+        return times | {NOW.key: now, _LATEST.key: now + LONGEST}
 
 
 async def take_next(
     database: Database,
     clock: Clock,
-    row: type[TenantRow],
-    due: Callable[[datetime], AnySelect],
+    due: Due,
     take: Callable[[AsyncSession, AnyRow, datetime], Awaitable[T | None]],
 ) -> T | None:
-    """What `take` makes of the first row that is `due`, taken in one transaction; None when none is due.
+    """Passes the first row that is `due` to `take`, in one transaction. Returns its result; None if no row is due.
 
-    `take` gives None for a row that it has ended or put off, or that somebody else took: the next one is tried then. It
-    is looked for without a write first: a worker that has nothing to do locks nothing.
+    `take` returns None if it ended or postponed the row, or if another process took it; then the next row is tried. The
+    first lookup is a plain read, so that an idle worker takes no locks.
     """
     while True:
         async with database.session() as session:
-            if (await session.execute(due(clock()).limit(1))).first() is None:
+            if (await session.execute(due.first, due.values(clock()))).first() is None:
                 return None
         async with database.write() as session:
             now = clock()
-            locked = due(now).limit(1).with_for_update(of=table(row), skip_locked=True)
-            if (first := (await session.execute(locked)).first()) is None:
+            if (first := (await session.execute(due.locked, due.values(now))).first()) is None:
                 return None
             if (taken_over := await take(session, first, now)) is not None:
                 return taken_over

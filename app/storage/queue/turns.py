@@ -1,16 +1,17 @@
-"""The queue of streaming evaluation: batches whose people are to be evaluated, whose turn it is; knows no audiences.
+"""The queue of streaming evaluation: batches waiting for evaluation, and which sandbox is next; knows no audiences.
 
-A sandbox's waiting batches are taken all at once, by one worker at a time. Taking a turn raises its number, which is
-the fencing token of its lease (`leases`).
+One worker at a time takes all of a sandbox's waiting batches. Taking a turn increments its number, which is the fencing
+token of its lease (`leases`).
 
-`claim_turn` looks across tenants: a worker serves them all.
+`claim_turn` queries across tenants, since a worker serves all of them.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 
-from sqlalchemy import delete, false, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, false, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -20,14 +21,14 @@ from app.scope import Tenant
 from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.job_log import KINDS
-from app.storage.queue.leases import NOT_HELD, Lease, is_free, take_next
+from app.storage.queue.leases import NOT_HELD, NOW, Due, Lease, is_free, take_next
 from app.storage.tables.jobs import RUNNING
 from app.storage.tables.streaming import StreamingBatchRow, StreamingTurnRow
-from app.storage.tenancy import AnyRow, AnySelect, same_tenant, within
+from app.storage.tenancy import AnyRow, same_tenant, within
 from app.storage.topics import STREAMS, publish
 
 PAUSES = (timedelta(0), timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5))
-"""How long a sandbox rests after so many failures in a row (and after more than these, as after the last)."""
+"""Pause of a sandbox after one, two, … consecutive failures; the last value applies to any further failure."""
 
 _TURNS = table(StreamingTurnRow)
 _BATCHES = table(StreamingBatchRow)
@@ -35,10 +36,10 @@ _BATCHES = table(StreamingBatchRow)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A sandbox's turn as its worker took it. `number` is the fencing token.
+    """A claimed turn of a sandbox. `number` is the fencing token.
 
-    When a sweep is due (everybody is evaluated once more, by what depends on the clock), it goes on with the buckets
-    after `sweep_after`.
+    When a sweep is due (re-evaluation of all profiles for definitions that depend on the clock), it continues with the
+    buckets after `sweep_after`.
     """
 
     tenant: Tenant
@@ -65,7 +66,7 @@ class WaitingBatch:
 async def queue_batch(
     session: AsyncSession, tenant: Tenant, dataset_id: str, batch_id: str, version: int, now: datetime
 ) -> None:
-    """Queues a batch in the transaction in which it lands; `version` is that of the dataset with it."""
+    """Queues a batch in the transaction that makes it visible; `version` is the dataset's version with the batch."""
     await _make_turn(session, tenant)
     key = {"organisation": tenant.organisation, "sandbox": tenant.sandbox, "batch_id": batch_id}
     values = {**key, "dataset_id": dataset_id, "version": version, "waiting": True, "created_at": now}
@@ -78,14 +79,15 @@ async def forget_batch(session: AsyncSession, tenant: Tenant, batch_id: str) -> 
 
 
 async def waiting_batches(session: AsyncSession, tenant: Tenant) -> list[WaitingBatch]:
-    """Those to evaluate, oldest first."""
+    """Batches to evaluate, oldest first."""
     batches = within(select(_BATCHES.c.dataset_id, _BATCHES.c.batch_id), StreamingBatchRow, tenant)
     rows = await session.execute(batches.where(_BATCHES.c.waiting).order_by(_BATCHES.c.created_at, _BATCHES.c.batch_id))
     return [WaitingBatch(row.dataset_id, row.batch_id) for row in rows]
 
 
 async def settle_batches(session: AsyncSession, tenant: Tenant, batches: Sequence[WaitingBatch], keep: bool) -> None:
-    """Notes that the batches are evaluated. With `keep` they stay, for `requeue_batches`; else all such ones go."""
+    """Marks batches as evaluated. With `keep` they are kept for `requeue_batches`; otherwise all evaluated batches are
+    deleted."""
     ids = [batch.batch_id for batch in batches]
     evaluated = within(update(_BATCHES), StreamingBatchRow, tenant).where(_BATCHES.c.batch_id.in_(ids))
     await session.execute(evaluated.values(waiting=False))
@@ -95,7 +97,7 @@ async def settle_batches(session: AsyncSession, tenant: Tenant, batches: Sequenc
 
 
 async def requeue_batches(session: AsyncSession, tenant: Tenant, seen: Callable[[str, int], bool]) -> None:
-    """Has kept batches evaluated once more, except those that were seen (dataset, version)."""
+    """Queues kept batches for another evaluation, except those for which `seen(dataset, version)` is true."""
     evaluated = within(
         select(_BATCHES.c.batch_id, _BATCHES.c.dataset_id, _BATCHES.c.version), StreamingBatchRow, tenant
     )
@@ -108,7 +110,7 @@ async def requeue_batches(session: AsyncSession, tenant: Tenant, seen: Callable[
 
 
 async def job_runs(session: AsyncSession, tenant: Tenant) -> bool:
-    """Whether some worker has taken up a job of the sandbox that has not ended: it may read what was there before."""
+    """Whether a job of the sandbox has been claimed and has not ended: it may read an older version of the data."""
     for kind in KINDS.values():
         jobs = columns(kind)
         running = within(select(jobs.id), kind, tenant).where(jobs.status.in_(RUNNING)).limit(1)
@@ -123,8 +125,8 @@ async def job_runs(session: AsyncSession, tenant: Tenant) -> bool:
 async def claim_turn(
     database: Database, clock: Clock, *, owner: str, lease: timedelta, sweep_every: timedelta | None = None
 ) -> Turn | None:
-    """Takes the turn of the sandbox whose batches have waited longest, or else that of one whose last sweep is so long
-    ago; None when there is none to take."""
+    """Takes the turn of the sandbox whose batches have waited longest, else of one whose last sweep was `sweep_every`
+    ago; None if no turn is due."""
 
     async def take(session: AsyncSession, row: AnyRow, now: datetime) -> Turn | None:
         turn = await _take(session, row, now, owner, lease)
@@ -132,44 +134,44 @@ async def claim_turn(
             return turn
         return replace(turn, sweep_after=-1 if row.swept_to is None else row.swept_to)
 
-    return await take_next(database, clock, StreamingTurnRow, lambda now: _due(now, sweep_every), take)
+    return await take_next(database, clock, _due(sweep_every), take)
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a turn leaves of the sweep: when the last one ended, and how far one that has not ended has come."""
+    """Sweep state after a turn: end of the last complete sweep, and the last bucket of one in progress."""
 
     at: datetime | None
     to: int | None = None
 
 
 async def end_turn(session: AsyncSession, turn: Turn, swept: Swept) -> None:
-    """Ends a turn that `held.fence` has secured in this transaction: its work is done."""
+    """Ends a completed turn, which `held.fence` has locked in this transaction."""
     sweep = {"swept_at": swept.at, "swept_to": swept.to}
     await _change(session, turn, **NOT_HELD, failures=0, not_before=None, **sweep)
 
 
 async def last_sweep(session: AsyncSession, tenant: Tenant) -> datetime | None:
-    """When a sweep last ended; None when there has been none."""
+    """End of the last sweep; None before the first."""
     statement = within(select(_TURNS.c.swept_at), StreamingTurnRow, tenant)
     return (await session.execute(statement)).scalar_one_or_none()
 
 
 async def all_evaluated(session: AsyncSession, tenant: Tenant, now: datetime) -> None:
-    """Lets the time until the first sweep begin, unless it has."""
+    """Starts the interval until the first sweep, unless it has already started."""
     change = within(update(_TURNS), StreamingTurnRow, tenant).where(_TURNS.c.swept_at.is_(None))
     await session.execute(change.values(swept_at=now))
 
 
 async def hand_back(database: Database, turn: Turn) -> None:
-    """Lets anybody take the sandbox's next turn at once; what the turn was to do is still to be done."""
+    """Releases the turn, so that any worker can take the next one at once; its work is still to do."""
     async with database.write() as session:
         if await _change(session, turn, **NOT_HELD):
             await publish(session, STREAMS)
 
 
 async def postpone(database: Database, turn: Turn, now: datetime) -> timedelta:
-    """Lets the sandbox rest after a failure, longer after each; returns for how long."""
+    """Pauses the sandbox after a failure, longer after each; returns the pause."""
     async with database.write() as session:
         mine = within(select(_TURNS.c.failures), StreamingTurnRow, turn.tenant)
         failures = int((await session.execute(mine)).scalar_one()) + 1
@@ -179,33 +181,34 @@ async def postpone(database: Database, turn: Turn, now: datetime) -> timedelta:
 
 
 async def lock_turn(session: AsyncSession, tenant: Tenant) -> None:
-    """Keeps every turn of the sandbox from ending until this transaction does: for whoever changes heads."""
+    """Prevents turns of the sandbox from ending until this transaction does. Required before changing membership
+    heads."""
     await _make_turn(session, tenant)
     await session.execute(within(select(_TURNS.c.turn), StreamingTurnRow, tenant).with_for_update())
 
 
-def _due(now: datetime, sweep_every: timedelta | None) -> AnySelect:
+@lru_cache
+def _due(sweep_every: timedelta | None) -> Due:
     c = _TURNS.c
-    # A clock that was ahead leaves a time that has not come.
-    sweep = or_(c.swept_at <= now - sweep_every, c.swept_at > now) if sweep_every is not None else false()
+    # A time in the future was stored while a clock was ahead.
+    sweep = or_(c.swept_at <= bindparam("swept_by"), c.swept_at > NOW) if sweep_every is not None else false()
     oldest = (
         select(_BATCHES.c.organisation, _BATCHES.c.sandbox, func.min(_BATCHES.c.created_at).label("since"))
         .where(_BATCHES.c.waiting)
         .group_by(_BATCHES.c.organisation, _BATCHES.c.sandbox)
         .subquery("oldest")
     )
-    return (
+    rows = (
         select(*c)
         .join_from(_TURNS, oldest, same_tenant(c, oldest.c), isouter=True)
-        .where(
-            is_free(c, now), or_(c.not_before.is_(None), c.not_before <= now), or_(oldest.c.since.is_not(None), sweep)
-        )
+        .where(is_free(c), or_(c.not_before.is_(None), c.not_before <= NOW), or_(oldest.c.since.is_not(None), sweep))
         .order_by(oldest.c.since.is_(None), oldest.c.since, c.swept_at, c.organisation, c.sandbox)
     )
+    return Due.of(rows, StreamingTurnRow, **({} if sweep_every is None else {"swept_by": sweep_every}))
 
 
 async def _take(session: AsyncSession, row: AnyRow, now: datetime, owner: str, lease: timedelta) -> Turn | None:
-    """The turn, taken in this transaction; None when its workers die so often that it has to rest first."""
+    """Takes the turn in this transaction; None if its workers died so often that the sandbox must pause first."""
     tenant = Tenant(row.organisation, row.sandbox)
     died = row.lease_until is not None
     failures = row.failures + (1 if died else 0)

@@ -1,4 +1,4 @@
-"""The tables, one module for each resource; importing the package registers them all."""
+"""The tables, one module per resource; importing the package registers all of them."""
 
 from app.storage.tables import (
     access,

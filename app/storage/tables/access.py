@@ -10,9 +10,9 @@ from app.storage.columns import TableArguments, TenantRow, json_column, time_col
 
 
 class ApiKeyRow(TenantRow, table=True):
-    """A key of an organisation: it belongs to no sandbox, so `sandbox` is empty, which no sandbox's name is.
+    """An API key of an organisation. It belongs to no sandbox: `sandbox` is empty, which is not a valid sandbox name.
 
-    Only the digest of the secret is stored. `sandboxes` is null for all of them.
+    Only the digest of the secret is stored. `sandboxes` is null if the key is valid for all of them.
     """
 
     __tablename__ = "api_key"
@@ -32,7 +32,7 @@ class ApiKeyRow(TenantRow, table=True):
 
 
 class AuditEventRow(TenantRow, table=True):
-    """What was done. Triggers refuse to change or delete a row."""
+    """An entry of the audit log. Triggers reject updates and deletes."""
 
     __tablename__ = "audit_event"
 

@@ -1,4 +1,4 @@
-"""Audiences: the sets of people, computed from a definition or loaded from elsewhere."""
+"""Audiences: sets of profiles, computed from a definition or uploaded."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +21,7 @@ _COMPUTED = text("type = 'SEGMENT_DEFINITION'")
 
 
 class AudienceType(StrEnum):
-    """How the members of an audience come about: computed from a definition, or loaded from elsewhere."""
+    """Where the members come from: computed from a definition, or uploaded."""
 
     SEGMENT_DEFINITION = "SEGMENT_DEFINITION"
     EXTERNAL_SEGMENT = "EXTERNAL_SEGMENT"
@@ -36,12 +36,13 @@ class LifecycleState(StrEnum):
 
 
 class AudienceRow(TenantRow, table=True):
-    """What an audience and its definition share, name included, is here and only here.
+    """An audience. The attributes it shares with its definition, such as the name, are stored only here.
 
-    Names are unique among computed audiences, which are the definitions. `revision`, the etag, rises with every write.
-    `by_namespace` is {namespace: count} of the newest finished evaluation; `total_profiles` is None before the first.
-    `membership_run_id` is the head: the run whose membership files hold the members now, None before the first.
-    `membership_graph` is the version of the identity graph whose persons they are, None when they are fragments.
+    Names are unique among computed audiences, which are the definitions. Every write increments `revision`, the etag.
+    `by_namespace` is {namespace: count} of the last finished evaluation; `total_profiles` is None before the first.
+    `membership_run_id` is the head: the run whose membership files hold the current members, None before the first.
+    `membership_graph` is the version of the identity graph that the members refer to, None if the members are
+    fragments.
     """
 
     __tablename__ = "audience"

@@ -1,4 +1,4 @@
-"""Datasets and their batches. The rows themselves are in the lake."""
+"""Datasets and their batches. The rows themselves are stored in the lake."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,7 +11,7 @@ from app.storage.columns import TableArguments, TenantRow, enum_column, json_col
 
 
 class DatasetKind(StrEnum):
-    """What the rows of a dataset are about."""
+    """The kind of row that a dataset contains."""
 
     PROFILE = "PROFILE"
     EVENT = "EVENT"
@@ -20,7 +20,7 @@ class DatasetKind(StrEnum):
 
 
 class BatchStatus(StrEnum):
-    """LOADING → ACTIVE | FAILED; ACTIVE → DELETING, then the row goes."""
+    """LOADING → ACTIVE | FAILED; ACTIVE → DELETING, then the row is deleted."""
 
     LOADING = "LOADING"
     ACTIVE = "ACTIVE"
@@ -29,7 +29,7 @@ class BatchStatus(StrEnum):
 
 
 UNSETTLED = (BatchStatus.LOADING, BatchStatus.DELETING)
-"""The states of a batch in which somebody works on it."""
+"""The states in which a process is working on the batch."""
 
 
 class DatasetRow(TenantRow, table=True):
@@ -55,11 +55,11 @@ class DatasetRow(TenantRow, table=True):
 
 
 class BatchRow(TenantRow, table=True):
-    """One file of a dataset: LOADING while its loader renews `lease_until`, then ACTIVE or FAILED with `error`.
+    """One file of a dataset: LOADING while its loader renews `lease_until`, then ACTIVE, or FAILED with `error`.
 
-    It is DELETING until its rows are out of the lake. One that an export job wrote names it, and is there only once it
-    is ACTIVE. A FAILED one has no `idempotency_key`: the file may be sent again. `content` is the
-    digest of what came with the key.
+    It is DELETING until its rows are removed from the lake. A batch written by an export job refers to the job and is
+    visible only when ACTIVE. A FAILED batch has no `idempotency_key`, so that the file can be sent again. `content` is
+    the digest of the request that used the key.
     """
 
     __tablename__ = "batch"

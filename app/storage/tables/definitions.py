@@ -1,4 +1,4 @@
-"""Segment definitions: an audience's expression, every version that it had, and whom it refers to."""
+"""Segment definitions: an audience's expression, all its versions, and the audiences it references."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -10,9 +10,9 @@ from app.storage.columns import StoredValues, TableArguments, TenantRow, json_co
 
 
 class DefinitionRow(TenantRow, table=True):
-    """The expression in force of the audience with the same id; name, labels and the rest are that audience's.
+    """The current expression of the audience with the same id; name, labels and other attributes are in `AudienceRow`.
 
-    `kept` is {first, by, descending} where only the first profiles by the value of an expression are members.
+    `kept` is {first, by, descending} if only the first profiles by the value of an expression are members.
     """
 
     __tablename__ = "definition"
@@ -33,7 +33,7 @@ class DefinitionRow(TenantRow, table=True):
 
 
 class DefinitionVersionRow(TenantRow, table=True):
-    """An expression as it once was in force; never changed."""
+    """A version of an expression; immutable."""
 
     __tablename__ = "definition_version"
     __table_args__: ClassVar[TableArguments] = (
@@ -55,7 +55,7 @@ class DefinitionVersionRow(TenantRow, table=True):
 
 
 class DefinitionDependencyRow(TenantRow, table=True):
-    """`definition_id` refers to the audience `depends_on_id` by inSegment, in the version in force."""
+    """`definition_id` references the audience `depends_on_id` with inSegment, in its current version."""
 
     __tablename__ = "definition_dependency"
     __table_args__: ClassVar[TableArguments] = (
@@ -64,7 +64,7 @@ class DefinitionDependencyRow(TenantRow, table=True):
             ["definition.organisation", "definition.sandbox", "definition.id"],
             ondelete="CASCADE",
         ),
-        # No cascade: the database too refuses to delete an audience that others are made of.
+        # No cascade: the database itself rejects deleting an audience that others depend on.
         ForeignKeyConstraint(
             ["organisation", "sandbox", "depends_on_id"],
             ["audience.organisation", "audience.sandbox", "audience.id"],

@@ -1,21 +1,19 @@
-"""Erasure jobs: that somebody was erased, where something was found, and no word of who it was."""
+"""Erasure jobs: record that a person was erased and where data was found, without identifying the person."""
 
 from typing import Any, ClassVar
 
-from sqlalchemy import Index, UniqueConstraint, text
+from sqlalchemy import Index, UniqueConstraint
 from sqlmodel import Field
 
 from app.storage.columns import TableArguments, json_column
-from app.storage.tables.jobs import JobColumns
-
-_LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
+from app.storage.tables.jobs import JobColumns, live_jobs
 
 
 class ErasureJobRow(JobColumns, table=True):
-    """Erases a person. `digest` is the salted hash of the identity that was given; who that is lies in the lake while
-    the job lasts.
+    """Erases a person. `digest` is the salted hash of the requested identity; the identity itself is in the lake while
+    the job runs.
 
-    `places` are [place, rows] in the order in which they were looked at. `verified` when a second look found nothing.
+    `places` is a list of [place, rows] in search order. `verified` is true if a second search found nothing.
     """
 
     __tablename__ = "erasure_job"
@@ -25,16 +23,7 @@ class ErasureJobRow(JobColumns, table=True):
         Index(None, "organisation", "sandbox", "updated_at", "id"),
         Index(None, "organisation", "sandbox", "started_at"),
         Index(None, "organisation", "sandbox", "schedule_id", "created_at"),
-        Index(
-            "ix_erasure_job_live",
-            "organisation",
-            "sandbox",
-            "status",
-            "created_at",
-            "id",
-            sqlite_where=_LIVE,
-            postgresql_where=_LIVE,
-        ),
+        live_jobs("erasure_job"),
     )
 
     digest: str

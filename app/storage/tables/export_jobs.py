@@ -1,23 +1,21 @@
-"""Export jobs, and the audiences whose members each one writes."""
+"""Export jobs and the audiences that each one exports."""
 
 from typing import ClassVar
 
-from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import ForeignKeyConstraint, Index, UniqueConstraint
 from sqlmodel import Field
 
 from app.storage.columns import StoredValues, TableArguments, TenantRow, json_column
-from app.storage.tables.jobs import JobColumns
-
-_LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
+from app.storage.tables.jobs import JobColumns, live_jobs
 
 
 class ExportJobRow(JobColumns, table=True):
-    """Writes people to a dataset of kind EXPORT, with which it goes.
+    """Writes profiles to a dataset of kind EXPORT, and is deleted with it.
 
-    `fields` are paths, none for all. `filter` and `additional_fields` are as the caller gave them, with raw ids.
-    `merge_policy` is the policy as it was when the job was made, {id, name, method, identity_graph, datasets, …}.
-    `waits_for` is the segment job that is to end before it is this one's turn. Once it is `committing` its batches
-    become visible one after another, so it can no longer be cancelled.
+    `fields` is a list of paths; empty means all. `filter` and `additional_fields` are the caller's input with raw ids.
+    `merge_policy` is a snapshot of the policy at creation, replaced at the start of the first attempt: {id, name,
+    method, identity_graph, datasets, …}. `waits_for` is the segment job that must end first. Once `committing` is true
+    its batches become visible one by one, so it can no longer be cancelled.
     """
 
     __tablename__ = "export_job"
@@ -33,16 +31,7 @@ class ExportJobRow(JobColumns, table=True):
         Index(None, "organisation", "sandbox", "started_at"),
         Index(None, "organisation", "sandbox", "schedule_id", "created_at"),
         Index(None, "organisation", "sandbox", "destination_id", "created_at"),
-        Index(
-            "ix_export_job_live",
-            "organisation",
-            "sandbox",
-            "status",
-            "created_at",
-            "id",
-            sqlite_where=_LIVE,
-            postgresql_where=_LIVE,
-        ),
+        live_jobs("export_job"),
     )
 
     fields: list[str] = json_column(default_factory=list)
@@ -59,9 +48,9 @@ class ExportJobRow(JobColumns, table=True):
 
 
 class ExportJobAudienceRow(TenantRow, table=True):
-    """An audience that an export was asked for, with its name for readers, and the statuses that count.
+    """An audience of an export: its name, for display, and the statuses to export.
 
-    It outlives the audience. `place` is its place in the caller's list.
+    The row outlives the audience. `place` is the audience's index in the caller's list.
     """
 
     __tablename__ = "export_job_audience"

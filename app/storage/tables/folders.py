@@ -1,4 +1,4 @@
-"""Folders: a tree for each namespace, that audiences are sorted into."""
+"""Folders: one tree per namespace, which organises audiences."""
 
 from datetime import datetime
 from typing import ClassVar
@@ -10,9 +10,10 @@ from app.storage.columns import TableArguments, TenantRow, sortable_text, time_c
 
 
 class FolderRow(TenantRow, table=True):
-    """`path` is the names from the root down, each after a slash: `/Retail/Summer`; unique within the namespace.
+    """`path` joins the names from the root down, each after a slash: `/Retail/Summer`. It is unique within the
+    namespace.
 
-    Audiences have the folder's id without a foreign key: whoever writes either holds the tenant's turn.
+    Audiences refer to a folder without a foreign key: writers of either must hold the tenant's lock (`Database.write`).
     """
 
     __tablename__ = "folder"

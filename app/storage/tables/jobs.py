@@ -1,17 +1,17 @@
-"""What every kind of job has: its state, its place in the queue, its update log and its finished buckets."""
+"""What all kinds of jobs have in common: state, queue columns, update log and finished buckets."""
 
 from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, Index
+from sqlalchemy import BigInteger, Index, text
 from sqlmodel import Field
 
 from app.storage.columns import StoredValues, TableArguments, TenantRow, enum_column, json_column, time_column
 
 
 class JobKind(StrEnum):
-    """What a job does. Previews are queued and logged as jobs are, and are no jobs to their users."""
+    """The kind of work. Previews are queued and logged like jobs, but users do not see them as jobs."""
 
     SEGMENT = "SEGMENT"
     EXPORT = "EXPORT"
@@ -37,14 +37,14 @@ FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED})
 
 
 class JobSource(StrEnum):
-    """Who started a job."""
+    """What started a job."""
 
     API = "API"
     SCHEDULER = "SCHEDULER"
 
 
 class JobPhase(StrEnum):
-    """What a job is busy with."""
+    """The current phase of a job."""
 
     WAITING = "WAITING"
     READING = "READING"
@@ -53,13 +53,21 @@ class JobPhase(StrEnum):
     DONE = "DONE"
 
 
-class JobColumns(TenantRow):
-    """The columns of a job's table; the table is also the queue.
+def live_jobs(table: str) -> Index:
+    """An index of the unfinished jobs of a table; most jobs of a sandbox are finished."""
+    live = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
+    names = ("organisation", "sandbox", "status", "created_at", "id")
+    return Index(f"ix_{table}_live", *names, sqlite_where=live, postgresql_where=live)
 
-    `attempts` counts who took the job up: it is the fencing token of the newest one, who holds it until `lease_until`.
-    A running job without a lease was handed back. `lost_leases` counts attempts that died since a bucket was done.
-    `sequence` is that of the newest row in the update log. `errors` are {code, message, definition_id?}; `snapshot` is
-    what the job reads, so that a later attempt reads the same. `trace` is the span that created it (`app.traces`).
+
+class JobColumns(TenantRow):
+    """The columns of a job's table, which is also the queue.
+
+    `attempts` counts claims; it is the fencing token of the current holder, who holds the job until `lease_until`. A
+    running job without a lease was released by its worker. `lost_leases` counts attempts that died since the last
+    finished bucket. `sequence` is that of the newest row in the update log. `errors` are {code, message,
+    definition_id?}. `snapshot` records which data the job reads, so that a later attempt reads the same. `trace` is the
+    span that created the job (`app.traces`).
     """
 
     id: str = Field(primary_key=True)
@@ -90,7 +98,7 @@ class JobColumns(TenantRow):
 
 
 class JobUpdateRow(TenantRow, table=True):
-    """One visible change of a job of any kind; `state` is the job just after it. Sequences of a job have no gaps."""
+    """One visible change of a job of any kind; `state` is the job after the change. A job's sequences have no gaps."""
 
     __tablename__ = "job_update"
     __table_args__: ClassVar[TableArguments] = (Index(None, "organisation", "sandbox", "at"),)
@@ -103,7 +111,7 @@ class JobUpdateRow(TenantRow, table=True):
 
 
 class JobBucketRow(TenantRow, table=True):
-    """A bucket that a run has finished, with the file that holds its result; written once, by one attempt."""
+    """A finished bucket of a run, with its result file; written once, by one attempt."""
 
     __tablename__ = "job_bucket"
 
@@ -114,3 +122,24 @@ class JobBucketRow(TenantRow, table=True):
     profiles: int = Field(sa_type=BigInteger)
     counts: StoredValues = json_column(default_factory=dict)
     at: datetime = time_column()
+
+
+class JobShareRow(TenantRow, table=True):
+    """A bucket of a job that any worker may evaluate during the pass `work` of the job's attempt.
+
+    `attempt` is the job's fencing token. `claims` counts claims of the bucket; it is the fencing token of the last
+    claim, which lasts until `lease_until`. `result` is null until the bucket is finished. The job's holder deletes the
+    rows.
+    """
+
+    __tablename__ = "job_share"
+
+    job_id: str = Field(primary_key=True)
+    bucket: int = Field(primary_key=True)
+    work: str
+    part: int
+    attempt: int
+    claims: int = 0
+    lease_owner: str | None = None
+    lease_until: datetime | None = time_column(default=None)
+    result: StoredValues | None = json_column(default=None)

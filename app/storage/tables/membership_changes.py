@@ -1,4 +1,4 @@
-"""What changed the members of audiences, in the order in which it was committed."""
+"""Changes to the members of audiences, in commit order."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -10,11 +10,11 @@ from app.storage.columns import TenantRow, time_column
 
 
 class MembershipChangeRow(TenantRow, table=True):
-    """The state of an audience after one run, upload or streaming turn that changed its members.
+    """The state of an audience after a run, upload or streaming turn that changed its members.
 
-    The members are those of the run `run_id` ("" for none) with the patches up to `turn` on it; who entered and exited
-    is the difference from the audience's row before, which is nowhere stored. `sequence` rises in the order of commits.
-    A `baseline` is the oldest that is kept: what it changed is not known any more.
+    The members are those of the run `run_id` ("" for none) plus its patches up to `turn`. Entries and exits are the
+    difference from the audience's previous row and are not stored. `sequence` increases in commit order. A `baseline`
+    is the oldest row kept; what it changed is no longer known.
     """
 
     __tablename__ = "membership_change"

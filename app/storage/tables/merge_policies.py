@@ -1,4 +1,4 @@
-"""Merge policies: how fragments of one profile become one view."""
+"""Merge policies: how the fragments of a profile are merged."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,21 +11,21 @@ from app.storage.columns import TableArguments, TenantRow, enum_column, json_col
 
 
 class MergeMethod(StrEnum):
-    """Which value wins where fragments differ."""
+    """Which value wins when fragments differ."""
 
     TIMESTAMP_ORDERED = "TIMESTAMP_ORDERED"
     DATA_SET_PRECEDENCE = "DATA_SET_PRECEDENCE"
 
 
 class IdentityGraph(StrEnum):
-    """How fragments are joined into one person."""
+    """How fragments are linked to one person."""
 
     NONE = "NONE"
     PDG = "PDG"
 
 
 class MergePolicyRow(TenantRow, table=True):
-    """`datasets` are ids in order of precedence, for DATA_SET_PRECEDENCE; `revision` rises with every write."""
+    """`datasets` are ids in order of precedence, for DATA_SET_PRECEDENCE. Every write increments `revision`."""
 
     __tablename__ = "merge_policy"
     __table_args__: ClassVar[TableArguments] = (

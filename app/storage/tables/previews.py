@@ -1,41 +1,31 @@
-"""Previews with their estimates, and which buckets the samples of a sandbox begin with."""
+"""Previews and their estimates, and the bucket order of each sandbox's samples."""
 
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, Index, text
+from sqlalchemy import BigInteger, Index
 from sqlmodel import Field
 
 from app.storage.columns import StoredValues, TableArguments, TenantRow, enum_column, json_column, time_column
-from app.storage.tables.jobs import JobColumns
+from app.storage.tables.jobs import JobColumns, live_jobs
 from app.storage.tables.merge_policies import IdentityGraph
-
-_LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
 
 
 class PreviewRow(JobColumns, table=True):
-    """An expression tried on a sample; queued, claimed and logged as jobs are. `fraction` is that of the sample.
+    """An expression evaluated on a sample; queued, claimed and logged like a job. `fraction` is the share of the sample
+    read.
 
-    `merge_policy` is the policy as it was when the preview was made, {id, name, method, identity_graph, datasets, …}.
-    `rows_to_read` is the size of the sample; of the `profiles_read` so far, `profiles_matched` qualify, and
-    `by_namespace` {name: count} of these have an identity there. `snapshot` has the order of its buckets. `kept` is
-    {first, by, descending} where only the first profiles by the value of an expression are kept.
+    `merge_policy` is a snapshot of the policy at creation: {id, name, method, identity_graph, datasets, …}.
+    `rows_to_read` is the sample size. Of the `profiles_read` so far, `profiles_matched` qualify; `by_namespace` {name:
+    count} counts how many of them have an identity in each namespace. `snapshot` has the order of its buckets. `kept`
+    is {first, by, descending} if only the first profiles by the value of an expression are kept.
     """
 
     __tablename__ = "preview"
     __table_args__: ClassVar[TableArguments] = (
         Index(None, "organisation", "sandbox", "created_at", "id"),
         Index(None, "organisation", "sandbox", "started_at"),
-        Index(
-            "ix_preview_live",
-            "organisation",
-            "sandbox",
-            "status",
-            "created_at",
-            "id",
-            sqlite_where=_LIVE,
-            postgresql_where=_LIVE,
-        ),
+        live_jobs("preview"),
     )
 
     expression: str
@@ -50,8 +40,8 @@ class PreviewRow(JobColumns, table=True):
 
 
 class PreviewSampleRow(TenantRow, table=True):
-    """The sample that the previews of a merge policy share: `seed` orders the buckets until there are many more people
-    (or fewer) than `total_profiles`."""
+    """The sample shared by the previews of a merge policy. `seed` orders the buckets; it is replaced when the number of
+    profiles differs too much from `total_profiles`."""
 
     __tablename__ = "preview_sample"
 

@@ -1,4 +1,4 @@
-"""What an organisation has said of its sandboxes; one that it has said nothing of has no row."""
+"""Settings of an organisation's sandboxes; a sandbox without settings of its own has no row."""
 
 from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Schedules, the audiences that they name, and their runs."""
+"""Schedules, the audiences they name, and their runs."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -35,7 +35,7 @@ class ScheduleState(StrEnum):
 
 
 class RunOutcome(StrEnum):
-    """What became of a run of a schedule."""
+    """The outcome of a scheduled run."""
 
     STARTED = "STARTED"
     SKIPPED = "SKIPPED"
@@ -43,10 +43,10 @@ class RunOutcome(StrEnum):
 
 
 class ScheduleRow(TenantRow, table=True):
-    """Starts jobs at the times of `cron_expression`; `revision`, the etag, rises with every write.
+    """Starts jobs at the times of `cron_expression`. Every write increments `revision`, the etag.
 
-    `next_due_at` is the first time that no run stands for yet; None while it is INACTIVE, and after its last one.
-    `export` is what each run of an EXPORT schedule starts, as the caller gave it, with raw ids.
+    `next_due_at` is the first due time that has no run yet; None while the schedule is INACTIVE, and after the last
+    one. `export` is the input of an EXPORT schedule's jobs, as the caller gave it, with raw ids.
     """
 
     __tablename__ = "schedule"
@@ -54,7 +54,7 @@ class ScheduleRow(TenantRow, table=True):
         Index(None, "organisation", "sandbox", "created_at", "id"),
         Index(None, "organisation", "sandbox", "updated_at", "id"),
         Index(None, "organisation", "sandbox", "name", "id"),
-        # A scheduler looks for what is due in all tenants at once: through the whole of this index, which is short.
+        # A scheduler looks for due schedules of all tenants with one scan of this index, which is small.
         Index("ix_schedule_due", "organisation", "sandbox", "next_due_at", sqlite_where=_DUE, postgresql_where=_DUE),
     )
 
@@ -75,7 +75,7 @@ class ScheduleRow(TenantRow, table=True):
 
 
 class ScheduleAudienceRow(TenantRow, table=True):
-    """An audience that a schedule names: to be evaluated, or as one that its export writes."""
+    """An audience of a schedule: evaluated by its segment jobs, or written by its export."""
 
     __tablename__ = "schedule_audience"
     __table_args__: ClassVar[TableArguments] = (
@@ -97,10 +97,10 @@ class ScheduleAudienceRow(TenantRow, table=True):
 
 
 class ScheduleRunRow(TenantRow, table=True):
-    """What became of one due time, or of one call to run now, which has no `due_at`.
+    """The outcome of one due time, or of one manual run, which has no `due_at`.
 
-    At most one run stands for a due time, whoever was to make it: that is what makes its job the only one.
-    `outcome` is STARTED, with the job; SKIPPED, for a time that was missed; or REFUSED, with the reason in `message`.
+    At most one run exists for a due time, whichever process creates it, so each due time starts at most one job.
+    `outcome` is STARTED, with the job; SKIPPED, for a missed time; or REFUSED, with the reason in `message`.
     """
 
     __tablename__ = "schedule_run"

@@ -1,4 +1,4 @@
-"""What changed that can be searched for: written by triggers of the database, so by every writer there is."""
+"""Changes to searchable objects, recorded by database triggers and therefore for every writer."""
 
 from typing import ClassVar
 
@@ -8,12 +8,12 @@ from sqlmodel import Field
 from app.storage.columns import TableArguments, TenantRow
 
 CHANGES_KEPT = 10_000
-"""How many changes the log of a tenant goes back; an index that is further behind is made anew."""
+"""Number of changes kept per tenant. A search index further behind than this is rebuilt."""
 
 
 class SearchVersionRow(TenantRow, table=True):
-    """Rises by one with each change. Its row is locked until the change is committed, so that versions become visible
-    in their order."""
+    """A counter that each change increments. Its row is locked until the change commits, so versions become visible in
+    order."""
 
     __tablename__ = "search_version"
 
@@ -21,7 +21,7 @@ class SearchVersionRow(TenantRow, table=True):
 
 
 class SearchChangeRow(TenantRow, table=True):
-    """The version of an object's last change, be it its making or its deletion. `kind` is its type in the API."""
+    """The version of an object's last change, including its creation or deletion. `kind` is its type in the API."""
 
     __tablename__ = "search_change"
     __table_args__: ClassVar[TableArguments] = (Index(None, "organisation", "sandbox", "version"),)

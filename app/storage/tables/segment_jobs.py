@@ -1,19 +1,17 @@
-"""Segment jobs, and the definitions as each job ran them."""
+"""Segment jobs, and the definitions as each job evaluated them."""
 
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, UniqueConstraint
 from sqlmodel import Field
 
 from app.storage.columns import StoredValues, TableArguments, TenantRow, json_column, time_column
-from app.storage.tables.jobs import JobColumns
-
-_LIVE = text("status IN ('NEW', 'QUEUED', 'PROCESSING', 'CANCELLING')")
+from app.storage.tables.jobs import JobColumns, live_jobs
 
 
 class SegmentJobRow(JobColumns, table=True):
-    """Evaluates definitions over all profiles. `evaluated_at` is the one instant that `now` means in the whole job."""
+    """Evaluates definitions over all profiles. `evaluated_at` is the value of `now` throughout the job."""
 
     __tablename__ = "segment_job"
     __table_args__: ClassVar[TableArguments] = (
@@ -22,16 +20,7 @@ class SegmentJobRow(JobColumns, table=True):
         Index(None, "organisation", "sandbox", "updated_at", "id"),
         Index(None, "organisation", "sandbox", "started_at"),
         Index(None, "organisation", "sandbox", "schedule_id", "created_at"),
-        Index(
-            "ix_segment_job_live",
-            "organisation",
-            "sandbox",
-            "status",
-            "created_at",
-            "id",
-            sqlite_where=_LIVE,
-            postgresql_where=_LIVE,
-        ),
+        live_jobs("segment_job"),
     )
 
     all_definitions: bool = False
@@ -39,10 +28,10 @@ class SegmentJobRow(JobColumns, table=True):
 
 
 class SegmentJobDefinitionRow(TenantRow, table=True):
-    """A definition as its job ran it. It outlives the definition; `created_at` is the job's.
+    """A definition as its job evaluated it. The row outlives the definition; `created_at` is the job's.
 
-    `by_namespace` and `by_status` are {name: count}; `error` is {code, message} when this definition failed. `seconds`
-    are those of the clock on the wall, in all buckets together.
+    `by_namespace` and `by_status` are {name: count}. `error` is {code, message} if this definition failed. `seconds` is
+    wall-clock time, summed over all buckets.
     """
 
     __tablename__ = "segment_job_definition"
@@ -52,7 +41,7 @@ class SegmentJobDefinitionRow(TenantRow, table=True):
             ["segment_job.organisation", "segment_job.sandbox", "segment_job.id"],
             ondelete="CASCADE",
         ),
-        # "The last jobs of a definition" reads this index backwards (design.md, "GraphQL").
+        # A backward scan of this index yields "the last jobs of a definition" (design.md, "GraphQL").
         Index("ix_segment_job_definition_last", "organisation", "sandbox", "definition_id", "created_at", "job_id"),
     )
 

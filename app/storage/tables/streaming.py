@@ -1,4 +1,4 @@
-"""Streaming evaluation: what is still to do in a sandbox, whose turn it is, and the memberships that it changed."""
+"""Streaming evaluation: pending batches of a sandbox, its turn, and the memberships it changed."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -10,14 +10,15 @@ from app.storage.columns import StoredValues, TenantRow, json_column, time_colum
 
 
 class StreamingTurnRow(TenantRow, table=True):
-    """A sandbox's place in the queue. `turn` is the number of its newest turn and the fencing token of whoever has it,
-    until `lease_until`; nobody has it when that is null. After `failures` in a row it rests until `not_before`.
+    """A sandbox's place in the queue. `turn` is the number of its newest turn and the holder's fencing token. The
+    holder keeps the turn until `lease_until`; null means no holder. After `failures` consecutive failures the sandbox
+    pauses until `not_before`.
 
-    Streamed definitions that depend on the clock were last evaluated for everybody at `swept_at` (null: there are
-    none), and are again for the buckets up to `swept_to` when that is under way.
+    `swept_at` is when the streamed definitions that depend on the clock were last evaluated for all profiles (null:
+    there are none). While a new sweep is in progress, `swept_to` is its last finished bucket.
 
-    `published` is the newest turn that changed memberships, `changes` the newest `MembershipChangeRow.sequence`: who
-    holds the row's lock orders the sandbox's changes.
+    `published` is the newest turn that changed memberships, `changes` the newest `MembershipChangeRow.sequence`: the
+    lock on this row orders the sandbox's changes.
     """
 
     __tablename__ = "streaming_turn"
@@ -34,9 +35,9 @@ class StreamingTurnRow(TenantRow, table=True):
 
 
 class StreamingBatchRow(TenantRow, table=True):
-    """A landed batch: `waiting` for its people to be evaluated, or kept because a job that runs may not have seen it.
+    """A committed batch: `waiting` for evaluation, or kept because a running job may not have read it.
 
-    `version` is that of the dataset with the batch in it, or without it: one that was deleted waits here as well.
+    `version` is the dataset's version with the batch, or without it for a deleted batch, which is queued here as well.
     """
 
     __tablename__ = "streaming_batch"
@@ -49,10 +50,10 @@ class StreamingBatchRow(TenantRow, table=True):
 
 
 class MembershipPatchRow(TenantRow, table=True):
-    """Memberships of one bucket as a streaming turn left them; the `newest` turn of a bucket counts, older ones are
-    kept for history.
+    """Memberships of one bucket after a streaming turn. The `newest` turn of a bucket counts; older ones are kept for
+    history.
 
-    `bases` are the audiences in the file, each with the head run that the change was made on, "" for none: a newer head
+    `bases` maps each audience in the file to the head run that the change applies to ("" for none): a newer head
     replaces the patch. `counts` are {audience: {members, by_namespace}} of the bucket.
     """
 

@@ -1,4 +1,4 @@
-"""The workers that live; they serve all tenants, so their rows belong to none."""
+"""Live workers. They serve all tenants, so their rows belong to none."""
 
 from datetime import datetime
 
@@ -8,7 +8,7 @@ from app.storage.columns import Row, time_column
 
 
 class WorkerRow(Row, table=True):
-    """A worker, by the name that its leases bear. It is dead, or frozen, once `alive_until` has passed."""
+    """A worker, under the name in its leases. It is dead or frozen once `alive_until` has passed."""
 
     __tablename__ = "worker"
 

@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -155,20 +155,21 @@ def check_answers(servers: list[Server]) -> None:
 _NAMES = count()
 
 
-async def client(server: Server, document: str, new_text: bool, until: float) -> list[float]:
-    """One connection, until a moment: the seconds that each answer took."""
+async def client(server: Server, request: Callable[[], JsonValue], until: float) -> list[float]:
+    """One connection, until a moment: the seconds that each answer took. Raises `RuntimeError` for a failed one."""
     address = urlsplit(server.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     seconds = []
     while (began := time.perf_counter()) < until:
-        text = f"query Q{next(_NAMES)} {document}" if new_text else document
-        body = json.dumps({"query": text}).encode()
+        body = json.dumps(request()).encode()
         head = f"POST /graphql HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-type: application/json\r\n"
         writer.write(f"{head}accept: application/json\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
         headers = (await reader.readuntil(b"\r\n\r\n")).lower()
         if not headers.startswith(b"http/1.1 200"):
             raise RuntimeError(f"{server.name}: {headers.decode()}")
-        await _body(reader, headers)
+        answer = await _body(reader, headers)
+        if b'"errors":[{' in answer:
+            raise RuntimeError(f"{server.name}: {answer[:600].decode()}")
         seconds.append(time.perf_counter() - began)
     writer.close()
     return seconds
@@ -185,12 +186,16 @@ async def _body(reader: asyncio.StreamReader, headers: bytes) -> bytes:
     return b"".join(parts)
 
 
-async def measure(server: Server, document: str, new_text: bool, seconds: float) -> Figures:
+def request_of(document: str, new_text: bool) -> Callable[[], JsonValue]:
+    return lambda: {"query": f"query Q{next(_NAMES)} {document}" if new_text else document}
+
+
+async def measure(server: Server, request: Callable[[], JsonValue], seconds: float) -> Figures:
     warm = time.perf_counter() + seconds / 5
-    await asyncio.gather(*(client(server, document, new_text, warm) for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(client(server, request, warm) for _ in range(CONNECTIONS)))
     before, began = _cpu(server.process), time.perf_counter()
     until = began + seconds
-    lists = await asyncio.gather(*(client(server, document, new_text, until) for _ in range(CONNECTIONS)))
+    lists = await asyncio.gather(*(client(server, request, until) for _ in range(CONNECTIONS)))
     passed, times = time.perf_counter() - began, sorted(each for times in lists for each in times)
     cpu = 1000 * (_cpu(server.process) - before) / len(times)
     return Figures(len(times) / passed, cpu, 1000 * times[len(times) // 2], 1000 * times[len(times) * 99 // 100])
@@ -231,7 +236,8 @@ def main() -> None:
             best: dict[str, Figures] = {}
             for _ in range(rounds):
                 for server in servers:
-                    figures = asyncio.run(measure(server, server.documents[operation], new_text, seconds))
+                    request = request_of(server.documents[operation], new_text)
+                    figures = asyncio.run(measure(server, request, seconds))
                     best[server.name] = max(figures, best.get(server.name, figures), key=lambda each: each.rate)
             first = best["PostGraphile"]
             for name, figures in best.items():

@@ -1,4 +1,4 @@
-"""Files of rows as SQL: what is in a CSV, NDJSON or Parquet file, with types; knows no datasets and no people."""
+"""Files of rows as SQL: the contents of CSV, NDJSON and Parquet files, with types; knows no datasets and no people."""
 
 from app.engine.ingest.formats.columns import Column, KnownTypes, Source, Unreadable, refuse
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions

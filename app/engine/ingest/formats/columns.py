@@ -1,7 +1,7 @@
-"""What every format's reader gives: columns as SQL expressions, with what is wrong in a row."""
+"""The output of every format's reader: columns as SQL expressions, with the errors of each row."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -14,32 +14,32 @@ from app.errors import ErrorCode, Refusal
 from app.pql.schema import EVENTS, ObjectType, Scalar, Type
 
 INDEX = "__index_level_0__"
-"""What pandas calls an index without a name; such columns are no data."""
+"""The column name that pandas uses for an unnamed index; such columns contain no data."""
 _INDEX = re.compile("__index_level_[0-9]+__|__unnamed__")
 UNNAMED = "__unnamed__"
-"""The column after a delimiter that ends each row; it must be empty."""
+"""The column after a trailing delimiter on each row; it must be empty."""
 MOST_COLUMNS = 10_000
 MOST_FIELDS = 200
-"""An object with more of them, all of one type, is a map: its keys are data."""
+"""An object with more fields, all of one type, is a map: its keys are data."""
 MOST_LEVELS = 40
-"""Objects, maps and lists inside one another; Delta's readers take little more."""
+"""Maximum nesting of objects, maps and lists, close to the limit of Delta's readers."""
 MOST_LISTS = 10
-"""Lists inside one another: what DuckDB holds for a value doubles with each."""
+"""Maximum nesting of lists: with each level, DuckDB's memory for a value doubles."""
 
 
 class KnownTypes(Protocol):
-    """The types that columns have already, and what they become with a file."""
+    """The existing types of columns, and how a file widens them."""
 
     @property
     def fields(self) -> ObjectType: ...
 
     def widened(self, name: str, found: Type) -> Type:
-        """The type of a column at the top, after a file with values of the type found."""
+        """The type of a top-level column after a file with values of the type found."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column as it will be stored: its type, SQL for its value, and SQL for what is wrong (NULL when it is fine)."""
+    """A column as it will be stored: its type, SQL for its value, and SQL for its error (NULL if valid)."""
 
     type: Type
     value: str
@@ -48,13 +48,13 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Rows that are no rows at all (their numbers, rising), the first of them with a sentence."""
+    """Rows that could not be read (their ascending numbers), the first ones with a message."""
 
     rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     first: tuple[tuple[int, str], ...] = ()
 
     def true_row(self, row: int) -> int:
-        """The number in the file of the `row`-th row that could be read.
+        """The file's row number of the `row`-th readable row.
 
         >>> [Unreadable(np.array([2, 3])).true_row(row) for row in (1, 2, 3)]
         [1, 4, 5]
@@ -67,13 +67,14 @@ class Unreadable:
 class Source:
     """The rows of a file.
 
-    `relation` is an SQL table expression with a column `__row` (1-based, counting the rows that could be read).
-    `texts` has, for the columns of the top, SQL for their text as written. `names` are all columns of the file, also
-    those without any value, which `columns` leaves out. `problem` is SQL for what is wrong with a row as a whole.
-    `warnings` say what the sender should look at, and `notes` so of a column, for one that is stored.
+    `rows` returns an SQL table expression with a column `__row` (1-based, counting only readable rows) and what the SQL
+    of the columns with these names uses: a relation with all of thousands of columns is slow to plan. `texts` maps the
+    top-level columns to SQL for their text as written. `names` are all columns of the file, including those without
+    values, which `columns` omits. `problem` is SQL for the error of a row as a whole. `warnings` are for the sender;
+    `notes` are warnings about one column each, which only apply if that column is stored.
     """
 
-    relation: str
+    rows: Callable[[Iterable[str]], str]
     names: tuple[str, ...]
     columns: Mapping[str, Column]
     texts: Mapping[str, str]
@@ -81,6 +82,8 @@ class Source:
     unreadable: Unreadable = field(default_factory=Unreadable)
     warnings: tuple[str, ...] = ()
     notes: tuple[tuple[str, str], ...] = ()
+    is_quick: bool = False
+    """Whether reading the values again costs less than storing them in a table."""
 
 
 def refuse(message: str) -> Refusal:
@@ -88,7 +91,7 @@ def refuse(message: str) -> Refusal:
 
 
 def check_names(names: Collection[str]) -> None:
-    """Raises `Refusal` for a column that is named like one of ours, and for too many of them."""
+    """Raises `Refusal` for reserved or invalid column names, and for too many columns."""
     if len(names) > MOST_COLUMNS:
         raise refuse(f"the file has {len(names):,} columns: at most {MOST_COLUMNS:,} can be loaded")
     for name in names:
@@ -96,6 +99,8 @@ def check_names(names: Collection[str]) -> None:
             raise refuse(f'the column "{name}" is named like a part of the profile: rename it')
         if name.startswith("__") and not is_index(name):
             raise refuse(f'the column "{name}" begins with two underscores, which is reserved: rename it')
+        if "\0" in name:
+            raise refuse(f"the name of the column {name!r} has a zero byte: rename it")
 
 
 def is_index(name: str) -> bool:
@@ -103,7 +108,7 @@ def is_index(name: str) -> bool:
 
 
 def complaint(name: str, text: str, expected: Type) -> str:
-    """SQL for the sentence that a value (`text`: SQL for it) is not of the expected type.
+    """SQL for the message that a value (`text`: SQL for it) does not have the expected type.
 
     >>> print(complaint("a", "v", Scalar.DATE))
     'a: "' || left(v, 100) || '" is not a date (YYYY-MM-DD)'
@@ -119,5 +124,5 @@ _DIGITS = r"-?(0|[1-9][0-9]*)([.][0-9]+)?"
 
 
 def first_of(problems: list[str]) -> str | None:
-    """SQL for the first problem that there is."""
+    """SQL for the first error that is not NULL."""
     return f"coalesce({', '.join(problems)})" if problems else None

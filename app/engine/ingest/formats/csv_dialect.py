@@ -1,4 +1,4 @@
-"""How a CSV file is written: delimiter, quotation marks and names, from its first lines; knows no rows."""
+"""Detects the dialect of a CSV file (delimiter, quotes, header) from its first lines; knows no rows."""
 
 import csv
 import io
@@ -15,14 +15,14 @@ _START = 1024 * 1024
 _SAMPLE_ROWS = 50
 _DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'\A("?)sep=(.)\1\r?\n', re.IGNORECASE)
-"""What Excel writes and reads before the header; a tool that quotes every value quotes it as well."""
+"""The line that Excel writes and reads before the header; tools that quote every value quote it as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """`escape` is the quotation mark itself where it is doubled inside a value.
+    """`escape` is the quote itself if quotes are doubled inside values.
 
-    The rows begin at byte `start`, with `header_rows` (0 or 1) rows of names.
+    The rows start at byte `start`, with `header_rows` (0 or 1) header rows.
     """
 
     names: tuple[str, ...]
@@ -34,13 +34,13 @@ class Dialect:
 
 
 def find_dialect(file: Path, options: CsvOptions = DETECTED) -> Dialect:
-    """The dialect of an unpacked file in UTF-8. Raises `Refusal` when it has no usable header or is no CSV."""
+    """The dialect of an unpacked UTF-8 file. Raises `Refusal` if it has no usable header or is not CSV."""
     with file.open("rb") as raw:
         start = raw.read(_START)
     if start.startswith(b"PAR1"):
         raise refuse("the file is Parquet, not CSV")
     if start.count(b"\0") > len(start) // 8:
-        raise refuse("the file is not CSV in UTF-8: it has zero bytes or is UTF-16")
+        raise refuse("the file is not CSV in UTF-8: it has zero bytes; if it is UTF-16, name its encoding utf-16-le")
     offset = 3 if start.startswith(b"\xef\xbb\xbf") else 0
     text = start[offset:].decode("utf-8", errors="replace")
     blank = len(text) - len(text.lstrip("\r\n"))
@@ -56,7 +56,7 @@ def find_dialect(file: Path, options: CsvOptions = DETECTED) -> Dialect:
     if options.header is False:
         names = [f"column{position}" for position in range(1, len(names) + 1)]
     elif len(names) > 1 and not names[0]:
-        names[0] = INDEX  # What pandas writes of an index without a name.
+        names[0] = INDEX  # The name that pandas gives to an unnamed index.
     if len(names) > 2 and not names[-1]:
         names[-1] = UNNAMED
     _check_header(names)
@@ -65,7 +65,7 @@ def find_dialect(file: Path, options: CsvOptions = DETECTED) -> Dialect:
 
 
 def _escape(text: str, delimiter: str) -> str:
-    """A backslash where several rows are well written with it and not with doubled marks, else the mark itself."""
+    """A backslash if several rows are valid with it but not with doubled quotes, otherwise the quote itself."""
     mark = re.escape(delimiter)
     doubled, escaped = (
         re.compile(f"(?:{value})(?:{mark}(?:{value}))*\\r?")
@@ -77,7 +77,7 @@ def _escape(text: str, delimiter: str) -> str:
 
 
 def _delimiter(text: str, quote: str) -> str:
-    """The mark that cuts the most rows into as many values as the header, and then into the most."""
+    """The delimiter that splits the most rows into as many values as the header, and then into the most values."""
 
     def score(mark: str) -> tuple[bool, int, int]:
         widths = [len(row) for row, _ in zip(_rows(text, mark, quote), range(_SAMPLE_ROWS), strict=False) if row]
@@ -88,7 +88,7 @@ def _delimiter(text: str, quote: str) -> str:
 
 
 def _rows(text: str, delimiter: str, quote: str) -> Iterator[list[str]]:
-    """The first rows, as far as they can be cut without knowing of broken ones."""
+    """The first rows, as far as they can be split without knowing about malformed ones."""
     with suppress(csv.Error):
         yield from csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=quote)
 

@@ -1,4 +1,4 @@
-"""CSV as a source of rows: all values as text in a table first, then types from all of them; knows no datasets."""
+"""CSV as a source of rows: loads all values as text, then infers types from all of them; knows no datasets."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from app.engine.ingest.formats.columns import (
     UNNAMED,
@@ -18,45 +17,54 @@ from app.engine.ingest.formats.columns import (
     is_index,
     refuse,
 )
-from app.engine.ingest.formats.csv_dialect import Dialect, find_dialect
+from app.engine.ingest.formats.csv_dialect import find_dialect
 from app.engine.ingest.formats.csv_options import DETECTED, CsvOptions
-from app.engine.ingest.formats.csv_rows import LONGEST_ROW, RowReader, count_rows
-from app.engine.ingest.formats.csv_styles import Style, Styles, count_each
+from app.engine.ingest.formats.csv_rows import RowReader
+from app.engine.ingest.formats.csv_styles import SAMPLE, Style, Styles
+from app.engine.ingest.formats.csv_texts import (
+    column_of,
+    count_each,
+    load_row_by_row,
+    load_well_written,
+    rows_of,
+    table_of,
+)
 from app.engine.store.field_types import guess, looks_like, parsed, sql_type, wider_types
-from app.engine.store.lake import only_row, text_literal
-from app.pql.schema import Scalar, Type
+from app.engine.store.lake import only_row
+from app.pql.schema import ObjectType, Scalar, Type
 
-_READ_AT_ONCE = 8 * 1024 * 1024
 _GUESSED = (Scalar.BOOLEAN, Scalar.INTEGER, Scalar.NUMBER, Scalar.DATE, Scalar.TIMESTAMP)
 _TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _STYLED = (Scalar.INTEGER, Scalar.NUMBER, *_TIMES)
 _UNNAMED_INDEX = re.compile(r"Unnamed: 0([.][0-9]+)*")
 _LEFT_OUT = 'the column "{}" is left out: it numbers the rows, as the index does that pandas writes'
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read(
     database: duckdb.DuckDBPyConnection,
     file: Path,
+    scratch: Path,
     known: KnownTypes,
     as_text: frozenset[str],
     options: CsvOptions = DETECTED,
 ) -> Source:
     dialect = find_dialect(file, options)
-    unreadable = Unreadable()
-    if not _load_well_written(database, file, dialect, options):
-        unreadable = _load_row_by_row(database, file, dialect, options)
-    last = len(dialect.names) - 1
-    if dialect.names[last] == UNNAMED and only_row(database, f"SELECT count(c{last}) FROM texts")[0]:
-        raise refuse(f"column {last + 1} of the header has no name, but values")
+    width, unreadable = len(dialect.names), Unreadable()
+    if not load_well_written(database, file, dialect, options):
+        reader = RowReader(file, dialect, frozenset(options.null_values))
+        load_row_by_row(database, reader, width, scratch)
+        unreadable = reader.unreadable
+    last = column_of(width - 1)
+    if dialect.names[-1] == UNNAMED and only_row(database, f"SELECT count({last}) FROM {table_of(last)}")[0]:
+        raise refuse(f"column {width} of the header has no name, but values")
     index = set(_index_columns(database, dialect.names, known.fields.fields.keys() | as_text))
-    texts = {name: f"c{at}" for at, name in enumerate(dialect.names) if not is_index(name) and name not in index}
+    texts = {name: column_of(at) for at, name in enumerate(dialect.names) if not is_index(name) and name not in index}
     settled = {name for name, type_ in known.fields.fields.items() if len(wider_types(type_)) < 2} | as_text
-    seen = _count_values(database, texts, [name for name in texts if name not in settled])
+    seen = _count_values(database, texts, [name for name in texts if name not in settled], known.fields)
     styles = Styles(database, texts, options)
     styled = styles.find(_unread(database, texts, seen, known, as_text, options))
     return Source(
-        relation="texts",
+        rows=lambda some: rows_of(texts[name] for name in some),
         names=tuple(texts),
         columns=_columns(texts, seen, known, as_text, styled),
         texts=texts,
@@ -66,61 +74,61 @@ def read(
 
 
 def _index_columns(database: duckdb.DuckDBPyConnection, names: Sequence[str], used: Collection[str]) -> Iterator[str]:
-    """The columns at the start that are an index which pandas wrote once, and named when it read the file again."""
+    """Leading columns that are a former pandas index, which got a name when pandas read the file again."""
     for position, name in enumerate(names):
         if is_index(name):
             continue
         if name in used or not _UNNAMED_INDEX.fullmatch(name):
             return
-        numbers = f"bool_and(coalesce(regexp_full_match(c{position}, '[0-9]+'), false))"
-        query = f"SELECT {numbers} AND count(*) = count(DISTINCT c{position}) FROM texts"
+        text = column_of(position)
+        numbers = f"bool_and(coalesce(regexp_full_match({text}, '[0-9]+'), false))"
+        query = f"SELECT {numbers} AND count(*) = count(DISTINCT {text}) FROM {table_of(text)}"
         if only_row(database, query) != (True,):
             return
         yield name
 
 
-def _load_well_written(database: duckdb.DuckDBPyConnection, file: Path, dialect: Dialect, options: CsvOptions) -> bool:
-    """Fills `texts` with the rows, numbered; false when a row is broken, or DuckDB and a count of lines disagree."""
-    rows = count_rows(file, dialect)
-    if rows is None or dialect.start > len(_BYTE_ORDER_MARK):
-        return False
-    columns = ", ".join(f"c{position}: 'VARCHAR'" for position in range(len(dialect.names)))
-    nulls = ", ".join(text_literal(text) for text in ("", *options.null_values))
-    try:
-        database.execute(
-            f"CREATE TABLE texts AS SELECT row_number() OVER () AS __row, * FROM read_csv({text_literal(str(file))},"
-            f" auto_detect = false, header = {dialect.header_rows == 1}, delim = {text_literal(dialect.delimiter)},"
-            f" quote = {text_literal(dialect.quote)}, escape = {text_literal(dialect.escape)}, columns = {{{columns}}},"
-            f" nullstr = [{nulls}], strict_mode = true, max_line_size = {LONGEST_ROW}, buffer_size = {_READ_AT_ONCE})"
-        )
-    except (duckdb.OutOfMemoryException, duckdb.InterruptException):
-        raise
-    except duckdb.Error:
-        return False
-    return bool(only_row(database, "SELECT count(*) FROM texts") == (rows,))
-
-
-def _load_row_by_row(
-    database: duckdb.DuckDBPyConnection, file: Path, dialect: Dialect, options: CsvOptions
-) -> Unreadable:
-    """Fills `texts` with the good rows, numbered; slower, but a broken row costs nothing but itself."""
-    reader = RowReader(file, dialect, frozenset(options.null_values))
-    columns = ", ".join(f"c{position}" for position in range(len(dialect.names)))
-    schema = pa.schema([(f"c{position}", pa.string()) for position in range(len(dialect.names))])
-    database.register("rows", pa.RecordBatchReader.from_batches(schema, reader.batches()))
-    database.execute(f"CREATE OR REPLACE TABLE texts AS SELECT row_number() OVER () AS __row, {columns} FROM rows")
-    database.unregister("rows")
-    return reader.unreadable
-
-
 def _count_values(
-    database: duckdb.DuckDBPyConnection, texts: Mapping[str, str], names: Sequence[str]
+    database: duckdb.DuckDBPyConnection, texts: Mapping[str, str], names: Sequence[str], known: ObjectType
 ) -> dict[str, tuple[int, dict[Scalar, int]]]:
-    """How many values each of the columns has, and how many of them look like each type."""
-    rows = count_each(database, "texts", [texts[name] for name in names], _counts)
-    return {
-        name: (seen, dict(zip(_GUESSED, each, strict=True))) for name, (seen, *each) in zip(names, rows, strict=True)
+    """For each column, the number of values and how many look like each type that the column may get.
+
+    An unknown column gets a type if all of its values look like it. Most types are ruled out by the first rows, where a
+    column is then not counted further, and the others are counted over all rows one after the other.
+    """
+    sampled = _count_types(database, texts, dict.fromkeys(names, _GUESSED), SAMPLE)
+    seen = {name: sampled[name] for name in names if name not in known.fields}
+    possible = {
+        name: [type_ for type_, count in looks.items() if count == values] for name, (values, looks) in seen.items()
     }
+    typed = {name: wider_types(known.fields[name]) for name in names if name in known.fields}
+    seen |= _count_types(database, texts, typed)
+    while waiting := {name: (types.pop(0),) for name, types in possible.items() if types}:
+        counted = _count_types(database, texts, waiting)
+        seen |= counted
+        possible = {name: possible[name] for name, (values, looks) in counted.items() if values not in looks.values()}
+    return seen
+
+
+def _count_types(
+    database: duckdb.DuckDBPyConnection,
+    texts: Mapping[str, str],
+    types_of: Mapping[str, tuple[Scalar, ...]],
+    first: int | None = None,
+) -> dict[str, tuple[int, dict[Scalar, int]]]:
+    """For each column, the number of values and how many look like each of its types."""
+    counted = {}
+    for types in set(types_of.values()):
+        names = [name for name, some in types_of.items() if some == types]
+
+        def counts(text: str, types: tuple[Scalar, ...] = types) -> list[str]:
+            looks = [f"count(*) FILTER (WHERE {text} IS NOT NULL AND {looks_like(text, type_)})" for type_ in types]
+            return [f"count({text})", *looks]
+
+        each = count_each(database, [texts[name] for name in names], counts, first)
+        for name, (values, *looks) in zip(names, each, strict=True):
+            counted[name] = values, dict(zip(types, looks, strict=True))
+    return counted
 
 
 def _unread(
@@ -131,8 +139,7 @@ def _unread(
     as_text: frozenset[str],
     options: CsvOptions,
 ) -> dict[str, Scalar | None]:
-    """The columns that may be written in another style, with their types where those are known: text, and columns
-    with values that are not of their type."""
+    """Columns that may use another style, with their types if known: text, and columns with values of another type."""
     columns: dict[str, Scalar | None] = {}
     for name, (count, looks) in seen.items():
         guessed = guess(count, looks)
@@ -141,17 +148,15 @@ def _unread(
         if count and name not in known.fields.fields and (guessed is Scalar.STRING or comma or compact):
             columns[name] = None
     scalars = {name: known.fields.fields[name] for name in texts.keys() & known.fields.fields.keys() - as_text}
-    typed = [(name, type_) for name, type_ in scalars.items() if isinstance(type_, Scalar) and type_ in _STYLED]
-    if typed:
-        misfits = [f"count({texts[name]}) > count({parsed(texts[name], type_)})" for name, type_ in typed]
-        rows = only_row(database, f"SELECT {', '.join(misfits)} FROM texts")
-        columns |= {name: type_ for (name, type_), misfit in zip(typed, rows, strict=True) if misfit}
+    for type_ in _STYLED:
+        names = [name for name, known_type in scalars.items() if known_type is type_]
+
+        def misfits(text: str, type_: Scalar = type_) -> list[str]:
+            return [f"count({text}) > count({parsed(text, type_)})"]
+
+        misfit = count_each(database, [texts[name] for name in names], misfits)
+        columns |= {name: type_ for name, (is_misfit,) in zip(names, misfit, strict=True) if is_misfit}
     return columns
-
-
-def _counts(text: str) -> list[str]:
-    looks = [f"count(*) FILTER (WHERE {text} IS NOT NULL AND {looks_like(text, type_)})" for type_ in _GUESSED]
-    return [f"count({text})", *looks]
 
 
 def _columns(
@@ -175,7 +180,7 @@ def _columns(
                 continue
             looked = guess(count, looks)
         elif name in seen and isinstance(old, Scalar):
-            # Of the types that the column may have, the first that most values look like.
+            # The first possible type that most of the values look like.
             looks = seen[name][1]
             looked = max(wider_types(old), key=lambda type_: looks[type_])
         else:
@@ -184,7 +189,7 @@ def _columns(
         target = known.widened(name, looked)
         narrowed = target is Scalar.INTEGER and looked is Scalar.NUMBER
         column = _column(name, f"regexp_replace({text}, '[.]0+$', '')" if narrowed else text, target, style)
-        # All values of an unknown column are of the type that they look like.
+        # In a column of unknown type, all values must look like the type.
         columns[name] = replace(column, problem=None) if old is None and target is looked else column
     return columns
 

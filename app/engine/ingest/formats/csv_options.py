@@ -1,4 +1,4 @@
-"""What a sender says about a CSV file; what is not said is detected. Knows no files."""
+"""The sender's options for a CSV file; omitted ones are detected. Knows no files."""
 
 import codecs
 from collections.abc import Iterator
@@ -10,15 +10,14 @@ from app.engine.store.epochs import EPOCHS
 from app.errors import ErrorCode, Refusal
 
 NO_QUOTE = "\x01"
-"""Stands for the quotation mark of a file that has none."""
+"""Stands for the quote of a file without quotes."""
 
 
 @dataclass(frozen=True, slots=True)
 class CsvOptions:
-    """`date_format` and `timestamp_format` are as for strftime (`%d.%m.%Y`), or `epoch` and `epoch_ms` for numbers
-    since 1970. `header` false: the file has no line of names, its columns are `column1`, `column2`, …. An empty
-    `quote` means that values are never quoted. `null_values` stand for nothing, as an empty value always does.
-    """
+    """`date_format` and `timestamp_format` are strftime formats (`%d.%m.%Y`), or `epoch` and `epoch_ms` for numbers
+    since 1970. With `header` false the file has no header line, and its columns are `column1`, `column2`, … An empty
+    `quote` means that values are never quoted. `null_values` are treated as null, as empty values always are."""
 
     delimiter: str | None = None
     quote: str | None = None
@@ -31,7 +30,7 @@ class CsvOptions:
     null_values: tuple[str, ...] = ()
 
     def check(self, is_csv: bool) -> None:
-        """Raises `Refusal` for the first option that cannot be followed."""
+        """Raises `Refusal` for the first invalid option."""
         for name, message in self._mistakes(is_csv):
             raise Refusal(ErrorCode.INVALID_INPUT, message, ("csv", name))
 
@@ -58,7 +57,7 @@ class CsvOptions:
 
 
 DETECTED = CsvOptions()
-"""Nothing is said."""
+"""No options: everything is detected."""
 
 
 def _words(name: str) -> str:

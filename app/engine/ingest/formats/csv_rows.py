@@ -1,4 +1,5 @@
-"""The rows of a CSV file one by one, so that a broken one costs itself alone; knows no types and no datasets."""
+"""Reads the rows of a CSV file one by one, so that a malformed row only affects itself; knows no types and no
+datasets."""
 
 import csv
 import re
@@ -36,9 +37,9 @@ _BLANK = re.compile(rb"(\r?\n)+")
 
 
 def count_rows(file: Path, dialect: Dialect) -> int | None:
-    """The rows of a file that is well quoted, its header not counted; None when it may not be.
+    """The number of rows of a well-quoted file, without the header; None if quoting may be invalid.
 
-    Line ends inside an odd number of quotation marks belong to a value. Blank lines are no rows.
+    Line ends inside an odd number of quotes belong to a value. Blank lines are not rows.
     """
     quote, quotes, rows, last, position = ord(dialect.quote), 0, 0, -1, 0
     with file.open("rb") as raw:
@@ -57,7 +58,7 @@ def count_rows(file: Path, dialect: Dialect) -> int | None:
             if len(lengths) and lengths.max() > LONGEST_ROW:
                 return None
             rows += int(np.count_nonzero(lengths > 1))
-            # A row of one byte is blank when that byte is a carriage return.
+            # A row of one byte is blank if that byte is a carriage return.
             short = edges[1:][lengths == 1] - 1 - position
             inside = short[short >= 0]
             rows += int(np.count_nonzero(buffer[inside] != 13)) + (len(short) - len(inside))
@@ -70,10 +71,10 @@ def count_rows(file: Path, dialect: Dialect) -> int | None:
 
 
 class RowReader:
-    """Splits a file into rows; those that cannot be read are in `unreadable` once all batches were taken.
+    """Splits a file into rows; unreadable rows are in `unreadable` after all batches were taken.
 
-    A broken row ends where its own quotation marks end it, but never at the cost of a line that is a row by itself:
-    then it ends with its first line.
+    A malformed row ends at its own closing quote, unless that would swallow a line that is a valid row; then it ends
+    with its first line.
     """
 
     def __init__(self, file: Path, dialect: Dialect, null_values: frozenset[str] = frozenset()) -> None:
@@ -91,7 +92,7 @@ class RowReader:
         return Unreadable(np.array(self._rows, np.int64), tuple(self._first))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The good rows in order, as text: columns `c0`, `c1`, …."""
+        """The valid rows in order, as text: columns `c0`, `c1`, …."""
         size = max(1, min(_BATCH_ROWS, _BATCH_CELLS // self.width))
         with BufferedReader(FileIO(self._file), _BUFFER) as raw:
             raw.seek(self.dialect.start)
@@ -125,7 +126,7 @@ class RowReader:
                 self._first.append((number, row))
 
     def _row(self, line: bytes, raw: BinaryIO) -> list[str] | str:
-        """The values of the row that begins with the line, or what is wrong with it; takes the lines that it has."""
+        """The values of the row that starts with this line, or its error; consumes the row's lines."""
         looked_at: list[bytes] = []
 
         def following() -> bytes | None:
@@ -141,12 +142,12 @@ class RowReader:
         return row
 
     def _pass_blank_lines(self, raw: "BufferedReader[Any]") -> None:
-        """Many at once: a small packed file may hold millions of them."""
+        """Many at once, since a small compressed file may contain millions of them."""
         while not self._lines and (blank := _BLANK.match(raw.peek())) is not None:
             raw.read(blank.end())
 
     def _next(self, raw: BinaryIO) -> bytes | None:
-        """The next line; None after the last one. Of one that is too long for a row the rest is passed over."""
+        """The next line; None after the last one. The rest of a line that is too long for a row is skipped."""
         if self._lines:
             return self._lines.popleft()
         line = rest = raw.readline(LONGEST_ROW + 2)
@@ -156,7 +157,7 @@ class RowReader:
 
 
 class RowParser:
-    """One row from its lines, strictly: inside quotation marks they are escaped, and one that closes ends the value."""
+    """Parses one row strictly: quotes inside quoted values must be escaped, and a closing quote ends the value."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -169,7 +170,7 @@ class RowParser:
         self._lenient_close = re.compile(quote + b"(?=" + delimiter + b"|\r?\\Z)")
 
     def parse(self, line: bytes, following: Callable[[], bytes | None]) -> list[str] | str:
-        """The values, or what is wrong. `following` gives the next line where a value goes on in it."""
+        """The values, or an error. `following` returns the next line if a value continues on it."""
         if len(line) > LONGEST_ROW:
             return TOO_LONG
         if self._quote not in line:
@@ -181,13 +182,13 @@ class RowParser:
         return values if isinstance(values, str) else self._checked(values)
 
     def extent(self, problem: str, line: bytes, below: Sequence[bytes]) -> int:
-        """How many of the lines that were looked at below a broken row are its own."""
+        """How many of the lines examined below a malformed row belong to it."""
         ended = problem in (TOO_FEW, TOO_MANY, NOT_UTF8, ZERO_BYTE)
         count = len(below) if ended else self._lenient_end(line, below[:_MOST_LINES])
         return 0 if any(self._is_row(below[n]) for n in range(count)) else count
 
     def _parse_line(self, line: bytes) -> list[str] | None:
-        """The values of a row on one line, None when it is not well written; most rows end here."""
+        """The values of a row on one line; None if it is malformed. Most rows end here."""
         if self.dialect.escape != self.dialect.quote:
             return None
         try:
@@ -200,7 +201,7 @@ class RowParser:
         return values if len(values) == self.width and "\0" not in text else None
 
     def _cut(self, line: bytes, following: Callable[[], bytes | None], bare_marks: bool = True) -> list[bytes] | str:
-        """The values, however many. `bare_marks`: a value that is not quoted may have quotation marks inside."""
+        """The values, in any number. `bare_marks`: unquoted values may contain quotes."""
         values: list[bytes] = []
         place, size, lines = 0, len(line), 1
         while True:
@@ -244,7 +245,8 @@ class RowParser:
         return ZERO_BYTE if any("\0" in text for text in row) else row
 
     def _lenient_end(self, line: bytes, below: Sequence[bytes]) -> int:
-        """How many lines a row takes if only a mark before a delimiter or line end closes a value; 0 if none fits."""
+        """The number of lines of a row if a value is closed only by a quote before a delimiter or line end; 0 if none
+        fits."""
         values = place = taken = 0
         while True:
             values += 1
@@ -263,6 +265,6 @@ class RowParser:
             place += 1
 
     def _is_row(self, line: bytes) -> bool:
-        """Whether the line looks like a row by itself, though perhaps one with a value too few or too many."""
+        """Whether the line looks like a complete row, possibly with one value too few or too many."""
         values = self._cut(line, lambda: None, bare_marks=False)
         return isinstance(values, list) and abs(len(values) - self.width) <= 1 and len(values) > 1

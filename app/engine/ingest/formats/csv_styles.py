@@ -1,16 +1,16 @@
-"""Numbers and times of CSV columns that are not written with a point and as ISO 8601: detected from the whole column,
-or as the sender says. What could mean two things stays text, and is reported."""
+"""Numbers and times in CSV columns with formats other than decimal points and ISO 8601: detected from the whole column,
+or given by the sender. Ambiguous values stay text and are reported."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 
 from app.engine.ingest.formats.csv_options import CsvOptions
+from app.engine.ingest.formats.csv_texts import count_each, table_of
 from app.engine.store.epochs import EPOCHS
-from app.engine.store.field_types import parsed
+from app.engine.store.field_types import parsed, wider_types
 from app.engine.store.lake import only_row, text_literal
 from app.pql.schema import Scalar
 
@@ -32,35 +32,37 @@ _OTHER_NUMBER = (
 )
 _YES_OR_NO = "(?i:yes|no|y|n|on|off|t|f|true|false)"
 _NOTHING = r"(?i:#?n/?a|<na>|nan|null|none|nil|\\n|-+|\?|unknown|missing)"
-"""What programs and people write where there is no value."""
+"""Common placeholders for a missing value."""
 _CODE = re.compile(r"[+0][0-9]+|[0-9]{16,}|-?[0-9.]+[eE][+-]?[0-9]+")
-"""What a number is not, but text with good reason."""
+"""Texts that contain digits but are intentionally not numbers."""
 _ISO = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt ].*)?"
 _NEARLY = (
     (rf"{_DAY}|{_OTHER_DAY}|{_ISO}", Scalar.TIMESTAMP, "dates", "name the date or timestamp format, or correct them"),
     (_OTHER_NUMBER, Scalar.NUMBER, "numbers", "write them as plain numbers, or leave them empty"),
     (_YES_OR_NO, Scalar.BOOLEAN, "yes or no", "write true and false"),
 )
-"""What values look like, as what they would be read, what that is called and what to do."""
-_SAMPLE = 1_000
+"""What values look like, the type they would get, its name and the advice."""
+SAMPLE = 1_000
+"""Number of rows that are looked at first."""
 _NEARLY_ALL = 0.9
-_AT_ONCE = 40
-"""More columns are counted as (column, value) pairs: planning a query takes a while for each expression."""
 
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """How the values of a column are written; `time_format` is as for strptime."""
+    """The format of a column's values; `time_format` is a strptime format."""
 
     decimal_comma: bool = False
     time_format: str | None = None
 
     def value(self, text: str, type_: Scalar) -> str:
-        """SQL that reads the text (an SQL expression), NULL when it is no value."""
+        """SQL that parses the text (an SQL expression); NULL if it is invalid."""
         if self.time_format is not None and type_ in _TIMES:
             time = f"try_strptime({text}, {text_literal(self.time_format)})"
-            # `%Y` takes a year of two digits, too: 26 is not 2026.
-            value = f"CASE WHEN year({time}) BETWEEN 1000 AND 9998 THEN CAST({time} AS {_SQL[type_]}) END"
+            # `%Y` also accepts two-digit years, but 26 does not mean 2026.
+            fits = f"year({time}) BETWEEN 1000 AND 9998"
+            # A timestamp is a date only at midnight.
+            fits += f" AND {time} = date_trunc('day', {time})" if type_ is Scalar.DATE else ""
+            value = f"CASE WHEN {fits} THEN CAST({time} AS {_SQL[type_]}) END"
             return f"coalesce({parsed(text, type_)}, {value})" if self.time_format.startswith("%Y-") else value
         if self.decimal_comma and type_ in _NUMBERS:
             plain = f"replace(replace({text}, '.', ''), ',', '.')"
@@ -73,39 +75,27 @@ _SQL = {Scalar.DATE: "DATE", Scalar.TIMESTAMP: "TIMESTAMPTZ"}
 
 @dataclass(frozen=True, slots=True)
 class _Looks:
-    """How many values of a column there are, and how many look like something that is written in another style."""
+    """The number of values in a column, and how many look like each alternative style."""
 
     values: int
     comma: int
-    """A number with a decimal comma, or a whole one."""
+    """A number with a decimal comma, or an integer."""
     commas: int
     thousands: int
-    """A whole number with commas between groups of three digits: a decimal comma, or none."""
+    """An integer with commas between groups of three digits; a single such comma may also be a decimal comma."""
     american: int
     days: int
     day: str | None
-    """One value that looks like a day."""
+    """A value that looks like a date."""
 
-
-def count_each(
-    database: duckdb.DuckDBPyConnection, rows: str, texts: Sequence[str], counts: Callable[[str], list[str]]
-) -> list[tuple[Any, ...]]:
-    """What `counts` (SQL of aggregates of a text) gives for each of the columns of the rows, an SQL relation."""
-    if not texts:
-        return []
-    if len(texts) > _AT_ONCE:
-        pairs = f"SELECT unnest(range({len(texts)})) AS place, unnest([{', '.join(texts)}]) AS value FROM {rows}"
-        query = f"SELECT place, {', '.join(counts('value'))} FROM ({pairs}) GROUP BY place"
-        counted = {place: tuple(row) for place, *row in database.execute(query).fetchall()}
-        if len(counted) == len(texts):
-            return [counted[place] for place in range(len(texts))]
-    row = only_row(database, f"SELECT {', '.join(count for text in texts for count in counts(text))} FROM {rows}")
-    width = len(row) // len(texts)
-    return [row[start : start + width] for start in range(0, len(row), width)]
+    @property
+    def may_have_a_style(self) -> bool:
+        """Whether all values look like one style; then rows before or after these may have a value that does not."""
+        return self.values in (self.comma, self.american, self.days)
 
 
 class Styles:
-    """The styles of a file's columns, which must be in a table `texts`; `warnings` say what is not clear."""
+    """The styles of a file's columns, which must be loaded; `warnings` report ambiguities."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, texts: Mapping[str, str], options: CsvOptions) -> None:
         self._database = database
@@ -114,7 +104,8 @@ class Styles:
         self.warnings: list[str] = []
 
     def find(self, expected: Mapping[str, Scalar | None]) -> dict[str, tuple[Scalar, Style]]:
-        """Those of the columns that have one. Half of the values decide where a type is expected, otherwise all."""
+        """The styles of the columns that have one. If a type is expected, half of the values decide; otherwise all must
+        agree."""
         styles: dict[str, tuple[Scalar, Style]] = {}
         plain: list[str] = []
         for name, looks in self._looks(expected):
@@ -128,8 +119,7 @@ class Styles:
         return styles
 
     def _note_odd_values(self, names: Sequence[str]) -> None:
-        """Notes of text columns that look like days or numbers, with a value that cannot be read as one."""
-        sample = f"(SELECT * FROM texts LIMIT {_SAMPLE})"
+        """Notes text columns that look like dates or numbers, with a value that cannot be parsed."""
         noted: set[str] = set()
         for looks, type_, kind, advice in _NEARLY:
 
@@ -142,13 +132,12 @@ class Styles:
                 return [values, f"count(*) FILTER ({alike})", odd]
 
             texts = [self._texts[name] for name in names]
-            for name, (values, alike, odd) in zip(
-                names, count_each(self._database, sample, texts, counts), strict=True
-            ):
+            counted = count_each(self._database, texts, counts, SAMPLE)
+            for name, (values, alike, odd) in zip(names, counted, strict=True):
                 if name in noted or not alike or alike < _NEARLY_ALL * values:
                     continue
                 if odd is None:
-                    odd = next(iter(count_each(self._database, "texts", [self._texts[name]], counts)))[2]
+                    odd = count_each(self._database, [self._texts[name]], counts)[0][2]
                 if odd is not None and not _CODE.fullmatch(odd):
                     noted.add(name)
                     named = f", or name the null value {odd!r}" if re.fullmatch(_NOTHING, odd) else ""
@@ -157,10 +146,18 @@ class Styles:
                         "until then it is loaded as text"
                     )
 
-    def _looks(self, names: Iterable[str]) -> Iterator[tuple[str, _Looks]]:
-        columns = list(names)
-        found = count_each(self._database, "texts", [self._texts[name] for name in columns], _counts)
-        for name, counts in zip(columns, found, strict=True):
+    def _looks(self, expected: Mapping[str, Scalar | None]) -> Iterator[tuple[str, _Looks]]:
+        """In the order of the columns; for columns that have no style by their first rows, the counts in these."""
+        names = list(expected)
+        looks = dict(self._counted(names, SAMPLE))
+        said = self._options.date_format is not None or self._options.timestamp_format is not None
+        open_ = [name for name in names if said or expected[name] is not None or looks[name].may_have_a_style]
+        looks |= self._counted(open_)
+        yield from looks.items()
+
+    def _counted(self, names: Sequence[str], first: int | None = None) -> Iterator[tuple[str, _Looks]]:
+        counted = count_each(self._database, [self._texts[name] for name in names], _counts, first)
+        for name, counts in zip(names, counted, strict=True):
             yield name, _Looks(*counts)
 
     def _style(self, name: str, looks: _Looks, expected: Scalar | None) -> tuple[Scalar, Style] | None:
@@ -171,7 +168,7 @@ class Styles:
                 type_, style = said
                 matches = self._matches(name, style, type_)
                 if matches >= (looks.values if expected is None else 1):
-                    return expected or type_, style
+                    return self._fitting(name, style, (type_,) if expected is None else wider_types(expected)), style
                 if 2 * matches > looks.values:
                     self.warnings.append(
                         f'{looks.values - matches:,} of the {looks.values:,} values of the column "{name}" are not '
@@ -192,17 +189,21 @@ class Styles:
                 return Scalar.TIMESTAMP, style
         return None if date is None else (Scalar.DATE, Style(time_format=date))
 
+    def _fitting(self, name: str, style: Style, types: Sequence[Scalar]) -> Scalar:
+        """The type that the most values have; the first one if several do."""
+        return max(types, key=lambda type_: self._matches(name, style, type_))
+
     def _matches(self, name: str, style: Style, type_: Scalar) -> int:
-        return int(only_row(self._database, f"SELECT count({style.value(self._texts[name], type_)}) FROM texts")[0])
+        text = self._texts[name]
+        return int(only_row(self._database, f"SELECT count({style.value(text, type_)}) FROM {table_of(text)}")[0])
 
     def _time_style(self, name: str, day: str, enough: int, expected: Scalar | None) -> tuple[Scalar, Style] | None:
-        """Whether the day or the month comes first is clear when only one order reads the values; dots: the day."""
+        """The order of day and month is certain only if one order parses all values; with dots, the day comes first."""
         mark = next(mark for mark in "./-" if mark in day)
         clock, half = re.fullmatch("([0-9:]*)( ?[AaPp][Mm])?", day.partition(" ")[2]).groups()  # type: ignore[union-attr]
         clock = {0: "", 1: " %H:%M", 2: " %H:%M:%S"}[clock.count(":")]
         if half is not None:
             clock = clock.replace("%H", "%I") + (" %p" if half.startswith(" ") else "%p")
-        type_ = expected or (Scalar.TIMESTAMP if clock else Scalar.DATE)
         orders = ("%Y %m %d",) if day[:4].isdigit() else ("%d %m %Y", "%m %d %Y")
         formats = [order.replace(" ", mark) + clock for order in orders]
         counts = {format_: self._matches(name, Style(time_format=format_), Scalar.TIMESTAMP) for format_ in formats}
@@ -216,7 +217,9 @@ class Styles:
                 + (" to load them" if expected else "; they are loaded as text until then")
             )
             return None
-        return type_, Style(time_format=best)
+        style = Style(time_format=best)
+        types = wider_types(expected or Scalar.DATE) if expected or not clock else (Scalar.TIMESTAMP,)
+        return self._fitting(name, style, types), style
 
     def _number_style(self, name: str, looks: _Looks, enough: int) -> tuple[Scalar, Style] | None:
         said = self._options.decimal_separator == ","

@@ -1,7 +1,8 @@
-"""NDJSON as a source of rows: structure and types from all lines, contradicting rows told apart; knows no datasets."""
+"""NDJSON as a source of rows: infers structure and types from all lines and rejects conflicting rows; knows no
+datasets."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,11 +43,18 @@ from app.engine.store.lake import name_literal, only_row, text_literal
 from app.pql.schema import ArrayType, MapType, ObjectType, Scalar, Type
 
 _LONG = "regexp_matches(json, '[0-9]{16}')"
-"""Only such a row may have a number that neither 64 bits nor a double hold."""
+"""Only such a row can contain a number that fits neither 64 bits nor a double."""
 _OTHER = "another form"
-"""Stands for texts at a place that are no times, among the kinds of JSON there."""
+"""Marks texts that are not times, among the JSON kinds at a place."""
 _AT_ONCE = 200
-"""Texts of a row that are looked at in one query: each row's list of them is held until it is counted."""
+"""Number of texts of a row examined in one query, since each row's list of them is held until counted."""
+_SAMPLE = 1_000
+"""Number of rows that are looked at first."""
+_TIMES_IN_TEXTS = ", ".join(
+    ["count(t)", *(f"count(*) FILTER (WHERE t IS NOT NULL AND {looks_like('t', type_)})" for type_ in TIMES)]
+)
+_TOGETHER = 250
+"""Number of columns read as one object: DuckDB's planning time for each field grows with the fields of its object."""
 
 
 def read(
@@ -63,25 +71,30 @@ def read(
     for name in names:
         path = f"$.{step(name)}"
         if name in as_text:
-            wrong = (
-                first_of(list(structure.contradictions(found.fields[name], Scalar.STRING, path, name)))
-                if name in found.fields
-                else None
-            )
-            columns[name] = Column(Scalar.STRING, f"json_extract_string(json, {text_literal(path)})", wrong)
+            kind = found.fields.get(name)
+            problems = [] if kind is None else list(structure.contradictions(kind, Scalar.STRING, path, name))
+            text = f"json_extract_string(json, {text_literal(path)})"
+            columns[name] = Column(Scalar.STRING, text, first_of(problems))
         elif name in found.fields:
             targets[name] = target = known.widened(name, found.fields[name])
             wrong = first_of(list(structure.contradictions(found.fields[name], target, path, name)))
             columns[name] = Column(target, name, wrong)
-    stored = file_names(targets)
-    for name in targets:
-        columns[name] = replace(columns[name], value=f"record.{name_literal(stored[name])}")
-    record = f", {as_type('json', ObjectType(targets))} AS record" if targets else ""
+    relation = f"(SELECT __row, json, problem AS line_problem, {_LONG} AS long FROM lines)"
     if structure.looked_at:
-        # All at once, so that a row is parsed once and not once for each of its values.
-        record += f", json_extract(json, [{', '.join(map(text_literal, structure.looked_at))}]) AS single"
+        # All at once, so that a row is parsed once instead of once per value.
+        single = f"json_extract(json, [{', '.join(map(text_literal, structure.looked_at))}]) AS single"
+        relation = f"(SELECT *, {single} FROM {relation})"
+    if len(structure.looked_at) > _AT_ONCE:
+        database.execute(f"CREATE TABLE checked AS FROM {relation}")
+        relation = "checked"
+    record_of, records = _records(targets, columns)
+
+    def rows(some: Iterable[str]) -> str:
+        derived = dict.fromkeys(record_of[name] for name in some if name in record_of)
+        return f"(SELECT *{''.join(f', {records[record]} AS {record}' for record in derived)} FROM {relation})"
+
     return Source(
-        relation=f"(SELECT __row, json, problem AS line_problem, {_LONG} AS long{record} FROM lines)",
+        rows=rows,
         names=names,
         columns=columns,
         texts={name: f"json_extract_string(json, {text_literal('$.' + step(name))})" for name in names},
@@ -89,6 +102,21 @@ def read(
         unreadable=unreadable,
         notes=tuple(note for note in structure.notes if note[0] not in as_text),
     )
+
+
+def _records(types: Mapping[str, Type], columns: dict[str, Column]) -> tuple[dict[str, str], dict[str, str]]:
+    """The record of each column with one of these types, and the SQL of the records: objects that contain the values
+    of at most `_TOGETHER` columns, so that the planning time per column does not grow with the number of columns.
+    Updates the SQL of each column to a field of its record."""
+    names, record_of, records = list(types), {}, {}
+    for start in range(0, len(names), _TOGETHER):
+        some = {name: types[name] for name in names[start : start + _TOGETHER]}
+        record = f"record{start}"
+        records[record] = as_type("json", ObjectType(some))
+        for name, stored in file_names(some).items():
+            record_of[name] = record
+            columns[name] = replace(columns[name], value=f"{record}.{name_literal(stored)}")
+    return record_of, records
 
 
 def _mixed(names: Sequence[str], counts: Mapping[str, int]) -> str:
@@ -103,9 +131,9 @@ def _mixed(names: Sequence[str], counts: Mapping[str, int]) -> str:
 
 
 class _Structure:
-    """What all lines of a file hold together; `mixed` remembers the places where values are of several kinds, `notes`
-    what the sender should know of them, with the column, and `looked_at` those whose values have to be checked by row,
-    with their numbers in the list `single` of each row."""
+    """The common structure of all lines of a file. `mixed` records the places with values of several kinds, `notes` the
+    warnings by column, and `looked_at` the places whose values must be checked by row, with their positions in each
+    row's list `single`."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, objects: str) -> None:
         self.database = database
@@ -116,7 +144,7 @@ class _Structure:
         self.has_long = bool(self._row(f"SELECT count(*) FROM {objects} WHERE {_LONG}")[0])
 
     def find(self, known: ObjectType) -> tuple[tuple[str, ...], ObjectType]:
-        """The names at the top, and the types of what has a value. Raises `Refusal` when no line is an object."""
+        """The top-level names, and the types of fields with values. Raises `Refusal` if no line is an object."""
         top = self._merged(f"SELECT json FROM {self.objects}").fields
         if not top:
             raise refuse("the file is not NDJSON: none of its lines is a JSON object with fields")
@@ -129,7 +157,7 @@ class _Structure:
         return tuple(top), self._with_times(ObjectType(drafts), dict(_leaves(known, "$")))
 
     def contradictions(self, found: Type, target: Type, path: str, label: str) -> Iterator[str]:
-        """SQL for what is wrong in a row, for each place where some value may not fit the target type."""
+        """SQL for the error of a row, for each place where a value may not fit the target type."""
         kinds = self.mixed.get(path)
         fits = fits_kind(found, target)
         if not fits or (kinds and not kinds <= allowed_kinds(target)):
@@ -156,8 +184,10 @@ class _Structure:
         return mismatch(f"single[{place}]", label, target, many=False)
 
     def _merged(self, values: str) -> Shape:
-        """The shapes of all values of a query together; equal shapes are counted by the database."""
-        cursor = self.database.execute(f"SELECT json_structure(v), count(*) FROM ({values}) t(v) GROUP BY 1")
+        """The combined shapes of all values of a query; the database counts equal shapes, and orders them, so that
+        equal files give equal fields and warnings."""
+        counted = f"SELECT json_structure(v), count(*) FROM ({values}) t(v) GROUP BY 1 ORDER BY 2 DESC, 1"
+        cursor = self.database.execute(counted)
         shape = Shape()
         while rows := cursor.fetchmany(10_000):
             for text, count in rows:
@@ -165,7 +195,8 @@ class _Structure:
         return shape
 
     def _resolve(self, shape: Shape, names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
-        """The type at a place: of values of several kinds that expected, else that of most; None without values."""
+        """The type at a place: if values have several kinds, the expected one, otherwise that of most; None without
+        values."""
         if shape.unclear:
             value = f"json_extract(json, {text_literal(path)})"
             shape = self._merged(f"SELECT {f'unnest({value})' if has_many(path) else value} FROM {self.objects}")
@@ -197,8 +228,8 @@ class _Structure:
         return self._whole_or_not(path) if is_open and shape.kinds.keys() & set(WHOLE) else scalar
 
     def _whole_or_not(self, path: str) -> Scalar:
-        """The type of numbers of which some are no whole ones of 64 bits: that with which fewer are rejected, since
-        beside fractions long whole numbers would be rounded."""
+        """The type of numbers that are not all 64-bit integers: the one that rejects fewer, since long integers would
+        be rounded beside fractions."""
         value = f"json_extract(json, {text_literal(path)})"
         values = f"SELECT {f'unnest({value})' if has_many(path) else value} FROM {self.objects}"
         wrong = [f"count({mismatch('v', '', type_, many=False)})" for type_ in (Scalar.INTEGER, Scalar.NUMBER)]
@@ -206,7 +237,7 @@ class _Structure:
         return Scalar.INTEGER if not_whole <= rounded else Scalar.NUMBER
 
     def _outgrown(self, shape: Shape, names: tuple[str, ...], path: str, expected: Type | None) -> Type | None:
-        """A map where an object has too many fields, in this file and before, and all of them one type of values."""
+        """A map if an object has too many fields, in this file and before, with one type of values."""
         known = expected if isinstance(expected, ObjectType) else ObjectType()
         if len(shape.fields.keys() | known.fields.keys()) <= MOST_FIELDS:
             return expected
@@ -219,14 +250,13 @@ class _Structure:
         return MapType(type_) if fits_map(known, type_) else expected
 
     def _with_times(self, draft: ObjectType, known: Mapping[str, Scalar]) -> ObjectType:
-        """The draft with those texts made dates or times that look so in every row, or most where they are known so."""
+        """The draft, with texts typed as dates or times if they look so in every row, or in most rows where that type
+        is already known."""
         places = [path for path, type_ in _leaves(draft, "$") if type_ is Scalar.STRING and path not in self.mixed]
-        counts_of = self._count_single([path for path in places if not has_many(path)])
-        for path in places:
-            if has_many(path):
-                counts = ", ".join(f"count(*) FILTER (WHERE {looks_like('t', type_)})" for type_ in TIMES)
-                texts = f"unnest(json_extract_string(json, {text_literal(path)}))"
-                counts_of[path] = self._row(f"SELECT count(t), {counts} FROM (SELECT {texts} AS t FROM {self.objects})")
+        # Most texts are ruled out by the first rows, since all rows of an unknown column must look like times.
+        first = self._count_times(places, f"(SELECT * FROM {self.objects} LIMIT {_SAMPLE})")
+        open_ = [path for path in places if known.get(path) in TIMES or first[path][0] in first[path][1:]]
+        counts_of = self._count_times(open_, self.objects)
         guessed = {}
         for path, (seen, *each) in counts_of.items():
             looks = dict(zip(TIMES, each, strict=True))
@@ -236,18 +266,22 @@ class _Structure:
                 self.mixed[path] = frozenset({"VARCHAR", _OTHER})
         return _replaced(draft, "$", guessed)  # type: ignore[no-any-return]
 
-    def _count_single(self, places: list[str]) -> dict[str, tuple[int, ...]]:
-        """Of texts outside lists and maps how many there are, and how many look like each of the times; all of a row at
-        once, so that each line is parsed once."""
+    def _count_times(self, places: list[str], objects: str) -> dict[str, tuple[int, ...]]:
+        """For texts, their number, and how many look like each time type. Extracts up to `_AT_ONCE` texts outside lists
+        and maps together, so that each line is parsed only once for them."""
         found = {}
-        for start in range(0, len(places), _AT_ONCE):
-            some = places[start : start + _AT_ONCE]
+        single = [path for path in places if not has_many(path)]
+        for start in range(0, len(single), _AT_ONCE):
+            some = single[start : start + _AT_ONCE]
             texts = f"json_extract_string(json, [{', '.join(text_literal(path) for path in some)}])"
-            pairs = f"SELECT unnest(range({len(some)})) AS place, unnest({texts}) AS t FROM {self.objects}"
-            counts = ", ".join(f"count(*) FILTER (WHERE t IS NOT NULL AND {looks_like('t', type_)})" for type_ in TIMES)
-            query = f"SELECT place, count(t), {counts} FROM ({pairs}) GROUP BY place"
+            pairs = f"SELECT unnest(range({len(some)})) AS place, unnest({texts}) AS t FROM {objects}"
+            query = f"SELECT place, {_TIMES_IN_TEXTS} FROM ({pairs}) GROUP BY place"
             for place, *counted in self.database.execute(query).fetchall():
                 found[some[place]] = tuple(counted)
+        for path in places:
+            if has_many(path):
+                texts = f"unnest(json_extract_string(json, {text_literal(path)}))"
+                found[path] = self._row(f"SELECT {_TIMES_IN_TEXTS} FROM (SELECT {texts} AS t FROM {objects})")
         return found
 
     def _row(self, query: str) -> tuple[Any, ...]:

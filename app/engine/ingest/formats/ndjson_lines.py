@@ -1,4 +1,4 @@
-"""The lines of an NDJSON file in a table, those that are no rows set aside with the reason; knows no types."""
+"""Loads the lines of an NDJSON file into a table and sets invalid ones aside with the reason; knows no types."""
 
 import json
 import math
@@ -36,23 +36,23 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SUSPECT = (
     r"(contains(json, '\u0000')"
     r" OR regexp_matches(json, '(?i)[:,\[]\s*[-+]?(nan|inf)|[0-9][eE]\+?[0-9]{3}|[0-9]{300}"
-    r"|\x22\x22\s*:|,\s*[\]}]|\x22(__|xEvent\x22)')"
+    r"|\x22\x22\s*:|,\s*[\]}]|\x22(__|xEvent\x22)|\\u00(5f|45|65|6e|7[468])')"
     f" OR length(json) - length(replace(json, ':', '')) > {MOST_COLUMNS}"
     f" OR length(json) - length(replace(json, '{{', '')) > {MOST_LEVELS}"
     f" OR length(json) - length(replace(json, '[', '')) > {MOST_LISTS})"
 )
-"""What only some lines have, of which Python looks at each."""
+"""Patterns of the few lines that Python examines individually; a reserved name may be written with escapes."""
 
 
 def load_lines(database: duckdb.DuckDBPyConnection, file: Path, scratch: Path) -> Unreadable:
-    """Fills `lines(__row, json, problem)` with the lines that are not blank, `json` NULL where there is a problem."""
+    """Fills `lines(__row, json, problem)` with the nonblank lines; `json` is NULL if there is a problem."""
     long_lines = _LongLines()
     if _begins_with(file) != b"[" or not _load(database, file, "'array'"):
         if long_lines.has_any(file):
             file = long_lines.remove(file, scratch / "lines")
         if not _load(database, file, "'newline_delimited', ignore_errors = true"):
             raise refuse("the file cannot be read as NDJSON: it must be UTF-8 with one JSON object in each line")
-        if _has_none(database) and not _load(database, file, "'unstructured'"):  # objects over several lines
+        if _has_none(database) and not _load(database, file, "'unstructured'"):  # objects that span several lines
             _load(database, file, "'newline_delimited', ignore_errors = true")
         _explain(database, file)
     _set_aside(database, _SUSPECT, problem_of)
@@ -62,8 +62,8 @@ def load_lines(database: duckdb.DuckDBPyConnection, file: Path, scratch: Path) -
 
 
 def set_twice_named_aside(database: duckdb.DuckDBPyConnection, objects: Sequence[str]) -> None:
-    """Notes the lines in which an object has a name twice: which value counts is anybody's guess (RFC 8259). `objects`
-    are the paths of all objects, those in lists with `[*]`."""
+    """Marks lines with duplicate names in an object, since their meaning is undefined (RFC 8259). `objects` are the
+    paths of all objects, with `[*]` for those in lists."""
     single = [path for path in objects if "[*]" not in path and ".*" not in path]
     twice = "len(names) <> list_unique(names)"
     found = [f"len(list_filter(json_keys(json, [{', '.join(map(text_literal, single))}]), lambda names: {twice})) > 0"]
@@ -76,7 +76,7 @@ def set_twice_named_aside(database: duckdb.DuckDBPyConnection, objects: Sequence
 
 
 def _load(database: duckdb.DuckDBPyConnection, file: Path, layout: str) -> bool:
-    """Fills `lines`; false when the file is not laid out so."""
+    """Fills `lines`; returns false if the file does not have this layout."""
     try:
         database.execute(
             "CREATE OR REPLACE TABLE lines AS SELECT __row, CASE WHEN json_type(json) = 'OBJECT' THEN json END AS json,"
@@ -96,7 +96,7 @@ def _has_none(database: duckdb.DuckDBPyConnection) -> bool:
 
 
 def _begins_with(file: Path) -> bytes:
-    """The first byte that is no white space."""
+    """The first byte other than white space."""
     with file.open("rb") as raw:
         while chunk := raw.read(_CHUNK):
             if rest := chunk.removeprefix(b"\xef\xbb\xbf").lstrip():
@@ -105,7 +105,7 @@ def _begins_with(file: Path) -> bytes:
 
 
 def _why_none(database: duckdb.DuckDBPyConnection, unreadable: Unreadable) -> str:
-    """Why no line can be used: the first one that is more than no object says it."""
+    """Why no line is usable: the first error other than that a line is not an object, if there is one."""
     odd = database.execute("SELECT __row, problem FROM lines WHERE problem <> ? ORDER BY __row LIMIT 1", [NO_OBJECT])
     if first := odd.fetchall():
         return f"none of the rows can be used; row {unreadable.true_row(first[0][0])}: {first[0][1]}"
@@ -118,7 +118,7 @@ def _why_none(database: duckdb.DuckDBPyConnection, unreadable: Unreadable) -> st
 
 
 def _explain(database: duckdb.DuckDBPyConnection, file: Path) -> None:
-    """Says of the first lines that begin as objects and are none where they go wrong."""
+    """Explains where the first lines that start like objects are invalid."""
     query = "SELECT __row FROM lines WHERE problem IS NOT NULL ORDER BY __row LIMIT ?"
     rows = [row for (row,) in database.execute(query, [REPORTED]).fetchall()]
     if not rows:
@@ -131,7 +131,7 @@ def _explain(database: duckdb.DuckDBPyConnection, file: Path) -> None:
 
 
 def lines_at(lines: Iterator[tuple[int, bytes]], rows: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-    """Those of the numbered lines, none after the last of them."""
+    """The lines with these ascending numbers; reads none after the last of them."""
     wanted = set(rows)
     for row, line in lines:
         if row in wanted:
@@ -141,7 +141,7 @@ def lines_at(lines: Iterator[tuple[int, bytes]], rows: Sequence[int]) -> Iterato
 
 
 def mistake_of(line: bytes) -> str | None:
-    r"""Where the line of an object stops being JSON in UTF-8; None when it does not.
+    r"""Where the line of an object stops being valid UTF-8 JSON; None if it is valid.
 
     >>> mistake_of(b'{"a": 1,}')
     'the line is not JSON: it goes wrong at character 9, `}`'
@@ -154,7 +154,7 @@ def mistake_of(line: bytes) -> str | None:
         text = line.removeprefix(b"\xef\xbb\xbf").decode().rstrip("\r\n")
         if not text.lstrip().startswith("{"):
             return None
-        value = json.loads(text, parse_int=len)  # Python refuses to read very long ones.
+        value = json.loads(text, parse_int=len)  # Python refuses to parse very long ones.
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return HALF_PAIR
@@ -170,7 +170,7 @@ def mistake_of(line: bytes) -> str | None:
 
 
 def _set_aside(database: duckdb.DuckDBPyConnection, suspect: str, problem_of: Callable[[str], str | None]) -> None:
-    """Notes the problem of those suspect lines (`suspect`: SQL) that have one."""
+    """Records the errors of the suspect lines (`suspect`: SQL)."""
     suspects = database.cursor()
     suspects.execute(f"SELECT __row, json::VARCHAR FROM lines WHERE json IS NOT NULL AND {suspect}")
     rows: list[int] = []
@@ -196,7 +196,7 @@ def _note(database: duckdb.DuckDBPyConnection, rows: Sequence[int], problems: Se
 
 
 def problem_of(text: str) -> str | None:
-    """What is wrong with a JSON object that DuckDB would take and change, or could not hold.
+    """The error of a JSON object that DuckDB would accept but change, or could not hold.
 
     >>> problem_of('{"a": [1, NaN]}')
     'a number is NaN, infinite or too large'
@@ -223,7 +223,7 @@ def problem_of(text: str) -> str | None:
 
 
 class _Odd(Exception):
-    """What is wrong with a value."""
+    """An invalid value."""
 
 
 def _finite(digits: str) -> float:
@@ -238,13 +238,13 @@ def _refused(constant: str) -> None:
 
 
 def _checked_names(pairs: list[tuple[str, Any]]) -> list[str]:
-    """The names of an object."""
+    """Validates the names of an object."""
     if any("\0" in name for name, _ in pairs):
         raise _Odd(ZERO_BYTE)
     if any(not name for name, _ in pairs):
         raise _Odd(NO_NAME)
     if len(pairs) > MOST_COLUMNS and len({type(value) for _, value in pairs if value is not None}) > 1:
-        raise _Odd(TOO_WIDE)  # With one kind of values it becomes a map.
+        raise _Odd(TOO_WIDE)  # With one type of values it becomes a map.
     return [name for name, _ in pairs]
 
 
@@ -265,7 +265,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> None:
 
 
 def _is_too_deep(text: bytes) -> bool:
-    """Whether the object, whose own braces are no level, goes deeper than values may."""
+    """Whether the object is nested too deeply; its own braces do not count."""
     brackets = _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS)
     rest = brackets
     for _ in range(MOST_LEVELS + 1):
@@ -281,7 +281,7 @@ def _is_too_deep(text: bytes) -> bool:
 
 
 class _LongLines:
-    """Lines that are longer than a row may be: DuckDB would refuse the file for one."""
+    """Lines longer than a row may be, for which DuckDB would reject the whole file."""
 
     def __init__(self) -> None:
         self._rows = array("q")
@@ -304,7 +304,7 @@ class _LongLines:
         return position - last > LONGEST_ROW
 
     def remove(self, file: Path, target: Path) -> Path:
-        """The file without them; their numbers are noted."""
+        """The file without these lines; their numbers are recorded."""
         row = 0
         with file.open("rb") as raw, target.open("wb") as kept:
             for line, whole in _pieces(raw):
@@ -319,7 +319,7 @@ class _LongLines:
 
 
 def _pieces(raw: BinaryIO) -> Iterator[tuple[bytes, bool]]:
-    """Each line, and whether it is whole; of a long one only the start."""
+    """Each line, and whether it is complete; only the start of a long one."""
     while line := raw.readline(LONGEST_ROW):
         rest = line
         while len(rest) == LONGEST_ROW and not rest.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""What kinds of values the places of a file hold, counted; knows no SQL."""
+"""Counts the kinds of values at each place of a file; knows no SQL."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -7,14 +7,14 @@ from app.engine.ingest.formats.ndjson_values import NUMBERS, WHOLE, allowed_kind
 from app.pql.schema import Scalar, Type
 
 JsonStructure = str | list["JsonStructure"] | dict[str, "JsonStructure"]
-"""What DuckDB's `json_structure` gives: names of kinds in lists and objects."""
+"""The output of DuckDB's `json_structure`: names of kinds in lists and objects."""
 
 
 @dataclass(slots=True)
 class Shape:
-    """What values of one place are: how many of each kind, and the shapes below.
+    """The values of one place: how many of each kind, and the shapes below.
 
-    `unclear` when DuckDB saw different kinds in one array and did not say which.
+    `unclear` if DuckDB found different kinds in one array without naming them.
     """
 
     kinds: Counter[str] = field(default_factory=Counter)
@@ -23,7 +23,7 @@ class Shape:
     unclear: bool = False
 
     def add(self, structure: JsonStructure, count: int) -> None:
-        """Counts values of the structure (as `json_structure` gives it) in."""
+        """Counts values with this structure (the output of `json_structure`)."""
         match structure:
             case dict():
                 self.kinds["OBJECT"] += count
@@ -51,21 +51,21 @@ class Shape:
             self.element.include(other.element)
 
     def any_field(self) -> "Shape":
-        """The shapes of all fields together, for an object whose names are keys of a map."""
+        """The combined shapes of all fields, for an object whose names are the keys of a map."""
         together = Shape()
         for below in self.fields.values():
             together.include(below)
         return together
 
     def kind(self, expected: Type | None) -> str:
-        """OBJECT, ARRAY or the empty text for scalars and nothing."""
+        """OBJECT, ARRAY, or the empty text for scalars and nothing."""
         hoped = {"OBJECT", "ARRAY"} & allowed_kinds(expected) if expected is not None else set()
         counts = {kind: self.kinds.get(kind, 0) for kind in ("OBJECT", "ARRAY")}
         counts[""] = self.kinds.total() - sum(counts.values())
         return next((kind for kind in hoped if counts[kind]), max(counts, key=lambda kind: counts[kind]))
 
     def scalar_counts(self) -> dict[str, int]:
-        """How many values there are of each kind of scalars, in words; the most frequent first."""
+        """The number of values of each scalar kind, as text, the most frequent first."""
         words = Counter[str]()
         for kind, count in self.kinds.items():
             word = "numbers" if kind in NUMBERS else {"BOOLEAN": "true or false", "VARCHAR": "texts"}.get(kind)
@@ -73,7 +73,7 @@ class Shape:
         return dict(words.most_common())
 
     def scalar(self, expected: Type | None) -> Scalar | None:
-        """The type of the scalars; of several kinds they are text, or the numbers that are expected."""
+        """The type of the scalars; several kinds become text, or the expected numbers."""
         found = self.kinds.keys() - {"OBJECT", "ARRAY"}
         if not found:
             return None

@@ -1,4 +1,4 @@
-"""SQL that reads JSON values as types, and says which values of a row are of another kind; knows no files."""
+"""SQL that reads JSON values as types and finds values of other kinds in a row; knows no files."""
 
 import json
 import re
@@ -15,7 +15,7 @@ TIMES = (Scalar.DATE, Scalar.TIMESTAMP)
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 JsonForm = str | list["JsonForm"] | dict[str, "JsonForm"]
-"""A type as `json_transform` takes it: names of SQL types in lists and objects."""
+"""A type in the form of `json_transform`: SQL type names in lists and objects."""
 
 
 def step(name: str) -> str:
@@ -29,7 +29,7 @@ def step(name: str) -> str:
 
 
 def has_many(path: str) -> bool:
-    """Whether a row may have several values there.
+    """Whether a row may have several values at the path.
 
     >>> has_many('$."a"[*]'), has_many('$."a*"')
     (True, False)
@@ -38,7 +38,7 @@ def has_many(path: str) -> bool:
 
 
 def as_type(json_value: str, type_: Type, depth: int = 0) -> str:
-    """SQL for a JSON value (an SQL expression) as one of the type. Values of another kind give NULL."""
+    """SQL for a JSON value (an SQL expression) as one of the type. Values of another kind become NULL."""
     item = f"j{depth}"
     if not _is_renamed(type_):
         return f"json_transform({json_value}, {text_literal(json.dumps(_form(type_), ensure_ascii=False))})"
@@ -65,7 +65,7 @@ def as_type(json_value: str, type_: Type, depth: int = 0) -> str:
 
 
 def _is_renamed(type_: Type) -> bool:
-    """Whether an object in it has fields that are called otherwise in files."""
+    """Whether an object in it has fields with different names in files."""
     match type_:
         case ObjectType():
             return any(one != other for one, other in file_names(type_.fields).items()) or any(
@@ -78,7 +78,7 @@ def _is_renamed(type_: Type) -> bool:
 
 
 def _form(type_: Type) -> JsonForm:
-    """The type as `json_transform` wants it."""
+    """The type in the form of `json_transform`."""
     match type_:
         case ObjectType():
             return {name: _form(inner) for name, inner in type_.fields.items()}
@@ -89,7 +89,7 @@ def _form(type_: Type) -> JsonForm:
 
 
 def fits_kind(found: Type, target: Type) -> bool:
-    """Whether all values of the found kind can become the target, not looking inside."""
+    """Whether all values of the found kind can be converted to the target, ignoring nested values."""
     match found, target:
         case Scalar(), Scalar():
             return target in (found, Scalar.STRING) or (found, target) in WIDENINGS
@@ -98,7 +98,7 @@ def fits_kind(found: Type, target: Type) -> bool:
 
 
 def allowed_kinds(target: Type) -> frozenset[str]:
-    """The kinds of JSON that can become the target."""
+    """The JSON kinds that can be converted to the target."""
     match target:
         case Scalar.NUMBER:
             return frozenset(NUMBERS)
@@ -117,21 +117,22 @@ def allowed_kinds(target: Type) -> frozenset[str]:
 
 
 def _read_number(text: str, target: Scalar) -> str:
-    """SQL for the number, NULL when it would be rounded: JSON writes exponents as it likes."""
+    """SQL for the number, NULL if it would be rounded; JSON allows any form of exponents."""
     if target is Scalar.INTEGER:
         return whole(text)
     return f"CASE WHEN regexp_matches({text}, '[.eE]') THEN try_cast({text} AS DOUBLE) ELSE {parsed(text, target)} END"
 
 
 def mismatch(values: str, label: str, target: Type, *, many: bool) -> str:
-    """SQL for what is wrong with a JSON value, or with the first of a list (SQL expressions); NULL when nothing is."""
+    """SQL for the error of a JSON value, or of the first invalid one in a list (SQL expressions); NULL if there is
+    none."""
     value = "v" if many else values
     kind, text = f"json_type({value})", f"json_extract_string({value}, '$')"
     kinds = ", ".join(text_literal(kind) for kind in sorted(allowed_kinds(target) | {"NULL"}))
     wrong = f"{kind} NOT IN ({kinds})"
     if target in (Scalar.INTEGER, Scalar.NUMBER) and isinstance(target, Scalar):
         if target is Scalar.INTEGER:
-            # 5.0 is a whole number, too.
+            # 5.0 is an integer, too.
             wrong = wrong.replace("'NULL'", "'DOUBLE', 'NULL'")
         wrong = f"({wrong} OR ({kind} <> 'NULL' AND ({_read_number(text, target)}) IS NULL))"
     if target in TIMES and isinstance(target, Scalar):

@@ -1,4 +1,4 @@
-"""One file opened as a source of rows, whatever its format; knows no datasets."""
+"""Opens a file of any format as a source of rows; knows no datasets."""
 
 import bz2
 import gzip
@@ -26,20 +26,27 @@ _PACKED: dict[bytes, tuple[str, Callable[[Any], IO[bytes] | Any]]] = {
     b"BZh": ("bzip2", bz2.open),
     b"\xfd7zXZ\x00": ("xz", lzma.open),
 }
-"""How a compressed file begins, what it is called, and what opens it."""
+"""The magic bytes of compressed files, their names, and their openers."""
 _BROKEN = (OSError, EOFError, zlib.error, lzma.LZMAError)
 _NO_ROWS = {
     b"\x28\xb5\x2f\xfd": "compressed by zstd, which is not read: unpack it, or compress it by gzip",
     b"PK\x03\x04": "a ZIP archive or an Excel workbook: unpack it, or save the sheet as CSV",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook: save the sheet as CSV",
+    b"%PDF-": "a PDF document: save its table as CSV",
 }
-_LONGEST_MARK = 6
+_MARKUP = {
+    b"<!doctype html": "a web page, perhaps of a login or an error: download the data themselves",
+    b"<html": "a web page, perhaps of a login or an error: download the data themselves",
+    b"<?xml": "an XML document: convert it to NDJSON or CSV",
+}
+"""How texts without rows begin, after white space, in lower case."""
+_LOOKED_AT = 256
 _READERS = {"NDJSON": ndjson_file.read, "PARQUET": parquet_file.read}
 
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file with rows, perhaps compressed, and how they are written."""
+    """A file with rows, possibly compressed, and its format."""
 
     path: Path
     format: FileFormat
@@ -47,7 +54,7 @@ class InputFile:
 
 
 def first_bytes(file: Path, size: int) -> bytes:
-    """How a file begins, unpacked; nothing of one that cannot be."""
+    """The first unpacked bytes of a file; empty if it cannot be unpacked."""
     with file.open("rb") as raw:
         start = raw.read(size)
     packing = _packing(start)
@@ -63,7 +70,7 @@ def _packing(start: bytes) -> tuple[str, Callable[[Any], IO[bytes] | Any]] | Non
 
 
 def utf8_file(file: Path, scratch: Path, csv: CsvOptions, check: Callable[[], None] = lambda: None) -> Path:
-    """An unpacked text file as UTF-8. Raises `Refusal` when it has not the encoding, and whatever `check` raises."""
+    """An unpacked text file as UTF-8. Raises `Refusal` for a wrong encoding, and whatever `check` raises."""
     try:
         return as_utf8(file, scratch / "utf-8", csv.encoding, check)
     except UnicodeError:
@@ -73,12 +80,9 @@ def utf8_file(file: Path, scratch: Path, csv: CsvOptions, check: Callable[[], No
 def plain_file(
     file: Path, scratch: Path, check: Callable[[], None] = lambda: None, progress: Progress | None = None
 ) -> Path:
-    """The file itself, or what is in it when it is compressed. Raises `Refusal` for an empty or damaged one and one of
-    another program, and whatever `check` raises, which is called between chunks."""
-    with file.open("rb") as raw:
-        start = raw.read(_LONGEST_MARK)
-    if other := next((words for mark, words in _NO_ROWS.items() if start.startswith(mark)), None):
-        raise refuse(f"the file is {other}")
+    """The file itself, or its unpacked content. Raises `Refusal` for an empty, damaged or unsupported file, and
+    whatever `check` raises, which is called between chunks."""
+    start = _refuse_other(file)
     if packing := _packing(start):
         name, open_packed = packing
         unpacked, size, progress = scratch / "unpacked", file.stat().st_size, progress or Progress()
@@ -94,9 +98,22 @@ def plain_file(
                 f"the file begins like a {name} file but cannot be unpacked: it is damaged or cut off"
             ) from None
         file = unpacked
+        _refuse_other(file)
     if file.stat().st_size == 0:
         raise refuse("the file is empty")
     return file
+
+
+def _refuse_other(file: Path) -> bytes:
+    """The first bytes of a file. Raises `Refusal` if they are those of a file without rows."""
+    with file.open("rb") as raw:
+        start = raw.read(_LOOKED_AT)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for begins, marks in ((start, _NO_ROWS), (text, _MARKUP)):
+        for mark, words in marks.items():
+            if begins.startswith(mark):
+                raise refuse(f"the file is {words}")
+    return start
 
 
 def open_source(
@@ -108,9 +125,9 @@ def open_source(
 ) -> Source:
     """The rows of an unpacked file.
 
-    `known` are the types of fields that the dataset has already; others are found from the whole file;
-    the columns of `as_text` stay text as written. Raises `Refusal` when the file is not of that format.
+    `known` are the types of the dataset's existing fields; others are inferred from the whole file. The columns of
+    `as_text` stay text as written. Raises `Refusal` if the file does not have this format.
     """
     if file.format == "CSV":
-        return csv_file.read(database, file.path, known, as_text, file.csv)
+        return csv_file.read(database, file.path, scratch, known, as_text, file.csv)
     return _READERS[file.format](database, file.path, scratch, known, as_text)

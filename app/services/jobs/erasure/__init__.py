@@ -1,1 +1,1 @@
-"""Erasure jobs: asked for, and done."""
+"""Erasure jobs: request and execution."""

@@ -1,6 +1,6 @@
-"""A person goes out of every stored membership, and out of the numbers that audiences and their history show.
+"""Removes a person from all stored memberships, and from the counts of audiences and their history.
 
-All of it is one transaction: files are written beside the old ones first, and the rows then name the new ones.
+Everything happens in one transaction: new files are written beside the old ones first, and then the rows refer to them.
 """
 
 import asyncio
@@ -36,8 +36,8 @@ _PREVIEWS = columns(PreviewRow)
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A file in which the person is, with what it holds; `turn` is that of a patch, None for a file of a run. `counts`
-    are those of its row."""
+    """A file with the person, and its contents; `turn` is that of a patch, None for a file of a run. `counts` are those
+    of its row."""
 
     run: str
     bucket: int
@@ -90,17 +90,17 @@ def less(counts: Mapping[str, int], gone: Mapping[str, int]) -> dict[str, int]:
 
 @dataclass(slots=True)
 class Stored:
-    """Everything that is stored of the person's buckets, read once. `policies` are the audiences' merge policies."""
+    """Everything stored in the person's buckets, read once. `policies` are the audiences' merge policies."""
 
     subject: Subject
     policies: Mapping[str, str]
     files: list[_File] = field(default_factory=list)
     patches: dict[int, list[Any]] = field(default_factory=dict)
-    """Rows by bucket, the newest turn first."""
+    """Rows by bucket, newest turn first."""
 
     @property
     def memberships(self) -> int:
-        """How many memberships say anything of the person: of each run or preview, audience and bucket."""
+        """The number of memberships that include the person: one per run or preview, audience and bucket."""
         return sum(
             bits(membership, file.ordinals) > 0 for file in self.files for membership in file.memberships.values()
         )
@@ -122,7 +122,7 @@ class Stored:
         return by_bucket
 
     def namespaces(self, audience: str, bucket: int, people: Ordinals) -> Counter[str]:
-        """In how many places among these the person had an identity of each namespace."""
+        """For each namespace, in how many of these places the person had an identity."""
         by_name = self.subject.namespaces.get(self.policies.get(audience, ""), {}).get(bucket, {})
         return Counter({name: len(members & people) for name, members in by_name.items()})
 
@@ -130,7 +130,7 @@ class Stored:
 async def read(
     session: AsyncSession, scope: Scope, files: MembershipFiles, subject: Subject, default_policy: str
 ) -> Stored:
-    """The files in which the person is. Raises `MembershipLost`."""
+    """The files with the person. Raises `MembershipLost`."""
     buckets = sorted(subject.ordinals)
     runs = within(select(*_BUCKETS), JobBucketRow, scope.tenant).where(_BUCKETS.bucket.in_(buckets))
     patched = within(select(*_PATCHES), MembershipPatchRow, scope.tenant).where(_PATCHES.bucket.in_(buckets))
@@ -144,7 +144,7 @@ async def read(
     def look() -> None:
         for run, row, turn in rows:
             ordinals = subject.ordinals[row.bucket]
-            # Export jobs note other files for their buckets.
+            # Export jobs record other files for their buckets.
             memberships = files.read(run, row.bucket, row.file) if row.file else {}
             if any(bits(membership, ordinals) for membership in memberships.values()):
                 stored.files.append(_File(run, row.bucket, row.file, row.counts, memberships, ordinals, turn))
@@ -156,7 +156,7 @@ async def read(
 async def erase(
     session: AsyncSession, scope: Scope, files: MembershipFiles, subject: Subject, default_policy: str
 ) -> None:
-    """Writes all of them without the person, and takes it out of every number, in the caller's transaction."""
+    """Writes all of them without the person, and removes the person from every count, in the caller's transaction."""
     await lock_turn(session, scope.tenant)
     stored = await read(session, scope, files, subject, default_policy)
     if not stored.files:
@@ -181,7 +181,7 @@ async def erase(
 
 
 async def known_files(session: AsyncSession, scope: Scope) -> set[tuple[str, str]]:
-    """Run and file of all that is referred to."""
+    """The run and file of every referenced file."""
     runs = await session.execute(within(select(_BUCKETS.job_id, _BUCKETS.file), JobBucketRow, scope.tenant))
     turns = await session.execute(within(select(_PATCHES.turn, _PATCHES.file), MembershipPatchRow, scope.tenant))
     return {(run, file) for run, file in runs} | {(patch_run(turn), file) for turn, file in turns}

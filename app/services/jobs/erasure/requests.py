@@ -1,4 +1,5 @@
-"""Erasure jobs: asked for and listed here; `run` does what a worker does with one. The database never has the id."""
+"""Creates and lists erasure jobs; `erasure/run.py` is the part of the worker. The database never contains the
+identity."""
 
 import asyncio
 from collections.abc import Iterable
@@ -14,22 +15,21 @@ from app.errors import ErrorCode, Refusal, Refusals
 from app.scope import Scope
 from app.services.jobs import shared as jobs
 from app.services.lists.rows import get_rows
-from app.services.lists.validation import is_text
+from app.services.lists.validation import LONGEST_KEY, is_text
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.job_log import append_update
+from app.storage.job_log import add_job
 from app.storage.tables.erasure_jobs import ErasureJobRow
 from app.storage.tables.jobs import JobKind
 
 KIND = JobKind.ERASURE
 LONGEST_ID = 10_000
 LONGEST_REASON = 1_000
-LONGEST_KEY = 255
 
 
 @dataclass(frozen=True, slots=True)
 class NewErasure:
-    """Any identity of the person, and why; the reason is kept, so it must not tell who it was."""
+    """Any identity of the person, and the reason; the reason is kept, so it must not identify the person."""
 
     namespace: str
     id: str
@@ -42,7 +42,7 @@ class NewErasure:
 
 
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewErasure) -> ErasureJobRow:
-    """Queues a job. The same idempotency key within 24 hours gives the same job. Raises `Refusals`."""
+    """Queues a job. The same idempotency key within 24 hours returns the same job. Raises `Refusals`."""
     _refuse_misfits(new)
     now, tenant = clock(), lake.tenant(scope.tenant)
     erased = await asyncio.to_thread(note_erased, tenant, ())
@@ -53,7 +53,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         places=[],
         verified=False,
     )
-    # Before the job is there for workers; should it never be, whoever keeps house removes the note.
+    # Before workers can see the job; if it is never created, maintenance removes the note.
     await asyncio.to_thread(subjects.ask, tenant, job.id, new.identity)
     async with database.write(scope.tenant) as session:
         if new.idempotency_key is not None:
@@ -61,8 +61,7 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
             if earlier is not None:
                 await asyncio.to_thread(subjects.forget, tenant, job.id)
                 return (await get_many(session, scope, [earlier.id]))[earlier.id]
-        session.add(job)
-        await append_update(session, job, KIND)
+        await add_job(session, job, KIND)
         return (await get_many(session, scope, [job.id]))[job.id]
 
 

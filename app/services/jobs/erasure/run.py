@@ -1,7 +1,7 @@
-"""What a worker does to erase a person: place by place it looks, notes how much there is, and only then takes it away.
+"""Executes an erasure job: in each place it searches, records how much it found, and only then deletes.
 
-Every step may be done again, by this attempt or a later one, and finds what is left. Nothing that a job, an upload or a
-streaming turn still reads is removed under it: those that had begun are waited for, those that begin later find nobody.
+Every step is idempotent: this or a later attempt finds what is left. Nothing that a job, upload or streaming turn still
+reads is deleted: earlier ones are waited for, and later ones no longer find the person.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from app.storage.tables.streaming import StreamingTurnRow
 from app.storage.tenancy import within
 
 LOOK_SECONDS = 0.1
-"""How often it is asked whether those who had begun before are done."""
+"""How often to check whether earlier work has ended."""
 
 _BATCHES = columns(BatchRow)
 _DATASETS = columns(DatasetRow)
@@ -43,7 +43,7 @@ _TURNS = columns(StreamingTurnRow)
 
 @dataclass(slots=True)
 class _Run:
-    """An erasure as one attempt sees it; `places` are the rows found by place."""
+    """An erasure during one attempt; `places` are the rows found by place."""
 
     attempt: Attempt
     lake: TenantLake
@@ -56,18 +56,18 @@ class _Run:
     """Names by id."""
 
     def check(self) -> None:
-        """Raises `Cancelled`; may be called from any thread."""
+        """Raises `Cancelled`. Thread-safe."""
         if self.attempt.interrupted():
             raise Cancelled
 
     async def advance(self, fraction: float) -> None:
-        """Notes that a step is done; one that no attempt had got so far counts as a sign of life."""
+        """Records a completed step; a step reached for the first time counts as a sign of life."""
         if fraction > self.fraction:
             self.fraction = fraction
             await self.attempt.update(fraction=fraction, lost_leases=0)
 
     async def note(self, found: Mapping[str, int], **values: object) -> None:
-        """Notes what was found before it goes: an attempt that looks again later finds less."""
+        """Records the findings before deletion, because an attempt that searches again finds less."""
         for place, count in found.items():
             self.places[place] = max(count, self.places.get(place, 0))
         listed = [[place, count] for place, count in self.places.items()]
@@ -91,7 +91,7 @@ async def run_erasure_job(attempt: Attempt, lake: Lake, _threads: int) -> None:
 
 
 async def _audit(session: AsyncSession, attempt: Attempt) -> None:
-    """That somebody was erased, by the salted hash of the identity: whoever asks for a person can be told."""
+    """Records the erasure by the salted hash of the identity, so that inquiries about the person can be answered."""
     job: ErasureJobRow = attempt.job
     scope = Scope(job.organisation, job.sandbox, job.created_by)
     entry = Entry(scope, attempt.clock, "eraseProfile", request_id=job.id, resource_id=job.digest)
@@ -99,7 +99,7 @@ async def _audit(session: AsyncSession, attempt: Attempt) -> None:
 
 
 async def _begin(attempt: Attempt, lake: Lake) -> _Run | None:
-    """None when all is done but to say so."""
+    """None if only the completion remains to be recorded."""
     job: ErasureJobRow = attempt.job
     scope, tenant = Scope(job.organisation, job.sandbox, job.created_by), lake.tenant(attempt.tenant)
     async with attempt.database.session() as session:
@@ -123,13 +123,13 @@ async def _begin(attempt: Attempt, lake: Lake) -> _Run | None:
 
 
 async def _identities(run: _Run) -> None:
-    """From here on whoever comes with the person's identities is somebody new."""
+    """From here on, new data with the person's identities no longer belongs to this person."""
     await run.note({"Identities": await asyncio.to_thread(cut.count_identities, run.lake, run.person)})
     await asyncio.to_thread(cut.blank_identities, run.lake, run.person)
 
 
 async def _rows(run: _Run) -> None:
-    """The present versions of all datasets, also of those that were exported to."""
+    """The current versions of all datasets, including export datasets."""
     async with run.attempt.database.session() as session:
         named = within(select(_DATASETS.id, _DATASETS.name), DatasetRow, run.scope.tenant)
         run.datasets = {row.id: row.name for row in await session.execute(named.order_by(_DATASETS.name))}
@@ -142,7 +142,7 @@ async def _rows(run: _Run) -> None:
 
 
 async def _others(run: _Run) -> None:
-    """Waits for jobs, uploads and streaming turns that had begun: they may have seen the person."""
+    """Waits for jobs, uploads and streaming turns that started earlier: they may have read the person's data."""
     waiting = await _busy(run)
     if waiting:
         await run.attempt.update(phase=JobPhase.WAITING)
@@ -166,7 +166,7 @@ async def _memberships(run: _Run) -> None:
 
 
 async def _counts(run: _Run) -> None:
-    """Batches and datasets count the rows that they have."""
+    """Updates the row counts of batches and datasets."""
 
     async def recount(session: AsyncSession) -> None:
         rows = within(select(*_BATCHES), BatchRow, run.scope.tenant)
@@ -187,15 +187,18 @@ async def _counts(run: _Run) -> None:
 
 
 async def _files(run: _Run) -> None:
-    """What nobody is to read any more: older versions, merged profiles, the identity graph, what failed jobs left."""
+    """Files that must no longer be read: older versions, merged profiles, the identity graph, remains of failed
+    jobs."""
     async with run.attempt.database.session() as session:
         sources = [source.id for source in await data_sources(session, run.scope)]
+        policies = {policy.id for policy in await all_policies(session, run.scope)} | {DEFAULT_POLICY_ID}
+    await asyncio.to_thread(purge.settle, run.lake, run.datasets, policies, run.check)
     gone = await asyncio.to_thread(purge.find_files, run.lake, run.person, sources, list(run.datasets), run.check)
     await run.note(gone.rows())
     await asyncio.to_thread(purge.remove_files, run.lake, gone)
     async with run.attempt.database.session() as session:
-        known = await memberships.known_files(session, run.scope)
-    for path in await asyncio.to_thread(stray_files, run.lake, run.person, known):
+        files = await memberships.known_files(session, run.scope)
+    for path in await asyncio.to_thread(stray_files, run.lake, run.person, files):
         await asyncio.to_thread(path.unlink, missing_ok=True)
 
 
@@ -211,7 +214,7 @@ async def _messages(run: _Run) -> None:
     await run.note({"Previews": len(named)})
     for id in named:
         await previews.remove(database, run.lake.lake, tenant, id)
-    # Without those that went with their previews.
+    # Without those that were deleted with their previews.
     async with database.session() as session:
         messages = await texts.count_messages(session, tenant, run.person)
     await run.note({"Messages": messages})
@@ -229,30 +232,31 @@ STEPS: tuple[Callable[[_Run], Awaitable[None]], ...] = (
     _identities,
     _rows,
     _others,
-    _rows,  # What those had been about to write.
+    _rows,  # Rows that this earlier work has written meanwhile.
     _memberships,
     _others,
-    _memberships,  # Whoever began before the first time may have compared with the members of then.
+    _memberships,  # Work that started before the first pass may have compared with the members of that time.
     _counts,
     _files,
     _samples,
     _messages,
 )
-"""In this order: first the person stops being somebody, then what others wrote of it goes, then what nobody reads."""
+"""In this order: first the person loses its identity, then what other work has written is removed, then the files that
+must no longer be read."""
 
 
 async def _look_again(run: _Run) -> None:
-    left = await asyncio.to_thread(search.traces, run.lake, run.person, run.check)
-    left |= await texts.named_in(run.attempt.database, run.scope.tenant, run.person)
-    remaining = {f"Left in: {place}": count for place, count in left.items()}
-    await run.note(remaining, verified=not left, phase=JobPhase.WRITING)
+    traces = await asyncio.to_thread(search.traces, run.lake, run.person, run.check)
+    traces |= await texts.named_in(run.attempt.database, run.scope.tenant, run.person)
+    remaining = {f"Left in: {place}": count for place, count in traces.items()}
+    await run.note(remaining, verified=not traces, phase=JobPhase.WRITING)
 
 
 # ---------------------------------------------------------------- who else is at work
 
 
 async def _busy(run: _Run) -> set[tuple[str, str]]:
-    """Jobs that somebody has taken up, batches that are loaded or deleted, and the streaming turn that is under way."""
+    """Claimed jobs, batches being loaded or deleted, and the current streaming turn."""
     tenant, now = run.scope.tenant, run.attempt.clock()
     busy: set[tuple[str, str]] = set()
     async with run.attempt.database.session() as session:

@@ -1,5 +1,5 @@
-"""Texts of the database that name a person: messages about jobs and batches, which lose the name, and whatever people
-wrote themselves, which is named."""
+"""Database texts that name a person: messages about jobs and batches, from which the name is removed, and texts written
+by users, which are reported."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -27,11 +27,14 @@ _MESSAGES: tuple[tuple[type[TenantRow], str], ...] = (
     (BatchRow, "error"),
     (ScheduleRunRow, "message"),
 )
-"""Columns that hold what we wrote about data; a message tells the same without the name."""
+"""Columns with messages generated about data; without the name they keep their meaning."""
+_KEYED: tuple[type[TenantRow], ...] = (*KINDS.values(), BatchRow)
+"""Rows with an `idempotency_key`, which clients may derive from ids. Without the key the same content would be loaded
+or run again, and a batch then rejects the person."""
 
 
 def without_names(subject: Subject, value: object) -> object:
-    """A JSON value whose strings do not name the person."""
+    """A JSON value with the person's names removed from its strings."""
     if isinstance(value, str):
         return subject.words.sub(MARK, value)
     if isinstance(value, dict):
@@ -40,25 +43,30 @@ def without_names(subject: Subject, value: object) -> object:
 
 
 async def count_messages(session: AsyncSession, tenant: Tenant, subject: Subject) -> int:
-    return sum([len(await _naming(session, tenant, subject, row, name)) for row, name in _MESSAGES])
+    messages = sum([len(await _naming(session, tenant, subject, row, name)) for row, name in _MESSAGES])
+    return messages + sum([len(await _keyed(session, tenant, subject, row)) for row in _KEYED])
 
 
 async def clean_messages(session: AsyncSession, tenant: Tenant, subject: Subject) -> None:
+    for row in _KEYED:
+        if named := await _keyed(session, tenant, subject, row):
+            forget = within(update(row), row, tenant).where(columns(row).id.in_(named))
+            await session.execute(forget.values(idempotency_key=None))
     for row, name in _MESSAGES:
-        for found in await _naming(session, tenant, subject, row, name):
-            key = [column == getattr(found, column.name) for column in table(row).primary_key.columns]
-            values = {name: without_names(subject, getattr(found, name))}
+        for match in await _naming(session, tenant, subject, row, name):
+            key = [column == getattr(match, column.name) for column in table(row).primary_key.columns]
+            values = {name: without_names(subject, getattr(match, name))}
             await session.execute(within(update(table(row)), row, tenant).where(*key).values(values))
 
 
 async def naming_previews(session: AsyncSession, tenant: Tenant, subject: Subject) -> list[str]:
-    """The previews whose expression, or that of their limit, names the person."""
+    """The previews whose expression, or whose limit's expression, names the person."""
     named = [await _naming(session, tenant, subject, PreviewRow, column) for column in ("expression", "kept")]
     return sorted({row.id for rows in named for row in rows})
 
 
 async def named_in(database: Database, tenant: Tenant, subject: Subject) -> dict[str, int]:
-    """How many rows of each table of the sandbox name the person."""
+    """The number of rows that name the person, for each table of the sandbox."""
     named = {}
     async with database.session() as session:
         for row in _tables():
@@ -91,7 +99,7 @@ def _is_text(column: Any) -> bool:
 async def _naming(
     session: AsyncSession, tenant: Tenant, subject: Subject, row: type[TenantRow], name: str
 ) -> list[Any]:
-    """The rows of a table that name the person in a column: likely ones by the database, then word by word."""
+    """The rows of a table that name the person in a column: the database preselects, then words are compared."""
     of = columns(row)
     text = cast(of[name], String)
     likely = or_(*(text.contains(form, autoescape=True) for word in subject.searched for form in _written(word)))
@@ -99,6 +107,14 @@ async def _naming(
     return [candidate for candidate in rows if mentions(subject, getattr(candidate, name))]
 
 
+async def _keyed(session: AsyncSession, tenant: Tenant, subject: Subject, row: type[TenantRow]) -> list[str]:
+    """The ids of rows whose idempotency key contains a name or id of the person, in any context."""
+    of = columns(row)
+    likely = or_(*(of.idempotency_key.contains(word, autoescape=True) for word in subject.searched))
+    keys = await session.execute(within(select(of.id, of.idempotency_key), row, tenant).where(likely))
+    return [key.id for key in keys if subject.parts.search(key.idempotency_key)]
+
+
 def _written(word: str) -> set[str]:
-    """A word as it stands in a text, and in one of JSON."""
+    """A word as it appears in text, and in JSON."""
     return {word, word.replace("\\", "\\\\").replace('"', '\\"')}

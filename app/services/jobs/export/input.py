@@ -1,4 +1,4 @@
-"""What an export is asked for: as values, as JSON that is kept, and as paths of the data; knows no database."""
+"""The input of an export: as values, as stored JSON, and as data paths; knows no database."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,8 +8,9 @@ from typing import Any
 from app.engine.export.rows import attributes_of
 from app.engine.members.membership import MEMBERS_NOW
 from app.errors import ErrorCode, Refusal
-from app.pql.schema import EVENTS, ArrayType, ObjectType, Type, leaf_paths
+from app.pql.schema import EVENTS, ArrayType, ObjectType, Type
 from app.pql.suggestions import did_you_mean, nearest
+from app.pql.syntax.paths import leaf_paths, path_names
 from app.storage.columns import StoredValues
 
 SCHEMA = "_xdm.context.profile"
@@ -17,7 +18,8 @@ SCHEMA = "_xdm.context.profile"
 
 @dataclass(frozen=True, slots=True)
 class ExportSegment:
-    """An audience by its `audienceId`, or by its id here; the namespace is needed only when several have that one."""
+    """An audience by its `audienceId` or its raw id; the namespace is required only if several audiences share the
+    `audienceId`."""
 
     segment_id: str
     namespace: str | None = None
@@ -26,7 +28,7 @@ class ExportSegment:
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """Both ends are included; None is no bound."""
+    """Both ends are inclusive; None means unbounded."""
 
     start: datetime | None = None
     end: datetime | None = None
@@ -34,8 +36,8 @@ class TimeRange:
 
 @dataclass(frozen=True, slots=True)
 class ExportFilter:
-    """All that is given must hold. People with events and no record are left out unless they are asked for, by a
-    segment that they are in or by `empty_profiles`."""
+    """All given conditions must match. People with events but no record are excluded unless requested, by a segment
+    that includes them or by `empty_profiles`."""
 
     segments: tuple[ExportSegment, ...] = ()
     segment_qualification_time: TimeRange = TimeRange()
@@ -45,7 +47,7 @@ class ExportFilter:
 
 @dataclass(frozen=True, slots=True)
 class ExportEvents:
-    """Paths of an event, none for all, and when it was ingested."""
+    """Paths within an event (empty means all) and the range of ingestion times."""
 
     fields: tuple[str, ...] = ()
     ingested: TimeRange = TimeRange()
@@ -53,7 +55,7 @@ class ExportEvents:
 
 @dataclass(frozen=True, slots=True)
 class NewExport:
-    """What an export is asked for. Without a filter everybody is written; without `fields` every attribute."""
+    """The input of an export. Without a filter all profiles are exported; without `fields` all attributes."""
 
     destination_id: str
     schema_name: str
@@ -65,7 +67,7 @@ class NewExport:
     evaluate_first: bool = False
 
     def as_json(self) -> StoredValues:
-        """As JSON values in the words of the API, for a schedule to keep; `from_json` reads it back."""
+        """JSON values in API terms, for storage in a schedule; `from_json` reads them."""
         return {
             "fields": list(self.fields),
             "mergePolicyId": self.merge_policy_id,
@@ -155,19 +157,19 @@ _BUILT_IN = frozenset({"identityMap", "segmentMembership"})
 
 
 def split_fields(new: NewExport) -> frozenset[tuple[str, ...]] | None:
-    """The attributes asked for; None for all. The built-in maps have columns of their own, asked for or not."""
-    paths = {tuple(field.split(".")) for field in new.fields}
-    return frozenset(path for path in paths if path[0] not in _BUILT_IN) if new.fields else None
+    """The requested attributes; None for all. The built-in maps always have columns of their own."""
+    paths = {path_names(field) for field in new.fields}
+    return frozenset(path for path in paths if path and path[0] not in _BUILT_IN) if new.fields else None
 
 
 def split_event_fields(events: ExportEvents) -> frozenset[tuple[str, ...]] | None:
-    """The fields of an event asked for, also when they are written as PQL has them (`xEvent.…`); None for all."""
-    paths = (tuple(field.split(".")) for field in events.fields)
-    return frozenset(path[1:] if path[0] == EVENTS else path for path in paths) if events.fields else None
+    """The requested fields of an event, optionally prefixed as in PQL (`xEvent.…`); None for all."""
+    paths = (path_names(field.removeprefix(f"{EVENTS}.")) for field in events.fields)
+    return frozenset(path for path in paths if path) if events.fields else None
 
 
 def path_refusals(new: NewExport, schema: ObjectType) -> Iterator[Refusal]:
-    """What is wrong with the paths, by the schema of the data."""
+    """Errors in the paths, according to the schema of the data."""
     for at, field in enumerate(new.fields):
         if field not in _BUILT_IN:
             yield from _path_refusal(attributes_of(schema), field, ("fields", str(at)))
@@ -179,13 +181,14 @@ def path_refusals(new: NewExport, schema: ObjectType) -> Iterator[Refusal]:
 
 
 def _path_refusal(fields: Type, path: str, at: tuple[str, ...]) -> Iterator[Refusal]:
-    """Nothing for the path of a field; arrays are followed, maps are taken whole."""
-    if path.split(".")[0] == EVENTS:
+    """Yields an error unless the path leads to a field. Paths continue through arrays; maps are exported as a whole."""
+    names = path_names(path) or (path,)
+    if names[0] == EVENTS:
         message = f"{path!r} is about events, which are no attribute: ask for them by `additionalFields`"
         yield Refusal(ErrorCode.INVALID_INPUT, message, at)
         return
     reached: Type = fields
-    for name in path.split("."):
+    for name in names:
         while isinstance(reached, ArrayType):
             reached = reached.element
         if not isinstance(reached, ObjectType) or name not in reached.fields:

@@ -1,11 +1,11 @@
-"""Export jobs: checked, created, listed and cancelled here; `export_runs` does what a worker does with one."""
+"""Validates, creates, lists and cancels export jobs; `export/run.py` is the part of the worker."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
 
-from sqlalchemy import ColumnElement, exists, func, insert, or_, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -25,11 +25,13 @@ from app.services.lists.filters import OrderBy
 from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import PageRequest, Slice
 from app.services.lists.rows import as_row, get_rows, rows_of_any
+from app.services.lists.validation import refuse_bad_key
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.job_log import append_update
+from app.storage.job_log import add_job
 from app.storage.queue.claims import request_cancel
+from app.storage.sessions.writing import insert_rows
 from app.storage.tables.audiences import AudienceRow, AudienceType
 from app.storage.tables.datasets import BatchRow
 from app.storage.tables.export_jobs import ExportJobAudienceRow, ExportJobRow
@@ -57,11 +59,12 @@ async def create(
     idempotency_key: str | None = None,
     origin: jobs.Origin = jobs.API,
 ) -> ExportJobRow:
-    """Queues an export. The same `idempotency_key` within 24 hours gives the same job.
+    """Queues an export. The same `idempotency_key` within 24 hours returns the same job.
 
-    With `evaluate_first` a segment job is queued before it, and its turn comes when that has ended. Raises `Refusals`
-    with everything that is wrong.
+    With `evaluate_first`, a segment job is queued first, and the export starts when it has ended. Raises `Refusals`
+    with all errors.
     """
+    refuse_bad_key(idempotency_key)
     now = clock()
     if idempotency_key is not None:
         async with database.write(scope.tenant) as session:
@@ -87,7 +90,7 @@ async def queue(
     idempotency_key: str | None = None,
     origin: jobs.Origin = jobs.API,
 ) -> str:
-    """Queues an export in the caller's transaction. Raises `Refusals` with what is `known` to be wrong and the rest."""
+    """Queues an export in the caller's transaction. Raises `Refusals` with the `known` errors and all others."""
     refusals = list(known)
     checked = await look_up(session, scope, new, refusals, scheduled=False)
     if refusals or checked is None:
@@ -111,17 +114,15 @@ async def queue(
         evaluate_first=new.evaluate_first,
         waits_for=waits_for,
     )
-    session.add(job)
-    await session.flush()
+    await add_job(session, job, KIND)
     await _write_audiences(session, scope, id_, new, checked.audiences)
-    await append_update(session, job, KIND)
     return id_
 
 
 async def validate(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewExport) -> NewExport:
-    """The export as a schedule may keep it, with the names of its audiences made definite.
+    """The export in the form stored by a schedule, with unambiguous audience references.
 
-    Its audiences need not have been evaluated yet. Raises `Refusals` with everything that is wrong.
+    Its audiences need not have been evaluated yet. Raises `Refusals` with all errors.
     """
     await merge_policies.ensure_default(database, clock, scope)
     refusals = [*form_refusals(new), *await unknown_paths(database, lake, scope, new)]
@@ -133,7 +134,7 @@ async def validate(database: Database, lake: Lake, clock: Clock, scope: Scope, n
 
 
 def _definite(new: NewExport, audiences: Sequence[AudienceRow]) -> NewExport:
-    """With each segment by its `audienceId` and its namespace."""
+    """With each segment given by `audienceId` and namespace."""
     if new.filter is None:
         return new
     segments = tuple(
@@ -144,14 +145,15 @@ def _definite(new: NewExport, audiences: Sequence[AudienceRow]) -> NewExport:
 
 
 def policy_of(job: ExportJobRow) -> MergePolicyRow:
-    """The merge policy as the job has it, whatever has become of it since."""
+    """The merge policy as of the job's creation, or of its start once it has begun, regardless of later changes."""
     return merge_policies.policy_from_json(Tenant(job.organisation, job.sandbox), job.merge_policy)
 
 
 async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> ExportJobRow:
-    """Asks for a stop, as `jobs.cancel` says, also of the evaluation that the export waits for. Raises `Refusal`.
+    """Requests cancellation, as described at `jobs.cancel`, also of the evaluation that the export waits for. Raises
+    `Refusal`.
 
-    One whose batches have begun to be visible is refused: a part of it is nothing that anybody wants.
+    An export whose batches have begun to become visible cannot be cancelled, since that would leave a partial result.
     """
     async with database.write(scope.tenant) as session:
         row = as_row(ExportJobRow, await jobs.cancel(session, clock, scope, KIND, id))
@@ -168,7 +170,7 @@ async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> Exp
 
 @dataclass(frozen=True, slots=True)
 class ExportJobFilter(jobs.JobFilter):
-    """`segment_id` is an audience's id here or its `audienceId`."""
+    """`segment_id` is an audience's raw id or its `audienceId`."""
 
     segment_id: str | None = None
     destination_id: str | None = None
@@ -194,7 +196,7 @@ async def page(
     filter: ExportJobFilter | None = None,
     order: OrderBy | None = None,
 ) -> Slice[ExportJobRow]:
-    """Newest first unless `order` says otherwise."""
+    """Newest first by default."""
     return await jobs.page(session, scope, KIND, request, (filter or ExportJobFilter()).conditions(), order)
 
 
@@ -205,7 +207,7 @@ async def count(session: AsyncSession, scope: Scope, filter: ExportJobFilter | N
 async def batches_by_job(
     session: AsyncSession, scope: Scope, job_ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[BatchRow]]:
-    """The batches of each export, in the order of its segments; none before it has succeeded."""
+    """The batches of each export, in the order of its segments; empty until it has succeeded."""
     return await _batches().pages(session, scope.tenant, request, job_ids)
 
 
@@ -227,9 +229,9 @@ async def batch_counts(session: AsyncSession, scope: Scope, job_ids: Sequence[st
 async def _queue_evaluation(
     session: AsyncSession, now: datetime, scope: Scope, ids: Sequence[str] | None, origin: jobs.Origin
 ) -> str:
-    """Queues the segment job that the export waits for. Raises `Refusal` when it would run nothing."""
+    """Queues the segment job that the export waits for. Raises `Refusal` if it would evaluate nothing."""
     try:
-        return await segment_jobs.queue(session, now, scope, ids, origin=origin)
+        return (await segment_jobs.queue(session, now, scope, ids, origin=origin)).id
     except Refusals as refusals:
         raise Refusals([Refusal(each.code, each.message, ("evaluate_first",)) for each in refusals.refusals]) from None
     except Refusal as refusal:
@@ -239,18 +241,17 @@ async def _queue_evaluation(
 async def _write_audiences(
     session: AsyncSession, scope: Scope, job_id: str, new: NewExport, audiences: Sequence[AudienceRow]
 ) -> None:
-    rows = [
-        {
-            "organisation": scope.organisation,
-            "sandbox": scope.sandbox,
-            "job_id": job_id,
-            "audience_id": audience.id,
-            "place": place,
-            "namespace": audience.namespace,
-            "segment_id": audience.audience_id,
-            "status": list(asked.status),
-        }
+    rows = (
+        ExportJobAudienceRow(
+            organisation=scope.organisation,
+            sandbox=scope.sandbox,
+            job_id=job_id,
+            audience_id=audience.id,
+            place=place,
+            namespace=audience.namespace,
+            segment_id=audience.audience_id,
+            status=list(asked.status),
+        )
         for place, (asked, audience) in enumerate(zip(new.segments, audiences, strict=True))
-    ]
-    if rows:
-        await session.execute(insert(ExportJobAudienceRow), rows)
+    )
+    await insert_rows(session, *rows)

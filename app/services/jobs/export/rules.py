@@ -1,4 +1,4 @@
-"""What an export may be: rules of its input by itself, and of what it names in the sandbox."""
+"""Validation of exports: the input itself, and the sandbox objects that it names."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ _AUDIENCES = columns(AudienceRow)
 
 
 def form_refusals(new: NewExport) -> Iterator[Refusal]:
-    """What is wrong whatever the sandbox holds."""
+    """Errors that do not depend on the sandbox."""
     invalid = ErrorCode.INVALID_INPUT
     if new.schema_name != SCHEMA:
         message = f"unsupported schema {new.schema_name!r}: only {SCHEMA!r} is available"
@@ -71,7 +71,7 @@ def _range_refusals(range: TimeRange, path: tuple[str, ...], start: str, end: st
 
 
 async def unknown_paths(database: Database, lake: Lake, scope: Scope, new: NewExport) -> list[Refusal]:
-    """What is wrong with the paths, by the data as they are now."""
+    """Errors in the paths, according to the current data."""
     if not new.fields and not (new.additional_fields and new.additional_fields.fields):
         return []
     async with database.session() as session:
@@ -91,7 +91,7 @@ class Checked:
 async def look_up(
     session: AsyncSession, scope: Scope, new: NewExport, refusals: list[Refusal], *, scheduled: bool
 ) -> Checked | None:
-    """What the input names in the sandbox; adds what is wrong with it, and gives None when something is missing."""
+    """Looks up the sandbox objects that the input names; collects errors, and returns None if something is missing."""
     destination = (await get_rows(session, DatasetRow, scope, [new.destination_id])).get(new.destination_id)
     path = ("destination", "dataset_id")
     if destination is None:
@@ -144,7 +144,7 @@ async def _policy_ids(
 
 
 def _chosen_policy(new: NewExport, audiences: Sequence[AudienceRow | None], policies: dict[str, MergePolicyRow]) -> str:
-    """The one asked for; else the one that all of the segments have; else the default."""
+    """The requested policy, else the one shared by all segments, else the default."""
     if new.merge_policy_id is not None:
         return new.merge_policy_id
     named = [audience.merge_policy_id for audience in audiences if audience is not None]
@@ -155,7 +155,7 @@ def _chosen_policy(new: NewExport, audiences: Sequence[AudienceRow | None], poli
 async def _find_audiences(
     session: AsyncSession, scope: Scope, segments: Sequence[ExportSegment], refusals: list[Refusal]
 ) -> list[AudienceRow | None]:
-    """The audience of each segment, None for one that is refused."""
+    """The audience of each segment; None for a rejected one."""
     ids = [segment.segment_id for segment in segments]
     named = or_(_AUDIENCES.id.in_(ids), _AUDIENCES.audience_id.in_(ids))
     statement = select_rows(AudienceRow, scope).where(named)

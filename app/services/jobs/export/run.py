@@ -1,4 +1,4 @@
-"""What a worker does with an export job: buckets to files that nobody sees, and all of them to batches at once."""
+"""Executes an export job: writes buckets to invisible files, then publishes all of them as batches."""
 
 import asyncio
 from collections import Counter
@@ -57,7 +57,7 @@ _PARTS = columns(SegmentJobDefinitionRow)
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """An export as one attempt sees it: what the first attempt fixed."""
+    """An export during one attempt, as fixed by the first attempt."""
 
     scope: Scope
     lake: TenantLake
@@ -67,7 +67,7 @@ class _Run:
 
 
 async def run_export_job(attempt: Attempt, lake: Lake, threads: int) -> None:
-    """Runs a claimed export to its end, or as far as this attempt gets: finished buckets are kept for the next one."""
+    """Runs a claimed export to its end, or as far as this attempt gets; a later attempt reuses the finished buckets."""
     progress = Progress(attempt, threads)
     await _refuse_failed_evaluation(attempt)
     try:
@@ -92,13 +92,13 @@ async def run_export_job(attempt: Attempt, lake: Lake, threads: int) -> None:
 
 
 async def tidy(database: Database, lake: Lake) -> None:
-    """Removes what ended exports have left behind, and takes back what a failed one had made visible.
+    """Removes the remains of ended exports, and withdraws the visible batches of a failed one.
 
-    A job that ends while nobody works on it leaves its files for this. Any process may do it, at any time.
+    A job that ends without a worker leaves its files for this function. Any process may call it at any time.
     """
     job_ids = await asyncio.to_thread(lake.exports)
     async with database.session() as session:
-        # Ids are unique among all tenants: this reads across them, as the whole house is kept.
+        # Ids are unique across tenants, and this maintenance query deliberately spans them.
         fields = (_JOBS.organisation, _JOBS.sandbox, _JOBS.id, _JOBS.status, _JOBS.destination_id, _JOBS.snapshot)
         rows = await session.execute(select(*fields).where(_JOBS.id.in_(list(job_ids))))
         jobs = {row.id: row for row in rows}
@@ -119,7 +119,7 @@ async def tidy(database: Database, lake: Lake) -> None:
 
 
 async def _refuse_failed_evaluation(attempt: Attempt) -> None:
-    """Raises `Refusals` unless the evaluation that the export asked for has given what it needs."""
+    """Raises `Refusals` unless the evaluation requested by the export has produced what it needs."""
     job: ExportJobRow = attempt.job
     if job.waits_for is None or job.snapshot is not None:
         return
@@ -141,7 +141,7 @@ async def _refuse_failed_evaluation(attempt: Attempt) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _AudienceRow:
-    """An audience as an export takes it, with the statuses that count."""
+    """An audience of an export, with the statuses to export."""
 
     id: str
     namespace: str
@@ -150,7 +150,7 @@ class _AudienceRow:
 
 
 async def _prepare(attempt: Attempt, lake: Lake, progress: Progress) -> _Run:
-    """The export over what its first attempt fixed, so that every attempt writes the same."""
+    """The export as fixed by its first attempt, so that every attempt writes the same."""
     job: ExportJobRow = attempt.job
     scope, tenant = Scope(job.organisation, job.sandbox, user=job.created_by), lake.tenant(attempt.tenant)
     pins = await _pin(attempt, scope, tenant, progress) if job.snapshot is None else ExportPins.from_json(job.snapshot)
@@ -167,7 +167,8 @@ async def _prepare(attempt: Attempt, lake: Lake, progress: Progress) -> _Run:
 
 
 async def _pin(attempt: Attempt, scope: Scope, tenant: TenantLake, progress: Progress) -> ExportPins:
-    """Fixes what the export reads and how its batches are called. Raises `Refusal` for what does not fit any more."""
+    """Fixes the data that the export reads and the ids of its batches. Raises `Refusal` for input that no longer
+    fits."""
     job: ExportJobRow = attempt.job
     new, now = _asked_for(job), attempt.clock()
     async with attempt.database.session() as session:
@@ -182,7 +183,7 @@ async def _pin(attempt: Attempt, scope: Scope, tenant: TenantLake, progress: Pro
     if refusals := list(path_refusals(new, snapshot.schema)):
         raise Refusals(refusals)
     groups = [[row.id] for row in rows] if job.segment_per_batch else [None]
-    # Ids of one instant are in no order, and batches are listed by theirs.
+    # Ids created at one instant are unordered, but batches are listed in id order.
     batch_ids = sorted(new_id(now) for _ in groups)
     runs = {row.id: heads.runs[row.id] for row in rows if row.id in heads.runs}
     graphs = {row.id: heads.graphs[row.id] for row in rows if row.id in heads.graphs}
@@ -203,7 +204,7 @@ async def _pin(attempt: Attempt, scope: Scope, tenant: TenantLake, progress: Pro
 
 
 async def _audience_rows(session: AsyncSession, scope: Scope, job: ExportJobRow, heads: Heads) -> list[_AudienceRow]:
-    """The audiences asked for, in that order; when none was, all whose members are known."""
+    """The requested audiences, in order; if none were requested, all with known members."""
     fields = (_AUDIENCES.id, _AUDIENCES.namespace, _AUDIENCES.audience_id)
     present = within(select(*fields), AudienceRow, scope.tenant)
     asked = select_rows(ExportJobAudienceRow, scope).where(_ASKED.job_id == job.id).order_by(_ASKED.place)
@@ -243,7 +244,7 @@ def _who(new: NewExport, audiences: tuple[Audience, ...]) -> Who:
         members_only=bool(filter.segments),
         qualified=_interval(filter.segment_qualification_time),
         ingested_since=filter.from_ingest_timestamp,
-        # Members are asked for by name, and so are written with or without a record.
+        # Members are requested explicitly, so they are written with or without a record.
         with_record=not filter.segments and not filter.empty_profiles,
     )
 
@@ -262,7 +263,7 @@ def _interval(range: TimeRange) -> Interval:
 
 
 async def _export(attempt: Attempt, state: _Run, waiting: Iterable[int], progress: Progress) -> None:
-    """Each bucket is written as files that count once its row, which is fenced, is committed."""
+    """Writes each bucket as files that count once the bucket's fenced row is committed."""
     memberships = MembershipFiles(state.lake)
     folder = state.lake.export(attempt.job.id)
     loop = asyncio.get_running_loop()
@@ -297,7 +298,7 @@ async def _cancel(attempt: Attempt, state: _Run) -> None:
 
 
 async def _finish(attempt: Attempt, state: _Run) -> None:
-    """Makes the batches visible, and then says so. From the first of them on, the export can only succeed."""
+    """Makes the batches visible, then records the success. Once the first is visible, the export can only succeed."""
     job: ExportJobRow = attempt.job
     done_buckets = (await attempt.done_buckets()).values()
     files = _files(done_buckets, state.export.batches)

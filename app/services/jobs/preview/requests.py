@@ -1,4 +1,4 @@
-"""Previews: expressions tried on a sample, watched, cancelled and cleared away; `preview_runs` does the reading."""
+"""Creates, watches, cancels and deletes previews of expressions; `preview/run.py` reads the sample."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -31,7 +31,7 @@ from app.services.people.profiles import ProfileReader
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.job_log import append_update
+from app.storage.job_log import add_job
 from app.storage.queue.claims import cancel_now
 from app.storage.tables.jobs import FINAL, RUNNING, WAITING, JobBucketRow, JobKind, JobStatus, JobUpdateRow
 from app.storage.tables.merge_policies import IdentityGraph, MergePolicyRow
@@ -41,7 +41,7 @@ from app.storage.wakeups import Changes
 
 KIND = JobKind.PREVIEW
 MOST_UNDER_WAY = 100
-"""Previews of a sandbox that have not ended; who types faster than they are read cancels the ones of no more use."""
+"""Maximum number of unfinished previews of a sandbox; clients that type faster should cancel outdated ones."""
 STATES = {
     JobStatus.NEW: "NEW",
     JobStatus.QUEUED: "NEW",
@@ -51,7 +51,7 @@ STATES = {
     JobStatus.FAILED: "FAILED",
     JobStatus.CANCELLED: "CANCELLED",
 }
-"""The state of a preview by the status of its row."""
+"""The state of a preview, by the status of its row."""
 
 _PREVIEWS = columns(PreviewRow)
 _BUCKETS = columns(JobBucketRow)
@@ -61,7 +61,7 @@ _PLACE = "SAMPLE"
 
 @dataclass(frozen=True, slots=True)
 class NewPreview:
-    """`graph_type` PDG stitches people even where the merge policy does not; NONE does as the policy says."""
+    """`graph_type` PDG links fragments even if the merge policy does not; NONE follows the policy."""
 
     expression: str
     format: ExpressionFormat = ExpressionFormat.PQL_TEXT
@@ -72,7 +72,7 @@ class NewPreview:
 
 
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewPreview) -> PreviewRow:
-    """Queues a preview. Raises `ExpressionRefused`, and `Refusal` for an unknown merge policy and for too many."""
+    """Queues a preview. Raises `ExpressionRefused`, and `Refusal` for an unknown merge policy or too many previews."""
     policy = await merge_policies.choose(database, clock, scope, new.merge_policy_id)
     text = await _accept(database, lake, clock, scope, new)
     now, stitched = clock(), IdentityGraph.PDG in (new.graph_type, policy.identity_graph)
@@ -86,13 +86,12 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
             exclude_opt_out=new.exclude_opt_out,
             kept=kept(new.limit),
         )
-        session.add(row)
-        await append_update(session, row, KIND)
-        return (await get_many(session, scope, [row.id]))[row.id]
+        await add_job(session, row, KIND)
+        return row
 
 
 async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> PreviewRow:
-    """Ends a preview at once; a cancelled one is returned as it is. Raises `Refusal` for an unknown or ended one."""
+    """Ends a preview at once; a cancelled one is returned unchanged. Raises `Refusal` for an unknown or ended one."""
     async with database.write(scope.tenant) as session:
         row = (await get_many(session, scope, [id])).get(id)
         if row is None:
@@ -109,7 +108,7 @@ async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> d
 
 
 async def page(session: AsyncSession, scope: Scope, request: PageRequest) -> Slice[PreviewRow]:
-    """Newest first."""
+    """A page of previews, newest first."""
     return await jobs.page(session, scope, KIND, request, iter(()))
 
 
@@ -120,29 +119,29 @@ async def count(session: AsyncSession, scope: Scope) -> int:
 def watch(
     database: Database, changes: Changes, scope: Scope, id: str, after: int | None = None
 ) -> AsyncGenerator[PreviewRow, None]:
-    """The present state, then each later one by `sequence`, until a final one. See `watching.watch`."""
+    """Yields the current state, then each later one by `sequence`, until a final one. See `watching.watch`."""
     return watching.watch(database, changes, scope, KIND, id, after)
 
 
 def figures(row: PreviewRow) -> Estimate | None:
-    """The estimate of one state of a preview; None while nothing has been read."""
+    """The estimate in one state of a preview; None until something has been read."""
     if not row.rows_to_read and row.status != JobStatus.SUCCEEDED:
         return None
     matching = estimate(row.total_profiles, row.profiles_read, row.profiles_matched)
     if matching is None or row.kept is None:
         return matching
     size, low, high = (min(number, row.kept["first"]) for number in (matching.size, matching.low, matching.high))
-    # A limit that is reached for certain leaves nothing to estimate.
+    # A limit that is certainly reached leaves nothing to estimate.
     return Estimate(size, matching.standard_error if low < high else 0.0, low, high)
 
 
 def policy_of(row: PreviewRow) -> MergePolicyRow:
-    """The merge policy as it was when the preview was made."""
+    """The merge policy as of the preview's creation."""
     return merge_policies.policy_from_json(Tenant(row.organisation, row.sandbox), row.merge_policy)
 
 
 def rule_of(row: PreviewRow) -> MergeRule:
-    """A policy's view of stitched people is one of its own where the policy itself does not stitch."""
+    """A policy's view with linked fragments is a separate view if the policy itself does not link them."""
     rule = merge_policies.rule_of(policy_of(row))
     if rule.identity_graph == row.graph_type:
         return rule
@@ -155,7 +154,7 @@ def rule_of(row: PreviewRow) -> MergeRule:
 async def read_buckets(
     session: AsyncSession, scope: Scope, rows: Iterable[PreviewRow]
 ) -> dict[str, list[JobBucketRow]]:
-    """The buckets that have been read of each preview, in the order of its sample, up to the first that is missing."""
+    """The buckets read for each preview, in sample order, up to the first missing one."""
     orders = {row.id: (row.snapshot or {}).get("order", ()) for row in rows}
     buckets_of: dict[str, dict[int, JobBucketRow]] = {id: {} for id in orders}
     for bucket_row in await session.execute(select_rows(JobBucketRow, scope).where(_BUCKETS.job_id.in_(list(orders)))):
@@ -169,8 +168,8 @@ async def read_buckets(
 async def people_page(
     lake: Lake, scope: Scope, reader: ProfileReader, read: Sequence[JobBucketRow], request: PageRequest
 ) -> Slice[tuple[Who, Person]]:
-    """Those of the sample who qualify, by the order of its buckets and the ordinal: an order that stays while the list
-    grows. People are shown as they are now; those who are gone since are left out."""
+    """The people of the sample who qualify, ordered by sample position and ordinal, an order that stays stable while
+    the list grows. People are shown with current data; people who no longer exist are left out."""
     place = decode_person(_PLACE, request)
     files = MembershipFiles(lake.tenant(scope.tenant))
     keys, more = await asyncio.to_thread(_page, files, read, place, request)
@@ -181,14 +180,14 @@ async def people_page(
 
 
 def people_count(read: Iterable[JobBucketRow]) -> int:
-    """The length of that list so far."""
+    """The current length of that list."""
     return sum(bucket.counts["members"] for bucket in read)
 
 
 def _page(
     files: MembershipFiles, read: Sequence[JobBucketRow], place: Key | None, request: PageRequest
 ) -> tuple[dict[str, Key], bool]:
-    """Keys by cursor, and whether there are more. A cursor has the position of the bucket, and the ordinal."""
+    """Keys by cursor, and whether there are more. A cursor contains the bucket's position and the ordinal."""
     keys: dict[str, Key] = {}
     positions = range(len(read))
     if place is not None:
@@ -208,11 +207,11 @@ def _page(
     return keys, False
 
 
-# ---------------------------------------------------------------- keeping house
+# ---------------------------------------------------------------- retention
 
 
 async def clean(database: Database, lake: Lake, clock: Clock, keep: timedelta) -> None:
-    """Deletes, in every sandbox, the previews that ended so long ago, with all that belongs to them."""
+    """Deletes previews that ended longer ago than the given period, in every sandbox, with all their data."""
     old = select(_PREVIEWS.organisation, _PREVIEWS.sandbox, _PREVIEWS.id).where(
         _PREVIEWS.status.in_(FINAL), _PREVIEWS.finished_at < clock() - keep
     )
@@ -226,7 +225,7 @@ async def clean(database: Database, lake: Lake, clock: Clock, keep: timedelta) -
 
 
 async def remove(database: Database, lake: Lake, tenant: Tenant, id: str) -> None:
-    """Deletes a preview that has ended, with all that belongs to it."""
+    """Deletes an ended preview with all its data."""
     async with database.write(tenant) as session:
         for table, column in (
             (JobBucketRow, _BUCKETS.job_id),
@@ -241,9 +240,10 @@ async def remove(database: Database, lake: Lake, tenant: Tenant, id: str) -> Non
 
 
 async def _accept(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewPreview) -> str:
-    """The expression as text, which fits the data and refers to segments that have members to look up, as does the
+    """The expression as text. It must fit the data and may only reference segments with known members; so must the
     value of its limit."""
-    words = await vocabulary(database, lake, scope)
+    texts = (new.expression,) if new.limit is None else (new.expression, new.limit.by)
+    words = await vocabulary(database, lake, scope, texts)
     refusals = [] if new.limit is None else list(misfits_of_limit(new.limit))
     references: dict[str, tuple[str, ...]] = {}
     text = ""
@@ -261,6 +261,8 @@ async def _accept(database: Database, lake: Lake, clock: Clock, scope: Scope, ne
             refusals.append(ExpressionRefused(value.diagnostics, ("limit", "by")))
     if refusals:
         raise refusals[0] if len(refusals) == 1 else Refusals(refusals)
+    if not references:
+        return text
     async with database.session() as session:
         heads, segments = await read_heads(session, scope, now=clock()), await read_segments(session, scope)
     if missing := sorted(references.keys() - heads.audiences - segments.external):

@@ -1,4 +1,4 @@
-"""What a worker does with a preview: a sample to read bucket by bucket, and figures after each of them."""
+"""Executes a preview: reads a sample bucket by bucket and updates the figures after each."""
 
 import asyncio
 import math
@@ -22,7 +22,7 @@ from app.engine.members.regraph import MembershipSource, together
 from app.engine.people.profiles import MergeRule, Snapshot, open_snapshot, reopen
 from app.engine.plan.plan import Plan
 from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage, run
-from app.engine.run.sampling import draw
+from app.engine.run.sampling import draw, in_whole_slots
 from app.engine.store.lake import Lake
 from app.errors import Diagnostic, ErrorCode, Refusal
 from app.pql.check.checker import check_value
@@ -45,7 +45,7 @@ from app.storage.tables.previews import PreviewRow, PreviewSampleRow
 from app.storage.tenancy import within
 
 MOST_MOVED = 0.05
-"""The sample is drawn anew when the number of profiles has changed by a larger part than this since."""
+"""The sample is redrawn when the number of profiles has changed by more than this fraction."""
 
 _SAMPLES = columns(PreviewSampleRow)
 _BUCKETS = columns(JobBucketRow)
@@ -62,7 +62,7 @@ class _Failed(Exception):
 
 @dataclass(slots=True)
 class _Run:
-    """A preview as one attempt sees it; `recorded` are the results of the buckets that are stored."""
+    """A preview during one attempt; `recorded` are the results of the stored buckets."""
 
     attempt: Attempt
     progress: Progress
@@ -73,14 +73,16 @@ class _Run:
     recorded: dict[int, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
 
     def tell(self) -> None:
-        """Notes what the recorded buckets add up to: all who matched, and the namespaces of those who are kept."""
+        """Records the totals of the stored buckets that are a sample: all matches, and the namespaces of those kept."""
         profiles_read, matched, namespaces = 0, 0, Counter[str]()
-        for profiles, numbers in self.recorded.values():
+        for bucket in in_whole_slots(self.pins.order, self.recorded):
+            profiles, numbers = self.recorded[bucket]
             profiles_read, matched = profiles_read + profiles, matched + numbers.get("matched", numbers["members"])
             namespaces.update(numbers["by_namespace"])
+        reached = sum(profiles for profiles, _ in self.recorded.values())
         self.attempt.progress(
             JobPhase.EVALUATING,
-            self.progress.reached(profiles_read / self.pins.rows_to_read if self.pins.rows_to_read else 1.0),
+            self.progress.reached(reached / self.pins.rows_to_read if self.pins.rows_to_read else 1.0),
             profiles_read,
             self.snapshot.total_profiles,
             profiles_matched=matched,
@@ -89,7 +91,7 @@ class _Run:
 
 
 async def run_preview(attempt: Attempt, lake: Lake, threads: int) -> None:
-    """Runs a claimed preview to its end, or as far as this attempt gets: what is read is kept for the next one."""
+    """Runs a claimed preview to its end, or as far as this attempt gets; a later attempt reuses what was read."""
     progress = Progress(attempt, threads)
     try:
         state = await _prepare(attempt, lake, progress)
@@ -112,7 +114,7 @@ async def run_preview(attempt: Attempt, lake: Lake, threads: int) -> None:
 
 
 async def _prepare(attempt: Attempt, lake: Lake, progress: Progress) -> _Run:
-    """Fixes what the preview reads, in its first attempt; a later attempt takes it as it is."""
+    """Fixes the data that the preview reads, in the first attempt; later attempts use the same."""
     preview: PreviewRow = attempt.job
     scope, tenant = Scope(preview.organisation, preview.sandbox, user=preview.created_by), lake.tenant(attempt.tenant)
     rule = rule_of(preview)
@@ -133,7 +135,7 @@ async def _prepare(attempt: Attempt, lake: Lake, progress: Progress) -> _Run:
 async def _draw(
     attempt: Attempt, scope: Scope, rule: MergeRule, snapshot: Snapshot, heads: Heads, zone: ZoneInfo
 ) -> PreviewPins:
-    """Chooses the buckets and notes all that a later attempt is to read again."""
+    """Chooses the buckets, and records everything that a later attempt must read again."""
     now, people = attempt.clock(), snapshot.people_by_bucket
     drawn: list[PreviewPins] = []
 
@@ -158,7 +160,7 @@ async def _draw(
 
 
 async def sample_seed(session: AsyncSession, scope: Scope, rule: MergeRule, total: int, now: datetime) -> str:
-    """The seed of the sample that previews of this rule share: a new one when there are many more people, or fewer."""
+    """The seed of the sample shared by previews of this rule; renewed when the number of profiles has changed much."""
     policy_id = rule.id.removesuffix("+pdg")
     key = {"merge_policy_id": policy_id, "graph_type": rule.identity_graph}
     same = [_SAMPLES[name] == value for name, value in key.items()]
@@ -176,7 +178,7 @@ async def sample_seed(session: AsyncSession, scope: Scope, rule: MergeRule, tota
 
 
 def _condition(preview: PreviewRow, state: _Run) -> Node:
-    """Raises `Refusal` when the data have changed so that the expression no longer fits them."""
+    """Raises `Refusal` if the data has changed so that the expression is no longer valid."""
     rule = rule_of(preview)
     source = Source(preview.id, preview.expression, rule.id, preview.exclude_opt_out)
     segments = state.heads.audiences | state.segments.external
@@ -188,7 +190,7 @@ def _condition(preview: PreviewRow, state: _Run) -> Node:
 
 
 def _value(preview: PreviewRow, state: _Run) -> Node | None:
-    """By which the first are kept, if not all are. Raises as `_condition`."""
+    """The value that orders the profiles, if there is a limit. Raises like `_condition`."""
     if preview.kept is None:
         return None
     segments = state.heads.audiences | state.segments.external
@@ -205,7 +207,7 @@ def _no_longer_fits(diagnostic: Diagnostic) -> Refusal:
 
 
 async def _evaluate(state: _Run, lake: Lake, condition: Node) -> None:
-    """Each bucket is written as a file that nobody sees until its row, which is fenced, is committed."""
+    """Writes each bucket as a file that is invisible until the bucket's fenced row is committed."""
     attempt, loop = state.attempt, asyncio.get_running_loop()
     id = attempt.job.id
     files = MembershipFiles(lake.tenant(attempt.tenant))
@@ -245,9 +247,9 @@ def _nothing(_bucket: int) -> Mapping[str, Membership]:
 
 
 async def _keep_first(state: _Run, lake: Lake, value: Node) -> None:
-    """Of those who matched in the sample the first stay: as many as the limit says of everybody, else their part of it.
+    """Keeps the first matches of the sample: the limit's number if all profiles were read, else a proportional part.
 
-    Whoever is among the first of all is so among those that are left, so a later attempt may do it again.
+    Idempotent, since the first of all matches are also the first of those kept.
     """
     attempt, files = state.attempt, MembershipFiles(lake.tenant(state.attempt.tenant))
     rows = await attempt.done_buckets()
@@ -256,8 +258,8 @@ async def _keep_first(state: _Run, lake: Lake, value: Node) -> None:
     async def work(session: AsyncSession) -> None:
         for bucket, (file, numbers) in written.items():
             change = within(update(JobBucketRow), JobBucketRow, attempt.tenant)
-            here = (_BUCKETS.job_id == attempt.job.id, _BUCKETS.bucket == bucket)
-            await session.execute(change.where(*here).values(file=file, counts=numbers))
+            this_bucket = (_BUCKETS.job_id == attempt.job.id, _BUCKETS.bucket == bucket)
+            await session.execute(change.where(*this_bucket).values(file=file, counts=numbers))
 
     await attempt.write(work)
     for bucket, (_, numbers) in written.items():
@@ -268,28 +270,28 @@ async def _keep_first(state: _Run, lake: Lake, value: Node) -> None:
 def _first_written(
     state: _Run, files: MembershipFiles, rows: Mapping[int, JobBucketRow], value: Node
 ) -> dict[int, tuple[str, StoredValues]]:
-    """By bucket the file with those who stay, and their counts. Raises `_Failed` and `Cancelled`."""
+    """By bucket, the file with the people kept, and their counts. Raises `_Failed` and `Cancelled`."""
     attempt, snapshot, id = state.attempt, state.snapshot, state.attempt.job.id
     plan, graph = Plan({}, {_VALUE: value}), snapshot.graph_version
     matched = MembershipSource(lambda bucket: files.read(id, bucket, rows[bucket].file), frozenset(rows))
     stored = together([matched, state.heads.people(files, plan.references, graph)])
     standing = state.heads.standing(files, plan, state.segments.entries, graph)
     scan = Scan(snapshot, plan, state.pins.now, stored, standing, files.lake.lake.budget, [id], tolerant=True)
-    read = sum(row.profiles for row in rows.values())
-    part = min(1.0, read / max(snapshot.total_profiles, 1))
+    profiles = sum(row.profiles for row in rows.values())
+    part = min(1.0, profiles / max(snapshot.total_profiles, 1))
     limit = Limit(_VALUE, math.ceil(attempt.job.kept["first"] * part), attempt.job.kept["descending"])
-    chosen, failed = first_of(
+    first, failed = first_of(
         scan, {id: limit}, sorted(rows), threads=state.progress.threads, stopped=attempt.interrupted
     )
     if id in failed:
         raise _Failed(EvaluationError(failed[id].code, failed[id].message))
     written = {}
     for bucket, row in rows.items():
-        members = chosen[id].get(bucket, Ordinals())
+        members = first[id].get(bucket, Ordinals())
         membership = next_membership(None, id, members, 1, state.pins.evaluated_at)
-        kept = counts(membership, snapshot.namespaces(bucket))
-        numbers: StoredValues = {"members": kept.members, "by_namespace": dict(kept.by_namespace)}
-        # Also when a former attempt got as far as here.
+        counted = counts(membership, snapshot.namespaces(bucket))
+        numbers: StoredValues = {"members": counted.members, "by_namespace": dict(counted.by_namespace)}
+        # Also if an earlier attempt got to this point.
         numbers["matched"] = row.counts.get("matched", row.counts["members"])
         name = files.write(id, bucket, f"{attempt.token}-limited", [membership])
         written[bucket] = name, numbers

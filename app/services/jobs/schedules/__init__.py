@@ -1,1 +1,1 @@
-"""Schedules: what clients ask of them, and the runs that fall due."""
+"""Schedules: requests from clients, and due runs."""

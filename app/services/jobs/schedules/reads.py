@@ -1,4 +1,4 @@
-"""Schedules as they are read: themselves, the audiences they are for, and their newest runs."""
+"""Reads schedules, their audiences and their newest runs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +8,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.errors import ErrorCode, Refusal, StaleEtag
 from app.scope import Scope
 from app.services.lists.filters import OrderBy, StringFilter
 from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import PageRequest, Slice
-from app.services.lists.rows import as_row, get_rows, rows_of_any, select_rows
+from app.services.lists.rows import as_row, current_row, get_rows, rows_of_any, select_rows
 from app.storage.columns import columns
 from app.storage.tables.audiences import AudienceRow, AudienceType
 from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleRunRow, ScheduleState, ScheduleType
@@ -29,7 +28,7 @@ _AUDIENCES_BY_NAME = Order("NAME", (Key(_AUDIENCES.name), Key(_AUDIENCES.id)))
 
 @dataclass(frozen=True, slots=True)
 class ScheduleFilter:
-    """All that are given must hold."""
+    """All given conditions must match."""
 
     name: StringFilter = field(default_factory=StringFilter)
     type: ScheduleType | None = None
@@ -52,12 +51,7 @@ async def get_many(session: AsyncSession, scope: Scope, ids: Iterable[str]) -> d
 
 
 async def required(session: AsyncSession, scope: Scope, id: str, etag: str | None = None) -> ScheduleRow:
-    row = (await get_many(session, scope, [id])).get(id)
-    if row is None:
-        raise Refusal(ErrorCode.NOT_FOUND, f"there is no schedule {id!r} in this sandbox", ("id",))
-    if etag is not None and etag != str(row.revision):
-        raise StaleEtag(str(row.revision), ("etag",))
-    return row
+    return current_row((await get_many(session, scope, [id])).get(id), "schedule", id, etag)
 
 
 async def audience_ids(session: AsyncSession, scope: Scope, id: str) -> list[str]:
@@ -73,17 +67,17 @@ async def page(
     filter: ScheduleFilter | None = None,
     order: OrderBy | None = None,
 ) -> Slice[ScheduleRow]:
-    """Newest first unless `order` says otherwise."""
+    """Newest first by default."""
     listing = _all(order or OrderBy("CREATED_AT", descending=True))
     if filter is not None:
-        listing = Listing(listing.statement.where(*filter.conditions(scope)), listing.order, _schedule)
+        listing = Listing(listing.statement.where(*filter.conditions(scope)), listing.order, None)
     return await listing.page(session, scope.tenant, request)
 
 
 @cache
 def _all(order: OrderBy) -> Listing[ScheduleRow]:
     keys = Key(_SCHEDULES[order.field.lower()], order.descending), Key(_SCHEDULES.id, order.descending)
-    return Listing(rows_of_any(ScheduleRow), Order(order.name, keys), _schedule)
+    return Listing(rows_of_any(ScheduleRow), Order(order.name, keys), None)
 
 
 async def count(session: AsyncSession, scope: Scope, filter: ScheduleFilter | None = None) -> int:
@@ -94,13 +88,13 @@ async def count(session: AsyncSession, scope: Scope, filter: ScheduleFilter | No
 async def page_by_audience(
     session: AsyncSession, scope: Scope, audience_ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[ScheduleRow]]:
-    """The schedules that each audience is in, by name: those that name it, and those for all."""
+    """The schedules of each audience, by name: those that name it, and those for all audiences."""
     return await _of_audiences().pages(session, scope.tenant, request, audience_ids)
 
 
 @cache
 def _of_audiences() -> Listing[ScheduleRow]:
-    return Listing(_pairs(rows_of_any(ScheduleRow)), _BY_NAME, _schedule, _AUDIENCES.id)
+    return Listing(_pairs(rows_of_any(ScheduleRow)), _BY_NAME, None, _AUDIENCES.id)
 
 
 async def counts_by_audience(session: AsyncSession, scope: Scope, audience_ids: Sequence[str]) -> dict[str, int]:
@@ -110,14 +104,14 @@ async def counts_by_audience(session: AsyncSession, scope: Scope, audience_ids: 
 async def audiences_by_schedule(
     session: AsyncSession, scope: Scope, schedule_ids: Sequence[str], request: PageRequest
 ) -> dict[str, Slice[AudienceRow]]:
-    """The audiences that each schedule is for, by name."""
+    """The audiences of each schedule, by name."""
     return await _audiences_of().pages(session, scope.tenant, request, schedule_ids)
 
 
 @cache
 def _audiences_of() -> Listing[AudienceRow]:
     pairs = _pairs(rows_of_any(AudienceRow))
-    return Listing(pairs, _AUDIENCES_BY_NAME, lambda row: as_row(AudienceRow, row), _SCHEDULES.id)
+    return Listing(pairs, _AUDIENCES_BY_NAME, None, _SCHEDULES.id)
 
 
 async def audience_counts(session: AsyncSession, scope: Scope, schedule_ids: Sequence[str]) -> dict[str, int]:
@@ -140,7 +134,7 @@ async def last_runs(session: AsyncSession, scope: Scope, schedule_ids: Sequence[
 
 
 def _covers() -> ColumnElement[bool]:
-    """Whether the schedule of a row is for the audience of that row."""
+    """Whether the row's schedule applies to the row's audience."""
     link = (
         exists()
         .where(
@@ -155,7 +149,7 @@ def _covers() -> ColumnElement[bool]:
 
 
 def _pairs(statement: AnySelect) -> AnySelect:
-    """Schedules with the audiences that they are for, a row for each pair."""
+    """Schedules joined with their audiences, one row per pair."""
     return statement.join_from(ScheduleRow, AudienceRow, _covers())
 
 
@@ -164,7 +158,3 @@ async def _counts(session: AsyncSession, scope: Scope, parent: Any, parents: Seq
     rows = await session.execute(_pairs(counted).where(parent.in_(list(parents))).group_by(parent))
     counts = {parent_id: int(number) for parent_id, number in rows}
     return {parent_id: counts.get(parent_id, 0) for parent_id in parents}
-
-
-def _schedule(row: object) -> ScheduleRow:
-    return as_row(ScheduleRow, row)

@@ -1,4 +1,4 @@
-"""Schedules: when jobs start by themselves, and for whom; `schedule_runs` starts them."""
+"""Creates and changes schedules; `schedules/run.py` starts their runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,8 +6,7 @@ from datetime import datetime
 from typing import TypedDict
 
 from sqlalchemy import delete as delete_rows
-from sqlalchemy import insert, select
-from sqlalchemy import update as update_rows
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import quartz
@@ -24,6 +23,7 @@ from app.services.lists.validation import refuse_bad_name
 from app.storage.columns import columns
 from app.storage.database import Database
 from app.storage.ids import new_id
+from app.storage.sessions.writing import insert_rows, update_row
 from app.storage.tables.audiences import AudienceRow, AudienceType
 from app.storage.tables.schedules import ScheduleAudienceRow, ScheduleRow, ScheduleState, ScheduleType
 from app.storage.tenancy import within
@@ -36,7 +36,8 @@ _AUDIENCES = columns(AudienceRow)
 
 @dataclass(frozen=True, slots=True)
 class NewSchedule:
-    """Without `cron_expression` it is given a time of its own, once a day. One of type EXPORT has an `export` only."""
+    """Without `cron_expression` it gets its own time, once a day. A schedule of type EXPORT has an `export` and no
+    audiences of its own; other types have no `export`."""
 
     name: str
     description: str | None = None
@@ -49,7 +50,7 @@ class NewSchedule:
 
 
 class ScheduleChanges(TypedDict, total=False):
-    """Only the keys that are there change. `audience_ids` alone ends `all_audiences`, and the other way round."""
+    """Only keys that are present change. Setting `audience_ids` ends `all_audiences`, and vice versa."""
 
     name: str
     description: str | None
@@ -64,7 +65,7 @@ class ScheduleChanges(TypedDict, total=False):
 
 
 async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new: NewSchedule) -> ScheduleRow:
-    """Raises `Refusals` with everything that is wrong with the input."""
+    """Creates a schedule. Raises `Refusals` with all errors of the input."""
     export, refusals = await _checked_export(database, lake, clock, scope, new.export)
     now = clock()
     id_ = new_id(now)
@@ -74,7 +75,8 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
         refusals += [*_not_upcoming(cron, now), *_unclear_work(new)]
         _refuse_all([*refusals, *await _unfit_audiences(session, scope, new.audience_ids)])
         named = new.audience_ids or await _exported(session, scope, export)
-        session.add(
+        await insert_rows(
+            session,
             ScheduleRow(
                 organisation=scope.organisation,
                 sandbox=scope.sandbox,
@@ -91,9 +93,8 @@ async def create(database: Database, lake: Lake, clock: Clock, scope: Scope, new
                 last_modified_by=scope.user,
                 created_at=now,
                 updated_at=now,
-            )
+            ),
         )
-        await session.flush()
         await _link(session, scope, id_, named)
         await publish(session, SCHEDULES)
         return (await get_many(session, scope, [id_]))[id_]
@@ -108,7 +109,7 @@ async def update(
     etag: str | None,
     changes: ScheduleChanges,
 ) -> ScheduleRow:
-    """Changes what is given; a run that has started goes on as it was. Raises as `create`, and `StaleEtag`."""
+    """Updates the given fields; a started run is not affected. Raises like `create`, and `StaleEtag`."""
     now = clock()
     export, refusals = await _checked_export(database, lake, clock, scope, changes.get("export"))
     async with database.write(scope.tenant) as session:
@@ -118,7 +119,7 @@ async def update(
         cron = str(merged.cron_expression)
         retimed = cron != current.cron_expression or merged.state != current.state
         refuse_bad_name(merged.name, refusals)
-        # What others did to its audiences, or the passing of time, must not stand in the way of a new name.
+        # Changes to its audiences, or the passing of time, must not prevent a new name.
         activated = retimed and merged.state == ScheduleState.ACTIVE
         if activated or "cron_expression" in changes:
             refusals += _not_upcoming(cron, now)
@@ -127,7 +128,7 @@ async def update(
         _refuse_all(refusals)
         change = {name: getattr(merged, name) for name in ("name", "description", "state", "all_audiences")}
         if retimed:
-            # A time that is due stays due whatever else changes.
+            # A due time stays due, whatever else changes.
             change |= {"cron_expression": cron, "next_due_at": _next_due(cron, merged.state, now)}
         scheduled = set(merged.audience_ids or ())
         if current.type == ScheduleType.EXPORT:
@@ -142,14 +143,15 @@ async def update(
 
 
 async def delete(database: Database, scope: Scope, id: str, etag: str | None = None) -> None:
-    """The jobs that it started stay, and go on."""
+    """Deletes a schedule. Jobs that it started remain and continue."""
     async with database.write(scope.tenant) as session:
         await required(session, scope, id, etag)
         await session.execute(within(delete_rows(ScheduleRow), ScheduleRow, scope.tenant).where(_SCHEDULES.id == id))
 
 
 async def add_audiences(database: Database, clock: Clock, scope: Scope, id: str, added: Sequence[str]) -> ScheduleRow:
-    """Those that it has already stay. Raises `Refusal`, or `Refusals` with the place of each audience that is amiss."""
+    """Adds audiences; existing ones are kept. Raises `Refusal`, or `Refusals` with the index of each invalid
+    audience."""
     async with database.write(scope.tenant) as session:
         current = await _with_list(session, scope, id)
         named = await audience_ids(session, scope, id)
@@ -165,7 +167,8 @@ async def add_audiences(database: Database, clock: Clock, scope: Scope, id: str,
 async def remove_audiences(
     database: Database, clock: Clock, scope: Scope, id: str, removed: Sequence[str]
 ) -> ScheduleRow:
-    """Raises `Refusal` when none would be left, and `Refusals` with the place of each audience that is not in it."""
+    """Removes audiences. Raises `Refusal` if none would remain, and `Refusals` with the index of each audience not in
+    it."""
     async with database.write(scope.tenant) as session:
         current = await _with_list(session, scope, id)
         named = await audience_ids(session, scope, id)
@@ -190,7 +193,7 @@ async def remove_audiences(
 
 
 def _unclear_work(new: NewSchedule) -> Iterator[Refusal]:
-    """It has to be said exactly once what a run is to do."""
+    """A run's work must be specified exactly once."""
     if new.type == ScheduleType.EXPORT:
         if new.export is None:
             message = "a schedule of type EXPORT needs the `export` that each run starts"
@@ -226,7 +229,7 @@ def _not_upcoming(cron: str, now: datetime) -> list[Refusal]:
 
 
 async def _unfit_audiences(session: AsyncSession, scope: Scope, ids: Sequence[str] | None) -> list[Refusal]:
-    """Only what is computed can be evaluated at a time."""
+    """Only computed audiences can be evaluated on a schedule."""
     rows = await audiences.get_many(session, scope, set(ids or ()))
     refusals = []
     for at, id_ in enumerate(ids or ()):
@@ -245,7 +248,7 @@ def _refuse_all(refusals: Sequence[Refusal]) -> None:
 
 
 async def _with_list(session: AsyncSession, scope: Scope, id: str) -> ScheduleRow:
-    """The schedule, when it has a list of audiences to change."""
+    """The schedule, if its list of audiences can be changed."""
     current = await required(session, scope, id)
     if current.type == ScheduleType.EXPORT:
         message = f"{current.name!r} starts exports: change their audiences in its `export`, by updateSchedule"
@@ -282,7 +285,7 @@ def _merged(current: ScheduleRow, named: Sequence[str], changes: ScheduleChanges
 async def _checked_export(
     database: Database, lake: Lake, clock: Clock, scope: Scope, export: NewExport | None
 ) -> tuple[NewExport | None, list[Refusal]]:
-    """An export as a schedule keeps it, or what is wrong with it, with paths from the schedule's input on."""
+    """An export in its stored form, or its errors, with paths relative to the schedule's input."""
     if export is None:
         return None, []
     try:
@@ -307,14 +310,13 @@ def _next_due(cron: str, state: ScheduleState, now: datetime) -> datetime | None
 async def _link(session: AsyncSession, scope: Scope, id: str, ids: Sequence[str]) -> None:
     key = {"organisation": scope.organisation, "sandbox": scope.sandbox, "schedule_id": id}
     if ids:
-        await session.execute(insert(ScheduleAudienceRow), [{**key, "audience_id": id_} for id_ in dict.fromkeys(ids)])
+        await insert_rows(session, *(ScheduleAudienceRow(**key, audience_id=id_) for id_ in dict.fromkeys(ids)))
 
 
 async def _change(
     session: AsyncSession, scope: Scope, current: ScheduleRow, now: datetime, change: Mapping[str, object]
 ) -> ScheduleRow:
-    mine = within(update_rows(ScheduleRow), ScheduleRow, scope.tenant).where(_SCHEDULES.id == current.id)
     written = {"revision": current.revision + 1, "last_modified_by": scope.user, "updated_at": now}
-    await session.execute(mine.values(**change, **written))
+    await update_row(session, ScheduleRow, scope.tenant, current.id, {**change, **written})
     await publish(session, SCHEDULES)
     return (await get_many(session, scope, [current.id]))[current.id]

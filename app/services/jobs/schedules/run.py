@@ -1,4 +1,5 @@
-"""Runs of schedules: each due time starts one job, and a call starts one besides; knows no loop and no job's work."""
+"""Runs of schedules: each due time starts one job, and clients can start additional runs; contains no loop and no job
+logic."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -30,7 +31,8 @@ _SCHEDULES = columns(ScheduleRow)
 
 
 async def trigger(database: Database, clock: Clock, scope: Scope, id: str) -> JobState:
-    """Starts a run now, besides its times and whatever its state. Raises `Refusal` when there is nothing to run."""
+    """Starts a run now, independently of the schedule's times and state. Raises `Refusal` if there is nothing to
+    run."""
     now = clock()
     async with database.write(scope.tenant) as session:
         schedule = await schedule_reads.required(session, scope, id)
@@ -46,7 +48,7 @@ async def trigger(database: Database, clock: Clock, scope: Scope, id: str) -> Jo
 
 
 async def due(database: Database, now: datetime) -> list[tuple[Tenant, str]]:
-    """The schedules of all tenants that have a time to run, the one that waits longest first."""
+    """The due schedules of all tenants, the longest overdue first."""
     statement = select(_SCHEDULES.organisation, _SCHEDULES.sandbox, _SCHEDULES.id).where(_SCHEDULES.next_due_at <= now)
     async with database.session() as session:
         rows = await session.execute(statement.order_by(_SCHEDULES.next_due_at, _SCHEDULES.id))
@@ -54,7 +56,7 @@ async def due(database: Database, now: datetime) -> list[tuple[Tenant, str]]:
 
 
 async def next_due(database: Database) -> datetime | None:
-    """When the first schedule of all tenants is due; None when none is ever."""
+    """The first due time over all tenants; None if there is none."""
     async with database.session() as session:
         earliest: datetime | None = await session.scalar(
             select(func.min(_SCHEDULES.next_due_at)).where(_SCHEDULES.next_due_at.is_not(None))
@@ -63,10 +65,10 @@ async def next_due(database: Database) -> datetime | None:
 
 
 async def run_due(database: Database, clock: Clock, tenant: Tenant, id: str) -> None:
-    """Runs what is due of one schedule, once, and moves it on to its next time. Any number of processes may call it.
+    """Runs the due time of one schedule once, and advances it to its next time. Any number of processes may call it.
 
-    Of several missed times the newest runs, which is less than one period old by that; those before it are skipped.
-    The job, the run that stands for the due time and the next time are written in one transaction.
+    Of several missed times only the newest runs, which is less than one period old; earlier ones are skipped. The job,
+    the run of the due time and the next time are written in one transaction.
     """
     async with database.write(tenant) as session:
         now = clock()
@@ -79,7 +81,7 @@ async def run_due(database: Database, clock: Clock, tenant: Tenant, id: str) -> 
             )
         ).first()
         if row is None:
-            return  # Somebody was faster, or it was changed meanwhile.
+            return  # Another process was faster, or the schedule was changed meanwhile.
         cron = quartz.parse(row.cron_expression)
         *skipped, newest = [row.next_due_at, *takewhile(lambda fire: fire <= now, cron.fires(row.next_due_at))]
         scope = Scope(tenant.organisation, tenant.sandbox, row.created_by)
@@ -99,7 +101,7 @@ Run = tuple[str, datetime | None, str, str | None, str | None]
 
 
 async def _attempt(session: AsyncSession, scope: Scope, schedule: ScheduleRow, due_at: datetime, now: datetime) -> Run:
-    """A run with its job, or with the reason why there is none: a schedule that cannot run now does not stop."""
+    """A run with its job, or with the reason for having none. A schedule that cannot run now stays active."""
     run_id = new_id(now)
     try:
         async with session.begin_nested():
@@ -121,7 +123,7 @@ async def _note(session: AsyncSession, scope: Scope, schedule_id: str, runs: Seq
 async def _start(
     session: AsyncSession, scope: Scope, schedule: ScheduleRow, now: datetime, run_id: str
 ) -> tuple[JobKind, str]:
-    """Queues the job of a run: its kind and id. Raises `Refusal` or `Refusals`."""
+    """Queues the job of a run; returns its kind and id. Raises `Refusal` or `Refusals`."""
     kind, start = STARTS[schedule.type]
     origin = Origin(JobSource.SCHEDULER.value, schedule.id, run_id)
     return kind, await start(session, scope, schedule, now, origin)
@@ -135,7 +137,7 @@ async def _evaluate(session: AsyncSession, scope: Scope, schedule: ScheduleRow, 
     if ids == []:
         message = "the audiences of the schedule have been deleted: give it others, or delete it"
         raise Refusal(ErrorCode.INVALID_STATE, message, ("id",))
-    return await segment_jobs.queue(session, now, scope, ids, origin=origin)
+    return (await segment_jobs.queue(session, now, scope, ids, origin=origin)).id
 
 
 async def _export(session: AsyncSession, scope: Scope, schedule: ScheduleRow, now: datetime, origin: Origin) -> str:
@@ -147,4 +149,4 @@ STARTS: Mapping[str, tuple[JobKind, Start]] = {
     ScheduleType.BATCH_SEGMENTATION: (JobKind.SEGMENT, _evaluate),
     ScheduleType.EXPORT: (JobKind.EXPORT, _export),
 }
-"""For every type of schedule the kind of job that a run starts, and how."""
+"""For every type of schedule, the kind of job that a run starts, and how."""

@@ -1,1 +1,1 @@
-"""Segment jobs: request, prepare, run, publish."""
+"""Segment jobs: request, preparation, execution, publication."""

@@ -1,7 +1,7 @@
-"""Where the time of a segment job went, by bucket and by definition; of bounded size however many buckets there are.
+"""The time spent in a segment job, by bucket and by definition; of bounded size for any number of buckets.
 
-A bucket's row holds its seconds beside its counts, so that they outlive the attempt. Rows written by releases that
-measured nothing have none, and count for nothing.
+A bucket's row stores its seconds beside its counts, so that they survive the attempt. Rows of earlier releases have no
+seconds and are ignored.
 """
 
 from collections import Counter
@@ -14,13 +14,13 @@ from app.storage.columns import StoredValues
 from app.storage.tables.jobs import JobBucketRow
 
 SLOWEST = 10
-"""So many of the slowest buckets are kept with the job."""
+"""Number of slowest buckets stored with the job."""
 
 Stored = Mapping[str, Any]
 
 
 def as_stored(seconds: BucketSeconds) -> StoredValues:
-    """As JSON values, to the microsecond."""
+    """As JSON values, rounded to microseconds."""
     return {
         "total": round(seconds.total, 6),
         "reading": round(seconds.reading, 6),
@@ -29,7 +29,7 @@ def as_stored(seconds: BucketSeconds) -> StoredValues:
 
 
 def added(one: Stored, other: Stored) -> StoredValues:
-    """The seconds of two passes over a bucket; each definition is in one of them.
+    """The seconds of two passes over a bucket; each definition belongs to one of them.
 
     >>> added({"total": 3, "reading": 1, "definitions": {"a": 1}}, {"total": 2, "reading": 1, "definitions": {"b": 1}})
     {'total': 5, 'reading': 2, 'definitions': {'a': 1, 'b': 1}}
@@ -43,8 +43,8 @@ def added(one: Stored, other: Stored) -> StoredValues:
 
 @dataclass(frozen=True, slots=True)
 class Durations:
-    """`buckets` are the milliseconds of all buckets together and of the slowest each (None when none was measured),
-    `definitions` the seconds of each definition in all buckets."""
+    """`buckets` has the milliseconds of all buckets in total and of the slowest ones (None if nothing was measured),
+    `definitions` the seconds of each definition over all buckets."""
 
     buckets: StoredValues | None
     definitions: Mapping[str, float]

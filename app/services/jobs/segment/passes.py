@@ -1,4 +1,4 @@
-"""One pass of a segment job as work for an engine: from stages of definitions to a file of memberships a bucket."""
+"""One pass of a segment job as work for an engine: from stages of definitions to one membership file per bucket."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from app.engine.members.membership import (
 from app.engine.members.regraph import MembershipSource, followed, together
 from app.engine.people.profiles import Snapshot
 from app.engine.plan.plan import Plan
-from app.engine.run.buckets import BucketEvaluator, BucketResult, Stage
+from app.engine.run.buckets import BucketEvaluator, Stage
 from app.engine.run.engine import Done
 from app.engine.store.lake import TenantLake, write_atomically
 from app.json_values import JsonObject
@@ -35,7 +35,7 @@ from app.storage.columns import StoredValues
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Whom limits leave of each definition, by bucket, and what counts as before."""
+    """The people kept by the limits of each definition, by bucket, and the basis for comparison."""
 
     chosen: Mapping[str, Mapping[int, Ordinals]]
     before: Mapping[str, Membership]
@@ -53,8 +53,8 @@ class Kept:
 class EarlierPass:
     """The results of a pass before the last one: files beside those of the job.
 
-    They depend on nothing but what the job has pinned, so it does not matter which attempt wrote them: each finds what
-    is there. A bucket counts once its note is written.
+    They depend only on the job's pinned data, so any attempt can use another's files. A bucket counts once the worker
+    that holds the job has written its note.
     """
 
     files: MembershipFiles
@@ -64,24 +64,19 @@ class EarlierPass:
         paths = self.files.lake.membership(self.run_id).glob("[0-9]*.json")
         return {int(path.stem): json.loads(path.read_text()) for path in paths}
 
-    def keep(self, result: BucketResult, attempt: int) -> str:
-        """The name of the file."""
-        name = self.files.write(self.run_id, result.bucket, attempt, result.memberships)
-        self._note(result.bucket, {"file": name, "profiles": result.profiles, "counts": counted(result)})
-        return name
-
-    def _note(self, bucket: int, note: StoredValues) -> None:
+    def note(self, bucket: int, note: StoredValues) -> None:
+        """Writes the note of a finished bucket: file, profiles and counts."""
         write_atomically(self.files.lake.membership(self.run_id) / f"{bucket}.json", json.dumps(note).encode())
 
     def limit(self, bucket: int, note: StoredValues, attempt: int, kept: Kept) -> None:
-        """Writes a bucket once more with fewer members."""
+        """Rewrites a bucket with fewer members."""
         memberships = self.files.read(self.run_id, bucket, note["file"])
         numbers = dict(note["counts"]["counts"])
         for id_ in kept.chosen.keys() & memberships.keys():
             memberships[id_], counted_anew = kept.of(memberships[id_], bucket)
             numbers[id_] = as_numbers(counted_anew)
         name = self.files.write(self.run_id, bucket, f"{attempt}-limited", list(memberships.values()))
-        self._note(bucket, {**note, "file": name, "counts": {**note["counts"], "counts": numbers}})
+        self.note(bucket, {**note, "file": name, "counts": {**note["counts"], "counts": numbers}})
 
     def found(self, definitions: Iterable[str]) -> MembershipSource:
         notes, ids = self.notes(), list(definitions)
@@ -93,10 +88,12 @@ class EarlierPass:
 
 @dataclass(frozen=True)
 class SegmentPass:
-    """What is evaluated of all buckets before the next pass; `passes` are those up to this one, in stages, with what
-    has not failed before it. `attempt` is the job's token, and `since` what its last runs leave to be taken over.
+    """What a job evaluates over all buckets before the next pass. `passes` are the passes up to and including this one,
+    as stages, without definitions that failed before it. `attempt` is the job's token; `since` are the earlier runs
+    whose results can be reused.
 
-    Only the results of the last pass are seen by others, each with those before it.
+    Only the results of the last pass become visible, together with those of earlier passes. A `writer` that does not
+    hold the job has a name, so that its files replace no others.
     """
 
     lake: TenantLake
@@ -107,18 +104,22 @@ class SegmentPass:
     is_last: bool
     since: Sequence[Since] = ()
     parallel: int = 1
+    writer: str = ""
+
+    @property
+    def own(self) -> EarlierPass:
+        """The results of this pass, if it is not the last one."""
+        return earlier_pass(self._files, self.job_id, len(self.passes) - 1)
 
     @property
     def buckets(self) -> frozenset[int]:
-        """All with people or with earlier members. Opens everything, for all threads."""
+        """All buckets with people or with earlier members. Opens everything, for all threads."""
         return self._opened[1].union(*(notes for _, notes in self._found_before))
 
     def bucket(self, number: int, stopped: Stopped) -> Done:
-        """Writes a bucket's memberships as a file that nobody sees until its row, which is fenced, is committed."""
+        """Writes a bucket's memberships as a file that is invisible until its fenced row is committed or its note is
+        written."""
         result = self._opened[0].bucket(number, stopped)
-        if not self.is_last:
-            name = earlier_pass(self._files, self.job_id, len(self.passes) - 1).keep(result, self.attempt)
-            return Done(number, name, result.profiles, {})
         memberships, numbers = list(result.memberships), counted(result)
         for earlier, notes in self._found_before:
             if (note := notes.get(number)) is not None:
@@ -127,20 +128,22 @@ class SegmentPass:
                     numbers[name] |= note["counts"][name]
                 if "seconds" in note["counts"]:
                     numbers["seconds"] = added(numbers["seconds"], note["counts"]["seconds"])
-        name = self._files.write(self.job_id, number, self.attempt, memberships)
+        run_id = self.job_id if self.is_last else self.own.run_id
+        writer = f"{self.attempt}-{self.writer}" if self.writer else self.attempt
+        name = self._files.write(run_id, number, writer, memberships)
         return Done(number, name, result.profiles, numbers)
 
     def stored(self, references: Iterable[str], graph: int | None, passes: int) -> MembershipSource:
-        """What definitions refer to that they are not evaluated with: found by one of the first `passes`, or by
-        another run."""
-        outside, found = [], []
+        """The memberships that definitions reference without being evaluated with them: from one of the first `passes`,
+        or from another run."""
+        outside, inside = [], []
         for id_ in sorted(references):
             if (number := self._pass_of.get(id_, passes)) < passes:
                 source = earlier_pass(self._files, self.job_id, number).found([id_])
-                found.append(followed(self.lake, source, self.run.graph_of(id_), graph))
+                inside.append(followed(self.lake, source, self.run.graph_of(id_), graph))
             elif id_ not in self._pass_of:
                 outside.append(id_)
-        return together([self.run.heads.people(self._files, outside, graph), *found])
+        return together([self.run.heads.people(self._files, outside, graph), *inside])
 
     # ------------------------------------------------------------ elsewhere
 
@@ -161,7 +164,7 @@ class SegmentPass:
         lake = lake_from_json(value["lake"], Tenant(value["run"]["organisation"], value["run"]["sandbox"]))
         passes = [[(policy, ids) for policy, ids in stages] for stages in value["passes"]]
         run = run_from_json(value["run"], lake, [id_ for _, ids in passes[-1] for id_ in ids])
-        since = [Since.from_json(one) for one in value["since"]]
+        since = [Since.from_json(entry) for entry in value["since"]]
         return cls(lake, value["job_id"], value["attempt"], run, passes, value["is_last"], since)
 
     # ------------------------------------------------------------ opened once, where it is done
@@ -176,14 +179,14 @@ class SegmentPass:
 
     @cached_property
     def _found_before(self) -> list[tuple[EarlierPass, dict[int, StoredValues]]]:
-        """What becomes part of the job's results, in the last pass."""
+        """Earlier results that become part of the job's results, in the last pass."""
         numbers = range(len(self.passes) - 1 if self.is_last else 0)
         earlier = [earlier_pass(self._files, self.job_id, number) for number in numbers]
-        return [(one, one.notes()) for one in earlier]
+        return [(state, state.notes()) for state in earlier]
 
     @cached_property
     def _opened(self) -> tuple[BucketEvaluator, frozenset[int]]:
-        """With the buckets that have people or earlier members."""
+        """The opened stages, with the buckets that have people or earlier members."""
         run, unchanged = self.run, Unchanged.opened(self.lake, self.run, self.since)
         stages, buckets = [], frozenset[int]()
         for policy, ids in self.passes[-1]:
@@ -206,7 +209,7 @@ class SegmentPass:
 
 
 def earlier_pass(files: MembershipFiles, job_id: str, number: int) -> EarlierPass:
-    """The pass of a job with this number, from 0 on."""
+    """The job's pass with this number, from 0."""
     return EarlierPass(files, f"{job_id}-pass-{number + 1}")
 
 

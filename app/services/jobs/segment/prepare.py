@@ -1,4 +1,5 @@
-"""What a segment job evaluates, of whom and in which order: fixed in its first attempt, found again by a later one."""
+"""What a segment job evaluates, for which people and in which order: fixed by the first attempt, restored by later
+ones."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -22,7 +23,7 @@ from app.services.evaluation.heads import Heads, read_heads
 from app.services.evaluation.pins import HeadPins, SegmentPins
 from app.services.evaluation.progress import Progress
 from app.services.evaluation.sandboxes import read_time_zone
-from app.services.jobs.segment.requests import freeze_definitions
+from app.services.jobs.segment.requests import freeze_again
 from app.services.lists.rows import as_row, select_rows
 from app.services.merge_policies import get_many as get_policies
 from app.services.merge_policies import policy_as_json, policy_from_json, rule_of
@@ -40,9 +41,9 @@ _PARTS = columns(SegmentJobDefinitionRow)
 
 @dataclass(slots=True)
 class SegmentRun:
-    """A job as one attempt sees it. The changes are counted against `heads`; `snapshots` are by merge policy, and
-    `entries` the names of audiences in `segmentMembership`. `segments` are the ids that `inSegment` may name, and
-    `aliases` other names of them."""
+    """A job during one attempt. Changes are counted relative to `heads`. `snapshots` are by merge policy. `entries` are
+    the names of audiences in `segmentMembership`. `segments` are the ids that `inSegment` may name, and `aliases` maps
+    other names to ids."""
 
     scope: Scope
     evaluated_at: datetime
@@ -57,17 +58,17 @@ class SegmentRun:
     references: dict[str, frozenset[str]] = field(default_factory=dict)
     errors: dict[str, dict[str, str]] = field(default_factory=dict)
     limits: dict[str, Node] = field(default_factory=dict)
-    """The values by which definitions keep the first of their profiles."""
+    """The values by which definitions with a limit order their profiles."""
 
     def graph_of(self, definition: str) -> int | None:
-        """The version of the identity graph whose persons a definition is evaluated for; None for fragments."""
+        """The version of the identity graph for whose persons a definition is evaluated; None for fragments."""
         return self.snapshots[self.definitions[definition].merge_policy_id].graph_version
 
     def profiles_by_policy(self) -> dict[str, int]:
         return {id_: snapshot.total_profiles for id_, snapshot in self.snapshots.items()}
 
     def fail(self, errors: Mapping[str, dict[str, str]]) -> None:
-        """Notes these errors, and with them those of all that refer to what failed."""
+        """Records these errors, and errors for all definitions that reference a failed one."""
         failed = set(errors)
         self.errors |= errors
         while failed:
@@ -80,7 +81,7 @@ class SegmentRun:
                     failed.add(id_)
 
     def passes(self) -> list[list[StageIds]]:
-        """What is evaluated of all buckets before the next, in stages by merge policy."""
+        """The passes over all buckets, each as stages by merge policy."""
         return in_passes(
             {id_: self.references[id_] for id_ in self.conditions},
             {id_: self.definitions[id_].merge_policy_id for id_ in self.conditions},
@@ -90,9 +91,9 @@ class SegmentRun:
 
 
 async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRun | None:
-    """Fixes what the job reads, in its first attempt; a later attempt takes it as it is. None when it has ended.
+    """Fixes what the job reads, in the first attempt; later attempts use the same. None if the job has ended.
 
-    Raises `Cancelled` when this attempt is to end before that.
+    Raises `Cancelled` if this attempt should end before that.
     """
     job: SegmentJobRow = attempt.job
     scope = Scope(job.organisation, job.sandbox, user=job.created_by)
@@ -108,7 +109,7 @@ async def prepare(attempt: Attempt, lake: Lake, progress: Progress) -> SegmentRu
         datasets = await data_sources(session, scope)
         pins = None if job.snapshot is None else SegmentPins.from_json(job.snapshot)
         if pins is not None:
-            # A later attempt has the policies of the first, whatever has become of them since.
+            # Later attempts use the policies of the first, regardless of changes.
             policies |= {id_: policy_from_json(attempt.tenant, policy) for id_, policy in pins.merge_policies.items()}
         heads = await read_heads(session, scope, None if pins is None else pins.heads)
         audiences = {row.id: row for row in await _audiences(session, scope)}
@@ -145,7 +146,7 @@ async def _freeze(attempt: Attempt, scope: Scope) -> None:
         )
 
     async def freeze(session: AsyncSession) -> None:
-        await freeze_definitions(session, scope, job.id, job.created_at, definition_ids)
+        await freeze_again(session, scope, job.id, job.created_at, definition_ids)
 
     await attempt.write(freeze)
 
@@ -158,7 +159,7 @@ def _pin(
     evaluated: Mapping[str, AudienceRow],
     audiences: Mapping[str, AudienceRow],
 ) -> SegmentPins:
-    """Of an external audience that has expired nobody is a member."""
+    """An external audience that has expired has no members."""
     expired = {id_ for id_, row in audiences.items() if row.expires_at is not None and row.expires_at <= now}
     runs = {id_: run_id for id_, run_id in heads.runs.items() if id_ not in expired}
     return SegmentPins(
@@ -175,8 +176,9 @@ def _pin(
 
 
 def _check(run: SegmentRun, audiences: Mapping[str, AudienceRow]) -> None:
-    """Conditions of what checks against the schema of its merge policy's data; errors of the rest and of what refers
-    to it. What is inactive is not evaluated: others read its stored membership."""
+    """Checks each definition against the schema of its merge policy. Records the conditions in `run`, and the errors of
+    the other definitions and of their dependents. Inactive definitions are not evaluated: others read their stored
+    memberships."""
     errors: dict[str, dict[str, str]] = {}
     pins = run.pins
     sources: list[Source] = []
@@ -201,7 +203,7 @@ def _check(run: SegmentRun, audiences: Mapping[str, AudienceRow]) -> None:
 
 
 def _read_limits(run: SegmentRun) -> dict[str, Diagnostic]:
-    """Adds the values of limits, and what they refer to; gives what is wrong with them."""
+    """Adds the values of limits and their references; returns their errors."""
     wrong: dict[str, Diagnostic] = {}
     for id_ in run.conditions:
         definition = run.definitions[id_]
@@ -226,7 +228,7 @@ def _invalid(diagnostic: Diagnostic) -> dict[str, str]:
 def _not_evaluated(
     run: SegmentRun, id_: str, audiences: Mapping[str, AudienceRow], known: Collection[str]
 ) -> dict[str, str] | None:
-    """A computed audience that nobody has evaluated yet is not an empty one. An external one without members is."""
+    """A computed audience that was never evaluated is not an empty one; an external one without members is."""
     missing = [
         audiences[other]
         for other in sorted(run.references[id_] - run.conditions.keys() - set(known))

@@ -1,9 +1,8 @@
-"""What becomes of a segment job's buckets: counts added up, and memberships made the newest; evaluates nothing.
+"""Publishes the results of a segment job: adds up counts, and makes the memberships current; evaluates nothing.
 
-The changes of a run are those between its members and the members that it replaces. When another run has been
-published since the job began, its changes are counted once more, against that one, before it is published itself.
-Who was streamed in or out since then is no change of this run: the batches that it has not seen are streamed once more
-onto its result.
+The changes of a run are those between its members and the members it replaces. If another run has been published since
+the job began, changes are recounted relative to that run before publication. Members that streaming has changed since
+then are not changes of this run: the batches that it has not seen are streamed again onto its result.
 """
 
 import asyncio
@@ -57,7 +56,7 @@ def as_numbers(counts: BucketCounts) -> StoredValues:
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """A finished bucket, and whether it is still as its row tells."""
+    """A finished bucket, and whether it still matches its row."""
 
     file: str
     counts: Mapping[str, Any]
@@ -66,7 +65,7 @@ class _Bucket:
 
 @dataclass(frozen=True, slots=True)
 class _Results:
-    """What the buckets give together. `drift` is of `_drift`."""
+    """The combined results of the buckets. `drift` is the result of `_drift`."""
 
     buckets: Mapping[int, _Bucket]
     drift: Mapping[str, tuple[int, int]]
@@ -78,7 +77,7 @@ class _HeadsMoved(Exception):
 
 
 async def finish(attempt: Attempt, lake: Lake, run: SegmentRun) -> None:
-    """Adds up the buckets and, in one transaction, makes the run the newest of every definition that it finished."""
+    """Adds up the buckets and, in one transaction, makes the run the head of every definition that it finished."""
     rows = await attempt.done_buckets()
     buckets = {number: _Bucket(row.file, row.counts) for number, row in rows.items()}
     for row in rows.values():
@@ -100,9 +99,9 @@ async def finish(attempt: Attempt, lake: Lake, run: SegmentRun) -> None:
 
 
 async def _present_heads(attempt: Attempt, run: SegmentRun) -> tuple[Heads, set[str]]:
-    """The heads as they are now, and the definitions that this run is to be the head of.
+    """The current heads, and the definitions whose head this run becomes.
 
-    A job that began earlier and ends later does not replace what a newer one found.
+    A job that began earlier and ends later does not replace the results of a newer one.
     """
     async with attempt.database.session() as session:
         heads = await read_heads(session, run.scope)
@@ -120,7 +119,7 @@ def _recounted(
     buckets: Mapping[int, _Bucket],
     version: str,
 ) -> dict[int, _Bucket]:
-    """The buckets with the changes of some definitions counted against other heads; each gets a new file."""
+    """The buckets with the changes of some definitions recounted relative to other heads; each gets a new file."""
     files = MembershipFiles(lake.tenant(attempt.tenant))
     mending = replace(files, mending=True)
     before = {
@@ -149,10 +148,10 @@ def _drift(
     publishable: Collection[str],
     buckets: Mapping[int, _Bucket],
 ) -> dict[str, tuple[int, int]]:
-    """Of audiences with members streamed since the job began, how many enter and exit as the run becomes the head.
+    """For audiences with members streamed since the job began, how many enter and exit when the run becomes the head.
 
-    The run's own counts are against the members that it began with, and its statuses stay so: whoever was streamed in
-    and is not seen by the run leaves now and comes back with the next turn, which the log of changes must say.
+    The run's own counts and statuses stay relative to the members at its start: members streamed since then, but not
+    seen by the run, leave now and return with the next turn, and the log of changes must show that.
     """
     since = [bucket for bucket, patch in heads.patches.items() if patch.turn > run.heads.turn]
     streamed = set(publishable) & {id_ for bucket in since for id_ in heads.patched(bucket)}
@@ -160,12 +159,16 @@ def _drift(
         return {}
     files = MembershipFiles(lake.tenant(attempt.tenant))
     changes: dict[str, Counter[str]] = {id_: Counter() for id_ in streamed}
-    for number in {*buckets, *since}:
-        after = files.read(attempt.job.id, number, buckets[number].file, streamed) if number in buckets else {}
-        before = heads.many(files, number, streamed)
-        for id_ in streamed:
-            entered, exited = differences(before.get(id_), after.get(id_))
-            changes[id_].update(entered=len(entered), exited=len(exited))
+    for graph in {run.graph_of(id_) for id_ in streamed}:
+        ids = {id_ for id_ in streamed if run.graph_of(id_) == graph}
+        before = heads.people(files, ids, graph)
+        # Without a graph, only buckets with new patches differ from the heads that the run began with.
+        for number in {*buckets, *(since if graph is None else before.buckets)}:
+            after = files.read(attempt.job.id, number, buckets[number].file, ids) if number in buckets else {}
+            earlier = before.read(number)
+            for id_ in ids:
+                entered, exited = differences(earlier.get(id_), after.get(id_))
+                changes[id_].update(entered=len(entered), exited=len(exited))
     return {id_: (counted["entered"], counted["exited"]) for id_, counted in changes.items()}
 
 
@@ -183,7 +186,7 @@ async def _publish(
     publishable: Collection[str],
     results: _Results,
 ) -> None:
-    """Raises `_HeadsMoved`, with nothing changed, when the heads are no longer those given."""
+    """Raises `_HeadsMoved`, with nothing changed, if the heads are no longer those given."""
     now, buckets, drift, durations = attempt.clock(), results.buckets, results.drift, results.durations
     totals: dict[str, Counter[str]] = {id_: Counter(_NOBODY) for id_ in run.definitions}
     namespaces: dict[str, Counter[str]] = {id_: Counter() for id_ in run.definitions}
@@ -194,7 +197,7 @@ async def _publish(
 
     async def write(session: AsyncSession) -> None:
         await heads_change(session, run.scope, [snapshot.pinned for snapshot in run.snapshots.values()], now)
-        # Whoever publishes any of them waits here, and then finds the heads moved.
+        # Publishers of any of them wait here, and then see that the heads have changed.
         mine = within(select(_AUDIENCES.id), AudienceRow, attempt.tenant).where(_AUDIENCES.id.in_(sorted(publishable)))
         await session.execute(mine.order_by(_AUDIENCES.id).with_for_update())
         present = await head_runs(session, run.scope)

@@ -1,11 +1,12 @@
-"""Segment jobs: created, listed and cancelled here; `segment_runs` does what a worker does with one."""
+"""Creates, lists and cancels segment jobs; `segment/run.py` is the part of the worker."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
+from sqlalchemy import Column, ColumnElement, String, and_, bindparam, delete, exists, func, insert, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.clock import Clock
@@ -16,25 +17,27 @@ from app.services.jobs import shared as jobs
 from app.services.lists.filters import OrderBy
 from app.services.lists.listing import Key, Listing, Order
 from app.services.lists.paging import PageRequest, Slice
-from app.services.lists.rows import as_row, get_rows, rows_of_any
+from app.services.lists.rows import among, among_values, as_row, get_rows, rows_of_any
+from app.services.lists.validation import refuse_bad_key
 from app.storage.columns import columns, table
 from app.storage.database import Database
 from app.storage.ids import new_id
-from app.storage.job_log import append_update
+from app.storage.job_log import add_job
+from app.storage.sessions.reading import Prepared, dialect_of, read
 from app.storage.tables.audiences import AudienceRow, LifecycleState
 from app.storage.tables.definitions import DefinitionDependencyRow, DefinitionRow, DefinitionVersionRow
 from app.storage.tables.jobs import JobKind
 from app.storage.tables.merge_policies import MergePolicyRow
 from app.storage.tables.segment_jobs import SegmentJobDefinitionRow, SegmentJobRow
-from app.storage.tenancy import AnySelect, same_tenant, within
+from app.storage.tenancy import AnySelect, parameters, same_tenant, within, within_any
 
 MOST_IDS = 1_500
-"""More definitions than this are asked for as all of them (segmentation-service.md, "Segment jobs")."""
+"""With more definitions than this, a request must use all of them (segmentation-service.md, "Segment jobs")."""
 
 KIND = JobKind.SEGMENT
 
 LARGE = frozenset({"metrics", "snapshot"})
-"""Columns that grow with the data. A job runs many definitions, so lists by definition would give them many times."""
+"""Columns that grow with the data. A job runs many definitions, so lists by definition would repeat them many times."""
 
 _JOBS = columns(SegmentJobRow)
 _PARTS = columns(SegmentJobDefinitionRow)
@@ -56,20 +59,20 @@ async def create(
     idempotency_key: str | None = None,
     origin: jobs.Origin = jobs.API,
 ) -> SegmentJobRow:
-    """Queues a job. The same `idempotency_key` within 24 hours gives the same job. Raises `Refusal`."""
+    """Queues a job. The same `idempotency_key` within 24 hours returns the same job. Raises `Refusal`."""
     refuse_misfits(definition_ids, all_definitions)
+    refuse_bad_key(idempotency_key)
     now = clock()
     async with database.write(scope.tenant) as session:
         if idempotency_key is not None:
             earlier = await jobs.by_key(session, scope, KIND, idempotency_key, now)
             if earlier is not None:
                 return _job(earlier)
-        id_ = await queue(session, now, scope, definition_ids, idempotency_key, origin)
-        return (await get_many(session, scope, [id_]))[id_]
+        return await queue(session, now, scope, definition_ids, idempotency_key, origin)
 
 
 def refuse_misfits(definition_ids: Sequence[str] | None, all_definitions: bool) -> None:
-    """Raises `Refusal` unless it is said exactly once what to run, and not too much."""
+    """Raises `Refusal` unless the definitions are specified exactly once and are not too many."""
     if all_definitions == (definition_ids is not None):
         message = "a job runs either `definitionIds` or `allDefinitions: true`: give one of the two"
         raise Refusal(ErrorCode.INVALID_INPUT, message, ("definition_ids",))
@@ -84,29 +87,26 @@ async def queue(
     definition_ids: Sequence[str] | None,
     idempotency_key: str | None = None,
     origin: jobs.Origin = jobs.API,
-) -> str:
+) -> SegmentJobRow:
     """Queues a job for these definitions, or for all, in the caller's transaction. Raises `Refusal`."""
     job = SegmentJobRow(
         **jobs.new_columns(scope, now, new_id(now), origin, idempotency_key), all_definitions=definition_ids is None
     )
-    session.add(job)
-    await session.flush()
-    unique_ids = None if definition_ids is None else list(dict.fromkeys(definition_ids))
-    frozen = await freeze_definitions(session, scope, job.id, now, unique_ids)
+    await add_job(session, job, KIND)
+    frozen = await freeze_definitions(session, scope, job.id, now, definition_ids)
     _refuse_unknown(definition_ids, frozen)
-    await append_update(session, job, KIND)
-    return job.id
+    return job
 
 
 async def with_dependencies(session: AsyncSession, scope: Scope, ids: Collection[str]) -> list[str]:
-    """These definitions and all that they are made of, so that one job evaluates those first."""
+    """These definitions and all that they depend on, so that one job evaluates those first."""
     definitions = columns(DefinitionRow)
     dependencies = columns(DefinitionDependencyRow)
     computed = within(select(definitions.id), DefinitionRow, scope.tenant)
     needed = computed.where(definitions.id.in_(list(ids))).cte("needed", recursive=True)
     further = within(select(dependencies.depends_on_id), DefinitionDependencyRow, scope.tenant)
     needed = needed.union(further.join(needed, dependencies.definition_id == needed.c.id))
-    # What they are made of may also be external audiences, which nobody evaluates.
+    # Dependencies may include external audiences, which are not evaluated.
     statement = computed.where(definitions.id.in_(select(needed.c.id))).order_by(definitions.id)
     return list(await session.scalars(statement))
 
@@ -114,55 +114,66 @@ async def with_dependencies(session: AsyncSession, scope: Scope, ids: Collection
 async def freeze_definitions(
     session: AsyncSession, scope: Scope, job_id: str, created_at: datetime, chosen: Collection[str] | None
 ) -> set[str]:
-    """Writes what the job runs, the present version of each chosen definition or of all that are published, and returns
-    their ids."""
-    versions = columns(DefinitionVersionRow)
-    definitions = columns(DefinitionRow)
-    current = within(select(*versions), DefinitionVersionRow, scope.tenant).join(
-        DefinitionRow,
-        and_(
-            same_tenant(definitions, versions),
-            definitions.id == versions.definition_id,
-            definitions.version == versions.version,
-        ),
-    )
+    """Records the current version of each chosen definition, or of all published ones, and returns their ids. The job
+    has no definitions yet."""
+    values = {**parameters(scope.tenant), "frozen_job": job_id, "frozen_at": created_at}
     if chosen is not None:
-        current = current.where(definitions.id.in_(chosen))
-    else:
-        audiences = columns(AudienceRow)
-        published = within(select(audiences.id), AudienceRow, scope.tenant)
-        current = current.where(
-            definitions.id.in_(published.where(audiences.lifecycle_state == LifecycleState.PUBLISHED))
-        )
-    rows = [
-        {
-            "organisation": scope.organisation,
-            "sandbox": scope.sandbox,
-            "job_id": job_id,
-            "definition_id": row.definition_id,
-            "version": row.version,
-            "expression": row.expression,
-            "kept": row.kept,
-            "merge_policy_id": row.merge_policy_id,
-            "created_at": created_at,
-        }
-        for row in await session.execute(current)
-    ]
+        values["among"] = among_values(session, chosen)
+    rows = await read(session, _frozen(dialect_of(session), chosen is None), values)
+    return {row.definition_id for row in rows}
+
+
+async def freeze_again(
+    session: AsyncSession, scope: Scope, job_id: str, created_at: datetime, chosen: Collection[str] | None
+) -> None:
+    """Replaces the definitions that a job has recorded, as `freeze_definitions`."""
     old = within(delete(SegmentJobDefinitionRow), SegmentJobDefinitionRow, scope.tenant)
     await session.execute(old.where(_PARTS.job_id == job_id))
-    if rows:
-        await session.execute(insert(SegmentJobDefinitionRow), rows)
-    return {row["definition_id"] for row in rows}
+    await freeze_definitions(session, scope, job_id, created_at, chosen)
+
+
+@cache
+def _frozen(dialect: str, all_published: bool) -> Prepared:
+    """Inserts the current versions into the job `frozen_job`; those of all published definitions, or `among` some."""
+    versions, definitions, audiences = columns(DefinitionVersionRow), columns(DefinitionRow), columns(AudienceRow)
+    written: dict[Column[Any], ColumnElement[Any]] = {
+        _PARTS.organisation: versions.organisation,
+        _PARTS.sandbox: versions.sandbox,
+        _PARTS.job_id: bindparam("frozen_job", type_=String),
+        _PARTS.definition_id: versions.definition_id,
+        _PARTS.version: versions.version,
+        _PARTS.expression: versions.expression,
+        _PARTS.kept: versions.kept,
+        _PARTS.merge_policy_id: versions.merge_policy_id,
+        _PARTS.created_at: bindparam("frozen_at", type_=_PARTS.created_at.type),
+        _PARTS.by_namespace: literal({}, _PARTS.by_namespace.type),
+        _PARTS.by_status: literal({}, _PARTS.by_status.type),
+    }
+    same = and_(
+        same_tenant(definitions, versions),
+        definitions.id == versions.definition_id,
+        definitions.version == versions.version,
+    )
+    current = within_any(select(*written.values()), DefinitionVersionRow).join(DefinitionRow, same)
+    if all_published:
+        published = within_any(select(audiences.id), AudienceRow)
+        published = published.where(audiences.lifecycle_state == LifecycleState.PUBLISHED)
+        current = current.where(definitions.id.in_(published))
+    else:
+        # Of both: PostgreSQL does not conclude one from the other, and would read all versions of the tenant.
+        current = current.where(among(dialect, definitions.id), among(dialect, versions.definition_id))
+    statement = insert(table(SegmentJobDefinitionRow)).from_select(list(written), current)
+    return Prepared(statement.returning(_PARTS.definition_id))
 
 
 def pinned_policy(job: SegmentJobRow, id: str) -> MergePolicyRow | None:
-    """A merge policy as the job has it, whatever has become of it since; None before the job has begun."""
+    """A merge policy as of the job's start, regardless of later changes; None before the job has begun."""
     policy = (job.snapshot or {}).get("merge_policies", {}).get(id)
     return None if policy is None else merge_policies.policy_from_json(Tenant(job.organisation, job.sandbox), policy)
 
 
 async def cancel(database: Database, clock: Clock, scope: Scope, id: str) -> SegmentJobRow:
-    """Asks for a stop, as `jobs.cancel` says. Raises `Refusal`."""
+    """Requests cancellation, as described at `jobs.cancel`. Raises `Refusal`."""
     async with database.write(scope.tenant) as session:
         return _job(await jobs.cancel(session, clock, scope, KIND, id))
 
@@ -178,7 +189,7 @@ async def page(
     filter: SegmentJobFilter | None = None,
     order: OrderBy | None = None,
 ) -> Slice[SegmentJobRow]:
-    """Newest first unless `order` says otherwise."""
+    """Newest first by default."""
     return await jobs.page(session, scope, KIND, request, _conditions(filter), order)
 
 
@@ -193,17 +204,17 @@ async def page_by_definition(
     request: PageRequest,
     filter: SegmentJobFilter | None = None,
 ) -> dict[str, Slice[SegmentJobRow]]:
-    """The jobs that ran each definition, newest first; without what is in `LARGE`."""
+    """The jobs that ran each definition, newest first; without the columns in `LARGE`."""
     listing = _of_definitions()
     if filter is not None:
         filtered = listing.statement.where(*_conditions(filter))
-        listing = Listing(filtered, listing.order, _job, listing.parent)
+        listing = Listing(filtered, listing.order, None, listing.parent)
     return await listing.pages(session, scope.tenant, request, definition_ids)
 
 
 @cache
 def _of_definitions() -> Listing[SegmentJobRow]:
-    return Listing(_jobs_of_definitions(rows_of_any(SegmentJobRow, LARGE)), _BY_DEFINITION, _job, _PARTS.definition_id)
+    return Listing(_jobs_of_definitions(rows_of_any(SegmentJobRow, LARGE)), _BY_DEFINITION, None, _PARTS.definition_id)
 
 
 async def counts_by_definition(

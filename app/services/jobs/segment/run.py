@@ -1,9 +1,10 @@
-"""What a worker does with a segment job: pass by pass over all buckets, from definitions to memberships."""
+"""Executes a segment job: pass by pass over all buckets, from definitions to memberships."""
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from app.engine.insight.best import Limit, first_of
 from app.engine.insight.scan import Scan
@@ -18,15 +19,16 @@ from app.services.evaluation.progress import Progress
 from app.services.jobs.segment.passes import EarlierPass, Kept, SegmentPass, earlier_pass
 from app.services.jobs.segment.prepare import SegmentRun, prepare
 from app.services.jobs.segment.publish import finish
+from app.services.jobs.segment.sharing import SharedPass, withdrawn
 from app.services.jobs.segment.unchanged import Since, read_since
 from app.storage.queue.attempts import Attempt
 from app.storage.tables.jobs import JobStatus
 
 
 async def run_segment_job(attempt: Attempt, lake: Lake, threads: int, engine: Engine | None = None) -> None:
-    """Runs a claimed job to its end, or as far as this attempt gets: finished buckets are kept for the next one.
+    """Runs a claimed job to its end, or as far as this attempt gets; a later attempt reuses the finished buckets.
 
-    The buckets are evaluated by the `engine`, or by `threads` of this process, which do all the rest.
+    The `engine` evaluates the buckets; `threads` of this process do everything else.
     """
     engine = engine or LocalEngine(threads)
     progress = Progress(attempt, threads)
@@ -47,6 +49,7 @@ async def run_segment_job(attempt: Attempt, lake: Lake, threads: int, engine: En
         await evaluation.run()
     except Cancelled:
         if attempt.cancelled():
+            await withdrawn(attempt)
             await attempt.finish(JobStatus.CANCELLED)
             await asyncio.to_thread(evaluation.clean)
         return
@@ -74,23 +77,27 @@ class _Evaluation:
         self.earlier = [earlier_pass(self.files, self.attempt.job.id, at) for at in range(len(self.passes) - 1)]
 
     def clean(self) -> None:
-        """Removes what only this job has read."""
+        """Removes files that only this job has read."""
         for earlier in self.earlier:
             self.files.remove(earlier.run_id)
 
     async def run(self) -> None:
         """Raises `Cancelled`."""
+        for part, bucket, result in await withdrawn(self.attempt) if self.attempt.token > 1 else ():
+            if part < len(self.earlier) and bucket not in await asyncio.to_thread(self.earlier[part].notes):
+                await asyncio.to_thread(self.earlier[part].note, bucket, result)
         done_buckets = await self.attempt.done_buckets()
         profiles_read = sum(row.profiles for row in done_buckets.values())
         for earlier in self.earlier:
             profiles_read += sum(note["profiles"] for note in (await asyncio.to_thread(earlier.notes)).values())
-        # Each person counts once for every stage that looks at it.
+        # Each person counts once for every stage that evaluates it.
         policies = [policy for stages in self.passes for policy, _ in stages]
         self.progress.begin(
             sum(self.segment_run.snapshots[policy].total_profiles for policy in policies), profiles_read
         )
         for number, earlier in enumerate(self.earlier):
-            await self._one(number, (await asyncio.to_thread(earlier.notes)).keys(), self._told)
+            noted = partial(self._noted, earlier)
+            await self._one(number, (await asyncio.to_thread(earlier.notes)).keys(), noted, noted)
             notes = await asyncio.to_thread(earlier.notes)
             for note in notes.values():
                 errors = note["counts"]["errors"]
@@ -98,12 +105,15 @@ class _Evaluation:
                     {id_: error for id_, error in errors.items() if id_ not in self.segment_run.errors}
                 )
             await asyncio.to_thread(self._limit, number)
-        await self._one(len(self.earlier), done_buckets.keys(), self._recorded())
+        await self._one(len(self.earlier), done_buckets.keys(), self._recorded(), self._told)
 
-    async def _one(self, number: int, done: Collection[int], finished: Callable[[Done], None]) -> None:
+    async def _one(
+        self, number: int, done: Collection[int], finished: Callable[[Done], None], noted: Callable[[Done], None]
+    ) -> None:
         work = self._pass(number)
         buckets = await asyncio.to_thread(lambda: sorted(work.buckets.difference(done)))
-        await asyncio.to_thread(self.engine.run, work, buckets, finished, self.attempt.interrupted)
+        shared = SharedPass.of(self.attempt, work, number, self.engine, finished, noted)
+        await asyncio.to_thread(shared.run, buckets)
 
     def _pass(self, number: int) -> SegmentPass:
         conditions = self.segment_run.conditions
@@ -117,14 +127,15 @@ class _Evaluation:
                 for stages in self.passes[: number + 1]
             ],
             is_last=number == len(self.earlier),
-            # Between passes people may move, and what an earlier one found is not in the runs before.
+            # Between passes people may move between buckets, and results of earlier passes are not in the previous
+            # runs.
             since=self.since if not self.earlier else (),
             parallel=self.engine.parallel,
         )
 
     def _limit(self, number: int) -> None:
-        """Of the definitions of a pass with a limit the first stay. Whoever is among the first of all is so among those
-        that are left, so it may be done again, by another attempt, when it was done in part."""
+        """Keeps the first members of a pass's definitions with a limit. Idempotent, also after a partial execution: the
+        first of all are also the first of those kept."""
         earlier, run = self.earlier[number], self.segment_run
         for policy, ids in self.passes[number]:
             limited = [id_ for id_ in ids if id_ in run.limits and id_ in run.conditions]
@@ -146,7 +157,7 @@ class _Evaluation:
                 earlier.limit(bucket, note, self.attempt.token, kept)
 
     def _recorded(self) -> Callable[[Done], None]:
-        """A bucket of the last pass counts once its row, which is fenced, is committed."""
+        """A bucket of the last pass counts once its fenced row is committed."""
         loop = asyncio.get_running_loop()
 
         def finished(done: Done) -> None:
@@ -157,6 +168,11 @@ class _Evaluation:
             self._told(done)
 
         return finished
+
+    def _noted(self, earlier: EarlierPass, done: Done) -> None:
+        """A bucket of another pass counts once its note is written."""
+        earlier.note(done.bucket, {"file": done.file, "profiles": done.profiles, "counts": done.counts})
+        self._told(done)
 
     def _told(self, done: Done) -> None:
         self.progress.add(done.profiles)

@@ -1,5 +1,5 @@
-"""A segment job as JSON with which another machine can go on, when it has the same lake: versions, texts, rules and
-run ids."""
+"""A segment job as JSON, with which another machine with the same lake can continue: versions, texts, rules and run
+ids."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -28,16 +28,16 @@ def lake_as_json(lake: TenantLake) -> JsonObject:
         "definition_memory": whole.budget.memory,
         "definition_seconds": whole.budget.seconds,
         "time_zone": whole.time_zone,
-        "bucket_bits": lake.bucket_bits(),
+        "bucket_bits": _first_bits(lake),
     }
 
 
 def lake_from_json(value: Any, tenant: Tenant) -> TenantLake:
-    """Raises `EngineAway` when the lake has another layout here."""
+    """Raises `EngineAway` if the lake has another layout here."""
     budget = Budget(value["definition_memory"], value["definition_seconds"])
     whole = Lake(value["root"], value["memory_limit"], 1, budget, value["time_zone"], must_exist=True)
     lake = whole.tenant(tenant)
-    if (bits := lake.bucket_bits()) != value["bucket_bits"]:
+    if (bits := _first_bits(lake)) != value["bucket_bits"]:
         raise EngineAway(
             f"{lake.folder} has {_buckets(bits)} there, and {_buckets(value['bucket_bits'])} here: mount one and the "
             "same data folder on every machine"
@@ -45,12 +45,18 @@ def lake_from_json(value: Any, tenant: Tenant) -> TenantLake:
     return lake
 
 
+def _first_bits(lake: TenantLake) -> int | None:
+    """Of the first buckets only: later ones may be added during the job."""
+    layout = lake.layout()
+    return layout.bits[0] if layout is not None else None
+
+
 def _buckets(bits: int | None) -> str:
     return "no people" if bits is None else f"{1 << bits:,} buckets"
 
 
 def run_as_json(run: SegmentRun, ids: Collection[str]) -> JsonObject:
-    """With the definitions `ids`."""
+    """The run with the definitions `ids`."""
     definitions = {id_: run.definitions[id_] for id_ in ids}
     return {
         "organisation": run.scope.organisation,
@@ -67,7 +73,7 @@ def run_as_json(run: SegmentRun, ids: Collection[str]) -> JsonObject:
 
 
 def run_from_json(value: Any, lake: TenantLake, evaluated: Sequence[str]) -> SegmentRun:
-    """The job with its data opened and those of its definitions checked that are `evaluated`."""
+    """The run with its data opened and its `evaluated` definitions checked."""
     scope = Scope(value["organisation"], value["sandbox"], value["user"])
     pins = SegmentPins.from_json(value["pins"])
     definitions = {

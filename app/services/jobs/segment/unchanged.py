@@ -1,7 +1,8 @@
-"""What a job need not evaluate: definitions whose members in a bucket are those of their last run; evaluates nothing.
+"""What a job can skip: definitions whose members in a bucket are the same as in their last run; evaluates nothing.
 
-A condition that reads no clock and no stored membership gives the same for the same people and events. So where a
-definition is what its last run evaluated, its members stand, but for the people of whom files have come since.
+A condition that reads neither the clock nor stored memberships has the same result for the same people and events. If a
+definition is unchanged since its last run, its members therefore stay the same, except for people with data in newer
+files. A bucket in which data was deleted since is evaluated for all its people.
 """
 
 from collections import defaultdict
@@ -33,8 +34,8 @@ _DEFINITION = ("version", "expression", "kept", "merge_policy_id")
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """An earlier run that evaluated the same `definitions` by the same rules: `pinned` is what it read of the people of
-    a merge policy."""
+    """An earlier run that evaluated the same `definitions` by the same rules; `pinned` is the data that it read under a
+    merge policy."""
 
     policy: str
     pinned: StoredValues
@@ -50,7 +51,7 @@ class Since:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """`changed` is by definition, for those that are what their last run evaluated; one object for each run."""
+    """`changed` is by definition, for definitions unchanged since their last run; one object per run."""
 
     heads: Heads
     references: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -58,7 +59,7 @@ class Unchanged:
 
     @classmethod
     def opened(cls, lake: TenantLake, run: SegmentRun, since: Sequence[Since]) -> Self:
-        """Looks at the data of the earlier runs. What cannot be read any more is evaluated."""
+        """Examines the data of the earlier runs. Definitions whose data is no longer readable are evaluated."""
         changed: dict[str, Changed] = {}
         for earlier in since:
             people = people_changed_since(lake, run.snapshots[earlier.policy], earlier.pinned)
@@ -66,7 +67,8 @@ class Unchanged:
         return cls(run.heads, run.references, changed)
 
     def known(self, definitions: Collection[str], bucket: int) -> Sequence[Known]:
-        """What stands of these in a bucket, by runs. Where members were streamed since, all are evaluated again."""
+        """The results that remain valid in a bucket, by run. Definitions whose members in the bucket were streamed
+        since then are evaluated for all its people."""
         of_run: dict[Changed, set[str]] = defaultdict(set)
         for id_ in self.changed.keys() - self.heads.patched(bucket):
             of_run[self.changed[id_]].add(id_)
@@ -78,14 +80,14 @@ class Unchanged:
         return known
 
     def _closed(self, ids: set[str]) -> frozenset[str]:
-        """Those of one run that refer to none but these."""
+        """The definitions of one run that reference only each other."""
         while stale := {id_ for id_ in ids if not self.references[id_] <= ids}:
             ids = ids - stale
         return frozenset(ids)
 
 
 async def read_since(database: Database, run: SegmentRun) -> list[Since]:
-    """By the runs that the job has pinned as the newest."""
+    """The data read by the runs that the job has pinned as the newest."""
     lasting = {id_ for id_ in run.conditions if id_ in run.heads.runs and _lasts(run, id_)}
     run_ids = sorted({run.heads.runs[id_] for id_ in lasting})
     jobs = within(select(_JOBS.id, _JOBS.snapshot), SegmentJobRow, run.scope.tenant).where(_JOBS.id.in_(run_ids))
@@ -99,14 +101,15 @@ async def read_since(database: Database, run: SegmentRun) -> list[Since]:
 
 
 def _lasts(run: SegmentRun, id_: str) -> bool:
-    """Whether only other data can change who is in; with an identity graph people move between buckets."""
+    """Whether the result changes only with the data; with an identity graph, people can move between buckets."""
     nodes = list(walk(run.conditions[id_]))
     people_stay = run.graph_of(id_) is None and id_ not in run.heads.graphs
     return people_stay and not reads_clock(nodes) and not reads_memberships(nodes)
 
 
 def _is_same(run: SegmentRun, row: Any) -> bool:
-    """Whether the definition is as a run had it. What it refers to must be named by id: a name may mean another."""
+    """Whether the definition is the same as in a run. References must be by id, since a name may refer to another
+    audience later."""
     now = run.definitions[row.definition_id]
     return all(getattr(row, name) == getattr(now, name) for name in _DEFINITION) and all(
         other in now.expression for other in run.references[row.definition_id]
@@ -114,8 +117,8 @@ def _is_same(run: SegmentRun, row: Any) -> bool:
 
 
 def _since(run: SegmentRun, snapshots: Mapping[str, Any], rows: Sequence[Any]) -> list[Since]:
-    """Of each earlier run what it read under a merge policy, with the definitions that it evaluated by the rules of
-    now."""
+    """For each earlier run, what it read under a merge policy, with the definitions that it evaluated by the current
+    rules."""
     definitions: dict[tuple[str, str], set[str]] = defaultdict(set)
     pinned: dict[tuple[str, str], StoredValues] = {}
     for row in rows:
@@ -133,5 +136,5 @@ def _since(run: SegmentRun, snapshots: Mapping[str, Any], rows: Sequence[Any]) -
 
 
 def _rules(pins: SegmentPins, policy: str) -> tuple[object, ...]:
-    """What an evaluation depends on beside the definition and the data. Raises `KeyError`."""
+    """Everything that an evaluation depends on besides the definition and the data. Raises `KeyError`."""
     return pins.evaluator, pins.time_zone, pins.merge_policies[policy]

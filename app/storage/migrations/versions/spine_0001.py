@@ -1,6 +1,6 @@
 """The spine: merge policies, datasets, audiences, definitions and segment jobs.
 
-Migrations hold their own types, so that they mean the same whatever becomes of the tables' code. There is no way back.
+Migrations define their own types, so that later changes of the tables' code do not affect them. They cannot be undone.
 """
 
 import sqlalchemy as sa

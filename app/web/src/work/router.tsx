@@ -11,9 +11,9 @@ import {
 import { ROOT } from '../shared/address';
 import { AudienceAbout } from './audiences/About';
 import { AudienceFrame } from './audiences/Audience';
-import { AudienceMembers, type MembersSearch } from './audiences/Members';
+import { AudienceMembers, STATUSES, type MembersSearch } from './audiences/Members';
 import { AudienceNumbers } from './audiences/Numbers';
-import { Audiences, type AudiencesSearch } from './audiences/Audiences';
+import { Audiences, STATES, type AudiencesSearch } from './audiences/Audiences';
 import { AudienceHistory } from './audiences/History';
 import { AudienceOverlap } from './audiences/Overlap';
 import { AudienceUse } from './audiences/Use';
@@ -22,7 +22,7 @@ import { Datasets } from './data/Datasets';
 import { EditAudience, NewAudience } from './editor/EditorPage';
 import { ExportPage } from './jobs/Export';
 import { JobPage } from './jobs/Job';
-import { Exports, Jobs } from './jobs/Jobs';
+import { Exports, JOB_KINDS, JOB_STATES, Jobs } from './jobs/Jobs';
 import { SchedulePage, Schedules } from './jobs/Schedules';
 import { ErasurePage } from './people/Erasure';
 import { People } from './people/People';
@@ -42,6 +42,10 @@ const root = createRootRoute({
 });
 
 const text = (value: unknown) => (typeof value === 'string' && value !== '' ? value : undefined);
+/** What an address names that does not exist is as if it named nothing. */
+const among = (value: unknown, choices: { id: string }[]) => choices.find(({ id }) => id === value && id !== 'all')?.id;
+const texts = (value: unknown) => (Array.isArray(value) ? value.flatMap((each) => text(each) ?? []) : text(value)?.split(' '));
+const moment = (value: unknown) => (Number.isNaN(Date.parse(String(value))) ? undefined : text(value));
 
 const home = createRoute({
   getParentRoute: () => root,
@@ -58,7 +62,7 @@ const audiences = createRoute({
   validateSearch: (search): AudiencesSearch => ({
     q: text(search.q),
     folder: text(search.folder),
-    state: text(search.state),
+    state: among(search.state, STATES),
     sort: text(search.sort),
   }),
 });
@@ -72,11 +76,11 @@ const audienceMembers = createRoute({
   path: 'members',
   component: AudienceMembers,
   validateSearch: (search): MembersSearch => ({
-    columns: text(search.columns),
-    status: text(search.status),
+    columns: texts(search.columns),
+    status: among(search.status, STATUSES),
     where: text(search.where),
     sort: text(search.sort),
-    at: text(search.at),
+    at: moment(search.at),
   }),
 });
 const audienceOverlap = createRoute({
@@ -90,7 +94,7 @@ const audienceNumbers = createRoute({
   path: 'numbers',
   component: AudienceNumbers,
   validateSearch: (search): { of?: string[] } => ({
-    of: Array.isArray(search.of) ? search.of.flatMap((each) => text(each) ?? []) : undefined,
+    of: Array.isArray(search.of) ? texts(search.of) : undefined,
   }),
 });
 const audienceHistory = createRoute({ getParentRoute: () => audience, path: 'history', component: AudienceHistory });
@@ -100,7 +104,7 @@ const jobs = createRoute({
   getParentRoute: () => root,
   path: '/jobs',
   component: Jobs,
-  validateSearch: (search): { status?: string; kind?: string } => ({ status: text(search.status), kind: text(search.kind) }),
+  validateSearch: (search): { status?: string; kind?: string } => ({ status: among(search.status, JOB_STATES), kind: among(search.kind, JOB_KINDS) }),
 });
 const job = createRoute({ getParentRoute: () => root, path: '/jobs/$id', component: JobPage });
 const exports_ = createRoute({
@@ -108,7 +112,7 @@ const exports_ = createRoute({
   path: '/exports',
   component: Exports,
   validateSearch: (search): { status?: string; audiences?: string } => ({
-    status: text(search.status),
+    status: among(search.status, JOB_STATES),
     audiences: text(search.audiences),
   }),
 });

@@ -2,14 +2,17 @@
 import { Link, Outlet, useNavigate, useRouterState } from '@tanstack/react-router';
 import { useEffect, useRef, useState, useSyncExternalStore } from 'react';
 import { RouterProvider } from 'react-aria-components';
-import { useSubscription } from 'urql';
+import { useClient, useSubscription } from 'urql';
 
 import { ROOT } from '../shared/address';
 import { readIdentity, writeIdentity } from '../shared/identity';
 import { onThemeChange, readTheme, setTheme, type Theme } from '../shared/theme';
-import { useConnection } from './api/connection';
+import { socket } from './api/client';
+import { reportAuthorized, useConnection } from './api/connection';
 import { useData } from './api/hooks';
-import { JobsUpdatedDocument, ViewerDocument, type JobStatus } from './api/operations';
+import { ExportJobsUpdatedDocument, JobsUpdatedDocument, SegmentJobsUpdatedDocument, ViewerDocument, type JobStatus, type ViewerQuery } from './api/operations';
+import { useMay, usePermissions } from './api/permissions';
+import { problemOf } from './api/problem';
 import { ActionMenu, Button, Dialog, Field } from './ui/controls';
 import { ago, useNow } from './ui/format';
 import { Icon, Logo, type IconName } from './ui/icons';
@@ -75,15 +78,24 @@ function Side({ open }: { open: boolean }) {
   );
 }
 
-/** How many jobs are under way, from the stream of all jobs: what it has not heard of ends unseen. */
+/** The stream of all jobs that the caller may read; none until that is known. */
+function useJobStream() {
+  const permissions = usePermissions();
+  const may = useMay();
+  if (!permissions) return undefined;
+  if (may('jobs:read')) return may('exports:read') ? JobsUpdatedDocument : SegmentJobsUpdatedDocument;
+  return may('exports:read') ? ExportJobsUpdatedDocument : undefined;
+}
+
+/** How many jobs are under way, from the stream since it last came back: what ended meanwhile is not heard of. */
 function useRunning(): number {
+  const stream = useJobStream();
   const { epoch } = useConnection();
-  const [{ data }] = useSubscription<{ jobsUpdated: { id: string; status: JobStatus } }, Map<string, JobStatus>>(
-    { query: JobsUpdatedDocument, context: undefined } as never,
-    (known = new Map(), { jobsUpdated }) => new Map(known).set(jobsUpdated.id, jobsUpdated.status),
+  const [{ data }] = useSubscription<Record<string, { id: string; status: JobStatus }>, Map<string, [JobStatus, number]>>(
+    { query: stream ?? JobsUpdatedDocument, pause: !stream } as never,
+    (known = new Map(), heard) => Object.values(heard).reduce((all, { id, status }) => new Map(all).set(id, [status, epoch]), known),
   );
-  void epoch;
-  return data ? [...data.values()].filter(isLive).length : 0;
+  return data ? [...data.values()].filter(([status, since]) => isLive(status) && since === epoch).length : 0;
 }
 
 const THEMES: { id: Theme; label: string; icon: IconName }[] = [
@@ -119,15 +131,35 @@ function Tenant() {
   );
 }
 
+type Viewer = ViewerQuery['viewer'];
+
+/** Whether what is on the page is as good for one as for the other. */
+const seesTheSame = (one: Viewer, other: Viewer) =>
+  one.organisation === other.organisation && one.sandbox === other.sandbox && one.permissions.join() === other.permissions.join();
+
 function IdentityDialog({ open, onClose }: { open: boolean; onClose: () => void }) {
+  const client = useClient();
+  const before = useData(ViewerDocument, {}).data?.viewer;
   const [identity, setIdentity] = useState(readIdentity);
+  const [problem, setProblem] = useState<string>();
   const field = (name: keyof typeof identity) => ({
     value: identity[name] ?? '',
     onChange: (value: string) => setIdentity({ ...identity, [name]: value.trim() || undefined }),
   });
-  const apply = () => {
+  // Another token for the same place leaves the page as it is, with what is being written there.
+  const apply = async () => {
+    const previous = readIdentity();
     writeIdentity(identity);
-    location.reload();
+    setProblem(undefined);
+    const { data, error } = await client.query(ViewerDocument, {}, { requestPolicy: 'network-only' }).toPromise();
+    if (!before || (data && !seesTheSame(before, data.viewer))) return location.reload();
+    if (error) {
+      writeIdentity(previous);
+      return setProblem(problemOf(error));
+    }
+    reportAuthorized();
+    socket.terminate();
+    onClose();
   };
   return (
     <Dialog title="Where you work" open={open} onClose={onClose}>
@@ -137,6 +169,7 @@ function IdentityDialog({ open, onClose }: { open: boolean; onClose: () => void 
         <Field label="Sandbox" placeholder="prod" {...field('sandbox')} />
         <Field label="Token" hint="Sent as `authorization: Bearer …`, when the server asks who you are." type="password" {...field('token')} />
         <Field label="API key" hint="Sent as `x-api-key`." type="password" {...field('apiKey')} />
+        {problem && <div className="note" role="alert">{problem}</div>}
       </div>
       <div className="foot">
         <Button onPress={onClose}>Cancel</Button>

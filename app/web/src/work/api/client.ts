@@ -6,7 +6,7 @@ import { createClient as createSocket } from 'graphql-ws';
 
 import { GRAPHQL, SOCKET } from '../../shared/address';
 import { identityHeaders } from '../../shared/identity';
-import { lookAgain, reportAnswer, reportLost, reportUnauthorized } from './connection';
+import { lookAgain, pause, reportAnswer, reportGap, reportLost, reportUnauthorized } from './connection';
 import { nullsOfErrors } from './nulls';
 import { possibleTypes } from './operations';
 import { leavesOutWhatIsForbidden } from './permissions';
@@ -41,12 +41,12 @@ export const socket = createSocket({
   lazy: true,
   retryAttempts: Infinity,
   shouldRetry: () => true,
-  retryWait: (retries) => new Promise((done) => setTimeout(done, Math.min(500 * 2 ** retries, 5_000))),
+  retryWait: (retries) => pause(Math.min(500 * 2 ** retries, 5_000)),
   connectionParams: () => identityHeaders(),
   keepAlive: 10_000,
   on: {
     opened: (opened) => (channel = opened as WebSocket),
-    connected: () => reportAnswer(),
+    connected: (_socket, _payload, again) => (again ? reportGap() : reportAnswer()),
     closed: (event) => {
       if ((event as CloseEvent).code === 4401 || (event as CloseEvent).code === 4403) reportUnauthorized();
       else if ((event as CloseEvent).code !== 1000) void lookAgain();
@@ -75,6 +75,16 @@ const after =
 
 const JOB_LISTS = ['jobs', 'segmentJobs', 'exportJobs'];
 const AUDIENCE_LISTS = ['audiences', 'segmentDefinitions', 'search', 'searchNamespaces'];
+
+/** The first that a stream says of a job, and its end: lists and audiences have changed. */
+const heardOf = (field: string) => (result: Record<string, unknown>, _args: unknown, cache: Cache) => {
+  const job = result[field] as { status: string; __typename: string };
+  if (job.status === 'NEW' || job.status === 'QUEUED') forget(cache, ...JOB_LISTS);
+  if (job.status === 'SUCCEEDED' || job.status === 'FAILED') {
+    forget(cache, ...JOB_LISTS, ...AUDIENCE_LISTS);
+    if (job.__typename === 'ErasureJob') forget(cache, 'profile', 'profiles', 'dataset', 'datasets');
+  }
+};
 
 const pages = relayPagination();
 const unkeyed = () => null;
@@ -155,17 +165,7 @@ const cache = cacheExchange({
       deleteDataset: after('datasets'),
       uploadBatch: after('datasets', 'dataset', 'profile', 'pql'),
     },
-    Subscription: {
-      jobsUpdated: (result, _args, cache) => {
-        const job = result.jobsUpdated as { status: string; __typename: string; id: string };
-        // The first that is heard of a job, and its end: lists and audiences have changed.
-        if (job.status === 'NEW' || job.status === 'QUEUED') forget(cache, ...JOB_LISTS);
-        if (job.status === 'SUCCEEDED' || job.status === 'FAILED') {
-          forget(cache, ...JOB_LISTS, ...AUDIENCE_LISTS);
-          if (job.__typename === 'ErasureJob') forget(cache, 'profile', 'profiles', 'dataset', 'datasets');
-        }
-      },
-    },
+    Subscription: { jobsUpdated: heardOf('jobsUpdated'), segmentJobsUpdated: heardOf('segmentJobsUpdated'), exportJobsUpdated: heardOf('exportJobsUpdated') },
   },
 });
 
@@ -182,10 +182,15 @@ export const client = new Client({
     nullsOfErrors,
     fetchExchange,
     subscriptionExchange({
-      forwardSubscription: ({ query, variables }) => ({
-        subscribe: (sink) => ({
-          unsubscribe: socket.subscribe({ query: query ?? '', variables }, sink as never),
-        }),
+      forwardSubscription: ({ query, variables, operationName }) => ({
+        subscribe: (sink) => {
+          const complete = () => {
+            sink.complete();
+            // Of an audience that is the end: it has been deleted, and what shows it is old.
+            if (operationName === 'AudienceUpdated') reportGap();
+          };
+          return { unsubscribe: socket.subscribe({ query: query ?? '', variables }, { ...sink, complete } as never) };
+        },
       }),
     }),
   ],

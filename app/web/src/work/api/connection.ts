@@ -16,8 +16,12 @@ const PAUSES = [500, 1_000, 2_000, 3_000, 5_000];
 let current: Connection = { state: 'online', since: 0, epoch: 0 };
 let probing = false;
 const listeners = new Set<() => void>();
+/** Within so many milliseconds of each other, the server's and the socket's return are one. */
+const AT_ONCE = 2_000;
+let renewed = -Infinity;
 
 function become(next: Connection): void {
+  if (next.epoch !== current.epoch) renewed = performance.now();
   current = next;
   listeners.forEach((listener) => listener());
 }
@@ -29,6 +33,29 @@ export function reportLost(): void {
 
 export function reportAnswer(): void {
   if (current.state === 'lost') become({ state: 'online', since: 0, epoch: current.epoch + 1 });
+}
+
+/** The socket was away for a while: what the streams would have said meanwhile is unknown. */
+export function reportGap(): void {
+  if (current.state === 'lost') reportAnswer();
+  else if (performance.now() - renewed > AT_ONCE) become({ ...current, epoch: current.epoch + 1 });
+}
+
+/** Waits for some milliseconds, or until the server is back. */
+export function pause(milliseconds: number): Promise<void> {
+  const { epoch } = current;
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      listeners.delete(look);
+      resolve();
+    };
+    const look = () => {
+      if (current.epoch !== epoch) end();
+    };
+    const timer = setTimeout(end, milliseconds);
+    listeners.add(look);
+  });
 }
 
 export function reportUnauthorized(): void {

@@ -1,5 +1,5 @@
 // How views read and write: urql's hooks, which ask again when a lost server is back.
-import type { AnyVariables, CombinedError, TypedDocumentNode } from '@urql/core';
+import { createRequest, type AnyVariables, type CombinedError, type TypedDocumentNode } from '@urql/core';
 import { useEffect, useRef } from 'react';
 import { useClient, useQuery } from 'urql';
 
@@ -22,18 +22,24 @@ export function useData<Data, Variables extends AnyVariables>(
   options: { pause?: boolean } = {},
 ): Loaded<Data> {
   const [result, execute] = useQuery<Data, Variables>({ query, variables, pause: options.pause } as never);
-  const { epoch } = useConnection();
+  const { epoch, state } = useConnection();
   const read = useRef(epoch);
+  // Without an answer, what was read before is still the best there is; a draft that was made from it stays.
+  const { key } = createRequest(query, variables);
+  const last = useRef<{ key: number; data: Data }>(undefined);
+  if (result.data) last.current = { key, data: result.data };
+  const data = last.current?.key === key ? last.current.data : undefined;
   useEffect(() => {
     if (read.current === epoch || options.pause) return;
     read.current = epoch;
     execute({ requestPolicy: 'network-only' });
   }, [epoch, execute, options.pause]);
   return {
-    data: result.data,
-    loading: result.fetching && result.data === undefined,
+    data,
+    loading: result.fetching && data === undefined,
     stale: result.stale || result.fetching,
-    error: result.error,
+    // While the banner says why nothing newer comes, views show what they have.
+    error: data !== undefined && state !== 'online' ? undefined : result.error,
     again: () => execute({ requestPolicy: 'network-only' }),
   };
 }

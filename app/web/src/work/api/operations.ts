@@ -671,10 +671,19 @@ export type DatasetBatchesQueryVariables = Exact<{
   id: string;
   first: number;
   after?: string | null | undefined;
+  readProfiles?: boolean;
 }>;
 
 
-export type DatasetBatchesQuery = { dataset: { id: string, batches: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<{ id: string, batchId: string, status: BatchStatus, rowCount: number, rejectedRows: number, duplicateRows: number, bytes: number, createdAt: string }> } } | null };
+export type DatasetBatchesQuery = { dataset: { id: string, batches: { totalCount: number, pageInfo: { hasNextPage: boolean, endCursor: string | null }, nodes: Array<{ id: string, batchId: string, status: BatchStatus, rowCount: number, rejectedRows: number, duplicateRows: number, bytes: number, createdAt: string, error?: string | null }> } } | null };
+
+export type BatchRejectedQueryVariables = Exact<{
+  id: string;
+  readProfiles?: boolean;
+}>;
+
+
+export type BatchRejectedQuery = { batch: { id: string, rejected?: Array<{ row: number, message: string }> } | null };
 
 export type CreateDatasetMutationVariables = Exact<{
   input: CreateDatasetInput;
@@ -960,6 +969,28 @@ export type CompareQuery = { compare: { before: number, after: number, stay: num
       | { message: string }
       | { message: string }
      | null } };
+
+export type AudienceNamesQueryVariables = Exact<{
+  ids: Array<string> | string;
+}>;
+
+
+export type AudienceNamesQuery = { nodes: Array<
+    | { __typename: 'ApiKey', id: string }
+    | { __typename: 'Audience', name: string, id: string }
+    | { __typename: 'Batch', id: string }
+    | { __typename: 'Dataset', id: string }
+    | { __typename: 'ErasureJob', id: string }
+    | { __typename: 'Estimate', id: string }
+    | { __typename: 'ExportJob', id: string }
+    | { __typename: 'Folder', id: string }
+    | { __typename: 'MergePolicy', id: string }
+    | { __typename: 'Preview', id: string }
+    | { __typename: 'Profile', id: string }
+    | { __typename: 'Schedule', id: string }
+    | { __typename: 'SegmentDefinition', id: string }
+    | { __typename: 'SegmentJob', id: string }
+   | null> };
 
 export type SegmentJobSubjectFragment = { allDefinitions: boolean, segments: { totalCount: number, nodes: Array<{ id: string, segmentId: string, definition?: { id: string, name: string } | null }> } };
 
@@ -1278,6 +1309,20 @@ export type JobsUpdatedSubscription = { jobsUpdated:
     | JobLine_ExportJob_Fragment
     | JobLine_SegmentJob_Fragment
    };
+
+export type SegmentJobsUpdatedSubscriptionVariables = Exact<{
+  readDefinitions?: boolean;
+}>;
+
+
+export type SegmentJobsUpdatedSubscription = { segmentJobsUpdated: JobLine_SegmentJob_Fragment };
+
+export type ExportJobsUpdatedSubscriptionVariables = Exact<{
+  readDefinitions?: boolean;
+}>;
+
+
+export type ExportJobsUpdatedSubscription = { exportJobsUpdated: JobLine_ExportJob_Fragment };
 
 export const AudienceRowFragmentDoc = gql`
     fragment AudienceRow on Audience {
@@ -1867,7 +1912,7 @@ export const DatasetFieldsDocument = gql`
 }
     ` as unknown as DocumentNode<DatasetFieldsQuery, DatasetFieldsQueryVariables>;
 export const DatasetBatchesDocument = gql`
-    query DatasetBatches($id: ID!, $first: Int!, $after: String) {
+    query DatasetBatches($id: ID!, $first: Int!, $after: String, $readProfiles: Boolean! = true) {
   dataset(id: $id) {
     id
     batches(first: $first, after: $after) {
@@ -1885,11 +1930,23 @@ export const DatasetBatchesDocument = gql`
         duplicateRows
         bytes
         createdAt
+        error @include(if: $readProfiles)
       }
     }
   }
 }
     ` as unknown as DocumentNode<DatasetBatchesQuery, DatasetBatchesQueryVariables>;
+export const BatchRejectedDocument = gql`
+    query BatchRejected($id: ID!, $readProfiles: Boolean! = true) {
+  batch(id: $id) {
+    id
+    rejected @include(if: $readProfiles) {
+      row
+      message
+    }
+  }
+}
+    ` as unknown as DocumentNode<BatchRejectedQuery, BatchRejectedQueryVariables>;
 export const CreateDatasetDocument = gql`
     mutation CreateDataset($input: CreateDatasetInput!) {
   createDataset(input: $input) {
@@ -2355,6 +2412,17 @@ export const CompareDocument = gql`
   }
 }
     ` as unknown as DocumentNode<CompareQuery, CompareQueryVariables>;
+export const AudienceNamesDocument = gql`
+    query AudienceNames($ids: [ID!]!) {
+  nodes(ids: $ids) {
+    __typename
+    id
+    ... on Audience {
+      name
+    }
+  }
+}
+    ` as unknown as DocumentNode<AudienceNamesQuery, AudienceNamesQueryVariables>;
 export const SegmentJobsDocument = gql`
     query SegmentJobs($first: Int!, $after: String, $filter: SegmentJobFilter, $readDefinitions: Boolean! = true) {
   segmentJobs(
@@ -2795,6 +2863,20 @@ export const JobsUpdatedDocument = gql`
   }
 }
     ${JobLineFragmentDoc}` as unknown as DocumentNode<JobsUpdatedSubscription, JobsUpdatedSubscriptionVariables>;
+export const SegmentJobsUpdatedDocument = gql`
+    subscription SegmentJobsUpdated($readDefinitions: Boolean! = true) {
+  segmentJobsUpdated {
+    ...JobLine
+  }
+}
+    ${JobLineFragmentDoc}` as unknown as DocumentNode<SegmentJobsUpdatedSubscription, SegmentJobsUpdatedSubscriptionVariables>;
+export const ExportJobsUpdatedDocument = gql`
+    subscription ExportJobsUpdated($readDefinitions: Boolean! = true) {
+  exportJobsUpdated {
+    ...JobLine
+  }
+}
+    ${JobLineFragmentDoc}` as unknown as DocumentNode<ExportJobsUpdatedSubscription, ExportJobsUpdatedSubscriptionVariables>;
 
 /** For the cache: the object types behind each interface. */
 export const possibleTypes = {"Job":["ErasureJob","ExportJob","SegmentJob"],"Node":["ApiKey","Audience","Batch","Dataset","ErasureJob","Estimate","ExportJob","Folder","MergePolicy","Preview","Profile","Schedule","SegmentDefinition","SegmentJob"],"UserError":["DependentsError","ExpressionError","InputError","StaleEtagError"]};

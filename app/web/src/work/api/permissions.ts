@@ -1,5 +1,7 @@
-// What the caller may read, asked once: every request leaves out the rest, by `@include(if: $readFolders)` in its document.
+// What the caller may do, asked once. Requests leave out what may not be read, by `@include(if: $readFolders)` in their
+// document; what may not be done has no button.
 import { makeOperation, mapExchange, type Exchange, type Operation } from '@urql/core';
+import type { DocumentNode } from 'graphql';
 import { useQuery } from 'urql';
 
 import { ViewerDocument } from './operations';
@@ -7,10 +9,49 @@ import { ViewerDocument } from './operations';
 /** As the server decides: a bare verb stands for every resource. */
 const allows = (permissions: string[], permission: string) => permissions.includes(permission) || permissions.includes(permission.split(':')[1]);
 
+/** The permissions of the caller, as soon as they are known. */
+export function usePermissions(): string[] | undefined {
+  return useQuery({ query: ViewerDocument, variables: {}, requestPolicy: 'cache-first' })[0].data?.viewer.permissions;
+}
+
 /** Whether the caller has a permission such as `folders:read`; until it is known, yes: the server has the last word. */
 export function useMay(): (permission: string) => boolean {
-  const [{ data }] = useQuery({ query: ViewerDocument, variables: {}, requestPolicy: 'cache-first' });
-  return (permission) => !data || allows(data.viewer.permissions, permission);
+  const permissions = usePermissions();
+  return (permission) => !permissions || allows(permissions, permission);
+}
+
+/** What each mutation of the page needs, as the server's own table has it; a test compares them. */
+const NEEDS: Record<string, string> = {
+  cancelExportJob: 'exports:run',
+  cancelPreview: 'previews:run',
+  cancelSegmentJob: 'jobs:run',
+  createAudience: 'audiences:write',
+  createDataset: 'datasets:write',
+  createExportJob: 'exports:run',
+  createFolder: 'folders:write',
+  createPreview: 'previews:run',
+  createSchedule: 'schedules:write',
+  createSegmentJob: 'jobs:run',
+  deleteAudience: 'audiences:write',
+  deleteDataset: 'datasets:write',
+  deleteSchedule: 'schedules:write',
+  eraseProfile: 'erasures:admin',
+  triggerSchedule: 'schedules:run',
+  updateAudience: 'audiences:write',
+  updateSchedule: 'schedules:write',
+  uploadBatch: 'datasets:write',
+};
+
+/** The permissions that mutations need. */
+export function needsToDo(mutations: DocumentNode[]): string[] {
+  const selections = mutations.flatMap(({ definitions }) => definitions.flatMap((each) => (each.kind === 'OperationDefinition' ? each.selectionSet.selections : [])));
+  return [...new Set(selections.flatMap((field) => (field.kind === 'Field' ? NEEDS[field.name.value] : [])))];
+}
+
+/** Whether the caller may do all of some mutations. */
+export function useMayDo(): (...mutations: DocumentNode[]) => boolean {
+  const may = useMay();
+  return (...mutations) => needsToDo(mutations).every(may);
 }
 
 /** The variables of a document that stand for permissions, each with those that it needs: `readJobs_readExports` for two. */

@@ -1,6 +1,6 @@
 // One audience: its head, what can be done with it, and tabs of views.
-import { Link, Outlet, useNavigate, useParams } from '@tanstack/react-router';
-import { useState } from 'react';
+import { Link, Outlet, useNavigate, useParams, useRouterState } from '@tanstack/react-router';
+import { useEffect, useRef, useState } from 'react';
 import { useSubscription } from 'urql';
 
 import { useAct, useData } from '../api/hooks';
@@ -13,8 +13,8 @@ import {
   type AudiencePageQuery,
   type LifecycleState,
 } from '../api/operations';
-import { ActionMenu, Button, Confirm, type Action } from '../ui/controls';
-import { count, Time } from '../ui/format';
+import { ActionMenu, Button, Confirm, May, type Action } from '../ui/controls';
+import { plural, Time } from '../ui/format';
 import { Icon } from '../ui/icons';
 import { Empty, Failure, Head, Skeleton, StateBadge } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
@@ -51,13 +51,25 @@ export function AudienceFrame() {
   return (
     <div className="page">
       <AudienceHead audience={audience} />
-      <nav className="tabs" aria-label="Views of the audience">
-        {TABS.map(({ to, label }) => (
-          <Link key={to} to={to} params={{ id }} activeOptions={{ exact: true, includeSearch: false }}>{label}</Link>
-        ))}
-      </nav>
+      <Tabs id={id} />
       <Outlet />
     </div>
+  );
+}
+
+function Tabs({ id }: { id: string }) {
+  const nav = useRef<HTMLElement>(null);
+  const pathname = useRouterState({ select: (state) => state.location.pathname });
+  // Where not all have room, the one that is open is seen.
+  useEffect(() => {
+    void nav.current?.querySelector('[data-status=active]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+  }, [pathname]);
+  return (
+    <nav ref={nav} className="tabs" aria-label="Views of the audience">
+      {TABS.map(({ to, label }) => (
+        <Link key={to} to={to} params={{ id }} activeOptions={{ exact: true, includeSearch: false }}>{label}</Link>
+      ))}
+    </nav>
   );
 }
 
@@ -77,10 +89,10 @@ function AudienceHead({ audience }: { audience: AudienceData }) {
     });
   const actions: Action[] = [
     audience.lifecycleState === 'PUBLISHED'
-      ? { id: 'off', label: 'Deactivate', act: () => move('INACTIVE', 'Deactivated: it is no longer evaluated.') }
-      : { id: 'on', label: 'Publish', icon: 'check', act: () => move('PUBLISHED', 'Published.') },
+      ? { id: 'off', label: 'Deactivate', does: [UpdateAudienceDocument], act: () => move('INACTIVE', 'Deactivated: it is no longer evaluated.') }
+      : { id: 'on', label: 'Publish', icon: 'check', does: [UpdateAudienceDocument], act: () => move('PUBLISHED', 'Published.') },
     { id: 'copy', label: 'Copy its id', icon: 'copy', act: () => void navigator.clipboard.writeText(audience.audienceId) },
-    { id: 'delete', label: 'Delete…', icon: 'trash', danger: true, act: () => setDeleting(true) },
+    { id: 'delete', label: 'Delete…', icon: 'trash', danger: true, does: [DeleteAudienceDocument], act: () => setDeleting(true) },
   ];
   const remove = async () => {
     await act(DeleteAudienceDocument, { input: { id: audience.id, etag: audience.etag } });
@@ -101,13 +113,13 @@ function AudienceHead({ audience }: { audience: AudienceData }) {
       about={
         <>
           {audience.description && <>{audience.description} · </>}
-          {metrics ? <><strong className="numeric">{count(metrics.totalProfiles)}</strong> people, counted <Time at={metrics.updatedAt} /></> : 'Not evaluated yet'}
+          {metrics ? <><strong className="numeric">{plural(metrics.totalProfiles, 'person', 'people')}</strong>, counted <Time at={metrics.updatedAt} /></> : 'Not evaluated yet'}
         </>
       }
     >
-      {audience.definition && <Link to="/audiences/$id/edit" params={{ id: audience.audienceId }} className="button"><Icon name="edit" /> Edit</Link>}
+      {audience.definition && <May act={[UpdateAudienceDocument]}><Link to="/audiences/$id/edit" params={{ id: audience.audienceId }} className="button"><Icon name="edit" /> Edit</Link></May>}
       {audience.definition && (
-        <Button kind="primary" icon="job" onPress={run} isDisabled={audience.lifecycleState !== 'PUBLISHED'}>Run now</Button>
+        <Button kind="primary" icon="job" does={[RunDefinitionsDocument]} onPress={run} isDisabled={audience.lifecycleState !== 'PUBLISHED'}>Run now</Button>
       )}
       <ActionMenu label="More actions" actions={actions} button={<Button icon="more" aria-label="More actions" />} />
       <Confirm title={`Delete ${audience.name}?`} open={deleting} onClose={() => setDeleting(false)} verb="Delete audience" act={remove}>

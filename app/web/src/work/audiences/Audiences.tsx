@@ -6,6 +6,8 @@ import { Cell, Column, Row, Table, TableBody, TableHeader, type Key, type Select
 import { useAct, useData } from '../api/hooks';
 import {
   AudiencesDocument,
+  CreateAudienceDocument,
+  CreateExportDocument,
   FolderPathDocument,
   FoldersDocument,
   RunDefinitionsDocument,
@@ -16,7 +18,8 @@ import {
   type AudienceTrendFragment,
   type LifecycleState,
 } from '../api/operations';
-import { Button, Checkbox, Search, Select } from '../ui/controls';
+import { useMayDo } from '../api/permissions';
+import { Button, Checkbox, May, Search, Select } from '../ui/controls';
 import { count, plural, Time } from '../ui/format';
 import { Sparkline } from '../ui/charts';
 import { Icon } from '../ui/icons';
@@ -38,7 +41,7 @@ const PAGE = 50;
 const ORDERS: Record<string, AudienceOrder['field']> = {
   name: 'NAME', size: 'TOTAL_PROFILES', updated: 'UPDATED_AT', created: 'CREATED_AT',
 };
-const STATES = [
+export const STATES = [
   { id: 'all', label: 'Any state' },
   { id: 'PUBLISHED', label: 'Published' },
   { id: 'DRAFT', label: 'Draft' },
@@ -85,7 +88,8 @@ function useAudiences({ q, folder, state, sort }: AudiencesSearch, after: string
       : (list.data?.audiences.nodes ?? []),
     folders,
     unfolded: !searching && within.data !== undefined && within.data.folders === undefined,
-    total: page?.totalCount,
+    // A search knows no states: how many of its hits have one is not known before all are read.
+    total: searching && state ? undefined : page?.totalCount,
     next: page?.pageInfo.hasNextPage ? (page.pageInfo.endCursor ?? null) : null,
     loading: used.loading,
     busy: used.stale,
@@ -117,7 +121,7 @@ export function Audiences() {
     <div className="page">
       <Head title="Audiences" about="Sets of people, computed from expressions or uploaded.">
         <NewFolder parent={search.folder} />
-        <Link to="/audiences/new" className="button primary"><Icon name="plus" /> New audience</Link>
+        <May act={[CreateAudienceDocument]}><Link to="/audiences/new" className="button primary"><Icon name="plus" /> New audience</Link></May>
       </Head>
       <div className="toolbar">
         <Search label="Search audiences" placeholder="Search: name, carts~1, segmentName:big*" value={typed} onChange={setTyped} />
@@ -136,7 +140,7 @@ export function Audiences() {
         </div>
       )}
       {page.loading ? <Skeleton lines={10} /> : !page.error && <AudienceTable page={page} sort={search.q ? undefined : (search.sort ?? 'updated.desc')} onSort={(sort) => change({ sort })} selected={selected} onSelect={setSelected} searching={Boolean(search.q)} />}
-      {page.rows.length > 0 && <More shown={page.rows.length} total={page.total} next={page.next} busy={page.busy} load={setAfter} />}
+      {(page.rows.length > 0 || page.next) && <More shown={page.rows.length} total={page.total} next={page.next} busy={page.busy} load={setAfter} />}
     </div>
   );
 }
@@ -145,7 +149,7 @@ function InFolder({ id, leave }: { id: string; leave: (parent: string | undefine
   const { data } = useData(FolderPathDocument, { id });
   return (
     <span className="badge">
-      <Icon name="folder" size={13} /> {data?.folder?.path ?? '…'}
+      <Icon name="folder" size={13} /> {data?.folder === undefined ? '…' : (data.folder?.path ?? 'There is no such folder')}
       <button type="button" aria-label="Leave the folder" style={{ all: 'unset', cursor: 'pointer' }} onClick={() => leave(data?.folder?.parent?.id)}>✕</button>
     </span>
   );
@@ -161,6 +165,9 @@ interface TableProps {
 }
 
 function AudienceTable({ page, sort, onSort, selected, onSelect, searching }: TableProps) {
+  const mayDo = useMayDo();
+  // Several at once are chosen to do something with them.
+  const selectable = [RunDefinitionsDocument, UpdateAudienceDocument, CreateExportDocument].some((each) => mayDo(each));
   const [column, direction] = (sort ?? '').split('.');
   if (page.rows.length === 0) {
     return (
@@ -173,14 +180,14 @@ function AudienceTable({ page, sort, onSort, selected, onSelect, searching }: Ta
     <div className="tablebox">
       <Table
         aria-label="Audiences"
-        selectionMode="multiple"
+        selectionMode={selectable ? 'multiple' : 'none'}
         selectedKeys={selected}
         onSelectionChange={onSelect}
         sortDescriptor={column ? { column, direction: direction === 'asc' ? 'ascending' : 'descending' } : undefined}
         onSortChange={(next) => onSort(`${String(next.column)}.${next.direction === 'ascending' ? 'asc' : 'desc'}`)}
       >
         <TableHeader>
-          <Column className="fit"><Checkbox slot="selection" /></Column>
+          {selectable && <Column className="fit"><Checkbox slot="selection" /></Column>}
           <Column id="name" isRowHeader allowsSorting={!searching}>{(state) => <Sorted name="Name" {...state} />}</Column>
           <Column id="size" className="right" allowsSorting={!searching}>{(state) => <Sorted name="People" {...state} />}</Column>
           <Column className="middle right">Change</Column>
@@ -194,7 +201,7 @@ function AudienceTable({ page, sort, onSort, selected, onSelect, searching }: Ta
         <TableBody items={page.rows}>
           {(row) => (
             <Row id={row.id as Key} href={audiencePath(row)}>
-              <Cell className="fit"><Checkbox slot="selection" /></Cell>
+              {selectable && <Cell className="fit"><Checkbox slot="selection" /></Cell>}
               <Cell className="clip">
                 <span className="title">{row.name}</span>
                 {row.description && <span className="sub">{row.description}</span>}
@@ -255,10 +262,10 @@ function Bulk({ rows, clear }: { rows: AudienceRowFragment[]; clear: () => void 
   return (
     <div className="selectbar">
       <strong className="grow">{plural(rows.length, 'audience')} selected</strong>
-      <Button small icon="job" onPress={run} isDisabled={computed.length === 0}>Run</Button>
-      <Button small icon="check" onPress={() => move('PUBLISHED')}>Publish</Button>
-      <Button small onPress={() => move('INACTIVE')}>Deactivate</Button>
-      <Button small icon="export" onPress={() => void navigate({ to: '/exports', search: { audiences: rows.map((row) => row.id).join(' ') } })}>Export…</Button>
+      <Button small icon="job" does={[RunDefinitionsDocument]} onPress={run} isDisabled={computed.length === 0}>Run</Button>
+      <Button small icon="check" does={[UpdateAudienceDocument]} onPress={() => move('PUBLISHED')}>Publish</Button>
+      <Button small does={[UpdateAudienceDocument]} onPress={() => move('INACTIVE')}>Deactivate</Button>
+      <Button small icon="export" does={[CreateExportDocument]} onPress={() => void navigate({ to: '/exports', search: { audiences: rows.map((row) => row.id).join(' ') } })}>Export…</Button>
       <Button small kind="quiet" icon="close" aria-label="Clear the selection" onPress={clear} />
     </div>
   );

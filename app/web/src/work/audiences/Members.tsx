@@ -6,7 +6,7 @@ import { downloadMembers } from '../api/download';
 import { useData } from '../api/hooks';
 import { AudienceMembersDocument, AudienceMomentsDocument, type MembershipStatus, type ProfileOrder } from '../api/operations';
 import { ActionMenu, Button, Field, Select } from '../ui/controls';
-import { at, count, momentOf, Time, value, words } from '../ui/format';
+import { at, count, momentOf, plainPath, Time, value, words } from '../ui/format';
 import { Empty, Failure, More, Skeleton, Withheld } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
 import { useAudience } from './Audience';
@@ -19,7 +19,7 @@ const FORMATS = [
   { id: 'ndjson', label: 'NDJSON' },
   { id: 'parquet', label: 'Parquet' },
 ];
-const STATUSES = [
+export const STATUSES = [
   { id: 'in', label: 'In it now' },
   { id: 'REALIZED', label: 'Entered in the last run' },
   { id: 'EXISTING', label: 'Stayed in the last run' },
@@ -27,7 +27,7 @@ const STATUSES = [
 ];
 
 export interface MembersSearch {
-  columns?: string;
+  columns?: string[];
   status?: string;
   /** PQL that holds for those who are shown. */
   where?: string;
@@ -45,7 +45,7 @@ export function AudienceMembers() {
   const search = useSearch({ from: '/audiences/$id/members' });
   const navigate = useNavigate({ from: '/audiences/$id/members' });
   const paths = usePaths();
-  const columns = search.columns ? search.columns.split(' ') : (paths ?? []).slice(0, FIRST_COLUMNS);
+  const columns = search.columns ?? (paths ?? []).slice(0, FIRST_COLUMNS);
   const order = orderOf(search.sort);
   const [after, setAfter] = useState<string>();
   useEffect(() => setAfter(undefined), [id, search.status, search.columns, search.where, search.sort, search.at]);
@@ -67,7 +67,7 @@ export function AudienceMembers() {
       <div className="toolbar">
         <Select label="Which members" options={STATUSES} value={search.status ?? 'in'} onChange={(status) => change({ status: status === 'in' ? undefined : status })} />
         <Moment id={id} at={search.at} onChange={(moment) => change({ at: moment })} />
-        <Columns paths={paths ?? []} chosen={columns} onChange={(next) => change({ columns: next.join(' ') || undefined })} />
+        <Columns paths={paths ?? []} chosen={columns} onChange={(next) => change({ columns: next.length > 0 ? next : undefined })} />
         <ActionMenu label="Download as" actions={FORMATS.map((format) => ({ ...format, act: () => void download(format.id) }))} button={<Button>Download</Button>} />
       </div>
       <Narrow key={`${search.where} ${search.sort}`} where={search.where} sort={search.sort} apply={change} />
@@ -86,7 +86,7 @@ export function AudienceMembers() {
                   <th scope="col">Person</th>
                   {columns.map((path) => (
                     <th key={path} scope="col" title={path} aria-sort={order?.expression === path ? (order.direction === 'DESC' ? 'descending' : 'ascending') : undefined}>
-                      <button type="button" className="sort" onClick={() => change({ sort: nextSort(search.sort, path) })}>{path}{order?.expression === path && (order.direction === 'DESC' ? ' ↓' : ' ↑')}</button>
+                      <button type="button" className="sort" onClick={() => change({ sort: nextSort(search.sort, path) })}>{plainPath(path)}{order?.expression === path && (order.direction === 'DESC' ? ' ↓' : ' ↑')}</button>
                     </th>
                   ))}
                   <th scope="col">Status</th>

@@ -26,7 +26,7 @@ export function NewFolder({ parent }: { parent?: string }) {
   };
   return (
     <>
-      <Button icon="folder" onPress={() => setOpen(true)}>New folder</Button>
+      <Button icon="folder" does={[CreateFolderDocument]} onPress={() => setOpen(true)}>New folder</Button>
       <Dialog title="New folder" open={open} onClose={() => setOpen(false)}>
         <Field label="Name" value={name} onChange={setName} problem={problem} hint={data?.folder ? `In ${data.folder.path}` : 'At the root'} autoFocus />
         <div className="foot">

@@ -9,7 +9,7 @@ import { StatisticsDocument, WaterfallDocument, type StatisticsQuery } from '../
 import { useMay } from '../api/permissions';
 import { Histogram } from '../ui/charts';
 import { Button, Field } from '../ui/controls';
-import { count, percent, value } from '../ui/format';
+import { count, percent, plural, value } from '../ui/format';
 import { Bars, Failure, Figure, Skeleton, Withheld } from '../ui/pieces';
 import { useAudience } from './Audience';
 import { Columns, usePaths } from './Columns';
@@ -88,7 +88,7 @@ function PartCounts({ expression, mergePolicyId }: { expression: string; mergePo
           </li>
         ))}
       </ul>
-      {counted.omitted > 0 && <p className="faint">{count(counted.omitted)} more parts are not counted.</p>}
+      {counted.omitted > 0 && <p className="faint">Not counted: {plural(counted.omitted, 'more part')}.</p>}
     </>
   );
 }

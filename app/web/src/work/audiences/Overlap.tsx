@@ -2,16 +2,17 @@
 import { useNavigate, useSearch } from '@tanstack/react-router';
 
 import { useData } from '../api/hooks';
-import { AudienceChoicesDocument, OverlapDocument } from '../api/operations';
+import { AudienceChoicesDocument, AudienceNamesDocument, OverlapDocument } from '../api/operations';
 import { useMay } from '../api/permissions';
 import { ActionMenu, Button } from '../ui/controls';
-import { count, percent } from '../ui/format';
+import { clipped, count, isolated, percent, plural } from '../ui/format';
 import { Icon } from '../ui/icons';
 import { Empty, Failure, Skeleton, Withheld } from '../ui/pieces';
 import { useAudience } from './Audience';
 
-const MOST = 8;
+const OTHERS = 7;
 const CELLS = 24;
+const LONGEST_NAME = 22;
 
 interface Set {
   id: string;
@@ -23,12 +24,15 @@ export function AudienceOverlap() {
   const audience = useAudience().data?.audience;
   const search = useSearch({ from: '/audiences/$id/overlap' });
   const navigate = useNavigate({ from: '/audiences/$id/overlap' });
-  const known = useData(AudienceChoicesDocument, {});
-  const choices = known.data?.audiences?.nodes ?? [];
+  const choices = useData(AudienceChoicesDocument, {}).data?.audiences?.nodes ?? [];
+  const ids = [...new Set(search.with?.split(' ').filter((id) => id !== '' && id !== audience?.id))];
+  const asked = ids.slice(0, OTHERS);
+  const { data, loading, stale, error, again } = useData(AudienceNamesDocument, { ids: asked }, { pause: asked.length === 0 });
   if (!audience) return null;
   if (!may('profiles:read')) return <Withheld needs={['profiles:read']} />;
-  const ids = search.with ? search.with.split(' ') : [];
-  const others = ids.flatMap((id) => choices.filter((each) => each.id === id));
+  if (error) return <Failure error={error} again={again} />;
+  const others = asked.length === 0 ? [] : (data?.nodes ?? []).flatMap((node) => (node?.__typename === 'Audience' ? [node] : []));
+  const lost = loading || stale ? [] : asked.filter((id) => !others.some((other) => other.id === id));
   const change = (next: string[]) => void navigate({ search: { with: next.join(' ') || undefined }, replace: true });
   const rest = choices.filter((each) => each.id !== audience.id && !ids.includes(each.id));
   return (
@@ -41,11 +45,18 @@ export function AudienceOverlap() {
             <button type="button" aria-label={`Remove ${other.name}`} onClick={() => change(ids.filter((id) => id !== other.id))}>✕</button>
           </span>
         ))}
-        {others.length < MOST - 1 && rest.length > 0 && (
+        {ids.length < OTHERS && rest.length > 0 && (
           <ActionMenu label="Compare with" actions={rest.map((each) => ({ id: each.id, label: each.name, act: () => change([...ids, each.id]) }))} button={<Button small><Icon name="plus" size={14} /> Compare with</Button>} />
         )}
       </div>
-      {known.loading && ids.length > 0 ? <Skeleton /> : others.length === 0 ? <Empty title="Compare with other audiences">Choose up to seven: the diagram shows how many people are in each combination.</Empty> : <UpSet sets={[audience, ...others]} />}
+      {lost.length > 0 && (
+        <div className="note warn row" role="status">
+          <span className="grow">Left out, since this sandbox has no such audience: {lost.map((id, index) => <span key={id}>{index > 0 && ', '}<code>{clipped(id, LONGEST_NAME)}</code></span>)}.</span>
+          <Button small onPress={() => change(ids.filter((id) => !lost.includes(id)))}>Take out of the address</Button>
+        </div>
+      )}
+      {ids.length > OTHERS && <div className="note warn" role="status">The address names {plural(ids.length, 'audience')}: the first {OTHERS} are compared.</div>}
+      {loading ? <Skeleton /> : others.length === 0 ? <Empty title="Compare with other audiences">Choose up to seven: the diagram shows how many people are in each combination.</Empty> : <UpSet sets={[audience, ...others]} />}
     </div>
   );
 }
@@ -63,7 +74,7 @@ function UpSet({ sets }: { sets: Set[] }) {
   const row = 28;
   return (
     <section className="card stack">
-      <p className="muted">{count(union)} people in at least one{exact ? '' : ', estimated from a sample'}.</p>
+      <p className="muted">{plural(union, 'person', 'people')} in at least one{exact ? '' : ', estimated from a sample'}.</p>
       <div className="upset" tabIndex={0} role="region" aria-label="Diagram of the overlap">
         <svg className="chart" style={{ minWidth: 200 + shown.length * width }} width={200 + shown.length * width} height={height + 30 + sets.length * row} role="img" aria-label="How many people are in each combination of the audiences; the table below has the numbers">
           {shown.map((cell, index) => {
@@ -81,7 +92,7 @@ function UpSet({ sets }: { sets: Set[] }) {
             );
           })}
           {sets.map((set, place) => (
-            <text key={set.id} x={190} y={height + 30 + place * row} textAnchor="end">{set.name.length > 22 ? `${set.name.slice(0, 21)}…` : set.name} · {count(sizes[place])}</text>
+            <text key={set.id} x={190} y={height + 30 + place * row} textAnchor="end">{isolated(clipped(set.name, LONGEST_NAME))} · {count(sizes[place])}</text>
           ))}
         </svg>
       </div>

@@ -18,7 +18,7 @@ export interface Parts {
   parts: Part[];
   /** False when computed from a sample. */
   exact: boolean;
-  /** How many parts have no count, since there are too many of them. */
+  /** How many parts have no count, since there are too many of them or they are too long. */
   omitted: number;
 }
 
@@ -26,6 +26,8 @@ const CONNECTIVES = ['and', 'or', 'not'];
 const MOST_PARTS = 24;
 /** As many as one overlap takes. */
 const AT_ONCE = 8;
+/** Characters of a text that the API takes. */
+const LONGEST = 100_000;
 
 interface Placed {
   node: Node;
@@ -45,8 +47,10 @@ export async function countParts(client: Client, expression: string, mergePolicy
   const converted = (await read(client.query(ConvertExpressionDocument, { expression }).toPromise())).pql.convert;
   if (converted.expression === null) throw new Error(converted.diagnostics.map((each) => each.message).join('\n'));
   const every = placed(JSON.parse(converted.expression) as Node);
-  const shown = every.slice(0, MOST_PARTS);
-  const texts = await Promise.all(shown.map((each) => textOf(client, each.node)));
+  const short = (each: Placed) => JSON.stringify(each.node).length <= LONGEST;
+  // The whole has a text already.
+  const shown = every.slice(0, MOST_PARTS).filter((each, index) => index === 0 || short(each));
+  const texts = await Promise.all(shown.map((each) => (short(each) ? textOf(client, each.node) : expression)));
   const counts: number[] = [];
   let exact = true;
   for (let from = 0; from < texts.length; from += AT_ONCE) {

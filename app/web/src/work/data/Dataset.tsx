@@ -4,13 +4,14 @@ import { useRef, useState } from 'react';
 import { DropZone, FileTrigger, isFileDropItem } from 'react-aria-components';
 
 import { useAct, useData } from '../api/hooks';
-import { DatasetBatchesDocument, DatasetPageDocument, DeleteDatasetDocument } from '../api/operations';
-import { Button, Confirm } from '../ui/controls';
-import { bytes, count, plural, Time, words } from '../ui/format';
+import { DatasetPageDocument, DeleteDatasetDocument, UploadBatchDocument } from '../api/operations';
+import { Button, Confirm, May } from '../ui/controls';
+import { bytes, count, namesOf, plural, Time } from '../ui/format';
 import { Icon } from '../ui/icons';
-import { Empty, Failure, Head, More, Progress, Skeleton } from '../ui/pieces';
+import { Empty, Failure, Head, Progress, Skeleton } from '../ui/pieces';
 import { say } from '../ui/toasts';
 import { KINDS } from './Datasets';
+import { Batches, Rejected } from './Batches';
 import { Fields } from './Fields';
 import { formatOf, upload, type Transfer, type Uploaded } from './upload';
 
@@ -20,33 +21,26 @@ export function DatasetPage() {
   const navigate = useNavigate();
   const [deleting, setDeleting] = useState(false);
   const { data, loading, error, again } = useData(DatasetPageDocument, { id });
-  const [after, setAfter] = useState<string>();
-  const batches = useData(DatasetBatchesDocument, { id, first: 20, after });
   const dataset = data?.dataset;
   if (loading) return <div className="page"><Skeleton /></div>;
   if (!dataset) return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such dataset"><Link to="/data">To the data</Link></Empty>}</div>;
-  const landed = () => {
-    again();
-    batches.again();
-  };
   const remove = async () => {
     await act(DeleteDatasetDocument, { input: { id: dataset.id } });
     say(`${dataset.name} deleted.`);
     void navigate({ to: '/data' });
   };
-  const page = batches.data?.dataset?.batches;
   return (
     <div className="page">
       <Head
         title={dataset.name}
         back={{ label: 'Data', to: '/data' }}
         badges={<span className={`badge ${KINDS[dataset.kind].tone}`}>{KINDS[dataset.kind].label}</span>}
-        about={<><strong className="numeric">{count(dataset.rowCount)}</strong> rows · changed <Time at={dataset.updatedAt} /></>}
+        about={<><strong className="numeric">{plural(dataset.rowCount, 'row')}</strong> · changed <Time at={dataset.updatedAt} /></>}
       >
-        <Button icon="trash" onPress={() => setDeleting(true)}>Delete</Button>
+        <Button icon="trash" does={[DeleteDatasetDocument]} onPress={() => setDeleting(true)}>Delete</Button>
       </Head>
       <div className="stack">
-        {dataset.kind !== 'EXPORT' && <Upload datasetId={dataset.id} landed={landed} />}
+        {dataset.kind !== 'EXPORT' && <May act={[UploadBatchDocument]}><Upload datasetId={dataset.id} landed={again} /></May>}
         <div className="split">
           <section className="section stack">
             <h2>Fields</h2>
@@ -54,30 +48,12 @@ export function DatasetPage() {
           </section>
           <section className="section stack">
             <h2>Batches</h2>
-            {page ? (
-              <>
-                <ul className="batches">
-                  {page.nodes.map((batch) => (
-                    <li key={batch.id} className="row">
-                      <span className="grow">
-                        <strong className="numeric">{plural(batch.rowCount, 'row')}</strong>
-                        {batch.rejectedRows > 0 && <span className="problem"> · {plural(batch.rejectedRows, 'row')} left out</span>}
-                        {batch.duplicateRows > 0 && <span className="muted"> · {count(batch.duplicateRows)} known already</span>}
-                        <br />
-                        <span className="faint">{bytes(batch.bytes)} · <Time at={batch.createdAt} /></span>
-                      </span>
-                      <span className={`badge ${batch.status === 'ACTIVE' ? 'good' : batch.status === 'FAILED' ? 'bad' : 'blue'}`}>{words(batch.status)}</span>
-                    </li>
-                  ))}
-                </ul>
-                <More shown={page.nodes.length} total={page.totalCount} next={page.pageInfo.hasNextPage ? page.pageInfo.endCursor : null} busy={batches.stale} load={setAfter} />
-              </>
-            ) : batches.error ? <Failure error={batches.error} again={batches.again} /> : <Skeleton lines={3} />}
+            <Batches id={id} rows={dataset.rowCount} />
           </section>
         </div>
       </div>
       <Confirm title={`Delete ${dataset.name}?`} open={deleting} onClose={() => setDeleting(false)} verb="Delete dataset" act={remove}>
-        Its {count(dataset.rowCount)} rows go. Audiences, policies and schedules that rely on it keep it from being deleted.
+        What goes: {plural(dataset.rowCount, 'row')}. Audiences, policies and schedules that rely on it keep it from being deleted.
       </Confirm>
     </div>
   );
@@ -183,22 +159,10 @@ function Tried({ file, tried, load, forget }: { file: File; tried: Uploaded; loa
       {warnings.map((warning) => <div key={warning} className="note warn">{warning}</div>)}
       <p className="row tight">
         {dryRun.fields.map((field) => (
-          <span key={field.path} className="label-tag">{field.path} <span className="faint">{field.type}</span>{fresh.has(field.path) && <strong className="up"> new</strong>}</span>
+          <span key={field.path} className="label-tag">{field.path} <span className="faint">{field.type}</span>{fresh.has(namesOf(field.path)[0]) && <strong className="up"> new</strong>}</span>
         ))}
       </p>
       <Rejected rows={rejected} />
-    </div>
-  );
-}
-
-function Rejected({ rows }: { rows: Uploaded['rejected'] }) {
-  if (rows.length === 0) return null;
-  return (
-    <div className="tablebox" tabIndex={0} role="region" aria-label="Rejected rows">
-      <table>
-        <thead><tr><th scope="col" className="right fit">Row</th><th scope="col">Why it is left out</th></tr></thead>
-        <tbody>{rows.map((row) => <tr key={row.row}><td className="right">{count(row.row)}</td><td>{row.message}</td></tr>)}</tbody>
-      </table>
     </div>
   );
 }

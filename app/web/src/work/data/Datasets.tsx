@@ -18,7 +18,7 @@ export const KINDS: Record<DatasetKind, { label: string; tone: string; about: st
 export function Datasets() {
   const { data, loading, error, again } = useData(DatasetsDocument, {});
   const [open, setOpen] = useState(false);
-  const create = <Button kind="primary" icon="plus" onPress={() => setOpen(true)}>New dataset</Button>;
+  const create = <Button kind="primary" icon="plus" does={[CreateDatasetDocument]} onPress={() => setOpen(true)}>New dataset</Button>;
   const rows = data?.datasets.nodes ?? [];
   return (
     <div className="page">

@@ -49,7 +49,7 @@ function Part({ id, fields }: { id: string; fields: Field[] }) {
     <tbody>
       {error && <tr><td colSpan={5}><Failure error={error} again={again} /></td></tr>}
       {data?.dataset && !data.dataset.fieldStatistics && <tr><td colSpan={5}><Withheld needs={['profiles:read']} /></td></tr>}
-      {part && <tr><td colSpan={5} className="muted">Counted in the first {count(part.rows)} rows, which are a fair sample of the people.</td></tr>}
+      {part && <tr><td colSpan={5} className="muted">Counted in the first {plural(part.rows, 'row')}, a fair sample of the people.</td></tr>}
       {fields.map((field) => <FieldRow key={field.path} field={field} statistics={known.get(field.path)} counting={loading} />)}
     </tbody>
   );
@@ -68,7 +68,7 @@ function FieldRow({ field, statistics, counting }: { field: Field; statistics: S
       <td className="right middle">{!statistics ? none : statistics.distinct === null ? <span className="faint">not counted</span> : count(statistics.distinct)}</td>
       <td className="clip">
         {unique ? <span className="faint">each different</span> : statistics?.values.length ? statistics.values.map((each) => (
-          <span key={value(each.value)} className="label-tag" title={plural(each.count, 'time')}>{value(each.value)} <span className="faint">{short(each.count)}</span></span>
+          <span key={value(each.value)} className="label-tag" title={plural(each.count, 'time')}><bdi>{value(each.value)}</bdi> <span className="faint">{short(each.count)}</span></span>
         )) : none}
       </td>
     </tr>

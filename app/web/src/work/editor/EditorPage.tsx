@@ -1,10 +1,10 @@
 // Create an audience, or change one: builder and text side by side, checked and counted as one types.
-import { Link, useNavigate, useParams } from '@tanstack/react-router';
+import { Link, useBlocker, useNavigate, useParams } from '@tanstack/react-router';
 import { useEffect, useState } from 'react';
 import { useClient, type CombinedError } from 'urql';
 
 import { useConnection } from '../api/connection';
-import { Refused, useAct, useData } from '../api/hooks';
+import { Refused, useAct, useData, type Refusal } from '../api/hooks';
 import {
   AudiencePageDocument,
   CheckExpressionDocument,
@@ -16,11 +16,12 @@ import {
   type CheckExpressionQuery,
   type EvaluationMethod,
 } from '../api/operations';
+import { needsToDo, useMayDo } from '../api/permissions';
 import { Compare } from '../insight/Compare';
 import { WhyPerson } from '../insight/Why';
-import { Button, Checkbox, Field, Select } from '../ui/controls';
+import { Button, Checkbox, Dialog, Field, May, Select } from '../ui/controls';
 import { Empty, Failure, Head, Skeleton, Withheld } from '../ui/pieces';
-import { say } from '../ui/toasts';
+import { attempt, say } from '../ui/toasts';
 import { Builder } from './Builder';
 import { useCatalogue } from './catalogue';
 import { Estimate } from './Estimate';
@@ -57,12 +58,13 @@ export function NewAudience() {
 export function EditAudience() {
   const { id } = useParams({ from: '/audiences/$id/edit' });
   const { data, loading, error, again } = useData(AudiencePageDocument, { id });
+  // Once open, the editor stays with its draft, even if the audience is deleted.
+  const [opened, setOpened] = useState<{ id: string; audience: Stored }>();
+  if (data?.audience?.definition && opened?.audience !== data.audience) setOpened({ id, audience: data.audience });
+  if (opened?.id === id) return <Editor key={opened.audience.id} audience={opened.audience} />;
   if (loading) return <div className="page"><Skeleton /></div>;
   if (data?.audience && data.audience.definition === undefined) return <div className="page"><Head title={`Edit ${data.audience.name}`} back={{ label: data.audience.name, to: `/audiences/${id}` }} /><Withheld needs={['definitions:read']} /></div>;
-  if (!data?.audience?.definition) {
-    return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such computed audience"><Link to="/audiences">To the audiences</Link></Empty>}</div>;
-  }
-  return <Editor key={data.audience.id} audience={data.audience} />;
+  return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such computed audience"><Link to="/audiences">To the audiences</Link></Empty>}</div>;
 }
 
 interface Draft {
@@ -75,7 +77,7 @@ interface Draft {
   excludeOptOut: boolean;
 }
 
-function draftOf(audience?: NonNullable<AudiencePageQuery['audience']>): Draft {
+function draftOf(audience?: Stored): Draft {
   return {
     name: audience?.name ?? '',
     description: audience?.description ?? '',
@@ -87,10 +89,12 @@ function draftOf(audience?: NonNullable<AudiencePageQuery['audience']>): Draft {
   };
 }
 
-function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audience']> }) {
+type Stored = NonNullable<AudiencePageQuery['audience']>;
+
+function Editor({ audience }: { audience?: Stored }) {
   const [draft, setDraft] = useState(() => draftOf(audience));
   // As it was read: a change that somebody else makes meanwhile is then refused, not overwritten.
-  const [etag] = useState(audience?.etag);
+  const [read, setRead] = useState(audience);
   const change = (part: Partial<Draft>) => setDraft((old) => ({ ...old, ...part }));
   const { check, error } = useCheck(draft.expression);
   const current = check?.expression === draft.expression ? check : undefined;
@@ -98,7 +102,10 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
   const news = (each: Diagnostic) => !(audience && each.kind === 'DUPLICATE' && each.message.includes(audience.audienceId));
   const choices = useData(EditorChoicesDocument, {}).data;
   const catalogue = useCatalogue();
-  const { save, problems, busy } = useSave(draft, audience?.id, etag);
+  const saving = audience ? UpdateAudienceDocument : CreateAudienceDocument;
+  const mayDo = useMayDo();
+  const { save, problems, clash, busy, done } = useSave(draft, read);
+  const leaving = useUnsaved(!done && JSON.stringify(draft) !== JSON.stringify(draftOf(read)));
   const ready = draft.name.trim() !== '' && Boolean(current?.ok) && !busy;
   const segments = choices?.audiences?.nodes.filter((each) => each.id !== audience?.id) ?? [];
   return (
@@ -107,10 +114,25 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
         title={audience ? `Edit ${audience.name}` : 'New audience'}
         back={audience ? { label: audience.name, to: `/audiences/${audience.audienceId}` } : { label: 'Audiences', to: '/audiences' }}
       >
-        <Button onPress={() => save(false)} isDisabled={!ready}>{audience ? 'Save' : 'Create'}</Button>
-        <Button kind="primary" icon="job" onPress={() => save(true)} isDisabled={!ready}>{audience ? 'Save and run' : 'Create and run'}</Button>
+        <Button does={[saving]} onPress={() => void save(false)} isDisabled={!ready}>{audience ? 'Save' : 'Create'}</Button>
+        <Button kind="primary" icon="job" does={[saving, RunDefinitionsDocument]} onPress={() => void save(true)} isDisabled={!ready}>{audience ? 'Save and run' : 'Create and run'}</Button>
       </Head>
+      <May act={[saving]} otherwise={<Withheld needs={needsToDo([saving])} />}>{null}</May>
       {problems.map((problem) => <div key={problem} className="note" role="alert" style={{ marginBottom: 10 }}>{problem}</div>)}
+      {clash === 'deleted' && (
+        <div className="note warn row" role="status" style={{ marginBottom: 10 }}>
+          <span className="grow">Somebody else has deleted this audience. What is written here is still yours.</span>
+          <Button small does={[CreateAudienceDocument]} onPress={() => void save(false, null)}>Create it anew</Button>
+        </div>
+      )}
+      {clash === 'changed' && read && <Stale id={read.id} take={(newest) => { setRead(newest); setDraft(draftOf(newest)); }} keep={(newest) => { setRead(newest); void save(false, newest); }} />}
+      <Dialog title="Leave without saving?" open={leaving.status === 'blocked'} onClose={() => leaving.reset?.()}>
+        <p className="muted">What you have changed here is lost.</p>
+        <div className="foot">
+          <Button onPress={() => leaving.reset?.()}>Stay</Button>
+          <Button kind="danger" onPress={() => leaving.proceed?.()}>Leave</Button>
+        </div>
+      </Dialog>
       <div className="split">
         <div className="stack">
           <section className="card stack">
@@ -126,7 +148,7 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
               <h2 className="grow">The same in PQL</h2>
               <Verdict expression={draft.expression} check={current} failed={error !== undefined} />
             </div>
-            <PqlEditor value={draft.expression} onChange={(expression) => change({ expression })} diagnostics={check?.diagnostics.filter(news) ?? []} onSave={() => ready && save(true)} />
+            <PqlEditor value={draft.expression} onChange={(expression) => change({ expression })} diagnostics={check?.diagnostics.filter(news) ?? []} onSave={() => ready && mayDo(saving) && save(mayDo(RunDefinitionsDocument))} />
             {error && <Failure error={error} />}
             <Problems diagnostics={current?.diagnostics.filter(news) ?? []} mend={(diagnostic, suggestion) => change({ expression: replaced(draft.expression, diagnostic, suggestion) })} />
           </section>
@@ -157,14 +179,59 @@ function Editor({ audience }: { audience?: NonNullable<AudiencePageQuery['audien
   );
 }
 
-function useSave(draft: Draft, id: string | undefined, etag: string | undefined) {
+/** Asks before a draft that differs from what is stored is left, by a link or by closing the tab. */
+function useUnsaved(changed: boolean) {
+  return useBlocker({ shouldBlockFn: () => changed, enableBeforeUnload: () => changed, withResolver: true });
+}
+
+interface StaleProps {
+  id: string;
+  /** Goes on from what is stored now. */
+  take: (newest: Stored) => void;
+  /** Stores the draft though another change came first. */
+  keep: (newest: Stored) => void;
+}
+
+/** Somebody else has saved the audience meanwhile. */
+function Stale({ id, take, keep }: StaleProps) {
+  const client = useClient();
+  const read = (then: (newest: Stored) => void) => () =>
+    attempt(async () => {
+      const { data, error } = await client.query(AudiencePageDocument, { id }, { requestPolicy: 'network-only' }).toPromise();
+      if (data?.audience) then(data.audience);
+      else throw error ?? new Error('The audience has been deleted.');
+    });
+  return (
+    <div className="note warn row" role="status" style={{ marginBottom: 10 }}>
+      <span className="grow">Somebody else has saved this audience since you opened it.</span>
+      <Button small onPress={read(take)}>Discard mine, show theirs</Button>
+      <Button small onPress={read(keep)}>Save mine over theirs</Button>
+    </div>
+  );
+}
+
+/** What somebody else has done to the audience since it was opened. */
+type Clash = 'changed' | 'deleted';
+
+function clashOf({ code, path = [] }: Refusal): Clash | undefined {
+  if (code === 'STALE_ETAG') return 'changed';
+  return code === 'NOT_FOUND' && path.at(-1) === 'id' ? 'deleted' : undefined;
+}
+
+function useSave(draft: Draft, read: Stored | undefined) {
   const act = useAct();
   const navigate = useNavigate();
   const [problems, setProblems] = useState<string[]>([]);
-  const [busy, setBusy] = useState(false);
-  const save = async (run: boolean) => {
-    setBusy(true);
+  const [clash, setClash] = useState<Clash>();
+  const [state, setState] = useState<'idle' | 'busy' | 'done'>('idle');
+  // What is stored is left only after it is known that nothing is unsaved.
+  const [target, setTarget] = useState<() => void>();
+  useEffect(() => target?.(), [target]);
+  /** Stores the draft, over `stored` if that is given; null creates another audience. */
+  const save = async (run: boolean, stored: Stored | null | undefined = read) => {
+    setState('busy');
     setProblems([]);
+    setClash(undefined);
     const input = {
       name: draft.name.trim(),
       description: draft.description.trim() || null,
@@ -175,22 +242,26 @@ function useSave(draft: Draft, id: string | undefined, etag: string | undefined)
       excludeOptOut: draft.excludeOptOut,
     };
     try {
-      const audience = id
-        ? (await act(UpdateAudienceDocument, { input: { ...input, id, etag } })).updateAudience.audience!
+      const audience = stored
+        ? (await act(UpdateAudienceDocument, { input: { ...input, id: stored.id, etag: stored.etag } })).updateAudience.audience!
         : (await act(CreateAudienceDocument, { input: { ...input, type: 'SEGMENT_DEFINITION' } })).createAudience.audience!;
       if (run) {
         const { createSegmentJob } = await act(RunDefinitionsDocument, { input: { definitionIds: [audience.definition!.id] } });
-        void navigate({ to: '/jobs/$id', params: { id: createSegmentJob.job!.jobId } });
+        setTarget(() => () => void navigate({ to: '/jobs/$id', params: { id: createSegmentJob.job!.jobId } }));
       } else {
-        say(id ? 'Saved.' : `${draft.name.trim()} created.`);
-        void navigate({ to: '/audiences/$id', params: { id: audience.audienceId } });
+        say(stored ? 'Saved.' : `${draft.name.trim()} created.`);
+        setTarget(() => () => void navigate({ to: '/audiences/$id', params: { id: audience.audienceId } }));
       }
+      setState('done');
     } catch (error) {
-      setProblems(error instanceof Refused ? error.errors.map((each) => each.message) : [(error as Error).message]);
-      setBusy(false);
+      const refusals = error instanceof Refused ? error.errors : [];
+      const other = refusals.map(clashOf).find((each) => each !== undefined);
+      setClash(other);
+      setProblems(other ? [] : refusals.length > 0 ? refusals.map((each) => each.message) : [(error as Error).message]);
+      setState('idle');
     }
   };
-  return { save, problems, busy };
+  return { save, problems, clash, busy: state !== 'idle', done: state === 'done' };
 }
 
 function Verdict({ expression, check, failed }: { expression: string; check?: Check; failed: boolean }) {

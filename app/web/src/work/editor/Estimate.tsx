@@ -12,8 +12,9 @@ import {
   PreviewPeopleDocument,
   type EstimateUpdatedSubscription,
 } from '../api/operations';
+import { needsToDo } from '../api/permissions';
 import { count, percent, short, value } from '../ui/format';
-import { Bars, Progress, Withheld } from '../ui/pieces';
+import { Bars, Progress, Readable, Withheld } from '../ui/pieces';
 
 type EstimateData = EstimateUpdatedSubscription['estimateUpdated'];
 
@@ -65,17 +66,25 @@ function useEstimate({ expression, valid, mergePolicyId, excludeOptOut }: Input)
 }
 
 export function Estimate(input: Input) {
+  return (
+    <section className="card stack" aria-label="Estimate">
+      <h2>How many people</h2>
+      <Readable needs={[...needsToDo([CreatePreviewDocument]), 'previews:read']}><Counted {...input} /></Readable>
+    </section>
+  );
+}
+
+function Counted(input: Input) {
   const { estimate, problem } = useEstimate(input);
   const done = estimate?.state === 'RESULT_READY';
   return (
-    <section className="card stack" aria-label="Estimate" aria-busy={Boolean(estimate) && !done}>
-      <h2>How many people</h2>
+    <div className="stack" aria-busy={Boolean(estimate) && !done}>
       {problem && <div className="note">{problem}</div>}
       {estimate?.state === 'FAILED' && <div className="note">{estimate.error}</div>}
       {!estimate && !problem && <p className="muted">{input.valid ? 'Counting…' : 'The count appears as soon as the expression is valid.'}</p>}
       {estimate && estimate.state !== 'FAILED' && <Size estimate={estimate} done={done} />}
       {estimate && done && <People previewId={estimate.previewId} />}
-    </section>
+    </div>
   );
 }
 

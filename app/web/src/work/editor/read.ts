@@ -13,6 +13,7 @@ import {
   type Test,
   type Unit,
 } from './conditions';
+import { count, written } from '../ui/format';
 
 type Node = { nodeType: string } & Record<string, unknown>;
 
@@ -27,12 +28,13 @@ const isCall = (node: Node, ...names: string[]) => node.nodeType === 'fnApply' &
 
 /** The path of a field of the person, or inside of events of the event; undefined when it is none. */
 function path(node: Node): string | undefined {
-  if (node.nodeType === 'nameReference') return node.name as string;
+  if (node.nodeType === 'nameReference') return written(node.name as string);
   if (node.nodeType !== 'fieldLookup') return undefined;
   const object = node.object as Node;
-  if (object.nodeType === 'parameterReference') return node.fieldName as string;
+  const name = written(node.fieldName as string);
+  if (object.nodeType === 'parameterReference') return name;
   const outer = path(object);
-  return outer === undefined ? undefined : `${outer}.${node.fieldName as string}`;
+  return outer === undefined ? undefined : `${outer}.${name}`;
 }
 
 function mustPath(node: Node): string {
@@ -152,8 +154,21 @@ function condition(node: Node): Condition {
   return events(node) ?? test(node);
 }
 
+/** Each condition is a row of fields; with thousands of rows the page no longer answers. */
+const MOST = 200;
+
+const total = (sizes: number[]) => sizes.reduce((sum, each) => sum + each, 0);
+
+function size(whole: Condition): number {
+  if (whole.kind === 'group') return total(whole.items.map(size));
+  if (whole.kind === 'events') return 1 + whole.where.length;
+  return whole.kind === 'sequence' ? total(whole.steps.map((step) => step.where.length)) : 1;
+}
+
 /** Conditions of a pql/json text, always as a group at the top. Raises `Beyond`. */
 export function read(json: string): Extract<Condition, { kind: 'group' }> {
   const whole = condition(JSON.parse(json) as Node);
+  const conditions = size(whole);
+  if (conditions > MOST) throw new Beyond(`it has ${count(conditions)} conditions, and the builder shows up to ${MOST}`);
   return whole.kind === 'group' && !whole.not ? whole : { kind: 'group', not: false, all: true, items: [whole] };
 }

@@ -209,7 +209,7 @@ export function SequenceRow({ sequence, onChange, choices }: { sequence: Sequenc
   const put = (index: number, step: Sequence['steps'][number]) => onChange({ ...sequence, steps: sequence.steps.map((old, place) => (place === index ? step : old)) });
   return (
     <>
-      <span>a sequence of {sequence.steps.length} events</span>
+      <span>a sequence of {plural(sequence.steps.length, 'event')}</span>
       {sequence.steps.map((step, index) => (
         <div key={index} className="where">
           <div className="row tight">

@@ -6,7 +6,7 @@ import { useData } from '../api/hooks';
 import { CompareDocument } from '../api/operations';
 import { Button } from '../ui/controls';
 import { count } from '../ui/format';
-import { Failure, Figure, Skeleton } from '../ui/pieces';
+import { Failure, Figure, Readable, Skeleton } from '../ui/pieces';
 
 interface CompareProps {
   audienceId: string;
@@ -22,7 +22,7 @@ export function Compare({ audienceId, expression, valid }: CompareProps) {
         <h2 className="grow">Who would enter and leave</h2>
         <Button small onPress={() => setAsked(expression)} isDisabled={!valid || asked === expression}>Compare</Button>
       </div>
-      {asked === undefined ? <p className="muted">Compares what is written here with the members there are now.</p> : asked !== expression ? <p className="muted">The expression has changed since: compare again.</p> : <Outcome audienceId={audienceId} expression={asked} />}
+      <Readable needs={['profiles:read']}>{asked === undefined ? <p className="muted">Compares what is written here with the members there are now.</p> : asked !== expression ? <p className="muted">The expression has changed since: compare again.</p> : <Outcome audienceId={audienceId} expression={asked} />}</Readable>
     </section>
   );
 }
@@ -41,7 +41,7 @@ function Outcome({ audienceId, expression }: { audienceId: string; expression: s
         <Figure name="Leave" value={<span className="down">−{count(leave)}</span>} />
         <Figure name="Then" value={count(after)} />
       </div>
-      <p className="faint">{count(stay)} stay{exact ? '' : '; estimated from a sample'}.</p>
+      <p className="faint">Stay: {count(stay)}{exact ? '' : ', estimated from a sample'}.</p>
       <Few title="Entering" people={entering.nodes} />
       <Few title="Leaving" people={leaving.nodes} />
     </div>

@@ -4,8 +4,8 @@ import { useState } from 'react';
 import { useData } from '../api/hooks';
 import { ExplainDocument, type ExplanationPartFragment, type PeopleInput } from '../api/operations';
 import { Button, Field } from '../ui/controls';
-import { count, value } from '../ui/format';
-import { Failure, Skeleton } from '../ui/pieces';
+import { clipped, count, value } from '../ui/format';
+import { Failure, Readable, Skeleton } from '../ui/pieces';
 
 export interface IdentityOf {
   namespace: string;
@@ -45,10 +45,7 @@ function Line({ part }: { part: Part }) {
 
 const LONGEST = 40;
 
-function short(item: unknown): string {
-  const text = value(item);
-  return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
-}
+const short = (item: unknown) => clipped(value(item), LONGEST);
 
 /** Asks for a person, then says why the expression holds for them or not. */
 export function WhyPerson({ expression }: { expression: string }) {
@@ -61,11 +58,13 @@ export function WhyPerson({ expression }: { expression: string }) {
   return (
     <section className="card stack" aria-label="One person">
       <h2>Why one person is in or out</h2>
-      <form className="row" style={{ alignItems: 'flex-end' }} onSubmit={(event) => { event.preventDefault(); look(); }}>
-        <div className="grow"><Field label="Person" value={typed} onChange={setTyped} placeholder="namespace:id" hint="A namespace and an id, such as email:ann@example.com" /></div>
-        <Button type="submit" isDisabled={!typed.includes(':') || expression.trim() === ''}>Explain</Button>
-      </form>
-      {identity && <Why identity={identity} people={{ expression }} />}
+      <Readable needs={['profiles:read']}>
+        <form className="row" style={{ alignItems: 'flex-end' }} onSubmit={(event) => { event.preventDefault(); look(); }}>
+          <div className="grow"><Field label="Person" value={typed} onChange={setTyped} placeholder="namespace:id" hint="A namespace and an id, such as email:ann@example.com" /></div>
+          <Button type="submit" isDisabled={!typed.includes(':') || expression.trim() === ''}>Explain</Button>
+        </form>
+        {identity && <Why identity={identity} people={{ expression }} />}
+      </Readable>
     </section>
   );
 }

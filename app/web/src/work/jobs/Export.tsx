@@ -32,7 +32,7 @@ export function ExportPage() {
         badges={<JobBadge status={job.status} />}
         about={<><span className="mono">{job.jobId}</span> · created <Time at={job.createdAt} /> by {job.createdBy}</>}
       >
-        {live && <Button onPress={cancel} isDisabled={job.status === 'CANCELLING'}>Cancel</Button>}
+        {live && <Button does={[CancelExportJobDocument]} onPress={cancel} isDisabled={job.status === 'CANCELLING'}>Cancel</Button>}
       </Head>
       <div className="split">
         <div className="stack">

@@ -1,6 +1,7 @@
 // What an export writes, as a form: whose, which attributes, into which dataset. For one export and for a schedule.
 import { useAct, useData } from '../api/hooks';
 import { AudienceChoicesDocument, CreateDatasetDocument, ExportTargetsDocument, type CreateExportJobInput, type ExportFilterInput, type ExportSegmentInput, type ScheduleRowFragment } from '../api/operations';
+import { useMayDo } from '../api/permissions';
 import { Checkbox, Field, Select } from '../ui/controls';
 import { Withheld } from '../ui/pieces';
 
@@ -60,7 +61,7 @@ export function useExportInput(): (form: ExportForm, onChange: (form: ExportForm
       ? (await act(CreateDatasetDocument, { input: { name: form.name.trim(), kind: 'EXPORT' } })).createDataset.dataset!.id
       : form.target;
     onChange({ ...form, target: datasetId });
-    const paths = form.fields.split(/[\s,]+/).filter(Boolean);
+    const paths: string[] = form.fields.match(/(?:`[^`]*`|[^\s,`])+/g) ?? [];
     const { filter, segments = [], ...rest } = form.rest ?? {};
     const chosen = form.audiences.map((segmentId) => segments.find((each) => each.segmentId === segmentId) ?? { segmentId });
     return {
@@ -77,7 +78,9 @@ export function useExportInput(): (form: ExportForm, onChange: (form: ExportForm
 export function ExportFields({ form, onChange }: { form: ExportForm; onChange: (form: ExportForm) => void }) {
   const choices = useData(AudienceChoicesDocument, {}).data;
   const targets = useData(ExportTargetsDocument, {}).data;
+  const mayCreate = useMayDo()(CreateDatasetDocument);
   const change = (part: Partial<ExportForm>) => onChange({ ...form, ...part });
+  const existing = (targets?.datasets?.nodes ?? []).map((dataset) => ({ id: dataset.id, label: dataset.name }));
   return (
     <>
       <div>
@@ -89,9 +92,9 @@ export function ExportFields({ form, onChange }: { form: ExportForm; onChange: (
           ))}
         </div>
       </div>
-      <Select shown label="Into" options={[{ id: NEW, label: 'A new dataset' }, ...(targets?.datasets?.nodes ?? []).map((dataset) => ({ id: dataset.id, label: dataset.name }))]} value={form.target} onChange={(target) => change({ target })} />
+      <Select shown label="Into" options={[...(mayCreate ? [{ id: NEW, label: 'A new dataset' }] : []), ...existing]} value={form.target === NEW && !mayCreate ? null : form.target} onChange={(target) => change({ target })} />
       {targets && !targets.datasets && <Withheld needs={['datasets:read']} />}
-      {form.target === NEW && <Field label="Name of the dataset" value={form.name} onChange={(name) => change({ name })} required />}
+      {form.target === NEW && mayCreate && <Field label="Name of the dataset" value={form.name} onChange={(name) => change({ name })} required />}
       <Field label="Attributes" hint="Paths separated by spaces, such as homeAddress.city; all when empty" value={form.fields} onChange={(fields) => change({ fields })} />
       <Checkbox isSelected={form.each} onChange={(each) => change({ each })}>One batch for each audience</Checkbox>
       <Checkbox isSelected={form.first} onChange={(first) => change({ first })}>Evaluate the audiences first</Checkbox>

@@ -4,8 +4,8 @@ import { useEffect } from 'react';
 import { useSubscription } from 'urql';
 
 import { useAct, useData } from '../api/hooks';
-import { CancelSegmentJobDocument, RunDefinitionsDocument, SegmentJobPageDocument, SegmentJobUpdatedDocument, type JobLineFragment } from '../api/operations';
-import { Button } from '../ui/controls';
+import { CancelSegmentJobDocument, RunDefinitionsDocument, SegmentJobPageDocument, SegmentJobUpdatedDocument, UpdateAudienceDocument, type JobLineFragment } from '../api/operations';
+import { Button, May } from '../ui/controls';
 import { count, duration, plural, Time, words } from '../ui/format';
 import { Empty, Failure, Figure, Head, isLive, JobBadge, Progress, Skeleton, Withheld } from '../ui/pieces';
 import { attempt, say } from '../ui/toasts';
@@ -41,7 +41,7 @@ export function JobPage() {
         badges={<JobBadge status={job.status} />}
         about={<><span className="mono">{job.jobId}</span> · created <Time at={job.createdAt} /> by {job.createdBy}{job.schedule && <> · schedule {job.schedule.name}</>}{job.schedule === undefined && <> · schedule: <Withheld brief needs={['schedules:read']} /></>}</>}
       >
-        {live ? <Button onPress={cancel} isDisabled={job.status === 'CANCELLING'}>Cancel</Button> : <Button icon="refresh" onPress={retry}>Run again</Button>}
+        {live ? <Button does={[CancelSegmentJobDocument]} onPress={cancel} isDisabled={job.status === 'CANCELLING'}>Cancel</Button> : <Button icon="refresh" does={[RunDefinitionsDocument]} onPress={retry}>Run again</Button>}
       </Head>
       <div className="stack">
         <JobState job={job}>
@@ -120,7 +120,7 @@ export function JobErrors({ job }: { job: JobLineFragment }) {
         <div key={index} className="note row" role="alert">
           <span className="grow">{error.message}</span>
           <span className="faint mono">{error.code}</span>
-          {error.definition && <Link to="/audiences/$id/edit" params={{ id: error.definition.segmentId }}>Edit {error.definition.name}</Link>}
+          {error.definition && <May act={[UpdateAudienceDocument]}><Link to="/audiences/$id/edit" params={{ id: error.definition.segmentId }}>Edit {error.definition.name}</Link></May>}
         </div>
       ))}
     </div>

@@ -3,7 +3,7 @@ import { Link } from '@tanstack/react-router';
 import type { ReactNode } from 'react';
 
 import type { JobLineFragment } from '../api/operations';
-import { count, duration, Time, useNow, words } from '../ui/format';
+import { duration, plural, Time, useNow, words } from '../ui/format';
 import { Empty, isLive, JobBadge, Progress } from '../ui/pieces';
 
 const SECTIONS: Record<string, string> = { ExportJob: 'exports', ErasureJob: 'erasures' };
@@ -47,7 +47,7 @@ export function JobTable<Job extends JobLineFragment>({ jobs, what, empty }: { j
 
 export function JobProgressLine({ job }: { job: JobLineFragment }) {
   const { phase, fraction, profilesRead, estimatedSecondsLeft } = job.progress;
-  if (!isLive(job.status)) return <span className="muted numeric">{count(profilesRead)} people read</span>;
+  if (!isLive(job.status)) return <span className="muted numeric">{plural(profilesRead, 'person', 'people')} read</span>;
   return (
     <div className="stack tight">
       <Progress fraction={fraction} label={`Progress of job ${job.jobId}`} />

@@ -3,16 +3,16 @@ import { useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useState } from 'react';
 
 import { useData } from '../api/hooks';
-import { ExportJobsDocument, JobsDocument, SegmentJobsDocument, type JobKind, type JobsQuery, type JobStatus } from '../api/operations';
-import { useMay } from '../api/permissions';
-import { Button, Select } from '../ui/controls';
+import { CreateExportDocument, ExportJobsDocument, JobsDocument, SegmentJobsDocument, type JobKind, type JobsQuery, type JobStatus } from '../api/operations';
+import { useMay, usePermissions } from '../api/permissions';
+import { Button, May, Select } from '../ui/controls';
 import { plural } from '../ui/format';
 import { Failure, Head, More, Skeleton, Withheld } from '../ui/pieces';
 import { ExportDialog } from './ExportDialog';
 import { JobTable } from './JobTable';
 
 const PAGE = 30;
-const STATES = [
+export const JOB_STATES = [
   { id: 'all', label: 'Any state' },
   { id: 'live', label: 'Under way' },
   { id: 'SUCCEEDED', label: 'Succeeded' },
@@ -25,7 +25,7 @@ function statuses(status: string | undefined): JobStatus[] | undefined {
   return status === 'live' ? ['NEW', 'QUEUED', 'PROCESSING', 'CANCELLING'] : [status as JobStatus];
 }
 
-const KINDS: { id: string; label: string }[] = [
+export const JOB_KINDS: { id: string; label: string }[] = [
   { id: 'all', label: 'Any kind' },
   { id: 'SEGMENT', label: 'Evaluations' },
   { id: 'EXPORT', label: 'Exports' },
@@ -50,11 +50,12 @@ export function Jobs() {
   const navigate = useNavigate({ from: '/jobs' });
   const [after, setAfter] = useState<string>();
   useEffect(() => setAfter(undefined), [status, kind]);
-  // The list of all kinds needs exports, too; without that permission it is one of evaluations.
+  // The list of all kinds needs exports, too; without that permission it is one of evaluations. None is read before that is known.
+  const known = usePermissions() !== undefined;
   const every = useMay()('exports:read');
   const filter = { status: statuses(status) };
-  const all = useData(JobsDocument, { first: PAGE, after, filter: { ...filter, kind: kind ? [kind as JobKind] : undefined } }, { pause: !every });
-  const evaluations = useData(SegmentJobsDocument, { first: PAGE, after, filter }, { pause: every });
+  const all = useData(JobsDocument, { first: PAGE, after, filter: { ...filter, kind: kind ? [kind as JobKind] : undefined } }, { pause: !known || !every });
+  const evaluations = useData(SegmentJobsDocument, { first: PAGE, after, filter }, { pause: !known || every });
   const { loading, stale, error, again } = every ? all : evaluations;
   const page: Page | undefined = every ? all.data?.jobs : evaluations.data?.segmentJobs;
   const change = (part: { status?: string; kind?: string }) => void navigate({ search: (old) => ({ ...old, ...part }), replace: true });
@@ -63,8 +64,8 @@ export function Jobs() {
     <div className="page">
       <Head title="Jobs" about="Evaluations, exports and erasures, as they happen." />
       <div className="toolbar">
-        {every && <Select label="Kind" options={KINDS} value={kind ?? 'all'} onChange={(next) => change({ kind: some(next) })} />}
-        <Select label="State" options={STATES} value={status ?? 'all'} onChange={(next) => change({ status: some(next) })} />
+        {every && <Select label="Kind" options={JOB_KINDS} value={kind ?? 'all'} onChange={(next) => change({ kind: some(next) })} />}
+        <Select label="State" options={JOB_STATES} value={status ?? 'all'} onChange={(next) => change({ status: some(next) })} />
       </div>
       {!every && <Withheld needs={['exports:read']} />}
       {error && <Failure error={error} again={again} />}
@@ -85,11 +86,11 @@ export function Exports() {
   return (
     <div className="page">
       <Head title="Exports" about="Members written to Delta tables that any reader opens.">
-        <Button kind="primary" icon="export" onPress={() => setOpen(true)}>New export</Button>
+        <Button kind="primary" icon="export" does={[CreateExportDocument]} onPress={() => setOpen(true)}>New export</Button>
       </Head>
-      {open && <ExportDialog audiences={audiences?.split(' ') ?? []} onClose={() => setOpen(false)} />}
+      {open && <May act={[CreateExportDocument]}><ExportDialog audiences={audiences?.split(' ') ?? []} onClose={() => setOpen(false)} /></May>}
       <div className="toolbar">
-        <Select label="State" options={STATES} value={status ?? 'all'} onChange={(next) => void navigate({ search: { status: next === 'all' ? undefined : next }, replace: true })} />
+        <Select label="State" options={JOB_STATES} value={status ?? 'all'} onChange={(next) => void navigate({ search: { status: next === 'all' ? undefined : next }, replace: true })} />
       </div>
       {error && <Failure error={error} again={again} />}
       {loading || !page ? (

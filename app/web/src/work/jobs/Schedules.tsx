@@ -4,6 +4,7 @@ import { useState, type ReactNode } from 'react';
 
 import { useAct, useData } from '../api/hooks';
 import {
+  CreateScheduleDocument,
   DeleteScheduleDocument,
   SchedulePageDocument,
   SchedulesDocument,
@@ -24,7 +25,7 @@ export function Schedules() {
   const [open, setOpen] = useState(false);
   const { data, loading, stale, error, again } = useData(SchedulesDocument, { first: 50, after });
   const page = data?.schedules;
-  const create = <Button kind="primary" icon="plus" onPress={() => setOpen(true)}>New schedule</Button>;
+  const create = <Button kind="primary" icon="plus" does={[CreateScheduleDocument]} onPress={() => setOpen(true)}>New schedule</Button>;
   return (
     <div className="page">
       <Head title="Schedules" about="What runs by itself, at most once a day each. Times of schedules are in UTC.">{create}</Head>
@@ -125,10 +126,10 @@ export function SchedulePage() {
   return (
     <div className="page">
       <Head title={schedule.name} back={{ label: 'Schedules', to: '/schedules' }} badges={<ScheduleBadge schedule={schedule} />} about={schedule.description ?? schedule.frequency}>
-        <Button onPress={toggle}>{active ? 'Pause' : 'Activate'}</Button>
-        <Button icon="edit" onPress={() => setEditing(true)}>Edit</Button>
-        <Button icon="trash" aria-label="Delete" onPress={() => setDeleting(true)} />
-        <Button kind="primary" icon="job" onPress={run}>Run now</Button>
+        <Button does={[UpdateScheduleDocument]} onPress={toggle}>{active ? 'Pause' : 'Activate'}</Button>
+        <Button icon="edit" does={[UpdateScheduleDocument]} onPress={() => setEditing(true)}>Edit</Button>
+        <Button icon="trash" aria-label="Delete" does={[DeleteScheduleDocument]} onPress={() => setDeleting(true)} />
+        <Button kind="primary" icon="job" does={[TriggerScheduleDocument]} onPress={run}>Run now</Button>
       </Head>
       <div className="split">
         <div className="stack">

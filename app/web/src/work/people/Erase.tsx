@@ -17,7 +17,7 @@ export function Erase({ name, profileId, identity }: { name?: string; profileId:
   };
   return (
     <>
-      <Button kind="danger" icon="trash" onPress={() => setOpen(true)}>Erase…</Button>
+      <Button kind="danger" icon="trash" does={[EraseProfileDocument]} onPress={() => setOpen(true)}>Erase…</Button>
       <Confirm title={`Erase ${name ?? profileId}?`} open={open} onClose={() => setOpen(false)} verb={`Erase ${name ?? profileId}`} act={erase}>
         Everything that is kept about <strong>{name && `${name}, `}<span className="mono">{profileId}</span></strong> goes for good, with all identities that belong to the same person: attributes, events, memberships, what was exported, and older versions of all of it.
       </Confirm>

@@ -1,5 +1,5 @@
 // One erasure job: how far it is, and what it erased in which place. It does not say who it was.
-import { useParams } from '@tanstack/react-router';
+import { Link, useParams } from '@tanstack/react-router';
 import { useEffect } from 'react';
 
 import { useData } from '../api/hooks';
@@ -17,7 +17,7 @@ export function ErasurePage() {
     if (job) again();
   }, [job?.status, job?.progress.sequence]);
   if (loading) return <div className="page"><Skeleton /></div>;
-  if (!job) return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such erasure" />}</div>;
+  if (!job) return <div className="page">{error ? <Failure error={error} again={again} /> : <Empty title="There is no such erasure"><Link to="/people">To the people</Link></Empty>}</div>;
   return (
     <div className="page">
       <Head title="Erasure of a person" back={{ label: 'People', to: '/people' }} badges={<JobBadge status={job.status} />} about={<><span className="mono">{job.jobId}</span> · requested <Time at={job.createdAt} /> by {job.createdBy}</>} />

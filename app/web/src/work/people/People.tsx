@@ -7,7 +7,7 @@ import { useData } from '../api/hooks';
 import { PeopleDocument, PersonByIdentityDocument } from '../api/operations';
 import { problemOf } from '../api/problem';
 import { Button, Field } from '../ui/controls';
-import { at, value } from '../ui/format';
+import { at, plainPath, value, written } from '../ui/format';
 import { Empty, Failure, Head, More, Skeleton } from '../ui/pieces';
 
 const PAGE = 30;
@@ -38,7 +38,7 @@ export function People() {
           <>
             <div className="tablebox">
               <table>
-                <thead><tr><th scope="col">Person</th>{columns.map((path) => <th key={path} scope="col">{path}</th>)}</tr></thead>
+                <thead><tr><th scope="col">Person</th>{columns.map((path) => <th key={path} scope="col">{plainPath(path)}</th>)}</tr></thead>
                 <tbody>
                   {people.map((person) => (
                     <tr key={person.id}>
@@ -62,7 +62,7 @@ export function leaves(records: unknown[]): string[] {
   const paths = new Set<string>();
   const walk = (item: unknown, path: string) => {
     if (item && typeof item === 'object' && !Array.isArray(item)) {
-      for (const [name, inner] of Object.entries(item)) if (name !== 'identityMap' && name !== 'segmentMembership') walk(inner, path ? `${path}.${name}` : name);
+      for (const [name, inner] of Object.entries(item)) if (name !== 'identityMap' && name !== 'segmentMembership') walk(inner, path ? `${path}.${written(name)}` : written(name));
     } else if (path && !Array.isArray(item)) paths.add(path);
   };
   records.forEach((record) => walk(record, ''));

@@ -7,7 +7,7 @@ import { AudienceChoicesDocument, PersonDocument, PersonEventsDocument } from '.
 import { audiencePath } from '../audiences/address';
 import { Why, type IdentityOf } from '../insight/Why';
 import { Select } from '../ui/controls';
-import { count, Time, value, words } from '../ui/format';
+import { count, plural, Time, value, words } from '../ui/format';
 import { Empty, Failure, Head, More, Skeleton, Withheld } from '../ui/pieces';
 import { Erase } from './Erase';
 
@@ -115,7 +115,7 @@ function Events({ id }: { id: string }) {
   if (events.nodes.length === 0) return <Empty title="No events">Nothing that this person did is known.</Empty>;
   return (
     <section className="section stack">
-      <h2>{count(events.totalCount)} events</h2>
+      <h2>{plural(events.totalCount, 'event')}</h2>
       <ol className="timeline">
         {events.nodes.map((event, index) => {
           const attributes = event.attributes as Record<string, unknown>;
@@ -147,7 +147,7 @@ function brief(attributes: Record<string, unknown>, person: string): string {
   const parts: string[] = [];
   const walk = (item: unknown, name: string) => {
     if (parts.length >= 4 || item === null || item === undefined) return;
-    if (Array.isArray(item)) item.length > 0 && parts.push(`${item.length} ${name}`);
+    if (Array.isArray(item)) item.length > 0 && parts.push(`${name}: ${count(item.length)}`);
     else if (typeof item === 'object') for (const [inner, each] of Object.entries(item)) walk(each, inner);
     else if (!PLAIN.includes(name) && !person.endsWith(`:${String(item)}`)) parts.push(value(item));
   };

@@ -1,7 +1,7 @@
 // Charts as plain SVG: few, small, in the page's colours, each with a table or a sentence that says the same.
 import { useEffect, useRef, useState } from 'react';
 
-import { count, short } from './format';
+import { count, plural, short } from './format';
 
 export interface Point {
   at: string;
@@ -29,7 +29,7 @@ export function Sparkline({ points }: { points: Point[] }) {
   const x = (index: number) => 2 + (76 * index) / (points.length - 1);
   const y = (size: number) => 20 - (16 * (size - low)) / range;
   return (
-    <svg className="spark" width="80" height="24" role="img" aria-label={`From ${count(sizes[0])} to ${count(sizes[sizes.length - 1])} in ${points.length} runs`}>
+    <svg className="spark" width="80" height="24" role="img" aria-label={`From ${count(sizes[0])} to ${count(sizes[sizes.length - 1])} in ${plural(points.length, 'run')}`}>
       <polyline fill="none" stroke="currentColor" strokeWidth="1.5" strokeLinejoin="round" points={points.map((point, index) => `${x(index)},${y(point.size)}`).join(' ')} />
       <circle cx={x(points.length - 1)} cy={y(sizes[sizes.length - 1])} r="2.2" fill="currentColor" />
     </svg>

@@ -26,16 +26,30 @@ import {
   type Key,
 } from 'react-aria-components';
 
+import type { DocumentNode } from 'graphql';
+
+import { useMayDo } from '../api/permissions';
 import { Icon, type IconName } from './icons';
 
 export interface ButtonProps extends Omit<AriaButtonProps, 'children' | 'className'> {
+  /** The mutations behind it: who may not do them does not see it. */
+  does?: DocumentNode[];
   kind?: 'primary' | 'danger' | 'quiet';
   icon?: IconName;
   small?: boolean;
   children?: ReactNode;
 }
 
-export function Button({ kind, icon, small, children, ...rest }: ButtonProps) {
+export function Button({ does, ...rest }: ButtonProps) {
+  return does ? <May act={does}><Pressed {...rest} /></May> : <Pressed {...rest} />;
+}
+
+/** What only those see who may do some mutations; the others see `otherwise`. */
+export function May({ act, otherwise, children }: { act: DocumentNode[]; otherwise?: ReactNode; children: ReactNode }) {
+  return <>{useMayDo()(...act) ? children : otherwise}</>;
+}
+
+function Pressed({ kind, icon, small, children, ...rest }: Omit<ButtonProps, 'does'>) {
   const classes = ['button', kind, small && 'small', icon && !children && 'icon'].filter(Boolean).join(' ');
   return (
     <AriaButton {...rest} className={classes}>
@@ -53,9 +67,13 @@ export interface Action {
   disabled?: boolean;
   href?: string;
   act?: () => void;
+  /** The mutations behind it: who may not do them does not see it. */
+  does?: DocumentNode[];
 }
 
-export function ActionMenu({ label, actions, button }: { label: string; actions: Action[]; button?: ReactNode }) {
+export function ActionMenu({ label, actions: all, button }: { label: string; actions: Action[]; button?: ReactNode }) {
+  const mayDo = useMayDo();
+  const actions = all.filter(({ does = [] }) => mayDo(...does));
   return (
     <MenuTrigger>
       {button ?? <Button icon="more" kind="quiet" small aria-label={label} />}

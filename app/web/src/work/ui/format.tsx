@@ -77,10 +77,26 @@ export function value(item: unknown): string {
   return JSON.stringify(item);
 }
 
-/** The value at a path such as `home.city`. */
-export function at(item: unknown, path: string): unknown {
-  return path.split('.').reduce<unknown>(
-    (inner, name) => (inner && typeof inner === 'object' ? (inner as Record<string, unknown>)[name] : undefined),
-    item,
-  );
+/** The names of a path as the server writes it, such as `home.city`; those in backquotes may contain dots. */
+export const namesOf = (path: string) => [...path.matchAll(/`((?:[^`]|``)+)`|([^.`][^.]*)/g)].map(([, quoted, plain]) => quoted?.replaceAll('``', '`') ?? plain);
+
+/** A path where people read it, without backquotes. */
+export const plainPath = (path: string) => namesOf(path).join('.');
+
+/** The value at a path. */
+export const at = (item: unknown, path: string): unknown =>
+  namesOf(path).reduce<unknown>((above, name) => (above && typeof above === 'object' && Object.hasOwn(above, name) ? (above as Record<string, unknown>)[name] : undefined), item);
+
+const WORDS = new Set('and exists false forall from in let like not notin now null occurs or over select today tomorrow true what when where yesterday'.split(' '));
+
+/** A name in a path, as the server writes it. */
+export const written = (name: string) => (/^[\p{L}_][\p{L}\p{N}_]*$/u.test(name) && !WORDS.has(name.toLowerCase()) ? name : `\`${name.replaceAll('`', '``')}\``);
+
+/** The beginning of a long text, by characters: none is cut in half. */
+export function clipped(text: string, most: number): string {
+  const characters = [...text];
+  return characters.length > most ? `${characters.slice(0, most - 1).join('')}…` : text;
 }
+
+/** A name in a line with other text, where no element can hold it: a script from right to left does not turn the rest around. */
+export const isolated = (name: string) => `\u2068${name}\u2069`;

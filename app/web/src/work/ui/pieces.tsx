@@ -63,6 +63,11 @@ export function Withheld({ needs, brief = false }: { needs: string[]; brief?: bo
   return brief ? <span className="faint" title={sentence}>no permission</span> : <p className="muted">{sentence}</p>;
 }
 
+/** What it takes permissions to see; in its place, which of them are missing. */
+export function Readable({ needs, children }: { needs: string[]; children: ReactNode }) {
+  return needs.every(useMay()) ? children : <Withheld needs={needs} />;
+}
+
 export function Empty({ title, children, actions }: { title: string; children?: ReactNode; actions?: ReactNode }) {
   return (
     <div className="empty">

@@ -1,4 +1,4 @@
-"""Which workers live: each says so again and again, and whoever asks counts those whose word still holds."""
+"""Live workers: each renews its row regularly, and readers count the rows that have not expired."""
 
 from datetime import datetime, timedelta
 
@@ -11,13 +11,13 @@ from app.storage.database import Database
 from app.storage.tables.workers import WorkerRow
 
 FORGOTTEN = timedelta(days=1)
-"""How long the row of a worker stays that died without taking it along."""
+"""How long the row of a dead worker is kept."""
 
 _WORKERS = columns(WorkerRow)
 
 
 async def note_alive(database: Database, name: str, started_at: datetime, now: datetime, lease: timedelta) -> None:
-    """The worker lives, and will have said so again before the lease is over."""
+    """Records that the worker is alive for another `lease`."""
     dialect = postgresql if database.dialect == "postgresql" else sqlite
     alive = dialect.insert(table(WorkerRow)).values(name=name, started_at=started_at, alive_until=now + lease)
     async with database.write() as session:
@@ -26,12 +26,12 @@ async def note_alive(database: Database, name: str, started_at: datetime, now: d
 
 
 async def note_end(database: Database, name: str) -> None:
-    """The worker stops in good order."""
+    """Removes the worker's row at an orderly shutdown."""
     async with database.write() as session:
         await session.execute(delete(table(WorkerRow)).where(_WORKERS.name == name))
 
 
 async def live_workers(session: AsyncSession, now: datetime) -> int:
-    # One that reaches further was said while a clock was ahead.
+    # A later time was stored while a clock was ahead.
     alive = select(func.count()).select_from(WorkerRow).where(_WORKERS.alive_until.between(now, now + FORGOTTEN))
     return int((await session.execute(alive)).scalar_one())

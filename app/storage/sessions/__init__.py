@@ -1,0 +1,1 @@
+"""Transactions whose frequent statements go directly to the driver."""
